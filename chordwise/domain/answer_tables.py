@@ -107,7 +107,7 @@ _STORED = TypeAdapter(list[AnswerColumn])
 
 
 def from_json(stored: JsonValue) -> list[AnswerColumn]:
-    """Parse columns from `answer_tables.columns`, which holds their `json_values.plain`."""
+    """Parse columns from `answer_tables.columns`, which holds their `json_values.as_json`."""
     return _STORED.validate_python(stored)
 
 

@@ -56,7 +56,7 @@ class Flag:
 
 
 def from_json(stored: JsonValue) -> tuple[Flag, ...]:
-    """Parse flags from `documents.flags`, which holds their `json_values.plain`; null is none."""
+    """Parse flags from `documents.flags`, which holds their `json_values.as_json`; null is none."""
     return tuple(
         Flag(
             start_char=int(json_values.number(each["start_char"]) or 0),

@@ -11,7 +11,7 @@ SUCCEEDED = frozenset({"succeeded"})
 class Allowance:
     """The exceptions that an experiment allows; anything else is a violation.
 
-    `extra_calls` are allowed in addition to those that a killed worker may lose (`most_unstored`).
+    `extra_calls` are allowed in addition to the `max_unstored_calls` that a killed worker may lose.
     `ends` are the allowed end states of jobs. A log entry with a traceback must contain one of
     `tracebacks`. `repeated` allows a second result for the same question (`--fresh`). `ungrounded`
     is the number of results that may have no grounded fact.
