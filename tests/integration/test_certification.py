@@ -7,8 +7,7 @@ import json
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -26,7 +25,7 @@ from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.learning.certification import Bounds, Certified, certify
 from chordwise.pipeline.learning.evaluation import Scope
 from chordwise.settings import Settings
-from chordwise.storage import pruning
+from chordwise.storage import certifications, pruning
 from chordwise.storage.calibrations import Calibration
 from tests.fakes.commands import run
 from tests.fakes.learning import a_learner, classified, extracted, obeying, written
@@ -181,28 +180,36 @@ def test_a_killed_withdrawal_leaves_no_accepted_value_uncertified(
 def test_of_two_concurrent_certifications_the_last_stored_one_applies(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The marks that the other one has not yet set are dropped; both use one order."""
+    """The marks that the other one has not yet set are dropped."""
     database = pipeline.context.database
-    both = (LOOSE, Bounds(max_error=0.001, risk=0.05))
-    with ThreadPoolExecutor(len(both)) as pool:
-        list(pool.map(partial(certify, database, Scope()), both))
-    assert pipeline.value("SELECT count(DISTINCT seed) FROM certifications") == 1
+    narrow = Bounds(max_error=0.001, risk=0.05)
     check(tmp_path, certified(capsys)["party"], ["approved"] * 20)
     commits = count()
 
     def interrupted(change: Callable[[Session], int]) -> int:
         if next(commits) == 1:
             assert accepted(pipeline)[0] == ("party", 0)
-            certify(database, Scope(), both[1])
+            certify(database, Scope(), narrow)
         return database.commit(change)
 
     certify(database, Scope(), LOOSE, interrupted)
     assert accepted(pipeline)[0] == ("party", 0)
-    for _ in range(5):
-        with ThreadPoolExecutor(len(both)) as pool:
-            list(pool.map(partial(certify, database, Scope()), both))
-        ((_, _, in_force, _),) = pipeline.rows(f"{STATES} LIMIT 1")
-        assert accepted(pipeline)[0] == ("party", in_force)
+
+
+def test_certifications_that_are_read_and_stored_at_the_same_time_have_one_order(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws, database = certifications.draws, pipeline.context.database
+
+    def read_before_a_commit(session: Session, *scope: str) -> Sequence[tuple[str, datetime]]:
+        monkeypatch.undo()
+        found = draws(session, *scope)
+        certify(database, Scope(), LOOSE)
+        return found
+
+    monkeypatch.setattr(certifications, "draws", read_before_a_commit)
+    certify(database, Scope(), LOOSE)
+    assert pipeline.value("SELECT count(DISTINCT seed) FROM certifications") == 1
 
 
 def test_only_the_newest_answers_to_a_question_are_accepted(
@@ -577,19 +584,19 @@ def test_answers_that_were_wrong_and_asked_again_alone_do_not_certify_the_others
 def test_what_later_checks_have_refuted_is_not_certified_again(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Even if all answers together are within the bound; the queue begins with later answers."""
-    extract(pipeline, "second", 4 * DOCUMENTS)
-    documents: JsonValue = [{"source": f"first-{place}.txt"} for place in range(DOCUMENTS)]
-    more: JsonValue = [{"source": f"second-{place}.txt"} for place in range(4 * DOCUMENTS)]
+    """Even if all answers together are within the bound."""
+    extract(pipeline, "second", 2 * DOCUMENTS)
     certified(capsys)
-    check(tmp_path, {"name": "party", "to_check": documents}, ["approved"] * DOCUMENTS)
-    check(tmp_path, {"name": "party", "to_check": more}, ["approved"] * 4 * DOCUMENTS)
+    every: JsonValue = [
+        {"source": str(name)} for (name,) in pipeline.rows("SELECT source FROM document_results")
+    ]
+    check(tmp_path, {"name": "party", "to_check": every}, ["approved"] * 3 * DOCUMENTS)
     certified(capsys)
     extract(pipeline, "later", 6)
-    to_check = objects(certified(capsys)["party"]["to_check"])
-    assert [str(each["source"])[:5] for each in to_check] == ["later"] * 6
+    later = certified(capsys)["party"]
+    assert [str(each["source"])[:5] for each in objects(later["to_check"])] == ["later"] * 6
 
-    check(tmp_path, {"name": "party", "to_check": [*to_check]}, ["rejected"] * 6)
+    check(tmp_path, later, ["rejected"] * 6)
     certified(capsys, ExitCode.INCOMPLETE)
     assert accepted(pipeline)[0] == ("party", 0)
 

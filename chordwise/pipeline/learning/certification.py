@@ -160,6 +160,8 @@ class _Basis:
 def _read(session: Session, scope: Scope, risk: float) -> _Basis:
     wanted, found_run = evaluation.wanted(session, scope)
     run, profile = found_run or "", scope.profile or ""
+    # First, so that `_Round.is_current` notices what is stored while the rest is read.
+    in_force = _by_unit(certifications.in_force(session, run, profile))
     certified_at = clock.read(session)
     every = replace(wanted, types=tuple(scope.identities))
     listed = judgeable.listed(session, every, scope.question)
@@ -171,7 +173,6 @@ def _read(session: Session, scope: Scope, risk: float) -> _Basis:
     ]
     draw = _Draw.of(session, run, profile, asked.values())
     units = _in_order(_candidates(session, listed, draw), draw.seed)
-    in_force = _by_unit(certifications.in_force(session, run, profile))
     return _Basis(
         units={
             unit: candidates
