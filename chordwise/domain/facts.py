@@ -127,14 +127,14 @@ def scalar_fact(place: Place, value: JsonValue) -> Fact:
 
 def typed_fact(fact: Fact, value: JsonValue) -> Fact:
     """Return a fact with a value and its typed form as a number or a date."""
-    said = typed(value)
+    parsed = typed(value)
     return replace(
         fact,
         value=text_of(value),
-        number=said.number,
-        currency=said.currency,
-        unit=said.unit,
-        date=said.date,
+        number=parsed.number,
+        currency=parsed.currency,
+        unit=parsed.unit,
+        date=parsed.date,
     )
 
 

@@ -66,10 +66,10 @@ def denies(text: str) -> bool:
     """Return whether a text has a word that negates, limits or refuses the statement around it."""
     plain = unicodedata.normalize("NFKC", text).lower()
     words = _LETTERS.findall(plain)
-    said = f" {' '.join(words)} "
+    padded = f" {' '.join(words)} "
     return (
         any(word in _WHOLE or word.startswith(_BEGINNINGS) for word in words)
-        or any(phrase in said for phrase in _PHRASES)
+        or any(phrase in padded for phrase in _PHRASES)
         or any(each in plain for each in _ANYWHERE)
         or _LIMITED.search(plain) is not None
     )

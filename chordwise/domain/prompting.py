@@ -140,13 +140,13 @@ def _remark(task: AnalysisTask) -> str:
 def _meanings(task: AnalysisTask) -> str:
     """Return the meanings of the labels of a classification, as far as the user describes them."""
     options = task.options
-    said = [
+    described = [
         f"- {label}: {meaning}"
         for label in options.labels
         if (meaning := options.label_descriptions.get(label))
     ]
-    is_asked = said and task.analysis_type is AnalysisType.CLASSIFICATION
-    return "\n".join(["What the labels mean:", *said]) if is_asked else ""
+    is_asked = described and task.analysis_type is AnalysisType.CLASSIFICATION
+    return "\n".join(["What the labels mean:", *described]) if is_asked else ""
 
 
 def _language(options: AnalysisOptions) -> str:

@@ -100,8 +100,8 @@ def complexity(task: AnalysisTask) -> Complexity:
 
     A synthesis is judged by the content and the number of the answers that it joins.
     """
-    said = (value for _, value in json_values.walk(list(task.answers)))
-    text = task.text or "\n\n".join(value for value in said if isinstance(value, str))
+    values = (value for _, value in json_values.walk(list(task.answers)))
+    text = task.text or "\n\n".join(value for value in values if isinstance(value, str))
     found = words.words(text)
     return Complexity(
         length=_share(tokens.weigh(text), _LONG_TEXT_TOKENS),

@@ -276,8 +276,8 @@ def _parsed(response: httpx.Response, raw: bytes) -> JsonResponse:
         body = cast("JsonValue", json.loads(raw))
     except (ValueError, RecursionError) as error:
         if status >= HTTPStatus.BAD_REQUEST:
-            said = page_title(raw, hidden) or excerpt(raw[:4096].decode(errors="replace"), hidden)
-            return JsonResponse(status=status, headers=headers, body=None, excerpt=said)
+            shown = page_title(raw, hidden) or excerpt(raw[:4096].decode(errors="replace"), hidden)
+            return JsonResponse(status=status, headers=headers, body=None, excerpt=shown)
         _raise_not_json(host, raw, hidden, error)
     return JsonResponse(status=status, headers=headers, body=body)
 

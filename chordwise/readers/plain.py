@@ -71,6 +71,6 @@ def _headings(markdown: str) -> Iterator[tuple[int, int, str]]:
         if mark in _FENCES and fence in ("", mark):
             fence = "" if fence else mark
         elif not fence and (heading := _HEADING.match(line)):
-            said = heading[2].rstrip().rstrip("#").strip()  # number signs may close it
-            yield start, len(heading[1]), said
+            title = heading[2].rstrip().rstrip("#").strip()  # number signs may close it
+            yield start, len(heading[1]), title
         start += len(line)

@@ -67,8 +67,8 @@ def _slide(
             package.parse(target, shown)
         elif kind == "notesSlide":
             package.parse(target, notes)
-    said = [f"Notes: {each}" for each in notes.blocks[:1]] + notes.blocks[1:]
-    body = "".join(f"\n\n{block}" for block in (*shown.blocks, *said))
+    spoken = [f"Notes: {each}" for each in notes.blocks[:1]] + notes.blocks[1:]
+    body = "".join(f"\n\n{block}" for block in (*shown.blocks, *spoken))
     title = " ".join(shown.title.split())
     return f"## Slide {number}" + (f": {title}" if title else ""), body
 

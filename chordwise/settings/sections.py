@@ -589,9 +589,9 @@ def _problem(steps: list[str], kind: str, message: str) -> str:
     place = ".".join(steps)
     if kind == "extra_forbidden":
         return f"unknown setting {place}"
-    said = message.removeprefix("Value error, ")
+    problem = message.removeprefix("Value error, ")
     if kind == "tuple_type":
-        said = f"it must be a list, such as {_LISTS.get(steps[-1], _ANY_LIST)}"
+        problem = f"it must be a list, such as {_LISTS.get(steps[-1], _ANY_LIST)}"
     elif kind in _TABLES:
-        said = "it must be a table"
-    return f"{place}: {said}" if place else said
+        problem = "it must be a table"
+    return f"{place}: {problem}" if place else problem

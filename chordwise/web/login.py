@@ -55,8 +55,8 @@ def _sign_in(request: Request) -> Response:
     failed: FailedLogins = request.app.state.failed_logins
     address, to = request.client.host if request.client else "", text_in(request, "next")
     if seconds := failed.wait_seconds(address):
-        said = f"Too many wrong passwords. Try again in {-(-seconds // 60)} minutes."
-        return _form(request, said, to, 429, {"Retry-After": str(seconds)})
+        message = f"Too many wrong passwords. Try again in {-(-seconds // 60)} minutes."
+        return _form(request, message, to, 429, {"Retry-After": str(seconds)})
     rules = rules_of(request)
     if not is_password(text_in(request, "password"), rules.password_hash):
         failed.note(address)

@@ -130,13 +130,13 @@ def render(
     request: Request, template: str, /, *, status_code: int = 200, **values: object
 ) -> HTMLResponse:
     """Return a page; the texts in it are HTML-escaped, and invisible characters are escaped."""
-    said = request.session.pop("said", "")
+    notice = request.session.pop("notice", "")
     html = _TEMPLATES.get_template(template).render(
         pages=site_of(request).pages,
         path=request.url.path,
         user=user_of(request),
         csrf=csrf_of(request),
-        said=said,
+        notice=notice,
         **values,
     )
     return HTMLResponse(html, status_code)
@@ -154,10 +154,10 @@ def error_page(
     return render(request, "error.html", status_code=status_code, title=title, what=what, hint=hint)
 
 
-def see(request: Request, address: str, said: str = "") -> RedirectResponse:
-    """Redirect the browser to a page after a POST; the page shows the message `said`."""
-    if said:
-        request.session["said"] = said
+def see(request: Request, address: str, notice: str = "") -> RedirectResponse:
+    """Redirect the browser to a page after a POST; the page shows the notice."""
+    if notice:
+        request.session["notice"] = notice
     return RedirectResponse(address, 303)
 
 

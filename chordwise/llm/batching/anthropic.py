@@ -134,5 +134,5 @@ class AnthropicBatches:
                 return self._model.completion(child(result, "message"))
         except ModelError as error:
             return error
-        said = child(result, "error")
-        return self._http.refusal(child(said, "error") or said, _BAD_REQUEST)
+        reported = child(result, "error")
+        return self._http.refusal(child(reported, "error") or reported, _BAD_REQUEST)

@@ -203,12 +203,12 @@ def cost_of(request: CompletionRequest, profile: ModelProfile) -> Mapping[QuotaK
 def _used(usage: Usage) -> Mapping[QuotaKind, int]:
     read, written = usage.input_tokens, usage.output_tokens
     total = None if read is None or written is None else read + written
-    said = {
+    counts = {
         QuotaKind.INPUT_TOKENS: read,
         QuotaKind.OUTPUT_TOKENS: written,
         QuotaKind.TOKENS: total,
     }
-    return {kind: count for kind, count in said.items() if count is not None}
+    return {kind: count for kind, count in counts.items() if count is not None}
 
 
 def _failure(error: ChordwiseError) -> CallReport:

@@ -95,8 +95,8 @@ class Fault:
         """Return the error with short quotes of the provider that repeat no `hidden` text."""
         named = f", {excerpt(self.codes[0], hidden)}" if self.codes else ""
         quote = excerpt(self.message, hidden)
-        said = f": “{quote}”" if quote else ""
-        error = kind(f"{label} {_DEEDS[kind]} (HTTP {self.status}{named}){said}.", hint)
+        quoted = f": “{quote}”" if quote else ""
+        error = kind(f"{label} {_DEEDS[kind]} (HTTP {self.status}{named}){quoted}.", hint)
         if isinstance(error, TransientError):
             error.retry_after_seconds = self.retry_after_seconds
             error.reported_limits = self.limits
