@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -50,6 +53,9 @@ The price list does not contain it. A workspace may require a region even if its
 _ANYWHERE = frozenset({"", "global", "not_available"})
 MAX_USD = Decimal(1_000_000)
 """Costs of a request from this amount upward are implausible: an error in the token count."""
+# Prompts of a run differ by few tokens: a cost that is rounded up is computed once for many.
+_TOKEN_STEP = 64
+_HOUR_SECONDS = 3600
 _ONE_TOKEN = Usage(input_tokens=1, output_tokens=1)
 # The provider rejected the request before a model processed it, or it never reached the provider.
 _UNBILLED: tuple[type[ChordwiseError], ...] = (
@@ -200,21 +206,14 @@ class ListPrice(Price):
     def max_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
         """Return the cost of the longest answer, with the prompt uncached or written to the cache.
 
+        The prompt's tokens are rounded up, so that most requests find the cost in a cache.
         Discounts are not certain before the provider answers. The priority tier, which costs more,
         is possible unless requests name their tier. A workspace at Anthropic may be limited to one
         region, which costs more.
         """
-        tokens, output = max_input_tokens(request), request.max_output_tokens
-        tiers = (service_tier,) if service_tier or self.says_tier else ("", PRIORITY)
-        usages = (
-            Usage(input_tokens=tokens, output_tokens=output, cache_write_tokens=written)
-            for written in (0, tokens)
-        )
-        costs = [self._cost(self.model, usage, tier) for usage in usages for tier in tiers]
-        most = max((cost for cost in costs if cost is not None), default=None)
-        if most is None or self.provider != "anthropic":
-            return most
-        return most * REGIONAL_FACTOR
+        tokens = math.ceil(max_input_tokens(request) / _TOKEN_STEP) * _TOKEN_STEP
+        hour = int(time.time()) // _HOUR_SECONDS
+        return _max_list_usd(self, tokens, request.max_output_tokens, service_tier, hour)
 
     def is_known(self) -> bool:
         """Return whether the list contains the requested model."""
@@ -246,6 +245,34 @@ class ListPrice(Price):
         except (LookupError, ValueError):
             return None
         return _believable(price.total_price)
+
+    def max_usd_of(
+        self, input_tokens: int, output_tokens: int, service_tier: str
+    ) -> Decimal | None:
+        """Return the maximum cost of such an answer, over all tiers unless one is given."""
+        tiers = (service_tier,) if service_tier or self.says_tier else ("", PRIORITY)
+        usages = (
+            Usage(
+                input_tokens=input_tokens, output_tokens=output_tokens, cache_write_tokens=written
+            )
+            for written in (0, input_tokens)
+        )
+        costs = [self._cost(self.model, usage, tier) for usage in usages for tier in tiers]
+        most = max((cost for cost in costs if cost is not None), default=None)
+        if most is None or self.provider != "anthropic":
+            return most
+        return most * REGIONAL_FACTOR
+
+
+@lru_cache(maxsize=1024)
+def _max_list_usd(
+    price: ListPrice, input_tokens: int, output_tokens: int, service_tier: str, _hour: int
+) -> Decimal | None:
+    """Return the maximum cost by the price list, which may vary by the hour.
+
+    The list takes a tenth of a millisecond for each tier.
+    """
+    return price.max_usd_of(input_tokens, output_tokens, service_tier)
 
 
 def price_of(settings: ModelSettings) -> Price:

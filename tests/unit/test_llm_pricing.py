@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from typing import NoReturn
 
+import genai_prices
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -329,6 +331,26 @@ def test_priority_costs_more_and_is_reserved_unless_excluded(tier: str) -> None:
     assert least is not None
     assert dearer == 2 * usual
     assert most == 2 * least
+
+
+def test_the_list_is_asked_once_about_prompts_of_similar_length(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+
+    def calc_price(usage: genai_prices.Usage, model: str, **_: object) -> NoReturn:
+        asked.append(int(usage.input_tokens or 0))
+        raise LookupError(model)
+
+    monkeypatch.setattr(genai_prices, "calc_price", calc_price)
+    requests = [a_request(user="x" * length) for length in range(5000, 5128)]
+    price = ListPrice(provider="openai", model="asked-once", says_tier=True)
+
+    assert {price.max_usd(request) for request in requests} == {None}
+
+    assert len(set(asked)) <= 3
+    assert len(asked) == 2 * len(set(asked))  # with the prompt written to the cache, and without
+    assert max(asked) >= max_input_tokens(requests[-1])
 
 
 def test_the_cost_of_an_image_is_reserved() -> None:
