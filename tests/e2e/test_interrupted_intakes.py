@@ -145,6 +145,7 @@ def test_ctrl_c_ends_the_intake_after_the_current_document(held: Stage) -> None:
     assert again(held).returncode == ExitCode.USAGE
 
 
+@pytest.mark.nightly
 def test_a_second_ctrl_c_stops_at_once(held: Stage) -> None:
     """It stops in the middle of a document, which `resume` reads again."""
     process = begin(held)
@@ -192,6 +193,7 @@ def test_files_that_were_deleted_or_changed_are_recorded_on_resume(held: Stage) 
     assert held.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
 
 
+@pytest.mark.nightly
 def test_a_table_that_changed_during_its_intake_is_not_continued(held: Stage) -> None:
     """Rows that were taken in remain; the outcome of the file states their number."""
     table = held.folder / "rows.csv"

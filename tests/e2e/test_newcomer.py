@@ -429,6 +429,7 @@ def test_a_query_returns_the_annotated_rows_in_every_program(first_day: Day, que
 
 
 @pytest.mark.corpus
+@pytest.mark.nightly
 def test_a_correction_survives_a_second_analysis(first_day: Day) -> None:
     """A correction is visible in each program, before and after everything is analyzed again."""
     named = next(each for each in first_day.contracts if each.value("governing law"))

@@ -147,6 +147,7 @@ def write_while_restoring(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> 
     )
 
 
+@pytest.mark.thorough
 def test_messages_of_a_killed_worker_are_redelivered(cluster: Cluster) -> None:
     """A message in `unacked` returns to its queue, regardless of its age."""
     worker = cluster.start_worker("broker.popped:hang:0; chunk.before_claim:hang:60:*")

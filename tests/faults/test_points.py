@@ -37,6 +37,7 @@ def run(*arguments: str, failpoints: str = "") -> subprocess.CompletedProcess[st
     )
 
 
+@pytest.mark.thorough
 def test_every_point_can_be_armed() -> None:
     """Each failpoint finds its function in Chordwise, Celery or kombu."""
     every = "; ".join(f"{name}:raise" for name in POINTS)

@@ -40,6 +40,7 @@ from tests.fakes.stacks import (
 )
 
 
+@pytest.mark.nightly
 def test_the_level_of_a_stack_is_never_lowered(home: Path) -> None:
     """A reading command gets only a migrated PostgreSQL; a working one gets the rest.
 
@@ -87,6 +88,7 @@ def test_changed_settings_start_a_new_worker(home: Path) -> None:
     assert {"worker", "scheduler"} <= set(after.children)
 
 
+@pytest.mark.nightly
 def test_inboxes_of_a_stack_are_not_ended_from_another_folder(home: Path, tmp_path: Path) -> None:
     """Otherwise files and schedules would wait for a command of their own folder.
 
@@ -150,6 +152,7 @@ def test_a_dead_child_is_restarted(home: Path) -> None:
             assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
+@pytest.mark.nightly
 def test_a_home_with_a_long_path_has_its_sockets_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

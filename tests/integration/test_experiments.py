@@ -243,6 +243,7 @@ def test_a_longer_experiment_is_checked_less_often(
         assert stored.claim_check(session, found.id, timedelta())
 
 
+@pytest.mark.nightly
 def test_guardrails_read_a_constant_number_of_rows(settings: Settings, settings_file: Path) -> None:
     """The database aggregates a row for each variant and outcome."""
     pipeline = opened(settings, settings_file, answering)

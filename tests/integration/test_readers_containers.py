@@ -175,7 +175,9 @@ def test_the_time_for_a_file_is_limited() -> None:
     assert after == [("b.txt", "next")]
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_STORED, pytest.param(zipfile.ZIP_DEFLATED, marks=pytest.mark.nightly)]
+)
 def test_the_reading_process_holds_no_file_in_memory(
     reader: Reader, tmp_path: Path, method: int
 ) -> None:
@@ -216,6 +218,7 @@ def test_many_failing_parts_end_the_reading(monkeypatch: pytest.MonkeyPatch) -> 
     assert [reason for _, reason in found] == ["parser_crashed"] * 3 + ["too_many_failures"]
 
 
+@pytest.mark.nightly
 def test_a_mailbox_of_many_messages_needs_little_memory(tmp_path: Path) -> None:
     """Documents are passed on one by one; neither process collects them."""
     path = tmp_path / "in.mbox"
