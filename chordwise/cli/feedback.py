@@ -63,14 +63,14 @@ def feedback(
 
     chordwise feedback --file checked.csv
     """
-    sayings = _sayings(options)
-    if [bool(sayings), bool(options.file), options.withdraw].count(True) != 1:
+    entered = _entered(options)
+    if [bool(entered), bool(options.file), options.withdraw].count(True) != 1:
         raise UsageError(
             "Give one of --approve, --reject, --correct PATH=VALUE, --withdraw, or --file FILE."
         )
     results = Wanted(types=tuple(options.types or ()), document=options.document)
     lines = remarks.read(options.file) if options.file else []
-    signed = [Signed(saying=each, note=options.note, author=options.author) for each in sayings]
+    signed = [Signed(entered=each, note=options.note, author=options.author) for each in entered]
     with access.write(access.reach(invocation)) as session:
         if options.withdraw:
             given = _withdrawn(session, remarks.one(session, options.target, results), options)
@@ -110,7 +110,7 @@ def _report(screen: Screen, given: Given, *, as_json: bool) -> None:
         screen.info(f"… and {len(given.unmatched) - _MAX_SHOWN:,} more; use --json for all.")
 
 
-def _sayings(options: FeedbackOptions) -> list[FeedbackInput]:
+def _entered(options: FeedbackOptions) -> list[FeedbackInput]:
     """Return the feedback that the options give.
 
     Raises:

@@ -93,10 +93,10 @@ def _ask_verdict(
         if written is None:
             return _QUIT
         value = parsed(written) if key == "c" else None
-        saying = FeedbackInput(verdict=_KEYS[key], path=candidate.path, value=value)
+        entered = FeedbackInput(verdict=_KEYS[key], path=candidate.path, value=value)
         try:
             with database.write() as session:
-                signed = Signed(saying=saying, author=author)
+                signed = Signed(entered=entered, author=author)
                 reviewing.decide(session, candidate.job_id, question.result_id, signed)
         except UsageError as error:
             screen.info(f"{error.what} {error.hint}")

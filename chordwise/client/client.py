@@ -280,8 +280,8 @@ class Client:
                 question.
         """
         given = _member(Verdict, verdict, "verdict")
-        saying = FeedbackInput(verdict=given, path=question.path, value=value)
-        signed = Signed(saying=saying, author=author)
+        entered = FeedbackInput(verdict=given, path=question.path, value=value)
+        signed = Signed(entered=entered, author=author)
         with self._connection.database.write() as session:
             decision = review.decide(session, question.job_id, question.result_id, signed)
         return decision is not None

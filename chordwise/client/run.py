@@ -245,7 +245,7 @@ class Run:
                 "No judgment is given.", "Give correct={…}, approve=True or reject=True."
             )
         wanted = Wanted(document=document)
-        signed = [Signed(saying=each, note=note, author=author) for each in remarks]
+        signed = [Signed(entered=each, note=note, author=author) for each in remarks]
         with self._connection.database.write() as session:
             return feedback.give(session, feedback.one(session, self.name, wanted), signed).stored
 

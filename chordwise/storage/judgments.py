@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -140,6 +141,16 @@ def of_documents(session: Session, document_ids: Sequence[uuid.UUID]) -> Sequenc
         .where(in_ids(Feedback.document_id, document_ids), _counts())
         .order_by(Feedback.created_at, Feedback.id)
     ).all()
+
+
+def by_document(
+    session: Session, document_ids: Iterable[uuid.UUID]
+) -> Mapping[uuid.UUID, Sequence[Feedback]]:
+    """Return the feedback in force by document; of a document without feedback it is empty."""
+    found: dict[uuid.UUID, list[Feedback]] = defaultdict(list)
+    for each in of_documents(session, sorted(set(document_ids))):
+        found[each.document_id].append(each)
+    return found
 
 
 def about(rows: Iterable[Feedback], kind: AnalysisType, question: JsonObject) -> Sequence[Feedback]:

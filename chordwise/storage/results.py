@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -25,7 +26,6 @@ from sqlalchemy import (
     literal,
     select,
     text,
-    update,
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
@@ -36,6 +36,7 @@ from chordwise.domain.facts import facts
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import corrections, truths
 from chordwise.domain.learning.judging import Answer, is_refuted
+from chordwise.domain.learning.truths import Truth
 from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisType, question_of
 from chordwise.storage import documents, judgments
@@ -158,12 +159,18 @@ def _add(session: Session, results: Sequence[Result]) -> set[uuid.UUID]:
     return {job_id for job_id, _ in added}
 
 
-def jobs_with_result(
-    session: Session, document_id: uuid.UUID, kind: AnalysisType
-) -> list[uuid.UUID]:
-    """Return the jobs that have a result of this analysis type for a document."""
-    about = Result.document_id == document_id, Result.analysis_type == kind
-    return list(session.scalars(select(Result.job_id).where(*about)))
+def jobs_with_results(
+    session: Session, about: Collection[tuple[uuid.UUID, AnalysisType]]
+) -> Sequence[uuid.UUID]:
+    """Return the jobs that have a result of these analysis types for documents."""
+    if not about:
+        return ()
+    document_ids, types = zip(*about, strict=True)
+    pairs = unnested(Result, {"document_id": list(document_ids), "analysis_type": list(types)})
+    is_about = (Result.document_id == pairs.c.document_id) & (
+        Result.analysis_type == pairs.c.analysis_type
+    )
+    return session.scalars(select(Result.job_id).where(is_about)).all()
 
 
 def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
@@ -177,30 +184,38 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
         .order_by(Result.id)
         .with_for_update(of=Result)
     ).all()
-    feedback = judgments.of_documents(session, [result.document_id for result, _ in asked])
+    feedback = judgments.by_document(session, (result.document_id for result, _ in asked))
+    of_jobs = in_ids(Fact.job_id, job_ids)
+    marked: dict[uuid.UUID, list[str]] = defaultdict(list)
+    paths = select(Fact.job_id, Fact.path).where(of_jobs, Fact.accepted)
+    for job_id, path in session.execute(paths):
+        marked[job_id].append(path)
+    stated: list[dict[str, object]] = []
     for result, options in asked:
         kind, question = AnalysisType(result.analysis_type), question_of(options)
-        of_document = [each for each in feedback if each.document_id == result.document_id]
-        about = judgments.about(of_document, kind, question)
+        about = judgments.about(feedback[result.document_id], kind, question)
         truth = truths.from_remarks(kind, [judgments.remark(each) for each in about])
-        places = documents.places_in(session, result.document_id) if truth.quoted else None
-        corrected = corrections.correct(result.output, analysis_for(kind), truth, places)
-        result.corrected_output = corrected.output
-        of_result = Fact.job_id == result.job_id
-        answer = Answer(analysis_type=kind, output=result.output, confidence=result.confidence)
-        is_wrong = is_refuted(answer, truth)
-        is_of_fields = kind is AnalysisType.EXTRACTION
-        result.accepted = result.accepted and not is_wrong
-        kept = session.scalars(select(Fact.path).where(of_result, Fact.accepted)).all()
-        refused = {each.path for each in corrected.facts if each.verdict == truths.Verdict.REJECTED}
-        accepted = [path for path in kept if not is_wrong or (is_of_fields and path not in refused)]
-        session.execute(delete(Fact).where(of_result))
-        rows = _rows_of(result.job_id, corrected.facts)
-        session.execute(_STATE, {"facts": _as_json(rows)})
-        if accepted:
-            again = update(Fact).where(of_result, Fact.path.in_(accepted)).values(accepted=True)
-            session.execute(again)
+        stated += _correct(session, result, truth, marked[result.job_id])
+    session.execute(delete(Fact).where(of_jobs))
+    session.execute(_STATE, {"facts": _as_json(stated)})
     session.flush()
+
+
+def _correct(
+    session: Session, result: Result, truth: Truth, marked: Collection[str]
+) -> list[dict[str, object]]:
+    """Correct a result, and return its facts; `marked` ones stay accepted if not wrong."""
+    kind = AnalysisType(result.analysis_type)
+    places = documents.places_in(session, result.document_id) if truth.quoted else None
+    corrected = corrections.correct(result.output, analysis_for(kind), truth, places)
+    result.corrected_output = corrected.output
+    answer = Answer(analysis_type=kind, output=result.output, confidence=result.confidence)
+    is_wrong = is_refuted(answer, truth)
+    is_of_fields = kind is AnalysisType.EXTRACTION
+    result.accepted = result.accepted and not is_wrong
+    refused = {each.path for each in corrected.facts if each.verdict == truths.Verdict.REJECTED}
+    accepted = {path for path in marked if not is_wrong or (is_of_fields and path not in refused)}
+    return _rows_of(result.job_id, corrected.facts, accepted)
 
 
 def copy_all(session: Session, copies: Mapping[uuid.UUID, uuid.UUID]) -> None:
@@ -453,7 +468,7 @@ _VALUES = _NAMES.replace("created_at", "coalesce(new.created_at, now())").replac
         WHERE jobs.id = new.job_id AND intakes.message IS NOT NULL
     )""",
 )
-_OF_FACTS = ", ".join(("id", "job_id", *FactValue.__dataclass_fields__))
+_OF_FACTS = ", ".join(("id", "job_id", "accepted", *FactValue.__dataclass_fields__))
 _STATED = f"""
         INSERT INTO facts ({_OF_FACTS}) SELECT {_OF_FACTS}
         FROM json_populate_recordset(NULL::facts, CAST(:facts AS json))"""  # noqa: S608 - fixed names
@@ -482,9 +497,12 @@ def _columns(result: Result) -> dict[str, object]:
     return {name: getattr(result, name) for name in _COLUMNS}
 
 
-def _rows_of(job_id: uuid.UUID, found: Sequence[FactValue]) -> list[dict[str, object]]:
+def _rows_of(
+    job_id: uuid.UUID, found: Sequence[FactValue], accepted: Collection[str] = ()
+) -> list[dict[str, object]]:
+    """Return rows of `facts`; those at the `accepted` paths are marked."""
     return [
-        {"id": new_id(), "job_id": job_id}
+        {"id": new_id(), "job_id": job_id, "accepted": fact.path in accepted}
         | {name: getattr(fact, name) for name in FactValue.__dataclass_fields__}
         for fact in found
     ]

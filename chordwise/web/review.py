@@ -127,7 +127,7 @@ def _decide(request: Request) -> Response:
     signed = _signed(request)
     with site_of(request).database.write() as session:
         stored = _stored(request, session, signed)
-    said = f"{_SAID[signed.saying.verdict]}." if stored else "Your earlier decision was the same."
+    said = f"{_SAID[signed.entered.verdict]}." if stored else "Your earlier decision was the same."
     return see(request, _way_on(request), said)
 
 
@@ -182,8 +182,8 @@ def _signed(request: Request) -> Signed:
         value = parsed(restored(text_in(request, "value")))
     edges = [text_in(request, name) for name in ("start_char", "end_char")]
     span = (int(edges[0]), int(edges[1])) if all(map(_PLACE.fullmatch, edges)) else None
-    saying = FeedbackInput(verdict=verdict, path=text_in(request, "path"), value=value, span=span)
-    return Signed(saying=saying, author=user_of(request))
+    entered = FeedbackInput(verdict=verdict, path=text_in(request, "path"), value=value, span=span)
+    return Signed(entered=entered, author=user_of(request))
 
 
 def _name(question: Question) -> str:

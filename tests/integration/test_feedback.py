@@ -11,6 +11,8 @@ from sqlalchemy import event
 
 from chordwise.errors import ExitCode
 from chordwise.pipeline.learning.evaluation import Scope, evaluate
+from chordwise.pipeline.learning.feedback import give_all, read
+from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.storage.database import Database, open_engine
 from tests.fakes.commands import run
 from tests.fakes.learning import classified, extracted, written
@@ -130,6 +132,25 @@ def test_feedback_is_read_once(pipeline: Pipeline, database_url: SecretStr) -> N
     engine.dispose()
     assert len(found) == 2  # for two analysis types
     assert len([each for each in statements if "FROM feedback" in each]) == 1
+
+
+def test_a_file_of_verdicts_takes_few_statements_each(
+    pipeline: Pipeline, tmp_path: Path, database_url: SecretStr
+) -> None:
+    """Results are corrected together; a verdict is compared with the last one and stored."""
+    names = [f"{number}.txt" for number in range(20)]
+    extracted(pipeline, {name: {"sum": ("12", 7)} for name in names})
+    lines = [{"document": name, "path": "sum", "value": "13"} for name in names]
+    file = read(written(tmp_path / "checked.jsonl", *lines))
+    engine, statements = open_engine(database_url), list[str]()
+    event.listen(engine, "before_cursor_execute", lambda *sent: statements.append(sent[2]))
+
+    given = Database(engine).commit(lambda session: give_all(session, Wanted(), file))
+
+    engine.dispose()
+    assert (given.stored, given.unmatched) == (20, [])
+    assert len(statements) <= 2 * len(names) + 15
+    assert pipeline.rows("SELECT DISTINCT final_value FROM facts") == [("13",)]
 
 
 def test_feedback_judges_answers_with_votes_and_critique(

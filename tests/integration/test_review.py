@@ -106,7 +106,7 @@ def test_an_answer_as_a_whole_is_decided_once(settings: Settings) -> None:
     pipeline.analyze("The harbour of Lindau was rebuilt in 1856.")
     (asked,) = queue(pipeline, Scope())
     assert (asked.path, asked.value) == ("", None)
-    accepted = Signed(saying=FeedbackInput(verdict=Verdict.APPROVED), author="Ada")
+    accepted = Signed(entered=FeedbackInput(verdict=Verdict.APPROVED), author="Ada")
 
     with pipeline.context.database.write() as session:
         said = review.decide(session, asked.job_id, asked.result_id, accepted)
@@ -125,7 +125,7 @@ def test_a_decision_about_a_replaced_answer_is_refused(pipeline: Pipeline) -> No
     classified(pipeline, {"a.txt": ("letter", 0.2)})
     (asked,) = queue(pipeline, Scope())
     pipeline.execute("UPDATE results SET id = gen_random_uuid()")
-    accepted = Signed(saying=FeedbackInput(verdict=Verdict.APPROVED, path=asked.path))
+    accepted = Signed(entered=FeedbackInput(verdict=Verdict.APPROVED, path=asked.path))
 
     with (
         pytest.raises(UsageError, match="analyzed again"),
@@ -142,12 +142,12 @@ def test_a_selection_outside_the_document_is_refused(pipeline: Pipeline) -> None
     assert isinstance(result_id, uuid.UUID)
 
     for span in ((6, 7), (5, 100_000), (7, 6)):
-        saying = FeedbackInput(verdict=Verdict.CORRECTED, path="price", value="13", span=span)
+        entered = FeedbackInput(verdict=Verdict.CORRECTED, path="price", value="13", span=span)
         with (
             pytest.raises(UsageError, match="no text"),
             pipeline.context.database.write() as session,
         ):
-            review.decide(session, job_id, result_id, Signed(saying=saying))
+            review.decide(session, job_id, result_id, Signed(entered=entered))
 
     assert pipeline.value("SELECT count(*) FROM feedback") == 0
 

@@ -131,7 +131,7 @@ def test_a_drop_in_quality_fails_the_occurrence_and_is_delivered(
 
 def say(night: Night, verdict: Verdict, names: Iterable[str]) -> None:
     """Record the same verdict on the newest result of each document."""
-    signed = Signed(saying=FeedbackInput(verdict=verdict))
+    signed = Signed(entered=FeedbackInput(verdict=verdict))
     lines = [Line(number=1, document=each, analysis_type=None, signed=signed) for each in names]
     with night.pipeline.context.database.write() as session:
         assert feedback.give_all(session, Wanted(), lines).stored == len(lines)

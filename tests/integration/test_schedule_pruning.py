@@ -136,7 +136,7 @@ def test_feedback_is_deleted_with_its_job_and_judgments_are_kept(settings: Setti
             number=number,
             document=hash_of(text),
             analysis_type=None,
-            signed=Signed(saying=FeedbackInput(verdict=Verdict.APPROVED)),
+            signed=Signed(entered=FeedbackInput(verdict=Verdict.APPROVED)),
         )
         for number, text in enumerate((OLD, NEW))
     ]

@@ -180,7 +180,7 @@ def learn(pipeline: Pipeline) -> None:
             number=1,
             document=f"{name}.txt",
             analysis_type=None,
-            signed=Signed(saying=FeedbackInput(verdict=verdict, path=path)),
+            signed=Signed(entered=FeedbackInput(verdict=verdict, path=path)),
         )
         with database.write() as session:
             assert feedback.give_all(session, Wanted(), [line]).stored == 1

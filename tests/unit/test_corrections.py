@@ -45,8 +45,8 @@ def items(*values: tuple[str, str | None]) -> JsonObject:
 def corrected_by(path: str, value: JsonValue, output: JsonObject) -> Remark:
     """Return the remark of a user who corrects a value of an extraction."""
     answer = Answer(analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.5)
-    saying = FeedbackInput(verdict=Verdict.CORRECTED, path=path, value=value)
-    return understand(answer, saying, schema=SCHEMA).remark
+    entered = FeedbackInput(verdict=Verdict.CORRECTED, path=path, value=value)
+    return understand(answer, entered, schema=SCHEMA).remark
 
 
 def corrected(output: JsonObject, right: Mapping[str, JsonValue], **truth: object) -> Corrected:

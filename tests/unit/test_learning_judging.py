@@ -65,9 +65,9 @@ def verdicts(answer: Answer, truth: Truth) -> list[tuple[str, float | None, bool
     return [(each.path, each.confidence, each.is_right) for each in judged]
 
 
-def said(answer: Answer, *sayings: FeedbackInput) -> Truth:
+def said(answer: Answer, *entered: FeedbackInput) -> Truth:
     """Return the truth that follows from a user's remarks on an answer."""
-    remarks = [understand(answer, saying).remark for saying in sayings]
+    remarks = [understand(answer, entered).remark for entered in entered]
     return truths.from_remarks(answer.analysis_type, remarks)
 
 
@@ -194,7 +194,7 @@ def test_remarks_on_one_answer_judge_another(
 
 
 def test_an_approved_extraction_approves_every_field() -> None:
-    """An extraction that is rejected as a whole is wrong without saying where.
+    """An extraction that is rejected as a whole is wrong without entered where.
 
     A rejected value is wrong until it changes.
     """
@@ -217,9 +217,9 @@ def test_an_approved_extraction_approves_every_field() -> None:
 
 
 def test_one_of_several_values_is_corrected() -> None:
-    saying = FeedbackInput(verdict=Verdict.CORRECTED, path="/fields/1", value="Smith")
+    entered = FeedbackInput(verdict=Verdict.CORRECTED, path="/fields/1", value="Smith")
 
-    understood = understand(an_extraction(FIELDS), saying)
+    understood = understand(an_extraction(FIELDS), entered)
 
     assert understood.remark.corrected == ["ACME Corp.", "Smith"]
     assert understood.confidence is None
@@ -233,9 +233,9 @@ def test_one_of_several_values_is_corrected() -> None:
 
 @pytest.mark.parametrize("path", ["penalty", "Penalty", "/fields/2", "/fields/2/value"])
 def test_a_field_is_addressed_by_name_or_pointer(path: str) -> None:
-    saying = FeedbackInput(verdict=Verdict.CORRECTED, path=path, value="5 %")
+    entered = FeedbackInput(verdict=Verdict.CORRECTED, path=path, value="5 %")
 
-    understood = understand(an_extraction(FIELDS), saying)
+    understood = understand(an_extraction(FIELDS), entered)
 
     assert (understood.remark.name, understood.remark.path) == ("penalty", "/fields/2")
     assert (understood.remark.judged, understood.remark.corrected) == ([], ["5 %"])

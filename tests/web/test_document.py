@@ -158,7 +158,7 @@ def test_a_correction_is_shown_before_the_value_of_the_model(
         number=1,
         document="lease.pdf",
         analysis_type=None,
-        signed=Signed(saying=corrected, author="Anna"),
+        signed=Signed(entered=corrected, author="Anna"),
     )
     with pipeline.context.database.write() as session:
         assert feedback.give_all(session, Wanted(), [line]).stored == 1
@@ -255,7 +255,7 @@ def test_hostile_documents_and_answers_are_inert(settings: Settings, visit: Visi
     pipeline.work(submission)
 
     rejected = FeedbackInput(verdict=Verdict.REJECTED, path="/main_topic")
-    said = Signed(saying=rejected, note=SCRIPT, author=SCRIPT)
+    said = Signed(entered=rejected, note=SCRIPT, author=SCRIPT)
     line = Line(number=1, document=name, analysis_type=None, signed=said)
     with pipeline.context.database.write() as session:
         assert feedback.give_all(session, Wanted(), [line]).stored == 1

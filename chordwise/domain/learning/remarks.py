@@ -64,7 +64,7 @@ def parsed(text: str) -> JsonValue:
 
 def understand(
     answer: Answer,
-    saying: FeedbackInput,
+    entered: FeedbackInput,
     labels: Sequence[str] = (),
     schema: JsonObject | None = None,
 ) -> Understood:
@@ -77,74 +77,74 @@ def understand(
         UsageError: The answer has no such value, or the correction is invalid.
     """
     if answer.analysis_type in LABEL_PATHS:
-        return _of_label(answer, saying, labels)
-    if answer.analysis_type is AnalysisType.EXTRACTION and saying.path:
-        return _of_field(answer, saying, schema)
-    return _of_anything(answer, saying)
+        return _of_label(answer, entered, labels)
+    if answer.analysis_type is AnalysisType.EXTRACTION and entered.path:
+        return _of_field(answer, entered, schema)
+    return _of_anything(answer, entered)
 
 
-def _of_label(answer: Answer, saying: FeedbackInput, labels: Sequence[str]) -> Understood:
+def _of_label(answer: Answer, entered: FeedbackInput, labels: Sequence[str]) -> Understood:
     path = LABEL_PATHS[answer.analysis_type]
-    if saying.path not in ("", "label", path, path.removeprefix("/")):
-        return _of_anything(answer, saying)
+    if entered.path not in ("", "label", path, path.removeprefix("/")):
+        return _of_anything(answer, entered)
     allowed = sentiment.LABELS if answer.analysis_type is AnalysisType.SENTIMENT else labels
-    value = saying.value
-    if saying.verdict is Verdict.CORRECTED:
+    value = entered.value
+    if entered.verdict is Verdict.CORRECTED:
         by_name = {fields.normalized(label): label for label in allowed}
         is_none = answer.analysis_type is AnalysisType.CLASSIFICATION and (
             value is None or fields.normalized(value) == fields.normalized(NO_LABEL)
         )
         value = by_name.get(fields.normalized(value), None if allowed or is_none else value)
         if not isinstance(value, str) and not is_none:
-            given = "Nothing" if saying.value is None else f"“{saying.value}”"
+            given = "Nothing" if entered.value is None else f"“{entered.value}”"
             raise UsageError(
                 f"{given} is not one of the labels.",
                 f"The labels: {', '.join(allowed)}." if allowed else "A label must be a string.",
             )
     remark = Remark(
         path=path,
-        verdict=saying.verdict,
+        verdict=entered.verdict,
         judged=json_values.at(answer.output, path),
         corrected=value,
     )
     return Understood(remark=remark, confidence=answer.confidence)
 
 
-def _of_field(answer: Answer, saying: FeedbackInput, schema: JsonObject | None) -> Understood:
-    name = _field_at(answer.output, saying.path, schema)
+def _of_field(answer: Answer, entered: FeedbackInput, schema: JsonObject | None) -> Understood:
+    name = _field_at(answer.output, entered.path, schema)
     entries = fields.entries(answer.output, name)
-    own = [e for e in entries if saying.path in (e.path, f"{e.path}/value")]
+    own = [e for e in entries if entered.path in (e.path, f"{e.path}/value")]
     path = (own or entries)[0].path if entries else f"{DATA.path}{name}"
     is_row = isinstance(json_values.at(answer.output, f"{DATA.path}{name}"), dict)
-    if saying.verdict is Verdict.CORRECTED and saying.value is None and is_row:
+    if entered.verdict is Verdict.CORRECTED and entered.value is None and is_row:
         raise UsageError(
             f"{name} is an object and cannot be corrected to null.",
             "To remove a row, correct the list: --correct '/lines=[…]'.",
         )
-    if saying.verdict is Verdict.CORRECTED and schema is not None:
-        saying = replace(saying, value=_fitting(schema, name, saying.value))
+    if entered.verdict is Verdict.CORRECTED and schema is not None:
+        entered = replace(entered, value=_fitting(schema, name, entered.value))
     elif kind_of_item(name) in (ColumnKind.DATE, ColumnKind.DATES):
-        for value in _listed(saying.value):
+        for value in _listed(entered.value):
             _refuse_unread_date(value)
     claims = [entry.confidence for entry in entries]
     remark = Remark(
         path=path,
         name=name,
-        verdict=saying.verdict,
+        verdict=entered.verdict,
         judged=fields.values(answer.output, name),
-        corrected=_corrected(answer.output, name, path, saying, is_one=bool(own)),
+        corrected=_corrected(answer.output, name, path, entered, is_one=bool(own)),
     )
     confidence = claims[0] if len(claims) == 1 else None
     return Understood(remark=remark, confidence=confidence)
 
 
 def _corrected(
-    output: JsonObject, name: str, path: str, saying: FeedbackInput, *, is_one: bool
+    output: JsonObject, name: str, path: str, entered: FeedbackInput, *, is_one: bool
 ) -> JsonValue:
     """Return the right values of a field; correcting one value by its path keeps the others."""
-    if saying.verdict is not Verdict.CORRECTED:
+    if entered.verdict is not Verdict.CORRECTED:
         return None
-    wanted: list[JsonValue] = [value for value in _listed(saying.value) if fields.keys(value)]
+    wanted: list[JsonValue] = [value for value in _listed(entered.value) if fields.keys(value)]
     if not is_one:
         return wanted
     others = [e.value for e in fields.entries(output, name) if e.key and e.path != path]
@@ -246,25 +246,25 @@ def _fields_there_are(path: str, known: Sequence[str]) -> str:
     return f"It has {', '.join(known[:_MAX_NAMED])}."
 
 
-def _of_anything(answer: Answer, saying: FeedbackInput) -> Understood:
+def _of_anything(answer: Answer, entered: FeedbackInput) -> Understood:
     """Return the remark on a whole answer, or on a value of an answer without fields.
 
     Raises:
         UsageError: The value does not exist, or a correction names no value.
     """
-    if saying.verdict is Verdict.CORRECTED and not saying.path:
+    if entered.verdict is Verdict.CORRECTED and not entered.path:
         raise UsageError("The correction names no value.", "Use the form PATH=VALUE.")
     known = dict(json_values.walk(answer.output))
-    if saying.path not in known:
-        raise UsageError(f"The answer has no value at “{saying.path}”.", _paths(known))
-    corrected = saying.value if saying.verdict is Verdict.CORRECTED else None
+    if entered.path not in known:
+        raise UsageError(f"The answer has no value at “{entered.path}”.", _paths(known))
+    corrected = entered.value if entered.verdict is Verdict.CORRECTED else None
     remark = Remark(
-        path=saying.path,
-        verdict=saying.verdict,
-        judged=known[saying.path],
+        path=entered.path,
+        verdict=entered.verdict,
+        judged=known[entered.path],
         corrected=corrected,
     )
-    confidence = None if saying.path else answer.confidence
+    confidence = None if entered.path else answer.confidence
     return Understood(remark=remark, confidence=confidence)
 
 

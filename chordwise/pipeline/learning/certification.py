@@ -342,24 +342,22 @@ def _candidates(
     session: Session, listed: Sequence[judgeable.Listed], draw: _Draw
 ) -> list[Candidate]:
     """Return all answers with the feedback on them."""
-    said: dict[uuid.UUID, list[Feedback]] = defaultdict(list)
-    for each in judgments.of_documents(session, sorted({one.document_id for one in listed})):
-        said[each.document_id].append(each)
-    wrong = [each.job_id for some in said.values() for each in some if each.verdict != _APPROVED]
-    asked = jobs.hashes(session, wrong)
+    feedback = judgments.by_document(session, (each.document_id for each in listed))
+    given = [each for some in feedback.values() for each in some]
+    asked = jobs.hashes(session, [each.job_id for each in given if each.verdict != _APPROVED])
     return [
         candidate
         for result in judgeable.read(session, listed)
-        for candidate in _of_result(result, said.get(result.listed.document_id, ()), draw, asked)
+        for candidate in _of_result(result, feedback[result.listed.document_id], draw, asked)
     ]
 
 
 def _of_result(
-    result: Judgeable, said: Sequence[Feedback], draw: _Draw, asked: Mapping[uuid.UUID, str]
+    result: Judgeable, feedback: Sequence[Feedback], draw: _Draw, asked: Mapping[uuid.UUID, str]
 ) -> Iterator[Candidate]:
     """Yield the parts of an answer; `asked` are the identities of the questions of some jobs."""
     kind = result.listed.analysis_type
-    about_it = judgments.about(said, kind, result.listed.question)
+    about_it = judgments.about(feedback, kind, result.listed.question)
     remarks = [judgments.remark(each) for each in about_it]
     truth = truths.from_remarks(kind, remarks)
     is_right = correct_by_field(result.answer, truth) if remarks else {}

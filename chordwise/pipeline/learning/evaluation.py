@@ -339,21 +339,19 @@ def compare(
 
 
 def _with_feedback(session: Session, results: Sequence[Listed]) -> Sequence[Comparison]:
-    said: dict[uuid.UUID, list[Feedback]] = defaultdict(list)
-    for each in judgments.of_documents(session, sorted({r.document_id for r in results})):
-        said[each.document_id].append(each)
+    feedback = judgments.by_document(session, (result.document_id for result in results))
     return [
-        _said_of_kind(session, [r for r in results if r.analysis_type is kind], said)
-        for kind in dict.fromkeys(r.analysis_type for r in results if r.document_id in said)
+        _with_feedback_on(session, [r for r in results if r.analysis_type is kind], feedback)
+        for kind in dict.fromkeys(r.analysis_type for r in results if r.document_id in feedback)
     ]
 
 
-def _said_of_kind(
-    session: Session, results: Sequence[Listed], said: Mapping[uuid.UUID, Sequence[Feedback]]
+def _with_feedback_on(
+    session: Session, results: Sequence[Listed], feedback: Mapping[uuid.UUID, Sequence[Feedback]]
 ) -> Comparison:
     truth_of: dict[uuid.UUID, Truth] = {}
     for result in results:
-        of_document = said.get(result.document_id, ())
+        of_document = feedback.get(result.document_id, ())
         about = judgments.about(of_document, result.analysis_type, result.question)
         if about:
             remarks = [judgments.remark(each) for each in about]

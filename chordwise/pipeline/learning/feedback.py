@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -32,7 +35,7 @@ _COLUMNS = ("document", "type", "path", "verdict", "value", "note", "author")
 class Signed:
     """A verdict with its note and its author."""
 
-    saying: FeedbackInput
+    entered: FeedbackInput
     note: str = ""
     author: str = ""
 
@@ -66,15 +69,15 @@ class Given:
     unmatched: Sequence[Unmatched] = ()
 
 
-def give(session: Session, target: Judgeable, said: Sequence[Signed]) -> Given:
+def give(session: Session, target: Judgeable, signed: Sequence[Signed]) -> Given:
     """Store verdicts on one result and update its judgments and corrections.
 
     Raises:
         UsageError: The answer has no such value, or a correction is invalid.
     """
-    stored = sum(_store(session, target, each) for each in said)
-    _apply(session, target)
-    return Given(stored=stored, known=len(said) - stored)
+    stored = sum(_store(session, target, each) for each in signed)
+    _apply(session, [target])
+    return Given(stored=stored, known=len(signed) - stored)
 
 
 def withdraw(session: Session, feedback_id: uuid.UUID, author: str = "") -> Feedback:
@@ -86,7 +89,7 @@ def withdraw(session: Session, feedback_id: uuid.UUID, author: str = "") -> Feed
     found = judgments.withdraw(session, feedback_id, author.strip() or None)
     if found is None:
         raise UsageError("There is no such feedback, or it is withdrawn already.")
-    _apply(session, one(session, str(found.job_id)))
+    _apply(session, [one(session, str(found.job_id))])
     return found
 
 
@@ -96,15 +99,15 @@ def last(session: Session, target: Judgeable, path: str = "") -> Feedback:
     Raises:
         UsageError: The answer has no such value, or there is no feedback on it.
     """
-    said = _said(session, target)
+    found = _about(session, target)
     if path:
-        saying = FeedbackInput(verdict=Verdict.APPROVED, path=path)
-        remark = _understood(target, saying).remark
+        entered = FeedbackInput(verdict=Verdict.APPROVED, path=path)
+        remark = _understood(target, entered).remark
         about = remark.path, remark.name or None
-        said = [each for each in said if (each.path, each.field) == about]
-    if not said:
+        found = [each for each in found if (each.path, each.field) == about]
+    if not found:
         raise UsageError("There is no feedback to withdraw.")
-    return said[-1]
+    return found[-1]
 
 
 def read(path: Path) -> Sequence[Line]:
@@ -122,29 +125,41 @@ def give_all(session: Session, wanted: Wanted, lines: Sequence[Line]) -> Given:
     results = judgeable.listed(session, wanted)
     names = judgeable.names(session, results, wanted.run_id)
     newest = {(result.document_id, result.analysis_type): result for result in results}
-    by_document: dict[uuid.UUID, list[Listed]] = {}
+    by_document: dict[uuid.UUID, list[Listed]] = defaultdict(list)
     for result in newest.values():
-        by_document.setdefault(result.document_id, []).append(result)
+        by_document[result.document_id].append(result)
     stored = known = 0
     unmatched: list[Unmatched] = []
-    for line in lines:
-        try:
-            target = _target(session, line, names.find(line.document), by_document)
-            given = give(session, target, [line.signed])
-        except UsageError as error:
-            reason = f"{error.what} {error.hint}".strip()
-            unmatched.append(Unmatched(line=line.number, document=line.document, reason=reason))
-        else:
-            stored, known = stored + given.stored, known + given.known
+    for some in judgeable.batches(lines):
+        found: list[tuple[Line, Listed]] = []
+        for line in some:
+            with _noting(unmatched, line):
+                result = _result_of(line, names.find(line.document), by_document)
+                found.append((line, result))
+        targets = _read(session, [result for _, result in found])
+        for line, result in found:
+            with _noting(unmatched, line):
+                target = _unless_replaced(targets.get(result.result_id))
+                is_new = _store(session, target, line.signed)
+                stored, known = stored + is_new, known + (not is_new)
+        _apply(session, list(targets.values()))
+    unmatched.sort(key=attrgetter("line"))
     return Given(stored=stored, known=known, unmatched=unmatched)
 
 
-def _target(
-    session: Session,
-    line: Line,
-    documents: frozenset[uuid.UUID],
-    by_document: dict[uuid.UUID, list[Listed]],
-) -> Judgeable:
+@contextmanager
+def _noting(unmatched: list[Unmatched], line: Line) -> Iterator[None]:
+    """Add a line to the unmatched ones if the block raises a `UsageError`."""
+    try:
+        yield
+    except UsageError as error:
+        reason = f"{error.what} {error.hint}".strip()
+        unmatched.append(Unmatched(line=line.number, document=line.document, reason=reason))
+
+
+def _result_of(
+    line: Line, documents: frozenset[uuid.UUID], by_document: Mapping[uuid.UUID, Sequence[Listed]]
+) -> Listed:
     if len(documents) > 1:
         raise UsageError(
             f"{len(documents)} documents have this name.", "Give the hash or a longer path."
@@ -152,20 +167,25 @@ def _target(
     found = [result for document in documents for result in by_document.get(document, ())]
     if line.analysis_type is not None:
         found = [result for result in found if result.analysis_type is line.analysis_type]
-    return only(session, found)
+    return _only(found)
 
 
-def _understood(target: Judgeable, saying: FeedbackInput) -> Understood:
+def _read(session: Session, results: Iterable[Listed]) -> Mapping[uuid.UUID, Judgeable]:
+    by_id = {result.result_id: result for result in results}
+    return {each.listed.result_id: each for each in judgeable.read(session, list(by_id.values()))}
+
+
+def _understood(target: Judgeable, entered: FeedbackInput) -> Understood:
     question = target.listed.question
     labels, schema = json_values.strings(question.get("labels")), question.get("schema")
     asked = schema if isinstance(schema, dict) else None
-    return understand(target.answer, saying, labels, asked)
+    return understand(target.answer, entered, labels, asked)
 
 
 def _store(session: Session, target: Judgeable, signed: Signed) -> bool:
-    understood = _understood(target, signed.saying)
+    understood = _understood(target, signed.entered)
     remark = understood.remark
-    quote, start, end = _selected(session, target, signed.saying)
+    quote, start, end = _selected(session, target, signed.entered)
     return judgments.store_feedback(
         session,
         Feedback(
@@ -190,17 +210,17 @@ def _store(session: Session, target: Judgeable, signed: Signed) -> bool:
 
 
 def _selected(
-    session: Session, target: Judgeable, saying: FeedbackInput
+    session: Session, target: Judgeable, entered: FeedbackInput
 ) -> tuple[str, int, int] | tuple[None, None, None]:
     """Return the text selected for a right value, stripped of white space, and its span.
 
     Raises:
         UsageError: The document has no text at the span.
     """
-    is_one = saying.value is not None and not isinstance(saying.value, list | dict)
-    if saying.span is None or saying.verdict is not Verdict.CORRECTED or not is_one:
+    is_one = entered.value is not None and not isinstance(entered.value, list | dict)
+    if entered.span is None or entered.verdict is not Verdict.CORRECTED or not is_one:
         return None, None, None
-    start, end = saying.span
+    start, end = entered.span
     text = documents.text_of(session, target.result.document_id)[max(0, start) : end]
     if start < 0 or len(text) != end - start or not text.strip():
         raise UsageError(f"The document has no text from {start:,} to {end:,}.")
@@ -208,34 +228,40 @@ def _selected(
     return text.strip(), start, start + len(text.strip())
 
 
-def _said(session: Session, target: Judgeable) -> Sequence[Feedback]:
+def _about(session: Session, target: Judgeable) -> Sequence[Feedback]:
     """Return all feedback on answers to this question, the latest last."""
     found = judgments.of_documents(session, [target.result.document_id])
     return judgments.about(found, target.answer.analysis_type, target.listed.question)
 
 
-def _apply(session: Session, target: Judgeable) -> None:
-    """Update judgments and corrections of results from all feedback on answers to this question."""
-    kind = target.answer.analysis_type
-    remarks = [judgments.remark(each) for each in _said(session, target)]
-    judged = judge(target.answer, truths.from_remarks(kind, remarks))
-    judgments.store(session, [(target.result, judged.judgments)], JudgedBy.FEEDBACK)
-    about = target.listed.document_id, target.listed.analysis_type
-    results.correct(session, results.jobs_with_result(session, *about))
+def _apply(session: Session, targets: Sequence[Judgeable]) -> None:
+    """Update judgments and corrections of results from all feedback on the same questions."""
+    feedback = judgments.by_document(session, (each.result.document_id for each in targets))
+    judged = []
+    for target in targets:
+        kind, own = target.answer.analysis_type, feedback[target.result.document_id]
+        about = judgments.about(own, kind, target.listed.question)
+        truth = truths.from_remarks(kind, [judgments.remark(each) for each in about])
+        judged.append((target.result, judge(target.answer, truth).judgments))
+    judgments.store(session, judged, JudgedBy.FEEDBACK)
+    about_them = {(each.listed.document_id, each.listed.analysis_type) for each in targets}
+    results.correct(session, results.jobs_with_results(session, about_them))
 
 
 def _line(file: RecordFile, number: int, record: JsonObject) -> Line:
     if unknown := sorted(record.keys() - set(_COLUMNS)):
         raise file.wrong(number, f"“{unknown[0]}” is none of {', '.join(_COLUMNS)}.")
-    said = {name: json_values.text(record.get(name)).strip() for name in _COLUMNS}
-    if not said["document"]:
+    columns = {name: json_values.text(record.get(name)).strip() for name in _COLUMNS}
+    if not columns["document"]:
         raise file.wrong(number, "there is no “document”.")
     return Line(
         number=number,
-        document=said["document"],
-        analysis_type=_type(file, number, said["type"]),
+        document=columns["document"],
+        analysis_type=_type(file, number, columns["type"]),
         signed=Signed(
-            saying=_saying(file, number, record, said), note=said["note"], author=said["author"]
+            entered=_entered(file, number, record, columns),
+            note=columns["note"],
+            author=columns["author"],
         ),
     )
 
@@ -247,19 +273,19 @@ def _type(file: RecordFile, number: int, name: str) -> AnalysisType | None:
         raise file.wrong(number, f"there is no analysis type “{name}”.") from error
 
 
-def _saying(
-    file: RecordFile, number: int, record: JsonObject, said: dict[str, str]
+def _entered(
+    file: RecordFile, number: int, record: JsonObject, columns: dict[str, str]
 ) -> FeedbackInput:
     """Return the verdict of a line; a value without a verdict is a correction."""
     value = record.get("value")
     value = parsed(value) if file.is_csv and isinstance(value, str) else value
     usual = Verdict.CORRECTED if value is not None else Verdict.APPROVED
     try:
-        verdict = Verdict(said["verdict"] or usual)
+        verdict = Verdict(columns["verdict"] or usual)
     except ValueError as error:
         known = ", ".join(Verdict)
-        raise file.wrong(number, f"“{said['verdict']}” is none of {known}.") from error
-    return FeedbackInput(verdict=verdict, path=said["path"], value=value)
+        raise file.wrong(number, f"“{columns['verdict']}” is none of {known}.") from error
+    return FeedbackInput(verdict=verdict, path=columns["path"], value=value)
 
 
 _MAX_SHOWN = 5
@@ -298,6 +324,11 @@ def only(session: Session, results: Sequence[Listed]) -> Judgeable:
     Raises:
         UsageError: The selection has no result or more than one.
     """
+    result = _only(results)
+    return _unless_replaced(_read(session, [result]).get(result.result_id))
+
+
+def _only(results: Sequence[Listed]) -> Listed:
     if not results:
         raise UsageError("There is no such result.", "`chordwise results` lists the results.")
     if len(results) > 1:
@@ -306,6 +337,10 @@ def only(session: Session, results: Sequence[Listed]) -> Judgeable:
             f"{len(results):,} results fit: {shown}{', …' if len(results) > _MAX_SHOWN else ''}.",
             "Choose one with --document and --type, or give the job's id.",
         )
-    for found in judgeable.read(session, results):
-        return found
-    raise UsageError("The result was replaced in the meantime.", "Review the new result.")
+    return results[0]
+
+
+def _unless_replaced(target: Judgeable | None) -> Judgeable:
+    if target is None:
+        raise UsageError("The result was replaced in the meantime.", "Review the new result.")
+    return target

@@ -45,7 +45,6 @@ from chordwise.storage import judgments, results
 from chordwise.storage.database import Database
 from chordwise.storage.intakes import Entry
 from chordwise.storage.jobs import Job
-from chordwise.storage.judgments import Feedback
 from chordwise.storage.record import in_ids
 from chordwise.storage.results import AnswerGroup, Renewal, Result
 from chordwise.storage.runs import Run
@@ -385,16 +384,14 @@ def _differences(
         for result, options in rows
         if result.job_id not in earlier
     }
-    said: dict[uuid.UUID, list[Feedback]] = defaultdict(list)
-    for feedback in judgments.of_documents(session, document_ids):
-        said[feedback.document_id].append(feedback)
+    feedback = judgments.by_document(session, document_ids)
     for document_id, kind, job_id in jobs:
         before, after = old.get(job_id), new.get((document_id, kind))
         if before is None or after is None:
             yield kind, None
             continue
         result, question = after
-        about = judgments.about(said[document_id], AnalysisType(kind), question)
+        about = judgments.about(feedback[document_id], AnalysisType(kind), question)
         remarks = [judgments.remark(each) for each in about]
         truth = truths.from_remarks(AnalysisType(kind), remarks)
         yield kind, difference(_answer(before), _answer(result), truth)

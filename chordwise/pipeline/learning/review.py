@@ -268,7 +268,7 @@ def decide(
             "The document was analyzed again in the meantime.", "Review the new answer."
         )
     given = feedback.give(session, target, [signed])
-    return feedback.last(session, target, signed.saying.path) if given.stored else None
+    return feedback.last(session, target, signed.entered.path) if given.stored else None
 
 
 _DECISIONS = text("""
