@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from chordwise.cli.version import VERSION
 from tests.house.checkout import PACKAGES, ROOT, modules, tracked_files
 
 PACKAGED = "chordwise/_packaged"
@@ -90,3 +91,7 @@ def test_migrations_are_found_outside_a_checkout(wheel: zipfile.Path, tmp_path: 
 
     newest = max(file.stem for file in (ROOT / "migrations" / "versions").glob("*.py"))
     assert said.split() == [str(tmp_path / "site/chordwise/storage/revisions.py"), newest]
+
+
+def test_the_wheel_has_the_version_that_the_command_prints(wheel: zipfile.Path) -> None:
+    assert f"chordwise-{VERSION}.dist-info/METADATA" in names(wheel)
