@@ -8,13 +8,13 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TypeAlias, TypeVar
 
 import sentencex
 
 from chordwise.domain import tokens
-from chordwise.domain.records import LINE, QUOTED_FIELD, Division, Span, divide, is_prose
+from chordwise.domain.records import LINE, QUOTED_FIELD, Division, Outline, Span, is_prose
 
 _WINDOW_CHARACTERS = 10_000
 _DELIMITERS = ",;"
@@ -62,33 +62,39 @@ def sentence_ends(text: str) -> list[int]:
     return ends
 
 
-Splitter: TypeAlias = Callable[[str], Division]
+Splitter: TypeAlias = Callable[[int, int], Division]
+"""A function that divides the part of a text from a start to an end."""
 
 
-def _by(pattern: re.Pattern[str]) -> Splitter:
-    return lambda text: Division([match.end() for match in pattern.finditer(text) if match.group()])
+def _by(pattern: re.Pattern[str]) -> Callable[[str, int, int], Division]:
+    def split(text: str, start: int, end: int) -> Division:
+        found = pattern.finditer(text, start, end)
+        return Division([match.end() for match in found if match.group()])
+
+    return split
 
 
-def _sentences(text: str) -> Division:
-    return Division(sentence_ends(text))
+def _sentences(text: str, start: int, end: int) -> Division:
+    return Division([start + place for place in sentence_ends(text[start:end])])
 
 
-def _lines(text: str) -> Division:
-    """Split a text into lines, or into sentences if it is prose with wrapped lines."""
-    lines = [match.span() for match in LINE.finditer(text) if match.group()]
-    return _sentences(text) if is_prose(text, lines) else Division([end for _, end in lines])
+def _lines(text: str, start: int, end: int) -> Division:
+    """Split a part of a text into lines, or into sentences if it is prose with wrapped lines."""
+    lines = [match.span() for match in LINE.finditer(text, start, end) if match.group()]
+    if is_prose(text, lines):
+        return _sentences(text, start, end)
+    return Division([place for _, place in lines])
 
 
 _LEVELS = 6
 """How often a part of a text is divided further into its records, paragraphs or lines."""
-_SPLITTERS: tuple[Splitter, ...] = (
-    *[divide] * _LEVELS,
-    _lines,
-    _sentences,
-    _by(_UP_TO_SEMICOLON),
-    _by(_UP_TO_COMMA),
-    _by(_WORD),
-)
+_FINER = (_lines, _sentences, _by(_UP_TO_SEMICOLON), _by(_UP_TO_COMMA), _by(_WORD))
+
+
+def _splitters(text: str) -> Sequence[Splitter]:
+    """Return functions that divide parts of a text, each into smaller pieces than the last."""
+    divide = Outline(text).divide
+    return [*[divide] * _LEVELS, *(partial(each, text) for each in _FINER)]
 
 
 def table_header(text: str, place: int) -> Span | None:
@@ -266,7 +272,7 @@ def split(text: str, max_tokens: int) -> list[Chunk]:
         raise ValueError("max_tokens must be positive")
     if fits(text, max_tokens):
         return [Chunk(position=0, start_char=0, end_char=len(text))] if text else []
-    pieces = _pieces(text, max_tokens)
+    pieces = _pieces(text, (0, len(text)), max_tokens, _splitters(text))
     ends = _with_words(text, _pack(text, pieces, tokens.weigh(text), max_tokens))
     return [
         Chunk(position=position, start_char=start, end_char=end)
@@ -289,11 +295,11 @@ def halfway(text: str) -> int | None:
     first = len(text) - len(text.lstrip())
     middle, quarter = (first + last) // 2, (last - first) // 4
     parts = [len(text)]
-    for splitter in _SPLITTERS:
+    for splitter in _splitters(text):
         parts = [
-            start + end
+            end
             for start, stop in itertools.pairwise([0, *parts])
-            for end in splitter(text[start:stop]).ends
+            for end in splitter(start, stop).ends
         ]
         inside = [place for place in parts if first + quarter < place < last - quarter]
         if inside:
@@ -315,26 +321,24 @@ def _with_words(text: str, ends: Sequence[int]) -> list[int]:
 
 
 def _pieces(
-    text: str, max_tokens: int, splitters: Sequence[Splitter] = _SPLITTERS
+    text: str, part: Span, max_tokens: int, splitters: Sequence[Splitter]
 ) -> Iterator[tuple[int, float]]:
-    """Yield the ends of the largest pieces that fit, with their weights, in order.
+    """Yield the ends of the largest pieces of a part that fit, with their weights, in order.
 
     A paragraph is kept whole only if it is small, so that chunks are of similar size.
     """
     splitter, *finer = splitters
-    ends, are_paragraphs = splitter(text)
+    ends, are_paragraphs = splitter(*part)
     limit = max_tokens / _PARAGRAPHS_IN_CHUNK if are_paragraphs else max_tokens
     if len(ends) <= 1:
         finer = [each for each in finer if each is not splitter]
-    start = 0
+    start = part[0]
     for end in ends:
-        piece = text[start:end]
-        weight = tokens.weigh(piece)
+        weight = tokens.weigh(text[start:end])
         if weight <= limit:
             yield end, weight
         elif finer:
-            for inner, inner_weight in _pieces(piece, max_tokens, finer):
-                yield start + inner, inner_weight
+            yield from _pieces(text, (start, end), max_tokens, finer)
         else:
             yield from _cut_word(text, start, end, max_tokens)
         start = end

@@ -9,6 +9,7 @@ chance, so they count only if they recur at regular distances.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -44,7 +45,8 @@ _LONG_LINE_CHARACTERS = 200
 _MAX_DEPTH = 100
 # After a longer word, since the word before the point of an abbreviation is mostly short.
 _SENTENCE_END = re.compile(
-    r"(?<=[^\W\d_]{4})[.!?][\"')\]»”’]*+[ \t]++[^\W\d_]|[。\uff01\uff1f](?!\s*\n)"
+    r"[.!?。\uff01\uff1f](?:(?<=[^\W\d_]{4}[.!?])[\"')\]»”’]*+[ \t]++[^\W\d_]"
+    r"|(?<=[。\uff01\uff1f])(?!\s*\n))"
 )
 _ENDS_OF_SENTENCES = (".", "!", "?", ":", ";", "。", "\uff01", "\uff1f")
 _BROKEN_SHARE = 0.6
@@ -95,18 +97,33 @@ class Division(NamedTuple):
     are_paragraphs: bool = False
 
 
-def divide(text: str) -> Division:
-    """Divide a text into its outermost records, otherwise into its paragraphs, or its lines.
+class Outline:
+    """The lines of a text, which are read once to divide the text and its parts.
 
     Quoted fields, and prose with lines wrapped at a fixed width, are not divided.
     """
-    lines = list(_lines(text))
-    starts = _record_starts(lines)
-    is_apart = not starts and any(line.is_apart for line in lines[1:])
-    if not starts:
-        starts = [line.start for line in lines if line.is_apart or not is_apart]
-    first = lines[0].start if lines else 0
-    return Division([*(start for start in starts if start > first), len(text)], is_apart)
+
+    def __init__(self, text: str) -> None:
+        self._lines = list(_lines(text))
+        self._starts = [line.start for line in self._lines]
+
+    def divide(self, start: int, end: int) -> Division:
+        """Divide a part into its outermost records, otherwise into its paragraphs, or its lines."""
+        lines = self._lines[bisect_left(self._starts, start) : bisect_left(self._starts, end)]
+        if not lines:
+            return Division([end])
+        lines[0] = lines[0]._replace(is_apart=True)
+        starts = _record_starts(lines)
+        is_apart = not starts and any(line.is_apart for line in lines[1:])
+        if not starts:
+            starts = [line.start for line in lines if line.is_apart or not is_apart]
+        first = lines[0].start
+        return Division([*(start for start in starts if start > first), end], is_apart)
+
+
+def divide(text: str) -> Division:
+    """Divide a whole text as `Outline` does."""
+    return Outline(text).divide(0, len(text))
 
 
 # Which lines begin records
@@ -229,14 +246,15 @@ def _paragraphs(text: str) -> Iterator[list[Span]]:
     fields = (field.span() for field in QUOTED_FIELD.finditer(text) if "\n" in field[0])
     field = next(fields, None)
     paragraph: list[Span] = []
-    for match in LINE.finditer(text):
-        start, end = match.span()
+    end = 0
+    for line in text.split("\n"):
+        start, end = end, end + len(line) + 1
         while field and field[1] <= start:
             field = next(fields, None)
         if field and field[0] < start:
-            paragraph[-1] = (paragraph[-1][0], end)
-        elif not match[0].isspace() and match[0]:
-            paragraph.append((start, end))
+            paragraph[-1] = (paragraph[-1][0], min(end, len(text)))
+        elif line and not line.isspace():
+            paragraph.append((start, min(end, len(text))))
         elif paragraph:
             yield paragraph
             paragraph = []
@@ -313,16 +331,22 @@ def _shapes(line: str, further_in: int = 0, *, is_apart: bool = False) -> tuple[
         first = _shape(indent, _NAME, _name(lead["key"]))
     elif word.isalpha() or _QUANTITY.fullmatch(word) or not _DIGITS.search(word):
         ending = line[-1] if line.endswith(_ENDS_OF_SENTENCES) else ""
-        begins = "0" if word[:1].isdigit() else "a" if word[:1].islower() else "A"
-        return (
-            _shape(indent, _WORDS_APART, f"{begins}{ending}{is_apart}"),
-            _shape(indent, _WORDS, "0" if begins == "0" else "a"),
-            _Shape(indent, _WORD, word.casefold()),
-            _shape(indent, _INDENT, ""),
-        )
+        return _shapes_of_word(indent, word, ending, is_apart=is_apart)
     else:
         first = _shape(indent, _MARK, _LETTERS.sub("a", _DIGITS.sub("0", word)))
     return first, _shape(indent, _INDENT, "")
+
+
+@lru_cache(maxsize=4_000)
+def _shapes_of_word(indent: int, word: str, ending: str, *, is_apart: bool) -> tuple[_Shape, ...]:
+    """Return the shapes of a line that begins with a word, and ends with a sign or without one."""
+    begins = "0" if word[:1].isdigit() else "a" if word[:1].islower() else "A"
+    return (
+        _shape(indent, _WORDS_APART, f"{begins}{ending}{is_apart}"),
+        _shape(indent, _WORDS, "0" if begins == "0" else "a"),
+        _Shape(indent, _WORD, word.casefold()),
+        _shape(indent, _INDENT, ""),
+    )
 
 
 _shape = lru_cache(maxsize=1_000)(_Shape)
