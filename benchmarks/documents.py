@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import random
+import textwrap
 from pathlib import Path
 
 CHUNK_TOKENS = 750
-_CHUNK_CHARACTERS = 2800
+_CHUNK_CHARACTERS = 2400
 _SMALL_CHARACTERS = 2000
+_LINE_CHARACTERS = 72
 _SENTENCE = (
     "the report and a service with its customers was delivered late because every contract names "
     "one supplier that answers within two days while prices rise and teams review what they found"
@@ -23,14 +25,17 @@ _OPINIONS = (
 
 
 def text(number: int, characters: int) -> str:
-    """Return sentences of about this many characters; each number gives a different text."""
-    words, parts, length = _SENTENCE.split(), [f"Document {number}."], 0
+    """Return paragraphs of wrapped lines, of about this length; each number gives another text."""
+    words, paragraphs, length = _SENTENCE.split(), [f"Document {number}."], 0
     source = random.Random(number)  # noqa: S311 - not for secrets
     while length < characters:
-        sentence = " ".join(source.choices(words, k=source.randint(8, 18)))
-        parts.append(f"{sentence.capitalize()}.")
-        length += len(sentence) + 2
-    return " ".join(parts)
+        sentences = [
+            f"{' '.join(source.choices(words, k=source.randint(8, 18))).capitalize()}."
+            for _ in range(source.randint(1, 8))
+        ]
+        paragraphs.append(textwrap.fill(" ".join(sentences), _LINE_CHARACTERS))
+        length += len(paragraphs[-1]) + 2
+    return "\n\n".join(paragraphs)
 
 
 def write_documents(folder: Path, count: int, chunks: int) -> None:
