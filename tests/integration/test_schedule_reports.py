@@ -236,7 +236,27 @@ def test_a_report_that_cannot_be_written_is_a_failure(settings: Settings, tmp_pa
     ((status, message),) = night.rows("SELECT status, error_message FROM schedule_runs")
     assert status == "failed"
     assert "gone" in str(message)
-    assert "No such file" in str(message)
+    assert "There is no folder" in str(message)
+
+
+@pytest.mark.parametrize("ending", ["md", "md.part"])
+def test_a_report_is_not_written_through_a_link(
+    settings: Settings, tmp_path: Path, ending: str
+) -> None:
+    """Other users may be able to write to the folder of reports."""
+    folder, own = tmp_path / "reports", tmp_path / "own.toml"
+    folder.mkdir()
+    own.write_text("own", "utf-8")
+    night = a_night_with_a_run(settings, folder)
+    ((occurrence,),) = night.rows("SELECT id FROM schedule_runs")
+    assert isinstance(occurrence, uuid.UUID)
+    (folder / f"morning-20260328-0500-{occurrence.hex[-4:]}.{ending}").symlink_to(own)
+
+    night.carry_out()
+
+    assert own.read_text("utf-8") == "own"
+    status = "failed" if ending == "md" else "succeeded"
+    assert night.rows("SELECT status FROM schedule_runs") == [(status,)]
 
 
 def test_plots_are_written_by_a_schedule(settings: Settings, tmp_path: Path) -> None:

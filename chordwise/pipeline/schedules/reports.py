@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.money import dollars
 from chordwise.domain.states import ScheduleRunStatus
-from chordwise.errors import ConfigurationError
+from chordwise.errors import ConfigurationError, UsageError
+from chordwise.pipeline.exports.writers import new_file
 from chordwise.pipeline.schedules.work import Work
 from chordwise.storage.schedules import ScheduleRun
 
@@ -44,14 +45,12 @@ def write(work: Work, content: str, ending: str) -> Path:
         ConfigurationError: The file cannot be written.
     """
     path = Path(work.settings.folder) / f"{work.run_name()}.{ending}"
-    unfinished = path.with_suffix(f".{ending}.part")
     try:
-        unfinished.write_text(content, "utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
+        with new_file(path, overwrite=True) as file:
+            file.write(content.encode())
+    except UsageError as error:
         raise ConfigurationError(
-            f"The report {path} cannot be written: {reason}.",
+            f"The report cannot be written: {error.what}",
             f"Make the folder {path.parent}, mount it, or name another one in the schedule.",
         ) from error
     return path
