@@ -24,7 +24,7 @@ INTO_THE_NIGHT = (
     "UPDATE runs SET created_at = '2026-03-28T01:00Z', finished_at = '2026-03-28T01:00Z'",
     "UPDATE model_calls SET started_at = '2026-03-28T01:00Z'",
 )
-HOSTILE = "letter|<b>one</b>.txt"
+HOSTILE = "letter|<b>one</b>![a](//evil.example)`\x1b[2J\u202e.txt"
 
 
 def reporting(folder: Path) -> ScheduleSettings:
@@ -69,7 +69,9 @@ def test_a_report_has_every_section(settings: Settings, tmp_path: Path) -> None:
     assert status == "succeeded"
     written = Path(str(outcome)).read_text("utf-8")
     assert len([line for line in written.splitlines() if line.startswith("#")]) == 9
-    assert "letter\\|&lt;b&gt;one&lt;/b&gt;.txt" in written
+    assert (
+        r"letter\|&lt;b&gt;one&lt;/b&gt;!\[a\](//evil.example)\`\\u001b\[2J\\u202e.txt" in written
+    )
     assert "| needs_ocr | 1 |" in section(written, "What failed")
     assert "| needs_ocr | scan.pdf holds no text. | Run it through OCR. |" in written
     assert [file.suffix for file in tmp_path.glob("morning-*")] == [".md"]
