@@ -1,6 +1,6 @@
 # One image for every process: `python -m worker`, `python -m scheduler`, `chordwise …`.
 
-# A tag, until the build names an image by its digest: docs/deployment.md.
+# docker-compose.yml names an image by its digest: docs/deployment.md.
 ARG PYTHON_IMAGE=python:3.13-slim
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore

@@ -89,7 +89,10 @@ nightly: $(dev) $(nightly) $(package) ## run the tests that take long as well, a
 
 # Whatever of PostgreSQL 14 to 18 is installed where Debian has it.
 define other_postgresql
-for folder in $(wildcard /usr/lib/postgresql/*/bin); do \
+set -- $(wildcard /usr/lib/postgresql/*/bin); test "$$1" || echo "PostgreSQL is not installed" \
+	"below /usr/lib/postgresql, so nothing is tried with other versions of it." >&2; \
+for folder in "$$@"; do \
+	echo "=== $$($$folder/postgres --version)"; \
 	$(python) -m pytest $(on_any_postgresql) --postgresql $$folder || outcome=1; \
 done;
 endef

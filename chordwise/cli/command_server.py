@@ -51,6 +51,7 @@ _READY, _BEGIN = b"r", b"b"
 _FILES = (0, 1, 2)
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NAMESPACES = ("mnt", "net", "pid", "user")
+_RIGHTS = ("Gid:", "Groups:", "CapEff:", "NoNewPrivs:", "Seccomp:")
 _LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
 _COMPLETION = "_CHORDWISE_COMPLETE"
 _BROKEN_OUTPUT = 120
@@ -66,7 +67,7 @@ class _State(TypedDict):
     limits: list[tuple[int, tuple[int, int]]]
     ignored: list[int]
     streams: list[tuple[str, str, bool, bool]]
-    namespaces: list[str]
+    confinement: list[str]
 
 
 def run(arguments: list[str]) -> int | None:
@@ -134,7 +135,7 @@ def _process_state() -> _State:
             for each in (sys.stdin, sys.stdout, sys.stderr)
             if isinstance(each, io.TextIOWrapper)
         ],
-        "namespaces": _namespaces(),
+        "confinement": _confinement(),
     }
 
 
@@ -165,9 +166,12 @@ def _address(home: Path) -> Path:
     return home.resolve() / "run" / f"{_SOCKET_PREFIX}{code:08x}"
 
 
-def _namespaces() -> list[str]:
-    """Return the identifiers that distinguish processes in different containers."""
-    return [os.readlink(f"/proc/self/ns/{name}") for name in _NAMESPACES]  # noqa: PTH115 - no file
+def _confinement() -> list[str]:
+    """Return what distinguishes processes of a user in different containers or sandboxes."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:  # noqa: PTH123 - no file
+        rights = [line for line in status if line.startswith(_RIGHTS)]
+    links = (f"ns/{name}" for name in _NAMESPACES)
+    return [*rights, *(os.readlink(f"/proc/self/{link}") for link in (*links, "root"))]  # noqa: PTH115 - no file
 
 
 def _user_of(connection: socket.socket) -> int:
@@ -289,7 +293,7 @@ def _adopt_state(connection: socket.socket) -> bool:
     with connection.makefile("rb") as received:
         length = int.from_bytes(received.read(_LENGTH_BYTES))
         state: _State = json.loads(received.read(length))
-    if state["namespaces"] != _namespaces() or len(state["streams"]) != len(_FILES):
+    if state["confinement"] != _confinement() or len(state["streams"]) != len(_FILES):
         return False
     for limit, values in state["limits"]:
         resource.setrlimit(limit, values)

@@ -17,6 +17,8 @@ _INSIDE = (
     ip_network("64:ff9b:1::/48"),  # RFC 8215, translation into a local network
     ip_network("2001::/32"),  # RFC 4380, Teredo
     ip_network("2002::/16"),  # RFC 3056, IPv4 inside of IPv6
+    ip_network("3fff::/20"),  # RFC 9637, documentation
+    ip_network("5f00::/16"),  # RFC 9602, segment routing inside of a network
     ip_network("fec0::/10"),  # RFC 3879, site-local
 )
 

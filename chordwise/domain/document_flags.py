@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from array import array
 from base64 import b64decode
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -84,6 +87,7 @@ def flags(
     orders = list(islice(_orders(content, small, FlagKind.ORDER), MAX_FLAGS_OF_KIND))
     kinds = (
         orders,
+        _disguised(content, orders),
         _orders(content, small, FlagKind.ROLE_MARK),
         (
             _flag(content, FlagKind.REQUEST, start, end)
@@ -365,6 +369,39 @@ def _orders(content: str, small: _Small, kind: FlagKind) -> Iterator[Flag]:
             last = end
 
 
+_LOOKALIKES = (
+    "АВЕЅІЈКМНОРСТХУԌаеѕіјорсхуһԁӏԛԝɡΑΒΕΖΗΙΚΜΝΟΡΤΥΧαγεικνορυχ",
+    "ABESIJKMHOPCTXYGaesijopcxyhdlqwgABEZHIKMNOPTYXayeikvopux",
+)
+_WITHIN_WORDS = "\u00ad\u034f\u2060-\u2064\u0300-\u036f"
+_INVISIBLE = re.compile(f"[{_WITHIN_WORDS}]+")
+_STYLED = "\uff21-\uff5a\u24b6-\u24e9\U0001d400-\U0001d6a3"
+_UNUSUAL = re.compile(f"[{_LOOKALIKES[0]}{_STYLED}{_WITHIN_WORDS}]")
+_DISGUISE = re.compile(
+    f"[{_STYLED}]|[A-Za-z][{_LOOKALIKES[0]}{_WITHIN_WORDS}]|[{_LOOKALIKES[0]}][A-Za-z]"
+)
+_PLAIN_LETTERS = str.maketrans(*_LOOKALIKES) | {
+    code: ord(unicodedata.normalize("NFKC", chr(code))[0])
+    for code in (*range(0xFF21, 0xFF5B), *range(0x24B6, 0x24EA), *range(0x1D400, 0x1D6A4))
+}
+
+
+def _disguised(content: str, known: Sequence[Flag]) -> Iterator[Flag]:
+    """Yield orders that are written in unusual letters or with invisible characters."""
+    if content.isascii() or not (_UNUSUAL.search(content) and _DISGUISE.search(content)):
+        return
+    written = content.translate(_PLAIN_LETTERS)
+    removed = array("I")  # for each removed character, the offset in the plain text
+    for match in _INVISIBLE.finditer(written):
+        removed.extend([match.start() - len(removed)] * (match.end() - match.start()))
+    plain = _INVISIBLE.sub("", written)
+    for each in _orders(plain, _in_small_letters(plain), FlagKind.ORDER):
+        start = each.start_char + bisect_right(removed, each.start_char)
+        end = each.end_char + bisect_right(removed, each.end_char - 1)
+        if not any(flag.start_char < end and start < flag.end_char for flag in known):
+            yield replace(each, start_char=start, end_char=end)
+
+
 def _windows(small: _Small, needles: Iterable[str]) -> Iterator[tuple[int, int]]:
     """Yield the surroundings of the words, in order; those that overlap are one."""
     start = end = -1
@@ -436,26 +473,35 @@ _BEGINNING = re.compile(
 )
 
 
+# On one line or in pieces, of which the last one may be short.
 _BASE64 = re.compile(
-    r"(?<![\w+/])(?:[A-Za-z0-9+/]{4}){10,}+(?:[A-Za-z0-9+/]{2,3})?={0,2}(?![\w+/])"
+    r"(?<![\w+/])[A-Za-z0-9+/]{16,}+(?:[ \n]{1,2}[A-Za-z0-9+/]{16,}+)*+"
+    r"(?:[ \n]{1,2}[A-Za-z0-9+/]{2,15}+(?=[=\n]|\Z))?+={0,2}"
 )
-_SHORTEST_ENCODED, _MAX_ENCODED = 40, 4_000
+_SHORTEST_PIECE, _SHORTEST_ENCODED, _MAX_ENCODED = 16, 40, 4_000
 # The characters of Base64 are replaced by x, others by blanks.
 _AS_BASE64 = bytes(
     ord("x") if chr(code) in f"{ascii_letters}{digits}+/" else ord(" ") for code in range(256)
 )
-_READABLE = re.compile(r"[ -~\n]+")
+_READABLE = re.compile(r"[^\0-\x08\x0b-\x1f\x7f-\x9f]+")
 _MIN_WORDS_ENCODED = 4
+_MAX_CUT = 3  # bytes of a character in UTF-8 that a cut leaves
 
 
 def _encoded(content: str, small: _Small) -> Iterator[Flag]:
     """Yield words encoded as Base64, which a person does not read and a model may."""
-    if b"x" * _SHORTEST_ENCODED not in small.ascii.translate(_AS_BASE64):
+    if b"x" * _SHORTEST_PIECE not in small.ascii.translate(_AS_BASE64):
         return
     for match in _BASE64.finditer(content):
-        written = match[0].rstrip("=")[:_MAX_ENCODED]
-        decoded = b64decode(f"{written}{'=' * (-len(written) % 4)}").decode("latin-1")
-        if _READABLE.fullmatch(decoded) and decoded.count(" ") >= _MIN_WORDS_ENCODED:
+        written = "".join(match[0].rstrip("=")[:_MAX_ENCODED].split())
+        if len(written) < _SHORTEST_ENCODED:
+            continue
+        whole = written[: len(written) - (len(written) % 4 == 1)]
+        content_bytes = b64decode(f"{whole}{'=' * (-len(whole) % 4)}")
+        decoded = content_bytes.decode(errors="ignore")
+        is_text = len(decoded.encode()) >= len(content_bytes) - _MAX_CUT
+        words = decoded.count(" ") if is_text and _READABLE.fullmatch(decoded) else 0
+        if words >= _MIN_WORDS_ENCODED:
             flag = _flag(content, FlagKind.ENCODED_TEXT, *match.span())
             yield replace(flag, excerpt=_shortened(decoded))
 

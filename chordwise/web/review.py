@@ -6,6 +6,7 @@ import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from urllib.parse import urlencode
 
 from sqlalchemy.orm import Session
@@ -22,6 +23,7 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.learning import certification, evaluation, feedback, review
 from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.learning.review import Question, Scope
+from chordwise.storage import clock
 from chordwise.storage import runs as stored_runs
 from chordwise.storage.judgments import Feedback
 from chordwise.web.listing import Listing, listing_of
@@ -97,6 +99,7 @@ def _table(request: Request) -> Response:
             request,
             "review_table.html",
             table=table,
+            read_at=clock.read(session).isoformat(),
             more=listing.next_page(table.after) if table.after else "",
             listing=listing,
             choices=_choices(session, listing),
@@ -135,22 +138,34 @@ def _decide_cell(request: Request) -> Response:
     """Store or withdraw a decision of the table and return its updated cell."""
     with site_of(request).database.write() as session:
         if text_in(request, "verdict") == _WITHDRAWN:
-            target = feedback.one(session, str(_id(text_in(request, "job"))))
-            last = feedback.last(session, target, text_in(request, "path"))
-            feedback.withdraw(session, last.id, user_of(request))
+            _withdraw_shown(request, session)
         else:
             _stored(request, session, _signed(request))
     with site_of(request).database.read() as session:
         values = review.cell(session, _id(text_in(request, "job")), text_in(request, "name"))
+        read_at = clock.read(session).isoformat()
     cell = fragment(
         request,
         "review_cell.html",
         values=values,
+        read_at=read_at,
         name=text_in(request, "name"),
         job_id=text_in(request, "job"),
         result_id=text_in(request, "result"),
     )
     return HTMLResponse(cell)
+
+
+def _withdraw_shown(request: Request, session: Session) -> None:
+    """Withdraw the last decision on a value unless it was made after the cell was shown."""
+    target = feedback.one(session, str(_id(text_in(request, "job"))))
+    last = feedback.last(session, target, text_in(request, "path"))
+    try:
+        is_shown = last.created_at <= datetime.fromisoformat(text_in(request, "read_at"))
+    except (ValueError, TypeError) as error:
+        raise UsageError("There is no such decision.") from error
+    if is_shown:
+        feedback.withdraw(session, last.id, user_of(request))
 
 
 def _withdraw(request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,3 +67,22 @@ def test_a_row_above_its_bound_is_marked_as_slower() -> None:
 def test_a_page_without_markers_is_refused() -> None:
     with pytest.raises(ValueError, match="has not the lines"):
         report.written("a page", [ROW])
+
+
+_PLANNED = {"D": 7, "F": 12, "L": 10, "P": 10, "R": 8, "S": 5}
+_BEGUN = re.compile(r"""begin\(\s*(?:\w+, experiment, )?f?"([A-Z]\d\d[^"]*)\"""")
+_ROW = re.compile(r"(?m)^\| ([A-Z]\d\d(?: [^|]*)?) \| .* \| holds(?:, slower)? \| [\d.]+ \|")
+
+
+def test_every_experiment_has_a_row_that_holds() -> None:
+    """This includes each experiment that a test begins, whatever its parameters."""
+    table = report.PAGE.read_text("utf-8").partition(report.BEGIN)[2].partition(report.END)[0]
+    found = _ROW.findall(table)
+    tests = "".join(file.read_text("utf-8") for file in Path(__file__).parent.glob("test_*.py"))
+
+    planned = {f"{kind}{n:02}" for kind, count in _PLANNED.items() for n in range(1, count + 1)}
+    named = {name for row in found for name in re.findall(r"[A-Z]\d\d", row)}
+    begun = (re.split(r"\{[^}]*\}", name) for name in _BEGUN.findall(tests))
+    patterns = {".+".join(map(re.escape, parts)) for parts in begun}
+    assert planned - named == set()
+    assert [each for each in patterns if not any(re.fullmatch(each, row) for row in found)] == []

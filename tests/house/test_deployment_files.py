@@ -23,6 +23,9 @@ from tests.house.checkout import PACKAGES, ROOT
 
 COMPOSE = (ROOT / "docker-compose.yml").read_text("utf-8")
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
+PINNING = ROOT / "deploy" / "pin-images.sh"
+IMAGES = {"POSTGRES_IMAGE", "VALKEY_IMAGE", "PYTHON_IMAGE"}
+ASKING = r":\?run sh deploy/pin-images\.sh >>\.env\}"
 OURS = ("migrate", "worker", "scheduler", "web", "chordwise")
 SERVERS = ("postgres", "valkey")
 LASTING = (*SERVERS, "worker", "scheduler", "web")
@@ -231,7 +234,11 @@ def test_compose_accepts_the_file(tmp_path: Path) -> None:
     file = str(ROOT / "docker-compose.yml")
     done = subprocess.run(
         [*command, "--file", file, "--profile", "web", "config", "--quiet"],
-        env={"PATH": os.defpath, "CHORDWISE_SECRETS": f"{tmp_path}/s"},
+        env={
+            "PATH": os.defpath,
+            "CHORDWISE_SECRETS": f"{tmp_path}/s",
+            **dict.fromkeys(IMAGES, f"image@sha256:{0:064}"),
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -365,17 +372,59 @@ def test_the_image_installs_from_the_lock_files() -> None:
     ]
 
 
-def test_each_image_can_be_pinned_by_a_digest_in_the_environment(compose: Compose) -> None:
-    """This includes the base image of the Dockerfile."""
-    found = [re.fullmatch(r"\$\{(\w+):-\S+\}", compose.services[name].image) for name in SERVERS]
-    used = {each[1] for each in found if each} | {"PYTHON_IMAGE"}
+def test_compose_requires_images_from_the_environment(compose: Compose) -> None:
+    """This includes the base image of the Dockerfile; the script pins the same images."""
+    found = [re.fullmatch(rf"\$\{{(\w+){ASKING}", compose.services[name].image) for name in SERVERS]
+    pinned = dict(re.findall(r"(?m)^pin (\w+) (\S+)$", PINNING.read_text("utf-8")))
 
-    assert len(used) == len(SERVERS) + 1
-    assert COMPOSE.count("PYTHON_IMAGE: ${PYTHON_IMAGE:-") == 1
+    assert [each[1] for each in found if each] == ["POSTGRES_IMAGE", "VALKEY_IMAGE"]
+    assert len(re.findall(rf"(?m)PYTHON_IMAGE: \$\{{PYTHON_IMAGE{ASKING}$", COMPOSE)) == 1
     assert re.findall(r"(?m)^FROM (\S+)", DOCKERFILE) == ["${PYTHON_IMAGE}"] * 2
+    assert set(pinned) == IMAGES
+    assert f"ARG PYTHON_IMAGE={pinned['PYTHON_IMAGE']}\n" in DOCKERFILE
     for file in ("docs/deployment.md", ".env.example"):
-        named = re.findall(r"(\w+)=[\w/]+@sha256:…", (ROOT / file).read_text("utf-8"))
-        assert set(named) == used
+        assert set(re.findall(r"\b[A-Z]+_IMAGE\b", (ROOT / file).read_text("utf-8"))) == IMAGES
+
+
+# Prints what Docker prints of an image that has been pulled under several names.
+DOCKER = """#!/bin/sh
+test "$1" = pull && exit
+for image; do :; done
+echo "mirror.example/$image@sha256:$(printf %064d 0)"
+echo "{prefix}${{image%%:*}}@sha256:$(printf %064d 7)"
+"""
+
+
+@pytest.mark.parametrize(
+    ("prefix", "is_found"),
+    [("", True), ("docker.io/", True), ("docker.io/library/", True), ("elsewhere.example/", False)],
+)
+def test_images_are_pinned_by_their_digest(tmp_path: Path, prefix: str, is_found: bool) -> None:  # noqa: FBT001 - a parameter
+    """Digests of other repositories are not taken; without a digest the script fails."""
+    docker = tmp_path / "docker"
+    docker.write_text(DOCKER.format(prefix=prefix), "utf-8")
+    docker.chmod(0o700)
+
+    done = subprocess.run(
+        ["sh", str(PINNING)],  # noqa: S607 - the shell from the PATH
+        env={"PATH": f"{tmp_path}:{os.defpath}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    digest = f"@sha256:{7:064}"
+    assert done.returncode == (0 if is_found else 1)
+    assert (
+        done.stdout.splitlines()
+        == [
+            f"POSTGRES_IMAGE={prefix}postgres{digest}",
+            f"VALKEY_IMAGE={prefix}valkey/valkey{digest}",
+            f"PYTHON_IMAGE={prefix}python{digest}",
+        ]
+        * is_found
+    )
+    assert ("postgres:18 has no digest" in done.stderr) is not is_found
 
 
 def test_the_files_of_the_image_are_in_the_build_context() -> None:

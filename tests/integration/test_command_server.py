@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
@@ -43,9 +44,18 @@ import socket, sys, time
 send = socket.send_fds
 socket.send_fds = lambda *arguments: (time.sleep(1.5), send(*arguments))
 """
+_PR_SET_NO_NEW_PRIVS = 38
 HEAVY = {"typer", "pydantic", "sqlalchemy", "psycopg", "chordwise.settings", "chordwise.storage"}
 ASLEEP = "SELECT pid FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(50)%'"
 LETTER = "A letter from the standard input. It says little."
+
+
+def _forbid_new_privileges() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def _leave_groups() -> None:
+    os.setgroups([65_534])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +219,20 @@ def test_a_killed_fork_is_an_error(desk: Desk) -> None:
 
     assert asking.returncode == ExitCode.INTERNAL
     assert "killed" in errors
+
+
+@pytest.mark.parametrize("restrict", [_forbid_new_privileges, _leave_groups])
+def test_a_command_with_fewer_rights_runs_in_its_own_process(
+    desk: Desk, restrict: Callable[[], object]
+) -> None:
+    """The server may have more groups or privileges than the process of the user."""
+    if restrict is _leave_groups and os.geteuid() != 0:
+        pytest.skip("only root may change its groups")
+
+    done, modules = desk.ask("runs", prepare=restrict)
+
+    assert done.returncode == 0
+    assert modules >= HEAVY
 
 
 def test_without_a_server_a_command_runs_in_its_own_process(desk: Desk) -> None:

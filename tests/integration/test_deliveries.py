@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -489,3 +489,40 @@ def test_a_report_is_sent_with_its_webhook(
 
     html = file.read_text("utf-8") if is_kept else None
     assert json.loads(receiver.received[0].body)["data"] == {**content, "html": html}
+
+
+def _named_pipe(file: Path) -> None:
+    os.mkfifo(file)
+
+
+def _link(file: Path) -> None:
+    file.with_name("secret").write_text("key", "utf-8")
+    file.symlink_to(file.with_name("secret"))
+
+
+def _other_encoding(file: Path) -> None:
+    file.write_bytes("für".encode("cp1252"))
+
+
+def _large(file: Path) -> None:
+    with file.open("wb") as opened:
+        opened.truncate(17 * 1024 * 1024)
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("replace_by", [_named_pipe, _link, _other_encoding, _large])
+def test_a_webhook_sends_no_other_file_instead_of_a_report(
+    pipeline: Pipeline, tmp_path: Path, replace_by: Callable[[Path], None]
+) -> None:
+    """Other users may be able to write to the folder of reports."""
+    file = tmp_path / "plots.html"
+    replace_by(file)
+    content: JsonObject = {"schedule": "plots", "file": str(file)}
+    with pipeline.context.database.write() as session:
+        event = deliveries.REPORT_WRITTEN
+        deliveries.announce_occurrence(session, uuid.uuid4(), event, content)
+
+    with receiving(200) as receiver:
+        assert deliver(told_by(pipeline, receiver, webhook_report=True)) == 1
+
+    assert json.loads(receiver.received[0].body)["data"] == {**content, "html": None}

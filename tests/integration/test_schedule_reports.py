@@ -24,7 +24,7 @@ INTO_THE_NIGHT = (
     "UPDATE runs SET created_at = '2026-03-28T01:00Z', finished_at = '2026-03-28T01:00Z'",
     "UPDATE model_calls SET started_at = '2026-03-28T01:00Z'",
 )
-HOSTILE = "letter|<b>one</b>.txt"
+HOSTILE = "letter|<b>one</b>![a](//evil.example)`\x1b[2J\u202e.txt"
 
 
 def reporting(folder: Path) -> ScheduleSettings:
@@ -69,7 +69,9 @@ def test_a_report_has_every_section(settings: Settings, tmp_path: Path) -> None:
     assert status == "succeeded"
     written = Path(str(outcome)).read_text("utf-8")
     assert len([line for line in written.splitlines() if line.startswith("#")]) == 9
-    assert "letter\\|&lt;b&gt;one&lt;/b&gt;.txt" in written
+    assert (
+        r"letter\|&lt;b&gt;one&lt;/b&gt;!\[a\](//evil.example)\`\\u001b\[2J\\u202e.txt" in written
+    )
     assert "| needs_ocr | 1 |" in section(written, "What failed")
     assert "| needs_ocr | scan.pdf holds no text. | Run it through OCR. |" in written
     assert [file.suffix for file in tmp_path.glob("morning-*")] == [".md"]
@@ -236,7 +238,27 @@ def test_a_report_that_cannot_be_written_is_a_failure(settings: Settings, tmp_pa
     ((status, message),) = night.rows("SELECT status, error_message FROM schedule_runs")
     assert status == "failed"
     assert "gone" in str(message)
-    assert "No such file" in str(message)
+    assert "There is no folder" in str(message)
+
+
+@pytest.mark.parametrize("ending", ["md", "md.part"])
+def test_a_report_is_not_written_through_a_link(
+    settings: Settings, tmp_path: Path, ending: str
+) -> None:
+    """Other users may be able to write to the folder of reports."""
+    folder, own = tmp_path / "reports", tmp_path / "own.toml"
+    folder.mkdir()
+    own.write_text("own", "utf-8")
+    night = a_night_with_a_run(settings, folder)
+    ((occurrence,),) = night.rows("SELECT id FROM schedule_runs")
+    assert isinstance(occurrence, uuid.UUID)
+    (folder / f"morning-20260328-0500-{occurrence.hex[-4:]}.{ending}").symlink_to(own)
+
+    night.carry_out()
+
+    assert own.read_text("utf-8") == "own"
+    status = "failed" if ending == "md" else "succeeded"
+    assert night.rows("SELECT status FROM schedule_runs") == [(status,)]
 
 
 def test_plots_are_written_by_a_schedule(settings: Settings, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ SELECTED = """
     FROM feedback AS b JOIN documents AS d ON d.id = b.document_id
         JOIN fact_quotes AS f ON f.document_id = d.id AND f.item = b.field
     WHERE b.field = 'buyer' AND b.withdraws IS NULL"""
+BEFORE = "2026-01-01T00:00:00+00:00"
 REMARKS = "SELECT verdict, author FROM feedback ORDER BY created_at"
 
 
@@ -181,6 +182,12 @@ def test_a_cell_is_reviewed_in_the_table(pipeline: Pipeline, visit: Visit) -> No
     visit.look("review-table")
     assert pipeline.rows(FACTS.format("price")) == [("13 EUR", "12 EUR", "corrected")]
     assert pipeline.rows(FACTS.format("buyer")) == [("Miller", "Miller", "approved")]
+    read_at = page.locator("td.cell").last.locator("[name=read_at]").first
+    read_at.evaluate(f"input => input.value = '{BEFORE}'")
+    page.locator("td.cell").last.focus()
+    page.keyboard.press("u")
+    expect(read_at).not_to_have_value(BEFORE)  # another decision since: shown, not undone
+    assert pipeline.rows(FACTS.format("price")) == [("13 EUR", "12 EUR", "corrected")]
     page.locator("td.cell").last.focus()
     page.keyboard.press("u")
     expect(page.locator("td.cell ins")).to_have_count(0)

@@ -50,6 +50,7 @@ log = structlog.get_logger(__name__)
 SCHEMA_VERSION = 1
 _MARGIN_SECONDS = 5.0
 _FILE_SECONDS = 120.0  # a second attempt beside a slow one finds the files of that one
+_REPORT_MEGABYTES = 16
 _WHAT_HOLDS_THE_RESULTS = "document_results"
 
 
@@ -152,10 +153,11 @@ def _body(context: Context, delivery: Delivery) -> bytes:
 
 
 def _file_text(path: str) -> str | None:
-    """Return the text of a report; `None` if the file is gone."""
+    """Return the text of a report; `None` if the path is no longer a file like a report."""
     try:
-        return Path(path).read_text("utf-8")
-    except OSError as error:
+        with contents.opened(Path(path), _REPORT_MEGABYTES, follow_symlinks=False) as file:
+            return file.read().decode()
+    except (ReadError, OSError, ValueError) as error:
         log.warning("delivery.report_missing", path=path, error=type(error).__name__)
         return None
 

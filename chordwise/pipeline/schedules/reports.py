@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,12 +16,15 @@ from sqlalchemy.orm import Session
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.money import dollars
 from chordwise.domain.states import ScheduleRunStatus
-from chordwise.errors import ConfigurationError
+from chordwise.domain.visible_text import visible
+from chordwise.errors import ConfigurationError, UsageError
+from chordwise.pipeline.exports.writers import new_file
 from chordwise.pipeline.schedules.work import Work
 from chordwise.storage.schedules import ScheduleRun
 
 _AT_FIRST = timedelta(days=1)
 _LONGEST_CELL = 300
+_MARKUP = re.compile(r"[\\|\[\]`*]")  # of tables, links, images, code and emphasis
 
 
 def report(work: Work) -> JsonObject:
@@ -44,14 +48,12 @@ def write(work: Work, content: str, ending: str) -> Path:
         ConfigurationError: The file cannot be written.
     """
     path = Path(work.settings.folder) / f"{work.run_name()}.{ending}"
-    unfinished = path.with_suffix(f".{ending}.part")
     try:
-        unfinished.write_text(content, "utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
+        with new_file(path, overwrite=True) as file:
+            file.write(content.encode())
+    except UsageError as error:
         raise ConfigurationError(
-            f"The report {path} cannot be written: {reason}.",
+            f"The report cannot be written: {error.what}",
             f"Make the folder {path.parent}, mount it, or name another one in the schedule.",
         ) from error
     return path
@@ -109,10 +111,10 @@ def _cell(value: object) -> str:
     """Return a value as the text of a table cell, shortened and with its markup escaped."""
     if value is None:
         return "–"
-    plain = " ".join(str(value).split())
+    plain = visible(" ".join(str(value).split()))
     if len(plain) > _LONGEST_CELL:
         plain = f"{plain[: _LONGEST_CELL - 1]}…"
-    return html.escape(plain, quote=False).replace("\\", "\\\\").replace("|", "\\|")
+    return html.escape(_MARKUP.sub(r"\\\g<0>", plain), quote=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
