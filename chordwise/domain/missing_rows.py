@@ -6,9 +6,10 @@ Rows are lost when answers are joined or repaired, or when a model leaves out re
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -17,10 +18,11 @@ from pydantic import TypeAdapter
 from chordwise.domain import grounding, json_values, wording
 from chordwise.domain.analyses.analysis import RowCount
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.places import Places
-from chordwise.domain.records import Span
+from chordwise.domain.records import Span, whole_lines
 from chordwise.domain.tasks import AnalysisTask
 from chordwise.domain.unread_records import DENSE, Lines, UnreadRecords
 
@@ -40,6 +42,8 @@ _HINT_OF_RECORDS = (
     'the records, say "x-selection": true of it in your JSON Schema (--schema).'
 )
 _MAX_NAMED = 5
+_CELL_BORDER = re.compile(r"[|\t,;]|  ")
+_FEWEST_NAMES = 2
 _PREFIXES = {"/data/": "rows", "/fields/": "values"}
 
 
@@ -237,7 +241,42 @@ def unread(
         others = _rows_elsewhere(path, located, counted)
         missing = _missing(path, count, len(rows), lines.without_row(rows, others), place)
         found += [missing] if missing else []
+    for path, first in _unread_tables(source, counted, located, task):
+        lines = lines or Lines(source=source, answered=answered)
+        rest = lines.without_row([[first]], _rows_elsewhere(path, located, counted))
+        records = [*rest, UnreadRecords(runs=[[first]])]
+        missing = _missing(path, counted[path], 0, records, place)
+        found += [missing] if missing and missing.records > DENSE else []
     return tuple(found)
+
+
+def _unread_tables(
+    source: Source,
+    counted: Mapping[str, RowCount],
+    located: Mapping[str, Sequence[Sequence[Span]]],
+    task: AnalysisTask,
+) -> Iterator[tuple[str, Span]]:
+    """Yield each empty list with the first row of a table whose header names its members."""
+    empty = [path for path, count in counted.items() if not (count.number or count.is_selection)]
+    schema = SchemaNode.of(task.options.schema or {})
+    for path in empty if task.options.schema else ():
+        names = schema.at(path.removeprefix("/data")).items.properties
+        first = _row_below_header(source, {name.replace("_", " ").casefold() for name in names})
+        taken = [span for spans in _rows_elsewhere(path, located, counted) for span in spans]
+        if first and not any(start < first[1] and first[0] < end for start, end in taken):
+            yield path, first
+
+
+def _row_below_header(source: Source, names: set[str]) -> Span | None:
+    """Return the first row of the table whose header has at least two of the names."""
+    is_below = False
+    for start, end in whole_lines(source.text):
+        line = source.text[start:end]
+        if is_below and any(map(str.isalnum, line)):
+            return start + source.offset, end + source.offset
+        cells = {cell.strip().casefold() for cell in _CELL_BORDER.split(line)}
+        is_below = is_below or len(cells & names) >= _FEWEST_NAMES
+    return None
 
 
 def _missing(

@@ -224,18 +224,25 @@ def _lines(text: str) -> Iterator[Line]:
                 yield from _nested(text, start, end)
 
 
-def _paragraphs(text: str) -> Iterator[list[Span]]:
-    """Yield the lines of each paragraph; the lines of a quoted field belong to its first line."""
+def whole_lines(text: str) -> Iterator[Span]:
+    """Yield the lines of a text; the lines of a quoted field are one line."""
     fields = (field.span() for field in QUOTED_FIELD.finditer(text) if "\n" in field[0])
     field = next(fields, None)
-    paragraph: list[Span] = []
-    for match in LINE.finditer(text):
-        start, end = match.span()
-        while field and field[1] <= start:
+    start = 0
+    for line in LINE.finditer(text):
+        end = line.end()
+        while field and field[1] <= end:
             field = next(fields, None)
-        if field and field[0] < start:
-            paragraph[-1] = (paragraph[-1][0], end)
-        elif not match[0].isspace() and match[0]:
+        if not (field and field[0] < end):
+            yield start, end
+            start = end
+
+
+def _paragraphs(text: str) -> Iterator[list[Span]]:
+    """Yield the lines of each paragraph; the lines of a quoted field belong to its first line."""
+    paragraph: list[Span] = []
+    for start, end in whole_lines(text):
+        if text[start:end].strip():
             paragraph.append((start, end))
         elif paragraph:
             yield paragraph
