@@ -244,8 +244,11 @@ def unread(
     for path, first in _unread_tables(source, counted, located, task):
         lines = lines or Lines(source=source, answered=answered)
         rest = lines.without_row([[first]], _rows_elsewhere(path, located, counted))
-        records = [*rest, UnreadRecords(runs=[[first]])]
-        missing = _missing(path, counted[path], 0, records, place)
+        records, count = (
+            [*rest, UnreadRecords(runs=[[first]])],
+            counted.get(path, RowCount(number=0)),
+        )
+        missing = _missing(path, count, 0, records, place)
         found += [missing] if missing and missing.records > DENSE else []
     return tuple(found)
 
@@ -256,11 +259,14 @@ def _unread_tables(
     located: Mapping[str, Sequence[Sequence[Span]]],
     task: AnalysisTask,
 ) -> Iterator[tuple[str, Span]]:
-    """Yield each empty list with the first row of a table whose header names its members."""
-    empty = [path for path, count in counted.items() if not (count.number or count.is_selection)]
-    schema = SchemaNode.of(task.options.schema or {})
-    for path in empty if task.options.schema else ():
-        names = schema.at(path.removeprefix("/data")).items.properties
+    """Yield each empty or absent list with the first row of a table that names its members."""
+    root = SchemaNode.of(task.options.schema or {})
+    for name in root.properties:
+        node, path = root.member(name), json_values.pointer("/data", name)
+        is_empty = path not in counted or not counted[path].number
+        if not is_empty or not node.is_list or node.is_unique or node.is_selection:
+            continue
+        names = node.items.properties
         first = _row_below_header(source, {name.replace("_", " ").casefold() for name in names})
         taken = [span for spans in _rows_elsewhere(path, located, counted) for span in spans]
         if first and not any(start < first[1] and first[0] < end for start, end in taken):

@@ -432,6 +432,7 @@ def test_an_empty_list_lacks_the_rows_of_the_table_with_its_names(
     found = unread(text, {"rows": []}, [], items=items)
 
     assert [(each.kept, each.found) for each in found] == [(0, number)] * bool(number)
+    assert unread(text, {"rows": None}, [], items=items) == found
     assert unread(text, {"rows": []}, [], items=items, **{"x-selection": True}) == ()
     both: JsonObject = {"rows": [{"name": "Tea"}] * 12, "sold_out": []}
     read: list[JsonValue] = [
