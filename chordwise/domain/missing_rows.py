@@ -16,6 +16,7 @@ from functools import cache
 from pydantic import TypeAdapter
 
 from chordwise.domain import grounding, json_values, wording
+from chordwise.domain.analyses import schema_data
 from chordwise.domain.analyses.analysis import RowCount
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analyses.schema_nodes import SchemaNode
@@ -44,6 +45,7 @@ _HINT_OF_RECORDS = (
 _MAX_NAMED = 5
 _CELL_BORDER = re.compile(r"[|\t,;]|  ")
 _FEWEST_NAMES = 2
+_LONGEST_QUOTE = 300
 _PREFIXES = {"/data/": "rows", "/fields/": "values"}
 
 
@@ -333,8 +335,18 @@ def _are_nested(path: str, other: str) -> bool:
 def _places(
     source: Source, output: JsonObject, task: AnalysisTask
 ) -> Mapping[str, list[list[Span]]]:
-    """Return the spans of the rows of each list, located by their quotes or else their values."""
+    """Return the spans of the rows of each list, located by their quotes or else their values.
+
+    A quote of several lines that overlaps the quote of another row does not locate its row.
+    """
     analysis, options = analysis_for(task.analysis_type), task.options
+
+    def is_long(start: int, end: int) -> bool:
+        quote = source.text[start - source.offset : end - source.offset].strip()
+        return "\n" in quote or len(quote) > _LONGEST_QUOTE
+
+    if options.schema is not None:
+        output = schema_data.without_shared_quotes(output, is_long)
     if values := analysis.values_without_place(output, options):
         found = grounding.ground({"evidence": [*values]}, source)
         quoted = json_values.objects(output.get("evidence"))

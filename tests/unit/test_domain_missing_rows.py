@@ -441,6 +441,28 @@ def test_an_empty_list_lacks_the_rows_of_the_table_with_its_names(
     assert unread(text, both, read, items=items) == ()
 
 
+@pytest.mark.parametrize("lines", [2, 3, COUNT])
+@pytest.mark.parametrize("layout", ["csv", "markdown", "columns", "names and values"])
+def test_rows_are_located_by_their_values_if_their_quotes_overlap(layout: str, lines: int) -> None:
+    """A model quotes neighbouring rows, or the whole table, for each row."""
+    names = [f"Part {chr(65 + n // 26)}{chr(65 + n % 26)}" for n in range(COUNT)]
+    records = [LAYOUTS[layout](name, n + 1) for n, name in enumerate(names)]
+    text = "".join(records)
+
+    def missing(numbers: Sequence[int]) -> list[int]:
+        data: list[JsonValue] = [{"name": names[number], "price": number + 1} for number in numbers]
+        quotes = ["".join(records[max(0, each - 1) : each + lines - 1]) for each in numbers]
+        evidence: list[JsonValue] = [
+            {"path": f"/rows/{place}", "quote": quote.strip() if lines < COUNT else text.strip()}
+            for place, quote in enumerate(quotes)
+        ]
+        return [each.records for each in unread(text, {"rows": data}, evidence)]
+
+    assert missing(range(COUNT // 2)) == [COUNT // 2]
+    assert missing([n for n in range(COUNT) if n != 30]) == [1]
+    assert missing(range(COUNT)) == []
+
+
 def test_values_in_prose_are_not_records() -> None:
     """Wrapped lines and sentences rarely have the same form."""
     text = (
