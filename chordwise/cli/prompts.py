@@ -47,8 +47,7 @@ def list_prompts(invocation: Invocation, *, as_json: AsJson = False) -> ExitCode
     chordwise prompts list
     """
     settings, screen = invocation.settings(), invocation.screen
-    folder = settings.prompts.folder
-    own = library.examined(settings.base_folder / folder) if folder else []
+    folder, own = settings.prompts.folder, _user_templates(settings)
     wrong = [each for each in own if isinstance(each, ConfigurationError)]
     released = [library.latest(name) for name in library.replaceable()]
     found = [(each, "released") for each in released]
@@ -153,9 +152,10 @@ command.add(prompts, "render", render_prompt)
 command.add(prompts, "diff", diff)
 
 
-def _user_templates(settings: Settings) -> Sequence[PromptTemplate]:
+def _user_templates(settings: Settings) -> Sequence[PromptTemplate | ConfigurationError]:
+    """Return each template in the user's folder, or the error if it is invalid."""
     folder = settings.prompts.folder
-    return () if folder is None else library.templates_in(settings.base_folder / folder)
+    return library.examined(settings.base_folder / folder) if folder else ()
 
 
 def _find(settings: Settings, name: str) -> PromptTemplate:
@@ -163,11 +163,16 @@ def _find(settings: Settings, name: str) -> PromptTemplate:
 
     Raises:
         UsageError: The template is unknown.
-        ConfigurationError: A template in the folder cannot be used.
+        ConfigurationError: The template is invalid.
     """
     released = library.released().values()
     if "@" in name:
-        known = {each.title: each for each in (*released, *_user_templates(settings))}
+        own = _user_templates(settings)
+        for each in own:
+            if isinstance(each, ConfigurationError) and f"{name}.toml" in each.what:
+                raise each
+        usable = (each for each in own if isinstance(each, PromptTemplate))
+        known = {each.title: each for each in (*released, *usable)}
     else:
         known = {each.name: library.latest(each.name) for each in released}
     if name not in known:

@@ -27,8 +27,8 @@ from chordwise.domain.negation import denies
 
 # The lower case of the last three letters is longer, or depends on their position.
 _TYPOGRAPHY = str.maketrans(
-    "‘’‚‛\u2039\u203a\u2032\u00b4“”„‟«»″‐‑‒–—―\u00a0\u202f\u2007\u0130\u03a3\u03c2",
-    "''''''''\"\"\"\"\"\"\"------   i\u03c3\u03c3",
+    "‘’‚‛\u2039\u203a\u2032\u00b4“”„‟«»″‐‑‒–—―\u2212\u00a0\u202f\u2007\u0130\u03a3\u03c2",
+    "''''''''\"\"\"\"\"\"\"-------   i\u03c3\u03c3",
 )
 _WORD = re.compile(r"\S+")
 _PLAIN_WORD = re.compile(r"[a-z0-9]+")
@@ -478,6 +478,8 @@ def without_spans(value: JsonValue) -> JsonValue:
 _ACCENTS = ("\u0300", "\u036f")
 """The range of combining diacritical marks in Unicode; Asian vowel signs are not accents."""
 _WINDOW_CHARACTERS = 40
+_SIGN = re.compile(r"[ \t\u00a0\u202f|,;(][-\u2212][$€£¥₹]?\d")
+"""A minus; other hyphens are within words, in ranges, or begin an item of a list."""
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
 _NUMBER = re.compile(
     r"\d+"
@@ -555,7 +557,9 @@ def _cuts_accent(text: str, end: int) -> bool:
 
 
 def _cuts_number(text: str, start: int, end: int) -> bool:
-    """Return whether “5 million” is a part of “15 million”, or “$5” of “$5.2 billion”."""
-    return (text[start].isdecimal() and is_inside_number(text, start)) or (
-        text[end - 1].isdecimal() and is_inside_number(text, end)
+    """Return whether “5” is a part of “15” or “−5”, or “$5” of “$5.2 billion”."""
+    return (
+        (text[start].isdecimal() and is_inside_number(text, start))
+        or (text[end - 1].isdecimal() and is_inside_number(text, end))
+        or _SIGN.match(text, max(0, start - 2), start + 2) is not None
     )

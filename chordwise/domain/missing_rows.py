@@ -6,21 +6,24 @@ Rows are lost when answers are joined or repaired, or when a model leaves out re
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
 from pydantic import TypeAdapter
 
 from chordwise.domain import grounding, json_values, wording
+from chordwise.domain.analyses import schema_data
 from chordwise.domain.analyses.analysis import RowCount
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.places import Places
-from chordwise.domain.records import Span
+from chordwise.domain.records import Span, whole_lines
 from chordwise.domain.tasks import AnalysisTask
 from chordwise.domain.unread_records import DENSE, Lines, UnreadRecords
 
@@ -40,6 +43,9 @@ _HINT_OF_RECORDS = (
     'the records, say "x-selection": true of it in your JSON Schema (--schema).'
 )
 _MAX_NAMED = 5
+_CELL_BORDER = re.compile(r"[|\t,;]|  ")
+_FEWEST_NAMES = 2
+_LONGEST_QUOTE = 300
 _PREFIXES = {"/data/": "rows", "/fields/": "values"}
 
 
@@ -237,7 +243,48 @@ def unread(
         others = _rows_elsewhere(path, located, counted)
         missing = _missing(path, count, len(rows), lines.without_row(rows, others), place)
         found += [missing] if missing else []
+    for path, first in _unread_tables(source, counted, located, task):
+        lines = lines or Lines(source=source, answered=answered)
+        rest = lines.without_row([[first]], _rows_elsewhere(path, located, counted))
+        records, count = (
+            [*rest, UnreadRecords(runs=[[first]])],
+            counted.get(path, RowCount(number=0)),
+        )
+        missing = _missing(path, count, 0, records, place)
+        found += [missing] if missing and missing.records > DENSE else []
     return tuple(found)
+
+
+def _unread_tables(
+    source: Source,
+    counted: Mapping[str, RowCount],
+    located: Mapping[str, Sequence[Sequence[Span]]],
+    task: AnalysisTask,
+) -> Iterator[tuple[str, Span]]:
+    """Yield each empty or absent list with the first row of a table that names its members."""
+    root = SchemaNode.of(task.options.schema or {})
+    for name in root.properties:
+        node, path = root.member(name), json_values.pointer("/data", name)
+        is_empty = path not in counted or not counted[path].number
+        if not is_empty or not node.is_list or node.is_unique or node.is_selection:
+            continue
+        names = node.items.properties
+        first = _row_below_header(source, {name.replace("_", " ").casefold() for name in names})
+        taken = [span for spans in _rows_elsewhere(path, located, counted) for span in spans]
+        if first and not any(start < first[1] and first[0] < end for start, end in taken):
+            yield path, first
+
+
+def _row_below_header(source: Source, names: set[str]) -> Span | None:
+    """Return the first row of the table whose header has at least two of the names."""
+    is_below = False
+    for start, end in whole_lines(source.text):
+        line = source.text[start:end]
+        if is_below and any(map(str.isalnum, line)):
+            return start + source.offset, end + source.offset
+        cells = {cell.strip().casefold() for cell in _CELL_BORDER.split(line)}
+        is_below = is_below or len(cells & names) >= _FEWEST_NAMES
+    return None
 
 
 def _missing(
@@ -288,8 +335,18 @@ def _are_nested(path: str, other: str) -> bool:
 def _places(
     source: Source, output: JsonObject, task: AnalysisTask
 ) -> Mapping[str, list[list[Span]]]:
-    """Return the spans of the rows of each list, located by their quotes or else their values."""
+    """Return the spans of the rows of each list, located by their quotes or else their values.
+
+    A quote of several lines that overlaps the quote of another row does not locate its row.
+    """
     analysis, options = analysis_for(task.analysis_type), task.options
+
+    def is_long(start: int, end: int) -> bool:
+        quote = source.text[start - source.offset : end - source.offset].strip()
+        return "\n" in quote or len(quote) > _LONGEST_QUOTE
+
+    if options.schema is not None:
+        output = schema_data.without_shared_quotes(output, is_long)
     if values := analysis.values_without_place(output, options):
         found = grounding.ground({"evidence": [*values]}, source)
         quoted = json_values.objects(output.get("evidence"))

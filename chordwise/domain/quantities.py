@@ -24,8 +24,9 @@ class Quantity:
 
     @property
     def code(self) -> str | None:
-        """The ISO 4217 code of the currency; $ is that of the United States."""
-        return _SYMBOLS.get(self.currency, self.currency) if self.currency else None
+        """The ISO 4217 code of the currency; $ is that of the United States, kr has none."""
+        name = _SYMBOLS.get(self.currency or "", self.currency)
+        return None if name in _SHARED_BY else name
 
     @property
     def currencies(self) -> frozenset[str]:
@@ -63,17 +64,19 @@ _NAMES_OF_CURRENCIES = {
     "KRW": "₩ 원",
     "MYR": "RM",
     "NZD": "NZ$",
-    "PLN": "zł",
-    "RUB": "₽",
+    "PLN": "zł złotych",
+    "RUB": "₽ \u0440\u0443\u0431. \u0440\u0443\u0431 рублей рубля рубль",
     "SGD": "S$",
-    "TRY": "₺",
+    "TRY": "₺ TL",
     "TWD": "NT$",
+    "UAH": "₴ грн. грн гривень",
 }
 _SYMBOLS = {name: code for code, names in _NAMES_OF_CURRENCIES.items() for name in names.split()}
 _SHARED = {
     "AUD CAD HKD MXN NZD SGD TWD USD": "$ dollar dollars Dollar Dollars",
     "INR LKR PKR": "Rs. Rs rupees Rupees",
     "CNY JPY": "¥ 元",
+    "DKK ISK NOK SEK": "kr kr. Kr kronor kroner",
 }
 _SHARED_BY = {
     name: frozenset(codes.split()) for codes, names in _SHARED.items() for name in names.split()
@@ -82,20 +85,26 @@ _CURRENCY = "|".join(
     (r"(?<![^\W\d_])" if name[0].isascii() and name[0].isalpha() else "")
     + re.escape(name)
     + (r"(?![^\W\d_])" if name[-1].isascii() and name[-1].isalpha() else "")
-    for name in sorted({*_SYMBOLS, *_CODES.split()}, key=len, reverse=True)
+    for name in sorted({*_SYMBOLS, *_SHARED_BY, *_CODES.split()}, key=len, reverse=True)
 )
-_FIRST = "".join(sorted({re.escape(name[0]) for name in (*_SYMBOLS, *_CODES.split())}))
+_FIRST = "".join(sorted({re.escape(name[0]) for name in (*_SYMBOLS, *_SHARED_BY, *_CODES.split())}))
 _CURRENCIES = re.compile(f"(?=[{_FIRST}])(?:{_CURRENCY})")
 _NAMES_OF_SCALES = {
     2: "hundred",
-    3: "k thousand thousands tsd tausend mille mil mila duizend 千",
+    3: "k thousand thousands tsd tausend mille mil mila duizend tys bin тыс тис тысяч тысячи 千",
     4: "万 萬 만",
     5: "lakh lakhs lac lacs",
-    6: "m mm mn mio mln million millions millionen millones milioni milhões miljoen",
+    6: (
+        "m mm mn mio mln million millions millionen millones milioni milhões miljoen miljoner "
+        "millioner milionów milionu milyon млн миллион миллиона миллионов мільйонів"
+    ),
     7: "crore crores",
     8: "億 亿 억",
-    9: "b bn bln billion billions mrd milliarde milliarden milliard milliards miliardi miljard",
-    12: "tn trillion trillions",
+    9: (
+        "b bn bln billion billions mrd milliarde milliarden milliard milliards miliardi miljard "
+        "miljarder milliarder mld miliardów milyar млрд миллиард миллиарда миллиардов"
+    ),
+    12: "tn trillion trillions трлн 兆 조",
 }
 _SCALES = {name: power for power, names in _NAMES_OF_SCALES.items() for name in names.split()}
 _SCALE = "|".join(
@@ -219,6 +228,9 @@ _MINUS = ("-", "−", "–", "minus", "negative")
 _IN_WORDS = re.compile(r"^[A-Za-z-]+(?: [A-Za-z-]+)? \(")
 _WIDE = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)}
 _WIDE |= str.maketrans("\u066b\u066c\u3000", "., ")
+# A number with East Asian scales: 1億2000万, 1万2345.
+_SCALED = re.compile(r"(?<![\d,.])(?:\d[\d,.]*+[千万萬만億亿억兆조]){1,6}+(?:\d[\d,]*+)?")
+_PART = re.compile(r"(\d[\d,.]*+)([^\d\s])?")
 _GROUP = 3
 _FEWEST_CELLS = 3
 
@@ -286,8 +298,19 @@ def _scale_of(match: re.Match[str]) -> str:
 
 
 def _straightened(text: str) -> str:
-    """Return a text with full-width and Arabic digits and marks replaced by those of ASCII."""
-    return text if text.isascii() else text.translate(_WIDE)
+    """Return a text with full-width and Arabic digits and marks replaced by those of ASCII.
+
+    A number with several East Asian scales is replaced by figures.
+    """
+    return text if text.isascii() else _SCALED.sub(_sum, text.translate(_WIDE))
+
+
+def _sum(match: re.Match[str]) -> str:
+    parts = [(_decimal(each.replace(",", "")), scale) for each, scale in _PART.findall(match[0])]
+    if len(parts) == 1 or any(number is None for number, _ in parts):
+        return match[0]
+    total = sum((number or 0) * 10 ** _SCALES.get(scale, 0) for number, scale in parts)
+    return f"{total:f}"
 
 
 def _is_in_brackets(match: re.Match[str], text: str) -> bool:

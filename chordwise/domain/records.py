@@ -244,20 +244,27 @@ def _lines(text: str) -> Iterator[Line]:
                 yield from _nested(text, start, end)
 
 
-def _paragraphs(text: str) -> Iterator[list[Span]]:
-    """Yield the lines of each paragraph; the lines of a quoted field belong to its first line."""
+def whole_lines(text: str) -> Iterator[Span]:
+    """Yield the lines of a text; the lines of a quoted field are one line."""
     fields = (field.span() for field in QUOTED_FIELD.finditer(text) if "\n" in field[0])
     field = next(fields, None)
-    paragraph: list[Span] = []
-    end = 0
+    start = end = 0
     for line in text.split("\n"):
-        start, end = end, end + len(line) + 1
-        while field and field[1] <= start:
+        end = min(end + len(line) + 1, len(text))
+        while field and field[1] <= end:
             field = next(fields, None)
-        if field and field[0] < start:
-            paragraph[-1] = (paragraph[-1][0], min(end, len(text)))
-        elif line and not line.isspace():
-            paragraph.append((start, min(end, len(text))))
+        if not (field and field[0] < end):
+            yield start, end
+            start = end
+
+
+def _paragraphs(text: str) -> Iterator[list[Span]]:
+    """Yield the lines of each paragraph; the lines of a quoted field belong to its first line."""
+    paragraph: list[Span] = []
+    for start, end in whole_lines(text):
+        line = text[start:end]
+        if line and not line.isspace():
+            paragraph.append((start, end))
         elif paragraph:
             yield paragraph
             paragraph = []

@@ -58,27 +58,49 @@ def typed(value: JsonValue, order: DateOrder | None = None) -> TypedValue:
     found = quantities.sole(value)
     if found is None:
         return TypedValue()
-    return TypedValue(number=found.number, currency=found.code, unit=found.unit)
+    unit = found.unit if found.code else found.unit or found.currency
+    return TypedValue(number=found.number, currency=found.code, unit=unit)
 
 
 # Dates
 
-# Prefixes of the names in English, German, French, Spanish, Italian, Portuguese and Dutch.
+# Prefixes of the names in English, German, French, Spanish, Italian, Portuguese, Dutch, Russian.
 _MONTHS = {
-    1: "jan ene gen",
-    2: "feb fév fev",
-    3: "mar mär maa mrt",
-    4: "apr avr abr",
-    5: "may mai mei mag",
-    6: "jun juin giu",
-    7: "jul juil lug",
-    8: "aug aoû ago",
-    9: "sep set",
-    10: "oct okt ott out",
-    11: "nov",
-    12: "dec dez déc dic",
+    1: "jan ene gen янва",
+    2: "feb fév fev февр",
+    3: "mar mär maa mrt март",
+    4: "apr avr abr апре",
+    5: "may mai mei mag май мая",
+    6: "jun juin giu июн",
+    7: "jul juil lug июл",
+    8: "aug aoû ago авгу",
+    9: "sep set сент",
+    10: "oct okt ott out октя",
+    11: "nov нояб",
+    12: "dec dez déc dic дека",
 }
-_MONTH_OF = {name: number for number, names in _MONTHS.items() for name in names.split()}
+# Whole names in Polish, Czech, Turkish, Ukrainian and Scandinavian languages. “Listopad” is
+# November in Polish and Czech, and October in Croatian.
+_WHOLE_MONTHS = {
+    1: "stycznia styczeń ledna leden ocak січня січень",
+    2: "lutego luty února únor şubat лютого лютий",
+    3: "března březen березня березень",
+    4: "kwietnia kwiecień dubna duben nisan квітня квітень",
+    5: "maj maja května květen травня травень",
+    6: "czerwca czerwiec června červen haziran червня червень",
+    7: "lipca lipiec července červenec temmuz липня липень",
+    8: "sierpnia sierpień srpna srpen ağustos серпня серпень",
+    9: "września wrzesień září eylül вересня вересень",
+    10: "października październik října říjen ekim жовтня жовтень",
+    11: "kasım листопада листопад",
+    12: "grudnia grudzień prosince prosinec aralık грудня грудень",
+}
+_MONTH_OF = {
+    name: number
+    for months in (_MONTHS, _WHOLE_MONTHS)
+    for number, names in months.items()
+    for name in names.split()
+}
 _ISO = re.compile(r"(?<!\d)(\d{4})([-/.])(\d{1,2})\2(\d{1,2})(?!\d)")
 _MONTH_FIRST = re.compile(r"\b([^\W\d]{3,})\.?\s+(\d{1,2})(?:st|nd|rd|th)?(?:,|\s)\s*(\d{4})\b")
 _DAY_FIRST = re.compile(
@@ -181,7 +203,8 @@ def _numeric_date(
 
 def _month(name: str) -> int | None:
     lowered = name.lower()
-    return _MONTH_OF.get(lowered[:4]) or _MONTH_OF.get(lowered[:3])
+    found = (_MONTH_OF.get(each) for each in (lowered, lowered[:4], lowered[:3]))
+    return next(filter(None, found), None)
 
 
 def _date(year: str, month: int, day: str | int) -> date | None:

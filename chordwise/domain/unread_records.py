@@ -38,11 +38,11 @@ _ITEM = re.compile(r"(?:([-*•–+]|#{1,6}+)|\(?\w{1,3}([.)]))\s|\"[^\"\n]*+\",
 _KEY = re.compile(r"<[\w:.-]++|[^:\uff1a\n]{1,40}+(?:\uff1a|:(?=[*_]{0,3}+\s))")
 _REPEATED = re.compile(r"([^\w\s])\1++")
 _DELIMITER = re.compile(r"[,;](?!\d{3}(?!\d))")
-_QUOTED = re.compile(r'"[^"\n]*+"')
+_QUOTED = re.compile(r'"[^"]*+"')
 _STOP = re.compile(r"[.!?] +|(?<=[]}>\[]),? *+(?=[{<])")
 """The ends of sentences, and of elements or objects on a common line."""
 _CELL = re.compile(r"[|\t,;]")
-_GAP = re.compile(r"(?<=[^\s.?!:]) {2,}+(?=\S)")
+_GAP = re.compile(r"(?<=[^\s.?!:]) {2,}+(?=\S)|(?<![. ]) ?(?:\. ?){4,}+(?=\S)")
 _NUMBER = re.compile(r"\d[\d.,]*+")
 _AMOUNT = re.compile(r"[-+($€£¥−]{0,3}+\d[\d.,]*+[)%€£¥]{0,3}+")
 _YEARS = re.compile(r"(?:(?:19|20)\d\d[.,]?)++")
@@ -138,11 +138,36 @@ class Lines:
     def without_row(
         self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]] = ()
     ) -> list[UnreadRecords]:
+        """Return the lines without a row that look like the lines with rows, or equal one.
+
+        Lines with rows of other lists count as lines with a row.
+        """
+        equal = [] if self.is_coarse else self._equal_lines(rows, others)
+        found = self._of_forms(rows, [*others, *equal])
+        return [*found, UnreadRecords(runs=equal, is_clear=True)] if equal else found
+
+    def _equal_lines(
+        self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]]
+    ) -> list[list[Span]]:
+        """Return the runs of lines that equal the only line of a row, next to a line with a row."""
+        touched = [self._touched(spans) for spans in rows]
+        taken, elsewhere = {*itertools.chain(*touched)}, self._touched([*itertools.chain(*others)])
+        known = {self._stripped(each) for own in touched if len(own) == 1 for each in own}
+        left = self._shapes.keys() - elsewhere - taken
+        equal = {each for each in left if self._stripped(each) in known}
+        runs = itertools.groupby(sorted(self._shapes), equal.__contains__)
+        found = (list(run) for is_equal, run in runs if is_equal)
+        beside = (run for run in found if not taken.isdisjoint((run[0] - 1, run[-1] + 1)))
+        return [[self._spans[each] for each in run] for run in beside]
+
+    def _of_forms(
+        self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]]
+    ) -> list[UnreadRecords]:
         """Return the lines without a row that have the same shape as the lines with rows.
 
-        Lines with rows of other lists count as lines with a row. Most rows have to be in lines of
-        one shape; further shapes are used only if they are clear. Without such a shape, names
-        before values of one shape are used if they are clear, and otherwise parts of any shape.
+        Most rows have to be in lines of one shape; further shapes are used only if they are clear.
+        Without such a shape, names before values of one shape are used if they are clear, and
+        otherwise parts of any shape.
         """
         found = self._of_shapes(rows, others)
         if found or self.is_coarse:
@@ -443,9 +468,8 @@ def _left(
 
 def _lines(text: str) -> Iterator[Span]:
     """Yield the lines with letters or digits; long ones are split at sentences or objects."""
-    for line in LINE.finditer(text):
-        start, end = line.span()
-        is_whole = end - start <= _LONGEST_LINE or _is_row(line[0])
+    for start, end in records.whole_lines(text):
+        is_whole = end - start <= _LONGEST_LINE or _is_row(text[start:end])
         stops = () if is_whole else _STOP.finditer(text, start, end)
         for own_start, own_end in itertools.pairwise([start, *(stop.end() for stop in stops), end]):
             if any(map(str.isalnum, text[own_start:own_end])):

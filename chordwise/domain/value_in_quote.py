@@ -239,9 +239,12 @@ def _has_words(text: str, quote: str, question: str) -> bool | None:
     if not tokens:
         return None
     words = {word.casefold() for word in _TOKEN.findall(other)}
+    rest = words - {*map(str.casefold, tokens)}  # one word is not two of a name
     numbers = list(quantities(text))
     if (
-        all(_matches_any(name, words) for name in _names(tokens, numbers))
+        all(
+            name.casefold() in words or _matches_any(name, rest) for name in _names(tokens, numbers)
+        )
         and all(any(map(stated.has, each)) for each in numbers)
         and all(token in words or any(quantities(token)) for token in tokens if token[0].isdigit())
     ):

@@ -203,11 +203,15 @@ def test_an_invalid_suite_is_a_usage_error(settings: Settings, tmp_path: Path) -
     folder = a_suite(tmp_path / "odd", layout="columns")
     empty = a_suite(tmp_path / "empty", layout="records")
     (empty / "gold.jsonl").write_text('{"id": "a", "text": "a"}\n', "utf-8")
+    bench = a_suite(tmp_path / "bench", layout="extractbench", documents=".")
+    (bench / "lost.gold.json").write_text("{}", "utf-8")
 
     with pytest.raises(UsageError, match="layout"):
         suite.read(settings, folder)
     with pytest.raises(UsageError, match="no documents with right answers"):
         suite.read(settings, empty)
+    with pytest.raises(UsageError, match=r"lost\.gold\.json has no document"):
+        suite.read(settings, bench)
     assert run(["evaluate", "latest", "--suite", str(folder)]) == ExitCode.USAGE
     assert run(["evaluate", "--model", "extractive"]) == ExitCode.USAGE
     assert a_pipeline(settings).value("SELECT count(*) FROM runs") == 0

@@ -155,3 +155,5 @@ def test_an_invalid_template_does_not_hide_the_others(
     assert [each["title"] for each in listed["templates"]][-1] == "summary.analyze@brief"
     assert len(listed["problems"]) == 2
     assert "summary.analyze@wild.toml" in capsys.readouterr().err
+    assert run(["prompts", "diff", "summary.analyze@brief"]) == ExitCode.SUCCESS
+    assert run(["prompts", "diff", "summary.analyze@long"]) == ExitCode.CONFIGURATION

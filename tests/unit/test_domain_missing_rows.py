@@ -382,6 +382,87 @@ def test_headers_and_totals_are_not_records() -> None:
     assert missing_in(text, rows) == ()
 
 
+@pytest.mark.parametrize(
+    ("record", "other"),
+    [
+        ("Coffee, black, 2.50\n", "Tea {}, green, 2.{}0\n"),
+        ("Coffee at 2 EUR each\n", "{} bottles of milk were sold, {} of them on Monday.\n"),
+    ],
+)
+def test_equal_lines_need_a_row_each(record: str, other: str) -> None:
+    """A model returned one row for them, although they differ in form from the other rows."""
+    others = [other.format(number, number) for number in range(1, 9)]
+    text = f"Sold in May:\n\n{''.join(each + record for each in others)}"
+
+    (found,) = missing_in(text, [*others, record])
+
+    assert (found.kept, found.found) == (9, 16)
+    assert missing_in(text, [*others, *[record] * 8]) == ()
+    assert missing_in(f"Coffee\n\n{others[0]}\nCoffee\n", ["Coffee"]) == ()
+
+
+def test_a_csv_record_with_a_line_break_in_a_field_is_one_record() -> None:
+    records = [f'"{name}\nin grey, new",{number},2.50\n' for number, name in enumerate(NAMES)]
+    text = f"name,amount,price\n{''.join(records)}"
+
+    (found,) = missing_in(text, records[::30])
+
+    assert (found.kept, found.found) == (2, COUNT)
+    assert missing_in(text, records) == ()
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "number"),
+    [
+        ("| Name | Unit price | Note |\n|---|---|---|\n", "| {} | {}.50 | new |\n", 12),
+        ("name;unit price\n", "{};{},50\n", 12),
+        ("Pos  Name  Unit price\n", "1  {}  {}.50\n", 12),
+        ("| Person | Age | Note |\n|---|---|---|\n", "| {} | {}.50 | new |\n", 0),
+    ],
+)
+def test_an_empty_list_lacks_the_rows_of_the_table_with_its_names(
+    header: str, row: str, number: int
+) -> None:
+    """The names of at least two members are in the header."""
+    rows = [row.format(name, place + 1) for place, name in enumerate(NAMES[:12])]
+    text = f"Order 7\n\n{header}{''.join(rows)}\nTotal: 90.00\n"
+    members: JsonObject = {"name": {"type": "string"}, "unit_price": {"type": "number"}}
+    items: JsonObject = {"type": "object", "properties": members}
+
+    found = unread(text, {"rows": []}, [], items=items)
+
+    assert [(each.kept, each.found) for each in found] == [(0, number)] * bool(number)
+    assert unread(text, {"rows": None}, [], items=items) == found
+    assert unread(text, {"rows": []}, [], items=items, **{"x-selection": True}) == ()
+    both: JsonObject = {"rows": [{"name": "Tea"}] * 12, "sold_out": []}
+    read: list[JsonValue] = [
+        {"path": f"/rows/{place}", "quote": own} for place, own in enumerate(rows)
+    ]
+    assert unread(text, both, read, items=items) == ()
+
+
+@pytest.mark.parametrize("lines", [2, 3, COUNT])
+@pytest.mark.parametrize("layout", ["csv", "markdown", "columns", "names and values"])
+def test_rows_are_located_by_their_values_if_their_quotes_overlap(layout: str, lines: int) -> None:
+    """A model quotes neighbouring rows, or the whole table, for each row."""
+    names = [f"Part {chr(65 + n // 26)}{chr(65 + n % 26)}" for n in range(COUNT)]
+    records = [LAYOUTS[layout](name, n + 1) for n, name in enumerate(names)]
+    text = "".join(records)
+
+    def missing(numbers: Sequence[int]) -> list[int]:
+        data: list[JsonValue] = [{"name": names[number], "price": number + 1} for number in numbers]
+        quotes = ["".join(records[max(0, each - 1) : each + lines - 1]) for each in numbers]
+        evidence: list[JsonValue] = [
+            {"path": f"/rows/{place}", "quote": quote.strip() if lines < COUNT else text.strip()}
+            for place, quote in enumerate(quotes)
+        ]
+        return [each.records for each in unread(text, {"rows": data}, evidence)]
+
+    assert missing(range(COUNT // 2)) == [COUNT // 2]
+    assert missing([n for n in range(COUNT) if n != 30]) == [1]
+    assert missing(range(COUNT)) == []
+
+
 def test_values_in_prose_are_not_records() -> None:
     """Wrapped lines and sentences rarely have the same form."""
     text = (

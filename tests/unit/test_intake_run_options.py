@@ -275,6 +275,8 @@ def test_the_error_for_an_invalid_schema_has_a_hint(
         ("kinds.txt", "only: one", "two labels or more"),
         ("kinds.toml", "a = 1\nb = 2", "no texts by label"),
         ("kinds.toml", "a = ", "cannot be read"),
+        ("kinds.txt", "a: one\nb\na: two", "“a” is repeated"),
+        ("kinds.json", '{"a": "one", "b": "", "a": "two"}', "“a” is repeated"),
         ("kinds.json", '["a", "b"]', "no texts by label"),
         ("kinds.json", "{", "cannot be read"),
     ],

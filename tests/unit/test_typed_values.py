@@ -31,6 +31,9 @@ from chordwise.domain.typed_values import DateOrder, TypedValue, typed
         ("thirty (30) days", "30", None, "days"),
         ("$10,000 per year", "10000", "USD", "per year"),
         ("USD1,000,000.00", "1000000.00", "USD", None),
+        ("1,5 млн рублей", "1500000.0", "RUB", None),
+        ("1億2000万円", "120000000", "JPY", None),
+        ("500 kr", "500", None, "kr"),
     ],
 )
 def test_amounts_are_parsed(text: str, number: str, currency: str | None, unit: str | None) -> None:
@@ -56,6 +59,9 @@ def test_amounts_are_parsed(text: str, number: str, currency: str | None, unit: 
         ("25/12/2020", date(2020, 12, 25)),
         ("12/25/2020", date(2020, 12, 25)),
         ("2024年3月1日", date(2024, 3, 1)),
+        ("1 марта 2024 года", date(2024, 3, 1)),
+        ("5 czerwca 2024", date(2024, 6, 5)),
+        ("5. července 2024", date(2024, 7, 5)),
     ],
 )
 def test_dates_are_parsed(text: str, day: date) -> None:
@@ -92,6 +98,7 @@ def test_the_date_order_decides_ambiguous_dates(
         "Section 4.2",
         "1.2.3",
         "5-10 days",
+        "5 listopada 2024",
         "03/04/2020",
         "3/1/03",
         "31 February 2020",

@@ -81,6 +81,11 @@ EXTRACTION = analysis_for(AnalysisType.EXTRACTION)
         ("00:15", "at 12:15 AM"),
         ("Mueller GmbH", "die Müller GmbH, Berlin"),
         ("Jörg Møller", "Joerg Moeller"),
+        ("2024-03-01", "от 1 марта 2024 года"),
+        ("2024-07-05", "dne 5. července 2024"),
+        (120_000_000, "資本金 1億2000万円"),
+        ("1,5 млн рублей", "1500000 RUB"),
+        ("500 SEK", "500 kr"),
     ],
 )
 def test_a_value_is_in_its_quote_in_another_format(value: JsonValue, quote: str) -> None:
@@ -103,6 +108,10 @@ def test_a_value_is_in_its_quote_in_another_format(value: JsonValue, quote: str)
         ("Nevada", "the laws of Delaware"),
         ("Ann", "The Annual report"),
         ("Acme Corp.", "Apex Corp."),
+        ("Ivan Ivanov", "signed by Petr Ivanov"),
+        ("S. Smith", "Jane Smith"),
+        ("500 kr", "500 EUR"),
+        ("2024-07-05", "dne 5. června 2024"),
         ("Maple", "1、商品Birch、数量3件。"),
         ("INV-2024/001", "Invoice INV-2024/007"),
         ("AB12", "code AB123"),

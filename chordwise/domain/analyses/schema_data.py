@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -59,6 +59,36 @@ def values_without_place(answer: JsonObject) -> list[JsonObject]:
         and (rows := [row for row, _ in _rows_around(path, data)])
         and rows[-1] not in placed
     ]
+
+
+def without_shared_quotes(answer: JsonObject, is_long: Callable[[int, int], bool]) -> JsonObject:
+    """Return an answer without the long quotes that overlap a quote of another row."""
+    data, evidence = answer.get("data"), json_values.objects(answer.get("evidence"))
+    quoted = [
+        (*span, rows[-1][0], number)
+        for number, entry in enumerate(evidence)
+        if (span := span_of(entry)) is not None
+        if (rows := list(_rows_around(json_values.text(entry.get("path")), data)))
+    ]
+    mirrored = [(-end, -start, row, number) for start, end, row, number in reversed(quoted)]
+    shared = {*_overlapping(quoted), *_overlapping(mirrored)}
+    left_out = {
+        number for start, end, _, number in quoted if number in shared and is_long(start, end)
+    }
+    kept = [entry for number, entry in enumerate(evidence) if number not in left_out]
+    return {**answer, "evidence": list(kept)}
+
+
+def _overlapping(quoted: Sequence[tuple[int, int, str, int]]) -> Iterator[int]:
+    """Yield the numbers of the spans that overlap an earlier one of another row."""
+    ends: dict[str, int] = {}
+    for start, end, row, number in sorted(quoted, key=lambda each: each[:2]):
+        ends = {each: last for each, last in ends.items() if last > start}
+        if ends.keys() - {row}:
+            yield number
+        # The two last ends are sufficient: one of them is of another row.
+        ends[row] = max(end, ends.get(row, end))
+        ends = dict(sorted(ends.items(), key=lambda each: each[1])[-2:])
 
 
 def repetitions(answer: JsonObject, schema: JsonObject) -> dict[str, int]:

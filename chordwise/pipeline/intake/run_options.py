@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from chordwise.domain import critique, examples, json_values, validation
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import Lane
 from chordwise.domain.tasks import (
     AnalysisOptions,
@@ -311,18 +311,32 @@ def _read_labels(path: Path) -> dict[str, str]:
     try:
         match path.suffix.lower():
             case ".json":
-                found = json.loads(content)
+                found = json.loads(content, object_pairs_hook=_once_each)
             case ".toml":
                 found = tomllib.loads(content)
             case _:
                 lines = (line.partition(":") for line in content.splitlines() if line.strip())
-                found = {label.strip(): meaning for label, _, meaning in lines}
+                found = _once_each([(label.strip(), meaning) for label, _, meaning in lines])
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{what}: {error}.", 'label = "what it means"') from error
     described = json_values.texts(found)
     if not isinstance(found, dict) or len(described) < len(found):
         raise UsageError(f"{what}: they are no texts by label.", 'label = "what it means"')
     return {label: " ".join(meaning.split()) for label, meaning in described.items()}
+
+
+def _once_each(pairs: Sequence[tuple[str, JsonValue]]) -> JsonObject:
+    """Return an object with these members.
+
+    Raises:
+        ValueError: A name is repeated.
+    """
+    found: JsonObject = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"“{name}” is repeated")
+        found[name] = value
+    return found
 
 
 def _examples(path: Path, options: RunOptions) -> tuple[Example, ...]:

@@ -247,7 +247,11 @@ _RULES = "evaluation_config"
 
 
 def _of_schemas(settings: Settings, folder: Path, suite: SuiteSettings) -> Iterator[Part]:
-    """Yield a part for each schema: files, a gold JSON beside each, the schema beside or above."""
+    """Yield a part for each schema: files, a gold JSON beside each, the schema beside or above.
+
+    Raises:
+        UsageError: A gold file has no document or no schema.
+    """
     cases: dict[Path, dict[Path, Path]] = defaultdict(dict)
     root = folder / suite.documents
     for path in sorted(each for each in root.rglob("*") if each.suffix.lower() != ".json"):
@@ -255,6 +259,9 @@ def _of_schemas(settings: Settings, folder: Path, suite: SuiteSettings) -> Itera
         truth = next((each for each in beside if each.is_file()), None)
         if truth is not None and (schema := _schema_of(path, root)):
             cases[schema][path] = truth
+    used = {truth for own in cases.values() for truth in own.values()}
+    if alone := sorted(each for each in root.rglob(f"*{_GOLD[0]}") if each not in used):
+        raise UsageError(f"{alone[0]} has no document or no schema beside it.", _HINT)
     for schema, own in cases.items():
         wanted = suite.model_copy(update={"types": (AnalysisType.EXTRACTION,)})
         options = _question(settings, folder, wanted)
