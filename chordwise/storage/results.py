@@ -34,7 +34,7 @@ from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.facts import Fact as FactValue
 from chordwise.domain.facts import facts
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.learning import corrections, truths
+from chordwise.domain.learning import corrections, fields, truths
 from chordwise.domain.learning.judging import Answer, is_refuted
 from chordwise.domain.states import JobStatus
 from chordwise.domain.tasks import AnalysisType, question_of
@@ -188,12 +188,10 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
         result.corrected_output = corrected.output
         of_result = Fact.job_id == result.job_id
         answer = Answer(analysis_type=kind, output=result.output, confidence=result.confidence)
-        is_wrong = is_refuted(answer, truth)
-        is_of_fields = kind is AnalysisType.EXTRACTION
-        result.accepted = result.accepted and not is_wrong
+        result.accepted = result.accepted and not is_refuted(answer, truth)
         kept = session.scalars(select(Fact.path).where(of_result, Fact.accepted)).all()
-        refused = {each.path for each in corrected.facts if each.verdict == truths.Verdict.REJECTED}
-        accepted = [path for path in kept if not is_wrong or (is_of_fields and path not in refused)]
+        named = {path: fields.top(fields.name_at(result.output, path) or "") for path in kept}
+        accepted = [path for path, name in named.items() if not is_refuted(answer, truth, name)]
         session.execute(delete(Fact).where(of_result))
         rows = _rows_of(result.job_id, corrected.facts)
         session.execute(_STATE, {"facts": _as_json(rows)})
