@@ -152,7 +152,7 @@ def _target(
     found = [result for document in documents for result in by_document.get(document, ())]
     if line.analysis_type is not None:
         found = [result for result in found if result.analysis_type is line.analysis_type]
-    return only(session, found)
+    return only(session, found, "Name the analysis type of the answer as “type” in this line.")
 
 
 def _understood(target: Judgeable, saying: FeedbackInput) -> Understood:
@@ -292,8 +292,11 @@ def one(session: Session, name: str | None, results: Wanted = _EVERY) -> Judgeab
     return only(session, judgeable.listed(session, of_job))
 
 
-def only(session: Session, results: Sequence[Listed]) -> Judgeable:
-    """Return the only result of a selection.
+_CHOICE = "Choose one with --document and --type, or give the job's id."
+
+
+def only(session: Session, results: Sequence[Listed], hint: str = _CHOICE) -> Judgeable:
+    """Return the only result of a selection; `hint` says how to select one of several.
 
     Raises:
         UsageError: The selection has no result or more than one.
@@ -304,7 +307,7 @@ def only(session: Session, results: Sequence[Listed]) -> Judgeable:
         shown = ", ".join(f"{r.source} ({r.analysis_type})" for r in results[:_MAX_SHOWN])
         raise UsageError(
             f"{len(results):,} results fit: {shown}{', …' if len(results) > _MAX_SHOWN else ''}.",
-            "Choose one with --document and --type, or give the job's id.",
+            hint,
         )
     for found in judgeable.read(session, results):
         return found
