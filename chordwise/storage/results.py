@@ -31,8 +31,8 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.facts import DATA, facts
 from chordwise.domain.facts import Fact as FactValue
-from chordwise.domain.facts import facts
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import corrections, fields, truths
 from chordwise.domain.learning.judging import Answer, is_refuted
@@ -190,8 +190,9 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
         answer = Answer(analysis_type=kind, output=result.output, confidence=result.confidence)
         result.accepted = result.accepted and not is_refuted(answer, truth)
         kept = session.scalars(select(Fact.path).where(of_result, Fact.accepted)).all()
-        named = {path: fields.top(fields.name_at(result.output, path) or "") for path in kept}
-        accepted = [path for path, name in named.items() if not is_refuted(answer, truth, name)]
+        named = {each.path: _field_of(each) for each in corrected.facts}
+        refuted = {name for name in set(named.values()) if is_refuted(answer, truth, name)}
+        accepted = [path for path in kept if named.get(path) not in refuted]
         session.execute(delete(Fact).where(of_result))
         rows = _rows_of(result.job_id, corrected.facts)
         session.execute(_STATE, {"facts": _as_json(rows)})
@@ -199,6 +200,12 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
             again = update(Fact).where(of_result, Fact.path.in_(accepted)).values(accepted=True)
             session.execute(again)
     session.flush()
+
+
+def _field_of(fact: FactValue) -> str:
+    """Return the field of an extraction that a fact belongs to."""
+    is_data = fact.path.startswith(f"{DATA.path}/")
+    return fields.top(fact.path.removeprefix(DATA.path)) if is_data else fact.item
 
 
 def copy_all(session: Session, copies: Mapping[uuid.UUID, uuid.UUID]) -> None:

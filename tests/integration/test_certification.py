@@ -30,7 +30,8 @@ from chordwise.storage import certifications, pruning
 from chordwise.storage.calibrations import Calibration
 from tests.fakes.commands import run
 from tests.fakes.learning import LABELS, a_learner, classified, extracted, obeying, worked, written
-from tests.fakes.pipeline import Pipeline, a_pipeline
+from tests.fakes.order_rows import TITLED, extracting
+from tests.fakes.pipeline import Pipeline, a_pipeline, a_run
 
 pytestmark = pytest.mark.usefixtures("addressed")
 DOCUMENTS = 30
@@ -511,6 +512,8 @@ def test_a_certificate_needs_a_run_or_a_profile(
     """All current answers together are those of different questions and models."""
     assert run(command) == ExitCode.USAGE
     assert "Name a run or a profile." in capsys.readouterr().err
+    assert run([*command, "nosuch"]) == ExitCode.USAGE
+    assert "There is no run or profile “nosuch”." in capsys.readouterr().err
     assert pipeline.value("SELECT count(*) FROM certifications") == 0
 
 
@@ -537,6 +540,25 @@ def test_a_rejected_answer_is_a_wrong_check_of_each_field_without_its_own(
     assert run(["feedback", "latest", "--document", str(others[0]["source"]), "--withdraw"]) == 0
     assert run(["feedback", "latest", "--document", str(others[0]["source"]), "--reject"]) == 0
     assert accepted(pipeline)[0] == ("party", DOCUMENTS - 1)
+
+
+def test_rejected_values_of_a_schema_lose_their_marks_at_once(settings: Settings) -> None:
+    """A rejected row refutes its whole list; a rejected answer each field."""
+    pipeline = a_pipeline(settings, extracting(), repeat_last=True)
+    options = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(schema=TITLED))
+    name = pipeline.analyze("Bolt costs 2 EUR.\nNut costs 1 EUR.\n", options=options).name
+    accepted = "SELECT path FROM facts WHERE accepted AND path LIKE '/data/%' ORDER BY 1"
+    accept = "UPDATE facts SET accepted = TRUE"
+    pipeline.execute(accept)
+
+    assert run(["feedback", name, "--reject", "--path", "/line_items/0/name"]) == ExitCode.SUCCESS
+    assert pipeline.rows(accepted) == [("/data/title",)]
+
+    assert run(["feedback", name, "--withdraw"]) == ExitCode.SUCCESS
+    pipeline.execute(accept)
+    assert run(["feedback", name, "--approve", "--path", "title"]) == ExitCode.SUCCESS
+    assert run(["feedback", name, "--reject"]) == ExitCode.SUCCESS
+    assert pipeline.rows(accepted) == [("/data/title",)]
 
 
 @pytest.mark.parametrize("share", ["0", "100%", "much"])
