@@ -294,7 +294,7 @@ def test_a_promoted_variant_becomes_the_profile(
     conclude = ["experiment", "conclude", "shorter", "--promote", "terse"]
     assert run(conclude) == ExitCode.USAGE
     assert settings_file.read_text("utf-8") == FILE
-    capsys.readouterr()
+    assert "does not show that terse is better than the control" in capsys.readouterr().err
 
     assert run([*conclude, "--yes"]) == ExitCode.SUCCESS
 
