@@ -206,7 +206,7 @@ def conclude(
             raise UsageError(f"There is no variant “{promote}”.", f"Known: {known}.")
         change = None
         if promote:
-            for note in _notes(found):
+            for note in (*_notes(found), *_doubts(found, promote)):
                 screen.info(note)
             change = _agreed_change(screen, settings, found.profile, changes[promote], yes=yes)
         with database.write() as session:
@@ -409,6 +409,17 @@ def _notes(found: Status) -> Iterator[str]:
     if found.concluded_at is not None:
         how = f"; {found.promoted} was promoted" if found.promoted else ""
         yield f"Concluded on {found.concluded_at:%Y-%m-%d}{how}."
+
+
+def _doubts(found: Status, promote: str) -> Iterator[str]:
+    """Yield a note if the comparison does not show that the promoted variant is better."""
+    (variant,) = [each for each in found.variants if each.name == promote]
+    verdict = _of(variant, found.outcome).verdict or Verdict.UNDECIDED
+    if verdict is not Verdict.BETTER:
+        yield (
+            f"The comparison does not show that {promote} is better than the control: by the "
+            f"outcome “{found.outcome}”, it is {verdict}."
+        )
 
 
 experiment = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP, epilog=EPILOG)

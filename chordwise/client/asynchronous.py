@@ -101,7 +101,7 @@ class AsyncClient(_Asynchronous[Client]):
         return None if run is None else AsyncRun(run)
 
     def to_check(
-        self, field: str, name: str | None = None, *, types: Sequence[AnalysisType | str] = ()
+        self, field: str, name: str, *, types: Sequence[AnalysisType | str] = ()
     ) -> AsyncIterator[Question]:
         """Yield the answers that certifying a field or label needs checked."""
         return _each(self.sync.to_check(field, name, types=types))

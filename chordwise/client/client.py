@@ -224,7 +224,7 @@ class Client:
 
     def certify(
         self,
-        name: str | None = None,
+        name: str,
         *,
         types: Sequence[AnalysisType | str] = (),
         max_error: float | str = 0.02,
@@ -232,7 +232,7 @@ class Client:
     ) -> Sequence[Certified]:
         """Mark the answers that can be accepted without review; return a certificate per field.
 
-        `name` is the name of a run or a profile; without it, all current answers are certified.
+        `name` is the name of a run or a profile.
 
         Raises:
             UsageError: The run or the profile does not exist, or a share is invalid.
@@ -243,7 +243,7 @@ class Client:
         return certification.certify(self._connection.database, self._scope(name, types), bounds)
 
     def to_check(
-        self, field: str, name: str | None = None, *, types: Sequence[AnalysisType | str] = ()
+        self, field: str, name: str, *, types: Sequence[AnalysisType | str] = ()
     ) -> Iterator[Question]:
         """Yield the answers that certifying a field or label needs checked, in their random order.
 

@@ -117,6 +117,8 @@ class ScheduleSettings(Section):
                 raise ValueError(f"{name} is only for kind = {known}, not for “{self.kind}”")
         if self.kind is ScheduleKind.PRUNE and not any(getattr(self, name) for name in AGES):
             raise ValueError(f"kind = “prune” needs at least one of {', '.join(AGES)}")
+        if self.kind is ScheduleKind.CERTIFY and not self.profile:
+            raise ValueError("kind = “certify” needs a profile")
         if self.kind in _OF_KINDS["folder"] and not self.folder:
             raise ValueError(f"kind = “{self.kind}” needs a folder")
         if self.kind is ScheduleKind.EXPORT and bool(self.view) == bool(self.sql):

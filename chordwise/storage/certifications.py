@@ -20,10 +20,11 @@ class Certification(Record):
     """The outcome of the checks of a field or label.
 
     The newest row of each scope, type and name is in force. The scope is the results of `run`, or
-    the current results that answer the question of `profile`, or without either all current
-    results. `name` is that of a field or label; it is empty if answers are judged as a whole.
-    `seed` determines the random order of the checks; it is drawn when a scope is first certified,
-    and for a profile again when another model, prompt or version answers its question.
+    the current results that answer the question of `profile`. `name` is that of a field or label;
+    it is empty if answers are judged as a whole. `question` identifies the question of a profile
+    with its model, prompt and version, as in `jobs.options_hash`; it is empty for a run.
+    `seed` determines the random order of the checks; it is drawn when a run or the answers to a
+    question are first certified.
     At or above the score `accept_from`, `accepted` of `population` answers may be accepted. The
     share of wrong answers among them is at most `error_bound`, except with the probability `risk`,
     which holds for all fields and labels of the scope together. `checks` and `wrong` count the
@@ -42,6 +43,7 @@ class Certification(Record):
     profile: Mapped[str]
     analysis_type: Mapped[str]
     name: Mapped[str]
+    question: Mapped[str]
     seed: Mapped[str]
     verdict: Mapped[str]
     max_error: Mapped[float]
@@ -97,23 +99,35 @@ def in_force(session: Session, run: str, profile: str) -> Sequence[Certification
     ).all()
 
 
-def draws(session: Session, run: str, profile: str) -> Sequence[tuple[str, datetime]]:
-    """Return the seeds of a scope and when they were drawn, the latest used first."""
+def draw(
+    session: Session, run: str, profile: str, questions: Collection[str]
+) -> tuple[str, datetime] | None:
+    """Return the last used seed for answers to these questions, and when it was drawn."""
     at = Certification.certified_at
     found = session.execute(
         select(Certification.seed, func.min(at))
-        .where(Certification.run == run, Certification.profile == profile)
+        .where(
+            Certification.run == run,
+            Certification.profile == profile,
+            Certification.question.in_(questions),
+        )
         .group_by(Certification.seed)
         .order_by(func.max(at).desc(), Certification.seed)
-    )
-    return [(seed, drawn_at) for seed, drawn_at in found]
+    ).first()
+    return None if found is None else (found.seed, found.min)
 
 
-def first_certified(session: Session, seed: str) -> Sequence[Certification]:
+def first_certified(
+    session: Session, seed: str, questions: Collection[str]
+) -> Sequence[Certification]:
     """Return the first certificate of each field and label in an order of checks."""
     return session.scalars(
         select(Certification)
-        .where(Certification.seed == seed, Certification.verdict == "certified")
+        .where(
+            Certification.seed == seed,
+            Certification.question.in_(questions),
+            Certification.verdict == "certified",
+        )
         .ext(distinct_on(Certification.analysis_type, Certification.name))
         .order_by(
             Certification.analysis_type,

@@ -31,10 +31,10 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.facts import DATA, facts
 from chordwise.domain.facts import Fact as FactValue
-from chordwise.domain.facts import facts
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.learning import corrections, truths
+from chordwise.domain.learning import corrections, fields, truths
 from chordwise.domain.learning.judging import Answer, is_refuted
 from chordwise.domain.learning.truths import Truth
 from chordwise.domain.states import JobStatus
@@ -210,12 +210,17 @@ def _correct(
     corrected = corrections.correct(result.output, analysis_for(kind), truth, places)
     result.corrected_output = corrected.output
     answer = Answer(analysis_type=kind, output=result.output, confidence=result.confidence)
-    is_wrong = is_refuted(answer, truth)
-    is_of_fields = kind is AnalysisType.EXTRACTION
-    result.accepted = result.accepted and not is_wrong
-    refused = {each.path for each in corrected.facts if each.verdict == truths.Verdict.REJECTED}
-    accepted = {path for path in marked if not is_wrong or (is_of_fields and path not in refused)}
+    result.accepted = result.accepted and not is_refuted(answer, truth)
+    named = {each.path: _field_of(each) for each in corrected.facts}
+    refuted = {name for name in set(named.values()) if is_refuted(answer, truth, name)}
+    accepted = {path for path in marked if named.get(path) not in refuted}
     return _rows_of(result.job_id, corrected.facts, accepted)
+
+
+def _field_of(fact: FactValue) -> str:
+    """Return the field of an extraction that a fact belongs to."""
+    is_data = fact.path.startswith(f"{DATA.path}/")
+    return fields.top(fact.path.removeprefix(DATA.path)) if is_data else fact.item
 
 
 def copy_all(session: Session, copies: Mapping[uuid.UUID, uuid.UUID]) -> None:

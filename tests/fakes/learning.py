@@ -53,7 +53,7 @@ def classified(
         for name, (label, confidence) in choices.items()
     }
     options = AnalysisOptions(labels=LABELS, confidence_threshold=threshold)
-    return _worked(pipeline, AnalysisType.CLASSIFICATION, options, texts)
+    return worked(pipeline, [AnalysisType.CLASSIFICATION], options, texts)
 
 
 def extracted(
@@ -66,7 +66,7 @@ def extracted(
     items = dict.fromkeys(item for each in values.values() for item in each)
     texts = {name: f"{name}: VALUES {json.dumps(each)}" for name, each in values.items()}
     options = AnalysisOptions(instructions=", ".join(items))
-    return _worked(pipeline, AnalysisType.EXTRACTION, options, texts, fresh=fresh)
+    return worked(pipeline, [AnalysisType.EXTRACTION], options, texts, fresh=fresh)
 
 
 def written(path: Path, *records: Mapping[str, object]) -> Path:
@@ -86,15 +86,16 @@ def _field(item: str, said: Sequence[object]) -> dict[str, object]:
     }
 
 
-def _worked(
+def worked(
     pipeline: Pipeline,
-    kind: AnalysisType,
+    kinds: Sequence[AnalysisType],
     options: AnalysisOptions,
     texts: Mapping[str, str],
     *,
     fresh: bool = False,
 ) -> Submission:
-    submission = open_run(pipeline.context, a_run(kind, fresh=fresh, analysis=options), NOW)
+    """Analyze the texts of documents with these names."""
+    submission = open_run(pipeline.context, a_run(*kinds, fresh=fresh, analysis=options), NOW)
     for name, text in texts.items():
         submission.take_in(a_document(text, name))
     submission.close()

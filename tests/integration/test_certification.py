@@ -6,7 +6,7 @@ import io
 import json
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
@@ -19,23 +19,26 @@ from chordwise import Client
 from chordwise.domain.json_values import JsonObject, JsonValue, objects
 from chordwise.domain.learning import certification as domain
 from chordwise.domain.learning.certification import Answer
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ExitCode, UsageError
 from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.learning import evaluation
 from chordwise.pipeline.learning.certification import Bounds, Certified, certify
 from chordwise.pipeline.learning.evaluation import Scope
-from chordwise.settings import Settings
+from chordwise.settings import ProfileSettings, Settings
 from chordwise.storage import certifications, pruning
 from chordwise.storage.calibrations import Calibration
 from tests.fakes.commands import run
-from tests.fakes.learning import a_learner, classified, extracted, obeying, written
-from tests.fakes.pipeline import Pipeline, a_pipeline
+from tests.fakes.learning import LABELS, a_learner, classified, extracted, obeying, worked, written
+from tests.fakes.order_rows import TITLED, extracting
+from tests.fakes.pipeline import Pipeline, a_pipeline, a_run
 
 pytestmark = pytest.mark.usefixtures("addressed")
 DOCUMENTS = 30
 BOUNDS = ("--max-error", "10%", "--risk", "20%")
 LOOSE = Bounds(max_error=0.1, risk=0.2)
 _EVEN_FIRM = re.compile(r'"Company \d?[02468]"')
+PROFILE = '[profiles.deals]\ntypes = ["extraction"]\ninstructions = "party, term"\n'
 STATES = "SELECT name, verdict, accepted, population FROM certified_answers ORDER BY 1"
 
 
@@ -43,6 +46,24 @@ STATES = "SELECT name, verdict, accepted, population FROM certified_answers ORDE
 def filled_by() -> Callable[[Settings], None]:
     """Fill the database with thirty documents with two fields each."""
     return extract_first
+
+
+@pytest.fixture(autouse=True)
+def _profile(tmp_path: Path) -> None:
+    """Write the settings with the profile whose question the documents answer."""
+    (tmp_path / "chordwise.toml").write_text(PROFILE, "utf-8")
+
+
+def scope_of(pipeline: Pipeline, types: Sequence[str], **asked: object) -> Scope:
+    """Return the answers to the question of a profile."""
+    profile = ProfileSettings.model_validate({"types": types, **asked})
+    settings = pipeline.context.settings.model_copy(update={"profiles": {"deals": profile}})
+    return evaluation.of(settings, None, "deals")
+
+
+def deals(pipeline: Pipeline) -> Scope:
+    """Return the answers to the question of the profile in the settings."""
+    return scope_of(pipeline, ["extraction"], instructions="party, term")
 
 
 def extract_first(settings: Settings) -> None:
@@ -63,9 +84,9 @@ def extract(pipeline: Pipeline, name: str, documents: int) -> None:
 def certified(
     capsys: pytest.CaptureFixture[str], code: ExitCode = ExitCode.SUCCESS
 ) -> Mapping[str, JsonObject]:
-    """Certify the current results, and return the report on each field."""
+    """Certify the answers of the profile, and return the report on each field."""
     capsys.readouterr()
-    assert run(["certify", *BOUNDS, "--json"]) == code
+    assert run(["certify", "deals", *BOUNDS, "--json"]) == code
     found = objects(json.loads(capsys.readouterr().out)["certified"])
     return {str(each["name"]): each for each in found}
 
@@ -104,7 +125,7 @@ def test_checks_in_random_order_certify_a_field(
     assert accepted(pipeline) == [("party", DOCUMENTS), ("results", 0), ("term", 0)]
 
     check(tmp_path, found["term"], ["approved"] * 20)
-    assert run(["certify", *BOUNDS]) == ExitCode.SUCCESS
+    assert run(["certify", "deals", *BOUNDS]) == ExitCode.SUCCESS
 
     assert f"{DOCUMENTS} of {DOCUMENTS}" in capsys.readouterr().out
     assert accepted(pipeline) == [("party", DOCUMENTS), ("results", DOCUMENTS), ("term", DOCUMENTS)]
@@ -122,7 +143,7 @@ def test_a_field_with_many_errors_reports_how_much_must_be_reviewed(
     """None of its values is accepted."""
     check(tmp_path, certified(capsys)["party"], ["rejected", "approved"] * 10)
 
-    assert run(["certify", *BOUNDS]) == ExitCode.SUCCESS
+    assert run(["certify", "deals", *BOUNDS]) == ExitCode.SUCCESS
 
     out = capsys.readouterr().out
     assert "not possible" in out
@@ -167,13 +188,13 @@ def test_a_killed_withdrawal_leaves_no_accepted_value_uncertified(
         return next(changes)(change)
 
     with pytest.raises(StopIteration):
-        certify(pipeline.context.database, Scope(), LOOSE, killed)
+        certify(pipeline.context.database, deals(pipeline), LOOSE, killed)
 
     rejected = 5  # these lose their marks at once
     verdict, count = ("withdrawn", 0) if stored else ("certified", 2 * DOCUMENTS - rejected)
     assert accepted(pipeline)[0] == ("party", count)
     assert pipeline.rows(STATES)[0][1] == verdict
-    certify(pipeline.context.database, Scope(), LOOSE)
+    certify(pipeline.context.database, deals(pipeline), LOOSE)
     assert accepted(pipeline)[0] == ("party", 0)
 
 
@@ -189,26 +210,28 @@ def test_of_two_concurrent_certifications_the_last_stored_one_applies(
     def interrupted(change: Callable[[Session], int]) -> int:
         if next(commits) == 1:
             assert accepted(pipeline)[0] == ("party", 0)
-            certify(database, Scope(), narrow)
+            certify(database, deals(pipeline), narrow)
         return database.commit(change)
 
-    certify(database, Scope(), LOOSE, interrupted)
+    certify(database, deals(pipeline), LOOSE, interrupted)
     assert accepted(pipeline)[0] == ("party", 0)
 
 
 def test_certifications_that_are_read_and_stored_at_the_same_time_have_one_order(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draws, database = certifications.draws, pipeline.context.database
+    draw, database = certifications.draw, pipeline.context.database
 
-    def read_before_a_commit(session: Session, *scope: str) -> Sequence[tuple[str, datetime]]:
+    def read_before_a_commit(
+        session: Session, name: str, profile: str, questions: Collection[str]
+    ) -> tuple[str, datetime] | None:
         monkeypatch.undo()
-        found = draws(session, *scope)
-        certify(database, Scope(), LOOSE)
+        found = draw(session, name, profile, questions)
+        certify(database, deals(pipeline), LOOSE)
         return found
 
-    monkeypatch.setattr(certifications, "draws", read_before_a_commit)
-    certify(database, Scope(), LOOSE)
+    monkeypatch.setattr(certifications, "draw", read_before_a_commit)
+    certify(database, deals(pipeline), LOOSE)
     assert pipeline.value("SELECT count(DISTINCT seed) FROM certifications") == 1
 
 
@@ -247,7 +270,7 @@ def test_an_answer_replaced_during_certification_is_not_accepted(
             )
         return pipeline.context.database.commit(change)
 
-    certify(pipeline.context.database, Scope(), LOOSE, replaced)
+    certify(pipeline.context.database, deals(pipeline), LOOSE, replaced)
 
     assert accepted(pipeline)[0] == ("party", DOCUMENTS - 1)
 
@@ -285,7 +308,7 @@ def test_a_certificate_that_no_longer_holds_is_not_kept(
     assert accepted(pipeline)[0] == ("party", 2 * DOCUMENTS)
 
     check(tmp_path, found["party"], ["rejected"] * wrong)
-    assert run(["certify", *bounds]) == ExitCode.SUCCESS
+    assert run(["certify", "deals", *bounds]) == ExitCode.SUCCESS
 
     assert accepted(pipeline)[0] == ("party", 0)
 
@@ -320,14 +343,9 @@ def test_the_queue_provides_the_missing_checks_for_a_certificate(
 
 
 def test_a_profile_is_certified_by_its_queue_until_later_checks_are_wrong(
-    pipeline: Pipeline,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A correction shows that the model's answer was wrong; the exit code reports the end."""
-    profile = '[profiles.deals]\ntypes = ["extraction"]\ninstructions = "party, term"\n'
-    (tmp_path / "chordwise.toml").write_text(profile, "utf-8")
     certify = ["certify", "deals", *BOUNDS]
     assert run(certify) == ExitCode.SUCCESS
     review(monkeypatch, ",".join("a" * 30), "deals", "--queue", "term")
@@ -446,9 +464,9 @@ def test_answers_are_ranked_by_the_calibration_at_the_time_of_the_draw(pipeline:
 
     ranks = "SELECT name, check_from FROM certifications ORDER BY certified_at, name"
     calibrate(0.8)
-    assert run(["certify", *BOUNDS]) == ExitCode.SUCCESS
+    assert run(["certify", "deals", *BOUNDS]) == ExitCode.SUCCESS
     calibrate(0.5)
-    assert run(["certify", *BOUNDS]) == ExitCode.SUCCESS
+    assert run(["certify", "deals", *BOUNDS]) == ExitCode.SUCCESS
 
     drawn = [("party", pytest.approx(0.72)), ("term", pytest.approx(0.4))]
     assert pipeline.rows(ranks) == drawn * 2
@@ -459,14 +477,14 @@ def test_answers_are_ranked_by_the_calibration_at_the_time_of_the_draw(pipeline:
 def test_the_client_certifies_by_checks(pipeline: Pipeline) -> None:
     """It uses the same queue as the command."""
     with Client() as client:
-        client.certify(max_error="10%", risk=0.2)
-        questions = list(client.to_check("party"))
+        client.certify("deals", max_error="10%", risk=0.2)
+        questions = list(client.to_check("party", "deals"))
         new = [client.decide(each, "approved", author="Ada") for each in questions[:20]]
         again = client.decide(questions[0], "approved", author="Ada")
         with pytest.raises(UsageError, match="no verdict “fine”"):
             client.decide(questions[0], "fine")
-        party, term = client.certify(max_error="10%", risk=0.2)
-        left = list(client.to_check("party"))
+        party, term = client.certify("deals", max_error="10%", risk=0.2)
+        left = list(client.to_check("party", "deals"))
 
     assert len(questions) == DOCUMENTS
     assert {each.value.item for each in questions if each.value} == {"party"}
@@ -480,38 +498,82 @@ def test_a_queue_that_was_not_drawn_is_refused(
     pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The message lists the names that were certified."""
-    assert run(["review", "--queue", "party"]) == ExitCode.USAGE
-    assert run(["certify", *BOUNDS]) == ExitCode.SUCCESS
-    assert run(["review", "--queue", "penalty"]) == ExitCode.USAGE
+    assert run(["review", "deals", "--queue", "party"]) == ExitCode.USAGE
+    assert run(["certify", "deals", *BOUNDS]) == ExitCode.SUCCESS
+    assert run(["review", "deals", "--queue", "penalty"]) == ExitCode.USAGE
     assert "It was for party, term." in capsys.readouterr().err
     assert pipeline.value("SELECT count(*) FROM feedback") == 0
+
+
+@pytest.mark.parametrize("command", [["certify"], ["review", "--queue", "party"]])
+def test_a_certificate_needs_a_run_or_a_profile(
+    command: Sequence[str], pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All current answers together are those of different questions and models."""
+    assert run(command) == ExitCode.USAGE
+    assert "Name a run or a profile." in capsys.readouterr().err
+    assert run([*command, "nosuch"]) == ExitCode.USAGE
+    assert "There is no run or profile “nosuch”." in capsys.readouterr().err
+    assert pipeline.value("SELECT count(*) FROM certifications") == 0
+
+
+def test_a_rejected_answer_is_a_wrong_check_of_each_field_without_its_own(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its values lose their marks at once, and the queue does not present it again."""
+    found = certified(capsys)
+    first, *others = objects(found["party"]["to_check"])[:20]
+    check(tmp_path, {"name": "party", "to_check": list(others)}, ["approved"] * 19)
+    remark = ["feedback", "latest", "--document", str(first["source"])]
+    assert run([*remark, "--reject"]) == ExitCode.SUCCESS
+
+    certificate = certified(capsys)["party"]["certificate"]
+    assert isinstance(certificate, dict)
+    assert (certificate["checks"], certificate["wrong"]) == (20, 1)
+    assert run(["review", "deals", "--queue", "party", "--json"]) == ExitCode.SUCCESS
+    queued = objects(json.loads(capsys.readouterr().out)["to_check"])
+    assert first["source"] not in [each["source"] for each in queued]
+
+    assert run([*remark, "--approve", "--path", "party"]) == ExitCode.SUCCESS
+    certified(capsys)
+    assert accepted(pipeline)[0] == ("party", DOCUMENTS)
+    assert run(["feedback", "latest", "--document", str(others[0]["source"]), "--withdraw"]) == 0
+    assert run(["feedback", "latest", "--document", str(others[0]["source"]), "--reject"]) == 0
+    assert accepted(pipeline)[0] == ("party", DOCUMENTS - 1)
+
+
+def test_rejected_values_of_a_schema_lose_their_marks_at_once(settings: Settings) -> None:
+    """A rejected row refutes its whole list; a rejected answer each field."""
+    pipeline = a_pipeline(settings, extracting(), repeat_last=True)
+    options = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(schema=TITLED))
+    name = pipeline.analyze("Bolt costs 2 EUR.\nNut costs 1 EUR.\n", options=options).name
+    accepted = "SELECT path FROM facts WHERE accepted AND path LIKE '/data/%' ORDER BY 1"
+    accept = "UPDATE facts SET accepted = TRUE"
+    pipeline.execute(accept)
+
+    assert run(["feedback", name, "--reject", "--path", "/line_items/0/name"]) == ExitCode.SUCCESS
+    assert pipeline.rows(accepted) == [("/data/title",)]
+
+    assert run(["feedback", name, "--withdraw"]) == ExitCode.SUCCESS
+    pipeline.execute(accept)
+    assert run(["feedback", name, "--approve", "--path", "title"]) == ExitCode.SUCCESS
+    assert run(["feedback", name, "--reject"]) == ExitCode.SUCCESS
+    assert pipeline.rows(accepted) == [("/data/title",)]
 
 
 @pytest.mark.parametrize("share", ["0", "100%", "much"])
 def test_an_invalid_share_is_refused(share: str, capsys: pytest.CaptureFixture[str]) -> None:
     """It is refused before anything is read."""
-    assert run(["certify", "--max-error", share]) == ExitCode.USAGE
+    assert run(["certify", "deals", "--max-error", share]) == ExitCode.USAGE
     assert "is not a valid share" in capsys.readouterr().err
-
-
-PROFILE = '[profiles.deals]\ntypes = ["extraction"]\ninstructions = "party, term"\n'
-
-
-def certified_by_profile(capsys: pytest.CaptureFixture[str]) -> JsonObject:
-    """Certify the field `party` of the profile, and return what is said of it."""
-    capsys.readouterr()
-    run(["certify", "deals", *BOUNDS, "--json"])
-    found = objects(json.loads(capsys.readouterr().out)["certified"])
-    return next(each for each in found if each["name"] == "party")
 
 
 def test_answers_of_another_version_are_certified_by_their_own_checks(
     pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """They are neither accepted by the earlier certificate nor counted with its answers."""
-    (tmp_path / "chordwise.toml").write_text(PROFILE, "utf-8")
-    check(tmp_path, certified_by_profile(capsys), ["approved"] * 20)
-    certified_by_profile(capsys)
+    check(tmp_path, certified(capsys)["party"], ["approved"] * 20)
+    certified(capsys)["party"]
     assert accepted(pipeline)[0] == ("party", DOCUMENTS)
     first = pipeline.value("SELECT DISTINCT options_hash FROM jobs")
 
@@ -519,7 +581,7 @@ def test_answers_of_another_version_are_certified_by_their_own_checks(
     chunks = settings.pipeline.model_copy(update={"chunk_tokens": 2_000})
     later = a_learner(settings.model_copy(update={"pipeline": chunks}))
     extract(later, "later", DOCUMENTS)
-    found = certified_by_profile(capsys)
+    found = certified(capsys)["party"]
 
     certificate = found["certificate"]
     assert isinstance(certificate, dict)
@@ -527,20 +589,22 @@ def test_answers_of_another_version_are_certified_by_their_own_checks(
     assert accepted(pipeline)[0] == ("party", DOCUMENTS)
 
     check(tmp_path, found, ["approved"] * 20)
-    certified_by_profile(capsys)
+    certified(capsys)["party"]
     assert accepted(pipeline)[0] == ("party", 2 * DOCUMENTS)
     assert first != pipeline.value("SELECT options_hash FROM jobs ORDER BY id DESC LIMIT 1")
 
 
 def test_the_risk_is_divided_among_all_types_though_one_is_asked_for(pipeline: Pipeline) -> None:
-    classified(pipeline, {f"{place}.txt": ("letter", 0.5) for place in range(DOCUMENTS)})
+    kinds = (AnalysisType.CLASSIFICATION, AnalysisType.EXTRACTION)
+    asked = AnalysisOptions(labels=LABELS, instructions="party, term")
+    values = json.dumps({"party": ("ACME", 9), "term": ("30 days", 9)})
+    texts = {f"{n}.txt": f"{n}: CHOOSE letter 0.5 VALUES {values}" for n in range(DOCUMENTS)}
+    name = worked(pipeline, kinds, asked, texts).name
     database = pipeline.context.database
-    together = certify(database, Scope(), LOOSE)
+    together = certify(database, Scope(run=name), LOOSE)
 
     apart = [
-        one
-        for kind in (AnalysisType.CLASSIFICATION, AnalysisType.EXTRACTION)
-        for one in certify(database, Scope(types=(kind,)), LOOSE)
+        one for kind in kinds for one in certify(database, Scope(run=name, types=(kind,)), LOOSE)
     ]
 
     assert len(together) == len(apart) == 3
@@ -566,7 +630,8 @@ def test_answers_that_were_wrong_and_asked_again_alone_do_not_certify_the_others
 
     def of_firms() -> Certified:
         bounds = Bounds(max_error=0.1, risk=0.3)
-        found = certify(pipeline.context.database, Scope(), bounds)
+        scope = scope_of(pipeline, ["extraction"], instructions="firm")
+        found = certify(pipeline.context.database, scope, bounds)
         return next(each for each in found if each.unit.name == "firm")
 
     checked = [each.source for each in of_firms().to_check][:20]

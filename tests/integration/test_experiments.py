@@ -16,6 +16,7 @@ from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake import experiments
 from chordwise.pipeline.intake.run_options import run_options
 from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.pipeline.learning import refresh
 from chordwise.settings import ScheduleSettings, Settings, load
 from chordwise.storage import experiments as stored
 from chordwise.storage import pruning
@@ -286,6 +287,26 @@ def test_a_schedule_checks_the_guardrails(settings: Settings) -> None:
     ]
 
 
+def test_a_refresh_belongs_to_no_experiment(settings: Settings, settings_file: Path) -> None:
+    """Every document gets the answer that was quoted, and no additional one is paid for."""
+    pipeline = opened(settings, settings_file, answering)
+    submitted(pipeline, 0, 12)
+    settings_file.write_text(FILE.replace("votes = 1", "confidence_threshold = 0.3"), "utf-8")
+    assert run([*START, "--paired", "50%"]) == ExitCode.SUCCESS
+    context = opened(settings, settings_file, answering).context
+    asked = run_options(context.settings, context.settings.profiles["mail"], "renewed")
+    target = refresh.target(context, "mail", asked)
+
+    submission = refresh.begin(context, target, NOW)
+    for document in refresh.documents(context, target):
+        submission.take_in(document)
+    submission.close()
+
+    assert pipeline.rows(VARIANTS) == []
+    asked_of = "SELECT runs.name, count(*) FROM jobs JOIN runs ON runs.id = jobs.run_id"
+    assert pipeline.rows(f"{asked_of} GROUP BY 1 ORDER BY 1") == [("mail-0", 12), ("renewed", 12)]
+
+
 def test_a_promoted_variant_becomes_the_profile(
     settings: Settings, settings_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -295,7 +316,7 @@ def test_a_promoted_variant_becomes_the_profile(
     conclude = ["experiment", "conclude", "shorter", "--promote", "terse"]
     assert run(conclude) == ExitCode.USAGE
     assert settings_file.read_text("utf-8") == FILE
-    capsys.readouterr()
+    assert "does not show that terse is better than the control" in capsys.readouterr().err
 
     assert run([*conclude, "--yes"]) == ExitCode.SUCCESS
 

@@ -40,8 +40,11 @@ def classify(settings: Settings) -> Submission:
 
 
 def a_morning(settings: Settings, **schedules: ScheduleSettings) -> Night:
-    """Return the morning after that run, before due work is done."""
-    night = a_night(settings, obeying, repeat_last=True, **schedules)
+    """Return the morning after that run of the profile `letters`, before due work is done."""
+    profiles = {"letters": ProfileSettings(labels=LABELS, confidence_threshold=0.0)}
+    night = a_night(
+        settings.model_copy(update={"profiles": profiles}), obeying, repeat_last=True, **schedules
+    )
     night.sleep_until("2026-03-28T06:01")
     night.tick()
     return night
@@ -55,7 +58,9 @@ def test_schedules_evaluate_recalibrate_and_certify(settings: Settings, tmp_path
         settings,
         measure=at_six(kind="evaluate", gold=str(gold)),
         learn=at_six(cron="0 7 * * *", kind="recalibrate", max_error_rate=0.5),
-        accept=at_six(cron="0 8 * * *", kind="certify", max_error_rate=0.9, risk=0.2),
+        accept=at_six(
+            cron="0 8 * * *", kind="certify", profile="letters", max_error_rate=0.9, risk=0.2
+        ),
     )
     assert night.carry_out()
     for time in ("07:01", "08:01"):
@@ -83,11 +88,7 @@ def test_only_answers_to_the_question_of_a_profile_are_evaluated(
 ) -> None:
     """Another question about the same documents is not affected."""
     gold = written(tmp_path / "truth.jsonl", *({"document": n, "label": "letter"} for n in CHOICES))
-    profile = ProfileSettings(labels=LABELS)
-    with_profile = settings.model_copy(update={"profiles": {"letters": profile}})
-    night = a_morning(
-        with_profile, measure=at_six(kind="evaluate", gold=str(gold), profile="letters")
-    )
+    night = a_morning(settings, measure=at_six(kind="evaluate", gold=str(gold), profile="letters"))
     classified(night.pipeline, CHOICES, threshold=0.5)
 
     assert night.carry_out()
@@ -139,7 +140,8 @@ def say(night: Night, verdict: Verdict, names: Iterable[str]) -> None:
 
 def test_a_withdrawn_certificate_fails_the_occurrence(settings: Settings) -> None:
     """It is delivered once, even if the scheduler is killed afterwards."""
-    night = a_morning(settings, accept=at_six(kind="certify", max_error_rate=0.3))
+    accept = at_six(kind="certify", profile="letters", max_error_rate=0.3)
+    night = a_morning(settings, accept=accept)
     say(night, Verdict.APPROVED, CHOICES)
     assert night.carry_out()
     assert night.rows("SELECT count(*) FROM results WHERE accepted") == [(30,)]
@@ -158,7 +160,7 @@ def test_a_withdrawn_certificate_fails_the_occurrence(settings: Settings) -> Non
     ((status, _, message),) = night.rows(ENDS)
     withdrawn = "Later checks have withdrawn the certificate of report."
     assert (status, message) == ("failed", withdrawn)
-    told = {"schedule": "accept", "profile": "", "withdrawn": ["report"]}
+    told = {"schedule": "accept", "profile": "letters", "withdrawn": ["report"]}
     assert night.rows("SELECT event, content FROM deliveries WHERE run_id IS NULL") == [
         ("answers.regressed", told)
     ]

@@ -196,7 +196,7 @@ def learn(pipeline: Pipeline) -> None:
         " WHERE stage = 'analyze'"
     )
     evaluation.evaluate(database, Scope(), None)
-    certification.certify(database, Scope(), Bounds())
+    certification.certify(database, Scope(run="latest"), Bounds())
 
 
 @pytest.fixture

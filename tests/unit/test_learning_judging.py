@@ -194,10 +194,7 @@ def test_remarks_on_one_answer_judge_another(
 
 
 def test_an_approved_extraction_approves_every_field() -> None:
-    """An extraction that is rejected as a whole is wrong without entered where.
-
-    A rejected value is wrong until it changes.
-    """
+    """An extraction that is rejected as a whole is wrong; a rejected value until it changes."""
     answer = an_extraction(FIELDS)
     approved, rejected = said(answer, APPROVAL), said(answer, REJECTION)
     value = said(answer, FeedbackInput(verdict=Verdict.REJECTED, path="penalty"))
@@ -208,12 +205,37 @@ def test_an_approved_extraction_approves_every_field() -> None:
     assert verdicts(an_extraction({"fields": []}), rejected) == []
     assert verdicts(answer, value) == [("", 0.7, False), ("/fields/2", 0.6, False)]
     assert verdicts(changed, value) == []
-    assert is_refuted(answer, rejected, "parties")
+    assert is_refuted(answer, rejected, "party")
     assert is_refuted(answer, value)
     assert is_refuted(answer, value, "penalty")
-    assert not is_refuted(answer, value, "parties")
+    assert not is_refuted(answer, value, "party")
     assert not is_refuted(changed, value)
     assert not is_refuted(answer, said(answer, REJECTION, APPROVAL))
+
+
+@pytest.mark.parametrize("own", [Verdict.APPROVED, Verdict.CORRECTED, Verdict.REJECTED])
+def test_a_rejected_extraction_is_wrong_where_no_field_has_its_own_verdict(own: Verdict) -> None:
+    """A verdict on a field holds before and after it; the approval of the whole is taken back."""
+    answer = an_extraction(FIELDS)
+    penalty = FeedbackInput(verdict=own, path="penalty", value="5 %")
+    names = dict.fromkeys(fields.names(FIELDS), False)
+    expected = {**names, "penalty": own is Verdict.APPROVED}
+
+    for order in ([APPROVAL, REJECTION], [REJECTION]):
+        assert correct_by_field(answer, said(answer, *order)) == names
+    for order in ([penalty, REJECTION], [REJECTION, penalty], [APPROVAL, penalty, REJECTION]):
+        truth = said(answer, *order)
+        assert correct_by_field(answer, truth) == expected
+        assert verdicts(answer, truth)[0] == ("", 0.7, False)
+        assert is_refuted(answer, truth)
+        assert is_refuted(answer, truth, "party")
+        assert is_refuted(answer, truth, "penalty") is (own is Verdict.REJECTED)
+    party = FeedbackInput(verdict=Verdict.APPROVED, path="party")
+    truth = said(answer, party, penalty, REJECTION)
+    assert verdicts(answer, truth)[0] == ("", 0.7, False)
+    assert is_refuted(answer, truth)
+    assert not is_refuted(answer, truth, "party")
+    assert correct_by_field(answer, said(answer, REJECTION, APPROVAL)) == dict.fromkeys(names, True)
 
 
 def test_one_of_several_values_is_corrected() -> None:
@@ -261,7 +283,7 @@ def test_approved_rows_and_objects_are_right(path: str) -> None:
 
     assert correct_by_field(answer, approved) == dict.fromkeys(names, True)
     assert all(right for _, _, right in verdicts(answer, approved))
-    assert correct_by_field(answer, rejected) == (dict.fromkeys(names, False) if path else {})
+    assert correct_by_field(answer, rejected) == dict.fromkeys(names, False)
 
 
 def test_a_list_with_a_corrected_value_is_wrong() -> None:

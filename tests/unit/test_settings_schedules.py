@@ -63,6 +63,7 @@ def test_a_schedule_has_default_values(tmp_path: Path) -> None:
         ('kind = "report"\nprofile = "letters"', "profile is only for kind"),
         ('kind = "recalibrate"\nmax_error_rate = 2', "less than 1"),
         ('kind = "certify"\nmax_error_rate = 0', "greater than 0"),
+        ('kind = "certify"', "kind = “certify” needs a profile"),
         ('kind = "recalibrate"\nrisk = 0.1', "risk is only for kind"),
         ('kind = "dance"', "kind: Input should be"),
         ('profile = "out"\n[inbox]\nfolders = ["in"]', "is outside the inbox"),

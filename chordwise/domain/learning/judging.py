@@ -106,7 +106,7 @@ def correct_by_field(answer: Answer, truth: Truth) -> dict[str, bool]:
     """Return whether each field is right, or the whole answer under the empty name.
 
     Fields that the truth does not cover are left out. A list or an object is wrong if a value in it
-    is wrong.
+    is wrong. If a whole extraction was rejected, each field without a verdict of its own is wrong.
     """
     judged = judge(answer, truth)
     if answer.analysis_type is not AnalysisType.EXTRACTION:
@@ -116,6 +116,7 @@ def correct_by_field(answer: Answer, truth: Truth) -> dict[str, bool]:
         name for name, value in truth.wrong_fields.items() if _has_value(answer, name, value)
     ]
     wrong = [*refuted, *(score.name for score in judged.scores if not score.is_right)]
+    wrong += _rejected_with_it(answer, truth)
     right = [score.name for score in judged.scores if score.is_right]
     return dict.fromkeys(right, True) | dict.fromkeys(map(fields.top, wrong), False)
 
@@ -126,13 +127,27 @@ def is_refuted(answer: Answer, truth: Truth, field: str = "") -> bool:
     Of an extraction, only the given field is considered, otherwise all of them.
     """
     if answer.analysis_type is AnalysisType.EXTRACTION:
-        remarks = [each for each in truth.remarks if not each.path and each.judged == answer.output]
-        return any(each.verdict is Verdict.REJECTED for each in remarks[-1:]) or any(
+        rejected = _rejected_with_it(answer, truth)
+        return (field in rejected if field else _is_rejected(answer, truth)) or any(
             field in {"", fields.top(name)} and _has_value(answer, name, value)
             for name, value in truth.wrong_fields.items()
             if fields.top(name) not in truth.fields
         )
     return truth.label is None and correct_by_field(answer, truth).get("") is False
+
+
+def _is_rejected(answer: Answer, truth: Truth) -> bool:
+    """Return whether the last remark on the whole extraction rejects it."""
+    said = [each for each in truth.remarks if not each.path and each.judged == answer.output]
+    return bool(said) and said[-1].verdict is Verdict.REJECTED
+
+
+def _rejected_with_it(answer: Answer, truth: Truth) -> Sequence[str]:
+    """Return the fields of a rejected extraction that have no verdict of their own."""
+    if not _is_rejected(answer, truth):
+        return ()
+    known = {fields.top(name) for name in (*truth.fields, *truth.wrong_fields)}
+    return [name for name in fields.names(answer.output) if name not in known]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +235,8 @@ def _judge_fields(answer: Answer, truth: Truth) -> Judged:
     said: JsonObject = {
         name: fields.values(answer.output, name) for name in (*truth.fields, *refuted)
     }
-    whole = _of_result(answer, "", expected_fields or None, said, is_right=all(verdicts))
+    is_right = all(verdicts) and not _is_rejected(answer, truth)
+    whole = _of_result(answer, "", expected_fields or None, said, is_right=is_right)
     return Judged(judgments=(whole, *judgments), scores=tuple(scores))
 
 

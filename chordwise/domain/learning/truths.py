@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -133,7 +133,9 @@ def _fields(remarks: Sequence[Remark]) -> Truth:
     right: dict[str, JsonValue] = {}
     wrong: dict[str, JsonValue] = {}
     corrected: set[str] = set()
+    own = {remark.name for remark in remarks}
     for remark in remarks:
+        _take_back(right, remark, own)
         for name, judged in _judged_fields(remark).items():
             wrong.pop(name, None)
             if remark.verdict is Verdict.APPROVED:
@@ -152,11 +154,27 @@ def _fields(remarks: Sequence[Remark]) -> Truth:
     return Truth(fields=right, wrong_fields=wrong, remarks=tuple(r for r in remarks if not r.name))
 
 
+def _take_back(right: dict[str, JsonValue], remark: Remark, own: Collection[str]) -> None:
+    """Remove the values that an approval of the same whole answer made right, if it is rejected."""
+    if remark.name or remark.verdict is not Verdict.REJECTED:
+        return
+    for name, judged in _fields_of(remark.judged).items():
+        if name not in own and right.get(name) == judged:
+            del right[name]
+
+
 def _judged_fields(remark: Remark) -> JsonObject:
-    """Return the fields that a remark judges; a rejected or corrected whole judges none."""
+    """Return the fields that a remark judges.
+
+    A rejected whole judges none: it is unknown which of its values are wrong (`judging`).
+    """
     if remark.name:
         return {remark.name: remark.judged}
-    output = remark.judged
-    if remark.verdict is not Verdict.APPROVED or not isinstance(output, dict):
+    return _fields_of(remark.judged) if remark.verdict is Verdict.APPROVED else {}
+
+
+def _fields_of(output: JsonValue) -> JsonObject:
+    """Return the values of an extraction by field."""
+    if not isinstance(output, dict):
         return {}
     return {name: fields.values(output, name) for name in fields.names(output)}

@@ -53,7 +53,8 @@ class Trial:
     def __init__(self, context: Context, run_questions: RunQuestions) -> None:
         self._context = context
         self._run_questions = run_questions
-        self._key = experiment_key(run_questions.options)
+        options = run_questions.options
+        self._key = None if options.is_refresh else experiment_key(options)
         self._of_variants: dict[tuple[uuid.UUID, str, uuid.UUID], RunQuestions | None] = {}
         self._has_experiment = False
 

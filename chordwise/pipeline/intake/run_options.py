@@ -54,7 +54,7 @@ class RunOptions:
     name the input, absolute and printable: repeating the command resumes an interrupted run.
     `profile` is the name of the profile, if any; with `learned_examples`, answers of the profile
     that people approved or corrected are shown as examples. The documents of a run that `is_suite`
-    are never used as examples.
+    are never used as examples. A run that `is_refresh` belongs to no experiment.
     """
 
     types: tuple[AnalysisType, ...] = (AnalysisType.SUMMARY,)
@@ -73,6 +73,7 @@ class RunOptions:
     profile: str = ""
     learned_examples: bool = True
     is_suite: bool = False
+    is_refresh: bool = False
 
 
 def answerable(settings: Settings, options: RunOptions) -> RunOptions:
@@ -145,6 +146,7 @@ def to_json(options: RunOptions) -> JsonObject:
         "profile": options.profile,
         "learned_examples": options.learned_examples,
         "is_suite": options.is_suite,
+        "is_refresh": options.is_refresh,
         **options_to_json(options.analysis),
     }
 
@@ -172,6 +174,7 @@ def from_json(stored: JsonObject, name: str) -> RunOptions:
         profile=json_values.text(stored.get("profile")),
         learned_examples=stored.get("learned_examples") is not False,
         is_suite=stored.get("is_suite") is True,
+        is_refresh=stored.get("is_refresh") is True,
     )
 
 

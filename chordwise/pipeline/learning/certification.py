@@ -27,6 +27,7 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.learning import evaluation, judgeable
 from chordwise.pipeline.learning.evaluation import Scope, Write
 from chordwise.pipeline.learning.judgeable import Judgeable
+from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.storage import calibrations, certifications, clock, jobs, judgments
 from chordwise.storage.calibrations import Key
 from chordwise.storage.certifications import Certification, Mark
@@ -120,7 +121,7 @@ def certify(
     show that more of them are wrong than allowed; then the certificate is withdrawn.
 
     Raises:
-        UsageError: The run does not exist.
+        UsageError: The scope names neither a run nor a profile, or the run does not exist.
     """
     commit = write or database.commit
     while True:
@@ -140,7 +141,8 @@ class _Basis:
 
     `parts` is the number of units that share the risk, including those of other analysis types.
     `before` are the certifications in force that have the same order of checks, and `since` the
-    first certificates in this order. `in_force` are the ids of all certifications in force. New
+    first certificates in this order. `in_force` are the ids of all certifications in force.
+    `questions` are those of a profile that were answered, as in `jobs.options_hash`. New
     certifications have the other columns in common.
     """
 
@@ -149,6 +151,7 @@ class _Basis:
     before: Mapping[Unit, Certification]
     since: Mapping[Unit, Certification]
     in_force: Mapping[Unit, uuid.UUID]
+    questions: Mapping[AnalysisType, str]
     run_id: uuid.UUID | None
     run: str
     profile: str
@@ -158,7 +161,7 @@ class _Basis:
 
 
 def _read(session: Session, scope: Scope, risk: float) -> _Basis:
-    wanted, found_run = evaluation.wanted(session, scope)
+    wanted, found_run = _wanted(session, scope)
     run, profile = found_run or "", scope.profile or ""
     # First, so that `_Round.is_current` notices what is stored while the rest is read.
     in_force = _by_unit(certifications.in_force(session, run, profile))
@@ -166,12 +169,9 @@ def _read(session: Session, scope: Scope, risk: float) -> _Basis:
     every = replace(wanted, types=tuple(scope.identities))
     listed = judgeable.listed(session, every, scope.question)
     asked = {} if run else _asked(listed, scope.identities)
-    listed = [
-        each
-        for each in listed
-        if asked.get(each.analysis_type, each.options_hash) == each.options_hash
-    ]
-    draw = _Draw.of(session, run, profile, asked.values())
+    questions = set(asked.values()) or {""}
+    listed = [each for each in listed if not asked or each.options_hash in questions]
+    draw = _Draw.of(session, run, profile, questions)
     units = _in_order(_candidates(session, listed, draw), draw.seed)
     return _Basis(
         units={
@@ -180,9 +180,14 @@ def _read(session: Session, scope: Scope, risk: float) -> _Basis:
             if not scope.types or unit.analysis_type in scope.types
         },
         parts=len(units.keys() | set(_labels(listed))),
-        before={unit: each for unit, each in in_force.items() if each.seed == draw.seed},
-        since=_by_unit(certifications.first_certified(session, draw.seed)),
+        before={
+            unit: each
+            for unit, each in in_force.items()
+            if each.seed == draw.seed and each.question in questions
+        },
+        since=_by_unit(certifications.first_certified(session, draw.seed, questions)),
         in_force={unit: each.id for unit, each in in_force.items()},
+        questions=asked,
         run_id=wanted.run_id,
         run=run,
         profile=profile,
@@ -190,6 +195,13 @@ def _read(session: Session, scope: Scope, risk: float) -> _Basis:
         risk=risk,
         certified_at=certified_at,
     )
+
+
+def _wanted(session: Session, scope: Scope) -> tuple[Wanted, str | None]:
+    """Return the selection of results, and the name of the run if the scope has one."""
+    if not scope.run and not scope.profile:
+        raise UsageError("Name a run or a profile.", "latest is the last run.")
+    return evaluation.wanted(session, scope)
 
 
 def _by_unit(found: Sequence[Certification]) -> Mapping[Unit, Certification]:
@@ -260,9 +272,10 @@ def queue(session: Session, scope: Scope, name: str) -> Queue:
     `name` is that of the field or label, or the analysis type of answers judged as a whole.
 
     Raises:
-        UsageError: The run does not exist, or not exactly one unit of this name was certified.
+        UsageError: The scope names neither a run nor a profile, the run does not exist, or not
+            exactly one unit of this name was certified.
     """
-    wanted, run = evaluation.wanted(session, scope)
+    wanted, run = _wanted(session, scope)
     in_force = certifications.in_force(session, run or "", scope.profile or "")
     found = [
         each
@@ -298,7 +311,7 @@ def _no_queue(name: str, in_force: Sequence[Certification], *, is_ambiguous: boo
     known = ", ".join(each.name or each.analysis_type for each in in_force)
     return UsageError(
         f"The order in which “{name}” is to be checked was not drawn yet.",
-        f"It was for {known}." if known else "`chordwise certify` draws it.",
+        f"It was for {known}." if known else "`chordwise certify RUN|PROFILE` draws it.",
     )
 
 
@@ -313,13 +326,10 @@ class _Draw:
     curves: Mapping[Key, Points]
 
     @classmethod
-    def of(cls, session: Session, run: str, profile: str, asked: Collection[str]) -> _Draw:
-        """Return the last draw of a scope in which the same was `asked`, or a new one."""
-        digest = hashlib.sha256(" ".join(sorted(asked)).encode()).hexdigest()[:16]
-        suffix = f"-{digest}" if asked else ""
-        new = f"{secrets.token_hex(16)}{suffix}", clock.read(session)
-        known = certifications.draws(session, run, profile)
-        seed, drawn_at = next((each for each in known if each[0].endswith(suffix)), new)
+    def of(cls, session: Session, run: str, profile: str, questions: Collection[str]) -> _Draw:
+        """Return the last draw for answers to these questions, or a new one."""
+        known = certifications.draw(session, run, profile, questions)
+        seed, drawn_at = known or (secrets.token_hex(16), clock.read(session))
         return cls(seed=seed, curves=calibrations.curves(session, drawn_at))
 
     def worth(self, result: JudgedResult) -> Worth:
@@ -401,9 +411,8 @@ def _certified(unit: Unit, basis: _Basis, bounds: Bounds, risk: float) -> Certif
     is_certified = before is not None and before.verdict == Verdict.CERTIFIED
     accept_from = before.accept_from if before and is_certified else certificate.accept_from
     later = _later(candidates, basis.since.get(unit), accept_from)
-    checked = list(takewhile(_is_checked, later))
-    wrong = sum(each.answer.is_right is False for each in checked)
-    if certification.is_above(len(checked), wrong, bounds.max_error, risk):
+    further, wrong = _checks(later)
+    if certification.is_above(further, wrong, bounds.max_error, risk):
         certificate = replace(certificate, verdict=Verdict.WITHDRAWN, accepted=0, accept_from=None)
     is_open = is_certified and bool(later) and certificate.verdict is Verdict.OPEN
     is_kept = before is not None and is_open and _holds(candidates, before, bounds, risk)
@@ -420,7 +429,7 @@ def _certified(unit: Unit, basis: _Basis, bounds: Bounds, risk: float) -> Certif
         unit=unit,
         certificate=certificate,
         is_kept=is_kept,
-        further=len(checked),
+        further=further,
         further_wrong=wrong,
         to_check=_to_check(candidates, certificate, later)[:_MAX_TO_CHECK],
     )
@@ -455,9 +464,8 @@ def _holds(
         for each in candidates
         if each.created_at <= before.certified_at and each.answer.score >= accept_from
     ]
-    checked = list(takewhile(_is_checked, certified))
-    wrong = sum(each.answer.is_right is False for each in checked)
-    population, checks = max(len(certified), before.accepted), max(len(checked), before.checks)
+    checks, wrong = _checks(certified)
+    population, checks = max(len(certified), before.accepted), max(checks, before.checks)
     further = certification.further_checks(population, checks, wrong, bounds.max_error, risk)
     return wrong <= before.wrong or further == 0
 
@@ -473,6 +481,12 @@ def _later(
         for each in candidates
         if each.created_at > since.certified_at and each.answer.score >= accept_from
     ]
+
+
+def _checks(candidates: Sequence[Candidate]) -> tuple[int, int]:
+    """Return how many answers precede the first unchecked one, and how many of them are wrong."""
+    checked = list(takewhile(_is_checked, candidates))
+    return len(checked), sum(each.answer.is_right is False for each in checked)
 
 
 def _is_checked(candidate: Candidate) -> bool:
@@ -575,6 +589,8 @@ _SHARED = ("run_id", "run", "profile", "seed", "risk", "certified_at")
 def _row(each: Certified, certified: _Round, to_check: JsonValue) -> Certification:
     shared = {name: getattr(certified.basis, name) for name in _SHARED}
     own = {name: getattr(each.certificate, name) for name in Certificate.__dataclass_fields__}
-    unit = {"analysis_type": each.unit.analysis_type, "name": each.unit.name}
+    kind = each.unit.analysis_type
+    unit = {"analysis_type": kind, "name": each.unit.name}
+    unit["question"] = certified.basis.questions.get(kind, "")
     id_ = certified.ids[each.unit]
     return Certification(id=id_, **shared, **own, **unit, to_check=to_check)

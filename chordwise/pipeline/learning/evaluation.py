@@ -245,9 +245,11 @@ def named(
         return of(settings, None, profile, types)
     try:
         run = runs.find(session, name).name
-    except UsageError:
-        if profile or name not in settings.profiles:
+    except UsageError as error:
+        if profile:
             raise
+        if name not in settings.profiles:
+            raise UsageError(f"There is no run or profile “{name}”.", error.hint) from error
         return of(settings, None, name, types)
     if name in settings.profiles and not profile:
         raise UsageError(

@@ -167,7 +167,7 @@ def _result_of(
     found = [result for document in documents for result in by_document.get(document, ())]
     if line.analysis_type is not None:
         found = [result for result in found if result.analysis_type is line.analysis_type]
-    return _only(found)
+    return _only(found, "Name the analysis type of the answer as “type” in this line.")
 
 
 def _read(session: Session, results: Iterable[Listed]) -> Mapping[uuid.UUID, Judgeable]:
@@ -318,6 +318,9 @@ def one(session: Session, name: str | None, results: Wanted = _EVERY) -> Judgeab
     return only(session, judgeable.listed(session, of_job))
 
 
+_CHOICE = "Choose one with --document and --type, or give the job's id."
+
+
 def only(session: Session, results: Sequence[Listed]) -> Judgeable:
     """Return the only result of a selection.
 
@@ -328,14 +331,15 @@ def only(session: Session, results: Sequence[Listed]) -> Judgeable:
     return _unless_replaced(_read(session, [result]).get(result.result_id))
 
 
-def _only(results: Sequence[Listed]) -> Listed:
+def _only(results: Sequence[Listed], hint: str = _CHOICE) -> Listed:
+    """Return the only result; `hint` says how to select one of several."""
     if not results:
         raise UsageError("There is no such result.", "`chordwise results` lists the results.")
     if len(results) > 1:
         shown = ", ".join(f"{r.source} ({r.analysis_type})" for r in results[:_MAX_SHOWN])
         raise UsageError(
             f"{len(results):,} results fit: {shown}{', …' if len(results) > _MAX_SHOWN else ''}.",
-            "Choose one with --document and --type, or give the job's id.",
+            hint,
         )
     return results[0]
 

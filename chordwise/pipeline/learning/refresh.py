@@ -245,14 +245,15 @@ def begin(
     """Open the run that asks the current question, with the due documents on its list.
 
     It is named after the target and `now`, unless the options name it. The run asks each document
-    all questions of the options and reuses answers that are current.
+    all questions of the options and reuses answers that are current. No document is assigned to an
+    experiment, so that all get the answers that were quoted.
 
     Raises:
         UsageError: The name is taken.
         ConfigurationError: The model is unknown, or its price is unknown and the run has a budget.
     """
     name = of.options.name or f"{of.name}-refresh-{now:%Y%m%d-%H%M%S}"[-MAX_NAME_LENGTH:]
-    submission = open_run(context, replace(of.options, name=name), now)
+    submission = open_run(context, replace(of.options, name=name, is_refresh=True), now)
     for page in _pages(context.database, of, only):
         submission.enlist(page)
     return submission

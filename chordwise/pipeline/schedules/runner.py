@@ -147,7 +147,7 @@ def recalibrate(work: Work) -> JsonObject:
 
 
 def certify(work: Work) -> JsonObject:
-    """Certify the results of the profile, or all current ones; return the number of each verdict.
+    """Certify the results of the profile; return the number of each verdict.
 
     The outcome is stored in the transaction that stores the certificates. A process that resumes
     after a crash therefore completes the marks and reports the same withdrawn certificates.
