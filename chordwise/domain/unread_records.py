@@ -28,6 +28,7 @@ _FEWEST_ROWS, _FEWEST_ROWS_OF_LINES = 2, 3
 In a table it is one; lines of words and names before values need three unless they are clear.
 """
 _LEAST_SHARE, _LEAST_CLEAR_SHARE = 0.5, 0.75
+_FEWEST_CELLS = 2
 _LEAST_LINES_BY_ROW = 0.8
 _LEAST_SHARE_OF_PARTS = 0.9
 _LONGEST_MARK = 5
@@ -302,7 +303,7 @@ class Lines:
             each
             for each in self._numbers[shape]
             if each not in elsewhere
-            if each in taken or _filled_cells(self._line(each)) >= cells
+            if each in taken or self._is_filled(each, cells, taken)
         ]
         blocks = list(_blocks(lines, sorted(taken)))
         headers = {self._line(block[0]).strip() for block in blocks if _is_table(shape)}
@@ -333,6 +334,14 @@ class Lines:
             lines_each=max(1.0, len(taken) / count),
             is_clear=is_enough and share >= (_LEAST_SHARE if is_named else _LEAST_CLEAR_SHARE),
         )
+
+    def _is_filled(self, number: int, cells: int, taken: Collection[int]) -> bool:
+        """Return whether a row has as many filled cells as rows with an answer have at least.
+
+        Between them one cell less is enough: totals and headings of groups have still fewer.
+        """
+        is_between = cells > _FEWEST_CELLS and min(taken) < number < max(taken)
+        return _filled_cells(self._line(number)) >= cells - is_between
 
     def _are_names(self, numbers: Sequence[int]) -> bool:
         """Return whether lines are list items that consist of a short name."""

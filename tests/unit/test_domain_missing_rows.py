@@ -235,6 +235,24 @@ def test_a_single_row_is_compared_with_those_of_its_table() -> None:
     assert missing_in(text, ["| Card 1 | 5 | EUR |"]) == ()
 
 
+@pytest.mark.parametrize("row", ["| {name} | {price} | {unit} |\n", "{name};{price};{unit};EUR\n"])
+def test_rows_with_an_empty_cell_are_missing(row: str) -> None:
+    """Sums and headings within the table have fewer filled cells, or are named so."""
+    units = ["" if number % 6 == 2 else "piece" for number in range(COUNT)]
+    records = [
+        row.format(name=name, price=number + 1, unit=unit)
+        for number, (name, unit) in enumerate(zip(NAMES, units, strict=True))
+    ]
+    filled = [record for record, unit in zip(records, units, strict=True) if unit]
+    total, group = row.format(name="Subtotal", price=465, unit=""), "| Nuts | | |\n"
+    head, middle = row.format(name="Name", price="Price", unit="Unit"), [total, group]
+
+    (missing,) = missing_in("".join([head, *records[:30], *middle, *records[30:]]), filled)
+
+    assert missing.records == COUNT - len(filled)
+    assert missing_in("".join([head, *filled[:25], *middle, *filled[25:]]), filled) == ()
+
+
 def test_names_on_separate_lines_are_records() -> None:
     """They have neither bullets nor numbers; a title above them is not a record."""
     first, last = ("Ada", "Ben", "Cleo", "Dan"), ("Ash", "Birk", "Cole von", "Dove", "Elm")
