@@ -28,7 +28,6 @@ _FEWEST_ROWS, _FEWEST_ROWS_OF_LINES = 2, 3
 In a table it is one; lines of words and names before values need three unless they are clear.
 """
 _LEAST_SHARE, _LEAST_CLEAR_SHARE = 0.5, 0.75
-_FEWEST_CELLS = 2
 _LEAST_LINES_BY_ROW = 0.8
 _LEAST_SHARE_OF_PARTS = 0.9
 _LONGEST_MARK = 5
@@ -259,8 +258,8 @@ class Lines:
     ) -> int:
         """Return the number of parts up to the end of the list.
 
-        Parts after the last taken one belong to the list if they begin and end like taken ones and
-        follow without a blank line. With `are_outside`, several may also follow after one.
+        Further parts belong to it if they begin and end like taken ones and follow without a blank
+        line. With `are_outside`, several may also follow after one.
         """
         forms = {self._form(parts[each]) for each in taken}
         start = max(taken) + 1
@@ -298,13 +297,7 @@ class Lines:
         self, shape: str, taken: set[int], count: int, elsewhere: set[int]
     ) -> UnreadRecords:
         """Return the records of a shape; the lines `taken` belong to `count` rows."""
-        cells = min(_filled_cells(self._line(each)) for each in taken)
-        lines = [
-            each
-            for each in self._numbers[shape]
-            if each not in elsewhere
-            if each in taken or self._is_filled(each, cells, taken)
-        ]
+        lines = [each for each in self._filled(shape, taken) if each not in elsewhere]
         blocks = list(_blocks(lines, sorted(taken)))
         headers = {self._line(block[0]).strip() for block in blocks if _is_table(shape)}
         runs = [
@@ -335,13 +328,14 @@ class Lines:
             is_clear=is_enough and share >= (_LEAST_SHARE if is_named else _LEAST_CLEAR_SHARE),
         )
 
-    def _is_filled(self, number: int, cells: int, taken: Collection[int]) -> bool:
-        """Return whether a row has as many filled cells as rows with an answer have at least.
-
-        Between them one cell less is enough: totals and headings of groups have still fewer.
-        """
-        is_between = cells > _FEWEST_CELLS and min(taken) < number < max(taken)
-        return _filled_cells(self._line(number)) >= cells - is_between
+    def _filled(self, shape: str, taken: Collection[int]) -> Iterator[int]:
+        """Yield the lines with as many filled cells as taken ones, between them one cell less."""
+        cells = min(_filled_cells(self._line(each)) for each in taken)
+        first, last = min(taken), max(taken)
+        for each in self._numbers[shape]:
+            least = min(cells, max(2, cells - (first < each < last)))
+            if each in taken or _filled_cells(self._line(each)) >= least:
+                yield each
 
     def _are_names(self, numbers: Sequence[int]) -> bool:
         """Return whether lines are list items that consist of a short name."""
@@ -356,10 +350,7 @@ class Lines:
         taken: Collection[int],
         runs: Sequence[Sequence[int]],
     ) -> bool:
-        """Return whether the records of each block are equally far apart and of the same kind.
-
-        The kind of a record says which of its cells have numbers.
-        """
+        """Return whether the records of each block are equally far apart and of one `_kind`."""
         left = {each for run in runs for each in run}
         records = [[each for each in block if each in taken or each in left] for block in blocks]
         distances = {after - before for own in records for before, after in itertools.pairwise(own)}
@@ -459,10 +450,9 @@ def _touched(parts: Sequence[Span], spans: Sequence[Span]) -> set[int]:
 def _left(
     parts: Sequence[Span], taken: Collection[int], elsewhere: Collection[int]
 ) -> list[list[Span]]:
-    """Return the runs of parts that are not taken, from the first taken part on.
+    """Return the runs of parts that are not taken, from the first taken part to the last part.
 
-    The parts after the last taken one are included. Parts that are much larger or smaller than the
-    taken ones, and those of rows elsewhere, are excluded.
+    Parts much larger or smaller than the taken ones, and those of rows elsewhere, are excluded.
     """
     sizes = [end - start for start, end in parts]
     min_size, max_size = min(sizes[each] for each in taken), max(sizes[each] for each in taken)
@@ -572,8 +562,8 @@ _MAX_WORDS_OF_NAME, _LONGEST_NAME = 5, 50
 def _shape(line: str) -> str:
     """Return the shape that lines of the same list share; empty if a line has none.
 
-    The shape is the number of cells in a table row, the mark of a list item, the name before a
-    value, the number of amounts at the end of a line, or the sequence of words and numbers.
+    It is the number of cells of a row, the mark of an item, the name before a value, the number of
+    amounts at the end of a line, or the sequence of words and numbers.
     """
     own = line.rstrip("\r\n")
     has_number = _NUMBER.search(own) is not None
