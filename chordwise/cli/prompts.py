@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, TypeAlias
 
@@ -47,7 +47,7 @@ def list_prompts(invocation: Invocation, *, as_json: AsJson = False) -> ExitCode
     chordwise prompts list
     """
     settings, screen = invocation.settings(), invocation.screen
-    folder, own = settings.prompts.folder, _user_templates(settings)
+    folder, own = settings.prompts.folder, _user_templates(settings).values()
     wrong = [each for each in own if isinstance(each, ConfigurationError)]
     released = [library.latest(name) for name in library.replaceable()]
     found = [(each, "released") for each in released]
@@ -152,10 +152,10 @@ command.add(prompts, "render", render_prompt)
 command.add(prompts, "diff", diff)
 
 
-def _user_templates(settings: Settings) -> Sequence[PromptTemplate | ConfigurationError]:
-    """Return each template in the user's folder, or the error if it is invalid."""
+def _user_templates(settings: Settings) -> Mapping[str, PromptTemplate | ConfigurationError]:
+    """Return each template in the user's folder by its file name, or the error if it is invalid."""
     folder = settings.prompts.folder
-    return library.examined(settings.base_folder / folder) if folder else ()
+    return library.examined(settings.base_folder / folder) if folder else {}
 
 
 def _find(settings: Settings, name: str) -> PromptTemplate:
@@ -168,10 +168,9 @@ def _find(settings: Settings, name: str) -> PromptTemplate:
     released = library.released().values()
     if "@" in name:
         own = _user_templates(settings)
-        for each in own:
-            if isinstance(each, ConfigurationError) and f"{name}.toml" in each.what:
-                raise each
-        usable = (each for each in own if isinstance(each, PromptTemplate))
+        if isinstance(error := own.get(name), ConfigurationError):
+            raise error
+        usable = (each for each in own.values() if isinstance(each, PromptTemplate))
         known = {each.title: each for each in (*released, *usable)}
     else:
         known = {each.name: library.latest(each.name) for each in released}

@@ -246,11 +246,8 @@ def unread(
     for path, first in _unread_tables(source, counted, located, task):
         lines = lines or Lines(source=source, answered=answered)
         rest = lines.without_row([[first]], _rows_elsewhere(path, located, counted))
-        records, count = (
-            [*rest, UnreadRecords(runs=[[first]])],
-            counted.get(path, RowCount(number=0)),
-        )
-        missing = _missing(path, count, 0, records, place)
+        count = counted.get(path, RowCount(number=0))
+        missing = _missing(path, count, 0, [*rest, UnreadRecords(runs=[[first]])], place)
         found += [missing] if missing and missing.records > DENSE else []
     return tuple(found)
 

@@ -327,10 +327,7 @@ def _is_marked(line: str) -> bool:
 
 
 def _plain_word(line: str) -> str:
-    """Return the word with which a line begins, or an empty text if `_LEAD` may find more.
-
-    Most lines of prose begin so, and this takes a third of the time.
-    """
+    """Return the word with which a line begins, or an empty text if `_LEAD` may find more."""
     begin = line[:_NAME_CHARACTERS]
     word, _, _ = begin.partition(" ")
     is_plain = word.isalpha() and len(word) < _NAME_CHARACTERS and not _NAME_END.search(begin)

@@ -270,7 +270,7 @@ def _max_list_usd(
 ) -> Decimal | None:
     """Return the maximum cost by the price list, which may vary by the hour.
 
-    The list takes a tenth of a millisecond for each tier.
+    A lookup in the list takes about a tenth of a millisecond.
     """
     return price.max_usd_of(input_tokens, output_tokens, service_tier)
 

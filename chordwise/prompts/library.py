@@ -61,18 +61,18 @@ def templates_in(folder: Path, variant: str = "") -> tuple[PromptTemplate, ...]:
     return found
 
 
-def examined(folder: Path) -> list[PromptTemplate | ConfigurationError]:
-    """Return each template in a user's folder, or the error if it is invalid.
+def examined(folder: Path) -> dict[str, PromptTemplate | ConfigurationError]:
+    """Return each template in a user's folder by its file name, or the error if it is invalid.
 
     Raises:
         ConfigurationError: The folder cannot be read.
     """
-    found: list[PromptTemplate | ConfigurationError] = []
+    found: dict[str, PromptTemplate | ConfigurationError] = {}
     for file in _files_in(folder):
         try:
-            found.append(_checked(file))
+            found[file.stem] = _checked(file)
         except ConfigurationError as error:
-            found.append(error)
+            found[file.stem] = error
     return found
 
 
