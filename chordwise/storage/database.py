@@ -16,6 +16,7 @@ from typing import TypeAlias, TypeVar
 import psycopg
 import tenacity
 from psycopg.abc import PQGen
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
@@ -306,7 +307,7 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
 
     `None` means no limit. With `cancels`, it first asks the server to cancel the statement, and
     closes itself if the server does not: the running code may have disabled the statement timeout
-    of the server.
+    of the server. It also closes itself if an interrupt would leave a statement running.
     """
 
     answer_seconds: float | None = None
@@ -322,7 +323,13 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
         """
         if self.answer_seconds is None:
             return super().wait(gen, interval, timeout)
-        return super().wait(self._bounded(gen, self.answer_seconds), interval, timeout)
+        try:
+            return super().wait(self._bounded(gen, self.answer_seconds), interval, timeout)
+        except BaseException:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self._request_cancellation()
+                self.close()
+            raise
 
     def _bounded(self, gen: PQGen[Returned], seconds: float) -> PQGen[Returned]:
         deadline = time.monotonic() + seconds

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
+import psycopg
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, func, select, text
@@ -118,6 +121,35 @@ def test_a_migration_has_no_statement_timeout(engine: Engine) -> None:
     assert bounded == "1s"
     assert isinstance(raw, BoundedConnection)
     assert raw.answer_seconds == BOUND
+
+
+def test_an_interrupt_between_two_polls_cancels_the_statement(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The connection is closed: it would be busy with the statement, and could not roll back."""
+    address = servers.postgres.connection_string()
+    moments = itertools.count()
+
+    def interrupting() -> float:
+        if next(moments) == 1:
+            raise KeyboardInterrupt
+        return time.monotonic()
+
+    def sleep() -> None:
+        with connection:
+            connection.execute("SELECT pg_sleep(30)")
+
+    connection = BoundedConnection.connect(address)
+    connection.answer_seconds = 20.0
+    monkeypatch.setattr(database, "time", SimpleNamespace(monotonic=interrupting))
+    with pytest.raises(KeyboardInterrupt):
+        sleep()
+
+    assert connection.closed
+    assert caplog.records == []
+    with psycopg.connect(address) as other:
+        running = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(30)'"
+        assert other.execute(running).fetchone() == (0,)
 
 
 def test_the_server_ends_idle_sessions(engine: Engine) -> None:
