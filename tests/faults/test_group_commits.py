@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.fakes.configuration import CONCURRENCY
 from tests.fakes.processes import wait_until
 from tests.faults.allowance import SUCCEEDED, Allowance
 from tests.faults.cluster import Cluster
+from tests.faults.documents import Documents
 from tests.faults.experiment import CHUNKS, MESSAGES, RECOVERY_SECONDS, Experiment
 from tests.faults.provider import HOLD
 
@@ -159,6 +161,7 @@ def test_permits_of_a_killed_worker_expire(cluster: Cluster, experiment: Experim
 
 _RESTARTS = 5
 _JOBS_A_SECOND = 25
+_ROWS_PER_FILE = 100_000
 
 
 @pytest.fixture
@@ -174,15 +177,10 @@ def test_many_jobs_while_the_database_restarts(
     """D08: a very large run ends with a result for each job, and repeats no call."""
     experiment.begin("D08", f"{jobs:,} jobs, PostgreSQL killed {_RESTARTS} times")
     own_cluster.provider.delay_seconds = 0.0
-    rows = own_cluster.documents.folder / "rows.csv"
-    with rows.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "text"])
-        texts = (own_cluster.documents.text(number) for number in range(jobs))
-        writer.writerows(enumerate(texts))
+    files = _csv_files(own_cluster.documents, jobs)
     own_cluster.start_both()
     columns = ("--text-column", "text", "--id-column", "id")
-    done = own_cluster.run("submit", *columns, str(rows), timeout=60 + jobs / 10)
+    done = own_cluster.run("submit", *columns, *map(str, files), timeout=60 + jobs / 10)
     assert done.returncode == 0, done.stderr
 
     for restart in range(1, _RESTARTS + 1):
@@ -195,3 +193,16 @@ def test_many_jobs_while_the_database_restarts(
     seconds = jobs / _JOBS_A_SECOND
     experiment.finish(patience_seconds=10 * seconds, bound_seconds=RECOVERY_SECONDS + 30 + seconds)
     assert own_cluster.count("SELECT count(*) FROM results") == jobs + 1
+
+
+def _csv_files(documents: Documents, rows: int) -> list[Path]:
+    """Write files with a document per row, each within the limit of documents per file."""
+    files = []
+    for first in range(0, rows, _ROWS_PER_FILE):
+        files.append(documents.folder / f"rows-{first}.csv")
+        with files[-1].open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["id", "text"])
+            numbers = range(first, min(first + _ROWS_PER_FILE, rows))
+            writer.writerows((number, documents.text(number)) for number in numbers)
+    return files

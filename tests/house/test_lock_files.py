@@ -62,6 +62,7 @@ def wanted(lock: str) -> list[str]:
             *(requirement for extra in tested for requirement in extras[extra]),
         ],
         "requirements-encoder.lock": [*runtime, *extras["encoder"]],
+        "requirements-install.lock": [*groups["install"]],
         "requirements-learning.lock": [*runtime, *extras["learning"]],
         "requirements-local.lock": [*runtime, *extras["local"]],
         "requirements-nightly.lock": [*groups["nightly"]],
