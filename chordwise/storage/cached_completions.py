@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Connection,
     Text,
     and_,
     any_,
     delete,
-    false,
     func,
     literal,
-    not_,
-    null,
-    or_,
     select,
-    update,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.storage import clock
+from chordwise.storage.database import Database
+from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.record import Record
 
 
@@ -51,6 +52,57 @@ class CachedCompletion(Record):
     uses: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
+# How long a claim or a completion waits for others, extended while more arrive.
+_GATHER_SECONDS = 0.008
+# Rows are locked in the order of their keys.
+_FIND_OR_CLAIM = text("""
+    WITH asked AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS asked (key text, uses bigint,
+            claim_token uuid, seconds float8, provider text, model text, prompt_version text)
+    ), usable AS (
+        SELECT c.key, asked.uses FROM asked JOIN cached_completions c ON c.key = asked.key
+        WHERE c.completion IS NOT NULL AND c.created_at > clock_timestamp() - :max_age
+        ORDER BY c.key FOR UPDATE OF c
+    ), used AS (
+        UPDATE cached_completions c
+        SET uses = c.uses + usable.uses, used_at = clock_timestamp()
+        FROM usable WHERE c.key = usable.key
+        RETURNING c.key, c.completion
+    ), claimed AS (
+        INSERT INTO cached_completions AS c
+            (key, provider, model, prompt_version, claim_token, claimed_until)
+        SELECT key, provider, model, prompt_version, claim_token,
+            clock_timestamp() + seconds * interval '1 second'
+        FROM asked
+        WHERE key NOT IN (SELECT key FROM used) AND NOT EXISTS (  -- most find a claim of others
+            SELECT FROM cached_completions c WHERE c.key = asked.key
+                AND c.claimed_until > clock_timestamp() AND c.claim_token <> asked.claim_token
+        )
+        ORDER BY key
+        ON CONFLICT (key) DO UPDATE SET claim_token = excluded.claim_token,
+            claimed_until = excluded.claimed_until, provider = excluded.provider,
+            model = excluded.model, prompt_version = excluded.prompt_version,
+            completion = NULL, created_at = clock_timestamp(), uses = 0
+        WHERE (c.completion IS NULL OR c.created_at <= clock_timestamp() - :max_age)
+            AND NOT coalesce(c.claimed_until > clock_timestamp()
+                AND c.claim_token <> excluded.claim_token, false)
+        RETURNING c.key
+    )
+    SELECT key, completion FROM used UNION ALL SELECT key, NULL FROM claimed""")
+_STORE = text("""
+    WITH answered AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(CAST(:rows AS json))
+            AS answered (key text, claim_token uuid, completion jsonb)
+    ), held AS (
+        SELECT c.key, answered.completion
+        FROM answered JOIN cached_completions c USING (key, claim_token)
+        ORDER BY c.key FOR UPDATE OF c
+    )
+    UPDATE cached_completions c SET completion = held.completion,
+        created_at = clock_timestamp(), claim_token = NULL, claimed_until = NULL
+    FROM held WHERE c.key = held.key""")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """A claim on a request: who asks it, how long the claim lasts, and the values of the row.
@@ -64,18 +116,6 @@ class Claim:
     provider: str
     model: str
     prompt_version: str
-
-
-def find(session: Session, key: str, max_age: timedelta) -> JsonObject | None:
-    """Return the completion of a request unless it is older than `max_age`, and count its use."""
-    if not has(session, key, max_age):
-        return None
-    return session.scalar(
-        update(CachedCompletion)
-        .where(_is_fresh(key, max_age))
-        .values(uses=CachedCompletion.uses + 1, used_at=clock.database_now())
-        .returning(CachedCompletion.completion)
-    )
 
 
 def has(session: Session, key: str, max_age: timedelta) -> bool:
@@ -115,57 +155,89 @@ def store_unclaimed(session: Session, values: Mapping[str, object]) -> None:
     )
 
 
-def claim(session: Session, claim: Claim, max_age: timedelta) -> bool:
-    """Claim a request; return false if it has a usable completion or another worker claims it."""
-    # Read without a lock: most waiting workers find the claim of another one.
-    is_held = CachedCompletion.key == claim.key, _held_by_others(claim)
-    if session.scalar(select(CachedCompletion.key).where(*is_held)) is not None:
-        return False
-    values: dict[str, object] = {
-        "claim_token": claim.token,
-        "claimed_until": clock.after(claim.lasts),
+class CompletionStore:
+    """Finds, claims and stores completions for the threads of a process together; thread-safe.
+
+    Completions that are older than `max_age` are not used.
+    """
+
+    def __init__(self, database: Database, max_age: timedelta) -> None:
+        self._database = database
+        self.max_age = max_age
+        self._claims = GroupCommit(database.autocommit, self._find_or_claim_all, _GATHER_SECONDS)
+        self._completions = GroupCommit(database.autocommit, _store_all, _GATHER_SECONDS)
+
+    def find_or_claim(self, claim: Claim) -> JsonObject | bool:
+        """Return the completion of a request and count its use, or claim the request.
+
+        Return true if it is claimed, and false if another worker claims it.
+
+        Raises:
+            ServiceUnavailableError: The database is unavailable.
+        """
+        return self._claims.commit(claim, timedelta(0))
+
+    def store(self, claim: Claim, completion: JsonObject, within: timedelta) -> None:
+        """Store the completion of a request if the claim is still held.
+
+        Raises:
+            ServiceUnavailableError: The database was unavailable for longer than `within`.
+        """
+        self._completions.commit((claim, completion), within)
+
+    def release(self, claim: Claim, within: timedelta) -> None:
+        """Release a claim without a completion.
+
+        Raises:
+            ServiceUnavailableError: The database was unavailable for longer than `within`.
+        """
+        for attempt in self._database.attempts(within):
+            with attempt as session:
+                session.execute(
+                    delete(CachedCompletion).where(
+                        CachedCompletion.key == claim.key,
+                        CachedCompletion.claim_token == claim.token,
+                        CachedCompletion.completion.is_(None),
+                    )
+                )
+
+    def _find_or_claim_all(
+        self, store: Connection, claims: Sequence[Claim]
+    ) -> Sequence[JsonObject | bool]:
+        """Find or claim requests; of several claims on one request, the first is made."""
+        first = {claim.key: claim for claim in reversed(claims)}
+        uses = Counter(claim.key for claim in claims)
+        rows = [_row(claim) | {"uses": uses[claim.key]} for claim in first.values()]
+        named = {"rows": json.dumps(rows), "max_age": self.max_age}
+        found: dict[str, JsonObject | None] = dict(iter(store.execute(_FIND_OR_CLAIM, named)))
+
+        def outcome(claim: Claim) -> JsonObject | bool:
+            completion = found.get(claim.key)
+            if completion is not None:
+                return completion
+            return claim.key in found and claim.token == first[claim.key].token
+
+        return [outcome(claim) for claim in claims]
+
+
+def _store_all(
+    store: Connection, completions: Sequence[tuple[Claim, JsonObject]]
+) -> Sequence[None]:
+    rows = [_row(claim) | {"completion": completion} for claim, completion in completions]
+    store.execute(_STORE, {"rows": json.dumps(rows)})
+    return [None] * len(completions)
+
+
+def _row(claim: Claim) -> dict[str, object]:
+    """Return the values of a claim as JSON has them."""
+    return {
+        "key": claim.key,
+        "claim_token": str(claim.token),
+        "seconds": claim.lasts.total_seconds(),
         "provider": claim.provider,
         "model": claim.model,
         "prompt_version": claim.prompt_version,
     }
-    now = clock.database_now()
-    statement = insert(CachedCompletion).values(key=claim.key, **values)
-    taken = statement.on_conflict_do_update(
-        index_elements=[CachedCompletion.key],
-        set_={**values, "completion": null(), "created_at": now, "uses": 0},
-        where=and_(
-            or_(
-                CachedCompletion.completion.is_(None), CachedCompletion.created_at <= now - max_age
-            ),
-            not_(_held_by_others(claim)),
-        ),
-    )
-    return session.scalar(taken.returning(CachedCompletion.key)) is not None
-
-
-def store(session: Session, claim: Claim, completion: JsonObject) -> None:
-    """Store the completion of a request if the claim is still held."""
-    session.execute(
-        update(CachedCompletion)
-        .where(CachedCompletion.key == claim.key, CachedCompletion.claim_token == claim.token)
-        .values(
-            completion=completion,
-            created_at=clock.database_now(),
-            claim_token=None,
-            claimed_until=None,
-        )
-    )
-
-
-def release(session: Session, claim: Claim) -> None:
-    """Release a claim without a completion."""
-    session.execute(
-        delete(CachedCompletion).where(
-            CachedCompletion.key == claim.key,
-            CachedCompletion.claim_token == claim.token,
-            CachedCompletion.completion.is_(None),
-        )
-    )
 
 
 def discard(session: Session, key: str) -> None:
@@ -183,11 +255,4 @@ def forget(session: Session, older_than: timedelta) -> None:
     abandoned = func.coalesce(CachedCompletion.claimed_until, CachedCompletion.created_at) <= now
     session.execute(
         delete(CachedCompletion).where(CachedCompletion.created_at < now - older_than, abandoned)
-    )
-
-
-def _held_by_others(claim: Claim) -> ColumnElement[bool]:
-    return and_(
-        func.coalesce(CachedCompletion.claimed_until > clock.database_now(), false()),
-        func.coalesce(CachedCompletion.claim_token != claim.token, false()),
     )

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from chordwise.domain.tasks import AnalysisOptions
 from chordwise.errors import ModelOverloadedError
@@ -22,10 +22,15 @@ from chordwise.llm.model import ChatModel, Completion
 from chordwise.llm.providers import connect
 from chordwise.pipeline.jobs import dispatch
 from chordwise.pipeline.models import answer_cache
-from chordwise.pipeline.models.answer_cache import StoredCompletions, stored_completions
+from chordwise.pipeline.models.answer_cache import (
+    StoredCompletions,
+    completion_store,
+    stored_completions,
+)
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.settings import ModelSettings, Settings
-from chordwise.storage import runs
+from chordwise.storage import cached_completions, runs
+from chordwise.storage.cached_completions import CompletionStore
 from chordwise.storage.chunk_work import store_entries
 from chordwise.storage.database import Database, open_engine
 from chordwise.storage.group_commit import GroupCommit
@@ -82,7 +87,9 @@ def cache_of(
     max_age: timedelta = MONTH,
 ) -> StoredCompletions:
     return StoredCompletions(
-        database=database, owner=owner or uuid.uuid4(), claim_lasts=claim_lasts, max_age=max_age
+        completions=CompletionStore(database, max_age),
+        owner=owner or uuid.uuid4(),
+        claim_lasts=claim_lasts,
     )
 
 
@@ -182,6 +189,42 @@ def test_a_worker_that_lost_its_claim_stores_nothing(database: Database) -> None
     assert cache_of(database).find_or_claim(ENTRY) is ClaimStatus.OTHERS
 
 
+def test_threads_find_claim_and_store_in_shared_statements(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One caller gets each new request; known ones are found, and each use is counted."""
+    monkeypatch.setattr(cached_completions, "_GATHER_SECONDS", 0.2)
+    completions = CompletionStore(database, MONTH)
+    statements: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *sent: statements.append(sent[2]))
+    keys = ("new", "known", "held") * 5
+    callers = [replace(cache_of(database), completions=completions) for _ in keys]
+    known, held = (replace(ENTRY, key=key) for key in ("known", "held"))
+    assert callers[0].find_or_claim(known) is ClaimStatus.OURS
+    callers[0].store(known, a_completion("known"))
+    assert cache_of(database).find_or_claim(held) is ClaimStatus.OURS
+    statements.clear()
+
+    with ThreadPoolExecutor(len(keys)) as pool:
+        entries = [replace(ENTRY, key=key) for key in keys]
+        found = list(pool.map(StoredCompletions.find_or_claim, callers, entries))
+
+    assert 1 <= len(statements) <= 3
+    assert found[1::3] == [a_completion("known")] * 5
+    assert found[2::3] == [ClaimStatus.OTHERS] * 5
+    assert sorted(map(str, found[::3])) == ["ClaimStatus.OTHERS"] * 4 + ["ClaimStatus.OURS"]
+    assert value(database, "SELECT uses FROM cached_completions WHERE key = 'known'") == 5
+
+    statements.clear()
+    with ThreadPoolExecutor(len(keys)) as pool:
+        list(pool.map(StoredCompletions.store, callers, entries, [a_completion("new")] * len(keys)))
+
+    assert 1 <= len(statements) <= 3
+    assert callers[3].find_or_claim(entries[0]) == a_completion("new")
+    assert callers[3].find_or_claim(known) == a_completion("known")
+    assert callers[3].find_or_claim(held) is ClaimStatus.OTHERS
+
+
 def test_after_a_failure_the_next_caller_asks_the_model(database: Database) -> None:
     with pytest.raises(ModelOverloadedError):
         wrapped(ScriptedModel([ModelOverloadedError("busy")]), cache_of(database)).complete(
@@ -255,7 +298,7 @@ def test_a_cache_hit_is_recorded_in_the_ledger(settings: Settings) -> None:
     enter = GroupCommit(database.transaction, store_entries).commit
     ledger = Ledger(enter=enter, patience=timedelta(seconds=5), job_id=job.id)
     about = facts_about(ModelSettings(provider="openai", model="peer"))
-    cache = stored_completions(settings, database, job.id)
+    cache = stored_completions(settings, completion_store(settings, database), job.id)
     assert cache is not None
     model = Cached(ScriptedModel(["{}"]), cache, ledger, about, 60, pause)
     model.complete(a_request())

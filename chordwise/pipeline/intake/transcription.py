@@ -82,7 +82,7 @@ def for_run(context: Context, run: Run, require: Callable[[], None]) -> Transcri
             ledger=ledger,
             budget=JobBudget(reservations=context.stores.reservations, job_id=run.id),
             priority=Priority(run.priority),
-            cache=answer_cache.stored_completions(settings, database, run.id),
+            cache=answer_cache.stored_completions(settings, context.stores.completions, run.id),
         )
         return PageContext(call_context=call_context, record_check=ledger.check)
 

@@ -1,4 +1,4 @@
-"""Stores completions in PostgreSQL; each step is a short transaction."""
+"""Stores completions in PostgreSQL; each step is one statement for several threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
-from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -18,7 +17,7 @@ from chordwise.llm.middleware.cached import CacheEntry, ClaimStatus
 from chordwise.llm.model import Completion, FinishReason, Usage
 from chordwise.settings import Settings
 from chordwise.storage import cached_completions
-from chordwise.storage.cached_completions import Claim
+from chordwise.storage.cached_completions import Claim, CompletionStore
 from chordwise.storage.database import Database
 
 log = structlog.get_logger(__name__)
@@ -36,42 +35,30 @@ class StoredCompletions:
     is the same owner and does not wait.
     """
 
-    database: Database
+    completions: CompletionStore
     owner: uuid.UUID
     claim_lasts: timedelta
-    max_age: timedelta
 
     def find_or_claim(self, entry: CacheEntry) -> Completion | ClaimStatus:
         """Return the completion, or claim the request for the owner."""
         try:
-            with self.database.write() as session:
-                return self._find_or_claim(session, entry)
+            found = self.completions.find_or_claim(self._claim(entry))
         except ServiceUnavailableError as error:
             log.warning("cache.unreachable", reason=error.what)
             return ClaimStatus.UNKNOWN
+        if isinstance(found, bool):
+            return ClaimStatus.OURS if found else ClaimStatus.OTHERS
+        return from_json(found)
 
     def store(self, entry: CacheEntry, completion: Completion) -> None:
         """Store the completion of a request that the owner has claimed."""
-        claim, content = self._claim(entry), to_json(completion)
         with _ignoring_outages():
-            for attempt in self.database.attempts(_PATIENCE):
-                with attempt as session:
-                    cached_completions.store(session, claim, content)
+            self.completions.store(self._claim(entry), to_json(completion), _PATIENCE)
 
     def release(self, entry: CacheEntry) -> None:
         """Release the claim of a request that gave no completion to store."""
-        claim = self._claim(entry)
         with _ignoring_outages():
-            for attempt in self.database.attempts(_PATIENCE):
-                with attempt as session:
-                    cached_completions.release(session, claim)
-
-    def _find_or_claim(self, session: Session, entry: CacheEntry) -> Completion | ClaimStatus:
-        found = cached_completions.find(session, entry.key, self.max_age)
-        if found is not None:
-            return from_json(found)
-        ours = cached_completions.claim(session, self._claim(entry), self.max_age)
-        return ClaimStatus.OURS if ours else ClaimStatus.OTHERS
+            self.completions.release(self._claim(entry), _PATIENCE)
 
     def _claim(self, entry: CacheEntry) -> Claim:
         return Claim(
@@ -84,21 +71,25 @@ class StoredCompletions:
         )
 
 
+def completion_store(settings: Settings, database: Database) -> CompletionStore | None:
+    """Return the cache of a process, or `None` if the settings disable it."""
+    if not settings.cache.enabled:
+        return None
+    return CompletionStore(database, timedelta(days=settings.cache.max_age_days))
+
+
 def stored_completions(
-    settings: Settings, database: Database, owner: uuid.UUID
+    settings: Settings, completions: CompletionStore | None, owner: uuid.UUID
 ) -> StoredCompletions | None:
-    """Return the cache of the settings, or `None` if it is disabled.
+    """Return the cache for an owner, or `None` if it is disabled.
 
     A claim lasts as long as a question with its waits may take.
     """
-    if not settings.cache.enabled:
+    if completions is None:
         return None
     longest = settings.retries.total_seconds + settings.limits.longest_wait_seconds
     return StoredCompletions(
-        database=database,
-        owner=owner,
-        claim_lasts=timedelta(seconds=longest),
-        max_age=timedelta(days=settings.cache.max_age_days),
+        completions=completions, owner=owner, claim_lasts=timedelta(seconds=longest)
     )
 
 

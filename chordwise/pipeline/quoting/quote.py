@@ -360,12 +360,13 @@ def ask_sample(context: ReadingContext, tally: Tally, *, fresh: bool) -> None:
 def _call_context(context: ReadingContext, *, fresh: bool) -> CallContext:
     settings, database = context.settings, context.database
     patience = timedelta(seconds=settings.pipeline.database_outage_timeout_seconds)
+    completions = None if fresh else answer_cache.completion_store(settings, database)
     return CallContext(
         ledger=Ledger(
             enter=GroupCommit(database.transaction, store_entries).commit, patience=patience
         ),
         budget=DayBudget(settings, database),
-        cache=None if fresh else answer_cache.stored_completions(settings, database, new_id()),
+        cache=answer_cache.stored_completions(settings, completions, new_id()),
     )
 
 

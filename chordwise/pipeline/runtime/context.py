@@ -20,6 +20,7 @@ from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.leases import Lease, LeaseKeeper
 from chordwise.pipeline.runtime.messages import SYNTHESIZE, Messenger
 from chordwise.settings import Settings
+from chordwise.storage.cached_completions import CompletionStore
 from chordwise.storage.chunk_leases import ClaimedChunk
 from chordwise.storage.chunk_work import ChunkWork
 from chordwise.storage.database import Database
@@ -50,6 +51,7 @@ class Stores:
     fan_outs: FanOuts
     reservations: Reservations
     texts: DocumentTexts
+    completions: CompletionStore | None
 
 
 def open_stores(settings: Settings, database: Database, together: Database | None = None) -> Stores:
@@ -63,6 +65,7 @@ def open_stores(settings: Settings, database: Database, together: Database | Non
         fan_outs=FanOuts(together, pipeline.max_attempts, patience, lease, SYNTHESIZE),
         reservations=Reservations(settings, database),
         texts=DocumentTexts(database),
+        completions=answer_cache.completion_store(settings, together),
     )
 
 
@@ -106,8 +109,8 @@ class Context(ReadingContext):
         """Return how models are asked for a chunk or synthesis: its budget, priority and cache."""
         job_id, chunk_id = claimed.job_id, ledger.chunk_id
         budget = JobBudget(reservations=self.stores.reservations, job_id=job_id)
-        stored = answer_cache.stored_completions(self.settings, self.database, chunk_id or job_id)
-        cache = stored if claimed.use_cache else None
+        completions = self.stores.completions if claimed.use_cache else None
+        cache = answer_cache.stored_completions(self.settings, completions, chunk_id or job_id)
         is_limited = claimed.is_capped or self.settings.budget.usd_per_day is not None
 
         def batches(name: str) -> BatchQueue:
@@ -117,7 +120,7 @@ class Context(ReadingContext):
                 job_id=job_id,
                 chunk_id=chunk_id,
                 model_name=name,
-                max_age=cache.max_age if cache else None,
+                max_age=completions.max_age if completions else None,
             )
 
         return CallContext(

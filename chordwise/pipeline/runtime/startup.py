@@ -34,7 +34,7 @@ from chordwise.storage.readiness import require_ready
 from chordwise.telemetry import liveness
 
 _MAX_CONNECTIONS = 20
-_GROUPS = 3
+_GROUPS = 5
 
 
 def open_context(settings: Settings, name: str, connections: int = 5) -> Context:
