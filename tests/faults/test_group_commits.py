@@ -178,7 +178,8 @@ def test_many_jobs_while_the_database_restarts(
     experiment.begin("D08", f"{jobs:,} jobs, PostgreSQL killed {_RESTARTS} times")
     own_cluster.provider.delay_seconds = 0.0
     files = _csv_files(own_cluster.documents, jobs)
-    own_cluster.start_both()
+    own_cluster.start_scheduler()
+    own_cluster.start_worker(CHORDWISE_WORKER__CONCURRENCY="16")
     columns = ("--text-column", "text", "--id-column", "id")
     done = own_cluster.run("submit", *columns, *map(str, files), timeout=60 + jobs / 10)
     assert done.returncode == 0, done.stderr
