@@ -233,23 +233,27 @@ def unread(
     """
     analysis, options = analysis_for(task.analysis_type), task.options
     counted, located = analysis.row_counts([output], options), _places(source, output, task)
-    lines: Lines | None = None
+    lines = Lines(source=source, answered=answered, values=_values(output))
     found: list[MissingRows] = []
     for path, rows in located.items():
         count = counted.get(path)
         if count is None or count.is_selection:
             continue
-        lines = lines or Lines(source=source, answered=answered)
         others = _rows_elsewhere(path, located, counted)
         missing = _missing(path, count, len(rows), lines.without_row(rows, others), place)
         found += [missing] if missing else []
     for path, first in _unread_tables(source, counted, located, task):
-        lines = lines or Lines(source=source, answered=answered)
         rest = lines.without_row([[first]], _rows_elsewhere(path, located, counted))
         count = counted.get(path, RowCount(number=0))
         missing = _missing(path, count, 0, [*rest, UnreadRecords(runs=[[first]])], place)
         found += [missing] if missing and missing.records > DENSE else []
     return tuple(found)
+
+
+def _values(output: JsonObject) -> set[str]:
+    """Return the strings in the data of an answer, in lower case."""
+    texts = (json_values.text(value) for _, value in json_values.walk(output.get("data")))
+    return {text.casefold() for text in texts if text}
 
 
 def _unread_tables(

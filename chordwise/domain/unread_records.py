@@ -11,12 +11,13 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from operator import itemgetter
 
-from chordwise.domain import quantities, records
+from chordwise.domain import line_shapes, quantities, records
 from chordwise.domain.grounding import Source
 from chordwise.domain.records import LINE, Span
 
@@ -32,19 +33,9 @@ _LEAST_LINES_BY_ROW = 0.8
 _LEAST_SHARE_OF_PARTS = 0.9
 _LONGEST_MARK = 5
 _LINES_BETWEEN = 4
-_LONGEST_ITEM = 200
-_LONGEST_LINE = 300
-_ITEM = re.compile(r"(?:([-*•–+]|#{1,6}+)|\(?\w{1,3}([.)]))\s|\"[^\"\n]*+\",?$")
-_KEY = re.compile(r"<[\w:.-]++|[^:\uff1a\n]{1,40}+(?:\uff1a|:(?=[*_]{0,3}+\s))")
-_REPEATED = re.compile(r"([^\w\s])\1++")
-_DELIMITER = re.compile(r"[,;](?!\d{3}(?!\d))")
-_QUOTED = re.compile(r'"[^"]*+"')
+_FEWEST_RECORDS, _MANY_RECORDS = 4, 8
 _STOP = re.compile(r"[.!?] +|(?<=[]}>\[]),? *+(?=[{<])")
 """The ends of sentences, and of elements or objects on a common line."""
-_CELL = re.compile(r"[|\t,;]")
-_GAP = re.compile(r"(?<=[^\s.?!:]) {2,}+(?=\S)|(?<![. ]) ?(?:\. ?){4,}+(?=\S)")
-_NUMBER = re.compile(r"\d[\d.,]*+")
-_AMOUNT = re.compile(r"[-+($€£¥−]{0,3}+\d[\d.,]*+[)%€£¥]{0,3}+")
 _YEARS = re.compile(r"(?:(?:19|20)\d\d[.,]?)++")
 _WORDS_OF_LABEL = re.compile(r"[^\W\d_]++")
 _MAX_WORDS_OF_SUM = 3
@@ -68,7 +59,6 @@ _ADDED = re.compile(
     re.IGNORECASE,
 )
 """The words that name amounts added at the end of a list."""
-_WORDS = re.compile(r"[^\W\d_][\w'’-]*+(?: ++[^\W\d_][\w'’-]*+)*+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +87,13 @@ class UnreadRecords:
 class Lines:
     """The lines of a text with letters or digits, and the shapes of those in answered spans.
 
-    With `is_coarse`, the name before a value is not part of the shape if the value has a number.
+    `values` are the values of the answer, in lower case.
     """
 
     source: Source
     answered: Sequence[Span] | None
-    is_coarse: bool = False
+    values: AbstractSet[str] = frozenset()
+    are_divided: bool = False
 
     @cached_property
     def _spans(self) -> list[Span]:
@@ -117,12 +108,36 @@ class Lines:
     def _numbers(self) -> dict[str, list[int]]:
         """The numbers of the lines of each shape."""
         numbers: dict[str, list[int]] = {}
-        for number, (start, _) in enumerate(self._spans):
-            line = self._line(number)
-            shape = _shape(line) if self._is_answered(start) else ""
-            if shape := _coarse(shape, line) if self.is_coarse else shape:
-                numbers.setdefault(shape, []).append(number)
+        group = 0
+        for number in range(len(self._spans)):
+            shape = self._shape(number)
+            group += self.are_divided and self._begins_group(number, shape)
+            if shape:
+                own = f"{shape} {group}" if self.are_divided else shape
+                numbers.setdefault(own, []).append(number)
         return numbers
+
+    def _shape(self, number: int) -> str:
+        if not self._is_answered(self._spans[number][0]):
+            return ""
+        line = self._line(number)
+        if self.are_divided:
+            return line_shapes.divided_shape_of(line, are_labels=self._are_labels)
+        return line_shapes.shape_of(line)
+
+    @cached_property
+    def _are_labels(self) -> bool:
+        """Whether no name before a value is a value of the answer, such as a speaker."""
+        names = map(line_shapes.label_of, map(self._line, range(len(self._spans))))
+        return self.values.isdisjoint(names)
+
+    def _begins_group(self, number: int, shape: str) -> bool:
+        """Return whether a blank line is above a line; one between any two lines does not count.
+
+        Lines without a mark and a separator are never in one group if a blank line is between them.
+        """
+        above, between, below = (bool(self._gap(each)) for each in range(number - 1, number + 2))
+        return between and not (above and below and shape != line_shapes.BARE)
 
     @cached_property
     def _borders(self) -> list[int]:
@@ -142,7 +157,9 @@ class Lines:
 
         Lines with rows of other lists count as lines with a row.
         """
-        equal = [] if self.is_coarse else self._equal_lines(rows, others)
+        if self.are_divided:
+            return [each for each in self._of_shapes(rows, others) if each.is_clear and each.runs]
+        equal = self._equal_lines(rows, others)
         found = self._of_forms(rows, [*others, *equal])
         return [*found, UnreadRecords(runs=equal, is_clear=True)] if equal else found
 
@@ -166,22 +183,18 @@ class Lines:
         """Return the lines without a row that have the same shape as the lines with rows.
 
         Most rows have to be in lines of one shape; further shapes are used only if they are clear.
-        Without such a shape, names before values of one shape are used if they are clear, and
-        otherwise parts of any shape.
+        Lines that are divided into fields in the same way are used if they are clear and more, and
+        parts of any shape if there are neither.
         """
-        found = self._of_shapes(rows, others)
-        if found or self.is_coarse:
-            return found
-        if any(map(_is_named, self._numbers)):
-            coarse = replace(self, is_coarse=True).without_row(rows, others)
-            if found := [each for each in coarse if each.is_clear]:
-                return found
-        return self._of_parts(rows, others)
+        plain = self._of_shapes(rows, others)
+        divided = replace(self, are_divided=True).without_row(rows, others)
+        found = max(plain, divided, key=lambda own: sum(each.number for each in own))
+        return found or self._of_parts(rows, others)
 
     def _of_shapes(
         self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]]
     ) -> list[UnreadRecords]:
-        left = [own for spans in rows if (own := self._touched(spans))]
+        left = [own for spans in rows if (own := self._begun(spans))]
         elsewhere = {each for spans in others for each in self._touched(spans)}
         found: list[UnreadRecords] = []
         while left:
@@ -190,14 +203,18 @@ class Lines:
             )
             shape, count = shapes.most_common(1)[0]
             taken = {each for own in left for each in own if self._shapes[each] == shape}
-            fewest = 1 if _is_table(shape) else _FEWEST_ROWS
+            fewest = 1 if line_shapes.is_table(shape) or self.are_divided else _FEWEST_ROWS
             is_enough = count >= max(fewest, _LEAST_SHARE * len(rows) * (not found))
             if not is_enough or len(taken) < _LEAST_LINES_BY_ROW * count:
                 break
             records = self._of_shape(shape, taken, count, elsewhere - taken)
-            if _is_line(shape) and count < _FEWEST_ROWS_OF_LINES and not records.is_clear:
+            if (
+                line_shapes.is_named_or_name(shape)
+                and count < _FEWEST_ROWS_OF_LINES
+                and not records.is_clear
+            ):
                 break
-            if records.runs or not (found or _may_be_outside_list(shape)):
+            if records.runs or not (found or line_shapes.may_be_outside_list(shape)):
                 found += [records] if not found or records.is_clear else []
             left = [own for own in left if taken.isdisjoint(own)]
         return found
@@ -214,7 +231,9 @@ class Lines:
         text = self.source.text
         lines = (line.span() for line in LINE.finditer(text))
         return self._without_blanks(
-            (start, end) for start, end in lines if _shape(text[start:end]) != _LINE_OF_NAMES
+            (start, end)
+            for start, end in lines
+            if line_shapes.shape_of(text[start:end]) != line_shapes.LINE_OF_NAMES
         )
 
     def _without_blanks(self, spans: Iterable[Span]) -> list[Span]:
@@ -298,8 +317,8 @@ class Lines:
     ) -> UnreadRecords:
         """Return the records of a shape; the lines `taken` belong to `count` rows."""
         lines = [each for each in self._filled(shape, taken) if each not in elsewhere]
-        blocks = list(_blocks(lines, sorted(taken)))
-        headers = {self._line(block[0]).strip() for block in blocks if _is_table(shape)}
+        blocks = list(_blocks(lines, sorted(taken), _LINES_BETWEEN if self.are_divided else 1))
+        headers = {self._line(block[0]).strip() for block in blocks if line_shapes.is_table(shape)}
         runs = [
             left
             for block in blocks
@@ -314,54 +333,84 @@ class Lines:
             )
         ]
         is_named = (
-            _is_table(shape)
-            or _is_named(shape)
+            line_shapes.is_table(shape)
+            or line_shapes.is_named(shape)
             or self._are_names([*taken, *itertools.chain(*runs)])
         )
+        own = {*taken, *itertools.chain(*runs)}
+        records = [[each for each in block if each in own] for block in blocks]
         is_enough = count >= _FEWEST_ROWS_OF_LINES or (
-            is_named and count >= _FEWEST_ROWS and self._are_uniform(blocks, taken, runs)
+            is_named and count >= _FEWEST_ROWS and self._are_uniform(records, taken)
         )
         share = len(taken) / (len(taken) + sum(map(len, runs)))
+        is_most = is_enough and share >= (_LEAST_SHARE if is_named else _LEAST_CLEAR_SHARE)
         return UnreadRecords(
             runs=[[self._spans[each] for each in run] for run in runs],
             lines_each=max(1.0, len(taken) / count),
-            is_clear=is_enough and share >= (_LEAST_SHARE if is_named else _LEAST_CLEAR_SHARE),
+            is_clear=self._are_evident(records, taken, count) if self.are_divided else is_most,
         )
+
+    def _are_evident(
+        self, blocks: Sequence[Sequence[int]], taken: Collection[int], count: int
+    ) -> bool:
+        """Return whether divided lines are one list although most of them may have no row.
+
+        They are if they are short, equally far apart, and have a separator, are names or are many;
+        or if the lines with rows are at regular places, or those of some of the speakers.
+        """
+        records = [*itertools.chain(*blocks)]
+        left = [each for each in records if each not in taken]
+        is_amid = len(left) == 1 and min(taken) < left[0] < max(taken)
+        if len(records) < _FEWEST_RECORDS or len(taken) > count:
+            return False
+        if len(left) < _FEWEST_ROWS and not is_amid:
+            return False
+        lines = [self._line(each) for each in records]
+        are_named = all(map(line_shapes.separator_of, lines)) or self._are_names(records)
+        if all(map(line_shapes.is_entry, lines)):
+            if are_named and (_are_equally_far(blocks) or 2 * len(taken) >= len(records)):
+                return True
+            if len(lines) >= _MANY_RECORDS and self._are_uniform(blocks, taken):
+                return True
+        places = [place for place, each in enumerate(records) if each in taken]
+        return count >= _FEWEST_ROWS_OF_LINES and (
+            _are_regular(places, len(records)) or self._are_speakers(records, taken)
+        )
+
+    def _are_speakers(self, records: Sequence[int], taken: Collection[int]) -> bool:
+        """Return whether the lines with rows are all lines of the names that recur before them."""
+        names = Counter(line_shapes.label_of(self._line(each)) for each in records if each in taken)
+        others = {line_shapes.label_of(self._line(each)) for each in records if each not in taken}
+        return 2 * len(names) <= names.total() and others.isdisjoint(names)
 
     def _filled(self, shape: str, taken: Collection[int]) -> Iterator[int]:
         """Yield the lines with as many filled cells as taken ones, between them one cell less."""
-        cells = min(_filled_cells(self._line(each)) for each in taken)
+        cells = min(line_shapes.filled_cells(self._line(each)) for each in taken)
         first, last = min(taken), max(taken)
         for each in self._numbers[shape]:
             least = min(cells, max(2, cells - (first < each < last)))
-            if each in taken or _filled_cells(self._line(each)) >= least:
+            if each in taken or line_shapes.filled_cells(self._line(each)) >= least:
                 yield each
 
-    def _are_names(self, numbers: Sequence[int]) -> bool:
+    def _are_names(self, numbers: Iterable[int]) -> bool:
         """Return whether lines are list items that consist of a short name."""
-        lines = [self._stripped(each) for each in numbers]
-        return all(
-            _ITEM.match(line) and len(line.split()) <= 1 + _MAX_WORDS_OF_NAME for line in lines
-        )
+        return all(line_shapes.is_short_item(self._line(each)) for each in numbers)
 
-    def _are_uniform(
-        self,
-        blocks: Sequence[Sequence[int]],
-        taken: Collection[int],
-        runs: Sequence[Sequence[int]],
-    ) -> bool:
-        """Return whether the records of each block are equally far apart and of one `_kind`."""
-        left = {each for run in runs for each in run}
-        records = [[each for each in block if each in taken or each in left] for block in blocks]
-        distances = {after - before for own in records for before, after in itertools.pairwise(own)}
-        kinds = {_kind(self._line(each)) for each in taken}
-        return len(distances) <= 1 and all(_kind(self._line(each)) in kinds for each in left)
+    def _are_uniform(self, records: Sequence[Sequence[int]], taken: Collection[int]) -> bool:
+        """Return whether the records of each block are equally far apart and of one kind."""
+        kinds = {line_shapes.number_cells(self._line(each)) for each in taken}
+        are_alike = all(
+            line_shapes.number_cells(self._line(each)) in kinds for own in records for each in own
+        )
+        return are_alike and _are_equally_far(records)
 
     def _is_outside_list(self, number: int) -> bool:
         """Return whether a line is a heading, a name before a value, or a name in a paragraph."""
         shape = self._shapes[number]
         is_alone = bool(self._gap(number) and self._gap(number + 1))
-        return _may_be_outside_list(shape) and (shape != _LINE_OF_NAMES or is_alone)
+        return line_shapes.may_be_outside_list(shape) and (
+            shape != line_shapes.LINE_OF_NAMES or is_alone
+        )
 
     def _is_amid(self, number: int, taken: Sequence[int]) -> bool:
         """Return whether a name is between other names, with equal distances to them.
@@ -371,7 +420,7 @@ class Lines:
         """
         above, below = self._gap(number), self._gap(number + 1)
         is_below, is_above = (
-            self._shapes.get(each) == _LINE_OF_NAMES for each in (number - 1, number + 1)
+            self._shapes.get(each) == line_shapes.LINE_OF_NAMES for each in (number - 1, number + 1)
         )
         if is_below and is_above and above == below:
             return True
@@ -397,13 +446,13 @@ class Lines:
         Up to the last of the lines `taken`, no line is an added amount. A name on a separate line
         is a record only between other names; otherwise it is a title or a signature.
         """
-        is_name = self._shapes[number] == _LINE_OF_NAMES
+        is_name = self._shapes[number] == line_shapes.LINE_OF_NAMES
         if is_name and not self._is_amid(number, taken):
             return False
         line = self._stripped(number)
-        if line in headers and all(map(_YEARS.fullmatch, _NUMBER.findall(line))):
+        if line in headers and all(map(_YEARS.fullmatch, line_shapes.NUMBER.findall(line))):
             return False
-        label = _NUMBER.split(line, maxsplit=1)[0]
+        label = line_shapes.NUMBER.split(line, maxsplit=1)[0]
         is_long = len(_WORDS_OF_LABEL.findall(label)) > _MAX_WORDS_OF_SUM
         if is_long or (label == line and not is_name):
             return True
@@ -423,6 +472,15 @@ class Lines:
             total >= max((own[place] for own in rows if place < len(own)), default=0)
             for place, total in enumerate(_amounts(self._stripped(number)))
         )
+
+    def _begun(self, spans: Sequence[Span]) -> set[int]:
+        """Return the numbers of the lines in which a row is; divided ones begin with a span."""
+        touched = ((each, span) for span in spans for each in self._touched([span]))
+        return {each for each, span in touched if not self.are_divided or self._begins(each, span)}
+
+    def _begins(self, number: int, span: Span) -> bool:
+        places = (max(0, place - self._spans[number][0]) for place in span)
+        return line_shapes.begins(self._line(number), *places)
 
     def _touched(self, spans: Sequence[Span]) -> set[int]:
         """Return the numbers of the lines with a shape that overlap spans."""
@@ -468,48 +526,32 @@ def _left(
 def _lines(text: str) -> Iterator[Span]:
     """Yield the lines with letters or digits; long ones are split at sentences or objects."""
     for start, end in records.whole_lines(text):
-        is_whole = end - start <= _LONGEST_LINE or _is_row(text[start:end])
+        is_whole = end - start <= line_shapes.LONGEST_LINE or _is_row(text[start:end])
         stops = () if is_whole else _STOP.finditer(text, start, end)
         for own_start, own_end in itertools.pairwise([start, *(stop.end() for stop in stops), end]):
             if any(map(str.isalnum, text[own_start:own_end])):
                 yield own_start, own_end
 
 
-def _filled_cells(line: str) -> int:
-    """Return the number of non-empty cells of a row; a row with a total has fewer than others."""
-    return sum(1 for cell in _CELL.split(line) if cell.strip())
-
-
 def _is_row(line: str) -> bool:
     """Return whether a long line is a table row and not elements or objects on one line."""
-    return _is_table(_shape(line)) and not line.lstrip().startswith(("{", "[", "<"))
+    return line_shapes.is_table(line_shapes.shape_of(line)) and not line.lstrip().startswith(
+        ("{", "[", "<")
+    )
 
 
-def _is_table(shape: str) -> bool:
-    return shape.startswith(("|", "\t", ",", "columns"))
+def _are_equally_far(blocks: Sequence[Sequence[int]]) -> bool:
+    """Return whether the lines of each block have the same distance from each other."""
+    pairs = itertools.chain(*map(itertools.pairwise, blocks))
+    return len({after - before for before, after in pairs}) <= 1
 
 
-def _is_named(shape: str) -> bool:
-    return shape.startswith(_NAMED)
-
-
-def _may_be_outside_list(shape: str) -> bool:
-    """Return whether lines of a shape may also stand alone, before and after a list."""
-    return shape == _LINE_OF_NAMES or shape.startswith((_HEADING, _NAMED_NUMBER))
-
-
-def _coarse(shape: str, line: str) -> str:
-    """Return the shape of a value with a number, independent of the name before it."""
-    key = _KEY.match(line.strip()) if _is_named(shape) else None
-    value = line.strip()[key.end() :].strip() if key else ""
-    has_number = _NUMBER.search(value) is not None
-    return _NAMED_NUMBER + _shape_of_words(value, has_number=True) if has_number else shape
-
-
-def _kind(line: str) -> tuple[bool, ...]:
-    """Return which cells of a line have numbers."""
-    cells = (own for cell in _CELL.split(line.strip()) for own in _GAP.split(cell))
-    return tuple(_NUMBER.search(cell) is not None for cell in cells)
+def _are_regular(places: Sequence[int], number: int) -> bool:
+    """Return whether places are the first, the last or every n-th ones of a number of places."""
+    step, first, last = places[1] - places[0], places[0], number - 1 - places[-1]
+    if places != list(range(places[0], places[-1] + 1, step)):
+        return False
+    return max(first, last) < step if step > 1 else min(first, last) == 0
 
 
 def _kind_of(character: str) -> str:
@@ -527,22 +569,20 @@ def _capitals(line: str) -> list[bool]:
 @lru_cache(maxsize=4_096)
 def _amounts(line: str) -> list[Decimal]:
     """Return the absolute numbers in a line, the last one first."""
-    found = itertools.chain.from_iterable(map(quantities.quantities, _DELIMITER.split(line)))
+    found = itertools.chain.from_iterable(
+        map(quantities.quantities, line_shapes.DELIMITER.split(line))
+    )
     return [abs(each[0].number) for each in found][::-1]
 
 
-def _is_line(shape: str) -> bool:
-    return shape.startswith((_LINE_OF_NAMES, _NAMED))
-
-
-def _blocks(numbers: Sequence[int], taken: Sequence[int]) -> Iterator[Sequence[int]]:
+def _blocks(numbers: Sequence[int], taken: Sequence[int], alone: int) -> Iterator[Sequence[int]]:
     """Yield groups of nearby lines of one shape that contain taken lines.
 
     A record may have several lines. Within a group, lines are at most as far apart as taken lines
-    plus a few lines for a heading; next to a single taken line they have to be adjacent.
+    plus a few lines for a heading; next to a single taken line, at most `alone`.
     """
     distances = [after - before for before, after in itertools.pairwise(taken)]
-    most = min(distances) + _LINES_BETWEEN if distances else 1
+    most = min(distances) + _LINES_BETWEEN if distances else alone
     borders = [
         place
         for place, (before, after) in enumerate(itertools.pairwise(numbers), start=1)
@@ -552,47 +592,3 @@ def _blocks(numbers: Sequence[int], taken: Sequence[int]) -> Iterator[Sequence[i
         first = bisect_left(taken, numbers[start])
         if first < len(taken) and taken[first] <= numbers[end - 1]:
             yield numbers[start:end]
-
-
-_LINE_OF_WORDS, _LINE_OF_NAMES, _NAMED = "words ", "words", "name "
-_HEADING, _NAMED_NUMBER = f"{_LINE_OF_WORDS}#", f"{_NAMED}: "
-_MAX_WORDS_OF_NAME, _LONGEST_NAME = 5, 50
-
-
-def _shape(line: str) -> str:
-    """Return the shape that lines of the same list share; empty if a line has none.
-
-    It is the number of cells of a row, the mark of an item, the name before a value, the number of
-    amounts at the end of a line, or the sequence of words and numbers.
-    """
-    own = line.rstrip("\r\n")
-    has_number = _NUMBER.search(own) is not None
-    for mark, least in (("|", 2), ("\t", 1)):
-        if (count := own.count(mark)) >= least:
-            return f"{mark} {count} {has_number}"
-    own = own.strip()
-    if (item := _ITEM.match(own)) and len(own) <= _LONGEST_ITEM:
-        mark = item[1] or item[2] or item[0][0]
-        return f"{_LINE_OF_WORDS}{mark} {len(line) - len(line.lstrip())} {has_number}"
-    if key := _KEY.match(own):
-        name = _WORDS.sub("a", key[0]) if _NUMBER.search(key[0]) else key[0]
-        return f"{_NAMED}{_NUMBER.sub('0', name).casefold()}"
-    bare = _QUOTED.sub("", own)
-    if _DELIMITER.search(bare) and not any(f"{mark} " in bare for mark in ",;"):
-        return f", {bare.count(',')} {bare.count(';')} {has_number}"
-    if gaps := len(_GAP.findall(own)):
-        return f"columns {gaps} {has_number}"
-    words = reversed(own.split())
-    amounts = sum(1 for _ in itertools.takewhile(_AMOUNT.fullmatch, words))
-    if amounts >= _FEWEST_ROWS:
-        return f"amounts {amounts}"
-    return _shape_of_words(own, has_number=has_number)
-
-
-def _shape_of_words(line: str, *, has_number: bool) -> str:
-    """Return the sequence of words and numbers; without numbers, whether the line is a name."""
-    if has_number:
-        return _LINE_OF_WORDS + _REPEATED.sub(r"\1", _NUMBER.sub("0", _WORDS.sub("a", line)))
-    is_short = len(line.split()) <= _MAX_WORDS_OF_NAME and len(line) <= _LONGEST_NAME
-    is_name = is_short and not line[:1].islower() and (line[-1:].isalnum() or line[-1:] == ")")
-    return _LINE_OF_NAMES if is_name else ""

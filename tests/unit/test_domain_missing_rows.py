@@ -262,7 +262,7 @@ def test_names_on_separate_lines_are_records() -> None:
     def number_missing(kept: Sequence[str]) -> int:
         return sum(each.records for each in missing_in(text, kept))
 
-    assert number_missing(names[:10]) == len(names) - 11
+    assert number_missing(names[:10]) == len(names) - 10
     assert number_missing(names[:7] + names[8:]) == 1
     assert number_missing(names) == 0
     assert missing_in(text.replace(names[10], f"\nGuests\n{names[10]}"), names) == ()
@@ -479,6 +479,97 @@ def test_rows_are_located_by_their_values_if_their_quotes_overlap(layout: str, l
     assert missing(range(COUNT // 2)) == [COUNT // 2]
     assert missing([n for n in range(COUNT) if n != 30]) == [1]
     assert missing(range(COUNT)) == []
+
+
+ROLES = ("chair", "head of sales", "member of the board", "auditor")
+ENTRIES = [
+    "- {name}, {role}",
+    "3) {name}, {role}",
+    "- **{name}**: {role}",
+    "- {name}",
+    "{name} – {role}",
+    "{name} ({role})",
+    "{name}: {role}",
+    "Name: {name}",
+    "2024-05-{day} 09:30 {name}",
+    "{name}, {day} High Street, 51234 Leeds",
+    "- {name}\n  {role} since May",
+]
+
+
+@pytest.mark.parametrize("kept", [(0,), (5,), (11,), (0, 3, 6, 9)])
+@pytest.mark.parametrize("layout", ENTRIES)
+def test_a_single_entry_is_compared_with_the_entries_around_it(
+    layout: str, kept: Sequence[int]
+) -> None:
+    """They are short, have the same mark and separator, and are equally far apart."""
+    records = [
+        layout.format(name=name, role=ROLES[n % 3], day=10 + n) for n, name in enumerate(PEOPLE)
+    ]
+    text = "\n".join(("We met in May.\n", "Those present:", *records, "\nWith kind regards."))
+
+    def number_missing(numbers: Sequence[int]) -> int:
+        data: JsonObject = {"rows": [{"name": PEOPLE[each]} for each in numbers]}
+        quotes: list[JsonValue] = [
+            {"path": f"/rows/{row}", "quote": records[each]} for row, each in enumerate(numbers)
+        ]
+        return sum(each.records for each in unread(text, data, quotes))
+
+    assert number_missing(kept) == len(PEOPLE) - len(kept)
+    assert number_missing(range(len(PEOPLE))) == 0
+
+
+TURNS = [
+    f"{('Ada', 'Ben')[number % 2]}: {name} is here, said the others. So we went on."
+    for number, name in enumerate(PEOPLE[:10])
+]
+
+
+@pytest.mark.parametrize(
+    ("kept", "number"),
+    [
+        (range(5), 5),
+        (range(5, 10), 5),
+        (range(0, 10, 2), 5),
+        (range(0, 10, 3), 6),
+        (range(10), 0),
+        ((1, 2, 6), 0),
+        ((4,), 0),
+    ],
+    ids=["first half", "second half", "one speaker", "every third", "all", "some", "one"],
+)
+def test_turns_are_missing_if_those_with_a_row_are_at_regular_places(
+    kept: Sequence[int], number: int
+) -> None:
+    """Speakers are no names of values if they are values themselves; others are a selection."""
+    data: JsonObject = {"rows": [{"speaker": TURNS[each][:3]} for each in kept]}
+    quotes: list[JsonValue] = [
+        {"path": f"/rows/{row}", "quote": TURNS[each]} for row, each in enumerate(kept)
+    ]
+    lines = "\n".join(TURNS)
+
+    found = unread(f"The minutes of May.\n\n{lines}\n\nThe end.", data, quotes)
+
+    assert sum(each.records for each in found) == number
+
+
+@pytest.mark.parametrize(
+    ("lines", "quote"),
+    [
+        (["- We met on {n} May, and it rained."] * 6, "We met on 3 May, and it rained"),
+        (["- {name} came late", "- Nobody paid", "- It took {n} h", "- Rain"] * 2, "Ada Ash"),
+        (["{name} GmbH", "High Street", "Leeds", "United Kingdom"], "Ada Ash GmbH"),
+        (["{name}: I said it is fine.", "Tom: We said it is not."] * 4, "Tom"),
+        (["Sent: May {n}", "From: {name}", "To: Tom", "About: us"], "Ada Cole"),
+        (["- {name} – chair", "- Some more of them came", "- They left"] * 2, "Ada Ash"),
+    ],
+    ids=["sentences", "part of an item", "address", "speaker", "form", "other items"],
+)
+def test_a_single_value_is_not_compared_with_other_lines(lines: Sequence[str], quote: str) -> None:
+    text = "\n".join(line.format(name=PEOPLE[n], n=n) for n, line in enumerate(lines))
+
+    assert quote in text
+    assert missing_in(f"In May.\n\n{text}\n", [quote]) == ()
 
 
 def test_values_in_prose_are_not_records() -> None:
