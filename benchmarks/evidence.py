@@ -5,6 +5,7 @@ It uses no language model: a script omits rows from answers and quotes lines of 
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,18 @@ _LAYOUTS: tuple[Callable[[str, str, int], str], ...] = (
     lambda text, label, number: f"- {text}\n  {label} {number}\n",
     lambda text, label, number: f"Text: {text}\nLabel: {label}\nNumber: {number}\n\n",
 )
+_ROWS_OF_A_SHORT_LIST = 8
+_SHORT_LAYOUTS: tuple[Callable[[str, str], str], ...] = (
+    lambda text, label: f"- {label}, {text}\n",
+    lambda text, label: f"{label} – {text}\n",
+    lambda text, label: f"• {text} ({label})\n",
+    lambda text, label: f"{label.split()[0]}: {text}\n",
+)
+_ANSWERED = {
+    "one row of a short list": slice(3, 4),
+    "every third row of a short list": slice(0, None, 3),
+    "half of a short list": slice(0, 4),
+}
 _SCHEMA: JsonObject = {"properties": {"rows": {"type": "array", "items": {"type": "string"}}}}
 _TASK = AnalysisTask(
     analysis_type=AnalysisType.EXTRACTION,
@@ -69,10 +82,8 @@ def by_lists(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
     for first in range(0, len(texts) - _ROWS_OF_A_LIST + 1, _ROWS_OF_A_LIST):
         own = range(first, first + _ROWS_OF_A_LIST)
         for layout in _LAYOUTS:
-            records = [layout(texts[each], labels[each], each) for each in own]
-            ends = [sum(map(len, records[: number + 1])) for number in range(len(records))]
-            spans = [(end - len(each), end) for end, each in zip(ends, records, strict=True)]
-            text, kept = "".join(records), round((1 - _LEFT_OUT) * len(spans))
+            text, spans = _listed([layout(texts[each], labels[each], each) for each in own])
+            kept = round((1 - _LEFT_OUT) * len(spans))
             whole.append(float(is_taken_for_whole(text, spans)))
             told += [
                 float(not is_taken_for_whole(text, some))
@@ -80,6 +91,30 @@ def by_lists(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
             ]
     yield quality.share(corpus, "omitted rows of a list are detected", told)
     yield quality.share(corpus, "a complete list counts as complete", whole)
+
+
+def by_short_lists(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
+    """Measure how often lists of eight lines outside of tables are detected as incomplete."""
+    texts = [" ".join(quality.text_of(row, folder).split())[:80] for row in rows]
+    labels = [quality.label_of(row).replace("_", " ").title() for row in rows]
+    told: dict[str, list[float]] = {name: [] for name in _ANSWERED}
+    whole = []
+    for first in range(0, len(texts) - _ROWS_OF_A_SHORT_LIST + 1, _ROWS_OF_A_SHORT_LIST):
+        own = range(first, first + _ROWS_OF_A_SHORT_LIST)
+        for layout in _SHORT_LAYOUTS:
+            text, spans = _listed([layout(texts[each], labels[each]) for each in own])
+            whole.append(float(is_taken_for_whole(text, spans)))
+            for name, kept in _ANSWERED.items():
+                told[name].append(float(not is_taken_for_whole(text, spans[kept])))
+    for name, hits in told.items():
+        yield quality.share(corpus, f"{name} is detected", hits)
+    yield quality.share(corpus, "a complete short list counts as complete", whole)
+
+
+def _listed(records: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
+    """Return a text of records, and their spans."""
+    ends = [0, *itertools.accumulate(map(len, records))]
+    return "".join(records), list(itertools.pairwise(ends))
 
 
 def by_prose(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
@@ -157,8 +192,8 @@ def _longest_lines(path: Path) -> dict[str, int]:
 
 
 MEASURES: dict[str, tuple[quality.Measure, ...]] = {
-    "clinc_oos": (by_lists,),
-    "sentence_sentiment": (by_lists,),
+    "clinc_oos": (by_lists, by_short_lists),
+    "sentence_sentiment": (by_lists, by_short_lists),
     "speeches": (by_prose,),
     "cuad_contracts": (by_prose,),
     "qmsum_meetings": (by_prose,),

@@ -97,6 +97,11 @@ def is_entry(line: str) -> bool:
     return len(own) <= _LONGEST_ENTRY and not own.endswith(_ENDS_OF_SENTENCES)
 
 
+def is_heading(line: str) -> bool:
+    """Return whether a line is a heading, or introduces a list with a colon at its end."""
+    return line.startswith("#") or line.endswith(_COLONS)
+
+
 def _fields(line: str) -> tuple[str, str]:
     """Return the mark of a line, and the rest of the line without it."""
     own = line.strip()

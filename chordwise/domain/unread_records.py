@@ -132,12 +132,13 @@ class Lines:
         return self.values.isdisjoint(names)
 
     def _begins_group(self, number: int, shape: str) -> bool:
-        """Return whether a blank line is above a line; one between any two lines does not count.
+        """Return whether a line is below a heading, or a blank line that is not between all lines.
 
-        Lines without a mark and a separator are never in one group if a blank line is between them.
+        Any blank line separates lines without a mark and a separator.
         """
         above, between, below = (bool(self._gap(each)) for each in range(number - 1, number + 2))
-        return between and not (above and below and shape != line_shapes.BARE)
+        is_apart = between and not (above and below and shape != line_shapes.BARE)
+        return is_apart or line_shapes.is_heading(self._stripped(number - 1))
 
     @cached_property
     def _borders(self) -> list[int]:

@@ -519,6 +519,16 @@ def test_a_single_entry_is_compared_with_the_entries_around_it(
     assert number_missing(range(len(PEOPLE))) == 0
 
 
+@pytest.mark.parametrize("between", ["Absent:\n", "## Absent\n", "\n"])
+def test_a_single_entry_is_compared_with_the_entries_of_its_list(between: str) -> None:
+    """A heading, a line with a colon and a blank line end a list."""
+    lists = ["".join(f"- {name}, chair\n" for name in own) for own in (PEOPLE[:5], PEOPLE[5:])]
+
+    (found,) = missing_in(between.join(lists), [PEOPLE[7]])
+
+    assert found.records == len(PEOPLE) - 6
+
+
 TURNS = [
     f"{('Ada', 'Ben')[number % 2]}: {name} is here, said the others. So we went on."
     for number, name in enumerate(PEOPLE[:10])
