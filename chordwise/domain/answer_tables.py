@@ -173,14 +173,14 @@ def _is_list_of_objects(node: SchemaNode) -> bool:
     return is_list and bool(items.properties) and items.types <= {"object", "null"}
 
 
-def _kind_of(node: SchemaNode) -> ColumnKind:
+def _kind_of(node: SchemaNode, levels: int = _MAX_DEPTH) -> ColumnKind:
     types = node.types - {"null"}
-    if types == {"array"}:
+    if types == {"array"} and levels:
         return {
             ColumnKind.NUMBER: ColumnKind.NUMBERS,
             ColumnKind.DATE: ColumnKind.DATES,
             ColumnKind.JSON: ColumnKind.JSON,
-        }.get(_kind_of(node.items), ColumnKind.TEXTS)
+        }.get(_kind_of(node.items, levels - 1), ColumnKind.TEXTS)
     if not node.is_scalar:
         return ColumnKind.JSON
     if types and types <= {"integer", "number"}:

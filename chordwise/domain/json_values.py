@@ -17,6 +17,8 @@ JsonValue = TypeAliasType(
     "JsonValue", "dict[str, JsonValue] | list[JsonValue] | str | int | float | bool | None"
 )
 JsonObject = TypeAliasType("JsonObject", dict[str, JsonValue])
+# Python converts no text with thousands of digits to a number.
+_MAX_DIGITS = 18
 USER_DATA = "data"
 """The member of an answer that follows the schema of the user."""
 
@@ -89,9 +91,14 @@ def member(value: JsonValue, step: str) -> JsonValue:
     """Return the member of an object or the element of a list; `None` if there is none."""
     if isinstance(value, dict):
         return value.get(step)
-    if isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+    if isinstance(value, list) and is_position(step, value):
         return value[int(step)]
     return None
+
+
+def is_position(step: str, values: list[JsonValue]) -> bool:
+    """Return whether a step of a JSON Pointer, which may be one of a model, names an element."""
+    return step.isdecimal() and len(step) <= _MAX_DIGITS and int(step) < len(values)
 
 
 def at(value: JsonValue, path: str) -> JsonValue:

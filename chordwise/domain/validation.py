@@ -14,12 +14,15 @@ import json_repair
 import jsonschema_rs
 
 from chordwise.domain import checks, json_values
+from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.memo import memoized_by_identity
 from chordwise.errors import InvalidAnswerError, UsageError
 
 MAX_PROBLEMS = 5
 MAX_SCHEMA_CHARACTERS = 100_000
+MAX_VALUES = 10_000
+"""The maximum number of values in a schema; references can repeat each of them many times."""
 MAX_LEVELS = 64
 """The maximum nesting of an answer or a schema; PostgreSQL and the parsers have limits, too."""
 
@@ -38,6 +41,11 @@ _MODELS_OWN_WORDS = {
 }
 """Replacements of messages that would repeat names made up by a model, or by a document."""
 _LONGEST_STEP = 60
+_PATTERN = re.compile(r"/pattern(?:Properties/[^/]*+)?\Z")
+"""The JSON Pointer of a regular expression in a schema."""
+_MAX_PATTERN_BYTES = 10_000_000
+_MAX_PATTERNS_BYTES = 100_000_000
+"""The memory of a compiled regular expression, and of all those of a schema together."""
 _MAX_LOOKS = 2_000_000
 """The limit for the lenient parser; a regular answer takes about two for each character."""
 
@@ -178,18 +186,13 @@ def check_schema(schema: JsonValue) -> JsonObject:
 
     Raises:
         UsageError: The schema does not describe an object, is invalid or too large, has an external
-            reference, or declares an invalid check.
+            reference or too large a pattern, or declares an invalid check.
     """
     if not isinstance(schema, dict) or schema.get("type") != "object":
         raise UsageError(
             "The schema does not describe an object.", 'Its root needs "type": "object".'
         )
-    if not _is_shallow(schema, MAX_LEVELS):
-        raise UsageError(f"The schema is nested deeper than {MAX_LEVELS} levels.")
-    if _storable(schema) != schema:
-        raise UsageError("The schema contains a NUL or an unpaired surrogate.", "Look for \\u0000.")
-    if len(json.dumps(schema)) > MAX_SCHEMA_CHARACTERS:
-        raise UsageError(f"The schema is longer than {MAX_SCHEMA_CHARACTERS:,} characters.")
+    _require_limits(schema)
     for path, value in json_values.walk(schema):
         # A property may be named $ref; its schema is not a reference.
         is_reference = path.endswith("/$ref") and isinstance(value, str)
@@ -207,6 +210,26 @@ def check_schema(schema: JsonValue) -> JsonObject:
     return schema
 
 
+def _require_limits(schema: JsonObject) -> None:
+    """Check the size of a schema, also after its references are replaced by what they refer to.
+
+    Raises:
+        UsageError: It is too large, or has a character that cannot be stored.
+    """
+    if not _is_shallow(schema, MAX_LEVELS):
+        raise UsageError(f"The schema is nested deeper than {MAX_LEVELS} levels.")
+    if _storable(schema) != schema or not _is_finite(schema):
+        what = "The schema contains a NUL, an unpaired surrogate or a number that is too large."
+        raise UsageError(what, "Look for \\u0000.")
+    if len(json.dumps(schema)) > MAX_SCHEMA_CHARACTERS:
+        raise UsageError(f"The schema is longer than {MAX_SCHEMA_CHARACTERS:,} characters.")
+    if any(itertools.islice(SchemaNode.of(schema).nodes(), MAX_VALUES, None)):
+        raise UsageError(
+            f"The schema describes more than {MAX_VALUES:,} values, as references repeat them.",
+            "Remove references between definitions.",
+        )
+
+
 @memoized_by_identity
 def _validator_of(schema: JsonObject) -> jsonschema_rs.Validator:
     return _validator(json.dumps(schema, sort_keys=True))
@@ -215,8 +238,15 @@ def _validator_of(schema: JsonObject) -> jsonschema_rs.Validator:
 @lru_cache(maxsize=64)
 def _validator(schema: str, mask: str | None = "the value") -> jsonschema_rs.Validator:
     """Compile a schema without access to files or network; `mask` replaces values in messages."""
+    patterns = sum(1 for path, _ in json_values.walk(json.loads(schema)) if _PATTERN.search(path))
+    limit = min(_MAX_PATTERN_BYTES, _MAX_PATTERNS_BYTES // max(1, patterns))
     return jsonschema_rs.validator_for(
-        schema, formats={"phone": _is_phone}, validate_formats=True, mask=mask, offline=True
+        schema,
+        formats={"phone": _is_phone},
+        validate_formats=True,
+        mask=mask,
+        offline=True,
+        pattern_options=jsonschema_rs.FancyRegexOptions(size_limit=limit, dfa_size_limit=limit),
     )
 
 

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.domain import json_values, validation
+from chordwise.domain import answer_tables, json_values, validation
 from chordwise.domain.analyses.extraction import Extraction
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.validation import check_schema, parse, problems
 from chordwise.errors import InvalidAnswerError, UsageError
 
+LISTS: JsonObject = {"type": "array", "items": {"$ref": "#/$defs/n"}}
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False)
 )
@@ -61,6 +62,12 @@ def answered(data: JsonValue, schema: JsonObject) -> list[str]:
 
 def property_of(kind: JsonObject) -> JsonObject:
     return {"type": "object", "properties": {"a": kind}}
+
+
+def referring(names: list[str]) -> JsonObject:
+    """Return a schema of objects that have an object of the same form under each name."""
+    node: JsonObject = {"type": "object", "properties": {n: {"$ref": "#/$defs/n"} for n in names}}
+    return {**node, "$defs": {"n": node}}
 
 
 def nested(levels: int) -> JsonObject:
@@ -276,9 +283,12 @@ def test_a_users_schema_keeps_its_dialect() -> None:
         property_of({"$ref": "#"}),
         property_of({"type": "strnig"}),
         property_of({"pattern": "("}),
+        {"type": "object", "properties": {f"x{n}": {"pattern": r"\p{L}{9}"} for n in range(2_000)}},
+        referring([f"p{number}" for number in range(20)]),
         property_of({"description": "NUL \0"}),
         property_of({"description": "half \ud800"}),
         property_of({"minimum": float("nan")}),
+        property_of({"type": "array", "maxItems": 10**400}),
         property_of({"description": "long" * 30_000}),
         {"type": "object", "$schema": "https://example.com/dialect"},
         {"type": "object", "$dynamicRef": "https://example.com/x"},
@@ -292,6 +302,39 @@ def test_invalid_schemas_are_rejected(schema: JsonValue) -> None:
 
     assert "\n" not in caught.value.what
     assert len(caught.value.what) < 400
+
+
+@pytest.mark.parametrize(
+    ("schema", "columns"),
+    [
+        (referring(["child"]), ["child_child_child_child_child_child"]),
+        ({**property_of({"$ref": "#/$defs/n"}), "$defs": {"n": LISTS}}, ["a"]),
+    ],
+)
+def test_recursive_schemas_are_read_to_a_limited_depth(
+    schema: JsonObject, columns: list[str]
+) -> None:
+    """A schema may refer to itself in its first member, or in the items of a list."""
+    options = AnalysisOptions(schema=check_schema(schema))
+
+    found = answer_tables.columns_for([AnalysisType.EXTRACTION], options)
+
+    assert [column.name for column in found] == columns
+    assert Extraction().needs_model_to_join(options) is (columns != ["a"])
+
+
+def test_a_step_with_thousands_of_digits_is_no_position() -> None:
+    """A model can name such a place; Python would not convert it to a number."""
+    rows: JsonObject = {"rows": [1]}
+    answer: JsonObject = {
+        "data": rows,
+        "evidence": [{"path": f"/rows/{'9' * 5_000}", "quote": "1", "confidence": 9}],
+    }
+    options = AnalysisOptions(schema=property_of({"type": "array"}))
+
+    assert json_values.at(rows, f"/rows/{'9' * 5_000}") is None
+    assert Extraction().join([answer, answer], options).output["data"] == {"rows": [1, 1]}
+    assert Extraction().without_evidence(answer, options) == ["/rows/0"]
 
 
 @given(VALUES)

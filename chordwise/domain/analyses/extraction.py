@@ -109,7 +109,7 @@ class Extraction(Analysis):
 
     def needs_model_to_join(self, options: AnalysisOptions) -> bool:
         """Return whether the user's data has single values, which chunks may contradict."""
-        return options.schema is not None and SchemaNode.of(options.schema).has_single_values
+        return options.schema is not None and SchemaNode.of(options.schema).has_single_values()
 
     def has_findings(self, answer: JsonObject) -> bool:
         """Return whether any item or member of the data has a value."""

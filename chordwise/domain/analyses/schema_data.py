@@ -155,7 +155,7 @@ def _continued_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set
 def _is_rest(row: JsonValue, node: SchemaNode) -> bool:
     values = row.values() if isinstance(row, dict) else ()
     filled = [value for value in values if json_values.is_filled(value)]
-    is_known = bool(node.items.properties) and node.items.has_single_values
+    is_known = bool(node.items.properties) and node.items.has_single_values()
     is_open = bool(filled) and all(isinstance(value, list) for value in filled)
     return is_open and is_known and not node.is_unique
 
@@ -183,7 +183,7 @@ def _rows_around(path: str, value: JsonValue) -> Iterator[tuple[str, str]]:
         if isinstance(value, dict) and step in value:
             value, row = value[step], json_values.pointer(row, step)
             listed = json_values.pointer(listed, step)
-        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+        elif isinstance(value, list) and json_values.is_position(step, value):
             value, row = value[int(step)], json_values.pointer(row, int(step))
             yield row, listed
             listed = json_values.pointer(listed, ANY_POSITION)
@@ -570,7 +570,7 @@ def _exact(path: str, value: JsonValue) -> str | None:
     for name in json_values.steps(path):
         if isinstance(value, dict) and name in value:
             value, exact = value[name], json_values.pointer(exact, name)
-        elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+        elif isinstance(value, list) and json_values.is_position(name, value):
             value, exact = value[int(name)], json_values.pointer(exact, int(name))
         else:
             return None

@@ -9,8 +9,10 @@ from functools import cached_property
 from chordwise.domain import json_values, schemas, value_in_quote
 from chordwise.domain.json_values import JsonObject, JsonValue
 
+MAX_DEPTH = 6
+"""The depth of objects to which the rules of a schema are read; references can make it infinite."""
+_COUNTED_DEPTH = 5
 _MAX_FORMS = 64
-_MAX_DEPTH = 5
 
 
 @dataclass(frozen=True)
@@ -140,27 +142,33 @@ class SchemaNode:
         """Return the maximum number of items in a list; `None` if the schema sets no limit."""
         return min((int(limit) for limit in self._numbers("maxItems")), default=None)
 
-    @property
-    def has_single_values(self) -> bool:
+    def nodes(self, depth: int = 0) -> Iterator[SchemaNode]:
+        """Yield this node and those of the values in it and in its items, down to `MAX_DEPTH`."""
+        yield self
+        for node in (self, self.items) if depth <= MAX_DEPTH else ():
+            for name in node.properties:
+                yield from node.member(name).nodes(depth + 1)
+
+    def has_single_values(self, depth: int = 0) -> bool:
         """Return whether the value has parts other than lists of rows."""
         if self.is_list:
             return False
-        members = [self.member(name) for name in self.properties]
-        return not members or any(member.has_single_values for member in members)
+        members = [self.member(name) for name in self.properties if depth < MAX_DEPTH]
+        return not members or any(member.has_single_values(depth + 1) for member in members)
 
     def members_of_rows(self, depth: int = 0) -> int:
         """Return the number of values in a row of the widest list of objects; 0 without one."""
         inside = [self.member(name) for name in self.properties]
         if self.is_list and self.items.properties:
             return self.items.count_values(depth)
-        if depth >= _MAX_DEPTH:
+        if depth >= _COUNTED_DEPTH:
             return 0
         return max((member.members_of_rows(depth + 1) for member in inside), default=0)
 
     def count_values(self, depth: int = 0) -> int:
         """Return the number of values in an object, including nested objects and lists."""
         node = self.items if self.is_list else self
-        if not node.properties or depth >= _MAX_DEPTH:
+        if not node.properties or depth >= _COUNTED_DEPTH:
             return 1
         return sum(node.member(name).count_values(depth + 1) for name in node.properties)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from chordwise.domain import grounding, json_values, typed_values, validation
 from chordwise.domain.analyses.analysis import claimed
 from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED, Extraction, items
-from chordwise.domain.analyses.schema_nodes import SchemaNode
+from chordwise.domain.analyses.schema_nodes import MAX_DEPTH, SchemaNode
 from chordwise.domain.extractive import forms, ranking, words
 from chordwise.domain.extractive.context import checkpoint, similarities
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentences
@@ -352,7 +352,6 @@ _FORMAT_KINDS = {"date": Kind.DATE, "email": Kind.EMAIL, "phone": Kind.PHONE, "u
 _NUMBER_KINDS = (Kind.MONEY, Kind.PERCENT, Kind.NUMBER)
 _NEGATION = re.compile(r"\b(?:not|no|never|neither|nor|without|none)\b|n['’]t\b", re.IGNORECASE)
 _TYPES = ("object", "array", "boolean", "integer", "number", "string")
-_MAX_DEPTH = 6
 _PROBE = "chordwise_probe"
 
 
@@ -382,7 +381,7 @@ class _Walk:
             return node.choices[0]
         kind = _type_of(node)
         if kind == "object":
-            return self.members(node, path, depth + 1) if depth < _MAX_DEPTH else {}
+            return self.members(node, path, depth + 1) if depth < MAX_DEPTH else {}
         is_list = kind == "array"
         wanted = item_of(name, node.description)
         wanted = replace(wanted, is_list=is_list or wanted.is_list)

@@ -288,5 +288,5 @@ def _set_at(value: JsonValue, path: str, new: JsonValue) -> None:
         value = json_values.member(value, step)
     if isinstance(value, dict):
         value[last] = new
-    elif isinstance(value, list) and last.isdecimal() and int(last) < len(value):
+    elif isinstance(value, list) and json_values.is_position(last, value):
         value[int(last)] = new
