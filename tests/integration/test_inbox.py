@@ -175,6 +175,19 @@ def test_a_file_with_an_invalid_side_car_is_moved_to_failed(inbox: WatchedInbox)
     assert inbox.pipeline.value("SELECT count(*) FROM jobs") == 0
 
 
+def test_a_pipe_as_a_side_car_delays_no_other_file(inbox: WatchedInbox) -> None:
+    """Opening it would wait until it is written to."""
+    os.mkfifo(inbox.folders.inbox / "a.txt.chordwise.toml")
+    inbox.drop("a.txt", LETTER)
+    inbox.drop("b.txt", LETTER)
+
+    inbox.deliver()
+
+    note = inbox.folders.note(inbox.folders.failed / "a.txt")
+    assert "named pipe" in str(note["message"])
+    assert (inbox.folders.done / "b.txt").exists()
+
+
 def test_the_row_of_a_file_has_the_first_error(inbox: WatchedInbox) -> None:
     """It is that of an intake or job, as in the note; a file that succeeded has none."""
     inbox.drop("a.txt", LETTER)

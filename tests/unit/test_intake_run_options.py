@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -246,7 +247,7 @@ def test_a_contradictory_profile_is_rejected(entries: dict[str, object], complai
 @pytest.mark.parametrize(
     ("content", "hint"),
     [
-        (None, "Put the file there, or name another schema."),
+        (None, "Put the file there, or name another."),
         ("{", "Correct the file, or name another schema."),
         ('{"type": "object", "required": 7}', "Correct {schema}, or name another schema."),
         ('{"type": "array"}', 'Its root needs "type": "object".'),
@@ -266,6 +267,16 @@ def test_the_error_for_an_invalid_schema_has_a_hint(
     assert caught.value.hint == hint.replace("{schema}", str(schema))
 
 
+@pytest.mark.parametrize("entry", ["schema", "labels_file", "examples"])
+def test_a_pipe_instead_of_a_file_is_refused(tmp_path: Path, entry: str) -> None:
+    """A side-car can name it; reading it could take forever."""
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+
+    with pytest.raises(UsageError, match="named pipe"):
+        run_options(Settings(), ProfileSettings.model_validate({entry: pipe}))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
@@ -275,6 +286,7 @@ def test_the_error_for_an_invalid_schema_has_a_hint(
         ("kinds.txt", "only: one", "two labels or more"),
         ("kinds.toml", "a = 1\nb = 2", "no texts by label"),
         ("kinds.toml", "a = ", "cannot be read"),
+        ("kinds.toml", f"a{'.a' * 20_000} = 1", "a key in it, is too long"),
         ("kinds.txt", "a: one\nb\na: two", "“a” is repeated"),
         ("kinds.json", '{"a": "one", "b": "", "a": "two"}', "“a” is repeated"),
         ("kinds.json", '["a", "b"]', "no texts by label"),

@@ -5,11 +5,9 @@ from __future__ import annotations
 import fcntl
 import heapq
 import os
-import re
 import signal
 import stat
 import sys
-import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +17,10 @@ from pydantic import ValidationError
 from chordwise.domain.inbox_names import side_car_name, side_car_owner
 from chordwise.domain.stability import Fingerprint, Found
 from chordwise.domain.tasks import AnalysisType
-from chordwise.errors import UsageError
-from chordwise.pipeline.intake.run_options import run_options
+from chordwise.errors import ReadError, UsageError
+from chordwise.pipeline.intake.run_options import parse_toml, run_options
 from chordwise.pipeline.models import budgets, client
+from chordwise.readers import contents
 from chordwise.readers.discovery import is_ignored
 from chordwise.settings import ProfileSettings, Settings
 from chordwise.settings.sections import problems
@@ -171,11 +170,6 @@ def _fingerprint(path: Path) -> Fingerprint | None:
     return Fingerprint(inode=status.st_ino, size=status.st_size, modified_ns=status.st_mtime_ns)
 
 
-_MAX_BYTES = 256 * 1024
-# The time and memory of the parser grow quadratically with the number of parts of a key. Longer
-# parts need no check: the size limit of a side-car permits too few of them.
-_PART = rb"""(?:[\w-]{1,99}+|"(?:[^"\\\n]|\\.){0,99}+"|'[^'\n]{0,99}+')"""
-_LONG_KEY = re.compile(rb"(?<![\w-])%b(?:[ \t]*+\.[ \t]*+%b){16}" % (_PART, _PART))
 _MAX_PROBLEMS = 5
 _NAMED_SUFFIXES = frozenset({".toml", ".json"})
 _FOR_TYPES = (
@@ -283,13 +277,11 @@ def _hint(given: Mapping[str, object]) -> str:
 
 def _settings_in(side_car: Path) -> dict[str, object]:
     try:
-        with side_car.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES or _LONG_KEY.search(content):
-            raise UsageError("The side-car, or a key in it, is too long.")
-        return tomllib.loads(content.decode("utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        what = f"The side-car cannot be read as UTF-8 text: {type(error).__name__}."
-        raise UsageError(what) from error
+        with contents.opened(side_car, 1, follow_symlinks=False) as file:
+            return {**parse_toml(file.read().decode("utf-8-sig"))}
+    except ReadError as error:
+        raise UsageError(f"The side-car {error.what}", error.hint) from error
+    except UnicodeDecodeError as error:
+        raise UsageError("The side-car is not UTF-8 text.") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"The side-car is not valid TOML: {error}.", "docs/inbox.md") from error

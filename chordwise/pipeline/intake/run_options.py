@@ -27,10 +27,11 @@ from chordwise.domain.tasks import (
     options_to_json,
 )
 from chordwise.domain.templates import PromptTemplate
-from chordwise.errors import UsageError
+from chordwise.errors import ReadError, UsageError
 from chordwise.llm.model import EXTRACTIVE, UNANSWERED_BY_EXTRACTIVE
 from chordwise.pipeline.models import client
 from chordwise.prompts import library, packs
+from chordwise.readers import contents
 from chordwise.readers.extracted import WHOLE, Columns
 from chordwise.settings import CritiqueSettings, ProfileSettings, Settings
 from chordwise.storage.record import id_in
@@ -195,6 +196,12 @@ def check_name(name: str) -> None:
 
 
 _FEWEST_LABELS = 2
+_MAX_MEGABYTES = 1
+_MAX_TOML_CHARACTERS = 256 * 1024
+# The time and memory of the parser grow quadratically with the number of parts of a key. Longer
+# parts need no check: the size limit of a file permits too few of them.
+_PART = r"""(?:[\w-]{1,99}+|"(?:[^"\\\n]|\\.){0,99}+"|'[^'\n]{0,99}+')"""
+_LONG_KEY = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{16}}", re.ASCII)
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8}){0,4}")
 
 
@@ -264,12 +271,9 @@ def read_schema(path: Path) -> JsonObject:
     Raises:
         UsageError: The file cannot be read, is not JSON, or is not a usable schema.
     """
+    content = _text_in(path, "schema")
     try:
-        return validation.check_schema(json.loads(path.read_text(encoding="utf-8-sig")))
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        what, hint = f"The schema {path} cannot be read: {reason}.", "Put the file there"
-        raise UsageError(what, f"{hint}, or name another schema.") from error
+        return validation.check_schema(json.loads(content))
     except (ValueError, RecursionError) as error:
         what, hint = f"The schema {path} is not JSON: {error}.", "Correct the file"
         raise UsageError(what, f"{hint}, or name another schema.") from error
@@ -316,7 +320,7 @@ def _read_labels(path: Path) -> dict[str, str]:
             case ".json":
                 found = json.loads(content, object_pairs_hook=_once_each)
             case ".toml":
-                found = tomllib.loads(content)
+                found = parse_toml(content)
             case _:
                 lines = (line.partition(":") for line in content.splitlines() if line.strip())
                 found = _once_each([(label.strip(), meaning) for label, _, meaning in lines])
@@ -347,7 +351,7 @@ def _examples(path: Path, options: RunOptions) -> tuple[Example, ...]:
     content = _text_in(path, "examples")
     try:
         if path.suffix.lower() == ".toml":
-            stored = tomllib.loads(content).get("examples")
+            stored = parse_toml(content).get("examples")
         else:
             stored = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -361,14 +365,27 @@ def _examples(path: Path, options: RunOptions) -> tuple[Example, ...]:
 
 
 def _text_in(path: Path, noun: str) -> str:
-    """Return the text of a file of the user."""
+    """Return the text of a file of the user; a side-car, which others may write, can name it."""
+    what = f"The {noun} {path} cannot be read"
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UsageError(f"The {noun} {path} cannot be read: {reason}.") from error
+        with contents.opened(path, _MAX_MEGABYTES, follow_symlinks=True) as file:
+            return file.read().decode("utf-8-sig")
+    except ReadError as error:
+        hint = "Put the file there, or name another."
+        raise UsageError(f"{what}: the file {error.what}", hint) from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"The {noun} {path} are not UTF-8 text.") from error
+        raise UsageError(f"{what}: it is not UTF-8 text.") from error
+
+
+def parse_toml(content: str) -> JsonObject:
+    """Return the content of a TOML file that may be anyone's.
+
+    Raises:
+        ValueError, RecursionError: It is not TOML, too long, or has a key with too many parts.
+    """
+    if len(content) > _MAX_TOML_CHARACTERS or _LONG_KEY.search(content):
+        raise ValueError("it, or a key in it, is too long")
+    return json_values.as_object(tomllib.loads(content))
 
 
 def read_principles(path: Path) -> tuple[str, ...]:
