@@ -29,6 +29,8 @@ from chordwise.storage.record import CreatedAt, Record
 
 SCHEMA = "answers"
 EVIDENCE = "_evidence"
+# PostgreSQL cuts longer names, which could then be equal.
+_MAX_NAME = 63
 
 
 class AnswerTable(Record):
@@ -52,6 +54,7 @@ def renew(session: Session, name: str, kind: AnalysisType, wanted: Sequence[Answ
 
     Raises:
         ConfigurationError: The database role may not create views in the schema.
+        UsageError: Another table has a view of the same name.
     """
     found = session.get(AnswerTable, name)
     if found is not None and answer_tables.widened(columns_of(found), wanted) == columns_of(found):
@@ -65,6 +68,9 @@ def renew(session: Session, name: str, kind: AnalysisType, wanted: Sequence[Answ
     found.columns = as_json(columns)
     found.changed_at = database_now()
     session.flush()
+    others = (each for each in gather(session) if each is not found)
+    if not {view for each in others for view in view_names(each)}.isdisjoint(view_names(found)):
+        raise _name_taken()
     _execute(session, *_statements(found, columns))
 
 
@@ -155,9 +161,10 @@ def _list_names(table: str, columns: Sequence[AnswerColumn]) -> dict[str, str]:
     """Return a unique view name for each list of objects."""
     names: dict[str, str] = {}
     for rows in dict.fromkeys(column.rows for column in columns if column.rows):
-        name = f"{table}_{identifiers.sql_identifier(rows) or 'rows'}"
+        name = f"{table}_{identifiers.sql_identifier(rows) or 'rows'}"[:_MAX_NAME]
         taken = {*names.values(), f"{table}{EVIDENCE}"}
-        numbered = (f"{name}_{number}" for number in range(2, len(taken) + 3))
+        suffixes = (f"_{number}" for number in range(2, len(taken) + 3))
+        numbered = (f"{name[: _MAX_NAME - len(suffix)]}{suffix}" for suffix in suffixes)
         names[rows] = next(each for each in (name, *numbered) if each not in taken)
     return names
 
@@ -174,14 +181,18 @@ def _execute(session: Session, *statements: sql.Composed) -> None:
                 f"An administrator allows it: GRANT USAGE, CREATE ON SCHEMA {SCHEMA} TO …",
             ) from error
         if isinstance(error.orig, InvalidTableDefinition):
-            raise UsageError(
-                f"There is another table of this name in the schema {SCHEMA}.",
-                "Choose another --save-as. The table of a list is called TABLE_LIST.",
-            ) from error
+            raise _name_taken() from error
         if isinstance(error.orig, DependentObjectsStillExist):
             needed = " ".join((error.orig.diag.message_detail or "").split())
             raise UsageError("Your views depend on it.", f"Drop them first: {needed}") from error
         raise
+
+
+def _name_taken() -> UsageError:
+    return UsageError(
+        f"There is another table of this name in the schema {SCHEMA}.",
+        "Choose another --save-as. The table of a list is called TABLE_LIST.",
+    )
 
 
 # The statements

@@ -90,7 +90,7 @@ def reading(request: CompletionRequest) -> str:
     text = request.task.text
     if request.task.options.schema is not None:
         data = json.loads(text[text.index("{") : text.rindex("}") + 1])
-        evidence = [{"path": "/vendor", "quote": data["vendor"], "confidence": 9}]
+        evidence = [{"path": "/vendor", "quote": data.get("vendor", ""), "confidence": 9}]
         return json.dumps({"data": data, "evidence": evidence})
     asked = extraction.items(request.task.options)
     said = [line.partition(": ") for line in text.splitlines() if ": " in line]
@@ -395,6 +395,33 @@ def test_two_tables_cannot_have_one_name(filled: Pipeline) -> None:
     """The table for the invoices' lines needs a unique name, too."""
     with pytest.raises(UsageError, match="another table"):
         saved(filled, "invoices line items", AnalysisOptions(instructions="price"), {})
+
+
+def lists_of(*names: str) -> AnalysisOptions:
+    """Return a question for lists of objects that have one member."""
+    rows: JsonObject = {
+        "type": "array",
+        "items": {"type": "object", "properties": {"a": {"type": "string"}}},
+    }
+    return AnalysisOptions(schema={"type": "object", "properties": dict.fromkeys(names, rows)})
+
+
+def test_the_tables_of_two_lists_never_have_one_name(pipeline: Pipeline) -> None:
+    """PostgreSQL cuts long names, and would replace the view of a list by that of another."""
+    table, name = "t" * 40, "items_of_the_statement_of_income"
+    data = {f"{name}_now": [{"a": "now"}], f"{name}_before": [{"a": "before"}]}
+    saved(pipeline, table, lists_of(*data), {"a.txt": f"DATA {json.dumps(data)}"})
+    with pipeline.context.database.read() as session:
+        columns = stored.described(session, stored.get(session, table))
+    views = list(dict.fromkeys(column.view for column in columns))
+
+    assert len(views) == 4
+    found = [pipeline.value(f"SELECT a FROM answers.{view}") for view in views[2:]]  # noqa: S608 - names of the test
+    assert found == ["now", "before"]
+
+    saved(pipeline, "order", lists_of("items of May"), {})
+    with pytest.raises(UsageError, match="another table"):
+        saved(pipeline, "order items", lists_of("of May"), {})
 
 
 ODD: JsonObject = {
