@@ -221,10 +221,11 @@ class Access:
     def _user(self, request: Request) -> str:
         session, client = request.session, request.client
         if self._rules.user_header and client is not None:
-            found = request.headers.get(self._rules.user_header, "")
+            names = request.headers.getlist(self._rules.user_header)
             sender = ipaddress.ip_address(client.host)
-            if found and any(sender in network for network in self._rules.proxies):
-                return found
+            # A second name may be one that the client sent to the proxy.
+            if len(names) == 1 and any(sender in network for network in self._rules.proxies):
+                return names[0]
         is_valid = session.get("credential") == self._rules.credential
         return str(session.get("user", "")) if is_valid else ""
 
@@ -265,9 +266,11 @@ def _is_ours(host: str, public_url: str) -> bool:
 
 
 def _is_same_origin(request: Request, rules: Rules) -> bool:
-    origin = request.headers.get("origin", "")
     ours = {urlsplit(rules.public_url).netloc, request.headers.get("host", "")} - {""}
-    return bool(origin) and urlsplit(origin).netloc in ours
+    try:
+        return urlsplit(request.headers.get("origin", "")).netloc in ours
+    except ValueError:
+        return False
 
 
 def _next(request: Request) -> str:

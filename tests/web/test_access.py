@@ -115,6 +115,7 @@ def test_a_post_needs_the_own_origin_and_the_csrf_token(
         client.post("/logout", data={"csrf": csrf}),
         client.post("/logout", data={"csrf": csrf}, headers={"Origin": "http://attacker.example"}),
         client.post("/logout", data={"csrf": csrf}, headers={"Origin": "null"}),
+        client.post("/logout", data={"csrf": csrf}, headers={"Origin": "http://["}),
         client.post("/logout", headers=own(client)),
         client.post("/logout", data={"csrf": "wrong"}, headers=own(client)),
         client.post("/logout", headers={**own(client), "X-CSRF-Token": ""}),
@@ -122,7 +123,7 @@ def test_a_post_needs_the_own_origin_and_the_csrf_token(
     still = client.get("/runs").status_code
     done = client.post("/logout", data={"csrf": csrf}, headers=own(client))
 
-    assert [each.status_code for each in refused] == [403] * 6
+    assert [each.status_code for each in refused] == [403] * 7
     assert still == 200
     assert done.status_code == 303
     assert client.get("/runs").status_code == 403
@@ -265,7 +266,7 @@ def test_a_user_signs_in_and_out(
 
 
 def test_the_user_header_is_trusted_from_the_proxy_only(settings: Settings) -> None:
-    """The header names the user only if the request comes from the address of a trusted proxy."""
+    """The header names the user only if it comes once, from the address of a trusted proxy."""
     answers = []
     for proxy in ("127.0.0.1", "10.9.8.7"):
         web = {"trusted_user_header": "X-Remote-User", "trusted_proxies": [proxy]}
@@ -275,6 +276,8 @@ def test_the_user_header_is_trusted_from_the_proxy_only(settings: Settings) -> N
         with serving(known) as served:
             base = served.link.partition("/?")[0]
             answers.append(httpx.get(f"{base}/runs", headers={"X-Remote-User": "Grace"}))
+            twice = [("X-Remote-User", "Root"), ("X-Remote-User", "Grace")]
+            assert httpx.get(f"{base}/runs", headers=twice).status_code == 403
 
     assert [each.status_code for each in answers] == [200, 403]
     assert "Signed in as Grace" in answers[0].text

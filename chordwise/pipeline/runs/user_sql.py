@@ -46,7 +46,12 @@ WHERE n.nspname IN ('public', 'answers') AND c.relkind IN ('r', 'v')
     AND has_table_privilege(c.oid, 'SELECT')
 ORDER BY n.nspname, c.relkind DESC, c.relname
 """
-_TOO_LARGE = (errors.ConfigurationLimitExceeded, errors.OutOfMemory, errors.DiskFull)
+_TOO_LARGE = (
+    errors.ConfigurationLimitExceeded,
+    errors.DiskFull,
+    errors.OutOfMemory,
+    errors.StatementTooComplex,
+)
 _WHERE_NAMES_HELP = (errors.UndefinedTable, errors.InsufficientPrivilege, errors.SyntaxError)
 
 
