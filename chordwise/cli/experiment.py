@@ -268,7 +268,8 @@ def _is_written(screen: Screen, change: _Change) -> bool:
 
 def _diff(before: str, after: str, path: Path) -> Iterator[str]:
     lines = (before.splitlines(keepends=True), after.splitlines(keepends=True))
-    for line in difflib.unified_diff(*lines, str(path), str(path), n=2):
+    # With one line around a change, no entry of another section is shown, such as a key.
+    for line in difflib.unified_diff(*lines, str(path), str(path), n=1):
         yield line if line.endswith("\n") else f"{line}\n"
 
 

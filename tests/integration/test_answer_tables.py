@@ -419,9 +419,9 @@ def test_the_tables_of_two_lists_never_have_one_name(pipeline: Pipeline) -> None
     found = [pipeline.value(f"SELECT a FROM answers.{view}") for view in views[2:]]  # noqa: S608 - names of the test
     assert found == ["now", "before"]
 
-    saved(pipeline, "order", lists_of("items of May"), {})
+    saved(pipeline, "bills", lists_of("items of May"), {})
     with pytest.raises(UsageError, match="another table"):
-        saved(pipeline, "order items", lists_of("of May"), {})
+        saved(pipeline, "bills items", lists_of("of May"), {})
 
 
 ODD: JsonObject = {

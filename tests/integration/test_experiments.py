@@ -41,6 +41,11 @@ output_usd_per_million_tokens = 1
 types = ["classification"]
 labels = ["invoice", "letter", "report"]
 votes = 1 # once is enough
+[models.spare]
+api_key = "sk-of-another-section"
+provider = "openai"
+model = "spare"
+base_url = "http://127.0.0.1:9/v1"
 """
 TERSE = "terse:instructions=Be terse, and brief.,confidence_threshold=0.1"
 START = ("experiment", "start", "shorter", "--profile", "mail", "--variant", TERSE)
@@ -322,6 +327,7 @@ def test_a_promoted_variant_becomes_the_profile(
 
     shown, changed = capsys.readouterr().out, settings_file.read_text("utf-8")
     assert '+instructions = "Be terse, and brief."' in shown
+    assert "sk-of" not in shown
     assert "[profiles.mail] # what comes in" in changed
     assert "votes = 1 # once is enough" in changed
     assert load(settings_file).profiles["mail"].confidence_threshold == 0.1
