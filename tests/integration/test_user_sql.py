@@ -269,6 +269,8 @@ def test_temporary_files_are_limited(
         ask(database_url, "SELECT DISTINCT n::text FROM generate_series(1, 1000000) AS n")
 
     assert "LIMIT" in caught.value.hint
+    with pytest.raises(UsageError, match="too large for the server"):
+        ask(database_url, f"SELECT '{'[' * 100_000}'::json")
 
 
 def test_concurrent_readers_do_not_lock_each_other_out(database_url: SecretStr) -> None:

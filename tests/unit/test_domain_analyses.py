@@ -192,6 +192,22 @@ def test_only_the_labels_of_the_user_are_allowed() -> None:
     assert analysis.problems(a_vote(None, 0.5), task) == []
 
 
+def test_evidence_must_not_name_large_lists_again_and_again() -> None:
+    """The values to look for, and their marks, would be the square of the size of an answer."""
+    rows: list[JsonValue] = [{"a": "x"}] * 400
+    entry: JsonObject = {"path": "/rows", "quote": "x", "confidence": 5}
+    task = a_task(AnalysisType.EXTRACTION, options=AnalysisOptions(schema={"type": "object"}))
+
+    found = [
+        analysis_for(AnalysisType.EXTRACTION).problems(
+            {"data": {"rows": rows}, "evidence": [entry] * times}, task
+        )
+        for times in (200, 300)
+    ]
+
+    assert found == [[], ["/evidence: the paths name lists too often; name single values"]]
+
+
 @pytest.mark.parametrize(
     ("label", "score", "contradiction"),
     [

@@ -29,6 +29,8 @@ DEFAULT_ITEMS = ("people", "organizations", "dates", "amounts of money", "places
 _OF_THE_ROOT = ("$schema", "$defs", "definitions")
 # A comma in brackets is part of an item if the brackets close within 500 characters.
 _SEPARATORS = re.compile(r"[\n;]+|,(?![^()]{0,500}\))")
+_MAX_QUOTED_VALUES = 100_000
+_TOO_MUCH_EVIDENCE = "/evidence: the paths name lists too often; name single values"
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
 
 
@@ -67,9 +69,13 @@ class Extraction(Analysis):
         return mean(claimed(field) for field in found or fields) / self.points
 
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:
-        """Return the items without an entry, and the found entries without a value or quote."""
+        """Return the items without an entry, and the found entries without a value or quote.
+
+        With the user's own schema, return whether the evidence is too much to be checked.
+        """
         if task.options.schema is not None:
-            return []
+            is_too_much = schema_data.quoted_values(answer) > _MAX_QUOTED_VALUES
+            return [_TOO_MUCH_EVIDENCE] if is_too_much else []
         fields = json_values.objects(answer.get("fields"))
         named = {field.get("item") for field in fields}
         missing = [item for item in items(task.options) if item not in named]

@@ -508,6 +508,19 @@ def _first_of_each(lists: Sequence[Sequence[_Row]]) -> list[list[_Row]]:
     return kept
 
 
+def quoted_values(answer: JsonObject) -> int:
+    """Return how many values the evidence is for, each as often as an entry names or contains it.
+
+    It can be the square of the size of an answer, and `with_marks` looks for each of them.
+    """
+    data, inside = answer.get("data"), Counter[str]()
+    for path, value in json_values.walk(data):
+        if not isinstance(value, dict | list):
+            inside.update(json_values.upward(path))
+    paths = (json_values.text(e.get("path")) for e in json_values.objects(answer.get("evidence")))
+    return sum(inside[exact] for path in paths if (exact := _exact(path, data)) is not None)
+
+
 def with_marks(answer: JsonObject, schema: JsonObject) -> JsonObject:
     """Mark for each value with evidence whether it occurs there (see `value_in_quote`)."""
     root, data = SchemaNode.of(schema), answer.get("data")
