@@ -54,19 +54,21 @@ class CachedCompletion(Record):
 
 # How long a claim or a completion waits for others, extended while more arrive.
 _GATHER_SECONDS = 0.008
+# Repeated beside each join, so that the planner finds rows by key whatever its statistics say.
+_NAMED = "c.key = ANY(CAST(:keys AS text[]))"
 # Rows are locked in the order of their keys.
-_FIND_OR_CLAIM = text("""
+_FIND_OR_CLAIM = text(f"""
     WITH asked AS MATERIALIZED (
         SELECT * FROM json_to_recordset(CAST(:rows AS json)) AS asked (key text, uses bigint,
             claim_token uuid, seconds float8, provider text, model text, prompt_version text)
     ), usable AS (
         SELECT c.key, asked.uses FROM asked JOIN cached_completions c ON c.key = asked.key
-        WHERE c.completion IS NOT NULL AND c.created_at > clock_timestamp() - :max_age
+        WHERE {_NAMED} AND c.completion IS NOT NULL AND c.created_at > clock_timestamp() - :max_age
         ORDER BY c.key FOR UPDATE OF c
     ), used AS (
         UPDATE cached_completions c
         SET uses = c.uses + usable.uses, used_at = clock_timestamp()
-        FROM usable WHERE c.key = usable.key
+        FROM usable WHERE c.key = usable.key AND {_NAMED}
         RETURNING c.key, c.completion
     ), claimed AS (
         INSERT INTO cached_completions AS c
@@ -88,19 +90,19 @@ _FIND_OR_CLAIM = text("""
                 AND c.claim_token <> excluded.claim_token, false)
         RETURNING c.key
     )
-    SELECT key, completion FROM used UNION ALL SELECT key, NULL FROM claimed""")
-_STORE = text("""
+    SELECT key, completion FROM used UNION ALL SELECT key, NULL FROM claimed""")  # noqa: S608 - fixed names
+_STORE = text(f"""
     WITH answered AS MATERIALIZED (
         SELECT * FROM json_to_recordset(CAST(:rows AS json))
             AS answered (key text, claim_token uuid, completion jsonb)
     ), held AS (
         SELECT c.key, answered.completion
-        FROM answered JOIN cached_completions c USING (key, claim_token)
+        FROM answered JOIN cached_completions c USING (key, claim_token) WHERE {_NAMED}
         ORDER BY c.key FOR UPDATE OF c
     )
     UPDATE cached_completions c SET completion = held.completion,
         created_at = clock_timestamp(), claim_token = NULL, claimed_until = NULL
-    FROM held WHERE c.key = held.key""")
+    FROM held WHERE c.key = held.key AND {_NAMED}""")  # noqa: S608 - fixed names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +210,7 @@ class CompletionStore:
         first = {claim.key: claim for claim in reversed(claims)}
         uses = Counter(claim.key for claim in claims)
         rows = [_row(claim) | {"uses": uses[claim.key]} for claim in first.values()]
-        named = {"rows": json.dumps(rows), "max_age": self.max_age}
+        named = {"rows": json.dumps(rows), "keys": list(first), "max_age": self.max_age}
         found: dict[str, JsonObject | None] = dict(iter(store.execute(_FIND_OR_CLAIM, named)))
 
         def outcome(claim: Claim) -> JsonObject | bool:
@@ -224,7 +226,8 @@ def _store_all(
     store: Connection, completions: Sequence[tuple[Claim, JsonObject]]
 ) -> Sequence[None]:
     rows = [_row(claim) | {"completion": completion} for claim, completion in completions]
-    store.execute(_STORE, {"rows": json.dumps(rows)})
+    keys = [claim.key for claim, _ in completions]
+    store.execute(_STORE, {"rows": json.dumps(rows), "keys": keys})
     return [None] * len(completions)
 
 
