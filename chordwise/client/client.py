@@ -56,6 +56,7 @@ from chordwise.readers.reading import Reader
 from chordwise.settings import load
 from chordwise.storage import intakes, runs
 from chordwise.storage.runs import Run as StoredRun
+from chordwise.telemetry.logging import configure_library
 
 Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -139,6 +140,7 @@ class Client:
         Raises:
             ConfigurationError: A file is missing or invalid, or a value is invalid.
         """
+        configure_library()
         file = Path(config) if config is not None else None
         addresses = {
             "database_url": SecretStr(database_url) if database_url else None,

@@ -37,6 +37,7 @@ from chordwise.pipeline.asking.question import ONE_PROMPT, policy_of, text_budge
 from chordwise.pipeline.intake.transcription import ModelTranscriber
 from chordwise.pipeline.models.client import Models
 from chordwise.readers.reading import Reader, ReadText, UnreadDocument
+from chordwise.telemetry.logging import configure_library
 
 DEFAULT_CHUNK_TOKENS = 3_000
 
@@ -120,6 +121,7 @@ class DocumentAnalyzer:
     def __init__(
         self, model: ChatModel | str = EXTRACTIVE, *, chunk_tokens: int = DEFAULT_CHUNK_TOKENS
     ) -> None:
+        configure_library()
         self._policy = ONE_PROMPT
         if isinstance(model, str):
             settings = settings_module.load()

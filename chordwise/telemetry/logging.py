@@ -61,6 +61,28 @@ def configure(
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def configure_library() -> None:
+    """Send the logs of a program that uses the library to the standard library's loggers.
+
+    They contain no secrets and no local variables. A program that has configured structlog keeps
+    its configuration.
+    """
+    if structlog.is_configured():
+        return
+    render = _redacting(structlog.processors.KeyValueRenderer(key_order=["event"]))
+
+    def finish(
+        logger: object, method: str, event: Event
+    ) -> tuple[tuple[str, ...], dict[str, bool]]:
+        return (str(render(logger, method, event)),), {"exc_info": False}  # it is in the line
+
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *_shared("library"), redact, finish],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+
+
 def redact(logger: object, method: str, event: Event) -> Event:  # noqa: ARG001 - structlog's signature
     """Hide the values of keys that are named like a secret."""
     for name in event:

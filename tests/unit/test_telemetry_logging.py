@@ -15,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chordwise.settings import LoggingSettings
-from chordwise.telemetry.logging import configure, without_secrets
+from chordwise.telemetry.logging import configure, configure_library, without_secrets
 
 Format: TypeAlias = Literal["json", "console", "auto"]
 PLANTED = "s3cr3tP4ssword"
 DATABASE = f"postgresql://chordwise:{PLANTED}@database.example:5432/chordwise"
 BROKER = f"redis://:{PLANTED}@broker.example:6379/0"
 KEY = f"sk-proj-{PLANTED}"
+PROMPT = "text of a document"
 HEADER = f"Bearer {PLANTED}{PLANTED}"
 
 
@@ -183,3 +184,37 @@ def test_expected_errors_logged_by_libraries_have_no_traceback(
     assert "exception" not in expected
     assert len(others) == 3
     assert all("no answer" in line["exception"] for line in others)
+
+
+def test_the_logs_of_the_library_go_to_standard_loggers_without_secrets(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They have no local variables, which may be prompts and texts of documents."""
+    configure_library()
+    log = structlog.get_logger("chordwise.pipeline")
+
+    def ask(prompt: str) -> None:
+        raise ValueError(f"{len(prompt)} characters, {KEY}")
+
+    try:
+        ask(PROMPT)
+    except ValueError:
+        log.exception("chunk.defect", api_key=PLANTED)
+
+    assert caplog.records[0].name == "chordwise.pipeline"
+    assert "chunk.defect" in caplog.text
+    assert "18 characters" in caplog.text
+    assert PROMPT not in caplog.text
+    assert PLANTED not in caplog.text
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_library_keeps_the_configuration_of_the_program(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    structlog.configure(processors=[structlog.processors.JSONRenderer()])
+
+    configure_library()
+    structlog.get_logger("chordwise").warning("known")
+
+    assert json.loads(capsys.readouterr().out) == {"event": "known"}
