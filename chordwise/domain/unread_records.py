@@ -361,7 +361,7 @@ class Lines:
         """
         records = [*itertools.chain(*blocks)]
         left = [each for each in records if each not in taken]
-        is_amid = len(left) == 1 and min(taken) < left[0] < max(taken)
+        is_amid = len(left) == 1 and any(left[0] in block[1:-1] for block in blocks)
         if len(records) < _FEWEST_RECORDS or len(taken) > count:
             return False
         if len(left) < _FEWEST_ROWS and not is_amid:
