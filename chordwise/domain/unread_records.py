@@ -369,7 +369,9 @@ class Lines:
         lines = [self._line(each) for each in records]
         are_named = all(map(line_shapes.separator_of, lines)) or self._are_names(records)
         if all(map(line_shapes.is_entry, lines)):
-            if are_named and (_are_equally_far(blocks) or 2 * len(taken) >= len(records)):
+            is_bare = self._shapes[records[0]].startswith(line_shapes.BARE)  # such as prose
+            is_most = 2 * len(taken) >= len(records) and not is_bare
+            if are_named and (_are_equally_far(blocks) or is_most):
                 return True
             if len(lines) >= _MANY_RECORDS and self._are_uniform(blocks, taken):
                 return True

@@ -582,6 +582,20 @@ def test_a_single_value_is_not_compared_with_other_lines(lines: Sequence[str], q
     assert missing_in(f"In May.\n\n{text}\n", [quote]) == ()
 
 
+def test_lines_of_an_address_and_a_signature_are_not_one_list() -> None:
+    """A wrapped line of prose between them is no record, although it has a comma as well."""
+    text = (
+        "Saltmarsh Cooperative\n7 Dyke Street, Winmarleigh\n12 March 2026\nDear members,\n"
+        "The year 2025 was the best in our history, and also the one in which we\n"
+        "learned most. Our turbines produced 11,840 megawatt hours, 9 percent more than\n"
+        "in 2024. They covered the need of about 3,900 households.\n"
+        "With warm regards,\nHester Vandeleur, chair of the board\nIgnatius Bloom, treasurer\n"
+    )
+    quotes = ["Hester Vandeleur, chair of the board", "Ignatius Bloom, treasurer"]
+
+    assert missing_in(text, [*quotes, "7 Dyke Street, Winmarleigh"]) == ()
+
+
 def test_values_in_prose_are_not_records() -> None:
     """Wrapped lines and sentences rarely have the same form."""
     text = (
