@@ -131,8 +131,8 @@ def test_a_profile_that_holds_files_back_reports_the_reason(
     assert (before["waiting"], before["held_back"]) == (1, [])
     assert codes == (ExitCode.SUCCESS, ExitCode.SUCCESS)
     assert (found["waiting"], held_back["profile"], held_back["files"]) == (3, "bills", 2)
-    assert "gone.json cannot be read: No such file" in held_back["message"]
-    assert held_back["hint"] == "Put the file there, or name another schema."
+    assert "gone.json cannot be read: the file does not exist" in held_back["message"]
+    assert held_back["hint"] == "Put the file there, or name another."
     said = " ".join(shown.split())
     assert f"2 files of profile bills held back: {held_back['message']}" in said
     assert f"→ {held_back['hint']}" in said
