@@ -126,7 +126,7 @@ for other in python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do \
 done;
 endef
 
-# House rules belong to `make check`. The longest tests begin, so that no process waits for one at the end.
+# House rules belong to `make check`. The longest tests begin: at the end others would wait for one.
 suites := tests/faults tests/web tests/e2e tests/integration tests/contract tests/unit
 # A group of tests shares what is expensive to set up, and runs in one process.
 parallel = -n $(JOBS) --dist loadgroup
@@ -205,8 +205,8 @@ hooks: $(dev) ## let git run the checks before each commit
 clean: ## remove the environment, what the demo made, and every cache
 	@if [ -x $(chordwise) ] && [ -d '$(DEMO_HOME)' ]; then \
 		CHORDWISE_HOME='$(DEMO_HOME)' $(chordwise) down >/dev/null 2>&1 || true; fi
-	@rm -rf $(VENV) $(others) '$(DEMO_HOME)' dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis \
-		.import_linter_cache
+	@rm -rf $(VENV) $(others) $(dir $(postgresql)) '$(DEMO_HOME)' dist build .mypy_cache .ruff_cache \
+		.pytest_cache .hypothesis .import_linter_cache
 
 # --- lock files ----------------------------------------------------------------------------------
 

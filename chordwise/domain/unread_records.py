@@ -188,9 +188,13 @@ class Lines:
         parts of any shape if there are neither.
         """
         plain = self._of_shapes(rows, others)
-        divided = replace(self, are_divided=True).without_row(rows, others)
+        divided = self._divided.without_row(rows, others)
         found = max(plain, divided, key=lambda own: sum(each.number for each in own))
         return found or self._of_parts(rows, others)
+
+    @cached_property
+    def _divided(self) -> Lines:
+        return replace(self, are_divided=True)
 
     def _of_shapes(
         self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]]
@@ -362,16 +366,15 @@ class Lines:
         records = [*itertools.chain(*blocks)]
         left = [each for each in records if each not in taken]
         is_amid = len(left) == 1 and any(left[0] in block[1:-1] for block in blocks)
-        if len(records) < _FEWEST_RECORDS or len(taken) > count:
-            return False
-        if len(left) < _FEWEST_ROWS and not is_amid:
+        are_few = len(records) < _FEWEST_RECORDS or (len(left) < _FEWEST_ROWS and not is_amid)
+        if are_few or len(taken) > count:
             return False
         lines = [self._line(each) for each in records]
         are_named = all(map(line_shapes.separator_of, lines)) or self._are_names(records)
         if all(map(line_shapes.is_entry, lines)):
-            is_bare = self._shapes[records[0]].startswith(line_shapes.BARE)  # such as prose
-            is_most = 2 * len(taken) >= len(records) and not is_bare
-            if are_named and (_are_equally_far(blocks) or is_most):
+            may_be_prose = self._shapes[records[0]].startswith(line_shapes.BARE)
+            are_most = 2 * len(taken) >= len(records) and not may_be_prose
+            if are_named and (_are_equally_far(blocks) or are_most):
                 return True
             if len(lines) >= _MANY_RECORDS and self._are_uniform(blocks, taken):
                 return True

@@ -32,6 +32,7 @@ _MAX_FACTS = 300
 _MAX_PAGES = 300
 _PICTURE_VERSION = 1
 _DIGITS = 6
+_MAX_DIGITS_OF_A_NUMBER = 9
 _HEADING_CHARACTERS = 300
 _MAX_WORDS = 200
 _MARKS = ("headline", "suspicious", "uncovered", "sought")
@@ -223,10 +224,21 @@ def _boxes(fact: ExplainedFact) -> Iterator[tuple[int, _Box]]:
         )
 
 
+def _number(request: Request) -> int:
+    """Return the number of a page or part in the address.
+
+    Raises:
+        HTTPException: It is not a number, or it is too large.
+    """
+    text = str(request.path_params["number"])
+    if not text.isdecimal() or len(text) > _MAX_DIGITS_OF_A_NUMBER:
+        raise HTTPException(404)
+    return int(text)
+
+
 def _page(request: Request) -> Response:
     """Return the image of a page; the browser caches it and revalidates it by its ETag."""
-    number: int = request.path_params["number"]
-    site = site_of(request)
+    site, number = site_of(request), _number(request)
     with site.database.read() as session:
         names = page_pictures.names_of(session, request.path_params["document_id"])
     original = site.pictures().original(names)
@@ -360,7 +372,7 @@ def _violations(found: Explanation) -> list[JsonObject]:
 
 def _chunk(request: Request) -> Response:
     """Return the questions and answers of one chunk; the page loads them on demand."""
-    site, number = site_of(request), int(request.path_params["number"])
+    site, number = site_of(request), _number(request)
     with site.database.read() as session:
         job_id = explanation.find(session, str(request.path_params["job_id"]))
         found = explanation.explain(session, site.settings, job_id, parts=(number,))
@@ -380,7 +392,7 @@ def _steps(request: Request) -> Response:
 
 ROUTES = (
     Route("/documents/{document_id:uuid}", _document),
-    Route("/documents/{document_id:uuid}/pages/{number:int}.png", _page),
-    Route("/jobs/{job_id:uuid}/parts/{number:int}", _chunk),
+    Route("/documents/{document_id:uuid}/pages/{number}.png", _page),
+    Route("/jobs/{job_id:uuid}/parts/{number}", _chunk),
     Route("/jobs/{job_id:uuid}/steps", _steps),
 )

@@ -567,7 +567,7 @@ def test_turns_are_missing_if_those_with_a_row_are_at_regular_places(
     ("lines", "quote"),
     [
         (["- We met on {n} May, and it rained."] * 6, "We met on 3 May, and it rained"),
-        (["- {name} came late", "- Nobody paid", "- It took {n} h", "- Rain"] * 2, "Ada Ash"),
+        (["- {name} came late", "- Both paid", "- It took {n} h", "- Rain"] * 2, "Ada Ash"),
         (["{name} GmbH", "High Street", "Leeds", "United Kingdom"], "Ada Ash GmbH"),
         (["{name}: I said it is fine.", "Tom: We said it is not."] * 4, "Tom"),
         (["Sent: May {n}", "From: {name}", "To: Tom", "About: us"], "Ada Cole"),

@@ -281,6 +281,8 @@ def test_an_unknown_document_is_not_found(visit: Visit) -> None:
     for address in (
         "/documents/00000000-0000-0000-0000-000000000000",
         "/documents/00000000-0000-0000-0000-000000000000/pages/1.png",
+        f"/documents/00000000-0000-0000-0000-000000000000/pages/{'1' * 5_000}.png",
+        f"/jobs/00000000-0000-0000-0000-000000000000/parts/{'1' * 5_000}",
         "/documents/..%2f..%2fetc%2fpasswd",
         "/documents/x",
     ):
