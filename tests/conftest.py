@@ -280,9 +280,9 @@ def _group_of(module: Path) -> str:
     return found[1] if found else ""
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
-    """Return the scheduler that distributes tests to processes."""
-    return _ByGroup(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    """Return the scheduler for `--dist loadgroup`; other values keep their usual meaning."""
+    return _ByGroup(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -303,6 +303,21 @@ def test_pauses_of_unused_keys_are_deleted(worker: Worker) -> None:
     assert len(pauses.read(worker.client)) == 1
 
 
+@pytest.mark.parametrize("entry", ["", "[]", "17", '{"model": "small"}', '{"asks_again_at": "x"}'])
+def test_entries_that_are_no_pauses_are_removed(worker: Worker, entry: str) -> None:
+    """They stop no call, and neither the list of pauses nor `retry`."""
+    (pause,) = pauses.read(worker.client)
+    worker.client.hset(pauses.KEY, pause.name, entry)
+    worker.client.hset(pauses.KEY, "unused", entry)
+
+    assert (pauses.read(worker.client), pauses.resume(worker.client, everything)) == ([], 0)
+
+    worker.settle(worker.granted(), MODEL_DENIED)
+    (pause,) = pauses.read(worker.client)
+    assert pause.model == "small"
+    assert worker.client.hlen(pauses.KEY) == 1
+
+
 def test_a_pause_contains_neither_address_nor_key(valkey: redis.Redis) -> None:
     """Some addresses contain a password, before the host or after it."""
     url = "https://me:hunter2@peer/v1"

@@ -112,6 +112,27 @@ def test_labelled_documents_are_answered_by_both_models(
     assert "0.667 (0.208 – 0.939)" in shown
 
 
+OUTSIDE = "../private.json"
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [{}, {"layout": "records", "label": "/label"}, {"gold": OUTSIDE}, {"schema": OUTSIDE}],
+)
+def test_a_suite_names_only_what_is_in_its_folder(
+    settings: Settings, tmp_path: Path, entries: dict[str, object]
+) -> None:
+    """A suite may come from elsewhere; other files of its user are not read, and not sent."""
+    (tmp_path / "private.json").write_text("{}", "utf-8")
+    question = {"types": ["classification"], "labels": LABELS, "documents": "linked", **entries}
+    folder = a_suite(tmp_path / "suite", **question)
+    (folder / "linked").symlink_to(tmp_path)
+    written(folder / "gold.jsonl", {"id": 1, "label": "letter", "path": OUTSIDE})
+
+    with pytest.raises(UsageError, match="outside of its folder"):
+        suite.read(settings, folder)
+
+
 def test_the_pages_of_facts_are_compared(settings: Settings, tmp_path: Path) -> None:
     """This applies where the gold file has pages and the document has them; dates are American."""
     folder = a_suite(

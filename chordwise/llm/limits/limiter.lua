@@ -155,14 +155,25 @@ local function lane()
   return ask.priority == 'nightly' and NIGHTLY or INTERACTIVE
 end
 
+-- Entries that are no pauses are removed: no call and no command could end them.
+local function read_pause(name, text)
+  local is_json, pause = pcall(cjson.decode, text)
+  local is_pause = is_json and type(pause) == 'table'
+  for _, moment in ipairs(MOMENTS) do
+    is_pause = is_pause and tonumber(pause[moment]) ~= nil
+    if is_pause then pause[moment] = tonumber(pause[moment]) end
+  end
+  if is_pause then return pause end
+  redis.call('HDEL', PAUSES, name)
+end
+
 -- A pause ends as the breaker does: once it has lasted, one call looks, and its answer decides.
 -- One of later than now is from before the clock was put back: how long it lasts is unknown.
 local function each_pause(act)
   for _, name in ipairs(ask.pauses) do
     local text = redis.call('HGET', PAUSES, name)
-    if text then
-      local pause = cjson.decode(text)
-      for _, moment in ipairs(MOMENTS) do pause[moment] = tonumber(pause[moment]) end
+    local pause = text and read_pause(name, text)
+    if pause then
       if pause.began_at > now then pause.asks_again_at = 0 end
       local answer = act(pause, name)
       if answer then return answer end
@@ -557,7 +568,8 @@ end
 local function forget_old_pauses()
   local entries = redis.call('HGETALL', PAUSES)
   for position = 1, #entries, 2 do
-    if tonumber(cjson.decode(entries[position + 1]).asks_again_at) < now - KEPT_SECONDS then
+    local pause = read_pause(entries[position], entries[position + 1])
+    if pause and pause.asks_again_at < now - KEPT_SECONDS then
       redis.call('HDEL', PAUSES, entries[position])
     end
   end

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -73,7 +74,7 @@ class Pause:
 
 
 def read(client: redis.Redis) -> list[Pause]:
-    """Return all pauses.
+    """Return all pauses; entries that are no pauses are skipped, and removed by the next call.
 
     Raises:
         redis.RedisError: Valkey is unavailable.
@@ -111,11 +112,14 @@ def _now(client: redis.Redis) -> float:
 def _written(client: redis.Redis) -> Iterator[tuple[str, JsonObject]]:
     found = cast("Mapping[bytes, bytes]", client.hgetall(KEY))
     for name, written in found.items():
-        yield name.decode(), as_object(json.loads(written))
+        with suppress(ValueError, TypeError, LookupError, RecursionError):
+            pause = as_object(json.loads(written))
+            float(text(pause["asks_again_at"]))
+            yield name.decode(), pause
 
 
 def _pause(name: str, written: JsonObject, now: float) -> Pause:
-    asks_again_at = float(text(written.get("asks_again_at")) or 0)
+    asks_again_at = float(text(written["asks_again_at"]))
     return Pause(
         name=name,
         address=text(written.get("address")),

@@ -185,19 +185,34 @@ def _suite_settings(folder: Path) -> SuiteSettings:
         raise UsageError(f"{path}, {place}: {first['msg']}.", _HINT) from error
 
 
+def _inside(folder: Path, named: Path) -> Path:
+    """Return a path that a suite names, which may come from elsewhere, so only within its folder.
+
+    Raises:
+        UsageError: The path leads out of the folder.
+    """
+    path = folder / named
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(
+            f"The suite {folder} names {printable(str(named))}, which is outside of its folder.",
+            "Copy the file or folder into the suite.",
+        )
+    return path
+
+
 def _question(settings: Settings, folder: Path, suite: SuiteSettings) -> RunOptions:
-    schema = folder.absolute() / suite.schema_file if suite.schema_file else None
+    schema = _inside(folder, suite.schema_file).absolute() if suite.schema_file else None
     return run_options(settings, suite.model_copy(update={"schema_file": schema}))
 
 
 def _of_files(settings: Settings, folder: Path, suite: SuiteSettings) -> Part:
     """Return the part of a folder of files; the gold file may name them by path suffixes."""
-    found = [file.path for file in discover([str(folder / suite.documents)]) if file.path]
+    found = [file.path for file in discover([str(_inside(folder, suite.documents))]) if file.path]
     return Part(
         name=folder.name,
         options=_question(settings, folder, suite),
         documents=[_document(folder, path) for path in found],
-        gold=gold.read(folder / suite.gold),
+        gold=gold.read(_inside(folder, suite.gold)),
     )
 
 
@@ -209,7 +224,7 @@ def _document(folder: Path, path: Path) -> SuiteDocument:
 
 def _of_records(settings: Settings, folder: Path, suite: SuiteSettings) -> Part:
     """Return the part of a JSON Lines file with the truth and the texts or paths of documents."""
-    file = read_records(folder / suite.gold)
+    file = read_records(_inside(folder, suite.gold))
     documents, truths = [], {}
     for line, record in file.records:
         path = json_values.text(json_values.at(record, suite.path))
@@ -218,7 +233,7 @@ def _of_records(settings: Settings, folder: Path, suite: SuiteSettings) -> Part:
         truth = _truth(record, suite)
         if truth is None or not (path or text):
             continue
-        where = file.path.parent / path if path else None
+        where = _inside(folder, file.path.parent / path) if path else None
         documents.append(SuiteDocument(name=name, path=where, text=text))
         truths[name] = truth
     return Part(
@@ -253,7 +268,7 @@ def _of_schemas(settings: Settings, folder: Path, suite: SuiteSettings) -> Itera
         UsageError: A gold file has no document or no schema.
     """
     cases: dict[Path, dict[Path, Path]] = defaultdict(dict)
-    root = folder / suite.documents
+    root = _inside(folder, suite.documents)
     for path in sorted(each for each in root.rglob("*") if each.suffix.lower() != ".json"):
         beside = (path.with_name(f"{path.stem}{ending}") for ending in _GOLD)
         truth = next((each for each in beside if each.is_file()), None)
