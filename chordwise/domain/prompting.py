@@ -13,6 +13,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.domain.templates import PromptTemplate
 
+_MARK = "TEXT-"
 # A document that contains its own mark takes 2 ** (4 * digits) hashes to construct: the 48 bits of
 # twelve digits take a few hours on one graphics card.
 _MARK_DIGITS = 32
@@ -86,10 +87,11 @@ def render_transcription(template: PromptTemplate, schema: JsonObject) -> Prompt
 
 def _variables(task: AnalysisTask, schema: JsonObject) -> dict[str, str]:
     principles = critique.principles_for(task.analysis_type, task.options)
+    material, examined = _material(task), _examined(task)
     return {
-        "text": _material(task),
-        "draft": _examined(task),
-        "mark": mark_of(task),
+        "text": material,
+        "draft": examined,
+        "mark": _mark(material + examined),
         "kind": task.analysis_type.value,
         "principles": "\n".join(f"{n}. {each}" for n, each in enumerate(principles, start=1)),
         "instructions": _instructions(task),
@@ -99,9 +101,9 @@ def _variables(task: AnalysisTask, schema: JsonObject) -> dict[str, str]:
     }
 
 
-def mark_of(task: AnalysisTask) -> str:
-    """Return the mark that encloses the material of a question; no answer has to repeat it."""
-    return _mark(_material(task) + _examined(task))
+def repeats_mark(text: str, task: AnalysisTask) -> bool:
+    """Return whether an answer repeats the mark that encloses the material of its question."""
+    return _MARK in text and _mark(_material(task) + _examined(task)) in text
 
 
 def _material(task: AnalysisTask) -> str:
@@ -122,7 +124,7 @@ def _json(value: JsonValue) -> str:
 
 
 def _mark(material: str) -> str:
-    return f"TEXT-{hashlib.sha256(material.encode()).hexdigest()[:_MARK_DIGITS]}"
+    return f"{_MARK}{hashlib.sha256(material.encode()).hexdigest()[:_MARK_DIGITS]}"
 
 
 def _instructions(task: AnalysisTask) -> str:

@@ -109,7 +109,7 @@ def _check(
     clean = completion.finish_reason is FinishReason.STOP
     parsed = validation.parse(completion.text, lenient=clean)
     analysis = analysis_of(task)
-    if prompting.mark_of(task) in completion.text:
+    if prompting.repeats_mark(completion.text, task):
         raise InvalidAnswerError("The answer repeats the mark around the text.")
     if found := validation.problems(parsed.answer, request.schema):
         raise InvalidAnswerError(f"The answer does not match the schema: {'; '.join(found)}.")
