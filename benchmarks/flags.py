@@ -166,10 +166,11 @@ _MARGIN = 2.1
 
 
 def _candidates(text: str) -> Iterator[tuple[dict[str, float], int, int]]:
-    for each in assistant_requests.candidates(text):
+    requests, usual = assistant_requests.candidates(text)
+    for each in requests:
         strange = assistant_requests.strangeness(text, each)
         if strange is not None:
-            yield {**each.features, **strange}, each.start, each.end
+            yield {**each.features, **usual, **strange}, each.start, each.end
 
 
 def _with_unknown_verbs(asked: Sequence[Mapping[str, float]]) -> Iterator[dict[str, float]]:

@@ -19,8 +19,8 @@ from pathlib import Path
 from random import Random
 
 from benchmarks import quality, report
-from chordwise.domain import json_values, tokens
-from chordwise.domain.extractive import ranking, words
+from chordwise.domain import json_values, tokens, words
+from chordwise.domain.extractive import ranking
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.learned_examples import (

@@ -21,8 +21,8 @@ from pathlib import Path
 from random import Random
 
 from benchmarks import report
-from chordwise.domain import json_values, typed_values
-from chordwise.domain.extractive import ranking, words
+from chordwise.domain import json_values, typed_values, words
+from chordwise.domain.extractive import ranking
 from chordwise.domain.extractive.sentences import sentences
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import certification, judging

@@ -15,7 +15,7 @@ from functools import lru_cache
 from importlib import resources
 from math import log10
 
-from chordwise.domain.extractive.words import STOPWORDS
+from chordwise.domain.words import STOPWORDS
 
 _DATA = tomllib.loads(
     resources.files(__package__).joinpath("assistant_requests.toml").read_text("utf-8")
@@ -118,7 +118,10 @@ _MAX_NEW = 4
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A sentence that begins like a request: its span, the text after its verb, its features."""
+    """A sentence that begins like a request: its span, the text after its verb, its features.
+
+    Features that are 0 are left out.
+    """
 
     start: int
     end: int
@@ -128,15 +131,17 @@ class Request:
 
 def found(content: str) -> Iterator[tuple[int, int]]:
     """Yield the spans of requests that are unrelated to the surrounding text."""
-    for request in candidates(content):
-        missing = -WEIGHTS["bias"] - _weight(request.features)
+    requests, usual = candidates(content)
+    wanted = -WEIGHTS["bias"] - _weight(usual)
+    for request in requests:
+        missing = wanted - _weight(request.features)
         strange = strangeness(content, request) if missing < _MAX_STRANGENESS else None
         if strange is not None and _weight(strange) > missing:
             yield request.start, request.end
 
 
-def candidates(content: str) -> list[Request]:
-    """Return the sentences that begin like requests.
+def candidates(content: str) -> tuple[list[Request], Mapping[str, float]]:
+    """Return the sentences that begin like requests, and the features that they share.
 
     The number of sentences and of requests are features: in a long text one of many sentences looks
     unrelated, and in a text full of requests none does.
@@ -161,9 +166,7 @@ def candidates(content: str) -> list[Request]:
         "requests": log10(len(requests) + 1),
         "answers": float(first.rstrip().endswith("?")),
     }
-    return [
-        Request(each.start, each.end, each.behind, {**each.features, **usual}) for each in requests
-    ]
+    return requests, usual
 
 
 def strangeness(content: str, request: Request) -> dict[str, float] | None:
@@ -254,15 +257,13 @@ def _request(content: str, sentence: re.Match[str], opening: int) -> Request | N
     kind = _kind(body, head) if head and not body.isupper() else ""
     if not head or not kind:
         return None
-    features = {
-        kind: 1.0,
-        "polite": float(0 < begin <= head.start()),
-        **_form(body, head),
-        **_place(content, begins, end),
-    }
-    if kind.startswith("ask"):
-        features["first_question"] = float(begins == opening)
-    return Request(begins, begins + len(body), body[head.end() :], features)
+    behind = body[head.end() :]
+    features = {kind: 1.0, **_form(body, head, behind), **_place(content, begins, end)}
+    if 0 < begin <= head.start():
+        features["polite"] = 1.0
+    if kind.startswith("ask") and begins == opening:
+        features["first_question"] = 1.0
+    return Request(begins, begins + len(body), behind, features)
 
 
 def _kind(body: str, head: re.Match[str]) -> str:
@@ -280,28 +281,28 @@ def _kind(body: str, head: re.Match[str]) -> str:
     return "unknown" if has_object or word.endswith(_VERB_ENDINGS) else ""
 
 
-def _form(body: str, head: re.Match[str]) -> dict[str, float]:
-    """Return the object and addressee of a sentence as features."""
-    behind = body[head.end() :]
+def _form(body: str, head: re.Match[str], behind: str) -> dict[str, float]:
+    """Return the object and addressee of a sentence as features; `behind` follows its `head`."""
     words = len(body.split())
     following = _OBJECT.match(behind)
     small = behind.lower()
-    counts = dict.fromkeys(_WORDS, 0)
+    counts: dict[str, float] = {}
     for word in _COUNTED.finditer(small):
-        counts[str(word.lastgroup)] += 1
-    counts["quoted"] = len(_QUOTED.findall(small))
-    counts["name"] = len(_NAME.findall(behind))
-    return {
-        f"then_{following.lastgroup if following else 'nothing'}": 1.0,
-        "capital": float(body[0].isupper()),
-        "all_capitals": float(head[0].isupper() and len(head[0]) > 1),
-        "ends": float(body.endswith((".", "?", "!", '"', "”", "'", ")"))),
-        "asks": float(body.endswith("?")),
-        "generic": float(bool(_GENERIC.match(body, head.start()))),
-        "short": float(words < _SHORT),
-        "long": float(words > _LONG),
-        **{name: float(min(2, count)) for name, count in counts.items()},
-    }
+        counts[str(word.lastgroup)] = min(2.0, counts.get(str(word.lastgroup), 0.0) + 1.0)
+    for name, pattern, text in (("quoted", _QUOTED, small), ("name", _NAME, behind)):
+        if count := len(pattern.findall(text)):
+            counts[name] = min(2.0, count)
+    traits = (
+        (f"then_{following.lastgroup if following else 'nothing'}", True),
+        ("capital", body[0].isupper()),
+        ("all_capitals", head[0].isupper() and len(head[0]) > 1),
+        ("ends", body.endswith((".", "?", "!", '"', "”", "'", ")"))),
+        ("asks", body.endswith("?")),
+        ("generic", _GENERIC.match(body, head.start())),
+        ("short", words < _SHORT),
+        ("long", words > _LONG),
+    )
+    return {**dict.fromkeys((name for name, holds in traits if holds), 1.0), **counts}
 
 
 _SHORT, _LONG = 4, 25
@@ -315,9 +316,9 @@ def _place(content: str, start: int, end: int) -> dict[str, float]:
     """Return the position of a sentence in its line as features."""
     line = content.rfind("\n", 0, start) + 1
     before = content[line:start]
+    if before:
+        return {} if before.strip(_PLAIN_BULLET) else {"marked": 1.0}
+    is_line = content[end : end + 1] in ("", "\n")
     above = content[max(0, line - _FULL_LINE) : max(0, line - 1)]
-    return {
-        "line": float(not before and content[end : end + 1] in ("", "\n")),
-        "marked": float(bool(before) and not before.strip(_PLAIN_BULLET)),
-        "goes_on": float(not before and bool(_UNFINISHED.fullmatch(above))),
-    }
+    traits = (("line", is_line), ("goes_on", _UNFINISHED.fullmatch(above)))
+    return {name: 1.0 for name, holds in traits if holds}

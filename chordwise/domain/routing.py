@@ -6,10 +6,9 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from chordwise.domain import json_values, tokens
+from chordwise.domain import json_values, tokens, words
 from chordwise.domain.analyses import extraction
 from chordwise.domain.answers import Answer
-from chordwise.domain.extractive import words
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisTask, AnalysisType
 from chordwise.domain.tiers import Tier

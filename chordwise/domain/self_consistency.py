@@ -15,11 +15,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from chordwise.domain import json_values
+from chordwise.domain import json_values, words
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analyses.analysis import claimed
 from chordwise.domain.answers import Answer, quality_of
-from chordwise.domain.extractive import words
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 

@@ -15,9 +15,8 @@ from typing import TypedDict
 
 import pytest
 
-from chordwise.domain import grounding, json_values, validation
+from chordwise.domain import grounding, json_values, validation, words
 from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.extractive import words
 from chordwise.domain.extractive.sentences import sentences
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage

@@ -72,6 +72,32 @@ CHANGE
 7.95
 TAX TOTAL 0.68
 """
+BILL = """THANK YOU FOR COMING
+OLD PIER BOATS
+ENTERPRISE (WEST
+SIDE) LTD
+VAT REG NO: 774-12
+4 QUAY STREET,
+(REAR) 2ND FLOOR,
+8021 HARBOUR CITY
+03-5512 8811
+25/FEB/2017 10:12
+BAIT
+2 X 4.60
+9.20
+DUE
+9.20
+PAY 20.00
+CHANGE 10.80
+(TOTAL INCLUDED TAX : 0.52)
+"""
+CARD_SLIP = """CAFE LUNA 55120-K (EAST)
+TOTAL INCL. TAX
+CARD
+4421 (DEBIT)
+7.50
+7.50
+"""
 FORM = """Order number: PO-77
 Order date: 28 March 2021
 Start date: 1 April 2021   End date: 31 March 2022
@@ -106,11 +132,20 @@ Total RM 31.00 SR
         ("This is a letter. The law of the land is old, and laws of Nature.", "governing law", []),
         ("Acme is organized under the laws of the State of Nevada.", "governing law", []),
         # Labels and amounts may be in separate columns; the issuer is at the top.
-        (RECEIPT, "company", ["NORTH SEA TRADING"]),
+        (RECEIPT, "company", ["NORTH SEA TRADING CO. LTD"]),
+        (RECEIPT, "company address", ["12 HARBOUR ROAD"]),
         (RECEIPT, "date", ["27/03/2018"]),
         (RECEIPT, "total", ["12.05"]),
         (RECEIPT, "total amount", ["12.05"]),
         (RECEIPT, "purchase date", ["27/03/2018"]),
+        # A name and an address may have several lines; a line of a total may be only a tax.
+        (BILL, "store name", ["OLD PIER BOATS ENTERPRISE (WEST SIDE) LTD"]),
+        (BILL, "address", ["4 QUAY STREET, (REAR) 2ND FLOOR, 8021 HARBOUR CITY"]),
+        (BILL, "date", ["25/FEB/2017"]),
+        (BILL, "total", ["9.20"]),
+        (CARD_SLIP, "merchant", ["CAFE LUNA"]),
+        (CARD_SLIP, "address", []),
+        (CARD_SLIP, "total", ["7.50"]),
         # A value follows its label or is below it; the value of another label is not used.
         (FORM, "start date", ["1 April 2021"]),
         (FORM, "end date", ["31 March 2022"]),

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.domain.extractive import ranking, words
+from chordwise.domain import words
+from chordwise.domain.extractive import ranking
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentences
 
 

@@ -9,15 +9,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
 
-from chordwise.domain import grounding, json_values
+from chordwise.domain import grounding, json_values, words
 from chordwise.domain.analyses.analysis import claimed, mean
 from chordwise.domain.analyses.classification import Classification
-from chordwise.domain.extractive import forms, ranking, sentiment, words
+from chordwise.domain.extractive import forms, ranking, sentiment
 from chordwise.domain.extractive.context import checkpoint, similarities
 from chordwise.domain.extractive.sentences import Sentence, sentences
-from chordwise.domain.extractive.words import LEXICON
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask
+from chordwise.domain.words import LEXICON
 
 MAX_CONFIDENCE = 0.6
 _LEAST_CONFIDENCE = 0.05

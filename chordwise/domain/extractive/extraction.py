@@ -9,17 +9,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from chordwise.domain import grounding, json_values, typed_values, validation
+from chordwise.domain import grounding, json_values, typed_values, validation, words
 from chordwise.domain.analyses.analysis import claimed
 from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED, Extraction, items
 from chordwise.domain.analyses.schema_nodes import MAX_DEPTH, SchemaNode
-from chordwise.domain.extractive import forms, ranking, words
+from chordwise.domain.extractive import forms, ranking
 from chordwise.domain.extractive.context import checkpoint, similarities
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentences
 from chordwise.domain.extractive.values import NAMES, Kind, Value, values
-from chordwise.domain.extractive.words import LEXICON
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask
+from chordwise.domain.words import LEXICON
 
 _DENIAL: JsonObject = {"status": NOT_MENTIONED, "value": None, "quote": None, "confidence": 3}
 
@@ -115,13 +115,15 @@ _IDENTIFIER = re.compile(r"\b(?:number|no\.?|id|code|reference|identifier)\s*$",
 _LIST_WORD = re.compile(r"\b(?:all|every|list|any|each|names of|people)\b", re.IGNORECASE)
 _JOINTS = re.compile(r"(?<=[a-z])(?=[A-Z])|[_-]+")
 _EMAIL = re.compile(r"\be-mail", re.IGNORECASE)
+_ISSUER = r"(?:company|vendor|seller|merchant|store|shop|issuer|supplier)"
 _LAYOUTS = {
     name: re.compile(rf"^(?:{items})$", re.IGNORECASE)
     for name, items in {
         "title": r"(?:document|contract|agreement|report|paper) (?:name|title)|title|headline"
         r"|subject|(?:name|title) of the \w+",
         "total": r"(?:grand |invoice )?total(?: amount| price| sum)?(?: due| paid)?|amount due",
-        "issuer": r"(?:company|vendor|seller|merchant|store|shop|issuer|supplier)(?: name)?",
+        "issuer": rf"{_ISSUER}(?: name)?",
+        "address": rf"(?:{_ISSUER}(?:['’]s)? |business )?address",
     }.items()
 }
 _CUES: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = tuple(

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from chordwise.domain.extractive import words
+from chordwise.domain import words
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, Sentence
 from chordwise.domain.extractive.values import CURRENCY, FORMS
 
@@ -17,10 +17,11 @@ _TOP = 12
 
 
 def find(layout: str, text: str, sentences: Sequence[Sentence]) -> Found | None:
-    """Return a title, total or issuer; `None` if the text has none or the layout is unknown."""
+    """Return the value of a layout; `None` if the text has none or the layout is unknown."""
     if layout == "title":
         return title(sentences)
-    return {"total": total, "issuer": issuer}.get(layout, lambda _: None)(text)
+    found = {"total": total, "issuer": issuer, "address": address}.get(layout)
+    return found(text) if found else None
 
 
 _FORM = (
@@ -56,7 +57,9 @@ _LINE = re.compile(
     rf"^[^\S\n]*+(?P<label>[^\n]{{0,60}}?)(?:(?P<amount>{_AMOUNT})(?: ?[A-Z]{{1,3}})?)?[^\S\n]*$",
     re.MULTILINE,
 )
-_TOTAL = re.compile(r"\b(?:total|(?:amount|balance)\s+(?:due|payable))\b", re.IGNORECASE)
+_TOTAL = re.compile(
+    r"\b(?:total|(?:amount|balance)\s+(?:due|payable))\b|^\W*due\W*$", re.IGNORECASE
+)
 _PART = re.compile(
     r"\b(?:sub|excl\w*|before|without|qty|quantity|items?|disc\w*|sav\w+|rounding|change|points?"
     r"|accepted|tender\w*)\b",
@@ -64,14 +67,26 @@ _PART = re.compile(
 )
 _TAX = re.compile(r"\b(?:tax|gst|vat)\b", re.IGNORECASE)
 _WHOLE = re.compile(r"\b(?:incl\w*|with|rounded|payable|due)\b", re.IGNORECASE)
-_PAID = re.compile(r"\b(?:cash|paid|payment|tender\w*|accepted|credit|visa|card)\b", re.IGNORECASE)
+_PAID = re.compile(
+    r"\b(?:cash|paid|pay|payment|tender\w*|accepted|credit|visa|card)\b", re.IGNORECASE
+)
 _CHANGE = re.compile(r"\bchange\b", re.IGNORECASE)
 _LABELLED = re.compile(r"[^:\n(]{1,60}:")
-_REGISTRATION = re.compile(r"(?<!\s)\s*+\([\w.,\s-]*+\)?$")
+_REGISTRATION = re.compile(
+    r"(?<!\s)(?:\s++\d{5,}+[\w-]*+(?:\s*+\([^()]*+\)?)?|\s*+\([\w.,:/\s-]*+\)?)$"
+)
+_GREETING = re.compile(r"\b(?:thank|welcome|again|goods|receipt|invoice)\b", re.IGNORECASE)
+_CONTINUES = re.compile(r"(?i:co|company|corp|enterprise|sdn|bhd|ltd|limited|inc)\b|[^(]*\)")
+_NUMBER = re.compile(r"\(.*\)?$|\S*\d\S*$|[^:]*\b(?:reg|roc|gst|vat|tax|id)\b[^:]*:", re.IGNORECASE)
+_NO_ADDRESS = re.compile(
+    r"[:@*=]|www\.|\b(?:tel|fax|phone|gst|vat|tax|reg|invoice|receipt|bill|cash|date|order)\b"
+    r"|^(?:\([^)]*\)?|[^\w(].*|[\d\s()+./-]+)$",
+    re.IGNORECASE,
+)
 _ARITHMETIC_WEIGHT = 1.5
 _MAX_LABELS = 12
 _SHORT_LINE = 30
-_TOP_LINES = 6
+_TOP_LINES, _ADDRESS_LINES = 6, 5
 
 
 def total(text: str) -> Found | None:
@@ -97,7 +112,10 @@ def total(text: str) -> Found | None:
 
 
 def _pairs(text: str) -> Iterator[tuple[re.Match[str], re.Match[str]]]:
-    """Yield labels with the lines of their amounts: the same line, or one in the next column."""
+    """Yield labels with the lines of their amounts: the same line, or one in the next column.
+
+    A column with fewer amounts than labels belongs to the last ones, unless a total is before them.
+    """
     labels: list[re.Match[str]] = []
     amounts: list[re.Match[str]] = []
     for line in _LINE.finditer(f"{text}\nend"):
@@ -107,7 +125,8 @@ def _pairs(text: str) -> Iterator[tuple[re.Match[str], re.Match[str]]]:
             continue
         if amounts:
             surplus = max(0, len(labels) - len(amounts))
-            yield from zip(labels[surplus:], amounts, strict=False)
+            is_above = not any(_is_total(label["label"]) for label in labels[surplus:])
+            yield from zip(labels[0 if is_above else surplus :], amounts, strict=False)
             labels, amounts = [], []
         if line["amount"]:
             yield line, line
@@ -128,13 +147,37 @@ def _cents(line: re.Match[str]) -> int:
 
 def issuer(text: str) -> Found | None:
     """Return the issuer of a receipt or an invoice: the name at its top; `None` for other texts."""
+    name = " ".join(_issuer(text)[0])
+    return (_REGISTRATION.sub("", name) or name, name) if name else None
+
+
+def address(text: str) -> Found | None:
+    """Return the address below the name of the issuer; `None` if there is none."""
+    below = itertools.dropwhile(_NUMBER.match, _issuer(text)[1])
+    block = itertools.takewhile(lambda line: not _NO_ADDRESS.search(line), below)
+    found = " ".join(itertools.islice(block, _ADDRESS_LINES))
+    return (found, found) if any(map(str.isdecimal, found)) else None
+
+
+def _issuer(text: str) -> tuple[list[str], list[str]]:
+    """Return the lines of the name at the top of a receipt or an invoice, and those below it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    top = itertools.takewhile(lambda line: not _LABELLED.match(line), lines[:_TOP_LINES])
-    named = [line for line in top if sum(map(str.isalpha, line)) > 1]
+    top = list(itertools.takewhile(lambda line: not _LABELLED.match(line), lines[:_TOP_LINES]))
+    named = [
+        place
+        for place, line in enumerate(top)
+        if sum(map(str.isalpha, line)) > 1 and not _GREETING.search(line)
+    ]
     if not named or sorted(map(len, lines))[len(lines) // 2] > _SHORT_LINE:
-        return None
-    for line in named:
-        spoken = words.words(_REGISTRATION.sub("", line))
+        return [], []
+    start = end = named[0]
+    for place in named:
+        spoken = words.words(_REGISTRATION.sub("", top[place]))
         if FORMS.issuperset(spoken[-1:]) and not FORMS.issuperset(spoken):
-            return _REGISTRATION.sub("", line), line
-    return named[0], named[0]
+            start = end = place
+            while start and _CONTINUES.match(top[start]):
+                start -= 1
+            break
+    if FORMS.issuperset(words.words(" ".join(top[end + 1 : end + 2])) or [""]):
+        end += 1
+    return lines[start : end + 1], lines[end + 1 :]

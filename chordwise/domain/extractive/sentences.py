@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from chordwise.domain import chunking
-from chordwise.domain.extractive import words
+from chordwise.domain import chunking, words
 from chordwise.domain.extractive.context import checkpoint
 
 MAX_QUOTE_CHARACTERS = 400

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from chordwise.domain import grounding, json_values
+from chordwise.domain import grounding, json_values, words
 from chordwise.domain.analyses.analysis import claimed, mean
 from chordwise.domain.analyses.sentiment import MAX_SENTENCES, NEUTRAL_BELOW, Sentiment, label_for
-from chordwise.domain.extractive import words
 from chordwise.domain.extractive.context import checkpoint, similarities
 from chordwise.domain.extractive.sentences import Sentence, sentences
-from chordwise.domain.extractive.words import LEXICON
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisTask
+from chordwise.domain.words import LEXICON
 
 MAX_CONFIDENCE = 0.6
 _LEAST_CONFIDENCE = 0.05

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from chordwise.domain.extractive.context import checkpoint
-from chordwise.domain.extractive.words import LEXICON, STOPWORDS
+from chordwise.domain.words import LEXICON, STOPWORDS
 
 
 class Kind(StrEnum):
@@ -61,7 +61,7 @@ _PROPER = r"[A-Z](?:\w|\.(?=\w))++(?:\s+(?:and\s+|of\s+)?[A-Z](?:\w|\.(?=\w))++)
 _PATTERNS: dict[Kind, re.Pattern[str]] = {
     Kind.DATE: re.compile(
         rf"\b{_MONTH}\s+{_DAY}(?:\s*+,)?\s*+\d{{4}}\b"
-        rf"|(?<!\d){_DAY}[\s-]*+(?:day\s+)?(?:of\s+)?{_MONTH}(?:\s*+,)?[\s-]*+(?:\d{{4}}|\d{{2}})\b"
+        rf"|(?<!\d){_DAY}[\s/-]*+(?:day\s+)?(?:of\s+)?{_MONTH}(?:\s*+,)?[\s/-]*+(?:\d{{4}}|\d{{2}})\b"
         rf"|\b\d{{4}}([-/.]){_MONTH_NUMBER}\1{_DAY}\b"
         rf"|(?<![\d./-]){_DAY}([-/.]){_MONTH_NUMBER}\2(?:\d{{4}}|\d{{2}})(?![\d/-])"
         rf"|(?<![\d./-]){_MONTH_NUMBER}([-/.]){_DAY}\3(?:\d{{4}}|\d{{2}})(?![\d/-])"

@@ -14,12 +14,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from chordwise.domain import examples, grounding, json_values, tokens, value_in_quote
+from chordwise.domain import examples, grounding, json_values, tokens, value_in_quote, words
 from chordwise.domain.analyses.analysis import Analysis
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.analyses.extraction import FOUND
-from chordwise.domain.extractive import ranking, words
+from chordwise.domain.extractive import ranking
 from chordwise.domain.facts import text_of
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue

@@ -10,9 +10,8 @@ from operator import itemgetter
 from random import Random
 from typing import TypeVar
 
-from chordwise.domain import json_values
+from chordwise.domain import json_values, words
 from chordwise.domain.analyses.analysis import mean
-from chordwise.domain.extractive import words
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.fields import normalized
 from chordwise.domain.learning.judging import Choice, FieldScore, Judgment
