@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import structlog
 from chordwise.domain.stability import Fingerprint
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.inbox import folders, scan
-from chordwise.pipeline.inbox.folders import Place
+from chordwise.pipeline.inbox.folders import Place, take
 from chordwise.pipeline.inbox.intake import FileTaker, Wanted
 from chordwise.pipeline.intake import batches
 from chordwise.pipeline.intake.submit import Submission
@@ -311,6 +312,19 @@ def test_only_lost_processes_count_as_attempts(
     inbox.begin()
     inbox.deliver()
     assert (inbox.folders.done / "a.txt").exists()
+
+
+def test_a_copy_gets_no_rights_of_the_user_who_runs_the_scheduler(tmp_path: Path) -> None:
+    """A program with the mode 4755 would otherwise run as that user once it is delivered."""
+    source, target = tmp_path / "program", tmp_path / "taken"
+    source.write_text("machine code", "utf-8")
+    source.chmod(0o7755)
+    modified_ns = source.stat().st_mtime_ns
+
+    take(source, target, "token", another_file_system)
+
+    assert stat.S_IMODE(target.stat().st_mode) == 0o755
+    assert (target.read_text("utf-8"), target.stat().st_mtime_ns) == ("machine code", modified_ns)
 
 
 def a_wanted(path: Path, prints: tuple[Fingerprint, ...]) -> Wanted:

@@ -25,6 +25,7 @@ from chordwise.storage.record import id_in, new_id
 Rename: TypeAlias = Callable[[Path, Path], None]
 _COPYING = ".copying"
 _SLICE = 1024 * 1024
+_PERMISSIONS = 0o777
 _NO_LINKS = (errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
 
@@ -114,13 +115,18 @@ def sha256_of(path: Path) -> str:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file with its times and permissions, synced to disk; links are not followed."""
+    """Copy a file with its times and permissions, synced to disk; links are not followed.
+
+    The copy belongs to this process, so it does not get the bits that would run it as its owner.
+    """
     descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as reading, target.open("wb") as writing:
         shutil.copyfileobj(reading, writing, _SLICE)
         writing.flush()
+        status = os.fstat(reading.fileno())
+        os.fchmod(writing.fileno(), status.st_mode & _PERMISSIONS)
+        os.utime(writing.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
         os.fsync(writing.fileno())
-    shutil.copystat(source, target, follow_symlinks=False)
 
 
 def _name(source: Path, target: Path) -> None:
