@@ -6,6 +6,7 @@ import json
 import tempfile
 import tracemalloc
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -53,6 +54,13 @@ def lines_of(*pieces: bytes) -> list[JsonObject]:
         transport=OneFile(*pieces),
     )
     return list(reader.lines("/file"))
+
+
+@pytest.mark.parametrize("written", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_that_cannot_be_read_from_the_database_is_none(written: str) -> None:
+    """Such a row would stop the exchange of all batches: in UTC it is outside of Python's years."""
+    assert http.moment(written) is None
+    assert http.moment("2026-01-01T01:00:00+01:00") == datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)

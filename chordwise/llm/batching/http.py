@@ -158,13 +158,16 @@ def _bounded_lines(file: BinaryIO, max_bytes: int) -> Iterator[bytes]:
 
 
 def moment(value: JsonValue) -> datetime | None:
-    """Return a provider's time, in seconds or by RFC 3339; `None` for any other value."""
+    """Return a provider's time, in seconds or by RFC 3339; `None` for any other value.
+
+    In UTC, the time has to be within the years of Python: no other can be read from the database.
+    """
     try:
         if isinstance(value, int) and not isinstance(value, bool):
             return datetime.fromtimestamp(value, UTC)
         if isinstance(value, str):
             found = datetime.fromisoformat(value)
-            return found if found.tzinfo else found.replace(tzinfo=UTC)
+            return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         return None
     return None
