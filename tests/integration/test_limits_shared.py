@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 import redis
 from pydantic import SecretStr
 
+from chordwise.llm.limits import pauses
+from chordwise.llm.limits.pauses import Place
 from chordwise.llm.limits.permits import (
     CallReport,
     CallResult,
@@ -18,7 +22,9 @@ from chordwise.llm.limits.permits import (
     Permit,
     PermitRequest,
     Priority,
+    ProcessLimits,
     Reason,
+    ResilientLimits,
     Wait,
 )
 from chordwise.llm.limits.shared import (
@@ -317,6 +323,34 @@ def test_valkey_does_not_contain_the_key(valkey: redis.Redis) -> None:
     assert endpoint != endpoint_id("openai", "", "m", SecretStr("sk-other"))
     assert "secret" not in str(valkey.keys("*"))
     assert valkey.ttl(keys(endpoint)[0]) > 0
+
+
+@pytest.mark.parametrize("value", ["much", "nan", "inf"])
+def test_a_state_that_another_program_wrote_fails_no_call(valkey: redis.Redis, value: str) -> None:
+    """The limits of the process apply instead."""
+    fleet = Fleet(client=valkey, policy=LimitPolicy())
+    fleet.granted()
+    valkey.hset(keys(ENDPOINT)[0], "limit:of_another", value)
+    state = partial(read_state, valkey, ENDPOINT, fleet.policy)
+    limits = ResilientLimits(fleet.limits(), ProcessLimits(fleet.policy), state)
+
+    answer = limits.acquire(PermitRequest(permit="own", priority=Priority.INTERACTIVE, cost={}))
+
+    assert isinstance(answer, Permit)
+    assert not answer.is_shared
+
+
+def test_a_denial_that_another_program_wrote_can_be_stored(valkey: redis.Redis) -> None:
+    """PostgreSQL stores no NUL."""
+    place = Place.of("openai", "http://peer", "model", SecretStr("key"))
+    pause = place.pause(Denial(code="model_access", what="A\0 key", hint="\0"))
+    times = {"began_at": "0", "asks_again_at": "1e12", "looked_at": "0"}
+    valkey.hset(pauses.KEY, place.names[0], json.dumps(pause | times))
+    limits = SharedLimits(valkey, ENDPOINT, LimitPolicy(), place=place)
+
+    answer = limits.acquire(PermitRequest(permit="own", priority=Priority.INTERACTIVE, cost={}))
+
+    assert answer == Denial(code="model_access", what="A key", hint="")
 
 
 def test_the_settings_of_the_model_take_precedence(valkey: redis.Redis) -> None:

@@ -77,6 +77,16 @@ def test_a_call_waits_for_its_permit_and_settles_it() -> None:
     assert [report.result for report in limits.reports] == [CallResult.ANSWERED]
 
 
+def test_no_wait_postpones_work_for_longer_than_a_pause_may_last() -> None:
+    """Other programs can write the times in Valkey; a duration of that size does not exist."""
+    limits = ScriptedLimits([Wait(seconds=1e300, reason=Reason.PAUSED)])
+
+    with pytest.raises(RateLimitedError) as caught:
+        limited(limits).complete(a_request())
+
+    assert caught.value.retry_after_seconds == LONGEST_PAUSE_SECONDS
+
+
 def test_waiting_does_not_count_toward_the_timeout_of_the_request() -> None:
     limits = ScriptedLimits([Wait(seconds=50, reason=Reason.RATE)])
     model, clock = ScriptedModel(["{}"]), SleptClock()

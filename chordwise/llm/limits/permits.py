@@ -184,6 +184,8 @@ PAUSE_SECONDS = 5.0
 class ResilientLimits:
     """Falls back to process-local limits while Valkey is unavailable, and logs each outage.
 
+    It also does so while the shared state is invalid, which other programs can write.
+
     `read` returns the shared state, which the process-local limits remember for an outage.
     """
 
@@ -209,7 +211,7 @@ class ResilientLimits:
             try:
                 answer = self._shared.acquire(request)
                 self._remember()
-            except (redis.RedisError, OSError) as error:
+            except (redis.RedisError, OSError, ValueError) as error:
                 self._start_fallback(error)
             else:
                 self._end_fallback()

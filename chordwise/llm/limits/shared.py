@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from functools import cache, partial
@@ -14,6 +15,7 @@ from pydantic import SecretStr
 
 from chordwise.domain.gathering import Entry, Gathering
 from chordwise.domain.json_values import JsonObject, as_object, text
+from chordwise.domain.text_normalization import normalize
 from chordwise.llm.limits import pauses
 from chordwise.llm.limits.pauses import Place
 from chordwise.llm.limits.permits import (
@@ -93,11 +95,9 @@ class SharedLimits:
             return Permit(request=request, granted_at=float(str(answer["granted_at"])))
         if "denied" in answer:
             denied = as_object(answer["denied"])
-            return Denial(
-                code=text(denied.get("code")),
-                what=text(denied.get("what")),
-                hint=text(denied.get("hint")),
-            )
+            names = ("code", "what", "hint")
+            code, what, hint = (normalize(text(denied.get(name))).text for name in names)
+            return Denial(code=code, what=what, hint=hint)
         return Wait(seconds=float(str(answer["seconds"])), reason=Reason(str(answer["reason"])))
 
     def settle(self, permit: Permit, report: CallReport) -> None:
@@ -234,9 +234,12 @@ def read_state(client: redis.Redis, endpoint: str, policy: LimitPolicy) -> Limit
 
     Raises:
         redis.RedisError: Valkey is unavailable.
+        ValueError: A stored value is not a finite number.
     """
     stored = cast("Mapping[bytes, bytes]", client.hgetall(keys(endpoint)[0]))
     entries = {name.decode(): float(value) for name, value in stored.items()}
+    if not all(map(math.isfinite, entries.values())):
+        raise ValueError("the state has a number that is not finite")
     before = LimitState.of_policy(policy)
     learnt = {kind: entries.get(f"limit:{kind}", 0.0) for kind in QuotaKind}
     return LimitState(

@@ -174,7 +174,7 @@ class RateLimited(Middleware):
             )
         else:
             error = RateLimitedError(f"{model} has no capacity for another request at present.")
-        error.retry_after_seconds = wait.seconds
+        error.retry_after_seconds = min(wait.seconds, LONGEST_PAUSE_SECONDS)
         error.has_waited = True
         raise error
 
