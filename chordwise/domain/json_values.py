@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -50,10 +51,10 @@ def text(value: JsonValue) -> str:
 
 
 def number(value: JsonValue) -> float | None:
-    """Return a number as float; `None` for booleans and any other value."""
+    """Return a finite number as float; `None` for booleans and any other value."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    return float(value) if abs(value) <= sys.float_info.max else None
 
 
 def pointer(path: str, step: str | int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 
 import pytest
@@ -347,3 +348,10 @@ def test_steps_are_the_inverse_of_pointers(value: JsonValue) -> None:
                 found[int(step)] if isinstance(found, list) else json_values.as_object(found)[step]
             )
         assert found == expected
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), math.inf, math.nan, True, "1", None])
+def test_only_a_finite_number_is_a_number(value: JsonValue) -> None:
+    """A parser process that a hostile file controls may send any JSON value."""
+    assert json_values.number(value) is None
+    assert json_values.number(3) == 3.0
