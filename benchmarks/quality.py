@@ -18,15 +18,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from random import Random
 
 from benchmarks import report
 from chordwise.domain import json_values, typed_values, words
 from chordwise.domain.extractive import ranking
 from chordwise.domain.extractive.sentences import sentences
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning import certification, judging
-from chordwise.domain.learning.certification import Verdict
+from chordwise.domain.learning import judging
 from chordwise.domain.learning.measures import Z, wilson
 from chordwise.domain.tasks import AnalysisType
 from chordwise.llm.providers.encoder import Encoder
@@ -35,9 +33,8 @@ from chordwise.pipeline.analyzer import AnalysisRequest, DocumentAnalyzer
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "quality.md"
 _TABLE_STARTS = "<!-- make quality -->\n"
-_CERTIFIED_STARTS = "<!-- make quality: certified -->\n"
 _TABLE_ENDS = "<!-- end -->\n"
-_CLAUSES = (
+CLAUSES = (
     "Document Name",
     "Parties",
     "Agreement Date",
@@ -45,7 +42,7 @@ _CLAUSES = (
     "Expiration Date",
     "Governing Law",
 )
-_OUT_OF_SCOPE = "out_of_scope"
+OUT_OF_SCOPE = "out_of_scope"
 _SENTIMENTS = ("negative", "positive")
 
 
@@ -83,7 +80,7 @@ class Measured:
     answers: int = 0
 
 
-_measured: ContextVar[Measured] = ContextVar("measured")
+measuring: ContextVar[Measured] = ContextVar("measuring")
 
 
 def share(
@@ -114,7 +111,7 @@ def answered(
         labels=labels,
         specific_instructions=instructions,
     )
-    measured = _measured.get()
+    measured = measuring.get()
     started = time.process_time()
     found = DocumentAnalyzer(measured.model).analyze_document(request)
     measured.seconds += time.process_time() - started
@@ -147,7 +144,7 @@ def text_of(row: JsonObject, folder: Path) -> str:
 def by_labels(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
     """Measure how often the label is right; the model does not learn from the corpus."""
     labelled = [(text_of(row, folder), label_of(row)) for row in rows]
-    named = [(text, label) for text, label in labelled if label != _OUT_OF_SCOPE]
+    named = [(text, label) for text, label in labelled if label != OUT_OF_SCOPE]
     labels = tuple(sorted({label for _, label in named}))
     chosen = [
         json_values.text(analyze(AnalysisType.CLASSIFICATION, text, labels=labels)["primary_label"])
@@ -174,7 +171,7 @@ def by_scope(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
     """
     intents: dict[str, list[str]] = defaultdict(list)
     for row in rows:
-        if label_of(row) != _OUT_OF_SCOPE:
+        if label_of(row) != OUT_OF_SCOPE:
             intents[label_of(row)].append(json_values.text(row["intent"]).replace("_", " "))
     labels = tuple(sorted(intents))
     lines = (f"{each}: {', '.join(sorted(set(intents[each])))}" for each in labels)
@@ -275,14 +272,14 @@ def _recall(selected: Iterable[str], references: Sequence[str]) -> float:
 
 def by_clauses(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
     """Measure precision and recall of the items that lawyers annotated in contracts."""
-    for item in _CLAUSES:
+    for item in CLAUSES:
         precise: list[float] = []
         recalled: list[float] = []
         for row in rows:
             clause = json_values.as_object(json_values.as_object(row["clauses"])[item])
             answer = analyze(AnalysisType.EXTRACTION, text_of(row, folder), instructions=item)
             fields = [each for each in json_values.objects(answer["fields"]) if each["value"]]
-            hits = [float(_meets(json_values.text(each["value"]), clause)) for each in fields]
+            hits = [float(meets(json_values.text(each["value"]), clause)) for each in fields]
             precise += hits
             if clause["spans"]:
                 recalled.append(max(hits, default=0.0))
@@ -290,7 +287,22 @@ def by_clauses(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterato
         yield share(corpus, f"{item}: recall", recalled)
 
 
-def _meets(value: str, clause: JsonObject) -> bool:
+def by_fields(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
+    """Measure how often a field has the right value: the same words, or the same number."""
+    asked = ", ".join(json_values.texts(rows[0]["fields"]))
+    hits: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        answer = analyze(AnalysisType.EXTRACTION, text_of(row, folder), instructions=asked)
+        found = {each["item"]: each["value"] for each in json_values.objects(answer["fields"])}
+        for name, wanted in json_values.texts(row["fields"]).items():
+            value = json_values.text(found.get(name))
+            number = typed_values.typed(value).number
+            is_same = number is not None and number == typed_values.typed(wanted).number
+            hits[name].append(float(is_same or _plain(value) == _plain(wanted)))
+    yield from (share(corpus, f"{name}: right value", own) for name, own in hits.items())
+
+
+def meets(value: str, clause: JsonObject) -> bool:
     """Return whether a value is the annotated date, contains the annotation, or is part of it."""
     wanted = json_values.text(clause["answer"])
     when = typed_values.typed(wanted, typed_values.DateOrder.MONTH_FIRST).date
@@ -321,163 +333,6 @@ def by_questions(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Itera
     yield share(corpus, "quote has the answer", hits)
 
 
-# Certifying
-
-MAX_ERROR, RISK = 0.1, 0.05
-_SURE = 0.5
-_SEEDS = 100
-_DRAWN = 5_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """An answer to certify: its field or label, its score and claim, and whether it is right."""
-
-    unit: str
-    score: float
-    claim: float
-    is_right: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
-    """The numbers of checked and accepted answers; `unseen` are those accepted without a check."""
-
-    checks: int
-    unseen: int
-    unseen_wrong: int
-    is_broken: bool
-
-
-def labels_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
-    """Yield the chosen labels; each label is certified separately."""
-    named = [
-        (text_of(row, folder), label_of(row)) for row in rows if label_of(row) != _OUT_OF_SCOPE
-    ]
-    labels = tuple(sorted({label for _, label in named}))
-    for text, label in named:
-        answer = answered(AnalysisType.CLASSIFICATION, text, labels=labels)
-        yield from _known(answer, label)
-
-
-def signs_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
-    """Yield the detected sentiments; any other than the true one is wrong."""
-    for row in rows:
-        answer = answered(AnalysisType.SENTIMENT, text_of(row, folder))
-        yield from _known(answer, label_of(row))
-
-
-def clauses_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
-    """Yield the items of contracts; right if all values are, or if none is found or annotated."""
-    for item in _CLAUSES:
-        for row in rows:
-            clause = json_values.as_object(json_values.as_object(row["clauses"])[item])
-            text = text_of(row, folder)
-            answer = answered(AnalysisType.EXTRACTION, text, instructions=item)
-            fields = json_values.objects(answer.output["fields"])
-            values = [json_values.text(each["value"]) for each in fields if each["value"]]
-            is_right = all(_meets(each, clause) for each in values)
-            if not values:
-                is_right = not clause["spans"]
-            yield from _known(answer, item if is_right else "")
-
-
-def _known(answer: judging.Answer, right: str) -> Iterator[Known]:
-    """Yield the units of an answer; only the unit with the name `right` is right."""
-    for each in certification.scored(answer, None):
-        yield Known(
-            unit=each.name,
-            score=each.score,
-            claim=answer.confidence,
-            is_right=each.name == right,
-        )
-
-
-def accepted(answers: Sequence[Known], random: Random) -> Accepted:
-    """Certify answers with checks in random order, for as long as further checks pay off."""
-    units: dict[str, list[Known]] = defaultdict(list)
-    for each in random.sample(answers, len(answers)):
-        units[each.unit].append(each)
-    parts = [_accepted_of(own, RISK / len(units)) for own in units.values()]
-    return Accepted(
-        checks=sum(part.checks for part in parts),
-        unseen=sum(part.unseen for part in parts),
-        unseen_wrong=sum(part.unseen_wrong for part in parts),
-        is_broken=any(part.is_broken for part in parts),
-    )
-
-
-def _accepted_of(ordered: Sequence[Known], risk: float) -> Accepted:
-    is_checked = [False] * len(ordered)
-    while True:
-        certificate = certification.certify(
-            [
-                certification.Answer(each.score, each.is_right if checked else None)
-                for each, checked in zip(ordered, is_checked, strict=True)
-            ],
-            MAX_ERROR,
-            risk,
-        )
-        start = certificate.check_from
-        if start is None or certificate.more_checks is None:
-            break
-        lowest = math.inf if certificate.accept_from is None else certificate.accept_from
-        missing = [
-            place
-            for place, each in enumerate(ordered)
-            if each.score >= start and not is_checked[place]
-        ]
-        gained = sum(ordered[place].score < lowest for place in missing)
-        pays = gained > 2 * certificate.more_checks
-        if certificate.verdict is Verdict.CERTIFIED and not pays:
-            break
-        for place in missing[: certificate.more_checks]:
-            is_checked[place] = True
-    lowest = math.inf if certificate.accept_from is None else certificate.accept_from
-    found = [
-        (each.is_right, checked)
-        for each, checked in zip(ordered, is_checked, strict=True)
-        if each.score >= lowest
-    ]
-    unseen = [is_right for is_right, checked in found if not checked]
-    wrong = sum(not is_right for is_right, _ in found)
-    return Accepted(
-        checks=sum(is_checked),
-        unseen=len(unseen),
-        unseen_wrong=unseen.count(False),
-        is_broken=wrong > MAX_ERROR * len(found),
-    )
-
-
-def certified(corpus: str, answers: Sequence[Known]) -> Iterator[Sequence[str]]:
-    """Yield rows of the second table: for the answers, and for 5,000 drawn from them."""
-    sure = [each.is_right for each in answers if each.claim >= _SURE]
-    everything = [each.is_right for each in answers]
-    for drawn in (0, _DRAWN):
-        found = []
-        for seed in range(_SEEDS):
-            random = Random(seed)  # noqa: S311 - statistics, not secrets
-            found.append(accepted(random.choices(answers, k=drawn) if drawn else answers, random))
-        count = drawn or len(answers)
-        checks, unseen = (
-            statistics.fmean(getattr(each, name) for each in found) / count
-            for name in ("checks", "unseen")
-        )
-        wrong = sum(each.unseen_wrong for each in found) / max(1, sum(e.unseen for e in found))
-        broken = sum(each.is_broken for each in found)
-        yield (
-            *(f"`{corpus}`", f"{count:,}", f"{checks:.0%}", f"{unseen:.0%}", f"{wrong:.1%}"),
-            f"{broken} of {_SEEDS}",
-            f"{everything.count(False) / len(everything):.0%}",
-            f"{len(sure) / len(answers):.0%}, {sure.count(False) / max(1, len(sure)):.0%} wrong",
-        )
-
-
-CERTIFIED: dict[str, Callable[[Sequence[JsonObject], Path], Iterator[Known]]] = {
-    "clinc_oos": labels_known,
-    "movie_reviews": signs_known,
-    "cuad_contracts": clauses_known,
-}
 MEASURES: dict[str, tuple[Measure, ...]] = {
     "speeches": (by_labels,),
     "cuad_contracts": (by_labels, by_clauses),
@@ -487,6 +342,7 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
     "scitldr_abstracts": (by_terms,),
     "qmsum_meetings": (by_terms,),
     "xquad": (by_questions,),
+    "receipts": (by_fields,),
 }
 _WITH_ENCODER = frozenset({by_labels, by_scope, by_sign, by_questions})
 
@@ -514,12 +370,12 @@ def measured(folder: Path, names: Sequence[str], encoder: Encoder | None = None)
 def _timed(model: ExtractiveModel, rows: Iterator[Row]) -> Iterator[Row]:
     """Yield the rows of a model with the mean CPU time of its answers."""
     now = Measured(model)
-    token = _measured.set(now)
+    token = measuring.set(now)
     try:
         for row in rows:
             yield replace(row, seconds=now.seconds / max(1, now.answers))
     finally:
-        _measured.reset(token)
+        measuring.reset(token)
 
 
 def truths_in(folder: Path) -> list[JsonObject]:
@@ -553,23 +409,6 @@ def publish(starts: str, found: str, *, writes: bool) -> None:
         PAGE.write_text(f"{before}{starts}\n{found}\n\n{_TABLE_ENDS}{after}", "utf-8")
 
 
-_CERTIFIED_HEAD = (
-    *("corpus", "answers", "checked", "accepted unchecked", "wrong of these", "bound exceeded"),
-    *("wrong of all", f"claim ≥ {_SURE}"),
-)
-
-
-def certified_table(folder: Path, names: Sequence[str]) -> str:
-    """Return the numbers of checked and accepted answers as a Markdown table."""
-    _measured.set(Measured(ExtractiveModel()))
-    lines = [
-        line
-        for name, rows in truths_of(folder, [name for name in names if name in CERTIFIED])
-        for line in certified(name, list(CERTIFIED[name](rows, folder / name)))
-    ]
-    return report.table(_CERTIFIED_HEAD, lines)
-
-
 def table(rows: Iterable[Row]) -> str:
     """Return the rows as a Markdown table."""
     head = ("corpus", "measure", "n", "built-in model", "95 %", "baselines", "CPU")
@@ -581,15 +420,13 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def main() -> None:
-    """Measure the selected corpora, print the tables, and with `--write` update docs/quality.md."""
+    """Measure the selected corpora, print the table, and with `--write` update docs/quality.md."""
     own = parser("quality", __doc__, list(MEASURES))
     own.add_argument("--encoder", action="store_true", help="measure with the encoder as well")
     options = own.parse_args()
     encoder = Encoder() if options.encoder else None
     found = table(measured(options.corpora, options.only, encoder))
     publish(_TABLE_STARTS, found, writes=options.write)
-    found = certified_table(options.corpora, options.only)
-    publish(_CERTIFIED_STARTS, found, writes=options.write)
 
 
 if __name__ == "__main__":

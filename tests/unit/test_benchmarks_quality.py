@@ -8,18 +8,18 @@ from random import Random
 
 import pytest
 
-from benchmarks import quality
+from benchmarks import certified, quality
 
 
 def test_correct_answers_are_accepted_after_few_checks() -> None:
     """One field is always correct; of the other field nothing can be accepted."""
     answers = [
-        quality.Known(unit=unit, score=place / 500, claim=0.9, is_right=unit == "party")
+        certified.Known(unit=unit, score=place / 500, claim=0.9, is_right=unit == "party")
         for unit in ("party", "term")
         for place in range(500)
     ]
 
-    found = quality.accepted(answers, Random(1))  # noqa: S311 - statistics, not secrets
+    found = certified.accepted(answers, Random(1))  # noqa: S311 - statistics, not secrets
 
     assert (found.unseen_wrong, found.is_broken) == (0, False)
     assert found.unseen > 250
@@ -43,3 +43,19 @@ def test_a_folder_is_measured_and_an_absent_one_skipped(
 
     assert "| `papers` | right label of 2 | 3 | 1.00 | 0.44 to 1.00 | majority 0.67," in found
     assert capsys.readouterr().err == "corpus speeches is absent\n"
+
+
+def test_fields_of_receipts_are_compared_by_words_and_numbers(tmp_path: Path) -> None:
+    """A currency does not matter; a value that is not found is wrong."""
+    truths = [
+        {"text": "CAFE LUNA\nTOTAL RM 12.00", "fields": {"company": "Cafe Luna", "total": "12.00"}},
+        {"text": "KIOSK 7\nTOTAL 3.50", "fields": {"company": "Station Shop", "total": "3.50"}},
+    ]
+    (tmp_path / "receipts").mkdir()
+    lines = "".join(f"{json.dumps(truth)}\n" for truth in truths)
+    (tmp_path / "receipts" / "labels.jsonl").write_text(lines, "utf-8")
+
+    company, total = quality.measured(tmp_path, ["receipts"])
+
+    assert (company.measure, company.value, company.count) == ("company: right value", 0.5, 2)
+    assert (total.measure, total.value) == ("total: right value", 1.0)
