@@ -78,7 +78,8 @@ _REGISTRATION = re.compile(
 _GREETING = re.compile(r"\b(?:thank|welcome|again|goods|receipt|invoice)\b", re.IGNORECASE)
 _CONTINUES = re.compile(r"(?i:co|company|corp|enterprise|sdn|bhd|ltd|limited|inc)\b|[^(]*\)")
 _NUMBER = re.compile(
-    r"\(.*\)?$|(?=\S*\d)\S++$|[^:]{0,30}\b(?:reg|roc|gst|vat|tax|id)\b[^:]{0,20}:", re.IGNORECASE
+    r"\(.*\)?$|[a-z-]{0,4}\d\S{0,20}$|[^:]{0,30}\b(?:reg|roc|gst|vat|tax|id)\b[^:]{0,20}:",
+    re.IGNORECASE,
 )
 _NO_ADDRESS = re.compile(
     r"[:@*=]|www\.|\b(?:tel|fax|phone|gst|vat|tax|reg|invoice|receipt|bill|cash|date|order)\b"
