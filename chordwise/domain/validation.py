@@ -46,6 +46,8 @@ _PATTERN = re.compile(r"/pattern(?:Properties/[^/]*+)?\Z")
 _MAX_PATTERN_BYTES = 10_000_000
 _MAX_PATTERNS_BYTES = 100_000_000
 """The memory of a compiled regular expression, and of all those of a schema together."""
+MAX_PATH_CHARACTERS = 500
+"""The limit for the names on the way to a value, which `facts.item` and its index contain."""
 _MAX_LOOKS = 2_000_000
 """The limit for the lenient parser; a regular answer takes about two for each character."""
 
@@ -85,15 +87,14 @@ def parse(text: str, *, lenient: bool = True) -> ParsedAnswer:
     that does not end with a brace was truncated, and may contain a truncated value.
 
     Raises:
-        InvalidAnswerError: There is no JSON object with finite numbers in it.
+        InvalidAnswerError: There is no JSON object with finite numbers and short names in it.
     """
     answer, repaired = _load(_without_fence(_THINKING.sub("", text).strip()), lenient=lenient)
     if not isinstance(answer, dict) or not answer:
         raise InvalidAnswerError("The answer is not a JSON object.")
     if not _is_shallow(answer, MAX_LEVELS):
         raise InvalidAnswerError(f"The answer is nested deeper than {MAX_LEVELS} levels.")
-    if not _is_finite(answer):
-        raise InvalidAnswerError("The answer contains a number that is not finite.")
+    _check_members(answer)
     return ParsedAnswer(answer=json_values.as_object(_storable(answer)), repaired=repaired)
 
 
@@ -157,10 +158,18 @@ def _is_shallow(value: JsonValue, levels: int) -> bool:
     return levels > 0 and all(_is_shallow(child, levels - 1) for child in children)
 
 
-def _is_finite(value: JsonValue) -> bool:
-    """Return whether every number, including integers, fits a float, as columns require."""
-    numbers = (item for _, item in json_values.walk(value) if isinstance(item, int | float))
-    return all(abs(item) <= sys.float_info.max for item in numbers)
+def _check_members(answer: JsonValue) -> None:
+    for path, item in json_values.walk(answer):
+        if not _fits_float(item):
+            raise InvalidAnswerError("The answer contains a number that is not finite.")
+        if len(path) > MAX_PATH_CHARACTERS:
+            what = f"The names of nested members have more than {MAX_PATH_CHARACTERS} characters."
+            raise InvalidAnswerError(what)
+
+
+def _fits_float(value: JsonValue) -> bool:
+    """Return whether a number, also an integer, fits a float, as columns require."""
+    return not isinstance(value, int | float) or abs(value) <= sys.float_info.max
 
 
 def problems(answer: JsonObject, schema: JsonObject) -> list[str]:
@@ -218,7 +227,8 @@ def _require_limits(schema: JsonObject) -> None:
     """
     if not _is_shallow(schema, MAX_LEVELS):
         raise UsageError(f"The schema is nested deeper than {MAX_LEVELS} levels.")
-    if _storable(schema) != schema or not _is_finite(schema):
+    is_finite = all(_fits_float(item) for _, item in json_values.walk(schema))
+    if _storable(schema) != schema or not is_finite:
         what = "The schema contains a NUL, an unpaired surrogate or a number that is too large."
         raise UsageError(what, "Look for \\u0000.")
     if len(json.dumps(schema)) > MAX_SCHEMA_CHARACTERS:

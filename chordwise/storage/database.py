@@ -66,6 +66,8 @@ _ACCESS_HINT = (
 )
 # A connection needs a file descriptor; opening the socket fails with these codes if none is left.
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+# The class of errors such as a value that is too large for its index: repeating does not help.
+_LIMIT_EXCEEDED = "54"
 _AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
 Returned = TypeVar("Returned")
 Store: TypeAlias = Session | Connection
@@ -224,7 +226,7 @@ def translate_errors() -> Iterator[None]:
         if _is_refusal(error):
             hint = _HINTS.get(_code(error), _ACCESS_HINT)
             raise DatabaseRefusedError(f"PostgreSQL refuses: {_reason(error)}", hint) from error
-        if not isinstance(error, _AWAY):
+        if not isinstance(error, _AWAY) or _code(error).startswith(_LIMIT_EXCEEDED):
             raise
         raise ServiceUnavailableError(
             f"PostgreSQL cannot be reached: {_reason(error)}", "Run `chordwise doctor`."

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, func, select, text
+from sqlalchemy.exc import DBAPIError
 
 from chordwise.errors import ServiceUnavailableError
 from chordwise.storage import database
@@ -107,6 +108,16 @@ def test_a_statement_that_takes_too_long_is_ended_by_the_server(engine: Engine) 
         ask(engine, "SELECT pg_sleep(5)")
 
     assert ask(engine, "SELECT pg_backend_pid()") == before
+
+
+def test_a_value_that_exceeds_a_limit_is_no_outage(engine: Engine) -> None:
+    """An outage is waited for, and all that is stored in the same transaction with it."""
+    words = "SELECT to_tsvector(string_agg(md5(n::text), ' ')) FROM generate_series(1, 60000) AS n"
+
+    with pytest.raises(DBAPIError, match="too long for tsvector"):
+        ask(engine, words)
+
+    assert ask(engine) == 1
 
 
 def test_a_migration_has_no_statement_timeout(engine: Engine) -> None:

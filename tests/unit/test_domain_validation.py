@@ -130,10 +130,11 @@ def test_truncated_json_is_rejected(answer: JsonObject, data: st.DataObject) -> 
         "[" * 50_000,
         '{"a":' * 500 + "1" + "}" * 500,
         '{"a": ' + "[" * 70 + "]" * 70 + "}",
+        '{"a": {"' + "b" * 600 + '": 1}}',
     ],
 )
 def test_invalid_answers_are_rejected(text: str) -> None:
-    """Not an object, not finite, truncated, or nested too deeply; the message is our own."""
+    """Not an object, not finite, truncated, too deep, or long names; the message is our own."""
     with pytest.raises(InvalidAnswerError):
         parse(text)
 
