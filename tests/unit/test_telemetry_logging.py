@@ -187,9 +187,13 @@ def test_expected_errors_logged_by_libraries_have_no_traceback(
 
 
 def test_the_logs_of_the_library_go_to_standard_loggers_without_secrets(
-    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They have no local variables, which may be prompts and texts of documents."""
+    # Without the handlers of earlier tests, whose streams are closed.
+    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
     configure_library()
     log = structlog.get_logger("chordwise.pipeline")
 
