@@ -147,7 +147,7 @@ scale: $(dev) $(package) ## measure one run of 300,000 jobs, and fail where a bo
 quality: $(dev) $(package) ## measure the built-in model on documents with a truth (CORPORA=folder)
 	@test -n '$(CORPORA)' || { echo "Name the folder of the corpora: make quality CORPORA=…" >&2; exit 1; }
 	@$(python) -m benchmarks.quality '$(CORPORA)' --write $(ARGS)
-	@$(python) -m benchmarks.certified '$(CORPORA)' --write
+	@$(python) -m benchmarks.certification '$(CORPORA)' --write
 	@$(python) -m benchmarks.flags '$(CORPORA)' --write
 	@$(python) -m benchmarks.learned_examples '$(CORPORA)' --write
 	@$(python) -m benchmarks.evidence '$(CORPORA)' --write

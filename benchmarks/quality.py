@@ -342,6 +342,8 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
     "scitldr_abstracts": (by_terms,),
     "qmsum_meetings": (by_terms,),
     "xquad": (by_questions,),
+    "ag_news": (by_labels,),
+    "bbc_news": (by_labels,),
     "receipts": (by_fields,),
 }
 _WITH_ENCODER = frozenset({by_labels, by_scope, by_sign, by_questions})

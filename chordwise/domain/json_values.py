@@ -54,7 +54,12 @@ def number(value: JsonValue) -> float | None:
     """Return a finite number as float; `None` for booleans and any other value."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if abs(value) <= sys.float_info.max else None
+    return float(value) if fits_float(value) else None
+
+
+def fits_float(number: float) -> bool:
+    """Return whether a number, which may be an integer of any size, is a finite float."""
+    return abs(number) <= sys.float_info.max
 
 
 def pointer(path: str, step: str | int) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import SupportsIndex, cast
@@ -160,16 +159,11 @@ def _is_shallow(value: JsonValue, levels: int) -> bool:
 
 def _check_members(answer: JsonValue) -> None:
     for path, item in json_values.walk(answer):
-        if not _fits_float(item):
+        if isinstance(item, int | float) and not json_values.fits_float(item):
             raise InvalidAnswerError("The answer contains a number that is not finite.")
         if len(path) > MAX_PATH_CHARACTERS:
             what = f"The names of nested members have more than {MAX_PATH_CHARACTERS} characters."
             raise InvalidAnswerError(what)
-
-
-def _fits_float(value: JsonValue) -> bool:
-    """Return whether a number, also an integer, fits a float, as columns require."""
-    return not isinstance(value, int | float) or abs(value) <= sys.float_info.max
 
 
 def problems(answer: JsonObject, schema: JsonObject) -> list[str]:
@@ -227,7 +221,8 @@ def _require_limits(schema: JsonObject) -> None:
     """
     if not _is_shallow(schema, MAX_LEVELS):
         raise UsageError(f"The schema is nested deeper than {MAX_LEVELS} levels.")
-    is_finite = all(_fits_float(item) for _, item in json_values.walk(schema))
+    numbers = (item for _, item in json_values.walk(schema) if isinstance(item, int | float))
+    is_finite = all(map(json_values.fits_float, numbers))
     if _storable(schema) != schema or not is_finite:
         what = "The schema contains a NUL, an unpaired surrogate or a number that is too large."
         raise UsageError(what, "Look for \\u0000.")

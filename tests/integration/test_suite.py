@@ -117,16 +117,23 @@ OUTSIDE = "../private.json"
 
 @pytest.mark.parametrize(
     "entries",
-    [{}, {"layout": "records", "label": "/label"}, {"gold": OUTSIDE}, {"schema": OUTSIDE}],
+    [
+        {"documents": "linked"},
+        {"layout": "records", "label": "/label"},
+        {"gold": OUTSIDE},
+        {"schema": OUTSIDE},
+    ],
 )
 def test_a_suite_names_only_what_is_in_its_folder(
     settings: Settings, tmp_path: Path, entries: dict[str, object]
 ) -> None:
     """A suite may come from elsewhere; other files of its user are not read, and not sent."""
     (tmp_path / "private.json").write_text("{}", "utf-8")
-    question = {"types": ["classification"], "labels": LABELS, "documents": "linked", **entries}
-    folder = a_suite(tmp_path / "suite", **question)
+    question = {"types": ["classification"], "labels": LABELS}
+    folder = a_suite(tmp_path / "suite", **question, **entries)
     (folder / "linked").symlink_to(tmp_path)
+    (folder / "documents").mkdir()
+    (folder / "documents" / "a.txt").write_text(words("a"), "utf-8")
     written(folder / "gold.jsonl", {"id": 1, "label": "letter", "path": OUTSIDE})
 
     with pytest.raises(UsageError, match="outside of its folder"):

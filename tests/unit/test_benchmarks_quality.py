@@ -8,18 +8,18 @@ from random import Random
 
 import pytest
 
-from benchmarks import certified, quality
+from benchmarks import certification, quality
 
 
 def test_correct_answers_are_accepted_after_few_checks() -> None:
     """One field is always correct; of the other field nothing can be accepted."""
     answers = [
-        certified.Known(unit=unit, score=place / 500, claim=0.9, is_right=unit == "party")
+        certification.Known(unit=unit, score=place / 500, claim=0.9, is_right=unit == "party")
         for unit in ("party", "term")
         for place in range(500)
     ]
 
-    found = certified.accepted(answers, Random(1))  # noqa: S311 - statistics, not secrets
+    found = certification.accepted(answers, Random(1))  # noqa: S311 - statistics, not secrets
 
     assert (found.unseen_wrong, found.is_broken) == (0, False)
     assert found.unseen > 250

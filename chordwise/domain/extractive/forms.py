@@ -77,7 +77,7 @@ _REGISTRATION = re.compile(
 )
 _GREETING = re.compile(r"\b(?:thank|welcome|again|goods|receipt|invoice)\b", re.IGNORECASE)
 _CONTINUES = re.compile(r"(?i:co|company|corp|enterprise|sdn|bhd|ltd|limited|inc)\b|[^(]*\)")
-_NUMBER = re.compile(
+_COMPANY_NUMBER = re.compile(
     r"\(.*\)?$|[a-z-]{0,4}\d\S{0,20}$|[^:]{0,30}\b(?:reg|roc|gst|vat|tax|id)\b[^:]{0,20}:",
     re.IGNORECASE,
 )
@@ -156,7 +156,7 @@ def issuer(text: str) -> Found | None:
 
 def address(text: str) -> Found | None:
     """Return the address below the name of the issuer; `None` if there is none."""
-    below = itertools.dropwhile(_NUMBER.match, _issuer(text)[1])
+    below = itertools.dropwhile(_COMPANY_NUMBER.match, _issuer(text)[1])
     block = itertools.takewhile(lambda line: not _NO_ADDRESS.search(line), below)
     found = " ".join(itertools.islice(block, _ADDRESS_LINES))
     return (found, found) if any(map(str.isdecimal, found)) else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -112,10 +111,12 @@ def _now(client: redis.Redis) -> float:
 def _written(client: redis.Redis) -> Iterator[tuple[str, JsonObject]]:
     found = cast("Mapping[bytes, bytes]", client.hgetall(KEY))
     for name, written in found.items():
-        with suppress(ValueError, TypeError, LookupError, RecursionError):
+        try:
             pause = as_object(json.loads(written))
             float(text(pause["asks_again_at"]))
-            yield name.decode(), pause
+        except (ValueError, TypeError, LookupError, RecursionError):
+            continue
+        yield name.decode(), pause
 
 
 def _pause(name: str, written: JsonObject, now: float) -> Pause:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.certified` measures how many answers certification accepts unchecked.
+"""`python -m benchmarks.certification` measures how many answers certification accepts unchecked.
 
 The answers are those of the built-in model about the corpora of `benchmarks.quality`; the checks of
 a person are read from the truth.
@@ -198,7 +198,7 @@ def table(folder: Path, names: Sequence[str]) -> str:
 
 def main() -> None:
     """Measure the selected corpora, print the table, and with `--write` update docs/quality.md."""
-    options = quality.parser("certified", __doc__, list(CERTIFIED)).parse_args()
+    options = quality.parser("certification", __doc__, list(CERTIFIED)).parse_args()
     quality.publish(_TABLE_STARTS, table(options.corpora, options.only), writes=options.write)
 
 
