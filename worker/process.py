@@ -48,8 +48,7 @@ _ALLOCATIONS = 3_000
 _SWITCH_SECONDS = 0.02
 _M_ARENA_MAX, _ARENAS = -8, 1
 _M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 32_768
-# Slices, of which each has a chunk in a slot or more, and mostly many; and others beside them.
-_MAX_SLICES = 32
+# Messages beside those that have a call in a slot.
 _CONTROL_MESSAGES = 4
 
 
@@ -111,7 +110,7 @@ def work(settings: Settings, name: str) -> int:
     rejections.start()
     slots = Slots(concurrency)
     tasks.register(app, context, rejections, slots)
-    messages_at_once = min(concurrency, _MAX_SLICES) + _CONTROL_MESSAGES
+    messages_at_once = concurrency + _CONTROL_MESSAGES
     CountedThreads.consumption = Consumption(messages_at_once, has_room=lambda: slots.has_room)
     CountedThreads.slots = slots
     transport.observe(app, CountedThreads.consumption, rejections, slots)

@@ -11,7 +11,7 @@ from typing import TypeVar
 from chordwise.pipeline.runtime.messages import MAX_SLICE
 
 # Threads beside those that call a model: each costs memory, with its connections.
-_MAX_PREPARING = MAX_SLICE // 2
+_MAX_PREPARING = MAX_SLICE
 
 Argument = TypeVar("Argument")
 Returned = TypeVar("Returned")

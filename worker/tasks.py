@@ -16,7 +16,7 @@ from celery.exceptions import Ignore
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, SliceClaims, analyze_chunk
 from chordwise.pipeline.jobs.fan_out import fan_out
-from chordwise.pipeline.jobs.synthesize import synthesize
+from chordwise.pipeline.jobs.synthesize import synthesize, synthesize_claimed
 from chordwise.pipeline.runtime import messages
 from chordwise.pipeline.runtime.context import Context
 from worker.rejections import Rejection, Rejections
@@ -60,20 +60,20 @@ def analyze_slice(
 ) -> Sequence[ChunkOutcome]:
     """Analyze the chunks of a message; those that start together are claimed together.
 
-    Jobs that end with it are synthesized here, without a message.
+    Jobs whose last chunks are among them are synthesized here, without a message.
 
     Raises:
         ServiceUnavailableError: The database could not be reached for one of them.
     """
     begun: list[Future[ChunkOutcome]] = []
     slices = messages.sliced(chunk_ids, slots.count)
-    claims = [SliceClaims(context, ids) for ids in slices]
+    claims = [SliceClaims(context, ids, claims_syntheses=True) for ids in slices]
     for ids, claim in zip(slices, claims, strict=True):
         begun += slots.begin(partial(analyze_chunk, context, claims=claim), ids)
     wait(begun)
-    finished = [job_id for claim in claims for job_id in claim.finished_jobs]
-    for job_ids in messages.sliced(finished, slots.count):
-        wait(slots.begin(partial(synthesize, context), job_ids))
+    syntheses = [each for claim in claims for each in claim.syntheses]
+    for some in messages.sliced(syntheses, slots.count):
+        wait(slots.begin(lambda each: synthesize_claimed(context, *each), some))
     return [each.result() for each in begun]
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from operator import attrgetter
+from typing import TypeAlias
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
@@ -22,8 +23,8 @@ from chordwise.storage.database import Database
 from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.synthesis_claims import ClaimedSynthesis, JobEnd
 
-# A promised synthesis is due after this time; normally the process that ended the last chunk, or
-# the body of the chord, has begun the synthesis by then.
+# A promised synthesis is due after this time; normally the process that ended the last chunk has
+# claimed it, or the body of the chord has begun it by then.
 _SYNTHESIS_DELAY = timedelta(seconds=5)
 # How long the beginning or end of a call waits for others, extended while more arrive. A slot stays
 # occupied meanwhile.
@@ -31,15 +32,14 @@ _GATHER_SECONDS = 0.016
 
 
 class Stored(Enum):
-    """The outcome of storing an item.
-
-    `LOST`: the lease is lost, and nothing was stored. `LAST`: the job has no open chunks left and
-    needs a synthesis.
-    """
+    """The outcome of storing an item; `LOST`: the lease is lost, and nothing was stored."""
 
     LOST = "lost"
     STORED = "stored"
-    LAST = "last"
+
+
+Outcome: TypeAlias = Stored | ClaimedSynthesis
+"""The outcome of storing an item; a claimed synthesis if a chunk was the last one of its job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,8 @@ class ChunkEnd:
     """The end of a chunk that is leased with `token`.
 
     `calls` are the ends of its calls that are not stored yet. `job_end` is the end of its job, if
-    the job has only this chunk and its result needs no further model call.
+    the job has only this chunk and its result needs no further model call. If the job has no open
+    chunks left, its synthesis is claimed with `synthesis_token`; null leaves it to others.
     """
 
     job_id: uuid.UUID
@@ -56,6 +57,7 @@ class ChunkEnd:
     ended: EndedChunk
     calls: Sequence[Mapping[str, object]] = ()
     job_end: JobEnd | None = None
+    synthesis_token: uuid.UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,12 +121,12 @@ class ChunkWork:
         """
         return self._work.commit(entry, within) is not Stored.LOST
 
-    def end(self, end: ChunkEnd | JobEnd, within: timedelta) -> Stored:
+    def end(self, end: ChunkEnd | JobEnd, within: timedelta) -> Outcome:
         """Store the end of a chunk, or of a job that is leased for its synthesis.
 
         The ends of its calls are stored with it. If the end of the job is given, the job ends too;
         otherwise its count of open chunks is decremented, and the last chunk promises the
-        synthesis.
+        synthesis, and claims it if it has a token for that and the attempt is not the last one.
 
         Raises:
             ServiceUnavailableError: The database was unavailable for longer than `within`.
@@ -143,13 +145,18 @@ class ChunkWork:
     def _store_synthesis_claims(
         self, store: Connection, group: Claims
     ) -> Sequence[ClaimedSynthesis | None]:
-        below = attempts_before_last(self._max_attempts)
-        found = synthesis_claims.claim_all(store, group, self._lease, below)
+        found = self._claim_syntheses(store, group)
         return [found.get(token) for _, token in group]
+
+    def _claim_syntheses(
+        self, store: Connection, claims: Claims
+    ) -> Mapping[uuid.UUID, ClaimedSynthesis]:
+        below = attempts_before_last(self._max_attempts)
+        return synthesis_claims.claim_all(store, claims, self._lease, below)
 
     def _store(
         self, store: Connection, group: Sequence[CallEntry | ChunkEnd | JobEnd]
-    ) -> Sequence[Stored]:
+    ) -> Sequence[Outcome]:
         """Store ends and entries; a repeated store recognizes what was already committed."""
         entries = [item for item in group if isinstance(item, CallEntry)]
         of_chunks = [item for item in group if isinstance(item, ChunkEnd)]
@@ -160,7 +167,7 @@ class ChunkWork:
         begun = iter(store_entries(store, entries, calls))
         job_ids = jobs.ended_by(store, [(end.job_id, end.token) for end in syntheses])
 
-        def outcome(item: CallEntry | ChunkEnd | JobEnd) -> Stored:
+        def outcome(item: CallEntry | ChunkEnd | JobEnd) -> Outcome:
             match item:
                 case CallEntry():
                     return Stored.STORED if next(begun) else Stored.LOST
@@ -177,7 +184,7 @@ class ChunkWork:
         ends: Sequence[ChunkEnd],
         syntheses: Sequence[JobEnd],
         entries: Sequence[CallEntry],
-    ) -> Mapping[uuid.UUID, Stored]:
+    ) -> Mapping[uuid.UUID, Outcome]:
         """End chunks and jobs; all rows that the transaction needs are locked in order first."""
         beginning = [entry.begun for entry in entries if entry.begun and entry.token]
         synthesizing = [_id(begun, "job_id") for begun in beginning if not begun["chunk_id"]]
@@ -195,11 +202,29 @@ class ChunkWork:
         left_open = [end for end in ends if end.chunk_id in ended and end.job_id not in over]
         job_ids = [end.job_id for end in left_open]
         without = jobs.count_down(store, job_ids, self._synthesis, _SYNTHESIS_DELAY)
+        last = {end.job_id: end for end in left_open if end.job_id in without}
         late = [end for end in ends if end.chunk_id not in ended]
         tokens = chunks.last_tokens(store, [end.chunk_id for end in late]) if late else {}
-        ended |= {end.chunk_id for end in late if tokens.get(end.chunk_id) == end.token}
-        last = {end.job_id: end.chunk_id for end in left_open if end.job_id in without}
-        return dict.fromkeys(ended, Stored.STORED) | dict.fromkeys(last.values(), Stored.LAST)
+        stored = [end for end in late if tokens.get(end.chunk_id) == end.token]
+        outcomes: dict[uuid.UUID, Outcome] = dict.fromkeys(ended, Stored.STORED)
+        outcomes |= {end.chunk_id: _stored_before(store, end) for end in stored}
+        outcomes |= self._claimed(store, last)
+        return outcomes
+
+    def _claimed(
+        self, store: Connection, last: Mapping[uuid.UUID, ChunkEnd]
+    ) -> Mapping[uuid.UUID, ClaimedSynthesis]:
+        """Claim the syntheses of jobs by the ends of their last chunks; return them by chunk."""
+        claims = [(each, end.synthesis_token) for each, end in last.items() if end.synthesis_token]
+        found = self._claim_syntheses(store, claims) if claims else {}
+        return {last[claimed.job_id].chunk_id: claimed for claimed in found.values()}
+
+
+def _stored_before(store: Connection, end: ChunkEnd) -> Outcome:
+    """Return the outcome of an end whose commit was not confirmed."""
+    if end.synthesis_token is None:
+        return Stored.STORED
+    return synthesis_claims.find_claimed(store, end.job_id, end.synthesis_token) or Stored.STORED
 
 
 def _id(begun: Mapping[str, object], name: str) -> uuid.UUID:

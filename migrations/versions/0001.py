@@ -265,16 +265,21 @@ def _reserve_space_for_updates() -> None:
 
 
 def _notify_of_outbox() -> None:
-    """Notify the schedulers of each message that is added to the outbox."""
+    """Notify the schedulers of messages in the outbox; those due later are found by polling."""
     op.execute(
         """
         CREATE FUNCTION tell_of_outbox() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN NOTIFY chordwise_outbox; RETURN NULL; END $$
+        $$ BEGIN
+            IF EXISTS (SELECT FROM added WHERE due_at <= clock_timestamp()) THEN
+                NOTIFY chordwise_outbox;
+            END IF;
+            RETURN NULL;
+        END $$
         """
     )
     op.execute("REVOKE EXECUTE ON FUNCTION tell_of_outbox() FROM PUBLIC")
     op.execute(
-        "CREATE TRIGGER tell_of_outbox AFTER INSERT ON outbox "
+        "CREATE TRIGGER tell_of_outbox AFTER INSERT ON outbox REFERENCING NEW TABLE AS added "
         "FOR EACH STATEMENT EXECUTE FUNCTION tell_of_outbox()"
     )
 

@@ -117,6 +117,7 @@ class Desk:
             text=True,
         )
         wait_until(lambda: "pid" in self.ask("sql", ASLEEP)[0].stdout, 30, "the command waits")
+        wait_until(lambda: len(self.server.children()) == 1, 30, "the fork of the question ends")
         (fork,) = self.server.children()
         return asking, fork
 

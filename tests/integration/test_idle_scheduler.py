@@ -99,6 +99,26 @@ def test_an_idle_scheduler_sends_a_message_at_once(pipeline: Pipeline) -> None:
     assert sorted(waits)[2] < 1
 
 
+def test_a_message_that_is_due_later_wakes_nobody(pipeline: Pipeline, settings: Settings) -> None:
+    """Polling finds it when it is due; until then a promised synthesis causes no query."""
+    wake = Event()
+    listener = a_listener(settings, wake)
+    listener.start()
+    wait_until(lambda: listener.hears and wake.is_set(), SOON, "a listener")
+    wake.clear()
+
+    pipeline.execute(
+        "INSERT INTO outbox (task, arguments, reason, due_at)"
+        " VALUES ('a task', '[]', 'a test', now() + interval '5 seconds')"
+    )
+    wakes_early = wake.wait(1.0)
+    promise(pipeline)
+    wakes_now = wake.wait(SOON)
+    listener.stop()
+
+    assert (wakes_early, wakes_now) == (False, True)
+
+
 def test_a_message_is_sent_without_a_notification(pipeline: Pipeline) -> None:
     pipeline.execute("ALTER TABLE outbox DISABLE TRIGGER tell_of_outbox")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -25,11 +25,13 @@ from chordwise.pipeline.intake.submit import claim, open_run
 from chordwise.pipeline.jobs import retry
 from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, SliceClaims, analyze_chunk
 from chordwise.pipeline.jobs.fan_out import fan_out
-from chordwise.pipeline.jobs.synthesize import synthesize
+from chordwise.pipeline.jobs.synthesize import synthesize, synthesize_claimed
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.recovery.recover import recover
+from chordwise.pipeline.runtime.leases import Lease
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import chunk_leases
+from chordwise.storage.synthesis_claims import ClaimedSynthesis
 from tests.fakes.pipeline import (
     LONG,
     NOW,
@@ -357,6 +359,62 @@ def test_a_submitter_with_an_expired_lease_may_continue(settings: Settings) -> N
     other.close()
 
     assert pipeline.rows("SELECT accepted, intake_status FROM run_accounts") == [(2, "finished")]
+
+
+def end_with_claim(pipeline: Pipeline) -> Sequence[tuple[Lease, ClaimedSynthesis]]:
+    """Analyze a document; return the syntheses that were claimed with its last chunk."""
+    ids = [chunk_id for _, chunk_id in pipeline.fan_out(LONG)]
+    claims = SliceClaims(pipeline.context, ids, claims_syntheses=True)
+    outcomes = [analyze_chunk(pipeline.context, chunk_id, claims) for chunk_id in ids]
+    assert outcomes == [ChunkOutcome.ENDED] * len(ids)
+    assert len(ids) > 1
+    return claims.syntheses
+
+
+def test_the_last_chunk_claims_the_synthesis(settings: Settings) -> None:
+    """The message that was promised for it finds it claimed."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    ((lease, claimed),) = end_with_claim(pipeline)
+    asked = len(pipeline.model.requests)
+
+    assert synthesize(pipeline.context, lease.job_id)
+    assert len(pipeline.model.requests) == asked
+    synthesize_claimed(pipeline.context, lease, claimed)
+
+    assert pipeline.value("SELECT status FROM jobs") == JobStatus.SUCCEEDED
+    assert pipeline.value("SELECT attempts FROM jobs") == 1
+
+
+def test_a_last_chunk_with_an_unconfirmed_commit_claims_the_synthesis_once(
+    settings: Settings,
+) -> None:
+    """The repeated write returns the synthesis that the first one claimed."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    end = ambiguous(pipeline, "SET status = 'synthesizing'")
+
+    ((lease, claimed),) = end_with_claim(pipeline)
+
+    end()
+    synthesize_claimed(pipeline.context, lease, claimed)
+    assert pipeline.value("SELECT status FROM jobs") == JobStatus.SUCCEEDED
+    assert pipeline.value("SELECT attempts FROM jobs") == 1
+
+
+def test_a_claimed_synthesis_is_released_at_the_shutdown(settings: Settings) -> None:
+    """It waits for a free thread under a lease, and another process continues it at once."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    ((lease, claimed),) = end_with_claim(pipeline)
+    pipeline.execute("UPDATE jobs SET lease_until = now() + interval '1 second'")
+    pipeline.context.leases.beat()
+    assert pipeline.value("SELECT lease_until > now() + interval '5 seconds' FROM jobs")
+
+    assert pipeline.context.leases.release_all() == 1
+    synthesize_claimed(pipeline.context, lease, claimed)
+
+    assert pipeline.value("SELECT status FROM jobs") == JobStatus.RUNNING
+    assert pipeline.value("SELECT count(*) FROM outbox WHERE reason = 'shutdown'") == 1
+    synthesize(pipeline.context, lease.job_id)
+    assert pipeline.value("SELECT status FROM jobs") == JobStatus.SUCCEEDED
 
 
 def test_leases_are_extended_in_one_statement(settings: Settings) -> None:

@@ -63,13 +63,17 @@ def test_the_page_follows_a_run_to_its_end(pipeline: Pipeline, visit: Visit) -> 
     expect(states).to_have_text(["running2", "succeeded1"])
     expect(page.locator("td .state")).to_have_text(["succeeded", "running", "running"])
     streams: list[str] = []
-    page.on("request", lambda each: streams.append(each.resource_type))
+    # On a slow machine the page loads its lists again in between.
+    page.on(
+        "request",
+        lambda each: streams.append(each.url) if each.resource_type == "eventsource" else None,
+    )
     show_tab(page, is_shown=False)
     pipeline.work_on(rest.pop().id)
     assert streams == []
     show_tab(page, is_shown=True)
     expect(documents).to_have_text("2 of 3")
-    assert streams == ["eventsource"]
+    assert len(streams) == 1
     for job in rest:
         pipeline.work_on(job.id)
 

@@ -34,9 +34,9 @@ from chordwise.pipeline.runtime.leases import Lease
 from chordwise.pipeline.runtime.messages import SYNTHESIZE, slice_size
 from chordwise.storage import chunk_leases, chunks, jobs
 from chordwise.storage.chunk_leases import ClaimedChunk
-from chordwise.storage.chunk_work import ChunkEnd, Stored
+from chordwise.storage.chunk_work import ChunkEnd, Outcome, Stored
 from chordwise.storage.chunks import EndedChunk
-from chordwise.storage.synthesis_claims import JobEnd
+from chordwise.storage.synthesis_claims import ClaimedSynthesis, JobEnd
 
 log = structlog.get_logger(__name__)
 
@@ -69,17 +69,20 @@ class SliceClaims:
     """Claims the chunks of one message together when the first of them starts.
 
     If the claim fails, it fails for all of them: a later claim that succeeded would hold chunks
-    whose threads have already returned. `finished_jobs` are the jobs that ended with their chunk
-    and need a synthesis, unless the synthesis is the body of a chord.
+    whose threads have already returned. If the message `claims_syntheses`, the last chunk of a job
+    adds the synthesis to `syntheses`, claimed; otherwise its promise is the only message for it.
     """
 
-    def __init__(self, context: Context, chunk_ids: Sequence[uuid.UUID]) -> None:
+    def __init__(
+        self, context: Context, chunk_ids: Sequence[uuid.UUID], *, claims_syntheses: bool = False
+    ) -> None:
         self._context = context
+        self.claims_syntheses = claims_syntheses
         self._tokens = {chunk_id: uuid.uuid4() for chunk_id in chunk_ids}
         self._lock = Lock()
         self._found: Mapping[uuid.UUID, ClaimedChunk] | None = None
         self._error: Exception | None = None
-        self.finished_jobs: list[uuid.UUID] = []
+        self.syntheses: list[tuple[Lease, ClaimedSynthesis]] = []
 
     def of(self, chunk_id: uuid.UUID) -> ClaimedChunk | None:
         """Return a chunk of the message after the claim, or `None` if it does not exist."""
@@ -250,13 +253,16 @@ def _end(context: Context, work: _Work, ended: EndedChunk) -> None:
     """
     work.lease.require()
     work.turn.finish()
-    chunk = work.chunk
+    chunk, synthesis = work.chunk, Lease(job_id=work.chunk.job_id)
+    is_in_chord = chunk.chunk_count > slice_size(context.settings)
+    claims_synthesis = work.claims.claims_syntheses and not is_in_chord
     end = ChunkEnd(
         job_id=chunk.job_id,
         chunk_id=chunk.id,
         token=work.lease.token,
         ended=ended,
         calls=work.ledger.pop_ended(),
+        synthesis_token=synthesis.token if claims_synthesis else None,
     )
     stores, patience = context.stores.chunks, context.outage
     try:
@@ -268,11 +274,12 @@ def _end(context: Context, work: _Work, ended: EndedChunk) -> None:
         stored = _end_without_job(context, work, end)
     if stored is Stored.LOST:
         raise _lease_lost()
-    if stored is Stored.LAST and chunk.chunk_count <= slice_size(context.settings):
-        work.claims.finished_jobs.append(chunk.job_id)
+    if isinstance(stored, ClaimedSynthesis):
+        context.leases.keep(synthesis)
+        work.claims.syntheses.append((synthesis, stored))
 
 
-def _end_without_job(context: Context, work: _Work, end: ChunkEnd) -> Stored:
+def _end_without_job(context: Context, work: _Work, end: ChunkEnd) -> Outcome:
     """Store the end of a chunk without its job's end; keep its calls if that is refused."""
     try:
         return context.stores.chunks.end(end, context.outage)

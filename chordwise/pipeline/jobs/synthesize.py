@@ -69,13 +69,18 @@ def synthesize(context: Context, job_id: uuid.UUID) -> bool:
             with attempt as session:
                 claimed = _claim_last(context, session, lease)
     if isinstance(claimed, ClaimedSynthesis):
-        ledger, turn = context.ledger(lease), context.models.turn()
-        _work_on(context, _Work(lease=lease, job=claimed, ledger=ledger, turn=turn))
+        synthesize_claimed(context, lease, claimed)
     return claimed is not None
 
 
-def _work_on(context: Context, work: _Work) -> None:
-    with context.leases.holding(work.lease), closing(work.turn):
+def synthesize_claimed(context: Context, lease: Lease, claimed: ClaimedSynthesis) -> None:
+    """Write the result and end state of a job whose synthesis is claimed with this lease.
+
+    Raises:
+        ServiceUnavailableError: The database cannot be reached; recovery repeats it.
+    """
+    work = _Work(lease=lease, job=claimed, ledger=context.ledger(lease), turn=context.models.turn())
+    with context.leases.holding(lease), closing(work.turn):
         try:
             _synthesize(context, work)
         except LeaseLostError:
