@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, as_completed, wait
 from functools import partial
 from typing import ParamSpec, TypeVar
 from uuid import UUID
@@ -60,7 +60,8 @@ def analyze_slice(
 ) -> Sequence[ChunkOutcome]:
     """Analyze the chunks of a message; those that start together are claimed together.
 
-    Jobs whose last chunks are among them are synthesized here, without a message.
+    A job whose last chunk claims its synthesis is synthesized here, without a message, and does not
+    wait for the chunks of other jobs.
 
     Raises:
         ServiceUnavailableError: The database could not be reached for one of them.
@@ -70,10 +71,14 @@ def analyze_slice(
     claims = [SliceClaims(context, ids, claims_syntheses=True) for ids in slices]
     for ids, claim in zip(slices, claims, strict=True):
         begun += slots.begin(partial(analyze_chunk, context, claims=claim), ids)
-    wait(begun)
-    syntheses = [each for claim in claims for each in claim.syntheses]
-    for some in messages.sliced(syntheses, slots.count):
-        wait(slots.begin(lambda each: synthesize_claimed(context, *each), some))
+    syntheses: list[Future[None]] = []
+    for _ in as_completed(begun):
+        for claim in claims:
+            while claim.syntheses:
+                lease, claimed = claim.syntheses.popleft()
+                synthesis = partial(synthesize_claimed, context, lease)
+                syntheses += slots.begin(synthesis, [claimed])
+    wait(syntheses)
     return [each.result() for each in begun]
 
 

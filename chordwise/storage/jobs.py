@@ -12,6 +12,7 @@ from sqlalchemy import (
     ColumnElement,
     ForeignKey,
     Index,
+    and_,
     bindparam,
     case,
     exists,
@@ -199,10 +200,15 @@ _LOCK = select(Job).where(Job.id == bindparam("id")).with_for_update(key_share=T
 
 
 def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) -> set[uuid.UUID]:
-    """Extend the leases of syntheses; return the tokens of those that were still held."""
+    """Extend the leases of syntheses; return the tokens of those that were still held.
+
+    The jobs are locked in the order of their ids, as in `lock_all`.
+    """
+    is_held = and_(Job.lease_token.in_(tokens), Job.status == JobStatus.SYNTHESIZING)
+    held = select(Job.id).where(is_held).order_by(Job.id).with_for_update(key_share=True)
     statement = (
         update(Job)
-        .where(Job.lease_token.in_(tokens), Job.status == JobStatus.SYNTHESIZING)
+        .where(Job.id.in_(held), is_held)
         .values(lease_until=clock.after(lease))
         .returning(Job.lease_token)
     )
@@ -255,11 +261,11 @@ def postpone(
     )
 
 
-def record_progress(session: Session, job_id: uuid.UUID) -> None:
-    """Record that the job has made progress."""
-    session.execute(
-        update(Job).where(Job.id == job_id).values(last_progress_at=clock.database_now())
-    )
+def record_progress(session: Session, job_ids: Collection[uuid.UUID]) -> None:
+    """Record that jobs have made progress, except for a synthesis, which has a lease for that."""
+    lock_all(session, job_ids)
+    progressed = Job.id.in_(job_ids), Job.status != JobStatus.SYNTHESIZING
+    session.execute(update(Job).where(*progressed).values(last_progress_at=clock.database_now()))
 
 
 def mark_waiting(session: Session, job_id: uuid.UUID) -> None:

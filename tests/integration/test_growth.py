@@ -388,7 +388,7 @@ def test_frequent_updates_are_heap_only(settings: Settings) -> None:
     with pipeline.context.database.write() as session:
         before = updated(session)
         for job_id in moved:
-            jobs.record_progress(session, uuid.UUID(str(job_id)))
+            jobs.record_progress(session, [uuid.UUID(str(job_id))])
         chunk_leases.extend(session, [uuid.UUID(str(token)) for token in tokens], lease)
         session.execute(text(_ENDED))
         after = updated(session)

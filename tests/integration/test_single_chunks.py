@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from threading import Event
 from typing import cast
 
 import pytest
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import JobStatus
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.errors import RefusedError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.jobs import job_results, retry
@@ -39,6 +40,8 @@ from tests.fakes.pipeline import (
     with_settings,
 )
 from tests.fakes.scripted_model import Line
+from worker.slots import Slots
+from worker.tasks import analyze_slice
 
 TEXTS = [f"{number}. {PARAGRAPH}" for number in range(16)]
 SOME_ROWS = "".join(ORDER.splitlines(keepends=True)[:20])
@@ -277,6 +280,28 @@ def test_a_critique_is_asked_by_the_synthesis(settings: Settings) -> None:
 
     assert pipeline.job(submission).status == JobStatus.RUNNING
     assert pipeline.value("SELECT count(*) FROM outbox WHERE task = :t", t=SYNTHESIZE) == 1
+
+
+def test_a_critique_does_not_wait_for_the_chunks_of_other_jobs(settings: Settings) -> None:
+    """Chunks of two jobs share a message; the slow one ends after the critique of the other."""
+    is_critiqued = Event()
+
+    def answer(request: CompletionRequest) -> str:
+        if request.task.stage is Stage.CRITIQUE:
+            is_critiqued.set()
+            return '{"violations": []}'
+        if "slow" in request.task.text:
+            assert is_critiqued.wait(30)
+        return quoting_the_text(request)
+
+    pipeline = a_pipeline(settings, answer, repeat_last=True)
+    options = a_run(analysis=AnalysisOptions(critique=True))
+    submission = pipeline.submit(PARAGRAPH, f"A slow text. {PARAGRAPH}", options=options)
+
+    outcomes = analyze_slice(pipeline.context, Slots(4), pending(pipeline))
+
+    assert outcomes == [ChunkOutcome.ENDED] * 2
+    assert [job.status for job in pipeline.jobs(submission)] == [JobStatus.SUCCEEDED] * 2
 
 
 def test_runs_that_end_in_one_transaction_are_all_settled(settings: Settings) -> None:

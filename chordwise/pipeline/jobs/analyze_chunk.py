@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -82,7 +83,7 @@ class SliceClaims:
         self._lock = Lock()
         self._found: Mapping[uuid.UUID, ClaimedChunk] | None = None
         self._error: Exception | None = None
-        self.syntheses: list[tuple[Lease, ClaimedSynthesis]] = []
+        self.syntheses: deque[tuple[Lease, ClaimedSynthesis]] = deque()
 
     def of(self, chunk_id: uuid.UUID) -> ClaimedChunk | None:
         """Return a chunk of the message after the claim, or `None` if it does not exist."""
@@ -229,7 +230,7 @@ def _postpone(context: Context, work: _Work, error: TransientError) -> ChunkOutc
         with attempt as session:
             jobs.lock(session, chunk.job_id)
             if chunk_leases.postpone(session, chunk.id, work.lease.token, delay, error):
-                jobs.record_progress(session, chunk.job_id)
+                jobs.record_progress(session, [chunk.job_id])
                 jobs.mark_waiting(session, chunk.job_id)
             elif chunks.last_tokens(session, [chunk.id]).get(chunk.id) != work.lease.token:
                 raise _lease_lost()

@@ -47,7 +47,7 @@ def dispatch(context: Context) -> int:
 def _separate_overtaken(
     session: Session, messages: Sequence[OutboxMessage]
 ) -> tuple[list[OutboxMessage], list[OutboxMessage]]:
-    """Separate messages that are still needed from syntheses that a chord has started meanwhile."""
+    """Separate messages that are still needed from syntheses that are claimed or stored by now."""
     syntheses = {
         each.id: json_values.strings(each.arguments)[-1]
         for each in messages

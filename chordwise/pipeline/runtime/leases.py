@@ -162,8 +162,8 @@ class LeaseKeeper:
             return True
         try:
             with self._database.write() as session:
-                for job_id in sorted(fanning_out):  # jobs before chunks, as everywhere
-                    jobs.record_progress(session, job_id)
+                if fanning_out:  # jobs before chunks, as everywhere
+                    jobs.record_progress(session, fanning_out)
                 for lease in self._lost(session, held):
                     self.record_loss(lease, "heartbeat")
                 self._release_abandoned(session)
@@ -198,8 +198,10 @@ class LeaseKeeper:
     def _extend(self, session: Session, held: list[Lease]) -> set[uuid.UUID]:
         syntheses = [lease.token for lease in held if lease.chunk_id is None]
         of_chunks = [lease.token for lease in held if lease.chunk_id is not None]
-        kept = chunk_leases.extend(session, of_chunks, self._duration) if of_chunks else set()
-        return kept | (jobs.extend(session, syntheses, self._duration) if syntheses else set())
+        kept = jobs.extend(session, syntheses, self._duration) if syntheses else set()
+        if of_chunks:
+            kept |= chunk_leases.extend(session, of_chunks, self._duration)
+        return kept
 
     def _release_abandoned(self, session: Session) -> None:
         for token, lease in list(self._abandoned.items()):
