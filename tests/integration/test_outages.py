@@ -417,6 +417,22 @@ def test_a_claimed_synthesis_is_released_at_the_shutdown(settings: Settings) -> 
     assert pipeline.value("SELECT status FROM jobs") == JobStatus.SUCCEEDED
 
 
+def test_the_heartbeat_keeps_the_beginning_of_a_synthesis(settings: Settings) -> None:
+    """It shows whether a model was called since; the fan-out around the synthesis continues."""
+    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
+    ((lease, _),) = end_with_claim(pipeline)
+    begun = "UPDATE jobs SET last_progress_at = now() - interval '1 hour'"
+    is_kept = "SELECT last_progress_at < now() - interval '1 minute' FROM jobs"
+
+    with pipeline.context.leases.fanning_out(lease.job_id):
+        pipeline.execute(begun)
+        pipeline.context.leases.beat()
+        assert pipeline.value(is_kept)
+        pipeline.execute("UPDATE jobs SET status = 'running', lease_token = NULL")
+        pipeline.context.leases.beat()
+        assert not pipeline.value(is_kept)
+
+
 def test_leases_are_extended_in_one_statement(settings: Settings) -> None:
     """The heartbeat learns which of the leases are still held."""
     pipeline = a_pipeline(settings)
