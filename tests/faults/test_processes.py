@@ -122,7 +122,7 @@ def test_a_worker_frozen_past_its_lease(
     cluster.provider.treat(HOLD, times=CONCURRENCY)
     frozen = cluster.start_worker()
     cluster.submit(cluster.documents.write(chunks=24))
-    cluster.wait_for(f"SELECT count(*) = {CONCURRENCY} FROM model_calls")  # noqa: S608 - a constant of the test
+    cluster.wait_for(f"SELECT count(*) >= {CONCURRENCY} FROM model_calls")  # noqa: S608 - a constant of the test
 
     frozen.freeze()
     # One for each slot, and those of a prefetched slice.
@@ -198,7 +198,7 @@ def test_a_terminated_worker_releases_its_chunks(
     cluster.start_scheduler()
     worker = cluster.start_worker(CHORDWISE_WORKER__SHUTDOWN_GRACE_SECONDS=str(grace))
     cluster.submit(cluster.documents.write(chunks=24))
-    cluster.wait_for(f"SELECT count(*) = {CONCURRENCY} FROM model_calls")  # noqa: S608 - a constant of the test
+    cluster.wait_for(f"SELECT count(*) >= {CONCURRENCY} FROM model_calls")  # noqa: S608 - a constant of the test
 
     assert worker.terminate() == 0
     experiment.fault_is_over()
