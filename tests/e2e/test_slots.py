@@ -14,7 +14,7 @@ from tests.fakes.configuration import CONCURRENCY, configuration
 from tests.peers.answering_server import QUOTE, AnsweringHandler, AnsweringServer, material_of
 from tests.peers.serving import serving_in_a_thread
 
-# More than the messages that a worker once took at most.
+# Many more than the slices that these slots need while they analyze chunks.
 SLOTS = 44
 WAITING = "SELECT count(*) FROM model_calls WHERE stage = 'synthesize' AND finished_at IS NULL"
 

@@ -87,12 +87,12 @@
   const BESIDE_MS = 3000;
 
   // Returns a function that loads an element of the page again, a slow page less often. The element
-  // that has the focus stays as it is.
+  // that has the focus stays as it is, and so does a page that is not seen.
   function loaderOf(selector) {
     let at = performance.now() + BESIDE_MS, timer = 0;
     async function load() {
       const part = document.querySelector(selector);
-      if (!window.htmx || part.contains(document.activeElement)) return;
+      if (!window.htmx || document.hidden || part.contains(document.activeElement)) return;
       const begun = performance.now();
       await htmx.ajax("GET", location.href, { target: selector, select: selector, swap: "outerHTML" });
       at = performance.now() + Math.max(BESIDE_MS, 20 * (performance.now() - begun));
