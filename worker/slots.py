@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+from chordwise.errors import ConfigurationError
 from chordwise.pipeline.runtime.messages import MAX_SLICE
 
 # Threads beside those that call a model: each costs memory, with its connections.
@@ -26,6 +27,9 @@ class Slots:
 
     Until its chunks begin, a message that was taken counts as the chunks that these threads can
     prepare: a process that took more messages than it can work on would keep them from the others.
+
+    Raises:
+        ConfigurationError: The system allows fewer threads.
     """
 
     def __init__(self, count: int) -> None:
@@ -33,6 +37,7 @@ class Slots:
         self._preparing = min(count, _MAX_PREPARING)
         self._size = count + self._preparing
         self._threads = ThreadPoolExecutor(self._size, thread_name_prefix="slot")
+        start_threads(self._threads, self._size)
         self._free = self._size
         self._chunks = 0
         self._not_begun = 0
@@ -102,3 +107,23 @@ class Slots:
             self._changed.notify()
         if has_room and not had_room:
             self.on_room()
+
+
+def start_threads(executor: ThreadPoolExecutor, count: int) -> None:
+    """Start all threads of a pool that has none: a thread that is missing later would stop work.
+
+    Raises:
+        ConfigurationError: The system allows fewer threads.
+    """
+    all_started, started = threading.Event(), 0
+    try:
+        for started in range(count):  # noqa: B007 - the error says how far it came
+            executor.submit(all_started.wait)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"The system allows this worker {started} of {count} threads.",
+            "Lower worker.concurrency, or raise the limit of threads: `pids` in"
+            " docker-compose.yml, TasksMax of a service, ulimit -u.",
+        ) from error
+    finally:
+        all_started.set()

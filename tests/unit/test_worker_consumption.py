@@ -10,7 +10,7 @@ from queue import SimpleQueue
 import pytest
 from structlog.testing import capture_logs
 
-from chordwise.errors import ServiceUnavailableError
+from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.telemetry.liveness import State
 from worker.consumption import Consumption, CountedThreads, Watchdog
 from worker.slots import Slots
@@ -214,3 +214,32 @@ def test_messages_are_taken_only_for_free_slots_and_one_slice_ahead(pool: Counte
     assert ended == [(0, True, 0.0), (0, "other", 0.0)]
     assert pool.slots.has_room
     assert woken == [True]
+
+
+def test_all_threads_of_the_slots_start_at_once() -> None:
+    """No slice can fail later because the system allows no further thread."""
+    before = set(threading.enumerate())
+    slots = Slots(3)
+
+    started = set(threading.enumerate()) - before
+    assert [thread.name.partition("_")[0] for thread in started] == ["slot"] * 6
+    assert [each.result() for each in slots.begin(abs, [-1, 2, -3, 4])] == [1, 2, 3, 4]
+
+
+def test_too_low_a_limit_of_threads_is_an_error_of_the_configuration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The message names the numbers and what can be changed."""
+    start, left = threading.Thread.start, [None] * 4
+
+    def limited(thread: threading.Thread) -> None:
+        if not left:
+            raise RuntimeError("can't start new thread")
+        left.pop()
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+
+    with pytest.raises(ConfigurationError, match="4 of 6 threads") as raised:
+        Slots(3)
+    assert "worker.concurrency" in raised.value.hint
