@@ -11,10 +11,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import (
     BigInteger,
-    ColumnElement,
     Connection,
     Text,
-    and_,
     any_,
     delete,
     func,
@@ -120,27 +118,16 @@ class Claim:
     prompt_version: str
 
 
-def has(session: Session, key: str, max_age: timedelta) -> bool:
-    """Return whether a completion exists that is not older than `max_age`; do not count a use."""
-    found = select(CachedCompletion.key).where(_is_fresh(key, max_age))
-    return session.scalar(found) is not None
-
-
 def cached_keys(session: Session, keys: Collection[str], max_age: timedelta) -> set[str]:
-    """Return those of the requests for which `has` returns true."""
+    """Return the requests that have a completion not older than `max_age`; count no use."""
     if not keys:
         return set()
-    asked = CachedCompletion.key == any_(literal(list(keys), ARRAY(Text())))
-    return set(session.scalars(select(CachedCompletion.key).where(asked, _is_usable(max_age))))
-
-
-def _is_fresh(key: str, max_age: timedelta) -> ColumnElement[bool]:
-    return and_(CachedCompletion.key == key, _is_usable(max_age))
-
-
-def _is_usable(max_age: timedelta) -> ColumnElement[bool]:
-    fresh = CachedCompletion.created_at > clock.database_now() - max_age
-    return and_(CachedCompletion.completion.is_not(None), fresh)
+    found = select(CachedCompletion.key).where(
+        CachedCompletion.key == any_(literal(list(keys), ARRAY(Text()))),
+        CachedCompletion.completion.is_not(None),
+        CachedCompletion.created_at > clock.database_now() - max_age,
+    )
+    return set(session.scalars(found))
 
 
 def store_unclaimed(session: Session, values: Mapping[str, object]) -> None:

@@ -90,7 +90,7 @@ class JobBatches:
             return None
         if row is None:
             age = self.max_age
-            if age is not None and cached_completions.has(session, question.key, age):
+            if age is not None and cached_completions.cached_keys(session, [question.key], age):
                 return None
             self._add(session, question, timedelta(seconds=left))
         return _awaiting(question, left)
