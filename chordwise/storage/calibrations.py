@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 
 from pydantic import TypeAdapter
 from sqlalchemy import Index, column, select, table
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.calibration import Claim, Points
 from chordwise.storage.clock import database_now
-from chordwise.storage.record import Identity, Record
+from chordwise.storage.record import Identity, Record, copied
 
 _POINTS = TypeAdapter(Points)
 _CLAIMS = table(
@@ -68,51 +69,37 @@ class Key:
 def claims(session: Session) -> Mapping[Key, Sequence[Claim]]:
     """Return all judged claims by key; each question about a document counts once."""
     found: dict[Key, list[Claim]] = {}
-    for row in session.execute(select(_CLAIMS)).mappings():
-        key = Key(**{name: row[name] for name in Key.__dataclass_fields__})
-        claim = Claim(
-            confidence=row["confidence"], is_right=row["is_right"], group=str(row["document_id"])
-        )
-        found.setdefault(key, []).append(claim)
+    for row in session.execute(select(_CLAIMS)):
+        claim = Claim(confidence=row.confidence, is_right=row.is_right, group=str(row.document_id))
+        found.setdefault(copied(Key, row), []).append(claim)
     return {key: found[key] for key in sorted(found)}
 
 
 def curves(session: Session, learnt_until: datetime) -> Mapping[Key, Points]:
     """Return the points of the calibrations that were in force at `learnt_until`."""
-    names = Key.__dataclass_fields__
-    key = [getattr(Calibration, name) for name in names]
+    key = [getattr(Calibration, name) for name in Key.__dataclass_fields__]
     found = session.scalars(
         select(Calibration)
         .where(Calibration.learnt_at <= learnt_until)
         .ext(distinct_on(*key))
         .order_by(*key, Calibration.learnt_at.desc(), Calibration.id.desc())
     )
-    return {
-        Key(**{name: getattr(each, name) for name in names}): _POINTS.validate_python(each.points)
-        for each in found
-    }
+    return {copied(Key, each): _POINTS.validate_python(each.points) for each in found}
 
 
 def store(session: Session, calibration: Calibration) -> bool:
     """Store a calibration unless it equals the newest one; return whether it was stored."""
     newest = session.scalars(
         select(Calibration)
-        .where(
-            *(
-                getattr(Calibration, name) == getattr(calibration, name)
-                for name in Key.__dataclass_fields__
-            )
-        )
+        .filter_by(**{name: getattr(calibration, name) for name in Key.__dataclass_fields__})
         .order_by(Calibration.learnt_at.desc(), Calibration.id.desc())
         .limit(1)
     ).one_or_none()
-    if newest is not None and all(
-        getattr(newest, name) == getattr(calibration, name) for name in _LEARNT
-    ):
+    if newest is not None and _LEARNT(newest) == _LEARNT(calibration):
         return False
     session.add(calibration)
     session.flush()
     return True
 
 
-_LEARNT = ("method", "points", "judged", "judged_right", "max_error_rate", "accept_from")
+_LEARNT = attrgetter("method", "points", "judged", "judged_right", "max_error_rate", "accept_from")

@@ -61,6 +61,10 @@ class Certification(Record):
     certified_at: Mapped[datetime] = mapped_column(server_default=database_now())
 
 
+_FIELD = (Certification.analysis_type, Certification.name)
+"""The columns that identify a field or label within a scope."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
     """What is accepted of some `results`, which are given by their jobs.
@@ -89,13 +93,8 @@ def in_force(session: Session, run: str, profile: str) -> Sequence[Certification
     return session.scalars(
         select(Certification)
         .where(Certification.run == run, Certification.profile == profile)
-        .ext(distinct_on(Certification.analysis_type, Certification.name))
-        .order_by(
-            Certification.analysis_type,
-            Certification.name,
-            Certification.certified_at.desc(),
-            Certification.id.desc(),
-        )
+        .ext(distinct_on(*_FIELD))
+        .order_by(*_FIELD, Certification.certified_at.desc(), Certification.id.desc())
     ).all()
 
 
@@ -128,13 +127,8 @@ def first_certified(
             Certification.question.in_(questions),
             Certification.verdict == "certified",
         )
-        .ext(distinct_on(Certification.analysis_type, Certification.name))
-        .order_by(
-            Certification.analysis_type,
-            Certification.name,
-            Certification.certified_at,
-            Certification.id,
-        )
+        .ext(distinct_on(*_FIELD))
+        .order_by(*_FIELD, Certification.certified_at, Certification.id)
     ).all()
 
 

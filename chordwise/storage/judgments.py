@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 
 from sqlalchemy import (
     ColumnElement,
@@ -104,10 +105,8 @@ def store_feedback(session: Session, feedback: Feedback) -> bool:
         .order_by(Feedback.created_at.desc(), Feedback.id.desc())
         .limit(1)
     ).one_or_none()
-    compared = ("verdict", "corrected", "note", "author", "start_char", "end_char")
-    if last is not None and all(
-        getattr(last, name) == getattr(feedback, name) for name in compared
-    ):
+    compared = attrgetter("verdict", "corrected", "note", "author", "start_char", "end_char")
+    if last is not None and compared(last) == compared(feedback):
         return False
     session.add(feedback)
     session.flush()
