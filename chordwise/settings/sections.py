@@ -248,23 +248,14 @@ class RoutingSettings(Section):
     accept_confidence: float = Field(default=0.6, ge=0, le=1)
 
 
+CapUsd: TypeAlias = Annotated[Decimal, Field(gt=0, lt=1_000_000, decimal_places=8)]
+
+
 class BudgetSettings(Section):
     """The table `[budget]`; the `--budget` of a run overrides `usd_per_run`."""
 
-    usd_per_run: Decimal | None = Field(
-        default=None,
-        gt=0,
-        lt=1_000_000,
-        decimal_places=8,
-        description="If --budget is not given.",
-    )
-    usd_per_day: Decimal | None = Field(
-        default=None,
-        gt=0,
-        lt=1_000_000,
-        decimal_places=8,
-        description="Of all runs of a UTC day.",
-    )
+    usd_per_run: CapUsd | None = Field(default=None, description="If --budget is not given.")
+    usd_per_day: CapUsd | None = Field(default=None, description="Of all runs of a UTC day.")
     allow_unknown_prices: bool = Field(
         default=False, description="Allow models of unknown price despite a budget."
     )
@@ -440,9 +431,7 @@ class ProfileSettings(Section):
     model: str = Field(default="", description="Empty: the setting `model`.")
     lane: Lane = Field(default=Lane.ONLINE, description="batch: half the price, within a day.")
     nightly: bool = Field(default=False, description="Give the calls of other runs priority.")
-    budget_usd: Decimal | None = Field(
-        default=None, gt=0, lt=1_000_000, decimal_places=8, description="Of one run."
-    )
+    budget_usd: CapUsd | None = Field(default=None, description="Of one run.")
     confidence_threshold: float = Field(
         default=CONFIDENCE_THRESHOLD, ge=0, le=1, description="Answers below it need review."
     )
