@@ -306,20 +306,20 @@ def _usage(usage: JsonObject) -> Usage:
 
 def _timings(timings: JsonObject) -> Timings | None:
     """Return llama.cpp's measurements; `None` for other servers."""
-    counts = (count(timings, "prompt_n"), count(timings, "predicted_n"))
-    lasted = (_milliseconds(timings, "prompt_ms"), _milliseconds(timings, "predicted_ms"))
-    if counts[0] is None or counts[1] is None or lasted[0] is None or lasted[1] is None:
+    read, written = count(timings, "prompt_n"), count(timings, "predicted_n")
+    reading, writing = _seconds(timings, "prompt_ms"), _seconds(timings, "predicted_ms")
+    if read is None or written is None or reading is None or writing is None:
         return None
     return Timings(
-        prompt_tokens=counts[0],
-        prompt_seconds=lasted[0] / 1000,
-        output_tokens=counts[1],
-        output_seconds=lasted[1] / 1000,
+        prompt_tokens=read,
+        prompt_seconds=reading,
+        output_tokens=written,
+        output_seconds=writing,
     )
 
 
-def _milliseconds(timings: JsonObject, name: str) -> float | None:
+def _seconds(timings: JsonObject, name: str) -> float | None:
     value = timings.get(name)
     if not isinstance(value, int | float) or not 0 <= value <= _MAX_MILLISECONDS:
         return None
-    return float(value)
+    return value / 1000
