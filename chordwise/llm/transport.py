@@ -90,6 +90,7 @@ class JsonTransport:
             ModelAccessError: A redirect, a web page instead of an answer, an untrusted certificate.
         """
         content = json.dumps(body, ensure_ascii=False, allow_nan=False).encode(errors="replace")
+        headers = {"content-type": "application/json", **headers}
         return self.send("POST", url, headers, content, timeout_seconds)
 
     def send(

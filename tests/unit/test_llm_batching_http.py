@@ -18,7 +18,9 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.errors import ModelTransportError
 from chordwise.llm.batching import http
 from chordwise.llm.batching.http import BatchHttp
+from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.llm.transport import JsonResponse, JsonTransport
+from chordwise.settings import ModelSettings
 
 MOST = 1_000
 FULL = Path("/dev/full")
@@ -44,16 +46,9 @@ class OneFile(JsonTransport):
 
 
 def lines_of(*pieces: bytes) -> list[JsonObject]:
-    reader = BatchHttp(
-        base_url="http://127.0.0.1",
-        headers={},
-        key=SecretStr(""),
-        label="a/model",
-        codes={},
-        phrases={},
-        transport=OneFile(*pieces),
-    )
-    return list(reader.lines("/file"))
+    settings = ModelSettings(provider="openai", model="model")
+    exchange = OpenAIModel(settings, SecretStr(""), OneFile(*pieces)).exchange
+    return list(BatchHttp(base_url="http://127.0.0.1", exchange=exchange).lines("/file"))
 
 
 @pytest.mark.parametrize("written", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])

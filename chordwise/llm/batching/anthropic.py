@@ -14,14 +14,8 @@ from chordwise.errors import ModelError, ModelOverloadedError, ModelTransportErr
 from chordwise.llm.batching.api import BatchState, LineOutcome, Phase, PreparedBatch
 from chordwise.llm.batching.http import BatchHttp, counts, moment
 from chordwise.llm.model import Completion, CompletionRequest
-from chordwise.llm.providers.anthropic import (
-    API_VERSION,
-    CODES,
-    PHRASES,
-    PUBLIC_BASE_URL,
-    AnthropicModel,
-)
-from chordwise.llm.providers.exchange import checked_key, child, storable
+from chordwise.llm.providers.anthropic import PUBLIC_BASE_URL, AnthropicModel
+from chordwise.llm.providers.exchange import child, storable
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
 
@@ -43,16 +37,10 @@ class AnthropicBatches:
         self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
     ) -> None:
         self._model = AnthropicModel(settings, api_key, transport)
-        key = checked_key(api_key)
         base_url = (settings.base_url or PUBLIC_BASE_URL).rstrip("/")
         self._http = BatchHttp(
             base_url=base_url.removesuffix("/messages").removesuffix("/v1"),
-            headers={"anthropic-version": API_VERSION} | ({"x-api-key": key} if key else {}),
-            key=SecretStr(key),
-            label=f"{settings.provider}/{settings.model}",
-            codes=CODES,
-            phrases=PHRASES,
-            transport=transport,
+            exchange=self._model.exchange,
         )
 
     def body(self, request: CompletionRequest) -> JsonObject:
@@ -114,7 +102,7 @@ class AnthropicBatches:
         provider_id = text(answer.get("id"))
         if not provider_id:
             raise ModelTransportError(
-                f"{self._http.label} responded with JSON that is not a batch.",
+                f"{self._http.exchange.label} responded with JSON that is not a batch.",
                 "Check that base_url is the address of an API with Message Batches.",
             )
         return BatchState(
@@ -128,7 +116,9 @@ class AnthropicBatches:
     def _outcome(self, result: JsonObject) -> Completion | ModelError:
         kind = text(result.get("type"))
         if kind in _NOT_RUN:
-            return ModelOverloadedError(f"{self._http.label} gave no answer {_NOT_RUN[kind]}.")
+            return ModelOverloadedError(
+                f"{self._http.exchange.label} gave no answer {_NOT_RUN[kind]}."
+            )
         try:
             if kind == "succeeded":
                 return self._model.completion(child(result, "message"))

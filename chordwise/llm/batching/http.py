@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import BinaryIO, cast
 
 import structlog
-from pydantic import SecretStr
 
-from chordwise.domain.addresses import secrets_in
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.errors import ModelAccessError, ModelError, ModelTransportError
-from chordwise.llm.providers.exchange import endpoint
-from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Kind, read_fault
-from chordwise.llm.transport import MAX_BODY_BYTES, JsonResponse, JsonTransport, excerpt
+from chordwise.llm.providers.exchange import Exchange, endpoint
+from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, read_fault
+from chordwise.llm.transport import MAX_BODY_BYTES, JsonResponse, excerpt
 
 log = structlog.get_logger(__name__)
 
@@ -32,15 +30,10 @@ _NOT_THERE = frozenset({404, 405, 501})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchHttp:
-    """A provider's address, headers and error codes; `label` names the model."""
+    """A Batch API below `base_url`, with the key, error codes and transport of `exchange`."""
 
     base_url: str
-    headers: Mapping[str, str]
-    key: SecretStr
-    label: str
-    codes: Mapping[str, Kind]
-    phrases: Mapping[str, Kind]
-    transport: JsonTransport
+    exchange: Exchange
 
     def get(self, path: str, query: str = "") -> JsonObject:
         """Return the object at a path.
@@ -50,7 +43,8 @@ class BatchHttp:
         """
         url = endpoint(self.base_url, path)
         url += ("&" if "?" in url else "?") + query if query else ""
-        return self._read(self.transport.send("GET", url, self.headers, None, SHORT_SECONDS))
+        headers = self.exchange.with_key()
+        return self._read(self.exchange.transport.send("GET", url, headers, None, SHORT_SECONDS))
 
     def begin(self, path: str, content: bytes, content_type: str) -> JsonObject:
         """Send the first request of a batch and return the answer.
@@ -59,12 +53,13 @@ class BatchHttp:
             ModelAccessError: There is no such API at this address, or it refuses the key.
             ModelError: The answer is another error, or there is none.
         """
-        headers = {**self.headers, "content-type": content_type}
+        headers = {**self.exchange.with_key(), "content-type": content_type}
         url = endpoint(self.base_url, path)
-        response = self.transport.send("POST", url, headers, content, LONG_SECONDS)
+        response = self.exchange.transport.send("POST", url, headers, content, LONG_SECONDS)
         if response.status in _NOT_THERE:
             raise ModelAccessError(
-                f"{self.label} has no Batch API at its address (HTTP {response.status} at {path}).",
+                f"{self.exchange.label} has no Batch API at its address "
+                f"(HTTP {response.status} at {path}).",
                 "Set batch = false of the model and restart; chordwise retry RUN asks it online.",
             )
         return self._read(response)
@@ -75,9 +70,8 @@ class BatchHttp:
         Raises:
             ModelError: The answer is an error, or there is none.
         """
-        headers = {**self.headers, "content-type": "application/json"}
-        url = endpoint(self.base_url, path)
-        return self._read(self.transport.post_json(url, headers, body, SHORT_SECONDS))
+        url, headers = endpoint(self.base_url, path), self.exchange.with_key()
+        return self._read(self.exchange.transport.post_json(url, headers, body, SHORT_SECONDS))
 
     def lines(self, path: str) -> Iterator[JsonObject]:
         """Yield the objects of a file that has one per line; skip lines that are not objects.
@@ -88,20 +82,13 @@ class BatchHttp:
         Raises:
             ModelError: The file cannot be read, or cannot be stored on disk; no line was yielded.
         """
-        url = endpoint(self.base_url, path)
-        with _needing_room(self.label), tempfile.TemporaryFile() as file:
-            failed = self.transport.download(url, self.headers, file, LONG_SECONDS)
+        url, headers = endpoint(self.base_url, path), self.exchange.with_key()
+        with _needing_room(self.exchange.label), tempfile.TemporaryFile() as file:
+            failed = self.exchange.transport.download(url, headers, file, LONG_SECONDS)
             if failed is not None:
-                raise self.failure(failed)
+                raise self.exchange.failure(failed)
             file.seek(0)
             yield from self._objects(file)
-
-    def failure(self, response: JsonResponse) -> ModelError:
-        """Return the error for an error answer."""
-        fault = read_fault(response)
-        kind = fault.kind(self.codes, self.phrases)
-        hidden = (self.key.get_secret_value(), *secrets_in(self.base_url))
-        return fault.error(kind, self.label, hidden)
 
     def refusal(self, error: JsonValue, status: int) -> ModelError:
         """Return the error for an error in a line or in a batch, which has no HTTP status.
@@ -110,14 +97,15 @@ class BatchHttp:
         """
         body: JsonValue = {"error": error}
         fault = read_fault(JsonResponse(status=status, headers={}, body=body))
-        quote = excerpt(fault.message or ", ".join(fault.codes), (self.key.get_secret_value(),))
-        what = f"{self.label} could not answer in a batch: “{quote}”."
-        return fault.kind(self.codes, self.phrases)(what)
+        key = self.exchange.key.get_secret_value()
+        quote = excerpt(fault.message or ", ".join(fault.codes), (key,))
+        what = f"{self.exchange.label} could not answer in a batch: “{quote}”."
+        return fault.kind(self.exchange.codes, self.exchange.phrases)(what)
 
     def _read(self, response: JsonResponse) -> JsonObject:
         answer = response.body if isinstance(response.body, dict) else {}
         if response.status >= LOWEST_ERROR_STATUS or not answer:
-            raise self.failure(response)
+            raise self.exchange.failure(response)
         return answer
 
     def _objects(self, file: BinaryIO) -> Iterator[JsonObject]:
@@ -126,7 +114,7 @@ class BatchHttp:
             if isinstance(parsed, dict):
                 yield parsed
             elif line.strip():
-                log.warning("batch.line_unreadable", model=self.label, bytes=len(line))
+                log.warning("batch.line_unreadable", model=self.exchange.label, bytes=len(line))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
 
@@ -15,9 +16,9 @@ from chordwise.errors import ModelError, ModelOverloadedError, ModelTransportErr
 from chordwise.llm.batching.api import BatchLine, BatchState, LineOutcome, Phase, PreparedBatch
 from chordwise.llm.batching.http import BatchHttp, counts, moment
 from chordwise.llm.model import Completion, CompletionRequest
-from chordwise.llm.providers.exchange import checked_key, child, count, storable
+from chordwise.llm.providers.exchange import child, count, storable
 from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Kind
-from chordwise.llm.providers.openai import CODES, PHRASES, PUBLIC_BASE_URL, OpenAIModel
+from chordwise.llm.providers.openai import CODES, PUBLIC_BASE_URL, OpenAIModel
 from chordwise.llm.transport import JsonResponse, JsonTransport
 from chordwise.settings import ModelSettings
 
@@ -57,16 +58,10 @@ class OpenAIBatches:
         self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
     ) -> None:
         self._model = OpenAIModel(settings, api_key, transport)
-        key = checked_key(api_key)
         base_url = settings.base_url or PUBLIC_BASE_URL
         self._http = BatchHttp(
             base_url=base_url.rstrip("/").removesuffix("/chat/completions"),
-            headers={"authorization": f"Bearer {key}"} if key else {},
-            key=SecretStr(key),
-            label=f"{settings.provider}/{settings.model}",
-            codes=_CODES,
-            phrases=PHRASES,
-            transport=transport,
+            exchange=replace(self._model.exchange, codes=_CODES),
         )
 
     def body(self, request: CompletionRequest) -> JsonObject:
@@ -158,7 +153,7 @@ class OpenAIBatches:
         found = text(answer.get("id"))
         if not found:
             raise ModelTransportError(
-                f"{self._http.label} responded with JSON without an id.",
+                f"{self._http.exchange.label} responded with JSON without an id.",
                 "Check that base_url is the address of an API with Files and Batches.",
             )
         return found
@@ -169,7 +164,9 @@ class OpenAIBatches:
         status = count(response, "status_code") or 0
         try:
             if status >= LOWEST_ERROR_STATUS:
-                return self._http.failure(JsonResponse(status=status, headers={}, body=body))
+                return self._http.exchange.failure(
+                    JsonResponse(status=status, headers={}, body=body)
+                )
             if isinstance(body, dict) and not line.get("error"):
                 return self._model.completion(body)
         except ModelError as error:

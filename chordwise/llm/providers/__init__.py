@@ -29,12 +29,11 @@ def connect(
         raise ConfigurationError(f"A model of {settings.provider} has no name.", "Set model.")
     _require_tier(settings)
     require_keep_alive(settings)
-    transport = transport or JsonTransport()
     match settings.provider:
         case "openai":
             _require_key(settings, api_key, "OPENAI_API_KEY")
             model = OpenAIModel(settings, api_key, transport)
-            return with_keep_alive(model, settings, api_key, transport)
+            return with_keep_alive(model, settings)
         case "anthropic":
             _require_key(settings, api_key, "ANTHROPIC_API_KEY")
             return AnthropicModel(settings, api_key, transport)

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from chordwise.domain import tokens
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, text
-from chordwise.domain.pictures import MEDIA_TYPE
+from chordwise.domain.pictures import MEDIA_TYPE, Picture
 from chordwise.errors import (
     ConfigurationError,
     ContextTooLongError,
@@ -26,7 +26,15 @@ from chordwise.llm.model import (
     ModelProfile,
     Usage,
 )
-from chordwise.llm.providers.exchange import Exchange, checked_key, child, count, endpoint, storable
+from chordwise.llm.providers.exchange import (
+    Exchange,
+    checked_key,
+    child,
+    content_of,
+    count,
+    endpoint,
+    storable,
+)
 from chordwise.llm.providers.faults import Kind
 from chordwise.llm.schema_dialects import as_instruction, for_anthropic
 from chordwise.llm.transport import JsonTransport
@@ -97,14 +105,15 @@ class AnthropicModel:
             )
         base_url = (settings.base_url or PUBLIC_BASE_URL).rstrip("/").removesuffix("/v1")
         self._settings = settings
-        self._exchange = Exchange(
+        self.exchange = Exchange(
             url=endpoint(base_url, "/v1/messages"),
-            key=SecretStr(checked_key(api_key)),
+            key=checked_key(api_key),
             label=f"{settings.provider}/{settings.model}",
             timeout_seconds=settings.timeout_seconds,
             codes=CODES,
             phrases=PHRASES,
             transport=transport or JsonTransport(),
+            headers={"anthropic-version": API_VERSION},
         )
 
     @property
@@ -124,8 +133,7 @@ class AnthropicModel:
         Raises:
             ModelError: The request brought no answer; the subclass is the reason.
         """
-        headers = {"anthropic-version": API_VERSION}
-        return self._exchange.complete(request, self.body(request), self.completion, headers)
+        return self.exchange.complete(request, self.body(request), self.completion)
 
     def body(self, request: CompletionRequest) -> JsonObject:
         """Return the JSON that `complete` sends."""
@@ -136,7 +144,7 @@ class AnthropicModel:
         body: JsonObject = {
             "model": self._settings.model,
             "max_tokens": min(request.max_output_tokens, self.profile.output_ceiling),
-            "messages": [{"role": "user", "content": _user_content(request)}],
+            "messages": [{"role": "user", "content": content_of(request, _shown)}],
         }
         if system:
             body["system"] = _system(system)
@@ -152,7 +160,7 @@ class AnthropicModel:
         """
         if not isinstance(body.get("content"), list):
             raise ModelTransportError(
-                f"{self._exchange.label} responded with JSON that is not a message.",
+                f"{self.exchange.label} responded with JSON that is not a message.",
                 "Check that base_url is the address of a Messages API.",
             )
         reason = text(body.get("stop_reason"))
@@ -170,17 +178,9 @@ class AnthropicModel:
         )
 
 
-def _user_content(request: CompletionRequest) -> JsonValue:
-    if not request.pictures:
-        return request.user
-    shown: list[JsonValue] = [
-        {
-            "type": "image",
-            "source": {"type": "base64", "media_type": MEDIA_TYPE, "data": each.base64},
-        }
-        for each in request.pictures
-    ]
-    return [*shown, {"type": "text", "text": request.user}]
+def _shown(picture: Picture) -> JsonObject:
+    source: JsonObject = {"type": "base64", "media_type": MEDIA_TYPE, "data": picture.base64}
+    return {"type": "image", "source": source}
 
 
 def _system(text: str) -> JsonValue:

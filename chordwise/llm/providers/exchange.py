@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from types import MappingProxyType
 from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr
 
 from chordwise.domain.addresses import secrets_in
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.pictures import Picture
 from chordwise.errors import ConfigurationError, ModelAccessError, ModelError
 from chordwise.llm.model import Completion, CompletionRequest
-from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Fault, Kind, read_fault
+from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Kind, read_fault
 from chordwise.llm.reported_limits import reported_limits
-from chordwise.llm.transport import CALL_HEADER, JsonTransport
+from chordwise.llm.transport import CALL_HEADER, JsonResponse, JsonTransport
 
 KEYLESS_HINT = (
     "No key was sent: set api_key_env of the model to the variable that holds one, and check model "
@@ -29,8 +29,8 @@ KEYLESS_HINT = (
 class Exchange:
     """An operation of a provider: its address, and the classification of its errors.
 
-    `codes` and `phrases` are specific to the provider, for `Fault.kind`; `label` names the model in
-    messages.
+    `codes` and `phrases` are specific to the provider, for `Fault.kind`, and so are `headers`;
+    `label` names the model in messages. The key may be empty.
     """
 
     url: str
@@ -40,13 +40,10 @@ class Exchange:
     codes: Mapping[str, Kind]
     phrases: Mapping[str, Kind]
     transport: JsonTransport
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def complete(
-        self,
-        request: CompletionRequest,
-        body: JsonObject,
-        read: Callable[[JsonObject], Completion],
-        headers: Mapping[str, str] = MappingProxyType({}),
+        self, request: CompletionRequest, body: JsonObject, read: Callable[[JsonObject], Completion]
     ) -> Completion:
         """Send the body and return the completion that `read` makes of the answer's body.
 
@@ -55,28 +52,31 @@ class Exchange:
         Raises:
             ModelError: The answer is an error, or there is none.
         """
-        timeout_seconds = min(self.timeout_seconds, request.timeout_seconds or float("inf"))
-        named = {"content-type": "application/json", **headers}
-        if key := self.key.get_secret_value():
-            named["authorization"] = f"Bearer {key}"
+        headers = self.with_key()
         if request.call_id:
-            named[CALL_HEADER] = request.call_id
-        response = self.transport.post_json(self.url, named, body, timeout_seconds)
+            headers[CALL_HEADER] = request.call_id
+        seconds = request.within(self.timeout_seconds)
+        response = self.transport.post_json(self.url, headers, body, seconds)
         answer = response.body if isinstance(response.body, dict) else {}
         if response.status >= LOWEST_ERROR_STATUS or answer.get("error"):
-            raise self._refusal(read_fault(response), request)
+            raise self.failure(response, request.user, request.system)
         completion, cost_usd = read(answer), cost_in_header(response.headers)
         if cost_usd is None:
             cost_usd = completion.reported_cost_usd
         limits = reported_limits(response.headers)
         return replace(completion, limits=limits, reported_cost_usd=cost_usd)
 
-    def _refusal(self, fault: Fault, request: CompletionRequest) -> ModelError:
+    def with_key(self) -> dict[str, str]:
+        """Return the headers, including that of the key."""
         key = self.key.get_secret_value()
+        return {**self.headers, **({"authorization": f"Bearer {key}"} if key else {})}
+
+    def failure(self, response: JsonResponse, *prompt: str) -> ModelError:
+        """Return the error for an error answer; its text repeats neither the key nor the prompt."""
+        fault, key = read_fault(response), self.key.get_secret_value()
         kind = fault.kind(self.codes, self.phrases)
-        hidden = (key, *secrets_in(self.url), request.user, request.system)
         hint = "" if key or kind is not ModelAccessError else KEYLESS_HINT
-        return fault.error(kind, self.label, hidden, hint)
+        return fault.error(kind, self.label, (key, *secrets_in(self.url), *prompt), hint)
 
 
 def endpoint(base_url: str, path: str) -> str:
@@ -89,7 +89,7 @@ def endpoint(base_url: str, path: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, base + path, parts.query, ""))
 
 
-def checked_key(api_key: SecretStr) -> str:
+def checked_key(api_key: SecretStr) -> SecretStr:
     """Return the key in a form that is valid in a header.
 
     Raises:
@@ -102,7 +102,7 @@ def checked_key(api_key: SecretStr) -> str:
             "The API key contains invalid characters.",
             "Copy it again, without quotes, spaces or line breaks.",
         )
-    return key
+    return SecretStr(key)
 
 
 MAX_TOKENS = 1_000_000_000
@@ -162,6 +162,14 @@ def _usd(written: str) -> Decimal | None:
         return None
     usd = Decimal(written)
     return usd if usd < MAX_REPORTED_USD else None
+
+
+def content_of(request: CompletionRequest, shown: Callable[[Picture], JsonObject]) -> JsonValue:
+    """Return the text of a request, after its pictures in the provider's format (`shown`)."""
+    if not request.pictures:
+        return request.user
+    pictures: list[JsonValue] = [shown(each) for each in request.pictures]
+    return [*pictures, {"type": "text", "text": request.user}]
 
 
 def storable(text: str) -> str:

@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import structlog
-from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonValue
 from chordwise.errors import ConfigurationError, ModelError, ModelRequestError
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, Middleware
-from chordwise.llm.providers.exchange import checked_key, endpoint
+from chordwise.llm.providers.exchange import Exchange, endpoint
 from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS
-from chordwise.llm.transport import JsonTransport
+from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.settings import ModelSettings
 
 log = structlog.get_logger(__name__)
@@ -30,15 +29,12 @@ _LONGEST_INTERVAL_SECONDS = 60.0
 _SECONDS: Mapping[str, int] = MappingProxyType({"s": 1, "m": 60, "h": 3_600})
 
 
-def with_keep_alive(
-    model: ChatModel, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
-) -> ChatModel:
+def with_keep_alive(model: OpenAIModel, settings: ModelSettings) -> ChatModel:
     """Return the model, wrapped to send `keep_alive` to its server if the settings have it."""
     if not settings.keep_alive:
         return model
-    return KeptLoaded(
-        model, _keep_alive_request(settings, api_key, transport), interval_seconds(settings)
-    )
+    send = _keep_alive_request(settings, model.exchange)
+    return KeptLoaded(model, send, interval_seconds(settings))
 
 
 def require_keep_alive(settings: ModelSettings) -> None:
@@ -64,20 +60,15 @@ def interval_seconds(settings: ModelSettings) -> float:
     return min(_LONGEST_INTERVAL_SECONDS, length / 2)
 
 
-def _keep_alive_request(
-    settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
-) -> Callable[[], None]:
+def _keep_alive_request(settings: ModelSettings, exchange: Exchange) -> Callable[[], None]:
     url = endpoint(settings.base_url.rstrip("/").removesuffix("/v1"), "/api/generate")
     # The native API requires a unit in a string, but not in a number.
     duration: JsonValue = -1 if settings.keep_alive == FOR_EVER else settings.keep_alive
-    key = checked_key(api_key)
-    headers = {"content-type": "application/json"}
-    if key:
-        headers["authorization"] = f"Bearer {key}"
 
     def send() -> None:
         body = {"model": settings.model, "keep_alive": duration}
-        response = transport.post_json(url, headers, body, _TIMEOUT_SECONDS)
+        headers = exchange.with_key()
+        response = exchange.transport.post_json(url, headers, body, _TIMEOUT_SECONDS)
         if response.status >= LOWEST_ERROR_STATUS:
             raise ModelRequestError(
                 f"The server of {settings.model} answered keep_alive with {response.status}.",

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from chordwise.domain.addresses import is_at_provider
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, text
-from chordwise.domain.pictures import MEDIA_TYPE
+from chordwise.domain.pictures import MEDIA_TYPE, Picture
 from chordwise.errors import (
     ContextTooLongError,
     InvalidAnswerError,
@@ -35,6 +35,7 @@ from chordwise.llm.providers.exchange import (
     Exchange,
     checked_key,
     child,
+    content_of,
     cost_in_usage,
     count,
     endpoint,
@@ -139,9 +140,9 @@ class OpenAIModel:
         self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport | None = None
     ) -> None:
         self._settings = settings
-        self._exchange = Exchange(
+        self.exchange = Exchange(
             url=endpoint(settings.base_url or PUBLIC_BASE_URL, "/chat/completions"),
-            key=SecretStr(checked_key(api_key)),
+            key=checked_key(api_key),
             label=f"{settings.provider}/{settings.model}",
             timeout_seconds=settings.timeout_seconds,
             codes=CODES,
@@ -166,7 +167,7 @@ class OpenAIModel:
         Raises:
             ModelError: The request brought no answer; the subclass is the reason.
         """
-        return self._exchange.complete(request, self.body(request), self.completion)
+        return self.exchange.complete(request, self.body(request), self.completion)
 
     def body(self, request: CompletionRequest) -> JsonObject:
         """Return the JSON that `complete` sends."""
@@ -225,12 +226,12 @@ class OpenAIModel:
         message = choices[0].get("message") if choices else None
         if not isinstance(message, dict):
             raise ModelTransportError(
-                f"{self._exchange.label} responded with JSON that is not a completion.",
+                f"{self.exchange.label} responded with JSON that is not a completion.",
                 "Check that base_url is the address of a Chat Completions API.",
             )
         reason = text(choices[0].get("finish_reason"))
         if reason == "error":
-            raise ModelOverloadedError(f"{self._exchange.label} interrupted its response.")
+            raise ModelOverloadedError(f"{self.exchange.label} interrupted its response.")
         refusal = storable(_refusal(message))
         finish_reason = _FINISH_REASONS.get(reason, FinishReason.OTHER)
         return Completion(
@@ -251,17 +252,11 @@ def _messages(request: CompletionRequest, instruction: str) -> list[JsonValue]:
     # Every server supports “system”; only OpenAI's models support its synonym “developer”.
     system = "\n\n".join(part for part in (request.system, instruction) if part)
     first: list[JsonValue] = [{"role": "system", "content": system}] if system else []
-    return [*first, {"role": "user", "content": _user_content(request)}]
+    return [*first, {"role": "user", "content": content_of(request, _shown)}]
 
 
-def _user_content(request: CompletionRequest) -> JsonValue:
-    if not request.pictures:
-        return request.user
-    shown: list[JsonValue] = [
-        {"type": "image_url", "image_url": {"url": f"data:{MEDIA_TYPE};base64,{each.base64}"}}
-        for each in request.pictures
-    ]
-    return [*shown, {"type": "text", "text": request.user}]
+def _shown(picture: Picture) -> JsonObject:
+    return {"type": "image_url", "image_url": {"url": f"data:{MEDIA_TYPE};base64,{picture.base64}"}}
 
 
 def _prompt_cache_key(request: CompletionRequest) -> str:
