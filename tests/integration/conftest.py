@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import redis
 from pydantic import SecretStr
+from sqlalchemy import Engine
 
 from chordwise.embedded.home import home_at
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.llm.limits.shared import open_client
 from chordwise.settings import ProfileSettings, Settings
+from chordwise.storage.database import Database, open_engine
 from tests.fakes.commands import point_to
 from tests.fakes.inbox_watch import WatchedInbox, watched
 from tests.fakes.learning import a_learner
@@ -26,6 +28,19 @@ def _closing() -> Iterator[None]:
     """Close all connections after the test."""
     yield
     close_all()
+
+
+@pytest.fixture
+def engine(database_url: SecretStr) -> Iterator[Engine]:
+    """Return an engine for the database of the test."""
+    engine = open_engine(database_url, pool_size=8)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def database(engine: Engine) -> Database:
+    return Database(engine)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
@@ -58,19 +57,6 @@ class NoLedger:
         with self._lock:
             self.hits += 1
         return uuid.uuid4()
-
-
-@contextmanager
-def opened(url: SecretStr) -> Iterator[Database]:
-    engine = open_engine(url, pool_size=5)
-    yield Database(engine)
-    engine.dispose()
-
-
-@pytest.fixture
-def database(database_url: SecretStr) -> Iterator[Database]:
-    with opened(database_url) as found:
-        yield found
 
 
 @pytest.fixture
@@ -259,12 +245,11 @@ def test_an_invalid_completion_is_removed(database: Database) -> None:
 
 def test_the_cache_is_skipped_while_its_database_is_unavailable() -> None:
     """The model is asked and nothing is stored."""
-    with opened(SecretStr("postgresql://absent@127.0.0.1:9/nothing")) as away:
-        cache = cache_of(away)
-        model = ScriptedModel(["{}"])
+    away = Database(open_engine(SecretStr("postgresql://absent@127.0.0.1:9/nothing")))
 
-        completion = wrapped(model, cache).complete(a_request())
+    completion = wrapped(ScriptedModel(["{}"]), cache_of(away)).complete(a_request())
 
+    away.close()
     assert completion.text == "{}"
     assert completion.cache_key == ""
 

@@ -30,10 +30,8 @@ def counts(database: Database) -> dict[tuple[str, str], int]:
         return {(row.kind, row.reason): row.count for row in session.scalars(select(Incident))}
 
 
-def test_counts_add_up_by_kind_and_reason(database_url: SecretStr) -> None:
+def test_counts_add_up_by_kind_and_reason(database: Database) -> None:
     """The same reason under two kinds makes two rows; a count of zero makes none."""
-    engine = open_engine(database_url)
-    database = Database(engine)
     for number in (1, 4):
         with database.write() as session:
             incidents.count(session, IncidentKind.RESCUE, "due", number)
@@ -44,15 +42,12 @@ def test_counts_add_up_by_kind_and_reason(database_url: SecretStr) -> None:
 
     with database.read() as session:
         row = session.get_one(Incident, ("rescue", "due"))
-    engine.dispose()
     assert found == {("rescue", "due"): 5, ("released", "due"): 2}
     assert row.first_at < row.last_at
 
 
-def test_concurrent_counts_are_not_lost(database_url: SecretStr) -> None:
+def test_concurrent_counts_are_not_lost(database: Database) -> None:
     """Eight threads that count the same reason do not overwrite each other."""
-    engine = open_engine(database_url, pool_size=8)
-    database = Database(engine)
 
     def count(_: int) -> None:
         with database.write() as session:
@@ -61,16 +56,12 @@ def test_concurrent_counts_are_not_lost(database_url: SecretStr) -> None:
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(count, range(80)))
 
-    found = counts(database)
-    engine.dispose()
-    assert found == {("lease_lost", "heartbeat"): 80}
+    assert counts(database) == {("lease_lost", "heartbeat"): 80}
 
 
-def test_read_only_users_can_query_incidents(database_url: SecretStr) -> None:
-    engine = open_engine(database_url)
-    with Database(engine).write() as session:
+def test_read_only_users_can_query_incidents(database: Database, database_url: SecretStr) -> None:
+    with database.write() as session:
         incidents.count(session, IncidentKind.RESCUE, "lease_expired")
-    engine.dispose()
 
     with user_sql.answer(database_url, "SELECT kind, reason, count FROM incidents") as answer:
         rows = list(answer.rows)
@@ -79,26 +70,22 @@ def test_read_only_users_can_query_incidents(database_url: SecretStr) -> None:
 
 
 def test_a_rejection_is_counted_once_the_database_is_back(
-    database_url: SecretStr, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """During the outage no error is raised into the worker, and no count is lost."""
-    away = open_engine(SecretStr("postgresql://absent@127.0.0.1:9/nothing"))
-    back = open_engine(database_url)
-    database = Database(away)
-    rejections = Rejections(database)
+    away = Database(open_engine(SecretStr("postgresql://absent@127.0.0.1:9/nothing")))
+    rejections = Rejections(away)
     rejections.add(Rejection.BODY)
     rejections.add(Rejection.BODY)
     with pytest.raises(ServiceUnavailableError):
         rejections.count()
 
-    reached = Database(back)
-    monkeypatch.setattr(database, "write", reached.write)
+    monkeypatch.setattr(away, "write", database.write)
     rejections.start()
 
-    wait_until(lambda: bool(counts(reached)), 10, "the thread counts")
-    found = counts(reached)
-    away.dispose()
-    back.dispose()
+    wait_until(lambda: bool(counts(database)), 10, "the thread counts")
+    found = counts(database)
+    away.close()
     assert found == {("rejected_message", "body"): 2}
 
 

@@ -9,42 +9,33 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from pydantic import SecretStr
 from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import OperationalError
 
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.storage import migration, revisions
-from chordwise.storage.database import open_engine
 from chordwise.storage.tables import metadata
 from tests.fakes.later_migrations import LATER, NEWEST, newer_version, take_back
 from tests.fakes.processes import wait_until
 
 
-def test_migrated_tables_are_equal_to_the_mapped_tables(database_url: SecretStr) -> None:
+def test_migrated_tables_are_equal_to_the_mapped_tables(engine: Engine) -> None:
     """Alembic finds no difference between the database and the classes."""
-    engine = open_engine(database_url)
-
     with engine.connect() as connection:
         differences = compare_metadata(MigrationContext.configure(connection), metadata)
 
-    engine.dispose()
     assert differences == []
 
 
-def test_migrating_again_changes_nothing(database_url: SecretStr) -> None:
+def test_migrating_again_changes_nothing(engine: Engine) -> None:
     """The second migration finds the newest revision and keeps it."""
-    engine = open_engine(database_url)
-
     before, after = migration.migrate(engine)
 
-    engine.dispose()
     assert before == after == revisions.newest_revision()
 
 
-def test_every_migration_can_be_reverted(database_url: SecretStr) -> None:
+def test_every_migration_can_be_reverted(engine: Engine) -> None:
     """After a downgrade to nothing and an upgrade no table or view is left over or missing."""
-    engine = open_engine(database_url)
     config = migration.configuration()
     with engine.connect() as connection:
         config.attributes["connection"] = connection
@@ -57,15 +48,8 @@ def test_every_migration_can_be_reverted(database_url: SecretStr) -> None:
 
     with engine.connect() as connection:
         tables = set(inspect(connection).get_table_names())
-    engine.dispose()
     assert left == {"alembic_version"}
     assert tables == {*metadata.tables, "alembic_version"}
-
-
-@pytest.fixture
-def engine(database_url: SecretStr) -> Engine:
-    """Return an engine for this test's database, which is at the newest revision."""
-    return open_engine(database_url)
 
 
 @pytest.mark.parametrize(("works_from", "suits"), [(NEWEST, True), (LATER, False)])
@@ -86,7 +70,6 @@ def test_an_old_version_works_on_a_newer_schema_that_permits_it(
         assert LATER in caught.value.hint
         with pytest.raises(ConfigurationError, match="does not know"):
             migration.migrate(engine)
-    engine.dispose()
 
 
 def test_a_newer_schema_without_a_note_is_refused(engine: Engine) -> None:
@@ -95,7 +78,6 @@ def test_a_newer_schema_without_a_note_is_refused(engine: Engine) -> None:
 
     with pytest.raises(ConfigurationError, match="9999"):
         revisions.require_compatible(engine)
-    engine.dispose()
 
 
 @pytest.mark.parametrize(
@@ -117,7 +99,6 @@ def test_a_schema_of_an_unreleased_version_is_refused(
         with pytest.raises(ConfigurationError, match=f"{revision}.*unreleased") as caught:
             refuse(engine)
         assert "from scratch" in caught.value.hint
-    engine.dispose()
 
 
 def test_a_new_version_on_an_older_schema_requires_a_migration(
@@ -129,7 +110,6 @@ def test_a_new_version_on_an_older_schema_requires_a_migration(
     with pytest.raises(ConfigurationError, match=f"needs {LATER}") as caught:
         revisions.require_compatible(engine)
 
-    engine.dispose()
     assert "chordwise migrate" in caught.value.hint
 
 
@@ -146,7 +126,6 @@ def test_a_reverted_revision_is_removed_from_the_list(
     with engine.connect() as connection:
         after_down = str(connection.scalar(query)).split()
 
-    engine.dispose()
     assert [*after_down, LATER] == after_up
     assert after_down[-1] == NEWEST
 
@@ -174,7 +153,6 @@ def test_a_migration_never_blocks_work_for_long(
     thread.join(timeout=30)
 
     columns = {column["name"] for column in inspect(engine).get_columns("jobs")}
-    engine.dispose()
     assert "priority" in columns
 
 
@@ -197,4 +175,3 @@ def test_a_migration_gives_up_after_several_attempts(
         locks = connection.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"))
     assert isinstance(caught.value.__cause__, OperationalError)
     assert (found, bounds, locks) == (NEWEST, "30s", 0)
-    engine.dispose()
