@@ -219,10 +219,9 @@ def stop(session: Session, experiment_id: uuid.UUID, variant: str, because: str)
     return session.scalar(statement) is not None
 
 
-_ANSWERED = text("""
-    SELECT variant, document_id, job_id, analysis_type, finished_at, valid, grounded, quality,
-        cost_usd, latency_ms
-    FROM experiment_answers WHERE experiment_id = :id""")
+_ANSWERED = text(f"""
+    SELECT {", ".join(AnsweredJob.__dataclass_fields__)}
+    FROM experiment_answers WHERE experiment_id = :id""")  # noqa: S608 - fixed names
 
 
 def answered(session: Session, experiment_id: uuid.UUID) -> Sequence[AnsweredJob]:

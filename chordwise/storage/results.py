@@ -400,8 +400,6 @@ _ALIKE = (
     *("error_code", "is_due"),
 )
 _WITHOUT_ANSWER = (JobStatus.FAILED, JobStatus.QUARANTINED)
-
-
 _OUTPUT = func.coalesce(Result.corrected_output, Result.output)
 _LABEL = func.coalesce(_OUTPUT.op("->>")("primary_label"), _OUTPUT.op("->>")("label"))
 
@@ -439,12 +437,8 @@ class _Newest:
         self.columns = select(newest, self._is_due().label("is_due")).subquery().c
 
     def _is_due(self) -> ColumnElement[bool]:
-        of, found, other, today = (
-            self._of,
-            self._found,
-            aliased(Job),
-            list(self._of.hashes.values()),
-        )
+        of, found, other = self._of, self._found, aliased(Job)
+        today = list(of.hashes.values())
         is_asked = exists().where(
             other.document_id == found.document_id,
             other.analysis_type == found.analysis_type,
