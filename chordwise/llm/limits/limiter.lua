@@ -1,43 +1,44 @@
--- The limits of one endpoint, shared by everybody who asks it: one step, all or nothing.
+-- The limits of one endpoint, shared by all its callers. Each run of the script is atomic.
 --
--- KEYS: the state; permits in flight by their expiry; those who wait, by arrival, interactive and
--- nightly; all who wait by the moment at which they count as gone; the pauses of all endpoints,
--- until a person acts.
--- ARGV[1]: what holds for every question of this model, as JSON; the others are questions, as JSON
--- (`operation` is take or settle), which are answered in their order. Times are seconds, on the
--- server's clock unless a question says `now`.
+-- KEYS: the state; the permits in flight, by expiry; the interactive and the nightly callers that
+-- wait, by arrival; all callers that wait, by the time after which they count as gone; the pauses
+-- of all endpoints that last until a person acts.
+-- ARGV[1]: the values that apply to all questions about this model, as JSON. The other arguments
+-- are questions as JSON (`operation` is take or settle), which are answered in order. Times are in
+-- seconds, on the server's clock unless a question contains `now`.
 
-local ROUND_SECONDS = 5        -- a round is at least this long, and has at least so many answers
+local ROUND_SECONDS = 5        -- minimum length of a round, which also needs this many answers
 local ROUND_ANSWERS = 32
 local GROWTH = 1.05            -- per clean round
-local CUT = 0.8                -- of what was pressed when the provider refused
-local MEASURED_SHARE = 0.97    -- of what the provider was seen to accept
-local KNOWN_SHARE = 0.98       -- of a limit that is known: minutes of providers are not exactly ours
-local FIRST_GROWTH = 1.15      -- until a refusal confirms what was found out in a hurry
-local LEAP = 2                 -- where the pace is so slow that a round would take for ever
-local MAX_CAUTION = 6          -- failed leaps after which there is none for a while
-local CALMING = 0.125          -- what a clean round takes off that caution
-local CAUTION_REACH = 4        -- at a pace so many times slower or faster it does not count
-local COOL_DOWN_SECONDS = 15   -- after a refusal or a failure nothing grows
+local CUT = 0.8                -- of a full window or of the rate, after a refusal
+local MEASURED_SHARE = 0.97    -- of the measured rate or window that the provider accepted
+local KNOWN_SHARE = 0.98       -- of a known limit, as the provider's minutes differ from ours
+local FIRST_GROWTH = 1.15      -- until a refusal confirms a quickly measured rate
+local LEAP = 2                 -- growth at a rate so low that a round would take too long
+local MAX_CAUTION = 6          -- failed leaps, after which none is made for a while
+local CALMING = 0.125          -- reduction of the caution per clean round
+local CAUTION_REACH = 4        -- caution does not apply at a rate this many times lower or higher
+local COOL_DOWN_SECONDS = 15   -- without growth, after a refusal or a failure
 local FIRST_COOL_DOWN_SECONDS = 5
-local EPISODE_SECONDS = 1      -- refusals within this of a cut belong to it; while the window doubles,
-                               -- a failure stops it for as long
+local EPISODE_SECONDS = 1      -- refusals this soon after a cut belong to it; for the same time a
+                               -- failure stops the doubling of the window
 local EPISODE_ANSWERS = 8
-local MEASURING_SECONDS = 10   -- shorter measurements are taken only while the rate is sought
+local MEASURING_SECONDS = 10   -- minimum length of a measurement, except while the rate is sought
 local LONGEST_PAUSE_SECONDS = 300
 local LONGEST_BREAK_SECONDS = 60
 local NIGHTLY_SHARE = 0.05     -- of all permits, while interactive work waits
 local SHORTEST_WAIT_SECONDS = 0.02
 local LONGEST_HINT_SECONDS = 8
-local LONGEST_HINT_AT_FIRST = 3 -- while the window doubles, no caller waits for long
-local EARLY = 0.8              -- of the time until their turn, they look: no place waits for them
-local GONE_SECONDS = 5         -- who does not come back this long after his time has left
+local LONGEST_HINT_AT_FIRST = 3 -- while the window doubles
+local EARLY = 0.8              -- callers ask again after this share of the expected wait
+local GONE_SECONDS = 5         -- a caller that is late by this much is removed from the queue
 local KEPT_SECONDS = 86400
-local HEAD_START_SECONDS = 2   -- a key that is denied is denied soon: others wait as long for that
+local HEAD_START_SECONDS = 2   -- for which others wait, as a denial of a key arrives soon
 local HEAD_START_WAIT_SECONDS = 0.1
-local MAX_LOOKS = 3            -- if so many in a row are not denied soon, no caller waits any more
+local MAX_LOOKS = 3            -- after so many slow checks of a pause, callers no longer wait
 local KINDS = {'requests', 'tokens', 'input_tokens', 'output_tokens'}
--- Of a pause; strings, for numbers in JSON are cut to milliseconds, in which many calls are granted.
+-- The times of a pause, stored as text: cjson cuts numbers to milliseconds, in which many permits
+-- are granted.
 local MOMENTS = {'began_at', 'asks_again_at', 'looked_at'}
 
 local STATE, FLIGHT, INTERACTIVE, NIGHTLY, ALIVE = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -71,7 +72,7 @@ local function save()
   is_changed = true
 end
 
-local function write_down()
+local function store_state()
   local fields = {}
   for name, value in pairs(state) do
     fields[#fields + 1] = name
@@ -83,7 +84,7 @@ local function write_down()
   end
 end
 
--- What is known of a kind per minute: the settings' word, else the provider's; 0 if nothing.
+-- The limit per minute of a kind: from the settings, else from the provider, else 0.
 local function per_minute(kind)
   local configured = ask.configured[kind]
   return configured > 0 and configured or state['limit:' .. kind]
@@ -100,13 +101,13 @@ local function window()
   if ask.max_in_flight then
     return state.slow_start == 1 and ask.max_in_flight or math.min(state.window, ask.max_in_flight)
   end
-  -- Where limits are known there is nothing to find out, until the provider refuses all the same.
+  -- With known limits there is nothing to discover: the window is the maximum until a refusal.
   if state.slow_start == 1 and is_known() then return ask.max_window end
   return math.min(state.window, ask.max_window)
 end
 
--- A bucket holds what may be spent at once: a second's worth, so that there are no bursts. What
--- the provider itself has left is followed beside it: a large request needs that much there.
+-- A bucket holds at most the amount of one second, which prevents bursts. `left` estimates the
+-- remaining amount at the provider, which has to suffice for a large request.
 local function refill()
   local elapsed = math.max(0, now - (state.refilled_at > 0 and state.refilled_at or now))
   state.refilled_at = now
@@ -128,7 +129,7 @@ local function refill()
   end
 end
 
--- How many calls of this size a second are possible, by all that is known.
+-- The number of calls of this size per second that all known limits allow.
 local function throughput(cost)
   local found = state.latency > 0 and window() / state.latency or 0
   local function bound(rate)
@@ -141,7 +142,7 @@ local function throughput(cost)
   return found > 0 and found or 10
 end
 
-local function forget_the_gone()
+local function remove_expired()
   redis.call('ZREMRANGEBYSCORE', FLIGHT, '-inf', exactly(now))
   local gone = redis.call('ZRANGEBYSCORE', ALIVE, '-inf', exactly(now), 'LIMIT', 0, 50)
   if #gone > 0 then
@@ -155,7 +156,7 @@ local function lane()
   return ask.priority == 'nightly' and NIGHTLY or INTERACTIVE
 end
 
--- Entries that are no pauses are removed: no call and no command could end them.
+-- Invalid entries are removed, as no call and no command could end them.
 local function read_pause(name, text)
   local is_json, pause = pcall(cjson.decode, text)
   local is_pause = is_json and type(pause) == 'table'
@@ -167,8 +168,8 @@ local function read_pause(name, text)
   redis.call('HDEL', PAUSES, name)
 end
 
--- A pause ends as the breaker does: once it has lasted, one call looks, and its answer decides.
--- One of later than now is from before the clock was put back: how long it lasts is unknown.
+-- After its time, a pause ends like an open breaker: one call checks whether it is over. If a pause
+-- began in the future, the clock was set back; it is then checked at once.
 local function each_pause(act)
   for _, name in ipairs(ask.pauses) do
     local text = redis.call('HGET', PAUSES, name)
@@ -187,8 +188,8 @@ local function keep_pause(pause, name)
   redis.call('EXPIRE', PAUSES, KEPT_SECONDS)
 end
 
--- A caller that is let through during a pause finds out whether it is over.
-local function look()
+-- Record that the granted call checks whether the pauses are over.
+local function record_check()
   each_pause(function(pause, name)
     local looks = pause.looks or 0
     if looks < MAX_LOOKS then
@@ -221,33 +222,32 @@ local function leave_the_queue()
   redis.call('ZREM', ALIVE, ask.permit)
 end
 
-local function stop_at(pause)
+local function deny_for(pause)
   leave_the_queue()
   return cjson.encode({
     granted = false, denied = {code = pause.code, what = pause.what, hint = pause.hint},
   })
 end
 
--- A caller that finds out whether a pause is over, or asks at an address for the first time, goes
--- ahead alone for a moment.
+-- A call that checks a pause, or is the first one to an address, is made alone for a moment.
 local function head_start(since)
   local left = since + HEAD_START_SECONDS - now
-  local is_put_back = left > HEAD_START_SECONDS  -- the clock
-  if left > 0 and not is_put_back then
+  local is_set_back = left > HEAD_START_SECONDS  -- the clock
+  if left > 0 and not is_set_back then
     return wait(math.min(HEAD_START_WAIT_SECONDS, left), 'head_start')
   end
 end
 
-local function stop_or_wait_for_one_who_looks()
+local function denial_or_head_start()
   local answer = each_pause(function(pause)
-    if pause.asks_again_at > now then return stop_at(pause) end
+    if pause.asks_again_at > now then return deny_for(pause) end
     return head_start(pause.looked_at)
   end)
   if answer then return answer end
   if ask.has_head_start and state.heard == 0 then return head_start(state.began_at) end
 end
 
--- Seconds until the bucket has what the call needs; 0 now, and for what is not limited.
+-- The seconds until the buckets suffice for the call, and whether the discovered rate is a reason.
 local function until_affordable(cost, spare)
   local longest = 0
   local function need(level, wanted, rate)
@@ -267,7 +267,7 @@ local function until_affordable(cost, spare)
   return longest, is_paced
 end
 
-local function grant(cost, in_flight)
+local function grant(cost)
   for _, kind in ipairs(KINDS) do
     if per_minute(kind) > 0 then
       state['bucket:' .. kind] = state['bucket:' .. kind] - cost[kind]
@@ -281,26 +281,23 @@ local function grant(cost, in_flight)
   else
     state.owed_to_nightly = math.min(1, state.owed_to_nightly + NIGHTLY_SHARE)
   end
-  -- A permit lasts as long as calls take here; who was killed does not hold it much longer.
+  -- A permit lasts a multiple of the usual latency, so that that of a killed caller expires soon.
   local lease = ask.lease_seconds
   if state.latency > 0 then lease = math.min(lease, math.max(15, 8 * state.latency)) end
   if state.openings > 0 then state.probed_until = now + lease end
   redis.call('ZADD', FLIGHT, exactly(now + lease), ask.permit)
   leave_the_queue()
   if state.heard == 0 and state.began_at == 0 then state.began_at = now end
-  look()
+  record_check()
   save()
-  return cjson.encode({
-    granted = true, granted_at = exactly(now), in_flight = in_flight + 1,
-    window = window(), rate = throughput(cost),
-  })
+  return cjson.encode({granted = true, granted_at = exactly(now)})
 end
 
 local function take()
-  local stopped = stop_or_wait_for_one_who_looks()
+  local stopped = denial_or_head_start()
   if stopped then return stopped end
   local cost = ask.cost
-  forget_the_gone()
+  remove_expired()
   refill()
   local in_flight = redis.call('ZCARD', FLIGHT)
   local rank = redis.call('ZRANK', lane(), ask.permit) or redis.call('ZCARD', lane())
@@ -314,7 +311,7 @@ local function take()
   if state.paused_until > now then
     return wait(state.paused_until - now + hint(spread), 'paused')
   end
-  -- Nightly work lets interactive work pass, but for the share that is its own.
+  -- Interactive work has priority over nightly work, except for the latter's share.
   local nightly = ask.priority == 'nightly'
   local is_owed = state.owed_to_nightly >= 1
   if nightly and not is_owed and redis.call('ZCARD', INTERACTIVE) > 0 then
@@ -332,11 +329,11 @@ local function take()
     state.window_pressed = 1
     return wait(turn, 'in_flight')
   end
-  -- Who came earlier goes first, roughly: he may be asleep at this moment.
+  -- Earlier callers go first, approximately: they may be waiting before they ask again.
   if rank > free + 2 + redis.call('ZCARD', lane()) / 8 then
     return wait(turn, 'queue')
   end
-  return grant(cost, in_flight)
+  return grant(cost)
 end
 
 local function begin_round()
@@ -346,16 +343,16 @@ local function begin_round()
   state.window_pressed = 0
 end
 
--- Leaps in vain say that a pace is right, and nothing of one that is far from it.
+-- Failed leaps confirm the rate at which they were made, but not a very different one.
 local function caution()
   local pace, known = math.max(state.rate, 0.001), math.max(state.caution_at, 0.001)
   local is_near = pace <= CAUTION_REACH * known and known <= CAUTION_REACH * pace
   return is_near and state.caution or 0
 end
 
--- Refusals for another reason than the pace leave a pace behind that is far too slow, and at which
--- the answers of a round never come together. Then few of them must do; each leap that is refused
--- asks for twice as many before the next, or four times where the pace before it was borne for long.
+-- Refusals that the rate did not cause can leave a rate so low that no round is ever complete. A
+-- leap therefore needs few answers. Each failed leap doubles the number of answers needed for the
+-- next one, or quadruples it if the provider had accepted the earlier rate for long.
 local function is_time_to_leap()
   local is_held = state.rate_pressed == 1
     or (state.window_pressed == 1 and state.window < ask.first_in_flight)
@@ -380,13 +377,13 @@ end
 local function grow(in_flight)
   if now < state.cool_until then return end
   if state.slow_start == 1 then
-    -- One more for each answer doubles the window in every round; only while it is used up.
+    -- One more per answer doubles the window in each round, provided that it is nearly full.
     if in_flight + 1 >= CUT * state.window then
       state.window = math.min(state.window + 1, ask.max_window)
     end
     return
   end
-  -- A round begins after the cool-down: what was pressed, or slow, in it was so on purpose.
+  -- A round begins after the cool-down, during which calls are held back deliberately.
   if state.seeking == 1 or state.round_at < state.cool_until then begin_round() end
   state.seeking = 0
   state.round_answers = state.round_answers + 1
@@ -396,7 +393,7 @@ local function grow(in_flight)
   state.caution = math.max(0, state.caution - CALMING)
   state.leapt = 0
   state.clean_rounds = state.clean_rounds + 1
-  -- After many clean rounds the limit is far away: larger steps.
+  -- After many clean rounds the limit is distant, so the steps become larger.
   local growth = 1 + (GROWTH - 1) * math.min(4, 2 ^ math.floor(state.clean_rounds / 8))
   if state.unsure == 1 then growth = math.max(growth, FIRST_GROWTH) end
   if state.window_pressed == 1 then
@@ -427,12 +424,12 @@ local function cut_window(in_flight, is_sought)
   if is_sought then
     state.window = math.max(1, CUT * width)
   else
-    -- What was in flight beside the refused call is what the provider bears.
+    -- The provider accepts the other calls that were in flight with the refused one.
     state.window = math.max(1, CUT * width, MEASURED_SHARE * math.min(width, in_flight))
   end
 end
 
--- Between two refusals the provider accepted exactly as much as it allows.
+-- The calls accepted between two refusals measure the rate that the provider allows.
 local function cut_rate(is_first)
   local elapsed = math.max(now - state.marked_at, 0.1)
   local measured = math.max(state.accepted, 1) / elapsed
@@ -442,8 +439,9 @@ local function cut_rate(is_first)
   elseif state.seeking == 1 or state.doubted == 1 or elapsed >= MEASURING_SECONDS then
     rate = MEASURED_SHARE * measured
   end
-  -- Who saves nothing up was not asked for all that he allows on the way to a pace that he bore for
-  -- a round. If he did save up, the next refusal comes at once, and measures exactly.
+  -- If the provider does not accumulate unused calls, the measurement includes slower times and is
+  -- too low for a rate that was accepted for a round. If it does accumulate them, the next refusal
+  -- follows at once and gives an exact measurement.
   state.doubted = 0
   if rate < CUT * state.rate and state.clean_rounds > 0 then
     rate = CUT * state.rate
@@ -452,8 +450,8 @@ local function cut_rate(is_first)
   if state.rate == 0 or rate < state.rate then state.rate = rate end
 end
 
--- One leap may have followed another on what the provider had saved up: further refusals take the
--- next one back, down to the pace of the last clean round.
+-- Several leaps may have succeeded because the provider had accumulated unused calls. Each further
+-- refusal reverts one of them, down to the rate of the last clean round.
 local function take_back_a_leap()
   local was_borne = state.accepted >= EPISODE_ANSWERS
   state.window = math.min(state.window, state['window_before:' .. state.leapt])
@@ -466,8 +464,8 @@ end
 local function cut(in_flight)
   local first = state.slow_start == 1
   local is_sought = first or state.seeking == 1
-  -- A small window is full at every moment: that says nothing. Refusals at the same number in
-  -- flight, again and again, say that it is the calls at the same time that were too many.
+  -- A small window is always full, which proves nothing. Repeated refusals at the same number of
+  -- calls in flight show that the provider limits concurrent calls.
   local is_full = in_flight + 1 >= 0.9 * window() and (is_sought or window() >= 10)
   local is_same = in_flight >= 10 and math.abs(in_flight - state.crowd) <= 1
   is_full = is_full or (is_same and not is_sought)
@@ -479,13 +477,13 @@ local function cut(in_flight)
     if is_sought or not is_full then
       cut_rate(first)
     else
-      state.doubted = 1  -- if it was the pace after all, the next refusal comes at once
+      state.doubted = 1  -- if the rate was the cause, the next refusal follows at once
     end
   end
   if not is_full then
     state.window = math.min(window(), math.max(4, 1.25 * in_flight + 2))
   end
-  state.paced = -0.3 * state.rate  -- those on their way may still be refused
+  state.paced = -0.3 * state.rate  -- calls in flight may still be refused
   state.seeking = first and 1 or 0
   state.unsure = is_sought and 1 or 0
   state.slow_start = 0
@@ -505,8 +503,8 @@ local function limited(in_flight)
   if is_new and (is_telling or state.leapt > 0) then cut(in_flight) end
 end
 
--- Before the first answer ever, a caller that is refused has asked alone: that says when to ask
--- again, and nothing of how fast. The next one asks alone as well.
+-- Before the first answer of an endpoint, a refused call was made alone. The refusal says when to
+-- ask again, but nothing about the rate. The next call is made alone as well.
 local function is_refused_alone(in_flight)
   return ask.has_head_start and state.heard == 0 and in_flight == 0 and ask.outcome == 'limited'
 end
@@ -520,7 +518,7 @@ local function ask_alone_again()
   state.accepted = 0
 end
 
--- 5xx and time-outs pause growth, and too many in a row open the breaker.
+-- Server errors and timeouts stop the growth; too many in a row open the breaker.
 local function failed()
   pause(ask.retry_after_seconds)
   cool()
@@ -536,7 +534,7 @@ end
 
 local function close_breaker()
   state.failures = 0
-  -- An answer to a call from before it opened says nothing of now.
+  -- The answer to a call that was sent before the breaker opened does not close it.
   if state.openings > 0 and ask.granted_at >= state.open_until then
     state.openings = 0
     state.open_until = 0
@@ -564,7 +562,7 @@ local function end_pauses()
   end)
 end
 
--- Those of keys that are not used any more.
+-- Delete the pauses of keys that are no longer used.
 local function forget_old_pauses()
   local entries = redis.call('HGETALL', PAUSES)
   for position = 1, #entries, 2 do
@@ -575,9 +573,9 @@ local function forget_old_pauses()
   end
 end
 
--- Whatever was asked before the pause began, or before a person resumed, says nothing of now.
+-- A denial of a call from before the pause began, or before it was resumed, does not count.
 local function deny()
-  if type(ask.denial) ~= 'table' then return end  -- cjson's null is none
+  if type(ask.denial) ~= 'table' then return end  -- it is null
   local is_known_already = each_pause(function(pause)
     if not is_newer_than(pause) then return true end
   end)
@@ -591,8 +589,8 @@ local function deny()
   keep_pause(pause, pause.name)
 end
 
--- Who looked and learnt nothing leaves the look to the next.
-local function look_again()
+-- After an inconclusive check, the next call checks again.
+local function check_again()
   each_pause(function(pause, name)
     if is_newer_than(pause) then
       pause.looked_at, pause.looks = 0, 0
@@ -616,14 +614,14 @@ local function settle()
     if held == 1 then state.accepted = math.max(0, state.accepted - 1) end
     if ask.granted_at >= state.open_until then state.probed_until = 0 end
     if state.heard == 0 then state.began_at = 0 end
-    look_again()
+    check_again()
   elseif ask.outcome == 'limited' then
     close_breaker()
     limited(in_flight)
-    look_again()
+    check_again()
   elseif ask.outcome == 'failed' then
     failed()
-    look_again()
+    check_again()
   elseif ask.outcome == 'denied' then
     close_breaker()
     deny()
@@ -647,5 +645,5 @@ for position = 2, #ARGV do
   if state.window == 0 then begin() end
   answers[#answers + 1] = ask.operation == 'take' and take() or settle()
 end
-if is_changed then write_down() end
+if is_changed then store_state() end
 return answers
