@@ -61,15 +61,20 @@ class ClaimedChunk:
         return self.lease_token == self.claim_token and self.status == ChunkStatus.RUNNING
 
 
+WANTED = """wanted AS MATERIALIZED (
+        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS wanted (id, token)
+    )"""
+"""The SQL for claims as a table."""
+IS_CAPPED = """EXISTS (
+        SELECT FROM budgets b WHERE b.scope = concat('run:', r.id) AND b.cap_usd IS NOT NULL
+    )"""
+"""The SQL for whether the budget of a run `r` is limited."""
 _SELECT = f"""
     SELECT c.id, wanted.token, c.job_id, c.postponements, c.start_char, c.end_char,
         j.chunk_count, d.character_count, j.analysis_type, CAST(j.options AS text),
         {learned_examples.OF_JOB}, j.model, j.document_id,
         CASE WHEN c.start_char = 0 AND c.end_char = d.character_count THEN d.text END,
-        d.places IS NOT NULL,
-        r.priority, r.lane, r.use_cache, EXISTS (
-            SELECT FROM budgets b WHERE b.scope = concat('run:', r.id) AND b.cap_usd IS NOT NULL
-        ),"""  # noqa: S608 - fixed names
+        d.places IS NOT NULL, r.priority, r.lane, r.use_cache, {IS_CAPPED},"""
 _FROM_WANTED = """
     FROM wanted JOIN chunks c ON c.id = wanted.id
     JOIN jobs j ON j.id = c.job_id
@@ -83,9 +88,7 @@ _CLAIMABLE = f"""(
     OR c.status = 'running' AND c.lease_until < clock_timestamp() AND {LEASES_MAY_EXPIRE}
 )"""
 _CLAIM = text(f"""
-    WITH wanted AS MATERIALIZED (
-        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS wanted (id, token)
-    ), marked AS (
+    WITH {WANTED}, marked AS (
         UPDATE jobs SET status = 'running', due_at = NULL,
             error_code = NULL, error_message = NULL, hint = NULL
         WHERE status = 'waiting' AND id IN (

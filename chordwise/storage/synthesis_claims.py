@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import JobStatus
 from chordwise.storage import chunks, jobs, learned_examples, results, runs
-from chordwise.storage.chunk_leases import Claims, arrays_of
+from chordwise.storage.chunk_leases import IS_CAPPED, WANTED, Claims, arrays_of
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.clock import LEASES_MAY_EXPIRE
 from chordwise.storage.database import Store
@@ -49,18 +49,13 @@ class ClaimedSynthesis:
 _SELECT = f"""
     SELECT wanted.token, j.id, j.document_id, j.analysis_type, CAST(j.options AS text),
         {learned_examples.OF_JOB}, j.model, j.attempts, j.postponements, r.priority, r.lane,
-        r.use_cache, EXISTS (
-            SELECT FROM budgets b WHERE b.scope = concat('run:', r.id) AND b.cap_usd IS NOT NULL
-        ), EXISTS (SELECT FROM documents d WHERE d.id = j.document_id AND d.places IS NOT NULL), (
+        r.use_cache, {IS_CAPPED},
+        EXISTS (SELECT FROM documents d WHERE d.id = j.document_id AND d.places IS NOT NULL), (
             SELECT json_agg(part ORDER BY position)
             FROM (SELECT {", ".join(chunks.COLUMNS)} FROM chunks WHERE job_id = j.id) AS part
         )"""  # noqa: S608 - fixed names
-_WANTED = """
-    wanted AS MATERIALIZED (
-        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS wanted (id, token)
-    )"""
 _CLAIM = text(f"""
-    WITH {_WANTED}, free AS (
+    WITH {WANTED}, free AS (
         SELECT j.id, wanted.token
         FROM wanted JOIN jobs j ON j.id = wanted.id JOIN runs r ON r.id = j.run_id
         WHERE j.id = ANY(CAST(:ids AS uuid[])) AND r.status <> 'cancelled'
@@ -88,7 +83,7 @@ _CLAIM = text(f"""
     {_SELECT} FROM wanted JOIN claimed j ON j.id = wanted.id
     JOIN runs r ON r.id = j.run_id""")  # noqa: S608 - fixed names
 _FIND = text(f"""
-    WITH {_WANTED}
+    WITH {WANTED}
     {_SELECT} FROM wanted JOIN jobs j ON j.id = wanted.id AND j.lease_token = wanted.token
     JOIN runs r ON r.id = j.run_id WHERE j.status = 'synthesizing'""")
 
