@@ -164,7 +164,7 @@ class OwnPrice(Price):
             + written * usual * CACHE_WRITE_FACTOR
             + usage.output_tokens * self.output_usd_per_million_tokens
         ) / MILLION
-        return _believable(usd * _DISCOUNT.get(completion.service_tier, Decimal(1)))
+        return _plausible(usd * _DISCOUNT.get(completion.service_tier, Decimal(1)))
 
     def max_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
         """Return the cost of an uncached prompt and the longest answer."""
@@ -244,7 +244,7 @@ class ListPrice(Price):
                 )
         except (LookupError, ValueError):
             return None
-        return _believable(price.total_price)
+        return _plausible(price.total_price)
 
     def max_usd_of(
         self, input_tokens: int, output_tokens: int, service_tier: str
@@ -325,7 +325,7 @@ def _cached(usage: Usage) -> tuple[int, int]:
     return read, min(usage.cache_write_tokens or 0, total - read)
 
 
-def _believable(usd: Decimal) -> Decimal | None:
+def _plausible(usd: Decimal) -> Decimal | None:
     return usd if usd < MAX_USD else None
 
 

@@ -105,7 +105,7 @@ _STORE = text(f"""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A claim on a request: who asks it, how long the claim lasts, and the values of the row.
+    """A claim on a request: its owner's token, its duration, and the values of the row.
 
     A worker that retries with the same `token` continues its earlier claim.
     """

@@ -26,12 +26,12 @@ _sleep = time.sleep  # noqa: TID251 - the sleep function of this module
 
 
 @dataclass(frozen=True, slots=True)
-class _Patient(Generic[Item]):
+class _Timed(Generic[Item]):
     item: Item
     ends_at: float
 
 
-_Group: TypeAlias = list[Entry[_Patient[Item], Outcome]]
+_Group: TypeAlias = list[Entry[_Timed[Item], Outcome]]
 
 
 class GroupCommit(Generic[Transaction, Item, Outcome]):
@@ -51,7 +51,7 @@ class GroupCommit(Generic[Transaction, Item, Outcome]):
     ) -> None:
         self._begin = begin
         self._write = write
-        self._gathering: Gathering[_Patient[Item], Outcome] = Gathering(
+        self._gathering: Gathering[_Timed[Item], Outcome] = Gathering(
             self._store_or_pause, partial(_sleep, gather_seconds), _MAX_ITEMS
         )
         self._failures = 0
@@ -66,7 +66,7 @@ class GroupCommit(Generic[Transaction, Item, Outcome]):
         ends_at = time.monotonic() + within.total_seconds()
         while True:
             try:
-                return self._gathering.outcome(_Patient(item, ends_at))
+                return self._gathering.outcome(_Timed(item, ends_at))
             except LeaderFailedError:  # what was stored is unknown; storing is repeatable
                 continue
 

@@ -235,7 +235,7 @@ def test_every_operation_reports_why_it_was_rejected(
 ) -> None:
     batch = a_batch(api, "one")
     state = api.retrieve(handed_in(api, batch).provider_id)
-    deeds: dict[str, Callable[[], object]] = {
+    operations: dict[str, Callable[[], object]] = {
         "begin": lambda: handed_in(api, batch),
         "find": lambda: api.find(batch, ()),
         "retrieve": lambda: api.retrieve(state.provider_id),
@@ -246,7 +246,7 @@ def test_every_operation_reports_why_it_was_rejected(
     server.statuses = dict.fromkeys(refused, status)
 
     with pytest.raises(ModelError) as raised:
-        deeds[operation]()
+        operations[operation]()
 
     assert type(raised.value) is expected
 

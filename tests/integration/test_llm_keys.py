@@ -19,7 +19,7 @@ from tests.fakes.commands import run
 from tests.fakes.completion_requests import a_request
 from tests.peers.faulty_server import Behavior, FaultyServer, answer, faulty_server
 
-SECRET = "sk-planted-in-the-environment"  # noqa: S105 - nobody's
+SECRET = "sk-planted-in-the-environment"  # noqa: S105 - not a real key
 OWN = "gateway-planted-key"
 REFUSAL = answer({"error": {"message": "No key.", "code": "invalid_api_key"}}, status=401)
 

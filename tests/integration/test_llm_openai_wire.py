@@ -329,7 +329,7 @@ def ollama(status: int = 200) -> Iterator[OllamaServer]:
 def test_keep_alive_is_sent_to_the_native_api_after_the_answer(
     keep_alive: str, sent: str | int
 ) -> None:
-    """Two consecutive questions send it once; “for ever” is a number, which has no unit."""
+    """Two consecutive questions send it once; -1 (unlimited) is a number without a unit."""
     with ollama() as server:
         settings = ModelSettings(
             provider="openai", model="qwen3:8b", base_url=server.base_url, keep_alive=keep_alive

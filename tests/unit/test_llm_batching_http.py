@@ -36,7 +36,7 @@ class OneFile(JsonTransport):
 
     def download(
         self,
-        url: str,  # noqa: ARG002 - the signature is that of what it stands for
+        url: str,  # noqa: ARG002 - as in JsonTransport
         headers: Mapping[str, str],  # noqa: ARG002 - as above
         target: BinaryIO,
         timeout_seconds: float,  # noqa: ARG002 - as above

@@ -106,13 +106,13 @@ class Server:
     """Counts the calls of `keep`, and fails if it should."""
 
     fails: bool = False
-    told: int = 0
+    calls: int = 0
     now: float = 0.0
 
     def keep(self) -> None:
-        self.told += 1
+        self.calls += 1
         if self.fails:
-            raise ModelTransportError("Nobody is there.")
+            raise ModelTransportError("no connection")
 
     def clock(self) -> float:
         return self.now
@@ -122,12 +122,12 @@ def test_keep_alive_is_sent_after_the_first_answer_and_at_intervals() -> None:
     server = Server()
     kept = KeptLoaded(ScriptedModel(["{}"], repeat_last=True), server.keep, 60, server.clock)
 
-    told = []
+    calls = []
     for server.now in (0, 1, 59, 60, 61, 121):
         kept.complete(a_request())
-        told.append(server.told)
+        calls.append(server.calls)
 
-    assert told == [1, 1, 1, 2, 2, 3]
+    assert calls == [1, 1, 1, 2, 2, 3]
 
 
 def test_a_failure_of_keep_alive_does_not_affect_the_answer() -> None:
@@ -139,10 +139,10 @@ def test_a_failure_of_keep_alive_does_not_affect_the_answer() -> None:
 
     with pytest.raises(ModelTransportError, match="x"):
         kept.complete(a_request())
-    assert server.told == 0
+    assert server.calls == 0
 
     assert kept.complete(a_request()).text == "{}"
-    assert server.told == 1
+    assert server.calls == 1
 
 
 @pytest.mark.parametrize(

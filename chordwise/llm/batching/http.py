@@ -83,7 +83,7 @@ class BatchHttp:
             ModelError: The file cannot be read, or cannot be stored on disk; no line was yielded.
         """
         url, headers = endpoint(self.base_url, path), self.exchange.with_key()
-        with _needing_room(self.exchange.label), tempfile.TemporaryFile() as file:
+        with _translated_disk_errors(self.exchange.label), tempfile.TemporaryFile() as file:
             failed = self.exchange.transport.download(url, headers, file, LONG_SECONDS)
             if failed is not None:
                 raise self.exchange.failure(failed)
@@ -118,7 +118,7 @@ class BatchHttp:
 
 
 @contextmanager
-def _needing_room(label: str) -> Iterator[None]:
+def _translated_disk_errors(label: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -54,7 +54,7 @@ _STATUSES: Mapping[int, Kind] = {
     501: ModelRequestError,
     505: ModelRequestError,
 }
-_DEEDS: Mapping[Kind, str] = {
+_SENTENCES: Mapping[Kind, str] = {
     QuotaExceededError: "has no money or quota left for this key",
     ModelAccessError: "refuses the key, the account, the model's name or the address",
     RateLimitedError: "takes no more requests for now",
@@ -96,7 +96,7 @@ class Fault:
         named = f", {excerpt(self.codes[0], hidden)}" if self.codes else ""
         quote = excerpt(self.message, hidden)
         quoted = f": “{quote}”" if quote else ""
-        error = kind(f"{label} {_DEEDS[kind]} (HTTP {self.status}{named}){quoted}.", hint)
+        error = kind(f"{label} {_SENTENCES[kind]} (HTTP {self.status}{named}){quoted}.", hint)
         if isinstance(error, TransientError):
             error.retry_after_seconds = self.retry_after_seconds
             error.reported_limits = self.limits

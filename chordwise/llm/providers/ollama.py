@@ -23,7 +23,7 @@ from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.settings import ModelSettings
 
 log = structlog.get_logger(__name__)
-FOR_EVER = "-1"
+UNLIMITED = "-1"
 _TIMEOUT_SECONDS = 10.0
 _LONGEST_INTERVAL_SECONDS = 60.0
 _SECONDS: Mapping[str, int] = MappingProxyType({"s": 1, "m": 60, "h": 3_600})
@@ -54,7 +54,7 @@ def require_keep_alive(settings: ModelSettings) -> None:
 
 def interval_seconds(settings: ModelSettings) -> float:
     """Return how often to repeat the request, as a reloaded model has the server's default."""
-    if settings.keep_alive == FOR_EVER:
+    if settings.keep_alive == UNLIMITED:
         return _LONGEST_INTERVAL_SECONDS
     length = int(settings.keep_alive[:-1]) * _SECONDS[settings.keep_alive[-1]]
     return min(_LONGEST_INTERVAL_SECONDS, length / 2)
@@ -63,7 +63,7 @@ def interval_seconds(settings: ModelSettings) -> float:
 def _keep_alive_request(settings: ModelSettings, exchange: Exchange) -> Callable[[], None]:
     url = endpoint(settings.base_url.rstrip("/").removesuffix("/v1"), "/api/generate")
     # The native API requires a unit in a string, but not in a number.
-    duration: JsonValue = -1 if settings.keep_alive == FOR_EVER else settings.keep_alive
+    duration: JsonValue = -1 if settings.keep_alive == UNLIMITED else settings.keep_alive
 
     def send() -> None:
         body = {"model": settings.model, "keep_alive": duration}
