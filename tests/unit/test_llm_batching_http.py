@@ -6,6 +6,7 @@ import json
 import tempfile
 import tracemalloc
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from chordwise.settings import ModelSettings
 MOST = 1_000
 FULL = Path("/dev/full")
 GOOD = b'{"custom_id": "good"}\n'
+EXCHANGE = OpenAIModel(ModelSettings(provider="openai", model="model"), SecretStr("")).exchange
 
 
 class OneFile(JsonTransport):
@@ -46,8 +48,7 @@ class OneFile(JsonTransport):
 
 
 def lines_of(*pieces: bytes) -> list[JsonObject]:
-    settings = ModelSettings(provider="openai", model="model")
-    exchange = OpenAIModel(settings, SecretStr(""), OneFile(*pieces)).exchange
+    exchange = replace(EXCHANGE, transport=OneFile(*pieces))
     return list(BatchHttp(base_url="http://127.0.0.1", exchange=exchange).lines("/file"))
 
 
