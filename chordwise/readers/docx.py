@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 
 from chordwise.domain import document_flags, places
 from chordwise.readers import encodings, failures, html
-from chordwise.readers.extracted import SEPARATOR, Extracted, Source, joined
+from chordwise.readers.extracted import SEPARATOR, Extracted, Source, Spending, joined
 from chordwise.readers.office_package import (
     OfficePackage,
     PartTarget,
     Relationship,
-    Spending,
     TitleTarget,
     local,
     value_of,

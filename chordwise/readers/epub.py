@@ -8,8 +8,8 @@ from urllib.parse import unquote
 
 from chordwise.domain import places
 from chordwise.readers import encodings, failures, html
-from chordwise.readers.extracted import Extracted, Source, joined
-from chordwise.readers.office_package import OfficePackage, PartTarget, Spending, local
+from chordwise.readers.extracted import Extracted, Source, Spending, joined
+from chordwise.readers.office_package import OfficePackage, PartTarget, local
 
 MEDIA_TYPE = "application/epub+zip"
 CONTAINER = "META-INF/container.xml"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from lxml import etree
 
 from chordwise.domain import document_flags, places
-from chordwise.readers import encodings, failures
-from chordwise.readers.extracted import Extracted
+from chordwise.readers import encodings
+from chordwise.readers.extracted import Extracted, Spending
 
 # fmt: off
 _PARAGRAPHS = frozenset((
@@ -257,13 +257,12 @@ class FlowingText:
         self._pieces: list[str] = []
         self._pending = ""
         self._fixed = False
-        self._limit = max_characters
-        self._left = max_characters
+        self._spend = Spending(max_characters)
 
     @property
     def length(self) -> int:
         """Return the number of characters written."""
-        return self._limit - self._left
+        return self._spend.spent
 
     def write(self, text: str) -> None:
         """Append text with each run of white space replaced by one space.
@@ -287,10 +286,8 @@ class FlowingText:
         """
         pending = self._pending if self._pieces else ""
         self._pieces += pending, text
-        self._left -= len(pending) + len(text)
         self._pending, self._fixed = "", False
-        if self._left < 0:
-            raise failures.too_many_characters(self._limit)
+        self._spend(len(pending) + len(text))
 
     def separate(self, separator: str) -> None:
         """Request a separator before the next text; the strongest request is used."""

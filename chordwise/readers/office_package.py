@@ -221,20 +221,3 @@ def _document_type() -> ReadError:
     return failures.malformed(
         "contains a document type declaration, which no office program writes."
     )
-
-
-class Spending:
-    """The remaining number of characters of one document."""
-
-    def __init__(self, max_characters: int) -> None:
-        self._left = self._limit = max_characters
-
-    def __call__(self, characters: int) -> None:
-        """Subtract characters.
-
-        Raises:
-            ReadError: The limit is exceeded.
-        """
-        self._left -= characters
-        if self._left < 0:
-            raise failures.too_many_characters(self._limit)

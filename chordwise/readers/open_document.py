@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 
 from chordwise.domain import places
 from chordwise.readers import extracted, failures
-from chordwise.readers.extracted import Extracted, Source
+from chordwise.readers.extracted import Extracted, Source, Spending
 from chordwise.readers.office_package import (
     OfficePackage,
     PartTarget,
-    Spending,
     TitleTarget,
     local,
     value_of,

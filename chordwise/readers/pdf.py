@@ -15,7 +15,7 @@ from pypdfium2 import PdfMatrix, raw
 from chordwise.domain.places import Box, Layout
 from chordwise.errors import ReadError
 from chordwise.readers import failures
-from chordwise.readers.extracted import Extracted, PageText, RenderedPage, of_pages
+from chordwise.readers.extracted import Extracted, PageText, RenderedPage, Spending, of_pages
 
 # The mark of PDFium for a hyphen at a line end (the word is complete without it), and glyphs
 # without text.
@@ -240,11 +240,9 @@ class _Pages:
         self.scanned = 0
         self.unseen: list[Unseen] = []
         self.has_marks = False
-        self._left = max_characters
+        self._spend = Spending(max_characters)
         for index in range(len(document)):
             self._add(document, index)
-            if self._left < 0:
-                raise failures.too_many_characters(max_characters)
 
     @property
     def has_text(self) -> bool:
@@ -271,8 +269,8 @@ class _Pages:
         if text:
             self.unseen.append(unseen(page, text_page))
         self.texts.append(found)
-        self._left -= len(text)
         page.close()
+        self._spend(len(text))
 
 
 def _is_picture(page: pypdfium2.PdfPage) -> bool:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from chordwise.domain.places import Place, PlaceKind
 from chordwise.readers import extracted, failures
-from chordwise.readers.extracted import Extracted, Source
-from chordwise.readers.office_package import OfficePackage, PartTarget, Spending, local, value_of
+from chordwise.readers.extracted import Extracted, Source, Spending
+from chordwise.readers.office_package import OfficePackage, PartTarget, local, value_of
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
 _TITLES = ("title", "ctrTitle")

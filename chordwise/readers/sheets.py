@@ -18,14 +18,16 @@ from chordwise.domain.json_values import JsonValue
 from chordwise.domain.places import Layout, Place, PlaceKind
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, extracted, failures
-from chordwise.readers.extracted import Columns, Extracted, Extraction, Naming, ReadOptions, Unread
-from chordwise.readers.office_package import (
-    OfficePackage,
-    PartTarget,
+from chordwise.readers.extracted import (
+    Columns,
+    Extracted,
+    Extraction,
+    Naming,
+    ReadOptions,
     Spending,
-    local,
-    value_of,
+    Unread,
 )
+from chordwise.readers.office_package import OfficePackage, PartTarget, local, value_of
 
 _MEDIA_TYPES = {
     "xls": "application/vnd.ms-excel",
