@@ -164,8 +164,8 @@ def sizing(model: Model, load: Load, machine: Machine) -> Sizing:
 
 def first_token_seconds(model: Model, load: Load, machine: Machine) -> float:
     """Return the time to read a prompt on an idle machine, bound by compute or bandwidth."""
-    computing = model.prompt_operations(load.prompt_tokens) / (machine.compute * COMPUTE_SHARE)
-    return max(computing, model.weight_bytes / (machine.bandwidth * BANDWIDTH_SHARE))
+    reading_weights = model.weight_bytes / (machine.bandwidth * BANDWIDTH_SHARE)
+    return max(_prompt_seconds(model, load, machine), reading_weights)
 
 
 def step_seconds(model: Model, load: Load, machine: Machine) -> tuple[float, float]:
@@ -196,5 +196,9 @@ def max_parallel(model: Model, context_tokens: int, memory_bytes: float) -> int:
 
 def _documents_per_hour(model: Model, load: Load, machine: Machine, step: float) -> float:
     """Return the throughput if prompts are read between the steps of the other streams."""
-    reading = model.prompt_operations(load.prompt_tokens) / (machine.compute * COMPUTE_SHARE)
-    return _HOUR_SECONDS / (reading + load.output_tokens * step / load.parallel)
+    answering = load.output_tokens * step / load.parallel
+    return _HOUR_SECONDS / (_prompt_seconds(model, load, machine) + answering)
+
+
+def _prompt_seconds(model: Model, load: Load, machine: Machine) -> float:
+    return model.prompt_operations(load.prompt_tokens) / (machine.compute * COMPUTE_SHARE)
