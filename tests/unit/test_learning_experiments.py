@@ -17,7 +17,6 @@ import pytest
 from chordwise.domain.learning import experiments
 from chordwise.domain.learning.experiments import (
     CONTROL,
-    AmountSequence,
     Evidence,
     Guarded,
     Moments,
@@ -96,10 +95,10 @@ def test_the_interval_of_amounts_contains_their_mean(seeds: int) -> None:
     """The amounts are skewed like costs; the interval is evaluated after each."""
     missed = 0
     for seed in range(seeds):
-        random, sequence = Random(seed), AmountSequence(RISK)
+        random, amounts = Random(seed), list[float]()
         for _ in range(DOCUMENTS):
-            sequence.add(random.expovariate(2.0))
-            found = sequence.interval()
+            amounts.append(random.expovariate(2.0))
+            found = experiments.amount(experiments.moments(amounts), RISK)
             if not found.low <= 0.5 <= found.high:
                 missed += 1
                 break

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from statistics import fmean
 
 CONTROL = "control"
 """The variant name of the unchanged profile."""
@@ -178,27 +179,6 @@ class ShareSequence:
         return Interval(count=self._count, mean=self._total / self._count, low=low, high=high)
 
 
-class AmountSequence:
-    """The confidence sequence of the mean of unbounded numbers."""
-
-    def __init__(self, risk: float) -> None:
-        self._risk = risk
-        self._count = 0
-        self._mean = self._squares = 0.0
-
-    def add(self, value: float) -> None:
-        """Add the next number."""
-        self._count += 1
-        before = value - self._mean
-        self._mean += before / self._count
-        self._squares += before * (value - self._mean)
-
-    def interval(self) -> Interval:
-        """Return the current interval."""
-        variance = self._squares / max(1, self._count)
-        return amount(Moments(count=self._count, mean=self._mean, variance=variance), self._risk)
-
-
 def amount(found: Moments, risk: float) -> Interval:
     """Return the interval of a mean of unbounded numbers; infinite below `MIN_AMOUNTS` numbers."""
     count, mean = found.count, found.mean
@@ -276,8 +256,19 @@ def difference(found: Evidence, outcome: Outcome, risk: float, *, is_paired: boo
     return replace(closer, low=low, high=high) if low <= high else paired
 
 
+def moments(values: Sequence[float]) -> Moments:
+    """Return the moments of some numbers, which may be none."""
+    if not values:
+        return Moments()
+    mean = fmean(values)
+    variance = fmean((value - mean) ** 2 for value in values)
+    return Moments(count=len(values), mean=mean, variance=variance)
+
+
 def _mean(values: Sequence[float], outcome: Outcome, risk: float) -> Interval:
-    sequence = ShareSequence(risk) if outcome.is_share else AmountSequence(risk)
+    if not outcome.is_share:
+        return amount(moments(values), risk)
+    sequence = ShareSequence(risk)
     for value in values:
         sequence.add(value)
     return sequence.interval()
