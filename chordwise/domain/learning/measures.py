@@ -133,7 +133,7 @@ def _of_label(label: str, choices: Sequence[Choice]) -> Iterator[Measure]:
     chosen = sum(c.found == label for c in choices)
     expected = sum(c.expected == label for c in choices)
     yield from _precision_recall(label, shared, chosen, expected)
-    yield Measure(metric="f1", label=label, value=2 * shared / (chosen + expected), count=expected)
+    yield Measure(metric="f1", label=label, value=_f1(shared, chosen, expected), count=expected)
 
 
 def _precision_recall(label: str, shared: int, found: int, expected: int) -> Iterator[Measure]:
@@ -166,7 +166,7 @@ def _of_scores(name: str, scores: Sequence[FieldScore], random: Random) -> Itera
     if found + expected:
         numbers = [(s.shared, s.only_found + s.only_expected) for s in scores]
         low, high = bootstrap(numbers, _micro_f1, random)
-        value = 2 * shared / (found + expected)
+        value = _f1(shared, found, expected)
         yield Measure(metric="f1", label=name, value=value, count=expected, low=low, high=high)
 
 
