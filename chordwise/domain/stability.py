@@ -65,9 +65,9 @@ class Sightings:
                 left_out += 1
                 continue
             known = before.get(path)
-            unchanged = known is not None and known.prints == prints
-            since = known.quiet_since if known is not None and unchanged else now
-            self._seen[path] = Sighting(path=path, prints=prints, quiet_since=since)
+            if known is None or known.prints != prints:
+                known = Sighting(path=path, prints=prints, quiet_since=now)
+            self._seen[path] = known
         return left_out
 
     def disturb(self, path: PurePath, now: float) -> None:
