@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -38,11 +38,15 @@ def chosen(
 
     `places` holds the places of each quote in the text, ascending.
     """
-    named = [_named(number, each) for number, each in enumerate(findings)]
+    rows: dict[Hashable, list[_Finding]] = defaultdict(list)
+    for number, each in enumerate(findings):
+        named = _named(number, each)
+        rows[named.row].append(named)
+    row_counts = Counter(quote for own in rows.values() for quote in {each.quote for each in own})
+    choice = _Choice(places, text, row_counts)
     found: list[int | None] = [None] * len(findings)
-    choice = _Choice(places, text, named)
-    for _, own in itertools.groupby(_by_row(named), key=lambda each: each.row):
-        for finding, mention in choice.of_row(list(own)):
+    for own in rows.values():
+        for finding, mention in choice.of_row(own):
             found[finding.number] = mention
     return found
 
@@ -57,29 +61,18 @@ def _named(number: int, finding: JsonObject) -> _Finding:
     return _Finding(number, quote, "/".join(row), "/".join(listed))
 
 
-def _by_row(findings: Sequence[_Finding]) -> Iterator[_Finding]:
-    """Yield the findings grouped by row, the rows in the order of the answer."""
-    rows: dict[Hashable, list[_Finding]] = {}
-    for each in findings:
-        rows.setdefault(each.row, []).append(each)
-    return itertools.chain.from_iterable(rows.values())
-
-
 @dataclass
 class _Choice:
-    """The mentions chosen so far: `taken` by quote, and the end of the last row of each list."""
+    """The mentions chosen so far: `taken` by quote, and the end of the last row of each list.
+
+    `row_counts` are the numbers of rows with each quote.
+    """
 
     places: Mapping[str, Sequence[Place]]
     text: str
-    findings: Sequence[_Finding]
+    row_counts: Mapping[str, int]
     taken: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     ends: dict[str | None, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        rows: dict[str, set[Hashable]] = defaultdict(set)
-        for each in self.findings:
-            rows[each.quote].add(each.row)
-        self._rows = {quote: len(own) for quote, own in rows.items()}
 
     def of_row(self, findings: Sequence[_Finding]) -> Iterator[tuple[_Finding, int]]:
         """Yield the chosen mentions of the findings of a row."""
@@ -103,7 +96,7 @@ class _Choice:
     def _rank(self, finding: _Finding) -> tuple[bool, int]:
         """Rank quotes by how well they locate a row: rare ones and those of one row first."""
         places = len(self.places[finding.quote])
-        return places < self._rows[finding.quote], places
+        return places < self.row_counts[finding.quote], places
 
     def _begin(self, finding: _Finding, others: Sequence[Sequence[Place]]) -> int:
         """Return the free mention closest to the other quotes of the row; 0 if none is free.
