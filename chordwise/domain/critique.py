@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
 
 from chordwise.domain import grounding, json_values, missing_rows, schemas
 from chordwise.domain.analyses import schema_data
@@ -120,12 +119,10 @@ class Examination(Analysis):
 def analysis_of(task: AnalysisTask) -> Analysis:
     """Return the analysis that a question asks for: that of its type, or its critique."""
     kind = task.analysis_type
-    return _examination(kind) if task.is_critique else analysis_for(kind)
+    return _EXAMINATIONS[kind] if task.is_critique else analysis_for(kind)
 
 
-@cache
-def _examination(kind: AnalysisType) -> Examination:
-    return Examination(kind)
+_EXAMINATIONS = {kind: Examination(kind) for kind in AnalysisType}
 
 
 def principles_for(kind: AnalysisType, options: AnalysisOptions) -> tuple[str, ...]:
