@@ -62,8 +62,8 @@ def from_json(stored: JsonValue) -> tuple[Flag, ...]:
     """Parse flags from `documents.flags`, which holds their `json_values.as_json`; null is none."""
     return tuple(
         Flag(
-            start_char=int(json_values.number(each["start_char"]) or 0),
-            end_char=int(json_values.number(each["end_char"]) or 0),
+            start_char=json_values.integer(each["start_char"]) or 0,
+            end_char=json_values.integer(each["end_char"]) or 0,
             kind=FlagKind(json_values.text(each["kind"])),
             excerpt=json_values.text(each["excerpt"]),
         )

@@ -10,12 +10,11 @@ from decimal import Decimal
 from chordwise.domain import json_values, value_in_quote
 from chordwise.domain.analyses.analysis import Analysis, claimed
 from chordwise.domain.grounding import Grounding
-from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisType
 from chordwise.domain.typed_values import typed
 
 _DERIVED = "evidence"
-_DATA = "data"
 _LARGEST_WHOLE = 1e15
 
 
@@ -73,7 +72,7 @@ def facts(output: JsonObject, analysis: Analysis) -> list[Fact]:
     nearest enclosing object or list. Evidence without a value is a fact without a value. The
     evidence that a summary repeats from its findings is left out.
     """
-    if analysis.type is AnalysisType.EXTRACTION and _DATA in output:
+    if analysis.type is AnalysisType.EXTRACTION and USER_DATA in output:
         return list(_of_data(output, analysis))
     shown = dict(output)
     if analysis.type is AnalysisType.SUMMARY:
@@ -114,13 +113,13 @@ class Place:
         return replace(self, path=path, parent=parent, row_index=index)
 
 
-DATA = Place(path=f"/{_DATA}")
+DATA = Place(path=f"/{USER_DATA}")
 """The place of a user's own data; its item names are relative to it."""
 
 
 def scalar_fact(place: Place, value: JsonValue) -> Fact:
     """Return the fact for a scalar, without evidence; null, `[]` and `{}` have no value."""
-    item = place.item or _DATA
+    item = place.item or USER_DATA
     fact = Fact(path=place.path, item=item, parent=place.parent, row_index=place.row_index)
     return typed_fact(fact, value)
 
@@ -184,7 +183,7 @@ def _of_data(output: JsonObject, analysis: Analysis) -> Iterator[Fact]:
     for entry in listed:
         evidence.setdefault(json_values.text(entry.get("path")), []).append(entry)
     used: set[str] = set()
-    for place, value in leaves(output[_DATA], DATA):
+    for place, value in leaves(output[USER_DATA], DATA):
         fact = scalar_fact(place, value)
         below = place.path.removeprefix(DATA.path)
         nearest = next((path for path in json_values.upward(below) if path in evidence), None)
@@ -217,7 +216,6 @@ def _with_evidence(fact: Fact, entry: JsonObject, analysis: Analysis, path: str 
 
     `path` leads to the value from the place that the evidence is about.
     """
-    start, end, page = (entry.get(name) for name in ("start_char", "end_char", "page"))
     quote = json_values.text(entry.get("quote"))
     stands = value_in_quote.mark_at(entry, path)
     number = fact.number if stands and not (fact.currency or fact.unit) else None
@@ -227,11 +225,11 @@ def _with_evidence(fact: Fact, entry: JsonObject, analysis: Analysis, path: str 
         fact,
         confidence=_confidence(entry, analysis),
         quote=quote or None,
-        start_char=start if isinstance(start, int) else None,
-        end_char=end if isinstance(end, int) else None,
+        start_char=json_values.integer(entry.get("start_char")),
+        end_char=json_values.integer(entry.get("end_char")),
         grounding=json_values.text(entry.get("grounding")) or None,
         value_in_quote=stands,
-        page=page if isinstance(page, int) else None,
+        page=json_values.integer(entry.get("page")),
         place=json_values.text(entry.get("place")) or None,
         boxes=entry.get("boxes"),
     )

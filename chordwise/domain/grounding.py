@@ -39,9 +39,10 @@ _MAX_MENTIONS = 10_000
 _FRAME = " \t\n\"'.…,;:()[]<>"
 # A superscript or a fraction differs from the digit it decomposes to; a ligature is its letters.
 _SAME_LETTERS = ("<compat>", "<wide>", "<narrow>", "<noBreak>")
-_EVIDENCE_FIELDS = frozenset(
-    ("start_char", "end_char", "grounded", "grounding", "value_in_quote", "page", "place", "boxes")
-)
+SPAN_FIELDS = ("start_char", "end_char", "grounded", "grounding")
+"""The members of a finding that say where its quote is in the text."""
+EVIDENCE_FIELDS = (*SPAN_FIELDS, "value_in_quote", "page", "place", "boxes")
+"""The members of a finding that Chordwise adds to the answer of a model."""
 
 
 class Grounding(StrEnum):
@@ -421,7 +422,7 @@ def ground(answer: JsonObject, source: Source) -> JsonObject:
         nowhere: JsonObject = {"start_char": None, "end_char": None}
         return finding | nowhere | {"grounded": grounded, "grounding": how}
 
-    return json_values.as_object(json_values.with_findings(answer, located))
+    return json_values.with_findings(answer, located)
 
 
 def _grounded_item(quote: str, span: Span, source: Source) -> JsonObject:
@@ -436,13 +437,7 @@ def _grounded_item(quote: str, span: Span, source: Source) -> JsonObject:
 
 def quotes(value: JsonValue) -> list[JsonObject]:
     """Return every object with a quote, in order, without the data of the user's schema."""
-    if isinstance(value, list):
-        return [found for item in value for found in quotes(item)]
-    if not isinstance(value, dict):
-        return []
-    own = [value] if value.get("quote") else []
-    members = (item for key, item in value.items() if key != json_values.USER_DATA)
-    return own + [found for item in members for found in quotes(item)]
+    return [finding for finding in json_values.findings(value) if finding.get("quote")]
 
 
 def grounded_share(answer: JsonObject) -> float:
@@ -458,20 +453,21 @@ def spans_by_quote(answers: tuple[JsonObject, ...]) -> dict[str, list[Span]]:
     spans: dict[str, list[Span]] = {}
     for answer in answers:
         for item in quotes(answer):
-            start, end, quote = item.get("start_char"), item.get("end_char"), item.get("quote")
-            if isinstance(quote, str) and isinstance(start, int) and isinstance(end, int):
+            quote = item["quote"]
+            if isinstance(quote, str) and (found := json_values.span_of(item)):
                 places = spans.setdefault(quote, [])
                 how = Grounding(json_values.text(item.get("grounding")) or Grounding.EXACT)
-                if (span := Span(start_char=start, end_char=end, grounding=how)) not in places:
+                span = Span(start_char=found[0], end_char=found[1], grounding=how)
+                if span not in places:
                     places.append(span)
     return spans
 
 
-def without_spans(value: JsonValue) -> JsonValue:
+def without_spans(answer: JsonObject) -> JsonObject:
     """Return a grounded answer in the form in which a model gives it."""
     return json_values.with_findings(
-        value,
-        lambda finding: {name: finding[name] for name in finding if name not in _EVIDENCE_FIELDS},
+        answer,
+        lambda finding: {name: finding[name] for name in finding if name not in EVIDENCE_FIELDS},
     )
 
 

@@ -57,6 +57,11 @@ def number(value: JsonValue) -> float | None:
     return float(value) if fits_float(value) else None
 
 
+def integer(value: JsonValue) -> int | None:
+    """Return an integer; `None` for booleans and any other value."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def fits_float(number: float) -> bool:
     """Return whether a number, which may be an integer of any size, is a finite float."""
     return abs(number) <= sys.float_info.max
@@ -86,11 +91,21 @@ def walk(value: JsonValue, path: str = "") -> Iterator[tuple[str, JsonValue]]:
             yield from walk(child, pointer(path, index))
 
 
+def scalars(value: JsonValue) -> Iterator[tuple[str, JsonValue]]:
+    """Yield every value except objects and lists, with its JSON Pointer; null is one."""
+    return (each for each in walk(value) if not isinstance(each[1], dict | list))
+
+
 def upward(path: str) -> Iterator[str]:
     """Yield a JSON Pointer and those of the enclosing objects and lists, without the root."""
     while path:
         yield path
         path = path.rpartition("/")[0]
+
+
+def is_within(path: str, outer: str) -> bool:
+    """Return whether a JSON Pointer equals another one, or leads to a value inside of it."""
+    return f"{path}/".startswith(f"{outer}/")
 
 
 def member(value: JsonValue, step: str) -> JsonValue:
@@ -119,17 +134,21 @@ def is_filled(value: JsonValue) -> bool:
     return value not in (None, "", [], {})
 
 
-def with_findings(value: JsonValue, changed: Callable[[JsonObject], JsonObject]) -> JsonValue:
+def with_findings(answer: JsonObject, changed: Callable[[JsonObject], JsonObject]) -> JsonObject:
     """Return an answer with `changed` applied to every object with a member `quote`, inner first.
 
     The value under `data` follows the schema of the user and is not changed.
     """
+    return as_object(_with_findings(answer, changed))
+
+
+def _with_findings(value: JsonValue, changed: Callable[[JsonObject], JsonObject]) -> JsonValue:
     if isinstance(value, list):
-        return [with_findings(item, changed) for item in value]
+        return [_with_findings(item, changed) for item in value]
     if not isinstance(value, dict):
         return value
     members: JsonObject = {
-        name: item if name == USER_DATA else with_findings(item, changed)
+        name: item if name == USER_DATA else _with_findings(item, changed)
         for name, item in value.items()
     }
     return changed(members) if "quote" in members else members
@@ -146,6 +165,12 @@ def findings(value: JsonValue) -> Iterator[JsonObject]:
                 yield from findings(item)
         if "quote" in value:
             yield value
+
+
+def span_of(finding: JsonObject) -> tuple[int, int] | None:
+    """Return the span of a grounded quote, or `None`."""
+    start, end = integer(finding.get("start_char")), integer(finding.get("end_char"))
+    return None if start is None or end is None else (start, end)
 
 
 def is_storable(value: JsonValue) -> bool:

@@ -330,7 +330,7 @@ def _rows_elsewhere(
 
 def _are_nested(path: str, other: str) -> bool:
     """Return whether one of two lists equals the other or is nested in a row of it."""
-    return f"{path}/".startswith(f"{other}/") or f"{other}/".startswith(f"{path}/")
+    return json_values.is_within(path, other) or json_values.is_within(other, path)
 
 
 def _places(

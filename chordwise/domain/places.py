@@ -12,14 +12,14 @@ import re
 import sys
 import zlib
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import reduce
 from itertools import accumulate, pairwise
 from operator import add, sub
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -38,6 +38,7 @@ _LAYOUT_ROW_BYTES = array("i").itemsize * _COLUMNS
 Box: TypeAlias = tuple[float, float, float, float]
 """Left, top, right and bottom."""
 _WholeBox: TypeAlias = tuple[int, int, int, int]
+Edge = TypeVar("Edge", int, float)
 
 
 class PlaceKind(StrEnum):
@@ -138,11 +139,12 @@ class Layout:
             if begins[number] or not found:
                 found.append(box)
             else:
-                found[-1] = _union(found[-1], box)
+                found[-1] = union(found[-1], box)
         return found
 
 
-def _union(one: _WholeBox, two: _WholeBox) -> _WholeBox:
+def union(one: tuple[Edge, ...], two: tuple[Edge, ...]) -> tuple[Edge, Edge, Edge, Edge]:
+    """Return the smallest box that contains both boxes."""
     return min(one[0], two[0]), min(one[1], two[1]), max(one[2], two[2]), max(one[3], two[3])
 
 
@@ -191,8 +193,13 @@ class Places:
             return Location(place=self._cells(first, start, end))
         if place.kind is not PlaceKind.PAGE:
             return Location(page=place.number, place=place.label)
-        touched = self._touched(first, end)
-        boxes = [box for number in touched for box in self._boxes(number, start, end)]
+        following = bisect_left(self._starts, end)
+        pages = (n for n in range(first, following) if self._places[n].kind is PlaceKind.PAGE)
+        boxes: list[JsonValue] = [
+            [self._places[number].number, *(edge / _PER_POINT for edge in box)]
+            for number in pages
+            for box in self._lines(number, start, end)
+        ]
         return Location(page=place.number, place=place.label, boxes=boxes or None)
 
     def _innermost(self, start: int) -> int | None:
@@ -200,25 +207,13 @@ class Places:
         found = (n for n in range(following - 1, -1, -1) if self._places[n].end_char > start)
         return next(found, None)
 
-    def _touched(self, first: int, end: int) -> Iterable[int]:
-        """Yield the pages, starting with the first one, that begin before the end of a span."""
-        for number in range(first, len(self._places)):
-            if self._starts[number] >= end:
-                break
-            if self._places[number].kind is PlaceKind.PAGE:
-                yield number
-
-    def _boxes(self, number: int, start: int, end: int) -> Iterable[JsonValue]:
-        for box in self._lines(number, start, end):
-            yield [self._places[number].number, *(edge / _PER_POINT for edge in box)]
-
     def _cells(self, number: int, start: int, end: int) -> str | None:
         """Return the range of the rows that a span touches: `Sheet1!A7:D7`."""
         label = self._places[number].label
         rows = self._lines(number, start, end)
         if not rows:
             return label.removesuffix("!").removesuffix(", ") or None
-        left, top, right, bottom = reduce(_union, rows)
+        left, top, right, bottom = reduce(union, rows)
         first, last = f"{_column(left)}{top + 1}", f"{_column(right)}{bottom + 1}"
         return label + (first if first == last else f"{first}:{last}")
 
@@ -245,15 +240,13 @@ def located(output: JsonObject, places: Places) -> JsonObject:
     """
 
     def with_place(finding: JsonObject) -> JsonObject:
-        start, end = finding.get("start_char"), finding.get("end_char")
-        if not isinstance(start, int) or not isinstance(end, int):
+        span = json_values.span_of(finding)
+        if span is None:
             return finding
-        where = places.locate(start, end)
+        where = places.locate(*span)
         return finding | {"page": where.page, "place": where.place, "boxes": where.boxes}
 
-    return (
-        json_values.as_object(json_values.with_findings(output, with_place)) if places else output
-    )
+    return json_values.with_findings(output, with_place) if places else output
 
 
 def sections(headings: Iterable[tuple[int, str]], length: int) -> list[Place]:
@@ -320,16 +313,12 @@ def from_json(stored: JsonValue, layouts: Sequence[bytes] = ()) -> list[Place]:
         Place(
             kind=PlaceKind(json_values.text(each.get("kind"))),
             label=json_values.text(each.get("label")),
-            start_char=_integer(each.get("start_char")) or 0,
-            end_char=_integer(each.get("end_char")) or 0,
-            number=_integer(each.get("number")),
+            start_char=json_values.integer(each.get("start_char")) or 0,
+            end_char=json_values.integer(each.get("end_char")) or 0,
+            number=json_values.integer(each.get("number")),
             width=json_values.number(each.get("width")),
             height=json_values.number(each.get("height")),
             layout=layout,
         )
         for each, layout in zip(listed, [*layouts, *[b""] * len(listed)], strict=False)
     ]
-
-
-def _integer(value: JsonValue) -> int | None:
-    return value if isinstance(value, int) else None

@@ -1,4 +1,7 @@
-"""Prompts: the messages to a model, rendered from a template and a task."""
+"""Prompts: the messages to a model, rendered from a template and a task.
+
+Each function that takes a template raises `KeyError` if it names an unknown variable.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +35,6 @@ def render(template: PromptTemplate, task: AnalysisTask, schema: JsonObject) -> 
 
     The text is enclosed by marks that are derived from it, so that no document can contain its own
     end mark (spotlighting by delimiters, arXiv 2403.14720).
-
-    Raises:
-        KeyError: The template names an unknown variable.
     """
     variables = _variables(task, schema)
     return Prompt(
@@ -44,22 +44,14 @@ def render(template: PromptTemplate, task: AnalysisTask, schema: JsonObject) -> 
 
 
 def render_revision(template: PromptTemplate, task: AnalysisTask) -> str:
-    """Return the remark that asks for a revision of an earlier answer with objections.
-
-    Raises:
-        KeyError: The template names an unknown variable.
-    """
+    """Return the remark that asks for a revision of an earlier answer with objections."""
     draft, violations = _draft(task), _json(list(task.violations))
     variables = {"draft": draft, "violations": violations, "mark": _mark(draft + violations)}
     return Template(template.user).substitute(variables)
 
 
 def render_header(template: PromptTemplate, task: AnalysisTask) -> str:
-    """Return the header of a table, to precede a question whose text continues the table.
-
-    Raises:
-        KeyError: The template names an unknown variable.
-    """
+    """Return the header of a table, to precede a question whose text continues the table."""
     variables = {"header": task.header, "mark": _mark(task.header)}
     return Template(template.user).substitute(variables)
 
@@ -76,11 +68,7 @@ def render_examples(task: AnalysisTask) -> str:
 
 
 def render_transcription(template: PromptTemplate, schema: JsonObject) -> Prompt:
-    """Return the question about the picture of a page.
-
-    Raises:
-        KeyError: The template names an unknown variable.
-    """
+    """Return the question about the picture of a page."""
     system = Template(template.system).substitute({"schema": schemas.as_text(schema)})
     return Prompt(system=system, user=template.user)
 
@@ -107,7 +95,7 @@ def repeats_mark(text: str, task: AnalysisTask) -> bool:
 
 
 def _material(task: AnalysisTask) -> str:
-    answers = [grounding.without_spans(answer) for answer in task.answers]
+    answers: list[JsonValue] = [grounding.without_spans(answer) for answer in task.answers]
     return _json(answers) if answers else task.text
 
 
@@ -116,7 +104,7 @@ def _examined(task: AnalysisTask) -> str:
 
 
 def _draft(task: AnalysisTask) -> str:
-    return _json(grounding.without_spans(task.draft))
+    return _json(grounding.without_spans(task.draft or {}))
 
 
 def _json(value: JsonValue) -> str:

@@ -20,6 +20,7 @@ from chordwise.domain.analyses import extraction
 from chordwise.domain.analyses.analysis import claimed
 from chordwise.domain.answers import Answer, quality_of
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.learning.truths import LABEL_PATHS
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 
 Marks: TypeAlias = frozenset[tuple[str, str, int]]
@@ -28,7 +29,6 @@ Marks: TypeAlias = frozenset[tuple[str, str, int]]
 Each mark is a place, the value there, and how often it has occurred so far.
 """
 
-_LABELS = {AnalysisType.CLASSIFICATION: "primary_label", AnalysisType.SENTIMENT: "label"}
 _WORDED = (AnalysisType.SUMMARY, AnalysisType.REASONING)
 _DIGITS = 6
 
@@ -43,8 +43,8 @@ def elected(samples: Sequence[Answer], kind: AnalysisType, options: AnalysisOpti
     """
     if len(samples) == 1:
         return samples[0]
-    if kind in _LABELS:
-        return _by_label(samples, _LABELS[kind])
+    if kind in LABEL_PATHS:
+        return _by_label(samples, LABEL_PATHS[kind])
     if kind is AnalysisType.EXTRACTION and options.schema is None:
         return _by_item(samples, extraction.items(options))
     return _most_alike(samples, _words_of if kind in _WORDED else _values_of)
@@ -70,10 +70,10 @@ def tempered(confidence: float, agreement: float | None, kind: AnalysisType) -> 
     return round(confidence * worth, _DIGITS)
 
 
-def _by_label(samples: Sequence[Answer], name: str) -> Answer:
+def _by_label(samples: Sequence[Answer], path: str) -> Answer:
     camps: dict[str, list[Answer]] = defaultdict(list)
     for sample in samples:
-        camps[_folded(json_values.text(sample.output.get(name)))].append(sample)
+        camps[_folded(json_values.text(json_values.at(sample.output, path)))].append(sample)
     labels = sorted(camps)
     winners = camps[max(labels, key=lambda label: (len(camps[label]), _claim(camps[label])))]
     return replace(
@@ -176,12 +176,11 @@ def _values_of(output: JsonObject) -> Marks:
     """
     met: Counter[tuple[str, str]] = Counter()
     marks: set[tuple[str, str, int]] = set()
-    for path, value in json_values.walk(output.get("data")):
-        if not isinstance(value, dict | list):
-            steps = ("*" if step.isdecimal() else step for step in path.split("/"))
-            leaf = ("/".join(steps), _leaf(value))
-            met[leaf] += 1
-            marks.add((*leaf, met[leaf]))
+    for path, value in json_values.scalars(output.get("data")):
+        steps = ("*" if step.isdecimal() else step for step in path.split("/"))
+        leaf = ("/".join(steps), _leaf(value))
+        met[leaf] += 1
+        marks.add((*leaf, met[leaf]))
     return frozenset(marks)
 
 

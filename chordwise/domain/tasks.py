@@ -148,14 +148,14 @@ def options_from(stored: JsonObject) -> AnalysisOptions:
         labels=tuple(json_values.strings(stored.get("labels"))),
         schema=schema if isinstance(schema, dict) else None,
         confidence_threshold=json_values.number(stored.get("confidence_threshold")) or 0.0,
-        votes=int(json_values.number(stored.get("votes")) or 1),
+        votes=json_values.integer(stored.get("votes")) or 1,
         critique=stored.get("critique") is True,
         principles=tuple(json_values.strings(stored.get("principles"))),
         templates=templates.from_json(stored.get("templates")),
         label_descriptions=json_values.texts(stored.get("label_descriptions")),
         answer_language=json_values.text(stored.get("answer_language")),
         examples=examples_from(json_values.objects(stored.get("examples"))),
-        chunk_tokens=int(json_values.number(stored.get("chunk_tokens")) or 0),
+        chunk_tokens=json_values.integer(stored.get("chunk_tokens")) or 0,
     )
 
 

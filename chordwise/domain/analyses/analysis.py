@@ -156,12 +156,6 @@ def claimed(answer: JsonObject, name: str = "confidence") -> float:
     return json_values.number(answer.get(name)) or 0.0
 
 
-def span_of(finding: JsonObject) -> tuple[int, int] | None:
-    """Return the span of a grounded quote, or `None`."""
-    start, end = finding.get("start_char"), finding.get("end_char")
-    return (start, end) if isinstance(start, int) and isinstance(end, int) else None
-
-
 def unique(items: Iterable[Item]) -> list[Item]:
     """Return the items without duplicates, the first of each; strings compare without case."""
     seen: set[Hashable] = set()

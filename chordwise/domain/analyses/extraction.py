@@ -18,7 +18,6 @@ from chordwise.domain.analyses.analysis import (
     RowCount,
     claimed,
     mean,
-    span_of,
 )
 from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -120,10 +119,7 @@ class Extraction(Analysis):
     def has_findings(self, answer: JsonObject) -> bool:
         """Return whether any item or member of the data has a value."""
         if "data" in answer:
-            scalars = (
-                v for _, v in json_values.walk(answer["data"]) if not isinstance(v, dict | list)
-            )
-            return any(value not in (None, "") for value in scalars)
+            return any(value not in (None, "") for _, value in json_values.scalars(answer["data"]))
         return any(field.get("status") == FOUND for field in _fields(answer))
 
     def row_counts(
@@ -131,8 +127,7 @@ class Extraction(Analysis):
     ) -> dict[str, RowCount]:
         """Count the rows of the lists in the user's data, or the values found for each item."""
         if options.schema is not None:
-            counts = schema_data.row_counts(answers, options.schema)
-            return {f"/data{path}": count for path, count in counts.items()}
+            return schema_data.row_counts(answers, options.schema)
         found = [field for field in _deduplicated(answers) if field.get("status") == FOUND]
         numbers = Counter(_list_of(field) for field in found)
         return {path: RowCount(number=number) for path, number in numbers.items()}
@@ -142,11 +137,10 @@ class Extraction(Analysis):
     ) -> dict[str, list[list[tuple[int, int]]]]:
         """Return the spans of the rows of the user's data, or of the values of each item."""
         if options.schema is not None:
-            found = schema_data.row_places(answer)
-            return {f"/data{path}": spans for path, spans in found.items()}
+            return schema_data.row_places(answer)
         places: dict[str, list[list[tuple[int, int]]]] = {}
         for field in _fields(answer):
-            if (span := span_of(field)) is not None:
+            if (span := json_values.span_of(field)) is not None:
                 places.setdefault(_list_of(field), []).append([span])
         return places
 
@@ -163,12 +157,11 @@ def repetitions(answer: JsonObject, options: AnalysisOptions) -> dict[str, int]:
     A value may occur as often as in its quote.
     """
     if options.schema is not None:
-        found = schema_data.repetitions(answer, options.schema)
-        return {f"/data{path}": number for path, number in found.items()}
+        return schema_data.repetitions(answer, options.schema)
     read = Counter(
         (_list_of(field), span, json_values.text(field["value"]), json_values.text(field["quote"]))
         for field in json_values.objects(answer.get("fields"))
-        if (span := span_of(field)) is not None
+        if (span := json_values.span_of(field)) is not None
     )
     numbers: Counter[str] = Counter()
     for (path, _, value, quote), number in read.items():
@@ -210,7 +203,7 @@ def _deduplicated(answers: Sequence[JsonObject]) -> list[JsonObject]:
     for answer in answers:
         own: Counter[Hashable] = Counter()
         for field in _fields(answer):
-            span = span_of(field)
+            span = json_values.span_of(field)
             value = json_values.text(field.get("value")).strip().casefold()
             mention = (field.get("item"), value, span)
             own[mention] += 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from chordwise.domain import json_values, value_in_quote
-from chordwise.domain.analyses.analysis import Joining, RowCount, round_robin, span_of
+from chordwise.domain.analyses.analysis import Joining, RowCount, round_robin
 from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.facts import text_of
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -19,7 +19,7 @@ ANY_POSITION = "*"
 
 
 def row_counts(answers: Sequence[JsonObject], schema: JsonObject) -> dict[str, RowCount]:
-    """Return the number of rows of the lists in several answers together, by JSON Pointer.
+    """Return the number of rows of the lists in several answers, by JSON Pointer into the output.
 
     Lists at the same place count together; `*` stands for the position of an enclosing row. Tuples
     are not lists. If the schema requires distinct values, each value counts once. A row that two
@@ -31,7 +31,7 @@ def row_counts(answers: Sequence[JsonObject], schema: JsonObject) -> dict[str, R
         tally.add(_without_rows(answer.get("data"), repeated), node, "")
     for path in (path for paths in _continued_rows(answers, node) for path in paths):
         tally.rows[path.rpartition("/")[0]] -= 1
-    return {path: tally.count(path) for path in tally.rows}
+    return {f"/data{path}": tally.count(path) for path in tally.rows}
 
 
 def row_places(answer: JsonObject) -> dict[str, list[list[tuple[int, int]]]]:
@@ -42,7 +42,7 @@ def row_places(answer: JsonObject) -> dict[str, list[list[tuple[int, int]]]]:
             spans[listed, row].append(span)
     places: dict[str, list[list[tuple[int, int]]]] = defaultdict(list)
     for (listed, _), own in spans.items():
-        places[listed].append(own)
+        places[f"/data{listed}"].append(own)
     return places
 
 
@@ -67,7 +67,7 @@ def without_shared_quotes(answer: JsonObject, is_long: Callable[[int, int], bool
     quoted = [
         (*span, rows[-1][0], number)
         for number, entry in enumerate(evidence)
-        if (span := span_of(entry)) is not None
+        if (span := json_values.span_of(entry)) is not None
         if (rows := list(_rows_around(json_values.text(entry.get("path")), data)))
     ]
     mirrored = [(-end, -start, row, number) for start, end, row, number in reversed(quoted)]
@@ -106,7 +106,7 @@ def repetitions(answer: JsonObject, schema: JsonObject) -> dict[str, int]:
     found: Counter[str] = Counter()
     for (listed, _, _), number in read.items():
         found[listed] += number - 1
-    return {listed: number for listed, number in found.items() if number}
+    return {f"/data{listed}": number for listed, number in found.items() if number}
 
 
 def _repeated_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set[str]]:
@@ -172,7 +172,7 @@ def _places_of_rows(answer: JsonObject) -> Mapping[str, set[Hashable]]:
 
 def _grounded_paths(answer: JsonObject) -> Iterator[tuple[str, tuple[int, int]]]:
     for entry in json_values.objects(answer.get("evidence")):
-        if (span := span_of(entry)) is not None:
+        if (span := json_values.span_of(entry)) is not None:
             yield json_values.text(entry.get("path")), span
 
 
@@ -335,8 +335,7 @@ def _with(value: JsonValue, steps: Sequence[str], new: JsonValue) -> JsonValue:
 
 
 def _is_below(path: str, entry: JsonObject) -> bool:
-    own = json_values.text(entry.get("path"))
-    return own == path or own.startswith(f"{path}/")
+    return json_values.is_within(json_values.text(entry.get("path")), path)
 
 
 def _evidence_below(path: str, answer: JsonObject) -> list[JsonObject]:
@@ -514,9 +513,8 @@ def quoted_values(answer: JsonObject) -> int:
     It can be the square of the size of an answer, and `with_marks` looks for each of them.
     """
     data, inside = answer.get("data"), Counter[str]()
-    for path, value in json_values.walk(data):
-        if not isinstance(value, dict | list):
-            inside.update(json_values.upward(path))
+    for path, _ in json_values.scalars(data):
+        inside.update(json_values.upward(path))
     paths = (json_values.text(e.get("path")) for e in json_values.objects(answer.get("evidence")))
     return sum(inside[exact] for path in paths if (exact := _exact(path, data)) is not None)
 
@@ -539,9 +537,9 @@ def without_evidence(answer: JsonObject, schema: JsonObject) -> list[str]:
     covered = {exact for path in quoted if (exact := _exact(path, data))}
     return [
         path
-        for path, value in json_values.walk(data)
+        for path, value in json_values.scalars(data)
         if value is not None
-        and not isinstance(value, dict | list | bool)
+        and not isinstance(value, bool)
         and covered.isdisjoint(json_values.upward(path))
         and _inside(data, root, json_values.steps(path))[1].occurs_in(value, "", [path]) is not None
     ]
@@ -557,11 +555,10 @@ def _marked(entry: JsonObject, data: JsonValue, root: SchemaNode) -> JsonObject:
     if not isinstance(value, dict | list):
         return {**entry, value_in_quote.MARK: node.occurs_in(value, quote, names)}
     marks: JsonObject = {}
-    for below, leaf in json_values.walk(value):
-        if not isinstance(leaf, dict | list):
-            steps = json_values.steps(below)
-            occurs = _inside(value, node, steps)[1].occurs_in(leaf, quote, [*names, *steps])
-            marks |= {} if occurs is None else {below: occurs}
+    for below, leaf in json_values.scalars(value):
+        steps = json_values.steps(below)
+        occurs = _inside(value, node, steps)[1].occurs_in(leaf, quote, [*names, *steps])
+        marks |= {} if occurs is None else {below: occurs}
     return {**entry, value_in_quote.MARK: marks}
 
 

@@ -54,12 +54,9 @@ class Summary(Analysis):
             {
                 "quote": item["quote"],
                 "supports": f"/key_findings/{position}",
-                "start_char": item.get("start_char"),
-                "end_char": item.get("end_char"),
-                "grounded": item.get("grounded"),
-                "grounding": item.get("grounding"),
+                **{name: item.get(name) for name in grounding.SPAN_FIELDS},
             }
             for position, item in enumerate(json_values.objects(answer.get("key_findings")))
-            if grounding.quotes(item)
+            if item.get("quote")
         ]
         return {**answer, "evidence": evidence}

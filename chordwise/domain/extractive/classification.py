@@ -102,7 +102,7 @@ def synthesize(task: AnalysisTask) -> JsonObject:
     ]
     merged = Classification().merge(votes, task.options)
     merged["confidence"] = min(MAX_CONFIDENCE, claimed(merged))
-    return json_values.as_object(grounding.without_spans(merged))
+    return grounding.without_spans(merged)
 
 
 def _described(labels: Sequence[str], options: AnalysisOptions) -> _Phrases:

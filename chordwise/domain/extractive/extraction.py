@@ -37,7 +37,7 @@ def analyze(task: AnalysisTask) -> JsonObject:
 def synthesize(task: AnalysisTask) -> JsonObject:
     """Keep the distinct values of a list, and the most confident value of any other item."""
     merged = surest(Extraction().merge(task.answers, task.options), task.options)
-    return json_values.as_object(grounding.without_spans(merged))
+    return grounding.without_spans(merged)
 
 
 def surest(joined: JsonObject, options: AnalysisOptions) -> JsonObject:

@@ -67,7 +67,7 @@ def synthesize(task: AnalysisTask) -> JsonObject:
     if merged["label"] == "mixed" and abs(score) > NEUTRAL_BELOW:
         merged["label"] = label_for(score, [score])
     merged["confidence"] = min(MAX_CONFIDENCE, claimed(merged))
-    return json_values.as_object(grounding.without_spans(merged))
+    return grounding.without_spans(merged)
 
 
 def _rate(sentence: Sentence) -> _Rated:

@@ -49,16 +49,19 @@ def synthesize(task: AnalysisTask) -> JsonObject:
     merged = Summary().merge(task.answers, task.options)
     findings = _grounded_findings(task.answers)
     texts = [json_values.text(item.get("quote")) for item in findings]
-    terms = [tuple(words.terms(text)) for text in texts]
-    quotes = [Sentence(text=texts[n], start_char=n, terms=terms[n]) for n in range(len(texts))]
+    quotes = [
+        Sentence(text=text, start_char=place, terms=tuple(words.terms(text)))
+        for place, text in enumerate(texts)
+    ]
     chosen = _central(quotes, MAX_FINDINGS, task.options.instructions)
     kept: list[JsonValue] = [findings[one.start_char] for one in chosen]
-    return {
+    answer: JsonObject = {
         "main_topic": _topic(quotes, task.options.instructions),
-        "key_findings": grounding.without_spans(kept or merged["key_findings"]),
+        "key_findings": kept or merged["key_findings"],
         "conclusions": merged["conclusions"],
         "confidence": min(MAX_CONFIDENCE, round(claimed(merged)) or 1),
     }
+    return grounding.without_spans(answer)
 
 
 def _central(found: Sequence[Sentence], count: int, instructions: str) -> list[Sentence]:
