@@ -23,11 +23,10 @@ from typing import TypeAlias
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.facts import DATA, Fact, facts
 from chordwise.domain.learning import fields, judging
 from chordwise.domain.learning.judging import Part
-from chordwise.domain.learning.truths import LABEL_PATHS
+from chordwise.domain.learning.truths import LABEL_PATHS, label_in
 from chordwise.domain.tasks import AnalysisType
 
 SETS = 5
@@ -131,8 +130,9 @@ def certify(answers: Sequence[Answer], max_error: float, risk: float) -> Certifi
     every = sets[-1]
     base = every.wrong / every.checks if every.checks else 0.0
     shown = certified[0] if certified else nearest[1] if nearest else every
+    unproven = Verdict.OPEN if nearest else Verdict.IMPOSSIBLE
     return Certificate(
-        verdict=_verdict(certified, nearest),
+        verdict=Verdict.CERTIFIED if certified else unproven,
         population=every.population,
         accepted=certified[0].population if certified else 0,
         accept_from=certified[0].begins_at if certified else None,
@@ -160,7 +160,7 @@ def scored(
     whole = worth(Part.RESULT, answer.confidence)
     if kind is not AnalysisType.EXTRACTION:
         path = LABEL_PATHS.get(kind, "")
-        name = (json_values.text(json_values.at(output, path)) or NO_LABEL) if path else ""
+        name = label_in(kind, output) if path else ""
         score = trust(whole, agreement, _doubts(answer, listed))
         yield Scored(name=name, path=path, paths=[fact.path for fact in listed], score=score)
         return
@@ -248,9 +248,7 @@ def is_above(checks: int, wrong: int, max_error: float, risk: float) -> bool:
 def _at(paths: Sequence[str], listed: Sequence[Fact]) -> list[Fact]:
     """Return the facts at these paths or below."""
     return [
-        fact
-        for fact in listed
-        if any(fact.path == path or fact.path.startswith(f"{path}/") for path in paths)
+        fact for fact in listed if any(json_values.is_within(fact.path, path) for path in paths)
     ]
 
 
@@ -266,12 +264,6 @@ def _sets(answers: Sequence[Answer]) -> Iterator[_Set]:
         members = [answer.is_right for answer in answers if answer.score >= edge]
         checked = list(takewhile(lambda is_right: is_right is not None, members))
         yield _Set(edge, len(members), len(checked), checked.count(False))
-
-
-def _verdict(certified: object, nearest: object) -> Verdict:
-    if certified:
-        return Verdict.CERTIFIED
-    return Verdict.OPEN if nearest else Verdict.IMPOSSIBLE
 
 
 def _bound(tested: _Set, risk: float) -> float:

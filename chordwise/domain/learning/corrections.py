@@ -20,17 +20,22 @@ from chordwise.domain.facts import (
     text_of,
     typed_fact,
 )
-from chordwise.domain.grounding import Grounding
+from chordwise.domain.grounding import EVIDENCE_FIELDS, Grounding
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
-from chordwise.domain.learning.truths import LABEL_PATHS, Remark, Truth, Verdict, latest
+from chordwise.domain.learning.truths import (
+    LABEL_PATHS,
+    Remark,
+    Truth,
+    Verdict,
+    label_in,
+    latest_about,
+)
 from chordwise.domain.places import Places
+from chordwise.domain.tasks import AnalysisType
 
 _FIELDS = "/fields/"
-_EVIDENCE = (
-    *("quote", "start_char", "end_char", "grounding", "grounded", "value_in_quote"),
-    *("page", "place", "boxes"),
-)
+_EVIDENCE = ("quote", *EVIDENCE_FIELDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +57,13 @@ def correct(
     """
     work = _Work(copy.deepcopy(output), {fact.path: fact for fact in facts(output, analysis)})
     if analysis.type in LABEL_PATHS:
-        work.judge_label(LABEL_PATHS[analysis.type], truth)
+        work.judge_label(analysis.type, truth)
     for name, right in truth.fields.items():
         work.correct_field(name, right if isinstance(right, list) else [right])
     for name, wrong in truth.wrong_fields.items():
         work.reject_field(name, wrong)
-    for remark in latest(truth.remarks):
-        if remark.path and json_values.at(output, remark.path) == remark.judged:
+    for remark in latest_about(output, truth.remarks):
+        if remark.path:
             work.judge_path(remark.path, remark.verdict, remark.corrected)
     for remark in truth.quoted:
         work.quote(remark, places or Places())
@@ -75,13 +80,13 @@ class _Work:
     facts: dict[str, Fact]
     dropped: set[str] = field(default_factory=set)
 
-    def judge_label(self, path: str, truth: Truth) -> None:
-        found = json_values.text(json_values.at(self.output, path)) or NO_LABEL
+    def judge_label(self, kind: AnalysisType, truth: Truth) -> None:
+        path, found = LABEL_PATHS[kind], label_in(kind, self.output)
         if truth.label is not None:
-            is_right = fields.normalized(found) == fields.normalized(truth.label)
+            is_right = fields.is_same(found, truth.label)
             verdict = Verdict.APPROVED if is_right else Verdict.CORRECTED
             self.judge_path(path, verdict, None if truth.label == NO_LABEL else truth.label)
-        elif fields.normalized(found) in {fields.normalized(each) for each in truth.wrong_labels}:
+        elif any(fields.is_same(found, each) for each in truth.wrong_labels):
             self.judge_path(path, Verdict.REJECTED, None)
 
     def judge_path(self, path: str, verdict: Verdict, corrected: JsonValue) -> None:
@@ -118,7 +123,7 @@ class _Work:
         else:
             self._pair(self._below(path) or [self._missing(path)], right[:1], lambda _: path)
             first = right[0] if right else None
-            if not _is_same(first, text_of(current)):
+            if not fields.is_same(first, text_of(current)):
                 _set_at(self.output, path, first)
 
     def reject_field(self, name: str, wrong: JsonValue) -> None:
@@ -140,7 +145,8 @@ class _Work:
         for path, fact in self.facts.items():
             is_right = fact.verdict == Verdict.APPROVED
             final = fact.value if is_right else fact.corrected_value
-            if fact.verdict is None or not _is_about(remark, fact) or not _is_same(said, final):
+            is_judged = fact.verdict is not None and _is_about(remark, fact)
+            if not is_judged or not fields.is_same(said, final):
                 continue
             where = places.locate(*remark.span)
             self.facts[path] = replace(
@@ -194,7 +200,7 @@ class _Work:
         left = list(right)
         wrong: list[Fact] = []
         for fact in own:
-            match = next((each for each in left if _is_same(each, fact.value)), None)
+            match = next((each for each in left if fields.is_same(each, fact.value)), None)
             if match is not None:
                 left.remove(match)
             if match is not None or (fact.value is None and not right):
@@ -218,7 +224,7 @@ class _Work:
                 self.facts[fact.path] = _with_verdict(fact, Verdict.REJECTED, None)
                 continue
             _, value = there.pop(fact.path)
-            verdict = Verdict.APPROVED if _is_same(value, fact.value) else Verdict.CORRECTED
+            verdict = Verdict.APPROVED if fields.is_same(value, fact.value) else Verdict.CORRECTED
             self.facts[fact.path] = _with_verdict(fact, verdict, value)
         for each, value in there.values():
             fact = replace(scalar_fact(each, value), value=None)
@@ -230,7 +236,7 @@ class _Work:
             self.facts[fact.path] = _with_verdict(fact, verdict, None)
 
     def _below(self, path: str) -> list[Fact]:
-        return [f for f in self.facts.values() if f"{f.path}/".startswith(f"{path}/")]
+        return [f for f in self.facts.values() if json_values.is_within(f.path, path)]
 
     def _missing(self, path: str) -> Fact:
         names = json_values.steps(path.removeprefix(DATA.path))
@@ -256,12 +262,8 @@ def _is_about(remark: Remark, fact: Fact) -> bool:
     if not remark.name:
         return fact.path == remark.path
     if remark.name.startswith("/"):
-        return f"{fact.path}/".startswith(f"{DATA.path}{remark.name}/")
+        return json_values.is_within(fact.path, f"{DATA.path}{remark.name}")
     return fact.item == remark.name
-
-
-def _is_same(value: JsonValue, written: str | None) -> bool:
-    return fields.normalized(value) == fields.normalized(written)
 
 
 def _is_structure(value: JsonValue) -> bool:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses import extraction
-from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions
 from chordwise.domain.typed_values import DateOrder, typed
 
@@ -27,7 +27,6 @@ _TOKEN = re.compile(r"(?<!\w)-\d+|\w+|[%‰$€£¥]|(?<=\w)(?:\++|#|-)(?!\w)")
 _OPEN = ("$ref", "allOf", "anyOf", "oneOf", "patternProperties", "additionalProperties")
 """Keywords of a JSON Schema whose objects may have members that `properties` does not name."""
 _DEFINITIONS = ("$defs", "definitions")
-_DATA = "data"
 _POINTS = 10
 
 
@@ -79,8 +78,8 @@ def _is_equivalent(found: JsonValue, right: JsonValue, rule: Rule, dates: DateOr
 
 def names(output: JsonObject) -> list[str]:
     """Return the field names: the items, or a JSON Pointer for each member of the data."""
-    if _DATA in output:
-        data = output[_DATA]
+    if USER_DATA in output:
+        data = output[USER_DATA]
         members = data if isinstance(data, dict) else {}
         return [json_values.pointer("", name) for name in members]
     found = (json_values.text(field.get("item")) for field in _listed(output))
@@ -103,7 +102,7 @@ def requested_field(name: str, options: AnalysisOptions) -> str | None:
     members = options.schema.get("properties")
     if not isinstance(members, dict) or any(options.schema.get(each) for each in _OPEN):
         return name
-    step = json_values.steps(name if name.startswith("/") else f"/{name}")[0]
+    step = json_values.steps(pointer(name))[0]
     return name if step in members else None
 
 
@@ -113,7 +112,7 @@ def is_same_field(name: str, one: AnalysisOptions, other: AnalysisOptions) -> bo
         return name in extraction.items(one) and name in extraction.items(other)
     if one.schema is None or other.schema is None:
         return False
-    step = json_values.steps(_pointer(name))[0]
+    step = json_values.steps(pointer(name))[0]
     parts = [
         {
             **{each: schema.get(each) for each in _DEFINITIONS},
@@ -126,7 +125,7 @@ def is_same_field(name: str, one: AnalysisOptions, other: AnalysisOptions) -> bo
 
 def entries(output: JsonObject, name: str) -> list[Entry]:
     """Return the entries of a field in an answer, in order; empty if it has no such field."""
-    if _DATA in output:
+    if USER_DATA in output:
         return list(_of_data(output, name))
     return [
         _entry(f"/fields/{place}", "", field.get("value"), field.get("confidence"))
@@ -137,7 +136,7 @@ def entries(output: JsonObject, name: str) -> list[Entry]:
 
 def values(output: JsonObject, name: str) -> list[JsonValue]:
     """Return the values of a field, with rows and objects as a whole; empty if not mentioned."""
-    if _DATA not in output:
+    if USER_DATA not in output:
         return [entry.value for entry in entries(output, name) if entry.key is not None]
     found = data_at(output, name)
     return [each for each in (found if isinstance(found, list) else [found]) if keys(each)]
@@ -146,9 +145,9 @@ def values(output: JsonObject, name: str) -> list[JsonValue]:
 def name_at(output: JsonObject, path: str) -> str | None:
     """Return the field at a JSON Pointer into the output, or `None`."""
     steps = json_values.steps(path)
-    if _DATA in output:
-        below = path.removeprefix(f"/{_DATA}")
-        is_there = steps[:1] == [_DATA] and bool(entries(output, below))
+    if USER_DATA in output:
+        below = path.removeprefix(f"/{USER_DATA}")
+        is_there = steps[:1] == [USER_DATA] and bool(entries(output, below))
         return below if is_there and below else None
     listed = _listed(output)
     if len(steps) > 1 and steps[0] == "fields" and steps[1].isdecimal():
@@ -184,21 +183,25 @@ def normalized(value: JsonValue) -> str:
     return " ".join(_TOKEN.findall(text)) or text.strip()
 
 
+def is_same(value: JsonValue, other: JsonValue) -> bool:
+    """Return whether two values are equal in their normalized form."""
+    return normalized(value) == normalized(other)
+
+
 def data_at(output: JsonObject, name: str) -> JsonValue:
     """Return the value of a member of a user's own schema, or `None`."""
-    return json_values.at(output.get(_DATA), _pointer(name))
+    return json_values.at(output.get(USER_DATA), pointer(name))
 
 
-def _pointer(name: str) -> str:
+def pointer(name: str) -> str:
+    """Return the JSON Pointer of a member of a user's own schema, named with or without a slash."""
     return name if name.startswith("/") else f"/{name}"
 
 
 def _of_data(output: JsonObject, name: str) -> Iterator[Entry]:
-    pointer = _pointer(name)
-    for below, value in json_values.walk(data_at(output, name)):
-        if not isinstance(value, dict | list):
-            place = f"{pointer}{below}"
-            yield _entry(f"/{_DATA}{place}", _unnumbered(below), value, _claim(output, place))
+    for below, value in json_values.scalars(data_at(output, name)):
+        place = f"{pointer(name)}{below}"
+        yield _entry(f"/{USER_DATA}{place}", _unnumbered(below), value, _claim(output, place))
 
 
 def _claim(output: JsonObject, place: str) -> JsonValue:
@@ -225,9 +228,7 @@ def _key(path: str, value: JsonValue) -> Key | None:
 
 def _leaves(value: JsonValue) -> Iterator[tuple[str, JsonValue]]:
     """Yield the scalars in a value; their paths leave out list indexes."""
-    for path, leaf in json_values.walk(value):
-        if not isinstance(leaf, dict | list):
-            yield _unnumbered(path), leaf
+    return ((_unnumbered(path), leaf) for path, leaf in json_values.scalars(value))
 
 
 def _unnumbered(path: str) -> str:

@@ -9,12 +9,11 @@ from enum import StrEnum
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.facts import facts
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.fields import Entry, Rule
-from chordwise.domain.learning.truths import LABEL_PATHS, Truth, Verdict, latest
+from chordwise.domain.learning.truths import LABEL_PATHS, Truth, Verdict, label_in, latest_about
 from chordwise.domain.tasks import AnalysisType
 
 
@@ -112,11 +111,8 @@ def correct_by_field(answer: Answer, truth: Truth) -> dict[str, bool]:
     if answer.analysis_type is not AnalysisType.EXTRACTION:
         verdicts = [each.is_right for each in judged.judgments]
         return {"": all(verdicts)} if verdicts else {}
-    refuted = [
-        name for name, value in truth.wrong_fields.items() if _has_value(answer, name, value)
-    ]
-    wrong = [*refuted, *(score.name for score in judged.scores if not score.is_right)]
-    wrong += _rejected_with_it(answer, truth)
+    wrong = [*_refuted(answer, truth), *_rejected_with_it(answer, truth)]
+    wrong += [score.name for score in judged.scores if not score.is_right]
     right = [score.name for score in judged.scores if score.is_right]
     return dict.fromkeys(right, True) | dict.fromkeys(map(fields.top, wrong), False)
 
@@ -129,8 +125,8 @@ def is_refuted(answer: Answer, truth: Truth, field: str = "") -> bool:
     if answer.analysis_type is AnalysisType.EXTRACTION:
         rejected = _rejected_with_it(answer, truth)
         return (field in rejected if field else _is_rejected(answer, truth)) or any(
-            field in {"", fields.top(name)} and _has_value(answer, name, value)
-            for name, value in truth.wrong_fields.items()
+            field in {"", fields.top(name)}
+            for name in _refuted(answer, truth)
             if fields.top(name) not in truth.fields
         )
     return truth.label is None and correct_by_field(answer, truth).get("") is False
@@ -195,14 +191,12 @@ def _by_field(answer: Answer) -> dict[str, frozenset[fields.Key]]:
 
 
 def _judge_label(answer: Answer, truth: Truth) -> Judged:
-    path = LABEL_PATHS[answer.analysis_type]
-    found = json_values.text(json_values.at(answer.output, path)) or NO_LABEL
-    wrong = {fields.normalized(label) for label in truth.wrong_labels}
-    if truth.label is None and fields.normalized(found) not in wrong:
+    found = label_in(answer.analysis_type, answer.output)
+    is_wrong = any(fields.is_same(found, label) for label in truth.wrong_labels)
+    if truth.label is None and not is_wrong:
         return Judged()
-    is_right = truth.label is not None and fields.normalized(truth.label) == fields.normalized(
-        found
-    )
+    is_right = truth.label is not None and fields.is_same(truth.label, found)
+    path = LABEL_PATHS[answer.analysis_type]
     judgment = _of_result(answer, path, truth.label, found, is_right=is_right)
     choice = Choice(expected=truth.label, found=found, is_abstaining=answer.needs_review)
     return Judged(judgments=(judgment,), choice=choice)
@@ -223,9 +217,7 @@ def _judge_fields(answer: Answer, truth: Truth) -> Judged:
         pages = truth.pages.get(name, frozenset())
         named = {page_at.get(entry.path) for entry in entries if entry.key}
         scores.append(replace(score, pages=len(pages), pages_found=len(pages & named)))
-    refuted = [
-        name for name, value in truth.wrong_fields.items() if _has_value(answer, name, value)
-    ]
+    refuted = _refuted(answer, truth)
     for name in refuted:
         judgments += _of_refuted(answer, name)
     verdicts = [score.is_right for score in scores] + [False] * len(refuted)
@@ -254,9 +246,8 @@ def _judge_by_remarks(answer: Answer, truth: Truth) -> Judged:
     """Apply the verdicts on answers with the same content; a corrected value is wrong."""
     verdicts = [
         remark.verdict is Verdict.APPROVED
-        for remark in latest(truth.remarks)
-        if json_values.at(answer.output, remark.path) == remark.judged
-        and (not remark.path or remark.verdict is not Verdict.APPROVED)
+        for remark in latest_about(answer.output, truth.remarks)
+        if not remark.path or remark.verdict is not Verdict.APPROVED
     ]
     if not verdicts:
         return Judged()
@@ -299,9 +290,13 @@ def _of_refuted(answer: Answer, name: str) -> Iterator[Judgment]:
         yield replace(_of_entry(entries[0], None), is_right=False)
 
 
-def _has_value(answer: Answer, name: str, value: JsonValue) -> bool:
-    entries = fields.entries(answer.output, name)
-    return bool(entries) and _keys(entries) == fields.keys(value)
+def _refuted(answer: Answer, truth: Truth) -> list[str]:
+    """Return the fields that have the value that is known to be wrong."""
+    return [
+        name
+        for name, value in truth.wrong_fields.items()
+        if (entries := fields.entries(answer.output, name)) and _keys(entries) == fields.keys(value)
+    ]
 
 
 def _score(

@@ -140,11 +140,7 @@ def confirmed(judged: JudgedAnswer) -> JsonObject | None:
 def _is_confirmed(judged: JudgedAnswer, truth: Truth, corrected: Corrected) -> bool:
     if judged.analysis_type in LABEL_PATHS:
         return truth.label is not None
-    about_it = [
-        remark
-        for remark in truths.latest(truth.remarks)
-        if json_values.at(judged.output, remark.path) == remark.judged
-    ]
+    about_it = truths.latest_about(judged.output, truth.remarks)
     if truth.wrong_fields or any(each.verdict is Verdict.REJECTED for each in about_it):
         return False
     if corrected.output is not None:
@@ -160,8 +156,7 @@ _SCORES = {"positive": 0.5, "negative": -0.5}
 def _with_label(judged: JudgedAnswer, label: str) -> JsonObject:
     """Return the answer with the right label; findings about a wrong label are dropped."""
     output = judged.output
-    found = json_values.at(output, LABEL_PATHS[judged.analysis_type]) or NO_LABEL
-    if fields.normalized(found) == fields.normalized(label):
+    if fields.is_same(truths.label_in(judged.analysis_type, output), label):
         return output
     if judged.analysis_type is AnalysisType.SENTIMENT:
         answer: JsonObject = {"label": label, "score": _SCORES.get(label, 0.0), "confidence": 1.0}

@@ -92,7 +92,7 @@ def _of_label(answer: Answer, entered: FeedbackInput, labels: Sequence[str]) -> 
     if entered.verdict is Verdict.CORRECTED:
         by_name = {fields.normalized(label): label for label in allowed}
         is_none = answer.analysis_type is AnalysisType.CLASSIFICATION and (
-            value is None or fields.normalized(value) == fields.normalized(NO_LABEL)
+            value is None or fields.is_same(value, NO_LABEL)
         )
         value = by_name.get(fields.normalized(value), None if allowed or is_none else value)
         if not isinstance(value, str) and not is_none:
@@ -179,7 +179,7 @@ def _field_at(output: JsonObject, path: str, schema: JsonObject | None) -> str:
     meant = path if path in known else by_name.get(_as_column(path), path)
     if not _is_field(output, meant, schema):
         raise UsageError(f"The answer has no field “{path}”.", _fields_there_are(path, known))
-    return meant if schema is None or meant.startswith("/") else f"/{meant}"
+    return meant if schema is None else fields.pointer(meant)
 
 
 def _as_column(name: str) -> str:
@@ -190,7 +190,7 @@ def _as_column(name: str) -> str:
 def _is_field(output: JsonObject, name: str, schema: JsonObject | None) -> bool:
     if DATA.path.removeprefix("/") not in output:
         return bool(fields.entries(output, name))
-    pointer = name if name.startswith("/") else f"/{name}"
+    pointer = fields.pointer(name)
     there = dict(json_values.walk(output))
     path, *others = (f"{DATA.path}{each}" for each in json_values.upward(pointer))
     rows = [each for each in (path, *others) if each.rpartition("/")[2].isdecimal()]
@@ -239,10 +239,9 @@ def _converted(node: SchemaNode, value: JsonValue) -> JsonValue:
 
 def _fields_there_are(path: str, known: Sequence[str]) -> str:
     """Return a hint with the field that was probably meant, or with the known fields."""
-    words = path.replace("_", " ").casefold()
-    by_words = {name.replace("_", " ").casefold(): name for name in known}
-    if near := difflib.get_close_matches(words, by_words, n=1):
-        return f"Did you mean “{by_words[near[0]]}”?"
+    by_name = {_as_column(name): name for name in known}
+    if near := difflib.get_close_matches(_as_column(path), by_name, n=1):
+        return f"Did you mean “{by_name[near[0]]}”?"
     return f"It has {', '.join(known[:_MAX_NAMED])}."
 
 

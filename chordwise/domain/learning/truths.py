@@ -21,6 +21,11 @@ LABEL_PATHS = {
 """The JSON Pointers to the label in the outputs of the types that choose one."""
 
 
+def label_in(kind: AnalysisType, output: JsonObject) -> str:
+    """Return the label in an output of a type that chooses one; `NO_LABEL` if none fits."""
+    return json_values.text(json_values.at(output, LABEL_PATHS[kind])) or NO_LABEL
+
+
 class Verdict(StrEnum):
     """A person's verdict on a value; stored in `feedback.verdict`."""
 
@@ -106,9 +111,10 @@ def from_remarks(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:
     return replace(truth, quoted=tuple(each for each in remarks if each.quote))
 
 
-def latest(remarks: Iterable[Remark]) -> Iterable[Remark]:
-    """Return the last remark on each value."""
-    return {(remark.path, str(remark.judged)): remark for remark in remarks}.values()
+def latest_about(output: JsonObject, remarks: Iterable[Remark]) -> list[Remark]:
+    """Return the last remark on each value that an output has."""
+    latest = {(remark.path, str(remark.judged)): remark for remark in remarks}.values()
+    return [each for each in latest if json_values.at(output, each.path) == each.judged]
 
 
 def _label(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:
@@ -143,7 +149,7 @@ def _fields(remarks: Sequence[Remark]) -> Truth:
                 if not any(each.startswith(f"{name}/") for each in corrected & right.keys()):
                     right.setdefault(name, judged)
                 continue
-            for known in [each for each in right if f"{each}/".startswith(f"{name}/")]:
+            for known in [each for each in right if json_values.is_within(each, name)]:
                 right.pop(known)
             match remark.verdict:
                 case Verdict.CORRECTED:
