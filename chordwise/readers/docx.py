@@ -8,7 +8,14 @@ from dataclasses import dataclass, replace
 
 from chordwise.domain import document_flags, places
 from chordwise.readers import encodings, failures, html
-from chordwise.readers.extracted import SEPARATOR, Extracted, Source, Spending, joined
+from chordwise.readers.extracted import (
+    SEPARATOR,
+    Extracted,
+    Source,
+    Spending,
+    joined,
+    nonblank_characters,
+)
 from chordwise.readers.office_package import (
     OfficePackage,
     PartTarget,
@@ -76,7 +83,7 @@ class _Document:
             places=places.sections(headings, len(text)),
             media_type=MEDIA_TYPE,
             title=self._title(),
-            invisible_characters=sum(len("".join(each.split())) for each in self._unseen),
+            invisible_characters=nonblank_characters(self._unseen),
             unseen=tuple(self._unseen),
             left_out=document_flags.addressed("\n".join(self._left_out)),
         )
@@ -85,15 +92,13 @@ class _Document:
         self, related: Mapping[str, Relationship], kinds: tuple[str, ...]
     ) -> Iterator[str]:
         for kind in kinds:
-            for part in sorted(part.target for part in related.values() if part.kind == kind):
-                if part in self._package:
-                    yield self._story(part, self._package.relationships(part)).text()
+            for part in sorted(self._package.related(related, kind)):
+                yield self._story(part, self._package.relationships(part)).text()
 
     def _story(self, part: str, related: Mapping[str, Relationship]) -> _Story:
         styles = _Styles()
-        for each in related.values():
-            if each.kind == "styles" and each.target in self._package:
-                self._package.parse(each.target, styles)
+        for each in self._package.related(related, "styles"):
+            self._package.parse(each, styles)
         story = _Story(lambda name: self._embedded(related.get(name)), self._spend, styles)
         self._package.parse(part, story)
         self._unseen += story.unseen
@@ -119,9 +124,9 @@ class _Document:
 
     def _title(self) -> str:
         title = TitleTarget()
-        for part in self._package.relationships("").values():
-            if part.kind == "core-properties" and part.target in self._package:
-                self._package.parse(part.target, title)
+        root = self._package.relationships("")
+        for part in self._package.related(root, "core-properties"):
+            self._package.parse(part, title)
         return title.text
 
 

@@ -212,6 +212,11 @@ def of_pages(pages: Iterable[PageText]) -> tuple[str, list[Place]]:
     return text, found
 
 
+def nonblank_characters(passages: Iterable[str]) -> int:
+    """Return the number of characters in passages without their white space."""
+    return sum(len("".join(each.split())) for each in passages)
+
+
 def encoded_places(text: str, found: Sequence[Place]) -> bytes:
     """Return the places of a text, moved to the normalized text, as JSON and layouts."""
     kept = found[: places.MAX_PLACES]

@@ -10,7 +10,7 @@ from lxml import etree
 
 from chordwise.domain import document_flags, places
 from chordwise.readers import encodings
-from chordwise.readers.extracted import Extracted, Spending
+from chordwise.readers.extracted import Extracted, Spending, nonblank_characters
 
 # fmt: off
 _PARAGRAPHS = frozenset((
@@ -78,7 +78,7 @@ def extracted(page: Page, encoding: str | None = None) -> Extracted:
         media_type="text/html",
         title=page.title,
         encoding=encoding,
-        invisible_characters=sum(len("".join(each.split())) for each in page.unseen),
+        invisible_characters=nonblank_characters(page.unseen),
         unseen=tuple(page.unseen),
         left_out=document_flags.addressed("\n".join(each.strip() for each in page.left_out)),
     )
@@ -105,15 +105,14 @@ class _Formatting:
         size, color = _FONT_SIZE.search(style), _COLOR.search(style)
         named = attributes.get("color", "").lower()
         has_color = color is not None or bool(named)
-        own_ground = attributes.get("bgcolor", "").lower()
-        has_ground = bool(_GROUND.search(style)) or (own_ground and own_ground not in _WHITES)
         return _Formatting(
             has_size=size[1] is None if size else self.has_size,
             is_tiny=bool(_TINY.search(style)) if size else self.is_tiny,
             is_white=(bool(color and color[1]) or named in _WHITES) if has_color else self.is_white,
             is_off_page=self.is_off_page or bool(_OFF_PAGE.search(style)),
             has_ground=self.has_ground
-            or bool(has_ground)
+            or bool(_GROUND.search(style))
+            or attributes.get("bgcolor", "").lower() not in ("", *_WHITES)
             or "background" in attributes
             or (may_be_styled and "class" in attributes),
         )

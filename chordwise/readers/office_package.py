@@ -129,11 +129,14 @@ class OfficePackage:
             self.parse(listing, found)
         return found.by_id
 
+    def related(self, relationships: Mapping[str, Relationship], kind: str) -> list[str]:
+        """Return the names of the existing parts with this kind of relationship."""
+        targets = (each.target for each in relationships.values() if each.kind == kind)
+        return [target for target in targets if target in self]
+
     def main_part(self) -> str:
         """Return the name of the part with the content; empty if there is none."""
-        root = self.relationships("").values()
-        main = next((part.target for part in root if part.kind == "officeDocument"), "")
-        return main if main in self else ""
+        return next(iter(self.related(self.relationships(""), "officeDocument")), "")
 
     def parse(self, part: str, target: PartTarget) -> None:
         """Feed a part to the target in pieces.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from chordwise.domain.places import Place, PlaceKind
 from chordwise.readers import extracted, failures
@@ -62,21 +62,14 @@ def _slide(
 ) -> tuple[str, str]:
     shown, notes = _Shapes(spend), _Shapes(spend)
     package.parse(part, shown)
-    for kind, target in _related(package, part):
-        if kind == "diagramData":
-            package.parse(target, shown)
-        elif kind == "notesSlide":
-            package.parse(target, notes)
+    related = package.relationships(part)
+    for kind, target in (("diagramData", shown), ("notesSlide", notes)):
+        for each in package.related(related, kind):
+            package.parse(each, target)
     spoken = [f"Notes: {each}" for each in notes.blocks[:1]] + notes.blocks[1:]
     body = "".join(f"\n\n{block}" for block in (*shown.blocks, *spoken))
     title = " ".join(shown.title.split())
     return f"## Slide {number}" + (f": {title}" if title else ""), body
-
-
-def _related(package: OfficePackage, part: str) -> Iterator[tuple[str, str]]:
-    for each in package.relationships(part).values():
-        if each.target in package:
-            yield each.kind, each.target
 
 
 class _Order(PartTarget):

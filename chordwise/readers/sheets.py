@@ -92,9 +92,8 @@ def _sheets(workbook: CalamineWorkbook, hidden: Mapping[str, _HiddenCells]) -> I
             found = workbook.get_sheet_by_name(sheet.name)
             rows = [[_cell_text(cell) for cell in row] for row in found.to_python()]
             start = found.start or (0, 0)
-            own: _HiddenCells | None = hidden.get(sheet.name, _NOTHING)
-            if sheet.visible != SheetVisibleEnum.Visible:
-                own = None
+            is_visible = sheet.visible == SheetVisibleEnum.Visible
+            own = hidden.get(sheet.name, _NOTHING) if is_visible else None
             yield Sheet(sheet.name, rows, start, list(_sentences(rows, start, own)))
 
 
@@ -141,9 +140,8 @@ def _hidden_cells(package: OfficePackage) -> dict[str, _HiddenCells]:
     names, formats = _Names(), _CellFormats()
     package.parse(main, names)
     related = package.relationships(main)
-    for each in related.values():
-        if each.kind == "styles" and each.target in package:
-            package.parse(each.target, formats)
+    for each in package.related(related, "styles"):
+        package.parse(each, formats)
     parts = {name: related[key].target for key, name in names.by_id.items() if key in related}
     return {
         name: _hidden_in(package.content(part), formats.unseen)
@@ -259,7 +257,7 @@ def _workbook_text(sheets: Sequence[Sheet], kind: str, max_characters: int) -> E
         text=text,
         places=places,
         media_type=_MEDIA_TYPES[kind],
-        invisible_characters=sum(len("".join(each.split())) for each in unseen),
+        invisible_characters=extracted.nonblank_characters(unseen),
         unseen=unseen,
     )
 
@@ -368,7 +366,7 @@ def of_tables(tables: Sequence[Sheet], columns: Columns, media_type: str) -> Ite
     for name, (first, *rows), *_ in found:
         prefix = f"{name}/" if len(tables) > 1 else ""
         records = (dict(zip(first, row, strict=False)) for row in rows if any(row))
-        yield from _documents(records, columns, media_type, (naming, prefix))
+        yield from _documents(records, columns, media_type, naming, prefix)
 
 
 def _of_csv(decoded: str, delimiter: str, wanted: ReadOptions) -> Iterator[Extraction]:
@@ -378,7 +376,7 @@ def _of_csv(decoded: str, delimiter: str, wanted: ReadOptions) -> Iterator[Extra
         header = list(reader.fieldnames or ())
         if wanted.columns.text not in header:
             raise _no_such_column(wanted.columns.text, [header])
-        yield from _documents(reader, wanted.columns, _CSV, (Naming(), ""))
+        yield from _documents(reader, wanted.columns, _CSV, Naming())
     except csv.Error as error:
         raise failures.malformed(f"is a damaged table near line {reader.line_num}.") from error
 
@@ -407,11 +405,11 @@ def _documents(
     records: Iterable[Mapping[str, str]],
     columns: Columns,
     media_type: str,
-    naming: tuple[Naming, str],
+    naming: Naming,
+    prefix: str = "",
 ) -> Iterator[Extraction]:
-    places, prefix = naming
     for number, record in enumerate(records, start=1):
-        place = places.place(prefix + _place(record, columns, number))
+        place = naming.place(prefix + _place(record, columns, number))
         yield _document(record, columns, media_type, place)
 
 
