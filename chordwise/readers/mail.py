@@ -5,7 +5,7 @@ from __future__ import annotations
 import email
 import mimetypes
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from email.errors import HeaderParseError, MessageError
 from email.header import decode_header, make_header
 from email.message import Message
@@ -47,19 +47,38 @@ def documents(data: bytes, wanted: ReadOptions) -> Iterator[Extraction]:
 
 
 def _text(message: Message, max_characters: int) -> Extracted:
-    """Return the headers, the body and the names of attachments as text."""
     parts = _displayed_parts(message, max_characters)
+    headers = {name: _header(message, name) for name in _HEADERS}
+    names = [_file_name(part) for part in _attachments(message)]
+    return text_of_message(headers, parts, names, MESSAGE, media_type=MEDIA_TYPE)
+
+
+def text_of_message(
+    headers: Mapping[str, str],
+    parts: Sequence[Extracted],
+    attachments: Sequence[str],
+    label: str,
+    *,
+    media_type: str,
+    place: str = "",
+) -> Extracted:
+    """Return the headers, the parts of the body and the names of attachments as one text.
+
+    Raises:
+        ReadError: The message is empty.
+    """
+    listed = [f"{name}: {value}" for name, value in headers.items() if value]
     bodies = [each.text for each in parts if each.text.strip()]
-    headers = [f"{name}: {value}" for name in _HEADERS if (value := _header(message, name))]
-    names = [f"Attachment: {name}" for part in _attachments(message) if (name := _file_name(part))]
-    if not bodies and not headers:
+    names = [f"Attachment: {name}" for name in attachments if name]
+    if not bodies and not listed:
         raise failures.empty()
-    text = "\n\n".join("\n".join(lines) for lines in (headers, bodies, names) if lines)
+    text = "\n\n".join("\n".join(lines) for lines in (listed, bodies, names) if lines)
     return Extracted(
         text=text,
-        places=places.within(MESSAGE, (), len(text)),
-        media_type=MEDIA_TYPE,
-        title=_header(message, "Subject"),
+        places=places.within(label, (), len(text)),
+        media_type=media_type,
+        title=headers["Subject"],
+        place=place,
         invisible_characters=sum(each.invisible_characters for each in parts),
         unseen=tuple(passage for each in parts for passage in each.unseen),
         left_out=tuple(passage for each in parts for passage in each.left_out),

@@ -6,14 +6,15 @@ import datetime as dt
 import io
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 
 import olefile
 
-from chordwise.domain import places
 from chordwise.domain.places import MESSAGE
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, failures, html, rich_text
 from chordwise.readers.extracted import Extracted, Extraction, Naming, Part, ReadOptions, Unread
+from chordwise.readers.mail import text_of_message
 
 MEDIA_TYPE = "application/vnd.ms-outlook"
 PROPERTIES = "__properties_version1.0"
@@ -71,31 +72,18 @@ class _Message:
     def _text(self) -> Extracted:
         names = [self._name(folder) for folder in self._attachments()]
         self._require_legible(names)
-        lines = {
+        headers = {
             "From": self._sender(),
             "To": self._string(_TO),
             "Cc": self._string(_CC),
             "Date": self._date(),
             "Subject": self._string(_SUBJECT),
         }
-        headers = [f"{name}: {value}" for name, value in lines.items() if value]
-        shown = self._body()
-        body = shown.text.strip()
-        listed = [f"Attachment: {name}" for name in names if name]
-        if not body and not headers:
-            raise failures.empty()
-        blocks = ("\n".join(headers), body, "\n".join(listed))
-        text = "\n\n".join(block for block in blocks if block)
+        body = self._body()
+        parts = [replace(body, text=body.text.strip())]
         label = f"attachment {self._place}" if self._place else MESSAGE
-        return Extracted(
-            text=text,
-            places=places.within(label, (), len(text)),
-            media_type=MEDIA_TYPE,
-            title=self._string(_SUBJECT),
-            place=self._place,
-            invisible_characters=shown.invisible_characters,
-            unseen=shown.unseen,
-            left_out=shown.left_out,
+        return text_of_message(
+            headers, parts, names, label, media_type=MEDIA_TYPE, place=self._place
         )
 
     def _require_legible(self, names: list[str]) -> None:
