@@ -12,7 +12,7 @@ from enum import Enum, auto
 import pypdfium2
 from pypdfium2 import PdfMatrix, raw
 
-from chordwise.domain.places import Box, Layout
+from chordwise.domain.places import Box, Layout, union
 from chordwise.errors import ReadError
 from chordwise.readers import failures
 from chordwise.readers.extracted import Extracted, PageText, RenderedPage, Spending, of_pages
@@ -54,7 +54,7 @@ def read(data: bytes, max_characters: int) -> Extracted:
     )
 
 
-_POINTS_PER_INCH = 72
+POINTS_PER_INCH = 72
 MAX_PICTURE_PIXELS = 2_000_000
 """The limit for a rendered page, about an A4 page at 140 dots per inch."""
 _PICTURE_DENSITY = 144
@@ -85,7 +85,7 @@ def _scale_within(width: float, height: float) -> float:
     """Return the pixels per point that keep the picture of a page within its limits."""
     area, side = max(1.0, width * height), max(1.0, width, height)
     by_area, by_side = (MAX_PICTURE_PIXELS / area) ** 0.5, _MAX_SIDE / side
-    return float(min(_PICTURE_DENSITY / _POINTS_PER_INCH, by_area, by_side))
+    return float(min(_PICTURE_DENSITY / POINTS_PER_INCH, by_area, by_side))
 
 
 def text_of(page: pypdfium2.PdfPage, text_page: pypdfium2.PdfTextPage, number: int) -> PageText:
@@ -149,7 +149,7 @@ class _Words:
         if self._line is None or self._jumps(self._line, box):
             self._line = None
         self.layout.add_word(span, box, begins_line=self._line is None)
-        self._line = box if self._line is None else _union(self._line, box)
+        self._line = box if self._line is None else union(self._line, box)
         self._last = last
 
     def _jumps(self, line: Box, box: Box) -> bool:
@@ -167,10 +167,6 @@ def _is_in_line(boxes: Sequence[Box]) -> bool:
         return False
     lefts, bottoms, rights, tops = zip(*boxes, strict=True)
     return bool(max(bottoms) < min(tops) or max(lefts) < min(rights))
-
-
-def _union(one: Box, two: Box) -> Box:
-    return min(one[0], two[0]), min(one[1], two[1]), max(one[2], two[2]), max(one[3], two[3])
 
 
 def _overlap(one: Box, two: Box, axis: int) -> bool:
@@ -319,7 +315,8 @@ def unseen(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage) -> Unseen:
     neither counts.
     """
     objects = list(_objects(page))
-    suspects = list(_suspects(objects))
+    texts = (each for each in objects if each.kind == raw.FPDF_PAGEOBJ_TEXT)
+    suspects = [(each, reason) for each in texts if (reason := _suspicion(each))]
     unreadable = _unreadable(page, suspects, objects) if suspects else set()
     return _unseen(page, text, unreadable) if unreadable else Unseen()
 
@@ -402,12 +399,6 @@ def _opened(found: raw.FPDF_PAGEOBJECT, matrix: PdfMatrix | None, levels: int) -
     inner = inner.multiply(matrix) if matrix else inner
     for index in range(raw.FPDFFormObj_CountObjects(found) if levels else 0):
         yield from _opened(raw.FPDFFormObj_GetObject(found, index), inner, levels - 1)
-
-
-def _suspects(objects: Sequence[_Object]) -> Iterator[tuple[_Object, _Reason]]:
-    for each in objects:
-        if each.kind == raw.FPDF_PAGEOBJ_TEXT and (reason := _suspicion(each)):
-            yield each, reason
 
 
 def _suspicion(text: _Object) -> _Reason | None:

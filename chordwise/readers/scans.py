@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 DOTS_PER_INCH = "dpi"
 """The key of the density in the `info` of a picture, a pair of numbers."""
-POINTS_PER_INCH = 72
 # Plausible densities; the guess of Tesseract is better than the 72 of a screen.
 _LEAST_DENSITY, _GREATEST_DENSITY = 100, 2_400
 _DENSITY = 300
@@ -170,7 +169,7 @@ def density_of(page: Image) -> int | None:
 def points_of_pixel(page: Image) -> float:
     """Return the size of a pixel in points; 1 if the density is unknown."""
     density = density_of(page)
-    return POINTS_PER_INCH / density if density else 1.0
+    return pdf.POINTS_PER_INCH / density if density else 1.0
 
 
 def _page(document: pypdfium2.PdfDocument, index: int) -> Image | PageText | None:
@@ -180,11 +179,11 @@ def _page(document: pypdfium2.PdfDocument, index: int) -> Image | PageText | Non
         if found.text.strip():
             return found
         width, height = page.get_size()
-        scale = min(_DENSITY / POINTS_PER_INCH, (_MAX_PIXELS / max(1.0, width * height)) ** 0.5)
+        scale = min(_DENSITY / pdf.POINTS_PER_INCH, (_MAX_PIXELS / max(1.0, width * height)) ** 0.5)
         picture: Image = page.render(scale=scale, grayscale=True).to_pil()
     except pypdfium2.PdfiumError:
         return None
-    picture.info[DOTS_PER_INCH] = (scale * POINTS_PER_INCH, scale * POINTS_PER_INCH)
+    picture.info[DOTS_PER_INCH] = (scale * pdf.POINTS_PER_INCH, scale * pdf.POINTS_PER_INCH)
     page.close()
     return picture
 
