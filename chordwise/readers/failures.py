@@ -19,7 +19,7 @@ SUPPORTED = (
 )
 
 
-def unsupported(kind: str, remedy: str = "Convert the file to one of them first.") -> ReadError:
+def unsupported(kind: str, remedy: str) -> ReadError:
     """Return the error for a known format, or known non-text, without a reader."""
     return ReadError(f"is {kind}.", f"{SUPPORTED} {remedy}", IntakeOutcome.UNSUPPORTED)
 
@@ -30,7 +30,7 @@ def convert_to(extension: str) -> str:
 
 
 def binary() -> ReadError:
-    """Return the error for content that is neither text nor a known format, whatever its name."""
+    """Return the error for content that is neither text nor a known format."""
     return ReadError(
         "has binary content, not text.",
         f"{SUPPORTED} Check that the file's name says what it is.",
@@ -114,7 +114,7 @@ def ocr_failed() -> ReadError:
 def vision_missing() -> ReadError:
     """Return the error for a scan if the library that renders pictures is not installed."""
     return unreadable(
-        "is a scan, and what readers.vision needs to show it to a model is not installed.",
+        "is a scan, and the library that renders its pages for readers.vision is not installed.",
         f"Install it where files are taken in: {INSTALL_VISION}.",
         NEEDS_OCR,
     )
@@ -124,8 +124,8 @@ def vision_failed(number: int, why: ChordwiseError) -> ReadError:
     """Return the error for a page that the model did not transcribe."""
     return unreadable(
         f"is a scan, page {number} of which the model of readers.vision could not read: {why.what}",
-        f"{why.hint} Or name another model in readers.vision, or set readers.ocr = true to have "
-        "recognized what the model fails at. Then submit it again.".strip(),
+        f"{why.hint} Or name another model in readers.vision, or set readers.ocr = true, so that "
+        "Tesseract recognizes the scan. Then submit it again.".strip(),
         VISION_FAILED,
     )
 
