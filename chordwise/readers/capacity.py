@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from chordwise.readers.limits import MEGABYTE
+from chordwise.readers.limits import BYTES_PER_CHARACTER, MEGABYTE
 from chordwise.settings import ReaderSettings
 
 RESERVED_MEGABYTES = 420
@@ -22,7 +22,6 @@ _MAX_MEMORY_MEGABYTES = 1_024
 _MAX_FILE_MEGABYTES = 256
 # Storing a text takes several copies: as bytes, as characters, and in the driver.
 _TEXT_SHARE = 5
-_BYTES_PER_CHARACTER = 4
 _GROUPS = Path("/proc/self/cgroup")
 _MOUNT = Path("/sys/fs/cgroup")
 
@@ -46,7 +45,7 @@ def limits(settings: ReaderSettings, available_megabytes: int | None = None) -> 
     return Limits(
         memory_megabytes=settings.memory_megabytes or share,
         max_file_megabytes=settings.max_file_megabytes or min(_MAX_FILE_MEGABYTES, share),
-        max_text_bytes=min(text_bytes, settings.max_characters * _BYTES_PER_CHARACTER),
+        max_text_bytes=min(text_bytes, settings.max_characters * BYTES_PER_CHARACTER),
     )
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import BinaryIO, assert_never
 
-from chordwise.domain.json_values import JsonObject, number, text
+from chordwise.domain.json_values import JsonObject, integer, number, text
 from chordwise.errors import ReadError
 from chordwise.readers import failures, frames, limits, pdf, scans
 from chordwise.readers.contents import SLICE_BYTES
@@ -64,10 +64,10 @@ def _serve(channel: socket.socket) -> None:
 def _answers(request: JsonObject, file: BinaryIO) -> Iterator[tuple[JsonObject, bytes]]:
     """Yield an answer for each item in the file; the last answer is marked as such."""
     try:
-        if page := int(number(request["page"]) or 0):
+        if page := integer(request["page"]):
             yield _picture(file.read(), page)
             return
-        max_bytes = int(number(request["max_text_bytes"]) or 0)
+        max_bytes = integer(request["max_text_bytes"]) or 0
         found = extract(file, text(request["name"]), _options_of(request))
         if isinstance(found, Extracted):
             header, body = _success(found, max_bytes)
@@ -92,13 +92,13 @@ def _picture(data: bytes, page: int) -> tuple[JsonObject, bytes]:
 
 
 def _options_of(request: JsonObject) -> ReadOptions:
-    folder, pages = text(request["ocr_data"]), int(number(request["shown_pages"]) or 0)
-    edge = int(number(request["edge_pixels"]) or 0)
+    folder, pages = text(request["ocr_data"]), integer(request["shown_pages"]) or 0
+    edge = integer(request["edge_pixels"]) or 0
     return ReadOptions(
         ocr=Ocr(data=folder, languages=text(request["ocr_languages"])) if folder else None,
         shown=PictureLimits(max_pages=pages, max_edge_pixels=edge) if pages else None,
-        max_characters=int(number(request["max_characters"]) or 0),
-        max_part_bytes=int(number(request["max_part_bytes"]) or 0),
+        max_characters=integer(request["max_characters"]) or 0,
+        max_part_bytes=integer(request["max_part_bytes"]) or 0,
         columns=Columns(text=text(request["text_column"]), identity=text(request["id_column"])),
     )
 

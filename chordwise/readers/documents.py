@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from chordwise.domain import document_flags, places, text_normalization
 from chordwise.domain.document_flags import Flag
-from chordwise.domain.json_values import JsonObject, JsonValue, strings, text
+from chordwise.domain.json_values import JsonObject, JsonValue, integer, strings, text
 from chordwise.domain.places import MAX_LABEL, Place
 from chordwise.domain.states import FAILED_INTAKES, IntakeOutcome
 from chordwise.domain.text_normalization import FEW, normalize
@@ -163,4 +163,5 @@ def decoded(body: bytes | bytearray) -> str:
 
 
 def _count(value: JsonValue) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None
+    count = integer(value)
+    return count if count is not None and count >= 0 else None

@@ -44,10 +44,7 @@ from chordwise.readers.extracted import (
     Source,
     Unread,
 )
-from chordwise.readers.mail import SEPARATOR, mailbox_documents
-from chordwise.readers.plain import read_markdown
-from chordwise.readers.scans import picture_kind
-from chordwise.readers.sheets import documents_of_rows
+from chordwise.readers.limits import BYTES_PER_CHARACTER
 
 
 class Format(StrEnum):
@@ -139,7 +136,7 @@ def detect(data: bytes, name: str) -> Format:
         return _ole_format(data)
     if data.startswith(b"{\\rtf"):
         return Format.RTF
-    if picture_kind(data):
+    if scans.picture_kind(data):
         return Format.PICTURE
     for magic, kind, remedy in _FOREIGN:
         if data.startswith(magic):
@@ -242,11 +239,11 @@ def _text_format(data: bytes, extension: str) -> Format:
 
 def _is_mailbox(head: bytes, name: str) -> bool:
     """Return whether a file is a mailbox, by its beginning, as it may be too large for memory."""
-    return SEPARATOR.match(head) is not None and detect(head, name) is Format.MAILBOX
+    return mail.SEPARATOR.match(head) is not None and detect(head, name) is Format.MAILBOX
 
 
 def _opens_mailbox(data: bytes, extension: str) -> bool:
-    opening = SEPARATOR.match(data)
+    opening = mail.SEPARATOR.match(data)
     if opening is None:
         return False
     following = data[opening.end() : opening.end() + 300].lstrip(b"\r\n")
@@ -255,7 +252,7 @@ def _opens_mailbox(data: bytes, extension: str) -> bool:
 
 _TEXTUAL: Mapping[Format, Callable[[bytes, str], Extracted]] = {
     Format.PLAIN: plain.read,
-    Format.MARKDOWN: read_markdown,
+    Format.MARKDOWN: plain.read_markdown,
 }
 # Read from the file and not from memory, since its pictures may be large.
 _PACKED: Mapping[Format, Callable[[Source, int], Extracted]] = {
@@ -281,7 +278,6 @@ _CONTAINERS: Mapping[Format, Callable[[bytes, ReadOptions], Iterator[Extraction]
     Format.SHEETS: sheets.documents,
 }
 _HEAD_BYTES = 4_096
-_BYTES_PER_CHARACTER = 4
 _BLANK = " \t\r\n\f\v\0\ufeff\u00a0\u200b\u3000"
 
 
@@ -307,12 +303,10 @@ def extract(
         if kind is Format.ZIP:
             return _checked(archives.documents(file, wanted), wanted.max_characters)
         if kind in _PACKED:
-            extracted = _PACKED[kind](file, wanted.max_characters)
-            _require_text(extracted, wanted.max_characters)
-            return extracted
+            return _with_text(_PACKED[kind](file, wanted.max_characters), wanted.max_characters)
     elif _is_mailbox(head, name):
         mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-        return _checked(mailbox_documents(mapped, wanted), wanted.max_characters)
+        return _checked(mail.mailbox_documents(mapped, wanted), wanted.max_characters)
     data = file.read()
     return _of_bytes(data, detect(data, name), name, wanted)
 
@@ -324,19 +318,16 @@ def _of_bytes(
         return scans.rendered(_SCANS[kind](data), wanted.shown)
     if kind in _SCANS and wanted.ocr is not None:
         recognized = ocr.read(_SCANS[kind](data), wanted.max_characters, wanted.ocr)
-        _require_text(recognized, wanted.max_characters)
-        return recognized
+        return _with_text(recognized, wanted.max_characters)
     if kind in _CONTAINERS:
         return _checked(_CONTAINERS[kind](data, wanted), wanted.max_characters)
-    if kind in _TEXTUAL and len(data) > wanted.max_characters * _BYTES_PER_CHARACTER:
+    if kind in _TEXTUAL and len(data) > wanted.max_characters * BYTES_PER_CHARACTER:
         raise failures.too_many_characters(wanted.max_characters)
     if kind is Format.PLAIN and wanted.columns.text:
-        found = documents_of_rows(data, name, wanted)
+        found = sheets.documents_of_rows(data, name, wanted)
         if found is not None:
             return _checked(found, wanted.max_characters)
-    extracted = _one(data, kind, name, wanted.max_characters)
-    _require_text(extracted, wanted.max_characters)
-    return extracted
+    return _with_text(_one(data, kind, name, wanted.max_characters), wanted.max_characters)
 
 
 def _one(data: bytes, kind: Format, name: str, max_characters: int) -> Extracted:
@@ -361,18 +352,21 @@ def _checked(found: Iterator[Extraction], max_characters: int) -> Iterator[Extra
     for each in found:
         is_empty = False
         try:
-            if isinstance(each, Extracted):
-                _require_text(each, max_characters)
+            yield _with_text(each, max_characters) if isinstance(each, Extracted) else each
         except ReadError as error:
             yield Unread(place=each.place, error=error)
-        else:
-            yield each
     if is_empty:
         raise failures.empty()
 
 
-def _require_text(extracted: Extracted, max_characters: int) -> None:
+def _with_text(extracted: Extracted, max_characters: int) -> Extracted:
+    """Return a text that is neither empty nor too long.
+
+    Raises:
+        ReadError: It is empty or too long.
+    """
     if len(extracted.text) > max_characters:
         raise failures.too_many_characters(max_characters)
     if not extracted.text.strip(_BLANK):
         raise failures.empty()
+    return extracted

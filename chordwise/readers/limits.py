@@ -9,6 +9,8 @@ import signal
 from pathlib import Path
 
 MEGABYTE = 1024 * 1024
+BYTES_PER_CHARACTER = 4
+"""The maximum in UTF-8, UTF-16 and UTF-32."""
 _OPEN_FILES = 64
 # The exit status of a process without enough memory for an answer.
 OUT_OF_MEMORY_STATUS = 77

@@ -15,7 +15,7 @@ from threading import Event
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from chordwise.domain.json_values import JsonObject, number, text
+from chordwise.domain.json_values import JsonObject, JsonValue, integer, number, text
 from chordwise.domain.pictures import Picture
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError
@@ -40,7 +40,7 @@ from chordwise.readers.extracted import (
     encoded_places,
     of_pages,
 )
-from chordwise.readers.limits import MEGABYTE
+from chordwise.readers.limits import BYTES_PER_CHARACTER, MEGABYTE
 from chordwise.readers.parser_process import Answer, FileQuestion, ParserProcess
 from chordwise.settings import ReaderSettings
 
@@ -125,7 +125,7 @@ class Reader:
             file = contents.opened(path, megabytes, follow_symlinks=follow_symlinks)
             with file:
                 content = contents.of_file(file, megabytes)
-                yield from self._documents(content, source, columns, transcriber)
+                yield from self._unpacking(columns, transcriber).documents(content, source)
         except ReadError as error:
             yield UnreadDocument(source=source, error=failures.named(source, error))
 
@@ -142,7 +142,7 @@ class Reader:
         try:
             limited = _limited(contents.slices(stream), self._limits.max_file_megabytes)
             with closing(contents.spooled(limited)) as content:
-                yield from self._documents(content, source, columns, transcriber)
+                yield from self._unpacking(columns, transcriber).documents(content, source)
         except ReadError as error:
             yield UnreadDocument(source=source, error=failures.named(source, error))
 
@@ -176,7 +176,7 @@ class Reader:
         header = answers[0].header if answers else {}
         if "what" in header:
             raise failure(header)
-        width, height = (int(number(header.get(name)) or 0) for name in ("width", "height"))
+        width, height = (integer(header.get(name)) or 0 for name in ("width", "height"))
         found = RenderedPage(width=width, height=height, pixels=answers[0].text if answers else b"")
         if not found.is_complete:
             raise failures.malformed(f"has no page {page} that can be shown.")
@@ -193,21 +193,14 @@ class Reader:
             ReadingInterruptedError: See `interrupt`.
         """
         self._interruption.clear()
-        time = self._reading_time()
-        unpacking = Unpacking(self._settings, WHOLE, self._parser_at, time)
         content = Content(file=file, sha256="", byte_count=0)
-        return unpacking.part(content, within, source)
+        return self._unpacking().part(content, within, source)
 
-    def _documents(
-        self,
-        content: Content,
-        source: str,
-        columns: Columns,
-        transcriber: Transcriber | None,
-    ) -> Iterator[ReadDocument | UnreadDocument]:
+    def _unpacking(
+        self, columns: Columns = WHOLE, transcriber: Transcriber | None = None
+    ) -> Unpacking:
         reading_time = self._reading_time()
-        unpacking = Unpacking(self._settings, columns, self._parser_at, reading_time, transcriber)
-        return unpacking.documents(content, source)
+        return Unpacking(self._settings, columns, self._parser_at, reading_time, transcriber)
 
     def _reading_time(self) -> ReadingTime:
         return ReadingTime(self._settings.file_timeout_seconds, self._interruption)
@@ -266,7 +259,6 @@ TESSERACT = "tesseract"
 """The value of `transcribed_by` for text recognized by OCR."""
 
 
-_BYTES_PER_CHARACTER = 4
 _BYTES_PER_PAGE = 1_000
 
 
@@ -278,7 +270,7 @@ class ShownPages:
         self._settings = settings
         self._pages: list[PageText] = []
         self._end = Answer(header={})
-        self._bytes_left = settings.max_characters * _BYTES_PER_CHARACTER
+        self._bytes_left = settings.max_characters * BYTES_PER_CHARACTER
 
     def pictures(self) -> Iterator[Picture]:
         """Yield the pictures in the order of the pages.
@@ -362,7 +354,7 @@ class Unpacking:
         columns: Columns,
         parser_at: Callable[[int], ParserProcess],
         reading_time: ReadingTime,
-        transcriber: Transcriber | None = None,
+        transcriber: Transcriber | None,
     ) -> None:
         self._settings = settings
         self._time = reading_time
@@ -567,8 +559,8 @@ def _bound_reached(what: str, hint: str, reason: str) -> _BoundReachedError:
     return _BoundReachedError(failures.too_large(what, hint, reason))
 
 
-def _name(value: object) -> str:
-    return printable(text(value if isinstance(value, str) else ""))[:_NAME_CHARACTERS]
+def _name(value: JsonValue) -> str:
+    return printable(text(value))[:_NAME_CHARACTERS]
 
 
 def _unread(source: str, error: ReadError, content: Content | None) -> UnreadDocument:
