@@ -18,6 +18,7 @@ from typing import TypeAlias
 from chordwise.domain import json_values, words
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analyses.analysis import claimed
+from chordwise.domain.analyses.schema_data import identity
 from chordwise.domain.answers import Answer, quality_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.truths import LABEL_PATHS
@@ -199,17 +200,17 @@ def _alike(one: Marks, other: Marks) -> float:
 
 def _foremost(answers: Collection[Answer]) -> Answer:
     """Return the answer with the highest quality, then confidence; ties break deterministically."""
-    return max(answers, key=lambda a: (a.quality, a.confidence, _spelled(a.output), a.model))
+    return max(answers, key=lambda a: (a.quality, a.confidence, identity(a.output), a.model))
 
 
 def _surest(entries: Collection[JsonObject]) -> JsonObject:
     """Return a grounded entry if there is one, then that with the highest confidence."""
-    return max(entries, key=lambda e: (e.get("grounded") is True, claimed(e), _spelled(e)))
+    return max(entries, key=lambda e: (e.get("grounded") is True, claimed(e), identity(e)))
 
 
 def _place(entry: JsonObject) -> tuple[float, str]:
     start = json_values.number(entry.get("start_char"))
-    return math.inf if start is None else start, _spelled(entry)
+    return math.inf if start is None else start, identity(entry)
 
 
 def _claim(answers: Iterable[Answer]) -> float:
@@ -222,7 +223,3 @@ def _share(part: float, whole: int) -> float:
 
 def _folded(text: str) -> str:
     return " ".join(text.casefold().split()).strip(" .,;:")
-
-
-def _spelled(value: JsonValue) -> str:
-    return json.dumps(value, sort_keys=True)

@@ -135,12 +135,12 @@ class SchemaNode:
     @property
     def min_items(self) -> int:
         """Return the minimum number of items in a list."""
-        return max((int(limit) for limit in self._numbers("minItems")), default=0)
+        return max(self._limits("minItems"), default=0)
 
     @property
     def max_items(self) -> int | None:
         """Return the maximum number of items in a list; `None` if the schema sets no limit."""
-        return min((int(limit) for limit in self._numbers("maxItems")), default=None)
+        return min(self._limits("maxItems"), default=None)
 
     def nodes(self, depth: int = 0) -> Iterator[SchemaNode]:
         """Yield this node and those of the values in it and in its items, down to `MAX_DEPTH`."""
@@ -172,9 +172,9 @@ class SchemaNode:
             return 1
         return sum(node.member(name).count_values(depth + 1) for name in node.properties)
 
-    def _numbers(self, keyword: str) -> list[float]:
+    def _limits(self, keyword: str) -> list[int]:
         declared = (json_values.number(form.get(keyword)) for form in self._forms)
-        return [number for number in declared if number is not None]
+        return [int(number) for number in declared if number is not None]
 
     def _first_text(self, keyword: str) -> str:
         declared = (json_values.text(form.get(keyword)) for form in self._forms)
