@@ -38,6 +38,11 @@ def strings(value: JsonValue) -> list[str]:
     return [item for item in value if isinstance(item, str)]
 
 
+def listed(value: JsonValue) -> list[JsonValue]:
+    """Return a list unchanged, and any other value as its only element."""
+    return value if isinstance(value, list) else [value]
+
+
 def texts(value: JsonValue) -> dict[str, str]:
     """Return the string members of an object; empty for any other value."""
     if not isinstance(value, dict):

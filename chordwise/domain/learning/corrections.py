@@ -59,7 +59,7 @@ def correct(
     if analysis.type in LABEL_PATHS:
         work.judge_label(analysis.type, truth)
     for name, right in truth.fields.items():
-        work.correct_field(name, right if isinstance(right, list) else [right])
+        work.correct_field(name, json_values.listed(right))
     for name, wrong in truth.wrong_fields.items():
         work.reject_field(name, wrong)
     for remark in latest_about(output, truth.remarks):
@@ -90,7 +90,6 @@ class _Work:
             self.judge_path(path, Verdict.REJECTED, None)
 
     def judge_path(self, path: str, verdict: Verdict, corrected: JsonValue) -> None:
-        """Judge the fact at a path."""
         if path not in self.facts:
             return
         self.facts[path] = _with_verdict(self.facts[path], verdict, corrected)
@@ -106,7 +105,6 @@ class _Work:
             self._correct_item(name, right)
 
     def _correct_data(self, path: str, right: Sequence[JsonValue]) -> None:
-        """Correct an object, a list or a scalar at a path in the data."""
         current = json_values.at(self.output, path)
         is_structure = _is_structure(current)
         if is_structure and fields.values(self.output, path.removeprefix(DATA.path)) == right:
@@ -173,7 +171,6 @@ class _Work:
             self.output["fields"] = kept
 
     def _correct_item(self, name: str, right: Sequence[JsonValue]) -> None:
-        """Correct the entries of an item."""
         entries = json_values.objects(self.output.get("fields"))
         own = [self.facts[entry.path] for entry in fields.entries(self.output, name)]
         self._pair(own, right, lambda place: f"{_FIELDS}{len(entries) + place}")
@@ -268,8 +265,7 @@ def _is_about(remark: Remark, fact: Fact) -> bool:
 
 def _is_structure(value: JsonValue) -> bool:
     """Return whether a value is an object, or a list of more than scalars."""
-    elements = value if isinstance(value, list) else [value]
-    return any(isinstance(element, dict | list) for element in elements)
+    return any(isinstance(element, dict | list) for element in json_values.listed(value))
 
 
 def _row(own: Sequence[Fact], place: int) -> int | None:

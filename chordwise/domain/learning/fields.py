@@ -138,8 +138,7 @@ def values(output: JsonObject, name: str) -> list[JsonValue]:
     """Return the values of a field, with rows and objects as a whole; empty if not mentioned."""
     if USER_DATA not in output:
         return [entry.value for entry in entries(output, name) if entry.key is not None]
-    found = data_at(output, name)
-    return [each for each in (found if isinstance(found, list) else [found]) if keys(each)]
+    return [each for each in json_values.listed(data_at(output, name)) if keys(each)]
 
 
 def name_at(output: JsonObject, path: str) -> str | None:

@@ -285,7 +285,6 @@ class ExampleIndex:
             del self._postings[term]
 
     def __len__(self) -> int:
-        """Return the number of examples."""
         return len(self._found)
 
     def chosen(self, sha256: str, text: str) -> tuple[LearnedExample, ...]:

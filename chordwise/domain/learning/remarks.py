@@ -124,7 +124,7 @@ def _of_field(answer: Answer, entered: FeedbackInput, schema: JsonObject | None)
     if entered.verdict is Verdict.CORRECTED and schema is not None:
         entered = replace(entered, value=_fitting(schema, name, entered.value))
     elif kind_of_item(name) in (ColumnKind.DATE, ColumnKind.DATES):
-        for value in _listed(entered.value):
+        for value in json_values.listed(entered.value):
             _refuse_unread_date(value)
     claims = [entry.confidence for entry in entries]
     remark = Remark(
@@ -144,15 +144,11 @@ def _corrected(
     """Return the right values of a field; correcting one value by its path keeps the others."""
     if entered.verdict is not Verdict.CORRECTED:
         return None
-    wanted: list[JsonValue] = [value for value in _listed(entered.value) if fields.keys(value)]
+    wanted = [value for value in json_values.listed(entered.value) if fields.keys(value)]
     if not is_one:
         return wanted
     others = [e.value for e in fields.entries(output, name) if e.key and e.path != path]
     return [*others, *wanted]
-
-
-def _listed(value: JsonValue) -> Sequence[JsonValue]:
-    return value if isinstance(value, list) else [value]
 
 
 def _refuse_unread_date(value: JsonValue) -> None:
@@ -167,9 +163,6 @@ def _field_at(output: JsonObject, path: str, schema: JsonObject | None) -> str:
     """Return the name of the field at a JSON Pointer, or with this name.
 
     A field that the answer left out is known if the schema has it.
-
-    Raises:
-        UsageError: The field does not exist.
     """
     known = fields.names(output)
     pointed = fields.name_at(output, path)
@@ -200,11 +193,7 @@ def _is_field(output: JsonObject, name: str, schema: JsonObject | None) -> bool:
 
 
 def _fitting(schema: JsonObject, name: str, value: JsonValue) -> JsonValue:
-    """Return a correction converted to the schema: text to a number, a single value to a list.
-
-    Raises:
-        UsageError: The schema does not allow the value.
-    """
+    """Return a correction converted to the schema: text to a number, a single value to a list."""
     node = SchemaNode.of(schema).at(name)
     fitting = _converted(node, value)
     if value is None or not node.is_known:
@@ -222,7 +211,7 @@ def _fitting(schema: JsonObject, name: str, value: JsonValue) -> JsonValue:
 
 def _converted(node: SchemaNode, value: JsonValue) -> JsonValue:
     if "array" in node.types and value is not None:
-        return [_converted(node.items, each) for each in _listed(value)]
+        return [_converted(node.items, each) for each in json_values.listed(value)]
     if isinstance(value, str) and node.format == "date":
         _refuse_unread_date(value)
         day = typed(value).date
@@ -246,11 +235,7 @@ def _fields_there_are(path: str, known: Sequence[str]) -> str:
 
 
 def _of_anything(answer: Answer, entered: FeedbackInput) -> Understood:
-    """Return the remark on a whole answer, or on a value of an answer without fields.
-
-    Raises:
-        UsageError: The value does not exist, or a correction names no value.
-    """
+    """Return the remark on a whole answer, or on a value of an answer without fields."""
     if entered.verdict is Verdict.CORRECTED and not entered.path:
         raise UsageError("The correction names no value.", "Use the form PATH=VALUE.")
     known = dict(json_values.walk(answer.output))
