@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator
 
 from chordwise.readers import failures
-from chordwise.readers.contents import SLICE_BYTES
+from chordwise.readers.contents import slices
 from chordwise.readers.discovery import is_ignored
 from chordwise.readers.extracted import Extraction, Naming, Part, ReadOptions, Source, Unread
 
@@ -62,8 +62,7 @@ def _pieces(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes
     """
     try:
         with archive.open(member) as stream:
-            while piece := stream.read(SLICE_BYTES):
-                yield piece
+            yield from slices(stream)
     except NotImplementedError as error:
         kind = "packed in a way that is not supported"
         raise failures.unsupported(kind, "Pack it again.") from error

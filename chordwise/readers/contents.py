@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from chordwise.errors import ReadError
 from chordwise.readers import failures
@@ -88,7 +88,7 @@ def spooled(pieces: Iterable[bytes | bytearray]) -> Content:
     return Content(file=file, sha256=digest.hexdigest(), byte_count=byte_count)
 
 
-def slices(file: BinaryIO) -> Iterator[bytes]:
+def slices(file: IO[bytes]) -> Iterator[bytes]:
     """Yield the rest of a file in slices."""
     while piece := file.read(SLICE_BYTES):
         yield piece
