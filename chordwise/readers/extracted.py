@@ -6,7 +6,7 @@ import itertools
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import BinaryIO, Protocol, TypeAlias
 
 from chordwise.domain import places
@@ -71,7 +71,7 @@ class ReadOptions:
 
     max_characters: int
     max_part_bytes: int
-    columns: Columns = field(default=WHOLE)
+    columns: Columns = WHOLE
     ocr: Ocr | None = None
     shown: PictureLimits | None = None
 

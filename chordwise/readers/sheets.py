@@ -249,7 +249,7 @@ def _workbook_text(sheets: Sequence[Sheet], kind: str, max_characters: int) -> E
         heading + "\n".join(line for _, line in lines) for _, heading, lines in tables
     )
     places = [
-        _sheet_place(sheet, (start, len(heading)), lines)
+        _sheet_place(sheet, start, len(heading), lines)
         for (sheet, heading, lines), start in zip(tables, starts, strict=True)
     ]
     unseen = tuple(sentence for sheet in sheets for sentence in sheet.unseen)
@@ -263,10 +263,9 @@ def _workbook_text(sheets: Sequence[Sheet], kind: str, max_characters: int) -> E
 
 
 def _sheet_place(
-    sheet: Sheet, begins: tuple[int, int], lines: Sequence[tuple[int | None, str]]
+    sheet: Sheet, start: int, place: int, lines: Sequence[tuple[int | None, str]]
 ) -> Place:
-    """Return the place of a sheet; `begins` is its offset and the length of its heading."""
-    start, place = begins
+    """Return the place of a sheet; its lines begin at `place`, relative to its `start`."""
     top, left = sheet.start
     layout = Layout()
     for row, line in lines:
