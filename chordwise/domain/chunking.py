@@ -188,7 +188,6 @@ def _fields(text: str, mark: str) -> Sequence[Span]:
 
 @_cached
 def _lines_without(text: str, mark: str) -> Sequence[Span]:
-    """Return the lines of a text without this mark."""
     return [each.span() for each in _WITHOUT_MARK[mark].finditer(text)]
 
 

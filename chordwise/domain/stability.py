@@ -44,7 +44,6 @@ class Sightings:
         self._seen: dict[PurePath, Sighting] = {}
 
     def __len__(self) -> int:
-        """Return the number of observed files."""
         return len(self._seen)
 
     @property

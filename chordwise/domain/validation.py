@@ -214,11 +214,7 @@ def check_schema(schema: JsonValue) -> JsonObject:
 
 
 def _require_limits(schema: JsonObject) -> None:
-    """Check the size of a schema, also after its references are replaced by what they refer to.
-
-    Raises:
-        UsageError: It is too large, or has a character that cannot be stored.
-    """
+    """Check the size of a schema, also after its references are replaced by what they refer to."""
     if not _is_shallow(schema, MAX_LEVELS):
         raise UsageError(f"The schema is nested deeper than {MAX_LEVELS} levels.")
     numbers = (item for _, item in json_values.walk(schema) if isinstance(item, int | float))

@@ -132,11 +132,7 @@ def _last(error: ReadError) -> JsonObject:
 
 
 def _success(extracted: Extracted, max_bytes: int) -> tuple[JsonObject, bytes]:
-    """Return a text as an answer.
-
-    Raises:
-        ReadError: The text has more bytes than the parent accepts.
-    """
+    """Return a text as an answer."""
     body = extracted.text.encode("utf-8", "surrogatepass")
     if len(body) > max_bytes:
         raise failures.too_much_text(max_bytes)

@@ -151,7 +151,6 @@ class _Run:
     has_ground: bool = False
 
     def set(self, name: str, attributes: Mapping[str, str]) -> None:
-        """Apply one property of the run."""
         value = value_of(attributes, "val")
         if name == "vanish":
             self.is_hidden = value not in _OFF

@@ -343,11 +343,7 @@ def _one(data: bytes, kind: Format, name: str, max_characters: int) -> Extracted
 
 
 def _checked(found: Iterator[Extraction], max_characters: int) -> Iterator[Extraction]:
-    """Yield the items of a file, and replace items without text by errors.
-
-    Raises:
-        ReadError: The file has no items, or cannot be read further.
-    """
+    """Yield the items of a file, and replace items without text by errors."""
     is_empty = True
     for each in found:
         is_empty = False
@@ -360,11 +356,7 @@ def _checked(found: Iterator[Extraction], max_characters: int) -> Iterator[Extra
 
 
 def _with_text(extracted: Extracted, max_characters: int) -> Extracted:
-    """Return a text that is neither empty nor too long.
-
-    Raises:
-        ReadError: It is empty or too long.
-    """
+    """Return a text after checking that it is neither empty nor too long."""
     if len(extracted.text) > max_characters:
         raise failures.too_many_characters(max_characters)
     if not extracted.text.strip(_BLANK):

@@ -58,7 +58,6 @@ class _Message:
         self._wanted = wanted
 
     def documents(self) -> Iterator[Extraction]:
-        """Yield the text and the attachments."""
         try:
             yield self._text()
         except ReadError as error:

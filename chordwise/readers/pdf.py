@@ -383,7 +383,6 @@ class _Object:
 
 
 def _objects(page: pypdfium2.PdfPage) -> Iterator[_Object]:
-    """Yield all objects, including those in forms."""
     for index in range(raw.FPDFPage_CountObjects(page)):
         yield from _opened(raw.FPDFPage_GetObject(page, index), None, _MAX_LEVELS)
 

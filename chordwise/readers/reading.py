@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Event
-from types import TracebackType
 from typing import BinaryIO, Self
 
 from chordwise.domain.json_values import JsonObject, JsonValue, integer, number, text
@@ -75,12 +74,7 @@ class Reader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -305,11 +299,7 @@ class ShownPages:
         return Answer(header=header, text=body, places=encoded_places(whole, places))
 
     def _page(self, answer: Answer) -> PageText:
-        """Validate and return a page; the data may be controlled by a hostile file.
-
-        Raises:
-            ReadError: There are more pages, or more text, than requested.
-        """
+        """Validate and return a page; the data may be controlled by a hostile file."""
         self._bytes_left -= _BYTES_PER_PAGE + len(answer.places)
         header, edge = answer.header, self._settings.vision_max_edge_pixels
         place = len(self._pages) + 1
@@ -413,7 +403,7 @@ class Unpacking:
             if not content.byte_count:
                 raise failures.empty()
             for answer in self._answers(content, origin, level):
-                yield from self._answered(answer, (content, origin), level)
+                yield from self._answered(answer, content, origin, level)
         except ReadError as error:
             if self._time.is_over:
                 raise _BoundReachedError(
@@ -428,11 +418,7 @@ class Unpacking:
             yield _unread(origin.source, error, content)
 
     def _answers(self, content: Content, origin: _Origin, level: int) -> Iterator[Answer]:
-        """Query the parser; query it again if it finds pictures of pages that are to be read.
-
-        Raises:
-            ReadError: The parser failed, or scans cannot be read in this installation.
-        """
+        """Query the parser; query it again if it finds pictures of pages that are to be read."""
         parser = self._parser_at(level)
         question = FileQuestion(name=origin.name, columns=self._columns)
         for answer in parser.answers(content.file, question, self._time):
@@ -452,11 +438,7 @@ class Unpacking:
         question: FileQuestion,
         source: str,
     ) -> Iterator[Answer]:
-        """Transcribe the pages of a scan with the model, or recognize them with OCR.
-
-        Raises:
-            ReadError: A page cannot be read, or scans cannot be read in this installation.
-        """
+        """Transcribe the pages of a scan with the model, or recognize them with OCR."""
         if self._transcriber is not None:
             try:
                 if importlib.util.find_spec("PIL") is None:
@@ -474,10 +456,10 @@ class Unpacking:
             yield replace(answer, header={**answer.header, **recognized})
 
     def _answered(
-        self, answer: Answer, whole: tuple[Content, _Origin], level: int
+        self, answer: Answer, content: Content, origin: _Origin, level: int
     ) -> Iterator[ReadDocument | UnreadDocument]:
         """Yield the documents of an answer about a file."""
-        (content, origin), header = whole, answer.header
+        header = answer.header
         place = _name(header.get("place"))
         here = f"{origin.source}#{place}" if place else origin.source
         own = None if place else content

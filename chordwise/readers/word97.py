@@ -62,11 +62,7 @@ def read(data: bytes, max_characters: int) -> Extracted:
 
 
 def _require_legible(main: bytes) -> int:
-    """Return the flags of a readable document.
-
-    Raises:
-        ReadError: It is encrypted or older than Word 97.
-    """
+    """Return the flags of a readable document."""
     (version,) = struct.unpack_from("<H", main, _VERSION_AT)
     (flags,) = struct.unpack_from("<H", main, _FLAGS_AT)
     if flags & _ENCRYPTED:

@@ -397,7 +397,6 @@ class _Merge:
     moved: dict[tuple[int, str], str] = dataclasses.field(default_factory=dict)
 
     def join(self, values: Sequence[_Value], node: SchemaNode, place: str) -> JsonValue:
-        """Return the merged value for `place`."""
         filled = [value for value in values if json_values.is_filled(value.content)] or list(values)
         if all(isinstance(value.content, dict) for value in filled):
             return self._join_objects(filled, node, place)
@@ -565,7 +564,6 @@ def _marked(entry: JsonObject, data: JsonValue, root: SchemaNode) -> JsonObject:
 def _inside(
     value: JsonValue, node: SchemaNode, names: Sequence[str]
 ) -> tuple[JsonValue, SchemaNode]:
-    """Return a nested value and its schema node."""
     for name in names:
         if isinstance(value, list):
             value, node = value[int(name)], node.items

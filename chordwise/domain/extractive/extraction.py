@@ -366,7 +366,6 @@ class _Walk:
     evidence: list[JsonObject] = field(default_factory=list)
 
     def members(self, node: SchemaNode, path: str, depth: int) -> JsonObject:
-        """Fill in the properties of an object."""
         filled: JsonObject = {}
         for name in node.properties:
             member = node.member(name)
