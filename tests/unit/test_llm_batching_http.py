@@ -85,7 +85,7 @@ def test_an_endless_line_is_skipped_with_limited_memory() -> None:
     _, max_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert found == [{"custom_id": "good"}] * 2
-    assert max_bytes < 1_000_000
+    assert max_bytes < 2_000_000  # of the ten million bytes of each endless line
 
 
 @pytest.mark.parametrize("end", [b"", b"\n"])
