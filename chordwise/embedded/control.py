@@ -7,9 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from chordwise.embedded.home import CONTROL_SOCKET, Home, StackState
 from chordwise.embedded.plan import Plan
@@ -22,13 +21,11 @@ _CLIENT_SECONDS = 1.0
 _TICK_SECONDS = 0.1
 
 
-class Message(BaseModel):
-    """A line from the supervisor: its current activity or, at last, the outcome of the request.
+class Message(BaseModel, frozen=True):
+    """A line from the supervisor: its current activity or, last, the outcome of the request.
 
     The last line has `state`, the state of the requested stack, or `code` and `what`.
     """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     activity: str = ""
     state: StackState | None = None
@@ -73,7 +70,7 @@ def listen(home: Home) -> socket.socket:
     listener.settimeout(_TICK_SECONDS)
     try:
         listener.bind(str(path))
-        path.chmod(0o600)  # before anyone can connect
+        path.chmod(0o600)  # before listening
         listener.listen()
     except OSError as error:
         listener.close()

@@ -16,9 +16,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from chordwise.embedded import processes
 from chordwise.embedded.processes import ProcessIdentity
@@ -262,14 +261,11 @@ class Phase(StrEnum):
     LEAVING = "leaving"
 
 
-class StackState(BaseModel):
+class StackState(BaseModel, frozen=True):
     """A snapshot of the stack.
 
-    The addresses are those of embedded services, with their passwords: `None` where a service of
-    the user's own is in use. `activity` is what the supervisor does just now, in words.
+    The addresses are those of the embedded services, with passwords; `None` for an external one.
     """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore", frozen=True)
 
     supervisor: ProcessIdentity
     children: dict[str, ProcessIdentity] = {}
@@ -295,10 +291,8 @@ def last_state(home: Home) -> StackState | None:
         return None
 
 
-class ServerAddress(BaseModel):
+class ServerAddress(BaseModel, frozen=True):
     """The address that a running server reports; that of the pages may contain a token."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     url: str
     server: ProcessIdentity

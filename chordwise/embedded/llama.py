@@ -8,9 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from signal import Signals
-from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from chordwise.embedded import processes
 from chordwise.embedded.home import Home, password_in, read_address
@@ -28,13 +27,11 @@ _START_SECONDS = 120.0
 _SHUTDOWN_SECONDS = 5.0
 
 
-class LocalModel(BaseModel):
+class LocalModel(BaseModel, frozen=True):
     """A model file and how to serve it.
 
-    `slots` requests are answered at once, each with its whole context, on `threads` together.
+    `slots` requests are answered at once, each with the whole context; they share the `threads`.
     """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     file: Path
     context_tokens: int = _DEFAULT_CONTEXT_TOKENS

@@ -7,9 +7,8 @@ import json
 import sys
 import sysconfig
 from pathlib import Path
-from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel, SecretStr
 
 from chordwise.embedded import llama
 from chordwise.embedded.home import Level, Phase, StackState, home_at
@@ -21,10 +20,8 @@ from chordwise.settings.environment import child_environment
 _PYTHON = (sys.executable, "-P", "-m")
 
 
-class Commands(BaseModel):
+class Commands(BaseModel, frozen=True):
     """Chordwise's own programs of the stack."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     migrate: tuple[str, ...] = (*_PYTHON, "chordwise", "migrate")
     worker: tuple[str, ...] = (*_PYTHON, "worker")
@@ -33,19 +30,16 @@ class Commands(BaseModel):
     command_server: tuple[str, ...] = (*_PYTHON, "chordwise.cli.command_server")
 
 
-class Plan(BaseModel):
-    """Which services and processes to run, and with what; holds secrets.
+class Plan(BaseModel, frozen=True, hide_input_in_errors=True):
+    """The services and processes to run, with their environment; contains secrets.
 
-    `database_url` and `broker_url` are those of the user's own services; `None` asks for embedded
-    ones. `stays` is for a stack that has folders to watch: it does not leave by itself. `directory`
-    is the folder from which relative paths in the settings count, `settings_file` is theirs.
-    `autostart_fingerprint` is a hash of what the stack does by itself, empty where that is nothing.
-    `serves_pages` is for a stack in the foreground: it runs `chordwise web` as well;
-    `serves_commands` asks for a process that has the commands loaded.
-    `worker_concurrency` is set where the settings of the worker's process do not know it.
+    `database_url` and `broker_url` are the addresses of external services; `None` requests embedded
+    ones. `stays` is true for a stack that watches folders, which does not stop when it is idle.
+    Relative paths in the settings are resolved against `directory`; `settings_file` is their file.
+    `autostart_fingerprint` is a hash of the watched folders and schedules, empty without any.
+    `serves_pages` adds `chordwise web` to a stack in the foreground; `serves_commands` adds a
+    process that keeps the commands loaded. `worker_concurrency` overrides the worker's settings.
     """
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     level: Level
     fingerprint: str
