@@ -11,6 +11,7 @@ import secrets
 import shlex
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -83,6 +84,17 @@ class Home:
     def log(self, name: str) -> Path:
         """Return the log of a process."""
         return self.logs / f"{name}.log"
+
+    def touch(self) -> None:
+        """Record that a command needs the stack now."""
+        self.last_used_file.touch(mode=0o600)
+
+    def unused_seconds(self) -> float:
+        """Return the seconds since a command last needed the stack; 0 if that is unknown."""
+        try:
+            return max(0.0, time.time() - self.last_used_file.stat().st_mtime)
+        except OSError:
+            return 0.0
 
     def prepare(self) -> None:
         """Create the folders that are missing, each with mode 0700.

@@ -10,7 +10,7 @@ from signal import Signals
 
 from pydantic import SecretStr
 
-from chordwise.embedded import control, idleness, processes, services
+from chordwise.embedded import control, processes, services
 from chordwise.embedded.control import Message
 from chordwise.embedded.home import (
     Home,
@@ -64,7 +64,7 @@ def ensure(
     if level is Level.DATABASE and not settings.embedded_database:
         return settings
     home.prepare()
-    idleness.touch(home)
+    home.touch()
     plan = plan_for(settings, level, config=config, commands=commands)
     found = current_state(home)
     if found is None or not plan.is_met_by(found):
@@ -141,7 +141,7 @@ def touch_last_used(home: Path) -> None:
     """Postpone the end of an idle background stack."""
     place = home_at(home)
     if place.run.is_dir():
-        idleness.touch(place)
+        place.touch()
 
 
 def stop(home: Path) -> bool:

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from chordwise.embedded import control, idleness, processes, services
+import psycopg
+
+from chordwise.embedded import control, processes, services
 from chordwise.embedded.control import Message
 from chordwise.embedded.home import Home, Level, Phase, StackState, home_at, locked, write_state
 from chordwise.embedded.plan import Plan
@@ -26,6 +28,13 @@ _IDLE_CHECK_SECONDS = 2.0
 # How long a supervisor without any request waits for the first one.
 _PATIENCE_SECONDS = 10.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_OPEN_WORK = """
+SELECT EXISTS (SELECT 1 FROM jobs WHERE status IN ('queued', 'running', 'waiting', 'synthesizing'))
+    OR EXISTS (SELECT 1 FROM outbox WHERE sent_at IS NULL)
+    OR EXISTS (SELECT 1 FROM deliveries WHERE status = 'pending')
+    OR EXISTS (SELECT 1 FROM schedules WHERE enabled)
+    OR EXISTS (SELECT 1 FROM schedule_runs WHERE status IN ('due', 'running', 'waiting'))
+"""
 
 
 class Supervisor:
@@ -105,7 +114,7 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def _begin(self) -> None:
-        idleness.touch(self._home)
+        self._home.touch()
         if self._plan is not None:
             self._children.apply(self._plan)
             self._phase = Phase.READY
@@ -152,19 +161,19 @@ class Supervisor:
             return False
         self._idle_check_at = now + min(_IDLE_CHECK_SECONDS, self._idle_seconds / 4)
         watches_folders = self._children.plan is not None and self._children.plan.stays
-        if watches_folders or idleness.unused_seconds(self._home) < self._idle_seconds:
+        if watches_folders or self._home.unused_seconds() < self._idle_seconds:
             return False
         database_url = self._children.effective_database_url()
-        # Without a worker, waiting for the end of the work would never end.
-        works = self._children.level is Level.ALL and database_url is not None
-        return not (works and database_url and idleness.has_open_work(database_url))
+        if self._children.level is not Level.ALL or database_url is None:
+            return True  # without a worker, open work never ends
+        return not has_open_work(database_url)
 
     def _retire(self) -> None:
         # First say that we leave, then look once more: a command does it the other way round
         # (touch, then read), so either it sees the word or we see the touch.
         self._phase = Phase.LEAVING
         self._publish()
-        if idleness.unused_seconds(self._home) < self._idle_seconds:
+        if self._home.unused_seconds() < self._idle_seconds:
             self._phase = Phase.READY
             self._publish()
             return
@@ -204,6 +213,22 @@ class Supervisor:
             database_url=self._children.database_url,
             broker_url=self._children.broker_url,
         )
+
+
+def has_open_work(database_url: str) -> bool:
+    """Return whether jobs, messages or deliveries are unfinished, or schedules exist.
+
+    False before the first migration; true if the database cannot be reached.
+    """
+    address = database_url.replace("postgresql+psycopg://", "postgresql://", 1)
+    try:
+        with psycopg.connect(address, connect_timeout=5) as connection:
+            row = connection.execute(_OPEN_WORK).fetchone()
+    except psycopg.errors.UndefinedTable:
+        return False
+    except psycopg.Error:
+        return True
+    return row is None or bool(row[0])
 
 
 def main(arguments: list[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.embedded import idleness
+from chordwise.embedded.supervisor import has_open_work
 from chordwise.errors import ExitCode
 from chordwise.settings import Settings
 from tests.fakes.commands import point_to, run
@@ -240,13 +240,13 @@ def test_the_embedded_stack_keeps_running_while_there_are_schedules(settings: Se
     """An idle stack may stop once the schedules are removed and finished."""
     assert settings.database_url is not None
     address = settings.database_url.get_secret_value()
-    assert not idleness.has_open_work(address)
+    assert not has_open_work(address)
 
     run(PRUNE)
-    assert idleness.has_open_work(address)
+    assert has_open_work(address)
     run(["schedules", "run", "tidy"])
     run(["schedules", "remove", "tidy"])
-    assert idleness.has_open_work(address)
+    assert has_open_work(address)
 
     a_pipeline(settings).execute("UPDATE schedule_runs SET status = 'succeeded'")
-    assert not idleness.has_open_work(address)
+    assert not has_open_work(address)
