@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import sys
 import time
 import uuid
@@ -13,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from signal import Signals
 from threading import Event
 
 import platformdirs
@@ -28,7 +28,7 @@ from chordwise.cli.rendering.accounts import EVERY, MAX_FAILURES
 from chordwise.cli.rendering.live import Display
 from chordwise.domain.states import JobStatus
 from chordwise.domain.wording import counted
-from chordwise.embedded import stack
+from chordwise.embedded import processes, stack
 from chordwise.errors import ExitCode, ServiceUnavailableError
 from chordwise.pipeline.runs import accounts, progress, stored_results
 from chordwise.pipeline.runs.accounts import Account, caps_of_run
@@ -364,8 +364,5 @@ def interruptible() -> Iterator[Event]:
 @contextmanager
 def _handled(press: Callable[[Event], None]) -> Iterator[Event]:
     pressed = Event()
-    previous = signal.signal(signal.SIGINT, lambda _number, _frame: press(pressed))
-    try:
+    with processes.handling((Signals.SIGINT,), lambda *_: press(pressed)):
         yield pressed
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
+from types import FrameType
 
 import psutil
 
@@ -164,6 +166,22 @@ def wait_until(condition: Callable[[], bool], seconds: float, every: float = 0.0
             return False
         pause.wait(every)
     return True
+
+
+@contextmanager
+def handling(
+    numbers: Sequence[Signals], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    """Handle signals until the block ends; other threads than the main one cannot and do not."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 @contextmanager

@@ -8,8 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -82,7 +81,10 @@ class Supervisor:
         """
         self._home.prepare()
         try:
-            with locked(self._home), self._stopping_on_signals():
+            with (
+                locked(self._home),
+                processes.handling(_SIGNALS, lambda *_: self.request_stop()),
+            ):
                 self._work()
         finally:
             self._children.close()
@@ -98,20 +100,6 @@ class Supervisor:
                     self._tick(listener)
             finally:
                 self._leave()
-
-    @contextmanager
-    def _stopping_on_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        previous = [(number, signal.getsignal(number)) for number in _SIGNALS]
-        for number in _SIGNALS:
-            signal.signal(number, lambda _number, _frame: self.request_stop())
-        try:
-            yield
-        finally:
-            for number, handler in previous:
-                signal.signal(number, handler)
 
     def _begin(self) -> None:
         self._home.touch()

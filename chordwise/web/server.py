@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from signal import Signals
 
 import uvicorn
 from sqlalchemy import Engine
@@ -121,16 +120,8 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop on the first signal; further signals have no additional effect."""
-        if threading.current_thread() is not threading.main_thread():
+        with processes.handling((Signals.SIGINT, Signals.SIGTERM), self.handle_exit):
             yield
-            return
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {each: signal.signal(each, self.handle_exit) for each in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     async def main_loop(self) -> None:
         """Serve requests until the server stops, inside `while_serving`."""
