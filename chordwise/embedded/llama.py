@@ -94,17 +94,9 @@ class EmbeddedLlama:
         return address.server if address else None
 
     def _command(self) -> list[str]:
-        options = {
-            "--port": self._port,
-            "--context": self._model.context_tokens,
-            "--slots": self._model.slots,
-            "--threads": self._model.threads,
-            "--key-file": self._key_file,
-            "--address-file": self._address_file,
-        }
-        arguments = [str(part) for pair in options.items() for part in pair]
-        module = "chordwise.embedded.llama_server"
-        return [sys.executable, "-P", "-m", module, str(self._model.file), *arguments]
+        program = (sys.executable, "-P", "-m", "chordwise.embedded.llama_server")
+        model = self._model.model_dump_json()
+        return [*program, model, str(self._port), str(self._key_file), str(self._address_file)]
 
 
 def _files(run: Path, model: Path) -> tuple[Path, Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from typing import Protocol
 
 from chordwise.embedded import llama, processes
 from chordwise.embedded.home import ServerAddress, password_in, write_private
+from chordwise.embedded.llama import LocalModel
 from chordwise.errors import ConfigurationError
 
 
@@ -23,9 +23,12 @@ class Sampling(Protocol):
     temp: float
 
 
-def main(arguments: list[str]) -> None:
-    """Load the model, write its address, and serve it until a signal comes."""
-    options = _parser().parse_args(arguments)
+def main(description: str, port: str, key_file: str, address_file: str) -> None:
+    """Load a model, write the server's address, and serve the model until a signal arrives.
+
+    `description` is a `LocalModel` as JSON; port 0 selects a free port.
+    """
+    model = LocalModel.model_validate_json(description)
     processes.watch_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:
         llama.check_installed()
@@ -34,20 +37,20 @@ def main(arguments: list[str]) -> None:
     import xllamacpp  # noqa: PLC0415 - optional, and slow to load
 
     parameters = xllamacpp.CommonParams()
-    parameters.model.path = str(options.model)
-    parameters.model_alias = {options.model.name}
+    parameters.model.path = str(model.file)
+    parameters.model_alias = {model.file.name}
     parameters.hostnames = ["127.0.0.1"]
-    parameters.port = options.port
-    parameters.api_keys = [password_in(options.key_file)]
-    parameters.n_parallel = options.slots
-    parameters.n_ctx = options.slots * options.context
+    parameters.port = int(port)
+    parameters.api_keys = [password_in(Path(key_file))]
+    parameters.n_parallel = model.slots
+    parameters.n_ctx = model.slots * model.context_tokens
     parameters.warmup = False
-    parameters.cpuparams.n_threads = options.threads
-    parameters.cpuparams_batch.n_threads = options.threads
+    parameters.cpuparams.n_threads = model.threads
+    parameters.cpuparams_batch.n_threads = model.threads
     _steady(parameters.sampling)
     server = xllamacpp.Server(parameters)
     address = ServerAddress(url=server.listening_address, server=processes.own_identity())
-    write_private(options.address_file, address.model_dump_json())
+    write_private(Path(address_file), address.model_dump_json())
     threading.Event().wait()
 
 
@@ -63,17 +66,5 @@ def _steady(sampling: Sampling) -> None:
     sampling.temp = 0.3
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m chordwise.embedded.llama_server")
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--context", type=int, default=8_192)
-    parser.add_argument("--slots", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--key-file", type=Path, required=True)
-    parser.add_argument("--address-file", type=Path, required=True)
-    return parser
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])
