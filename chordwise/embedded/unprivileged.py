@@ -1,11 +1,11 @@
-"""Start a program as an unprivileged user who may still pass through folders of root's.
+"""Starts a program as an unprivileged user who can still enter the folders of root.
 
-Run as a file with nothing but the standard library:
+Run as a file, with the standard library only:
 `python -I -S unprivileged.py UID GID PROGRAM ARGUMENT…`. PostgreSQL refuses to run as root, but
-its data and programs may live below a folder that only root may enter. Opening that folder to
-others is not ours to do; the kernel's ambient capabilities (capabilities(7)) let the program keep
-the one privilege of root's that it needs, CAP_DAC_OVERRIDE, and lose all others. Where root itself
-lacks the privilege to arrange that, as in a container without CAP_SETPCAP, the program keeps none.
+its data and programs may be below a folder that only root may enter. The permissions of that
+folder are left unchanged; instead, by ambient capabilities (capabilities(7)), the program keeps
+CAP_DAC_OVERRIDE and loses all other privileges of root. It keeps none where root cannot set
+capabilities, such as in a container without CAP_SETPCAP.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _CAP_DAC_OVERRIDE = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 _PR_CAPBSET_DROP = 24
 _PR_SET_SECUREBITS = 28
-# With access(2) the kernel asks without capabilities, for any user but root, unless this is set;
-# PostgreSQL looks for its programs by access(2).
+# Without this, access(2), by which PostgreSQL looks for its programs, ignores the capabilities of
+# users other than root.
 _SECBIT_NO_SETUID_FIXUP = 1 << 2
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47

@@ -88,7 +88,7 @@ class EmbeddedValkey:
             "save": '""',
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
-            # The title would hide the arguments by which a leftover is recognized.
+            # A title would hide the arguments by which `identity` recognizes the process.
             "set-proc-title": "no",
         }
         return "".join(f"{name} {value}\n" for name, value in entries.items())
