@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from types import MappingProxyType
 
 from pydantic import SecretStr
 from pydantic_settings import EnvSettingsSource
@@ -51,10 +50,13 @@ def config(invocation: Invocation, *, as_json: AsJson = False) -> None:
     """
     settings, screen = invocation.settings(), invocation.screen
     file = type(settings).toml_file
-    written = type(settings).toml_values
-    flags = {"home": str(invocation.home)} if invocation.home is not None else {}
-    variables = EnvSettingsSource(Settings)()
-    found = list(entries(settings, flags, variables, written, secret_values()))
+    sources = {
+        Origin.FLAG: {} if invocation.home is None else {"home": str(invocation.home)},
+        Origin.ENVIRONMENT: EnvSettingsSource(Settings)(),
+        Origin.SECRET: secret_values(),
+        Origin.FILE: type(settings).toml_values,
+    }
+    found = list(entries(settings, sources))
     notes = list(missing_keys(settings))
     if as_json:
         screen.write_json(file=str(file) if file else None, settings=found, notes=notes)
@@ -66,29 +68,20 @@ def config(invocation: Invocation, *, as_json: AsJson = False) -> None:
         screen.write(f"\n# {one_line(note)}\n")
 
 
-def entries(
-    settings: Settings,
-    flags: Mapping[str, object],
-    variables: Mapping[str, object],
-    written: Mapping[str, object],
-    secrets: Mapping[str, object] = MappingProxyType({}),
-) -> Iterator[Entry]:
-    """Yield every setting, the top level before the sections."""
-    sources = {
-        Origin.FLAG: flags,
-        Origin.ENVIRONMENT: variables,
-        Origin.SECRET: secrets,
-        Origin.FILE: written,
-    }
+def entries(settings: Settings, sources: Mapping[Origin, Mapping[str, object]]) -> Iterator[Entry]:
+    """Yield every setting, the top level before the sections.
+
+    The sources are in the order of precedence; a value that none of them has is a default.
+    """
     # A path of one step is at the top level.
     leaves = sorted(_leaves(settings.model_dump()), key=lambda leaf: len(leaf[0]) > 1)
     for path, value in leaves:
-        origins = [origin for origin, source in sources.items() if _has(source, path)]
+        origins = (origin for origin, source in sources.items() if _has(source, path))
         yield Entry(
             section=".".join(path[:-1]),
             name=path[-1],
             value=_without_secrets(path[-1], value),
-            origin=origins[0] if origins else Origin.DEFAULT,
+            origin=next(origins, Origin.DEFAULT),
         )
 
 
@@ -140,8 +133,6 @@ def _without_secrets(name: str, value: object) -> JsonValue:
         if "://" not in secret:
             return addresses.HIDDEN if secret else ""
         return addresses.redacted(secret, hide_path=name == "webhook_url")
-    return (
-        addresses.redacted(value)
-        if name == "base_url" and isinstance(value, str)
-        else json_values.as_json(value)
-    )
+    if name == "base_url" and isinstance(value, str):
+        return addresses.redacted(value)
+    return json_values.as_json(value)

@@ -139,7 +139,7 @@ def test_an_invalid_address_is_rejected_without_showing_its_secrets(
 
 
 def test_a_value_without_a_source_is_a_default() -> None:
-    found = list(entries(load(), {}, {}, {}))
+    found = list(entries(load(), {}))
 
     assert {each.origin for each in found} == {Origin.DEFAULT}
 
