@@ -53,6 +53,11 @@ AnyRun: TypeAlias = Annotated[
 ]
 
 
+def listed(given: str) -> tuple[str, ...]:
+    """Return the parts of a text between commas, without blank ones."""
+    return tuple(part for each in given.split(",") if (part := each.strip()))
+
+
 def budget_of(given: str | None) -> Decimal | None:
     """Parse an amount in US dollars; `None` stays `None`.
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from chordwise.cli.options import Budget, Model, NoWait, RunName, budget_of
+from chordwise.cli.options import Budget, Model, NoWait, RunName, budget_of, listed
 from chordwise.domain.states import Lane
 from chordwise.domain.tasks import CONFIDENCE_THRESHOLD, MAX_VOTES, AnalysisType
 from chordwise.domain.visible_text import printable
@@ -139,7 +139,7 @@ def run_options(request: Request, settings: Settings) -> RunOptions:
         **{name: getattr(request, name) for name in AS_IN_A_PROFILE},
         "types": tuple(request.types or ()),
         "schema_file": request.schema.absolute() if request.schema else None,
-        "labels": tuple(part for each in request.labels.split(",") if (part := each.strip())),
+        "labels": listed(request.labels),
         "labels_file": labels_file.absolute() if labels_file else None,
         "principles": intake_options.read_principles(principles) if principles else (),
         "budget_usd": budget_of(request.budget),

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from chordwise.cli.experiment import SHARES
-from chordwise.cli.options import budget_of, share_of
+from chordwise.cli.options import budget_of, listed, share_of
 from chordwise.cli.quote import read_all
 from chordwise.cli.refresh import Renewing, refuse_contradictions, target_of
 from chordwise.cli.request import AS_IN_A_PROFILE, absolute, profile_with
@@ -172,7 +172,7 @@ class Client:
             ConfigurationError: The model is unknown, or a setting is missing.
             ServiceUnavailableError: A service does not start or cannot be reached.
         """
-        _refuse_unknown(arguments, AnalysisArguments, RunArguments)
+        _refuse_unknown(arguments, RunArguments)
         given = _listed(paths)
         options = replace(self._options(arguments), paths=tuple(map(absolute, given)))
         known = self._existing_run(options)
@@ -191,7 +191,7 @@ class Client:
         Raises:
             UsageError: Nothing matches the paths, or the arguments contradict each other.
         """
-        _refuse_unknown(arguments, AnalysisArguments, RunArguments)
+        _refuse_unknown(arguments, RunArguments)
         given = _listed(paths)
         options = self._options(cast("RunArguments", arguments))
         settings = self._connection.settings
@@ -487,8 +487,8 @@ class Client:
         return Run(self._connection, submission.run_id, submission.name)
 
 
-def _refuse_unknown(arguments: Mapping[str, object], *declared: type) -> None:
-    known = {name for each in declared for name in each.__annotations__}
+def _refuse_unknown(arguments: Mapping[str, object], declared: type) -> None:
+    known = declared.__annotations__.keys()
     if unknown := sorted(arguments.keys() - known):
         raise UsageError(
             f"There is no argument “{unknown[0]}”.", f"Known: {', '.join(sorted(known))}."
@@ -497,9 +497,7 @@ def _refuse_unknown(arguments: Mapping[str, object], *declared: type) -> None:
 
 def _texts(given: Iterable[str]) -> tuple[str, ...]:
     """Return a list of texts; a single text is split at its commas, as on the command line."""
-    if isinstance(given, str):
-        return tuple(part for each in given.split(",") if (part := each.strip()))
-    return tuple(given)
+    return listed(given) if isinstance(given, str) else tuple(given)
 
 
 def _type(name: str) -> AnalysisType:
