@@ -20,33 +20,12 @@ from chordwise.web import document, inbox, insight, login, results, review, runs
 from chordwise.web.access import SAFE_METHODS, Access, Rules, SecurityHeaders, guarded
 from chordwise.web.site import FOLDER, Site, error_page
 
-PAGES: Final = {
-    "Runs": "/runs",
-    "Results": "/results",
-    "Review": "/review",
-    "Insight": "/insight",
-    "Inbox": "/inbox",
-    "Schedules": "/schedules",
-    "SQL": "/sql",
-}
-"""The navigation: the pages by title, with their addresses."""
-_MODULES: Final = (
-    login,
-    runs,
-    results,
-    document,
-    review,
-    insight,
-    inbox,
-    schedules,
-    sql,
-)
+_MODULES: Final = (login, runs, results, document, review, insight, inbox, schedules, sql)
 _MEBIBYTE = 1024 * 1024
 
 
 def create_app(site: Site, rules: Rules, secret: str, cookie: str = "chordwise") -> Starlette:
     """Return the application; `secret` signs the session cookie, which is named `cookie`."""
-    site.pages = PAGES
     session = Middleware(
         SessionMiddleware,
         secret_key=secret,
@@ -57,10 +36,7 @@ def create_app(site: Site, rules: Rules, secret: str, cookie: str = "chordwise")
     app = Starlette(
         routes=_routes(site.settings.web.max_upload_megabytes * _MEBIBYTE),
         middleware=[Middleware(SecurityHeaders), session, Middleware(Access, rules=rules)],
-        exception_handlers={
-            ChordwiseError: _explain,
-            HTTPException: _explain_status,
-        },
+        exception_handlers={ChordwiseError: _explain, HTTPException: _explain_status},
     )
     app.state.site, app.state.rules = site, rules
     app.state.failed_logins = login.FailedLogins()

@@ -8,12 +8,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
@@ -25,10 +22,10 @@ from chordwise.pipeline.runs.insight import Cell, Plot
 from chordwise.pipeline.schedules import reports
 from chordwise.pipeline.schedules.work import Work
 from chordwise.storage import clock, deliveries
+from chordwise.web.site import FOLDER, TEMPLATES
 
 DEFAULT_DAYS = 30
 MAX_DAYS = 3_660
-_FOLDER = Path(__file__).parent
 _STYLES = ("chordwise.css", "vendor/uPlot.min.css", "plots.css")
 _SCRIPTS = ("vendor/uPlot.iife.min.js", "plots.js")
 
@@ -85,9 +82,9 @@ def page(session: Session, days: int) -> tuple[str, JsonObject]:
     sending anything.
     """
     plots = insight.plots(session, days)
-    scripts = [_asset(name) for name in _SCRIPTS]
-    html = _template().render(
-        styles=Markup("\n".join(_asset(name) for name in _STYLES)),  # noqa: S704 - ours
+    scripts = list(map(_asset, _SCRIPTS))
+    html = TEMPLATES.get_template("report.html").render(
+        styles=Markup("\n".join(map(_asset, _STYLES))),  # noqa: S704 - ours
         scripts=[Markup(script) for script in scripts],  # noqa: S704 - ours
         policy=_policy(scripts),
         figures=figures(plots),
@@ -166,7 +163,7 @@ def _written(column: str, cell: Cell) -> str:
 
 
 def _asset(name: str) -> str:
-    return (_FOLDER / "static" / name).read_text("utf-8")
+    return (FOLDER / "static" / name).read_text("utf-8")
 
 
 def _policy(scripts: Sequence[str]) -> str:
@@ -176,15 +173,3 @@ def _policy(scripts: Sequence[str]) -> str:
         f"default-src 'none'; script-src {known}; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(_FOLDER / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html")

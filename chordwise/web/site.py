@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING
+from threading import RLock
+from typing import TYPE_CHECKING, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -35,6 +34,16 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 CSRF_FIELD = "csrf"
+PAGES: Final = {
+    "Runs": "/runs",
+    "Results": "/results",
+    "Review": "/review",
+    "Insight": "/insight",
+    "Inbox": "/inbox",
+    "Schedules": "/schedules",
+    "SQL": "/sql",
+}
+"""The navigation: the pages by title, with their addresses."""
 
 
 @dataclass(kw_only=True)
@@ -42,56 +51,52 @@ class Site:
     """The state of the web process, safe to share between threads.
 
     The settings hold the addresses of the services. `is_stopping` returns whether the server is
-    shutting down; streams end then. `pages` maps the titles in the navigation to their addresses.
+    shutting down; streams end then.
     """
 
     settings: Settings
     database: Database
     is_stopping: Callable[[], bool] = field(default=lambda: False)
-    pages: Mapping[str, str] = field(default_factory=dict)
-    _lock: Lock = field(default_factory=Lock)
-
-    @cached_property
-    def _context(self) -> Context:
-        # This imports Celery, which a site that is only read does not need.
-        from chordwise.pipeline.runtime.startup import open_context  # noqa: PLC0415 - see above
-
-        return open_context(self.settings, "web")
-
-    @cached_property
-    def _intakes(self) -> BackgroundIntakes:
-        from chordwise.pipeline.intake.background import BackgroundIntakes  # noqa: PLC0415 - as above
-
-        return BackgroundIntakes(self._context)
-
-    @cached_property
-    def _pictures(self) -> PagePictures:
-        from chordwise.pipeline.runs.page_pictures import PagePictures  # noqa: PLC0415 - as above
-
-        return PagePictures(self.settings.readers)
+    _lock: RLock = field(default_factory=RLock)
+    _context: Context | None = None
+    _intakes: BackgroundIntakes | None = None
+    _pictures: PagePictures | None = None
 
     def context(self) -> Context:
         """Return the context for starting, retrying and resuming runs."""
+        # This imports Celery, which a site that is only read does not need.
+        from chordwise.pipeline.runtime.startup import open_context  # noqa: PLC0415 - see above
+
         with self._lock:
+            if self._context is None:
+                self._context = open_context(self.settings, "web")
             return self._context
 
     def intakes(self) -> BackgroundIntakes:
         """Return the background intakes of the runs started and resumed in this process."""
+        from chordwise.pipeline.intake.background import BackgroundIntakes  # noqa: PLC0415 - as above
+
         with self._lock:
+            if self._intakes is None:
+                self._intakes = BackgroundIntakes(self.context())
             return self._intakes
 
     def pictures(self) -> PagePictures:
         """Return the renderer of pages."""
+        from chordwise.pipeline.runs.page_pictures import PagePictures  # noqa: PLC0415 - as above
+
         with self._lock:
+            if self._pictures is None:
+                self._pictures = PagePictures(self.settings.readers)
             return self._pictures
 
     def close(self) -> None:
         """Close the resources that the pages have opened."""
-        if "_pictures" in self.__dict__:
+        if self._pictures is not None:
             self._pictures.close()
-        if "_intakes" in self.__dict__:
+        if self._intakes is not None:
             self._intakes.close()
-        if "_context" in self.__dict__:
+        if self._context is not None:
             self._context.leases.close()
             self._context.database.close()
 
@@ -130,13 +135,11 @@ def render(
     request: Request, template: str, /, *, status_code: int = 200, **values: object
 ) -> HTMLResponse:
     """Return a page; the texts in it are HTML-escaped, and invisible characters are escaped."""
-    notice = request.session.pop("notice", "")
-    html = _TEMPLATES.get_template(template).render(
-        pages=site_of(request).pages,
+    html = TEMPLATES.get_template(template).render(
         path=request.url.path,
         user=user_of(request),
         csrf=csrf_of(request),
-        notice=notice,
+        notice=request.session.pop("notice", ""),
         **values,
     )
     return HTMLResponse(html, status_code)
@@ -144,7 +147,7 @@ def render(
 
 def fragment(request: Request, template: str, /, **values: object) -> str:
     """Return a part of a page for a stream or for htmx, escaped as `render` does it."""
-    return _TEMPLATES.get_template(template).render(csrf=csrf_of(request), **values)
+    return TEMPLATES.get_template(template).render(csrf=csrf_of(request), **values)
 
 
 def error_page(
@@ -252,8 +255,8 @@ def _environment() -> Environment:
         in_line=_in_line, marked=_marked, placed=_placed, file_name=_file_name, folder=_folder
     )
     environment.filters.update(as_text=_as_text, as_json=_as_json)
-    environment.globals.update(counted=counted, money=money)
+    environment.globals.update(counted=counted, money=money, pages=PAGES)
     return environment
 
 
-_TEMPLATES = _environment()
+TEMPLATES = _environment()
