@@ -53,16 +53,6 @@ class _Box:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Page:
-    """A page with the boxes marked on it; the size is in points."""
-
-    number: int
-    width: float
-    height: float
-    boxes: Sequence[_Box]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Piece:
     """A segment of the text, the headings and the chunk that begin at it, and the facts in it."""
 
@@ -108,7 +98,12 @@ def _document(request: Request) -> Response:
         text = documents.text_of(session, document_id)
         names = page_pictures.names_of(session, document_id)
     is_there = _is_there(site, found, names)
-    pages = _pages(places, found.facts)
+    # Only pages with a known size, which is in points, can be shown.
+    pages = [
+        each
+        for each in places
+        if each.kind is PlaceKind.PAGE and each.number and each.width and each.height
+    ]
     as_pages = bool(is_there and pages and not shown.as_text)
     return render(
         request,
@@ -120,6 +115,7 @@ def _document(request: Request) -> Response:
         is_there=is_there,
         has_pictures=_has_pictures(found.document.media_type),
         pictured=pages[:_MAX_PAGES] if as_pages else (),
+        boxes=_boxes_by_page(found.facts),
         page_count=len(pages),
         text=None if as_pages else _text(text, places, found, shown),
         flags=document_flags.from_json(found.document.flags),
@@ -189,39 +185,23 @@ def _first(facts: Sequence[ExplainedFact], shown: _Shown) -> Sequence[ExplainedF
 # Pages
 
 
-def _pages(places: Sequence[Place], facts: Sequence[ExplainedFact]) -> list[_Page]:
+def _boxes_by_page(facts: Sequence[ExplainedFact]) -> Mapping[int, list[_Box]]:
     boxes: dict[int, list[_Box]] = defaultdict(list)
     for fact in facts:
-        for page, box in _boxes(fact):
-            boxes[page].append(box)
-    return [
-        _Page(
-            number=each.number,
-            width=each.width,
-            height=each.height,
-            boxes=boxes.get(each.number, ()),
-        )
-        for each in places
-        if each.kind is PlaceKind.PAGE and each.number and each.width and each.height
-    ]
-
-
-def _boxes(fact: ExplainedFact) -> Iterator[tuple[int, _Box]]:
-    lines = fact.boxes if isinstance(fact.boxes, list) else []
-    for number, line in enumerate(lines):
-        edges = [json_values.number(each) for each in line] if isinstance(line, list) else []
-        page, left, top, right, bottom = (each or 0.0 for each in (*edges, *[None] * 5)[:5])
-        yield (
-            int(page),
-            _Box(
+        lines = fact.boxes if isinstance(fact.boxes, list) else []
+        for number, line in enumerate(lines):
+            edges = [json_values.number(each) for each in line] if isinstance(line, list) else []
+            page, left, top, right, bottom = (each or 0.0 for each in (*edges, *[None] * 5)[:5])
+            box = _Box(
                 fact=fact,
                 x=left,
                 y=top,
                 width=right - left,
                 height=bottom - top,
                 begins=number == 0,
-            ),
-        )
+            )
+            boxes[int(page)].append(box)
+    return boxes
 
 
 def _number(request: Request) -> int:

@@ -152,20 +152,16 @@ _AWAY = "<p class='notice warn'>The database does not answer; this page tries ag
 
 def _progress(request: Request) -> Response:
     """Return the progress of a finished run with its calls, which its page leaves out."""
+    run_id = _found(request).id
     with site_of(request).database.read() as session:
-        found = _standing(session, stored_runs.find(session, _name(request)).id, Pace())
+        found = _standing(session, run_id, Pace())
     return HTMLResponse(fragment(request, "run_progress.html", run=found))
 
 
 async def _live(request: Request) -> Response:
     """Stream the progress of a run as HTML fragments until it finishes."""
-
-    def run_id() -> uuid.UUID:
-        with site_of(request).database.read() as session:
-            return stored_runs.find(session, _name(request)).id
-
-    events = _events(request, await run_in_threadpool(run_id))
-    return StreamingResponse(events, media_type="text/event-stream")
+    run = await run_in_threadpool(_found, request)
+    return StreamingResponse(_events(request, run.id), media_type="text/event-stream")
 
 
 async def _events(request: Request, run_id: uuid.UUID) -> AsyncIterator[str]:
