@@ -8,13 +8,12 @@ session. A change also needs the session's CSRF token, which `guarded` checks fo
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import getpass
 import hashlib
 import hmac
 import ipaddress
 import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
@@ -132,8 +131,10 @@ def is_password(password: str, kept: str) -> bool:
     """Return whether a password matches a stored hash; see `hashed`."""
     try:
         _, salt, known = kept.split(":")
-        return hmac.compare_digest(_scrypt(password, _decoded(salt)), _decoded(known))
-    except (ValueError, binascii.Error):
+        return hmac.compare_digest(
+            _scrypt(password, urlsafe_b64decode(salt)), urlsafe_b64decode(known)
+        )
+    except ValueError:
         return False
 
 
@@ -142,11 +143,7 @@ def _scrypt(password: str, salt: bytes) -> bytes:
 
 
 def _encoded(value: bytes) -> str:
-    return base64.urlsafe_b64encode(value).decode()
-
-
-def _decoded(value: str) -> bytes:
-    return base64.urlsafe_b64decode(value)
+    return urlsafe_b64encode(value).decode()
 
 
 class SecurityHeaders:

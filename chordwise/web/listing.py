@@ -7,7 +7,6 @@ it, and each page costs as much as the first.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -94,7 +93,7 @@ def _key(cursor: str) -> Key:
         return ()
     try:
         found = json.loads(base64.urlsafe_b64decode(cursor.encode()))
-    except (ValueError, binascii.Error, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise no_page() from error
     if not isinstance(found, list):
         raise no_page()
