@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -24,10 +24,12 @@ TABLE_HEADER = "table-header"
 TRANSCRIPTION = "transcription"
 
 
-@lru_cache(maxsize=1)
+@cache
 def released() -> dict[str, PromptTemplate]:
     """Return the released templates by version, `name@number`."""
-    found = (_read(file.name, file.read_text("utf-8")) for file in _files())
+    folder = resources.files("chordwise.prompts") / "released"
+    files = (file for file in folder.iterdir() if _FILE_NAME.match(file.name))
+    found = (_read(file.name, file.read_text("utf-8")) for file in files)
     return {template.version: template for template in found}
 
 
@@ -116,9 +118,8 @@ def templates_for(task: AnalysisTask, fallback: Sequence[str]) -> tuple[PromptTe
 
 def _newest(name: str, task: AnalysisTask) -> PromptTemplate:
     """Return the task's own template of this name, or else the newest released one."""
-    return next((each for each in task.options.templates if each.name == name), None) or latest(
-        name
-    )
+    own = (each for each in task.options.templates if each.name == name)
+    return next(own, None) or latest(name)
 
 
 def _name_for(task: AnalysisTask) -> str:
@@ -131,11 +132,6 @@ def _name_for(task: AnalysisTask) -> str:
     else:
         stage = Stage.ANALYZE if task.stage is Stage.REPAIR else task.stage
     return f"{task.analysis_type}{own_schema}.{stage}"
-
-
-def _files() -> list[resources.abc.Traversable]:
-    folder = resources.files("chordwise.prompts") / "released"
-    return [file for file in folder.iterdir() if _FILE_NAME.match(file.name)]
 
 
 def _read(file_name: str, content: str) -> PromptTemplate:

@@ -254,16 +254,17 @@ def quote(item: Mapping[str, JsonValue]) -> Text:
 
 def _summary(output: JsonObject) -> Rows:
     yield "Topic", _prose(output.get("main_topic"))
-    yield from _listed("Findings", (_finding(item) for item in objects(output.get("key_findings"))))
+    findings = (_statement(item, "finding") for item in objects(output.get("key_findings")))
+    yield from _listed("Findings", findings)
     yield from _listed("Conclusions", map(_prose, strings(output.get("conclusions"))))
 
 
-def _finding(item: JsonObject) -> Text:
-    """Return a finding and its quote, or only the quote if both are the same."""
-    finding, words = text(item.get("finding")), text(item.get("quote"))
-    if one_line(finding) == one_line(words):
+def _statement(item: JsonObject, name: str) -> Text:
+    """Return a statement and its quote, or only the quote if both are the same."""
+    statement, words = text(item.get(name)), text(item.get("quote"))
+    if one_line(statement) == one_line(words):
         return quote(item)
-    return Text("\n").join([_prose(finding), quote(item)]) if words else _prose(finding)
+    return Text("\n").join([_prose(statement), quote(item)]) if words else _prose(statement)
 
 
 def _extraction(output: JsonObject) -> Rows:
@@ -329,12 +330,8 @@ def _reasoning(output: JsonObject) -> Rows:
 
 
 def _step(item: JsonObject) -> Text:
-    step, words = text(item.get("step")), text(item.get("quote"))
-    role = Text(f"{one_line(text(item.get('role')))}: ", style="cyan")
-    if one_line(step) == one_line(words):
-        return role.append_text(quote(item))
-    lines = [role.append_text(_prose(step)), *([quote(item)] if words else [])]
-    return Text("\n").join(lines)
+    role = one_line(text(item.get("role")))
+    return Text.assemble((f"{role}: ", "cyan"), _statement(item, "step"))
 
 
 def _json(value: JsonValue) -> Text:
