@@ -20,6 +20,7 @@ from chordwise.storage.database import Database, admitted, open_engine
 
 if TYPE_CHECKING:
     from chordwise.pipeline.runtime.context import Context
+    from chordwise.storage.runs import Run
 
 _WORKING = "chordwise.pipeline.runtime.startup"
 
@@ -123,18 +124,31 @@ def with_model(invocation: Invocation, settings: Settings, model: str) -> Settin
     return invocation.settings(model=model)
 
 
-def for_run(invocation: Invocation, name: str, settings: Settings | None = None) -> Settings:
-    """Start the whole stack for an existing run.
+def find_run(settings: Settings, name: str) -> Run:
+    """Return the run with a name or id, or the latest run.
+
+    Raises:
+        UsageError: The run is unknown.
+        ServiceUnavailableError: The database cannot be reached.
+    """
+    from chordwise.storage import runs  # noqa: PLC0415 - loads the tables
+
+    with read(settings) as session:
+        return runs.find(session, name)
+
+
+def for_run(
+    invocation: Invocation, name: str, settings: Settings | None = None
+) -> tuple[Settings, Run]:
+    """Start the whole stack for an existing run; return the reached settings and the run.
 
     Raises:
         UsageError: The run is unknown.
         ConfigurationError: A setting prevents the start.
         ServiceUnavailableError: A service does not start, or the database cannot be reached.
     """
-    from chordwise.storage import runs  # noqa: PLC0415 - loads the tables
-
     if settings is None:
         settings = invocation.settings()
-    with read(reach(invocation, settings)) as session:
-        model = str(runs.find(session, name).options.get("model") or settings.model)
-    return reach(invocation, with_model(invocation, settings, model), Level.ALL)
+    found = find_run(reach(invocation, settings), name)
+    model = str(found.options.get("model") or settings.model)
+    return reach(invocation, with_model(invocation, settings, model), Level.ALL), found

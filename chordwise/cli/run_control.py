@@ -27,8 +27,7 @@ def retry(
     chordwise retry latest --budget 5
     """
     budget_usd = budget_of(budget)
-    settings = access.for_run(invocation, run)
-    found = run_watch.find(settings, run)
+    settings, found = access.for_run(invocation, run)
     with access.working_context(settings) as working:
         count = retrying.retry(working, found.id, budget_usd)
     invocation.screen.info(f"{counted(count, 'analysis')} retried.")
@@ -45,7 +44,7 @@ def cancel(invocation: Invocation, run: RunArgument, *, as_json: AsJson = False)
     chordwise cancel latest
     """
     settings = access.reach(invocation)
-    found = run_watch.find(settings, run)
+    found = access.find_run(settings, run)
     with access.database(settings) as database:
         count = retrying.cancel(database, found.id)
     if as_json:

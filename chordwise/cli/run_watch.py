@@ -35,7 +35,6 @@ from chordwise.pipeline.runs.accounts import Account, caps_of_run
 from chordwise.pipeline.runs.progress import Pace, Progress
 from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.settings import Settings
-from chordwise.storage import runs
 from chordwise.storage.database import Database, connected
 from chordwise.storage.runs import Run
 
@@ -52,20 +51,10 @@ def wait(
     settings = invocation.settings()
     if stack.is_watching_for_others(settings):  # leave the running stack unchanged
         settings = access.reach(invocation, settings)
+        found = access.find_run(settings, run)
     else:
-        settings = access.for_run(invocation, run, settings)
-    found = find(settings, run)
+        settings, found = access.for_run(invocation, run, settings)
     return follow(invocation, settings, found.id, found.name, as_json=as_json)
-
-
-def find(settings: Settings, name: str) -> Run:
-    """Return the run with a name or id, or the latest run.
-
-    Raises:
-        UsageError: The run is unknown.
-    """
-    with access.read(settings) as session:
-        return runs.find(session, name)
 
 
 def follow(

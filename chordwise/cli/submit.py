@@ -35,7 +35,6 @@ from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import FoundFile, discover
 from chordwise.readers.reading import Reader
 from chordwise.settings import Settings
-from chordwise.storage import runs
 
 _NO_VOTES = "Votes and critique have no effect on the built-in extractive model."
 _STOPPING = "Stopping after the current document. Press Ctrl-C again to stop at once."
@@ -226,9 +225,8 @@ def resume(
 
     chordwise resume contracts-2026 --no-wait
     """
-    intake = Intake(invocation, access.for_run(invocation, run))
-    with access.working_context(intake.settings) as working:
-        with working.database.read() as session:
-            run_id = runs.find(session, run).id
-        account = intake.take_in(working, intake.resume(working).resume(run_id))
+    settings, found = access.for_run(invocation, run)
+    intake = Intake(invocation, settings)
+    with access.working_context(settings) as working:
+        account = intake.take_in(working, intake.resume(working).resume(found.id))
     return intake.conclude(account, waits=not no_wait, as_json=as_json)
