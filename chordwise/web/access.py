@@ -189,7 +189,7 @@ class Access:
             text = "This server does not accept that host name. Set web.public_url if it should.\n"
             return PlainTextResponse(text, 421)
         if b"%00" in request.scope["raw_path"] + request.scope["query_string"]:
-            return PlainTextResponse("No address has a NUL character.\n", 400)
+            return PlainTextResponse("The address contains a NUL character.\n", 400)
         if request.method not in SAFE_METHODS and not _is_same_origin(request, self._rules):
             return error_page(request, 403, "No access", "Another site requested this change.", "")
         if request.method in SAFE_METHODS and TOKEN in request.query_params:
@@ -355,7 +355,7 @@ def _bounded(request: Request, max_upload_bytes: int) -> Receive:
             raise HTTPException(413, too_much, _CLOSING)
         return message
 
-    too_much = f"More than {limit // _MEBIBYTE} MB at once are not taken."
+    too_much = f"A request may have at most {limit // _MEBIBYTE} MB."
     if int(Headers(scope=request.scope).get("content-length") or 0) > limit:
         raise HTTPException(413, too_much, _CLOSING)
     return receive

@@ -27,7 +27,7 @@ def _run_now(request: Request) -> Response:
     site, name = site_of(request), str(request.path_params["name"])
     with site.database.write() as session:
         occurrences.run_now(session, site.settings, name)
-    return see(request, "/schedules", f"{name} is begun by a scheduler within seconds.")
+    return see(request, "/schedules", f"A scheduler will start {name} within seconds.")
 
 
 ROUTES = (

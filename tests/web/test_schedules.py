@@ -25,7 +25,7 @@ def test_a_schedule_is_started_from_the_page(
         page = visit.open("/schedules")
         expect(page.locator("tbody tr")).to_contain_text("Not loaded by a scheduler yet")
         visit.confirm("Run nightly now")
-        expect(page.locator("#notice")).to_contain_text("begun by a scheduler")
+        expect(page.locator("#notice")).to_contain_text("A scheduler will start nightly")
         visit.look("schedules")
         history = page.locator("section", has_text="Recent runs").locator("tbody tr")
         expect(history).to_contain_text("due")

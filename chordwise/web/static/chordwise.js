@@ -1,4 +1,4 @@
-// The theme, times on the clock of the browser, questions before changes, and live parts of a page.
+// The theme, local times, confirmation of changes, and live parts of a page.
 "use strict";
 
 (() => {
@@ -69,9 +69,9 @@
     }, true);
   }
 
-  // An element with data-live="ADDRESS" shows the newest event of that stream, until its end, and
-  // loads the element that data-beside="SELECTOR" names again after it. A page that is not seen has
-  // no stream: browsers have few connections to a server for all their tabs.
+  // An element with data-live="ADDRESS" shows the newest event of that stream until it ends; after
+  // each event, the element that data-beside="SELECTOR" names is reloaded. A hidden page has no
+  // stream, because browsers limit the connections of all tabs to a server.
   function setUpLiveParts() {
     for (const part of document.querySelectorAll("[data-live]")) {
       let stream = null;
@@ -86,8 +86,8 @@
 
   const BESIDE_MS = 3000;
 
-  // Returns a function that loads an element of the page again, a slow page less often. The element
-  // that has the focus stays as it is, and so does a page that is not seen.
+  // Returns a function that reloads an element of the page, less often if the page is slow. It does
+  // not reload an element that has the focus, or on a hidden page.
   function loaderOf(selector) {
     let at = performance.now() + BESIDE_MS, timer = 0;
     async function load() {
@@ -166,7 +166,7 @@
     });
   }
 
-  // What went wrong with a request of htmx is said in the notice.
+  // Errors of htmx requests are shown in the notice.
   function setUpErrors() {
     document.body.addEventListener("htmx:beforeSwap", (event) => {
       if (event.detail.xhr.status < 400) return;

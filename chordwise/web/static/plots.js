@@ -75,7 +75,7 @@
     };
   }
 
-  // What stands at the cursor, in the colors and the order of the legend.
+  // Shows the values at the cursor, in the colors and the order of the legend.
   function read(element, data, index) {
     const line = element.parentElement.querySelector(".reading");
     if (index === null || index === undefined) {
@@ -112,7 +112,7 @@
 
   function start() {
     drawAll();
-    // What is put into the page later.
+    // Plots that are added to the page later.
     document.addEventListener("htmx:load", (event) => {
       for (const element of event.detail.elt.querySelectorAll("[data-plot]")) {
         if (!isDrawn(element)) draw(element);

@@ -1,4 +1,4 @@
-// Decisions by keyboard, values out of selected text, and filters that take effect at once.
+// Decisions by keyboard, values from selected text, and filters that apply at once.
 "use strict";
 
 (() => {
@@ -72,7 +72,7 @@
     next.focus();
   }
 
-  // What is selected in the excerpt, and where that stands in the document, in code points.
+  // Returns the text selected in the excerpt, and its offsets in the document, in code points.
   function selected() {
     const selection = getSelection();
     const excerpt = document.querySelector(".excerpt");
@@ -96,7 +96,7 @@
     return Math.min(Number(piece.dataset.start) + [...String(before)].length, piece.dataset.end);
   }
 
-  // The form of a correction takes the text that is selected as its value, and the place of it.
+  // Fills the selected text and its offsets into the form of a correction.
   function take(form, found) {
     const field = form.querySelector("input[name=value]");
     if (found && field) field.value = found.text;
@@ -140,8 +140,8 @@
     if (event.target.matches("[data-submits]")) event.target.form.requestSubmit();
   });
 
-  // A part that was replaced keeps the focus: the next question, or the cell. What was refused is
-  // said in the notice, and changes neither.
+  // After a swap, the next question or the changed cell gets the focus. A refused change is shown
+  // in the notice and does not move the focus.
   let place = null;
   document.addEventListener("htmx:beforeSwap", (event) => {
     if (event.detail.xhr.status >= 400) {
