@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 
@@ -30,56 +30,23 @@ _LONGEST_SOCKET_NAME = ".s.PGSQL.5432"
 CONTROL_SOCKET = "control"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Home:
     """The folder of one embedded stack, and the paths in it."""
 
-    path: Path
-
-    @property
-    def postgres(self) -> Path:
-        """PostgreSQL's data."""
-        return self.path / "postgres"
-
-    @property
-    def valkey(self) -> Path:
-        """Valkey's data."""
-        return self.path / "valkey"
-
-    @property
-    def logs(self) -> Path:
-        """One log for each process."""
-        return self.path / "logs"
-
-    @property
-    def run(self) -> Path:
-        """Files that describe the running stack; meaningless after it has stopped."""
-        return self.path / "run"
-
-    @property
-    def state_file(self) -> Path:
-        """The supervisor's report on itself and its children."""
-        return self.run / "stack.json"
-
-    @property
-    def lock_file(self) -> Path:
-        """Locked by the supervisor while it runs."""
-        return self.run / "stack.lock"
-
-    @property
-    def last_used_file(self) -> Path:
-        """Its modification time is the last time that a command needed the stack."""
-        return self.run / "last_used"
-
-    @property
-    def web(self) -> Path:
-        """Files of the pages: their token, the key of their sessions, and uploaded files."""
-        return self.path / "web"
-
-    @property
-    def web_link_file(self) -> Path:
-        """The address of the pages, as `read_address` reads it."""
-        return self.run / "web.json"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.postgres = path / "postgres"
+        self.valkey = path / "valkey"
+        self.logs = path / "logs"
+        # The token of the pages, the key of their sessions, and uploaded files.
+        self.web = path / "web"
+        # Files that describe the running stack; meaningless after it has stopped.
+        self.run = path / "run"
+        self.state_file = self.run / "stack.json"
+        self.lock_file = self.run / "stack.lock"  # locked by the supervisor while it runs
+        # Its modification time is the last time that a command needed the stack.
+        self.last_used_file = self.run / "last_used"
+        self.web_link_file = self.run / "web.json"  # see `read_address`
 
     def log(self, name: str) -> Path:
         """Return the log of a process."""
@@ -167,7 +134,7 @@ def fits_socket(folder: Path) -> bool:
 
 def home_at(path: Path) -> Home:
     """Return the home at a path, made absolute so that all processes refer to the same one."""
-    return Home(path=path.expanduser().resolve())
+    return Home(path.expanduser().resolve())
 
 
 _DYING_SECONDS = 5.0
