@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Truths:
+class EvaluateOptions:
     """The options of the command: the right answers, and the results to compare with them."""
 
     gold_file: Annotated[
@@ -55,7 +55,7 @@ class Truths:
 
 
 def evaluate(
-    invocation: Invocation, run: AnyRun = None, *, truths: Truths, as_json: AsJson = False
+    invocation: Invocation, run: AnyRun = None, *, options: EvaluateOptions, as_json: AsJson = False
 ) -> ExitCode:
     """Compare results with the right answers. Without a run, compares the newest of each document.
 
@@ -64,17 +64,17 @@ def evaluate(
     chordwise evaluate --suite suites/contracts --model gpt-5-mini
     """
     settings = invocation.settings()
-    if truths.suite is not None:
-        if run or truths.gold_file or truths.profile or truths.types:
+    if options.suite is not None:
+        if run or options.gold_file or options.profile or options.types:
             raise UsageError(
                 "--suite cannot be used with RUN, --gold, --profile or --type.",
                 "A suite defines its own questions and right answers.",
             )
-        return _evaluate_suite(invocation, settings, truths, as_json=as_json)
-    if truths.model or truths.limit:
+        return _evaluate_suite(invocation, settings, options, as_json=as_json)
+    if options.model or options.limit:
         raise UsageError("--model and --limit need --suite.", "Add --suite FOLDER.")
-    truth = gold.read(truths.gold_file) if truths.gold_file else None
-    scope = evaluation.of(settings, run, truths.profile, truths.types or ())
+    truth = gold.read(options.gold_file) if options.gold_file else None
+    scope = evaluation.of(settings, run, options.profile, options.types or ())
     with access.database(access.reach(invocation, settings)) as database:
         found = evaluation.evaluate(database, scope, truth)
     if not found:
@@ -91,14 +91,14 @@ def evaluate(
 
 
 def _evaluate_suite(
-    invocation: Invocation, settings: Settings, truths: Truths, *, as_json: bool
+    invocation: Invocation, settings: Settings, options: EvaluateOptions, *, as_json: bool
 ) -> ExitCode:
     """Ask the model and the built-in one, and show both measurements side by side."""
     from chordwise.pipeline.learning import suite as suites  # noqa: PLC0415 - it loads Celery
 
-    model, screen = truths.model or settings.model, invocation.screen
+    model, screen = options.model or settings.model, invocation.screen
     settings = access.with_model(invocation, settings, model)
-    parts = suites.read(settings, truths.suite or Path(), truths.limit)
+    parts = suites.read(settings, options.suite or Path(), options.limit)
     access.require_external_database(settings)
     settings = access.reach(invocation, settings, Level.ALL)
     now = datetime.now(UTC)  # noqa: TID251 - the clock

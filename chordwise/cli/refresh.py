@@ -46,7 +46,7 @@ _SAMPLE = "--try 50"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Renewing:
+class RefreshOptions:
     """The options of the command."""
 
     run: AnyRun = None
@@ -75,7 +75,9 @@ class Renewing:
     no_wait: NoWait = False
 
 
-def refresh(invocation: Invocation, options: Renewing, *, as_json: AsJson = False) -> ExitCode:
+def refresh(
+    invocation: Invocation, options: RefreshOptions, *, as_json: AsJson = False
+) -> ExitCode:
     """Renew stale answers from the stored texts. No file is read again.
 
     chordwise refresh contracts --dry-run
@@ -105,7 +107,7 @@ def refresh(invocation: Invocation, options: Renewing, *, as_json: AsJson = Fals
     return work.carry_out(reached, as_json=as_json)
 
 
-def refuse_contradictions(options: Renewing) -> None:
+def refuse_contradictions(options: RefreshOptions) -> None:
     """Check that the options do not contradict each other.
 
     Raises:
@@ -122,7 +124,7 @@ def refuse_contradictions(options: Renewing) -> None:
         raise UsageError("--try cannot be used with --no-wait.", "Omit --no-wait.")
 
 
-def _is_agreed(options: Renewing, made: Quote) -> bool:
+def _is_agreed(options: RefreshOptions, made: Quote) -> bool:
     """Ask for confirmation before money is spent.
 
     Raises:
@@ -142,7 +144,9 @@ def _is_agreed(options: Renewing, made: Quote) -> bool:
 class _Work:
     """One refresh: its target, the stale answers, and the sample of --try."""
 
-    def __init__(self, invocation: Invocation, options: Renewing, context: ReadingContext) -> None:
+    def __init__(
+        self, invocation: Invocation, options: RefreshOptions, context: ReadingContext
+    ) -> None:
         self._invocation = invocation
         self._options = options
         self.target = target_of(options, context, invocation.screen.note)
@@ -227,7 +231,7 @@ class _Work:
         return ExitCode.SUCCESS if account.is_complete else ExitCode.INCOMPLETE
 
 
-def _named(options: Renewing) -> Iterator[str]:
+def _named(options: RefreshOptions) -> Iterator[str]:
     if options.run:
         yield options.run
     for name in ("profile", "model", "lane", "budget"):
@@ -235,7 +239,9 @@ def _named(options: Renewing) -> Iterator[str]:
             yield from (f"--{name}", str(value))
 
 
-def target_of(options: Renewing, context: ReadingContext, note: Callable[[str], None]) -> Target:
+def target_of(
+    options: RefreshOptions, context: ReadingContext, note: Callable[[str], None]
+) -> Target:
     """Return the answers to check, and the options of their renewal.
 
     `note` receives a sentence about each option that was not given.
@@ -255,7 +261,7 @@ def target_of(options: Renewing, context: ReadingContext, note: Callable[[str], 
 
 
 def _renewal_options(
-    options: Renewing, settings: Settings, run: Run | None, note: Callable[[str], None]
+    options: RefreshOptions, settings: Settings, run: Run | None, note: Callable[[str], None]
 ) -> RunOptions:
     budget_usd = budget_of(options.budget)
     profile = options.profile or (refreshing.profile_of(settings, run) if run else "")

@@ -19,7 +19,7 @@ from sqlalchemy import select
 from chordwise.cli.experiment import SHARES
 from chordwise.cli.options import budget_of, listed, share_of
 from chordwise.cli.quote import read_all
-from chordwise.cli.refresh import Renewing, refuse_contradictions, target_of
+from chordwise.cli.refresh import RefreshOptions, refuse_contradictions, target_of
 from chordwise.cli.request import AS_IN_A_PROFILE, absolute, profile_with
 from chordwise.client.connection import Connection
 from chordwise.client.run import Result, Run
@@ -406,7 +406,7 @@ class Client:
         context = self._reading()
         is_profile = name in context.settings.profiles and not arguments.get("profile")
         lane, budget = arguments.get("lane"), arguments.get("budget_usd")
-        options = Renewing(
+        options = RefreshOptions(
             run=None if is_profile else name,
             profile=name if is_profile and name else arguments.get("profile", ""),
             model=arguments.get("model"),

@@ -32,7 +32,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chordwise.errors import ChordwiseError, ConfigurationError, InternalError
 from chordwise.settings import WebSettings
-from chordwise.web.site import CSRF_FIELD, csrf_of, error_page, see, user_of
+from chordwise.web.site import CSRF_FIELD, csrf_of, error_page, redirect, user_of
 
 log = structlog.get_logger(__name__)
 Endpoint: TypeAlias = Callable[[Request], Response | Awaitable[Response]]
@@ -198,7 +198,7 @@ class Access:
         if request.state.user or request.url.path.startswith(_OPEN_PATHS):
             return None
         if self._rules.password_hash:
-            return see(request, f"/login?{_next(request)}")
+            return redirect(request, f"/login?{_next(request)}")
         hint = (
             _LINK
             if self._rules.token

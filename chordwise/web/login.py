@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from chordwise.web.access import is_password, open_session, rules_of
-from chordwise.web.site import render, see, text_in, user_of
+from chordwise.web.site import redirect, render, text_in, user_of
 
 _LONGEST_NAME = 80
 
@@ -62,12 +62,12 @@ def _sign_in(request: Request) -> Response:
         failed.note(address)
         return _form(request, "This password is wrong.", to, 403)
     open_session(request, _given_name(request) or "unnamed", rules)
-    return see(request, to if _is_page(to) else "/")
+    return redirect(request, to if _is_page(to) else "/")
 
 
 def _sign_out(request: Request) -> Response:
     request.session.clear()
-    return see(request, "/")
+    return redirect(request, "/")
 
 
 def _form(

@@ -27,7 +27,7 @@ from chordwise.storage import clock
 from chordwise.storage import runs as stored_runs
 from chordwise.storage.judgments import Feedback
 from chordwise.web.listing import Listing, listing_of
-from chordwise.web.site import fragment, render, see, site_of, text_in, user_of
+from chordwise.web.site import fragment, redirect, render, site_of, text_in, user_of
 
 _PLACE = re.compile(r"[0-9]{1,9}")
 _FILTERS = ("run", "analysis_type", "queue", "profile")
@@ -131,7 +131,7 @@ def _decide(request: Request) -> Response:
     with site_of(request).database.write() as session:
         stored = _stored(request, session, signed)
     said = f"{_SAID[signed.entered.verdict]}." if stored else "Your earlier decision was the same."
-    return see(request, _way_on(request), said)
+    return redirect(request, _way_on(request), said)
 
 
 def _decide_cell(request: Request) -> Response:
@@ -174,7 +174,7 @@ def _withdraw(request: Request) -> Response:
         taken = feedback.withdraw(session, _id(text_in(request, "feedback")), user_of(request))
     back = {"job": str(taken.job_id), "path": taken.path}
     filters = {name: text_in(request, name) for name in _FILTERS if text_in(request, name)}
-    return see(request, f"/review?{urlencode({**filters, **back})}", "Withdrawn.")
+    return redirect(request, f"/review?{urlencode({**filters, **back})}", "Withdrawn.")
 
 
 def _stored(request: Request, session: Session, signed: Signed) -> Feedback | None:

@@ -35,7 +35,7 @@ from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 from chordwise.web import uploads
 from chordwise.web.listing import PAGE_ROWS, Listing, listing_of, no_page
-from chordwise.web.site import form_of, fragment, render, see, site_of, text_in
+from chordwise.web.site import form_of, fragment, redirect, render, site_of, text_in
 
 MAX_FAILURES = 50
 _FILTERS = ("status",)
@@ -74,8 +74,8 @@ def _run(request: Request) -> Response:
     listing = listing_of(request, ())
     with site_of(request).database.read() as session:
         run = stored_runs.find(session, _name(request))
-        standing = _standing(session, run.id, Pace(), is_counted=False)
-        account = standing.account
+        snapshot = _snapshot(session, run.id, Pace(), is_counted=False)
+        account = snapshot.account
         found = accounts.jobs_of_run(session, run.id, PAGE_ROWS + 1, after=_last(listing))
         shown = found[:PAGE_ROWS]
         wanted = MAX_FAILURES + 1 if account.problems else 0
@@ -83,7 +83,7 @@ def _run(request: Request) -> Response:
         return render(
             request,
             "run.html",
-            run=standing,
+            run=snapshot,
             account=account,
             saved_as=run.saved_as,
             model=run.options.get("model"),
@@ -100,7 +100,7 @@ def _run(request: Request) -> Response:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class RunSnapshot:
     """The state of a run at one moment, as its page shows it; a rate is None without enough data.
 
     Unless `is_counted` is set, chunks and calls are not known yet.
@@ -128,12 +128,12 @@ class Standing:
         return f"{jobs.done * 10 // jobs.total * 10} % of the analyses are done."
 
 
-def _standing(
+def _snapshot(
     session: Session, run_id: uuid.UUID, pace: Pace, *, is_counted: bool = True
-) -> Standing:
+) -> RunSnapshot:
     found = (progress.read if is_counted else progress.read_jobs)(session, run_id)
     pace.record(time.monotonic(), found)
-    return Standing(
+    return RunSnapshot(
         progress=found,
         is_counted=is_counted,
         account=accounts.of_run(session, run_id),
@@ -154,7 +154,7 @@ def _progress(request: Request) -> Response:
     """Return the progress of a finished run with its calls, which its page leaves out."""
     run_id = _found(request).id
     with site_of(request).database.read() as session:
-        found = _standing(session, run_id, Pace())
+        found = _snapshot(session, run_id, Pace())
     return HTMLResponse(fragment(request, "run_progress.html", run=found))
 
 
@@ -170,7 +170,7 @@ async def _events(request: Request, run_id: uuid.UUID) -> AsyncIterator[str]:
     def look() -> tuple[str, bool]:
         try:
             with site.database.read() as session:
-                found = _standing(session, run_id, pace)
+                found = _snapshot(session, run_id, pace)
         except ServiceUnavailableError:
             return _AWAY, False
         return fragment(request, "run_progress.html", run=found), found.progress.is_over
@@ -209,19 +209,19 @@ def _begin(request: Request) -> Response:
         entries = [entry_of(each, each.source) for each in found]
         submission = open_run(site.context(), options, now, entries, run_id=run_id)
     site.intakes().take_in(submission)
-    return see(request, f"/runs/{submission.run_id}", f"{counted(len(files), 'file')} taken.")
+    return redirect(request, f"/runs/{submission.run_id}", f"{counted(len(files), 'file')} taken.")
 
 
 def _cancel(request: Request) -> Response:
     run = _found(request)
     count = retrying.cancel(site_of(request).database, run.id)
-    return see(request, f"/runs/{run.id}", f"{counted(count, 'analysis')} cancelled.")
+    return redirect(request, f"/runs/{run.id}", f"{counted(count, 'analysis')} cancelled.")
 
 
 def _retry(request: Request) -> Response:
     run = _found(request)
     count = retrying.retry(site_of(request).context(), run.id, _budget(request))
-    return see(request, f"/runs/{run.id}", f"{counted(count, 'analysis')} retried.")
+    return redirect(request, f"/runs/{run.id}", f"{counted(count, 'analysis')} retried.")
 
 
 def _resume(request: Request) -> Response:
@@ -235,7 +235,7 @@ def _resume(request: Request) -> Response:
 
     claim = Resume(site.context(), lambda _sentence: None, refuse)
     site.intakes().take_in(claim.resume(run.id))
-    return see(request, f"/runs/{run.id}", "The remaining files are being read.")
+    return redirect(request, f"/runs/{run.id}", "The remaining files are being read.")
 
 
 def _budget(request: Request) -> Decimal | None:

@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from chordwise.pipeline.schedules import occurrences
 from chordwise.storage import schedules as stored_schedules
-from chordwise.web.site import render, see, site_of
+from chordwise.web.site import redirect, render, site_of
 
 _MAX_PAST = 50
 
@@ -27,7 +27,7 @@ def _run_now(request: Request) -> Response:
     site, name = site_of(request), str(request.path_params["name"])
     with site.database.write() as session:
         occurrences.run_now(session, site.settings, name)
-    return see(request, "/schedules", f"A scheduler will start {name} within seconds.")
+    return redirect(request, "/schedules", f"A scheduler will start {name} within seconds.")
 
 
 ROUTES = (

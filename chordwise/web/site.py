@@ -157,7 +157,7 @@ def error_page(
     return render(request, "error.html", status_code=status_code, title=title, what=what, hint=hint)
 
 
-def see(request: Request, address: str, notice: str = "") -> RedirectResponse:
+def redirect(request: Request, address: str, notice: str = "") -> RedirectResponse:
     """Redirect the browser to a page after a POST; the page shows the notice."""
     if notice:
         request.session["notice"] = notice
