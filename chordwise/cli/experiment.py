@@ -336,14 +336,13 @@ def _outcome_row(found: Status, each: VariantStatus) -> Sequence[str]:
     documents = f"{each.documents:,}"
     if each.paired:
         documents += f" ({each.paired:,} paired)"
-    mean = _mean(compared)
     return (
         _named(each),
         documents,
         f"{compared.documents:,}",
-        mean,
+        _mean(compared),
         _interval(compared),
-        (_verdict(each, compared)),
+        _verdict(each, compared),
     )
 
 

@@ -192,16 +192,12 @@ def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
             f"In {_gigabytes(plan.memory_bytes)}",
             f"{fits}; at most {counted(plan.max_parallel or 0, 'concurrent request')}",
         )
-    yield (
-        "Bandwidth, compute",
-        (f"{machine.bandwidth / GIGA:,.0f} GB/s, {machine.compute / TERA:,.4g} TFLOPS"),
-    )
+    bandwidth, compute = machine.bandwidth / GIGA, machine.compute / TERA
+    yield "Bandwidth, compute", f"{bandwidth:,.0f} GB/s, {compute:,.4g} TFLOPS"
     yield "Time to first token, idle", f"{found.first_token_seconds:,.2f} s"
-    yield "Tokens per second, each", f"{_rounded(found.tokens_per_second_per_stream)}"
-    yield (
-        "Tokens per second, total",
-        (f"{_rounded(found.tokens_per_second)} (limited by {found.bound_by})"),
-    )
+    yield "Tokens per second, each", _rounded(found.tokens_per_second_per_stream)
+    total = f"{_rounded(found.tokens_per_second)} (limited by {found.bound_by})"
+    yield "Tokens per second, total", total
     yield "Documents per hour", _rounded(found.documents_per_hour)
     if found.usd_per_thousand_documents is not None:
         yield "Cost of 1,000 documents", dollars(found.usd_per_thousand_documents)

@@ -20,19 +20,24 @@ from chordwise.errors import ServiceUnavailableError
 from chordwise.settings.environment import supervisor_pipe
 
 
-def watch_parent(on_lost: Callable[[], None]) -> threading.Thread | None:
+def watch_parent(on_lost: Callable[[], None]) -> None:
     """Call `on_lost` once, from another thread, when the supervisor is gone.
 
-    Returns `None` where no supervisor started this process.
+    Does nothing if no supervisor started this process.
     """
     descriptor = supervisor_pipe()
-    if descriptor is None:
-        return None
-    thread = threading.Thread(
-        target=_wait, args=(descriptor, on_lost), name="lifeline", daemon=True
-    )
-    thread.start()
-    return thread
+    if descriptor is not None:
+        arguments = (descriptor, on_lost)
+        threading.Thread(target=_wait, args=arguments, name="lifeline", daemon=True).start()
+
+
+def _wait(descriptor: int, on_lost: Callable[[], None]) -> None:
+    try:
+        while os.read(descriptor, 1):
+            continue
+    except OSError:
+        return  # the variable was inherited, and the descriptor is not the supervisor's pipe
+    on_lost()
 
 
 MAX_LOG_BYTES = 10_000_000
@@ -260,12 +265,3 @@ def _text(file: Path) -> str:
         return file.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return ""
-
-
-def _wait(descriptor: int, on_lost: Callable[[], None]) -> None:
-    try:
-        while os.read(descriptor, 1):
-            continue
-    except OSError:
-        return  # the variable was inherited, and the descriptor is not the supervisor's pipe
-    on_lost()
