@@ -221,7 +221,7 @@ class Client:
 
         `document` is a substring of a source or title, or a document's id.
         """
-        kinds = tuple(AnalysisType(each) for each in types)
+        kinds = tuple(map(_type, types))
         yield from Result.read(self._connection, Wanted(types=kinds, document=document))
 
     def certify(
@@ -410,7 +410,7 @@ class Client:
             run=None if is_profile else name,
             profile=name if is_profile and name else arguments.get("profile", ""),
             model=arguments.get("model"),
-            lane=None if lane is None else Lane(str(lane)),
+            lane=None if lane is None else _member(Lane, lane, "lane"),
             budget=None if budget is None else str(budget),
             run_name=arguments.get("run_name", ""),
             failed=arguments.get("failed", False),
@@ -433,7 +433,7 @@ class Client:
             "schema_file": file,
             "labels": _texts(labels),
             "principles": _texts(arguments.get("principles", ())),
-            "lane": None if lane is None else Lane(str(lane)),
+            "lane": None if lane is None else _member(Lane, lane, "lane"),
             "budget_usd": None if budget is None else budget_of(str(budget)),
             "learned_examples": arguments.get("learned_examples"),
         }
