@@ -98,10 +98,8 @@ def report_detached(
     invocation: Invocation, settings: Settings, name: str, *, was_interrupted: bool
 ) -> ExitCode:
     """Report that the run continues and how to wait for it; return the exit code."""
-    if was_interrupted:
-        invocation.screen.info("Detached. The run continues in the background. Wait for it with:")
-    else:
-        invocation.screen.info("The run continues in the background. Wait for it with:")
+    detached = "Detached. " if was_interrupted else ""
+    invocation.screen.info(f"{detached}The run continues in the background. Wait for it with:")
     suggest(invocation, settings, "wait", name)
     return ExitCode.DETACHED if was_interrupted else ExitCode.SUCCESS
 
@@ -189,13 +187,11 @@ class Watch:
             self._last, self._moved_at, self._changed_at = found, now, now
         elif now - self._moved_at > _STILL_SECONDS:
             self._moved_at = now
-            self._warn_of(self.diagnosis(found), repeats=not found.batches)
-
-    def _warn_of(self, sentence: str, *, repeats: bool) -> None:
-        """Print a warning; one that may hold for hours is printed once."""
-        if repeats or sentence != self._warned:
-            self._warn(sentence)
-        self._warned = sentence
+            sentence = self.diagnosis(found)
+            # A batch may take hours: its warning is not repeated.
+            if not found.batches or sentence != self._warned:
+                self._warn(sentence)
+            self._warned = sentence
 
     def diagnosis(self, found: Progress) -> str:
         """Return why there may be no progress."""

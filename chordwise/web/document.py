@@ -14,7 +14,6 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from chordwise.domain import document_flags, json_values, marked_text, missing_rows
-from chordwise.domain.json_values import JsonObject
 from chordwise.domain.marked_text import Segment, Span, segments, window_of
 from chordwise.domain.places import Place, PlaceKind
 from chordwise.domain.states import FAILED_CHUNKS
@@ -97,6 +96,9 @@ def _document(request: Request) -> Response:
         places = documents.listed_places(session, document_id)
         text = documents.text_of(session, document_id)
         names = page_pictures.names_of(session, document_id)
+    result = found.result
+    losses = missing_rows.from_json(result.missing_rows if result else None)
+    critique = (result.critique if result else None) or {}
     is_there = _is_there(site, found, names)
     # Only pages with a known size, which is in points, can be shown.
     pages = [
@@ -119,9 +121,9 @@ def _document(request: Request) -> Response:
         page_count=len(pages),
         text=None if as_pages else _text(text, places, found, shown),
         flags=document_flags.from_json(found.document.flags),
-        losses=_losses(found),
-        checks=json_values.objects(found.result.failed_checks if found.result else None),
-        violations=_violations(found),
+        losses=missing_rows.sentences(losses),
+        checks=json_values.objects(result.failed_checks if result else None),
+        violations=json_values.objects(critique.get("violations")),
         samples=max((call.sample for call in found.calls), default=1),
         has_steps=any(call.stage in _LATER_STAGES for call in found.calls),
     )
@@ -338,16 +340,6 @@ def _piece(segment: Segment, announced: _Announced, begun: set[str]) -> _Piece:
 
 
 # How the answer was made
-
-
-def _losses(found: Explanation) -> list[str]:
-    stored = found.result.missing_rows if found.result else None
-    return missing_rows.sentences(missing_rows.from_json(stored))
-
-
-def _violations(found: Explanation) -> list[JsonObject]:
-    critique = (found.result.critique if found.result else None) or {}
-    return json_values.objects(critique.get("violations"))
 
 
 def _chunk(request: Request) -> Response:
