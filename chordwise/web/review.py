@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from urllib.parse import urlencode
 
@@ -106,23 +106,15 @@ def _table(request: Request) -> Response:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Choices:
-    """The options of the filters of both pages, and the query string of the filters set."""
-
-    runs: Sequence[str]
-    types: Sequence[AnalysisType]
-    query: str
-
-
-def _choices(session: Session, listing: Listing) -> _Choices:
+def _choices(session: Session, listing: Listing) -> Mapping[str, object]:
+    """Return the options of the filters of both pages, and the query string of the filters set."""
     runs = stored_runs.newest_names(session, _MAX_RUNS)
     chosen = listing.filters.get("run", "")
-    return _Choices(
-        runs=runs if chosen in ("", *runs) else [chosen, *runs],
-        types=tuple(AnalysisType),
-        query=f"?{urlencode(listing.filters)}" if listing.filters else "",
-    )
+    return {
+        "runs": runs if chosen in ("", *runs) else [chosen, *runs],
+        "types": tuple(AnalysisType),
+        "query": f"?{urlencode(listing.filters)}" if listing.filters else "",
+    }
 
 
 def _decide(request: Request) -> Response:
