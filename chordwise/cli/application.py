@@ -188,33 +188,25 @@ def chordwise(
 
 def explain(error: BaseException, invocation: Invocation) -> int:
     """Print an error and its hint to standard error; return the exit code."""
-    match error:
-        case SystemExit():
-            code = error.code or ExitCode.SUCCESS
-            return code if isinstance(code, int) else ExitCode.INTERNAL
-        case KeyboardInterrupt():
-            write_error("Interrupted.")
-            return ExitCode.DETACHED
-        case ChordwiseError():
-            _explain(error, invocation)
-            return error.exit_code
-        case _:
-            _explain_defect(error, invocation)
-            return ExitCode.INTERNAL
-
-
-def _explain(error: ChordwiseError, invocation: Invocation) -> None:
+    if isinstance(error, SystemExit):
+        code = error.code or ExitCode.SUCCESS
+        return code if isinstance(code, int) else ExitCode.INTERNAL
+    if isinstance(error, KeyboardInterrupt):
+        write_error("Interrupted.")
+        return ExitCode.DETACHED
     if invocation.is_debug:
         write_error(visible(_traceback(error)).rstrip("\n"))
-    write_error(f"Error: {one_line(error.what)}")
-    if error.hint:
-        write_error(f"Hint: {one_line(error.hint)}")
+    if isinstance(error, ChordwiseError):
+        write_error(f"Error: {one_line(error.what)}")
+        if error.hint:
+            write_error(f"Hint: {one_line(error.hint)}")
+        return error.exit_code
+    if not invocation.is_debug:
+        _explain_defect(error, invocation)
+    return ExitCode.INTERNAL
 
 
 def _explain_defect(error: BaseException, invocation: Invocation) -> None:
-    if invocation.is_debug:
-        write_error(visible(_traceback(error)).rstrip("\n"))
-        return
     write_error(f"Error: unexpected {type(error).__name__}. This is a bug in Chordwise.")
     log = _append_to_log(error, invocation)
     details = f"The traceback is in {log}. " if log else ""

@@ -102,12 +102,14 @@ def plan_for(
         ConfigurationError: The file of a local model is missing, or the library that serves it.
     """
     wants_models = level is Level.ALL
+    file = type(settings).toml_file
+    home = {"CHORDWISE_HOME": str(home_at(settings.home).path)}
     return Plan(
         level=level,
         fingerprint=fingerprint(settings),
-        settings_file=_settings_file(settings),
+        settings_file=file.resolve() if file else None,
         autostart_fingerprint=autostart_fingerprint(settings),
-        environment=_environment(settings, config),
+        environment=child_environment(settings.home, config) | home | python_path(),
         directory=Path.cwd(),
         database_url=_revealed(settings.database_url),
         broker_url=_revealed(settings.broker_url),
@@ -138,16 +140,6 @@ def autostart_fingerprint(settings: Settings) -> str:
 def _hash(values: dict[str, object]) -> str:
     text = json.dumps(values, default=_json_default, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _settings_file(settings: Settings) -> Path | None:
-    file = type(settings).toml_file
-    return file.resolve() if file else None
-
-
-def _environment(settings: Settings, config: Path | None) -> dict[str, str]:
-    home = {"CHORDWISE_HOME": str(home_at(settings.home).path)}
-    return child_environment(settings.home, config) | home | python_path()
 
 
 def _json_default(value: object) -> object:
