@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from chordwise import settings as settings_module
-from chordwise.domain import chunking, document_flags, facts, missing_rows, self_consistency
+from chordwise.domain import chunking, document_flags, facts, missing_rows
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
 from chordwise.domain.checks import FailedCheck
@@ -146,17 +146,12 @@ class DocumentAnalyzer:
             raise UsageError("The text is empty.")
         task = _task(request)
         parts = chunking.split(text, text_budget(self._model, task, self._chunk_tokens))
-        document = Question(
-            model=self._model,
-            task=task,
-            source=Source(text),
-            policy=self._policy,
-        )
+        document = Question(model=self._model, task=task, source=Source(text), policy=self._policy)
         synthesizer = Synthesizer(document=document)
         answers = [ask(synthesizer.about(part.start_char, part.end_char)) for part in parts]
         synthesis = synthesizer.synthesize(answers)
         examined = _examined(synthesizer, synthesis, parts, places)
-        found = _analysis(request, examined, synthesis.error, (text, places), answers)
+        found = _analysis(task, examined, synthesis.error, (text, places), answers)
         unseen = review_reason(
             unseen=0, removed=normalized.invisible_removed, hiding=normalized.hiding_removed
         )
@@ -217,21 +212,16 @@ def _task(request: AnalysisRequest) -> AnalysisTask:
 
 
 def _analysis(
-    request: AnalysisRequest,
+    task: AnalysisTask,
     examined: Examined,
     error: ModelError | None,
     document: tuple[str, Places],
     parts: Sequence[Answer],
 ) -> Analysis:
     answer, (text, places) = examined.answer, document
-    analysis = analysis_for(request.analysis_type)
-    task = _task(request)
+    analysis = analysis_for(task.analysis_type)
     output = located(analysis.complete(answer.output, task.options), places)
-    confidence = self_consistency.tempered(answer.confidence, answer.agreement, analysis.type)
-    outputs = [part.output for part in parts]
-    counts = missing_rows.counts(outputs, answer.output, task, answer.missing_rows)
-    reasons = [examined.review_reason(confidence, task), *missing_rows.gaps(counts)]
-    doubts = " ".join(filter(None, reasons))
+    confidence, counts, reason = examined.assessment([part.output for part in parts], task)
     return Analysis(
         text=text,
         output=output,
@@ -239,8 +229,8 @@ def _analysis(
         confidence=confidence,
         quality=examined.quality(task),
         coverage=missing_rows.share(answer.missing_rows),
-        needs_review=bool(doubts),
-        review_reason=doubts,
+        needs_review=bool(reason),
+        review_reason=reason,
         chunk_count=len(parts),
         provider=answer.provider,
         model=answer.model,

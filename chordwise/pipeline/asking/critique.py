@@ -13,6 +13,7 @@ from chordwise.domain import (
     grounding,
     json_values,
     missing_rows,
+    self_consistency,
     value_in_quote,
 )
 from chordwise.domain.analyses.catalog import analysis_for
@@ -20,7 +21,7 @@ from chordwise.domain.answers import CHECK_FACTOR, Answer, lowered_by, quality_o
 from chordwise.domain.checks import FailedCheck
 from chordwise.domain.critique import Critique, CritiqueOutcome
 from chordwise.domain.grounding import Source
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisTask, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.llm.model import EXTRACTIVE
@@ -73,6 +74,19 @@ class Examined:
         If votes were requested, a single vote of a language model is a reason as well.
         """
         return " ".join((*self._losses(), *self._flaws(task), *self._doubts(confidence, task)))
+
+    def assessment(
+        self, parts: Sequence[JsonObject | None], task: AnalysisTask
+    ) -> tuple[float, list[JsonValue], str]:
+        """Return the confidence, the row counts, and why the answer needs review, or an empty text.
+
+        `parts` are the answers of all chunks in order, `None` for a chunk without one.
+        """
+        answer, kind = self.answer, task.analysis_type
+        confidence = self_consistency.tempered(answer.confidence, answer.agreement, kind)
+        counts = missing_rows.counts(parts, answer.output, task, answer.missing_rows)
+        reasons = (self.review_reason(confidence, task), *missing_rows.gaps(counts))
+        return confidence, counts, " ".join(filter(None, reasons))
 
     def _losses(self) -> Iterator[str]:
         if self.is_merged_by_rule:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from chordwise.domain import answers, missing_rows, self_consistency
+from chordwise.domain import answers, missing_rows
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.json_values import JsonValue, as_json
 from chordwise.domain.places import Places, located
@@ -70,20 +70,16 @@ def with_result(
     job: JobInput, parts: Sequence[EndedChunk], synthesis: Synthesis, examined: Examined
 ) -> JobEnd:
     """Return the end of a job with an answer that joins those of the chunks `parts`."""
-    examined = _with_unread_records(job, parts, examined)
+    spans = [(part.start_char, part.end_char) for part in parts]
+    place = missing_rows.naming(job.places, spans)
+    examined = examined.with_unread_records(job.text, job.task, _answered(parts), place)
     status, failure = _status_of(parts, synthesis, examined)
     result = _result(job, parts, examined)
     return JobEnd(job_id=job.id, status=status, failure=failure, result=result)
 
 
-def _with_unread_records(
-    job: JobInput, parts: Sequence[EndedChunk], examined: Examined
-) -> Examined:
-    """Count the records in the answered spans of the text that have no row in the answer."""
-    spans = [(part.start_char, part.end_char) for part in parts]
-    answered = [(p.start_char, p.end_char) for p in parts if p.status == ChunkStatus.SUCCEEDED]
-    place = missing_rows.naming(job.places, spans)
-    return examined.with_unread_records(job.text, job.task, answered, place)
+def _answered(parts: Sequence[EndedChunk]) -> list[tuple[int, int]]:
+    return [(p.start_char, p.end_char) for p in parts if p.status == ChunkStatus.SUCCEEDED]
 
 
 def without_result(job_id: uuid.UUID, parts: Sequence[EndedChunk]) -> JobEnd:
@@ -164,13 +160,8 @@ def _result(job: JobInput, parts: Sequence[EndedChunk], examined: Examined) -> R
     task, answer = job.task, examined.answer
     analysis = analysis_for(task.analysis_type)
     output = located(analysis.complete(answer.output, task.options), job.places())
-    agreement = answer.agreement
-    confidence = self_consistency.tempered(answer.confidence, agreement, task.analysis_type)
-    outputs = [part.answer for part in parts]
-    counts = missing_rows.counts(outputs, answer.output, task, answer.missing_rows)
-    reasons = [examined.review_reason(confidence, task), *missing_rows.gaps(counts)]
-    reason = " ".join(filter(None, reasons))
-    covered = [(p.start_char, p.end_char) for p in parts if p.status == ChunkStatus.SUCCEEDED]
+    confidence, counts, reason = examined.assessment([part.answer for part in parts], task)
+    covered = answers.coverage(len(job.text), _answered(parts))
     return Result(
         job_id=job.id,
         document_id=job.document_id,
@@ -179,8 +170,8 @@ def _result(job: JobInput, parts: Sequence[EndedChunk], examined: Examined) -> R
         nothing_found=not analysis.has_findings(output),
         confidence=confidence,
         quality=examined.quality(task),
-        coverage=answers.coverage(len(job.text), covered) * missing_rows.share(answer.missing_rows),
-        agreement=agreement,
+        coverage=covered * missing_rows.share(answer.missing_rows),
+        agreement=answer.agreement,
         critique=examined.critique.to_json() if examined.critique else None,
         needs_review=bool(reason),
         review_reason=reason or None,
