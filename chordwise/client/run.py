@@ -25,7 +25,6 @@ from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.remarks import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import ConfigurationError, UsageError
-from chordwise.pipeline.exports import parquet
 from chordwise.pipeline.exports.table import Column
 from chordwise.pipeline.intake.run_options import from_json
 from chordwise.pipeline.jobs import retry as retrying
@@ -258,6 +257,8 @@ class Run:
             ConfigurationError: pyarrow is not installed.
         """
         _required("pyarrow")
+        from chordwise.pipeline.exports import parquet  # noqa: PLC0415 - imports pyarrow
+
         return parquet.arrow_table(*self._table())
 
     def to_pandas(self) -> pd.DataFrame:

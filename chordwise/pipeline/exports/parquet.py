@@ -8,34 +8,19 @@ from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import IO, BinaryIO, TypeAlias
+
+import pyarrow as pa
+from pyarrow import parquet
 
 from chordwise.domain import json_values
-from chordwise.errors import ConfigurationError, UsageError
+from chordwise.errors import UsageError
 from chordwise.pipeline.exports import table
 from chordwise.pipeline.exports.table import Column, Kind, Table, distinct
 from chordwise.pipeline.runs.user_sql import Row
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 _GROUP_BYTES = 32 * 1024 * 1024
 _MAX_DIGITS = 38
-
-
-def require() -> None:
-    """Check that Parquet can be written.
-
-    Raises:
-        ConfigurationError: The library is not installed.
-    """
-    try:
-        import pyarrow.parquet  # noqa: F401, PLC0415 - heavy, and optional
-    except ImportError as error:
-        raise ConfigurationError(
-            "Parquet needs a library that is not installed.",
-            'pip install "chordwise[parquet]"; or use jsonl, which is also lossless.',
-        ) from error
 
 
 def write(sink: BinaryIO, table: Table) -> int:
@@ -53,16 +38,12 @@ def write(sink: BinaryIO, table: Table) -> int:
 
 def arrow_table(columns: Sequence[Column], rows: Sequence[Row]) -> pa.Table:
     """Return rows as an Arrow table with the column types of Parquet; arrays become lists."""
-    import pyarrow as pa  # noqa: PLC0415 - heavy
-
     values = ([row[number] for row in rows] for number in range(len(columns)))
     arrays = [_array(*each) for each in zip(columns, values, strict=True)]
     return pa.table(arrays, names=[column.name for column in columns])
 
 
 def _array(column: Column, values: Sequence[object]) -> pa.Array:
-    import pyarrow as pa  # noqa: PLC0415 - heavy
-
     if column.elements is None:
         fitting = _fitting(column, _digits(column, values))
         return pa.array([_value(fitting, each) for each in values], _type(fitting))
@@ -76,8 +57,6 @@ def _array(column: Column, values: Sequence[object]) -> pa.Array:
 
 
 def _write(sink: BinaryIO, table: Table) -> int:
-    from pyarrow import parquet  # noqa: PLC0415 - heavy
-
     schema, count, output = _schema(table), 0, _Output(sink)
     with parquet.ParquetWriter(output, schema, compression="zstd") as writer:
         try:
@@ -174,8 +153,6 @@ class _Output:
 
 
 def _groups(table: Table, schema: pa.Schema) -> Iterator[pa.Table]:
-    import pyarrow as pa  # noqa: PLC0415 - heavy
-
     waiting: list[pa.RecordBatch] = []
     for rows in table.batches:
         waiting.append(_batch(table, schema, rows))
@@ -186,8 +163,6 @@ def _groups(table: Table, schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 def _batch(table: Table, schema: pa.Schema, rows: Sequence[Row]) -> pa.RecordBatch:
-    import pyarrow as pa  # noqa: PLC0415 - heavy
-
     arrays = []
     for number, (column, field) in enumerate(zip(table.columns, schema, strict=True)):
         values = [_value(column, row[number]) for row in rows]
@@ -202,8 +177,6 @@ def _batch(table: Table, schema: pa.Schema, rows: Sequence[Row]) -> pa.RecordBat
 
 
 def _schema(table: Table) -> pa.Schema:
-    import pyarrow as pa  # noqa: PLC0415 - heavy
-
     names = distinct(table.names)
     return pa.schema(
         [(name, _type(column)) for name, column in zip(names, table.columns, strict=True)]
@@ -211,8 +184,6 @@ def _schema(table: Table) -> pa.Schema:
 
 
 def _type(column: Column) -> pa.DataType:
-    import pyarrow as pa  # noqa: PLC0415 - heavy
-
     if _has_digits(column):
         return pa.decimal128(column.precision, column.scale)
     types = {

@@ -12,8 +12,8 @@ from typing import BinaryIO, assert_never
 from pydantic import SecretStr
 
 from chordwise.domain.export_formats import ExportFormat
-from chordwise.errors import UsageError
-from chordwise.pipeline.exports import parquet, selection
+from chordwise.errors import ConfigurationError, UsageError
+from chordwise.pipeline.exports import selection
 from chordwise.pipeline.exports.table import Table, write_csv, write_json_lines
 
 
@@ -24,7 +24,13 @@ def require(file_format: ExportFormat) -> None:
         ConfigurationError: The library of the format is not installed.
     """
     if file_format is ExportFormat.PARQUET:
-        parquet.require()
+        try:
+            import pyarrow.parquet  # noqa: F401, PLC0415 - heavy, and optional
+        except ImportError as error:
+            raise ConfigurationError(
+                "Parquet needs a library that is not installed.",
+                'pip install "chordwise[parquet]"; or use jsonl, which is also lossless.',
+            ) from error
 
 
 def write(sink: BinaryIO, table: Table, file_format: ExportFormat, *, raw: bool = False) -> int:
@@ -42,6 +48,8 @@ def write(sink: BinaryIO, table: Table, file_format: ExportFormat, *, raw: bool 
         case ExportFormat.JSONL:
             return write_json_lines(sink, table)
         case ExportFormat.PARQUET:
+            from chordwise.pipeline.exports import parquet  # noqa: PLC0415 - imports pyarrow
+
             return parquet.write(sink, table)
         case ExportFormat.XLSX:
             # XlsxWriter is slow to import, and the scheduler may never need it.
