@@ -18,11 +18,11 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.embedded import processes
 from chordwise.errors import ExitCode, ServiceUnavailableError
 from chordwise.pipeline.inbox.folders import places
+from chordwise.pipeline.runtime import broker
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.part import Part
 from chordwise.pipeline.runtime.startup import (
     open_context,
-    require_broker,
     require_files,
     run_process,
     wait_until_ready,
@@ -68,7 +68,7 @@ def schedule(settings: Settings) -> int:
     """
     stop = _stopped_by_signals()
     processes.watch_parent(stop.set)
-    require_broker(settings)
+    broker.require_database(settings)
     require_files(_FILES)
     context = open_context(settings, "scheduler")
     if wait_until_ready(settings, "scheduler", stop):

@@ -18,14 +18,12 @@ from threading import Event
 import structlog
 from celery.exceptions import SecurityWarning
 from celery.signals import worker_ready
-from pydantic import SecretStr
 
 from chordwise.embedded import processes
 from chordwise.errors import ExitCode
 from chordwise.pipeline.runtime import broker, messages
 from chordwise.pipeline.runtime.startup import (
     open_context,
-    require_broker,
     require_files,
     run_process,
     wait_until_ready,
@@ -90,7 +88,7 @@ def check(settings: Settings, name: str) -> None:
     # Until Celery listens to the signal; a wait for the database can be long.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.SUCCESS))
     processes.watch_parent(terminate)
-    require_broker(settings)
+    broker.require_database(settings)
     files = _FILES + _FILES_OF_A_SLOT * settings.worker.concurrency
     require_files(files, f"worker.concurrency = {settings.worker.concurrency}")
     wait_until_ready(settings, name, Event())
@@ -143,7 +141,7 @@ def watch(settings: Settings, name: str, consumption: Consumption, shutdown: Shu
     watchdog = Watchdog(
         consumption,
         patience_seconds=settings.worker.consumer_timeout_seconds,
-        ping=partial(broker.require_working, settings.broker_url or SecretStr("")),
+        ping=partial(broker.require_working, broker.require_url(settings)),
         show=partial(liveness.show, settings.home, name),
         leave=shutdown.leave_broken,
     )

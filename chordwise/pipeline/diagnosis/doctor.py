@@ -180,10 +180,9 @@ def check_broker(settings: Settings) -> Check:
         ConfigurationError: No broker is configured.
         ServiceUnavailableError: The broker is unreachable or full.
     """
-    if settings.broker_url is None:
-        raise ConfigurationError("No broker is configured.", "Set CHORDWISE_BROKER_URL.")
-    found = broker.report(settings.broker_url)
-    broker.require_working(settings.broker_url)
+    url = broker.require_url(settings)
+    found = broker.report(url)
+    broker.require_working(url)
     if found.policy != "noeviction":
         finding = f"{found.server} drops messages when memory is short ({found.policy})"
         hint = "Set maxmemory-policy noeviction. Dropped messages are sent again, but later."

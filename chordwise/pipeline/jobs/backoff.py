@@ -18,13 +18,12 @@ from chordwise.errors import (
     AwaitingBatchError,
     ChordwiseError,
     ConfigurationError,
-    ServiceUnavailableError,
     TransientError,
 )
 from chordwise.llm.limits import pauses
 from chordwise.llm.limits.pauses import Pause, Place
 from chordwise.llm.limits.shared import open_client
-from chordwise.pipeline.runtime.broker import reason
+from chordwise.pipeline.runtime import broker
 from chordwise.pipeline.runtime.context import Context
 from chordwise.settings import ModelSettings, PipelineSettings, Settings
 from chordwise.storage import jobs, runs
@@ -105,6 +104,7 @@ def holding(settings: Settings) -> list[Pause]:
 
     Raises:
         ServiceUnavailableError: The broker cannot be reached.
+        ConfigurationError: The broker has no database of the number in its address.
     """
     if settings.broker_url is None:
         return []
@@ -115,13 +115,8 @@ def holding(settings: Settings) -> list[Pause]:
             model.provider, model.base_url, model.model, settings.api_key_for(model)
         ).names
     }
-    try:
-        with open_client(settings.broker_url) as client:
-            return [pause for pause in pauses.read(client) if pause.name in ours]
-    except (redis.RedisError, OSError) as error:
-        raise ServiceUnavailableError(
-            f"The broker cannot be reached: {reason(error)}.", "Check CHORDWISE_BROKER_URL."
-        ) from error
+    with broker.translating_errors(), open_client(settings.broker_url) as client:
+        return [pause for pause in pauses.read(client) if pause.name in ours]
 
 
 def _models(settings: Settings, names: Iterable[str]) -> Iterator[ModelSettings]:

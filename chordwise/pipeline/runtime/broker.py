@@ -10,7 +10,7 @@ import redis
 from pydantic import SecretStr
 
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
-from chordwise.settings import addresses
+from chordwise.settings import Settings, addresses
 
 _SECONDS = 5.0
 _PROBE_KEY = "chordwise:probe"
@@ -34,6 +34,17 @@ class BrokerReport:
         return self.memory_used / self.memory_limit if self.memory_limit else 0.0
 
 
+def require_url(settings: Settings) -> SecretStr:
+    """Return the address of the broker.
+
+    Raises:
+        ConfigurationError: None is set.
+    """
+    if settings.broker_url is None:
+        raise ConfigurationError("No broker is configured.", "Set CHORDWISE_BROKER_URL.")
+    return settings.broker_url
+
+
 def require_working(url: SecretStr) -> None:
     """Check that the broker answers and accepts a message.
 
@@ -52,13 +63,13 @@ def require_working(url: SecretStr) -> None:
             ) from error
 
 
-def require_database(url: SecretStr) -> None:
-    """Check that the broker, if it can be reached, has a database of this number.
+def require_database(settings: Settings) -> None:
+    """Check that a broker is configured and, if it can be reached, has the database of its address.
 
     Raises:
-        ConfigurationError: It has none.
+        ConfigurationError: No broker is configured, or it has no such database.
     """
-    with suppress(ServiceUnavailableError), _connected(url) as client:
+    with suppress(ServiceUnavailableError), _connected(require_url(settings)) as client:
         client.ping()
 
 
@@ -88,9 +99,20 @@ def _connected(url: SecretStr) -> Iterator[redis.Redis]:
     limits = {"socket_timeout": _SECONDS}
     if not address.startswith("unix://"):
         limits["socket_connect_timeout"] = _SECONDS
+    with translating_errors(), redis.Redis.from_url(address, **limits) as client:
+        yield client
+
+
+@contextmanager
+def translating_errors() -> Iterator[None]:
+    """Translate the errors of the client library.
+
+    Raises:
+        ConfigurationError: The broker has no database of the number in its address.
+        ServiceUnavailableError: It cannot be reached.
+    """
     try:
-        with redis.Redis.from_url(address, **limits) as client:
-            yield client
+        yield
     except (redis.RedisError, OSError, ValueError) as error:
         if _NO_SUCH_DATABASE in str(error):
             raise ConfigurationError(

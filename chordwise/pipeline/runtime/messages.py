@@ -13,7 +13,8 @@ from celery import Celery, chord
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from chordwise.errors import ConfigurationError, ServiceUnavailableError
+from chordwise.errors import ServiceUnavailableError
+from chordwise.pipeline.runtime import broker
 from chordwise.settings import Settings, addresses
 
 FAN_OUT = "chordwise.fan_out"
@@ -42,9 +43,7 @@ def open_app(settings: Settings) -> Celery:
     Raises:
         ConfigurationError: No broker is configured.
     """
-    if settings.broker_url is None:
-        raise ConfigurationError("No broker is configured.", "Set CHORDWISE_BROKER_URL.")
-    url = addresses.celery_address(settings.broker_url.get_secret_value())
+    url = addresses.celery_address(broker.require_url(settings).get_secret_value())
     app = Celery("chordwise", broker=url, backend=url, set_as_current=False)
     app.conf.update(_reliability(settings), **_hygiene())
     return app

@@ -23,7 +23,6 @@ from chordwise.errors import (
     ServiceUnavailableError,
 )
 from chordwise.pipeline.models.client import Models, server_of
-from chordwise.pipeline.runtime import broker
 from chordwise.pipeline.runtime.context import Context, open_stores
 from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.pipeline.runtime.messages import Messenger, open_app
@@ -105,17 +104,6 @@ def run_process(process: str, run: Callable[[Settings], int]) -> int:
 _FIRST_PAUSE_SECONDS = 0.5
 # Shorter than what a health check takes for death: a waiting process is alive.
 _LONGEST_PAUSE_SECONDS = liveness.INTERVAL_SECONDS
-
-
-def require_broker(settings: Settings) -> None:
-    """Check that a broker is configured and has the database in its address.
-
-    Raises:
-        ConfigurationError: It is not, or has not.
-    """
-    if settings.broker_url is None:
-        raise ConfigurationError("No broker is configured.", "Set CHORDWISE_BROKER_URL.")
-    broker.require_database(settings.broker_url)
 
 
 def require_files(wanted: int, setting: str = "") -> None:
