@@ -22,7 +22,7 @@ from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_to
 from chordwise.errors import ConfigurationError, ReadError
 from chordwise.pipeline.asking.question import text_budget
 from chordwise.pipeline.intake.learned_examples import Examples
-from chordwise.pipeline.intake.run_options import RunOptions, identity
+from chordwise.pipeline.intake.run_options import RunOptions, identities
 from chordwise.pipeline.jobs import shared_jobs
 from chordwise.pipeline.models.client import batch_until
 from chordwise.pipeline.runtime.context import Context
@@ -112,7 +112,7 @@ class RunQuestions:
         return cls(
             run=run,
             options=options,
-            hashes={each: identity(context.settings, each, options) for each in options.types},
+            hashes=identities(context.settings, options),
             budgets=_text_budgets(context, options),
         )
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from typing import TypeAlias
 
 import structlog
 from sqlalchemy.orm import Session
@@ -19,7 +18,7 @@ from chordwise.domain.tasks import options_to_json
 from chordwise.errors import ConfigurationError
 from chordwise.pipeline.intake.batches import Group, NewDocument, RunQuestions
 from chordwise.pipeline.intake.run_options import RunOptions, from_json
-from chordwise.pipeline.runtime.context import Context
+from chordwise.pipeline.runtime.context import Context, Write
 from chordwise.storage import deliveries, experiments, intakes
 from chordwise.storage.database import Database
 from chordwise.storage.experiments import Experiment, ExperimentVariant
@@ -30,8 +29,6 @@ log = structlog.get_logger(__name__)
 
 CHECK_INTERVAL = timedelta(minutes=1)
 """The minimum time between two checks of the guardrails of an experiment at intake."""
-Write: TypeAlias = Callable[[Callable[[Session], int]], int]
-"""Runs a function in a transaction."""
 
 
 def experiment_key(options: RunOptions) -> JsonObject:

@@ -27,7 +27,7 @@ from chordwise.domain.tasks import (
     options_to_json,
 )
 from chordwise.domain.templates import PromptTemplate
-from chordwise.errors import ReadError, UsageError
+from chordwise.errors import ConfigurationError, ReadError, UsageError
 from chordwise.llm.model import EXTRACTIVE, UNANSWERED_BY_EXTRACTIVE
 from chordwise.pipeline.models import client
 from chordwise.prompts import library, packs
@@ -120,6 +120,11 @@ def identity(settings: Settings, analysis_type: AnalysisType, options: RunOption
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def identities(settings: Settings, options: RunOptions) -> dict[AnalysisType, str]:
+    """Return the `identity` of the results of each requested analysis type."""
+    return {each: identity(settings, each, options) for each in options.types}
+
+
 def _critique(analysis_type: AnalysisType, options: AnalysisOptions) -> dict[str, object]:
     """Return what a critique depends on, including the text of the default principles."""
     if not options.critique:
@@ -203,6 +208,19 @@ _MAX_TOML_CHARACTERS = 256 * 1024
 _PART = r"""(?:[\w-]{1,99}+|"(?:[^"\\\n]|\\.){0,99}+"|'[^'\n]{0,99}+')"""
 _LONG_KEY = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{16}}", re.ASCII)
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8}){0,4}")
+
+
+def required_profile(settings: Settings, name: str) -> ProfileSettings:
+    """Return the profile of this name.
+
+    Raises:
+        ConfigurationError: It does not exist.
+    """
+    if name not in settings.profiles:
+        raise ConfigurationError(
+            f"There is no profile “{name}”.", "Define profiles in chordwise.toml."
+        )
+    return settings.profiles[name]
 
 
 def run_options(

@@ -25,9 +25,10 @@ from chordwise.domain.learning.judging import Part, correct_by_field, is_refuted
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import evaluation, judgeable
-from chordwise.pipeline.learning.evaluation import Scope, Write
+from chordwise.pipeline.learning.evaluation import Scope
 from chordwise.pipeline.learning.judgeable import Judgeable
 from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.runtime.context import Write
 from chordwise.storage import calibrations, certifications, clock, jobs, judgments
 from chordwise.storage.calibrations import Key
 from chordwise.storage.certifications import Certification, Mark
@@ -368,9 +369,8 @@ def _of_result(
     """Yield the parts of an answer; `asked` are the identities of the questions of some jobs."""
     kind = result.listed.analysis_type
     about_it = judgments.about(feedback, kind, result.listed.question)
-    remarks = [judgments.remark(each) for each in about_it]
-    truth = truths.from_remarks(kind, remarks)
-    is_right = correct_by_field(result.answer, truth) if remarks else {}
+    truth = judgeable.truth_of(kind, about_it)
+    is_right = correct_by_field(result.answer, truth) if about_it else {}
     is_of_fields = kind is AnalysisType.EXTRACTION
     were_wrong = {
         fields.top(remark.field or "") if is_of_fields else ""

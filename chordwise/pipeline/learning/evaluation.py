@@ -13,24 +13,28 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain import grounding
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning import fields, measures, truths
+from chordwise.domain.learning import fields, measures
 from chordwise.domain.learning.judging import Judged, Part, judge
 from chordwise.domain.learning.measures import Measure
 from chordwise.domain.learning.truths import LABEL_PATHS, Truth
 from chordwise.domain.tasks import AnalysisType, options_from, options_to_json
-from chordwise.errors import ConfigurationError, UsageError
-from chordwise.pipeline.intake.run_options import answerable, identity, run_options
+from chordwise.errors import UsageError
+from chordwise.pipeline.intake.run_options import (
+    answerable,
+    identities,
+    required_profile,
+    run_options,
+)
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning.gold import Gold, says
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
 from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.runtime.context import Write
 from chordwise.settings import Settings
 from chordwise.storage import judgments, runs
 from chordwise.storage.database import Database
 from chordwise.storage.judgments import Drop, Evaluation, Feedback, JudgedBy, JudgedResult
 
-Write: TypeAlias = Callable[[Callable[[Session], int]], int]
-"""A function that runs a transaction."""
 OnStored: TypeAlias = "Callable[[Session, Sequence[Evaluated]], None]"
 """A function that runs in the transaction that stores evaluations."""
 
@@ -214,17 +218,13 @@ def of(
     """
     if not profile:
         return Scope(run=run, types=tuple(types))
-    if profile not in settings.profiles:
-        raise ConfigurationError(
-            f"There is no profile “{profile}”.", "Define profiles in chordwise.toml."
-        )
-    asked = answerable(settings, run_options(settings, settings.profiles[profile]))
+    asked = answerable(settings, run_options(settings, required_profile(settings, profile)))
     return Scope(
         run=run,
         profile=profile,
         types=tuple(types) or asked.types,
         question=options_to_json(asked.analysis),
-        identities={each: identity(settings, each, asked) for each in asked.types},
+        identities=identities(settings, asked),
     )
 
 
@@ -331,7 +331,9 @@ def compare(
     if gold is None:
         found = _with_feedback(session, results)
         return [comparison for comparison in found if comparison.compared]
-    found = _with_gold(session, wanted, results, gold)
+    names = judgeable.names(session, results, wanted.run_id)
+    kinds = _kinds(wanted, results, gold)
+    found = [_of_kind(session, kind, results, gold, names) for kind in kinds]
     if not any(comparison.compared for comparison in found):
         raise UsageError(
             f"There is no result of which {gold.name} says what is true.",
@@ -356,8 +358,7 @@ def _with_feedback_on(
         of_document = feedback.get(result.document_id, ())
         about = judgments.about(of_document, result.analysis_type, result.question)
         if about:
-            remarks = [judgments.remark(each) for each in about]
-            truth_of[result.result_id] = truths.from_remarks(result.analysis_type, remarks)
+            truth_of[result.result_id] = judgeable.truth_of(result.analysis_type, about)
     compared = _compared(session, [r for r in results if r.result_id in truth_of], truth_of)
     return Comparison(
         kind=results[0].analysis_type,
@@ -365,14 +366,6 @@ def _with_feedback_on(
         unjudged=len(results) - len(compared),
         missing=(),
     )
-
-
-def _with_gold(
-    session: Session, wanted: Wanted, results: Sequence[Listed], gold: Gold
-) -> Sequence[Comparison]:
-    kinds = _kinds(wanted, results, gold)
-    names = judgeable.names(session, results, wanted.run_id)
-    return [_of_kind(session, kind, results, gold, names) for kind in kinds]
 
 
 def _kinds(wanted: Wanted, results: Sequence[Listed], gold: Gold) -> Sequence[AnalysisType]:
@@ -394,14 +387,12 @@ def _of_kind(
     gold: Gold,
     names: judgeable.Names,
 ) -> Comparison:
+    of_kind = [result for result in results if result.analysis_type is kind]
     by_document: dict[uuid.UUID, list[Listed]] = defaultdict(list)
-    for result in results:
-        if result.analysis_type is kind:
-            by_document[result.document_id].append(result)
+    for result in of_kind:
+        by_document[result.document_id].append(result)
     truth_of: dict[uuid.UUID, Truth] = {}
-    asked = [r for own in by_document.values() for r in own]
-    is_of_fields = kind is AnalysisType.EXTRACTION
-    missing = list(_unasked(asked, gold)) if is_of_fields else []
+    missing = list(_unasked(of_kind, gold)) if kind is AnalysisType.EXTRACTION else []
     for name in gold.names_of(kind):
         documents, truth = names.find(name), gold.truths[name]
         own = {r.result_id: _asked(r, truth) for d in documents for r in by_document.get(d, ())}
@@ -411,12 +402,9 @@ def _of_kind(
             missing.append(Missing(document=name, reason=_CONTRADICTION))
         else:
             truth_of |= own
-    judged = [r for r in results if r.result_id in truth_of]
-    compared = _compared(session, judged, truth_of)
-    of_kind = sum(map(len, by_document.values()))
-    return Comparison(
-        kind=kind, compared=compared, unjudged=of_kind - len(compared), missing=missing
-    )
+    compared = _compared(session, [r for r in of_kind if r.result_id in truth_of], truth_of)
+    unjudged = len(of_kind) - len(compared)
+    return Comparison(kind=kind, compared=compared, unjudged=unjudged, missing=missing)
 
 
 def _asked(result: Listed, truth: Truth) -> Truth:

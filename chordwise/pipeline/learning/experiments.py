@@ -20,18 +20,18 @@ from tomlkit.exceptions import TOMLKitError
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, as_json
 from chordwise.domain.learning import experiments as statistics
-from chordwise.domain.learning import truths
 from chordwise.domain.learning.experiments import CONTROL, Interval, Observation, Outcome, Verdict
 from chordwise.domain.learning.judging import correct_by_field
 from chordwise.domain.states import Lane, RunStatus
 from chordwise.domain.tasks import options_from, options_to_json, question_of
-from chordwise.errors import ConfigurationError, UsageError
+from chordwise.errors import UsageError
 from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline.intake.experiments import experiment_key
 from chordwise.pipeline.intake.run_options import (
     RunOptions,
     answerable,
-    identity,
+    identities,
+    required_profile,
     run_options,
     to_json,
 )
@@ -149,7 +149,7 @@ def start(context: ReadingContext, plan: Plan) -> Experiment:
     """
     settings = context.settings
     _check(plan)
-    profile = _profile(settings, plan.profile)
+    profile = required_profile(settings, plan.profile)
     control = answerable(settings, run_options(settings, profile))
     wanted = [_with_changes(context, profile, control, each) for each in plan.variants]
     asked = [to_json(options) for _, options in wanted]
@@ -220,14 +220,6 @@ def _check(plan: Plan) -> None:
         )
 
 
-def _profile(settings: Settings, name: str) -> ProfileSettings:
-    if name not in settings.profiles:
-        raise ConfigurationError(
-            f"There is no profile “{name}”.", "Define profiles in chordwise.toml."
-        )
-    return settings.profiles[name]
-
-
 def _with_changes(
     context: ReadingContext, profile: ProfileSettings, control: RunOptions, variant: Variant
 ) -> tuple[JsonObject, RunOptions]:
@@ -252,11 +244,7 @@ def _with_changes(
     options = answerable(settings, run_options(settings, changed))
     if options.types != control.types:
         raise UsageError(f"The variant {variant.name} changes the analysis types.")
-    hashes = [
-        [identity(context.settings, each, asked) for each in control.types]
-        for asked in (control, options)
-    ]
-    if hashes[0] == hashes[1]:
+    if identities(settings, options) == identities(settings, control):
         raise UsageError(
             f"The variant {variant.name} does not differ from the profile.", "Change an option."
         )
@@ -445,7 +433,7 @@ def _judged(
         for result in judgeable.read(session, listed):
             kind, document_id = result.listed.analysis_type, result.listed.document_id
             remarks = said[document_id, kind]
-            truth = truths.from_remarks(kind, [judgments.remark(one) for one in remarks])
+            truth = judgeable.truth_of(kind, remarks)
             if is_right := correct_by_field(result.answer, truth):
                 share = sum(is_right.values()) / len(is_right)
                 known_at = max(result.created_at, *(one.created_at for one in remarks))

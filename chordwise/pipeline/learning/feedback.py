@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning import truths
 from chordwise.domain.learning.judging import judge
 from chordwise.domain.learning.remarks import FeedbackInput, Understood, parsed, understand
 from chordwise.domain.learning.truths import Verdict
@@ -241,7 +240,7 @@ def _apply(session: Session, targets: Sequence[Judgeable]) -> None:
     for target in targets:
         kind, own = target.answer.analysis_type, feedback[target.result.document_id]
         about = judgments.about(own, kind, target.listed.question)
-        truth = truths.from_remarks(kind, [judgments.remark(each) for each in about])
+        truth = judgeable.truth_of(kind, about)
         judged.append((target.result, judge(target.answer, truth).judgments))
     judgments.store(session, judged, JudgedBy.FEEDBACK)
     about_them = {(each.listed.document_id, each.listed.analysis_type) for each in targets}

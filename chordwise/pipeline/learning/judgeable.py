@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -14,15 +14,18 @@ from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.learning import truths
 from chordwise.domain.learning.judging import Answer
 from chordwise.domain.learning.learned_examples import is_held_out
+from chordwise.domain.learning.truths import Truth
 from chordwise.domain.tasks import AnalysisType, question_of
 from chordwise.pipeline.runs import stored_results
 from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.storage import judgments
 from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
-from chordwise.storage.judgments import JudgedResult
+from chordwise.storage.judgments import Feedback, JudgedResult
 from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.results import Result
 
@@ -165,6 +168,21 @@ _COST = (
 )
 
 
+def truth_of(kind: AnalysisType, about: Iterable[Feedback]) -> Truth:
+    """Return the truth that feedback on answers to one question implies, the latest last."""
+    return truths.from_remarks(kind, [judgments.remark(each) for each in about])
+
+
+def answer_of(result: Result) -> Answer:
+    """Return the answer of a result as it is judged."""
+    return Answer(
+        analysis_type=AnalysisType(result.analysis_type),
+        output=result.output,
+        confidence=result.confidence,
+        needs_review=result.needs_review,
+    )
+
+
 def batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
     """Yield batches of a size that one statement can name."""
     for start in range(0, len(items), _AT_ONCE):
@@ -186,12 +204,7 @@ def _judgeable(
             model=result.model,
             prompt_version=result.prompt_version,
         ),
-        answer=Answer(
-            analysis_type=of.analysis_type,
-            output=result.output,
-            confidence=result.confidence,
-            needs_review=result.needs_review,
-        ),
+        answer=answer_of(result),
         agreement=result.agreement,
         created_at=result.created_at,
         seconds=_seconds(job),

@@ -15,8 +15,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain import identifiers
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning import truths
-from chordwise.domain.learning.judging import Answer, Difference, difference
+from chordwise.domain.learning.judging import Difference, difference
 from chordwise.domain.learning.measures import wilson
 from chordwise.domain.tasks import (
     AnalysisTask,
@@ -32,7 +31,7 @@ from chordwise.pipeline.intake.run_options import (
     RunOptions,
     answerable,
     from_json,
-    identity,
+    identities,
     user_templates,
 )
 from chordwise.pipeline.intake.submit import Submission, open_run
@@ -117,7 +116,7 @@ def target(
     """
     asked = answerable(context.settings, options)
     renewal = Renewal(
-        hashes={each.value: identity(context.settings, each, asked) for each in asked.types},
+        hashes={kind.value: own for kind, own in identities(context.settings, asked).items()},
         run_id=run_id,
         saved_as=table_of(asked),
         of_failed=of_failed,
@@ -393,15 +392,5 @@ def _differences(
             continue
         result, question = after
         about = judgments.about(feedback[document_id], AnalysisType(kind), question)
-        remarks = [judgments.remark(each) for each in about]
-        truth = truths.from_remarks(AnalysisType(kind), remarks)
-        yield kind, difference(_answer(before), _answer(result), truth)
-
-
-def _answer(result: Result) -> Answer:
-    return Answer(
-        analysis_type=AnalysisType(result.analysis_type),
-        output=result.output,
-        confidence=result.confidence,
-        needs_review=result.needs_review,
-    )
+        truth = judgeable.truth_of(AnalysisType(kind), about)
+        yield kind, difference(judgeable.answer_of(before), judgeable.answer_of(result), truth)

@@ -48,7 +48,7 @@ from chordwise.pipeline.asking.question import (
     text_budget,
 )
 from chordwise.pipeline.intake import learned_examples
-from chordwise.pipeline.intake.run_options import RunOptions, answerable, identity
+from chordwise.pipeline.intake.run_options import RunOptions, answerable, identities
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.reading import ReadDocument, Transcriber, UnreadDocument
 from chordwise.settings import ModelSettings, Settings
@@ -171,9 +171,7 @@ class TallyBuilder:
         self._sample = sample
         self._models = opened(context.settings, options.model, options.lane)
         self._model = self._models.asked
-        self._hashes = {
-            each: identity(context.settings, each, self._options) for each in options.types
-        }
+        self._hashes = identities(context.settings, self._options)
         most = context.settings.pipeline.chunk_tokens
         self._budgets = {
             each: text_budget(self._model, self._task(each), most) for each in options.types

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from random import Random
+from typing import TypeAlias
+
+from sqlalchemy.orm import Session
 
 from chordwise.domain.states import JobStatus, Lane
 from chordwise.llm.limits.permits import Priority
@@ -32,6 +35,8 @@ from chordwise.storage.synthesis_claims import ClaimedSynthesis
 _WALKED = (JobStatus.RUNNING, JobStatus.WAITING, JobStatus.SYNTHESIZING)
 PATIENCE = timedelta(seconds=20)
 """How long a person waits for a database that restarts, before being told."""
+Write: TypeAlias = Callable[[Callable[[Session], int]], int]
+"""Runs a function in a transaction, and returns its return value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
