@@ -173,16 +173,21 @@ def _suite_settings(folder: Path) -> SuiteSettings:
     if known.is_file() and not path.exists():
         path = known
     try:
-        return SuiteSettings.model_validate(tomllib.loads(path.read_text("utf-8-sig")))
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UsageError(f"{path} cannot be read: {reason}.", _HINT) from error
+        return SuiteSettings.model_validate(tomllib.loads(_text_in(path)))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}.", _HINT) from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise UsageError(f"{path}, {place}: {first['msg']}.", _HINT) from error
+
+
+def _text_in(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(f"{path} cannot be read: {reason}.", _HINT) from error
 
 
 def _inside(folder: Path, named: Path) -> Path:
@@ -312,10 +317,7 @@ def _schema_of(path: Path, root: Path) -> Path | None:
 
 def _json(path: Path) -> JsonValue:
     try:
-        found: JsonValue = json.loads(path.read_text("utf-8-sig"))
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UsageError(f"{path} cannot be read: {reason}.", _HINT) from error
+        found: JsonValue = json.loads(_text_in(path))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not JSON: {error}.", _HINT) from error
     return found
