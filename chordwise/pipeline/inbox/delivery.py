@@ -126,7 +126,7 @@ class FileDeliverer:
         chosen: set[Path] = set()
         values: dict[uuid.UUID, Mapping[str, object]] = {}
         for file in files:
-            if self._resumed(file, self._stored(file)) is None:
+            if self._resumed(file, self._store.stored(file)) is None:
                 place = _free_place(file, found[file.id], chosen)
                 file.raw_destination = os.fsencode(place)
                 values[file.id] = {"raw_destination": file.raw_destination}
@@ -134,15 +134,12 @@ class FileDeliverer:
             inbox_files.write_each(session, values, {"status": InboxStatus.DELIVERING})
 
     def _moved(self, file: InboxFile, found: FileOutcome) -> Path:
-        stored = self._stored(file)
+        stored = self._store.stored(file)
         destination = self._resumed(file, stored) or self._placed(file, stored, found)
         self._add_side_car(file, destination)
         self._add_note(file, destination, found)
         self._store.remove(file.id)
         return destination
-
-    def _stored(self, file: InboxFile) -> Path:
-        return self._store.path_of(file.id, file.relative.name)
 
     def _resumed(self, file: InboxFile, stored: Path) -> Path | None:
         """Return the path that the file was moved to before a kill, if it arrived there."""

@@ -20,6 +20,7 @@ from chordwise.errors import ConfigurationError
 from chordwise.pipeline.exports.writers import sync_folder
 from chordwise.settings import Settings
 from chordwise.settings.sections import folders_of
+from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.record import id_in, new_id
 
 Rename: TypeAlias = Callable[[Path, Path], None]
@@ -288,6 +289,10 @@ class Store:
     def path_of(self, file_id: uuid.UUID, name: str) -> Path:
         """Return the path of a file; the name is kept, so that the reader sees its type."""
         return self.folder_of(file_id) / name
+
+    def stored(self, file: InboxFile) -> Path:
+        """Return the path of a file that has a row."""
+        return self.path_of(file.id, file.relative.name)
 
     def side_car_of(self, file_id: uuid.UUID, name: str) -> Path:
         """Return the path of the side-car of a file; it may not exist."""

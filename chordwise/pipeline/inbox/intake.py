@@ -78,7 +78,7 @@ class FileTaker:
     def _moved(self, file: InboxFile, wanted: Wanted) -> InboxFile | OSError | None:
         try:
             self._store.create(file.id, wanted.path)
-            for source, stored, token in self._parts(file):
+            for source, stored, token in self._parts(file.id, file.source):
                 if os.path.lexists(source):
                     folders.take(source, stored, token, self._rename)
             is_good = self._is_as_seen(file, wanted.prints)
@@ -123,16 +123,16 @@ class FileTaker:
             stored_path=printable(str(self._store.path_of(file_id, path.name))),
         )
 
-    def _parts(self, file: InboxFile) -> Iterator[tuple[Path, Path, str]]:
+    def _parts(self, file_id: uuid.UUID, source: Path) -> Iterator[tuple[Path, Path, str]]:
         """Yield source, path in the store and token of the side-car and then of the file."""
-        source, name, token = file.source, file.relative.name, file.id.hex
-        side_car = self._store.side_car_of(file.id, name)
+        name, token = source.name, file_id.hex
+        side_car = self._store.side_car_of(file_id, name)
         yield source.with_name(side_car_name(name)), side_car, f"{token}-side-car"
-        yield source, self._store.path_of(file.id, name), token
+        yield source, self._store.path_of(file_id, name), token
 
     def _is_as_seen(self, file: InboxFile, prints: tuple[Fingerprint, ...]) -> bool:
         """Return whether the moved file is the one that was scanned."""
-        stored = self._store.path_of(file.id, file.relative.name)
+        stored = self._store.stored(file)
         found = scan.fingerprints(stored)
         if found is None or scan.refusal(stored) is not None or len(found) != len(prints):
             return False
@@ -143,11 +143,11 @@ class FileTaker:
         )
 
     def _finish(self, file: InboxFile) -> None:
-        for source, stored, token in self._parts(file):
+        for source, stored, token in self._parts(file.id, file.source):
             mark = folders.hidden_path(source, token)
             if os.path.lexists(mark):
                 folders.finish_taking(mark, stored)
-        stored = self._store.path_of(file.id, file.relative.name)
+        stored = self._store.stored(file)
         if os.path.lexists(stored):
             if folders.is_copy(stored, file.source):  # a kill interrupted its return
                 file.source.unlink()
@@ -164,9 +164,7 @@ class FileTaker:
             self._failed_undos.append((file.id, partial(self._undo, file)))
 
     def _undo(self, file: InboxFile) -> None:
-        for source, stored, token in self._parts(file):
-            _restore(source, stored, token)
-        self._store.remove(file.id)
+        self._restore(file.id, file.source)
         self._commit(
             lambda session: session.execute(delete(InboxFile).where(InboxFile.id == file.id))
         )
@@ -181,12 +179,13 @@ class FileTaker:
                 self._store.remove(file_id)
             return
         origin.parent.mkdir(parents=True, exist_ok=True)
-        name, token = origin.name, file_id.hex
-        beside = origin.with_name(side_car_name(name))
-        _restore(beside, self._store.side_car_of(file_id, name), f"{token}-side-car")
-        _restore(origin, self._store.path_of(file_id, name), token)
-        self._store.remove(file_id)
+        self._restore(file_id, origin)
         log.warning("inbox.restored", file=printable(str(origin)))
+
+    def _restore(self, file_id: uuid.UUID, source: Path) -> None:
+        for part, stored, token in self._parts(file_id, source):
+            _restore(part, stored, token)
+        self._store.remove(file_id)
 
 
 def _restore(source: Path, stored: Path, token: str) -> None:

@@ -118,7 +118,9 @@ class FileSubmitter:
             LeaseLostError: Another process holds the intake; a later call opens another run.
             ServiceUnavailableError: The database cannot be reached; a later call continues.
         """
-        written = {file.id for file in task.files if scan.is_being_written(self._stored(file))}
+        written = {
+            file.id for file in task.files if scan.is_being_written(self._store.stored(file))
+        }
         task.outcomes.update(dict.fromkeys(written, False))
         files = [file for file in task.files if file.id not in written]
         self._begin(files)
@@ -172,9 +174,6 @@ class FileSubmitter:
         with self._context.database.write() as session:
             inbox_files.undo_attempts(session, self._begun)
 
-    def _stored(self, file: InboxFile) -> Path:
-        return self._store.path_of(file.id, file.relative.name)
-
     def _begin(self, files: Sequence[InboxFile]) -> None:
         """Count one attempt of this process per new file; quarantine those with too many."""
         new = [file for file in files if file.id not in self._begun]
@@ -205,7 +204,7 @@ class FileSubmitter:
         for file in files:
             if file.reason is not None:
                 continue
-            stored = self._stored(file)
+            stored = self._store.stored(file)
             try:
                 if stored.exists():
                     file.sha256, file.byte_count = folders.sha256_of(stored), stored.stat().st_size
