@@ -99,8 +99,7 @@ def _disk(home: Path) -> Check:
 def _database_checks(settings: Settings) -> Iterator[Check]:
     if settings.database_url is None:
         return
-    engine = open_engine(settings.database_url, pool_size=1, name="chordwise doctor")
-    try:
+    with _opened(settings) as engine:
         reached = guarded("database", lambda: _database(engine))
         yield reached
         if reached.verdict is not CheckStatus.FAIL:
@@ -108,6 +107,13 @@ def _database_checks(settings: Settings) -> Iterator[Check]:
             yield guarded("clock", lambda: _clock(engine))
             yield _reader(settings)
             yield from schedules.added(settings, engine)
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Engine]:
+    engine = open_engine(settings.require_database_url(), pool_size=1, name="chordwise doctor")
+    try:
+        yield engine
     finally:
         engine.dispose()
 
@@ -207,14 +213,13 @@ def _memory(found: BrokerReport) -> str:
 
 def _connected(settings: Settings) -> Mapping[str, ConnectedProcess]:
     """Return the processes that are connected to the database; none if it is unreachable."""
-    if settings.database_url is None:
-        return {}
-    engine = open_engine(settings.database_url, pool_size=1, name="chordwise doctor")
-    try:
-        with suppress(ChordwiseError), translate_errors(), engine.connect() as connection:
-            return connected(connection)
-    finally:
-        engine.dispose()
+    with (
+        suppress(ChordwiseError),
+        _opened(settings) as engine,
+        translate_errors(),
+        engine.connect() as connection,
+    ):
+        return connected(connection)
     return {}
 
 
