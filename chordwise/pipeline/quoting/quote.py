@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import timedelta
 from decimal import Decimal
 
@@ -113,21 +113,14 @@ def _pages(settings: Settings, count: int) -> QuotedPages:
     prompt = model.tokens_of(transcription.request_for(model.profile, page))
     shown = estimates.ASSUMED_PICTURE.times(pictures.estimated_tokens(edge))
     read, written = shown + _exactly(prompt), estimates.ASSUMED_PAGE
-    costs = [
-        model.cost_usd(tokens, text, model.lane_now)
-        for tokens, text in (
-            (read.low, written.low),
-            (read.typical, written.typical),
-            (read.high, written.high),
-        )
-    ]
-    known = [each * count for each in costs if each is not None]
+    bounds = zip(astuple(read), astuple(written), strict=True)
+    costs = [model.cost_usd(*each, model.lane_now) for each in bounds]
     return QuotedPages(
         model=model.label,
         pages=count,
         input_tokens=read.times(count),
         output_tokens=written.times(count),
-        cost=Cost(low=known[0], typical=known[1], high=known[2]) if known else None,
+        cost=_cost([None if each is None else each * count for each in costs]),
     )
 
 
@@ -264,10 +257,14 @@ class Pricing:
         most = self._model.profile.max_output_tokens
         return estimates.assumed(self._kind.analysis_type, text_tokens, most)
 
+    def _one_of(self, answers: Interval) -> Interval:
+        """Return the tokens of one answer, given those of all."""
+        questions = self._kind.questions
+        return answers.times(1 / questions) if questions else self._assumed(0)
+
     def _syntheses(self, answers: Interval) -> tuple[Interval, Interval, Interval]:
         """Return the number of questions that join answers, and their input and output tokens."""
-        kind = self._kind
-        answer = answers.times(1 / kind.questions) if kind.questions else self._assumed(0)
+        kind, answer = self._kind, self._one_of(answers)
         joined = self._joined_answer(answer)
         low = kind.syntheses(answer.low, joined.low)
         typical = kind.syntheses(answer.typical, joined.typical)
@@ -282,11 +279,9 @@ class Pricing:
         kind = self._kind
         if not kind.critiques:
             return NOTHING, NOTHING, NOTHING
-        answer = answers.times(1 / kind.questions) if kind.questions else self._assumed(0)
-        asked = _exactly(kind.critiques)
-        read = _exactly(kind.critique_tokens) + answer.times(
-            kind.critiques + kind.critiqued_answers
-        )
+        answer, asked = self._one_of(answers), _exactly(kind.critiques)
+        read = answer.times(kind.critiques + kind.critiqued_answers)
+        read += _exactly(kind.critique_tokens)
         share = estimates.ASSUMED_REVISIONS
         written = asked.of_each(estimates.ASSUMED_CRITIQUE) + asked.of_each(share).of_each(answer)
         return asked + asked.of_each(share), read + read.of_each(share), written
@@ -300,12 +295,8 @@ class Pricing:
         return Interval(low=answer.low, typical=answer.typical, high=min(most, 2 * answer.high))
 
     def _cost(self, asked: Interval, read: Interval, written: Interval, lane: str) -> Cost | None:
-        low = self._cost_of(asked.low, read.low, written.low, lane)
-        typical = self._cost_of(asked.typical, read.typical, written.typical, lane)
-        high = self._cost_of(asked.high, read.high, written.high, lane)
-        if low is None or typical is None or high is None:
-            return None
-        return Cost(low=low, typical=typical, high=high)
+        bounds = zip(astuple(asked), astuple(read), astuple(written), strict=True)
+        return _cost([self._cost_of(*each, lane) for each in bounds])
 
     def _cost_of(self, count: float, read: float, written: float, lane: str) -> Decimal | None:
         """Return the cost of average questions; the price may depend on the prompt's length."""
@@ -313,6 +304,14 @@ class Pricing:
             return Decimal(0)
         each = self._model.cost_usd(read / count, written / count, lane)
         return None if each is None else each * Decimal(count)
+
+
+def _cost(bounds: Sequence[Decimal | None]) -> Cost | None:
+    """Return the low, typical and high cost; `None` if a price is unknown."""
+    low, typical, high = bounds
+    if low is None or typical is None or high is None:
+        return None
+    return Cost(low=low, typical=typical, high=high)
 
 
 def _exactly(number: float) -> Interval:
