@@ -25,7 +25,7 @@ from chordwise.domain.states import ChunkStatus
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_from, question_of
 from chordwise.errors import ChordwiseError, InvalidAnswerError, UsageError
 from chordwise.llm.middleware.cached import facts_about, key_of
-from chordwise.llm.model import CompletionRequest
+from chordwise.llm.model import ChatModel, CompletionRequest
 from chordwise.pipeline.asking import Question
 from chordwise.pipeline.asking.merge import Synthesizer
 from chordwise.pipeline.asking.question import about_part, request_for
@@ -394,7 +394,7 @@ def _remarks(session: Session, job: Job) -> Sequence[Remark]:
 
 
 def _examples(session: Session, job: Job) -> Sequence[ShownExample]:
-    ids = list(map(uuid.UUID, json_values.strings(job.examples)))
+    ids = _example_ids(job)
     statement = (
         select(LearnedExample, Document.source)
         .join(Document, Document.id == LearnedExample.document_id)
@@ -405,6 +405,10 @@ def _examples(session: Session, job: Job) -> Sequence[ShownExample]:
         for row, source in session.execute(statement)
     }
     return [found[each] for each in ids if each in found]
+
+
+def _example_ids(job: Job) -> list[uuid.UUID]:
+    return list(map(uuid.UUID, json_values.strings(job.examples)))
 
 
 def _revised(chunks: Sequence[Chunk], result: StoredResult | None) -> Sequence[str]:
@@ -440,23 +444,31 @@ class _Asked:
     job: Job
     text: str
 
+    @property
+    def task(self) -> AnalysisTask:
+        """The task of the job, without examples and a text."""
+        return AnalysisTask(
+            analysis_type=AnalysisType(self.job.analysis_type),
+            stage=Stage.ANALYZE,
+            options=options_from(self.job.options),
+        )
+
+    def model(self) -> ChatModel:
+        """Return the model of the job; raises a `ConfigurationError` if it is unknown here."""
+        return Models(self.settings).open(self.job.model)
+
     def request(self, chunk: Chunk) -> CompletionRequest | None:
         """Return the request about a chunk; `None` if its template or its model is unknown here."""
-        job = self.job
-        ids = list(map(uuid.UUID, json_values.strings(job.examples)))
-        asked = AnalysisTask(
-            analysis_type=AnalysisType(job.analysis_type),
-            stage=Stage.ANALYZE,
-            options=options_from(job.options),
-            examples=learned_examples.named(self.session, ids) if ids else (),
-        )
+        ids = _example_ids(self.job)
+        shown = learned_examples.named(self.session, ids) if ids else ()
+        asked = replace(self.task, examples=shown)
         task, _ = about_part(asked, self.text, chunk.start_char, chunk.end_char)
         template = library.with_version(
             chunk.prompt_version or library.template_for(task).version, task
         )
         with suppress(ChordwiseError):
             if template is not None:
-                return request_for(Models(self.settings).open(job.model), task, template)
+                return request_for(self.model(), task, template)
         return None
 
     def document(self) -> Question:
@@ -465,16 +477,7 @@ class _Asked:
         Raises:
             ConfigurationError: The model is unknown here.
         """
-        task = AnalysisTask(
-            analysis_type=AnalysisType(self.job.analysis_type),
-            stage=Stage.ANALYZE,
-            options=options_from(self.job.options),
-        )
-        return Question(
-            model=Models(self.settings).open(self.job.model),
-            task=task,
-            source=Source(self.text),
-        )
+        return Question(model=self.model(), task=self.task, source=Source(self.text))
 
     def step(self, question: Question, version: str) -> ExplainedStep | None:
         """Return a question as it was asked; `None` if its template is unknown here."""
@@ -515,13 +518,8 @@ def _chunk(chunk: Chunk, asked: _Asked | None) -> ExplainedChunk:
         completion, samples = asked.completion(request), asked.samples(request)
         prompt = Prompt(system=request.system, user=request.user)
         changes = _changes(AnalysisType(asked.job.analysis_type), completion, chunk.answer)
-    experiment_key = {
-        "prompt": prompt,
-        "completion": completion,
-        "samples": samples,
-        "changes": changes,
-    }
-    return copied(ExplainedChunk, chunk, **experiment_key)
+    known = {"prompt": prompt, "completion": completion, "samples": samples, "changes": changes}
+    return copied(ExplainedChunk, chunk, **known)
 
 
 def _changes(kind: AnalysisType, completion: str | None, answer: JsonObject | None) -> list[str]:
