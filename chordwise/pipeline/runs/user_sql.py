@@ -265,16 +265,9 @@ def _connect(
         name: value if isinstance(value, str) else ",".join(value)
         for name, value in url.query.items()
     }
-    address = {
-        "host": url.host,
-        "port": url.port,
-        "user": url.username,
-        "password": url.password,
-        "dbname": url.database,
-    }
-    given = {name: value for name, value in address.items() if value is not None}
+    address = url.translate_connect_args(username="user", database="dbname")
     return BoundedConnection.connect(
-        make_conninfo("", **{**parameters, **given}),
+        make_conninfo("", **{**parameters, **address}),
         connect_timeout=_CONNECT_SECONDS,
         application_name="chordwise sql",
         options=options,
