@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from sqlalchemy import (
     ColumnElement,
+    Select,
     case,
     exists,
     false,
@@ -90,7 +91,7 @@ def send_last_attempts(context: Context, session: Session) -> int:
     claimed_before = (Chunk.status == ChunkStatus.PENDING) & (Chunk.attempts > 0)
     waiting = claimed_before & (Chunk.attempts >= max_attempts - 1)
     on_its_way = select(Chunk.id).where(waiting, Chunk.sent_at > clock.database_now() - stalled)
-    ids = session.scalars(
+    wanted = (
         select(Chunk.id)
         .join(Job, Job.id == Chunk.job_id)
         .where(
@@ -102,16 +103,15 @@ def send_last_attempts(context: Context, session: Session) -> int:
             ~chunk_leases.is_last_attempt_running(max_attempts),
         )
         .order_by(Chunk.id)
-        .limit(1)
-        .with_for_update(key_share=True, skip_locked=True, of=Chunk)
-    ).all()
+    )
+    ids = lock_some(session, wanted, Chunk, limit=1)
     return send_again(session, ids, outbox.LAST_ATTEMPT)
 
 
 def send_unsent(context: Context, session: Session) -> int:
     """Send chunks that were never sent to the broker, of jobs whose fan-out is not in progress."""
     max_attempts = context.settings.pipeline.max_attempts
-    ids = session.scalars(
+    wanted = (
         select(Chunk.id)
         .join(Job, Job.id == Chunk.job_id)
         .where(
@@ -123,26 +123,19 @@ def send_unsent(context: Context, session: Session) -> int:
             ~outbox.is_promised(ANALYZE_SLICE, of=Chunk.id),
         )
         .order_by(Chunk.id)
-        .limit(BATCH)
-        .with_for_update(key_share=True, skip_locked=True, of=Chunk)
-    ).all()
-    return send_again(session, ids, "never sent")
+    )
+    return send_again(session, lock_some(session, wanted, Chunk), "never sent")
 
 
 def send_due(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
     """Send chunks that are due; `sent_at` after `due_at` records that this was done."""
-    ids = session.scalars(
-        select(Chunk.id)
-        .where(
-            Chunk.status == ChunkStatus.WAITING,
-            Chunk.due_at <= clock.statement_start(),
-            ~outbox.is_promised(ANALYZE_SLICE, of=Chunk.id),
-            or_(Chunk.sent_at.is_(None), Chunk.sent_at < Chunk.due_at),
-        )
-        .limit(BATCH)
-        .with_for_update(key_share=True, skip_locked=True)
-    ).all()
-    return send_again(session, ids, "due")
+    wanted = select(Chunk.id).where(
+        Chunk.status == ChunkStatus.WAITING,
+        Chunk.due_at <= clock.statement_start(),
+        ~outbox.is_promised(ANALYZE_SLICE, of=Chunk.id),
+        or_(Chunk.sent_at.is_(None), Chunk.sent_at < Chunk.due_at),
+    )
+    return send_again(session, lock_some(session, wanted, Chunk), "due")
 
 
 def resend_lost(context: Context, session: Session) -> int:
@@ -164,7 +157,7 @@ def resend_lost(context: Context, session: Session) -> int:
         return 0
     waiting = aliased(Chunk)
     is_due = (waiting.status == ChunkStatus.WAITING) & (waiting.due_at <= clock.database_now())
-    ids = session.scalars(
+    wanted = (
         select(waiting.id)
         .join(Job, Job.id == waiting.job_id)
         .where(
@@ -175,10 +168,19 @@ def resend_lost(context: Context, session: Session) -> int:
             waiting.sent_at < sent_before,
             ~outbox.is_promised(ANALYZE_SLICE, of=waiting.id),
         )
-        .limit(BATCH)
-        .with_for_update(key_share=True, skip_locked=True, of=waiting)
-    ).all()
-    return send_again(session, ids, "message lost")
+    )
+    return send_again(session, lock_some(session, wanted, waiting), "message lost")
+
+
+def lock_some(
+    session: Session, wanted: Select[uuid.UUID], of: type[Chunk | Job], limit: int = BATCH
+) -> Sequence[uuid.UUID]:
+    """Lock at most `limit` rows of a table that a query selects and return their ids.
+
+    Rows that other transactions have locked are skipped.
+    """
+    locking = wanted.limit(limit).with_for_update(key_share=True, skip_locked=True, of=of)
+    return session.scalars(locking).all()
 
 
 MAX_PROMISED = 2_000
@@ -283,12 +285,7 @@ def _send_chunks(session: Session, condition: ColumnElement[bool]) -> tuple[int,
     Chunks of paused jobs are marked as well, which excludes them from the next batch; `retry`
     clears the mark.
     """
-    ids = session.scalars(
-        select(Chunk.id)
-        .where(condition)
-        .limit(MAX_PROMISED)
-        .with_for_update(key_share=True, skip_locked=True)
-    ).all()
+    ids = lock_some(session, select(Chunk.id).where(condition), Chunk, MAX_PROMISED)
     chunks.mark_sent(session, ids)
     is_wanted = in_ids(Chunk.id, outbox.unpromised(session, ANALYZE_SLICE, ids))
     wanted = (

@@ -31,6 +31,7 @@ from chordwise.pipeline.recovery.chunks import (
     ANALYZING,
     BATCH,
     OVERTAKEN,
+    lock_some,
     lost_since,
     queue_is_empty,
     queue_is_long,
@@ -85,7 +86,7 @@ def delete_unwanted(context: Context, session: Session) -> int:  # noqa: ARG001 
 
 
 def _chunks(session: Session) -> int:
-    ids = session.scalars(
+    wanted = (
         select(Chunk.id)
         .join(Job, Job.id == Chunk.job_id)
         .where(
@@ -96,26 +97,20 @@ def _chunks(session: Session) -> int:
             ~batch_requests.is_awaited(Chunk.id),
         )
         .order_by(Chunk.id)
-        .limit(BATCH)
-        .with_for_update(key_share=True, skip_locked=True, of=Chunk)
-    ).all()
+    )
+    ids = lock_some(session, wanted, Chunk)
     session.execute(update(Chunk).where(Chunk.id.in_(ids)).values(due_at=clock.database_now()))
     return send_again(session, ids, "batch answered")
 
 
 def _syntheses(session: Session) -> int:
-    ids = session.scalars(
-        select(Job.id)
-        .where(
-            Job.status == JobStatus.WAITING,
-            Job.error_code == AwaitingBatchError.code,
-            Job.due_at > clock.database_now(),
-            ~batch_requests.is_awaited(Job.id),
-        )
-        .order_by(Job.id)
-        .limit(BATCH)
-        .with_for_update(key_share=True, skip_locked=True)
-    ).all()
+    wanted = select(Job.id).where(
+        Job.status == JobStatus.WAITING,
+        Job.error_code == AwaitingBatchError.code,
+        Job.due_at > clock.database_now(),
+        ~batch_requests.is_awaited(Job.id),
+    )
+    ids = lock_some(session, wanted.order_by(Job.id), Job)
     outbox.add_all(session, SYNTHESIZE, ((job_id,) for job_id in ids), reason="batch answered")
     now = clock.database_now()
     session.execute(update(Job).where(Job.id.in_(ids)).values(due_at=now, last_progress_at=now))
@@ -187,10 +182,9 @@ def finish_abandoned_intakes(context: Context, session: Session) -> int:  # noqa
 
 def finish_cancellations(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
     """Cancel the jobs of runs that a killed `cancel` left unfinished; return their number."""
-    unfinished = exists().where(Job.run_id == Run.id, Job.status.in_(UNFINISHED_JOBS))
     ids = session.scalars(
         select(Run.id)
-        .where(Run.status == RunStatus.CANCELLED, or_(Run.finished_at.is_(None), unfinished))
+        .where(Run.status == RunStatus.CANCELLED, or_(Run.finished_at.is_(None), _has_jobs_left()))
         .order_by(Run.id)
     ).all()
     return sum(runs.cancel_jobs(session, run_id, BATCH) for run_id in ids)
@@ -198,10 +192,9 @@ def finish_cancellations(context: Context, session: Session) -> int:  # noqa: AR
 
 def finish_runs(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
     """Finish runs whose jobs have all ended; the last job does this unless its worker is killed."""
-    unfinished = exists().where(Job.run_id == Run.id, Job.status.in_(UNFINISHED_JOBS))
     ids = session.scalars(
         select(Run.id).where(
-            Run.status == RunStatus.OPEN, Run.intake_finished_at.is_not(None), ~unfinished
+            Run.status == RunStatus.OPEN, Run.intake_finished_at.is_not(None), ~_has_jobs_left()
         )
     ).all()
     for run_id in ids:
@@ -209,14 +202,14 @@ def finish_runs(context: Context, session: Session) -> int:  # noqa: ARG001 - on
     return len(ids)
 
 
+def _has_jobs_left() -> ColumnElement[bool]:
+    return exists().where(Job.run_id == Run.id, Job.status.in_(UNFINISHED_JOBS))
+
+
 def _send_jobs(session: Session, task: str, condition: ColumnElement[bool]) -> int:
     """Put a message into the outbox for each job that has none in it."""
-    ids = session.scalars(
-        select(Job.id)
-        .where(condition, ~outbox.is_promised(task, of=Job.id))
-        .limit(BATCH)
-        .with_for_update(key_share=True, skip_locked=True)
-    ).all()
+    wanted = select(Job.id).where(condition, ~outbox.is_promised(task, of=Job.id))
+    ids = lock_some(session, wanted, Job)
     if not ids:
         return 0
     outbox.add_all(session, task, ((job_id,) for job_id in ids), reason="recovery")
