@@ -1,4 +1,4 @@
-"""Watches the inboxes in a separate thread, so that dispatch and recovery never wait for it."""
+"""Watches the inboxes, in the scheduler's process `inbox`."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class InboxWatcher(Thread):
             return False
 
     def _watch_until_stopped(self) -> None:
-        self._watch.make_folders()  # for what is not there tells nothing
+        self._watch.make_folders()  # a missing folder has no events
         log.info("inbox.watching", folders=[str(each) for each in self._watch.folders])
         if not self._context.settings.inbox.polling:
             for folder in self._watch.folders:
@@ -111,7 +111,7 @@ class InboxWatcher(Thread):
                 if reason != last_reason:
                     last_reason = reason
                     log.warning("inbox.no_events", folder=printable(str(folder)), reason=reason)
-                # A name that is no UTF-8 is more than the library can tell of: a RuntimeError.
+                # The library raises RuntimeError for a name that is not UTF-8: listen again soon.
                 self._poll_until_retry(folder, _RETRY_SECONDS * isinstance(error, OSError))
 
     def _poll_until_retry(self, folder: Path, seconds: float) -> None:

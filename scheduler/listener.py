@@ -49,7 +49,7 @@ class Listener:
                 self._listen()
             except (ServiceUnavailableError, psycopg.OperationalError) as error:
                 log.warning("listener.reconnecting", reason=str(error))
-            except Exception:  # the outbox is looked at without it
+            except Exception:  # the outbox is polled without it
                 log.exception("listener.defect")
             self.hears = False
             self._stop.wait(_PAUSE_SECONDS)
@@ -57,7 +57,7 @@ class Listener:
     def _listen(self) -> None:
         with translate_errors(), self._engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT")
-            # Else the server ends a session that only listens.
+            # Otherwise the server would end a session that only listens.
             connection.execute(text("SET idle_session_timeout = 0"))
             connection.execute(text(f"LISTEN {self._channel}"))
             raw: object = connection.connection.driver_connection
@@ -65,7 +65,7 @@ class Listener:
                 if isinstance(raw, psycopg.Connection):
                     self._follow(raw)
             finally:
-                connection.invalidate()  # a session that listens is for nothing else
+                connection.invalidate()  # the pool must not reuse a listening session
 
     def _follow(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
         self.hears = True

@@ -72,7 +72,7 @@ class Loop:
         self._deliveries = LeaderWork("deliveries", self._deliver)
         self._dispatching = Chore("dispatch", settings.dispatch_interval_seconds, self._dispatch)
         self._chores = [
-            # First of all: what is still promised when it looks was never lost.
+            # First, because messages that are still in the outbox are not lost.
             Chore("recover", settings.recovery_interval_seconds, self._recover),
             self._dispatching,
             Chore("look", _POLL_SECONDS, self._read_waiting),
@@ -102,7 +102,7 @@ class Loop:
         self._wake.set()
 
     def _make_dispatch_due(self) -> None:
-        """Make the outbox due now, but no more often than it is sent."""
+        """Make the dispatch due now, but no more often than at its interval."""
         chore = self._dispatching
         chore.every_seconds = self._context.settings.pipeline.dispatch_interval_seconds
         chore.due_at = min(chore.due_at, chore.done_at + chore.every_seconds)
@@ -168,7 +168,7 @@ class Loop:
         except ServiceUnavailableError:
             self._acts = False
             self._lead()
-            # Once the database is back, who holds an answer stores it before leases are looked at.
+            # After an outage, workers store their answers before recovery checks the leases.
             self._recovers_from = time.monotonic() + _AFTER_OUTAGE_SECONDS
             raise
 

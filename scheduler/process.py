@@ -77,7 +77,7 @@ def schedule(settings: Settings) -> int:
 
 
 def run_part(settings: Settings, do: Callable[[Context, Event], None]) -> int:
-    """Run a part of the scheduler's work in this process, which the kernel ends before the first.
+    """Run a part of the scheduler in this process, which the kernel ends first if memory is short.
 
     Raises:
         ConfigurationError: No database or broker is configured, or inboxes cannot be watched.
@@ -91,7 +91,7 @@ def run_part(settings: Settings, do: Callable[[Context, Event], None]) -> int:
 
 
 def run_schedules(context: Context, stop: Event) -> None:
-    """Carry out schedules until there is nothing to do, or `stop` is set."""
+    """Execute schedules until there is nothing to do, or `stop` is set."""
     ScheduleThread(context, stop).run()
 
 
@@ -152,14 +152,14 @@ _IDLE_SECONDS = 30.0
 
 
 def _write_insight(work: Work) -> JsonObject:
-    # Templates come with it: a scheduler without such a schedule does without.
+    # Imported on demand, because it loads the templates of the pages.
     from chordwise.web.report import write_scheduled  # noqa: PLC0415 - see above
 
     return write_scheduled(work)
 
 
 class ScheduleThread:
-    """Works in a thread, while another one keeps the lease of what is being worked on."""
+    """Executes occurrences in a thread, while the calling thread extends their leases."""
 
     def __init__(self, context: Context, stop: Event) -> None:
         self._heartbeat_seconds = context.settings.pipeline.heartbeat_seconds
@@ -170,7 +170,7 @@ class ScheduleThread:
     def run(self) -> None:
         """Work until there is nothing to do for a while, or `stop` is set.
 
-        An occurrence that is being carried out then is released after the current file.
+        An occurrence that is being executed then is released after the current file.
         """
         self._thread.start()
         while self._thread.is_alive() and not self._stop.is_set():
@@ -192,7 +192,7 @@ class ScheduleThread:
                 worked_at = time.monotonic()
 
     def _work(self) -> float:
-        """Carry out one occurrence; return how long to wait before the next look."""
+        """Execute one occurrence; return the seconds until the next attempt."""
         try:
             return 0.0 if self._runner.work() else _POLL_SECONDS
         except ServiceUnavailableError as error:

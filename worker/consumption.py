@@ -113,7 +113,7 @@ class CountedThreads(TaskPool):  # type: ignore[misc]  # Celery ships no types
             with self.slots.message(), self.consumption.working():
                 try:
                     return target(*args, **options)
-                except Exception as error:  # noqa: BLE001 - whatever it is, the slot has to be free
+                except Exception as error:  # noqa: BLE001 - any error has to free the slot
                     log.warning("task.end_not_recorded", error=type(error).__name__)
                     return _ENDED
 
@@ -199,5 +199,5 @@ class Watchdog:
             seconds = self._interval_seconds
             try:
                 self.check()
-            except Exception:  # a home on a full disk, say, must not end the watch
+            except Exception:  # a full disk, for example, must not end the watch
                 log.exception("watchdog.defect")

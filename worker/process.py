@@ -131,7 +131,7 @@ def work(settings: Settings, name: str) -> int:
     log.info("worker.started", concurrency=concurrency, processes=len(shares))
     watch(settings, name, CountedThreads.consumption, shutdown)
     worker.start()
-    shutdown.begin("Celery has ended by itself")  # nothing new where it was told to
+    shutdown.begin("Celery has ended by itself")  # no effect after a signal
     siblings.wait()
     return shutdown.exit_code
 
@@ -150,5 +150,5 @@ def watch(settings: Settings, name: str, consumption: Consumption, shutdown: Shu
 
 
 def terminate() -> None:
-    """Stop in order when the supervisor is gone: its successor starts another worker."""
+    """Shut down when the supervisor has ended: its successor starts another worker."""
     os.kill(os.getpid(), signal.SIGTERM)

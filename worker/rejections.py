@@ -69,15 +69,15 @@ class Rejections:
                 self.count()
             except ServiceUnavailableError as error:
                 log.warning("message.not_counted", reason=error.what)
-            except Exception:  # whatever happens to one count, the next one has to come
+            except Exception:  # a failed count must not prevent the next one
                 log.exception("message.count_defect")
 
 
 MAX_CHARACTERS = 65_536
-"""Of an encoded body, and of any one header: ours hold a few ids."""
+"""The maximum length of an encoded body and of each header; ours contain a few ids."""
 
 UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)
-"""What decoding JSON raises, with kombu's own notation for dates and the like in it."""
+"""The errors of decoding JSON that may contain kombu's notation for dates and other types."""
 
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MAX_IDS = {FAN_OUT: 1, ANALYZE_SLICE: MAX_SLICE, SYNTHESIZE: 1}

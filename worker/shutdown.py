@@ -87,7 +87,7 @@ class Shutdown:
             log.info("worker.work_released", count=released)
         except ChordwiseError as error:
             log.warning("worker.work_not_released", reason=error.what)
-        # Those that no lease was held for yet would wait for the visibility timeout.
+        # Messages without a lease would otherwise wait for the visibility timeout.
         if transport.return_messages(_RETURN_SECONDS) is None:
             log.warning("worker.messages_not_returned")
 

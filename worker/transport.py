@@ -26,7 +26,7 @@ from worker.rejections import UNREADABLE, Rejection, Rejections, rejection_of
 from worker.slots import Slots
 
 BROKER_ERRORS = (OperationalError, RedisError, OSError)
-"""What is raised where the broker is away, full, or in no state to answer."""
+"""The errors of a broker that is unavailable or full."""
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +45,7 @@ class TolerantReceipts(redis.QoS):
 
     in_use: ClassVar[WeakSet[TolerantReceipts]] = WeakSet()
     unsettled: ClassVar[set[str]] = set()
-    """Finished messages that the broker does not know to be, whatever connection they came by."""
+    """Finished messages, of all connections, whose end the broker has not recorded yet."""
 
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **options)  # type: ignore[no-untyped-call]
@@ -137,7 +137,7 @@ class ObservedChannel(redis.Channel):
         return shared
 
     def _queue_bind(self, *binding: object) -> None:
-        """Note where a queue belongs, if there is room: ours are addressed by their names."""
+        """Bind a queue if the broker has room; Chordwise addresses its queues by their names."""
         try:
             super()._queue_bind(*binding)  # type: ignore[no-untyped-call]  # kombu's
         except OutOfMemoryError:
@@ -221,7 +221,7 @@ class Waking(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no 
 
     @classmethod
     def wake(cls) -> None:
-        """Let the loop run now."""
+        """Wake the event loop."""
         with suppress(BlockingIOError):
             os.write(cls.ends[1], b"\0")
 
@@ -305,7 +305,7 @@ class TolerantResults(RedisBackend):  # type: ignore[misc]  # Celery ships no ty
 
 
 def use_tolerant_results(app: Celery, consumption: Consumption) -> None:
-    """Let an application go on where a result finds no room, and tell who waits to note one."""
+    """Make `TolerantResults` the result store; storing does not occupy a slot of `consumption`."""
     TolerantResults.consumption = consumption
     path = f"{__name__}:{TolerantResults.__name__}"
     app.loader.override_backends = {"redis": path, "rediss": path}

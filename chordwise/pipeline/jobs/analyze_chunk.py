@@ -270,7 +270,7 @@ def _end(context: Context, work: _Work, ended: EndedChunk) -> None:
         stored = stores.end(replace(end, job_end=_job_end(context, work, ended)), patience)
     except ServiceUnavailableError:
         raise
-    except Exception:  # the answer is kept, and the synthesis says what is wrong with the result
+    except Exception:  # the answer is kept, and the synthesis reports the defect of the result
         log.exception("result.defect", job_id=str(chunk.job_id))
         stored = _end_without_job(context, work, end)
     if stored is Stored.LOST:

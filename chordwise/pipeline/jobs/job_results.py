@@ -103,7 +103,7 @@ def of_only_chunk(job: JobInput, part: EndedChunk) -> JobEnd | None:
 
 _NO_CHUNKS = JobFailure(
     code="internal",
-    message="The document was cut into no chunks at all.",
+    message="The document was split into no chunks.",
     hint="This is a defect; please report it with the document's media type.",
 )
 

@@ -42,7 +42,7 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
     """
     with context.database.read() as session:
         models = session.scalars(select(Job.model).where(Job.run_id == run_id).distinct()).all()
-    # Before anything is queued: no worker may meet a pause that a person has just ended.
+    # Before the jobs are queued, so that no worker finds the pauses still in force.
     backoff.resume(context.settings, models)
     _cancel_jobs(context.database, run_id)
     if budget_usd is not None:
@@ -94,7 +94,7 @@ def _cancel_jobs(database: Database, run_id: uuid.UUID) -> None:
 
 
 _STEP = 1_000
-"""How many jobs are cancelled or queued in a transaction, at most."""
+"""The maximum number of jobs that one transaction cancels or queues."""
 _BEFORE_ALL = uuid.UUID(int=0)
 _OPEN_RUN = {"status": RunStatus.OPEN, "finished_at": None}
 _FRESH = {"attempts": 0, "postponements": 0, "error_code": None, "error_message": None}

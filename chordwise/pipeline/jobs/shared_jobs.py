@@ -32,7 +32,7 @@ _MAX_AT_ONCE = 500
 
 def end_if_answered(session: Session, job: Job, *, follows: bool) -> bool:
     """Return whether the answer of a queued job is stored, and end it; else let it follow."""
-    # Looked for first: one that ends between the two has its answer then.
+    # Queried first: a leader that ends between the two queries has its answer in the second.
     question = job.document_id, job.options_hash
     run = session.get_one(Run, job.run_id)
     leader = leaders(session, run, [question], job.id).get(question) if follows else None

@@ -193,7 +193,7 @@ def _is_final(context: Context, job: ClaimedSynthesis, error: ModelError) -> boo
 
 _LOST = JobFailure(
     code="worker_lost",
-    message="The worker was lost again and again while it was at the synthesis.",
+    message="The worker was lost repeatedly during the synthesis.",
     hint="Look at the worker's log; `chordwise retry RUN` tries again.",
 )
 

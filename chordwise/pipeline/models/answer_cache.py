@@ -22,7 +22,7 @@ from chordwise.storage.database import Database
 
 log = structlog.get_logger(__name__)
 
-# What is paid for is worth a moment; without the cache the work goes on as well.
+# A paid answer is worth a short wait; the work continues without the cache.
 _PATIENCE = timedelta(seconds=5)
 _COUNTS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens")
 

@@ -29,7 +29,7 @@ from chordwise.storage.record import new_id
 # Nothing is paid for yet, so there is no reason to wait for long.
 _PATIENCE = timedelta(seconds=15)
 _WINDOW = timedelta(hours=30)
-"""How long after the last moment to hand it in a question may still be answered and paid for."""
+"""The time after its latest submission in which a question may be answered and paid for."""
 
 
 def _kinds(kind: type[ModelError]) -> dict[str, type[ModelError]]:
@@ -134,7 +134,7 @@ class JobBatches:
                 batch_requests.record_reservation(session, id_)
         elif self.max_age is not None:
             follows = {"status": BatchRequestStatus.FOLLOWING, "leads": False}
-            # It is never handed in itself.
+            # It is never submitted itself.
             batch_requests.add(session, values | follows | {"body": "", "body_bytes": 0})
 
 

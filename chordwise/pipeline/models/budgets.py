@@ -76,7 +76,7 @@ class Reservations:
         spendings = self._spendings(session, {request.job_id for request in group})
         made: set[uuid.UUID] = set()
         if any(spending.is_limited for spending in spendings.values()):
-            # Of a commit whose answer was lost the reservations are found to be made.
+            # After a lost commit response, the reservations are already made.
             ids = [request.reservation_id for request in group]
             made = budgets.reserved(session, ids)
         outcomes: list[bool | ChordwiseError] = []
@@ -239,11 +239,11 @@ def _amount(settings: BudgetSettings, max_usd: Decimal | None) -> Decimal:
 
 
 def require(accounts: Sequence[Budget], amount_usd: Decimal) -> None:
-    """Let an amount be reserved, or say why not; what can never be had goes before what may.
+    """Check that an amount can be reserved; a spent budget takes precedence over a reserved one.
 
     Raises:
-        BudgetReservedError: The money is there, but others have reserved it.
-        BudgetExceededError: So much is not left.
+        BudgetReservedError: The money is there, but reserved by other requests.
+        BudgetExceededError: The remaining budget is too small.
     """
     capped = [(account, account.cap_usd) for account in accounts if account.cap_usd is not None]
     for account, cap_usd in capped:

@@ -149,7 +149,7 @@ class Models:
         if named.settings.provider == "extractive":
             return metered
         if llama.is_served_here(named.settings):
-            # Who claims a question in the cache has its turn: others wait for the request alone.
+            # The turn precedes the claim in the cache, so that others wait for the request alone.
             seconds = {"total_seconds": settings.worker.chunk_seconds}
             policy = settings.retries.model_copy(update=seconds)
             retrying = Retrying(metered, policy, _sleep, self._random)

@@ -34,7 +34,7 @@ from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
 _WALKED = (JobStatus.RUNNING, JobStatus.WAITING, JobStatus.SYNTHESIZING)
 PATIENCE = timedelta(seconds=20)
-"""How long a person waits for a database that restarts, before being told."""
+"""How long a command waits for a restarting database before it reports the outage."""
 Write: TypeAlias = Callable[[Callable[[Session], int]], int]
 """Runs a function in a transaction, and returns its return value."""
 

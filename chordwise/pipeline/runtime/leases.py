@@ -170,7 +170,7 @@ class LeaseKeeper:
                 counted = self._count_losses(session)
                 intakes.extend(session, taking_in, self._duration)  # runs after their jobs
         except ServiceUnavailableError as error:
-            # An intake notices by itself, and says so.
+            # An intake detects and reports a lost lease itself.
             level = logging.WARNING if held or fanning_out else logging.INFO
             log.log(level, "lease.not_extended", count=len(held), reason=error.what)
             return False
@@ -207,7 +207,7 @@ class LeaseKeeper:
         for token, lease in list(self._abandoned.items()):
             if _free(session, lease, is_leaving=False):
                 log.info("lease.released", job_id=str(lease.job_id), chunk_id=str(lease.chunk_id))
-            # Where the commit fails, the lease runs out, and recovery finds it.
+            # If the commit fails, the lease expires, and recovery finds the work.
             self._abandoned.pop(token, None)
 
     def _snapshot(self) -> list[Lease]:
@@ -224,9 +224,9 @@ class LeaseKeeper:
         seconds = usual
         while not self._stopped.wait(seconds):
             try:
-                # Once the database is back, leases are prolonged before recovery looks at them.
+                # After an outage, leases are extended before recovery checks them.
                 seconds = usual if self.beat() else min(usual, _OUTAGE_PAUSE_SECONDS)
-            except Exception:  # whatever happens to one beat, the next one has to come
+            except Exception:  # a failed beat must not prevent the next one
                 log.exception("lease.defect")
 
 
@@ -239,7 +239,7 @@ def _has_ended(session: Session, lease: Lease) -> bool:
 
 
 def _free(session: Session, lease: Lease, *, is_leaving: bool) -> bool:
-    """Release work and write its next message, as stopped unharmed or by the database."""
+    """Release work and write its next message; `is_leaving` if this process stops normally."""
     free: Callable[[Session, uuid.UUID, uuid.UUID], bool]
     if lease.chunk_id is None:
         free = jobs.release if is_leaving else jobs.abandon

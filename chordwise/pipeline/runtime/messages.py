@@ -22,18 +22,18 @@ ANALYZE_SLICE = "chordwise.analyze_slice"
 SYNTHESIZE = "chordwise.synthesize"
 
 MAX_SLICE = 32
-"""How many chunks a message names at most."""
+"""The maximum number of chunks in a message."""
 
 CONTROL_QUEUE = "chordwise.control"
 CHUNK_QUEUE = "chordwise.chunks"
 Sliced = TypeVar("Sliced")
 
 _KEY_PREFIX = "chordwise:"
-# A hash: of the commands that Celery's client prefixes, SET is one and GET is not.
+# A hash, because Celery's client adds its prefix to SET but not to GET.
 _STATE_KEY = "state"
 _MARKER = "marker"
 _DAY = 86_400
-# After which an open connection without an answer is given up: the network may have lost it.
+# The time without an answer after which a connection is closed: the network may have lost it.
 _SILENCE_SECONDS = 10
 
 
@@ -59,7 +59,7 @@ def _reliability(settings: Settings) -> dict[str, object]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        # A full broker refuses to bind a queue: try again, instead of ending over it.
+        # A full broker refuses to bind a queue: retry instead of ending.
         "broker_channel_error_retry": True,
         "broker_transport_options": {
             "visibility_timeout": settings.worker.visibility_timeout_seconds,
@@ -146,7 +146,7 @@ class Messenger:
             return bool(client.llen(queue) > more_than)
 
     def marker(self) -> str | None:
-        """Return the marker in the broker, or `None` if it has lost its memory or never had one.
+        """Return the marker in the broker, or `None` if it has lost its data or never had one.
 
         Raises:
             ServiceUnavailableError: The broker cannot be reached.

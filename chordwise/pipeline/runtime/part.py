@@ -88,7 +88,7 @@ class Part(Thread):
             self._pause = _FIRST_PAUSE_SECONDS
             return _FIRST_PAUSE_SECONDS
         if time.monotonic() - begun_at > _LONGEST_PAUSE_SECONDS:
-            self._pause = _FIRST_PAUSE_SECONDS  # it has not died of its start
+            self._pause = _FIRST_PAUSE_SECONDS  # it did not fail at its start
         pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
         log.error("process.lost", process=self.name, status=status, again_seconds=pause)
         with self._context.database.write() as session:

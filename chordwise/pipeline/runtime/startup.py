@@ -49,7 +49,7 @@ def open_context(settings: Settings, name: str, connections: int = 5) -> Context
         open_engine,
         url,
         name=f"chordwise {name}",
-        # What takes longer comes too late: the lease is lost.
+        # A longer statement would end after its lease.
         statement_seconds=min(STATEMENT_SECONDS, pipeline.lease_seconds),
     )
     database = Database(opened(pool_size=min(connections, _MAX_CONNECTIONS)))
@@ -102,7 +102,7 @@ def run_process(process: str, run: Callable[[Settings], int]) -> int:
 
 
 _FIRST_PAUSE_SECONDS = 0.5
-# Shorter than what a health check takes for death: a waiting process is alive.
+# Shorter than the silence after which a health check reports a process as dead.
 _LONGEST_PAUSE_SECONDS = liveness.INTERVAL_SECONDS
 
 

@@ -37,14 +37,14 @@ WHOSE_DEFECT = "Another version has written it: update this one, or define it ag
 _STILL_RUNNING = End(
     status=ScheduleRunStatus.SKIPPED,
     code="still_running",
-    message="The one before has not ended.",
+    message="The previous occurrence has not ended.",
     hint="`chordwise schedules history` shows it.",
 )
 _MISSED = End(
     status=ScheduleRunStatus.SKIPPED,
     code="missed",
-    message="No scheduler was there when it was due.",
-    hint='catch_up = "once" does it then.',
+    message="No scheduler was running when it was due.",
+    hint='catch_up = "once" runs it later.',
 )
 
 
@@ -312,7 +312,7 @@ def _record_pause(session: Session, waiting: ScheduleRun) -> None:
         status=ScheduleRunStatus.WAITING,
         code=_PAUSED,
         message=f"Its run {run} is paused: {reason}",
-        hint=f"`chordwise runs {run}` says what to do, and `chordwise retry {run}` goes on.",
+        hint=f"`chordwise runs {run}` says what to do, and `chordwise retry {run}` continues it.",
     )
     schedules.settle(session, waiting.id, end)
     log.warning("schedule.paused", schedule=waiting.schedule, run=run)
@@ -334,8 +334,8 @@ def _end_of(session: Session, waiting: ScheduleRun) -> End:
         return End(
             status=ScheduleRunStatus.INCOMPLETE,
             code="incomplete",
-            message="Something was not taken in, or has not succeeded.",
-            hint="`chordwise runs RUN` says what.",
+            message="An item was not taken in, or a job has not succeeded.",
+            hint="`chordwise runs RUN` lists the failures.",
             outcome=outcome,
         )
     return End(status=ScheduleRunStatus.SUCCEEDED, outcome=outcome)

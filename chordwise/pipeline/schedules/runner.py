@@ -202,8 +202,8 @@ _LEAST_LEASE = timedelta(seconds=10)
 _QUARANTINED = End(
     status=ScheduleRunStatus.FAILED,
     code="quarantined",
-    message=f"{MAX_ATTEMPTS} schedulers were lost over it.",
-    hint="Look into their logs and their memory; `chordwise schedules run NAME` tries again.",
+    message=f"{MAX_ATTEMPTS} schedulers were lost while they executed it.",
+    hint="Check their logs and their memory; `chordwise schedules run NAME` tries again.",
 )
 _DEFECT = End(
     status=ScheduleRunStatus.FAILED,
