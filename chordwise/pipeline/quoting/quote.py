@@ -29,7 +29,7 @@ from chordwise.storage import model_calls
 from chordwise.storage.chunk_work import store_entries
 from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.model_calls import CallHistory
-from chordwise.storage.record import new_id
+from chordwise.storage.record import copied, new_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +91,9 @@ def priced(context: ReadingContext, tally: Tally) -> Quote:
     lanes = dict.fromkeys(lane for line in lines for lane in line.costs)
     pages = _pages(context.settings, tally.pages) if tally.pages else None
     first = [pages.cost] if pages else []
-    return Quote(
-        documents=tally.documents,
-        duplicates=tally.duplicates,
-        unread=tally.unread,
-        jobs=tally.jobs,
-        reused=tally.reused,
-        cached=tally.cached,
+    return copied(
+        Quote,
+        tally,
         lines=lines,
         totals={lane: _sum([*first, *(_in_lane(line, lane) for line in lines)]) for lane in lanes},
         total=_sum([*first, *(_in_lane(line, line.lane) for line in lines)]),
@@ -108,7 +104,7 @@ def priced(context: ReadingContext, tally: Tally) -> Quote:
 def _pages(settings: Settings, count: int) -> QuotedPages:
     """Return the tokens and cost of transcribing `count` pages of typical size and length."""
     name, edge = settings.readers.vision, settings.readers.vision_max_edge_pixels
-    model = UnaskedModel(name, settings.model_named(name), Lane.ONLINE)
+    model = UnaskedModel(settings, name, Lane.ONLINE)
     page = Picture(number=1, data=b"", width=1, height=1)
     prompt = model.tokens_of(transcription.request_for(model.profile, page))
     shown = estimates.ASSUMED_PICTURE.times(pictures.estimated_tokens(edge))

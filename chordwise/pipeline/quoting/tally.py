@@ -20,7 +20,6 @@ from chordwise.domain.estimates import Syntheses
 from chordwise.domain.pictures import Picture
 from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
-from chordwise.domain.tiers import Tier
 from chordwise.embedded import llama
 from chordwise.errors import InternalError
 from chordwise.llm import pricing
@@ -169,8 +168,16 @@ class TallyBuilder:
         self._counted: list[_Counted] = []
         self._options = answerable(context.settings, options)
         self._sample = sample
-        self._models = opened(context.settings, options.model, options.lane)
-        self._model = self._models.asked
+        settings, lane = context.settings, options.lane
+        self._tiers = {
+            tier: UnaskedModel(settings, name, lane)
+            for tier, name in settings.tiers.behind(options.model).items()
+        }
+        self._model = (
+            Tiered(self._tiers, settings.routing, lambda *_: None)
+            if self._tiers
+            else UnaskedModel(settings, options.model, lane)
+        )
         self._hashes = identities(context.settings, self._options)
         most = context.settings.pipeline.chunk_tokens
         self._budgets = {
@@ -321,8 +328,8 @@ class TallyBuilder:
     def _first_model(self, task: AnalysisTask) -> UnaskedModel:
         """Return the model that a question is sent to first; escalations are not estimated."""
         if isinstance(self._model, Tiered):
-            return self._models.tiers[self._model.steps(task)[0].tier]
-        return self._models.largest
+            return self._tiers[self._model.steps(task)[0].tier]
+        return self._model
 
     def _task(self, analysis_type: AnalysisType) -> AnalysisTask:
         options = self._options.analysis
@@ -340,12 +347,12 @@ class UnaskedModel(ChatModel):
     `wanted` is the lane of the run; a model without a batch API uses the online lane instead.
     """
 
-    def __init__(self, name: str, settings: ModelSettings, wanted: Lane) -> None:
+    def __init__(self, settings: Settings, name: str, wanted: Lane) -> None:
         self.name = name
-        self.settings = settings
+        self.settings = settings.model_named(name)
         self._wanted = wanted
-        self.counter: TokenCounter = counter_for(settings)
-        self._connected = _connected(settings)
+        self.counter: TokenCounter = counter_for(self.settings)
+        self._connected = _connected(self.settings)
 
     @property
     def profile(self) -> ModelProfile:
@@ -405,36 +412,6 @@ class UnaskedModel(ChatModel):
             service_tier="" if lane == ONLINE else lane,
         )
         return pricing.price_of(self.settings).cost_usd(completion)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnaskedModels:
-    """The models of a name: `asked` receives the questions, directly or through the `tiers`.
-
-    Without tiers, `largest` is the only model.
-    """
-
-    asked: ChatModel
-    tiers: Mapping[Tier, UnaskedModel]
-    largest: UnaskedModel
-
-
-def opened(settings: Settings, name: str, wanted: Lane = Lane.ONLINE) -> UnaskedModels:
-    """Return the models that a name selects for a run in this lane, without fallbacks.
-
-    Raises:
-        ConfigurationError: The model is unknown or cannot be used as configured.
-    """
-
-    def unasked(each: str) -> UnaskedModel:
-        return UnaskedModel(each, settings.model_named(each), wanted)
-
-    tiers = {tier: unasked(each) for tier, each in settings.tiers.behind(name).items()}
-    if not tiers:
-        single = unasked(name)
-        return UnaskedModels(asked=single, tiers={}, largest=single)
-    asked = Tiered(tiers, settings.routing, lambda *_: None)
-    return UnaskedModels(asked=asked, tiers=tiers, largest=list(tiers.values())[-1])
 
 
 def _connected(settings: ModelSettings) -> ChatModel:
