@@ -47,7 +47,7 @@ from chordwise.storage.budgets import Budget, scope_of_run
 from chordwise.storage.database import Database
 from chordwise.storage.experiments import AnsweredJob, Experiment, ExperimentVariant
 from chordwise.storage.judgments import Feedback
-from chordwise.storage.record import new_id
+from chordwise.storage.record import copied, new_id
 from chordwise.storage.runs import Run
 
 CHANGEABLE = (
@@ -313,17 +313,15 @@ def status(session: Session, settings: Settings, experiment: Experiment) -> Stat
     variants = experiments.variants(session, experiment.id)
     run_id = experiment.run_id
     account = session.get(Budget, scope_of_run(run_id)) if run_id else None
-    return Status(
-        **{name: getattr(experiment, name) for name in _OF_EXPERIMENT},
+    return copied(
+        Status,
+        experiment,
         outcome=Outcome(experiment.outcome),
         is_current=_is_current(settings, experiment),
         budget_usd=account.cap_usd if account else None,
         spent_usd=account.spent_usd if account else None,
         variants=_statuses(session, experiment, variants),
     )
-
-
-_OF_EXPERIMENT = ("name", "profile", "risk", "created_at", "concluded_at", "promoted")
 
 
 def _is_current(settings: Settings, experiment: Experiment) -> bool:
@@ -359,15 +357,13 @@ def _statuses(
         outcomes=[comparison.of(CONTROL, each) for each in Outcome],
     )
     others = [
-        VariantStatus(
-            name=each.name,
-            changes=each.changes,
+        copied(
+            VariantStatus,
+            each,
             documents=len(documents[each.name]),
             paired=len(documents[each.name] & shared),
             outcomes=[comparison.of(each.name, outcome) for outcome in Outcome],
             further=comparison.further(each.name),
-            stopped_at=each.stopped_at,
-            stopped_because=each.stopped_because,
         )
         for each in variants
     ]

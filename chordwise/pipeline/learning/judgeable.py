@@ -27,6 +27,7 @@ from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.judgments import Feedback, JudgedResult
 from chordwise.storage.model_calls import ModelCall
+from chordwise.storage.record import copied
 from chordwise.storage.results import Result
 
 _AT_ONCE = 500
@@ -95,7 +96,7 @@ def listed(
     """Return the selected results; if `question` is given, only answers to it."""
     statement = (
         select(
-            Result.id,
+            Result.id.label("result_id"),
             Result.job_id,
             Result.document_id,
             Result.analysis_type,
@@ -110,18 +111,14 @@ def listed(
     )
     if question is not None:
         statement = statement.where(Job.options == question)
-    found = session.execute(statement)
     return [
-        Listed(
-            result_id=result_id,
-            job_id=job_id,
-            document_id=document_id,
-            analysis_type=AnalysisType(kind),
-            source=source,
-            question=question_of(options),
-            options_hash=options_hash,
+        copied(
+            Listed,
+            row,
+            analysis_type=AnalysisType(row.analysis_type),
+            question=question_of(row.options),
         )
-        for result_id, job_id, document_id, kind, source, options, options_hash in found
+        for row in session.execute(statement)
     ]
 
 
@@ -194,16 +191,7 @@ def _judgeable(
 ) -> Judgeable:
     return Judgeable(
         listed=of,
-        result=JudgedResult(
-            job_id=result.job_id,
-            document_id=result.document_id,
-            result_id=result.id,
-            options_hash=of.options_hash,
-            analysis_type=result.analysis_type,
-            provider=result.provider,
-            model=result.model,
-            prompt_version=result.prompt_version,
-        ),
+        result=copied(JudgedResult, result, result_id=result.id, options_hash=of.options_hash),
         answer=answer_of(result),
         agreement=result.agreement,
         created_at=result.created_at,

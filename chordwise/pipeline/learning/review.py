@@ -164,10 +164,7 @@ class Table:
     after: Place | None
 
 
-_OF_ROW = (
-    *("run", "source", "analysis_type", "document_id", "job_id", "result_id"),
-    *("needs_review", "confidence"),
-)
+_OF_ROW = [name for name in TableRow.__dataclass_fields__ if name != "cells"]
 # An index has the results in this order; the queue is then queried for a few of them. The planner
 # cannot estimate how few values the queue has, and would not use the index for one joined query.
 _RESULTS = f"""

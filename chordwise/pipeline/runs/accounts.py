@@ -21,6 +21,7 @@ from chordwise.domain.states import (
 )
 from chordwise.storage import budgets
 from chordwise.storage.budgets import Budget
+from chordwise.storage.record import copied
 from chordwise.storage.runs import Run
 
 _ACCOUNTS = """
@@ -213,12 +214,12 @@ def costs(session: Session, run_ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, 
 
     This reads all calls of these runs, which is slow for a hundred thousand calls.
     """
-    rows = session.execute(text(_COSTS), {"ids": list(run_ids)}).mappings()
-    return {row["run_id"]: RunCost(**{n: row[n] for n in _COST_COLUMNS}) for row in rows}
+    rows = session.execute(text(_COSTS), {"ids": list(run_ids)})
+    return {row.run_id: copied(RunCost, row) for row in rows}
 
 
-_COST_COLUMNS = ("calls", "cache_hits", "cost_usd", "unpriced_calls")
-_COSTS = f"SELECT run_id, {', '.join(_COST_COLUMNS)} FROM run_costs WHERE run_id = ANY(:ids)"  # noqa: S608 - names of columns
+_COST_COLUMNS = ", ".join(RunCost.__dataclass_fields__)
+_COSTS = f"SELECT run_id, {_COST_COLUMNS} FROM run_costs WHERE run_id = ANY(:ids)"  # noqa: S608 - names of columns
 
 
 def failures(session: Session, run: str, limit: int) -> Sequence[Failure]:
@@ -260,12 +261,11 @@ _MINUTE_MILLISECONDS = 60_000
 
 
 def _account(row: RowMapping) -> Account:
-    kept = ("run_id", "run", "status", "created_at", "finished_at", "intakes_found")
-    balances = ("intakes_balance", "jobs_planned", "jobs_balance", "reused", "intake_status")
+    names = Account.__dataclass_fields__.keys() - {"outcomes", "states"}
     return Account(
         outcomes={each.value: row[each.value] for each in IntakeOutcome},
         states={each.value: row[each.value] for each in JobStatus},
-        **{name: row[name] for name in (*kept, *balances)},
+        **{name: row[name] for name in names},
     )
 
 
@@ -307,13 +307,4 @@ def _capped(session: Session, run_id: uuid.UUID) -> Iterator[tuple[Budget, Cap]]
     for account in budgets.of_run(session, run_id):
         if account.cap_usd is not None:
             left_usd = account.cap_usd - account.spent_usd - account.reserved_usd
-            yield (
-                account,
-                Cap(
-                    scope=account.scope,
-                    cap_usd=account.cap_usd,
-                    spent_usd=account.spent_usd,
-                    reserved_usd=account.reserved_usd,
-                    left_usd=max(Decimal(0), left_usd),
-                ),
-            )
+            yield account, copied(Cap, account, left_usd=max(Decimal(0), left_usd))

@@ -279,10 +279,11 @@ def explain(
     found = stored_results.read(session, Wanted(run_id=job.run_id, job_ids=(job_id,)))
     result = found[0] if found else None
     about = _Asked(session, settings, job, document.text)
-    return Explanation(
+    return copied(
+        Explanation,
+        job,
         job_id=job_id,
         run=session.get_one(Run, job.run_id).name,
-        **{name: getattr(job, name) for name in _OF_JOB},
         document=copied(ExplainedDocument, document),
         chunks=[
             _chunk(chunk, about if parts is None or chunk.position in parts else None)
@@ -350,12 +351,6 @@ def _later_questions(
     if violations := tuple({name: each.get(name) for name in _OF_VIOLATION} for each in stored):
         task = replace(task, stage=Stage.REVISE, violations=violations)
         yield replace(question, task=task)
-
-
-_OF_JOB = (
-    *("analysis_type", "model", "status", "error_message", "hint", "options"),
-    "reused_from",
-)
 
 
 def jobs_of(session: Session, document_id: uuid.UUID) -> Sequence[JobOfDocument]:
