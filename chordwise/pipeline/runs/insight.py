@@ -205,18 +205,14 @@ FIGURES = (
     ),
 )
 _MAX_SERIES = 8
-_TOTALS = (
-    ("results", "throughput", "results"),
-    ("needing_review", "throughput", "needing_review"),
-    ("calls", "tokens", "calls"),
-    ("input_tokens", "tokens", "input_tokens"),
-    ("output_tokens", "tokens", "output_tokens"),
-    ("cost_usd", "cost", "cost_usd"),
-    ("unpriced_calls", "cost", "unpriced_calls"),
-    ("cache_saved_usd", "savings", "cache_saved_usd"),
-    ("routing_saved_usd", "savings", "routing_saved_usd"),
-    ("failures", "failures", "failures"),
-)
+# The columns that are summed, by the key of their figure.
+_TOTALS = {
+    "throughput": ("results", "needing_review"),
+    "tokens": ("calls", "input_tokens", "output_tokens"),
+    "cost": ("cost_usd", "unpriced_calls"),
+    "savings": ("cache_saved_usd", "routing_saved_usd"),
+    "failures": ("failures",),
+}
 
 
 def figures_sharing_query(key: str) -> Sequence[Figure]:
@@ -242,15 +238,12 @@ def plots(session: Session, days: int, figures: Sequence[Figure] = FIGURES) -> S
 
 def totals(found: Sequence[Plot]) -> dict[str, float]:
     """Return the sums over these plots, by name; figures that are absent are omitted."""
-    by_key = {plot.figure.key: plot for plot in found}
     sums: dict[str, float] = {}
-    for name, key, column in _TOTALS:
-        if key not in by_key:
-            continue
-        plot = by_key[key]
-        place = plot.columns.index(column)
-        added = sum(_number(row[place]) or 0.0 for row in plot.rows)
-        sums[name] = added if column.endswith("_usd") else round(added)
+    for plot in found:
+        for column in _TOTALS.get(plot.figure.key, ()):
+            place = plot.columns.index(column)
+            added = sum(_number(row[place]) or 0.0 for row in plot.rows)
+            sums[column] = added if column.endswith("_usd") else round(added)
     return sums
 
 
