@@ -15,7 +15,7 @@ from chordwise.errors import (
     TransientError,
     seconds_not_enough,
 )
-from chordwise.llm.middleware.tiered import Tiered, TierModel
+from chordwise.llm.middleware.tiered import Tiered
 from chordwise.pipeline.asking.answers import ask_model
 from chordwise.pipeline.asking.question import Question
 from chordwise.settings import RoutingSettings
@@ -46,7 +46,8 @@ def ask_tiers(question: Question) -> Answer:
         if answer is not None:
             return answer
         if following is not None:
-            cascade.report(step, following)
+            reason = cascade.reason
+            log.info("model.escalated", tier=step.tier, next=following.tier, reason=reason)
     return cascade.outcome()
 
 
@@ -95,10 +96,6 @@ class _Cascade:
                 if isinstance(error, kind):
                     raise error
         raise self.errors[-1]
-
-    def report(self, step: TierModel, following: TierModel) -> None:
-        """Log that the next tier is asked, and why."""
-        log.info("model.escalated", tier=step.tier, next=following.tier, reason=self.reason)
 
     def _accepts(self, answer: Answer) -> bool:
         policy = self.policy

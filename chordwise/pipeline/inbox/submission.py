@@ -344,7 +344,9 @@ class _Batches:
     def of(self, placed: _Placed, source: FileSource) -> Iterator[Offered]:
         """Yield the documents of a file that are to be taken in, until the file is refused."""
         found, submission = placed.found, placed.run.submission
-        documents = source.read(found, submission.columns, found.source, submission.transcriber)
+        documents = source.read(
+            found, submission.options.columns, found.source, submission.transcriber
+        )
         for position, (document, is_last) in enumerate(marking_last(documents)):
             if placed.file.reason is not None:
                 return

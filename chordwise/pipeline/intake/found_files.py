@@ -157,7 +157,7 @@ def _documents(
     reason = _refusal(listed) if submission.is_resumed or is_gone else None
     if reason is None:
         documents = source.read(
-            _found_file(listed), submission.columns, listed.source, submission.transcriber
+            _found_file(listed), submission.options.columns, listed.source, submission.transcriber
         )
         first = next(rest := islice(documents, listed.documents_taken, None), None)
         if first is not None:

@@ -32,7 +32,7 @@ from chordwise.pipeline.models import budgets, client
 from chordwise.pipeline.models.client import lane_for
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.prompts import library
-from chordwise.readers.reading import Columns, ReadDocument, UnreadDocument
+from chordwise.readers.reading import ReadDocument, UnreadDocument
 from chordwise.storage import intakes, prompt_versions
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.intakes import Entry, ListedFile
@@ -86,11 +86,6 @@ class Submission:
     def example_count(self) -> int:
         """The number of learned examples to choose from, over all analysis types."""
         return sum(map(len, self._run_questions.examples.values()))
-
-    @property
-    def columns(self) -> Columns:
-        """The columns that are read from tables."""
-        return self.options.columns
 
     def has_dropped_options(self, wanted: RunOptions) -> bool:
         """Return whether requested votes or a critique were dropped for the built-in model."""

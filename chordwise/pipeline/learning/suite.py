@@ -143,7 +143,7 @@ def evaluate(
                 continue
             for found in reader.read_documents(
                 document.path,
-                submission.columns,
+                submission.options.columns,
                 source=document.name,
                 transcriber=submission.transcriber,
             ):
