@@ -73,13 +73,15 @@ class Trial:
         self._has_experiment = experiment is not None
         if experiment is None or not documents:
             return [Group(run_questions=self._run_questions, documents=documents)]
-        run_questions: dict[int, RunQuestions] = {}
-        divided: dict[int, dict[uuid.UUID, NewDocument]] = defaultdict(dict)
+        divided: dict[int, list[_Place]] = defaultdict(list)
         for place in self._places(session, experiment, documents):
-            run_questions[id(place.run_questions)] = place.run_questions
-            divided[id(place.run_questions)][place.intake_id] = place.document
+            divided[id(place.run_questions)].append(place)
         return [
-            Group(run_questions=run_questions[key], documents=each) for key, each in divided.items()
+            Group(
+                run_questions=places[0].run_questions,
+                documents={each.intake_id: each.document for each in places},
+            )
+            for places in divided.values()
         ]
 
     def _places(
