@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Event, Thread
 
 import structlog
@@ -66,8 +66,7 @@ def schedule(settings: Settings) -> int:
         ConfigurationError: No database or broker is configured, or the tables do not fit.
         DatabaseRefusedError: The database refuses access.
     """
-    stop = _stopped_by_signals()
-    processes.watch_parent(stop.set)
+    stop = _stopped_in_order()
     broker.require_database(settings)
     require_files(_FILES)
     context = open_context(settings, "scheduler")
@@ -82,17 +81,11 @@ def run_part(settings: Settings, do: Callable[[Context, Event], None]) -> int:
     Raises:
         ConfigurationError: No database or broker is configured, or inboxes cannot be watched.
     """
-    stop = _stopped_by_signals()
-    processes.watch_parent(stop.set)
+    stop = _stopped_in_order()
     limits.offer_to_kernel(_READERS_SCORE)
     require_files(_FILES)
     do(open_context(settings, "scheduler"), stop)
     return ExitCode.SUCCESS
-
-
-def run_schedules(context: Context, stop: Event) -> None:
-    """Execute schedules until there is nothing to do, or `stop` is set."""
-    ScheduleThread(context, stop).run()
 
 
 def run(settings: Settings, context: Context, stop: Event) -> None:
@@ -129,10 +122,12 @@ def run(settings: Settings, context: Context, stop: Event) -> None:
     log.info("scheduler.stopped")
 
 
-def _stopped_by_signals() -> Event:
+def _stopped_in_order() -> Event:
+    """Return an event that a signal, or the end of the parent process, sets."""
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    processes.watch_parent(stop.set)
     return stop
 
 
@@ -142,7 +137,10 @@ def _leader_seconds(pipeline: PipelineSettings) -> float:
     return max(at_least, 2 * pipeline.recovery_interval_seconds)
 
 
-_PARTS = {"inbox": inbox.watch, "schedules": run_schedules}
+_PARTS: Mapping[str, Callable[[Context, Event], None]] = {
+    "inbox": inbox.watch,
+    "schedules": lambda context, stop: ScheduleThread(context, stop).run(),
+}
 
 
 _POLL_SECONDS = 2.0
