@@ -94,6 +94,13 @@ def with_missing_rows(answer: Answer, missing: Sequence[MissingRows]) -> Answer:
     return replace(answer, missing_rows=every, quality=lowered)
 
 
+def reassessed(answer: Answer, missing: tuple[MissingRows, ...]) -> Answer:
+    """Return an answer with these missing rows, and its quality computed again."""
+    whole = quality_of(answer.output, repaired=answer.repaired)
+    lowered = lowered_by(whole, missing_rows.share(missing))
+    return replace(answer, missing_rows=missing, quality=lowered)
+
+
 def _draft(completion: Completion) -> JsonObject | None:
     try:
         return validation.parse(completion.text).answer

@@ -17,7 +17,7 @@ from chordwise.domain import (
     value_in_quote,
 )
 from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.answers import CHECK_FACTOR, Answer, lowered_by, quality_of
+from chordwise.domain.answers import CHECK_FACTOR, Answer, lowered_by
 from chordwise.domain.checks import FailedCheck
 from chordwise.domain.critique import Critique, CritiqueOutcome
 from chordwise.domain.grounding import Source
@@ -26,7 +26,7 @@ from chordwise.domain.tasks import AnalysisTask, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking import Question, ask
-from chordwise.pipeline.asking.check import with_missing_rows
+from chordwise.pipeline.asking.check import reassessed, with_missing_rows
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 
 MIN_QUALITY = 0.8
@@ -218,13 +218,7 @@ def _with_unrevised(revised: Answer, before: Answer, task: AnalysisTask) -> Answ
     """Return a revision with the agreement of the earlier answer and the rows that both lack."""
     kept = analysis_for(task.analysis_type).row_counts([revised.output], task.options)
     missing = missing_rows.recounted(before.missing_rows, kept)
-    whole = quality_of(revised.output, repaired=revised.repaired)
-    return replace(
-        revised,
-        agreement=before.agreement,
-        missing_rows=missing,
-        quality=lowered_by(whole, missing_rows.share(missing)),
-    )
+    return replace(reassessed(revised, missing), agreement=before.agreement)
 
 
 def _examined(

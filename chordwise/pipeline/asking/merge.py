@@ -10,14 +10,13 @@ from functools import partial
 from chordwise.domain import (
     grounding,
     json_values,
-    missing_rows,
     self_consistency,
     tokens,
     validation,
 )
 from chordwise.domain.analyses.analysis import Joining
 from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.answers import REPAIR_FACTOR, Answer, lowered_by, quality_of
+from chordwise.domain.answers import REPAIR_FACTOR, Answer
 from chordwise.domain.extractive.extraction import surest
 from chordwise.domain.grounding import Source
 from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
@@ -25,6 +24,7 @@ from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.asking.answers import gather, merged, rows_missing_in
+from chordwise.pipeline.asking.check import reassessed
 from chordwise.pipeline.asking.question import about_part, room_for_answers, schema_of
 
 
@@ -152,10 +152,7 @@ class Synthesizer:
         """Return an answer with the rows that it lacks of those that it joins, over all levels."""
         if len(answers) == 1:
             return answer
-        missing = rows_missing_in(answer.output, answers, self.task)
-        whole = quality_of(answer.output, repaired=answer.repaired)
-        lowered = lowered_by(whole, missing_rows.share(missing))
-        return replace(answer, missing_rows=missing, quality=lowered)
+        return reassessed(answer, rows_missing_in(answer.output, answers, self.task))
 
     def _groups(self, answers: list[Answer]) -> list[list[Answer]]:
         """Pack neighbours into as few questions as fit the context, at least two in each."""
