@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
 
@@ -136,12 +136,8 @@ class Arrivals:
 
 
 def _usage_values(completion: Completion) -> dict[str, object]:
-    usage = completion.usage
     return {
-        "input_tokens": usage.input_tokens,
-        "output_tokens": usage.output_tokens,
-        "cached_input_tokens": usage.cached_input_tokens,
-        "cache_write_tokens": usage.cache_write_tokens,
+        **asdict(completion.usage),
         "response_length": len(completion.text),
         "service_tier": completion.service_tier,
         "finish_reason": completion.finish_reason.value,

@@ -34,7 +34,7 @@ from chordwise.storage.calibrations import Key
 from chordwise.storage.certifications import Certification, Mark
 from chordwise.storage.database import Database
 from chordwise.storage.judgments import Feedback, JudgedResult
-from chordwise.storage.record import new_id
+from chordwise.storage.record import copied, new_id
 from chordwise.storage.runs import Run
 
 _MAX_TO_CHECK = 500
@@ -337,13 +337,7 @@ class _Draw:
         """Return a function that calibrates the confidences of a result."""
 
         def worth(part: Part, claim: float) -> float:
-            key = Key(
-                analysis_type=result.analysis_type,
-                part=part,
-                provider=result.provider,
-                model=result.model,
-            )
-            points = self.curves.get(key)
+            points = self.curves.get(copied(Key, result, part=part))
             return claim if points is None else calibration.calibrate(points, claim)
 
         return worth

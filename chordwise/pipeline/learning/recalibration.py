@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlalchemy.orm import Session
 
@@ -41,7 +41,7 @@ def learn(claims: Mapping[Key, Sequence[Claim]], max_error_rate: float) -> Seque
 def store(session: Session, lessons: Sequence[Lesson], max_error_rate: float) -> int:
     """Store the calibrations, which puts them into force; return how many changed."""
     return sum(
-        calibrations.store(session, _calibration(lesson.key, lesson.curve, lesson, max_error_rate))
+        calibrations.store(session, _calibration(lesson, lesson.curve, max_error_rate))
         for lesson in lessons
         if lesson.curve is not None
     )
@@ -58,14 +58,11 @@ def _lesson(key: Key, claims: Sequence[Claim], max_error_rate: float) -> Lesson:
     )
 
 
-def _calibration(key: Key, curve: Curve, lesson: Lesson, max_error_rate: float) -> Calibration:
+def _calibration(lesson: Lesson, curve: Curve, max_error_rate: float) -> Calibration:
     points: list[JsonValue] = [[claim, worth] for claim, worth in curve.points]
     accepted = lesson.acceptance
     return Calibration(
-        analysis_type=key.analysis_type,
-        provider=key.provider,
-        model=key.model,
-        part=key.part,
+        **asdict(lesson.key),
         method=curve.method,
         points=points,
         judged=curve.judged,

@@ -24,7 +24,7 @@ from chordwise.domain.states import (
 from chordwise.storage import intakes
 from chordwise.storage.jobs import Job, calls_of
 from chordwise.storage.model_calls import ModelCall
-from chordwise.storage.record import first_id
+from chordwise.storage.record import copied, first_id
 from chordwise.storage.runs import Run
 
 _WINDOW_SECONDS = 60.0
@@ -197,22 +197,16 @@ def _calls(session: Session, run_id: uuid.UUID, status: RunStatus) -> CallCounts
     tokens = func.coalesce(call.input_tokens, 0) + func.coalesce(call.output_tokens, 0)
     row = session.execute(
         select(
-            func.count(),
-            func.count().filter(~call.language_model),
-            func.coalesce(func.sum(tokens), 0),
-            func.sum(call.cost_usd),
-            func.count().filter(call.cost_usd.is_(None) & is_over),
-            func.count().filter(call.error_code.is_not(None)),
+            func.count().label("total"),
+            func.count().filter(~call.language_model).label("extractive"),
+            func.coalesce(func.sum(tokens), 0).label("tokens"),
+            func.sum(call.cost_usd).label("cost_usd"),
+            func.count().filter(call.cost_usd.is_(None) & is_over).label("unpriced"),
+            func.count().filter(call.error_code.is_not(None)).label("failed"),
         )
     ).one()
-    return CallCounts(
-        total=row[0],
-        extractive=row[1],
-        tokens=int(row[2]),
-        cost_usd=row[3] or Decimal(0),
-        unpriced=row[4],
-        failed=row[5],
-    )
+    cost_usd = row.cost_usd or Decimal(0)
+    return copied(CallCounts, row, tokens=int(row.tokens), cost_usd=cost_usd)
 
 
 def _trouble(session: Session, run_id: uuid.UUID) -> str:
