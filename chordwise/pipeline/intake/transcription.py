@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
@@ -49,15 +49,13 @@ _NOT_LEGIBLE = RefusedError(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageContext:
-    """The caller on whose behalf a page is read, and the record of the check of its answer."""
+    """The caller on whose behalf a page is read, and the record of the check of its answer.
 
-    call_context: CallContext
-    record_check: RecordCheck
+    The defaults are for a library without a database.
+    """
 
-
-def unrecorded(_source: str) -> PageContext:
-    """Return the page context of a library call without a database."""
-    return PageContext(call_context=CallContext(), record_check=lambda _completion, _result: None)
+    call_context: CallContext = field(default_factory=CallContext)
+    record_check: RecordCheck = lambda *_: None
 
 
 def for_run(context: Context, run: Run, require: Callable[[], None]) -> Transcriber | None:
@@ -101,7 +99,7 @@ class ModelTranscriber:
         self,
         settings: Settings,
         models: Models,
-        context_for: Callable[[str], PageContext] = unrecorded,
+        context_for: Callable[[str], PageContext] = lambda _source: PageContext(),
         require: Callable[[], None] = lambda: None,
     ) -> None:
         self._name = settings.readers.vision
