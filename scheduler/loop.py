@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from threading import Event, Thread
 
@@ -43,8 +43,8 @@ class Chore:
     name: str
     every_seconds: float
     do: Callable[[], object]
-    due_at: float = field(default=0.0)
-    done_at: float = field(default=0.0)
+    due_at: float = 0.0
+    done_at: float = 0.0
 
 
 class Loop:
