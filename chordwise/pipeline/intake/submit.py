@@ -353,8 +353,8 @@ class Resume:
             return True
         seconds = self._context.settings.pipeline.lease_seconds
         self._report(
-            "Another process was taking in for this run until just now. Waiting for up to "
-            f"{seconds:.0f} seconds to see whether it is gone."
+            "Another process read files for this run until just now. Waiting for up to "
+            f"{seconds:.0f} seconds to see whether it has ended."
         )
         while (until := self._lease_end(run_id)) is not None:
             if until != first:

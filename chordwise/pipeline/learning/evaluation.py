@@ -336,8 +336,8 @@ def compare(
     found = [_of_kind(session, kind, results, gold, names) for kind in kinds]
     if not any(comparison.compared for comparison in found):
         raise UsageError(
-            f"There is no result of which {gold.name} says what is true.",
-            "It names other documents, or says nothing for their analysis types.",
+            f"{gold.name} has no right answers for any result.",
+            "It names other documents, or covers other analysis types.",
         )
     return found
 

@@ -102,7 +102,7 @@ FIGURES = (
     Figure(
         key="tokens",
         title="Tokens",
-        note="Tokens that went into the models and came out of them.",
+        note="Input and output tokens of the models.",
         unit=Unit.COUNT,
         query=_COSTS,
         columns=(
@@ -179,7 +179,7 @@ FIGURES = (
     Figure(
         key="failures",
         title="Failures",
-        note="What did not end well, by where it happened and its class.",
+        note="Failures, by the kind of the failed item and the error code.",
         unit=Unit.COUNT,
         query="""
             SELECT day, what, error_code, failures
@@ -190,8 +190,8 @@ FIGURES = (
     Figure(
         key="reliability",
         title="Reliability",
-        note="How often claims held, by the confidence that was claimed: on the diagonal, a claim "
-        "is worth what it says. Of all judgments, whenever they were made.",
+        note="Share of right values by claimed confidence; on the diagonal, the two are equal. "
+        "All judgments count, whenever they were made.",
         unit=Unit.SHARE,
         query="""
             SELECT analysis_type, part, provider, model, claimed_from, claims, mean_claimed,
