@@ -8,21 +8,32 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import structlog
 
 from chordwise.cli import application
+from chordwise.errors import ExitCode
 from chordwise.settings import Settings
 
 
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Return variables that make commands use the servers of the test, and start no servers."""
+    assert settings.database_url is not None
+    assert settings.broker_url is not None
+    return {
+        "CHORDWISE_HOME": str(settings.home),
+        "CHORDWISE_EMBEDDED__START": "false",
+        "CHORDWISE_DATABASE_URL": settings.database_url.get_secret_value(),
+        "CHORDWISE_BROKER_URL": settings.broker_url.get_secret_value(),
+    }
+
+
 def point_to(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make commands use the servers of the test, and start no servers."""
-    monkeypatch.setenv("CHORDWISE_HOME", str(settings.home))
-    monkeypatch.setenv("CHORDWISE_EMBEDDED__START", "false")
-    for name in ("database_url", "broker_url"):
-        secret = getattr(settings, name)
-        monkeypatch.setenv(f"CHORDWISE_{name.upper()}", secret.get_secret_value())
+    """Make commands in this process use the servers of the test, and start no servers."""
+    for name, value in environment_of(settings).items():
+        monkeypatch.setenv(name, value)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -40,16 +51,45 @@ def called(
     arguments: Sequence[str], environment: Mapping[str, str], folder: Path
 ) -> subprocess.CompletedProcess[str]:
     """Run a command line in this process, with the given environment and working directory."""
-    out, err, empty = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(3))
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+    with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("sys.stdin", empty)
+        patch.setattr("sys.stdin", _stream())
         for name, value in environment.items():
             patch.setenv(name, value)
+        code, output = _captured(arguments)
+    return subprocess.CompletedProcess(arguments, code, output.out, output.err)
+
+
+class Output(NamedTuple):
+    """The text that a command has written to standard output and standard error."""
+
+    out: str
+    err: str
+
+    @property
+    def in_one_line(self) -> str:
+        """Return both without line breaks, whose places depend on the lengths of names."""
+        return " ".join(f"{self.out} {self.err}".split())
+
+
+def output_of(*arguments: str, code: int = ExitCode.SUCCESS) -> Output:
+    """Run a command line, which must end with this exit code; return its output."""
+    found, output = _captured(arguments)
+    assert found == code, output
+    return output
+
+
+def _captured(arguments: Sequence[str]) -> tuple[int, Output]:
+    out, err = _stream(), _stream()
+    with redirect_stdout(out), redirect_stderr(err):
         code = run(arguments)
     out.seek(0)
     err.seek(0)
-    return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
+    return code, Output(out.read(), err.read())
+
+
+def _stream() -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(), "utf-8", newline="")
 
 
 def type_in(monkeypatch: pytest.MonkeyPatch, line: str) -> None:

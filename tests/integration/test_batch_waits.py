@@ -16,7 +16,7 @@ from chordwise.pipeline.runs import progress
 from chordwise.pipeline.runs.progress import BatchWait
 from chordwise.settings import Settings
 from tests.fakes.batch_nights import OTHER, in_batches, opened, pass_hours, pass_the_night, schedule
-from tests.fakes.commands import point_to, run
+from tests.fakes.commands import output_of, point_to
 from tests.fakes.pipeline import PARAGRAPH, Pipeline
 from tests.peers.batch_provider import BatchProvider
 
@@ -36,15 +36,13 @@ def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
 
 @pytest.fixture
 def show(
-    small_chunks: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small_chunks: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[tuple[str, ...]], str]:
     """Return a function that runs the command `runs` and returns its output."""
     point_to(small_chunks, monkeypatch)
 
     def shown(arguments: tuple[str, ...]) -> str:
-        capsys.readouterr()
-        run(["runs", *arguments])
-        return capsys.readouterr().out
+        return output_of("runs", *arguments).out
 
     return shown
 

@@ -37,6 +37,7 @@ from tests.fakes.batch_nights import (
     pass_time,
     priced,
 )
+from tests.fakes.commands import environment_of
 from tests.fakes.inbox_watch import WatchedInbox
 from tests.fakes.pipeline import (
     LONG,
@@ -111,15 +112,7 @@ def submitting(settings: Settings, folder: Path, files: int) -> Processes:
     (folder / "letters").mkdir()
     for number in range(files):
         (folder / "letters" / f"{number}.txt").write_text(f"{number}. {PARAGRAPH}", "utf-8")
-    assert settings.database_url is not None
-    assert settings.broker_url is not None
-    environment = {
-        "CHORDWISE_HOME": str(folder / "home"),
-        "CHORDWISE_EMBEDDED__START": "false",
-        "CHORDWISE_DATABASE_URL": settings.database_url.get_secret_value(),
-        "CHORDWISE_BROKER_URL": settings.broker_url.get_secret_value(),
-    }
-    return Processes(folder=folder, environment=environment)
+    return Processes(folder=folder, environment=environment_of(settings))
 
 
 def test_no_call_begins_after_the_cancellation(settings: Settings) -> None:
@@ -351,8 +344,7 @@ def test_a_schedule_stops_when_its_run_is_cancelled(settings: Settings, tmp_path
     night = a_night(settings, letters=nightly(tmp_path))
     night.pipeline.execute(CANCEL_AT_THE_SECOND)
     night.pipeline.execute(ON_INTAKES)
-    night.sleep_until("2026-03-28T02:31")
-    night.tick()
+    night.start_at("2026-03-28T02:31")
 
     night.carry_out()
     recover(night.pipeline.context)

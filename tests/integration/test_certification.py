@@ -28,7 +28,7 @@ from chordwise.pipeline.learning.evaluation import Scope
 from chordwise.settings import ProfileSettings, Settings
 from chordwise.storage import certifications, pruning
 from chordwise.storage.calibrations import Calibration
-from tests.fakes.commands import run
+from tests.fakes.commands import Output, output_of, run
 from tests.fakes.learning import LABELS, a_learner, classified, extracted, obeying, worked, written
 from tests.fakes.order_rows import TITLED, extracting
 from tests.fakes.pipeline import Pipeline, a_pipeline, a_run
@@ -81,13 +81,10 @@ def extract(pipeline: Pipeline, name: str, documents: int) -> None:
     )
 
 
-def certified(
-    capsys: pytest.CaptureFixture[str], code: ExitCode = ExitCode.SUCCESS
-) -> Mapping[str, JsonObject]:
+def certified(code: ExitCode = ExitCode.SUCCESS) -> Mapping[str, JsonObject]:
     """Certify the answers of the profile, and return the report on each field."""
-    capsys.readouterr()
-    assert run(["certify", "deals", *BOUNDS, "--json"]) == code
-    found = objects(json.loads(capsys.readouterr().out)["certified"])
+    output = output_of("certify", "deals", *BOUNDS, "--json", code=code)
+    found = objects(json.loads(output.out)["certified"])
     return {str(each["name"]): each for each in found}
 
 
@@ -111,13 +108,11 @@ def accepted(pipeline: Pipeline) -> Sequence[tuple[object, ...]]:
     )
 
 
-def test_checks_in_random_order_certify_a_field(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_checks_in_random_order_certify_a_field(pipeline: Pipeline, tmp_path: Path) -> None:
     """Its values are marked, a result once all its fields are; a rejected value loses its mark."""
-    found = certified(capsys)
+    found = certified()
     check(tmp_path, found["party"], ["approved"] * 20)
-    found = certified(capsys)
+    found = certified()
     assert pipeline.rows(STATES) == [
         ("party", "certified", DOCUMENTS, DOCUMENTS),
         ("term", "open", 0, DOCUMENTS),
@@ -125,9 +120,7 @@ def test_checks_in_random_order_certify_a_field(
     assert accepted(pipeline) == [("party", DOCUMENTS), ("results", 0), ("term", 0)]
 
     check(tmp_path, found["term"], ["approved"] * 20)
-    assert run(["certify", "deals", *BOUNDS]) == ExitCode.SUCCESS
-
-    assert f"{DOCUMENTS} of {DOCUMENTS}" in capsys.readouterr().out
+    assert f"{DOCUMENTS} of {DOCUMENTS}" in output_of("certify", "deals", *BOUNDS).out
     assert accepted(pipeline) == [("party", DOCUMENTS), ("results", DOCUMENTS), ("term", DOCUMENTS)]
     remark = ["feedback", "latest", "--document", "first-7.txt"]
     assert run([*remark, "--approve"]) == ExitCode.SUCCESS
@@ -138,33 +131,32 @@ def test_checks_in_random_order_certify_a_field(
 
 
 def test_a_field_with_many_errors_reports_how_much_must_be_reviewed(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Pipeline, tmp_path: Path
 ) -> None:
     """None of its values is accepted."""
-    check(tmp_path, certified(capsys)["party"], ["rejected", "approved"] * 10)
+    check(tmp_path, certified()["party"], ["rejected", "approved"] * 10)
 
-    assert run(["certify", "deals", *BOUNDS]) == ExitCode.SUCCESS
+    out = output_of("certify", "deals", *BOUNDS).out
 
-    out = capsys.readouterr().out
     assert "not possible" in out
     assert "at least 44.4% must be reviewed" in out
     assert accepted(pipeline)[0] == ("party", 0)
 
 
 def test_later_answers_are_accepted_until_their_checks_show_a_drift(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Pipeline, tmp_path: Path
 ) -> None:
     """The certificate is then withdrawn, also for earlier answers; the exit code reports it."""
-    check(tmp_path, certified(capsys)["party"], ["approved"] * 20)
-    certified(capsys)
+    check(tmp_path, certified()["party"], ["approved"] * 20)
+    certified()
     extract(pipeline, "later", DOCUMENTS)
 
-    found = certified(capsys)
+    found = certified()
     assert accepted(pipeline)[0] == ("party", 2 * DOCUMENTS)
 
     later = [each for each in objects(found["party"]["to_check"]) if "later" in str(each["source"])]
     check(tmp_path, {"name": "party", "to_check": list(later)}, ["rejected"] * 5)
-    assert certified(capsys, ExitCode.INCOMPLETE)["party"]["later_wrong"] == 5
+    assert certified(ExitCode.INCOMPLETE)["party"]["later_wrong"] == 5
     assert accepted(pipeline)[0] == ("party", 0)
 
 
@@ -173,13 +165,12 @@ def test_a_killed_withdrawal_leaves_no_accepted_value_uncertified(
     stored: int,
     pipeline: Pipeline,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Certificate and marks end together; the next call completes the withdrawal."""
-    check(tmp_path, certified(capsys)["party"], ["approved"] * 20)
-    certified(capsys)
+    check(tmp_path, certified()["party"], ["approved"] * 20)
+    certified()
     extract(pipeline, "later", DOCUMENTS)
-    to_check = objects(certified(capsys)["party"]["to_check"])
+    to_check = objects(certified()["party"]["to_check"])
     later: JsonValue = [each for each in to_check if "later" in str(each["source"])]
     check(tmp_path, {"name": "party", "to_check": later}, ["rejected"] * 5)
     changes = iter([pipeline.context.database.commit] * stored)
@@ -199,12 +190,12 @@ def test_a_killed_withdrawal_leaves_no_accepted_value_uncertified(
 
 
 def test_of_two_concurrent_certifications_the_last_stored_one_applies(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Pipeline, tmp_path: Path
 ) -> None:
     """The marks that the other one has not yet set are dropped."""
     database = pipeline.context.database
     narrow = Bounds(max_error=0.001, risk=0.05)
-    check(tmp_path, certified(capsys)["party"], ["approved"] * 20)
+    check(tmp_path, certified()["party"], ["approved"] * 20)
     commits = count()
 
     def interrupted(change: Callable[[Session], int]) -> int:
@@ -236,30 +227,30 @@ def test_certifications_that_are_read_and_stored_at_the_same_time_have_one_order
 
 
 def test_only_the_newest_answers_to_a_question_are_accepted(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Pipeline, tmp_path: Path
 ) -> None:
     """Earlier answers lose their marks, except in a run that is certified itself."""
-    certified(capsys)
+    certified()
     documents: JsonValue = [{"source": f"first-{place}.txt"} for place in range(DOCUMENTS)]
     check(tmp_path, {"name": "party", "to_check": documents}, ["approved"] * DOCUMENTS)
-    certified(capsys)
+    certified()
     assert accepted(pipeline)[0] == ("party", DOCUMENTS)
     first = str(pipeline.value("SELECT name FROM runs"))
 
     extract(pipeline, "first", DOCUMENTS)
-    certified(capsys)
+    certified()
     assert accepted(pipeline)[0] == ("party", DOCUMENTS)
 
     certify(pipeline.context.database, Scope(run=first), LOOSE)
-    certified(capsys)
+    certified()
     assert accepted(pipeline)[0] == ("party", 2 * DOCUMENTS)
 
 
 def test_an_answer_replaced_during_certification_is_not_accepted(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Pipeline, tmp_path: Path
 ) -> None:
     """The certificate was for the previous answer."""
-    check(tmp_path, certified(capsys)["party"], ["approved"] * 20)
+    check(tmp_path, certified()["party"], ["approved"] * 20)
     commits = count()
 
     def replaced(change: Callable[[Session], int]) -> int:
@@ -297,14 +288,13 @@ def test_a_certificate_that_no_longer_holds_is_not_kept(
     wrong: int,
     pipeline: Pipeline,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """It ends if a smaller error is required, or if its checks became wrong."""
-    found = certified(capsys)
+    found = certified()
     check(tmp_path, found["party"], ["approved"] * 20)
-    certified(capsys)
+    certified()
     extract(pipeline, "later", DOCUMENTS)
-    certified(capsys)
+    certified()
     assert accepted(pipeline)[0] == ("party", 2 * DOCUMENTS)
 
     check(tmp_path, found["party"], ["rejected"] * wrong)
@@ -313,37 +303,35 @@ def test_a_certificate_that_no_longer_holds_is_not_kept(
     assert accepted(pipeline)[0] == ("party", 0)
 
 
-def review(monkeypatch: pytest.MonkeyPatch, keys: str, *arguments: str) -> None:
-    """Work through a queue in the terminal, one line for each answer."""
+def review(monkeypatch: pytest.MonkeyPatch, keys: str, *arguments: str) -> Output:
+    """Work through a queue in the terminal, one line for each answer; return the output."""
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in keys.split(","))))
-    assert run(["review", *arguments]) == ExitCode.SUCCESS
+    return output_of("review", *arguments)
 
 
 def test_the_queue_provides_the_missing_checks_for_a_certificate(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It continues after the last check, with skipped values first."""
     run_name = str(pipeline.value("SELECT name FROM runs"))
     queue = (run_name, "--queue", "party")
-    assert run(["certify", "latest", *BOUNDS]) == ExitCode.SUCCESS
-    assert f"  chordwise review '{run_name}' --queue party\n" in capsys.readouterr().out
+    printed = output_of("certify", "latest", *BOUNDS).out
 
-    review(monkeypatch, "a,s,?,a", *queue)
-    shown = capsys.readouterr()
+    assert f"  chordwise review '{run_name}' --queue party\n" in printed
+
+    shown = review(monkeypatch, "a,s,?,a", *queue)
     assert "1 of 30" in shown.out
     assert "2 reviewed, 28 left." in shown.err
     assert f"chordwise certify '{run_name}' --max-error 10% --risk 20%" in shown.err
     review(monkeypatch, ",".join("a" * 28), *queue)
-    capsys.readouterr()
-    assert run(["review", *queue, "--json"]) == ExitCode.SUCCESS
-    assert json.loads(capsys.readouterr().out)["to_check"] == []
+    assert json.loads(output_of("review", *queue, "--json").out)["to_check"] == []
 
     assert run(["certify", run_name, *BOUNDS]) == ExitCode.SUCCESS
     assert accepted(pipeline)[0] == ("party", DOCUMENTS)
 
 
 def test_a_profile_is_certified_by_its_queue_until_later_checks_are_wrong(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A correction shows that the model's answer was wrong; the exit code reports the end."""
     certify = ["certify", "deals", *BOUNDS]
@@ -357,22 +345,20 @@ def test_a_profile_is_certified_by_its_queue_until_later_checks_are_wrong(
     assert accepted(pipeline)[2] == ("term", 2 * DOCUMENTS)
     review(monkeypatch, ",".join(["c,another term"] * 5), "deals", "--queue", "term")
 
-    capsys.readouterr()
-    assert run(certify) == ExitCode.INCOMPLETE
-    assert "5 of 5 later checks are wrong" in capsys.readouterr().out
+    assert "5 of 5 later checks are wrong" in output_of(*certify, code=ExitCode.INCOMPLETE).out
     assert accepted(pipeline)[2] == ("term", 0)
 
 
 def test_answers_that_no_label_fits_are_checked_like_a_label(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are approved or get a label, and a label can be corrected to none."""
     choices = {f"{place}.txt": ("none", 0.5) for place in range(2)} | {"2.txt": ("letter", 0.5)}
     name = classified(pipeline, choices).name
     assert run(["certify", name, *BOUNDS]) == ExitCode.SUCCESS
-    review(monkeypatch, "a,c,invoice", name, "--queue", "no label fits")
+    shown = review(monkeypatch, "a,c,invoice", name, "--queue", "no label fits").out
     review(monkeypatch, "c,", name, "--queue", "letter")
-    assert "primary_label: no label fits" in capsys.readouterr().out
+    assert "primary_label: no label fits" in shown
 
     labels = "SELECT label FROM document_results WHERE analysis_type = 'classification' ORDER BY 1"
     assert pipeline.rows(labels) == [("invoice",), (None,), (None,)]
@@ -494,48 +480,43 @@ def test_the_client_certifies_by_checks(pipeline: Pipeline) -> None:
     assert accepted(pipeline)[0] == ("party", DOCUMENTS)
 
 
-def test_a_queue_that_was_not_drawn_is_refused(
-    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_queue_that_was_not_drawn_is_refused(pipeline: Pipeline) -> None:
     """The message lists the names that were certified."""
     assert run(["review", "deals", "--queue", "party"]) == ExitCode.USAGE
     assert run(["certify", "deals", *BOUNDS]) == ExitCode.SUCCESS
-    assert run(["review", "deals", "--queue", "penalty"]) == ExitCode.USAGE
-    assert "It was for party, term." in capsys.readouterr().err
+    printed = output_of("review", "deals", "--queue", "penalty", code=ExitCode.USAGE).err
+    assert "It was for party, term." in printed
     assert pipeline.value("SELECT count(*) FROM feedback") == 0
 
 
 @pytest.mark.parametrize("command", [["certify"], ["review", "--queue", "party"]])
-def test_a_certificate_needs_a_run_or_a_profile(
-    command: Sequence[str], pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_certificate_needs_a_run_or_a_profile(command: Sequence[str], pipeline: Pipeline) -> None:
     """All current answers together are those of different questions and models."""
-    assert run(command) == ExitCode.USAGE
-    assert "Name a run or a profile." in capsys.readouterr().err
-    assert run([*command, "nosuch"]) == ExitCode.USAGE
-    assert "There is no run or profile “nosuch”." in capsys.readouterr().err
+    assert "Name a run or a profile." in output_of(*command, code=ExitCode.USAGE).err
+    printed = output_of(*command, "nosuch", code=ExitCode.USAGE).err
+    assert "There is no run or profile “nosuch”." in printed
     assert pipeline.value("SELECT count(*) FROM certifications") == 0
 
 
 def test_a_rejected_answer_is_a_wrong_check_of_each_field_without_its_own(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Pipeline, tmp_path: Path
 ) -> None:
     """Its values lose their marks at once, and the queue does not present it again."""
-    found = certified(capsys)
+    found = certified()
     first, *others = objects(found["party"]["to_check"])[:20]
     check(tmp_path, {"name": "party", "to_check": list(others)}, ["approved"] * 19)
     remark = ["feedback", "latest", "--document", str(first["source"])]
     assert run([*remark, "--reject"]) == ExitCode.SUCCESS
 
-    certificate = certified(capsys)["party"]["certificate"]
+    certificate = certified()["party"]["certificate"]
     assert isinstance(certificate, dict)
     assert (certificate["checks"], certificate["wrong"]) == (20, 1)
-    assert run(["review", "deals", "--queue", "party", "--json"]) == ExitCode.SUCCESS
-    queued = objects(json.loads(capsys.readouterr().out)["to_check"])
+    printed = output_of("review", "deals", "--queue", "party", "--json").out
+    queued = objects(json.loads(printed)["to_check"])
     assert first["source"] not in [each["source"] for each in queued]
 
     assert run([*remark, "--approve", "--path", "party"]) == ExitCode.SUCCESS
-    certified(capsys)
+    certified()
     assert accepted(pipeline)[0] == ("party", DOCUMENTS)
     assert run(["feedback", "latest", "--document", str(others[0]["source"]), "--withdraw"]) == 0
     assert run(["feedback", "latest", "--document", str(others[0]["source"]), "--reject"]) == 0
@@ -562,18 +543,19 @@ def test_rejected_values_of_a_schema_lose_their_marks_at_once(settings: Settings
 
 
 @pytest.mark.parametrize("share", ["0", "100%", "much"])
-def test_an_invalid_share_is_refused(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_share_is_refused(share: str) -> None:
     """It is refused before anything is read."""
-    assert run(["certify", "deals", "--max-error", share]) == ExitCode.USAGE
-    assert "is not a valid share" in capsys.readouterr().err
+    printed = output_of("certify", "deals", "--max-error", share, code=ExitCode.USAGE).err
+
+    assert "is not a valid share" in printed
 
 
 def test_answers_of_another_version_are_certified_by_their_own_checks(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Pipeline, tmp_path: Path
 ) -> None:
     """They are neither accepted by the earlier certificate nor counted with its answers."""
-    check(tmp_path, certified(capsys)["party"], ["approved"] * 20)
-    certified(capsys)["party"]
+    check(tmp_path, certified()["party"], ["approved"] * 20)
+    certified()["party"]
     assert accepted(pipeline)[0] == ("party", DOCUMENTS)
     first = pipeline.value("SELECT DISTINCT options_hash FROM jobs")
 
@@ -581,7 +563,7 @@ def test_answers_of_another_version_are_certified_by_their_own_checks(
     chunks = settings.pipeline.model_copy(update={"chunk_tokens": 2_000})
     later = a_learner(settings.model_copy(update={"pipeline": chunks}))
     extract(later, "later", DOCUMENTS)
-    found = certified(capsys)["party"]
+    found = certified()["party"]
 
     certificate = found["certificate"]
     assert isinstance(certificate, dict)
@@ -589,7 +571,7 @@ def test_answers_of_another_version_are_certified_by_their_own_checks(
     assert accepted(pipeline)[0] == ("party", DOCUMENTS)
 
     check(tmp_path, found, ["approved"] * 20)
-    certified(capsys)["party"]
+    certified()["party"]
     assert accepted(pipeline)[0] == ("party", 2 * DOCUMENTS)
     assert first != pipeline.value("SELECT options_hash FROM jobs ORDER BY id DESC LIMIT 1")
 
@@ -647,23 +629,23 @@ def test_answers_that_were_wrong_and_asked_again_alone_do_not_certify_the_others
 
 
 def test_what_later_checks_have_refuted_is_not_certified_again(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Pipeline, tmp_path: Path
 ) -> None:
     """Even if all answers together are within the bound."""
     extract(pipeline, "second", 2 * DOCUMENTS)
-    certified(capsys)
+    certified()
     every: JsonValue = [
         {"source": str(name)} for (name,) in pipeline.rows("SELECT source FROM document_results")
     ]
     check(tmp_path, {"name": "party", "to_check": every}, ["approved"] * 3 * DOCUMENTS)
-    certified(capsys)
+    certified()
     extract(pipeline, "later", 6)
-    later = certified(capsys)["party"]
+    later = certified()["party"]
     assert [str(each["source"])[:5] for each in objects(later["to_check"])] == ["later"] * 6
 
     check(tmp_path, later, ["rejected"] * 6)
-    certified(capsys, ExitCode.INCOMPLETE)
+    certified(ExitCode.INCOMPLETE)
     assert accepted(pipeline)[0] == ("party", 0)
 
-    assert certified(capsys, ExitCode.INCOMPLETE)["party"]["later_wrong"] == 6
+    assert certified(ExitCode.INCOMPLETE)["party"]["later_wrong"] == 6
     assert accepted(pipeline)[0] == ("party", 0)

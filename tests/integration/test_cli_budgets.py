@@ -14,7 +14,7 @@ from chordwise.errors import ExitCode, ModelRequestError
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.models.budgets import JobBudget, Reservations
 from chordwise.settings import Settings
-from tests.fakes.commands import point_to, run
+from tests.fakes.commands import output_of, point_to
 from tests.fakes.pipeline import AWAY, SCRIPTED, Pipeline, a_pipeline, a_run, a_summary
 
 TEXT = "The bridge was opened in May. Carts crossed it on the same day."
@@ -63,33 +63,29 @@ def a_budgeted_run(settings: Settings) -> tuple[Pipeline, Submission]:
 )
 @pytest.mark.parametrize("command", ["analyze", "submit"])
 def test_an_invalid_budget_is_refused_before_anything_begins(
-    capsys: pytest.CaptureFixture[str],
     arguments: tuple[str, ...],
     command: str,
     code: ExitCode,
     said: str,
 ) -> None:
     """No run is created and no service is called; the hint says what to do."""
-    found = run([command, "letter.txt", *arguments])
+    error = output_of(command, "letter.txt", *arguments, code=code).err
 
-    error = capsys.readouterr().err
-    assert found == code
     assert said in error
     assert "Hint:" in error
     assert "Run " not in error
 
 
 @pytest.mark.usefixtures("_addresses")
-def test_a_run_shows_its_budget(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_shows_its_budget(settings: Settings) -> None:
     """JSON has sums as numbers, and the scope contains the run's name."""
     _, submission = a_budgeted_run(settings)
-    assert run(["runs", "latest"]) == ExitCode.SUCCESS
-    shown = capsys.readouterr().out
-    run(["runs", "latest", "--json"])
+    shown = output_of("runs", "latest").out
+    document = output_of("runs", "latest", "--json").out
 
     line = "$0.2500 of $2.00 spent by this run · $0.5000 reserved for calls · $1.25 left"
     assert f"Budget   {line}" in shown
-    assert json.loads(capsys.readouterr().out)["budgets"] == [
+    assert json.loads(document)["budgets"] == [
         {
             "scope": f"run:{submission.run_id}",
             "cap_usd": 2,
@@ -113,38 +109,29 @@ def a_run_that_failed(settings: Settings) -> tuple[Pipeline, Submission]:
 
 
 @pytest.mark.usefixtures("_addresses", "_scripted")
-def test_a_budget_set_by_a_retry_includes_earlier_costs(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_budget_set_by_a_retry_includes_earlier_costs(settings: Settings) -> None:
     """The run continues within its first cap."""
     pipeline, submission = a_run_that_failed(settings)
-    capsys.readouterr()
 
-    code = run(["retry", submission.name, "--budget", "2", "--no-wait", "--json"])
+    printed = output_of("retry", submission.name, "--budget", "2", "--no-wait", "--json").out
 
-    assert code == ExitCode.SUCCESS
-    assert json.loads(capsys.readouterr().out)["retried"] == 1
+    assert json.loads(printed)["retried"] == 1
     assert pipeline.job(submission).status == JobStatus.QUEUED
     pipeline.work(submission)
     assert pipeline.job(submission).status == JobStatus.SUCCEEDED
-    capsys.readouterr()
-    run(["runs", "latest", "--json"])
-    (budget,) = json.loads(capsys.readouterr().out)["budgets"]
+    (budget,) = json.loads(output_of("runs", "latest", "--json").out)["budgets"]
     assert (budget["cap_usd"], budget["spent_usd"], budget["left_usd"]) == (2, 0.75, 1.25)
 
 
 @pytest.mark.usefixtures("_addresses", "_scripted")
-def test_a_retry_with_an_insufficient_budget_changes_nothing(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_retry_with_an_insufficient_budget_changes_nothing(settings: Settings) -> None:
     """It exits with 2 and a hint."""
     pipeline, submission = a_run_that_failed(settings)
-    capsys.readouterr()
 
-    code = run(["retry", submission.name, "--budget", "0.5", "--no-wait"])
+    error = output_of(
+        "retry", submission.name, "--budget", "0.5", "--no-wait", code=ExitCode.USAGE
+    ).in_one_line
 
-    error = " ".join(capsys.readouterr().err.split())
-    assert code == ExitCode.USAGE
     assert "The run has spent $0.75 already, and a budget of $0.50 is less." in error
     assert "Hint:" in error
     assert pipeline.job(submission).status == JobStatus.FAILED
@@ -152,12 +139,8 @@ def test_a_retry_with_an_insufficient_budget_changes_nothing(
 
 
 @pytest.mark.usefixtures("_addresses")
-def test_a_run_without_a_budget_shows_none(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_without_a_budget_shows_none(settings: Settings) -> None:
     pipeline = a_pipeline(settings, a_summary("The bridge was opened in May."))
     pipeline.analyze(TEXT)
 
-    run(["runs", "latest"])
-
-    assert "Budget" not in capsys.readouterr().out
+    assert "Budget" not in output_of("runs", "latest").out

@@ -24,28 +24,19 @@ from pydantic import SecretStr
 from chordwise.cli.rendering.live import Lines
 from chordwise.cli.run_watch import Watch
 from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus
-from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode, ModelRequestError, ReadError, ServiceUnavailableError
 from chordwise.pipeline.intake.submit import Submission, open_run
 from chordwise.pipeline.runs import progress
 from chordwise.readers.reading import UnreadDocument
 from chordwise.settings import Settings
 from chordwise.storage.database import open_engine
-from tests.fakes.commands import called, run
+from tests.fakes.commands import called, output_of, run
 from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary
 
 TEXT = "The bridge was opened in May. Carts crossed it on the same day."
 ANSWER = a_summary("The bridge was opened in May.", topic="A [bold]bridge[/bold]")
 HOSTILE = "evil\x1b[2J.txt"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """The output of a command, and its exit code."""
-
-    code: int
-    out: str
-    err: str
+pytestmark = pytest.mark.usefixtures("desk")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,35 +45,26 @@ class Desk:
 
     pipeline: Pipeline
     submission: Submission
-    capsys: pytest.CaptureFixture[str]
-
-    def call(self, *arguments: str) -> Shown:
-        self.capsys.readouterr()
-        code = run(arguments)
-        captured = self.capsys.readouterr()
-        return Shown(code=code, out=captured.out, err=captured.err)
 
 
 @pytest.fixture
-def desk(settings: Settings, addressed: None, capsys: pytest.CaptureFixture[str]) -> Desk:
+def desk(settings: Settings, addressed: None) -> Desk:
     assert addressed is None
     failing = ModelRequestError("The model does not like it.", "Ask otherwise.")
     pipeline = a_pipeline(settings, ANSWER, failing)
-    submission = open_run(pipeline.context, a_run(), NOW)
-    submission.take_in(a_document(TEXT, "bridge.txt"))
-    submission.take_in(a_document(f"{TEXT} Or not.", "odd.txt"))
-    unreadable = ReadError("evil.txt is locked.", "Unlock it.", IntakeOutcome.ENCRYPTED, "password")
-    submission.take_in(UnreadDocument(source=HOSTILE, error=unreadable))
-    submission.close()
-    pipeline.work(submission)
-    return Desk(pipeline=pipeline, submission=submission, capsys=capsys)
+    locked = ReadError("evil.txt is locked.", "Unlock it.", IntakeOutcome.ENCRYPTED, "password")
+    submission = pipeline.analyze(
+        a_document(TEXT, "bridge.txt"),
+        a_document(f"{TEXT} Or not.", "odd.txt"),
+        UnreadDocument(source=HOSTILE, error=locked),
+    )
+    return Desk(pipeline=pipeline, submission=submission)
 
 
 def test_runs_lists_runs_and_shows_both_lines_of_an_account(desk: Desk) -> None:
     """The lines balance; failures are listed below them with hints."""
-    listed, shown = desk.call("runs"), desk.call("runs", "latest")
+    listed, shown = output_of("runs"), output_of("runs", "latest")
 
-    assert listed.code == shown.code == ExitCode.SUCCESS
     for words in (desk.submission.name, "finished", "1/2"):
         assert words in listed.out
     assert "3 found = 2 accepted + 1 encrypted ✓" in shown.out
@@ -95,7 +77,7 @@ def test_runs_lists_runs_and_shows_both_lines_of_an_account(desk: Desk) -> None:
 def test_a_run_as_json(desk: Desk) -> None:
     """It contains every state, also those without a job."""
     for name in (desk.submission.name, str(desk.submission.run_id), "latest"):
-        found = json.loads(desk.call("runs", name, "--json").out)
+        found = json.loads(output_of("runs", name, "--json").out)
 
         assert found["schema_version"] == 1
         assert found["run"]["run_id"] == str(desk.submission.run_id)
@@ -108,56 +90,50 @@ def test_a_run_as_json(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("command", [("runs", "nope"), ("results", "--run", "nope")])
-def test_an_unknown_run_is_a_usage_error(desk: Desk, command: tuple[str, ...]) -> None:
-    shown = desk.call(*command)
-
-    assert shown.code == ExitCode.USAGE
-    assert "There is no run “nope”." in shown.err
+def test_an_unknown_run_is_a_usage_error(command: tuple[str, ...]) -> None:
+    assert "There is no run “nope”." in output_of(*command, code=ExitCode.USAGE).err
 
 
 def test_results_are_shown_as_readable_text(desk: Desk) -> None:
     """The answer is shown with its quote and place; markup in it is plain text."""
-    shown = desk.call("results", "--run", desk.submission.name)
+    shown = output_of("results", "--run", desk.submission.name)
 
     assert "bridge.txt · summary" in shown.out
     assert "A [bold]bridge[/bold]" in shown.out
     assert "“The bridge was opened in May.” [0–29]" in shown.out
 
 
-def test_results_can_be_filtered(desk: Desk) -> None:
+def test_results_can_be_filtered() -> None:
     """Filters are run, type, and a part of the name; no match is reported and is no error."""
-    by_name = json.loads(desk.call("results", "--document", "BRIDGE", "--json").out)
-    by_wildcard = json.loads(desk.call("results", "--document", "%", "--json").out)
-    by_type = desk.call("results", "--type", "sentiment")
+    by_name = json.loads(output_of("results", "--document", "BRIDGE", "--json").out)
+    by_wildcard = json.loads(output_of("results", "--document", "%", "--json").out)
+    by_type = output_of("results", "--type", "sentiment")
 
     assert by_name["total"] == 1
     assert by_name["results"][0]["source"] == "bridge.txt"
     assert by_wildcard == {"schema_version": 1, "total": 0, "results": []}
-    assert by_type.code == ExitCode.SUCCESS
     assert by_type.out == ""
     assert "No results match" in by_type.err
 
 
 def test_without_a_run_the_newest_answer_to_a_question_is_listed(desk: Desk) -> None:
     """A later run reuses the answer about the same document: it is listed once."""
-    later = open_run(desk.pipeline.context, a_run(), NOW)
-    later.take_in(a_document(TEXT, "bridge.txt"))
-    later.close()
+    later = desk.pipeline.submit(a_document(TEXT, "bridge.txt"))
 
-    every = json.loads(desk.call("results", "--json").out)
-    of_the_first = json.loads(desk.call("results", "--json", "--run", desk.submission.name).out)
+    every = json.loads(output_of("results", "--json").out)
+    of_the_first = json.loads(output_of("results", "--json", "--run", desk.submission.name).out)
 
     assert [result["run"] for result in every["results"]] == [later.name]
     assert every["results"][0]["reused"] is True
     assert [result["run"] for result in of_the_first["results"]] == [desk.submission.name]
 
 
-def test_sql_as_csv_json_and_table(desk: Desk) -> None:
+def test_sql_as_csv_json_and_table() -> None:
     statement = "SELECT source, outcome, NULL AS nothing FROM intakes ORDER BY outcome, source"
 
-    as_csv = desk.call("sql", "--csv", statement)
-    as_json = json.loads(desk.call("sql", "--json", statement).out)
-    as_table = desk.call("sql", statement)
+    as_csv = output_of("sql", "--csv", statement)
+    as_json = json.loads(output_of("sql", "--json", statement).out)
+    as_table = output_of("sql", statement)
 
     rows = list(csv.reader(io.StringIO(as_csv.out)))
     assert rows[0] == ["source", "outcome", "nothing"]
@@ -195,11 +171,8 @@ def on_terminal(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> st
     return received.decode()
 
 
-def test_csv_on_a_terminal_is_escaped(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_csv_on_a_terminal_is_escaped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In a file or a pipe the text is as stored."""
-    assert desk.submission.name
     for arguments in (("sql", "--csv", NASTY), ("export", "--sql", NASTY, "-o", "-")):
         shown = on_terminal(arguments, monkeypatch)
         redirected = called(arguments, {}, tmp_path).stdout
@@ -219,9 +192,8 @@ PRINTING: list[tuple[str, ...]] = [
 ]
 
 
-def test_no_output_contains_control_sequences(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_output_contains_control_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of documents, names and answers, only line ends remain unescaped."""
-    assert desk.submission.name
     for arguments in PRINTING:
         shown = on_terminal(arguments, monkeypatch)
 
@@ -229,34 +201,34 @@ def test_no_output_contains_control_sequences(desk: Desk, monkeypatch: pytest.Mo
         assert [c for c in shown if unicodedata.category(c) in {"Cc", "Cf"} and c != "\n"] == []
 
 
-def test_a_wide_view_is_shown_row_by_row(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wide_view_is_shown_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each column has a line if a table has no room for all of them."""
     monkeypatch.setenv("COLUMNS", "80")
 
-    shown = desk.call("sql", "SELECT * FROM document_results", "--limit", "1").out
+    shown = output_of("sql", "SELECT * FROM document_results", "--limit", "1").out
 
     assert re.search(r"^source +\| bridge.txt +$", shown, re.MULTILINE)
     assert re.search(r"^prompt_version +\| summary.analyze@\d +$", shown, re.MULTILINE)
 
 
-def test_a_long_table_is_truncated_with_a_notice(desk: Desk) -> None:
+def test_a_long_table_is_truncated_with_a_notice() -> None:
     """A terminal shows a hundred rows; a file receives all of them."""
     statement = "SELECT generate_series(1, 500) AS n"
 
-    table = desk.call("sql", statement)
-    rows = desk.call("sql", "--csv", statement)
+    table = output_of("sql", statement)
+    rows = output_of("sql", "--csv", statement)
 
     assert len(table.out.splitlines()) == 101
     assert "first 100 rows" in table.err
     assert len(rows.out.splitlines()) == 501
 
 
-def test_a_refused_statement_and_a_repeated_migration_change_nothing(desk: Desk) -> None:
+def test_a_refused_statement_and_a_repeated_migration_change_nothing() -> None:
     """PostgreSQL's own error is shown, and the migration keeps the newest revision."""
-    shown = desk.call("sql", "SELECT * FROM outbox")
-    found = json.loads(desk.call("migrate", "--json").out)
+    shown = output_of("sql", "SELECT * FROM outbox", code=ExitCode.USAGE)
+    found = json.loads(output_of("migrate", "--json").out)
 
-    assert (shown.code, shown.out) == (ExitCode.USAGE, "")
+    assert shown.out == ""
     assert "permission denied" in shown.err
     assert found["before"] == found["after"]
 
@@ -270,15 +242,12 @@ def test_a_database_without_tables_names_the_migration_command(
     desk.pipeline.execute("DELETE FROM alembic_version")
     monkeypatch.setenv("CHORDWISE_DATABASE_URL", other)
 
-    shown = desk.call("runs")
-
-    assert shown.code == ExitCode.CONFIGURATION
-    assert "chordwise migrate" in shown.err
+    assert "chordwise migrate" in output_of("runs", code=ExitCode.CONFIGURATION).err
 
 
-def test_doctor_checks_every_component(desk: Desk) -> None:
+def test_doctor_checks_every_component() -> None:
     """All pass except the processes: that no worker runs is a warning."""
-    found = json.loads(desk.call("doctor", "--ask", "--json").out)
+    found = json.loads(output_of("doctor", "--ask", "--json").out)
 
     verdicts = {check["name"]: check["verdict"] for check in found["checks"]}
     well = ("settings", "limits", "database", "schema", "clock", "reader", "broker", "question")
@@ -287,17 +256,15 @@ def test_doctor_checks_every_component(desk: Desk) -> None:
     assert found["exit_code"] == 0
 
 
-def test_doctor_reports_what_is_wrong(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing key is a configuration error, an unreachable broker an unavailable service."""
     monkeypatch.setenv("CHORDWISE_BROKER_URL", "redis://127.0.0.1:1/0")
-    without_broker = desk.call("doctor")
+    without_broker = output_of("doctor", code=ExitCode.UNAVAILABLE)
     monkeypatch.setenv("CHORDWISE_MODEL", "openai/some-model")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    without_key = desk.call("doctor")
+    without_key = output_of("doctor", code=ExitCode.CONFIGURATION)
 
-    assert without_broker.code == ExitCode.UNAVAILABLE
     assert "FAIL" in without_broker.out
-    assert without_key.code == ExitCode.CONFIGURATION
     assert "OPENAI_API_KEY" in without_key.out
 
 
@@ -321,11 +288,11 @@ def test_the_cause_of_a_delay_is_shown_during_the_run(desk: Desk) -> None:
     newest = "(SELECT id FROM model_calls ORDER BY finished_at DESC LIMIT 1)"
     failed = "error_code = 'model_transport', error_message = 'It cannot be reached.'"
     desk.pipeline.execute(f"UPDATE model_calls SET {failed} WHERE id = {newest}")  # noqa: S608
-    held_up = desk.call("runs", "latest")
+    held_up = output_of("runs", "latest")
     desk.pipeline.execute(
         f"UPDATE model_calls SET error_code = NULL WHERE id = {newest}"  # noqa: S608 - as above
     )
-    going_on = desk.call("runs", "latest")
+    going_on = output_of("runs", "latest")
 
     assert "the last call failed: It cannot be reached." in held_up.out
     assert "the last call failed" not in going_on.out
@@ -333,9 +300,7 @@ def test_the_cause_of_a_delay_is_shown_during_the_run(desk: Desk) -> None:
 
 def test_a_wait_ends_with_the_run(desk: Desk) -> None:
     """The display is updated during the work, and the wait ends with it."""
-    waiting = open_run(desk.pipeline.context, a_run(AnalysisType.SUMMARY, fresh=True), NOW)
-    waiting.take_in(a_document(TEXT, "bridge.txt"))
-    waiting.close()
+    waiting = desk.pipeline.submit(a_document(TEXT, "bridge.txt"), options=a_run(fresh=True))
     said: list[str] = []
 
     def cancel_meanwhile(_seconds: float) -> None:
@@ -353,9 +318,7 @@ def test_a_wait_ends_with_the_run(desk: Desk) -> None:
 
 
 def test_a_wait_reports_a_lack_of_progress(desk: Desk) -> None:
-    waiting = open_run(desk.pipeline.context, a_run(fresh=True), NOW)
-    waiting.take_in(a_document(TEXT, "bridge.txt"))
-    waiting.close()
+    waiting = desk.pipeline.submit(a_document(TEXT, "bridge.txt"), options=a_run(fresh=True))
     warned: list[str] = []
     now = [0.0]
 
@@ -423,31 +386,24 @@ def test_a_document_with_invisible_characters_needs_review(desk: Desk) -> None:
         clean, source="hiding.txt", content=replace(clean.content, invisible_removed=25)
     )
     pipeline = a_pipeline(desk.pipeline.context.settings, a_summary("The old bridge is closed."))
-    runs = []
-    for found in (clean, hiding):
-        runs.append(open_run(pipeline.context, a_run(), NOW))
-        runs[-1].take_in(found)
-        runs[-1].close()
-        pipeline.work(runs[-1])
-    first, second = (run.name for run in runs)
+    first, second = (pipeline.analyze(found).name for found in (clean, hiding))
 
-    shown = desk.call("results", "--run", second)
+    shown = output_of("results", "--run", second).out
     stored = {
-        name: json.loads(desk.call("results", "--run", name, "--json").out)["results"][0]
+        name: json.loads(output_of("results", "--run", name, "--json").out)["results"][0]
         for name in (first, second)
     }
-    account = desk.call("runs", second)
-    notices = json.loads(desk.call("runs", second, "--json").out)["notices"]
+    account = output_of("runs", second).out
+    notices = json.loads(output_of("runs", second, "--json").out)["notices"]
     query = "SELECT needs_review, review_reason FROM document_results WHERE needs_review"
-    listed = json.loads(desk.call("sql", query, "--json").out)["rows"]
+    listed = json.loads(output_of("sql", query, "--json").out)["rows"]
 
-    assert "needs review" in shown.out
-    assert f"Review: {reason}" in shown.out
+    assert "needs review" in shown
+    assert f"Review: {reason}" in shown
     assert (stored[second]["needs_review"], stored[second]["review_reason"]) == (True, reason)
     assert (stored[first]["needs_review"], stored[first]["review_reason"]) == (False, None)
     assert stored[second]["reused"]
-    assert "! hiding.txt" in account.out
-    assert reason in account.out
+    assert "! hiding.txt" in account
+    assert reason in account
     assert [(each["source"], each["message"]) for each in notices] == [("hiding.txt", reason)]
     assert listed == [{"needs_review": True, "review_reason": reason}]
-    assert account.code == ExitCode.SUCCESS

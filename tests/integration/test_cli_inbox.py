@@ -10,7 +10,7 @@ import pytest
 
 from chordwise.errors import ExitCode
 from chordwise.settings import ProfileSettings, Settings
-from tests.fakes.commands import run
+from tests.fakes.commands import output_of, point_to
 from tests.fakes.inbox_watch import LETTER, WatchedInbox, watched
 
 
@@ -25,55 +25,39 @@ def inbox(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[WatchedInbox]:
     """Watch an inbox that is also in the command's settings."""
-    assert settings.database_url is not None
-    assert settings.broker_url is not None
     config = tmp_path / "chordwise.toml"
-    config.write_text(
-        '[inbox]\nfolders = ["inbox"]\n[profiles.bills]\n[embedded]\nstart = false\n', "utf-8"
-    )
+    config.write_text('[inbox]\nfolders = ["inbox"]\n[profiles.bills]\n', "utf-8")
+    point_to(settings, monkeypatch)
     monkeypatch.setenv("CHORDWISE_CONFIG", str(config))
-    monkeypatch.setenv("CHORDWISE_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("CHORDWISE_DATABASE_URL", settings.database_url.get_secret_value())
-    monkeypatch.setenv("CHORDWISE_BROKER_URL", settings.broker_url.get_secret_value())
     found = watched(tmp_path, settings, {"bills": ProfileSettings()})
     yield found
     found.close()
 
 
-def test_a_missing_folder_is_not_reported_as_a_permission_problem(
-    inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_folder_is_not_reported_as_a_permission_problem(inbox: WatchedInbox) -> None:
     inbox.folders.inbox.rmdir()
 
-    assert run(["inbox", "--json"]) == ExitCode.SUCCESS
+    (found,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
 
-    (found,) = json.loads(capsys.readouterr().out)["inboxes"]
     assert [each["reason"] for each in found["refused"]] == [
         "is not there; a scheduler makes it when it starts"
     ]
 
 
-def test_the_files_of_each_folder_are_counted(
-    inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_files_of_each_folder_are_counted(inbox: WatchedInbox) -> None:
     """The text output shows the folder, the counts, and a table of the latest files."""
     inbox.drop("done.txt", LETTER)
     inbox.deliver()
-    capsys.readouterr()
-    codes = [run(["inbox"])]
-    shown = capsys.readouterr().out
+    shown = output_of("inbox").out
     inbox.drop("failed.txt", "")
     inbox.deliver()
     inbox.drop("bills/at-work.txt", f"{LETTER} Again.")
     inbox.take()
     inbox.drop("waiting.txt", LETTER)
     (inbox.folders.inbox / "link.txt").symlink_to("/etc/passwd")
-    capsys.readouterr()
 
-    codes.append(run(["inbox", "--json"]))
+    (found,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
 
-    (found,) = json.loads(capsys.readouterr().out)["inboxes"]
-    assert codes == [ExitCode.SUCCESS, ExitCode.SUCCESS]
     counts = {name: found[name] for name in ("waiting", "in_store", "done", "failed")}
     assert set(counts.values()) == {1}
     assert found["profiles"] == ["bills"]
@@ -91,19 +75,14 @@ def test_the_files_of_each_folder_are_counted(
     assert "has the reason" not in shown
 
 
-def test_a_failure_is_shown_with_its_reason_and_the_place_of_its_note(
-    inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failure_is_shown_with_its_reason_and_the_place_of_its_note(inbox: WatchedInbox) -> None:
     """The first failure is below the table; the notes have all of them."""
     inbox.drop("empty.txt", "")
     inbox.deliver()
-    capsys.readouterr()
 
-    run(["inbox", "--json"])
-    (found,) = json.loads(capsys.readouterr().out)["inboxes"]
-    run(["inbox"])
+    (found,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
+    shown = output_of("inbox").in_one_line
 
-    shown = " ".join(capsys.readouterr().out.split())
     (file,) = found["recent"]
     assert file["reason"] == "empty"
     assert file["message"].startswith(f"{inbox.folders.inbox}/empty.txt ")
@@ -111,36 +90,27 @@ def test_a_failure_is_shown_with_its_reason_and_the_place_of_its_note(
     assert f"{inbox.folders.inbox.with_name('failed')}: NAME.json" in shown
 
 
-def test_a_profile_that_holds_files_back_reports_the_reason(
-    inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_profile_that_holds_files_back_reports_the_reason(inbox: WatchedInbox) -> None:
     """A profile without waiting files holds nothing back."""
     add_to_profile(inbox, 'schema = "gone.json"')
     inbox.drop("c.txt", LETTER)
-    capsys.readouterr()
-    run(["inbox", "--json"])
-    (before,) = json.loads(capsys.readouterr().out)["inboxes"]
+    (before,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
     inbox.drop("bills/a.txt", LETTER)
     inbox.drop("bills/2026/b.txt", LETTER)
 
-    codes = run(["inbox", "--json"]), run(["inbox"])
+    (found,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
+    said = output_of("inbox").in_one_line
 
-    document, _, shown = capsys.readouterr().out.partition("\n}\n")
-    (found,) = json.loads(f"{document}}}")["inboxes"]
     (held_back,) = found["held_back"]
     assert (before["waiting"], before["held_back"]) == (1, [])
-    assert codes == (ExitCode.SUCCESS, ExitCode.SUCCESS)
     assert (found["waiting"], held_back["profile"], held_back["files"]) == (3, "bills", 2)
     assert "gone.json cannot be read: the file does not exist" in held_back["message"]
     assert held_back["hint"] == "Put the file there, or name another."
-    said = " ".join(shown.split())
     assert f"2 files of profile bills held back: {held_back['message']}" in said
     assert f"→ {held_back['hint']}" in said
 
 
-def test_a_side_car_without_a_file_is_reported(
-    inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_side_car_without_a_file_is_reported(inbox: WatchedInbox) -> None:
     """The hint gives the correct name; hidden side-cars are not reported."""
     for name in ("bills/.a.txt", "bills/a.txt", "bills/b", "C.TXT", "folder"):
         inbox.drop(f"{name}.chordwise.toml", "critique = true")
@@ -149,32 +119,24 @@ def test_a_side_car_without_a_file_is_reported(
     inbox.drop("bills/a.txt", LETTER)
     inbox.drop("bills/b.txt", LETTER)
     (inbox.folders.inbox / "folder").mkdir()
-    capsys.readouterr()
 
-    codes = run(["inbox", "--json"]), run(["inbox"])
+    (found,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
+    said = output_of("inbox").in_one_line
 
-    document, _, shown = capsys.readouterr().out.partition("\n}\n")
-    (found,) = json.loads(f"{document}}}")["inboxes"]
-    assert codes == (ExitCode.SUCCESS, ExitCode.SUCCESS)
     assert (found["waiting"], found["orphaned_side_car_count"]) == (3, 3)
     names = ["C.TXT.CHORDWISE.TOML", "bills/b.chordwise.toml", "folder.chordwise.toml"]
     told = [str(inbox.folders.inbox / each) for each in names]
     assert found["orphaned_side_cars"] == told
-    said = " ".join(shown.split())
     assert all(f"{path} is a side-car without a file." in said for path in told)
     assert said.count("→ The side-car of NAME.EXT is named NAME.EXT.chordwise.toml") == 1
 
 
-def test_only_the_first_side_cars_without_a_file_are_named(
-    inbox: WatchedInbox, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_the_first_side_cars_without_a_file_are_named(inbox: WatchedInbox) -> None:
     for number in range(23):
         inbox.drop(f"{number:02}.txt.chordwise.toml", "critique = true")
-    capsys.readouterr()
 
-    run(["inbox"])
+    shown = output_of("inbox").in_one_line
 
-    shown = " ".join(capsys.readouterr().out.split())
     assert shown.count("is a side-car without a file") == 20
     assert "19.txt.chordwise.toml" in shown
     assert "20.txt.chordwise.toml" not in shown
@@ -182,13 +144,12 @@ def test_only_the_first_side_cars_without_a_file_are_named(
 
 
 def test_without_a_folder_the_hint_names_the_setting(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Nothing is started, and the exit code is that of a usage error."""
     monkeypatch.chdir(tmp_path)
 
-    assert run(["inbox"]) == ExitCode.USAGE
-    assert "[inbox] folders" in capsys.readouterr().err
+    assert "[inbox] folders" in output_of("inbox", code=ExitCode.USAGE).err
 
 
 def add_to_profile(inbox: WatchedInbox, entry: str) -> None:

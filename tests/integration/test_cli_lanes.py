@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from chordwise.errors import ExitCode
 from chordwise.settings import Settings
 from chordwise.storage.database import open_engine
-from tests.fakes.commands import point_to, run
+from tests.fakes.commands import output_of, point_to, run
 
 TEXT = "The bridge was opened in May. Carts crossed it on the same day."
 MODEL = "openai/gpt-6.1-terra"
@@ -38,21 +37,14 @@ def lane_of_the_run(settings: Settings) -> object:
     return found
 
 
-def test_a_model_without_batches_is_asked_online_with_a_notice(
-    capsys: pytest.CaptureFixture[str], settings: Settings
-) -> None:
-    found = run(["submit", "letter.txt", "--lane", "batch", "--model", "extractive"])
-
-    assert found == ExitCode.SUCCESS
-    assert capsys.readouterr().err.count(SAID) == 1
+def test_a_model_without_batches_is_asked_online_with_a_notice(settings: Settings) -> None:
+    printed = output_of("submit", "letter.txt", "--lane", "batch", "--model", "extractive").err
+    assert printed.count(SAID) == 1
     assert lane_of_the_run(settings) == ("online", False)
 
 
-def test_a_model_with_batches_waits_for_them(
-    capsys: pytest.CaptureFixture[str], settings: Settings
-) -> None:
-    assert run(["submit", "letter.txt", "--lane", "batch", "--model", MODEL]) == ExitCode.SUCCESS
-    assert SAID not in capsys.readouterr().err
+def test_a_model_with_batches_waits_for_them(settings: Settings) -> None:
+    assert SAID not in output_of("submit", "letter.txt", "--lane", "batch", "--model", MODEL).err
     assert lane_of_the_run(settings) == ("batch", True)
 
 
@@ -64,20 +56,15 @@ def test_without_the_option_a_run_is_online(settings: Settings) -> None:
 
 @pytest.mark.parametrize("lane", ["online", "batch"])
 @pytest.mark.parametrize("command", [["analyze", "--no-wait"], ["submit"]])
-def test_a_run_with_a_budget_is_preceded_by_its_quote(
-    capsys: pytest.CaptureFixture[str], command: list[str], lane: str
-) -> None:
+def test_a_run_with_a_budget_is_preceded_by_its_quote(command: list[str], lane: str) -> None:
     """It is printed by type and model, for the run's lane, on standard error; JSON stays valid."""
     asked = ["letter.txt", "-t", "summary", "-t", "sentiment", "--model", MODEL, "--lane", lane]
-    assert run(["quote", *asked]) == ExitCode.SUCCESS
-    quoted = capsys.readouterr().out
+    quoted = output_of("quote", *asked).out
 
-    found = run([*command, *asked, "--budget", "5", "--json"])
+    written = output_of(*command, *asked, "--budget", "5", "--json")
 
-    written = capsys.readouterr()
     numbers, _, rest = written.err.partition("Expected cost: ")
     header, *rows = rows_of(quoted)
-    assert found == ExitCode.SUCCESS
     assert [row.split()[:3] for row in rows] == [
         [name, "openai/gpt-6.1-terra", lane] for name in ("summary", "sentiment")
     ]
@@ -95,15 +82,14 @@ def rows_of(shown: str) -> list[str]:
 
 
 @pytest.mark.parametrize("option", [["--votes", "3"], ["--critique"]])
-def test_options_without_effect_on_the_built_in_model_are_reported(
-    capsys: pytest.CaptureFixture[str], option: list[str]
-) -> None:
+def test_options_without_effect_on_the_built_in_model_are_reported(option: list[str]) -> None:
     """The notice is printed once, on standard error, and not for a language model."""
     said = "Votes and critique have no effect on the built-in"
-    found = run(["submit", "letter.txt", *option, "--model", "extractive"])
-    first = capsys.readouterr().err
-    run(["submit", "letter.txt", *option, "--model", "openai/gpt-6.1-terra"])
 
-    assert found == ExitCode.SUCCESS
+    first, second = (
+        output_of("submit", "letter.txt", *option, "--model", model).err
+        for model in ("extractive", "openai/gpt-6.1-terra")
+    )
+
     assert first.count(said) == 1
-    assert said not in capsys.readouterr().err
+    assert said not in second

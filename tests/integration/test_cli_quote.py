@@ -25,7 +25,7 @@ from chordwise.pipeline.quoting import quote
 from chordwise.pipeline.quoting.quote import Quote
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.settings import Settings
-from tests.fakes.commands import point_to, run
+from tests.fakes.commands import Output, output_of, point_to
 from tests.fakes.office_files import scan
 from tests.fakes.pipeline import (
     LONG,
@@ -51,7 +51,6 @@ class Desk:
 
     pipeline: Pipeline
     folder: Path
-    capsys: pytest.CaptureFixture[str]
 
     @property
     def quoter(self) -> ReadingContext:
@@ -61,15 +60,12 @@ class Desk:
             settings=context.settings, database=context.database, models=context.models
         )
 
-    def call(self, *arguments: str) -> tuple[int, str, str]:
-        """Quote the folder; return the exit code and both outputs."""
-        self.capsys.readouterr()
-        code = run(["quote", str(self.folder), *arguments])
-        captured = self.capsys.readouterr()
-        return code, captured.out, captured.err
+    def call(self, *arguments: str, code: ExitCode = ExitCode.SUCCESS) -> Output:
+        """Quote the folder."""
+        return output_of("quote", str(self.folder), *arguments, code=code)
 
     def quote(self, *arguments: str) -> JsonObject:
-        return json_values.as_object(json.loads(self.call("--json", *arguments)[1]))
+        return json_values.as_object(json.loads(self.call("--json", *arguments).out))
 
     def count(self, table: str) -> object:
         return self.pipeline.value(f"SELECT count(*) FROM {table}")  # noqa: S608 - constant names
@@ -84,7 +80,6 @@ def desk(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
 ) -> Desk:
     """Point the command to this test's servers, without a key for any provider."""
     folder = tmp_path / "reports"
@@ -96,7 +91,7 @@ def desk(
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     narrow = with_settings(settings, "pipeline", chunk_tokens=300)
     pipeline = a_pipeline(narrow, quoting_the_text, repeat_last=True)
-    return Desk(pipeline=pipeline, folder=folder, capsys=capsys)
+    return Desk(pipeline=pipeline, folder=folder)
 
 
 def test_pages_of_scans_are_quoted_with_their_pictures(
@@ -120,7 +115,7 @@ def test_pages_of_scans_are_quoted_with_their_pictures(
         for each in json_values.objects(after["lines"])
     )
     assert typical(after["total"]) == pytest.approx(cost + of_lines)
-    assert "reads 2 pages of scans" in desk.call("--model", GPT)[1].replace("\n", " ")
+    assert "reads 2 pages of scans" in desk.call("--model", GPT).in_one_line
 
 
 def line_of(quoted: JsonObject) -> JsonObject:
@@ -147,12 +142,11 @@ def test_a_profile_is_quoted_with_its_questions(desk: Desk, tmp_path: Path) -> N
 
     asked = desk.quote("--profile", "contracts", "--model", GPT, "--lane", "online")
     changed = desk.quote("--profile", "contracts", "-t", "sentiment", "--lane", "online")
-    unknown, _, said = desk.call("--profile", "letters")
+    said = desk.call("--profile", "letters", code=ExitCode.USAGE).err
 
     lines = json_values.objects(asked["lines"])
     assert [line["analysis_type"] for line in lines] == ["extraction", "summary"]
     assert line_of(changed)["analysis_type"] == "sentiment"
-    assert unknown == ExitCode.USAGE
     assert "Known: contracts." in said
 
 
@@ -242,18 +236,16 @@ def test_unreadable_files_are_named(desk: Desk) -> None:
     (desk.folder / "broken.pdf").write_bytes(b"%PDF-1.7 and nothing more")
     (desk.folder / "bridge-again.txt").write_text(SHORT, "utf-8")
 
-    code, shown, _ = desk.call()
+    shown = desk.call(code=ExitCode.INCOMPLETE).out
 
-    assert code == ExitCode.INCOMPLETE
     assert "Not included:" in shown
     assert "broken.pdf" in shown
     assert "Duplicates skipped: 1." in shown
 
 
 def test_an_unknown_model_is_refused(desk: Desk) -> None:
-    code, _, said = desk.call("--model", "nonsense")
+    said = desk.call("--model", "nonsense", code=ExitCode.CONFIGURATION).err
 
-    assert code == ExitCode.CONFIGURATION
     assert "nonsense" in said
     assert SCRIPTED not in said
 
@@ -300,7 +292,7 @@ def test_every_lane_of_the_provider_has_its_price(desk: Desk) -> None:
     Nothing is stored.
     """
     quoted = desk.quote("--model", GPT)
-    code, shown, _ = desk.call("--model", GPT)
+    shown = desk.call("--model", GPT).in_one_line
 
     line = line_of(quoted)
     costs = json_values.as_object(line["costs"])
@@ -311,19 +303,17 @@ def test_every_lane_of_the_provider_has_its_price(desk: Desk) -> None:
     assert typical(costs["flex"]) == pytest.approx(typical(costs["online"]) / 2)
     assert quoted["total"] == costs["online"]
     assert (line["basis"], line["counts_exactly"]) == ("assumed", False)
-    assert code == ExitCode.SUCCESS
     assert "Total, online: $" in shown
     assert "Total, batch: $" in shown
-    assert "Input tokens are estimated by o200k_base (toktok)." in " ".join(shown.split())
+    assert "Input tokens are estimated by o200k_base (toktok)." in shown
     assert [desk.count(table) for table in ("documents", "runs", "model_calls")] == [0, 0, 0]
 
 
 def test_a_quote_states_that_it_counted_exactly(desk: Desk) -> None:
     model = "openai/gpt-5.4-mini"
 
-    assert "Input tokens are counted by o200k_base (toktok)." in " ".join(
-        desk.call("--model", model)[1].split()
-    )
+    shown = desk.call("--model", model).in_one_line
+    assert "Input tokens are counted by o200k_base (toktok)." in shown
     assert line_of(desk.quote("--model", model))["counts_exactly"] is True
 
 
@@ -331,7 +321,7 @@ def test_a_quote_for_a_lane_has_the_cost_of_a_run_in_it(desk: Desk) -> None:
     """The total and the text output are for that lane; JSON has all lanes."""
     for lane, other in (("batch", "online"), ("online", "batch")):
         quoted = desk.quote("--model", GPT, "--lane", lane)
-        _, shown, _ = desk.call("--model", GPT, "--lane", lane)
+        shown = desk.call("--model", GPT, "--lane", lane).out
 
         costs = json_values.as_object(line_of(quoted)["costs"])
         assert line_of(quoted)["lane"] == lane
@@ -348,13 +338,13 @@ def test_a_model_without_batches_is_quoted_online(
     house = {"provider": "openai", "model": "x", "base_url": "https://models.example/v1"}
     prices = {"input_usd_per_million_tokens": 1, "output_usd_per_million_tokens": 5}
     monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house | prices}))
-    _, shown, _ = desk.call("--model", "house", "--lane", "batch")
+    shown = desk.call("--model", "house", "--lane", "batch").in_one_line
     online = desk.quote("--model", "house", "--lane", "batch")
 
     monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"house": house | prices | {"batch": True}}))
     batch = desk.quote("--model", "house", "--lane", "batch")
 
-    assert "openai/x has no Batch API; it uses the online lane." in " ".join(shown.split())
+    assert "openai/x has no Batch API; it uses the online lane." in shown
     assert (line_of(online)["lane"], line_of(batch)["lane"]) == ("online", "batch")
     assert typical(batch["total"]) == pytest.approx(typical(online["total"]) / 2)
 
@@ -388,7 +378,7 @@ def test_an_unknown_price_is_not_zero(desk: Desk, monkeypatch: pytest.MonkeyPatc
 
         assert quoted["total"] == costs[lane]
         assert line_of(quoted)["costs"] == costs
-        shown = " ".join(desk.call("--model", "house", "--lane", lane)[1].split())
+        shown = desk.call("--model", "house", "--lane", lane).in_one_line
         unknown = costs[lane] is None
         assert (f"Total, {lane}: unknown" in shown, hint in shown) == (unknown, unknown)
 
@@ -421,17 +411,18 @@ def test_a_budget_is_compared_with_the_expected_cost(desk: Desk, share: str, war
     assert len(said) == (2 if warning else 1)
 
 
-def test_the_quote_is_printed_before_a_run_with_a_budget(desk: Desk) -> None:
+def test_the_quote_is_printed_before_a_run_with_a_budget(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It is printed on standard error and does not read standard input."""
     context = desk.pipeline.context
     options = a_run()
     screen = Screen()
-    desk.capsys.readouterr()
 
     announce(context, [str(desk.folder)], options, Decimal(5), screen)
     announce(context, ["-"], options, Decimal(5), screen)
 
-    said = desk.capsys.readouterr().err
+    said = capsys.readouterr().err
     assert "Expected cost: $0.00. Budget: $5.00." in said
     assert "cost of standard input cannot be estimated" in said
 
@@ -457,11 +448,10 @@ def test_a_sample_is_asked_and_paid_for(
     """
     monkeypatch.setenv("CHORDWISE_BUDGET__USD_PER_DAY", "1")
 
-    code, shown, said = desk.call("--model", "house", "--sample", "2", "--json")
+    output = desk.call("--model", "house", "--sample", "2", "--json")
 
-    line = line_of(json.loads(shown))
-    assert code == ExitCode.SUCCESS
-    assert "Sending a sample of 2 questions. Cost: at most $" in said
+    line = line_of(json.loads(output.out))
+    assert "Sending a sample of 2 questions. Cost: at most $" in output.err
     assert len(house.journal) == 2
     assert (line["basis"], line["observations"]) == ("sample", 2)
     paid = desk.pipeline.value("SELECT sum(cost_usd) FROM model_calls WHERE job_id IS NULL")
@@ -503,9 +493,8 @@ def test_a_sample_stays_within_budget_and_limits(
     """Without budget or permit no call is made, and the hint does not mention a run."""
     monkeypatch.setenv(f"CHORDWISE_{setting[0]}", setting[1])
 
-    code, _, said = desk.call("--model", model, "--sample", "2")
+    said = desk.call("--model", model, "--sample", "2", code=ExitCode.INCOMPLETE).err
 
-    assert code == ExitCode.INCOMPLETE
     assert [word for word in words if word not in said] == []
     assert house.journal == []
 

@@ -10,7 +10,7 @@ import pytest
 from chordwise.embedded.supervisor import has_open_work
 from chordwise.errors import ExitCode
 from chordwise.settings import Settings
-from tests.fakes.commands import point_to, run
+from tests.fakes.commands import output_of, point_to, run
 from tests.fakes.pipeline import a_pipeline
 
 CONFIGURATION = """
@@ -34,24 +34,20 @@ def _addresses(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     (tmp_path / "chordwise.toml").write_text(CONFIGURATION, "utf-8")
 
 
-def answer(
-    capsys: pytest.CaptureFixture[str], *arguments: str
-) -> dict[str, list[dict[str, object]]]:
+def answer(*arguments: str) -> dict[str, list[dict[str, object]]]:
     """Run a command that succeeds; return its JSON."""
-    capsys.readouterr()
-    assert run([*arguments, "--json"]) == ExitCode.SUCCESS
-    found: dict[str, list[dict[str, object]]] = json.loads(capsys.readouterr().out)
+    found: dict[str, list[dict[str, object]]] = json.loads(output_of(*arguments, "--json").out)
     return found
 
 
-def test_a_schedule_is_added_changed_and_removed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_schedule_is_added_changed_and_removed() -> None:
     """Relative paths are relative to the folder in which the command is run."""
     letters = ("schedules", "add", "letters", "--cron", "30 2 * * *", "--path", "in")
     assert run(letters) == ExitCode.SUCCESS
     assert run(PRUNE) == ExitCode.SUCCESS
     assert run([*letters, "--time-zone", "Asia/Tokyo"]) == ExitCode.SUCCESS
 
-    first, second = answer(capsys, "schedules", "list")["schedules"]
+    first, second = answer("schedules", "list")["schedules"]
     assert (first["name"], first["time_zone"], first["origin"]) == (
         "letters",
         "Asia/Tokyo",
@@ -62,40 +58,36 @@ def test_a_schedule_is_added_changed_and_removed(capsys: pytest.CaptureFixture[s
     assert (second["kind"], second["cron"]) == ("prune", "0 5 * * SUN")
 
     assert run(["schedules", "remove", "tidy"]) == ExitCode.SUCCESS
-    (left,) = answer(capsys, "schedules", "list")["schedules"]
+    (left,) = answer("schedules", "list")["schedules"]
     assert left["name"] == "letters"
 
 
-def test_adding_a_schedule_reports_its_due_time_and_missing_folders(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_adding_a_schedule_reports_its_due_time_and_missing_folders(tmp_path: Path) -> None:
     """The schedule is added with a warning, because the folder may be mounted later."""
     nightly = ("schedules", "add", "nightly", "--cron", "30 2 * * *", "--path", "in")
-    assert run(nightly) == ExitCode.SUCCESS
-    lacking = capsys.readouterr().err
+    lacking = output_of(*nightly).err
     (tmp_path / "in").mkdir()
-    assert run(nightly) == ExitCode.SUCCESS
-    ready = capsys.readouterr().err
+    ready = output_of(*nightly).err
 
     assert "\nWarning: Make its folder" in lacking
     assert "Warning" not in ready
     assert "02:30 UTC." in ready
 
 
-def test_an_export_schedule_is_added(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_export_schedule_is_added() -> None:
     """It stores the source, the format, and the folder relative to the current one."""
     export = (*ADD, "--kind", "export", "--view", "failures", "--format", "xlsx", "--folder", "out")
 
     assert run(export) == ExitCode.SUCCESS
 
-    (line,) = answer(capsys, "schedules", "list")["schedules"]
+    (line,) = answer("schedules", "list")["schedules"]
     assert isinstance(line["options"], dict)
     wanted = {"view": "failures", "format": "xlsx", "folder": str(Path.cwd() / "out"), "raw": False}
     assert {name: line["options"][name] for name in wanted} == wanted
 
 
 @pytest.mark.parametrize("kind", ["analyze", "reanalyze"])
-def test_the_lane_of_a_schedule_is_stored(capsys: pytest.CaptureFixture[str], kind: str) -> None:
+def test_the_lane_of_a_schedule_is_stored(kind: str) -> None:
     """This applies to the kinds that ask a model; without the option the lane is not set."""
     paths = ("--path", "in") if kind == "analyze" else ()
     plain = ("schedules", "add", "plain", "--cron", "0 5 * * SUN", "--kind", kind, *paths)
@@ -103,16 +95,14 @@ def test_the_lane_of_a_schedule_is_stored(capsys: pytest.CaptureFixture[str], ki
     assert run(plain) == ExitCode.SUCCESS
     assert run([*ADD, "--kind", kind, *paths, "--lane", "batch"]) == ExitCode.SUCCESS
 
-    found = [line["options"] for line in answer(capsys, "schedules", "list")["schedules"]]
+    found = [line["options"] for line in answer("schedules", "list")["schedules"]]
     asked = [
         (each["lane"], each["expires_after_hours"]) for each in found if isinstance(each, dict)
     ]
     assert asked == [(None, 22), ("batch", 22)]
 
 
-def test_the_next_due_time_is_shown_in_the_zone_of_the_schedule(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_next_due_time_is_shown_in_the_zone_of_the_schedule() -> None:
     run(["schedules", "add", "tokyo", "--cron", "30 2 * * *", "--path", "in"])
     run(
         [
@@ -127,11 +117,9 @@ def test_the_next_due_time_is_shown_in_the_zone_of_the_schedule(
             "Asia/Tokyo",
         ]
     )
-    capsys.readouterr()
 
-    assert run(["schedules", "list"]) == ExitCode.SUCCESS
+    said = output_of("schedules", "list")
 
-    said = capsys.readouterr()
     assert "02:30" in said.out
     assert "Not yet loaded by a scheduler: nightly." in said.err
 
@@ -153,21 +141,16 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
 ]
 
 
-def test_invalid_commands_are_refused_with_a_reason(capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_commands_are_refused_with_a_reason() -> None:
     for arguments, said in REFUSED:
-        assert run(arguments) == ExitCode.USAGE
-
-        assert said in " ".join(capsys.readouterr().err.split())
-        assert answer(capsys, "schedules", "list")["schedules"] == []
+        assert said in output_of(*arguments, code=ExitCode.USAGE).in_one_line
+        assert answer("schedules", "list")["schedules"] == []
 
 
-def test_a_configured_schedule_is_run_by_hand(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_configured_schedule_is_run_by_hand(settings: Settings) -> None:
     """A scheduler need not have read it; it does not run twice at the same time."""
     assert run(["schedules", "run", "nightly"]) == ExitCode.SUCCESS
-    assert run(["schedules", "run", "nightly"]) == ExitCode.USAGE
-    assert "is running" in capsys.readouterr().err
+    assert "is running" in output_of("schedules", "run", "nightly", code=ExitCode.USAGE).err
     assert run(["schedules", "remove", "nightly"]) == ExitCode.USAGE
     assert run(["schedules", "add", "nightly", "--cron", "0 5 * * *", "--path", "in"]) == (
         ExitCode.USAGE
@@ -175,63 +158,52 @@ def test_a_configured_schedule_is_run_by_hand(
 
     pipeline = a_pipeline(settings)
     pipeline.execute("UPDATE schedule_runs SET status = 'failed', error_message = 'It is gone.'")
-    (line,) = answer(capsys, "schedules", "history", "nightly")["schedule_runs"]
+    (line,) = answer("schedules", "history", "nightly")["schedule_runs"]
     assert (line["trigger"], line["status"], line["runs"]) == ("command", "failed", [])
-    assert run(["schedules", "history"]) == ExitCode.SUCCESS
-    assert "It is gone." in capsys.readouterr().out
+    assert "It is gone." in output_of("schedules", "history").out
 
 
-def test_the_history_of_a_current_or_removed_schedule_is_shown(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_history_of_a_current_or_removed_schedule_is_shown() -> None:
     """An unknown name is an error; a schedule that was never due has an empty history."""
     run(PRUNE)
     for name in ("nightly", "tidy"):
-        assert answer(capsys, "schedules", "history", name)["schedule_runs"] == []
-    assert run(["schedules", "history", "none"]) == ExitCode.USAGE
-    said = capsys.readouterr()
+        assert answer("schedules", "history", name)["schedule_runs"] == []
+    said = output_of("schedules", "history", "none", code=ExitCode.USAGE)
     run(["schedules", "run", "tidy"])
     run(["schedules", "remove", "tidy"])
 
     assert "There is no schedule “none”." in said.err
     assert "No schedule has been due" not in said.err
-    (line,) = answer(capsys, "schedules", "history", "tidy")["schedule_runs"]
+    (line,) = answer("schedules", "history", "tidy")["schedule_runs"]
     assert line["schedule"] == "tidy"
 
 
-def test_an_unreadable_schedule_is_listed_with_the_reason(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unreadable_schedule_is_listed_with_the_reason(settings: Settings) -> None:
     """A schedule of a newer version is an example; it can be removed or redefined."""
     run(PRUNE)
     a_pipeline(settings).execute('UPDATE schedules SET options = \'{"kind": "dance"}\'')
 
-    (line,) = answer(capsys, "schedules", "list")["schedules"]
+    (line,) = answer("schedules", "list")["schedules"]
     assert line["defect"] == "cron: Field required"
-    assert run(["schedules", "list"]) == ExitCode.SUCCESS
-    said = " ".join(capsys.readouterr().out.split())
+    said = output_of("schedules", "list").in_one_line
     assert "tidy is invalid: cron: Field required. Another version" in said
     assert run(["schedules", "run", "tidy"]) == ExitCode.USAGE
 
     run(PRUNE)
-    (line,) = answer(capsys, "schedules", "list")["schedules"]
+    (line,) = answer("schedules", "list")["schedules"]
     assert line["defect"] is None
 
 
-def test_the_path_of_an_exported_file_is_shown_in_full(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_path_of_an_exported_file_is_shown_in_full(settings: Settings) -> None:
     """In a narrow terminal it spans several lines."""
     run(PRUNE)
     run(["schedules", "run", "tidy"])
     path = f"/srv/{'very-' * 20}long/tidy-20261125-0200.csv"
     outcome = json.dumps({"file": path})
     a_pipeline(settings).execute("UPDATE schedule_runs SET outcome = CAST(:o AS jsonb)", o=outcome)
-    capsys.readouterr()
 
-    assert run(["schedules", "history"]) == ExitCode.SUCCESS
+    shown = output_of("schedules", "history").out.splitlines()[1:]
 
-    shown = capsys.readouterr().out.splitlines()[1:]
     cells = [line.split()[-1] for line in shown if line.strip()]
     assert path in "".join(cells)
 

@@ -19,7 +19,7 @@ from chordwise.pipeline.diagnosis.checks import CheckStatus
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.models.client import Models
 from chordwise.settings import ModelSettings, Settings
-from tests.fakes.commands import run
+from tests.fakes.commands import output_of
 from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline, a_pipeline, a_run, with_settings
 from tests.peers.answering_server import AnsweringServer, serving
 
@@ -75,14 +75,13 @@ def an_office(
 @pytest.mark.usefixtures("addressed")
 @pytest.mark.parametrize("provider", ["openai", "local"])
 def test_the_cost_of_a_local_server_is_unknown(
-    settings: Settings, server: AnsweringServer, capsys: pytest.CaptureFixture[str], provider: str
+    settings: Settings, server: AnsweringServer, provider: str
 ) -> None:
     """It is null in the ledger, counted beside every sum, and shown as unknown, never as 0."""
     office = an_office(settings, server, {"provider": provider})
 
     office.analyze()
 
-    run(["runs", "latest"])
     assert office.costs() == [(None, None)]
     assert office.pipeline.rows("SELECT calls, cost_usd, unpriced_calls FROM run_costs") == [
         (1, None, 1)
@@ -90,12 +89,12 @@ def test_the_cost_of_a_local_server_is_unknown(
     assert office.pipeline.rows("SELECT cost_usd, unpriced_calls FROM model_costs_by_day") == [
         (None, 1)
     ]
-    assert "1 call · 150 tokens · cost unknown" in capsys.readouterr().out
+    assert "1 call · 150 tokens · cost unknown" in output_of("runs", "latest").out
 
 
 @pytest.mark.usefixtures("addressed")
 def test_a_sum_gives_the_number_of_calls_it_omits(
-    settings: Settings, server: AnsweringServer, capsys: pytest.CaptureFixture[str]
+    settings: Settings, server: AnsweringServer
 ) -> None:
     """The server reports the cost of one answer and not of the other."""
     office = an_office(settings, server)
@@ -107,8 +106,7 @@ def test_a_sum_gives_the_number_of_calls_it_omits(
 
     office.pipeline.work_on(second.id)
 
-    run(["runs", "latest"])
-    assert "$0.2500 and 1 call of unknown cost" in capsys.readouterr().out
+    assert "$0.2500 and 1 call of unknown cost" in output_of("runs", "latest").out
     assert office.pipeline.rows(
         "SELECT cost_usd, unpriced_calls, reported_calls FROM run_costs"
     ) == [(Decimal("0.25"), 1, 1)]
@@ -131,7 +129,6 @@ def test_a_sum_gives_the_number_of_calls_it_omits(
 def test_a_budget_refuses_an_unknown_price_before_any_call(
     server: AnsweringServer,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     arguments: tuple[str, ...],
     environment: dict[str, str],
 ) -> None:
@@ -142,10 +139,8 @@ def test_a_budget_refuses_an_unknown_price_before_any_call(
         monkeypatch.setenv(name, value)
     Path("letter.txt").write_text(PARAGRAPH, "utf-8")
 
-    code = run(["submit", "letter.txt", *arguments])
+    said = output_of("submit", "letter.txt", *arguments, code=ExitCode.CONFIGURATION).in_one_line
 
-    said = " ".join(capsys.readouterr().err.split())
-    assert code == ExitCode.CONFIGURATION
     assert f"There is a budget, but the price is unknown for {GATEWAY}." in said
     assert 'price = "free"' in said
     assert "input_usd_per_million_tokens" in said
@@ -274,18 +269,17 @@ def test_allowed_unknown_prices_count_with_the_reported_cost(
 
 @pytest.mark.usefixtures("addressed")
 def test_a_budget_shows_the_number_of_calls_of_unknown_cost(
-    settings: Settings, server: AnsweringServer, capsys: pytest.CaptureFixture[str]
+    settings: Settings, server: AnsweringServer
 ) -> None:
     """The settings allow such calls, and the known spending is zero."""
     office = an_office(settings, server, budget={"allow_unknown_prices": True})
     office.analyze(budget_usd="1")
 
-    run(["runs", "latest"])
-    run(["runs", "latest", "--json"])
+    shown = output_of("runs", "latest").out
+    document = json.loads(output_of("runs", "latest", "--json").out)
 
-    shown, _, document = capsys.readouterr().out.partition("{")
     assert "$0.00 of $1.00 spent by this run · $1.00 left · 1 call of unknown cost" in shown
-    assert json.loads("{" + document)["budgets"][0]["unpriced_calls"] == 1
+    assert document["budgets"][0]["unpriced_calls"] == 1
     accounts = "SELECT unpriced_calls FROM budget_accounts ORDER BY scope"
     assert office.pipeline.rows(accounts) == [(1,), (1,)]
 

@@ -12,14 +12,13 @@ from sqlalchemy import event
 
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode
-from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.learning.evaluation import Scope, evaluate
 from chordwise.pipeline.learning.gold import read
 from chordwise.settings import Settings
 from chordwise.storage.database import Database, open_engine
-from tests.fakes.commands import run
+from tests.fakes.commands import output_of, run
 from tests.fakes.learning import classified, extracted, written
-from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary
+from tests.fakes.pipeline import Pipeline, a_document, a_pipeline, a_run, a_summary
 
 CHOICES = {
     "in/a.txt": ("invoice", 0.9),
@@ -37,20 +36,16 @@ pytestmark = pytest.mark.usefixtures("addressed")
 
 
 def evaluated(
-    capsys: pytest.CaptureFixture[str], *arguments: str, code: ExitCode = ExitCode.SUCCESS
+    *arguments: str, code: ExitCode = ExitCode.SUCCESS
 ) -> dict[tuple[str, str, str], dict[str, float]]:
     """Evaluate one analysis type; return the overall measures by metric, label and found."""
-    capsys.readouterr()
-    assert run(["evaluate", *arguments, "--json"]) == code
-    (found,) = json.loads(capsys.readouterr().out)["evaluations"]
+    (found,) = json.loads(output_of("evaluate", *arguments, "--json", code=code).out)["evaluations"]
     whole = found["measured"][0]
     assert whole["is_whole"]
     return {(m["metric"], m["label"], m["found"]): m for m in whole["measures"]}
 
 
-def test_labels_are_compared_with_a_gold_file(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_labels_are_compared_with_a_gold_file(pipeline: Pipeline, tmp_path: Path) -> None:
     """The end of a path identifies a document; the spelling of labels is normalized.
 
     Missing documents are named on the terminal and, like unjudged ones, counted in the evaluation.
@@ -58,7 +53,7 @@ def test_labels_are_compared_with_a_gold_file(
     classified(pipeline, CHOICES, threshold=0.75)
     gold = written(tmp_path / "gold.jsonl", *TRUTH)
 
-    found = evaluated(capsys, "latest", "--gold", str(gold), code=ExitCode.INCOMPLETE)
+    found = evaluated("latest", "--gold", str(gold), code=ExitCode.INCOMPLETE)
 
     accuracy = found["accuracy", "", ""]
     assert accuracy["value"] == pytest.approx(2 / 3)
@@ -71,33 +66,30 @@ def test_labels_are_compared_with_a_gold_file(
     assert found["calibration_error", "", ""]["value"] == pytest.approx((0.1 + 0.8 + 0.3) / 3)
     row = "SELECT judged, unjudged, missing, is_whole, gold_file, model FROM evaluations"
     assert pipeline.rows(row) == [(3, 1, 1, True, "gold.jsonl", "script-1")]
-    assert run(["evaluate", "latest", "--gold", str(gold)]) == ExitCode.INCOMPLETE
-    said = capsys.readouterr().out
+    said = output_of("evaluate", "latest", "--gold", str(gold), code=ExitCode.INCOMPLETE).out
     assert "gone.txt: no such document" in said
     assert "classification: 3 results, 1 not judged" in said
 
 
-def test_a_drop_in_quality_is_reported_and_exits_with_3(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_drop_in_quality_is_reported_and_exits_with_3(pipeline: Pipeline, tmp_path: Path) -> None:
     """A drop is a change whose bounds are below zero; the view has each label as well."""
     names = [f"{number}.txt" for number in range(20)]
     classified(pipeline, dict.fromkeys(names, ("letter", 0.9)))
     gold = tmp_path / "truth.jsonl"
     wrong = iter((1, 3, 12))
 
-    def evaluate_again() -> int:
+    def evaluate_again(code: ExitCode = ExitCode.SUCCESS) -> str:
         right = 20 - next(wrong)
         labels = ["letter"] * right + ["report"] * (20 - right)
         lines = zip(names, labels, strict=True)
         written(gold, *({"document": name, "label": label} for name, label in lines))
-        return run(["evaluate", "latest", "--gold", str(gold), "--json"])
+        return output_of("evaluate", "latest", "--gold", str(gold), "--json", code=code).out
 
-    assert [evaluate_again() for _ in range(2)] == [ExitCode.SUCCESS, ExitCode.SUCCESS]
-    capsys.readouterr()
-    assert evaluate_again() == ExitCode.INCOMPLETE
+    evaluate_again()
+    evaluate_again()
+    third = evaluate_again(ExitCode.INCOMPLETE)
 
-    (drop,) = json.loads(capsys.readouterr().out)["evaluations"][0]["drops"]
+    (drop,) = json.loads(third)["evaluations"][0]["drops"]
     assert (drop["metric"], drop["earlier_value"], drop["value"]) == ("accuracy", 0.85, 0.4)
     bounds = (drop["change_low"], drop["change_high"])
     assert bounds == pytest.approx((-0.6558, -0.1503), abs=1e-4)
@@ -106,9 +98,7 @@ def test_a_drop_in_quality_is_reported_and_exits_with_3(
     ) == [("accuracy", ""), ("precision", "letter")]
 
 
-def test_fields_are_compared_one_by_one(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_fields_are_compared_one_by_one(pipeline: Pipeline, tmp_path: Path) -> None:
     """Case and punctuation are ignored; an absent value can be right, too."""
     extracted(
         pipeline,
@@ -121,7 +111,7 @@ def test_fields_are_compared_one_by_one(
     gold = tmp_path / "gold.csv"
     gold.write_text("document,buyer,price\na.txt,Acme Corp,12 EUR\nb.txt,Miller,\nc.txt,,-7\n")
 
-    found = evaluated(capsys, "--gold", str(gold))
+    found = evaluated("--gold", str(gold))
 
     assert found["match", "buyer", ""]["value"] == pytest.approx(2 / 3)
     assert found["exact_match", "buyer", ""]["value"] == pytest.approx(1 / 3)
@@ -143,18 +133,17 @@ def test_fields_are_compared_one_by_one(
 
 
 def test_a_field_without_a_question_is_named_and_not_judged(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Pipeline, tmp_path: Path
 ) -> None:
     """Notes, fields of other questions, and capital letters make no answer wrong."""
     extracted(pipeline, {"a.txt": {"buyer": ("ACME Corp.", 9), "price": ("12 EUR", 8)}})
     extracted(pipeline, {"b.txt": {"date": ("1 May", 9)}})
     gold = tmp_path / "gold.csv"
     gold.write_text("document,Buyer,price,Notes\na.txt,Acme Corp,12 EUR,by Ada\nb.txt,Ada,,\n")
-    capsys.readouterr()
 
-    assert run(["evaluate", "--gold", str(gold), "--json"]) == ExitCode.INCOMPLETE
+    printed = output_of("evaluate", "--gold", str(gold), "--json", code=ExitCode.INCOMPLETE).out
 
-    (found,) = json.loads(capsys.readouterr().out)["evaluations"]
+    (found,) = json.loads(printed)["evaluations"]
     whole = found["measured"][0]
     measures = {(m["metric"], m["label"]): m["value"] for m in whole["measures"]}
     assert found["missing"] == [
@@ -173,30 +162,29 @@ def test_a_field_without_a_question_is_named_and_not_judged(
     ],
 )
 def test_a_table_that_does_not_match_its_header_is_refused(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+    pipeline: Pipeline, tmp_path: Path, text: str, said: str
 ) -> None:
     """A comma in a value must not cut it short; empty cells at the end are ignored."""
     extracted(pipeline, {"a.txt": {"buyer": ("ACME", 9)}})
     gold = tmp_path / "gold.csv"
     gold.write_text(text, "utf-8")
 
-    assert run(["evaluate", "--gold", str(gold)]) == ExitCode.USAGE
-    assert said in " ".join(capsys.readouterr().err.split())
+    assert said in output_of("evaluate", "--gold", str(gold), code=ExitCode.USAGE).in_one_line
 
     gold.write_text("document,buyer,,\na.txt,ACME,,,\n", "utf-8")
     assert run(["evaluate", "--gold", str(gold)]) == ExitCode.SUCCESS
 
 
 def test_evaluating_again_adds_to_the_history_and_not_to_the_judgments(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Pipeline, tmp_path: Path
 ) -> None:
     """The view shows how a measure changed over time."""
     classified(pipeline, CHOICES)
     gold = written(tmp_path / "gold.jsonl", *TRUTH[:3])
-    evaluated(capsys, "--gold", str(gold))
+    evaluated("--gold", str(gold))
     written(gold, *TRUTH[:1], {"document": "b.txt", "label": "invoice"}, TRUTH[2])
 
-    evaluated(capsys, "--gold", str(gold))
+    evaluated("--gold", str(gold))
 
     assert pipeline.rows(
         "SELECT value FROM evaluation_history WHERE metric = 'accuracy'"
@@ -207,7 +195,7 @@ def test_evaluating_again_adds_to_the_history_and_not_to_the_judgments(
 
 
 def test_a_document_is_identified_by_its_hash_or_the_end_of_its_path(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Pipeline, tmp_path: Path
 ) -> None:
     """A name that two documents have is reported, and neither is chosen."""
     classified(pipeline, {f"{place}/a.txt": ("letter", 0.5) for place in ("x", "y", "z")})
@@ -215,60 +203,50 @@ def test_a_document_is_identified_by_its_hash_or_the_end_of_its_path(
     truth = [{"document": name, "label": "letter"} for name in (sha256, "y/a.txt", "a.txt")]
     gold = written(tmp_path / "gold.jsonl", *truth)
 
-    capsys.readouterr()
+    printed = output_of("evaluate", "--gold", str(gold), "--json", code=ExitCode.INCOMPLETE).out
 
-    assert run(["evaluate", "--gold", str(gold), "--json"]) == ExitCode.INCOMPLETE
-
-    (found,) = json.loads(capsys.readouterr().out)["evaluations"]
+    (found,) = json.loads(printed)["evaluations"]
     assert found["missing"][0]["document"] == "a.txt"
     assert "3 documents have this name" in found["missing"][0]["reason"]
     assert (found["measured"][0]["judged"], found["measured"][0]["unjudged"]) == (2, 1)
 
 
 def test_contradictory_lines_about_the_same_content_are_refused(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Pipeline, tmp_path: Path
 ) -> None:
     """The same label for a copy under another name is accepted."""
-    submission = open_run(pipeline.context, a_run(AnalysisType.CLASSIFICATION), NOW)
-    for name in ("a.txt", "copy.txt"):
-        submission.take_in(a_document("It says: CHOOSE letter 0.5 and nothing else.", name))
-    submission.close()
-    pipeline.work(submission)
+    text = "It says: CHOOSE letter 0.5 and nothing else."
+    copies = (a_document(text, name) for name in ("a.txt", "copy.txt"))
+    pipeline.analyze(*copies, options=a_run(AnalysisType.CLASSIFICATION))
     same = [{"document": name, "label": "letter"} for name in ("a.txt", "copy.txt")]
     agreeing = written(tmp_path / "agreeing.jsonl", *same)
     other = written(tmp_path / "other.jsonl", same[0], {**same[1], "label": "report"})
 
     assert run(["evaluate", "--gold", str(agreeing)]) == ExitCode.SUCCESS
-    assert run(["evaluate", "--gold", str(other)]) == ExitCode.INCOMPLETE
+    said = output_of("evaluate", "--gold", str(other), code=ExitCode.INCOMPLETE).in_one_line
 
-    said = " ".join(capsys.readouterr().out.split())
     assert "copy.txt: another line says something else of the same content" in said
 
 
-def test_a_label_of_two_types_requires_the_option_type(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_label_of_two_types_requires_the_option_type(pipeline: Pipeline, tmp_path: Path) -> None:
     classified(pipeline, CHOICES)
     pipeline.execute("UPDATE results SET analysis_type = 'sentiment' WHERE confidence < 0.75")
     gold = written(tmp_path / "gold.jsonl", *TRUTH[:2])
 
-    assert run(["evaluate", "--gold", str(gold)]) == ExitCode.USAGE
-    assert "--type classification or --type sentiment" in capsys.readouterr().err
+    printed = output_of("evaluate", "--gold", str(gold), code=ExitCode.USAGE).err
+
+    assert "--type classification or --type sentiment" in printed
     assert run(["evaluate", "--gold", str(gold), "-t", "classification"]) == ExitCode.SUCCESS
 
     assert pipeline.rows("SELECT analysis_type, judged FROM evaluations") == [("classification", 2)]
 
 
-def test_each_model_is_measured_if_several_answered(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_model_is_measured_if_several_answered(pipeline: Pipeline, tmp_path: Path) -> None:
     classified(pipeline, CHOICES)
     pipeline.execute("UPDATE results SET model = 'other' WHERE confidence = 0.8")
     gold = written(tmp_path / "gold.jsonl", *TRUTH[:3])
 
-    assert run(["evaluate", "--gold", str(gold)]) == ExitCode.SUCCESS
-
-    assert "several models or prompts" in capsys.readouterr().out
+    assert "several models or prompts" in output_of("evaluate", "--gold", str(gold)).out
     assert pipeline.rows(
         "SELECT is_whole, model, count, value FROM evaluation_history WHERE metric = 'accuracy'"
         " ORDER BY is_whole DESC, model"
@@ -296,16 +274,16 @@ SENSELESS: list[tuple[str, str]] = [
 ]
 
 
-def test_an_invalid_gold_file_is_refused(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_invalid_gold_file_is_refused(pipeline: Pipeline, tmp_path: Path) -> None:
     classified(pipeline, {"a.txt": ("letter", 0.5)})
     for text, said in SENSELESS:
         (tmp_path / "gold.jsonl").write_text(text, "utf-8")
 
-        assert run(["evaluate", "--gold", str(tmp_path / "gold.jsonl")]) == ExitCode.USAGE
+        printed = output_of(
+            "evaluate", "--gold", str(tmp_path / "gold.jsonl"), code=ExitCode.USAGE
+        ).in_one_line
 
-        assert said in " ".join(capsys.readouterr().err.split())
+        assert said in printed
         assert pipeline.value("SELECT count(*) FROM evaluations") == 0
 
 
@@ -318,11 +296,9 @@ def test_no_transaction_is_open_during_the_computation(
     long = a_summary("CHOOSE letter", topic=" ".join(words))
     pipeline = a_pipeline(settings, long, repeat_last=True)
     names = [f"{number}.txt" for number in range(8)]
-    submission = open_run(pipeline.context, a_run(AnalysisType.SUMMARY), NOW)
-    for name in names:
-        submission.take_in(a_document(f"{name} says: CHOOSE letter and nothing else.", name))
-    submission.close()
-    pipeline.work(submission)
+    pipeline.analyze(
+        *(a_document(f"{name} says: CHOOSE letter and nothing else.", name) for name in names)
+    )
     reference = " ".join(reversed(words))
     truth = ({"document": name, "summary": reference} for name in names)
     gold = read(written(tmp_path / "gold.jsonl", *truth))

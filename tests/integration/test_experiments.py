@@ -15,12 +15,12 @@ from chordwise.errors import ExitCode, UsageError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake import experiments
 from chordwise.pipeline.intake.run_options import run_options
-from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.learning import refresh
 from chordwise.settings import ScheduleSettings, Settings, load
 from chordwise.storage import experiments as stored
 from chordwise.storage import pruning
-from tests.fakes.commands import run, type_in
+from tests.fakes.commands import output_of, run, type_in
 from tests.fakes.counting import counting
 from tests.fakes.learning import written
 from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline
@@ -93,21 +93,20 @@ def opened(settings: Settings, file: Path, answer: Callable[[CompletionRequest],
 def submitted(pipeline: Pipeline, first: int, count: int) -> Submission:
     """Take in numbered documents with the profile, and analyze them with their pairs."""
     settings = pipeline.context.settings
-    submission = open_run(
-        pipeline.context, run_options(settings, settings.profiles["mail"], f"mail-{first}"), NOW
+    letters = (
+        a_document(f"Dear madam, this is letter {number}.", f"{number}.txt")
+        for number in range(first, first + count)
     )
-    for number in range(first, first + count):
-        submission.take_in(a_document(f"Dear madam, this is letter {number}.", f"{number}.txt"))
-    submission.close()
+    options = run_options(settings, settings.profiles["mail"], f"mail-{first}")
+    submission = pipeline.submit(*letters, options=options)
     for row in pipeline.rows("SELECT id FROM jobs WHERE status IN ('queued', 'running')"):
         pipeline.work_on(row[0])  # type: ignore[arg-type]  # a UUID
     return submission
 
 
-def status(capsys: pytest.CaptureFixture[str]) -> JsonObject:
-    capsys.readouterr()
-    assert run(["experiment", "status", "shorter", "--json"]) == ExitCode.SUCCESS
-    (found,) = objects(json.loads(capsys.readouterr().out)["experiments"])
+def status() -> JsonObject:
+    printed = output_of("experiment", "status", "shorter", "--json").out
+    (found,) = objects(json.loads(printed)["experiments"])
     return found
 
 
@@ -121,7 +120,6 @@ def test_feedback_shows_which_variant_is_right(
     settings: Settings,
     settings_file: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Each document has one answer in the profile's table, and counts once."""
     pipeline = opened(settings, settings_file, answering)
@@ -133,7 +131,7 @@ def test_feedback_shows_which_variant_is_right(
 
     assert run(["feedback", "--file", str(truth)]) == ExitCode.SUCCESS
 
-    found = status(capsys)
+    found = status()
     counts = {str(each["name"]): each["documents"] for each in objects(found["variants"])}
     assert sum(map(int, map(str, counts.values()))) == 40
     assert min(int(str(each)) for each in counts.values()) > 12
@@ -143,12 +141,11 @@ def test_feedback_shows_which_variant_is_right(
     assert outcome(found, "terse", "valid")["verdict"] == "undecided"
     assert pipeline.value("SELECT count(*) FROM document_results") == 45
     assert pipeline.rows("SELECT saved_as, count(*) FROM answer_jobs GROUP BY 1") == [("mail", 40)]
-    assert run(["experiment", "status", "shorter"]) == ExitCode.SUCCESS
-    assert "better" in capsys.readouterr().out
+    assert "better" in output_of("experiment", "status", "shorter").out
 
 
 def test_paired_documents_have_a_second_answer_within_the_budget(
-    settings: Settings, settings_file: Path, capsys: pytest.CaptureFixture[str]
+    settings: Settings, settings_file: Path
 ) -> None:
     """The result is the control's; a correction of it also judges the second answer."""
     pipeline = opened(settings, settings_file, answering)
@@ -165,7 +162,7 @@ def test_paired_documents_have_a_second_answer_within_the_budget(
     ]
     correction = ["feedback", submission.name, "--document", "3.txt", "--correct", "label=letter"]
     assert run(correction) == ExitCode.SUCCESS
-    found = status(capsys)
+    found = status()
     assert float(str(found["spent_usd"])) > 0
     assert outcome(found, "terse", "right")["mean"] == 1.0
     assert outcome(found, "control", "right")["mean"] == 0.0
@@ -208,9 +205,7 @@ def test_the_run_of_second_answers_is_kept_during_the_experiment(
     assert [each["documents"] for each in objects(as_object(kept)["variants"])] == [2, 2]
 
 
-def test_a_variant_that_fails_is_stopped(
-    settings: Settings, settings_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_variant_that_fails_is_stopped(settings: Settings, settings_file: Path) -> None:
     """Later documents are all assigned to the control, and the webhook is notified."""
     pipeline = opened(settings, settings_file, failing)
     assert run([*START]) == ExitCode.SUCCESS
@@ -222,14 +217,17 @@ def test_a_variant_that_fails_is_stopped(
     later = submitted(pipeline, 41, 9)
 
     assert {job.options["instructions"] for job in pipeline.jobs(later)} == {""}
-    found = status(capsys)
+    found = status()
     (terse,) = (each for each in objects(found["variants"]) if each["name"] == "terse")
     assert str(terse["stopped_because"]).startswith("0.0% of its answers are valid")
     (told,) = pipeline.rows("SELECT content FROM deliveries WHERE event LIKE 'experiment.%'")
     assert as_object(told[0])["variant"] == "terse"
     assert experiments.check(pipeline.context.database) == 0
-    assert run(["experiment", "conclude", "shorter", "--promote", "terse"]) == ExitCode.USAGE
-    assert "terse was stopped: 0.0% of its answers are valid" in capsys.readouterr().err
+    printed = output_of(
+        "experiment", "conclude", "shorter", "--promote", "terse", code=ExitCode.USAGE
+    ).err
+
+    assert "terse was stopped: 0.0% of its answers are valid" in printed
 
 
 @pytest.mark.parametrize(("minutes", "checks"), [(10, 1), (100, 0)])
@@ -312,26 +310,23 @@ def test_a_refresh_belongs_to_no_experiment(settings: Settings, settings_file: P
     assert pipeline.rows(f"{asked_of} GROUP BY 1 ORDER BY 1") == [("mail-0", 12), ("renewed", 12)]
 
 
-def test_a_promoted_variant_becomes_the_profile(
-    settings: Settings, settings_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_promoted_variant_becomes_the_profile(settings: Settings, settings_file: Path) -> None:
     """The file keeps its comments, and the next documents use the new profile."""
     pipeline = opened(settings, settings_file, answering)
     assert run([*START]) == ExitCode.SUCCESS
     conclude = ["experiment", "conclude", "shorter", "--promote", "terse"]
-    assert run(conclude) == ExitCode.USAGE
+    refusal = output_of(*conclude, code=ExitCode.USAGE).err
     assert settings_file.read_text("utf-8") == FILE
-    assert "does not show that terse is better than the control" in capsys.readouterr().err
+    assert "does not show that terse is better than the control" in refusal
 
-    assert run([*conclude, "--yes"]) == ExitCode.SUCCESS
+    shown, changed = output_of(*conclude, "--yes").out, settings_file.read_text("utf-8")
 
-    shown, changed = capsys.readouterr().out, settings_file.read_text("utf-8")
     assert '+instructions = "Be terse, and brief."' in shown
     assert "sk-of" not in shown
     assert "[profiles.mail] # what comes in" in changed
     assert "votes = 1 # once is enough" in changed
     assert load(settings_file).profiles["mail"].confidence_threshold == 0.1
-    assert status(capsys)["promoted"] == "terse"
+    assert status()["promoted"] == "terse"
     after = submitted(opened(settings, settings_file, answering), 0, 5)
     assert pipeline.value("SELECT count(*) FROM experiment_documents") == 0
     assert {job.options["instructions"] for job in pipeline.jobs(after)} == {"Be terse, and brief."}
@@ -374,7 +369,6 @@ def test_nothing_is_promoted_after_a_change_during_the_question(
     settings: Settings,
     settings_file: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     meanwhile: Callable[[Path], object],
     message: str,
 ) -> None:
@@ -388,9 +382,11 @@ def test_nothing_is_promoted_after_a_change_during_the_question(
 
     monkeypatch.setattr("typer.confirm", confirm)
 
-    assert run(["experiment", "conclude", "shorter", "--promote", "terse"]) == ExitCode.USAGE
+    printed = output_of(
+        "experiment", "conclude", "shorter", "--promote", "terse", code=ExitCode.USAGE
+    ).err
 
-    assert message in capsys.readouterr().err
+    assert message in printed
     assert "terse" not in settings_file.read_text("utf-8").lower()
 
 
@@ -417,7 +413,6 @@ def test_a_change_that_cannot_be_written_is_printed(
     settings: Settings,
     settings_file: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A profile that is set in the environment has to be changed there."""
     opened(settings, settings_file, answering)
@@ -428,9 +423,8 @@ def test_a_change_that_cannot_be_written_is_printed(
     assert run([*START]) == ExitCode.SUCCESS
 
     promote = ["experiment", "conclude", "shorter", "--promote", "terse", "--yes"]
-    assert run(promote) == ExitCode.SUCCESS
+    said = output_of(*promote).err
 
-    said = capsys.readouterr().err
     assert "[profiles.mail]" in said
     assert 'instructions = "Be terse, and brief."' in said
     assert settings_file.read_text("utf-8") == profile

@@ -24,7 +24,7 @@ from chordwise.pipeline.exports import selection
 from chordwise.pipeline.exports.selection import Selection
 from chordwise.pipeline.runs import user_sql
 from chordwise.settings import Settings
-from tests.fakes.commands import run
+from tests.fakes.commands import output_of, point_to, run
 from tests.fakes.pipeline import Pipeline, a_pipeline, a_summary
 from tests.fakes.processes import ROOT, completed
 
@@ -47,18 +47,14 @@ class Desk:
     pipeline: Pipeline
     runs: tuple[str, str]
     folder: Path
-    capsys: pytest.CaptureFixture[str]
 
     def export(self, *arguments: str) -> str:
         """Run the command, which must succeed; return its standard output."""
-        self.capsys.readouterr()
-        assert run(["export", *arguments]) == ExitCode.SUCCESS
-        return self.capsys.readouterr().out
+        return output_of("export", *arguments).out
 
     def refusal(self, *arguments: str) -> str:
         """Run the command, which must be refused; return the reason."""
-        assert run(["export", *arguments]) == ExitCode.USAGE
-        return self.capsys.readouterr().err
+        return output_of("export", *arguments, code=ExitCode.USAGE).err
 
 
 @pytest.fixture
@@ -66,23 +62,18 @@ def desk(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
 ) -> Desk:
     """Fill the database, and point the commands to it."""
-    assert settings.database_url is not None
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("CHORDWISE_HOME", str(settings.home))
-    monkeypatch.setenv("CHORDWISE_DATABASE_URL", settings.database_url.get_secret_value())
+    point_to(settings, monkeypatch)
     monkeypatch.setenv("CHORDWISE_BROKER_URL", "redis://localhost:1/0")
     pipeline = a_pipeline(settings, a_summary("Carts crossed", topic=FORMULA), repeat_last=True)
-    submissions = [pipeline.submit(f"Carts crossed the bridge in {year}.") for year in (1901, 1902)]
-    for submission in submissions:
-        pipeline.work(submission)
+    first, second = (
+        pipeline.analyze(f"Carts crossed the bridge in {year}.").name for year in (1901, 1902)
+    )
     pipeline.execute("UPDATE intakes SET source = '=cmd|1.txt'")
-    capsys.readouterr()
-    first, second = (submission.name for submission in submissions)
-    return Desk(pipeline=pipeline, runs=(first, second), folder=tmp_path, capsys=capsys)
+    return Desk(pipeline=pipeline, runs=(first, second), folder=tmp_path)
 
 
 def test_a_view_as_csv(desk: Desk) -> None:
@@ -97,13 +88,12 @@ def test_a_view_as_csv(desk: Desk) -> None:
     assert sorted(raw[1:]) == [["=cmd|1.txt", name] for name in sorted(desk.runs)]
 
 
-def test_sql_as_csv_has_escaped_formulas_too(desk: Desk) -> None:
+@pytest.mark.usefixtures("desk")
+def test_sql_as_csv_has_escaped_formulas_too() -> None:
     statement = 'SELECT source AS "=s" FROM intakes LIMIT 1'
 
-    assert run(["sql", "--csv", statement]) == ExitCode.SUCCESS
-    safe = desk.capsys.readouterr().out
-    assert run(["sql", "--csv", "--raw", statement]) == ExitCode.SUCCESS
-    raw = desk.capsys.readouterr().out
+    safe = output_of("sql", "--csv", statement).out
+    raw = output_of("sql", "--csv", "--raw", statement).out
 
     assert safe == "'=s\n'=cmd|1.txt\n"
     assert raw == "=s\n=cmd|1.txt\n"
@@ -219,17 +209,21 @@ def test_an_error_in_the_middle_leaves_no_file(desk: Desk) -> None:
 
 
 def test_binary_formats_are_not_written_to_a_terminal(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Text is, without control sequences."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     desk.pipeline.execute("UPDATE intakes SET source = E'evil\\x1b[2J'")
 
-    refused = desk.refusal("runs", "--format", "xlsx")
-    shown = desk.export("intakes", "--columns", "source")
+    codes = (
+        run(["export", "runs", "--format", "xlsx"]),
+        run(["export", "intakes", "--columns", "source"]),
+    )
 
-    assert "A terminal cannot show xlsx" in refused
-    assert "\x1b" not in shown
+    shown = capsys.readouterr()
+    assert codes == (ExitCode.USAGE, ExitCode.SUCCESS)
+    assert "A terminal cannot show xlsx" in shown.err
+    assert "\x1b" not in shown.out
 
 
 def test_a_closed_pipe_or_a_full_disk_ends_the_export(desk: Desk) -> None:

@@ -69,7 +69,7 @@ def error_of(claims: Sequence[tuple[float, bool]]) -> float:
 
 
 def test_half_of_the_labels_calibrates_the_confidence_on_the_others(
-    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    settings: Settings, tmp_path: Path
 ) -> None:
     """The accuracy equals a direct count; the error on the other half is a third at most.
 
@@ -85,7 +85,6 @@ def test_half_of_the_labels_calibrates_the_confidence_on_the_others(
         tmp_path / "gold.jsonl",
         *({"document": f"{n}.txt", "label": truth[text]} for n, text in enumerate(learned)),
     )
-    capsys.readouterr()
 
     assert run(["evaluate", name, "--gold", str(gold), "--json"]) == ExitCode.SUCCESS
     assert run(["recalibrate"]) == ExitCode.SUCCESS

@@ -15,7 +15,7 @@ from chordwise.llm import batching
 from chordwise.llm.providers import connect
 from chordwise.pipeline.diagnosis import models
 from chordwise.settings import ModelSettings, load
-from tests.fakes.commands import run
+from tests.fakes.commands import output_of
 from tests.fakes.completion_requests import a_request
 from tests.peers.faulty_server import Behavior, FaultyServer, answer, faulty_server
 
@@ -178,14 +178,10 @@ def test_only_the_exact_address_of_a_provider_gets_its_key(
     assert key == (SECRET if is_sent else "")
 
 
-def test_the_commands_report_that_no_key_is_sent(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_commands_report_that_no_key_is_sent(folder: Path) -> None:
     configured(folder, "https://gateway.example/v1?code=hush")
 
-    run(["config"])
-    run(["config", "--json"])
-    shown = capsys.readouterr().out
+    shown = output_of("config").out + output_of("config", "--json").out
     check = models.model(load(), "house")
 
     for said in (shown, f"{check.finding} {check.hint}"):

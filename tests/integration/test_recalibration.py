@@ -11,7 +11,7 @@ import pytest
 from chordwise.domain.learning.calibration import calibrate
 from chordwise.errors import ExitCode
 from chordwise.settings import Settings
-from tests.fakes.commands import run
+from tests.fakes.commands import output_of, run
 from tests.fakes.learning import a_learner, classified
 from tests.fakes.pipeline import Pipeline
 
@@ -51,32 +51,23 @@ def calibrated(pipeline: Pipeline) -> Sequence[tuple[object, ...]]:
     )
 
 
-def test_there_is_no_calibration_without_enough_judgments(
-    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_there_is_no_calibration_without_enough_judgments(pipeline: Pipeline) -> None:
     """There is none without judgments, with too few, or if none of them is wrong."""
-    assert run(["recalibrate"]) == ExitCode.SUCCESS
-    assert "There are no judged answers yet" in capsys.readouterr().err
+    assert "There are no judged answers yet" in output_of("recalibrate").err
     judged(pipeline, 0.9, 29, 0)
     judged(pipeline, 0.5, 10, 4)
 
-    assert run(["recalibrate"]) == ExitCode.SUCCESS
-
-    assert "too few" in capsys.readouterr().out
+    assert "too few" in output_of("recalibrate").out
     assert calibrated(pipeline) == [(claim, None, None, None) for claim in CLAIMS]
 
 
-def test_the_calibrated_confidence_is_beside_the_reported_one(
-    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_calibrated_confidence_is_beside_the_reported_one(pipeline: Pipeline) -> None:
     """The curve gives it; answers within the limit of errors are acceptable."""
     for claim, right, wrong in ((0.4, 10, 90), (0.6, 50, 50), (0.8, 100, 0)):
         judged(pipeline, claim, right, wrong)
-    capsys.readouterr()
 
-    assert run(["recalibrate", "--json"]) == ExitCode.SUCCESS
+    (lesson,) = json.loads(output_of("recalibrate", "--json").out)["lessons"]
 
-    (lesson,) = json.loads(capsys.readouterr().out)["lessons"]
     curve = lesson["curve"]
     points = tuple((claim, value) for claim, value in curve["points"])
     assert (curve["method"], curve["judged"], curve["judged_right"]) == ("isotonic", 300, 160)
@@ -110,14 +101,13 @@ def test_an_unchanged_calibration_is_not_stored_again(pipeline: Pipeline) -> Non
 
 
 def test_without_scikit_learn_the_hint_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It exits with a configuration error, even before there are judgments."""
     monkeypatch.setitem(sys.modules, "sklearn", None)
 
-    assert run(["recalibrate"]) == ExitCode.CONFIGURATION
+    said = output_of("recalibrate", code=ExitCode.CONFIGURATION).err
 
-    said = capsys.readouterr().err
     assert "needs scikit-learn" in said
     assert 'pip install "chordwise[learning]"' in said
 

@@ -15,7 +15,7 @@ from chordwise.cli.application import MODULES, explain, hoist, named_in, wants_l
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.run_watch import deferred, interruptible
 from chordwise.errors import ConfigurationError, ExitCode
-from tests.fakes.commands import run
+from tests.fakes.commands import output_of, run
 from tests.fakes.processes import completed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,25 +59,20 @@ def test_the_list_of_commands_loads_no_command(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("command", sorted(MODULES))
-def test_every_command_has_help_with_an_example(
-    command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code = run([command, "--help"])
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    shown = output_of(command, "--help").out
 
-    shown = capsys.readouterr().out
-    assert code == ExitCode.SUCCESS
     assert f"chordwise {command}" in shown.partition("\n")[2].replace("\n  ", " ")
 
 
 @pytest.mark.parametrize("group", [[], ["experiment"], ["schedules"], ["prompts"]])
 def test_no_summary_in_a_list_of_commands_is_truncated(
-    group: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    group: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each command has a summary of one short sentence that fits into 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
-    run([*group, "--help"])
+    commands = output_of(*group, "--help").out.partition("Commands:\n")[2].partition("\n\n")[0]
 
-    commands = capsys.readouterr().out.partition("Commands:\n")[2].partition("\n\n")[0]
     assert commands
     assert [line for line in commands.splitlines() if not line.endswith(".")] == []
     assert "..." not in commands
@@ -87,14 +82,10 @@ def test_no_summary_in_a_list_of_commands_is_truncated(
     "arguments",
     [["nonsense"], ["analyze"], ["analyze", "x", "--type", "poem"], ["runs", "--limit", "0"]],
 )
-def test_unknown_commands_and_invalid_values_are_usage_errors(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_commands_and_invalid_values_are_usage_errors(arguments: list[str]) -> None:
     """The exit code is 2, and the message is on standard error."""
-    code = run(arguments)
+    captured = output_of(*arguments, code=ExitCode.USAGE)
 
-    captured = capsys.readouterr()
-    assert code == ExitCode.USAGE
     assert captured.out == ""
     assert captured.err
 
@@ -103,25 +94,29 @@ def test_unknown_commands_and_invalid_values_are_usage_errors(
     ("pattern", "said"), [("*.pdf", "matches no file"), ("a/**/*.pdf", "there is no folder {}/a.")]
 )
 def test_a_pattern_that_matches_nothing_is_a_usage_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], pattern: str, said: str
+    tmp_path: Path, pattern: str, said: str
 ) -> None:
     """The error precedes the start of the stack and names the missing file or folder."""
-    code = run(["analyze", str(tmp_path / pattern), "--home", str(tmp_path / "home")])
+    printed = output_of(
+        "analyze", str(tmp_path / pattern), "--home", str(tmp_path / "home"), code=ExitCode.USAGE
+    ).err
 
-    assert code == ExitCode.USAGE
-    assert said.format(tmp_path) in capsys.readouterr().err
+    assert said.format(tmp_path) in printed
     assert not (tmp_path / "home").exists()
 
 
 def test_nothing_is_started_if_the_database_cannot_be_reached(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHORDWISE_DATABASE_URL", "postgresql://u:p@127.0.0.1:1/chordwise")
     document = tmp_path / "a.txt"
     document.write_text("Tea.", "utf-8")
 
-    assert run(["analyze", str(document), "--home", str(tmp_path / "home")]) == ExitCode.UNAVAILABLE
-    assert "PostgreSQL cannot be reached" in capsys.readouterr().err
+    printed = output_of(
+        "analyze", str(document), "--home", str(tmp_path / "home"), code=ExitCode.UNAVAILABLE
+    ).err
+
+    assert "PostgreSQL cannot be reached" in printed
     assert not (tmp_path / "home").exists()
 
 
@@ -183,11 +178,9 @@ def test_an_internal_error_is_logged_without_secrets(
     assert "hunter2" not in shown + written
 
 
-def test_version_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    code = run(["version", "--json"])
+def test_version_as_json() -> None:
+    found = json.loads(output_of("version", "--json").out)
 
-    found = json.loads(capsys.readouterr().out)
-    assert code == ExitCode.SUCCESS
     assert found["schema_version"] == 1
     assert found["schema_revision"] == max(
         file.stem for file in (ROOT / "migrations" / "versions").glob("0*.py")

@@ -15,7 +15,7 @@ from chordwise.cli.rendering.plain_text import document
 from chordwise.domain.json_values import as_json
 from chordwise.errors import ExitCode
 from chordwise.settings import Settings, load
-from tests.fakes.commands import run
+from tests.fakes.commands import output_of
 
 SIGNING = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 WEBHOOK = "https://hooks.example/services/PLANTED/x?PLANTED"
@@ -44,11 +44,10 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-inthevariable")
 
 
-def test_every_value_has_its_origin(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_every_value_has_its_origin(tmp_path: Path) -> None:
     """The origin is a flag, the environment, the file or the default."""
-    run(["config", "--json", "--home", str(tmp_path)])
+    shown = json.loads(output_of("config", "--json", "--home", str(tmp_path)).out)
 
-    shown = json.loads(capsys.readouterr().out)
     found = {(each["section"], each["name"]): each for each in shown["settings"]}
     origins = {
         ("", "home"): "flag",
@@ -67,17 +66,15 @@ def test_every_value_has_its_origin(capsys: pytest.CaptureFixture[str], tmp_path
     assert shown["file"] == str(tmp_path / "chordwise.toml")
 
 
-def test_the_output_is_toml_without_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_output_is_toml_without_secrets() -> None:
     """The output can be used as a configuration file."""
-    run(["config"])
-    shown = capsys.readouterr().out
-    run(["config", "--json"])
+    shown = output_of("config").out
 
     parsed = tomllib.loads(shown)
     assert parsed["pipeline"]["chunk_tokens"] == 700
     assert parsed["models"]["mine"]["model"] == "gpt"
     assert "postgresql://u:********@host:5/db?…" in shown
-    shown += capsys.readouterr().out
+    shown += output_of("config", "--json").out
     assert [secret for secret in ("hunter2", "hush", "sk-in") if secret in shown] == []
 
 
@@ -103,16 +100,12 @@ MODEL = '[models.m]\nprovider = "openai"\nbase_url = "{}"'
         ),
     ],
 )
-def test_secret_parts_of_an_address_are_hidden(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, shown: str
-) -> None:
+def test_secret_parts_of_an_address_are_hidden(tmp_path: Path, table: str, shown: str) -> None:
     """These are user information, the query, keys in a path, and the whole path of a webhook."""
     (tmp_path / "chordwise.toml").write_text(f"{table}\n", "utf-8")
 
-    assert run(["config"]) == 0
-    assert run(["config", "--json"]) == 0
+    out = output_of("config").out + output_of("config", "--json").out
 
-    out = capsys.readouterr().out
     assert "PLANTED" not in out
     assert out.count(f'_url = "{shown}') == 1
     assert out.count(f'"value": "{shown}') >= 1
@@ -126,14 +119,13 @@ def test_secret_parts_of_an_address_are_hidden(
     ],
 )
 def test_an_invalid_address_is_rejected_without_showing_its_secrets(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str
+    tmp_path: Path, table: str
 ) -> None:
     """The message names the setting but not its value."""
     (tmp_path / "chordwise.toml").write_text(f"{table}\n", "utf-8")
 
-    assert run(["config"]) == ExitCode.CONFIGURATION
+    said = output_of("config", code=ExitCode.CONFIGURATION)
 
-    said = capsys.readouterr()
     assert "_url" in said.err
     assert "PLANTED" not in said.out + said.err
 
@@ -175,9 +167,7 @@ def test_a_json_document_has_its_schema_version() -> None:
     assert json.loads(document(total=1)) == {"schema_version": 1, "total": 1}
 
 
-def test_secrets_are_read_from_files(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_secrets_are_read_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They override `chordwise.toml`; the environment overrides them; other files are ignored."""
     monkeypatch.setattr(Settings, "secrets_folder", tmp_path)
     monkeypatch.delenv("CHORDWISE_DATABASE_URL")
@@ -187,9 +177,8 @@ def test_secrets_are_read_from_files(
     (tmp_path / "kubernetes.io").mkdir()
     settings = load()
 
-    run(["config", "--json"])
+    shown = output_of("config", "--json").out
 
-    shown = capsys.readouterr().out
     found = {
         (each["section"], each["name"]): each["origin"] for each in json.loads(shown)["settings"]
     }

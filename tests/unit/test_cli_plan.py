@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from chordwise.errors import ExitCode
-from tests.fakes.commands import run
+from tests.fakes.commands import output_of
 
 LLAMA = ("plan", "--parameters", "8e9", "--context", "8192", "--parallel", "16")
 
 
-def test_the_result_and_every_assumption_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    code = run([*LLAMA, "--usd-per-hour", "2"])
+def test_the_result_and_every_assumption_are_shown() -> None:
+    shown = output_of(*LLAMA, "--usd-per-hour", "2").out
 
-    shown = capsys.readouterr().out
-    assert code == ExitCode.SUCCESS
     assert "128 KiB" in shown
     assert "16.0 GB" in shown
     assert "Cost of 1,000 documents" in shown
@@ -24,10 +20,9 @@ def test_the_result_and_every_assumption_are_shown(capsys: pytest.CaptureFixture
     assert "NVIDIA A100" in shown
 
 
-def test_json_output_is_in_bytes_and_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    run([*LLAMA, "--json"])
+def test_json_output_is_in_bytes_and_seconds() -> None:
+    found = json.loads(output_of(*LLAMA, "--json").out)
 
-    found = json.loads(capsys.readouterr().out)
     assert found["schema_version"] == 1
     assert found["sizing"]["kv_bytes_per_token"] == 131_072
     assert found["sizing"]["usd_per_thousand_documents"] is None
@@ -35,20 +30,20 @@ def test_json_output_is_in_bytes_and_seconds(capsys: pytest.CaptureFixture[str])
     assert len(found["assumptions"]) >= 5
 
 
-def test_given_values_are_not_assumed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_given_values_are_not_assumed() -> None:
     """A complete model shape and machine leave no assumptions about them."""
     own = "--layers 48 --kv-heads 4 --head-size 128 --bandwidth 1008 --compute 165 --memory 24"
-    run([*LLAMA, *own.split(), "--bits", "4"])
+    shown = output_of(*LLAMA, *own.split(), "--bits", "4").out
 
-    shown = capsys.readouterr().out
     assert "96 KiB" in shown
     assert "not given" not in shown
     assert "In 24.0 GB" in shown
     assert "concurrent request" in shown
 
 
-def test_a_prompt_and_answer_that_exceed_the_context_are_rejected(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert run([*LLAMA, "--prompt-tokens", "8000", "--output-tokens", "400"]) == ExitCode.USAGE
-    assert "--context" in capsys.readouterr().err
+def test_a_prompt_and_answer_that_exceed_the_context_are_rejected() -> None:
+    printed = output_of(
+        *LLAMA, "--prompt-tokens", "8000", "--output-tokens", "400", code=ExitCode.USAGE
+    ).err
+
+    assert "--context" in printed

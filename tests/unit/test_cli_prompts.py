@@ -9,7 +9,7 @@ import pytest
 
 from chordwise.errors import ExitCode
 from chordwise.prompts import library, packs
-from tests.fakes.commands import run
+from tests.fakes.commands import output_of, run
 
 SETTINGS = """
 [prompts]
@@ -43,19 +43,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return prompts
 
 
-def test_custom_templates_are_listed_with_the_released_ones(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert run(["prompts", "list", "--json"]) == ExitCode.SUCCESS
+def test_custom_templates_are_listed_with_the_released_ones() -> None:
+    shown = json.loads(output_of("prompts", "list", "--json").out)
 
-    shown = json.loads(capsys.readouterr().out)
     found = shown["templates"]
     (own,) = (each for each in found if each["origin"] == "prompts")
     assert own["version"].startswith("summary.analyze@brief-")
     assert len(found) == len(library.replaceable()) + 1
     assert [each["name"] for each in shown["packs"]] == list(packs.every())
-    assert run(["prompts", "show", "legal"]) == ExitCode.SUCCESS
-    assert capsys.readouterr().out == packs.named("legal").source
+    assert output_of("prompts", "show", "legal").out == packs.named("legal").source
 
 
 @pytest.mark.parametrize("text", ["", "Not ''' \\n \"\"\"\n"])
@@ -66,39 +62,34 @@ def test_the_output_of_show_is_a_valid_template_file(
     user = json.dumps(f"{text}$mark\n$text\n$mark")
     system, _, _ = OWN.partition("user")
     (folder / "summary.analyze@brief.toml").write_text(f"{system}user = {user}\n", "utf-8")
-    run(["prompts", "show", "summary.analyze@brief"])
-    (folder / "summary.analyze@copy.toml").write_text(capsys.readouterr().out, "utf-8")
+    printed = output_of("prompts", "show", "summary.analyze@brief").out
+
+    (folder / "summary.analyze@copy.toml").write_text(printed, "utf-8")
 
     assert run(["prompts", "diff", "summary.analyze@copy", "summary.analyze@brief"]) == 0
     assert capsys.readouterr().out == ""
 
 
-def test_a_prompt_is_rendered_for_a_document(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_prompt_is_rendered_for_a_document(tmp_path: Path) -> None:
     """It includes the options of a profile; no service is started."""
     (tmp_path / "bill.txt").write_text("Please pay $instructions.", "utf-8")
 
-    code = run(["prompts", "render", "classification.analyze", "bill.txt", "--profile", "bills"])
+    shown = output_of(
+        "prompts", "render", "classification.analyze", "bill.txt", "--profile", "bills"
+    ).out
 
-    shown = capsys.readouterr().out
-    assert code == ExitCode.SUCCESS
     assert "one of these labels: invoice, reminder" in shown
     assert "Please pay $instructions." in shown
     assert run(["prompts", "render", "summary.synthesize", "bill.txt"]) == ExitCode.USAGE
 
 
-def test_a_template_is_compared_with_the_newest_released_one(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_template_is_compared_with_the_newest_released_one() -> None:
     """Another one can be named; the output shows the lines that differ."""
-    run(["prompts", "diff", "summary.analyze@brief"])
+    shown = output_of("prompts", "diff", "summary.analyze@brief").out
 
-    shown = capsys.readouterr().out
     assert shown.startswith(f"--- {library.latest('summary.analyze').version}\n")
     assert "\n+In short: $instructions\n" in shown
-    run(["prompts", "diff", "summary.analyze@brief", "summary.analyze@brief"])
-    assert capsys.readouterr().out == ""
+    assert output_of("prompts", "diff", "summary.analyze@brief", "summary.analyze@brief").out == ""
 
 
 @pytest.mark.parametrize(
@@ -115,27 +106,24 @@ def test_a_template_is_compared_with_the_newest_released_one(
     ],
 )
 def test_an_invalid_template_is_rejected(
-    folder: Path, capsys: pytest.CaptureFixture[str], name: str, content: str, complaint: str
+    folder: Path, name: str, content: str, complaint: str
 ) -> None:
     (folder / name).write_text(content, "utf-8")
 
-    assert run(["prompts", "list"]) == ExitCode.CONFIGURATION
+    said = output_of("prompts", "list", code=ExitCode.CONFIGURATION).err
 
-    said = capsys.readouterr().err
     assert complaint in said
     assert name in said
 
 
-def test_a_missing_template_is_named_in_the_error(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["prompts", "show", "summary.analyze@none"]) == ExitCode.USAGE
-    assert "prompts list" in capsys.readouterr().err
+def test_a_missing_template_is_named_in_the_error() -> None:
+    printed = output_of("prompts", "show", "summary.analyze@none", code=ExitCode.USAGE).err
+    assert "prompts list" in printed
 
 
-def test_a_prompt_is_rendered_with_the_labels_of_a_pack(capsys: pytest.CaptureFixture[str]) -> None:
-    code = run(["prompts", "render", "classification.analyze", "--pack", "legal"])
+def test_a_prompt_is_rendered_with_the_labels_of_a_pack() -> None:
+    shown = output_of("prompts", "render", "classification.analyze", "--pack", "legal").out
 
-    shown = capsys.readouterr().out
-    assert code == ExitCode.SUCCESS
     assert all(label in shown for label in packs.named("legal").labels)
     assert run(["prompts", "render", "summary.analyze", "--pack", "no"]) == ExitCode.USAGE
 

@@ -12,7 +12,7 @@ from chordwise.errors import ExitCode
 from chordwise.pipeline.learning.evaluation import Scope, evaluate
 from chordwise.pipeline.learning.gold import read
 from chordwise.settings import Settings
-from tests.fakes.commands import point_to, run
+from tests.fakes.commands import output_of, point_to, run
 from tests.fakes.learning import a_learner, classified, written
 from tests.fakes.pipeline import Pipeline
 from tests.web.conftest import Visit
@@ -79,17 +79,16 @@ def test_the_report_is_one_file(
     browser: Browser,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """It opens without a server, draws its plots, makes no request, and runs no text as script."""
     assert pipeline.value("SELECT count(*) FROM results") == 2
     point_to(settings, monkeypatch)
     path = tmp_path / "report.html"
 
-    assert run(["report", "--out", str(path), "--json"]) == ExitCode.SUCCESS
+    printed = output_of("report", "--out", str(path), "--json").out
     assert run(["report", "--out", str(path)]) == ExitCode.USAGE
 
-    assert json.loads(capsys.readouterr().out)["totals"]["cost_usd"] == 0.5
+    assert json.loads(printed)["totals"]["cost_usd"] == 0.5
     asked: list[str] = []
     complaints: list[str] = []
     context = browser.new_context()
