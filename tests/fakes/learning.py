@@ -9,9 +9,10 @@ from pathlib import Path
 
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.pipeline.intake.submit import Submission
 from chordwise.settings import Settings
-from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run
+from tests.fakes.generated_answers import a_field
+from tests.fakes.pipeline import Pipeline, a_document, a_label, a_pipeline, a_run
 
 LABELS = ("invoice", "letter", "report")
 _CHOICE = re.compile(r"CHOOSE (\S+) (\S+)")
@@ -23,17 +24,11 @@ def obeying(request: CompletionRequest) -> str:
     text = request.task.text
     if request.task.analysis_type is AnalysisType.EXTRACTION:
         (values,) = _VALUES.findall(text)
-        return json.dumps({"fields": [_field(*each) for each in json.loads(values).items()]})
+        return json.dumps(
+            {"fields": [a_field(item, *said) for item, said in json.loads(values).items()]}
+        )
     ((label, confidence),) = _CHOICE.findall(text)
-    return json.dumps(
-        {
-            "primary_label": None if label == "none" else label,
-            "secondary_label": None,
-            "confidence": float(confidence),
-            "features": [{"feature": "it says so", "quote": f"CHOOSE {label}"}],
-            "uncertainty_factors": [],
-        }
-    )
+    return a_label(None if label == "none" else label, float(confidence), f"CHOOSE {label}")
 
 
 def a_learner(settings: Settings) -> Pipeline:
@@ -75,17 +70,6 @@ def written(path: Path, *records: Mapping[str, object]) -> Path:
     return path
 
 
-def _field(item: str, said: Sequence[object]) -> dict[str, object]:
-    value, points = said
-    return {
-        "item": item,
-        "status": "not mentioned" if value is None else "found",
-        "value": value,
-        "quote": value,
-        "confidence": points,
-    }
-
-
 def worked(
     pipeline: Pipeline,
     kinds: Sequence[AnalysisType],
@@ -95,9 +79,5 @@ def worked(
     fresh: bool = False,
 ) -> Submission:
     """Analyze the texts of documents with these names."""
-    submission = open_run(pipeline.context, a_run(*kinds, fresh=fresh, analysis=options), NOW)
-    for name, text in texts.items():
-        submission.take_in(a_document(text, name))
-    submission.close()
-    pipeline.work(submission)
-    return submission
+    found = (a_document(text, name) for name, text in texts.items())
+    return pipeline.analyze(*found, options=a_run(*kinds, fresh=fresh, analysis=options))

@@ -244,15 +244,16 @@ def a_document(content: str, source: str = "") -> ReadDocument:
     )
 
 
-def a_label(label: str) -> str:
-    """Return a classification of the paragraph."""
-    feature = {"feature": "it says so", "quote": "rebuilt in 1856"}
+def a_label(
+    label: str | None, confidence: float = 0.8, quote: str | None = "rebuilt in 1856"
+) -> str:
+    """Return a classification, by default of the paragraph; without a quote it has no feature."""
     return json.dumps(
         {
             "primary_label": label,
             "secondary_label": None,
-            "confidence": 0.8,
-            "features": [feature],
+            "confidence": confidence,
+            "features": [{"feature": "it says so", "quote": quote}] if quote else [],
             "uncertainty_factors": [],
         }
     )

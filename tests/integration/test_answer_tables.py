@@ -26,8 +26,9 @@ from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission, open_run
 from chordwise.settings import Settings
 from chordwise.storage import answer_tables as stored
-from tests.fakes.commands import run
-from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run
+from tests.fakes.commands import output_of, run
+from tests.fakes.generated_answers import a_field
+from tests.fakes.pipeline import NOW, Pipeline, a_document, a_label, a_pipeline, a_run
 
 pytestmark = pytest.mark.usefixtures("addressed")
 
@@ -95,21 +96,9 @@ def reading(request: CompletionRequest) -> str:
     asked = extraction.items(request.task.options)
     said = [line.partition(": ") for line in text.splitlines() if ": " in line]
     lines = [line for line in said if line[0] in asked]
-    found = [
-        {
-            "item": item,
-            "status": "found",
-            "value": value,
-            "quote": f"{item}: {value}",
-            "confidence": 9,
-        }
-        for item, _, value in lines
-    ]
-    missing = [
-        {"item": item, "status": "not mentioned", "value": None, "quote": None, "confidence": 9}
-        for item in asked
-        if item not in {each["item"] for each in found}
-    ]
+    found = [a_field(item, value, 9, quote=f"{item}: {value}") for item, _, value in lines]
+    named = {item for item, _, _ in lines}
+    missing = [a_field(item, None, 9) for item in asked if item not in named]
     return json.dumps({"fields": [*found, *missing]})
 
 
@@ -129,12 +118,8 @@ def saved(
 ) -> Submission:
     """Analyze documents in a run that is saved under a name."""
     options = replace(a_run(AnalysisType.EXTRACTION, analysis=analysis, fresh=fresh), save_as=name)
-    submission = open_run(pipeline.context, options, NOW)
-    for source, text in documents.items():
-        submission.take_in(a_document(text, source))
-    submission.close()
-    pipeline.work(submission)
-    return submission
+    found = (a_document(text, source) for source, text in documents.items())
+    return pipeline.analyze(*found, options=options)
 
 
 def contracts(
@@ -277,7 +262,7 @@ def test_nothing_found_is_a_status_that_needs_review(pipeline: Pipeline) -> None
     assert pipeline.rows("SELECT item, value, grounded FROM facts") == [("price", None, None)]
 
 
-def test_corrections_and_new_runs(filled: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+def test_corrections_and_new_runs(filled: Pipeline) -> None:
     """A correction is visible at once, survives a new analysis, and is marked."""
     told = ("feedback", "latest", "--document", "contract-00.txt")
     assert run([*told, "--correct", "governing law=Texas"]) == ExitCode.SUCCESS
@@ -302,9 +287,7 @@ def test_corrections_and_new_runs(filled: Pipeline, capsys: pytest.CaptureFixtur
         ("annual fee", "US$ 1,000.50", "EUR 9,000", "EUR 9,000"),
         ("governing law", "Delaware", "Texas", "Texas"),
     ]
-    capsys.readouterr()
-    assert run(["results", "--run", "latest", "--document", "contract-00.txt"]) == ExitCode.SUCCESS
-    out = capsys.readouterr().out
+    out = output_of("results", "--run", "latest", "--document", "contract-00.txt").out
     assert "corrected" in out
     assert "Texas" in out
 
@@ -369,19 +352,15 @@ def test_data_frames_have_the_columns_of_the_table(pipeline: Pipeline, save_as: 
 
 
 def test_a_table_name_that_differs_from_the_given_one_is_reported(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    pipeline: Pipeline, tmp_path: Path
 ) -> None:
     file = tmp_path / "a.txt"
     file.write_text("price: 5 EUR")
     told = ["submit", str(file), "--type", "extraction", "--instructions", "price", "--save-as"]
 
-    assert run([*told, " "]) == ExitCode.USAGE
-    assert "--save-as needs a name" in capsys.readouterr().err
-    assert run([*told, "Prices 2026", "--model", "extractive"]) == ExitCode.SUCCESS
-    assert (
-        "The answers of “Prices 2026” are in the table answers.prices_2026."
-        in capsys.readouterr().err
-    )
+    assert "--save-as needs a name" in output_of(*told, " ", code=ExitCode.USAGE).err
+    said = output_of(*told, "Prices 2026", "--model", "extractive").err
+    assert "The answers of “Prices 2026” are in the table answers.prices_2026." in said
     assert pipeline.value("SELECT saved_as FROM runs") == "prices_2026"
 
 
@@ -518,19 +497,9 @@ def test_a_very_wide_schema_has_a_table(pipeline: Pipeline) -> None:
 
 
 def test_other_analysis_types_have_additional_columns(settings: Settings) -> None:
-    label = json.dumps(
-        {
-            "primary_label": "license",
-            "secondary_label": None,
-            "confidence": 0.9,
-            "features": [],
-            "uncertainty_factors": [],
-        }
-    )
-
     mood: JsonObject = {"label": "mixed", "score": -0.25, "emotions": [], "sentences": []}
     written = {
-        AnalysisType.CLASSIFICATION: label,
+        AnalysisType.CLASSIFICATION: a_label("license", 0.9, None),
         AnalysisType.SENTIMENT: json.dumps({**mood, "confidence": 0.5}),
     }
 
@@ -544,30 +513,23 @@ def test_other_analysis_types_have_additional_columns(settings: Settings) -> Non
         AnalysisType.SENTIMENT,
         analysis=AnalysisOptions(instructions="parties", labels=("license", "lease")),
     )
-    submission = open_run(pipeline.context, replace(options, save_as="mixed"), NOW)
-    submission.take_in(a_document("parties: Ada", "a.txt"))
-    submission.close()
-    pipeline.work(submission)
+    pipeline.analyze("parties: Ada", options=replace(options, save_as="mixed"))
 
     found = "SELECT parties, label, sentiment, sentiment_score FROM answers.mixed"
     assert pipeline.rows(found) == [(["Ada"], "license", "mixed", Decimal("-0.25"))]
 
 
 @pytest.mark.usefixtures("filled")
-def test_the_command_lists_tables_that_read_only_users_can_query(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_command_lists_tables_that_read_only_users_can_query() -> None:
 
-    assert run(["tables", "invoices"]) == ExitCode.SUCCESS
-    listed = capsys.readouterr().out
-    assert run(["sql", "--csv", "SELECT what, amount FROM answers.invoices_line_items"]) == 0
-    rows = list(csv.reader(capsys.readouterr().out.splitlines()))
-    assert run(["tables", "--json"]) == ExitCode.SUCCESS
+    listed = output_of("tables", "invoices").out
+    lines = output_of("sql", "--csv", "SELECT what, amount FROM answers.invoices_line_items").out
+    rows = list(csv.reader(lines.splitlines()))
+    found = json.loads(output_of("tables", "--json").out)["tables"]["invoices"]
 
     assert "Who sends the invoice." in listed
     assert "issued" in listed
     assert len(rows) == 1 + 24
-    found = json.loads(capsys.readouterr().out)["tables"]["invoices"]
     assert {"view": "invoices", "name": "total", "type": "numeric", "description": ""} in found
     questions = [line.split("→ ")[1] for line in listed.splitlines() if "→ SELECT" in line]
     assert len(questions) > 3

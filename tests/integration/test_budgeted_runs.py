@@ -19,7 +19,7 @@ from chordwise.domain.tasks import AnalysisOptions
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.llm.pricing import MILLION
 from chordwise.pipeline.intake.run_options import RunOptions
-from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.retry import retry
@@ -28,7 +28,7 @@ from chordwise.pipeline.models import budgets
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.runs.accounts import BudgetLine, caps_of_run
 from chordwise.settings import ModelSettings, Settings
-from tests.fakes.pipeline import LONG, NOW, Pipeline, a_document, a_pipeline, a_run, with_settings
+from tests.fakes.pipeline import LONG, Pipeline, a_pipeline, a_run, with_settings
 from tests.peers.answering_server import AnsweringHandler, AnsweringServer, summary
 from tests.peers.serving import serving_in_a_thread
 
@@ -90,11 +90,8 @@ class Company:
 
     def submit(self, options: RunOptions, documents: int = 4) -> Submission:
         """Take in a number of documents with several chunks each."""
-        submission = open_run(self.pipeline.context, options, NOW)
-        for number in range(documents):
-            submission.take_in(a_document(f"{options.name} {number}. {LONG}"))
-        submission.close()
-        return submission
+        texts = (f"{options.name} {number}. {LONG}" for number in range(documents))
+        return self.pipeline.submit(*texts, options=options)
 
     def work(self, submission: Submission, workers: int = 6) -> None:
         """Let the workers process all that is due, for some rounds."""

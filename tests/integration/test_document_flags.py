@@ -16,10 +16,9 @@ from chordwise.domain.document_flags import flags
 from chordwise.domain.json_values import JsonObject, as_object
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.pipeline.intake.run_options import RunOptions
-from chordwise.pipeline.intake.submit import open_run
 from chordwise.readers.documents import checked
 from chordwise.settings import Settings
-from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run
+from tests.fakes.pipeline import Pipeline, a_document, a_pipeline, a_run
 from tests.fakes.scripted_model import Line
 
 INVOICE = "Supplier: Hartmann GmbH, Lindau.\nTen office chairs.\nTotal: 420.00 EUR.\n"
@@ -56,11 +55,9 @@ OBEYING: dict[str, str] = {
 def worked(settings: Settings, content: str, *script: Line) -> Pipeline:
     """Take in and analyze a text; the last line of the script repeats."""
     pipeline = a_pipeline(settings, *script, repeat_last=True)
-    submission = open_run(pipeline.context, extraction(), NOW)
     text = checked({"media_type": "text/plain"}, content.encode(), 1_000_000)
-    submission.take_in(replace(a_document(content, "invoice.txt"), content=text))
-    submission.close()
-    pipeline.work(submission)
+    invoice = replace(a_document(content, "invoice.txt"), content=text)
+    pipeline.analyze(invoice, options=extraction())
     return pipeline
 
 
@@ -127,10 +124,9 @@ def test_a_value_that_is_not_in_the_document_is_not_grounded(settings: Settings)
 def test_flagged_passages_are_stored_and_the_results_need_review(settings: Settings) -> None:
     """A later run that reuses the answer needs review, too; a clean document has no flags."""
     pipeline = worked(settings, PLANTED, an_answer())
-    again = open_run(pipeline.context, extraction(), NOW)
     text = checked({"media_type": "text/plain"}, PLANTED.encode(), 1_000_000)
-    again.take_in(replace(a_document(PLANTED, "again.txt"), content=text))
-    again.close()
+    copy = replace(a_document(PLANTED, "again.txt"), content=text)
+    pipeline.submit(copy, options=extraction())
     clean = worked(settings, INVOICE, an_answer())
 
     found = json_values.objects(as_object({"": pipeline.value(FLAGS, source="invoice.txt")})[""])

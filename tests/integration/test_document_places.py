@@ -10,7 +10,6 @@ import openpyxl
 import pytest
 
 from chordwise import Client
-from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.pipeline.intake.run_options import RunOptions
@@ -18,8 +17,9 @@ from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
 from chordwise.readers.reading import Reader
 from chordwise.settings import ReaderSettings, Settings
-from tests.fakes.commands import run
+from tests.fakes.commands import output_of, run
 from tests.fakes.counting import counting
+from tests.fakes.generated_answers import a_field
 from tests.fakes.office_files import pdf, shown, workbook
 from tests.fakes.pipeline import (
     PARAGRAPH,
@@ -38,13 +38,7 @@ PAGES = """
 SELECT p.number, p.label, p.width, p.height, substr(d.text, p.start_char + 1, 6)
 FROM document_places AS p JOIN documents AS d ON d.id = p.document_id
 """
-FEE: JsonObject = {
-    "item": "annual fee",
-    "status": "found",
-    "value": "500 EUR",
-    "quote": "annual fee: 500 EUR",
-    "confidence": 9,
-}
+FEE = a_field("annual fee", "500 EUR", 9, quote="annual fee: 500 EUR")
 
 
 def take_in(
@@ -87,16 +81,12 @@ def test_a_fact_has_page_place_and_boxes(lease: Pipeline) -> None:
 
 
 @pytest.mark.usefixtures("lease")
-def test_results_show_the_place_of_each_quote(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_results_show_the_place_of_each_quote(tmp_path: Path) -> None:
     """It is on the terminal, in JSON, in the workbook, and in the Python client."""
     path = tmp_path / "leases.xlsx"
 
-    assert run(["results", "--run", "first"]) == ExitCode.SUCCESS
-    told = capsys.readouterr().out
-    assert run(["results", "--run", "first", "--json"]) == ExitCode.SUCCESS
-    (result,) = json.loads(capsys.readouterr().out)["results"]
+    told = output_of("results", "--run", "first").out
+    (result,) = json.loads(output_of("results", "--run", "first", "--json").out)["results"]
     assert run(["export", "answers.leases", "--output", str(path)]) == ExitCode.SUCCESS
     with Client() as client:
         (read,) = client.run("first").results()

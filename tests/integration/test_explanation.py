@@ -14,8 +14,9 @@ from chordwise.errors import ExitCode, ModelRequestError, UsageError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.runs import explanation
 from chordwise.settings import Settings
-from tests.fakes.commands import run
-from tests.fakes.pipeline import LONG, a_pipeline, a_run, a_summary, with_settings
+from tests.fakes.commands import output_of, run
+from tests.fakes.generated_answers import a_field
+from tests.fakes.pipeline import LONG, a_label, a_pipeline, a_run, a_summary, with_settings
 
 TEXT = "The harbour was rebuilt in 1856. It cost more than the town had planned."
 FIRST = "SELECT i.source FROM jobs j JOIN intakes i ON i.id = j.intake_id ORDER BY j.id LIMIT 1"
@@ -26,7 +27,7 @@ def test_a_job_is_explained(settings: Settings) -> None:
     """The prompt is rendered again, and the completion is read from the cache."""
     written = a_summary("It cost more than the town had planned.")
     pipeline = a_pipeline(settings, f"```json\n{written}\n```")
-    pipeline.work(submission := pipeline.submit(f"{TEXT}\n"))
+    submission = pipeline.analyze(f"{TEXT}\n")
     job_id = pipeline.job(submission).id
 
     with pipeline.context.database.read() as session:
@@ -43,36 +44,27 @@ def test_a_job_is_explained(settings: Settings) -> None:
     assert found.result.confidence == part.confidence == 0.7
 
 
-def test_a_reused_answer_links_to_the_job_that_asked(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_reused_answer_links_to_the_job_that_asked(settings: Settings) -> None:
     """It has no parts and no calls itself, and shows no empty tables of them."""
     pipeline = a_pipeline(settings, a_summary("It cost more than the town had planned."))
-    pipeline.work(first := pipeline.submit(TEXT))
+    first = pipeline.analyze(TEXT)
     asked = pipeline.job(first).id
-    pipeline.work(second := pipeline.submit(TEXT))
+    second = pipeline.analyze(TEXT)
 
-    assert run(["explain", str(pipeline.job(second).id)]) == ExitCode.SUCCESS
+    shown = output_of("explain", str(pipeline.job(second).id)).out
 
-    shown = capsys.readouterr().out
     assert f"chordwise explain {asked}" in shown
     assert "Characters" not in shown
 
 
 def test_changes_by_validation_are_listed(settings: Settings) -> None:
     """The model's answer has an extra space in a quote and a comma too many in its JSON."""
-    written = {
-        "primary_label": "lease",
-        "secondary_label": None,
-        "confidence": 0.9,
-        "features": [{"feature": "a word", "quote": "The  harbour was rebuilt"}],
-        "uncertainty_factors": [],
-    }
-    pipeline = a_pipeline(settings, json.dumps(written)[:-1] + ",}")
+    written = a_label("lease", 0.9, "The  harbour was rebuilt")
+    pipeline = a_pipeline(settings, written[:-1] + ",}")
     options = a_run(
         AnalysisType.CLASSIFICATION, analysis=AnalysisOptions(labels=("lease", "letter"))
     )
-    pipeline.work(submission := pipeline.submit(TEXT, options=options))
+    submission = pipeline.analyze(TEXT, options=options)
 
     with pipeline.context.database.read() as session:
         job_id = pipeline.job(submission).id
@@ -95,7 +87,7 @@ def test_the_removal_of_considerations_is_not_listed_as_a_change(settings: Setti
         "confidence": 6,
     }
     pipeline = a_pipeline(settings, json.dumps(written))
-    pipeline.work(submission := pipeline.submit(TEXT, options=a_run(AnalysisType.REASONING)))
+    submission = pipeline.analyze(TEXT, options=a_run(AnalysisType.REASONING))
 
     job_id = pipeline.job(submission).id
     with pipeline.context.database.read() as session:
@@ -107,14 +99,11 @@ def test_the_removal_of_considerations_is_not_listed_as_a_change(settings: Setti
     assert part.changes == []
 
 
-def test_the_command_finds_a_document_by_a_part_of_its_name(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_finds_a_document_by_a_part_of_its_name(settings: Settings) -> None:
     pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"), repeat_last=True)
     pipeline.analyze(TEXT, f"{TEXT} Twice.")
 
-    assert run(["explain", "document-"]) == ExitCode.USAGE
-    assert "2 documents fit" in capsys.readouterr().err
+    assert "2 documents fit" in output_of("explain", "document-", code=ExitCode.USAGE).err
     assert run(["explain", "nothing-like-it"]) == ExitCode.USAGE
     with pipeline.context.database.read() as session:
         with pytest.raises(UsageError):
@@ -122,27 +111,17 @@ def test_the_command_finds_a_document_by_a_part_of_its_name(
         source = str(pipeline.value(FIRST))
         found = explanation.find(session, source)
     assert found == pipeline.value("SELECT id FROM jobs ORDER BY id LIMIT 1")
-    assert run(["explain", source]) == ExitCode.SUCCESS
-    shown = capsys.readouterr().out
+    shown = output_of("explain", source).out
     assert "its template or model is unknown here" in shown
     assert "rebuilt in 1856" in shown
 
 
 def the_fee(value: str) -> str:
     """Return an answer that contains the fee."""
-    field: JsonObject = {
-        "item": "annual fee",
-        "status": "found",
-        "value": value,
-        "quote": f"fee is {value}",
-        "confidence": 9,
-    }
-    return json.dumps({"fields": [field]})
+    return json.dumps({"fields": [a_field("annual fee", value, 9, quote=f"fee is {value}")]})
 
 
-def test_an_explanation_has_votes_and_corrections(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_explanation_has_votes_and_corrections(settings: Settings) -> None:
     """It shows the answer of each sample, and a person's correction first."""
     text = "The fee is 500 EUR a year, or 510 EUR. There is nothing else in this lease."
     pipeline = a_pipeline(settings, the_fee("500 EUR"), the_fee("510 EUR"), the_fee("500 EUR"))
@@ -160,8 +139,7 @@ def test_an_explanation_has_votes_and_corrections(
     (fact,), (remark,) = found.facts, found.remarks
     assert (fact.final_value, fact.value, fact.verdict) == ("505 EUR", "500 EUR", "corrected")
     assert (remark.judged, remark.corrected) == (["500 EUR"], ["505 EUR"])
-    assert run(["explain", job_id]) == ExitCode.SUCCESS
-    shown = capsys.readouterr().out
+    shown = output_of("explain", job_id).out
     assert shown.index("505 EUR") < shown.index("500 EUR")
 
 
@@ -183,7 +161,7 @@ def test_synthesis_critique_and_revision_are_shown_with_their_prompts(
     small = with_settings(settings, "pipeline", chunk_tokens=800)
     pipeline = a_pipeline(small, objecting, repeat_last=True)
     asked = AnalysisOptions(critique=True, principles=("Name the place.",))
-    pipeline.work(submission := pipeline.submit(content, options=replace(a_run(), analysis=asked)))
+    submission = pipeline.analyze(content, options=replace(a_run(), analysis=asked))
     job_id = pipeline.job(submission).id
 
     with pipeline.context.database.read() as session:
@@ -200,19 +178,16 @@ def test_synthesis_critique_and_revision_are_shown_with_their_prompts(
     assert [each.completion for each in steps] == [objecting(each) for each in known]
 
 
-def test_a_job_without_a_result_is_explained(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_job_without_a_result_is_explained(settings: Settings) -> None:
     """It shows the error, and the other jobs about the document."""
     pipeline = a_pipeline(settings, ModelRequestError("The provider rejects this text."))
-    pipeline.work(submission := pipeline.submit(TEXT, options=a_run(AnalysisType.SENTIMENT)))
+    submission = pipeline.analyze(TEXT, options=a_run(AnalysisType.SENTIMENT))
     pipeline.submit(TEXT)
 
     assert pipeline.job(submission).status == "failed"
-    capsys.readouterr()
-    assert run(["explain", str(pipeline.value(FIRST)), "--json"]) == ExitCode.SUCCESS
-    explained = json.loads(capsys.readouterr().out)["explanation"]
+    printed = output_of("explain", str(pipeline.value(FIRST)), "--json").out
+    explained = json.loads(printed)["explanation"]
     assert explained["analysis_type"] == "sentiment"
     assert [job["status"] for job in explained["jobs"]] == ["running", "failed"]
-    assert run(["explain", str(pipeline.job(submission).id)]) == ExitCode.SUCCESS
-    assert "The provider rejects this text." in capsys.readouterr().out
+    printed = output_of("explain", str(pipeline.job(submission).id)).out
+    assert "The provider rejects this text." in printed

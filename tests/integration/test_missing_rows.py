@@ -19,7 +19,8 @@ from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs.retry import retry
 from chordwise.settings import Settings
-from tests.fakes import commands
+from tests.fakes.commands import output_of
+from tests.fakes.generated_answers import a_field
 from tests.fakes.order_rows import (
     EQUAL_COUNT,
     ORDER,
@@ -54,7 +55,7 @@ def worked(
     return pipeline, submission
 
 
-def output_of(pipeline: Pipeline) -> JsonObject:
+def stored_output(pipeline: Pipeline) -> JsonObject:
     return json_values.as_object(pipeline.value("SELECT output FROM results"))
 
 
@@ -80,7 +81,7 @@ def test_every_row_of_the_text_is_a_row_of_the_result(
     pipeline, _ = worked(chosen, script, options=an_extraction_run(schema))
 
     assert pipeline.rows(MEASURES) == [("succeeded", 1.0, 1.0, False)]
-    assert rows_of(output_of(pipeline)) == rows_in(ORDER)
+    assert rows_of(stored_output(pipeline)) == rows_in(ORDER)
     found = pipeline.rows(
         "SELECT row_index, value, substr(d.text, f.start_char + 1, f.end_char - f.start_char)"
         " FROM facts AS f JOIN results AS r USING (job_id) JOIN documents AS d"
@@ -104,7 +105,7 @@ def test_a_result_records_the_origin_of_its_lists(small_chunks: Settings) -> Non
     pipeline, submission = worked(small_chunks, failing_first)
 
     assert pipeline.job(submission).status == JobStatus.PARTIAL
-    kept = len(rows_of(output_of(pipeline)))
+    kept = len(rows_of(stored_output(pipeline)))
     chunks = "SELECT jsonb_array_length(answer -> 'data' -> 'line_items') FROM chunks"
     by_chunk = [count for (count,) in pipeline.rows(f"{chunks} ORDER BY position")]
     start = pipeline.value("SELECT start_char FROM chunks WHERE position = 1")
@@ -132,7 +133,7 @@ def test_a_chunk_without_rows_in_the_middle_of_a_list_makes_it_partial(
 
     pipeline, submission = worked(small_chunks, passing_over)
 
-    kept = len(rows_of(output_of(pipeline)))
+    kept = len(rows_of(stored_output(pipeline)))
     empty = pipeline.value(
         "SELECT position + 1 FROM chunks"
         " WHERE jsonb_array_length(answer -> 'data' -> 'line_items') = 0"
@@ -172,7 +173,7 @@ def test_the_header_of_a_table_is_sent_with_each_chunk(small_chunks: Settings) -
     assert [header in each.user for each in requests] == [True] * len(requests)
     assert [header in each.task.text for each in requests] == [True] + [False] * (len(requests) - 1)
     assert pipeline.job(submission).chunk_count == len(requests) > 2
-    assert len(rows_of(output_of(pipeline))) == 201
+    assert len(rows_of(stored_output(pipeline))) == 201
     assert pipeline.value("SELECT row_counts -> 0 ->> 'repeated' FROM results") == str(
         len(requests) - 1
     )
@@ -184,7 +185,7 @@ def test_the_header_of_a_table_is_sent_with_each_chunk(small_chunks: Settings) -
 
 @pytest.mark.usefixtures("addressed")
 def test_a_synthesis_that_drops_rows_is_partial_until_a_retry_keeps_them(
-    small_chunks: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    small_chunks: Settings, tmp_path: Path
 ) -> None:
     """With any number of levels, the rows of the chunks are the reference.
 
@@ -200,7 +201,7 @@ def test_a_synthesis_that_drops_rows_is_partial_until_a_retry_keeps_them(
     submission = pipeline.analyze(ORDER, options=an_extraction_run(UNJOINABLE))
 
     expect_partial(pipeline, submission)
-    look_for_missing_rows(submission.name, capsys, tmp_path)
+    look_for_missing_rows(submission.name, tmp_path)
     second = pipeline.submit(ORDER, options=an_extraction_run(UNJOINABLE))
     assert pipeline.job(second).status == JobStatus.QUEUED
     assert pipeline.job(second).reused_from is None
@@ -208,7 +209,7 @@ def test_a_synthesis_that_drops_rows_is_partial_until_a_retry_keeps_them(
     retry(pipeline.context, submission.run_id)
     pipeline.work(submission)
     assert pipeline.rows(MEASURES) == [("succeeded", 1.0, 1.0, False)]
-    assert len(rows_of(output_of(pipeline))) == ROW_COUNT
+    assert len(rows_of(stored_output(pipeline))) == ROW_COUNT
 
 
 def expect_partial(pipeline: Pipeline, submission: Submission) -> None:
@@ -236,14 +237,13 @@ def expect_partial(pipeline: Pipeline, submission: Submission) -> None:
     assert pipeline.value("SELECT error_message FROM failures WHERE what = 'job'") == SENTENCE
 
 
-def look_for_missing_rows(run: str, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+def look_for_missing_rows(run: str, folder: Path) -> None:
     """Check that missing rows are reported in commands, JSON, SQL and exports."""
     model = '[models.scripted]\nprovider = "openai"\nmodel = "scripted"\n'
     (folder / "chordwise.toml").write_text(f'{model}base_url = "http://127.0.0.1:9/v1"\n')
 
     def said(*arguments: str, code: int = 0) -> str:
-        assert commands.run(arguments) == code
-        return " ".join(capsys.readouterr().out.split())
+        return " ".join(output_of(*arguments, code=code).out.split())
 
     assert SENTENCE in said("wait", run, code=3)
     assert SENTENCE in said("runs", run)
@@ -277,7 +277,7 @@ def test_the_merge_after_a_truncated_synthesis_loses_no_row(small_chunks: Settin
     pipeline, submission = worked(small_chunks, cut_off, options=an_extraction_run(TITLED))
 
     job = pipeline.job(submission)
-    output = output_of(pipeline)
+    output = stored_output(pipeline)
     rows = rows_of(output)
     assert (job.status, job.error_code) == (JobStatus.PARTIAL, "truncated")
     assert pipeline.rows(MEASURES) == [("partial", 0.8, 1.0, True)]
@@ -336,7 +336,7 @@ def test_a_revision_that_drops_rows_is_rejected(settings: Settings) -> None:
 
     pipeline, _ = worked(settings, *script, text=text, options=an_extraction_run(critique=True))
 
-    assert len(rows_of(output_of(pipeline))) == 20
+    assert len(rows_of(stored_output(pipeline))) == 20
     assert pipeline.value("SELECT critique_outcome FROM document_results") == "kept"
     assert "5 of 20 rows" in str(pipeline.value("SELECT critique ->> 'reason' FROM results"))
     assert pipeline.value("SELECT needs_review FROM results")
@@ -347,10 +347,7 @@ def test_each_mention_of_an_item_is_kept(small_chunks: Settings) -> None:
 
     def naming(request: CompletionRequest) -> str:
         quotes = request.task.text.strip().splitlines()
-        fields = [
-            {"item": "price", "status": "found", "value": q.split()[2], "quote": q, "confidence": 8}
-            for q in quotes
-        ]
+        fields = [a_field("price", quote.split()[2], 8, quote=quote) for quote in quotes]
         return json.dumps({"fields": fields})
 
     analysis = AnalysisOptions(instructions="price")

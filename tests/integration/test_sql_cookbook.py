@@ -23,6 +23,7 @@ from chordwise.pipeline.learning.feedback import Line, Signed
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runs.stored_results import Wanted
 from chordwise.settings import Settings
+from tests.fakes.generated_answers import a_field
 from tests.fakes.pipeline import (
     AN_UNREAD_SCAN,
     Pipeline,
@@ -58,7 +59,7 @@ OTHERS = {
     },
     AnalysisType.EXTRACTION: {
         "fields": [
-            {"item": item, "status": "found", "value": value, "quote": value, "confidence": 9}
+            a_field(item, value, 9)
             for item, value in (
                 ("governing law", "laws of Texas"),
                 ("effective date", "May 1, 2024"),

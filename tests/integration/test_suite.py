@@ -20,6 +20,7 @@ from chordwise.pipeline.learning import suite
 from chordwise.pipeline.learning.suite import Answered
 from chordwise.settings import Settings
 from tests.fakes.commands import run
+from tests.fakes.generated_answers import a_field
 from tests.fakes.learning import LABELS, a_learner, written
 from tests.fakes.office_files import pdf, shown
 from tests.fakes.pipeline import NOW, SCRIPTED, Pipeline, a_pipeline
@@ -158,16 +159,7 @@ def test_the_pages_of_facts_are_compared(settings: Settings, tmp_path: Path) -> 
         {"document": "a.pdf", "fields": truth, "pages": {"signed": 1, "annual fee": [1]}},
     )
     found = {"signed": "March 1, 2003", "annual fee": "500 EUR", "landlord": None}
-    fields = [
-        {
-            "item": item,
-            "status": "found" if value else "not mentioned",
-            "value": value,
-            "quote": value,
-            "confidence": 9,
-        }
-        for item, value in found.items()
-    ]
+    fields = [a_field(item, value, 9) for item, value in found.items()]
     pipeline = a_pipeline(settings, json.dumps({"fields": fields}), repeat_last=True)
 
     scripted, _ = answered(pipeline, folder)

@@ -36,7 +36,7 @@ from chordwise.pipeline.asking.question import policy_of
 from chordwise.settings import Settings
 from tests.fakes.asking import GOOD, OFFSET, PLAIN, TASK, TEXT, asked, question
 from tests.fakes.completion_requests import a_task
-from tests.fakes.pipeline import a_summary, quoting_the_text
+from tests.fakes.pipeline import a_label, a_summary, quoting_the_text
 from tests.fakes.scripted_model import Answer as Scripted
 from tests.fakes.scripted_model import Line, ScriptedModel, a_profile, cut_off
 
@@ -143,17 +143,10 @@ def test_an_analysis_checks_rules_that_its_schema_cannot_express() -> None:
     """Two equal labels conform to the schema but make the answer invalid."""
     options = AnalysisOptions(labels=("news", "law"))
     task = a_task(AnalysisType.CLASSIFICATION, TEXT, options)
-    twice = {
-        "primary_label": "law",
-        "secondary_label": "law",
-        "confidence": 0.5,
-        "features": [],
-        "uncertainty_factors": [],
-    }
+    once = a_label("law", quote=None)
+    twice = json.dumps({**json.loads(once), "secondary_label": "law"})
 
-    answer, model, _ = summarized(
-        json.dumps(twice), json.dumps({**twice, "secondary_label": None}), task=task
-    )
+    answer, model, _ = summarized(twice, once, task=task)
 
     assert answer.output["secondary_label"] is None
     assert "must differ" in model.requests[1].user

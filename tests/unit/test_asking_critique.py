@@ -27,7 +27,7 @@ from chordwise.pipeline.asking.critique import Examined, examine, examine_answer
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 from tests.fakes.asking import TEXT, question
 from tests.fakes.completion_requests import a_task
-from tests.fakes.pipeline import a_summary
+from tests.fakes.pipeline import a_label, a_summary
 from tests.fakes.scripted_model import Line, ScriptedModel
 
 OPTIONS = AnalysisOptions(critique=True, principles=("Be brief.", "Say when."))
@@ -124,16 +124,9 @@ def test_a_revision_must_not_drop_all_evidence() -> None:
     """An answer without quotes would count as perfectly grounded."""
     options = replace(OPTIONS, labels=("a", "b"))
     task = replace(TASK, analysis_type=AnalysisType.CLASSIFICATION, options=options)
-    label = {
-        "primary_label": "a",
-        "secondary_label": None,
-        "confidence": 0.5,
-        "features": [{"feature": "f", "quote": "rebuilt in 1856"}],
-        "uncertainty_factors": [],
-    }
-    bare = json.dumps({**label, "features": []})
 
-    found, before, _ = examined(OBJECTED, bare, task=task, draft=json.dumps(label))
+    bare = a_label("a", quote=None)
+    found, before, _ = examined(OBJECTED, bare, task=task, draft=a_label("a"))
 
     assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.KEPT)
 

@@ -15,7 +15,7 @@ from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.facts import Fact, facts
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisType
-from tests.fakes.generated_answers import grounded_answers, options_for
+from tests.fakes.generated_answers import a_field, grounded_answers, options_for
 
 NUMBERS = st.integers(-(10**300), 10**300) | st.floats(allow_nan=False, allow_infinity=False)
 DATA = st.recursive(
@@ -111,18 +111,9 @@ def test_numbers_are_written_in_decimal_notation(number: float, text: str) -> No
 
 def test_a_finding_is_one_fact() -> None:
     """Its text is the principal field, its number the score, its confidence between 0 and 1."""
-    field: JsonObject = {
-        "item": "price",
-        "status": "found",
-        "value": "5 USD",
-        "quote": "costs 5 USD",
-        "confidence": 7,
-        "start_char": 10,
-        "end_char": 21,
-        "grounded": True,
-        "grounding": "exact",
-        "value_in_quote": True,
-    }
+    span: JsonObject = {"quote": "costs 5 USD", "start_char": 10, "end_char": 21}
+    found: JsonObject = {"grounded": True, "grounding": "exact", "value_in_quote": True}
+    field = a_field("price", "5 USD", 7, **span, **found)
     scored: JsonObject = {
         "quote": "I loved it.",
         "score": 0.75,

@@ -10,11 +10,10 @@ from playwright.sync_api import Page, expect
 
 from chordwise.domain.tasks import AnalysisType
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.runs import user_sql
 from chordwise.settings import Settings
 from chordwise.web import results
-from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary
+from tests.fakes.pipeline import Pipeline, a_document, a_pipeline, a_run, a_summary
 from tests.web.conftest import Visit
 
 COUNT, PAGE = 12, 10
@@ -30,14 +29,11 @@ def answered(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     """Return a pipeline that has summarized more documents than a page has, a few with granite."""
     monkeypatch.setattr(results, "PAGE_ROWS", PAGE)
     pipeline = a_pipeline(settings, answering, repeat_last=True)
-    submission = open_run(pipeline.context, replace(a_run(), name="harbours"), NOW)
+    found = []
     for number in range(COUNT):
         stone = "granite" if number % 4 == 0 else "timber"
-        submission.take_in(
-            a_document(f"Harbour {number}. Its mole is of {stone}.", f"{number}.txt")
-        )
-    submission.close()
-    pipeline.work(submission)
+        found.append(a_document(f"Harbour {number}. Its mole is of {stone}.", f"{number}.txt"))
+    pipeline.analyze(*found, options=replace(a_run(), name="harbours"))
     return pipeline
 
 

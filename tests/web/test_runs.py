@@ -32,11 +32,8 @@ def pipeline(settings: Settings) -> Pipeline:
 
 def submitted(pipeline: Pipeline, *sources: str) -> Submission:
     """Take in documents with these names."""
-    submission = open_run(pipeline.context, a_run(), NOW)
-    for number, source in enumerate(sources):
-        submission.take_in(a_document(f"{number}. {TEXT}", source))
-    submission.close()
-    return submission
+    found = (a_document(f"{number}. {TEXT}", source) for number, source in enumerate(sources))
+    return pipeline.submit(*found)
 
 
 def show_tab(page: Page, *, is_shown: bool) -> None:
@@ -141,10 +138,8 @@ def test_a_hostile_name_is_shown_as_text(pipeline: Pipeline, visit: Visit) -> No
 
 def test_a_run_is_cancelled_and_retried(pipeline: Pipeline, visit: Visit) -> None:
     """Both ask for confirmation and act as the commands do; the address has the name of the run."""
-    submission = open_run(pipeline.context, replace(a_run(), name="acme/2026"), NOW)
-    for number in range(2):
-        submission.take_in(a_document(f"{number}. {TEXT}", f"{number}.txt"))
-    submission.close()
+    found = (a_document(f"{number}. {TEXT}", f"{number}.txt") for number in range(2))
+    submission = pipeline.submit(*found, options=replace(a_run(), name="acme/2026"))
     page = visit.open(f"/runs/{submission.name}")
     page.get_by_role("button", name="Cancel run").click()
     page.locator("#confirm").get_by_role("button", name="No").click()
