@@ -1,4 +1,4 @@
-"""Counts statements, rows and transactions of this process, which do not depend on the machine."""
+"""Counts and records what this process sends to databases, which does not depend on the machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from psycopg import Cursor
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from tests.fakes.pipeline import Pipeline
 
@@ -48,3 +48,18 @@ def counting(pipeline: Pipeline) -> Iterator[Counts]:
     yield counts
     for name, listener in listeners:
         event.remove(engine, name, listener)
+
+
+@contextmanager
+def recorded(engine: Engine | type[Engine] = Engine) -> Iterator[list[tuple[str, object]]]:
+    """Record the statements that are sent within the block, with their parameters."""
+    sent: list[tuple[str, object]] = []
+
+    def record(*given: object) -> None:
+        sent.append((str(given[2]), given[3]))
+
+    event.listen(engine, "before_cursor_execute", record)
+    try:
+        yield sent
+    finally:
+        event.remove(engine, "before_cursor_execute", record)

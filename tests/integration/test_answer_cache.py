@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from chordwise.domain.tasks import AnalysisOptions
 from chordwise.errors import ModelOverloadedError
@@ -34,6 +34,7 @@ from chordwise.storage.chunk_work import store_entries
 from chordwise.storage.database import Database, open_engine
 from chordwise.storage.group_commit import GroupCommit
 from tests.fakes.completion_requests import a_request
+from tests.fakes.counting import recorded
 from tests.fakes.pipeline import AWAY, PARAGRAPH, a_pipeline, a_run, a_summary, with_settings
 from tests.fakes.processes import wait_until
 from tests.fakes.scripted_model import ScriptedModel
@@ -181,18 +182,15 @@ def test_threads_find_claim_and_store_in_shared_statements(
     """One caller gets each new request; known ones are found, and each use is counted."""
     monkeypatch.setattr(cached_completions, "_GATHER_SECONDS", 0.2)
     completions = CompletionStore(database, MONTH)
-    statements: list[str] = []
-    event.listen(database.engine, "before_cursor_execute", lambda *sent: statements.append(sent[2]))
     keys = ("new", "known", "held") * 5
     callers = [replace(cache_of(database), completions=completions) for _ in keys]
     known, held = (replace(ENTRY, key=key) for key in ("known", "held"))
     assert callers[0].find_or_claim(known) is ClaimStatus.OURS
     callers[0].store(known, a_completion("known"))
     assert cache_of(database).find_or_claim(held) is ClaimStatus.OURS
-    statements.clear()
+    entries = [replace(ENTRY, key=key) for key in keys]
 
-    with ThreadPoolExecutor(len(keys)) as pool:
-        entries = [replace(ENTRY, key=key) for key in keys]
+    with recorded() as statements, ThreadPoolExecutor(len(keys)) as pool:
         found = list(pool.map(StoredCompletions.find_or_claim, callers, entries))
 
     assert 1 <= len(statements) <= 3
@@ -201,8 +199,7 @@ def test_threads_find_claim_and_store_in_shared_statements(
     assert sorted(map(str, found[::3])) == ["ClaimStatus.OTHERS"] * 4 + ["ClaimStatus.OURS"]
     assert value(database, "SELECT uses FROM cached_completions WHERE key = 'known'") == 5
 
-    statements.clear()
-    with ThreadPoolExecutor(len(keys)) as pool:
+    with recorded() as statements, ThreadPoolExecutor(len(keys)) as pool:
         list(pool.map(StoredCompletions.store, callers, entries, [a_completion("new")] * len(keys)))
 
     assert 1 <= len(statements) <= 3

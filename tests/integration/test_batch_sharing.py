@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import Engine, event
 
 from chordwise.pipeline.batches import exchange
 from chordwise.pipeline.batches.arrivals import MAX_ATTEMPTS
@@ -25,6 +24,7 @@ from tests.fakes.batch_nights import (
     pass_the_night,
     pass_time,
 )
+from tests.fakes.counting import recorded
 from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline
 from tests.peers.batch_provider import EXPIRED, INVALID, BatchProvider
 from tests.peers.batch_server import serving_batches
@@ -43,15 +43,9 @@ def steps_of_storing(pipeline: Pipeline, submission: Submission) -> int:
     """Submit a run's questions, and count the statements that store the answers."""
     pipeline.work(submission)
     pass_time(pipeline)
-    statements: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        statements.append(statement)
-
     pipeline.execute("UPDATE batches SET poll_at = now() - interval '1 second'")
-    event.listen(Engine, "before_cursor_execute", note)
-    exchange.tick(pipeline.context)
-    event.remove(Engine, "before_cursor_execute", note)
+    with recorded() as statements:
+        exchange.tick(pipeline.context)
     return len(statements)
 
 

@@ -6,15 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
-from sqlalchemy import event
 
 from chordwise.errors import ExitCode
 from chordwise.pipeline.learning.evaluation import Scope, evaluate
 from chordwise.pipeline.learning.feedback import give_all, read
 from chordwise.pipeline.runs.stored_results import Wanted
-from chordwise.storage.database import Database, open_engine
-from tests.fakes.commands import run
+from tests.fakes.commands import output_of, run
+from tests.fakes.counting import recorded
 from tests.fakes.learning import classified, extracted, written
 from tests.fakes.past_results import into_history
 from tests.fakes.pipeline import Pipeline
@@ -41,14 +39,11 @@ def test_a_label_is_corrected(pipeline: Pipeline) -> None:
     assert pipeline.rows("SELECT note, author FROM feedback") == [("It has a sum.", "Ada")]
 
 
-def test_a_job_is_approved_by_its_id_only_once(
-    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_job_is_approved_by_its_id_only_once(pipeline: Pipeline) -> None:
     """The same verdict again adds nothing; a different one replaces it."""
     job = pipeline.job(classified(pipeline, {"a.txt": ("letter", 0.75)}))
-    for _ in range(2):
-        assert run(["feedback", str(job.id), "--approve"]) == ExitCode.SUCCESS
-    assert "0 remarks stored; 1 already stored." in capsys.readouterr().err
+    _, again = (output_of("feedback", str(job.id), "--approve").err for _ in range(2))
+    assert "0 remarks stored; 1 already stored." in again
     assert pipeline.rows(WHOLE) == [(True, "letter", 0.75)]
 
     assert run(["feedback", str(job.id), "--reject"]) == ExitCode.SUCCESS
@@ -76,22 +71,21 @@ def test_a_field_is_corrected_by_its_name_or_path(pipeline: Pipeline) -> None:
     ]
 
 
-def test_a_date_that_cannot_be_read_is_refused(
-    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_date_that_cannot_be_read_is_refused(pipeline: Pipeline) -> None:
     """It would be an empty cell in the table of answers."""
     extracted(pipeline, {"a.txt": {"effective date": ("May 3, 2025", 9), "notes": ("none", 9)}})
 
-    assert run(["feedback", "latest", "--correct", "effective date=03/04/2025"]) == ExitCode.USAGE
-    assert "such as 2025-04-03" in capsys.readouterr().err
+    printed = output_of(
+        "feedback", "latest", "--correct", "effective date=03/04/2025", code=ExitCode.USAGE
+    ).err
+
+    assert "such as 2025-04-03" in printed
     for right in ("effective date=13/04/2025", "effective date=at once", "notes=03/04/2025"):
         assert run(["feedback", "latest", "--correct", right]) == ExitCode.SUCCESS
     assert pipeline.value("SELECT count(*) FROM feedback") == 3
 
 
-def test_feedback_survives_a_new_answer_and_judges_it(
-    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_feedback_survives_a_new_answer_and_judges_it(pipeline: Pipeline) -> None:
     """Judgments are kept; without a gold file the evaluation uses feedback."""
     submission = classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
     run(["feedback", "latest", "--document", "a.txt", "--correct", "label=invoice"])
@@ -102,11 +96,9 @@ def test_feedback_survives_a_new_answer_and_judges_it(
         "UPDATE results SET id = gen_random_uuid(), confidence = 0.9,"
         """ output = output || '{"primary_label": "invoice"}'"""
     )
-    capsys.readouterr()
 
-    assert run(["evaluate", submission.name, "--json"]) == ExitCode.SUCCESS
+    (found,) = json.loads(output_of("evaluate", submission.name, "--json").out)["evaluations"]
 
-    (found,) = json.loads(capsys.readouterr().out)["evaluations"]
     (measured,) = found["measured"]
     accuracy = next(m for m in measured["measures"] if m["metric"] == "accuracy")
     # The right label of b.txt is unknown: the feedback only rejects one.
@@ -119,43 +111,35 @@ def test_feedback_survives_a_new_answer_and_judges_it(
     ]
 
 
-def test_feedback_is_read_once(pipeline: Pipeline, database_url: SecretStr) -> None:
+def test_feedback_is_read_once(pipeline: Pipeline) -> None:
     classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
     extracted(pipeline, {"c.txt": {"sum": ("12", 7)}})
     for (job_id,) in pipeline.rows("SELECT id FROM jobs"):
         assert run(["feedback", str(job_id), "--approve"]) == ExitCode.SUCCESS
-    engine, statements = open_engine(database_url), list[str]()
-    event.listen(engine, "before_cursor_execute", lambda *sent: statements.append(sent[2]))
 
-    found = evaluate(Database(engine), Scope(), None)
+    with recorded() as statements:
+        found = evaluate(pipeline.context.database, Scope(), None)
 
-    engine.dispose()
     assert len(found) == 2  # for two analysis types
-    assert len([each for each in statements if "FROM feedback" in each]) == 1
+    assert len([each for each, _ in statements if "FROM feedback" in each]) == 1
 
 
-def test_a_file_of_verdicts_takes_few_statements_each(
-    pipeline: Pipeline, tmp_path: Path, database_url: SecretStr
-) -> None:
+def test_a_file_of_verdicts_takes_few_statements_each(pipeline: Pipeline, tmp_path: Path) -> None:
     """Results are corrected together; a verdict is compared with the last one and stored."""
     names = [f"{number}.txt" for number in range(20)]
     extracted(pipeline, {name: {"sum": ("12", 7)} for name in names})
     lines = [{"document": name, "path": "sum", "value": "13"} for name in names]
     file = read(written(tmp_path / "checked.jsonl", *lines))
-    engine, statements = open_engine(database_url), list[str]()
-    event.listen(engine, "before_cursor_execute", lambda *sent: statements.append(sent[2]))
 
-    given = Database(engine).commit(lambda session: give_all(session, Wanted(), file))
+    with recorded() as statements:
+        given = pipeline.context.database.commit(lambda session: give_all(session, Wanted(), file))
 
-    engine.dispose()
     assert (given.stored, given.unmatched) == (20, [])
     assert len(statements) <= 2 * len(names) + 15
     assert pipeline.rows("SELECT DISTINCT final_value FROM facts") == [("13",)]
 
 
-def test_feedback_judges_answers_with_votes_and_critique(
-    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_feedback_judges_answers_with_votes_and_critique(pipeline: Pipeline) -> None:
     """They do not change the question, so feedback shows whether they are worth their cost."""
     submission = classified(pipeline, {"a.txt": ("letter", 0.75)})
     run(["feedback", "latest", "--document", "a.txt", "--correct", "label=invoice"])
@@ -164,17 +148,13 @@ def test_feedback_judges_answers_with_votes_and_critique(
         """ || '{"principles": ["Be right."]}'"""
     )
     pipeline.execute("UPDATE results SET id = gen_random_uuid()")
-    capsys.readouterr()
 
-    assert run(["evaluate", submission.name, "--json"]) == ExitCode.SUCCESS
+    (found,) = json.loads(output_of("evaluate", submission.name, "--json").out)["evaluations"]
 
-    (found,) = json.loads(capsys.readouterr().out)["evaluations"]
     assert found["measured"][0]["judged"] == 1
 
 
-def test_feedback_is_read_from_a_file(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_feedback_is_read_from_a_file(pipeline: Pipeline, tmp_path: Path) -> None:
     """Valid lines are stored; invalid ones are reported by number and in the exit code."""
     classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
     file = tmp_path / "checked.csv"
@@ -182,11 +162,10 @@ def test_feedback_is_read_from_a_file(
         "document;verdict;value\na.txt;;invoice\nb.txt;approved;\ngone.txt;approved;\n"
         "b.txt;;novel\n"
     )
-    capsys.readouterr()
 
-    assert run(["feedback", "--file", str(file), "--json"]) == ExitCode.INCOMPLETE
+    printed = output_of("feedback", "--file", str(file), "--json", code=ExitCode.INCOMPLETE).out
 
-    said = json.loads(capsys.readouterr().out)
+    said = json.loads(printed)
     assert (said["stored"], said["known"]) == (2, 0)
     assert [(each["line"], each["document"]) for each in said["unmatched"]] == [
         (4, "gone.txt"),
@@ -225,18 +204,14 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
 ]
 
 
-def test_invalid_feedback_is_refused(
-    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_feedback_is_refused(pipeline: Pipeline) -> None:
     classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
     for arguments, said in REFUSED:
-        assert run(["feedback", *arguments]) == ExitCode.USAGE
-
-        assert said in " ".join(capsys.readouterr().err.split())
+        assert said in output_of("feedback", *arguments, code=ExitCode.USAGE).in_one_line
         assert pipeline.rows(SAID) == []
 
 
-def test_feedback_is_withdrawn(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+def test_feedback_is_withdrawn(pipeline: Pipeline) -> None:
     """The value becomes that of the previous remark, or of the model; every row is kept."""
     extracted(pipeline, {"a.txt": {"buyer": ("Miller", 9), "price": ("12", 6)}})
     for value in ("price=13", "price=14", "buyer=Smith"):
@@ -252,8 +227,7 @@ def test_feedback_is_withdrawn(pipeline: Pipeline, capsys: pytest.CaptureFixture
     assert [rows[0] for rows in seen] == [("14", "corrected"), ("13", "corrected"), ("12", None)]
     assert pipeline.rows("SELECT path FROM judgments WHERE part = 'field'") == [("/fields/0",)]
     assert run(["feedback", "latest", "--withdraw", "--path", "price"]) == ExitCode.USAGE
-    assert run(["feedback", "latest", "--withdraw", "--json"]) == ExitCode.SUCCESS
-    assert json.loads(capsys.readouterr().out)["withdrawn"] == 1
+    assert json.loads(output_of("feedback", "latest", "--withdraw", "--json").out)["withdrawn"] == 1
     assert pipeline.rows("SELECT verdict, author FROM feedback ORDER BY created_at")[3:] == [
         ("withdrawn", "Ben"),
         ("withdrawn", "Ben"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.orm import Session
 
 from chordwise.domain import chunking
@@ -117,10 +117,7 @@ class Meter:
 
 @contextmanager
 def measured(pipeline: Pipeline) -> Iterator[Meter]:
-    with pipeline.context.database.read() as session:
-        engine = session.get_bind()
-    assert isinstance(engine, Engine)
-    meter = Meter()
+    engine, meter = pipeline.context.database.engine, Meter()
 
     def after(_c: object, cursor: object, statement: str, *_: object) -> None:
         meter.note(statement, getattr(cursor, "rowcount", 0))
@@ -459,8 +456,7 @@ def test_more_lost_messages_than_a_statement_has_parameters(settings: Settings) 
     fan_out(pipeline.context, job.id)
     pipeline.execute(_MORE_CHUNKS, more=MANY - 1)
     pipeline.execute("DELETE FROM outbox")
-    with pipeline.context.messenger._app.connection_for_write() as connection:
-        connection.default_channel.client.flushall()
+    flush(pipeline)
 
     assert recover(pipeline.context)["broker_data_lost"] == MANY
     assert pipeline.value("SELECT count(DISTINCT arguments ->> 1) FROM outbox") == MANY

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from threading import Event
 
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import text
 
 from chordwise.pipeline.runtime.messages import FAN_OUT
 from chordwise.settings import Settings
@@ -19,6 +19,7 @@ from chordwise.storage.database import open_engine
 from scheduler.leadership import Leadership
 from scheduler.listener import Listener
 from scheduler.loop import Loop
+from tests.fakes.counting import recorded
 from tests.fakes.pipeline import Pipeline, a_pipeline
 from tests.fakes.processes import wait_until
 
@@ -68,18 +69,13 @@ def is_sent(pipeline: Pipeline) -> bool:
 
 def test_an_idle_scheduler_makes_few_statements(pipeline: Pipeline) -> None:
     """It polls once a second, the outbox less often, and runs no rule of recovery."""
-    statements: list[str] = []
-    with pipeline.context.database.read() as session:
-        engine = session.get_bind()
-    assert isinstance(engine, Engine)
-
     with running(pipeline) as listener:
         wait_until(lambda: listener.hears, SOON, "a listener")
         time.sleep(SECONDS)  # noqa: TID251 - until it is idle
-        event.listen(engine, "before_cursor_execute", lambda *told: statements.append(str(told[2])))
-        time.sleep(SECONDS)  # noqa: TID251 - the time that is measured
+        with recorded(pipeline.context.database.engine) as statements:
+            time.sleep(SECONDS)  # noqa: TID251 - the time that is measured
 
-    looks = sum("FROM outbox" in each for each in statements)
+    looks = sum("FROM outbox" in each for each, _ in statements)
     assert 1 <= looks <= SECONDS
     assert len(statements) - looks <= SECONDS + 2 + LOOKS_OF_RECOVERY
 
@@ -99,7 +95,9 @@ def test_an_idle_scheduler_sends_a_message_at_once(pipeline: Pipeline) -> None:
     assert sorted(waits)[2] < 1
 
 
-def test_a_message_that_is_due_later_wakes_nobody(pipeline: Pipeline, settings: Settings) -> None:
+def test_a_message_that_is_due_later_notifies_no_scheduler(
+    pipeline: Pipeline, settings: Settings
+) -> None:
     """Polling finds it when it is due; until then a promised synthesis causes no query."""
     wake = Event()
     listener = a_listener(settings, wake)

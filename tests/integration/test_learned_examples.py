@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import Engine, event
 
 from chordwise.domain.learning.learned_examples import is_held_out
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
@@ -24,9 +22,10 @@ from chordwise.pipeline.runs.explanation import explain
 from chordwise.settings import Settings
 from chordwise.storage import pruning
 from chordwise.storage.documents import hash_of
-from tests.fakes.commands import run
+from tests.fakes.commands import output_of, run
+from tests.fakes.counting import recorded
 from tests.fakes.learning import LABELS, a_learner, obeying
-from tests.fakes.pipeline import LONG, Pipeline, a_document, a_pipeline, a_run
+from tests.fakes.pipeline import LONG, Pipeline, a_document, a_label, a_pipeline, a_run
 
 pytestmark = pytest.mark.usefixtures("addressed")
 SHOWN = """
@@ -68,18 +67,6 @@ def worked(pipeline: Pipeline, options: RunOptions, found: Mapping[str, str]) ->
 def correct(name: str, label: str = "invoice") -> None:
     command = ["feedback", "--document", name, "--correct", f"label={label}"]
     assert run([*command, "--author", "Ada"]) == ExitCode.SUCCESS
-
-
-@contextmanager
-def noted(statements: list[object]) -> Iterator[None]:
-    """Record every statement that is sent inside the block."""
-
-    def note(*sent: object) -> None:
-        statements.append(sent[2])
-
-    event.listen(Engine, "before_cursor_execute", note)
-    yield
-    event.remove(Engine, "before_cursor_execute", note)
 
 
 def prompts(pipeline: Pipeline, submission: Submission) -> list[str]:
@@ -209,14 +196,7 @@ def test_a_quote_from_an_example_is_refused_and_counted(settings: Settings) -> N
 
 def test_every_chunk_of_a_document_shows_the_same_examples(small_chunks: Settings) -> None:
     """The prompt of the synthesis shows none."""
-    answer: dict[str, object] = {
-        "primary_label": "letter",
-        "secondary_label": None,
-        "confidence": 0.5,
-        "features": [],
-        "uncertainty_factors": [],
-    }
-    pipeline = a_pipeline(small_chunks, json.dumps(answer), repeat_last=True)
+    pipeline = a_pipeline(small_chunks, a_label("letter", 0.5, None), repeat_last=True)
     worked(pipeline, asked(), {"harbour": texts("harbour")["harbour"]})
     correct("harbour")
 
@@ -234,8 +214,7 @@ def test_examples_need_no_further_statement(pipeline: Pipeline) -> None:
     counts = []
     for profile, name in (("post", "ship"), ("else", "canoe")):
         submission = taken(pipeline, asked(profile), texts(name))
-        statements: list[object] = []
-        with noted(statements):
+        with recorded() as statements:
             pipeline.work(submission)
         counts.append((len(statements), pipeline.job(submission).examples is not None))
 
@@ -282,18 +261,15 @@ def test_a_correction_stays_visible_after_a_new_answer(pipeline: Pipeline) -> No
     assert pipeline.rows(said) == [("invoice", "letter", "Ada", 2)]
 
 
-def test_an_explanation_names_the_examples(
-    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_explanation_names_the_examples(pipeline: Pipeline) -> None:
     """The prompt is shown as it was asked."""
     worked(pipeline, asked(), texts("boat"))
     correct("boat")
     job = pipeline.job(worked(pipeline, asked(), texts("ship")))
-    capsys.readouterr()
 
-    assert run(["explain", str(job.id)]) == ExitCode.SUCCESS
+    printed = output_of("explain", str(job.id)).out
 
-    assert "Example in the prompt: boat, version 1, 1 remark" in capsys.readouterr().out
+    assert "Example in the prompt: boat, version 1, 1 remark" in printed
     with pipeline.context.database.read() as session:
         found = explain(session, pipeline.context.settings, job.id)
     assert [each.source for each in found.examples] == ["boat"]

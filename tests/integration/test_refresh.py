@@ -12,7 +12,6 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine, event
 
 from chordwise import Client
 from chordwise.domain import json_values
@@ -22,14 +21,15 @@ from chordwise.errors import ExitCode, ModelRequestError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake import found_files
 from chordwise.pipeline.intake.found_files import FileSource, take_in
-from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.learning import refresh
 from chordwise.pipeline.learning.refresh import Target
 from chordwise.pipeline.quoting import quote
 from chordwise.readers.reading import Reader
 from chordwise.settings import Settings
 from chordwise.storage import pruning
-from tests.fakes.commands import run, type_in
+from tests.fakes.commands import output_of, run, type_in
+from tests.fakes.counting import recorded
 from tests.fakes.learning import LABELS, obeying
 from tests.fakes.pipeline import AWAY, NOW, SCRIPTED, Pipeline, a_document, a_pipeline, a_run
 from tests.fakes.processes import wait_until
@@ -58,7 +58,6 @@ class Desk:
 
     pipeline: Pipeline
     folder: Path
-    capsys: pytest.CaptureFixture[str]
     answers: dict[str, str]
 
     def profile(self, *lines: str) -> None:
@@ -70,11 +69,8 @@ class Desk:
         """Classify a letter of each name under the profile, with the answer for that name."""
         analysis = AnalysisOptions(labels=LABELS)
         options = replace(a_run(AnalysisType.CLASSIFICATION, analysis=analysis), save_as="letters")
-        submission = open_run(self.pipeline.context, options, NOW)
-        for name in names:
-            submission.take_in(a_document(a_letter(name), name))
-        submission.close()
-        self.pipeline.work(submission)
+        letters = (a_document(a_letter(name), name) for name in names)
+        submission = self.pipeline.analyze(*letters, options=options)
         self.pipeline.execute(SERVED)
         return submission
 
@@ -85,18 +81,12 @@ class Desk:
 
     def call(self, *arguments: str, code: ExitCode = ExitCode.SUCCESS) -> JsonObject:
         """Refresh, and return the JSON document."""
-        self.capsys.readouterr()
-        found = run(["refresh", *arguments, "--json"])
-        captured = self.capsys.readouterr()
-        assert found == code, captured.err
-        return json_values.as_object(json.loads(captured.out)) if captured.out else {}
+        out = output_of("refresh", *arguments, "--json", code=code).out
+        return json_values.as_object(json.loads(out)) if out else {}
 
     def said(self, *arguments: str) -> str:
         """Return both outputs of the command in one line."""
-        self.capsys.readouterr()
-        run(["refresh", *arguments])
-        captured = self.capsys.readouterr()
-        return " ".join(f"{captured.out} {captured.err}".split())
+        return output_of("refresh", *arguments).in_one_line
 
     def reasons(self, *arguments: str) -> list[tuple[object, object]]:
         """Return the reasons for stale answers, and their numbers."""
@@ -127,7 +117,6 @@ def desk(
     addressed: None,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
 ) -> Desk:
     assert addressed is None
     known = AWAY.model_dump(mode="json", exclude_defaults=True)
@@ -144,7 +133,7 @@ def desk(
         return json.dumps(said | ({"primary_label": found[0]} if found else {}))
 
     pipeline = a_pipeline(settings, answering, repeat_last=True)
-    made = Desk(pipeline=pipeline, folder=tmp_path, capsys=capsys, answers=answers)
+    made = Desk(pipeline=pipeline, folder=tmp_path, answers=answers)
     made.profile()
     return made
 
@@ -455,26 +444,14 @@ def test_the_number_of_statements_grows_with_pages_not_documents(
 def statements(desk: Desk) -> tuple[int, int]:
     """Return the number of statements for a quote and for an intake, and undo both."""
     context, target = desk.pipeline.context, desk.target()
-    with counted(context.database.engine) as looked:
+    with recorded() as looked:
         refresh.survey(context, target)
         quote.estimate(context, refresh.documents(context, target), target.options)
-    with counted(context.database.engine) as taken:
+    with recorded() as taken:
         desk.take_in(refresh.begin(context, target, NOW))
     desk.pipeline.execute("UPDATE jobs SET status = 'cancelled' WHERE status <> 'succeeded'")
     desk.pipeline.execute("UPDATE runs SET name = id::text")
     return len(looked), len(taken)
-
-
-@contextmanager
-def counted(engine: Engine) -> Iterator[list[str]]:
-    sent: list[str] = []
-
-    def note(*given: object) -> None:
-        sent.append(str(given[2]))
-
-    event.listen(engine, "before_cursor_execute", note)
-    yield sent
-    event.remove(engine, "before_cursor_execute", note)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import event
 
 from chordwise.domain.learning.remarks import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
@@ -15,6 +14,7 @@ from chordwise.pipeline.learning import feedback, review
 from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.learning.review import Question, Scope
 from chordwise.settings import Settings
+from tests.fakes.counting import recorded
 from tests.fakes.learning import classified, extracted
 from tests.fakes.pipeline import Pipeline, a_pipeline, a_summary
 
@@ -159,23 +159,16 @@ def test_the_queue_is_read_from_an_index(pipeline: Pipeline) -> None:
     pipeline.execute(_RESULTS)
     pipeline.execute(_FACTS)
     pipeline.execute("ANALYZE")
-    statements: list[tuple[str, object]] = []
     database = pipeline.context.database
-    event.listen(
-        database.engine,
-        "before_cursor_execute",
-        lambda *sent: statements.append((sent[2], sent[3])),
-    )
-    with database.read() as session:
+    with recorded() as statements, database.read() as session:
         first = review.next_question(session, Scope())
         assert first is not None
         review.next_question(session, Scope(), (True, 0.5, *(first.place or ())[2:]))
         review.table(session, Scope(), 25, first.place)
 
-    asked = tuple(statements)
     plans = []
     with database.read() as session:
-        for statement, parameters in asked:
+        for statement, parameters in statements:
             explained = session.connection().exec_driver_sql(f"EXPLAIN {statement}", parameters)  # type: ignore[arg-type]  # as sent
             plans.append("\n".join(row[0] for row in explained))
     assert len([plan for plan in plans if "ix_results_review" in plan]) == 3

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TypeAlias
+from collections.abc import Mapping
 
 import httpx
-from sqlalchemy import Connection, Engine, event
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.settings import Settings
+from tests.fakes.counting import recorded
 from tests.fakes.many_documents import CALLS, fill
 from tests.fakes.pipeline import Pipeline, a_pipeline
 from tests.web.conftest import serving
 
-Statement: TypeAlias = tuple[str, Mapping[str, object]]
 LARGE = {"documents", "intakes", "jobs", "results", "facts", "model_calls", "chunks"}
 # Blocks of 8 kB. A thousand results are counted, each by lookups in six indexes.
 MAX_BLOCKS = 30_000
@@ -60,12 +57,13 @@ def test_the_first_page_of_each_list_uses_indexes(settings: Settings) -> None:
 
 def looked_at(pipeline: Pipeline, client: httpx.Client, url: str) -> tuple[list[JsonObject], float]:
     """Return the table scans of a page, and the number of blocks that they read."""
-    with noted() as statements:
+    with recorded() as statements:
         assert client.get(url).status_code == 200, url
     scans, blocks = list[JsonObject](), 0.0
     with pipeline.context.database.read() as session:
         connection = session.connection()
-        for statement, given in statements:
+        for statement, sent in statements:
+            given = sent if isinstance(sent, Mapping) else {}
             if not statement.lstrip().startswith(("SELECT", "WITH")):
                 connection.exec_driver_sql(statement, dict(given))
                 continue
@@ -90,18 +88,3 @@ def rows_read(scan: JsonObject) -> float:
     names = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
     loops, *rows = (json_values.number(scan.get(name)) or 0.0 for name in ("Actual Loops", *names))
     return loops * sum(rows)
-
-
-@contextmanager
-def noted() -> Iterator[list[Statement]]:
-    """Record the statements that are executed in the block, with their parameters."""
-    found: list[Statement] = []
-
-    def note(_: Connection, __: object, statement: str, given: object, *___: object) -> None:
-        found.append((statement, given if isinstance(given, Mapping) else {}))
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
-        yield found
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
