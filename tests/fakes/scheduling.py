@@ -19,6 +19,12 @@ from tests.fakes.scripted_model import Line
 BERLIN = ZoneInfo("Europe/Berlin")
 UNDONE = "SELECT id FROM jobs WHERE status IN ('queued', 'running') ORDER BY id"
 EVENING = datetime(2026, 3, 27, 18, tzinfo=UTC)
+OUTCOME = "SELECT status, error_code, outcome FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
+EXPIRE = "UPDATE schedule_runs SET lease_until = now() - interval '1 second'"
+
+
+class KilledError(BaseException):
+    """Ends a thread like a kill, without cleaning up in the database."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,7 +34,7 @@ class Night:
     pipeline: Pipeline
     now: datetime = EVENING
     stopped: bool = field(default=False)
-    troubles: FailureBackoff = field(default_factory=FailureBackoff)
+    failures: FailureBackoff = field(default_factory=FailureBackoff)
 
     def read_clock(self, _session: Session) -> datetime:
         return self.now
@@ -38,7 +44,7 @@ class Night:
         occurrences.synchronize(self.pipeline.context, self.read_clock)
 
     def tick(self) -> int:
-        return occurrences.tick(self.pipeline.context, self.read_clock, self.troubles)
+        return occurrences.tick(self.pipeline.context, self.read_clock, self.failures)
 
     def sleep_until(self, local: str) -> None:
         """Set the clock to a time in Berlin."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
@@ -10,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from chordwise.domain.states import Lane
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.tasks import AnalysisOptions
 from chordwise.errors import BudgetExceededError
 from chordwise.pipeline.jobs.retry import retry
 from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
@@ -23,7 +22,6 @@ TEXTS = tuple(f"The bridge was opened in May 190{year}. Carts crossed it." for y
 STALE = (
     "UPDATE results SET prompt_version = 'summary.analyze@0'",
     "UPDATE jobs SET options_hash = 'of the older prompt'",
-    "DELETE FROM cached_completions",  # a newer prompt is another question
 )
 RUNS = (
     "SELECT lane, priority, (SELECT count(*) FROM jobs WHERE run_id = runs.id AND"
@@ -58,7 +56,8 @@ def a_stale_night(
         options = in_batches() if lane is Lane.BATCH else a_run()
         night.pipeline.submit(text, options=options)
     work_in_batches(night)
-    for statement in STALE:
+    # A newer prompt is another question.
+    for statement in (*STALE, "DELETE FROM cached_completions"):
         night.pipeline.execute(statement)
     return night
 
@@ -137,29 +136,25 @@ def test_stale_results_are_refreshed_in_batches(
     assert len(night.pipeline.model.requests) == asked_online
 
 
-def test_stale_results_keep_their_lane(settings: Settings, provider: BatchProvider) -> None:
-    """If the schedule has no lane, there is one run for each lane."""
-    night = a_stale_night(settings, provider, reanalysis(), Lane.ONLINE, Lane.BATCH, Lane.BATCH)
+@pytest.mark.parametrize(
+    ("lane", "runs"),
+    [
+        (None, [("batch", "nightly", 2), ("online", "nightly", 1)]),
+        ("online", [("online", "nightly", 3)]),
+    ],
+)
+def test_stale_results_keep_their_lane_unless_the_schedule_has_one(
+    settings: Settings, provider: BatchProvider, lane: str | None, runs: list[object]
+) -> None:
+    schedule = reanalysis(lane=lane)
+    night = a_stale_night(settings, provider, schedule, Lane.ONLINE, Lane.BATCH, Lane.BATCH)
 
     let_it_be_due(night)
 
-    assert night.rows(RUNS) == [("batch", "nightly", 2), ("online", "nightly", 1)]
-
-
-def test_stale_results_may_be_refreshed_online(settings: Settings, provider: BatchProvider) -> None:
-    schedule = reanalysis(lane="online")
-    night = a_stale_night(settings, provider, schedule, Lane.ONLINE, Lane.BATCH)
-
-    let_it_be_due(night)
-
-    assert night.rows(RUNS) == [("online", "nightly", 2)]
+    assert night.rows(RUNS) == runs
 
 
 WANTED = ScheduleSettings.model_validate({"cron": "0 3 * * *", "kind": "reanalyze"})
-STALE_PROMPTS = (
-    "UPDATE results SET prompt_version = 'summary.analyze@0'",
-    "UPDATE jobs SET options_hash = 'of the older prompt'",
-)
 OUTCOME = "SELECT status, outcome FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
 
 
@@ -169,7 +164,7 @@ def a_night_of_stale_results(settings: Settings) -> Night:
     other = a_run(analysis=AnalysisOptions(instructions="Look for carts."))
     for texts, options in ((TEXTS, a_run()), (TEXTS[:1], other)):
         night.pipeline.analyze(*texts, options=options)
-    for statement in STALE_PROMPTS:
+    for statement in STALE:
         night.pipeline.execute(statement)
     night.start_at("2026-03-28T04:01")
     return night
@@ -247,10 +242,8 @@ def test_an_interrupted_refresh_continues(settings: Settings) -> None:
 
 def test_without_stale_results_there_is_nothing_to_do(settings: Settings) -> None:
     night = a_night(settings, quoting_the_text, repeat_last=True, again=WANTED)
-    options = replace(a_run(), types=(AnalysisType.SUMMARY,))
-    night.pipeline.analyze(*TEXTS, options=options)
-    night.sleep_until("2026-03-28T04:01")
-    night.tick()
+    night.pipeline.analyze(*TEXTS)
+    night.start_at("2026-03-28T04:01")
 
     night.carry_out()
 

@@ -12,16 +12,10 @@ from chordwise.pipeline.schedules import exports
 from chordwise.pipeline.schedules.work import Work
 from chordwise.settings import ScheduleSettings, Settings
 from tests.fakes.pipeline import quoting_the_text
-from tests.fakes.scheduling import Night, a_night
+from tests.fakes.scheduling import EXPIRE, OUTCOME, KilledError, Night, a_night
 
-OUTCOME = "SELECT status, error_code, outcome FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
-FREE = "UPDATE schedule_runs SET lease_until = now() - interval '1 second'"
 FORMULA = "SELECT '=1+1' AS text, 7 AS number"
 NAME = "morning-20260328-0500"
-
-
-class KilledError(BaseException):
-    """Ends a thread like a kill, without cleaning up in the database."""
 
 
 def exporting(folder: Path, **values: object) -> ScheduleSettings:
@@ -99,7 +93,7 @@ def test_a_killed_scheduler_leaves_one_file(
     with pytest.raises(KilledError):
         night.carry_out()
     monkeypatch.setattr(exports, "_write", write)
-    night.pipeline.execute(FREE)
+    night.pipeline.execute(EXPIRE)
 
     assert night.carry_out()
 

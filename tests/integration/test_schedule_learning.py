@@ -108,13 +108,7 @@ def test_a_drop_in_quality_fails_the_occurrence_and_is_delivered(
     assert night.rows(ENDS) == [("succeeded", {"judged": 30, "missing": 0}, None)]
     written(gold, *({"document": name, "label": "letter"} for name in CHOICES))
 
-    night.sleep_until("2026-03-29T06:01")
-    night.tick()
-    assert night.carry_out()
-    night.pipeline.execute(
-        "UPDATE schedule_runs SET status = 'due' WHERE status = 'failed' AND attempts = 1"
-    )
-    assert night.carry_out()
+    do_twice(night)
 
     fell = "accuracy of classification fell from 1.000 to 0.500 (by 0.297 to 0.668)"
     ((status, outcome, message),) = night.rows(ENDS)
@@ -123,11 +117,20 @@ def test_a_drop_in_quality_fails_the_occurrence_and_is_delivered(
     assert night.rows("SELECT event, content FROM deliveries WHERE run_id IS NULL") == [
         ("answers.regressed", {"schedule": "measure", "profile": "", **outcome})
     ]
-    night.sleep_until("2026-03-30T06:01")
-    night.tick()
+    night.start_at("2026-03-30T06:01")
     assert night.carry_out()
     assert [row[0] for row in night.rows(ENDS)] == ["succeeded"]
     assert night.rows("SELECT count(*) FROM evaluations") == [(3,)]
+
+
+def do_twice(night: Night) -> None:
+    """Do the work of the next morning, and again as if the scheduler was killed afterwards."""
+    night.start_at("2026-03-29T06:01")
+    assert night.carry_out()
+    night.pipeline.execute(
+        "UPDATE schedule_runs SET status = 'due' WHERE status = 'failed' AND attempts = 1"
+    )
+    assert night.carry_out()
 
 
 def say(night: Night, verdict: Verdict, names: Iterable[str]) -> None:
@@ -149,13 +152,7 @@ def test_a_withdrawn_certificate_fails_the_occurrence(settings: Settings) -> Non
     classified(night.pipeline, later)
     say(night, Verdict.REJECTED, later)
 
-    night.sleep_until("2026-03-29T06:01")
-    night.tick()
-    assert night.carry_out()
-    night.pipeline.execute(
-        "UPDATE schedule_runs SET status = 'due' WHERE status = 'failed' AND attempts = 1"
-    )
-    assert night.carry_out()
+    do_twice(night)
 
     ((status, _, message),) = night.rows(ENDS)
     withdrawn = "Later checks have withdrawn the certificate of report."
@@ -187,8 +184,10 @@ def test_the_question_of_a_profile_is_that_of_its_runs(
     scope = evaluation.of(settings.model_copy(update=known), None, "letters")
 
     assert scope.question is not None
-    scrutiny = ("votes", "critique", "principles")
-    assert {name: scope.question[name] for name in scrutiny if name in scope.question} == asked
+    quality_options = ("votes", "critique", "principles")
+    assert {
+        name: scope.question[name] for name in quality_options if name in scope.question
+    } == asked
 
 
 def test_without_feedback_nothing_is_evaluated(settings: Settings) -> None:

@@ -130,8 +130,7 @@ def test_missed_nights_may_be_skipped(settings: Settings, folder: Path) -> None:
 def test_no_occurrence_starts_while_another_is_running(settings: Settings, folder: Path) -> None:
     """This holds for the clock and for manual starts; the skipped one has the reason."""
     night = a_night(settings, nightly=nightly(folder, expires_after_hours=72))
-    night.sleep_until("2026-03-28T02:31")
-    night.tick()
+    night.start_at("2026-03-28T02:31")
     night.now += A_DAY
 
     assert night.tick() == 0
@@ -147,8 +146,7 @@ def test_no_occurrence_starts_while_another_is_running(settings: Settings, folde
 def test_an_expired_occurrence_does_not_block_the_next(settings: Settings, folder: Path) -> None:
     """The scheduler that still runs the expired one has lost its lease."""
     night = a_night(settings, nightly=nightly(folder, expires_after_hours=20))
-    night.sleep_until("2026-03-28T02:31")
-    night.tick()
+    night.start_at("2026-03-28T02:31")
     night.pipeline.execute("UPDATE schedule_runs SET status = 'running'")
     night.now += A_DAY
 

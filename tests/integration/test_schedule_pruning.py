@@ -261,8 +261,7 @@ def test_an_unfinished_run_is_kept(settings: Settings) -> None:
     submission = night.pipeline.submit(OLD)
     aged(night.pipeline, submission.name)
     night.pipeline.execute("UPDATE runs SET created_at = now() - interval '40 days'")
-    night.sleep_until("2026-03-28T02:31")
-    night.tick()
+    night.start_at("2026-03-28T02:31")
 
     night.carry_out()
 

@@ -41,8 +41,7 @@ def a_night_with_a_run(settings: Settings, folder: Path) -> Night:
     pipeline.analyze(letter, AN_UNREAD_SCAN)
     for moved in INTO_THE_NIGHT:
         pipeline.execute(moved)
-    night.sleep_until("2026-03-28T06:01")
-    night.tick()
+    night.start_at("2026-03-28T06:01")
     return night
 
 
@@ -271,8 +270,7 @@ def test_plots_are_written_by_a_schedule(settings: Settings, tmp_path: Path) -> 
         plots=ScheduleSettings.model_validate(plotting),
     )
     night.pipeline.analyze("The bridge was opened in May 1902.")
-    night.sleep_until("2026-03-28T06:01")
-    night.tick()
+    night.start_at("2026-03-28T06:01")
     runner = ScheduleRunner(
         night.pipeline.context, lambda: False, {ScheduleKind.INSIGHT: write_scheduled}
     )

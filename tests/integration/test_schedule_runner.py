@@ -14,18 +14,12 @@ from chordwise.pipeline.schedules import work
 from chordwise.pipeline.schedules.runner import MAX_ATTEMPTS
 from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
 from tests.fakes.pipeline import SCRIPTED, quoting_the_text
-from tests.fakes.scheduling import Night, a_night, nightly
+from tests.fakes.scheduling import EXPIRE, OUTCOME, KilledError, Night, a_night, nightly
 
 ACCOUNT = (
     "SELECT intakes_found, accepted, duplicate, intakes_balance, jobs_balance, a.status"
     " FROM run_accounts AS a"
 )
-OUTCOME = "SELECT status, error_code, outcome FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
-EXPIRE = "UPDATE schedule_runs SET lease_until = now() - interval '1 second'"
-
-
-class KilledError(BaseException):
-    """Ends a thread like a kill, without cleaning up in the database."""
 
 
 @pytest.fixture
@@ -103,8 +97,7 @@ def test_the_next_night_pays_only_for_new_letters(settings: Settings, folder: Pa
     night.work()
     night.tick()
     (folder / "6.txt").write_text("Another letter: the bridge was closed.", "utf-8")
-    night.sleep_until("2026-03-29T03:01")
-    night.tick()
+    night.start_at("2026-03-29T03:01")
     night.carry_out()
     night.work()
     night.tick()
