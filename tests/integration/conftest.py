@@ -13,7 +13,8 @@ from sqlalchemy import Engine
 from chordwise.embedded.home import home_at
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.llm.limits.shared import open_client
-from chordwise.settings import ProfileSettings, Settings
+from chordwise.readers.reading import Reader
+from chordwise.settings import ProfileSettings, ReaderSettings, Settings
 from chordwise.storage.database import Database, open_engine
 from tests.fakes.commands import point_to
 from tests.fakes.inbox_watch import WatchedInbox, watched
@@ -92,6 +93,13 @@ def valkey(broker_url: SecretStr) -> Iterator[redis.Redis]:
 def provider() -> BatchProvider:
     """Return an in-memory provider of the Batch API."""
     return BatchProvider()
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[Reader]:
+    """Return a reader shared by all tests, so that each file is also read after a harmful one."""
+    with Reader(ReaderSettings()) as opened:
+        yield opened
 
 
 @pytest.fixture

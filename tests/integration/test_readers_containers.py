@@ -28,13 +28,6 @@ SPARSE = workbook({"A": [["x"]]}, last="XFD1048576")
 WORD = docx(word_document(word_paragraph("three")))
 
 
-@pytest.fixture(scope="module")
-def reader() -> Iterator[Reader]:
-    """Return a reader shared by all tests, so that each file is also read after a harmful one."""
-    with Reader(ReaderSettings()) as opened:
-        yield opened
-
-
 def listed(found: Iterator[ReadDocument | UnreadDocument]) -> list[tuple[str, str]]:
     """Return source and text of each document, or the reason if it was not read."""
     return [(each.source, outcome(each)) for each in found]

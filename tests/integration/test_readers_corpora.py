@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from chordwise.domain.json_values import JsonObject, as_object, text
 from chordwise.domain.text_normalization import normalize
 from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
-from chordwise.settings import ReaderSettings
 
 CORPORA = Path(__file__).parents[2].parent / "shared" / "corpora"
 UNSUPPORTED = ("wpd", "hwp", "bin", "p7s")
@@ -59,12 +57,6 @@ pytestmark = [
     pytest.mark.corpus,
     pytest.mark.usefixtures("corpora"),
 ]
-
-
-@pytest.fixture(scope="module")
-def reader() -> Iterator[Reader]:
-    with Reader(ReaderSettings()) as opened:
-        yield opened
 
 
 def lines(path: str) -> list[JsonObject]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,13 +25,6 @@ from tests.fakes.office_files import archive, document, docx, paragraph, pdf, sh
 PATIENCE_SECONDS = 20
 # A million elements, which need over a second of parsing and very little memory.
 SLOW = b"<html>" + b"<p>x &amp; y</p>" * 4_000_000
-
-
-@pytest.fixture(scope="module")
-def reader() -> Iterator[Reader]:
-    """Return a reader shared by all tests, so that each file is also read after a harmful one."""
-    with Reader(ReaderSettings()) as opened:
-        yield opened
 
 
 def text_of(outcome: ReadDocument | UnreadDocument) -> str:

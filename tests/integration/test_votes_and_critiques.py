@@ -183,10 +183,10 @@ def test_the_built_in_model_has_neither_critique_nor_votes(settings: Settings) -
 LABELS = {1: "history", 2: "money", 3: "history", 4: "money", 5: "history"}
 
 
-def with_votes(votes: int, *, fresh: bool = False) -> RunOptions:
+def with_votes(votes: int) -> RunOptions:
     """Return options of a run that classifies with this number of votes."""
     options = AnalysisOptions(labels=("history", "money"), votes=votes)
-    return a_run(AnalysisType.CLASSIFICATION, analysis=options, fresh=fresh)
+    return a_run(AnalysisType.CLASSIFICATION, analysis=options)
 
 
 def voting(request: CompletionRequest) -> str:

@@ -65,14 +65,14 @@ class Scene:
         assert isinstance(found, int)
         return found
 
-    def wait_for(self, query: str, seconds: float = 90) -> None:
+    def wait_for(self, query: str) -> None:
         """Wait until a query returns true, and restart the worker when it ends."""
 
         def is_true() -> bool:
             self.supervise()
             return self.value(query) is True
 
-        wait_until(is_true, seconds, query)
+        wait_until(is_true, 90, query)
 
     def submit(self, years: int) -> None:
         """Submit a document; thirty years make about two chunks."""
@@ -91,9 +91,9 @@ class Scene:
         )
         return done.returncode, done.stdout.strip()
 
-    def wait_for_health(self, sentence: str, seconds: float = 60) -> int:
+    def wait_for_health(self, sentence: str) -> int:
         """Wait until the health check has this message; return its exit code."""
-        wait_until(lambda: self.health()[1] == sentence, seconds, sentence)
+        wait_until(lambda: self.health()[1] == sentence, 60, sentence)
         return self.health()[0]
 
     def judge(self) -> None:

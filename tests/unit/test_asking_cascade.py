@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from chordwise.domain.answers import Answer
-from chordwise.domain.tasks import AnalysisTask, AnalysisType
+from chordwise.domain.tasks import AnalysisType
 from chordwise.domain.tiers import Route, Tier
 from chordwise.errors import (
     BudgetExceededError,
@@ -63,11 +63,9 @@ def tiered(
     return Tiered(models, policy or RoutingSettings(), lambda *_: None), models
 
 
-def asked(
-    task: AnalysisTask = EASY, policy: RoutingSettings | None = None, **scripts: list[Line]
-) -> Asked:
+def asked(policy: RoutingSettings | None = None, **scripts: list[Line]) -> Asked:
     model, models = tiered(policy, **scripts)
-    answer = ask(question(model, task, TEXT))
+    answer = ask(question(model, EASY, TEXT))
     requests = list(itertools.chain(*(each.requests for each in models.values())))
     return Asked(
         answer=answer,

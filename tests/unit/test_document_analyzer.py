@@ -25,10 +25,8 @@ LONG = "".join(
 EXTRACTION = AnalysisType.EXTRACTION
 
 
-def analyzed(model: ScriptedModel, text: str, chunk_tokens: int = 300) -> Analysis:
-    return DocumentAnalyzer(model, chunk_tokens=chunk_tokens).analyze_document(
-        AnalysisRequest(text=text)
-    )
+def analyzed(model: ScriptedModel, text: str) -> Analysis:
+    return DocumentAnalyzer(model, chunk_tokens=300).analyze_document(AnalysisRequest(text=text))
 
 
 def test_the_public_names_can_be_imported() -> None:

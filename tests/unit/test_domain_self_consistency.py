@@ -26,14 +26,14 @@ ITEMS = AnalysisOptions(instructions="price, seller")
 OWN_SCHEMA = AnalysisOptions(schema={"type": "object"})
 
 
-def a_sample(kind: AnalysisType, output: JsonObject, model: str = "m") -> Answer:
+def a_sample(kind: AnalysisType, output: JsonObject) -> Answer:
     return Answer(
         output=output,
         confidence=analysis_for(kind).confidence(output),
         quality=quality_of(output, repaired=False),
         repaired=False,
         provider="openai",
-        model=model,
+        model="m",
         prompt_version=f"{kind}.analyze@2",
     )
 

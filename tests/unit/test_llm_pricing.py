@@ -188,22 +188,22 @@ USUAL_TIERS = ["", "default", "standard", "flex", "batch"]
 ALL_TIERS = [*USUAL_TIERS, "priority", "fast", "scale"]
 
 
-def test_configured_prices_include_cached_tokens() -> None:
-    """Cache reads have their own price, and cache writes cost a quarter more."""
+@pytest.mark.parametrize(
+    ("whole", "read", "written", "usd"),
+    [
+        (1_000, 500, 300, "0.0028"),  # 200 at 4, 500 at 1, 300 at 5
+        (100, 1_000, 1_000, "0.0001"),  # a server that counts wrongly
+    ],
+)
+def test_configured_prices_include_cached_tokens(
+    whole: int, read: int, written: int, usd: str
+) -> None:
+    """Cache reads have their own price, cache writes cost a quarter more, and none is negative."""
     usage = Usage(
-        input_tokens=1_000, output_tokens=0, cached_input_tokens=500, cache_write_tokens=300
+        input_tokens=whole, output_tokens=0, cached_input_tokens=read, cache_write_tokens=written
     )
 
-    assert cost(OWN, usage) == Decimal("0.0028")  # 200 at 4, 500 at 1, 300 at 5
-
-
-def test_the_number_of_cached_tokens_is_capped() -> None:
-    """A miscounting server does not make the cost negative."""
-    usage = Usage(
-        input_tokens=100, output_tokens=0, cached_input_tokens=1_000, cache_write_tokens=1_000
-    )
-
-    assert cost(OWN, usage) == Decimal("0.0001")
+    assert cost(OWN, usage) == Decimal(usd)
 
 
 @pytest.mark.parametrize("settings", [OWN, LISTED])
