@@ -114,11 +114,11 @@ def kill(identity: ProcessIdentity) -> None:
     assert not processes.is_alive(identity)
 
 
-def everybody(state: StackState) -> list[ProcessIdentity]:
+def processes_of(state: StackState) -> list[ProcessIdentity]:
     return [state.supervisor, *state.children.values()]
 
 
-def nobody_left(identities: list[ProcessIdentity]) -> bool:
+def all_ended(identities: list[ProcessIdentity]) -> bool:
     return not any(processes.is_alive(identity) for identity in identities)
 
 

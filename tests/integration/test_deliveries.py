@@ -164,7 +164,7 @@ class Recording(httpcore.NetworkBackend):
         socket_options: Iterable[object] | None = None,  # noqa: ARG002 - as above
     ) -> httpcore.NetworkStream:
         self.addresses.append(host)
-        raise httpcore.ConnectError("nobody is there")
+        raise httpcore.ConnectError("connection refused")
 
 
 class Resolver:

@@ -29,11 +29,11 @@ from chordwise.telemetry.liveness import State
 from tests.fakes.stacks import (
     COMMANDS,
     PATIENCE_SECONDS,
+    all_ended,
     becomes,
-    everybody,
     kill,
-    nobody_left,
     note_of,
+    processes_of,
     python,
     running,
     settings_for,
@@ -84,7 +84,7 @@ def test_changed_settings_start_a_new_worker(home: Path) -> None:
     after = running(home)
     assert after.children["postgres"] == before.children["postgres"]
     assert after.children["valkey"] == before.children["valkey"]
-    assert nobody_left([before.children["worker"], before.children["scheduler"]])
+    assert all_ended([before.children["worker"], before.children["scheduler"]])
     assert {"worker", "scheduler"} <= set(after.children)
 
 
@@ -110,7 +110,7 @@ def test_inboxes_of_a_stack_are_not_ended_from_another_folder(home: Path, tmp_pa
     assert running(home).children == before.children
     assert stack.is_watching(settings_for(home, file=file, inbox=inbox))
     stack.ensure(settings_for(home, file=file), Level.ALL, commands=COMMANDS)
-    assert nobody_left([before.children["scheduler"]])
+    assert all_ended([before.children["scheduler"]])
 
 
 def test_services_that_the_user_provides_are_not_started(home: Path, tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_a_worker_that_dies_at_startup_is_reported(home: Path) -> None:
     broken = python("raise SystemExit('worker.concurrency needs more files')")
     commands = COMMANDS.model_copy(update={"worker": broken})
     home_at(home).prepare()
-    home_at(home).log("worker").write_text("An older worker had other troubles.\n", "utf-8")
+    home_at(home).log("worker").write_text("An older worker had other errors.\n", "utf-8")
 
     with pytest.raises(ServiceUnavailableError, match=r"exited at its start: worker\.conc") as told:
         stack.ensure(settings_for(home), Level.ALL, commands=commands)
@@ -346,10 +346,10 @@ def test_a_killed_supervisor_leaves_no_orphans(home: Path) -> None:
     stack.ensure(settings, Level.ALL, commands=COMMANDS)
 
     after = running(home)
-    assert nobody_left(everybody(before))
+    assert all_ended(processes_of(before))
     assert set(after.children) == {"postgres", "valkey", "scheduler", "worker"}
     assert stack.stop(home)
-    assert nobody_left(everybody(after))
+    assert all_ended(processes_of(after))
     assert stack.find(home) is None
     assert not stack.stop(home)
 
@@ -360,7 +360,7 @@ def test_down_stops_the_processes_of_a_killed_supervisor(home: Path) -> None:
     kill(before.supervisor)
 
     assert stack.stop(home)
-    assert nobody_left(everybody(before))
+    assert all_ended(processes_of(before))
 
 
 FOREGROUND = """
@@ -389,7 +389,7 @@ def test_ctrl_c_stops_a_stack_in_the_foreground(home: Path) -> None:
     ) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
-        identities = everybody(running(home))
+        identities = processes_of(running(home))
         os.kill(process.pid, Signals.SIGINT)
         rest = process.stdout.read()
 
@@ -397,7 +397,7 @@ def test_ctrl_c_stops_a_stack_in_the_foreground(home: Path) -> None:
     assert "**********" in first
     assert rest == "stopped\n"
     assert process.returncode == 0
-    assert nobody_left(identities)
+    assert all_ended(identities)
 
 
 def test_a_watched_inbox_keeps_an_idle_stack_running(home: Path) -> None:
@@ -406,13 +406,13 @@ def test_a_watched_inbox_keeps_an_idle_stack_running(home: Path) -> None:
     watching = settings_for(home, idle_seconds=0.2, file=file, inbox=inbox)
     stack.ensure(watching, Level.ALL, commands=COMMANDS)
     was_kept = not processes.wait_until(lambda: stack.find(home) is None, 1.5)
-    kept = everybody(running(home))
+    kept = processes_of(running(home))
 
     stack.ensure(settings_for(home, idle_seconds=0.2, file=file), Level.ALL, commands=COMMANDS)
 
     assert was_kept
     assert becomes(lambda: stack.find(home) is None)
-    assert becomes(lambda: nobody_left(kept))
+    assert becomes(lambda: all_ended(kept))
 
 
 def test_open_jobs_keep_an_idle_stack_running(home: Path) -> None:

@@ -85,10 +85,10 @@ def test_a_rejected_key_pauses_the_run_until_a_retry(settings: Settings) -> None
     assert pipeline.value("SELECT status FROM runs") == "paused"
     assert len(pipeline.model.requests) == 1
 
-    taken_up = retry.retry(pipeline.context, submission.run_id)
+    retried = retry.retry(pipeline.context, submission.run_id)
     pipeline.work(submission)
 
-    assert taken_up == 2
+    assert retried == 2
     assert [job.status for job in pipeline.jobs(submission)] == [JobStatus.SUCCEEDED] * 2
     assert pipeline.value("SELECT status FROM runs") == "finished"
 

@@ -168,7 +168,7 @@ def test_no_request_is_sent_after_the_lease_was_lost() -> None:
 
     def require() -> None:
         if not next(holds):
-            raise LeaseLostError("Somebody else has it.")
+            raise LeaseLostError("Another worker has the chunk.")
 
     model = ScriptedModel([a_label("a"), "no JSON"])
     wanted = question(model, a_task(5), TEXT)

@@ -136,19 +136,19 @@ def test_a_processed_file_is_forgotten() -> None:
 
 def test_a_failure_is_reported_once_and_retried_with_growing_delays() -> None:
     """A different reason is reported again; the delays double."""
-    troubles = FailureBackoff()
+    failures = FailureBackoff()
 
-    news = [troubles.record("a", reason, now=0) for reason in ("full", "full", "gone")]
+    news = [failures.record("a", reason, now=0) for reason in ("full", "full", "gone")]
 
     assert news == [True, False, True]
-    assert troubles.is_waiting("a", now=3.9)
-    assert not troubles.is_waiting("a", now=4)
-    troubles.clear("a")
-    assert not troubles.is_waiting("a", now=0)
-    assert troubles.record("a", "gone", now=0)
+    assert failures.is_waiting("a", now=3.9)
+    assert not failures.is_waiting("a", now=4)
+    failures.clear("a")
+    assert not failures.is_waiting("a", now=0)
+    assert failures.record("a", "gone", now=0)
 
     # Only keys of the given type are removed.
     for key in ("there", 7):
-        troubles.record(key, "why", now=0)
-    troubles.keep_only({"there"}, of=str)
-    assert [troubles.is_waiting(key, now=0) for key in ("a", "there", 7)] == [False, True, True]
+        failures.record(key, "why", now=0)
+    failures.keep_only({"there"}, of=str)
+    assert [failures.is_waiting(key, now=0) for key in ("a", "there", 7)] == [False, True, True]

@@ -17,7 +17,7 @@ from chordwise.errors import ServiceUnavailableError
 from chordwise.settings import EmbeddedSettings, ModelSettings, Settings
 from tests.fakes.clocks import SleptClock
 
-SOMEBODY = ProcessIdentity(pid=1, created_at=0)
+PROCESS = ProcessIdentity(pid=1, created_at=0)
 
 
 class FragileService:
@@ -40,7 +40,7 @@ class FragileService:
 
     def identity(self) -> ProcessIdentity | None:
         """Return a process while the service is alive."""
-        return SOMEBODY if self.is_alive else None
+        return PROCESS if self.is_alive else None
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def plan(level: Level, *, database_url: str | None = None) -> Plan:
 def stack(**changes: object) -> StackState:
     """Return a stack that is ready at the level `all`, with the given changes."""
     values: dict[str, object] = {
-        "supervisor": SOMEBODY,
+        "supervisor": PROCESS,
         "phase": Phase.READY,
         "level": Level.ALL,
         "fingerprint": "these settings",

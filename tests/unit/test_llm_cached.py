@@ -171,17 +171,17 @@ def test_a_concurrent_caller_polls_with_growing_delays() -> None:
     assert (hits.slept[0], hits.slept[-1]) == (0.05, 1.0)
 
 
-@pytest.mark.parametrize("standing", [ClaimStatus.OTHERS, ClaimStatus.UNKNOWN])
-def test_a_blocked_or_unreachable_cache_is_bypassed(standing: ClaimStatus) -> None:
+@pytest.mark.parametrize("status", [ClaimStatus.OTHERS, ClaimStatus.UNKNOWN])
+def test_a_blocked_or_unreachable_cache_is_bypassed(status: ClaimStatus) -> None:
     """This happens after the longest wait or immediately; nothing is stored then."""
-    hits, cache = Hits(), MemoryCache([standing] * 100)
+    hits, cache = Hits(), MemoryCache([status] * 100)
     model, behind = cached("{}", cache=cache, hits=hits)
 
     completion = model.complete(a_request())
 
     assert len(behind.requests) == 1
     assert (completion.cache_key, cache.kept, cache.released) == ("", {}, [])
-    assert sum(hits.slept) <= (0 if standing is ClaimStatus.UNKNOWN else 11)
+    assert sum(hits.slept) <= (0 if status is ClaimStatus.UNKNOWN else 11)
 
 
 def test_waiting_for_others_counts_toward_the_timeout() -> None:
