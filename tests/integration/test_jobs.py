@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
-from chordwise.domain.states import ChunkStatus, IntakeOutcome, JobStatus
+from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import AnswerTimeoutError, ReadError, RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
@@ -22,6 +22,7 @@ from chordwise.pipeline.runtime.leases import Lease
 from chordwise.readers.reading import UnreadDocument
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.completion_requests import a_request
+from tests.fakes.generated_answers import a_field
 from tests.fakes.pipeline import (
     LONG,
     NOW,
@@ -33,23 +34,23 @@ from tests.fakes.pipeline import (
     quoting_the_text,
 )
 
+QUOTES_ARE_IN_PLACE = (
+    "SELECT bool_and(substr(d.text, f.start_char + 1, f.end_char - f.start_char) = f.quote)"
+    " FROM facts f JOIN jobs j ON j.id = f.job_id JOIN documents d ON d.id = j.document_id"
+    " WHERE f.grounded"
+)
+
 
 def test_a_document_has_a_result_facts_and_a_ledger_entry(settings: Settings) -> None:
     """A short document has one result, grounded facts, one priced call, and a balanced account."""
     pipeline = a_pipeline(settings, a_summary("It cost more than the town had planned."))
-    submission = pipeline.submit(PARAGRAPH)
-
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH)
 
     job = pipeline.job(submission)
     result = pipeline.result(job.id)
     assert job.status == JobStatus.SUCCEEDED
     assert (result.confidence, result.quality, result.coverage) == (0.7, 1.0, 1.0)
-    assert pipeline.value(
-        "SELECT bool_and(substr(d.text, f.start_char + 1, f.end_char - f.start_char) = f.quote)"
-        " FROM facts f JOIN jobs j ON j.id = f.job_id JOIN documents d ON d.id = j.document_id"
-        " WHERE f.grounded"
-    )
+    assert pipeline.value(QUOTES_ARE_IN_PLACE)
     assert pipeline.value("SELECT count(*) FROM model_calls WHERE valid AND cost_usd = 0") == 1
     assert pipeline.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
     assert pipeline.value("SELECT status FROM runs") == "finished"
@@ -58,9 +59,7 @@ def test_a_document_has_a_result_facts_and_a_ledger_entry(settings: Settings) ->
 def test_a_long_document_is_analyzed_in_chunks_and_synthesized(small_chunks: Settings) -> None:
     """Chunks cover the whole text, and the synthesis keeps quotes from all of them."""
     pipeline = a_pipeline(small_chunks, quoting_the_text, repeat_last=True)
-    submission = pipeline.submit(LONG)
-
-    pipeline.work(submission)
+    submission = pipeline.analyze(LONG)
 
     job = pipeline.job(submission)
     assert job.status == JobStatus.SUCCEEDED
@@ -78,16 +77,7 @@ def test_a_long_document_is_analyzed_in_chunks_and_synthesized(small_chunks: Set
 
 def fields_of(*said: tuple[str, str | None, str | None]) -> str:
     """Return an extraction of items with values and quotes; `None` means not mentioned."""
-    fields = [
-        {
-            "item": item,
-            "status": "found" if value else "not mentioned",
-            "value": value,
-            "quote": quote,
-            "confidence": 9,
-        }
-        for item, value, quote in said
-    ]
+    fields = [a_field(item, value, 9, quote=quote) for item, value, quote in said]
     return json.dumps({"fields": fields})
 
 
@@ -104,9 +94,7 @@ def test_the_grounding_of_quotes_is_stored(settings: Settings) -> None:
     ]
     pipeline = a_pipeline(settings, fields_of(*said))
     options = AnalysisOptions(instructions="fee, court, lender, term")
-    submission = pipeline.submit(text, options=a_run(AnalysisType.EXTRACTION, analysis=options))
-
-    pipeline.work(submission)
+    pipeline.analyze(text, options=a_run(AnalysisType.EXTRACTION, analysis=options))
 
     assert pipeline.rows(
         "SELECT item, grounded, grounding, value_in_quote FROM fact_quotes ORDER BY item DESC"
@@ -117,11 +105,7 @@ def test_the_grounding_of_quotes_is_stored(settings: Settings) -> None:
         ("court", True, "joined", True),
     ]
     assert pipeline.rows("SELECT quality, needs_review FROM results") == [(0.333, True)]
-    assert pipeline.value(
-        "SELECT bool_and(substr(d.text, f.start_char + 1, f.end_char - f.start_char) = f.quote)"
-        " FROM facts f JOIN jobs j ON j.id = f.job_id JOIN documents d ON d.id = j.document_id"
-        " WHERE f.grounded"
-    )
+    assert pipeline.value(QUOTES_ARE_IN_PLACE)
 
 
 def test_a_value_outside_its_quote_needs_review_in_a_good_answer(settings: Settings) -> None:
@@ -131,25 +115,9 @@ def test_a_value_outside_its_quote_needs_review_in_a_good_answer(settings: Setti
     said = (("cost", value, quote) for value, quote in zip(values, quotes, strict=True))
     pipeline = a_pipeline(settings, fields_of(*said))
     options = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(instructions="cost"))
-    submission = pipeline.submit(" ".join(quotes), options=options)
-
-    pipeline.work(submission)
+    pipeline.analyze(" ".join(quotes), options=options)
 
     assert pipeline.rows("SELECT quality, needs_review FROM results") == [(0.889, True)]
-
-
-def test_an_invalid_answer_is_repaired_once_with_its_violations(settings: Settings) -> None:
-    """The repair names the violation, and its answer counts as repaired."""
-    pipeline = a_pipeline(settings, '{"main_topic": "x"}', quoting_the_text)
-    submission = pipeline.submit(PARAGRAPH)
-
-    pipeline.work(submission)
-
-    assert pipeline.job(submission).status == JobStatus.SUCCEEDED
-    assert "key_findings" in pipeline.model.requests[1].user
-    assert pipeline.value("SELECT quality FROM results") == 0.8
-    assert pipeline.value("SELECT count(*) FROM model_calls WHERE stage = 'repair'") == 1
-    assert pipeline.value("SELECT count(*) FROM model_calls WHERE NOT valid") == 1
 
 
 def test_a_failed_chunk_makes_the_result_partial(small_chunks: Settings) -> None:
@@ -161,9 +129,7 @@ def test_a_failed_chunk_makes_the_result_partial(small_chunks: Settings) -> None
         return quoting_the_text(request)
 
     pipeline = a_pipeline(small_chunks, fail_the_second, repeat_last=True)
-    submission = pipeline.submit(LONG)
-
-    pipeline.work(submission)
+    submission = pipeline.analyze(LONG)
 
     job = pipeline.job(submission)
     result = pipeline.result(job.id)
@@ -178,9 +144,7 @@ def test_a_failed_chunk_makes_the_result_partial(small_chunks: Settings) -> None
 
 def test_the_reason_of_a_single_chunk_has_no_count(settings: Settings) -> None:
     pipeline = a_pipeline(settings, "no JSON", repeat_last=True)
-    submission = pipeline.submit(PARAGRAPH)
-
-    pipeline.work(submission)
+    pipeline.analyze(PARAGRAPH)
 
     reasons = pipeline.rows("SELECT error_message FROM jobs UNION SELECT error_message FROM chunks")
     assert len(reasons) == 1
@@ -194,9 +158,7 @@ def test_a_failed_synthesis_leaves_the_answers_merged_by_rule(small_chunks: Sett
         return "no JSON" if request.task.answers else quoting_the_text(request)
 
     pipeline = a_pipeline(small_chunks, no_synthesis, repeat_last=True)
-    submission = pipeline.submit(LONG)
-
-    pipeline.work(submission)
+    submission = pipeline.analyze(LONG)
 
     job = pipeline.job(submission)
     assert (job.status, job.error_code) == (JobStatus.PARTIAL, "invalid_answer")
@@ -208,9 +170,7 @@ def test_text_that_postgresql_refuses_does_not_lose_the_answer(settings: Setting
     """NUL and lone surrogates in an answer are replaced before it is stored."""
     answer = a_summary("rebuilt in 1856").replace("A topic.", "A\\u0000 \\ud800 topic.")
     pipeline = a_pipeline(settings, answer)
-    submission = pipeline.submit(PARAGRAPH)
-
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH)
 
     assert pipeline.job(submission).status == JobStatus.SUCCEEDED
     with pipeline.context.database.read() as session:
@@ -222,9 +182,7 @@ def test_a_slow_answer_of_the_built_in_model_fails(settings: Settings) -> None:
     """The timeout is the final outcome of the chunk, with a hint, and is not retried."""
     hasty = ModelSettings(provider="extractive", timeout_seconds=1e-9)
     pipeline = a_pipeline(settings.model_copy(update={"models": {"hasty": hasty}}))
-    submission = pipeline.submit(PARAGRAPH, options=replace(a_run(), model="hasty"))
-
-    pipeline.work(submission)
+    submission = pipeline.analyze(PARAGRAPH, options=replace(a_run(), model="hasty"))
 
     job = pipeline.job(submission)
     assert (job.status, job.error_code) == (JobStatus.FAILED, "answer_timeout")
@@ -305,21 +263,6 @@ def test_a_call_that_was_not_made_is_withdrawn(settings: Settings) -> None:
         ledger.withdraw(call_id)
 
     assert pipeline.value("SELECT string_agg(CAST(id AS text), ' ') FROM model_calls") == str(ended)
-
-
-def test_an_unreadable_file_is_in_the_account(settings: Settings) -> None:
-    """It is an intake with code and hint, and without a job."""
-    pipeline = a_pipeline(settings)
-    submission = open_run(pipeline.context, a_run(), NOW)
-    error = ReadError("scan.pdf is a scan.", "Run OCR.", "unreadable", "needs_ocr")
-
-    taken = submission.take_in(UnreadDocument(source="scan.pdf", error=error))
-    submission.close()
-
-    assert taken.outcome is IntakeOutcome.UNREADABLE
-    assert pipeline.value("SELECT reason FROM intakes") == "needs_ocr"
-    assert pipeline.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
-    assert pipeline.value("SELECT status FROM runs") == "finished"
 
 
 def test_a_cancelled_run_stores_no_late_answer(settings: Settings) -> None:

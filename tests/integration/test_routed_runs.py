@@ -244,7 +244,7 @@ def a_pair(settings: Settings, first: Line, *second: Line) -> Pair:
     "error",
     [
         ModelOverloadedError("Busy."),
-        ModelUnreachableError("Nobody there."),
+        ModelUnreachableError("It cannot be reached."),
         QuotaExceededError("No money."),
         ModelAccessError("No such model."),
     ],
@@ -283,16 +283,3 @@ def test_invalid_answers_are_in_the_ledger_as_invalid(settings: Settings) -> Non
     assert set(before) == {("scripted", "script-1", None, False, False)}
     assert last == ("second-provider", "second-1", None, True, True)
     assert pair.pipeline.job(submission).status == JobStatus.SUCCEEDED
-
-
-def test_if_all_models_fail_each_has_a_row(settings: Settings) -> None:
-    """The error of the job is that of the model that may answer later."""
-    pair = a_pair(settings, ModelAccessError("No such model."), ModelOverloadedError("Busy."))
-
-    submission = pair.work()
-
-    assert [(call[1], call[2]) for call in pair.calls()] == [
-        ("script-1", "model_access"),
-        ("second-1", "model_overloaded"),
-    ]
-    assert pair.pipeline.job(submission).status != JobStatus.SUCCEEDED
