@@ -269,7 +269,7 @@ SENSELESS: list[tuple[str, str]] = [
     ("", "nothing is in it"),
     (
         '{"document": "other.txt", "label": "letter"}',
-        "There is no result of which gold.jsonl says",
+        "gold.jsonl has no right answers for any result",
     ),
 ]
 
