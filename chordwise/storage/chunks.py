@@ -57,6 +57,12 @@ class Chunk(Record):
             "sent_at",
             postgresql_where=status_in(OPEN_CHUNKS),
         ),
+        Index(
+            "ix_chunks_open_job_id",
+            "job_id",
+            "status",
+            postgresql_where=status_in(OPEN_CHUNKS),
+        ),
         Index("ix_chunks_failed", "job_id", postgresql_where=status_in(FAILED_CHUNKS)),
         Index(
             "ix_chunks_waiting",

@@ -180,6 +180,7 @@ _PARTIAL_INDEXES = (
     ("ix_chunks_claimed_before", "chunks", ["id"], "status = 'pending' AND attempts > 0"),
     ("ix_chunks_failed", "chunks", ["job_id"], "status IN ('failed', 'quarantined')"),
     ("ix_chunks_open_sent_at", "chunks", ["status", "sent_at"], _OPEN_CHUNKS),
+    ("ix_chunks_open_job_id", "chunks", ["job_id", "status"], _OPEN_CHUNKS),
     ("ix_chunks_waiting", "chunks", ["due_at"], "status = 'waiting'"),
     ("ix_deliveries_pending", "deliveries", ["due_at"], "status = 'pending'"),
     ("ix_inbox_files_undelivered", "inbox_files", ["store_id", "status"], _UNDELIVERED_FILES),
