@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 from sqlalchemy import (
+    ARRAY,
     ColumnElement,
     Date,
     ForeignKey,
     Index,
-    Interval,
     ScalarSelect,
     Select,
     Text,
-    Update,
+    any_,
     bindparam,
     cast,
     delete,
@@ -33,7 +33,7 @@ from chordwise.domain import money
 from chordwise.storage import clock, jobs
 from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall, day_of_call
-from chordwise.storage.record import Record, in_ids
+from chordwise.storage.record import Record, in_ids, insert_all, unnested
 from chordwise.storage.runs import Run
 
 
@@ -86,64 +86,39 @@ class Budget(Record):
 
 
 def locked(session: Session, scopes: Sequence[str]) -> Sequence[Budget]:
-    """Return the existing accounts among one or two scopes, locked."""
-    return session.scalars(_LOCKED, _between(scopes)).all()
-
-
-def _between(scopes: Sequence[str]) -> dict[str, str]:
-    return {"first_scope": scopes[0], "last_scope": scopes[-1]}
-
-
-def _booking() -> Update:
-    """Return a statement that locks the accounts in order and then updates them."""
-    ordered = (
-        select(Budget.scope)
-        .where(_is_in_scope())
-        .order_by(Budget.scope)
-        .with_for_update(key_share=True)
-        .cte("ordered")
-    )
-    return (
-        update(Budget)
-        .where(Budget.scope == ordered.c.scope)
-        .values(
-            spent_usd=Budget.spent_usd + bindparam("spent"),
-            reserved_usd=Budget.reserved_usd + bindparam("reserved"),
-        )
-        .execution_options(synchronize_session=False)
-    )
-
-
-def _is_in_scope() -> ColumnElement[bool]:
-    return Budget.scope.in_([bindparam(name) for name in ("first_scope", "last_scope")])
+    """Return the existing accounts of these scopes, locked in the order of their names."""
+    # Accounts that the session has loaded before may have changed.
+    fresh = {"populate_existing": True}
+    return session.scalars(_LOCKED, {"scopes": scopes}, execution_options=fresh).all()
 
 
 # Every call under a cap uses these statements, so they are built once.
 _LOCKED = (
-    select(Budget).where(_is_in_scope()).order_by(Budget.scope).with_for_update(key_share=True)
+    select(Budget)
+    .where(Budget.scope == any_(bindparam("scopes", type_=ARRAY(Text()))))
+    .order_by(Budget.scope)
+    .with_for_update(key_share=True)
 )
-_BOOK = _booking()
-_RESERVE = _booking().add_cte(
-    insert(BudgetReservation)
+_BOOK = (
+    update(Budget)
+    .where(Budget.scope == bindparam("account"))
     .values(
-        id=bindparam("reservation"),
-        run_id=bindparam("of_run"),
-        day=bindparam("of_day"),
-        amount_usd=bindparam("amount"),
-        expires_at=clock.database_now() + bindparam("lasts", type_=Interval),
+        spent_usd=Budget.spent_usd + bindparam("spent"),
+        reserved_usd=Budget.reserved_usd + bindparam("reserved"),
     )
-    .cte("made")
+    .execution_options(synchronize_session=False)
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spending:
-    """The run that is about to spend, the current UTC day of the database, and the caps that apply.
+    """The run that is about to spend, the current time and UTC day of the database, and the caps.
 
     `is_open` says that both accounts exist and that the account of the day has the current cap.
     """
 
     run_id: uuid.UUID
+    at: datetime
     day: date
     usd_per_run: Decimal | None
     usd_per_day: Decimal | None
@@ -153,6 +128,22 @@ class Spending:
     def is_limited(self) -> bool:
         """Return whether any cap applies."""
         return self.usd_per_run is not None or self.usd_per_day is not None
+
+    @property
+    def scopes(self) -> tuple[str, str]:
+        """Return the names of the accounts of the day and the run."""
+        return _scopes(self.run_id, self.day)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """An amount that a request may cost, reserved until `expires_at`."""
+
+    id: uuid.UUID
+    run_id: uuid.UUID
+    day: date
+    amount_usd: Decimal
+    expires_at: datetime
 
 
 def scope_of_run(run_id: uuid.UUID) -> str:
@@ -166,10 +157,11 @@ def _today() -> ColumnElement[date]:
 
 def _limits(
     owner: InstrumentedAttribute[uuid.UUID], run: InstrumentedAttribute[uuid.UUID]
-) -> Select[uuid.UUID, uuid.UUID, date, str, Decimal | None, str, Decimal | None]:
+) -> Select[uuid.UUID, uuid.UUID, datetime, date, str, Decimal | None, str, Decimal | None]:
     of_run, of_day = aliased(Budget), aliased(Budget)
+    caps = (of_run.scope, of_run.cap_usd, of_day.scope, of_day.cap_usd)
     return (
-        select(owner, run, _today(), of_run.scope, of_run.cap_usd, of_day.scope, of_day.cap_usd)
+        select(owner, run, clock.database_now(), _today(), *caps)
         .outerjoin(of_run, of_run.scope == func.concat("run:", cast(run, Text)))
         .outerjoin(of_day, of_day.scope == func.concat("day:", cast(_today(), Text)))
         .where(owner.in_(bindparam("owner_ids", expanding=True)))
@@ -194,22 +186,27 @@ def spendings_of(
     return {
         owner_id: Spending(
             run_id=run_id,
+            at=at,
             day=day,
             usd_per_run=run_cap,
             usd_per_day=usd_per_day,
             is_open=bool(run_scope and scope) and cap == usd_per_day,
         )
-        for owner_id, run_id, day, run_scope, run_cap, scope, cap in rows
+        for owner_id, run_id, at, day, run_scope, run_cap, scope, cap in rows
     }
 
 
-def lock_accounts(session: Session, spending: Spending) -> Sequence[Budget]:
-    """Return the accounts of the day and the run, locked; missing ones are created."""
-    if not spending.is_open:
-        _open_day(session, spending.day, spending.usd_per_day)
-        opening = _opening(scope_of_run(spending.run_id), None, _cost_of(spending.run_id))
-        session.execute(opening.values(run_id=spending.run_id).on_conflict_do_nothing())
-    return locked(session, _scopes(spending.run_id, spending.day))
+def lock_accounts(session: Session, spendings: Iterable[Spending]) -> dict[str, Budget]:
+    """Return the accounts of these runs and of the day by scope, locked; create missing ones."""
+    by_scopes = {spending.scopes: spending for spending in spendings}
+    for _, spending in sorted(by_scopes.items()):
+        if not spending.is_open:
+            _open_day(session, spending.day, spending.usd_per_day)
+            run_id = spending.run_id
+            opening = _opening(scope_of_run(run_id), None, _cost_of(run_id))
+            session.execute(opening.values(run_id=run_id).on_conflict_do_nothing())
+    scopes = {scope for scopes in by_scopes for scope in scopes}
+    return {account.scope: account for account in locked(session, sorted(scopes))}
 
 
 def lock_day(session: Session, usd_per_day: Decimal) -> Budget:
@@ -226,30 +223,13 @@ def lock_day(session: Session, usd_per_day: Decimal) -> Budget:
 
 def spend(session: Session, scope: str, usd: Decimal, reserved: Decimal = Decimal(0)) -> None:
     """Add to the spent and reserved amounts of one account; negative amounts reduce them."""
-    session.execute(_BOOK, {**_between([scope]), "spent": usd, "reserved": reserved})
+    session.execute(_BOOK, {"account": scope, "spent": usd, "reserved": reserved})
 
 
-def reserve(
-    session: Session,
-    reservation_id: uuid.UUID,
-    spending: Spending,
-    amount_usd: Decimal,
-    lasts: timedelta,
-) -> None:
-    """Reserve an amount on both accounts, which the caller has locked."""
-    session.execute(
-        _RESERVE,
-        {
-            **_between(_scopes(spending.run_id, spending.day)),
-            "spent": Decimal(0),
-            "reserved": amount_usd,
-            "reservation": reservation_id,
-            "of_run": spending.run_id,
-            "of_day": spending.day,
-            "amount": amount_usd,
-            "lasts": lasts,
-        },
-    )
+def reserve(session: Session, granted: Sequence[Reservation]) -> None:
+    """Store reservations, whose amounts the caller has added to the locked accounts."""
+    insert_all(session, BudgetReservation, [asdict(each) for each in granted])
+    session.flush()
 
 
 def settle_all(
@@ -263,11 +243,12 @@ def settle_all(
     """
     rows = session.scalars(
         select(BudgetReservation)
-        .where(BudgetReservation.id.in_(costs))
+        .where(in_ids(BudgetReservation.id, costs))
         .order_by(BudgetReservation.id)
         .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
     ).all()
-    now = clock.read(session) if rows else None
+    costs_usd: dict[uuid.UUID, Decimal] = {}
     spent: defaultdict[str, Decimal] = defaultdict(Decimal)
     reserved: defaultdict[str, Decimal] = defaultdict(Decimal)
     for row in rows:
@@ -276,11 +257,23 @@ def settle_all(
         for scope in _scopes(row.run_id, row.day):
             spent[scope] += cost - (row.settled_usd or Decimal(0))
             reserved[scope] -= Decimal(0) if row.settled_at else row.amount_usd
-        row.settled_at, row.settled_usd = now, cost
-    session.flush()
+        costs_usd[row.id] = cost
+    if rows:
+        _settle(session, costs_usd)
     for scope in sorted(spent):
         spend(session, scope, spent[scope], reserved[scope])
     return {row.id: row.amount_usd for row in rows}
+
+
+def _settle(session: Session, costs_usd: Mapping[uuid.UUID, Decimal]) -> None:
+    ids, settled_usd = list(costs_usd), list(costs_usd.values())
+    settled = unnested(BudgetReservation, {"id": ids, "settled_usd": settled_usd})
+    session.execute(
+        update(BudgetReservation)
+        .where(BudgetReservation.id == settled.c.id)
+        .values(settled_at=clock.database_now(), settled_usd=settled.c.settled_usd)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def settle_abandoned(session: Session, limit: int) -> int:

@@ -24,6 +24,7 @@ from chordwise.settings import Settings
 from chordwise.storage import budgets
 from chordwise.storage.budgets import Budget
 from chordwise.storage.database import Database, open_engine
+from tests.fakes.counting import recorded
 from tests.fakes.pipeline import with_settings
 
 _RUN = """
@@ -432,3 +433,35 @@ def test_the_account_covers_every_order_of_steps(
     for step, worker, size in steps:
         interleaving.take(step, worker % 200, size)
         interleaving.check()
+
+
+def test_requests_of_many_threads_share_their_statements(bank: Bank) -> None:
+    """The requests of two runs are reserved and settled with a few statements."""
+    (first_run, first), (second_run, second) = bank.job(Decimal(1)), bank.job(Decimal(2))
+    reservations = bank.budget(first, Decimal(50)).reservations
+    group = [
+        spending._Request(
+            reservation_id=uuid.uuid4(),
+            job_id=(first, second)[number % 2],
+            max_usd=Decimal("0.1"),
+            lasts=timedelta(minutes=1),
+        )
+        for number in range(32)
+    ]
+    reservations.reserved.commit(group[0], timedelta(seconds=5))  # creates the account of the day
+
+    with bank.database.write() as session, recorded() as sent:
+        outcomes = reservations._reserve_all(session, group)
+    granted = [each for each, outcome in zip(group, outcomes, strict=True) if outcome is True]
+    assert len(sent) <= 7
+    assert len(granted) == 26, "ten of the first run and all sixteen of the second"
+    assert bank.account(f"run:{first_run}") == (Decimal(0), Decimal(1))
+    assert bank.account(f"run:{second_run}") == (Decimal(0), Decimal("1.6"))
+    assert bank.day() == (Decimal(0), Decimal("2.6"))
+
+    with bank.database.write() as session, recorded() as sent:
+        costs = [(each.reservation_id, Decimal("0.01")) for each in granted]
+        assert spending._settle_all(session, costs) == [Decimal("0.1")] * 26
+    assert len(sent) <= 5
+    assert bank.account(f"run:{first_run}") == (Decimal("0.1"), Decimal(0))
+    assert bank.day() == (Decimal("0.26"), Decimal(0))

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from decimal import Decimal
 from functools import partial
 from threading import Event
 from typing import cast
@@ -107,18 +108,21 @@ def test_small_documents_share_messages(settings: Settings) -> None:
     assert dispatch(context) == 0
 
 
-def test_documents_of_a_message_share_their_statements(settings: Settings) -> None:
-    """Claims, calls, ends and results of 16 documents each need a few statements."""
+@pytest.mark.parametrize(("budget_usd", "extra"), [(None, 0), (Decimal(50), 1)])
+def test_documents_of_a_message_share_their_statements(
+    settings: Settings, budget_usd: Decimal | None, extra: float
+) -> None:
+    """Claims, calls, ends, results and reservations of 16 documents need a few statements."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
-    pipeline.submit(*TEXTS, options=replace(a_run(), use_cache=False))
+    pipeline.submit(*TEXTS, options=replace(a_run(), use_cache=False, budget_usd=budget_usd))
     chunk_ids = pending(pipeline)
 
     with counting(pipeline) as counts:
         outcomes = work_together(pipeline, chunk_ids)
 
     assert set(outcomes) == {ChunkOutcome.ENDED}
-    assert counts.statements <= 4 * len(TEXTS)
-    assert counts.transactions <= len(TEXTS)
+    assert counts.statements <= (2 + extra) * len(TEXTS), counts
+    assert counts.transactions <= (0.5 + extra / 4) * len(TEXTS), counts
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -23,7 +23,7 @@ from chordwise.llm.pricing import MAX_USD, price_of
 from chordwise.settings import Settings
 from chordwise.settings.sections import BudgetSettings
 from chordwise.storage import budgets
-from chordwise.storage.budgets import Budget, Spending
+from chordwise.storage.budgets import Budget, Reservation, Spending
 from chordwise.storage.database import Database
 from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.record import new_id
@@ -62,41 +62,56 @@ class Reservations:
 
     def reserve_in(self, session: Session, request: _Request) -> bool:
         """Reserve for a request in the caller's transaction, as `JobBudget.reserve_in`."""
-        spendings = self._spendings(session, [request.job_id])
-        return self._reserve(session, request, spendings.get(request.job_id))
-
-    def _spendings(
-        self, session: Session, job_ids: Collection[uuid.UUID]
-    ) -> dict[uuid.UUID, Spending]:
-        return budgets.spendings_of(session, job_ids, self.settings.budget.usd_per_day)
+        return _granted(self._reserve_all(session, [request])[0])
 
     def _reserve_all(
         self, session: Session, group: Sequence[_Request]
     ) -> Sequence[bool | ChordwiseError]:
-        spendings = self._spendings(session, {request.job_id for request in group})
-        made: set[uuid.UUID] = set()
-        if any(spending.is_limited for spending in spendings.values()):
-            # After a lost commit response, the reservations are already made.
-            ids = [request.reservation_id for request in group]
-            made = budgets.reserved(session, ids)
+        owners = {request.job_id for request in group}
+        found = budgets.spendings_of(session, owners, self.settings.budget.usd_per_day)
+        limited = {owner: spending for owner, spending in found.items() if spending.is_limited}
+        if not limited:
+            return [False] * len(group)
+        # After a lost commit response, the reservations are already made.
+        made = budgets.reserved(session, [request.reservation_id for request in group])
+        accounts = budgets.lock_accounts(session, limited.values())
+        granted: list[Reservation] = []
         outcomes: list[bool | ChordwiseError] = []
         for request in group:
-            is_made, spending = request.reservation_id in made, spendings.get(request.job_id)
+            spending = limited.get(request.job_id)
+            if spending is None or request.reservation_id in made:
+                outcomes.append(spending is not None)
+                continue
             try:
-                outcomes.append(is_made or self._reserve(session, request, spending))
+                granted.append(self._reserve(request, spending, accounts))
+                outcomes.append(True)
             except _REFUSALS as refusal:
                 outcomes.append(refusal)
+        budgets.reserve(session, granted)
         return outcomes
 
-    def _reserve(self, session: Session, request: _Request, spending: Spending | None) -> bool:
-        if spending is None or not spending.is_limited:
-            return False
+    def _reserve(
+        self, request: _Request, spending: Spending, accounts: Mapping[str, Budget]
+    ) -> Reservation:
+        own = [accounts[scope] for scope in spending.scopes]
         amount_usd = _amount(self.settings.budget, request.max_usd)
-        accounts = budgets.lock_accounts(session, spending)
         if request.max_usd != 0:
-            require(accounts, amount_usd)
-        budgets.reserve(session, request.reservation_id, spending, amount_usd, request.lasts)
-        return True
+            require(own, amount_usd)
+        for account in own:
+            account.reserved_usd += amount_usd
+        return Reservation(
+            id=request.reservation_id,
+            run_id=spending.run_id,
+            day=spending.day,
+            amount_usd=amount_usd,
+            expires_at=spending.at + request.lasts,
+        )
+
+
+def _granted(outcome: bool | ChordwiseError) -> bool:  # noqa: FBT001 - an outcome, not a switch
+    if isinstance(outcome, ChordwiseError):
+        raise outcome
+    return outcome
 
 
 def _settle_all(
@@ -134,9 +149,7 @@ class JobBudget:
             reservation_id=new_id(), job_id=self.job_id, max_usd=max_usd, lasts=lasts
         )
         outcome = self.reservations.reserved.commit(request, _RESERVE_PATIENCE)
-        if isinstance(outcome, ChordwiseError):
-            raise outcome
-        return request.reservation_id if outcome else None
+        return request.reservation_id if _granted(outcome) else None
 
     def reserve_in(
         self, session: Session, reservation_id: uuid.UUID, max_usd: Decimal | None, lasts: timedelta
