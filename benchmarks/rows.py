@@ -112,7 +112,7 @@ def _share(bench: Bench, in_flight: int, latency: float, must: float, goal: floa
     with provider.running(latency) as server:
         settings = stack.provider_settings(server, in_flight)
         with stack.running(settings, timeout=bench.timeout) as stack_:
-            documents = max(2, bench.scaled(50 * in_flight) // 17)
+            documents = max(2, bench.scaled(50 * in_flight) // 16)
             write_documents(stack_.folder / "docs", documents, 16)
             ours = _analyze(bench, stack_, server, row, in_flight)
         share, note = _compare(bench, ours, server, in_flight)

@@ -45,9 +45,11 @@ def counting(pipeline: Pipeline) -> Iterator[Counts]:
     ]
     for name, listener in listeners:
         event.listen(engine, name, listener)
-    yield counts
-    for name, listener in listeners:
-        event.remove(engine, name, listener)
+    try:
+        yield counts
+    finally:
+        for name, listener in listeners:
+            event.remove(engine, name, listener)
 
 
 @contextmanager

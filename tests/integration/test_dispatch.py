@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,7 @@ from chordwise.pipeline.jobs.dispatch import dispatch
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.recovery.recover import recover
-from chordwise.pipeline.runtime.messages import FAN_OUT, MAX_SLICE, Messenger, sliced
+from chordwise.pipeline.runtime.messages import CHUNK_QUEUE, FAN_OUT, MAX_SLICE, Messenger, sliced
 from chordwise.settings import Settings
 from tests.fakes.pipeline import LONG, a_pipeline, quoting_the_text, with_settings
 from worker.slots import Slots
@@ -126,3 +127,18 @@ def test_the_message_that_splits_a_short_document_completes_its_job(settings: Se
     assert pipeline.value("SELECT status FROM jobs") == "succeeded"
     assert pipeline.value("SELECT count(*) FROM chunks WHERE sent_at IS NULL") == analyzed
     assert not messenger.sent
+
+
+def test_a_long_document_is_a_few_small_messages(settings: Settings) -> None:
+    """Each message names the chunks of a slice, at most 64 bytes for each, beside its headers."""
+    messenger = a_pipeline(settings).context.messenger
+    slices = [[uuid.uuid4() for _ in range(MAX_SLICE)] for _ in range(4)]
+    with messenger._client() as client:
+        client.delete(CHUNK_QUEUE)
+
+        messenger.start_chord(uuid.uuid4(), slices)
+
+        found = client.lrange(f"chordwise:{CHUNK_QUEUE}", 0, -1)
+        client.delete(CHUNK_QUEUE)
+    assert len(found) == len(slices)
+    assert max(map(len, found)) <= 64 * MAX_SLICE + 2_500, list(map(len, found))
