@@ -14,7 +14,7 @@ from celery.concurrency.thread import TaskPool
 
 from chordwise.errors import ServiceUnavailableError
 from chordwise.telemetry.liveness import INTERVAL_SECONDS, State
-from worker.slots import Slots, start_threads
+from worker.slots import Slots
 
 
 class Consumption:
@@ -95,10 +95,6 @@ class CountedThreads(TaskPool):  # type: ignore[misc]  # Celery ships no types
 
     consumption: ClassVar[Consumption]
     slots: ClassVar[Slots]
-
-    def on_start(self) -> None:
-        """Start the threads, for the reasons of `start_threads`."""
-        start_threads(self.executor, self.limit)
 
     def on_apply(
         self, target: Callable[Arguments, object], *args: object, **options: object

@@ -37,7 +37,7 @@ class Slots:
         self._preparing = min(count, _MAX_PREPARING)
         self._size = count + self._preparing
         self._threads = ThreadPoolExecutor(self._size, thread_name_prefix="slot")
-        start_threads(self._threads, self._size)
+        self._start_threads()
         self._free = self._size
         self._chunks = 0
         self._not_begun = 0
@@ -45,6 +45,25 @@ class Slots:
         self._changed = threading.Condition()
         self._turn = threading.Lock()
         self.on_room: Callable[[], None] = lambda: None
+
+    def _start_threads(self) -> None:
+        """Start all threads: one that is missing later would leave claimed chunks without a thread.
+
+        Raises:
+            ConfigurationError: The system allows fewer threads.
+        """
+        all_started, started = threading.Event(), 0
+        try:
+            for started in range(self._size):  # noqa: B007 - the error says how far it came
+                self._threads.submit(all_started.wait)
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"The system allows this worker {started} of {self._size} threads.",
+                "Lower worker.concurrency, or raise the limit of threads: `pids` in"
+                " docker-compose.yml, TasksMax of a service, ulimit -u.",
+            ) from error
+        finally:
+            all_started.set()
 
     @property
     def has_room(self) -> bool:
@@ -107,23 +126,3 @@ class Slots:
             self._changed.notify()
         if has_room and not had_room:
             self.on_room()
-
-
-def start_threads(executor: ThreadPoolExecutor, count: int) -> None:
-    """Start all threads of a pool that has none: a thread that is missing later would stop work.
-
-    Raises:
-        ConfigurationError: The system allows fewer threads.
-    """
-    all_started, started = threading.Event(), 0
-    try:
-        for started in range(count):  # noqa: B007 - the error says how far it came
-            executor.submit(all_started.wait)
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"The system allows this worker {started} of {count} threads.",
-            "Lower worker.concurrency, or raise the limit of threads: `pids` in"
-            " docker-compose.yml, TasksMax of a service, ulimit -u.",
-        ) from error
-    finally:
-        all_started.set()

@@ -189,10 +189,10 @@ def test_a_slow_database_connection_causes_no_repetition(
 def test_processes_share_few_database_connections(
     own_cluster: Cluster, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """D05: with ten connections for all, each process gets one in turn, and none crashes."""
-    experiment.begin("D05", "max_connections = 10, two workers, scheduler, commands", chunks=48)
+    """D05: with nine connections for all, each process gets one in turn, and none crashes."""
+    experiment.begin("D05", "max_connections = 9, two workers, scheduler, commands", chunks=48)
     own_cluster.database.stop()
-    monkeypatch.setitem(postgres._SETTINGS, "max_connections", "10")
+    monkeypatch.setitem(postgres._SETTINGS, "max_connections", "9")
     own_cluster.database.start()
     members = [own_cluster.start_scheduler(), *(own_cluster.start_worker() for _ in range(2))]
     for _ in range(2):

@@ -432,7 +432,7 @@ def test_a_chunk_that_kills_every_worker_fails(cluster: Cluster, experiment: Exp
 
 
 # Several batches: while one is stored, the files of the next one are read.
-DOCUMENTS = 300
+DOCUMENTS = 600
 _POLLS_OF_STANDSTILL = 20
 _NOT_ACCEPTED = 3
 _INTAKES = "SELECT count(*) FROM intakes WHERE outcome <> 'not_taken'"
@@ -467,7 +467,7 @@ def test_a_killed_parser_costs_one_document(cluster: Cluster, experiment: Experi
     experiment.begin("P02", "kill -9 of the reader while it reads a document", chunks=2 * DOCUMENTS)
     cluster.start_both()
     documents = [str(cluster.documents.write(chunks=1)) for _ in range(DOCUMENTS)]
-    cluster.to_database.delay(0.01)  # so that the intake is still running when the parser is killed
+    cluster.to_database.delay(0.03)  # so that the intake is still running when the parser is killed
 
     with ThreadPoolExecutor(1) as pool:
         submitting = pool.submit(cluster.run, "submit", *documents)
