@@ -98,6 +98,7 @@ def pauses(settings: Settings) -> Check:
 
     Raises:
         ServiceUnavailableError: The broker is unreachable.
+        ConfigurationError: The broker has no database of the number in its address.
     """
     paused = backoff.holding(settings)
     if not paused:

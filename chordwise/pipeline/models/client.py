@@ -1,4 +1,4 @@
-"""The model client: one expression in `Models.model_for`, read from the inside out."""
+"""The model client, which `Models.model_for` builds from the inside out."""
 
 from __future__ import annotations
 
