@@ -303,10 +303,12 @@ def test_pictures_are_limited_in_size_and_number(settings: Settings, tmp_path: P
         vision_max_pages=2,
     )
     blank = Image.new("L", (1_000, 1_400), 255)
-    inked = blank.copy()
-    ImageDraw.Draw(inked).text((100, 100), FIRST, font_size=60, fill=0)
+    # Equal pages would share one call, if the first answer is cached before the second is asked.
+    first, third = blank.copy(), blank.copy()
+    for page, words in ((first, FIRST), (third, SECOND)):
+        ImageDraw.Draw(page).text((100, 100), words, font_size=60, fill=0)
     fax = io.BytesIO()
-    inked.save(fax, "TIFF", save_all=True, append_images=[blank, inked])
+    first.save(fax, "TIFF", save_all=True, append_images=[blank, third])
 
     take_in(pipeline, tmp_path / "fax.tif", fax.getvalue())
     take_in(pipeline, tmp_path / "three.pdf", joined(*[scan(FIRST)] * 3))
