@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Event
+
 
 class SleptClock:
     """A clock that only `sleep`, or the test, advances; it records each sleep."""
@@ -14,6 +16,12 @@ class SleptClock:
         """Advance the clock by `seconds` and return at once."""
         self.sleeps.append(seconds)
         self.now += seconds
+
+    def wait(self, event: Event, seconds: float) -> bool:
+        """Return whether the event is set; advance the clock by `seconds` if it is not."""
+        if not event.is_set():
+            self.sleep(seconds)
+        return event.is_set()
 
     def __call__(self) -> float:
         return self.now

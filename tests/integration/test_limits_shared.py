@@ -112,6 +112,23 @@ def test_calls_in_flight_are_bounded_for_all_workers_together(valkey: redis.Redi
     assert fleet.refused().reason is Reason.IN_FLIGHT
 
 
+def test_a_caller_is_served_although_others_take_each_returned_permit(valkey: redis.Redis) -> None:
+    """A process takes a permit in the same step in which it returns one."""
+    fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=2))
+    held, limits = [fleet.granted(), fleet.granted()], fleet.limits()
+    late = PermitRequest(permit="late", priority=Priority.INTERACTIVE, cost={})
+    asked = 0
+
+    while not isinstance(limits.acquire(late), Permit):
+        asked += 1
+        assert asked < 50
+        fleet.settle(held[:1], ANSWERED)
+        del held[:1]
+        if isinstance(answer := fleet.ask(), Permit):
+            held.append(answer)
+        fleet.clock.now += 0.1
+
+
 def test_the_bound_holds_with_many_threads(valkey: redis.Redis) -> None:
     """Of a hundred concurrent requests exactly the allowed number is granted."""
     limits = SharedLimits(valkey, ENDPOINT, LimitPolicy(max_in_flight=7))
@@ -135,6 +152,7 @@ def test_the_permit_of_a_killed_worker_expires(valkey: redis.Redis) -> None:
 
     fleet.clock.now += 29
     assert fleet.refused().reason is Reason.IN_FLIGHT
+    fleet._asked -= 1  # the waiting caller asks again
     fleet.clock.now += 2
 
     fleet.granted()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Lock
 
 import pytest
 
@@ -33,12 +35,13 @@ from chordwise.llm.limits.permits import (
 )
 from chordwise.llm.middleware.concurrency_limited import Slots, Turn
 from chordwise.llm.middleware.metered import Metered
-from chordwise.llm.middleware.rate_limited import Gate, RateLimited
+from chordwise.llm.middleware.rate_limited import Gate, PermitQueue, RateLimited
 from chordwise.llm.pricing import FreePrice
 from chordwise.llm.reported_limits import Quota, QuotaKind
 from tests.fakes.clocks import SleptClock
 from tests.fakes.completion_requests import a_page, a_request
 from tests.fakes.list_ledger import ListLedger
+from tests.fakes.processes import wait_until
 from tests.fakes.scripted_model import Line, ScriptedModel
 
 FREE = FreePrice()
@@ -64,7 +67,7 @@ def limited(limits: ScriptedLimits, *script: Line, clock: SleptClock | None = No
     """Return a rate-limited model that waits for at most a minute."""
     slept = clock or SleptClock()
     model = ScriptedModel(script or ["{}"])
-    return RateLimited(model, limits, Priority.INTERACTIVE, 60, slept.sleep, slept)
+    return RateLimited(model, limits, Priority.INTERACTIVE, 60, slept.wait, slept)
 
 
 def test_a_call_waits_for_its_permit_and_settles_it() -> None:
@@ -90,7 +93,7 @@ def test_no_wait_postpones_work_for_longer_than_a_pause_may_last() -> None:
 def test_waiting_does_not_count_toward_the_timeout_of_the_request() -> None:
     limits = ScriptedLimits([Wait(seconds=50, reason=Reason.RATE)])
     model, clock = ScriptedModel(["{}"]), SleptClock()
-    subject = RateLimited(model, limits, Priority.NIGHTLY, 60, clock.sleep, clock)
+    subject = RateLimited(model, limits, Priority.NIGHTLY, 60, clock.wait, clock)
 
     subject.complete(a_request(timeout_seconds=30))
 
@@ -214,52 +217,110 @@ def test_an_unexpected_error_returns_the_permit() -> None:
     assert [report.result for report in limits.reports] == [CallResult.UNSENT]
 
 
-def gated(
-    limits: ScriptedLimits, ledger: ListLedger, clock: SleptClock
-) -> tuple[RateLimited, Gate]:
+def gated(limits: ScriptedLimits, ledger: ListLedger, clock: SleptClock) -> RateLimited:
     """Return a model that takes its permit at a gate, after its ledger row is written."""
     gate = Gate(limits, Turn(Slots(1)), clock=clock)
     metered = Metered(ScriptedModel(["{}"], repeat_last=True), ledger, FREE, clock, wait=gate.enter)
-    subject = RateLimited(metered, limits, Priority.NIGHTLY, 60, clock.sleep, clock, gate)
-    return subject, gate
+    return RateLimited(metered, limits, Priority.NIGHTLY, 60, clock.wait, clock, gate)
 
 
 def test_a_permit_is_taken_at_the_gate() -> None:
     """It is held only for the call while no caller waits for permits."""
     limits, ledger = ScriptedLimits(), ListLedger()
-    subject, gate = gated(limits, ledger, SleptClock())
+    subject = gated(limits, ledger, SleptClock())
 
     subject.complete(a_request())
 
     assert len(limits.requests) == len(limits.reports) == len(ledger.rows) == 1
-    assert not gate.pressure.is_high
+    assert not subject.queue.is_busy
 
 
 def test_a_call_that_waits_for_a_permit_has_no_row_and_no_slot() -> None:
     """Later calls take the permit first, until one is granted without a wait."""
-    limits = ScriptedLimits([Wait(seconds=5, reason=Reason.IN_FLIGHT)] * 2)
+    limits = ScriptedLimits([Wait(seconds=5, reason=Reason.RATE)] * 2)
     ledger, clock = ListLedger(), SleptClock()
-    subject, gate = gated(limits, ledger, clock)
+    subject = gated(limits, ledger, clock)
 
     subject.complete(a_request())
     assert len(limits.requests) == 3
     assert len({request.permit for request in limits.requests}) == 1
     assert len(ledger.rows) == 1
     assert clock.sleeps == [5, 5]
-    assert gate.pressure.is_high
+    assert subject.queue.is_busy
 
     subject.complete(a_request())
     assert [report.result for report in limits.reports] == [CallResult.ANSWERED] * 2
-    assert not gate.pressure.is_high
+    assert not subject.queue.is_busy
 
 
 def test_a_denial_at_the_gate_is_raised() -> None:
     """Nothing is sent, and the ledger has no row."""
     denial = Denial(code=ModelAccessError.code, what="no such key", hint="")
     ledger = ListLedger()
-    subject, _ = gated(ScriptedLimits([denial]), ledger, SleptClock())
+    subject = gated(ScriptedLimits([denial]), ledger, SleptClock())
 
     with pytest.raises(ModelAccessError, match="no such key"):
         subject.complete(a_request())
 
     assert not ledger.rows
+
+
+class CountedLimits(ScriptedLimits):
+    """Grants one permit at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.granted: list[str] = []
+        self._lock = Lock()
+
+    def acquire(self, request: PermitRequest) -> Permit | Wait | Denial:
+        with self._lock:
+            self.requests.append(request)
+            if len(self.granted) > len(self.reports):
+                return Wait(seconds=30, reason=Reason.IN_FLIGHT)
+            self.granted.append(request.permit)
+            return Permit(request=request, granted_at=0.0)
+
+
+def test_a_returned_permit_wakes_the_longest_waiting_thread() -> None:
+    """Only the first thread that waits requests its permit; the others wait behind it."""
+    limits, queue, may_answer = CountedLimits(), PermitQueue(), Event()
+    model = ScriptedModel([lambda _: "{}" if may_answer.wait(30) else "late"], repeat_last=True)
+
+    def complete() -> str:
+        return (
+            RateLimited(model, limits, Priority.NIGHTLY, 60, queue=queue).complete(a_request()).text
+        )
+
+    with ThreadPoolExecutor(4) as threads:
+        calls = [threads.submit(complete)]
+        wait_until(lambda: len(model.requests) == 1, 10, "the first call")
+        calls.append(threads.submit(complete))
+        wait_until(lambda: len(limits.requests) == 2, 10, "a refusal")
+        calls += [threads.submit(complete) for _ in range(2)]
+        wait_until(lambda: len(queue) == 3, 10, "the queue")
+        assert len(limits.requests) == 2
+        may_answer.set()
+        assert [each.result(20) for each in calls] == ["{}"] * 4
+
+    assert limits.granted[1] == limits.requests[1].permit
+    # Each granted and each returned permit wakes one thread.
+    assert len(limits.requests) <= 2 + 2 * len(calls)
+
+
+def test_permits_are_taken_first_while_a_waiting_thread_was_refused() -> None:
+    """A thread that waits for its slot, and was not refused, does not count."""
+    queue, refusal = PermitQueue(), Wait(seconds=5, reason=Reason.RATE)
+
+    with queue.joined() as first, queue.joined():
+        queue.note_granted()
+        states = [queue.is_busy]
+        queue.note_refused(first, refusal)
+        queue.note_granted()
+        states.append(queue.is_busy)
+    with queue.joined():
+        states.append(queue.is_busy)
+        queue.note_granted()
+        states.append(queue.is_busy)
+
+    assert states == [False, True, True, False]

@@ -32,6 +32,8 @@ local LONGEST_HINT_SECONDS = 8
 local LONGEST_HINT_AT_FIRST = 3 -- while the window doubles
 local EARLY = 0.8              -- callers ask again after this share of the expected wait
 local GONE_SECONDS = 5         -- a caller that is late by this much is removed from the queue
+local OVERDUE_SECONDS = 0.5    -- a permit is kept for a caller that has waited for longer than this,
+local OVERDUE = 4              -- and for this multiple of the usual time
 local KEPT_SECONDS = 86400
 local HEAD_START_SECONDS = 2   -- for which others wait, as a denial of a key arrives soon
 local HEAD_START_WAIT_SECONDS = 0.1
@@ -222,6 +224,14 @@ local function leave_the_queue()
   redis.call('ZREM', ALIVE, ask.permit)
 end
 
+-- Whether the last permit is kept for the first caller: a process that takes each permit that it
+-- returns would otherwise leave none to the other processes.
+local function is_overdue(usual_seconds)
+  local first = redis.call('ZRANGE', lane(), 0, 0, 'WITHSCORES')
+  if #first == 0 then return false end
+  return now - tonumber(first[2]) > math.max(OVERDUE_SECONDS, OVERDUE * usual_seconds)
+end
+
 local function deny_for(pause)
   leave_the_queue()
   return cjson.encode({
@@ -330,7 +340,9 @@ local function take()
     return wait(turn, 'in_flight')
   end
   -- Earlier callers go first, approximately: they may be waiting before they ask again.
-  if rank > free + 2 + redis.call('ZCARD', lane()) / 8 then
+  local length = redis.call('ZCARD', lane())
+  local is_last = free < 2 and rank > 0
+  if rank > free + 2 + length / 8 or (is_last and is_overdue(length / throughput(cost))) then
     return wait(turn, 'queue')
   end
   return grant(cost)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Event, Lock
 from typing import NoReturn
 from uuid import uuid4
 
@@ -44,11 +46,77 @@ class NoPermitError(RateLimitedError):
     answer: Wait | Denial
 
 
-@dataclass(slots=True)
-class Pressure:
-    """Whether the last request for a permit had to wait, of all callers that share it."""
+class PermitQueue:
+    """The threads of a process that wait for permits of one priority, in order of arrival.
 
-    is_high: bool = False
+    The first one requests its permit again after each wait. Another one does so when it is woken:
+    by a call that returns its permit, or by the thread before it that leaves.
+    """
+
+    # A returned permit ends these waits. Other processes may return one unnoticed, so the first
+    # thread does not wait for longer than the answer says, or than this time.
+    _IN_FLIGHT = (Reason.IN_FLIGHT, Reason.QUEUE)
+    _UNNOTICED_SECONDS = 0.1
+
+    def __init__(self) -> None:
+        self.is_busy = False
+        """From a refusal until a thread is granted its permit at once and no other was refused."""
+        self.refusal = Wait(seconds=self._UNNOTICED_SECONDS, reason=Reason.QUEUE)
+        """The last refusal of any thread."""
+        self._were_refused: dict[Event, bool] = {}
+        self._lock = Lock()
+
+    @contextmanager
+    def joined(self) -> Iterator[Event]:
+        """Wait in the queue within the block; yield the event that wakes this thread."""
+        woken = Event()
+        with self._lock:
+            self.is_busy = True
+            self._were_refused[woken] = False
+        try:
+            yield woken
+        finally:
+            with self._lock:
+                del self._were_refused[woken]
+            self._wake_next()
+
+    def __len__(self) -> int:
+        """Return the number of threads that wait."""
+        return len(self._were_refused)
+
+    def is_first(self, woken: Event) -> bool:
+        """Return whether the thread of this event is the first one."""
+        with self._lock:
+            return next(iter(self._were_refused)) is woken
+
+    def note_refused(self, woken: Event, refusal: Wait) -> None:
+        """Note that the request of the thread of this event was refused."""
+        with self._lock:
+            self._were_refused[woken] = True
+            self.refusal = refusal
+
+    def note_granted(self) -> None:
+        """Note that the request of a thread was granted."""
+        with self._lock:
+            self.is_busy = any(self._were_refused.values())
+
+    def note_returned(self) -> None:
+        """Note that a call has returned its permit."""
+        if self.refusal.reason in self._IN_FLIGHT:
+            self._wake_next()
+
+    @property
+    def seconds(self) -> float:
+        """The time after which the first thread requests its permit again."""
+        if self.refusal.reason in self._IN_FLIGHT:
+            return max(self.refusal.seconds, self._UNNOTICED_SECONDS)
+        return self.refusal.seconds
+
+    def _wake_next(self) -> None:
+        with self._lock:
+            asleep = next((each for each in self._were_refused if not each.is_set()), None)
+            if asleep is not None:
+                asleep.set()
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +130,6 @@ class Gate:
 
     limits: Limits
     turn: Turn | None = None
-    pressure: Pressure = field(default_factory=Pressure)
     clock: Callable[[], float] = time.monotonic
     permit_request: PermitRequest | None = None
     permit: Permit | None = None
@@ -74,19 +141,29 @@ class Gate:
         Raises:
             NoPermitError: The permit is not granted at once; the slot is released.
         """
-        if self.turn:
-            self.turn.send()
         if self.permit is None and self.permit_request is not None:
-            answer = self.limits.acquire(self.permit_request)
-            self.pressure.is_high = not isinstance(answer, Permit)
+            answer = self.ask(self.permit_request)
             if not isinstance(answer, Permit):
-                if self.turn:
-                    self.turn.recall()
                 error = NoPermitError("No permit is available for this request yet.")
                 error.answer = answer
                 raise error
             self.permit = answer
+        elif self.turn:
+            self.turn.send()
         self.entered_at = self.clock()
+
+    def ask(self, permit_request: PermitRequest) -> Permit | Wait | Denial:
+        """Wait for the turn, and request the permit; without a permit, the slot is released.
+
+        Threads that have no slot do not ask, so permits are scarce only if there are fewer than
+        slots.
+        """
+        if self.turn:
+            self.turn.send()
+        answer = self.limits.acquire(permit_request)
+        if self.turn and not isinstance(answer, Permit):
+            self.turn.recall()
+        return answer
 
 
 @dataclass(slots=True, eq=False)
@@ -101,9 +178,10 @@ class RateLimited(Middleware):
     limits: Limits
     priority: Priority
     longest_wait_seconds: float
-    sleep: Callable[[float], None]
+    wait: Callable[[Event, float], bool] = Event.wait
     clock: Callable[[], float] = time.monotonic
     gate: Gate | None = None
+    queue: PermitQueue = field(default_factory=PermitQueue)
 
     def complete(self, request: CompletionRequest) -> Completion:
         """Send one request, with a permit.
@@ -118,20 +196,20 @@ class RateLimited(Middleware):
         permit_request = PermitRequest(
             permit=uuid4().hex, priority=self.priority, cost=cost_of(request, self.profile)
         )
+        gate = self.gate or Gate(self.limits)
+        gate.permit_request, gate.permit = permit_request, None
         answer: Wait | Denial | None = None
-        if self.gate and not self.gate.pressure.is_high:
+        if self.gate and not self.queue.is_busy:
             try:
-                return self._send(request, permit_request, None)
+                return self._send(request, gate)
             except NoPermitError as error:
                 answer = error.answer
-        return self._send(request, permit_request, self._permit(permit_request, answer))
+        gate.permit = self._permit(gate, permit_request, answer)
+        return self._send(request, gate)
 
-    def _send(
-        self, request: CompletionRequest, permit_request: PermitRequest, permit: Permit | None
-    ) -> Completion:
+    def _send(self, request: CompletionRequest, gate: Gate) -> Completion:
         """Send one request; report its outcome to the limits if it had a permit."""
-        gate = self.gate or Gate(self.limits)
-        gate.permit_request, gate.permit, gate.entered_at = permit_request, permit, self.clock()
+        gate.entered_at = self.clock()
         report = CallReport(result=CallResult.UNSENT)
         try:
             completion = self.model.complete(request)
@@ -147,23 +225,39 @@ class RateLimited(Middleware):
         finally:
             if gate.permit is not None:
                 self.limits.settle(gate.permit, report)
+                self.queue.note_returned()
         return completion
 
-    def _permit(self, permit_request: PermitRequest, answer: Wait | Denial | None) -> Permit:
+    def _permit(
+        self, gate: Gate, permit_request: PermitRequest, answer: Wait | Denial | None
+    ) -> Permit:
         """Wait for a permit; `answer` is the limits' answer to an earlier request for it."""
         ends_at = self.clock() + self.longest_wait_seconds
-        pressure = self.gate.pressure if self.gate else Pressure()
-        pressure.is_high = answer is not None
-        while True:
-            found = answer or self.limits.acquire(permit_request)
-            if isinstance(found, Permit):
-                return found
-            if isinstance(found, Denial):
-                raise denied(found)
-            answer, pressure.is_high = None, True
-            if self.clock() + found.seconds > ends_at:
-                self._raise_unavailable(found)
-            self.sleep(found.seconds)
+        queue = self.queue
+        with queue.joined() as woken:
+            found: Permit | Wait | Denial | None = answer
+            if found is None and queue.is_first(woken):
+                found = gate.ask(permit_request)
+            while not isinstance(found, Permit):
+                if isinstance(found, Denial):
+                    raise denied(found)
+                if found is not None:
+                    queue.note_refused(woken, found)
+                self._wait_in_queue(woken, ends_at)
+                found = gate.ask(permit_request)
+            queue.note_granted()
+        return found
+
+    def _wait_in_queue(self, woken: Event, ends_at: float) -> None:
+        """Wait until this thread should request its permit; raise an error if that is too late."""
+        queue, left = self.queue, ends_at - self.clock()
+        is_first = queue.is_first(woken)
+        if is_first and queue.seconds > left:
+            self._raise_unavailable(queue.refusal)
+        is_woken = self.wait(woken, queue.seconds if is_first else left)
+        if not (is_woken or is_first):
+            self._raise_unavailable(queue.refusal)
+        woken.clear()
 
     def _raise_unavailable(self, wait: Wait) -> NoReturn:
         model = f"{self.profile.provider}/{self.profile.model}"

@@ -33,7 +33,7 @@ from chordwise.llm.middleware.concurrency_limited import ConcurrencyLimited, Slo
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.middleware.metered import CallLedger, Metered, NullLedger
 from chordwise.llm.middleware.paced import Paced
-from chordwise.llm.middleware.rate_limited import Gate, Pressure, RateLimited
+from chordwise.llm.middleware.rate_limited import Gate, PermitQueue, RateLimited
 from chordwise.llm.middleware.retrying import Retrying
 from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import ChatModel, ModelProfile
@@ -114,7 +114,7 @@ class Models:
         self._slots = Slots(settings.worker.concurrency)
         self._batch_apis = dict(batch_apis or {})
         self._limits_by_name: dict[str, Limits] = {}
-        self._pressures: defaultdict[str, Pressure] = defaultdict(Pressure)
+        self._queues: defaultdict[tuple[str, Priority], PermitQueue] = defaultdict(PermitQueue)
 
     def open(self, name: str, call_context: CallContext | None = None) -> ChatModel:
         """Return the model or the tiers of this name, with fallbacks, asked as `call_context` says.
@@ -155,13 +155,15 @@ class Models:
             retrying = Retrying(metered, policy, _sleep, self._random)
             return ConcurrencyLimited(self._cached(named, call_context, retrying), self._turns)
         limits, longest = self._limits(named), settings.limits.longest_wait_seconds
-        gate = Gate(limits, turn, self._pressures[name]) if turn else None
+        gate = Gate(limits, turn) if turn else None
         if gate:
             metered.wait = gate.enter
         paid: ChatModel = metered
         if call_context.budget is not None:
             paid = Budgeted(metered, call_context.budget, named.price, _sleep, self._random)
-        limited = RateLimited(paid, limits, call_context.priority, longest, _sleep, gate=gate)
+        priority = call_context.priority
+        queue = self._queues[name, priority]
+        limited = RateLimited(paid, limits, priority, longest, gate=gate, queue=queue)
         queued = ConcurrencyLimited(limited, turn or self._slots.sent)
         retrying = Retrying(queued, settings.retries, _sleep, self._random)
         cached = self._cached(named, call_context, retrying)
