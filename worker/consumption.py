@@ -171,7 +171,7 @@ class Watchdog:
             return state
         self._failed_checks += 1
         if self._failed_checks >= self._max_failed_checks:
-            self._leave("the broker is well, but nothing is consumed")
+            self._leave("the broker answers, but the worker consumes no messages")
         return None
 
     def _observed(self) -> State | None:

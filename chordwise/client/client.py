@@ -9,9 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from enum import StrEnum
 from pathlib import Path
-from typing import Self, TypeAlias, TypedDict, TypeVar, Unpack, cast
+from typing import Self, TypeAlias, TypedDict, Unpack, cast
 
 from pydantic import SecretStr
 from sqlalchemy import select
@@ -22,7 +21,7 @@ from chordwise.cli.quote import read_all
 from chordwise.cli.refresh import RefreshOptions, refuse_contradictions, target_of
 from chordwise.cli.request import AS_IN_A_PROFILE, absolute, profile_with
 from chordwise.client.connection import Connection
-from chordwise.client.run import Result, Run
+from chordwise.client.run import Result, Run, member
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.experiments import Outcome
 from chordwise.domain.learning.remarks import FeedbackInput
@@ -281,7 +280,7 @@ class Client:
             UsageError: The answer was replaced in the meantime, or the value is not valid for the
                 question.
         """
-        given = _member(Verdict, verdict, "verdict")
+        given = member(Verdict, verdict, "verdict")
         entered = FeedbackInput(verdict=given, path=question.path, value=value)
         signed = Signed(entered=entered, author=author)
         with self._connection.database.write() as session:
@@ -347,7 +346,7 @@ class Client:
                 Variant(name=each, changes={entry: str(value) for entry, value in changes.items()})
                 for each, changes in variants.items()
             ],
-            outcome=_member(Outcome, arguments.get("outcome", Outcome.RIGHT), "outcome"),
+            outcome=member(Outcome, arguments.get("outcome", Outcome.RIGHT), "outcome"),
             budget_usd=None if budget is None else budget_of(str(budget)),
             **shares,
         )
@@ -410,7 +409,7 @@ class Client:
             run=None if is_profile else name,
             profile=name if is_profile and name else arguments.get("profile", ""),
             model=arguments.get("model"),
-            lane=None if lane is None else _member(Lane, lane, "lane"),
+            lane=None if lane is None else member(Lane, lane, "lane"),
             budget=None if budget is None else str(budget),
             run_name=arguments.get("run_name", ""),
             failed=arguments.get("failed", False),
@@ -433,7 +432,7 @@ class Client:
             "schema_file": file,
             "labels": _texts(labels),
             "principles": _texts(arguments.get("principles", ())),
-            "lane": None if lane is None else _member(Lane, lane, "lane"),
+            "lane": None if lane is None else member(Lane, lane, "lane"),
             "budget_usd": None if budget is None else budget_of(str(budget)),
             "learned_examples": arguments.get("learned_examples"),
         }
@@ -501,17 +500,7 @@ def _texts(given: Iterable[str]) -> tuple[str, ...]:
 
 
 def _type(name: str) -> AnalysisType:
-    return _member(AnalysisType, name, "analysis type")
-
-
-_Member = TypeVar("_Member", bound=StrEnum)
-
-
-def _member(of: type[_Member], name: str, what: str) -> _Member:
-    try:
-        return of(name)
-    except ValueError as error:
-        raise UsageError(f"There is no {what} “{name}”.", f"Known: {', '.join(of)}.") from error
+    return member(AnalysisType, name, "analysis type")
 
 
 def _listed(paths: Paths) -> list[str]:

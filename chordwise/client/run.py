@@ -11,8 +11,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+from enum import StrEnum
 from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from sqlalchemy import select
 
@@ -24,6 +25,7 @@ from chordwise.domain import answer_tables
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.remarks import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
+from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline.exports.table import Column
 from chordwise.pipeline.intake.run_options import from_json
@@ -196,8 +198,12 @@ class Run:
 
         With `as_completed`, each result is yielded once it is stored, until the run is over.
         Documents without an answer are listed by `failures()` only.
+
+        Raises:
+            UsageError: There is no such analysis type.
         """
-        wanted = stored_results.of_types(Wanted(run_id=self.id), types)
+        kinds = tuple(member(AnalysisType, each, "analysis type") for each in types)
+        wanted = Wanted(run_id=self.id, types=kinds)
         if not as_completed:
             yield from Result.read(self._connection, wanted)
             return
@@ -388,6 +394,21 @@ def _plain(value: object) -> object:
             return [_plain(each) for each in value]
         case _:
             return value
+
+
+_Member = TypeVar("_Member", bound=StrEnum)
+
+
+def member(of: type[_Member], name: str, what: str) -> _Member:
+    """Return the member of an enumeration that has this name; `what` describes it in the error.
+
+    Raises:
+        UsageError: It has no such member.
+    """
+    try:
+        return of(name)
+    except ValueError as error:
+        raise UsageError(f"There is no {what} “{name}”.", f"Known: {', '.join(of)}.") from error
 
 
 def _required(library: str) -> ModuleType:

@@ -100,6 +100,8 @@ def test_a_run_name_with_other_options_is_refused(client: Client, stage: Stage) 
             client.submit(lease, types=["classification"], labels=["a", "b"], run_name="one")
         with pytest.raises(TimeoutError):
             client.run("one").wait(timeout=0)
+        with pytest.raises(UsageError, match="no analysis type “rows”"):
+            next(client.run("one").results(types=["rows"]))
 
 
 def test_the_client_for_asyncio(addresses: Mapping[str, str | Path], stage: Stage) -> None:

@@ -21,6 +21,7 @@ from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ReadError
 from chordwise.llm.batching.api import BatchApi
 from chordwise.llm.model import CompletionRequest
+from chordwise.pipeline.intake.batches import Offered
 from chordwise.pipeline.intake.found_files import Found
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission, open_run
@@ -57,6 +58,11 @@ _messengers: dict[str, Messenger] = {}
 _opened: list[Callable[[], None]] = []
 
 
+def offered(*found: Found) -> list[Offered]:
+    """Return what an intake stores as one batch, without entries of a list."""
+    return [Offered(found=each) for each in found]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
     """A context over the servers of the test, and its scripted model."""
@@ -68,7 +74,7 @@ class Pipeline:
         """Submit texts, documents and errors as one run, and close it."""
         submission = open_run(self.context, options or a_run(), NOW)
         for each in found:
-            submission.take_in(a_document(each) if isinstance(each, str) else each)
+            submission.take_in(offered(a_document(each) if isinstance(each, str) else each))
         submission.close()
         return submission
 

@@ -47,6 +47,7 @@ from tests.fakes.pipeline import (
     a_document,
     a_pipeline,
     a_run,
+    offered,
     quoting_the_text,
 )
 from tests.fakes.processes import Processes, wait_until
@@ -157,7 +158,7 @@ def test_no_call_of_many_workers_begins_after_the_cancellation(settings: Setting
 
     def take_in() -> None:
         for number in range(10_000):
-            submission.take_in(a_document(f"Letter {number}. {PARAGRAPH}"))
+            submission.take_in(offered(a_document(f"Letter {number}. {PARAGRAPH}")))
 
     def work(number: int) -> None:
         while not is_over.is_set():

@@ -264,9 +264,9 @@ SENSELESS: list[tuple[str, str]] = [
     ('{"document": "a", "fields": {"b": "c"}, "pages": {"d": 1}}', "line 1: “pages” is no"),
     ('{"document": "a", "fields": {"b": "c"}, "pages": {"b": [1, 0]}}', "“pages” of “b” is no"),
     ('{"document": "a", "label": "b\\u0000"}', "line 1 has characters that cannot be stored"),
-    ('{"document": "a", "label": "b"}\n\n{"document": "a", "label": "c"}', "line 3: “a” was"),
+    ('{"document": "a", "label": "b"}\n\n{"document": "a", "label": "c"}', "line 3: “a” is"),
     ('{"document": "a"', "line 1 is not JSON"),
-    ("", "nothing is in it"),
+    ("", "it has no records"),
     (
         '{"document": "other.txt", "label": "letter"}',
         "gold.jsonl has no right answers for any result",

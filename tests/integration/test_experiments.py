@@ -23,7 +23,7 @@ from chordwise.storage import pruning
 from tests.fakes.commands import output_of, run, type_in
 from tests.fakes.counting import counting
 from tests.fakes.learning import written
-from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline
+from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, offered
 from tests.fakes.scheduling import a_night
 
 pytestmark = pytest.mark.usefixtures("addressed")
@@ -302,7 +302,7 @@ def test_a_refresh_belongs_to_no_experiment(settings: Settings, settings_file: P
 
     submission = refresh.begin(context, target, NOW)
     for document in refresh.documents(context, target):
-        submission.take_in(document)
+        submission.take_in(offered(document))
     submission.close()
 
     assert pipeline.rows(VARIANTS) == []

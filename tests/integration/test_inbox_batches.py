@@ -135,7 +135,7 @@ def test_files_of_a_run_cancelled_during_intake_have_the_reason(
         raise RunCancelledError("The run is cancelled.", "Retry it.")
 
     with monkeypatch.context() as context:
-        context.setattr(Submission, "take_in_all", cancelled)
+        context.setattr(Submission, "take_in", cancelled)
         drop(inbox, "a.txt", "b.txt")
         inbox.take()
     drop(inbox, "c.txt")

@@ -130,17 +130,17 @@ def test_a_kill_in_the_middle_of_a_file_leaves_its_run_open(
     profiles = {"rows": ProfileSettings(text_column="text")}
     inbox = watched(tmp_path, settings, profiles)
     inbox.drop("rows/a.csv", "".join(["text\n", *(f"Row {n}. {LETTER}\n" for n in range(6))]))
-    take_in_all, taken = Submission.take_in_all, list[object]()
+    take_in, taken = Submission.take_in, list[object]()
 
     def killed(self: Submission, *batch: object) -> object:
         if taken:
             raise KilledError
         taken.append(batch)
-        return take_in_all(self, *batch)  # type: ignore[arg-type]  # passed on as they came
+        return take_in(self, *batch)  # type: ignore[arg-type]  # passed on as they came
 
     with monkeypatch.context() as killing:
         killing.setattr(batches, "MAX_DOCUMENTS", 4)
-        killing.setattr(Submission, "take_in_all", killed)
+        killing.setattr(Submission, "take_in", killed)
         with pytest.raises(KilledError):
             inbox.take()
     inbox.pipeline.execute("UPDATE runs SET intake_until = now()")
@@ -299,7 +299,7 @@ def test_only_lost_processes_count_as_attempts(
     """An outage of the database counts once, and an orderly end takes that back."""
     attempts = "SELECT attempts FROM inbox_files"
     with monkeypatch.context() as away:
-        away.setattr(Submission, "take_in_all", out_of_service)
+        away.setattr(Submission, "take_in", out_of_service)
         inbox.drop("a.txt", LETTER)
         for _ in range(3):
             with contextlib.suppress(ServiceUnavailableError):

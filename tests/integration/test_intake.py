@@ -46,6 +46,7 @@ from tests.fakes.pipeline import (
     a_document,
     a_pipeline,
     a_run,
+    offered,
     quoting_the_text,
     with_settings,
 )
@@ -60,10 +61,6 @@ rows. A file in a transaction of its own takes more than a thousand statements f
 
 def a_letter(number: int) -> ReadDocument:
     return a_document(f"Letter {number}. {PARAGRAPH}", f"{number}.txt")
-
-
-def offered(*documents: ReadDocument) -> list[Offered]:
-    return [Offered(found=each) for each in documents]
 
 
 @pytest.fixture
@@ -178,7 +175,7 @@ def test_the_same_content_twice_in_a_batch_is_one_document(settings: Settings) -
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
 
-    taken = submission.take_in_all(offered(a_letter(2), a_letter(1), a_letter(2)))
+    taken = submission.take_in(offered(a_letter(2), a_letter(1), a_letter(2)))
     submission.close()
 
     accepted, duplicate = IntakeOutcome.ACCEPTED, IntakeOutcome.DUPLICATE
@@ -198,7 +195,7 @@ def test_jobs_end_while_a_batch_is_stored(settings: Settings) -> None:
         locked = "SELECT 1 FROM runs WHERE id = :id FOR NO KEY UPDATE NOWAIT"
         assert pipeline.value(locked, id=submission.run_id) == len(batch)
 
-    submission.take_in_all(offered(a_letter(1)), lock_the_run)
+    submission.take_in(offered(a_letter(1)), lock_the_run)
 
     assert pipeline.value("SELECT count(*) FROM jobs") == 1
 
@@ -211,7 +208,7 @@ def test_a_batch_is_not_stored_if_its_run_is_cancelled_meanwhile(settings: Setti
         retry.cancel(pipeline.context.database, submission.run_id)
 
     with pytest.raises(RunCancelledError):
-        submission.take_in_all(offered(a_letter(1)), cancel_the_run)
+        submission.take_in(offered(a_letter(1)), cancel_the_run)
 
     for table in ("intakes", "jobs", "outbox"):
         assert pipeline.value(f"SELECT count(*) FROM {table}") == 0  # noqa: S608
@@ -228,7 +225,7 @@ def test_a_document_that_cannot_be_stored_does_not_affect_others(
     document = replace(document, source="bad.txt", content=replace(document.content, text=bad))
     batch = offered(a_letter(1), a_letter(2), document, a_letter(3))
 
-    taken = submission.take_in_all(batch)
+    taken = submission.take_in(batch)
     submission.close()
 
     outcomes = [each.outcome.value for each in taken]
@@ -251,7 +248,7 @@ def test_stored_answers_are_reused_by_the_batch(settings: Settings) -> None:
     submission = open_run(pipeline.context, a_run(AnalysisType.SUMMARY), NOW)
 
     with counting(pipeline) as counts:
-        taken = submission.take_in_all(offered(*map(a_letter, range(5))))
+        taken = submission.take_in(offered(*map(a_letter, range(5))))
     submission.close()
 
     assert [each.reused for each in taken] == [1, 1, 1, 0, 0]
@@ -276,7 +273,7 @@ def test_a_batch_follows_a_question_that_is_being_asked(settings: Settings) -> N
     asking = pipeline.submit(*(a_letter(n).content.text for n in range(2)))
     submission = open_run(pipeline.context, replace(a_run(), follows=True), NOW)
 
-    submission.take_in_all(offered(*map(a_letter, range(3))))
+    submission.take_in(offered(*map(a_letter, range(3))))
     submission.close()
 
     leaders = [each.id for each in pipeline.jobs(asking)]
@@ -292,7 +289,7 @@ def test_two_runs_may_store_the_same_documents_concurrently(settings: Settings) 
     deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 
     with ThreadPoolExecutor(2) as threads:
-        list(threads.map(Submission.take_in_all, runs, (letters, backwards)))
+        list(threads.map(Submission.take_in, runs, (letters, backwards)))
 
     assert pipeline.value(deadlocks) == 0
     assert pipeline.value("SELECT count(*) FROM documents") == 150
@@ -307,9 +304,9 @@ def test_a_batch_of_a_cancelled_or_lost_run_is_not_stored(settings: Settings) ->
     pipeline.execute("UPDATE runs SET intake_token = :other", other=uuid.uuid4())
 
     with pytest.raises(RunCancelledError):
-        cancelled.take_in_all(offered(*map(a_letter, range(3))))
+        cancelled.take_in(offered(*map(a_letter, range(3))))
     with pytest.raises(LeaseLostError):
-        lost.take_in_all(offered(*map(a_letter, range(3))))
+        lost.take_in(offered(*map(a_letter, range(3))))
 
     assert pipeline.value("SELECT count(*) FROM intakes") == 0
     assert pipeline.value("SELECT count(*) FROM documents") == 0

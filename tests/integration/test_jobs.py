@@ -31,6 +31,7 @@ from tests.fakes.pipeline import (
     a_pipeline,
     a_run,
     a_summary,
+    offered,
     quoting_the_text,
 )
 
@@ -198,7 +199,7 @@ def test_a_cancelled_run_takes_in_no_documents(settings: Settings) -> None:
     """Neither readable nor unreadable files are taken in or counted."""
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
-    submission.take_in(a_document(PARAGRAPH))
+    submission.take_in(offered(a_document(PARAGRAPH)))
     retry.cancel(pipeline.context.database, submission.run_id)
     pipeline.execute("DELETE FROM outbox")
 
@@ -207,7 +208,7 @@ def test_a_cancelled_run_takes_in_no_documents(settings: Settings) -> None:
         UnreadDocument(source="a.pdf", error=ReadError("a.pdf is a scan.")),
     ):
         with pytest.raises(RunCancelledError, match=submission.name):
-            submission.take_in(found)
+            submission.take_in(offered(found))
     submission.close()
 
     assert pipeline.job(submission).status == JobStatus.CANCELLED

@@ -40,6 +40,7 @@ from tests.fakes.pipeline import (
     a_document,
     a_pipeline,
     a_run,
+    offered,
     quoting_the_text,
     with_settings,
 )
@@ -333,7 +334,7 @@ def test_a_document_with_an_unconfirmed_commit_is_taken_in_once(settings: Settin
     submission = open_run(pipeline.context, a_run(), NOW)
     end = ambiguous(pipeline, "INSERT INTO intakes")
 
-    taken = submission.take_in(a_document(PARAGRAPH))
+    [taken] = submission.take_in(offered(a_document(PARAGRAPH)))
     submission.close()
 
     end()
@@ -344,16 +345,16 @@ def test_a_document_with_an_unconfirmed_commit_is_taken_in_once(settings: Settin
 def test_a_submitter_with_an_expired_lease_may_continue(settings: Settings) -> None:
     pipeline = a_pipeline(settings, quoting_the_text)
     submission = open_run(pipeline.context, a_run(), NOW)
-    submission.take_in(a_document(PARAGRAPH))
+    submission.take_in(offered(a_document(PARAGRAPH)))
     pipeline.execute("UPDATE runs SET intake_until = now()")
     recover(pipeline.context)
-    submission.take_in(a_document(f"Another text. {PARAGRAPH}"))
+    submission.take_in(offered(a_document(f"Another text. {PARAGRAPH}")))
     pipeline.execute("UPDATE runs SET intake_until = now()")
     other = claim(pipeline.context, submission.run_id)
 
     assert other is not None
     with pytest.raises(LeaseLostError):
-        submission.take_in(a_document(f"A third text. {PARAGRAPH}"))
+        submission.take_in(offered(a_document(f"A third text. {PARAGRAPH}")))
     submission.close()
     assert pipeline.value("SELECT intake_status FROM run_accounts") == "taking_in"
     other.close()

@@ -23,7 +23,7 @@ from chordwise.storage import documents, pruning
 from chordwise.storage.documents import Document, hash_of
 from chordwise.storage.intakes import Entry
 from tests.fakes.past_results import into_history
-from tests.fakes.pipeline import NOW, Pipeline, a_document, a_run, quoting_the_text
+from tests.fakes.pipeline import NOW, Pipeline, a_document, a_run, offered, quoting_the_text
 from tests.fakes.processes import wait_until
 from tests.fakes.scheduling import A_DAY, Night, a_night
 from tests.fakes.scheduling import pruning as pruned_after
@@ -112,7 +112,7 @@ def test_an_old_interrupted_run_is_deleted(settings: Settings) -> None:
     names = []
     for ago in ("40 days", "1 day", "-1 day"):
         run = open_run(night.pipeline.context, a_run(), NOW, listed)
-        run.take_in(a_document(OLD))
+        run.take_in(offered(a_document(OLD)))
         names.append(run.name)
         run.close()
         night.pipeline.execute(

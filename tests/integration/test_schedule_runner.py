@@ -46,7 +46,7 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def killed_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Callable[[], None]:
     """Kill the process after it has taken in this number of letters; return a reset."""
-    wrapped, close = Submission.take_in_all, Submission.close
+    wrapped, close = Submission.take_in, Submission.close
     taken: list[object] = []
     one_by_one(monkeypatch)
 
@@ -59,11 +59,11 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Callable[[], No
     def killed(_: Submission) -> None:
         raise KilledError
 
-    monkeypatch.setattr(Submission, "take_in_all", take_in)
+    monkeypatch.setattr(Submission, "take_in", take_in)
     monkeypatch.setattr(Submission, "close", killed)
 
     def stop() -> None:
-        monkeypatch.setattr(Submission, "take_in_all", wrapped)
+        monkeypatch.setattr(Submission, "take_in", wrapped)
         monkeypatch.setattr(Submission, "close", close)
 
     return stop
@@ -141,7 +141,7 @@ def test_a_suspended_scheduler_writes_nothing_once_replaced(
     """It resumes between two letters, after another one has taken over and finished."""
     night = a_due_night(settings, nightly(folder))
     frozen, thawed = threading.Event(), threading.Event()
-    wrapped = Submission.take_in_all
+    wrapped = Submission.take_in
     counted: list[object] = []
     one_by_one(monkeypatch)
 
@@ -152,7 +152,7 @@ def test_a_suspended_scheduler_writes_nothing_once_replaced(
             assert thawed.wait(60)
         return wrapped(self, *found, **named)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr(Submission, "take_in_all", take_in)
+    monkeypatch.setattr(Submission, "take_in", take_in)
     first = threading.Thread(target=night.carry_out)
     first.start()
     assert frozen.wait(60)
@@ -189,7 +189,7 @@ def test_a_heartbeat_keeps_the_lease_of_an_occurrence(
     runner = night.runner()
     seen: list[object] = []
     one_by_one(monkeypatch)
-    wrapped = Submission.take_in_all
+    wrapped = Submission.take_in
 
     def take_in(self: Submission, *found: object, **named: object) -> object:
         night.pipeline.execute(EXPIRE)
@@ -197,7 +197,7 @@ def test_a_heartbeat_keeps_the_lease_of_an_occurrence(
         seen.append(night.carry_out())
         return wrapped(self, *found, **named)  # type: ignore[arg-type]  # passed on as they came
 
-    monkeypatch.setattr(Submission, "take_in_all", take_in)
+    monkeypatch.setattr(Submission, "take_in", take_in)
     runner.work()
 
     assert seen == [False] * 5

@@ -123,7 +123,7 @@ def test_paths_are_relative_to_the_folder_of_the_settings_file(
 ) -> None:
     """Absolute paths are unchanged, and the folder may come from a profile."""
     found = load(tmp_path, lines)
-    schedule = occurrences.anchor(found, found.schedules["nightly"], occurrences.folder_of(found))
+    schedule = occurrences.anchor(found, found.schedules["nightly"], found.base_folder)
 
     paths = getattr(schedule, name)
 

@@ -126,7 +126,7 @@ def test_a_worker_that_does_not_consume_from_a_healthy_broker_exits() -> None:
     watchdog.check()
 
     assert reasons_before == []
-    assert world.reasons == ["the broker is well, but nothing is consumed"]
+    assert world.reasons == ["the broker answers, but the worker consumes no messages"]
     assert world.shown == []
 
 

@@ -32,9 +32,8 @@ from chordwise.storage.schedules import Origin, Schedule
 
 def configured(settings: Settings) -> Iterator[Check]:
     """Yield the checks of the schedules in the settings."""
-    folder = occurrences.folder_of(settings)
     for name, schedule in settings.schedules.items():
-        anchored = occurrences.anchor(settings, schedule, folder)
+        anchored = occurrences.anchor(settings, schedule, settings.base_folder)
         yield schedule_check(settings, name, anchored)
 
 

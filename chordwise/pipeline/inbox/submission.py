@@ -362,7 +362,7 @@ class _Batches:
             offered = list(part)
             submission = self._placed(offered[0]).run.submission
             try:
-                submission.take_in_all(offered, partial(self._link_files, submission.run_id))
+                submission.take_in(offered, partial(self._link_files, submission.run_id))
             except RunCancelledError as error:
                 for each in offered:
                     _refuse(self._placed(each).file, error)

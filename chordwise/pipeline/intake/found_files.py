@@ -107,7 +107,7 @@ def take_in(
     """
 
     def store(batch: Sequence[Offered]) -> None:
-        for each, taken in zip(batch, submission.take_in_all(batch), strict=True):
+        for each, taken in zip(batch, submission.take_in(batch), strict=True):
             on_taken(each.shown, taken)
 
     try:

@@ -346,7 +346,7 @@ def _read_labels(path: Path) -> dict[str, str]:
         raise UsageError(f"{what}: {error}.", 'label = "what it means"') from error
     described = json_values.texts(found)
     if not isinstance(found, dict) or len(described) < len(found):
-        raise UsageError(f"{what}: they are no texts by label.", 'label = "what it means"')
+        raise UsageError(f"{what}: expected a text for each label.", 'label = "what it means"')
     return {label: " ".join(meaning.split()) for label, meaning in described.items()}
 
 

@@ -32,7 +32,7 @@ from chordwise.pipeline.models import budgets, client
 from chordwise.pipeline.models.client import lane_for
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.prompts import library
-from chordwise.readers.reading import ReadDocument, UnreadDocument
+from chordwise.readers.reading import UnreadDocument
 from chordwise.storage import intakes, prompt_versions
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.intakes import Entry, ListedFile
@@ -126,12 +126,6 @@ class Submission:
             after = some[-1].position
 
     def take_in(
-        self, found: ReadDocument | UnreadDocument, also: AlsoOfBatch | None = None
-    ) -> TakenIn:
-        """Store one document that is on no list, as `take_in_all` does."""
-        return self.take_in_all([Offered(found=found)], also)[0]
-
-    def take_in_all(
         self, offered: Sequence[Offered], also: AlsoOfBatch | None = None
     ) -> Sequence[TakenIn]:
         """Store documents with their jobs and messages, or the reasons that there are none.

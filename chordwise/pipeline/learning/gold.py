@@ -59,10 +59,10 @@ def read(path: Path) -> Gold:
         if not name:
             raise file.wrong(line, "there is no “document”.")
         if name in truths:
-            raise file.wrong(line, f"“{name}” was there before.")
+            raise file.wrong(line, f"“{name}” is on an earlier line too.")
         truths[name] = _truth(file, line, record)
     if not truths:
-        raise file.wrong(1, "nothing is in it.")
+        raise file.wrong(1, "it has no records.")
     return Gold(name=path.name, sha256=file.sha256, truths=truths)
 
 

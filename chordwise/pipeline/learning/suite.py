@@ -136,7 +136,7 @@ def evaluate(
     """
     options = replace(part.options, model=model, fresh=True, save_as="", is_suite=True)
     submission = open_run(context, options, now)
-    with BatchWriter(submission.take_in_all) as writer, Reader(context.settings.readers) as reader:
+    with BatchWriter(submission.take_in) as writer, Reader(context.settings.readers) as reader:
         for document in part.documents:
             if document.path is None:
                 writer.put(Offered(found=_of_text(context.settings, document)))

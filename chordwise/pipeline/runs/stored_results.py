@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Select, Text, cast, exists, func, select
@@ -104,11 +104,6 @@ _LINKS = (
     Intake.id == Job.intake_id,
     Document.id == Result.document_id,
 )
-
-
-def of_types(wanted: Wanted, types: Sequence[str]) -> Wanted:
-    """Return the filter with these analysis types; without types, it matches all."""
-    return replace(wanted, types=tuple(AnalysisType(each) for each in types))
 
 
 def count(session: Session, wanted: Wanted) -> int:

@@ -79,11 +79,12 @@ def tick(
 
 def synchronize(context: Context, read_clock: Clock = clock.read) -> None:
     """Store the schedules of the configuration, and disable those that it no longer contains."""
-    configured = context.settings.schedules
+    settings = context.settings
+    configured = settings.schedules
     with context.database.write() as session:
         now = read_clock(session)
         for name in sorted(configured):
-            anchored = anchor(context.settings, configured[name], folder_of(context.settings))
+            anchored = anchor(settings, configured[name], settings.base_folder)
             if define(session, name, anchored, Origin.CONFIGURATION, now):
                 log.info("schedule.defined", schedule=name, cron=anchored.cron)
         for name in schedules.disable_others(session, configured.keys()):
@@ -109,12 +110,6 @@ def _paths(settings: Settings, wanted: ScheduleSettings, folder: Path) -> tuple[
         return tuple(str(folder / Path(path).expanduser()) for path in wanted.paths)
     inboxes = [settings.base_folder / each.expanduser() for each in settings.inbox.folders]
     return tuple(map(str, profile_folders(wanted, settings.profiles, inboxes)))
-
-
-def folder_of(settings: Settings) -> Path:
-    """Return the folder of `chordwise.toml`, or the working folder without such a file."""
-    file = type(settings).toml_file
-    return Path.cwd() if file is None else file.resolve().parent
 
 
 def define(
@@ -215,7 +210,7 @@ def run_now(session: Session, settings: Settings, name: str) -> datetime:
     """
     now = clock.read(session)
     if name in settings.schedules:
-        wanted = anchor(settings, settings.schedules[name], folder_of(settings))
+        wanted = anchor(settings, settings.schedules[name], settings.base_folder)
         define(session, name, wanted, Origin.CONFIGURATION, now)
     start_now(session, name, now)
     return now
