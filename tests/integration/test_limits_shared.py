@@ -129,6 +129,22 @@ def test_a_caller_is_served_although_others_take_each_returned_permit(valkey: re
         fleet.clock.now += 0.1
 
 
+def test_the_callers_of_a_process_have_one_place_in_the_queue(valkey: redis.Redis) -> None:
+    """One of them asks for all, so none waits behind one that does not ask."""
+    fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=8))
+    held, limits = [fleet.granted() for _ in range(8)], fleet.limits()
+    requests = [
+        PermitRequest(permit=f"{number}", priority=Priority.INTERACTIVE, cost={}, waiter="process")
+        for number in range(40)
+    ]
+    answers = [limits.acquire(each) for each in requests]
+
+    fleet.settle(held[:1], ANSWERED)
+
+    assert all(isinstance(each, Wait) for each in answers)
+    assert isinstance(limits.acquire(requests[-1]), Permit)
+
+
 def test_the_bound_holds_with_many_threads(valkey: redis.Redis) -> None:
     """Of a hundred concurrent requests exactly the allowed number is granted."""
     limits = SharedLimits(valkey, ENDPOINT, LimitPolicy(max_in_flight=7))
@@ -152,7 +168,6 @@ def test_the_permit_of_a_killed_worker_expires(valkey: redis.Redis) -> None:
 
     fleet.clock.now += 29
     assert fleet.refused().reason is Reason.IN_FLIGHT
-    fleet._asked -= 1  # the waiting caller asks again
     fleet.clock.now += 2
 
     fleet.granted()

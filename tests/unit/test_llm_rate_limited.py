@@ -308,19 +308,25 @@ def test_a_returned_permit_wakes_the_longest_waiting_thread() -> None:
     assert len(limits.requests) <= 2 + 2 * len(calls)
 
 
-def test_permits_are_taken_first_while_a_waiting_thread_was_refused() -> None:
-    """A thread that waits for its slot, and was not refused, does not count."""
-    queue, refusal = PermitQueue(), Wait(seconds=5, reason=Reason.RATE)
+def test_permits_are_taken_first_until_they_are_plentiful() -> None:
+    """Threads that wait only for their slots, and were not refused, do not count for long."""
+    clock, states = SleptClock(), []
+    queue = PermitQueue(clock)
 
-    with queue.joined() as first, queue.joined():
-        queue.note_granted()
-        states = [queue.is_busy]
-        queue.note_refused(first, refusal)
-        queue.note_granted()
+    with queue.joined():
+        queue.note_refused(Wait(seconds=5, reason=Reason.RATE))
         states.append(queue.is_busy)
+    with queue.joined() as waiting, queue.joined():
+        queue.note_granted_at_once()
+        states.append(queue.is_busy)
+        assert not waiting.is_set()
+        clock.now += 1
+        queue.note_granted_at_once()
+        states.append(queue.is_busy)
+        assert waiting.is_set()
     with queue.joined():
         states.append(queue.is_busy)
-        queue.note_granted()
+        queue.note_granted_at_once()
         states.append(queue.is_busy)
 
-    assert states == [False, True, True, False]
+    assert states == [True, True, False, True, False]

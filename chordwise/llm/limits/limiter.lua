@@ -33,7 +33,7 @@ local LONGEST_HINT_AT_FIRST = 3 -- while the window doubles
 local EARLY = 0.8              -- callers ask again after this share of the expected wait
 local GONE_SECONDS = 5         -- a caller that is late by this much is removed from the queue
 local OVERDUE_SECONDS = 0.5    -- a permit is kept for a caller that has waited for longer than this,
-local OVERDUE = 4              -- and for this multiple of the usual time
+local OVERDUE = 4              -- and for this multiple of the usual time, at most LONGEST_HINT_SECONDS
 local KEPT_SECONDS = 86400
 local HEAD_START_SECONDS = 2   -- for which others wait, as a denial of a key arrives soon
 local HEAD_START_WAIT_SECONDS = 0.1
@@ -213,23 +213,25 @@ end
 
 local function wait(seconds, reason)
   seconds = math.max(seconds, SHORTEST_WAIT_SECONDS)
-  redis.call('ZADD', lane(), 'NX', exactly(now), ask.permit)
-  redis.call('ZADD', ALIVE, exactly(now + seconds + GONE_SECONDS), ask.permit)
+  redis.call('ZADD', lane(), 'NX', exactly(now), ask.waiter)
+  redis.call('ZADD', ALIVE, exactly(now + seconds + GONE_SECONDS), ask.waiter)
   save()
   return cjson.encode({granted = false, seconds = seconds, reason = reason})
 end
 
 local function leave_the_queue()
-  redis.call('ZREM', lane(), ask.permit)
-  redis.call('ZREM', ALIVE, ask.permit)
+  redis.call('ZREM', lane(), ask.waiter)
+  redis.call('ZREM', ALIVE, ask.waiter)
 end
 
 -- Whether the last permit is kept for the first caller: a process that takes each permit that it
 -- returns would otherwise leave none to the other processes.
 local function is_overdue(usual_seconds)
   local first = redis.call('ZRANGE', lane(), 0, 0, 'WITHSCORES')
-  if #first == 0 then return false end
-  return now - tonumber(first[2]) > math.max(OVERDUE_SECONDS, OVERDUE * usual_seconds)
+  local patience = math.min(OVERDUE * usual_seconds, LONGEST_HINT_SECONDS)
+  local asks_at = tonumber(redis.call('ZSCORE', ALIVE, first[1]) or 0) - GONE_SECONDS
+  local is_late = now > asks_at + OVERDUE_SECONDS  -- it may be gone
+  return not is_late and now - tonumber(first[2]) > math.max(OVERDUE_SECONDS, patience)
 end
 
 local function deny_for(pause)
@@ -310,7 +312,8 @@ local function take()
   remove_expired()
   refill()
   local in_flight = redis.call('ZCARD', FLIGHT)
-  local rank = redis.call('ZRANK', lane(), ask.permit) or redis.call('ZCARD', lane())
+  local length = redis.call('ZCARD', lane())
+  local rank = redis.call('ZRANK', lane(), ask.waiter) or length
   local spread = rank / throughput(cost)
   if state.open_until > now then
     return wait(state.open_until - now, 'breaker')
@@ -340,7 +343,6 @@ local function take()
     return wait(turn, 'in_flight')
   end
   -- Earlier callers go first, approximately: they may be waiting before they ask again.
-  local length = redis.call('ZCARD', lane())
   local is_last = free < 2 and rank > 0
   if rank > free + 2 + length / 8 or (is_last and is_overdue(length / throughput(cost))) then
     return wait(turn, 'queue')

@@ -51,12 +51,14 @@ class CallResult(StrEnum):
 class PermitRequest:
     """A call that waits for a permit; every request for it uses the same `permit` id.
 
-    `cost` is the most that the call can use of each kind of quota.
+    `cost` is the most that the call can use of each kind of quota. Calls with the same `waiter`, of
+    which one at a time asks, have one place among those that wait; the default is the permit's id.
     """
 
     permit: str
     priority: Priority
     cost: Mapping[QuotaKind, int]
+    waiter: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

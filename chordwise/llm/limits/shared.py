@@ -86,6 +86,7 @@ class SharedLimits:
         question: dict[str, object] = {
             "operation": "take",
             "permit": request.permit,
+            "waiter": request.waiter or request.permit,
             "priority": request.priority.value,
             "cost": {kind.value: request.cost.get(kind, 0) for kind in QuotaKind},
             "lease_seconds": self._policy.lease_seconds,

@@ -17,7 +17,7 @@ from chordwise.llm.pricing import Price, booked_cost, booked_failure
 ReservationId: TypeAlias = UUID
 
 LONGEST_WAIT_SECONDS = 10.0
-"""A waiting call holds a permit of the provider, so work with a longer wait is postponed."""
+"""A waiting call may hold a permit and a slot, so work with a longer wait is postponed."""
 _SHORTEST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 1.0
 

@@ -36,8 +36,9 @@ class Turn:
     thread that has all its answers calls `finish` before it stores them, so that another thread can
     prepare a request, and `close` once they are stored. A request that fails ends the turn at once.
 
-    A thread that holds a permit of the provider never waits for a thread that wants one: a thread
-    releases its slot before it asks again, and `unstored` has as many places as `asking`.
+    A thread that holds a permit of the provider waits for one that wants a permit only if that one
+    holds the rest of the budget: a thread whose request for a permit is refused releases its slot,
+    and `unstored` has as many places as `asking`.
     """
 
     def __init__(self, slots: Slots) -> None:

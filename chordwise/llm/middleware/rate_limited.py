@@ -47,23 +47,28 @@ class NoPermitError(RateLimitedError):
 
 
 class PermitQueue:
-    """The threads of a process that wait for permits of one priority, in order of arrival.
+    """The threads of a process that wait for permits of one model and priority, in their order.
 
-    The first one requests its permit again after each wait. Another one does so when it is woken:
-    by a call that returns its permit, or by the thread before it that leaves.
+    The first one requests its permit, and again after each wait. It is woken by a call that returns
+    its permit, or by a thread that leaves the queue.
     """
 
-    # A returned permit ends these waits. Other processes may return one unnoticed, so the first
-    # thread does not wait for longer than the answer says, or than this time.
-    _IN_FLIGHT = (Reason.IN_FLIGHT, Reason.QUEUE)
-    _UNNOTICED_SECONDS = 0.1
+    # These waits end when another call returns its permit, which other processes do unnoticed.
+    _UNTIL_RETURNED = (Reason.IN_FLIGHT, Reason.QUEUE, Reason.PRIORITY)
+    _UNNOTICED_SECONDS = 0.05
+    _CALM_SECONDS = 1.0
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.id = uuid4().hex
         self.is_busy = False
-        """From a refusal until a thread is granted its permit at once and no other was refused."""
+        """Set by a thread that joins or is refused, and cleared by a permit that is granted at once
+        while no other thread waits, or after a second without refusals.
+        """
         self.refusal = Wait(seconds=self._UNNOTICED_SECONDS, reason=Reason.QUEUE)
         """The last refusal of any thread."""
-        self._were_refused: dict[Event, bool] = {}
+        self._waiting: list[Event] = []
+        self._refused_at = float("-inf")
+        self._clock = clock
         self._lock = Lock()
 
     @contextmanager
@@ -72,51 +77,53 @@ class PermitQueue:
         woken = Event()
         with self._lock:
             self.is_busy = True
-            self._were_refused[woken] = False
+            self._waiting.append(woken)
         try:
             yield woken
         finally:
             with self._lock:
-                del self._were_refused[woken]
-            self._wake_next()
+                self._waiting.remove(woken)
+            self._wake_first()
 
     def __len__(self) -> int:
         """Return the number of threads that wait."""
-        return len(self._were_refused)
+        return len(self._waiting)
 
     def is_first(self, woken: Event) -> bool:
         """Return whether the thread of this event is the first one."""
         with self._lock:
-            return next(iter(self._were_refused)) is woken
+            return self._waiting[0] is woken
 
-    def note_refused(self, woken: Event, refusal: Wait) -> None:
-        """Note that the request of the thread of this event was refused."""
+    def note_refused(self, refusal: Wait) -> float:
+        """Note that a request was refused; return the seconds after which it is made again."""
         with self._lock:
-            self._were_refused[woken] = True
+            self.is_busy = True
+            self._refused_at = self._clock()
             self.refusal = refusal
+        is_until_returned = refusal.reason in self._UNTIL_RETURNED
+        return self._UNNOTICED_SECONDS if is_until_returned else refusal.seconds
 
-    def note_granted(self) -> None:
-        """Note that the request of a thread was granted."""
+    def note_granted_at_once(self) -> None:
+        """Note that the first request of a thread was granted; without pressure, wake all threads.
+
+        The others then wait only for their slots.
+        """
         with self._lock:
-            self.is_busy = any(self._were_refused.values())
+            is_calm = self._clock() >= self._refused_at + self._CALM_SECONDS
+            if is_calm or len(self._waiting) == 1:
+                self.is_busy = False
+                for woken in self._waiting:
+                    woken.set()
 
     def note_returned(self) -> None:
         """Note that a call has returned its permit."""
-        if self.refusal.reason in self._IN_FLIGHT:
-            self._wake_next()
+        if self.refusal.reason in self._UNTIL_RETURNED:
+            self._wake_first()
 
-    @property
-    def seconds(self) -> float:
-        """The time after which the first thread requests its permit again."""
-        if self.refusal.reason in self._IN_FLIGHT:
-            return max(self.refusal.seconds, self._UNNOTICED_SECONDS)
-        return self.refusal.seconds
-
-    def _wake_next(self) -> None:
+    def _wake_first(self) -> None:
         with self._lock:
-            asleep = next((each for each in self._were_refused if not each.is_set()), None)
-            if asleep is not None:
-                asleep.set()
+            if self._waiting:
+                self._waiting[0].set()
 
 
 @dataclass(slots=True, eq=False)
@@ -155,8 +162,7 @@ class Gate:
     def ask(self, permit_request: PermitRequest) -> Permit | Wait | Denial:
         """Wait for the turn, and request the permit; without a permit, the slot is released.
 
-        Threads that have no slot do not ask, so permits are scarce only if there are fewer than
-        slots.
+        Threads that have no slot do not ask: they would wait for permits that are not missing.
         """
         if self.turn:
             self.turn.send()
@@ -194,7 +200,10 @@ class RateLimited(Middleware):
             ModelError: The error of the wrapped model.
         """
         permit_request = PermitRequest(
-            permit=uuid4().hex, priority=self.priority, cost=cost_of(request, self.profile)
+            permit=uuid4().hex,
+            priority=self.priority,
+            cost=cost_of(request, self.profile),
+            waiter=self.queue.id,
         )
         gate = self.gate or Gate(self.limits)
         gate.permit_request, gate.permit = permit_request, None
@@ -233,30 +242,36 @@ class RateLimited(Middleware):
     ) -> Permit:
         """Wait for a permit; `answer` is the limits' answer to an earlier request for it."""
         ends_at = self.clock() + self.longest_wait_seconds
-        queue = self.queue
-        with queue.joined() as woken:
+        with self.queue.joined() as woken:
             found: Permit | Wait | Denial | None = answer
-            if found is None and queue.is_first(woken):
+            was_refused = False
+            if found is None and self.queue.is_first(woken):
                 found = gate.ask(permit_request)
             while not isinstance(found, Permit):
                 if isinstance(found, Denial):
                     raise denied(found)
-                if found is not None:
-                    queue.note_refused(woken, found)
-                self._wait_in_queue(woken, ends_at)
+                was_refused = was_refused or found is not None
+                self._wait_in_queue(woken, found, ends_at)
                 found = gate.ask(permit_request)
-            queue.note_granted()
+            if not was_refused:
+                self.queue.note_granted_at_once()
         return found
 
-    def _wait_in_queue(self, woken: Event, ends_at: float) -> None:
-        """Wait until this thread should request its permit; raise an error if that is too late."""
-        queue, left = self.queue, ends_at - self.clock()
-        is_first = queue.is_first(woken)
-        if is_first and queue.seconds > left:
-            self._raise_unavailable(queue.refusal)
-        is_woken = self.wait(woken, queue.seconds if is_first else left)
+    def _wait_in_queue(self, woken: Event, refusal: Wait | None, ends_at: float) -> None:
+        """Wait until this thread should request its permit; `refusal` is the answer so far.
+
+        Raises:
+            RateLimitedError: That is too late.
+            ModelOverloadedError: It is too late, because the circuit breaker is open.
+        """
+        left = ends_at - self.clock()
+        seconds = self.queue.note_refused(refusal) if refusal else left
+        is_first = self.queue.is_first(woken)
+        if refusal and is_first and seconds > left:
+            self._raise_unavailable(refusal)
+        is_woken = self.wait(woken, seconds if is_first else left)
         if not (is_woken or is_first):
-            self._raise_unavailable(queue.refusal)
+            self._raise_unavailable(self.queue.refusal)
         woken.clear()
 
     def _raise_unavailable(self, wait: Wait) -> NoReturn:
