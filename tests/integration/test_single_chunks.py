@@ -26,7 +26,7 @@ from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT, SYNTHESIZE, Messenger
 from chordwise.settings import ModelSettings, Settings
-from chordwise.storage import results
+from chordwise.storage import group_commit, results
 from chordwise.storage.results import Result
 from tests.fakes.counting import counting
 from tests.fakes.order_rows import ORDER, SCHEMA, an_extraction, rows_in
@@ -110,9 +110,16 @@ def test_small_documents_share_messages(settings: Settings) -> None:
 
 @pytest.mark.parametrize(("budget_usd", "extra"), [(None, 0), (Decimal(50), 1)])
 def test_documents_of_a_message_share_their_statements(
-    settings: Settings, budget_usd: Decimal | None, extra: float
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    budget_usd: Decimal | None,
+    extra: float,
 ) -> None:
-    """Claims, calls, ends, results and reservations of 16 documents need a few statements."""
+    """Claims, calls, ends, results and reservations of 16 documents need a few statements.
+
+    Groups fill up, however slow the machine is.
+    """
+    monkeypatch.setattr(group_commit, "_sleep", lambda _: Event().wait(0.2))
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     pipeline.submit(*TEXTS, options=replace(a_run(), use_cache=False, budget_usd=budget_usd))
     chunk_ids = pending(pipeline)
