@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from threading import Event, Lock
 
 import pytest
@@ -317,16 +318,37 @@ def test_permits_are_taken_first_until_they_are_plentiful() -> None:
         queue.note_refused(Wait(seconds=5, reason=Reason.RATE))
         states.append(queue.is_busy)
     with queue.joined() as waiting, queue.joined():
-        queue.note_granted_at_once()
+        queue.note_granted(refused_for=None)
         states.append(queue.is_busy)
         assert not waiting.is_set()
         clock.now += 1
-        queue.note_granted_at_once()
+        queue.note_granted(refused_for=None)
         states.append(queue.is_busy)
         assert waiting.is_set()
     with queue.joined():
         states.append(queue.is_busy)
-        queue.note_granted_at_once()
+        queue.note_granted(refused_for=None)
         states.append(queue.is_busy)
 
     assert states == [True, True, False, True, False]
+
+
+@pytest.mark.parametrize(("reason", "are_woken"), [(Reason.HEAD_START, True), (Reason.RATE, False)])
+def test_all_threads_ask_once_the_first_call_of_an_endpoint_has_ended(
+    reason: Reason, *, are_woken: bool
+) -> None:
+    """They had to wait for this call only; after other refusals, permits may still be scarce."""
+    limits, clock = ScriptedLimits([Wait(seconds=1, reason=reason)]), SleptClock()
+    subject = RateLimited(ScriptedModel(["{}"]), limits, Priority.NIGHTLY, 60, clock=clock)
+    others: list[Event] = []
+
+    def wait(event: Event, seconds: float) -> bool:
+        """Let two threads join the queue behind the one that waits."""
+        others.extend(stack.enter_context(subject.queue.joined()) for _ in range(2))
+        return clock.wait(event, seconds)
+
+    subject.wait = wait
+    with ExitStack() as stack:
+        subject.complete(a_request())
+        assert [each.is_set() for each in others] == [True, are_woken]
+        assert subject.queue.is_busy is not are_woken

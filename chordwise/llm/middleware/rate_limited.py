@@ -62,7 +62,8 @@ class PermitQueue:
         self.id = uuid4().hex
         self.is_busy = False
         """Set by a thread that joins or is refused, and cleared by a permit that is granted at once
-        while no other thread waits, or after a second without refusals.
+        while no other thread waits, after a second without refusals, or after the first call of an
+        endpoint, which is made alone.
         """
         self.refusal = Wait(seconds=self._UNNOTICED_SECONDS, reason=Reason.QUEUE)
         """The last refusal of any thread."""
@@ -103,14 +104,16 @@ class PermitQueue:
         is_until_returned = refusal.reason in self._UNTIL_RETURNED
         return self._UNNOTICED_SECONDS if is_until_returned else refusal.seconds
 
-    def note_granted_at_once(self) -> None:
-        """Note that the first request of a thread was granted; without pressure, wake all threads.
+    def note_granted(self, refused_for: Reason | None) -> None:
+        """Note that a thread was granted its permit, at once or after a last refusal.
 
-        The others then wait only for their slots.
+        Without pressure, and when the endpoint's first call has ended, all threads are woken; they
+        then wait only for their slots.
         """
         with self._lock:
             is_calm = self._clock() >= self._refused_at + self._CALM_SECONDS
-            if is_calm or len(self._waiting) == 1:
+            is_granted_at_once = refused_for is None and (is_calm or len(self._waiting) == 1)
+            if is_granted_at_once or refused_for is Reason.HEAD_START:
                 self.is_busy = False
                 for woken in self._waiting:
                     woken.set()
@@ -244,17 +247,16 @@ class RateLimited(Middleware):
         ends_at = self.clock() + self.longest_wait_seconds
         with self.queue.joined() as woken:
             found: Permit | Wait | Denial | None = answer
-            was_refused = False
+            refused_for: Reason | None = None
             if found is None and self.queue.is_first(woken):
                 found = gate.ask(permit_request)
             while not isinstance(found, Permit):
                 if isinstance(found, Denial):
                     raise denied(found)
-                was_refused = was_refused or found is not None
+                refused_for = found.reason if found else refused_for
                 self._wait_in_queue(woken, found, ends_at)
                 found = gate.ask(permit_request)
-            if not was_refused:
-                self.queue.note_granted_at_once()
+            self.queue.note_granted(refused_for)
         return found
 
     def _wait_in_queue(self, woken: Event, refusal: Wait | None, ends_at: float) -> None:
