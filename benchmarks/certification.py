@@ -19,7 +19,7 @@ from benchmarks.quality import CLAUSES, OUT_OF_SCOPE, Measured, answered, label_
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import certification, judging
-from chordwise.domain.learning.certification import Verdict
+from chordwise.domain.learning.certification import CertificationVerdict
 from chordwise.domain.tasks import AnalysisType
 from chordwise.llm.providers.extractive import ExtractiveModel
 
@@ -81,7 +81,7 @@ def clauses_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
             yield from _known(answer, item if is_right else "")
 
 
-def _known(answer: judging.Answer, right: str) -> Iterator[Known]:
+def _known(answer: judging.ClaimedAnswer, right: str) -> Iterator[Known]:
     """Yield the units of an answer; only the unit with the name `right` is right."""
     for each in certification.scored(answer, None):
         yield Known(
@@ -111,7 +111,7 @@ def _accepted_of(ordered: Sequence[Known], risk: float) -> Accepted:
     while True:
         certificate = certification.certify(
             [
-                certification.Answer(each.score, each.is_right if checked else None)
+                certification.ScoredAnswer(each.score, each.is_right if checked else None)
                 for each, checked in zip(ordered, is_checked, strict=True)
             ],
             MAX_ERROR,
@@ -128,7 +128,7 @@ def _accepted_of(ordered: Sequence[Known], risk: float) -> Accepted:
         ]
         gained = sum(ordered[place].score < lowest for place in missing)
         pays = gained > 2 * certificate.more_checks
-        if certificate.verdict is Verdict.CERTIFIED and not pays:
+        if certificate.verdict is CertificationVerdict.CERTIFIED and not pays:
             break
         for place in missing[: certificate.more_checks]:
             is_checked[place] = True

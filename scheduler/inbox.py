@@ -14,7 +14,7 @@ from chordwise.domain.inbox_names import SIDE_CAR
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.inbox.folders import Store
-from chordwise.pipeline.inbox.watch import Watch
+from chordwise.pipeline.inbox.watch import InboxWatch
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import is_ignored
 
@@ -49,7 +49,7 @@ class InboxWatcher(Thread):
         self._stop_event = stop
         self._store = Store(context.settings.home)
         self._last_reason = ""
-        self._watch = Watch(
+        self._watch = InboxWatch(
             context,
             self._store,
             monotonic=time.monotonic,

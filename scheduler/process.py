@@ -20,7 +20,7 @@ from chordwise.errors import ExitCode, ServiceUnavailableError
 from chordwise.pipeline.inbox.folders import places
 from chordwise.pipeline.runtime import broker
 from chordwise.pipeline.runtime.context import Context
-from chordwise.pipeline.runtime.part import Part
+from chordwise.pipeline.runtime.part import ChildProcess
 from chordwise.pipeline.runtime.startup import (
     open_context,
     require_files,
@@ -105,13 +105,15 @@ def run(settings: Settings, context: Context, stop: Event) -> None:
     listener = Listener(listening, outbox.CHANNEL, wake)
     loop = Loop(context, leadership, listener, wake)
     parts = [
-        Part(
+        ChildProcess(
             context,
             ("scheduler", "inbox"),
             stop,
             is_wanted=lambda: context.settings.inbox.is_watched,
         ),
-        Part(context, ("scheduler", "schedules"), stop, is_wanted=lambda: loop.waiting.schedules),
+        ChildProcess(
+            context, ("scheduler", "schedules"), stop, is_wanted=lambda: loop.waiting.schedules
+        ),
     ]
     log.info("scheduler.started")
     for part in parts:

@@ -14,7 +14,7 @@ from celery.concurrency.thread import TaskPool
 
 from chordwise.errors import ServiceUnavailableError
 from chordwise.telemetry.liveness import INTERVAL_SECONDS, State
-from worker.slots import Slots
+from worker.slots import ChunkThreads
 
 
 class Consumption:
@@ -94,7 +94,7 @@ class CountedThreads(TaskPool):  # type: ignore[misc]  # Celery ships no types
     """
 
     consumption: ClassVar[Consumption]
-    slots: ClassVar[Slots]
+    slots: ClassVar[ChunkThreads]
 
     def on_apply(
         self, target: Callable[Arguments, object], *args: object, **options: object

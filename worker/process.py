@@ -34,7 +34,7 @@ from worker import tasks, transport
 from worker.consumption import Consumption, CountedThreads, Watchdog
 from worker.rejections import Rejections
 from worker.shutdown import Shutdown, Siblings, shares_of
-from worker.slots import Slots
+from worker.slots import ChunkThreads
 from worker.transport import use_tolerant_results
 
 log = structlog.get_logger(__name__)
@@ -106,7 +106,7 @@ def work(settings: Settings, name: str) -> int:
     app = messages.open_app(settings)
     rejections = Rejections(context.database)
     rejections.start()
-    slots = Slots(concurrency)
+    slots = ChunkThreads(concurrency)
     tasks.register(app, context, rejections, slots)
     messages_at_once = concurrency + _CONTROL_MESSAGES
     CountedThreads.consumption = Consumption(messages_at_once, has_room=lambda: slots.has_room)

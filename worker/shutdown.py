@@ -15,7 +15,7 @@ from celery.signals import worker_ready, worker_shutting_down
 from chordwise.errors import ChordwiseError
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.leases import LeaseKeeper
-from chordwise.pipeline.runtime.part import Part
+from chordwise.pipeline.runtime.part import ChildProcess
 from chordwise.settings.sections import WorkerSettings
 from worker import transport
 
@@ -119,7 +119,7 @@ class Siblings:
     def __init__(self, context: Context, shares: Sequence[int], leaving_seconds: float) -> None:
         self._stop = Event()
         self._parts = [
-            Part(
+            ChildProcess(
                 context,
                 ("worker", f"worker-{number}"),
                 self._stop,

@@ -18,7 +18,7 @@ Argument = TypeVar("Argument")
 Returned = TypeVar("Returned")
 
 
-class Slots:
+class ChunkThreads:
     """Analyzes the chunks of slices in order of arrival; `count` of them call a model at once.
 
     The chunks of a slice start together, so that they can share transactions. There are enough

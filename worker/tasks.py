@@ -20,7 +20,7 @@ from chordwise.pipeline.jobs.synthesize import synthesize, synthesize_claimed
 from chordwise.pipeline.runtime import messages
 from chordwise.pipeline.runtime.context import Context
 from worker.rejections import Rejection, Rejections
-from worker.slots import Slots
+from worker.slots import ChunkThreads
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
@@ -28,7 +28,7 @@ Returned = TypeVar("Returned")
 log = structlog.get_logger(__name__)
 
 
-def register(app: Celery, context: Context, rejections: Rejections, slots: Slots) -> None:
+def register(app: Celery, context: Context, rejections: Rejections, slots: ChunkThreads) -> None:
     """Register the tasks with the application; their names are a contract.
 
     `worker.rejections` has checked the form of the ids, but not whether they exist.
@@ -56,7 +56,7 @@ def register(app: Celery, context: Context, rejections: Rejections, slots: Slots
 
 
 def analyze_slice(
-    context: Context, slots: Slots, chunk_ids: Sequence[UUID]
+    context: Context, slots: ChunkThreads, chunk_ids: Sequence[UUID]
 ) -> Sequence[ChunkOutcome]:
     """Analyze the chunks of a message; those that start together are claimed together.
 

@@ -23,7 +23,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 
 from worker.consumption import Consumption
 from worker.rejections import UNREADABLE, Rejection, Rejections, rejection_of
-from worker.slots import Slots
+from worker.slots import ChunkThreads
 
 BROKER_ERRORS = (OperationalError, RedisError, OSError)
 """The errors of a broker that is unavailable or full."""
@@ -52,7 +52,7 @@ class TolerantReceipts(redis.QoS):
         self._was_full = False
         self.in_use.add(self)
 
-    slots: ClassVar[Slots | None] = None
+    slots: ClassVar[ChunkThreads | None] = None
 
     def can_consume(self) -> bool:
         """Return whether to request another message: only if there is room for its work."""
@@ -189,7 +189,9 @@ class ObservedConnection(Connection):
         return self
 
 
-def observe(app: Celery, consumption: Consumption, rejections: Rejections, slots: Slots) -> None:
+def observe(
+    app: Celery, consumption: Consumption, rejections: Rejections, slots: ChunkThreads
+) -> None:
     """Make all connections of the application report the messages that they receive.
 
     A connection requests messages while the slots have room, and as soon as they have room again.

@@ -16,12 +16,12 @@ from chordwise.cli.options import AsJson, OnlyProfile, OnlyTypes, RunOrProfile, 
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.layouts import FirstThatFits
 from chordwise.cli.rendering.plain_text import one_line
-from chordwise.domain.learning.certification import Verdict
+from chordwise.domain.learning.certification import CertificationVerdict
 from chordwise.domain.wording import counted
 from chordwise.errors import ExitCode
 from chordwise.pipeline.learning import certification, evaluation
 from chordwise.pipeline.learning.certification import Bounds, Certified
-from chordwise.pipeline.learning.evaluation import Scope
+from chordwise.pipeline.learning.evaluation import EvaluationScope
 
 _WIDTH = 40
 _MAX_LISTED = 20
@@ -60,11 +60,11 @@ def certify(  # noqa: PLR0913 - the options of a command
         invocation.screen.show(render(found, scope, bounds.risk))
     else:
         invocation.screen.info("No results match. `chordwise runs` lists the runs.")
-    is_withdrawn = any(each.certificate.verdict is Verdict.WITHDRAWN for each in found)
+    is_withdrawn = any(each.certificate.verdict is CertificationVerdict.WITHDRAWN for each in found)
     return ExitCode.INCOMPLETE if is_withdrawn else ExitCode.SUCCESS
 
 
-def render(found: Sequence[Certified], scope: Scope, risk: float) -> RenderableType:
+def render(found: Sequence[Certified], scope: EvaluationScope, risk: float) -> RenderableType:
     """Return a row for each field or label, with the command for the missing reviews.
 
     A narrow terminal shows the commands below the table.
@@ -72,7 +72,7 @@ def render(found: Sequence[Certified], scope: Scope, risk: float) -> RenderableT
     names = ("Field", "Accepted", f"Error ({1 - risk:.0%})", "Checks", "To certify")
     rows = [_row(each) for each in found]
     commands = [
-        review_command(each, scope) if each.certificate.verdict is Verdict.OPEN else ""
+        review_command(each, scope) if each.certificate.verdict is CertificationVerdict.OPEN else ""
         for each in found
     ]
     wide = [
@@ -86,7 +86,7 @@ def render(found: Sequence[Certified], scope: Scope, risk: float) -> RenderableT
     )
 
 
-def review_command(each: Certified, scope: Scope) -> str:
+def review_command(each: Certified, scope: EvaluationScope) -> str:
     """Return the command that reviews the next answers."""
     parts = [scope.run] if scope.run else []
     parts += ["--profile", scope.profile] if scope.profile else []
@@ -97,16 +97,16 @@ def review_command(each: Certified, scope: Scope) -> str:
 def _row(each: Certified) -> Sequence[str]:
     certificate = each.certificate
     match certificate.verdict:
-        case Verdict.CERTIFIED:
+        case CertificationVerdict.CERTIFIED:
             accepted = f"{certificate.accepted:,} of {certificate.population:,}"
             error, todo = f"≤ {certificate.error_bound:.1%}", "certified"
-        case Verdict.OPEN:
+        case CertificationVerdict.OPEN:
             accepted, error = "–", "–"
             todo = f"{counted(certificate.more_checks or 0, 'more check')} needed"
-        case Verdict.IMPOSSIBLE:
+        case CertificationVerdict.IMPOSSIBLE:
             accepted, error = "not possible", f"base {certificate.error_bound:.1%}"
             todo = f"at least {certificate.must_review:.1%} must be reviewed"
-        case Verdict.WITHDRAWN:
+        case CertificationVerdict.WITHDRAWN:
             accepted, error = "withdrawn", "–"
             todo = f"{each.further_wrong:,} of {each.further:,} later checks are wrong"
     name = one_line(each.unit.name or str(each.unit.analysis_type), _WIDTH)

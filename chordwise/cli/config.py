@@ -21,7 +21,7 @@ from chordwise.settings.environment import without_key
 _COMMENT_COLUMN = 50
 
 
-class Origin(StrEnum):
+class SettingSource(StrEnum):
     """The sources of values, in order of precedence."""
 
     FLAG = "flag"
@@ -32,13 +32,13 @@ class Origin(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class ShownSetting:
     """One setting. `section` is empty at the top level; `value` contains no secret."""
 
     section: str
     name: str
     value: JsonValue
-    origin: Origin
+    origin: SettingSource
 
 
 def config(invocation: Invocation, *, as_json: AsJson = False) -> None:
@@ -51,10 +51,10 @@ def config(invocation: Invocation, *, as_json: AsJson = False) -> None:
     settings, screen = invocation.settings(), invocation.screen
     file = type(settings).toml_file
     sources = {
-        Origin.FLAG: {} if invocation.home is None else {"home": str(invocation.home)},
-        Origin.ENVIRONMENT: EnvSettingsSource(Settings)(),
-        Origin.SECRET: secret_values(),
-        Origin.FILE: type(settings).toml_values,
+        SettingSource.FLAG: {} if invocation.home is None else {"home": str(invocation.home)},
+        SettingSource.ENVIRONMENT: EnvSettingsSource(Settings)(),
+        SettingSource.SECRET: secret_values(),
+        SettingSource.FILE: type(settings).toml_values,
     }
     found = list(entries(settings, sources))
     notes = list(missing_keys(settings))
@@ -68,7 +68,9 @@ def config(invocation: Invocation, *, as_json: AsJson = False) -> None:
         screen.write(f"\n# {one_line(note)}\n")
 
 
-def entries(settings: Settings, sources: Mapping[Origin, Mapping[str, object]]) -> Iterator[Entry]:
+def entries(
+    settings: Settings, sources: Mapping[SettingSource, Mapping[str, object]]
+) -> Iterator[ShownSetting]:
     """Yield every setting, the top level before the sections.
 
     The sources are in the order of precedence; a value that none of them has is a default.
@@ -77,11 +79,11 @@ def entries(settings: Settings, sources: Mapping[Origin, Mapping[str, object]]) 
     leaves = sorted(_leaves(settings.model_dump()), key=lambda leaf: len(leaf[0]) > 1)
     for path, value in leaves:
         origins = (origin for origin, source in sources.items() if _has(source, path))
-        yield Entry(
+        yield ShownSetting(
             section=".".join(path[:-1]),
             name=path[-1],
             value=_without_secrets(path[-1], value),
-            origin=next(origins, Origin.DEFAULT),
+            origin=next(origins, SettingSource.DEFAULT),
         )
 
 
@@ -92,7 +94,7 @@ def missing_keys(settings: Settings) -> Iterator[str]:
             yield f"models.{name}: {keyless[0]}. {keyless[1]}"
 
 
-def toml_lines(found: list[Entry]) -> Iterator[str]:
+def toml_lines(found: list[ShownSetting]) -> Iterator[str]:
     """Return the entries in the format of `chordwise.toml`, with their origins."""
     section = ""
     for entry in found:

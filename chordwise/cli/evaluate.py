@@ -18,7 +18,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AnyRun, AsJson, Model, OnlyProfile, OnlyTypes
 from chordwise.cli.rendering import layouts, live
 from chordwise.cli.rendering.plain_text import one_line
-from chordwise.cli.run_watch import Watch
+from chordwise.cli.run_watch import RunWatch
 from chordwise.domain.learning.measures import Measure
 from chordwise.domain.wording import counted
 from chordwise.embedded.home import Level
@@ -104,7 +104,7 @@ def _evaluate_suite(
     now = datetime.now(UTC)  # noqa: TID251 - the clock
     done: list[Sequence[Answered]] = []
     with access.working_context(settings) as context, live.display(screen) as display:
-        watch = Watch(settings, context.database, screen.info)
+        watch = RunWatch(settings, context.database, screen.info)
         wait = partial(watch.wait_until_over, display=display)
         done.extend(suites.both(context, parts, model, now, wait))
     answered = [each for models in done for each in models]

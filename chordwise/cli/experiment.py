@@ -27,11 +27,17 @@ from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning.experiments import CONTROL, MIN_AMOUNTS, Outcome, Verdict
+from chordwise.domain.learning.experiments import CONTROL, MIN_AMOUNTS, Outcome, VariantVerdict
 from chordwise.domain.money import dollars
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import experiments
-from chordwise.pipeline.learning.experiments import Compared, Plan, Status, Variant, VariantStatus
+from chordwise.pipeline.learning.experiments import (
+    ComparedVariant,
+    ExperimentPlan,
+    Status,
+    Variant,
+    VariantStatus,
+)
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.settings import Settings
@@ -117,7 +123,7 @@ def start(invocation: Invocation, name: Name, options: ExperimentOptions) -> Non
         for each, up_to in SHARES.items()
         if (given := getattr(options, each))
     }
-    plan = Plan(
+    plan = ExperimentPlan(
         name=name,
         profile=options.profile,
         variants=[_variant(each) for each in options.variant],
@@ -326,7 +332,7 @@ def _named(each: VariantStatus) -> str:
     return one_line(each.name, _WIDTH)
 
 
-def _of(variant: VariantStatus, outcome: Outcome) -> Compared:
+def _of(variant: VariantStatus, outcome: Outcome) -> ComparedVariant:
     (found,) = (each for each in variant.outcomes if each.outcome is outcome)
     return found
 
@@ -346,7 +352,7 @@ def _outcome_row(found: Status, each: VariantStatus) -> Sequence[str]:
     )
 
 
-def _mean(compared: Compared) -> str:
+def _mean(compared: ComparedVariant) -> str:
     return _NOTHING if compared.mean is None else _value(compared.outcome, compared.mean)
 
 
@@ -360,7 +366,7 @@ def _value(outcome: Outcome, value: float, sign: str = "") -> str:
             return f"{value:{sign}.1%}"
 
 
-def _interval(compared: Compared) -> str:
+def _interval(compared: ComparedVariant) -> str:
     found = compared.difference
     if found is None or not found.count:
         return _NOTHING
@@ -371,19 +377,19 @@ def _interval(compared: Compared) -> str:
     return f"{shown} ({low} … {high})"
 
 
-def _cell(compared: Compared) -> str:
+def _cell(compared: ComparedVariant) -> str:
     mean = _mean(compared)
-    if compared.verdict in {None, Verdict.UNDECIDED}:
+    if compared.verdict in {None, VariantVerdict.UNDECIDED}:
         return mean
     return f"{mean}, {compared.verdict}"
 
 
-def _verdict(each: VariantStatus, compared: Compared) -> str:
+def _verdict(each: VariantStatus, compared: ComparedVariant) -> str:
     if compared.verdict is None:
         return _NOTHING
     if each.stopped_at is not None:
         return f"stopped; {compared.verdict}"
-    if compared.verdict is not Verdict.UNDECIDED:
+    if compared.verdict is not VariantVerdict.UNDECIDED:
         return compared.verdict
     if each.further is None:
         return "undecided"
@@ -414,8 +420,8 @@ def _notes(found: Status) -> Iterator[str]:
 def _doubts(found: Status, promote: str) -> Iterator[str]:
     """Yield a note if the comparison does not show that the promoted variant is better."""
     (variant,) = [each for each in found.variants if each.name == promote]
-    verdict = _of(variant, found.outcome).verdict or Verdict.UNDECIDED
-    if verdict is not Verdict.BETTER:
+    verdict = _of(variant, found.outcome).verdict or VariantVerdict.UNDECIDED
+    if verdict is not VariantVerdict.BETTER:
         yield (
             f"The comparison does not show that {promote} is better than the control: by the "
             f"outcome “{found.outcome}”, it is {verdict}."

@@ -20,7 +20,7 @@ from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import feedback as remarks
 from chordwise.pipeline.learning.feedback import Given, Signed
 from chordwise.pipeline.learning.judgeable import Judgeable
-from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.runs.stored_results import ResultSelection
 
 _MAX_SHOWN = 20
 
@@ -68,7 +68,7 @@ def feedback(
         raise UsageError(
             "Give one of --approve, --reject, --correct PATH=VALUE, --withdraw, or --file FILE."
         )
-    results = Wanted(types=tuple(options.types or ()), document=options.document)
+    results = ResultSelection(types=tuple(options.types or ()), document=options.document)
     lines = remarks.read(options.file) if options.file else []
     signed = [Signed(entered=each, note=options.note, author=options.author) for each in entered]
     with access.write(access.reach(invocation)) as session:

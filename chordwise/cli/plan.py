@@ -72,7 +72,7 @@ def plan(invocation: Invocation, options: PlanOptions, *, as_json: AsJson = Fals
     """
     model, load, machine = _model(options), _load(options), _machine(options)
     memory = None if options.memory is None else options.memory * GIGA
-    made = Plan(
+    made = HardwarePlan(
         model=model,
         load=load,
         machine=machine,
@@ -136,7 +136,7 @@ _TEN = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class HardwarePlan:
     """The input and the estimate; `max_parallel` is `None` without a known memory."""
 
     model: Model
@@ -147,7 +147,7 @@ class Plan:
     max_parallel: int | None
 
 
-def render(plan: Plan) -> Iterator[RenderableType]:
+def render(plan: HardwarePlan) -> Iterator[RenderableType]:
     """Return the estimate, followed by every assumption."""
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     table.add_column()
@@ -159,7 +159,7 @@ def render(plan: Plan) -> Iterator[RenderableType]:
     yield from (Text(f"- {assumption}", style="dim") for assumption in assumptions(plan))
 
 
-def assumptions(plan: Plan) -> Iterator[str]:
+def assumptions(plan: HardwarePlan) -> Iterator[str]:
     """Return the assumptions behind the numbers, one sentence each."""
     model, load, shape = plan.model, plan.load, plan.model.shape
     origin = f" (values not given: those of {shape.source})" if shape.source else ""
@@ -179,7 +179,7 @@ def assumptions(plan: Plan) -> Iterator[str]:
     yield "All requests run concurrently with continuous batching; no prompt is cached."
 
 
-def _rows(plan: Plan) -> Iterator[tuple[str, str]]:
+def _rows(plan: HardwarePlan) -> Iterator[tuple[str, str]]:
     found, machine = plan.sizing, plan.machine
     yield "Weights", _gigabytes(found.weight_bytes)
     yield "KV cache per token", f"{found.kv_bytes_per_token / _KIBI:,.4g} KiB"

@@ -16,7 +16,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.cli.quote import read_all
 from chordwise.cli.rendering import layouts
-from chordwise.cli.request import Request, run_options
+from chordwise.cli.request import RunRequest, run_options
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.prompting import Prompt, render
@@ -195,7 +195,7 @@ def _task(settings: Settings, template: PromptTemplate, profile: str, pack: str)
     options = AnalysisOptions()
     if profile or pack:
         types = [kind] if pack else None
-        request = Request(paths=[], profile=profile, pack=pack, types=types)
+        request = RunRequest(paths=[], profile=profile, pack=pack, types=types)
         options = run_options(request, settings).analysis
     if kind is AnalysisType.EXTRACTION:
         is_own = template.name.startswith("extraction.schema.")

@@ -20,7 +20,7 @@ from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.layouts import FirstThatFits
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import Screen
-from chordwise.cli.request import Request, run_options
+from chordwise.cli.request import RunRequest, run_options
 from chordwise.domain.money import dollars
 from chordwise.domain.states import Lane
 from chordwise.domain.wording import approximate, counted
@@ -56,7 +56,7 @@ from chordwise.settings import Settings
 def quote(
     invocation: Invocation,
     request: Annotated[
-        Request, Without("save_as", "run_name", "no_wait", "no_cache", "nightly", "budget")
+        RunRequest, Without("save_as", "run_name", "no_wait", "no_cache", "nightly", "budget")
     ],
     *,
     sample: Annotated[
@@ -81,7 +81,7 @@ def quote(
     return ExitCode.INCOMPLETE if made.unread else ExitCode.SUCCESS
 
 
-def _made(invocation: Invocation, request: Request, sample: int) -> Quote:
+def _made(invocation: Invocation, request: RunRequest, sample: int) -> Quote:
     """Read all documents and return the quote.
 
     Raises:

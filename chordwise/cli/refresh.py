@@ -21,7 +21,7 @@ from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.request import profile_with
 from chordwise.cli.run_watch import suggest
-from chordwise.cli.submit import Intake
+from chordwise.cli.submit import RunIntake
 from chordwise.domain import wording
 from chordwise.domain.learning.measures import wilson
 from chordwise.domain.states import Lane
@@ -31,7 +31,7 @@ from chordwise.embedded.home import Level
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.intake.run_options import RunOptions, run_options
 from chordwise.pipeline.learning import refresh as refreshing
-from chordwise.pipeline.learning.refresh import Reason, Sample, Stale, Target, Trial
+from chordwise.pipeline.learning.refresh import RefreshReason, RefreshTrial, Sample, Stale, Target
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.quoting import quote as quoting
 from chordwise.pipeline.quoting.quote import Quote
@@ -187,7 +187,7 @@ class _Work:
 
     def carry_out(self, settings: Settings, *, as_json: bool) -> ExitCode:
         """Take the stored documents in as a new run; wait for it and show its results."""
-        intake = Intake(self._invocation, settings)
+        intake = RunIntake(self._invocation, settings)
         only = None if self._sample is None else self._sample.documents
         with access.working_context(settings) as context:
             now = datetime.now(UTC)  # noqa: TID251 - the clock
@@ -309,17 +309,19 @@ def _table(stale: Sequence[Stale], due: str) -> RenderableType:
     return layouts.folded((*_NAMES, due), rows, ("Type", *numbers), right=numbers)
 
 
-def _in_words(reason: Reason, was: str) -> str:
+def _in_words(reason: RefreshReason, was: str) -> str:
     if not was:
         return reason.value
-    is_earlier = reason in {Reason.MODEL, Reason.TEMPLATE}
+    is_earlier = reason in {RefreshReason.MODEL, RefreshReason.TEMPLATE}
     return f"{reason.value} ({'was ' if is_earlier else ''}{one_line(was, _WIDTH)})"
 
 
 _COUNTS = ("documents", "fields", "changed", "checked", "better", "worse")
 
 
-def compared(trials: Sequence[Trial], due: Mapping[AnalysisType, int]) -> Iterator[RenderableType]:
+def compared(
+    trials: Sequence[RefreshTrial], due: Mapping[AnalysisType, int]
+) -> Iterator[RenderableType]:
     """Return how a sample differs from the old answers, extrapolated to all stale answers.
 
     `due` is the number of stale answers of each type.
@@ -334,7 +336,7 @@ def compared(trials: Sequence[Trial], due: Mapping[AnalysisType, int]) -> Iterat
         yield from (Text(f"{each.analysis_type}: {line}") for line in _of_trial(each, due))
 
 
-def _of_trial(each: Trial, due: Mapping[AnalysisType, int]) -> Iterator[str]:
+def _of_trial(each: RefreshTrial, due: Mapping[AnalysisType, int]) -> Iterator[str]:
     if each.unanswered:
         yield f"{counted(each.unanswered, 'document')} without a new answer."
     if not each.fields:

@@ -22,7 +22,7 @@ from chordwise.settings import ProfileSettings, Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class RunRequest:
     """The options as given, in the order of the help.
 
     An unset lane or number of votes is taken from the profile.
@@ -128,7 +128,7 @@ class Request:
     ] = None
 
 
-def run_options(request: Request, settings: Settings) -> RunOptions:
+def run_options(request: RunRequest, settings: Settings) -> RunOptions:
     """Combine the given options with the named profile.
 
     Raises:

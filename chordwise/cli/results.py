@@ -11,7 +11,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, OnlyDocument, OnlyRun, OnlyTypes
 from chordwise.cli.rendering import results as rendered_results
 from chordwise.pipeline.runs import stored_results
-from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.storage import runs as stored_runs
 
 MAX_RESULTS = 50
@@ -39,7 +39,7 @@ def results(
     most = limit or (None if as_json else MAX_RESULTS)
     with access.read(access.reach(invocation)) as session:
         run_id = stored_runs.find(session, run).id if run else None
-        wanted = Wanted(run_id=run_id, types=tuple(types or ()), document=document)
+        wanted = ResultSelection(run_id=run_id, types=tuple(types or ()), document=document)
         found = stored_results.read(session, wanted, most)
         if as_json:
             total = len(found) if limit is None else stored_results.count(session, wanted)

@@ -23,7 +23,7 @@ from chordwise.pipeline.learning import certification, evaluation
 from chordwise.pipeline.learning import review as reviewing
 from chordwise.pipeline.learning.certification import Bounds, Candidate, Queue
 from chordwise.pipeline.learning.feedback import Signed
-from chordwise.pipeline.learning.review import Question
+from chordwise.pipeline.learning.review import ReviewItem
 from chordwise.storage.database import Database
 
 _AROUND = 200
@@ -79,7 +79,7 @@ def _review_all(
 
 
 def _ask_verdict(
-    database: Database, screen: Screen, candidate: Candidate, question: Question, author: str
+    database: Database, screen: Screen, candidate: Candidate, question: ReviewItem, author: str
 ) -> str:
     """Ask until a verdict is stored or the answer is skipped; return the key."""
     while True:
@@ -104,13 +104,13 @@ def _ask_verdict(
         return key
 
 
-def _prompt_text(question: Question) -> str:
+def _prompt_text(question: ReviewItem) -> str:
     if question.choices:
         return f"The right label ({', '.join(question.choices)}): "
     return "The right value (leave empty for none): "
 
 
-def render(question: Question, place: str) -> Iterator[RenderableType]:
+def render(question: ReviewItem, place: str) -> Iterator[RenderableType]:
     """Return the answer under review and its quote with the surrounding text."""
     yield Text(f"\n{place} · {one_line(question.source)}", style="bold")
     value = question.value

@@ -33,7 +33,7 @@ from chordwise.errors import ExitCode, ServiceUnavailableError
 from chordwise.pipeline.runs import accounts, progress, stored_results
 from chordwise.pipeline.runs.accounts import Account, caps_of_run
 from chordwise.pipeline.runs.progress import Pace, Progress
-from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.settings import Settings
 from chordwise.storage.database import Database, connected
 from chordwise.storage.runs import Run
@@ -89,7 +89,7 @@ def wait_with_progress(
     """
     screen = invocation.screen
     with interruptible() as interruption, live.display(screen) as display:
-        Watch(settings, database, screen.info, pause=interruption.wait).wait_until_over(
+        RunWatch(settings, database, screen.info, pause=interruption.wait).wait_until_over(
             run_id, display
         )
 
@@ -117,7 +117,7 @@ _WITHIN_A_DAY = (
 )
 
 
-class Watch:
+class RunWatch:
     """One wait for one run.
 
     `warn` is called with a sentence when the run does not progress. `pause` waits for a number of
@@ -227,7 +227,7 @@ def report(
     """Show results, account and failures of a run, for people or as JSON."""
     usage = progress.read(session, account.run_id)
     caps = caps_of_run(session, account.run_id)
-    wanted = Wanted(run_id=account.run_id)
+    wanted = ResultSelection(run_id=account.run_id)
     most = None if as_json else MAX_RESULTS
     found = stored_results.read(session, wanted, most)
     failed = accounts.failures(session, account.run, EVERY if as_json else MAX_FAILURES)

@@ -31,7 +31,7 @@ from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.schedules import CatchUp, ScheduleKind, check, reason
 from chordwise.storage import clock
 from chordwise.storage import schedules as stored_schedules
-from chordwise.storage.schedules import Origin
+from chordwise.storage.schedules import ScheduleOrigin
 
 Age: TypeAlias = Annotated[
     float | None, typer.Option(min=0, metavar="DAYS", help="For prune: delete older data.")
@@ -173,7 +173,7 @@ def add(invocation: Invocation, name: Name, options: ScheduleOptions) -> None:
     wanted = occurrences.anchor(settings, _checked(settings, name, options), Path.cwd())
     settings = access.reach(invocation, settings)
     with access.write(settings) as session:
-        occurrences.define(session, name, wanted, Origin.DATABASE, clock.read(session))
+        occurrences.define(session, name, wanted, ScheduleOrigin.DATABASE, clock.read(session))
     check = schedule_check(settings, name, wanted)
     finding = check.finding.removesuffix(".")
     screen.info(f"Stored the schedule {name}: {finding}. A scheduler must be running then.")

@@ -17,7 +17,7 @@ from chordwise.cli.rendering.screen import Screen
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports.table import csv_lines, distinct
 from chordwise.pipeline.runs import user_sql
-from chordwise.pipeline.runs.user_sql import Answer
+from chordwise.pipeline.runs.user_sql import QueryResult
 
 MAX_ROWS = 100
 _CELL_WIDTH = 300
@@ -57,7 +57,7 @@ def sql(
             _show_table(screen, answer, limit or MAX_ROWS)
 
 
-def _write_json(screen: Screen, answer: Answer, limit: int | None) -> None:
+def _write_json(screen: Screen, answer: QueryResult, limit: int | None) -> None:
     names = distinct(answer.columns)
     screen.write(f'{{"schema_version": {SCHEMA_VERSION}, "columns": {encoded(names)}, "rows": [')
     for number, row in enumerate(itertools.islice(answer.rows, limit)):
@@ -66,7 +66,7 @@ def _write_json(screen: Screen, answer: Answer, limit: int | None) -> None:
     screen.write("\n]}\n")
 
 
-def _show_table(screen: Screen, answer: Answer, limit: int) -> None:
+def _show_table(screen: Screen, answer: QueryResult, limit: int) -> None:
     rows = list(itertools.islice(answer.rows, limit + 1))
     names = [one_line(column) for column in answer.columns]
     cells = [[_cell(value) for value in row] for row in rows[:limit]]

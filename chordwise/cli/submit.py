@@ -17,7 +17,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, NoWait, RunArgument
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import live
-from chordwise.cli.request import Request, absolute, run_options
+from chordwise.cli.request import RunRequest, absolute, run_options
 from chordwise.cli.run_watch import suggest
 from chordwise.domain.states import IntakeStatus
 from chordwise.domain.wording import counted
@@ -42,7 +42,7 @@ _STOPPING = "Stopping after the current document. Press Ctrl-C again to stop at 
 
 def submit(
     invocation: Invocation,
-    request: Annotated[Request, Without("no_wait")],
+    request: Annotated[RunRequest, Without("no_wait")],
     *,
     as_json: AsJson = False,
 ) -> ExitCode:
@@ -54,7 +54,7 @@ def submit(
 
 
 def run_request(
-    invocation: Invocation, request: Request, *, waits: bool, as_json: bool
+    invocation: Invocation, request: RunRequest, *, waits: bool, as_json: bool
 ) -> ExitCode:
     """Take in all documents; then wait for the answers and show them, or print the run's id.
 
@@ -73,7 +73,7 @@ def run_request(
     # Check the budget before the stack is started.
     budgets.cap_for(settings, options.model, options.budget_usd)
     access.require_external_database(settings)
-    intake = Intake(invocation, access.reach(invocation, settings, Level.ALL))
+    intake = RunIntake(invocation, access.reach(invocation, settings, Level.ALL))
     with access.working_context(intake.settings) as context:
         if options.budget_usd is not None:
             quote.announce(context, request.paths, options, options.budget_usd, invocation.screen)
@@ -82,7 +82,7 @@ def run_request(
     return intake.conclude(account, waits=waits, as_json=as_json)
 
 
-class Intake:
+class RunIntake:
     """The intake of one run; the settings contain the addresses of the services."""
 
     def __init__(self, invocation: Invocation, settings: Settings) -> None:
@@ -175,7 +175,7 @@ def _find_files(invocation: Invocation, paths: Sequence[str]) -> Sequence[FoundF
 
 
 def _open(
-    context: Context, intake: Intake, options: RunOptions, found: Sequence[FoundFile]
+    context: Context, intake: RunIntake, options: RunOptions, found: Sequence[FoundFile]
 ) -> Submission:
     """Store the run with the list of its files, or resume an interrupted run."""
     screen = intake.screen
@@ -199,7 +199,7 @@ def _open(
     return submission
 
 
-def analyze(invocation: Invocation, request: Request, *, as_json: AsJson = False) -> ExitCode:
+def analyze(invocation: Invocation, request: RunRequest, *, as_json: AsJson = False) -> ExitCode:
     """Analyze documents and show the answers.
 
     chordwise analyze reports/ letter.pdf
@@ -226,7 +226,7 @@ def resume(
     chordwise resume contracts-2026 --no-wait
     """
     settings, found = access.for_run(invocation, run)
-    intake = Intake(invocation, settings)
+    intake = RunIntake(invocation, settings)
     with access.working_context(settings) as working:
         account = intake.take_in(working, intake.resume(working).resume(found.id))
     return intake.conclude(account, waits=not no_wait, as_json=as_json)

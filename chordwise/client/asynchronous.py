@@ -12,7 +12,7 @@ from chordwise.client.client import Client, Paths, RefreshArguments, RunArgument
 from chordwise.client.run import Result, Run
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.tasks import AnalysisType
-from chordwise.pipeline.learning.review import Question
+from chordwise.pipeline.learning.review import ReviewItem
 
 Arguments = ParamSpec("Arguments")
 Item = TypeVar("Item")
@@ -102,7 +102,7 @@ class AsyncClient(_Asynchronous[Client]):
 
     def to_check(
         self, field: str, name: str, *, types: Sequence[AnalysisType | str] = ()
-    ) -> AsyncIterator[Question]:
+    ) -> AsyncIterator[ReviewItem]:
         """Yield the answers that certifying a field or label needs checked."""
         return _each(self.sync.to_check(field, name, types=types))
 

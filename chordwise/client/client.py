@@ -38,17 +38,17 @@ from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
 from chordwise.pipeline.learning import certification, evaluation, experiments, review
 from chordwise.pipeline.learning import refresh as refreshing
 from chordwise.pipeline.learning.certification import Bounds, Certified
-from chordwise.pipeline.learning.evaluation import Scope
-from chordwise.pipeline.learning.experiments import Plan, Status, Variant
+from chordwise.pipeline.learning.evaluation import EvaluationScope
+from chordwise.pipeline.learning.experiments import ExperimentPlan, Status, Variant
 from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.learning.refresh import Stale, Target
-from chordwise.pipeline.learning.review import Question
+from chordwise.pipeline.learning.review import ReviewItem
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.quoting import quote as quoting
 from chordwise.pipeline.quoting.quote import Quote
 from chordwise.pipeline.quoting.tally import assumed_pages
 from chordwise.pipeline.runs import user_sql
-from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.discovery import discover
 from chordwise.readers.reading import Reader
@@ -221,7 +221,7 @@ class Client:
         `document` is a substring of a source or title, or a document's id.
         """
         kinds = tuple(map(_type, types))
-        yield from Result.read(self._connection, Wanted(types=kinds, document=document))
+        yield from Result.read(self._connection, ResultSelection(types=kinds, document=document))
 
     def certify(
         self,
@@ -245,7 +245,7 @@ class Client:
 
     def to_check(
         self, field: str, name: str, *, types: Sequence[AnalysisType | str] = ()
-    ) -> Iterator[Question]:
+    ) -> Iterator[ReviewItem]:
         """Yield the answers that certifying a field or label needs checked, in their random order.
 
         Answers that were replaced in the meantime are omitted.
@@ -266,7 +266,7 @@ class Client:
 
     def decide(
         self,
-        question: Question,
+        question: ReviewItem,
         verdict: Verdict | str,
         value: JsonValue = None,
         *,
@@ -339,7 +339,7 @@ class Client:
             for each, up_to in SHARES.items()
             if each in given
         }
-        plan = Plan(
+        plan = ExperimentPlan(
             name=name,
             profile=profile,
             variants=[
@@ -393,7 +393,7 @@ class Client:
         settings = self._connection.settings  # after the start of the database
         return ReadingContext(settings=settings, database=database, models=Models(settings))
 
-    def _scope(self, name: str | None, types: Sequence[AnalysisType | str]) -> Scope:
+    def _scope(self, name: str | None, types: Sequence[AnalysisType | str]) -> EvaluationScope:
         """Return the results of these types that the name of a run or a profile selects."""
         settings = self._connection.settings
         with self._connection.database.read() as session:

@@ -19,7 +19,7 @@ from sqlalchemy import select
 
 from chordwise.cli.rendering.live import Display, display
 from chordwise.cli.rendering.screen import Screen
-from chordwise.cli.run_watch import Watch
+from chordwise.cli.run_watch import RunWatch
 from chordwise.client.connection import Connection
 from chordwise.domain import answer_tables
 from chordwise.domain.json_values import JsonValue
@@ -36,7 +36,7 @@ from chordwise.pipeline.models.budgets import checked_cap
 from chordwise.pipeline.runs import accounts, progress, stored_results
 from chordwise.pipeline.runs.accounts import Account, Failure
 from chordwise.pipeline.runs.progress import Pace, Progress
-from chordwise.pipeline.runs.stored_results import StoredResult, Wanted
+from chordwise.pipeline.runs.stored_results import ResultSelection, StoredResult
 from chordwise.pipeline.runs.user_sql import Row
 from chordwise.storage import answer_tables as stored_tables
 from chordwise.storage.answer_tables import AnswerTable
@@ -111,7 +111,7 @@ class Result(StoredResult):
         return surest
 
     @classmethod
-    def read(cls, connection: Connection, wanted: Wanted) -> Iterator[Result]:
+    def read(cls, connection: Connection, wanted: ResultSelection) -> Iterator[Result]:
         """Yield stored results, read in batches."""
         with connection.database.read() as session:
             order = Job.id if wanted.run_id else Job.id.desc()
@@ -183,7 +183,7 @@ class Run:
             view = shown.enter_context(display(screen)) if progress else Display()
             warn = screen.info if progress else lambda _sentence: None
             pause = _until(timeout, self.name)
-            watch = Watch(connection.settings, connection.database, warn, pause=pause)
+            watch = RunWatch(connection.settings, connection.database, warn, pause=pause)
             watch.wait_until_over(self.id, view)
         return self.account()
 
@@ -203,7 +203,7 @@ class Run:
             UsageError: There is no such analysis type.
         """
         kinds = tuple(member(AnalysisType, each, "analysis type") for each in types)
-        wanted = Wanted(run_id=self.id, types=kinds)
+        wanted = ResultSelection(run_id=self.id, types=kinds)
         if not as_completed:
             yield from Result.read(self._connection, wanted)
             return
@@ -249,7 +249,7 @@ class Run:
             raise UsageError(
                 "No judgment is given.", "Give correct={…}, approve=True or reject=True."
             )
-        wanted = Wanted(document=document)
+        wanted = ResultSelection(document=document)
         signed = [Signed(entered=each, note=note, author=author) for each in remarks]
         with self._connection.database.write() as session:
             return feedback.give(session, feedback.one(session, self.name, wanted), signed).stored
@@ -315,7 +315,7 @@ class Run:
                 described = [Column.described(each) for each in cursor.description or ()]
                 return described, cursor.fetchall()
 
-    def _as_completed(self, wanted: Wanted, view: Display) -> Iterator[Result]:
+    def _as_completed(self, wanted: ResultSelection, view: Display) -> Iterator[Result]:
         seen: set[uuid.UUID] = set()
         after = uuid.UUID(int=0)
         pace = Pace()
@@ -360,8 +360,10 @@ def _until(timeout: float | None, name: str) -> Callable[[float], None]:
     return pause
 
 
-def _read(connection: Connection, wanted: Wanted, job_ids: Sequence[uuid.UUID]) -> Iterator[Result]:
-    some = Wanted(run_id=wanted.run_id, types=wanted.types, job_ids=tuple(job_ids))
+def _read(
+    connection: Connection, wanted: ResultSelection, job_ids: Sequence[uuid.UUID]
+) -> Iterator[Result]:
+    some = ResultSelection(run_id=wanted.run_id, types=wanted.types, job_ids=tuple(job_ids))
     of_jobs = select(Fact).where(in_ids(Fact.job_id, job_ids)).order_by(Fact.id)
     with connection.database.read() as session:
         found = {result.job_id: result for result in stored_results.read(session, some)}

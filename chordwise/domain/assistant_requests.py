@@ -117,7 +117,7 @@ _MAX_NEW = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RequestSentence:
     """A sentence that begins like a request: its span, the text after its verb, its features.
 
     Features that are 0 are left out.
@@ -140,7 +140,7 @@ def found(content: str) -> Iterator[tuple[int, int]]:
             yield request.start, request.end
 
 
-def candidates(content: str) -> tuple[list[Request], Mapping[str, float]]:
+def candidates(content: str) -> tuple[list[RequestSentence], Mapping[str, float]]:
     """Return the sentences that begin like requests, and the features that they share.
 
     The number of sentences and of requests are features: in a long text one of many sentences looks
@@ -169,7 +169,7 @@ def candidates(content: str) -> tuple[list[Request], Mapping[str, float]]:
     return requests, usual
 
 
-def strangeness(content: str, request: Request) -> dict[str, float] | None:
+def strangeness(content: str, request: RequestSentence) -> dict[str, float] | None:
     """Return how many words of a request are missing in the surrounding text, as features.
 
     A request without a surrounding text is the subject of the text; `None` is returned for it.
@@ -247,7 +247,7 @@ def _following(word: str) -> re.Pattern[str] | None:
     return _ANYTHING if word.endswith(_VERB_ENDINGS) else _OBJECT_OF_VERB
 
 
-def _request(content: str, sentence: re.Match[str], opening: int) -> Request | None:
+def _request(content: str, sentence: re.Match[str], opening: int) -> RequestSentence | None:
     start, end = sentence.span()
     begins = sentence.start(1)
     body = content[begins : min(end, start + _MAX_SENTENCE)].rstrip()
@@ -263,7 +263,7 @@ def _request(content: str, sentence: re.Match[str], opening: int) -> Request | N
         features["polite"] = 1.0
     if kind.startswith("ask") and begins == opening:
         features["first_question"] = 1.0
-    return Request(begins, begins + len(body), behind, features)
+    return RequestSentence(begins, begins + len(body), behind, features)
 
 
 def _kind(body: str, head: re.Match[str]) -> str:

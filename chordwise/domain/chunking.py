@@ -38,7 +38,7 @@ _LONG_CHARACTERS, _KEPT_TEXTS = 200_000, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
+class TextChunk:
     """A part of a text: characters `start_char` to `end_char`, the end exclusive."""
 
     position: int
@@ -256,7 +256,7 @@ def _window_end(text: str, start: int) -> int:
     return end
 
 
-def split(text: str, max_tokens: int) -> list[Chunk]:
+def split(text: str, max_tokens: int) -> list[TextChunk]:
     """Split a text into chunks of at most `max_tokens` (estimated) each.
 
     The concatenated chunks are the text. A text that fits is one chunk; other texts are split into
@@ -270,11 +270,11 @@ def split(text: str, max_tokens: int) -> list[Chunk]:
     if max_tokens < 1:
         raise ValueError("max_tokens must be positive")
     if fits(text, max_tokens):
-        return [Chunk(position=0, start_char=0, end_char=len(text))] if text else []
+        return [TextChunk(position=0, start_char=0, end_char=len(text))] if text else []
     pieces = _pieces(text, (0, len(text)), max_tokens, _splitters(text))
     ends = _with_words(text, _pack(text, pieces, tokens.weigh(text), max_tokens))
     return [
-        Chunk(position=position, start_char=start, end_char=end)
+        TextChunk(position=position, start_char=start, end_char=end)
         for position, (start, end) in enumerate(itertools.pairwise([0, *ends]))
     ]
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from chordwise.domain import grounding, json_values, missing_rows, schemas
 from chordwise.domain.analyses import schema_data
-from chordwise.domain.analyses.analysis import Analysis
+from chordwise.domain.analyses.analysis import AnalysisDefinition
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -84,7 +84,7 @@ class Critique:
         }
 
 
-class Examination(Analysis):
+class Examination(AnalysisDefinition):
     """The question of a critique: each violation with its principle, its place and the problem.
 
     It has the interface of an analysis type.
@@ -116,7 +116,7 @@ class Examination(Analysis):
         return {"violations": found[:MAX_VIOLATIONS]}
 
 
-def analysis_of(task: AnalysisTask) -> Analysis:
+def analysis_of(task: AnalysisTask) -> AnalysisDefinition:
     """Return the analysis that a question asks for: that of its type, or its critique."""
     kind = task.analysis_type
     return _EXAMINATIONS[kind] if task.is_critique else analysis_for(kind)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from chordwise.domain import json_values, value_in_quote
-from chordwise.domain.analyses.analysis import Analysis, claimed
+from chordwise.domain.analyses.analysis import AnalysisDefinition, claimed
 from chordwise.domain.grounding import Grounding
 from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisType
@@ -64,7 +64,7 @@ class Fact:
         return None if self.grounding is None else self.grounding != Grounding.NONE
 
 
-def facts(output: JsonObject, analysis: Analysis) -> list[Fact]:
+def facts(output: JsonObject, analysis: AnalysisDefinition) -> list[Fact]:
     """Return the facts of a stored output in its order, each path once.
 
     An object with a quote is one fact; elsewhere each scalar is one. In a user's own data, each
@@ -77,7 +77,7 @@ def facts(output: JsonObject, analysis: Analysis) -> list[Fact]:
     shown = dict(output)
     if analysis.type is AnalysisType.SUMMARY:
         shown.pop(_DERIVED, None)
-    return list(_facts(shown, Place(), analysis))
+    return list(_facts(shown, ValuePosition(), analysis))
 
 
 def text_of(value: JsonValue) -> str | None:
@@ -93,7 +93,7 @@ def text_of(value: JsonValue) -> str | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class ValuePosition:
     """The position of a value in an output; see `Fact` for the attributes."""
 
     path: str = ""
@@ -101,23 +101,23 @@ class Place:
     parent: str | None = None
     row_index: int | None = None
 
-    def member(self, name: str) -> Place:
+    def member(self, name: str) -> ValuePosition:
         """Return the place of a member of the object at this place."""
         item = f"{self.item}.{name}" if self.item else name
         return replace(self, path=json_values.pointer(self.path, name), item=item)
 
-    def element(self, index: int, value: JsonValue) -> Place:
+    def element(self, index: int, value: JsonValue) -> ValuePosition:
         """Return the place of an element of the list at this place."""
         path = json_values.pointer(self.path, index)
         parent = path if isinstance(value, dict) else self.parent
         return replace(self, path=path, parent=parent, row_index=index)
 
 
-DATA = Place(path=f"/{USER_DATA}")
+DATA = ValuePosition(path=f"/{USER_DATA}")
 """The place of a user's own data; its item names are relative to it."""
 
 
-def scalar_fact(place: Place, value: JsonValue) -> Fact:
+def scalar_fact(place: ValuePosition, value: JsonValue) -> Fact:
     """Return the fact for a scalar, without evidence; null, `[]` and `{}` have no value."""
     item = place.item or USER_DATA
     fact = Fact(path=place.path, item=item, parent=place.parent, row_index=place.row_index)
@@ -137,7 +137,7 @@ def typed_fact(fact: Fact, value: JsonValue) -> Fact:
     )
 
 
-def leaves(value: JsonValue, place: Place) -> Iterator[tuple[Place, JsonValue]]:
+def leaves(value: JsonValue, place: ValuePosition) -> Iterator[tuple[ValuePosition, JsonValue]]:
     """Yield each scalar, null, empty list and empty object in a value.
 
     Nothing is yielded for data that is an empty object.
@@ -152,7 +152,7 @@ def leaves(value: JsonValue, place: Place) -> Iterator[tuple[Place, JsonValue]]:
         yield place, value
 
 
-def _facts(value: JsonValue, place: Place, analysis: Analysis) -> Iterator[Fact]:
+def _facts(value: JsonValue, place: ValuePosition, analysis: AnalysisDefinition) -> Iterator[Fact]:
     if isinstance(value, dict) and "quote" in value:
         yield _finding(value, place, analysis)
     elif isinstance(value, dict):
@@ -165,7 +165,7 @@ def _facts(value: JsonValue, place: Place, analysis: Analysis) -> Iterator[Fact]
         yield scalar_fact(place, value)
 
 
-def _finding(value: JsonObject, place: Place, analysis: Analysis) -> Fact:
+def _finding(value: JsonObject, place: ValuePosition, analysis: AnalysisDefinition) -> Fact:
     texts = (json_values.text(value.get(name)) for name in analysis.principal_fields)
     fact = scalar_fact(place, next((text for text in texts if text), None))
     if item := json_values.text(value.get("item")):
@@ -176,7 +176,7 @@ def _finding(value: JsonObject, place: Place, analysis: Analysis) -> Fact:
     return _with_evidence(fact, value, analysis)
 
 
-def _of_data(output: JsonObject, analysis: Analysis) -> Iterator[Fact]:
+def _of_data(output: JsonObject, analysis: AnalysisDefinition) -> Iterator[Fact]:
     """Yield the facts of a user's own data with their evidence, and evidence without a value."""
     evidence: dict[str, list[JsonObject]] = {}
     listed = json_values.objects(output.get(_DERIVED))
@@ -195,7 +195,7 @@ def _of_data(output: JsonObject, analysis: Analysis) -> Iterator[Fact]:
     for index, entry in enumerate(listed):
         path = json_values.text(entry.get("path"))
         if path not in used:
-            place = Place(path=f"/{_DERIVED}/{index}", item=path or _DERIVED)
+            place = ValuePosition(path=f"/{_DERIVED}/{index}", item=path or _DERIVED)
             yield _with_evidence(scalar_fact(place, None), entry, analysis)
 
 
@@ -211,7 +211,9 @@ def _surest(entries: Sequence[JsonObject], path: str) -> JsonObject:
     )
 
 
-def _with_evidence(fact: Fact, entry: JsonObject, analysis: Analysis, path: str = "") -> Fact:
+def _with_evidence(
+    fact: Fact, entry: JsonObject, analysis: AnalysisDefinition, path: str = ""
+) -> Fact:
     """Return a fact with its evidence.
 
     `path` leads to the value from the place that the evidence is about.
@@ -235,6 +237,6 @@ def _with_evidence(fact: Fact, entry: JsonObject, analysis: Analysis, path: str 
     )
 
 
-def _confidence(value: JsonObject, analysis: Analysis) -> float | None:
+def _confidence(value: JsonObject, analysis: AnalysisDefinition) -> float | None:
     points = json_values.number(value.get("confidence"))
     return None if points is None else points / analysis.points

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
+class MarkedSpan:
     """Characters `start_char` up to `end_char` of a text, with a mark."""
 
     start_char: int
@@ -27,7 +27,7 @@ class Segment:
 
 
 def segments(
-    text: str, window: tuple[int, int], spans: Iterable[Span], cuts: Collection[int] = ()
+    text: str, window: tuple[int, int], spans: Iterable[MarkedSpan], cuts: Collection[int] = ()
 ) -> list[Segment]:
     """Return the segments of a part of a text, in order; none is empty.
 

@@ -25,7 +25,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.places import Places
 from chordwise.domain.records import Span, whole_lines
 from chordwise.domain.tasks import AnalysisTask
-from chordwise.domain.unread_records import DENSE, Lines, UnreadRecords
+from chordwise.domain.unread_records import DENSE, TextLines, UnreadRecords
 
 CODE = "missing_rows"
 _HINT = (
@@ -233,7 +233,7 @@ def unread(
     """
     analysis, options = analysis_for(task.analysis_type), task.options
     counted, located = analysis.row_counts([output], options), _places(source, output, task)
-    lines = Lines(source=source, answered=answered, values=_values(output))
+    lines = TextLines(source=source, answered=answered, values=_values(output))
     found: list[MissingRows] = []
     for path, rows in located.items():
         count = counted.get(path)

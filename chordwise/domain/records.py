@@ -79,7 +79,7 @@ class _Shape(NamedTuple):
         return self.kind >= _WORDS_APART
 
 
-class Line(NamedTuple):
+class TextLine(NamedTuple):
     """A non-blank line, or a part of a long one; `is_apart` if a blank line precedes it."""
 
     start: int
@@ -132,7 +132,7 @@ def divide(text: str) -> Division:
 # Which lines begin records
 
 
-def _record_starts(lines: Sequence[Line]) -> list[int]:
+def _record_starts(lines: Sequence[TextLine]) -> list[int]:
     """Return the starts of the records whose first lines are indented least and come first."""
     numbers = defaultdict(list)
     for number, line in enumerate(lines):
@@ -151,7 +151,7 @@ def _record_starts(lines: Sequence[Line]) -> list[int]:
     return [lines[number].start for number in best[-1]] if best else []
 
 
-def _chain(lines: Sequence[Line], numbers: Sequence[int], shape: _Shape) -> Sequence[int]:
+def _chain(lines: Sequence[TextLine], numbers: Sequence[int], shape: _Shape) -> Sequence[int]:
     """Return the lines of a shape that begin records; none if the recurrence may be chance."""
     if len(numbers) < (_LEAST_RETURNS_OF_WORDS if shape.is_weak else _LEAST_RETURNS):
         return ()
@@ -190,7 +190,7 @@ def _regular(numbers: Sequence[int]) -> Sequence[int]:
     return run if is_regular and len(run) >= _LEAST_RETURNS_OF_WORDS else ()
 
 
-def _alike(lines: Sequence[Line], numbers: Sequence[int], shape: _Shape) -> Sequence[int]:
+def _alike(lines: Sequence[TextLine], numbers: Sequence[int], shape: _Shape) -> Sequence[int]:
     """Drop the leading lines whose following line differs from that of almost all others.
 
     They belong to the text before the list. If the following line of the last one differs as well,
@@ -207,7 +207,7 @@ def _alike(lines: Sequence[Line], numbers: Sequence[int], shape: _Shape) -> Sequ
     return numbers[following.index(usual) :]
 
 
-def _are_mixed(lines: Sequence[Line], numbers: Sequence[int]) -> bool:
+def _are_mixed(lines: Sequence[TextLine], numbers: Sequence[int]) -> bool:
     """Return whether many lines are adjacent, or only some of them begin paragraphs."""
     share = (len(numbers) - 1) * (1 - _UNIFORM_SHARE)
     adjacent = sum(after == before + 1 for before, after in pairwise(numbers))
@@ -215,7 +215,7 @@ def _are_mixed(lines: Sequence[Line], numbers: Sequence[int]) -> bool:
     return adjacent > share or min(apart, len(numbers) - apart) > share
 
 
-def _are_within(lines: Sequence[Line], numbers: Sequence[int], apart: Sequence[int]) -> bool:
+def _are_within(lines: Sequence[TextLine], numbers: Sequence[int], apart: Sequence[int]) -> bool:
     """Return whether the lines are inside of paragraphs, and each in a different one.
 
     `apart` holds for each line the number of paragraphs that begin before it.
@@ -231,7 +231,7 @@ def _are_within(lines: Sequence[Line], numbers: Sequence[int], apart: Sequence[i
 # Lines
 
 
-def _lines(text: str) -> Iterator[Line]:
+def _lines(text: str) -> Iterator[TextLine]:
     for paragraph in _paragraphs(text):
         is_joined = is_prose(text, paragraph)
         for number, (start, end) in enumerate(paragraph):
@@ -239,7 +239,7 @@ def _lines(text: str) -> Iterator[Line]:
                 continue
             is_underline = number == 1 and end - start >= start - paragraph[0][0]
             if not (is_underline and _RULE.fullmatch(text, start, end)):
-                yield Line(start, not number, _shapes(text[start:end], is_apart=not number))
+                yield TextLine(start, not number, _shapes(text[start:end], is_apart=not number))
             if end - start > _LONG_LINE_CHARACTERS:
                 yield from _nested(text, start, end)
 
@@ -291,7 +291,7 @@ def is_prose(text: str, lines: Sequence[Span]) -> bool:
     return len(inside) * _LINES_BY_SENTENCE >= len(lines)
 
 
-def _nested(text: str, start: int, end: int) -> Iterator[Line]:
+def _nested(text: str, start: int, end: int) -> Iterator[TextLine]:
     """Yield the elements or objects within a long line, indented by their nesting depth."""
     first = text[start:end].lstrip()[:1]
     pattern = {"<": _TAG, "{": _BRACKET, "[": _BRACKET}.get(first)
@@ -307,7 +307,7 @@ def _nested(text: str, start: int, end: int) -> Iterator[Line]:
             if open_:
                 beginning = text[match.start() : match.start() + _LONG_LINE_CHARACTERS]
                 shapes = _shapes(beginning, indent + len(open_))
-                yield Line(match.start(), is_apart=False, shapes=shapes)
+                yield TextLine(match.start(), is_apart=False, shapes=shapes)
             if not match[0].endswith("/>"):
                 open_.append(name)
 

@@ -84,7 +84,7 @@ class UnreadRecords:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lines:
+class TextLines:
     """The lines of a text with letters or digits, and the shapes of those in answered spans.
 
     `values` are the values of the answer, in lower case.
@@ -193,7 +193,7 @@ class Lines:
         return found or self._of_parts(rows, others)
 
     @cached_property
-    def _divided(self) -> Lines:
+    def _divided(self) -> TextLines:
         return replace(self, are_divided=True)
 
     def _of_shapes(

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from chordwise.embedded.home import CONTROL_SOCKET, Home, StackState
-from chordwise.embedded.plan import Plan
+from chordwise.embedded.plan import StackPlan
 from chordwise.errors import ConfigurationError
 
 # More than the kernel accepts as the environment of a process.
@@ -41,7 +41,7 @@ _NOT_UNDERSTOOD = Message(
 )
 
 
-def request(path: Path, plan: Plan, deadline: float) -> Iterator[Message]:
+def request(path: Path, plan: StackPlan, deadline: float) -> Iterator[Message]:
     """Send a plan and yield the supervisor's messages until `deadline` of the monotonic clock.
 
     The first message acknowledges the request; there is none if no supervisor listens.
@@ -81,7 +81,7 @@ def listen(home: Home) -> socket.socket:
     return listener
 
 
-def next_request(listener: socket.socket) -> tuple[Plan, socket.socket] | None:
+def next_request(listener: socket.socket) -> tuple[StackPlan, socket.socket] | None:
     """Return the plan of the next request and its connection, or `None` if there is none now.
 
     A command has one second to send its request; if it has closed the connection by then, the
@@ -94,7 +94,7 @@ def next_request(listener: socket.socket) -> tuple[Plan, socket.socket] | None:
     line = _read_line(connection)
     if line and send(connection, Message()):
         try:
-            return Plan.model_validate_json(line), connection
+            return StackPlan.model_validate_json(line), connection
         except ValidationError:
             send(connection, _NOT_UNDERSTOOD)
     connection.close()

@@ -232,7 +232,7 @@ class Level(StrEnum):
     ALL = "all"
 
 
-class Phase(StrEnum):
+class StackPhase(StrEnum):
     """The phase of a stack's life."""
 
     STARTING = "starting"
@@ -248,7 +248,7 @@ class StackState(BaseModel, frozen=True):
 
     supervisor: ProcessIdentity
     children: dict[str, ProcessIdentity] = {}
-    phase: Phase = Phase.STARTING
+    phase: StackPhase = StackPhase.STARTING
     level: Level = Level.DATABASE
     fingerprint: str = ""
     autostart_fingerprint: str = ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, SecretStr
 
 from chordwise.embedded import llama
-from chordwise.embedded.home import Level, Phase, StackState, home_at
+from chordwise.embedded.home import Level, StackPhase, StackState, home_at
 from chordwise.embedded.llama import LocalModel
 from chordwise.settings import Settings
 from chordwise.settings.environment import child_environment
@@ -30,7 +30,7 @@ class Commands(BaseModel, frozen=True):
     command_server: tuple[str, ...] = (*_PYTHON, "chordwise.cli.command_server")
 
 
-class Plan(BaseModel, frozen=True, hide_input_in_errors=True):
+class StackPlan(BaseModel, frozen=True, hide_input_in_errors=True):
     """The services and processes to run, with their environment; contains secrets.
 
     `database_url` and `broker_url` are the addresses of external services; `None` requests embedded
@@ -70,7 +70,7 @@ class Plan(BaseModel, frozen=True, hide_input_in_errors=True):
 
     def is_met_by(self, found: StackState) -> bool:
         """Return whether a running stack fulfils this plan."""
-        if found.phase is not Phase.READY:
+        if found.phase is not StackPhase.READY:
             return False
         if self.is_database_embedded and found.database_url is None:
             return False
@@ -78,7 +78,7 @@ class Plan(BaseModel, frozen=True, hide_input_in_errors=True):
             return True
         return found.level is Level.ALL and found.fingerprint == self.fingerprint
 
-    def conflicts_with(self, running: Plan) -> bool:
+    def conflicts_with(self, running: StackPlan) -> bool:
         """Return whether folders and schedules of other settings would go unwatched by this plan.
 
         A command with a changed settings file, or one that watches the same folders, may replace
@@ -95,7 +95,7 @@ def plan_for(
     *,
     config: Path | None = None,
     commands: Commands | None = None,
-) -> Plan:
+) -> StackPlan:
     """Return the plan for these settings at a level.
 
     Raises:
@@ -104,7 +104,7 @@ def plan_for(
     wants_models = level is Level.ALL
     file = type(settings).toml_file
     home = {"CHORDWISE_HOME": str(home_at(settings.home).path)}
-    return Plan(
+    return StackPlan(
         level=level,
         fingerprint=fingerprint(settings),
         settings_file=file.resolve() if file else None,

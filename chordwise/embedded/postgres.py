@@ -259,7 +259,7 @@ _UNNAMED_UIDS = range(61_184, 65_520)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
+class SystemUser:
     """A user, by numbers; `is_other` is true if this process runs as another user."""
 
     uid: int
@@ -283,23 +283,23 @@ class Account:
         os.chown(folder, self.uid, self.gid)  # last: until then an interrupted call is repeated
 
 
-def account_for(data: Path) -> Account:
+def account_for(data: Path) -> SystemUser:
     """Return the user that runs the server: this user or, as PostgreSQL refuses root, another one.
 
     For root it is the owner of the data. New data, and data of `nobody`, gets a user id without an
     account, because every service that runs as `nobody` could read its files.
     """
     if os.geteuid() != 0:
-        return Account(uid=os.geteuid(), gid=os.getegid(), is_other=False)
+        return SystemUser(uid=os.geteuid(), gid=os.getegid(), is_other=False)
     if data.exists():
         owner = data.stat()
         if owner.st_uid not in {0, _nobody().pw_uid}:
-            return Account(uid=owner.st_uid, gid=owner.st_gid, is_other=True)
+            return SystemUser(uid=owner.st_uid, gid=owner.st_gid, is_other=True)
     uid = _unused_uid(data)
-    return Account(uid=uid, gid=uid, is_other=True)
+    return SystemUser(uid=uid, gid=uid, is_other=True)
 
 
-def named_account() -> Account:
+def named_account() -> SystemUser:
     """Return a user with a name on this system: this user, or `nobody` for root.
 
     `initdb` looks up the name of its user. Until its output belongs to the user of `account_for`,
@@ -309,9 +309,9 @@ def named_account() -> Account:
         ConfigurationError: This process runs as root, and there is no user named `nobody`.
     """
     if os.geteuid() != 0:
-        return Account(uid=os.geteuid(), gid=os.getegid(), is_other=False)
+        return SystemUser(uid=os.geteuid(), gid=os.getegid(), is_other=False)
     nobody = _nobody()
-    return Account(uid=nobody.pw_uid, gid=nobody.pw_gid, is_other=True)
+    return SystemUser(uid=nobody.pw_uid, gid=nobody.pw_gid, is_other=True)
 
 
 def _nobody() -> pwd.struct_passwd:

@@ -14,7 +14,7 @@ from typing import Protocol
 from chordwise.embedded import processes
 from chordwise.embedded.home import Home, Level, fits_socket, last_state
 from chordwise.embedded.llama import EmbeddedLlama
-from chordwise.embedded.plan import Plan
+from chordwise.embedded.plan import StackPlan
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.valkey import EmbeddedValkey
@@ -246,9 +246,9 @@ class Children:
         self.database_url: str | None = None
         self.broker_url: str | None = None
         self.level: Level | None = None
-        self.plan: Plan | None = None
+        self.plan: StackPlan | None = None
 
-    def apply(self, plan: Plan) -> None:
+    def apply(self, plan: StackPlan) -> None:
         """Start the missing services of a plan; other running services continue.
 
         Afterwards the worker consumes messages, or waits for external servers.
@@ -290,7 +290,7 @@ class Children:
         """Return the database that the worker uses, embedded or not."""
         return (self.plan.database_url if self.plan else None) or self.database_url
 
-    def _apply_all(self, plan: Plan) -> None:
+    def _apply_all(self, plan: StackPlan) -> None:
         if self.plan is not None and plan.conflicts_with(self.plan):
             raise _conflict(self.plan)
         if plan.is_broker_embedded and VALKEY not in self._watched:
@@ -299,7 +299,7 @@ class Children:
             self._replace_processes(plan)
         self.level = Level.ALL
 
-    def _start_postgres(self, plan: Plan) -> None:
+    def _start_postgres(self, plan: StackPlan) -> None:
         server = postgres(self._home)
         self._start(POSTGRES, server, "Starting PostgreSQL")
         try:
@@ -309,7 +309,7 @@ class Children:
             raise
         self.database_url = server.url()
 
-    def _migrate(self, plan: Plan, database_url: str) -> None:
+    def _migrate(self, plan: StackPlan, database_url: str) -> None:
         self._report("Updating the database schema")
         environment = plan.environment | {"CHORDWISE_DATABASE_URL": database_url}
         run_and_wait(
@@ -324,7 +324,7 @@ class Children:
         self._start(VALKEY, server, "Starting Valkey")
         self.broker_url = server.url()
 
-    def _replace_processes(self, plan: Plan) -> None:
+    def _replace_processes(self, plan: StackPlan) -> None:
         """Restart the processes that depend on the settings, with those of the plan."""
         self.plan = None
         self._stop([name for name in self._watched if name not in _KEPT_UNDER_OTHER_SETTINGS])
@@ -370,7 +370,7 @@ class Children:
             LOGGER.warning("the worker is not ready yet: %s", sign)
             self._report(f"The worker is not ready yet. {sign}")
 
-    def _process(self, plan: Plan, name: str) -> BackgroundProcess:
+    def _process(self, plan: StackPlan, name: str) -> BackgroundProcess:
         programs = plan.commands
         commands = {
             SCHEDULER: programs.scheduler,
@@ -387,7 +387,7 @@ class Children:
             directory=plan.directory,
         )
 
-    def _environment(self, plan: Plan) -> dict[str, str]:
+    def _environment(self, plan: StackPlan) -> dict[str, str]:
         addresses = {
             "CHORDWISE_DATABASE_URL": plan.database_url or self.database_url,
             "CHORDWISE_BROKER_URL": plan.broker_url or self.broker_url,
@@ -408,7 +408,7 @@ class Children:
             self._watched.pop(name).service.stop()
 
 
-def _variables(plan: Plan, name: str) -> dict[str, str]:
+def _variables(plan: StackPlan, name: str) -> dict[str, str]:
     """Return the variables that only this process gets.
 
     The web server starts no stack, and the worker uses the concurrency of the plan.
@@ -420,7 +420,7 @@ def _variables(plan: Plan, name: str) -> dict[str, str]:
     return {"CHORDWISE_WORKER__CONCURRENCY": str(plan.worker_concurrency)}
 
 
-def _conflict(running: Plan) -> ConfigurationError:
+def _conflict(running: StackPlan) -> ConfigurationError:
     file = running.settings_file
     source = f"of {file}" if file else "of its environment variables"
     advice = f"Add --config {file} to use its settings" if file else "Set the same variables"

@@ -21,7 +21,7 @@ from chordwise.embedded.home import (
     lock_holder,
     locked,
 )
-from chordwise.embedded.plan import Commands, Plan, autostart_fingerprint, plan_for
+from chordwise.embedded.plan import Commands, StackPlan, autostart_fingerprint, plan_for
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.supervisor import Supervisor
 from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
@@ -158,7 +158,9 @@ def stop(home: Path) -> bool:
         return services.stop(place) or was_running
 
 
-def _request_plan(home: Home, plan: Plan, on_progress: Callable[[str], None] | None) -> StackState:
+def _request_plan(
+    home: Home, plan: StackPlan, on_progress: Callable[[str], None] | None
+) -> StackState:
     """Send a plan to the supervisor; start a supervisor if none runs, also after it was killed."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     started: list[ProcessIdentity | None] = []
@@ -194,7 +196,7 @@ def _failure(home: Home, what: str) -> ServiceUnavailableError:
     return ServiceUnavailableError(f"{what}: {processes.tail(log, 3)}", f"See {log}.")
 
 
-def _start_supervisor(home: Home, plan: Plan) -> ProcessIdentity | None:
+def _start_supervisor(home: Home, plan: StackPlan) -> ProcessIdentity | None:
     command = [sys.executable, "-P", "-m", "chordwise.embedded.supervisor", str(home.path)]
     return processes.launch(
         command, log=home.log("stack"), environment=plan.environment, directory=plan.directory

@@ -15,8 +15,16 @@ import psycopg
 
 from chordwise.embedded import control, processes, services
 from chordwise.embedded.control import Message
-from chordwise.embedded.home import Home, Level, Phase, StackState, home_at, locked, write_state
-from chordwise.embedded.plan import Plan
+from chordwise.embedded.home import (
+    Home,
+    Level,
+    StackPhase,
+    StackState,
+    home_at,
+    locked,
+    write_state,
+)
+from chordwise.embedded.plan import StackPlan
 from chordwise.embedded.services import Children
 from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
 
@@ -46,7 +54,7 @@ class Supervisor:
     def __init__(
         self,
         home: Home,
-        plan: Plan | None = None,
+        plan: StackPlan | None = None,
         *,
         leaves_when_idle: bool = False,
         on_progress: Callable[[str], None] = lambda _activity: None,
@@ -58,7 +66,7 @@ class Supervisor:
         self._on_progress = on_progress
         self._on_ready = on_ready
         self._stopped = threading.Event()
-        self._phase = Phase.STARTING
+        self._phase = StackPhase.STARTING
         self._control_socket = Path()
         self._client: socket.socket | None = None
         self._children = Children(home, self._report_activity, self._stopped.is_set)
@@ -105,7 +113,7 @@ class Supervisor:
         self._home.touch()
         if self._plan is not None:
             self._children.apply(self._plan)
-            self._phase = Phase.READY
+            self._phase = StackPhase.READY
         self._publish()
         if self._on_ready is not None:
             self._on_ready(self._state())
@@ -123,7 +131,7 @@ class Supervisor:
         if self._leaves_when_idle and self._is_idle():
             self._retire()
 
-    def _serve(self, plan: Plan, client: socket.socket) -> None:
+    def _serve(self, plan: StackPlan, client: socket.socket) -> None:
         with client as self._client:
             answer = self._answer(plan)
             self._publish()
@@ -133,14 +141,14 @@ class Supervisor:
         if not self._children.level:
             self.request_stop()  # the first request was refused, so no service runs
 
-    def _answer(self, plan: Plan) -> Message:
+    def _answer(self, plan: StackPlan) -> Message:
         try:
             self._children.apply(plan)
         except (ConfigurationError, ServiceUnavailableError) as error:
             LOGGER.error("%s %s", error.what, error.hint)  # noqa: TRY400 - the message suffices
             return Message(code=error.code, what=error.what, hint=error.hint)
         self._idle_seconds = plan.idle_seconds
-        self._phase = Phase.READY
+        self._phase = StackPhase.READY
         return Message(state=self._state())
 
     def _is_idle(self) -> bool:
@@ -159,17 +167,17 @@ class Supervisor:
     def _retire(self) -> None:
         # Publish the phase, then check the last use again: a command records its use before it
         # reads the phase, so at least one of the two notices the other.
-        self._phase = Phase.LEAVING
+        self._phase = StackPhase.LEAVING
         self._publish()
         if self._home.unused_seconds() < self._idle_seconds:
-            self._phase = Phase.READY
+            self._phase = StackPhase.READY
             self._publish()
             return
         LOGGER.info("stopping: the stack has been idle for %g s", self._idle_seconds)
         self.request_stop()
 
     def _leave(self) -> None:
-        self._phase = Phase.LEAVING
+        self._phase = StackPhase.LEAVING
         self._report_activity("Stopping")
         self._children.stop_all()
         self._home.state_file.unlink(missing_ok=True)

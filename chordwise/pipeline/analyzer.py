@@ -184,7 +184,7 @@ def _read(request: AnalysisRequest) -> ReadText:
 def _examined(
     synthesizer: Synthesizer,
     synthesis: Synthesis,
-    parts: Sequence[chunking.Chunk],
+    parts: Sequence[chunking.TextChunk],
     places: Places,
 ) -> Examined:
     spans = [(part.start_char, part.end_char) for part in parts]

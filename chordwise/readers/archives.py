@@ -11,7 +11,14 @@ from collections.abc import Iterator
 from chordwise.readers import failures
 from chordwise.readers.contents import slices
 from chordwise.readers.discovery import is_ignored
-from chordwise.readers.extracted import Extraction, Naming, Part, ReadOptions, Source, Unread
+from chordwise.readers.extracted import (
+    ContainedFile,
+    Extraction,
+    Naming,
+    ReadOptions,
+    Source,
+    Unread,
+)
 
 _ENCRYPTED_FLAG = 1
 _DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
@@ -51,7 +58,7 @@ def _part(
         return Unread(place=place, error=failures.encrypted())
     if member.file_size > wanted.max_part_bytes:
         return Unread(place=place, error=failures.larger_than(wanted.max_part_bytes >> 20))
-    return Part(place=place, name=member.filename, pieces=_pieces(archive, member))
+    return ContainedFile(place=place, name=member.filename, pieces=_pieces(archive, member))
 
 
 def _pieces(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:

@@ -27,7 +27,7 @@ _MOUNT = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class FileLimits:
     """The limits on one file: those of the settings, or those that suit the available memory."""
 
     memory_megabytes: int
@@ -35,14 +35,14 @@ class Limits:
     max_text_bytes: int
 
 
-def limits(settings: ReaderSettings, available_megabytes: int | None = None) -> Limits:
+def limits(settings: ReaderSettings, available_megabytes: int | None = None) -> FileLimits:
     """Return the limits; unset settings are derived from the memory of this process.
 
     `available_megabytes` replaces that memory when the limits of another process are computed.
     """
     share = _share(available_megabytes or memory_megabytes())
     text_bytes = share * MEGABYTE // _TEXT_SHARE
-    return Limits(
+    return FileLimits(
         memory_megabytes=settings.memory_megabytes or share,
         max_file_megabytes=settings.max_file_megabytes or min(_MAX_FILE_MEGABYTES, share),
         max_text_bytes=min(text_bytes, settings.max_characters * BYTES_PER_CHARACTER),

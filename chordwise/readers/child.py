@@ -17,11 +17,11 @@ from chordwise.readers import failures, frames, limits, pdf, scans
 from chordwise.readers.contents import SLICE_BYTES
 from chordwise.readers.extracted import (
     Columns,
+    ContainedFile,
     Extracted,
     Extraction,
     Ocr,
     PageText,
-    Part,
     PictureLimits,
     ReadOptions,
     Unread,
@@ -112,7 +112,7 @@ def _answer(found: Extraction | PageText, max_bytes: int) -> Iterator[tuple[Json
         match found:
             case Extracted():
                 yield _success(found, max_bytes)
-            case Part():
+            case ContainedFile():
                 label = _cut(found.label)
                 yield {"part": True, "place": place, "name": _cut(found.name), "label": label}, b""
                 for piece in found.pieces:

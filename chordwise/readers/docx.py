@@ -10,9 +10,9 @@ from chordwise.domain import document_flags, places
 from chordwise.readers import encodings, failures, html
 from chordwise.readers.extracted import (
     SEPARATOR,
+    CharacterAllowance,
     Extracted,
     Source,
-    Spending,
     joined,
     nonblank_characters,
 )
@@ -62,7 +62,7 @@ class _Document:
     def __init__(self, package: OfficePackage, max_characters: int) -> None:
         self._package = package
         self._limit = max_characters
-        self._spend = Spending(max_characters)
+        self._spend = CharacterAllowance(max_characters)
         self._unseen: list[str] = []
         self._left_out: list[str] = []
 

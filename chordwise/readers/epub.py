@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from chordwise.domain import places
 from chordwise.readers import encodings, failures, html
-from chordwise.readers.extracted import Extracted, Source, Spending, joined
+from chordwise.readers.extracted import CharacterAllowance, Extracted, Source, joined
 from chordwise.readers.office_package import OfficePackage, PartTarget, local
 
 MEDIA_TYPE = "application/epub+zip"
@@ -32,7 +32,7 @@ def read(data: Source, max_characters: int) -> Extracted:
     package.parse(container.book, book)
     chapters = book.chapters()
     _require_legible(package, chapters)
-    spend = Spending(max_characters)
+    spend = CharacterAllowance(max_characters)
     pages = [_chapter(package, part, spend, max_characters) for part in chapters if part in package]
     pages = [page for page in pages if page.text.text().strip()]
     text, starts = joined(page.text.text() for page in pages)
@@ -49,7 +49,9 @@ def read(data: Source, max_characters: int) -> Extracted:
     )
 
 
-def _chapter(package: OfficePackage, part: str, spend: Spending, max_characters: int) -> html.Page:
+def _chapter(
+    package: OfficePackage, part: str, spend: CharacterAllowance, max_characters: int
+) -> html.Page:
     markup = encodings.decode(package.content(part)).text
     page = html.visible_text(markup, max_characters)
     spend(page.text.length)

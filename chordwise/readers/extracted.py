@@ -104,7 +104,7 @@ class Extracted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class ContainedFile:
     """A file inside of the file, to be read like any other; `name` distinguishes kinds of text.
 
     `pieces` are its bytes; iterating over them may raise ReadError if it is damaged. `label` is a
@@ -144,7 +144,7 @@ class PageText:
     picture: Picture | None = None
 
 
-Extraction: TypeAlias = Extracted | Part | Unread
+Extraction: TypeAlias = Extracted | ContainedFile | Unread
 
 
 _CHANNELS = 3
@@ -265,7 +265,7 @@ def cell(text: str) -> str:
     return "<br>".join(line for line in lines if line).replace("|", "\\|")
 
 
-class Spending:
+class CharacterAllowance:
     """The characters of one document, counted against a limit."""
 
     def __init__(self, max_characters: int) -> None:

@@ -10,7 +10,7 @@ from lxml import etree
 
 from chordwise.domain import document_flags, places
 from chordwise.readers import encodings
-from chordwise.readers.extracted import Extracted, Spending, nonblank_characters
+from chordwise.readers.extracted import CharacterAllowance, Extracted, nonblank_characters
 
 # fmt: off
 _PARAGRAPHS = frozenset((
@@ -256,7 +256,7 @@ class FlowingText:
         self._pieces: list[str] = []
         self._pending = ""
         self._fixed = False
-        self._spend = Spending(max_characters)
+        self._spend = CharacterAllowance(max_characters)
 
     @property
     def length(self) -> int:

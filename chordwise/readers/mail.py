@@ -15,7 +15,14 @@ from chordwise.domain import places
 from chordwise.domain.places import MESSAGE
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, failures, html
-from chordwise.readers.extracted import Extracted, Extraction, Naming, Part, ReadOptions, Unread
+from chordwise.readers.extracted import (
+    ContainedFile,
+    Extracted,
+    Extraction,
+    Naming,
+    ReadOptions,
+    Unread,
+)
 
 MEDIA_TYPE = "message/rfc822"
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
@@ -137,7 +144,7 @@ def _attachment(part: Message, naming: Naming, wanted: ReadOptions) -> Extractio
         return Unread(place=place, error=failures.malformed("is a damaged attachment."))
     if len(data) > wanted.max_part_bytes:
         return Unread(place=place, error=failures.larger_than(wanted.max_part_bytes >> 20))
-    return Part(place=place, name=name, pieces=(data,), label=f"attachment {place}")
+    return ContainedFile(place=place, name=name, pieces=(data,), label=f"attachment {place}")
 
 
 def _bytes_of(part: Message) -> bytes:
@@ -206,7 +213,7 @@ def mailbox_documents(data: bytes | mmap, wanted: ReadOptions) -> Iterator[Extra
 def _message(data: bytes, place: str, wanted: ReadOptions) -> Extraction:
     if len(data) > wanted.max_part_bytes:
         return Unread(place=place, error=failures.larger_than(wanted.max_part_bytes >> 20))
-    return Part(
+    return ContainedFile(
         place=place,
         name=f"{place}.eml",
         pieces=(_QUOTED.sub(rb"\1", data),),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from chordwise.domain.places import Layout
 from chordwise.readers import failures
-from chordwise.readers.extracted import Extracted, Ocr, PageText, Spending, of_pages
+from chordwise.readers.extracted import CharacterAllowance, Extracted, Ocr, PageText, of_pages
 from chordwise.readers.scans import Scan, density_of, points_of_pixel
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def read(scan: Scan, max_characters: int, ocr: Ocr) -> Extracted:
         ReadError: Nothing was recognized, Tesseract failed, or the text is longer than the limit.
     """
     pages: list[PageText] = []
-    unread, spend = 0, Spending(max_characters)
+    unread, spend = 0, CharacterAllowance(max_characters)
     with _opened(ocr) as tesseract:
         for number, page in enumerate(scan.pages, start=1):
             if page is None or isinstance(page, PageText):

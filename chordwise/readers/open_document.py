@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from chordwise.domain import places
 from chordwise.readers import extracted, failures
-from chordwise.readers.extracted import Extracted, Source, Spending
+from chordwise.readers.extracted import CharacterAllowance, Extracted, Source
 from chordwise.readers.office_package import (
     OfficePackage,
     PartTarget,
@@ -31,7 +31,7 @@ def read(data: Source, max_characters: int) -> Extracted:
     package = OfficePackage(data, "OpenDocument", has_document_types=True)
     if _MANIFEST in package and b"encryption-data" in package.content(_MANIFEST):
         raise failures.encrypted()
-    story, title = _Story(Spending(max_characters)), TitleTarget()
+    story, title = _Story(CharacterAllowance(max_characters)), TitleTarget()
     package.parse(_CONTENT, story)
     if _META in package:
         package.parse(_META, title)

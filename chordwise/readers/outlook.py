@@ -13,7 +13,14 @@ import olefile
 from chordwise.domain.places import MESSAGE
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, failures, html, rich_text
-from chordwise.readers.extracted import Extracted, Extraction, Naming, Part, ReadOptions, Unread
+from chordwise.readers.extracted import (
+    ContainedFile,
+    Extracted,
+    Extraction,
+    Naming,
+    ReadOptions,
+    Unread,
+)
 from chordwise.readers.mail import text_of_message
 
 MEDIA_TYPE = "application/vnd.ms-outlook"
@@ -150,7 +157,7 @@ class _Message:
             error = failures.larger_than(self._wanted.max_part_bytes >> 20)
             yield Unread(place=place, error=error)
         else:
-            yield Part(place=place, name=name, pieces=(data,), label=f"attachment {place}")
+            yield ContainedFile(place=place, name=name, pieces=(data,), label=f"attachment {place}")
 
     def _name(self, folder: tuple[str, ...]) -> str:
         found = (self._string(each, folder) for each in _NAMES)

@@ -17,7 +17,7 @@ from typing import BinaryIO
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import InternalError, ReadError
 from chordwise.readers import contents, failures, frames, limits
-from chordwise.readers.capacity import Limits, ReadingTime
+from chordwise.readers.capacity import FileLimits, ReadingTime
 from chordwise.readers.contents import Content
 from chordwise.readers.extracted import WHOLE, Columns
 from chordwise.settings import ReaderSettings
@@ -49,7 +49,7 @@ class FileQuestion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ParserReply:
     """A header that describes a text, part, page or failure, with the text, picture or part.
 
     `places` are the encoded places of a text, or the layout of a page.
@@ -67,7 +67,7 @@ class ParserProcess:
     It is started when needed, and replaced after every failure.
     """
 
-    def __init__(self, settings: ReaderSettings, bounds: Limits) -> None:
+    def __init__(self, settings: ReaderSettings, bounds: FileLimits) -> None:
         self._settings = settings
         self._limits = bounds
         self._process: subprocess.Popen[bytes] | None = None
@@ -77,7 +77,7 @@ class ParserProcess:
 
     def answers(
         self, file: BinaryIO, question: FileQuestion, reading_time: ReadingTime
-    ) -> Generator[Answer, None, None]:
+    ) -> Generator[ParserReply, None, None]:
         """Yield the answers of the child about an open file: texts, parts and failures.
 
         Each answer has the whole time limit, within the remaining time of the file; for a scan it
@@ -156,7 +156,7 @@ class ParserProcess:
 
     def _answer(
         self, channel: socket.socket, question: FileQuestion, reading_time: ReadingTime
-    ) -> Answer:
+    ) -> ParserReply:
         """Return the next answer; a part is written to a file while it is received.
 
         Raises:
@@ -171,13 +171,13 @@ class ParserProcess:
             end = size if isinstance(size, int) else len(body)
             places = bytes(body[end:])
             del body[end:]
-            return Answer(header=header, text=body, places=places)
+            return ParserReply(header=header, text=body, places=places)
         last: JsonObject = {}
         content = contents.spooled(self._pieces(channel, last, deadline))
         if last.get("complete"):
-            return Answer(header=header, part=content)
+            return ParserReply(header=header, part=content)
         content.close()
-        return Answer(header=last)
+        return ParserReply(header=last)
 
     def _pieces(
         self, channel: socket.socket, last: JsonObject, deadline: float

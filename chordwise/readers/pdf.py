@@ -15,7 +15,13 @@ from pypdfium2 import PdfMatrix, raw
 from chordwise.domain.places import Box, Layout, union
 from chordwise.errors import ReadError
 from chordwise.readers import failures
-from chordwise.readers.extracted import Extracted, PageText, RenderedPage, Spending, of_pages
+from chordwise.readers.extracted import (
+    CharacterAllowance,
+    Extracted,
+    PageText,
+    RenderedPage,
+    of_pages,
+)
 
 # The mark of PDFium for a hyphen at a line end (the word is complete without it), and glyphs
 # without text.
@@ -236,7 +242,7 @@ class _Pages:
         self.scanned = 0
         self.unseen: list[Unseen] = []
         self.has_marks = False
-        self._spend = Spending(max_characters)
+        self._spend = CharacterAllowance(max_characters)
         for index in range(len(document)):
             self._add(document, index)
 

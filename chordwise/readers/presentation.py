@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from chordwise.domain.places import Place, PlaceKind
 from chordwise.readers import extracted, failures
-from chordwise.readers.extracted import Extracted, Source, Spending
+from chordwise.readers.extracted import CharacterAllowance, Extracted, Source
 from chordwise.readers.office_package import OfficePackage, PartTarget, local, value_of
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
@@ -28,7 +28,7 @@ def read(data: Source, max_characters: int) -> Extracted:
     package.parse(main, order)
     related = package.relationships(main)
     slides = [related[each].target for each in order.slides if each in related]
-    spend = Spending(max_characters)
+    spend = CharacterAllowance(max_characters)
     texts = [_slide(package, part, number, spend) for number, part in enumerate(slides, start=1)]
     # Slides with only a number are left out.
     shown = {

@@ -40,7 +40,7 @@ from chordwise.readers.extracted import (
     of_pages,
 )
 from chordwise.readers.limits import BYTES_PER_CHARACTER, MEGABYTE
-from chordwise.readers.parser_process import Answer, FileQuestion, ParserProcess
+from chordwise.readers.parser_process import FileQuestion, ParserProcess, ParserReply
 from chordwise.settings import ReaderSettings
 
 __all__ = [
@@ -259,11 +259,11 @@ _BYTES_PER_PAGE = 1_000
 class ShownPages:
     """The pages of a scan from its parser: pictures to be read, and pages with text."""
 
-    def __init__(self, answers: Iterator[Answer], settings: ReaderSettings) -> None:
+    def __init__(self, answers: Iterator[ParserReply], settings: ReaderSettings) -> None:
         self._answers = answers
         self._settings = settings
         self._pages: list[PageText] = []
-        self._end = Answer(header={})
+        self._end = ParserReply(header={})
         self._bytes_left = settings.max_characters * BYTES_PER_CHARACTER
 
     def pictures(self) -> Iterator[Picture]:
@@ -283,7 +283,7 @@ class ShownPages:
             if page.picture is not None:
                 yield page.picture
 
-    def read_by(self, transcriber: Transcriber, source: str) -> Answer:
+    def read_by(self, transcriber: Transcriber, source: str) -> ParserReply:
         """Return the text of all pages in the form of a parser answer.
 
         Raises:
@@ -296,9 +296,9 @@ class ShownPages:
         body = bytearray(whole.encode("utf-8", "surrogatepass"))
         read: JsonObject = {"pages_transcribed": len(texts), "transcribed_by": transcriber.model}
         header = {**self._end.header, **(read if texts else {})}
-        return Answer(header=header, text=body, places=encoded_places(whole, places))
+        return ParserReply(header=header, text=body, places=encoded_places(whole, places))
 
-    def _page(self, answer: Answer) -> PageText:
+    def _page(self, answer: ParserReply) -> PageText:
         """Validate and return a page; the data may be controlled by a hostile file."""
         self._bytes_left -= _BYTES_PER_PAGE + len(answer.places)
         header, edge = answer.header, self._settings.vision_max_edge_pixels
@@ -417,7 +417,7 @@ class Unpacking:
             self._count_costs(error)
             yield _unread(origin.source, error, content)
 
-    def _answers(self, content: Content, origin: _Origin, level: int) -> Iterator[Answer]:
+    def _answers(self, content: Content, origin: _Origin, level: int) -> Iterator[ParserReply]:
         """Query the parser; query it again if it finds pictures of pages that are to be read."""
         parser = self._parser_at(level)
         question = FileQuestion(name=origin.name, columns=self._columns)
@@ -434,10 +434,10 @@ class Unpacking:
 
     def _scan(
         self,
-        ask: Callable[[FileQuestion], Iterator[Answer]],
+        ask: Callable[[FileQuestion], Iterator[ParserReply]],
         question: FileQuestion,
         source: str,
-    ) -> Iterator[Answer]:
+    ) -> Iterator[ParserReply]:
         """Transcribe the pages of a scan with the model, or recognize them with OCR."""
         if self._transcriber is not None:
             try:
@@ -456,7 +456,7 @@ class Unpacking:
             yield replace(answer, header={**answer.header, **recognized})
 
     def _answered(
-        self, answer: Answer, content: Content, origin: _Origin, level: int
+        self, answer: ParserReply, content: Content, origin: _Origin, level: int
     ) -> Iterator[ReadDocument | UnreadDocument]:
         """Yield the documents of an answer about a file."""
         header = answer.header
@@ -477,7 +477,7 @@ class Unpacking:
             yield self._read(answer, replace(origin, source=here), own)
 
     def _read(
-        self, answer: Answer, origin: _Origin, content: Content | None
+        self, answer: ParserReply, origin: _Origin, content: Content | None
     ) -> ReadDocument | UnreadDocument:
         """Return a text as a document; a text without its own file has the hash of the text."""
         source = origin.source

@@ -19,12 +19,12 @@ from chordwise.domain.places import Layout, Place, PlaceKind
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, extracted, failures
 from chordwise.readers.extracted import (
+    CharacterAllowance,
     Columns,
     Extracted,
     Extraction,
     Naming,
     ReadOptions,
-    Spending,
     Unread,
 )
 from chordwise.readers.office_package import OfficePackage, PartTarget, local, value_of
@@ -242,7 +242,7 @@ class _CellFormats(PartTarget):
 
 
 def _workbook_text(sheets: Sequence[Sheet], kind: str, max_characters: int) -> Extracted:
-    spend = Spending(max_characters)
+    spend = CharacterAllowance(max_characters)
     written = [(each, extracted.markdown_lines(each.rows, spend)) for each in sheets]
     tables = [(sheet, f"## {sheet.name}\n\n", lines) for sheet, lines in written if lines]
     text, starts = extracted.joined(

@@ -104,7 +104,7 @@ _STORE = text(f"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class RequestClaim:
     """A claim on a request: its owner's token, its duration, and the values of the row.
 
     A worker that retries with the same `token` continues its earlier claim.
@@ -156,7 +156,7 @@ class CompletionStore:
         self._claims = GroupCommit(database.autocommit, self._find_or_claim_all, _GATHER_SECONDS)
         self._completions = GroupCommit(database.autocommit, _store_all, _GATHER_SECONDS)
 
-    def find_or_claim(self, claim: Claim) -> JsonObject | bool:
+    def find_or_claim(self, claim: RequestClaim) -> JsonObject | bool:
         """Return the completion of a request and count its use, or claim the request.
 
         Return true if it is claimed, and false if another worker claims it.
@@ -166,7 +166,7 @@ class CompletionStore:
         """
         return self._claims.commit(claim, timedelta(0))
 
-    def store(self, claim: Claim, completion: JsonObject, within: timedelta) -> None:
+    def store(self, claim: RequestClaim, completion: JsonObject, within: timedelta) -> None:
         """Store the completion of a request if the claim is still held.
 
         Raises:
@@ -174,7 +174,7 @@ class CompletionStore:
         """
         self._completions.commit((claim, completion), within)
 
-    def release(self, claim: Claim, within: timedelta) -> None:
+    def release(self, claim: RequestClaim, within: timedelta) -> None:
         """Release a claim without a completion.
 
         Raises:
@@ -191,7 +191,7 @@ class CompletionStore:
                 )
 
     def _find_or_claim_all(
-        self, store: Connection, claims: Sequence[Claim]
+        self, store: Connection, claims: Sequence[RequestClaim]
     ) -> Sequence[JsonObject | bool]:
         """Find or claim requests; of several claims on one request, the first is made."""
         first = {claim.key: claim for claim in reversed(claims)}
@@ -200,7 +200,7 @@ class CompletionStore:
         named = {"rows": json.dumps(rows), "keys": list(first), "max_age": self.max_age}
         found: dict[str, JsonObject | None] = dict(iter(store.execute(_FIND_OR_CLAIM, named)))
 
-        def outcome(claim: Claim) -> JsonObject | bool:
+        def outcome(claim: RequestClaim) -> JsonObject | bool:
             completion = found.get(claim.key)
             if completion is not None:
                 return completion
@@ -210,7 +210,7 @@ class CompletionStore:
 
 
 def _store_all(
-    store: Connection, completions: Sequence[tuple[Claim, JsonObject]]
+    store: Connection, completions: Sequence[tuple[RequestClaim, JsonObject]]
 ) -> Sequence[None]:
     rows = [_row(claim) | {"completion": completion} for claim, completion in completions]
     keys = [claim.key for claim, _ in completions]
@@ -218,7 +218,7 @@ def _store_all(
     return [None] * len(completions)
 
 
-def _row(claim: Claim) -> dict[str, object]:
+def _row(claim: RequestClaim) -> dict[str, object]:
     """Return the values of a claim as JSON has them."""
     return {
         "key": claim.key,

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonValue
-from chordwise.domain.learning.calibration import Claim, Points
+from chordwise.domain.learning.calibration import ConfidenceClaim, Points
 from chordwise.storage.clock import database_now
 from chordwise.storage.record import Identity, Record, copied
 
@@ -66,11 +66,13 @@ class Key:
     model: str
 
 
-def claims(session: Session) -> Mapping[Key, Sequence[Claim]]:
+def claims(session: Session) -> Mapping[Key, Sequence[ConfidenceClaim]]:
     """Return all judged claims by key; each question about a document counts once."""
-    found: dict[Key, list[Claim]] = {}
+    found: dict[Key, list[ConfidenceClaim]] = {}
     for row in session.execute(select(_CLAIMS)):
-        claim = Claim(confidence=row.confidence, is_right=row.is_right, group=str(row.document_id))
+        claim = ConfidenceClaim(
+            confidence=row.confidence, is_right=row.is_right, group=str(row.document_id)
+        )
         found.setdefault(copied(Key, row), []).append(claim)
     return {key: found[key] for key in sorted(found)}
 

@@ -66,7 +66,7 @@ _FIELD = (Certification.analysis_type, Certification.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class AcceptanceMark:
     """What is accepted of some `results`, which are given by their jobs.
 
     `values` are the jobs and paths of accepted facts, and `whole` the jobs whose results are
@@ -132,7 +132,7 @@ def first_certified(
     ).all()
 
 
-def accept(session: Session, mark: Mark, *, may_add: bool) -> int:
+def accept(session: Session, mark: AcceptanceMark, *, may_add: bool) -> int:
     """Mark what is accepted in facts and results, and unmark everything else there.
 
     Results that were replaced in the meantime are skipped. Return the number of results to mark as

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from sqlalchemy import Connection, text
 
-from chordwise.domain.chunking import Chunk
+from chordwise.domain.chunking import TextChunk
 from chordwise.domain.json_values import JsonObject
 from chordwise.storage import learned_examples
 from chordwise.storage.database import Database, Store
@@ -43,7 +43,7 @@ class CutJob:
     """A job and the chunks that its document was split into; none if they are already written."""
 
     job_id: uuid.UUID
-    parts: Sequence[Chunk]
+    parts: Sequence[TextChunk]
 
 
 class FanOuts:

@@ -125,7 +125,7 @@ class ListedFile(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class IntakeEntry:
     """An entry for the list of a run; an entry with an `error` is recorded but not read."""
 
     source: str
@@ -137,7 +137,9 @@ class Entry:
     error: ReadError | None = None
 
 
-def enlist(session: Session, run_id: uuid.UUID, entries: Sequence[Entry]) -> Sequence[uuid.UUID]:
+def enlist(
+    session: Session, run_id: uuid.UUID, entries: Sequence[IntakeEntry]
+) -> Sequence[uuid.UUID]:
     """Add entries to the list of a run, and return the ids of their intakes."""
     statement = (
         update(Run)
@@ -231,7 +233,7 @@ def _require_all(found: Sequence[uuid.UUID], wanted: Collection[uuid.UUID]) -> N
 _LISTED = ("source", "raw_path", "follow_symlinks", "byte_count", "modified_ns", "job_id")
 
 
-def _intake(intake_id: uuid.UUID, entry: Entry) -> dict[str, object]:
+def _intake(intake_id: uuid.UUID, entry: IntakeEntry) -> dict[str, object]:
     error = entry.error
     return {
         "id": intake_id,

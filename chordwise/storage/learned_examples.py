@@ -99,7 +99,7 @@ def named(session: Session, ids: Sequence[uuid.UUID]) -> tuple[Example, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedResult:
+class ResultWithFeedback:
     """A result with feedback, the options of its job, and its document.
 
     `models` are the models that any job has used for the document.
@@ -114,7 +114,7 @@ class JudgedResult:
 
 def results_with_feedback(
     session: Session, profile: str, kind: AnalysisType, question: JsonObject, max_documents: int
-) -> Sequence[JudgedResult]:
+) -> Sequence[ResultWithFeedback]:
     """Return results of a profile whose documents have feedback on a question, newest first.
 
     They cover at most `max_documents` documents, those with the latest feedback. Documents with
@@ -126,7 +126,7 @@ def results_with_feedback(
         "question": json.dumps(question),
         "max": max_documents,
     }
-    return [JudgedResult(*row) for row in session.execute(_JUDGED, wanted)]
+    return [ResultWithFeedback(*row) for row in session.execute(_JUDGED, wanted)]
 
 
 _JUDGED = text("""

@@ -39,7 +39,7 @@ def waiting(session: Session) -> Sequence[ScheduleRun]:
     ).all()
 
 
-class Origin(StrEnum):
+class ScheduleOrigin(StrEnum):
     """The origin of a schedule; the values of `schedules.origin`."""
 
     CONFIGURATION = "configuration"
@@ -92,7 +92,7 @@ def next_due(
     ).one_or_none()
 
 
-def insert_new(session: Session, name: str, origin: Origin, options: JsonObject) -> None:
+def insert_new(session: Session, name: str, origin: ScheduleOrigin, options: JsonObject) -> None:
     """Insert a disabled schedule, unless one with this name exists."""
     session.execute(
         insert(Schedule)
@@ -115,7 +115,9 @@ def disable_others(session: Session, names: Collection[str]) -> Sequence[str]:
     return session.scalars(
         update(Schedule)
         .where(
-            Schedule.origin == Origin.CONFIGURATION, Schedule.enabled, Schedule.name.not_in(names)
+            Schedule.origin == ScheduleOrigin.CONFIGURATION,
+            Schedule.enabled,
+            Schedule.name.not_in(names),
         )
         .values(enabled=False, next_due_at=None, changed_at=clock.database_now())
         .returning(Schedule.name)

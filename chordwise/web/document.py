@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from chordwise.domain import document_flags, json_values, marked_text, missing_rows
-from chordwise.domain.marked_text import Segment, Span, segments, window_of
+from chordwise.domain.marked_text import MarkedSpan, Segment, segments, window_of
 from chordwise.domain.places import Place, PlaceKind
 from chordwise.domain.states import FAILED_CHUNKS
 from chordwise.domain.tasks import Stage
@@ -249,7 +249,7 @@ def _text(content: str, places: Sequence[Place], found: Explanation, shown: _Sho
     announced = _Announced.of(places, found, window[0])
     sought = marked_text.sought_in(shown.words)
     words = (
-        Span(start_char=window[0] + start, end_char=window[0] + end, mark=_SOUGHT)
+        MarkedSpan(start_char=window[0] + start, end_char=window[0] + end, mark=_SOUGHT)
         for start, end in marked_text.words_at(content[slice(*window)], sought)
     )
     spans = [*_spans(found), *_headings(content, places), *words]
@@ -303,25 +303,25 @@ class _Announced:
         return announced
 
 
-def _spans(found: Explanation) -> Iterator[Span]:
+def _spans(found: Explanation) -> Iterator[MarkedSpan]:
     for fact in found.facts:
         if fact.start_char is not None and fact.end_char is not None:
-            yield Span(start_char=fact.start_char, end_char=fact.end_char, mark=str(fact.id))
+            yield MarkedSpan(start_char=fact.start_char, end_char=fact.end_char, mark=str(fact.id))
     for flag in document_flags.from_json(found.document.flags):
-        yield Span(start_char=flag.start_char, end_char=flag.end_char, mark=_SUSPICIOUS)
+        yield MarkedSpan(start_char=flag.start_char, end_char=flag.end_char, mark=_SUSPICIOUS)
     for chunk in found.chunks:
         if chunk.status in FAILED_CHUNKS:
-            yield Span(start_char=chunk.start_char, end_char=chunk.end_char, mark=_UNCOVERED)
+            yield MarkedSpan(start_char=chunk.start_char, end_char=chunk.end_char, mark=_UNCOVERED)
 
 
-def _headings(content: str, places: Sequence[Place]) -> Iterator[Span]:
+def _headings(content: str, places: Sequence[Place]) -> Iterator[MarkedSpan]:
     """Yield the first line of each section, which is its heading."""
     for place in places:
         if place.kind is PlaceKind.SECTION:
             inside = content[place.start_char : place.start_char + _HEADING_CHARACTERS]
             start = place.start_char + len(inside) - len(inside.lstrip())
             line = inside.lstrip().partition("\n")[0]
-            yield Span(start_char=start, end_char=start + len(line), mark=_HEADING)
+            yield MarkedSpan(start_char=start, end_char=start + len(line), mark=_HEADING)
 
 
 def _piece(segment: Segment, announced: _Announced, begun: set[str]) -> _Piece:

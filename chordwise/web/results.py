@@ -21,7 +21,7 @@ from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.runs import result_lists
-from chordwise.pipeline.runs.result_lists import Mark, ResultFilter, ResultOrder
+from chordwise.pipeline.runs.result_lists import ResultFilter, ResultOrder, RowMark
 from chordwise.web.listing import PAGE_ROWS, Key, Listing, listing_of, no_page
 from chordwise.web.site import render, site_of
 
@@ -128,12 +128,12 @@ def _number(given: str) -> float | None:
     return found
 
 
-def _mark(key: Key) -> Mark | None:
+def _mark(key: Key) -> RowMark | None:
     if not key:
         return None
     try:
         confidence, result_id = key
-        return Mark(float(str(confidence)), uuid.UUID(str(result_id)))
+        return RowMark(float(str(confidence)), uuid.UUID(str(result_id)))
     except ValueError as error:
         raise no_page() from error
 

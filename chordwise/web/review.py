@@ -22,7 +22,7 @@ from chordwise.domain.visible_text import restored
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import certification, evaluation, feedback, review
 from chordwise.pipeline.learning.feedback import Signed
-from chordwise.pipeline.learning.review import Question, Scope
+from chordwise.pipeline.learning.review import ReviewItem, ReviewScope
 from chordwise.storage import clock
 from chordwise.storage import runs as stored_runs
 from chordwise.storage.judgments import Feedback
@@ -44,7 +44,7 @@ _SAID = {
 def _review(request: Request) -> Response:
     listing = listing_of(request, _FILTERS)
     asked = request.query_params
-    question: Question | None
+    question: ReviewItem | None
     with site_of(request).database.read() as session:
         if "job" in asked:
             question = review.question(session, _id(asked["job"]), asked.get("path", ""))
@@ -72,14 +72,16 @@ def _review(request: Request) -> Response:
     return page
 
 
-def _queued(session: Session, listing: Listing) -> tuple[Question | None, str]:
+def _queued(session: Session, listing: Listing) -> tuple[ReviewItem | None, str]:
     """Return the next answer that certification needs checked, and the address that follows it.
 
     At the end of the queue the address is that of the skipped answers, or empty if all are checked.
     """
     filters = listing.filters
     types = tuple(each for each in AnalysisType if each == filters.get("analysis_type"))
-    scope = evaluation.Scope(run=filters.get("run"), profile=filters.get("profile"), types=types)
+    scope = evaluation.EvaluationScope(
+        run=filters.get("run"), profile=filters.get("profile"), types=types
+    )
     queue = certification.queue(session, scope, filters["queue"])
     after = str(listing.after[0]) if listing.after else ""
     orders = {job_id: f"{place:04}" for job_id, place in queue.places.items()}
@@ -193,7 +195,7 @@ def _signed(request: Request) -> Signed:
     return Signed(entered=entered, author=user_of(request))
 
 
-def _name(question: Question) -> str:
+def _name(question: ReviewItem) -> str:
     """Return the name of what is decided on, in the words of the model's question."""
     if question.value is None:
         return f"the whole {question.analysis_type}"
@@ -206,9 +208,9 @@ def _way_on(request: Request) -> str:
     return address if address == "/review" or address.startswith("/review?") else "/review"
 
 
-def _scope(listing: Listing) -> Scope:
+def _scope(listing: Listing) -> ReviewScope:
     run, analysis_type = (listing.filters.get(name, "") for name in ("run", "analysis_type"))
-    return Scope(run=run, analysis_type=analysis_type)
+    return ReviewScope(run=run, analysis_type=analysis_type)
 
 
 def _id(written: str) -> uuid.UUID:

@@ -22,7 +22,7 @@ from chordwise.errors import (
     TransientError,
 )
 from chordwise.llm import batching
-from chordwise.llm.batching.api import BatchApi, BatchLine, BatchState, Phase, PreparedBatch
+from chordwise.llm.batching.api import BatchApi, BatchLine, BatchPhase, BatchState, PreparedBatch
 from chordwise.llm.model import Completion, FinishReason
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
@@ -79,7 +79,7 @@ def outcomes(api: BatchApi, state: BatchState) -> dict[str, Completion | ModelEr
 def test_results_have_the_ids_of_their_lines(api: BatchApi) -> None:
     state = api.retrieve(handed_in(api, a_batch(api, "one", "two", "three")).provider_id)
 
-    assert state.phase is Phase.ENDED
+    assert state.phase is BatchPhase.ENDED
     found = outcomes(api, state)
     assert set(found) == {"one", "two", "three"}
     for text, completion in found.items():
@@ -93,10 +93,10 @@ def test_a_batch_runs_until_the_provider_ends_it(api: BatchApi, server: BatchSer
     server.holds = True
     provider_id = handed_in(api, a_batch(api, "one")).provider_id
 
-    assert api.retrieve(provider_id).phase is Phase.RUNNING
+    assert api.retrieve(provider_id).phase is BatchPhase.RUNNING
 
     server.holds = False
-    assert api.retrieve(provider_id).phase is Phase.ENDED
+    assert api.retrieve(provider_id).phase is BatchPhase.ENDED
 
 
 def test_expired_lines_are_reported_as_overload(api: BatchApi, server: BatchServer) -> None:
@@ -168,7 +168,7 @@ def test_a_cancelled_batch_ends(api: BatchApi, server: BatchServer) -> None:
     api.cancel(provider_id)
 
     state = api.retrieve(provider_id)
-    assert state.phase is Phase.ENDED
+    assert state.phase is BatchPhase.ENDED
     assert isinstance(outcomes(api, state)["one"], ModelOverloadedError)
 
 
@@ -189,10 +189,10 @@ def test_a_batch_has_not_ended_before_its_output_file_exists(server: BatchServer
     api = batching.connect(settings, SecretStr("key"))
     answered = handed_in(api, a_batch(api, "one")).provider_id
     server.lags = True
-    assert api.retrieve(answered).phase is Phase.RUNNING
+    assert api.retrieve(answered).phase is BatchPhase.RUNNING
 
     server.fate = lambda _question, _: "400"
-    assert api.retrieve(handed_in(api, a_batch(api, "two")).provider_id).phase is Phase.ENDED
+    assert api.retrieve(handed_in(api, a_batch(api, "two")).provider_id).phase is BatchPhase.ENDED
 
     server.lags = False
     assert set(outcomes(api, api.retrieve(answered))) == {"one"}
@@ -282,6 +282,6 @@ def test_a_rejected_batch_reports_the_reason(server: BatchServer) -> None:
 
     state = api.retrieve(provider_id)
 
-    assert state.phase is Phase.FAILED
+    assert state.phase is BatchPhase.FAILED
     assert isinstance(state.error, RateLimitedError)
     assert state.error.hint

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from chordwise.domain import grounding, json_values
 from chordwise.domain.analyses import extraction
-from chordwise.domain.analyses.analysis import Analysis
+from chordwise.domain.analyses.analysis import AnalysisDefinition
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -114,7 +114,7 @@ def _most(schema: JsonObject) -> int:
     return int(json_values.number(schema.get("maxItems")) or 6)
 
 
-def _holds(analysis: Analysis, answer: JsonObject) -> bool:
+def _holds(analysis: AnalysisDefinition, answer: JsonObject) -> bool:
     return not analysis.problems(answer, task_for(analysis.type))
 
 

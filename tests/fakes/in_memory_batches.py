@@ -21,7 +21,7 @@ from chordwise.errors import (
     RateLimitedError,
     TransientError,
 )
-from chordwise.llm.batching.api import BatchState, LineOutcome, Phase, PreparedBatch
+from chordwise.llm.batching.api import BatchPhase, BatchState, LineOutcome, PreparedBatch
 from chordwise.llm.batching.openai import file_of
 from chordwise.llm.model import Completion, CompletionRequest
 from chordwise.llm.providers.openai import OpenAIModel
@@ -131,10 +131,10 @@ class InMemoryBatches:
 
     def _state(self, batch: FakeBatch) -> BatchState:
         refused = _REFUSALS.get(batch.refusal, ModelRequestError)(f"It is {batch.refusal}.")
-        phase = Phase.ENDED if batch.fates is not None else Phase.RUNNING
+        phase = BatchPhase.ENDED if batch.fates is not None else BatchPhase.RUNNING
         return BatchState(
             provider_id=batch.id,
-            phase=Phase.FAILED if batch.refusal else phase,
+            phase=BatchPhase.FAILED if batch.refusal else phase,
             status="failed" if batch.refusal else phase.value,
             counts={"total": len(batch.lines), "completed": (batch.fates or []).count(ANSWERED)},
             expires_at=datetime.fromtimestamp(batch.created_at, UTC) + _DAY,

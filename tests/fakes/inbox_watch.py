@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from chordwise.pipeline.inbox.folders import Store
-from chordwise.pipeline.inbox.watch import Watch
+from chordwise.pipeline.inbox.watch import InboxWatch
 from chordwise.pipeline.jobs import shared_jobs
 from chordwise.settings import InboxSettings, ProfileSettings, Settings
 from tests.fakes.dropping import Folders
@@ -31,7 +31,7 @@ class WatchedInbox:
     pipeline: Pipeline
     now: float = 0.0
     store: Store = field(init=False)
-    watch: Watch = field(init=False)
+    watch: InboxWatch = field(init=False)
 
     def __post_init__(self) -> None:
         self.folders.inbox.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ class WatchedInbox:
         self.begin()
 
     def begin(self) -> None:
-        self.watch = Watch(
+        self.watch = InboxWatch(
             self.pipeline.context,
             self.store,
             monotonic=lambda: self.now,

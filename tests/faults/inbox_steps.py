@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from chordwise import settings as settings_module
 from chordwise.pipeline.inbox.folders import Store
-from chordwise.pipeline.inbox.watch import Watch
+from chordwise.pipeline.inbox.watch import InboxWatch
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.startup import open_context
 from tests.fakes.dropping import Folders
@@ -67,7 +67,7 @@ def watch_until_delivered(folders: Folders, count: int) -> None:
     deadline = time.monotonic() + SECONDS
     while not store.acquire():
         assert time.monotonic() < deadline
-    watch = Watch(
+    watch = InboxWatch(
         context,
         store,
         monotonic=time.monotonic,

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from chordwise.cli.rendering import live as rendered
-from chordwise.cli.rendering.live import Lines
-from chordwise.cli.run_watch import Watch
+from chordwise.cli.rendering.live import ProgressLines
+from chordwise.cli.run_watch import RunWatch
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs import retry
 from chordwise.pipeline.runs import progress
@@ -152,14 +152,14 @@ def test_a_wait_shows_its_reason_and_prints_the_explanation_once(pipeline: Pipel
         if now[0] > 1_000:
             pipeline.execute("UPDATE runs SET status = 'paused'")
 
-    watch = Watch(
+    watch = RunWatch(
         pipeline.context.settings,
         pipeline.context.database,
         warned.append,
         clock=lambda: now[0],
         pause=pass_a_while,
     )
-    watch.wait_until_over(submission.run_id, Lines(said.append, lambda: now[0]))
+    watch.wait_until_over(submission.run_id, ProgressLines(said.append, lambda: now[0]))
 
     assert len(warned) == 1
     assert warned[0].startswith("Batches are answered within a day")

@@ -18,13 +18,13 @@ from sqlalchemy.orm import Session
 from chordwise import Client
 from chordwise.domain.json_values import JsonObject, JsonValue, objects
 from chordwise.domain.learning import certification as domain
-from chordwise.domain.learning.certification import Answer
+from chordwise.domain.learning.certification import ScoredAnswer
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ExitCode, UsageError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.learning import evaluation
 from chordwise.pipeline.learning.certification import Bounds, Certified, certify
-from chordwise.pipeline.learning.evaluation import Scope
+from chordwise.pipeline.learning.evaluation import EvaluationScope
 from chordwise.settings import ProfileSettings, Settings
 from chordwise.storage import certifications, pruning
 from chordwise.storage.calibrations import Calibration
@@ -54,14 +54,14 @@ def _profile(tmp_path: Path) -> None:
     (tmp_path / "chordwise.toml").write_text(PROFILE, "utf-8")
 
 
-def scope_of(pipeline: Pipeline, types: Sequence[str], **asked: object) -> Scope:
+def scope_of(pipeline: Pipeline, types: Sequence[str], **asked: object) -> EvaluationScope:
     """Return the answers to the question of a profile."""
     profile = ProfileSettings.model_validate({"types": types, **asked})
     settings = pipeline.context.settings.model_copy(update={"profiles": {"deals": profile}})
     return evaluation.of(settings, None, "deals")
 
 
-def deals(pipeline: Pipeline) -> Scope:
+def deals(pipeline: Pipeline) -> EvaluationScope:
     """Return the answers to the question of the profile in the settings."""
     return scope_of(pipeline, ["extraction"], instructions="party, term")
 
@@ -241,7 +241,7 @@ def test_only_the_newest_answers_to_a_question_are_accepted(
     certified()
     assert accepted(pipeline)[0] == ("party", DOCUMENTS)
 
-    certify(pipeline.context.database, Scope(run=first), LOOSE)
+    certify(pipeline.context.database, EvaluationScope(run=first), LOOSE)
     certified()
     assert accepted(pipeline)[0] == ("party", 2 * DOCUMENTS)
 
@@ -279,7 +279,7 @@ def test_a_run_pruned_during_certification_is_reported(pipeline: Pipeline) -> No
         return database.commit(change)
 
     with pytest.raises(UsageError, match=name):
-        certify(database, Scope(run=name), LOOSE, pruned)
+        certify(database, EvaluationScope(run=name), LOOSE, pruned)
 
 
 @pytest.mark.parametrize(("bounds", "wrong"), [(("--max-error", "1%"), 0), (BOUNDS, 5)])
@@ -388,7 +388,7 @@ def test_a_rejected_answer_is_not_accepted_although_its_label_is_certified(
     """This holds at once and after the next certification; a correction is accepted."""
     choices = {f"{place}.txt": ("letter", 0.5) for place in range(30)}
     name = classified(pipeline, choices).name
-    database, scope = pipeline.context.database, Scope(run=name)
+    database, scope = pipeline.context.database, EvaluationScope(run=name)
     said = [{"document": each, "verdict": "approved"} for each in choices]
     file = written(tmp_path / "checked.jsonl", *said)
     assert run(["feedback", name, "--file", str(file)]) == ExitCode.SUCCESS
@@ -415,12 +415,14 @@ def count_accepted(pipeline: Pipeline) -> tuple[object, object]:
 def test_labels_not_chosen_yet_reserve_their_share_of_the_risk(pipeline: Pipeline) -> None:
     """With three labels and none, the first label chosen gets a quarter of the risk."""
     choices = {f"{place}.txt": ("letter", 0.5) for place in range(DOCUMENTS)}
-    scope = Scope(run=classified(pipeline, choices).name)
+    scope = EvaluationScope(run=classified(pipeline, choices).name)
 
     (found,) = certify(pipeline.context.database, scope, LOOSE)
 
     whole, fourth = (
-        domain.certify([Answer(0.5)] * DOCUMENTS, LOOSE.max_error, LOOSE.risk / parts).more_checks
+        domain.certify(
+            [ScoredAnswer(0.5)] * DOCUMENTS, LOOSE.max_error, LOOSE.risk / parts
+        ).more_checks
         for parts in (1, 4)
     )
     assert found.certificate.more_checks == fourth != whole
@@ -583,10 +585,12 @@ def test_the_risk_is_divided_among_all_types_though_one_is_asked_for(pipeline: P
     texts = {f"{n}.txt": f"{n}: CHOOSE letter 0.5 VALUES {values}" for n in range(DOCUMENTS)}
     name = worked(pipeline, kinds, asked, texts).name
     database = pipeline.context.database
-    together = certify(database, Scope(run=name), LOOSE)
+    together = certify(database, EvaluationScope(run=name), LOOSE)
 
     apart = [
-        one for kind in kinds for one in certify(database, Scope(run=name, types=(kind,)), LOOSE)
+        one
+        for kind in kinds
+        for one in certify(database, EvaluationScope(run=name, types=(kind,)), LOOSE)
     ]
 
     assert len(together) == len(apart) == 3
@@ -624,7 +628,7 @@ def test_answers_that_were_wrong_and_asked_again_alone_do_not_certify_the_others
     extracted(a_learner(settings), {name: values[name] for name in checked}, fresh=True)
 
     certificate = of_firms().certificate
-    assert (certificate.wrong, certificate.verdict) == (0, domain.Verdict.OPEN)
+    assert (certificate.wrong, certificate.verdict) == (0, domain.CertificationVerdict.OPEN)
     assert pipeline.value("SELECT count(*) FROM facts WHERE item = 'firm' AND accepted") == 0
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from chordwise.cli.rendering.live import Lines
-from chordwise.cli.run_watch import Watch
+from chordwise.cli.rendering.live import ProgressLines
+from chordwise.cli.run_watch import RunWatch
 from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus
 from chordwise.errors import ExitCode, ModelRequestError, ReadError, ServiceUnavailableError
 from chordwise.pipeline.intake.submit import Submission, open_run
@@ -307,13 +307,16 @@ def test_a_wait_ends_with_the_run(desk: Desk) -> None:
         desk.pipeline.execute("UPDATE jobs SET status = 'cancelled' WHERE status = 'running'")
         desk.pipeline.execute("UPDATE runs SET status = 'finished'")
 
-    watch = Watch(
+    watch = RunWatch(
         desk.pipeline.context.settings,
         desk.pipeline.context.database,
         said.append,
         pause=cancel_meanwhile,
     )
-    assert watch.wait_until_over(waiting.run_id, Lines(said.append)).status is RunStatus.FINISHED
+    assert (
+        watch.wait_until_over(waiting.run_id, ProgressLines(said.append)).status
+        is RunStatus.FINISHED
+    )
     assert [line.split(" · ")[0] for line in said] == ["0/1 documents", "1/1 documents"]
 
 
@@ -327,14 +330,14 @@ def test_a_wait_reports_a_lack_of_progress(desk: Desk) -> None:
         if len(warned) == 2:
             desk.pipeline.execute("UPDATE runs SET status = 'paused'")
 
-    watch = Watch(
+    watch = RunWatch(
         desk.pipeline.context.settings,
         desk.pipeline.context.database,
         warned.append,
         clock=lambda: now[0],
         pause=pass_time,
     )
-    watch.wait_until_over(waiting.run_id, Lines(lambda _line: None))
+    watch.wait_until_over(waiting.run_id, ProgressLines(lambda _line: None))
 
     assert len(warned) == 2
     assert all("no worker is connected to the database" in line for line in warned)
@@ -346,7 +349,7 @@ def test_a_wait_reports_that_a_worker_is_running(desk: Desk) -> None:
     waiting.close()
     assert context.settings.database_url is not None
     engine = open_engine(context.settings.database_url, name="chordwise worker")
-    watch = Watch(context.settings, context.database, lambda _: None)
+    watch = RunWatch(context.settings, context.database, lambda _: None)
     with engine.connect(), context.database.read() as session:
         said = watch.diagnosis(progress.read(session, waiting.run_id))
     engine.dispose()
@@ -366,12 +369,12 @@ def test_a_wait_survives_a_short_outage_of_the_database(desk: Desk) -> None:
     def pass_time(_seconds: float) -> None:
         now[0] += 25
 
-    watch = Watch(
+    watch = RunWatch(
         desk.pipeline.context.settings, broken, print, clock=lambda: now[0], pause=pass_time
     )
 
     with pytest.raises(ServiceUnavailableError):
-        watch.wait_until_over(uuid.uuid4(), Lines(lambda _line: None))
+        watch.wait_until_over(uuid.uuid4(), ProgressLines(lambda _line: None))
 
     assert now[0] >= 60
     with database.read() as session:

@@ -19,7 +19,7 @@ from chordwise.pipeline.recovery.recover import recover
 from chordwise.pipeline.runtime.messages import CHUNK_QUEUE, FAN_OUT, MAX_SLICE, Messenger, sliced
 from chordwise.settings import Settings
 from tests.fakes.pipeline import LONG, a_pipeline, quoting_the_text, with_settings
-from worker.slots import Slots
+from worker.slots import ChunkThreads
 from worker.tasks import analyze_slice
 
 TEXTS = [f"{number}. {LONG}" for number in range(4)]
@@ -104,7 +104,7 @@ def test_one_message_completes_a_job(settings: Settings, chunk_tokens: int, stat
     fan_out(pipeline.context, job.id)
 
     for ids in sliced(pipeline.open_chunks(job.id)):
-        analyze_slice(pipeline.context, Slots(4), ids)
+        analyze_slice(pipeline.context, ChunkThreads(4), ids)
     dispatch(context)
 
     assert pipeline.value("SELECT status FROM jobs") == status
@@ -122,7 +122,7 @@ def test_the_message_that_splits_a_short_document_completes_its_job(settings: Se
     messenger = SlowMessenger()
     context = replace(pipeline.context, messenger=cast("Messenger", messenger))
 
-    analyzed = fan_out(context, job.id, partial(analyze_slice, context, Slots(4)))
+    analyzed = fan_out(context, job.id, partial(analyze_slice, context, ChunkThreads(4)))
 
     assert pipeline.value("SELECT status FROM jobs") == "succeeded"
     assert pipeline.value("SELECT count(*) FROM chunks WHERE sent_at IS NULL") == analyzed

@@ -14,10 +14,10 @@ import pytest
 from chordwise.embedded import control
 from chordwise.embedded.control import Message
 from chordwise.embedded.home import Home, Level, home_at
-from chordwise.embedded.plan import Plan
+from chordwise.embedded.plan import StackPlan
 from chordwise.errors import ConfigurationError
 
-PLAN = Plan(
+PLAN = StackPlan(
     level=Level.DATABASE,
     fingerprint="",
     environment={},

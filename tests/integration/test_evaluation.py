@@ -12,7 +12,7 @@ from sqlalchemy import event
 
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ExitCode
-from chordwise.pipeline.learning.evaluation import Scope, evaluate
+from chordwise.pipeline.learning.evaluation import EvaluationScope, evaluate
 from chordwise.pipeline.learning.gold import read
 from chordwise.settings import Settings
 from chordwise.storage.database import Database, open_engine
@@ -305,7 +305,7 @@ def test_no_transaction_is_open_during_the_computation(
     engine = open_engine(database_url)
     event.listen(engine, "connect", ending_idle_transactions)
 
-    (found,) = evaluate(Database(engine), Scope(), gold, lambda _write: 0)
+    (found,) = evaluate(Database(engine), EvaluationScope(), gold, lambda _write: 0)
 
     engine.dispose()
     values = {each.metric: each.value for each in found.measured[0].measures}

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from chordwise.errors import ExitCode
-from chordwise.pipeline.learning.evaluation import Scope, evaluate
+from chordwise.pipeline.learning.evaluation import EvaluationScope, evaluate
 from chordwise.pipeline.learning.feedback import give_all, read
-from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.runs.stored_results import ResultSelection
 from tests.fakes.commands import output_of, run
 from tests.fakes.counting import recorded
 from tests.fakes.learning import classified, extracted, written
@@ -118,7 +118,7 @@ def test_feedback_is_read_once(pipeline: Pipeline) -> None:
         assert run(["feedback", str(job_id), "--approve"]) == ExitCode.SUCCESS
 
     with recorded() as statements:
-        found = evaluate(pipeline.context.database, Scope(), None)
+        found = evaluate(pipeline.context.database, EvaluationScope(), None)
 
     assert len(found) == 2  # for two analysis types
     assert len([each for each, _ in statements if "FROM feedback" in each]) == 1
@@ -132,7 +132,9 @@ def test_a_file_of_verdicts_takes_few_statements_each(pipeline: Pipeline, tmp_pa
     file = read(written(tmp_path / "checked.jsonl", *lines))
 
     with recorded() as statements:
-        given = pipeline.context.database.commit(lambda session: give_all(session, Wanted(), file))
+        given = pipeline.context.database.commit(
+            lambda session: give_all(session, ResultSelection(), file)
+        )
 
     assert (given.stored, given.unmatched) == (20, [])
     assert len(statements) <= 2 * len(names) + 15

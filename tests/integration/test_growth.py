@@ -351,7 +351,7 @@ def test_the_steps_of_a_job_read_only_its_rows(settings: Settings) -> None:
     stores, lease = pipeline.context.stores, pipeline.context.lease
     (job_id,), *_ = pipeline.rows("SELECT id FROM jobs WHERE status = 'queued' LIMIT 1")
     job, token = uuid.UUID(str(job_id)), uuid.uuid4()
-    job_of_one = CutJob(job, [chunking.Chunk(position=0, start_char=0, end_char=80)])
+    job_of_one = CutJob(job, [chunking.TextChunk(position=0, start_char=0, end_char=80)])
     read: dict[str, int] = {}
 
     def step(name: str, act: Callable[[Connection], object]) -> None:

@@ -15,8 +15,8 @@ import structlog
 from chordwise.domain.stability import Fingerprint
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.inbox import folders, scan
-from chordwise.pipeline.inbox.folders import Place, take
-from chordwise.pipeline.inbox.intake import FileTaker, Wanted
+from chordwise.pipeline.inbox.folders import Inbox, take
+from chordwise.pipeline.inbox.intake import FileTaker, ScannedFile
 from chordwise.pipeline.intake import batches
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.recovery.recover import recover
@@ -327,9 +327,9 @@ def test_a_copy_gets_no_rights_of_the_user_who_runs_the_scheduler(tmp_path: Path
     assert (target.read_text("utf-8"), target.stat().st_mtime_ns) == ("machine code", modified_ns)
 
 
-def a_wanted(path: Path, prints: tuple[Fingerprint, ...]) -> Wanted:
+def a_wanted(path: Path, prints: tuple[Fingerprint, ...]) -> ScannedFile:
     """Return a file of an inbox that is to be taken."""
-    return Wanted(path=path, place=Place(folder=path.parent), profile="", prints=prints)
+    return ScannedFile(path=path, place=Inbox(folder=path.parent), profile="", prints=prints)
 
 
 def out_of_service(*_: object) -> None:

@@ -17,7 +17,7 @@ from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs.retry import retry
-from chordwise.pipeline.learning.evaluation import Scope, evaluate
+from chordwise.pipeline.learning.evaluation import EvaluationScope, evaluate
 from chordwise.pipeline.runs.explanation import explain
 from chordwise.settings import Settings
 from chordwise.storage import pruning
@@ -231,10 +231,10 @@ def test_held_out_documents_are_measured_separately(pipeline: Pipeline) -> None:
     for name in both:
         correct(name)
     database = pipeline.context.database
-    (before,) = evaluate(database, Scope(), None)
+    (before,) = evaluate(database, EvaluationScope(), None)
     worked(pipeline, asked(fresh=True), both)
 
-    (after,) = evaluate(database, Scope(), None)
+    (after,) = evaluate(database, EvaluationScope(), None)
 
     parts = [(each.is_whole, each.is_held_out, each.judged) for each in after.measured]
     assert [each.is_held_out for each in before.measured] == [False]

@@ -9,7 +9,7 @@ import redis
 from pydantic import SecretStr
 
 from chordwise.llm.limits import pauses
-from chordwise.llm.limits.pauses import Pause, Place
+from chordwise.llm.limits.pauses import ModelEndpoint, Pause
 from chordwise.llm.limits.permits import (
     CallReport,
     CallResult,
@@ -18,8 +18,8 @@ from chordwise.llm.limits.permits import (
     Permit,
     PermitRequest,
     Priority,
-    Reason,
     Wait,
+    WaitReason,
 )
 from chordwise.llm.limits.shared import SharedLimits, endpoint_id
 from chordwise.llm.reported_limits import QuotaKind
@@ -69,7 +69,7 @@ class Worker:
         assert isinstance(answer, Denial), answer
         return answer
 
-    def waits(self) -> Reason:
+    def waits(self) -> WaitReason:
         """Request a permit that has to wait; return the reason."""
         answer = self.ask()
         assert isinstance(answer, Wait), answer
@@ -92,7 +92,7 @@ class Worker:
             endpoint_id("openai", "http://peer", self.model, key),
             LimitPolicy(pause_seconds=PAUSE_SECONDS, has_head_start=self.has_head_start),
             lambda: self.now[0],
-            Place.of("openai", "http://peer", self.model, key),
+            ModelEndpoint.of("openai", "http://peer", self.model, key),
         )
 
 
@@ -130,8 +130,8 @@ def test_one_call_checks_whether_the_pause_is_over(worker: Worker) -> None:
     worker.pass_time(1)
 
     looking = worker.granted()
-    assert worker.waits() is Reason.HEAD_START
-    assert worker.beside(model="large").waits() is Reason.HEAD_START
+    assert worker.waits() is WaitReason.HEAD_START
+    assert worker.beside(model="large").waits() is WaitReason.HEAD_START
     worker.settle(looking, ANSWERED)
 
     worker.granted()
@@ -147,7 +147,7 @@ def test_an_inconclusive_check_is_followed_by_another(worker: Worker, report: Ca
     worker.settle(worker.granted(), report)
 
     worker.granted()
-    assert worker.waits() is Reason.HEAD_START
+    assert worker.waits() is WaitReason.HEAD_START
 
 
 def test_slow_answers_delay_workers_only_briefly(worker: Worker) -> None:
@@ -155,7 +155,7 @@ def test_slow_answers_delay_workers_only_briefly(worker: Worker) -> None:
     worker.pass_time(PAUSE_SECONDS)
     for _ in range(3):
         worker.granted()
-        assert worker.waits() is Reason.HEAD_START
+        assert worker.waits() is WaitReason.HEAD_START
         worker.pass_time(HEAD_START_SECONDS)
 
     last = [worker.granted() for _ in range(5)][-1]
@@ -170,7 +170,7 @@ def test_a_pause_ends_when_the_clock_is_set_back(worker: Worker, seconds: float)
     worker.pass_time(-seconds)
 
     looking = worker.granted()
-    assert worker.waits() is Reason.HEAD_START
+    assert worker.waits() is WaitReason.HEAD_START
     worker.settle(looking, KEY_DENIED)
     worker.denied()
     worker.pass_time(PAUSE_SECONDS)
@@ -217,7 +217,7 @@ def test_the_first_call_is_made_alone(valkey: redis.Redis) -> None:
     """If the key is denied, that was the only request; otherwise the others follow it."""
     worker = Worker(client=valkey, has_head_start=True)
     first = worker.granted()
-    assert worker.waits() is Reason.HEAD_START
+    assert worker.waits() is WaitReason.HEAD_START
 
     worker.settle(first, KEY_DENIED)
 
@@ -236,7 +236,7 @@ def test_a_rate_limited_first_call_is_repeated_alone(valkey: redis.Redis) -> Non
         worker.pass_time(1)
 
     looking = worker.granted()
-    assert worker.waits() is Reason.HEAD_START
+    assert worker.waits() is WaitReason.HEAD_START
     worker.settle(looking, ANSWERED)
 
     for _ in range(LimitPolicy().first_in_flight):
@@ -270,7 +270,7 @@ def test_a_pause_is_listed_and_can_be_ended(valkey: redis.Redis) -> None:
         valkey,
         "endpoint",
         LimitPolicy(pause_seconds=PAUSE_SECONDS),
-        place=Place.of("openai", "http://peer", "small", SecretStr(KEY)),
+        place=ModelEndpoint.of("openai", "http://peer", "small", SecretStr(KEY)),
     )
     wanted = [
         PermitRequest(permit=str(n), priority=Priority.INTERACTIVE, cost={}) for n in range(4)
@@ -321,7 +321,7 @@ def test_entries_that_are_no_pauses_are_removed(worker: Worker, entry: str) -> N
 def test_a_pause_contains_neither_address_nor_key(valkey: redis.Redis) -> None:
     """Some addresses contain a password, before the host or after it."""
     url = "https://me:hunter2@peer/v1"
-    place = Place.of("openai", url, "small", SecretStr(KEY))
+    place = ModelEndpoint.of("openai", url, "small", SecretStr(KEY))
     limits = SharedLimits(valkey, "endpoint", LimitPolicy(), place=place)
     permit = limits.acquire(PermitRequest(permit="1", priority=Priority.INTERACTIVE, cost={}))
     assert isinstance(permit, Permit)

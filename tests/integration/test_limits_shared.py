@@ -13,7 +13,7 @@ import redis
 from pydantic import SecretStr
 
 from chordwise.llm.limits import pauses
-from chordwise.llm.limits.pauses import Place
+from chordwise.llm.limits.pauses import ModelEndpoint
 from chordwise.llm.limits.permits import (
     CallReport,
     CallResult,
@@ -23,9 +23,9 @@ from chordwise.llm.limits.permits import (
     PermitRequest,
     Priority,
     ProcessLimits,
-    Reason,
     ResilientLimits,
     Wait,
+    WaitReason,
 )
 from chordwise.llm.limits.shared import (
     SharedLimits,
@@ -105,11 +105,11 @@ def test_calls_in_flight_are_bounded_for_all_workers_together(valkey: redis.Redi
     fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=3))
     held = [fleet.granted() for _ in range(3)]
 
-    assert fleet.refused().reason is Reason.IN_FLIGHT
+    assert fleet.refused().reason is WaitReason.IN_FLIGHT
 
     fleet.settle(held[:1], ANSWERED)
     fleet.granted()
-    assert fleet.refused().reason is Reason.IN_FLIGHT
+    assert fleet.refused().reason is WaitReason.IN_FLIGHT
 
 
 def test_a_caller_is_served_although_others_take_each_returned_permit(valkey: redis.Redis) -> None:
@@ -167,7 +167,7 @@ def test_the_permit_of_a_killed_worker_expires(valkey: redis.Redis) -> None:
     fleet.granted()
 
     fleet.clock.now += 29
-    assert fleet.refused().reason is Reason.IN_FLIGHT
+    assert fleet.refused().reason is WaitReason.IN_FLIGHT
     fleet.clock.now += 2
 
     fleet.granted()
@@ -201,7 +201,7 @@ def test_tokens_are_reserved_and_corrected(valkey: redis.Redis) -> None:
     used = {QuotaKind.TOKENS: 1_500}
     fleet.settle([permit], CallReport(result=CallResult.ANSWERED, latency_seconds=1, used=used))
 
-    assert before.reason is Reason.RATE
+    assert before.reason is WaitReason.RATE
     assert before.seconds > 5
     assert fleet.refused(tokens=1_000).seconds < 3
 
@@ -214,7 +214,7 @@ def test_limits_are_learned_from_headers(valkey: redis.Redis) -> None:
 
     fleet.settle([first], CallReport(result=CallResult.ANSWERED, latency_seconds=1, limits=told))
 
-    assert fleet.refused().reason is Reason.RATE
+    assert fleet.refused().reason is WaitReason.RATE
     assert read_state(valkey, ENDPOINT, fleet.policy).per_minute == {QuotaKind.REQUESTS: 60}
 
 
@@ -225,7 +225,7 @@ def test_retry_after_pauses_all_workers(valkey: redis.Redis) -> None:
 
     limited = CallReport(result=CallResult.LIMITED, retry_after_seconds=20)
     fleet.settle([first], limited)
-    assert fleet.refused() == Wait(seconds=20, reason=Reason.PAUSED)
+    assert fleet.refused() == Wait(seconds=20, reason=WaitReason.PAUSED)
 
     insane = CallReport(result=CallResult.LIMITED, retry_after_seconds=99_999)
     fleet.settle([second], insane)
@@ -293,13 +293,13 @@ def test_the_breaker_opens_probes_and_closes(valkey: redis.Redis) -> None:
     """After a number of consecutive failures no call is sent; then one probe decides."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(breaker_failures=3, breaker_seconds=15))
     fleet.settle([fleet.granted() for _ in range(3)], FAILED)
-    assert fleet.refused() == Wait(seconds=15, reason=Reason.BREAKER)
+    assert fleet.refused() == Wait(seconds=15, reason=WaitReason.BREAKER)
 
     fleet.clock.now += 16
     probe = fleet.granted()
-    assert fleet.refused().reason is Reason.BREAKER
+    assert fleet.refused().reason is WaitReason.BREAKER
     fleet.settle([probe], FAILED)
-    assert fleet.refused() == Wait(seconds=30, reason=Reason.BREAKER)
+    assert fleet.refused() == Wait(seconds=30, reason=WaitReason.BREAKER)
 
     fleet.clock.now += 31
     fleet.settle([fleet.granted()], ANSWERED)
@@ -336,7 +336,7 @@ def test_interactive_work_has_priority(valkey: redis.Redis) -> None:
     fleet.refused(Priority.INTERACTIVE)
     fleet.settle([held], ANSWERED)
 
-    assert fleet.refused(Priority.NIGHTLY).reason is Reason.PRIORITY
+    assert fleet.refused(Priority.NIGHTLY).reason is WaitReason.PRIORITY
 
     fleet.clock.now += 20
     fleet.granted(Priority.NIGHTLY)
@@ -375,7 +375,7 @@ def test_a_state_that_another_program_wrote_fails_no_call(valkey: redis.Redis, v
 
 def test_a_denial_that_another_program_wrote_can_be_stored(valkey: redis.Redis) -> None:
     """PostgreSQL stores no NUL."""
-    place = Place.of("openai", "http://peer", "model", SecretStr("key"))
+    place = ModelEndpoint.of("openai", "http://peer", "model", SecretStr("key"))
     pause = place.pause(Denial(code="model_access", what="A\0 key", hint="\0"))
     times = {"began_at": "0", "asks_again_at": "1e12", "looked_at": "0"}
     valkey.hset(pauses.KEY, place.names[0], json.dumps(pause | times))

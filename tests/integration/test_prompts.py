@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli.request import Request, run_options
+from chordwise.cli.request import RunRequest, run_options
 from chordwise.domain.json_values import objects
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType, options_from
 from chordwise.errors import ConfigurationError, UsageError
@@ -35,7 +35,7 @@ def with_folder(settings: Settings, folder: Path) -> Settings:
 def test_workers_ask_with_the_stored_text(settings: Settings, folder: Path) -> None:
     """The folder no longer exists then; the version identifies the text in a table."""
     own = with_folder(settings, folder)
-    request = Request(paths=["x"], prompt="brief", model="scripted", run_name="short")
+    request = RunRequest(paths=["x"], prompt="brief", model="scripted", run_name="short")
     pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"))
     submission = pipeline.submit(PARAGRAPH, options=run_options(request, own))
     (folder / "summary.analyze@brief.toml").unlink()
@@ -54,12 +54,12 @@ def test_workers_ask_with_the_stored_text(settings: Settings, folder: Path) -> N
 def test_an_edited_template_is_asked_again(settings: Settings, folder: Path) -> None:
     """The same document is asked again with another text, and not with the same one."""
     own = with_folder(settings, folder)
-    wanted = run_options(Request(paths=["x"], prompt="brief", model="scripted"), own)
+    wanted = run_options(RunRequest(paths=["x"], prompt="brief", model="scripted"), own)
     pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"), repeat_last=True)
     pipeline.analyze(PARAGRAPH, options=wanted)
     pipeline.analyze(PARAGRAPH, options=replace(wanted))
     (folder / "summary.analyze@brief.toml").write_text(OWN.replace("short", "brief"), "utf-8")
-    profile = Request(paths=["x"], profile="letters", model="scripted")
+    profile = RunRequest(paths=["x"], profile="letters", model="scripted")
     letters = own.model_copy(update={"profiles": {"letters": ProfileSettings(prompt="brief")}})
     edited = run_options(profile, letters)
 
@@ -72,11 +72,11 @@ def test_a_variant_without_a_template_is_refused(settings: Settings, folder: Pat
     own = with_folder(settings, folder)
 
     with pytest.raises(UsageError, match="no folder of prompts"):
-        run_options(Request(paths=["x"], prompt="brief"), settings)
+        run_options(RunRequest(paths=["x"], prompt="brief"), settings)
     with pytest.raises(ConfigurationError, match="no prompt “long”"):
-        run_options(Request(paths=["x"], prompt="long"), own)
+        run_options(RunRequest(paths=["x"], prompt="long"), own)
     with pytest.raises(UsageError, match="has no template for classification"):
-        run_options(Request(paths=["x"], prompt="brief", labels="a,b"), own)
+        run_options(RunRequest(paths=["x"], prompt="brief", labels="a,b"), own)
 
 
 def test_meanings_and_language_are_part_of_the_question(settings: Settings) -> None:
@@ -98,7 +98,7 @@ def test_meanings_and_language_are_part_of_the_question(settings: Settings) -> N
 
 def test_a_pack_asks_for_all_of_its_types(settings: Settings) -> None:
     """This includes the built-in model; each type has its template, and labels are the pack's."""
-    asked = Request(paths=["x"], pack="support", model="extractive", run_name="support")
+    asked = RunRequest(paths=["x"], pack="support", model="extractive", run_name="support")
     pipeline = a_pipeline(settings)
 
     submission = pipeline.analyze(PARAGRAPH, options=run_options(asked, settings))
@@ -114,7 +114,7 @@ def test_a_pack_asks_for_all_of_its_types(settings: Settings) -> None:
 
 def test_a_quote_from_a_template_example_is_refused_and_counted(settings: Settings) -> None:
     """The quote is not grounded; the result reports it and needs review."""
-    asked = Request(paths=["x"], pack="support", types=[AnalysisType.CLASSIFICATION])
+    asked = RunRequest(paths=["x"], pack="support", types=[AnalysisType.CLASSIFICATION])
     options = replace(run_options(asked, settings), model="scripted", name="leaking")
     (example,) = options.analysis.examples
     pipeline = a_pipeline(settings, json.dumps(example.answer), repeat_last=True)

@@ -18,7 +18,7 @@ from chordwise.domain.pictures import Picture
 from chordwise.domain.places import Places
 from chordwise.errors import ReadError
 from chordwise.readers import reading
-from chordwise.readers.parser_process import Answer
+from chordwise.readers.parser_process import ParserReply
 from chordwise.readers.reading import ReadDocument, Reader, ShownPages, UnreadDocument
 from chordwise.settings import ReaderSettings
 from tests.fakes.office_files import archive, joined, pdf, scan, shown
@@ -242,7 +242,7 @@ def test_a_compromised_parser_cannot_exceed_the_requested_pictures(
     """The number and size of pictures and the length of the text are limited."""
     settings = ReaderSettings(vision_max_pages=3, max_characters=2_500)
     pages = (
-        Answer(header={"page": -1, "width": "x", **header}, text=bytearray(b"x" * 100))
+        ParserReply(header={"page": -1, "width": "x", **header}, text=bytearray(b"x" * 100))
         for _ in range(50)
     )
     reader = Counting()

@@ -15,7 +15,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.runs import result_lists, user_sql
-from chordwise.pipeline.runs.result_lists import ListedResult, Mark, ResultFilter, ResultOrder
+from chordwise.pipeline.runs.result_lists import ListedResult, ResultFilter, ResultOrder, RowMark
 from chordwise.settings import Settings
 from chordwise.storage.record import SEARCHED_CHARACTERS, words_of
 from tests.fakes.many_documents import fill
@@ -110,7 +110,7 @@ def test_pages_have_each_result_once(answered: Pipeline, order: ResultOrder) -> 
         after = None
         while page := result_lists.read(session, wanted, 1, after):
             read += page
-            after = Mark(page[-1].confidence, page[-1].result_id)
+            after = RowMark(page[-1].confidence, page[-1].result_id)
 
     assert read == list(whole)
     assert len(read) == 3
@@ -124,7 +124,7 @@ def test_lists_of_many_documents_use_indexes(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
     fill(pipeline, many=20_000)
     middle = "SELECT id FROM results ORDER BY id OFFSET 10000 LIMIT 1"
-    later = Mark(0.5, uuid.UUID(str(pipeline.value(middle))))
+    later = RowMark(0.5, uuid.UUID(str(pipeline.value(middle))))
     wanted = [
         *(ResultFilter(order=order) for order in ResultOrder),
         ResultFilter(needs_review=True),
@@ -147,7 +147,9 @@ def test_lists_of_many_documents_use_indexes(settings: Settings) -> None:
     assert rows_read(pipeline, "results", ResultFilter(run=begun.name)) < 1_000
 
 
-def scans(pipeline: Pipeline, wanted: ResultFilter, after: Mark | None = None) -> list[JsonObject]:
+def scans(
+    pipeline: Pipeline, wanted: ResultFilter, after: RowMark | None = None
+) -> list[JsonObject]:
     """Return the scans of large tables in the plan of a page."""
     with pipeline.context.database.read() as session:
         page = result_lists.page(session, wanted, 51, after)
@@ -158,7 +160,7 @@ def scans(pipeline: Pipeline, wanted: ResultFilter, after: Mark | None = None) -
     return [each for each in nodes if each.get("Relation Name") in _LARGE]
 
 
-def tables_read_whole(pipeline: Pipeline, wanted: ResultFilter, after: Mark | None) -> list[str]:
+def tables_read_whole(pipeline: Pipeline, wanted: ResultFilter, after: RowMark | None) -> list[str]:
     """Return the large tables that the plan of a page scans sequentially."""
     found = scans(pipeline, wanted, after)
     return [str(each["Relation Name"]) for each in found if each["Node Type"] == "Seq Scan"]

@@ -12,7 +12,7 @@ from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import feedback, review
 from chordwise.pipeline.learning.feedback import Signed
-from chordwise.pipeline.learning.review import Question, Scope
+from chordwise.pipeline.learning.review import ReviewItem, ReviewScope
 from chordwise.settings import Settings
 from tests.fakes.counting import recorded
 from tests.fakes.learning import classified, extracted
@@ -42,7 +42,7 @@ WHERE NOT EXISTS (SELECT FROM facts WHERE facts.job_id = results.job_id)
 """
 
 
-def queue(pipeline: Pipeline, scope: Scope) -> Iterator[Question]:
+def queue(pipeline: Pipeline, scope: ReviewScope) -> Iterator[ReviewItem]:
     """Yield the questions to a person who skips all of them."""
     after = None
     while True:
@@ -68,7 +68,7 @@ def test_the_queue_begins_with_the_most_doubtful_results(pipeline: Pipeline) -> 
     pipeline.execute("UPDATE results SET needs_review = confidence = 0.6")
     pipeline.execute("UPDATE facts SET grounding = 'none' WHERE value = 'Smith'")
 
-    found = list(queue(pipeline, Scope()))
+    found = list(queue(pipeline, ReviewScope()))
 
     assert [(q.source, q.value.value if q.value else "", *q.reasons) for q in found] == [
         ("a.txt", "12", "needs review", "low confidence"),
@@ -79,7 +79,9 @@ def test_the_queue_begins_with_the_most_doubtful_results(pipeline: Pipeline) -> 
     ]
     assert [(q.left, q.is_all) for q in found] == [(left, True) for left in (5, 4, 3, 2, 1)]
     assert found[0].excerpt.quote == "12"
-    assert [q.source for q in queue(pipeline, Scope(analysis_type="classification"))] == ["d.txt"]
+    assert [q.source for q in queue(pipeline, ReviewScope(analysis_type="classification"))] == [
+        "d.txt"
+    ]
 
 
 def test_the_queue_uses_calibrated_confidence(pipeline: Pipeline) -> None:
@@ -93,7 +95,7 @@ def test_the_queue_uses_calibrated_confidence(pipeline: Pipeline) -> None:
         " '[[0, 0.1], [1, 0.9]]', 100, 50, 0.1, 0.1, 0.05, 0.4 FROM results"
     )
 
-    (found,) = queue(pipeline, Scope())
+    (found,) = queue(pipeline, ReviewScope())
 
     assert found.value is not None
     assert found.value.item == "price"
@@ -104,26 +106,26 @@ def test_an_answer_as_a_whole_is_decided_once(settings: Settings) -> None:
     """A summary has no single value that could be right or wrong."""
     pipeline = a_pipeline(settings, a_summary("The harbour", confidence=3), repeat_last=True)
     pipeline.analyze("The harbour of Lindau was rebuilt in 1856.")
-    (asked,) = queue(pipeline, Scope())
+    (asked,) = queue(pipeline, ReviewScope())
     assert (asked.path, asked.value) == ("", None)
     accepted = Signed(entered=FeedbackInput(verdict=Verdict.APPROVED), author="Ada")
 
     with pipeline.context.database.write() as session:
         said = review.decide(session, asked.job_id, asked.result_id, accepted)
 
-    assert list(queue(pipeline, Scope())) == []
+    assert list(queue(pipeline, ReviewScope())) == []
     assert said is not None
     with pipeline.context.database.write() as session:
         feedback.withdraw(session, said.id, "Ben")
         (past,) = review.decisions(session)
     assert (past.author, past.withdrawn_by) == ("Ada", "Ben")
-    assert [each.path for each in queue(pipeline, Scope())] == [""]
+    assert [each.path for each in queue(pipeline, ReviewScope())] == [""]
 
 
 def test_a_decision_about_a_replaced_answer_is_refused(pipeline: Pipeline) -> None:
     """The person saw another answer than the current one."""
     classified(pipeline, {"a.txt": ("letter", 0.2)})
-    (asked,) = queue(pipeline, Scope())
+    (asked,) = queue(pipeline, ReviewScope())
     pipeline.execute("UPDATE results SET id = gen_random_uuid()")
     accepted = Signed(entered=FeedbackInput(verdict=Verdict.APPROVED, path=asked.path))
 
@@ -161,10 +163,10 @@ def test_the_queue_is_read_from_an_index(pipeline: Pipeline) -> None:
     pipeline.execute("ANALYZE")
     database = pipeline.context.database
     with recorded() as statements, database.read() as session:
-        first = review.next_question(session, Scope())
+        first = review.next_question(session, ReviewScope())
         assert first is not None
-        review.next_question(session, Scope(), (True, 0.5, *(first.place or ())[2:]))
-        review.table(session, Scope(), 25, first.place)
+        review.next_question(session, ReviewScope(), (True, 0.5, *(first.place or ())[2:]))
+        review.table(session, ReviewScope(), 25, first.place)
 
     plans = []
     with database.read() as session:

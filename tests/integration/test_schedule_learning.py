@@ -12,8 +12,8 @@ from chordwise.domain.learning.remarks import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.learning import evaluation, feedback
-from chordwise.pipeline.learning.feedback import Line, Signed
-from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.learning.feedback import FeedbackLine, Signed
+from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.sections import ProfileSettings
 from tests.fakes.learning import LABELS, a_learner, classified, obeying, written
@@ -136,9 +136,11 @@ def do_twice(night: Night) -> None:
 def say(night: Night, verdict: Verdict, names: Iterable[str]) -> None:
     """Record the same verdict on the newest result of each document."""
     signed = Signed(entered=FeedbackInput(verdict=verdict))
-    lines = [Line(number=1, document=each, analysis_type=None, signed=signed) for each in names]
+    lines = [
+        FeedbackLine(number=1, document=each, analysis_type=None, signed=signed) for each in names
+    ]
     with night.pipeline.context.database.write() as session:
-        assert feedback.give_all(session, Wanted(), lines).stored == len(lines)
+        assert feedback.give_all(session, ResultSelection(), lines).stored == len(lines)
 
 
 def test_a_withdrawn_certificate_fails_the_occurrence(settings: Settings) -> None:

@@ -13,7 +13,7 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.schedules import occurrences
 from chordwise.settings import Settings
 from chordwise.storage import schedules
-from chordwise.storage.schedules import Origin
+from chordwise.storage.schedules import ScheduleOrigin
 from tests.fakes.scheduling import A_DAY, Night, a_night, nightly, pruning
 
 NEXT = (
@@ -204,7 +204,7 @@ def test_schedules_of_the_database_stay_when_the_configuration_changes(
     wanted = nightly(folder)
 
     with database.write() as session:
-        occurrences.define(session, "theirs", wanted, Origin.DATABASE, night.now)
+        occurrences.define(session, "theirs", wanted, ScheduleOrigin.DATABASE, night.now)
     night.synchronize()
     with database.write() as session, pytest.raises(UsageError, match="in the configuration"):
         occurrences.remove(session, "ours")
@@ -212,7 +212,7 @@ def test_schedules_of_the_database_stay_when_the_configuration_changes(
         pytest.raises(UsageError, match="configuration has a schedule"),
         database.write() as session,
     ):
-        occurrences.define(session, "ours", wanted, Origin.DATABASE, night.now)
+        occurrences.define(session, "ours", wanted, ScheduleOrigin.DATABASE, night.now)
     start_now(night, "theirs")
     with database.write() as session:
         occurrences.remove(session, "theirs")

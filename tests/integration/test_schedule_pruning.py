@@ -14,14 +14,14 @@ from chordwise.domain.learning.truths import Verdict
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.jobs import retry
 from chordwise.pipeline.learning import evaluation, feedback
-from chordwise.pipeline.learning.evaluation import Scope
-from chordwise.pipeline.learning.feedback import Line, Signed
-from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.learning.evaluation import EvaluationScope
+from chordwise.pipeline.learning.feedback import FeedbackLine, Signed
+from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.pipeline.schedules.runner import ScheduleRunner
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.storage import documents, pruning
 from chordwise.storage.documents import Document, hash_of
-from chordwise.storage.intakes import Entry
+from chordwise.storage.intakes import IntakeEntry
 from tests.fakes.past_results import into_history
 from tests.fakes.pipeline import NOW, Pipeline, a_document, a_run, offered, quoting_the_text
 from tests.fakes.processes import wait_until
@@ -108,7 +108,7 @@ def test_the_calls_of_an_intake_are_kept_without_their_run(settings: Settings) -
 def test_an_old_interrupted_run_is_deleted(settings: Settings) -> None:
     """Its list is deleted, too; a younger run and a run that is being taken in are kept."""
     night = a_past(settings, pruned_after(keep_runs_days=30))
-    listed = [Entry(source=f"{number}.txt", raw_path=b"/nowhere") for number in range(3)]
+    listed = [IntakeEntry(source=f"{number}.txt", raw_path=b"/nowhere") for number in range(3)]
     names = []
     for ago in ("40 days", "1 day", "-1 day"):
         run = open_run(night.pipeline.context, a_run(), NOW, listed)
@@ -132,7 +132,7 @@ def test_feedback_is_deleted_with_its_job_and_judgments_are_kept(settings: Setti
     """Evaluations keep the run's name; judgments keep confidence and verdict, but no text."""
     night = a_past(settings, pruned_after(keep_runs_days=30))
     said = [
-        Line(
+        FeedbackLine(
             number=number,
             document=hash_of(text),
             analysis_type=None,
@@ -142,10 +142,10 @@ def test_feedback_is_deleted_with_its_job_and_judgments_are_kept(settings: Setti
     ]
     database = night.pipeline.context.database
     with database.write() as session:
-        assert feedback.give_all(session, Wanted(), said).stored == 2
+        assert feedback.give_all(session, ResultSelection(), said).stored == 2
     ((run,),) = night.rows("SELECT name FROM runs ORDER BY finished_at LIMIT 1")
 
-    evaluation.evaluate(database, Scope(run=str(run)), None)
+    evaluation.evaluate(database, EvaluationScope(run=str(run)), None)
     night.pipeline.execute("UPDATE judgments SET expected = '1', found = '2'")
 
     assert night.carry_out()

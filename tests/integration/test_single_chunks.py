@@ -41,7 +41,7 @@ from tests.fakes.pipeline import (
     with_settings,
 )
 from tests.fakes.scripted_model import Line
-from worker.slots import Slots
+from worker.slots import ChunkThreads
 from worker.tasks import analyze_slice
 
 TEXTS = [f"{number}. {PARAGRAPH}" for number in range(16)]
@@ -309,7 +309,7 @@ def test_a_critique_does_not_wait_for_the_chunks_of_other_jobs(settings: Setting
     options = a_run(analysis=AnalysisOptions(critique=True))
     submission = pipeline.submit(PARAGRAPH, f"A slow text. {PARAGRAPH}", options=options)
 
-    outcomes = analyze_slice(pipeline.context, Slots(4), pending(pipeline))
+    outcomes = analyze_slice(pipeline.context, ChunkThreads(4), pending(pipeline))
 
     assert outcomes == [ChunkOutcome.ENDED] * 2
     assert [job.status for job in pipeline.jobs(submission)] == [JobStatus.SUCCEEDED] * 2

@@ -18,10 +18,10 @@ from chordwise.errors import ModelRequestError, RefusedError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.learning import certification, evaluation, feedback
 from chordwise.pipeline.learning.certification import Bounds
-from chordwise.pipeline.learning.evaluation import Scope
-from chordwise.pipeline.learning.feedback import Line, Signed
+from chordwise.pipeline.learning.evaluation import EvaluationScope
+from chordwise.pipeline.learning.feedback import FeedbackLine, Signed
 from chordwise.pipeline.runs import user_sql
-from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.settings import Settings
 from tests.fakes.generated_answers import a_field
 from tests.fakes.pipeline import (
@@ -177,14 +177,14 @@ def learn(pipeline: Pipeline) -> None:
         ("sure", Verdict.APPROVED, ""),
         ("unsure", Verdict.REJECTED, "/main_topic"),
     ):
-        line = Line(
+        line = FeedbackLine(
             number=1,
             document=f"{name}.txt",
             analysis_type=None,
             signed=Signed(entered=FeedbackInput(verdict=verdict, path=path)),
         )
         with database.write() as session:
-            assert feedback.give_all(session, Wanted(), [line]).stored == 1
+            assert feedback.give_all(session, ResultSelection(), [line]).stored == 1
 
     pipeline.execute(
         "INSERT INTO learned_examples"
@@ -196,8 +196,8 @@ def learn(pipeline: Pipeline) -> None:
         "UPDATE model_calls SET examples = (SELECT jsonb_agg(id) FROM learned_examples)"
         " WHERE stage = 'analyze'"
     )
-    evaluation.evaluate(database, Scope(), None)
-    certification.certify(database, Scope(run="latest"), Bounds())
+    evaluation.evaluate(database, EvaluationScope(), None)
+    certification.certify(database, EvaluationScope(run="latest"), Bounds())
 
 
 @pytest.fixture

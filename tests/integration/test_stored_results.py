@@ -10,7 +10,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.runs import stored_results
-from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.settings import Settings
 from tests.fakes.pipeline import PARAGRAPH, Pipeline, a_document, a_pipeline, a_run
 
@@ -30,7 +30,7 @@ def answered(pipeline: Pipeline, source: str, text: str = PARAGRAPH) -> uuid.UUI
     return submission.run_id
 
 
-def found(pipeline: Pipeline, wanted: Wanted) -> Sequence[tuple[str, str]]:
+def found(pipeline: Pipeline, wanted: ResultSelection) -> Sequence[tuple[str, str]]:
     """Return sources and types of the results, and check that they are counted and listed."""
     with pipeline.context.database.read() as session:
         results = stored_results.read(session, wanted)
@@ -48,13 +48,13 @@ def test_only_the_newest_answers_are_found(settings: Settings) -> None:
     answered(pipeline, "other.txt", "Another text. It is short.")
     answered(pipeline, "new.txt")
 
-    assert found(pipeline, Wanted()) == [
+    assert found(pipeline, ResultSelection()) == [
         ("new.txt", "sentiment"),
         ("new.txt", "summary"),
         ("other.txt", "sentiment"),
         ("other.txt", "summary"),
     ]
-    assert found(pipeline, Wanted(types=(AnalysisType.SUMMARY,), document="OTHER")) == [
+    assert found(pipeline, ResultSelection(types=(AnalysisType.SUMMARY,), document="OTHER")) == [
         ("other.txt", "summary")
     ]
 
@@ -66,7 +66,9 @@ def test_a_document_is_found_by_each_of_its_names(settings: Settings) -> None:
     answered(pipeline, "old-copy.txt")
     answered(pipeline, "new.txt")
 
-    assert [source for source, _ in found(pipeline, Wanted(document="old"))] == ["old-copy.txt"] * 2
+    assert [source for source, _ in found(pipeline, ResultSelection(document="old"))] == [
+        "old-copy.txt"
+    ] * 2
 
 
 def test_all_results_of_a_run_are_found(settings: Settings) -> None:
@@ -75,7 +77,7 @@ def test_all_results_of_a_run_are_found(settings: Settings) -> None:
     run_id = answered(pipeline, "old.txt")
     answered(pipeline, "new.txt")
 
-    assert found(pipeline, Wanted(run_id=run_id)) == [
+    assert found(pipeline, ResultSelection(run_id=run_id)) == [
         ("old.txt", "summary"),
         ("old.txt", "sentiment"),
     ]
@@ -100,7 +102,7 @@ def test_a_failed_check_is_stored_with_the_result(settings: Settings) -> None:
     submission = pipeline.analyze(PARAGRAPH, options=asked)
 
     with pipeline.context.database.read() as session:
-        (stored,) = stored_results.read(session, Wanted(run_id=submission.run_id))
+        (stored,) = stored_results.read(session, ResultSelection(run_id=submission.run_id))
     problem = "the sum of /parts/* is not /total"
     failed = {"check": "sum", "path": "/data/total", "found": "11", "expected": "12"}
     assert stored.failed_checks == [{**failed, "problem": problem}]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli.config import Entry, Origin, entries, toml_lines
+from chordwise.cli.config import SettingSource, ShownSetting, entries, toml_lines
 from chordwise.cli.rendering.plain_text import document
 from chordwise.domain.json_values import as_json
 from chordwise.errors import ExitCode
@@ -133,11 +133,11 @@ def test_an_invalid_address_is_rejected_without_showing_its_secrets(
 def test_a_value_without_a_source_is_a_default() -> None:
     found = list(entries(load(), {}))
 
-    assert {each.origin for each in found} == {Origin.DEFAULT}
+    assert {each.origin for each in found} == {SettingSource.DEFAULT}
 
 
 def test_a_setting_without_a_value_is_a_comment() -> None:
-    entry = Entry(section="", name="broker_url", value=None, origin=Origin.DEFAULT)
+    entry = ShownSetting(section="", name="broker_url", value=None, origin=SettingSource.DEFAULT)
 
     (line,) = toml_lines([entry])
 

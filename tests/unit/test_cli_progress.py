@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli.rendering.live import Bars, Lines
+from chordwise.cli.rendering.live import Bars, ProgressLines
 from chordwise.cli.services import LogLines
 from chordwise.domain.states import RunStatus
 from chordwise.pipeline.runs.progress import CallCounts, JobCounts, Pace, Progress
@@ -66,7 +66,7 @@ def test_an_unsplit_document_counts_with_the_average_number_of_chunks() -> None:
 def test_a_log_gets_the_first_line_the_last_line_and_one_every_five_seconds() -> None:
     said: list[str] = []
     times: Iterator[float] = iter([10.0, 10.0, 11.0, 12.0, 15.5, 15.5, 16.0])
-    lines = Lines(said.append, lambda: next(times))
+    lines = ProgressLines(said.append, lambda: next(times))
 
     for done in (10, 20, 30, 40):
         lines.progress(a_progress(done), Pace())
@@ -82,7 +82,7 @@ def test_a_log_gets_the_first_line_the_last_line_and_one_every_five_seconds() ->
 
 def test_a_log_reports_why_calls_fail() -> None:
     said: list[str] = []
-    lines = Lines(said.append, iter(range(0, 100, 10)).__next__)
+    lines = ProgressLines(said.append, iter(range(0, 100, 10)).__next__)
     trouble = "127.0.0.1 cannot be reached."
 
     lines.progress(replace(a_progress(10), trouble=trouble), Pace())

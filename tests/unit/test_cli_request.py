@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli.request import Request, run_options
+from chordwise.cli.request import RunRequest, run_options
 from chordwise.domain.states import Lane
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import UsageError
@@ -19,16 +19,16 @@ from chordwise.settings import ProfileSettings, Settings
 SCHEMA = '{"type": "object", "properties": {"total": {"type": "number"}}}'
 
 
-def a_request(*types: AnalysisType, labels: str = "", schema: Path | None = None) -> Request:
-    return Request(paths=["x"], types=list(types), labels=labels, schema=schema)
+def a_request(*types: AnalysisType, labels: str = "", schema: Path | None = None) -> RunRequest:
+    return RunRequest(paths=["x"], types=list(types), labels=labels, schema=schema)
 
 
-def types_of(request: Request) -> tuple[AnalysisType, ...]:
+def types_of(request: RunRequest) -> tuple[AnalysisType, ...]:
     """Return the analysis types of a request."""
     return run_options(request, Settings()).types
 
 
-def options_of(request: Request) -> AnalysisOptions:
+def options_of(request: RunRequest) -> AnalysisOptions:
     """Return the instructions of the analyses of a request."""
     return run_options(request, Settings()).analysis
 
@@ -38,7 +38,7 @@ def test_options_are_converted_to_entries_of_a_profile(tmp_path: Path) -> None:
     file = tmp_path / "schema.json"
     file.write_text(SCHEMA, "utf-8")
     twice = a_request(AnalysisType.SENTIMENT, AnalysisType.SUMMARY, AnalysisType.SENTIMENT)
-    rows = Request(paths=["x"], text_column="review", id_column="id")
+    rows = RunRequest(paths=["x"], text_column="review", id_column="id")
 
     assert types_of(twice) == (AnalysisType.SENTIMENT, AnalysisType.SUMMARY)
     assert run_options(rows, Settings()).columns == Columns(text="review", identity="id")
@@ -53,9 +53,9 @@ def test_labels_are_trimmed_and_distinct() -> None:
     assert options_of(request).labels == ("invoice", "letter")
 
 
-def with_profile(**changes: object) -> Request:
+def with_profile(**changes: object) -> RunRequest:
     values = {"paths": ["x"], "profile": "letters"} | changes
-    return Request(**values)  # type: ignore[arg-type]  # the names are checked by the call
+    return RunRequest(**values)  # type: ignore[arg-type]  # the names are checked by the call
 
 
 def test_options_override_the_entries_of_a_profile() -> None:
@@ -96,7 +96,7 @@ def test_principles_imply_a_critique(tmp_path: Path) -> None:
     letters = ProfileSettings(principles=("Say who.",))
     settings = Settings(profiles={"letters": letters})
 
-    asked = options_of(Request(paths=["x"], principles=file))
+    asked = options_of(RunRequest(paths=["x"], principles=file))
     own = run_options(with_profile(), settings).analysis
     given = run_options(with_profile(principles=file), settings).analysis
 
@@ -116,7 +116,7 @@ def test_missing_too_long_and_too_many_principles_are_rejected(
         file.write_text(text, "utf-8")
 
     with pytest.raises(UsageError, match="principles"):
-        options_of(Request(paths=["x"], principles=file))
+        options_of(RunRequest(paths=["x"], principles=file))
 
 
 def test_labels_with_descriptions_imply_a_classification(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_labels_with_descriptions_imply_a_classification(tmp_path: Path) -> None
     settings = Settings(profiles={"letters": ProfileSettings(labels=("a", "b"))})
     described = {"invoice": "asks for money", "letter": "anything else"}
 
-    alone = Request(paths=["x"], labels_file=file, answer_language="de")
+    alone = RunRequest(paths=["x"], labels_file=file, answer_language="de")
     asked = run_options(with_profile(labels_file=file), settings).analysis
 
     assert types_of(alone) == (AnalysisType.CLASSIFICATION,)
@@ -139,8 +139,8 @@ def test_a_pack_supplies_the_options_that_the_user_omits() -> None:
     settings = Settings(profiles={"letters": ProfileSettings(pack="legal")})
     support = packs.named("support")
 
-    own = run_options(Request(paths=["x"], pack="support", instructions="Briefly."), settings)
-    labelled = run_options(Request(paths=["x"], pack="support", labels="a,b"), settings)
+    own = run_options(RunRequest(paths=["x"], pack="support", instructions="Briefly."), settings)
+    labelled = run_options(RunRequest(paths=["x"], pack="support", labels="a,b"), settings)
     changed = run_options(with_profile(pack="support"), settings)
 
     assert own.types == labelled.types == changed.types == support.types

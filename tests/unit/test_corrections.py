@@ -12,7 +12,7 @@ from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.corrections import Corrected, correct
-from chordwise.domain.learning.judging import Answer
+from chordwise.domain.learning.judging import ClaimedAnswer
 from chordwise.domain.learning.remarks import FeedbackInput, understand
 from chordwise.domain.learning.truths import Remark, Truth, Verdict, from_remarks
 from chordwise.domain.places import Place, PlaceKind, Places
@@ -44,7 +44,7 @@ def items(*values: tuple[str, str | None]) -> JsonObject:
 
 def corrected_by(path: str, value: JsonValue, output: JsonObject) -> Remark:
     """Return the remark of a user who corrects a value of an extraction."""
-    answer = Answer(analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.5)
+    answer = ClaimedAnswer(analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.5)
     entered = FeedbackInput(verdict=Verdict.CORRECTED, path=path, value=value)
     return understand(answer, entered, schema=SCHEMA).remark
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chordwise.domain.marked_text import (
+    MarkedSpan,
     Segment,
-    Span,
     segments,
     sought_in,
     window_of,
@@ -18,7 +18,9 @@ from chordwise.domain.marked_text import (
 PLACES = st.integers(-3, 40)
 SPANS = st.lists(
     st.builds(
-        lambda start, length, mark: Span(start_char=start, end_char=start + length, mark=mark),
+        lambda start, length, mark: MarkedSpan(
+            start_char=start, end_char=start + length, mark=mark
+        ),
         PLACES,
         st.integers(0, 20),
         st.sampled_from("abc"),
@@ -29,7 +31,7 @@ SPANS = st.lists(
 
 @given(st.text(max_size=35), st.tuples(PLACES, PLACES), SPANS, st.lists(PLACES, max_size=3))
 def test_segments_are_the_text_with_the_marks_of_each_character(
-    text: str, window: tuple[int, int], spans: list[Span], cuts: list[int]
+    text: str, window: tuple[int, int], spans: list[MarkedSpan], cuts: list[int]
 ) -> None:
     """Spans may overlap, begin after the text or end before it."""
     found = segments(text, window, spans, cuts)
@@ -49,8 +51,8 @@ def test_segments_are_the_text_with_the_marks_of_each_character(
 def test_marks_are_in_the_order_of_their_spans() -> None:
     """The first mark is the target of a click."""
     outer, inner = (
-        Span(start_char=0, end_char=9, mark="outer"),
-        Span(start_char=4, end_char=6, mark="inner"),
+        MarkedSpan(start_char=0, end_char=9, mark="outer"),
+        MarkedSpan(start_char=4, end_char=6, mark="inner"),
     )
 
     found = segments("The whole", (0, 9), [outer, inner], cuts=[2])

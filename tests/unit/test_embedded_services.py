@@ -9,8 +9,8 @@ import pytest
 from pydantic import SecretStr
 
 from chordwise.embedded import llama, processes
-from chordwise.embedded.home import Level, Phase, StackState, fits_socket
-from chordwise.embedded.plan import Plan, fingerprint
+from chordwise.embedded.home import Level, StackPhase, StackState, fits_socket
+from chordwise.embedded.plan import StackPlan, fingerprint
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.services import Watched
 from chordwise.errors import ServiceUnavailableError
@@ -121,8 +121,8 @@ def test_a_fingerprint_distinguishes_keys() -> None:
     assert "one" not in fingerprint(plain)
 
 
-def plan(level: Level, *, database_url: str | None = None) -> Plan:
-    return Plan(
+def plan(level: Level, *, database_url: str | None = None) -> StackPlan:
+    return StackPlan(
         level=level,
         fingerprint="these settings",
         environment={},
@@ -138,7 +138,7 @@ def stack(**changes: object) -> StackState:
     """Return a stack that is ready at the level `all`, with the given changes."""
     values: dict[str, object] = {
         "supervisor": PROCESS,
-        "phase": Phase.READY,
+        "phase": StackPhase.READY,
         "level": Level.ALL,
         "fingerprint": "these settings",
         "database_url": "postgresql+psycopg://",
@@ -155,12 +155,12 @@ def stack(**changes: object) -> StackState:
         (plan(Level.DATABASE), stack(database_url=None), False),
         (plan(Level.ALL), stack(fingerprint="others"), False),
         (plan(Level.ALL), stack(level=Level.DATABASE), False),
-        (plan(Level.ALL), stack(phase=Phase.LEAVING), False),
+        (plan(Level.ALL), stack(phase=StackPhase.LEAVING), False),
         (plan(Level.ALL, database_url="postgresql://own"), stack(database_url=None), True),
     ],
 )
 def test_a_running_stack_is_reused_if_it_suffices(
-    *, wanted: Plan, found: StackState, is_enough: bool
+    *, wanted: StackPlan, found: StackState, is_enough: bool
 ) -> None:
     """A command does not change a stack that supplies what the command needs."""
     assert wanted.is_met_by(found) is is_enough

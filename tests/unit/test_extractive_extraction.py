@@ -8,7 +8,7 @@ import pytest
 
 from chordwise.domain import json_values, validation
 from chordwise.domain.analyses.extraction import Extraction
-from chordwise.domain.extractive.values import Kind, values
+from chordwise.domain.extractive.values import ValueKind, values
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.llm.providers.extractive import answer
@@ -188,26 +188,26 @@ def test_the_default_items_are_lists_of_names_dates_and_amounts() -> None:
 @pytest.mark.parametrize(
     ("kind", "text", "found"),
     [
-        (Kind.DATE, "2021-03-04, 3/4/2021, March 2021", ["2021-03-04", "3/4/2021", "March 2021"]),
-        (Kind.DATE, "the 25th day of May, 1999", ["25th day of May, 1999"]),
-        (Kind.DATE, "12-03-2018, 27/02/18, 30MAR2018", ["12-03-2018", "27/02/18", "30MAR2018"]),
-        (Kind.DATE, "the first day of July, 2017", ["first day of July, 2017"]),
-        (Kind.DATE, "It may be that in 1943 they sold 1943 cars, 99/99/2021", []),
-        (Kind.LAW, "the laws of the State of Ohio", ["laws of the State of Ohio"]),
-        (Kind.LAW, "governed by French law", ["French law"]),
-        (Kind.MONEY, "$1.5 million, EUR 20 or 30 euros", ["$1.5 million", "EUR 20", "30 euros"]),
-        (Kind.PERCENT, "12.5% or 3 percent of 100", ["12.5%", "3 percent"]),
-        (Kind.PHONE, "+43 1 234 5678, 555-010-9999", ["+43 1 234 5678", "555-010-9999"]),
-        (Kind.PHONE, "on 2021-03-04 for $555-010", []),
-        (Kind.URL, "see https://example.com/a?b=1.", ["https://example.com/a?b=1"]),
-        (Kind.EMAIL, "a.b@example.co.uk, not a@b", ["a.b@example.co.uk"]),
-        (Kind.DURATION, "thirty (30) days, 2 weeks", ["thirty (30) days", "2 weeks"]),
-        (Kind.PERSON, "Dr. Ada Byron met Tim Smith.", ["Dr. Ada Byron", "Tim Smith"]),
-        (Kind.PERSON, "Services. If Consultant agrees, The Company pays.", []),
-        (Kind.PLACE, "They live in Graz, near France.", ["Graz", "France"]),
+        (ValueKind.DATE, "2021-03-04, 3/4/21, March 2021", ["2021-03-04", "3/4/21", "March 2021"]),
+        (ValueKind.DATE, "the 25th day of May, 1999", ["25th day of May, 1999"]),
+        (ValueKind.DATE, "2-03-2018, 27/02/18, 30MAR2018", ["2-03-2018", "27/02/18", "30MAR2018"]),
+        (ValueKind.DATE, "the first day of July, 2017", ["first day of July, 2017"]),
+        (ValueKind.DATE, "It may be that in 1943 they sold 1943 cars, 99/99/2021", []),
+        (ValueKind.LAW, "the laws of the State of Ohio", ["laws of the State of Ohio"]),
+        (ValueKind.LAW, "governed by French law", ["French law"]),
+        (ValueKind.MONEY, "$1.5 million, EUR 20; 30 euros", ["$1.5 million", "EUR 20", "30 euros"]),
+        (ValueKind.PERCENT, "12.5% or 3 percent of 100", ["12.5%", "3 percent"]),
+        (ValueKind.PHONE, "+43 1 234 5678, 555-010-9999", ["+43 1 234 5678", "555-010-9999"]),
+        (ValueKind.PHONE, "on 2021-03-04 for $555-010", []),
+        (ValueKind.URL, "see https://example.com/a?b=1.", ["https://example.com/a?b=1"]),
+        (ValueKind.EMAIL, "a.b@example.co.uk, not a@b", ["a.b@example.co.uk"]),
+        (ValueKind.DURATION, "thirty (30) days, 2 weeks", ["thirty (30) days", "2 weeks"]),
+        (ValueKind.PERSON, "Dr. Ada Byron met Tim Smith.", ["Dr. Ada Byron", "Tim Smith"]),
+        (ValueKind.PERSON, "Services. If Consultant agrees, The Company pays.", []),
+        (ValueKind.PLACE, "They live in Graz, near France.", ["Graz", "France"]),
     ],
 )  # fmt: skip
-def test_values_are_recognized_by_their_form(kind: Kind, text: str, found: list[str]) -> None:
+def test_values_are_recognized_by_their_form(kind: ValueKind, text: str, found: list[str]) -> None:
     """Patterns find the text that has the form of a value of the kind."""
     listed = list(values(kind, text))
 

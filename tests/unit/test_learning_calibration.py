@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from chordwise.domain.learning.calibration import (
     FEWEST,
-    Claim,
+    ConfidenceClaim,
     Method,
     Points,
     acceptance,
@@ -30,7 +30,7 @@ from chordwise.errors import ConfigurationError, ExitCode
 
 CLAIMS = st.lists(
     st.builds(
-        Claim,
+        ConfidenceClaim,
         confidence=st.one_of(
             st.floats(0, 1).map(lambda claimed: round(claimed, 9)),  # closer ones count as equal
             st.sampled_from([0.0, 0.5, 0.7, 0.9, 1.0]),
@@ -43,20 +43,20 @@ CLAIMS = st.lists(
 )
 
 
-def claims(*judged: tuple[float, int, int]) -> list[Claim]:
+def claims(*judged: tuple[float, int, int]) -> list[ConfidenceClaim]:
     """Return claims with this confidence, of which `right` are right and `wrong` wrong."""
     found = [(c, place < right) for c, right, wrong in judged for place in range(right + wrong)]
     return [
-        Claim(confidence=confidence, is_right=is_right, group=f"{place:04}")
+        ConfidenceClaim(confidence=confidence, is_right=is_right, group=f"{place:04}")
         for place, (confidence, is_right) in enumerate(found)
     ]
 
 
-def drawn(count: int, seed: int, power: float) -> list[Claim]:
+def drawn(count: int, seed: int, power: float) -> list[ConfidenceClaim]:
     random = Random(seed)  # noqa: S311 - the same sample each time
     confidences = [random.uniform(0.2, 1) for _ in range(count)]
     return [
-        Claim(
+        ConfidenceClaim(
             confidence=confidence,
             is_right=random.uniform(0, 1) < confidence**power,
             group=str(place),
@@ -65,7 +65,7 @@ def drawn(count: int, seed: int, power: float) -> list[Claim]:
     ]
 
 
-def error(points: Points, judged: list[Claim]) -> float:
+def error(points: Points, judged: list[ConfidenceClaim]) -> float:
     """Return the calibration error of a curve."""
     return calibration_error(
         [(calibrate(points, each.confidence), each.is_right) for each in judged]
@@ -82,7 +82,7 @@ def test_neighbors_that_violate_the_order_are_pooled() -> None:
 
 
 @pytest.mark.parametrize("fit", [isotonic, platt])
-def test_nearly_equal_claims_have_a_curve(fit: Callable[[list[Claim]], Points]) -> None:
+def test_nearly_equal_claims_have_a_curve(fit: Callable[[list[ConfidenceClaim]], Points]) -> None:
     """It gives their share of right claims, also if they differ by the smallest float."""
     for step in (0.0, 1e-16, 1e-12, 1e-6):
         judged = [a_claim(0.7 + step * n, is_right=n % 2 == 0) for n in range(40)]
@@ -92,13 +92,13 @@ def test_nearly_equal_claims_have_a_curve(fit: Callable[[list[Claim]], Points]) 
         assert sum(worths) / len(judged) == pytest.approx(0.5, abs=0.03)
 
 
-def a_claim(confidence: float, *, is_right: bool) -> Claim:
+def a_claim(confidence: float, *, is_right: bool) -> ConfidenceClaim:
     """Return a claim about one shared document."""
-    return Claim(confidence=confidence, is_right=is_right, group="0")
+    return ConfidenceClaim(confidence=confidence, is_right=is_right, group="0")
 
 
 @given(CLAIMS)
-def test_an_isotonic_curve_is_monotonic_and_keeps_the_mean(judged: list[Claim]) -> None:
+def test_an_isotonic_curve_is_monotonic_and_keeps_the_mean(judged: list[ConfidenceClaim]) -> None:
     """No two points have the same claim, so that the curve can be interpolated."""
     points = isotonic(judged)
 
@@ -109,7 +109,7 @@ def test_an_isotonic_curve_is_monotonic_and_keeps_the_mean(judged: list[Claim]) 
 
 
 @given(CLAIMS)
-def test_no_monotonic_curve_is_closer_than_the_isotonic_one(judged: list[Claim]) -> None:
+def test_no_monotonic_curve_is_closer_than_the_isotonic_one(judged: list[ConfidenceClaim]) -> None:
     points = isotonic(judged)
     mean = sum(each.is_right for each in judged) / len(judged)
 
@@ -123,7 +123,7 @@ def test_no_monotonic_curve_is_closer_than_the_isotonic_one(judged: list[Claim])
 @given(CLAIMS)
 @example([a_claim(0.875, is_right=False), a_claim(0.90625, is_right=True)])
 @example([a_claim(0.09375, is_right=False), a_claim(0.125, is_right=True)])
-def test_a_logistic_curve_is_monotonic_between_0_and_1(judged: list[Claim]) -> None:
+def test_a_logistic_curve_is_monotonic_between_0_and_1(judged: list[ConfidenceClaim]) -> None:
     """This holds for any judgments: all right, all equal, or contrary to the claims."""
     points = platt(judged)
 
@@ -169,7 +169,10 @@ def test_learning_requires_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None
         (claims((0.5, 15, FEWEST - 16)), False),
     ],
 )
-def test_a_curve_needs_enough_judgments_of_both_kinds(judged: list[Claim], enough: bool) -> None:  # noqa: FBT001 - the expectation
+def test_a_curve_needs_enough_judgments_of_both_kinds(
+    judged: list[ConfidenceClaim],
+    enough: bool,  # noqa: FBT001 - the expectation
+) -> None:
     """The minimum is thirty, with five right and five wrong ones."""
     assert is_enough(judged) is enough
 
@@ -197,8 +200,8 @@ def test_a_learned_curve_calibrates_other_claims(seed: int) -> None:
 
 def test_claims_about_one_document_are_in_one_fold() -> None:
     """Each of two documents is predicted from the other only."""
-    one = [Claim(confidence=0.5, is_right=True, group="a")] * 20
-    other = [Claim(confidence=0.5, is_right=False, group="b")] * 20
+    one = [ConfidenceClaim(confidence=0.5, is_right=True, group="a")] * 20
+    other = [ConfidenceClaim(confidence=0.5, is_right=False, group="b")] * 20
 
     curve = learn([*one, *other])
 
@@ -229,7 +232,9 @@ def test_the_accepted_claims_have_a_certain_bound_of_their_errors() -> None:
 
 
 @given(CLAIMS, st.sampled_from([0.05, 0.2, 0.5]))
-def test_no_lower_threshold_satisfies_the_bound(judged: list[Claim], max_error_rate: float) -> None:
+def test_no_lower_threshold_satisfies_the_bound(
+    judged: list[ConfidenceClaim], max_error_rate: float
+) -> None:
     accepted = acceptance(judged, max_error_rate)
 
     def bound(claim: float) -> float:

@@ -12,8 +12,8 @@ import pytest
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import certification, judging
 from chordwise.domain.learning.certification import (
-    Answer,
-    Verdict,
+    CertificationVerdict,
+    ScoredAnswer,
     certify,
     further_checks,
     is_above,
@@ -31,24 +31,25 @@ MAX_ERROR = 0.05
 RISK = 0.05
 
 
-def population(random: Random, size: int, wrong: int, *, is_informed: bool) -> list[Answer]:
+def population(random: Random, size: int, wrong: int, *, is_informed: bool) -> list[ScoredAnswer]:
     """Return answers in random order; informed scores are lower for wrong answers."""
     truths = [False] * wrong + [True] * (size - wrong)
     random.shuffle(truths)
     return [
-        Answer(random.random() * (1 if is_right or not is_informed else 0.5), is_right)
+        ScoredAnswer(random.random() * (1 if is_right or not is_informed else 0.5), is_right)
         for is_right in truths
     ]
 
 
-def seen(answers: Sequence[Answer], checks: int) -> list[Answer]:
+def seen(answers: Sequence[ScoredAnswer], checks: int) -> list[ScoredAnswer]:
     """Return the answers as they are known after this number of checks."""
     return [
-        answer if place < checks else Answer(answer.score) for place, answer in enumerate(answers)
+        answer if place < checks else ScoredAnswer(answer.score)
+        for place, answer in enumerate(answers)
     ]
 
 
-def breaks_its_promise(answers: Sequence[Answer], risk: float, step: int) -> bool:
+def breaks_its_promise(answers: Sequence[ScoredAnswer], risk: float, step: int) -> bool:
     """Check until answers are accepted; return whether their error rate exceeds the bound."""
     for checks in range(step, len(answers) + 1, step):
         found = certify(seen(answers, checks), MAX_ERROR, risk)
@@ -120,14 +121,14 @@ def test_the_number_of_missing_checks_is_computed(
 def test_good_answers_are_accepted_in_order_of_their_scores() -> None:
     """The last fifth has all the errors and is not accepted."""
     random = Random(7)
-    good = [Answer(0.6 + random.random() * 0.4, is_right=True) for _ in range(800)]
-    bad = [Answer(random.random() * 0.5, is_right=random.random() < 0.6) for _ in range(200)]
+    good = [ScoredAnswer(0.6 + random.random() * 0.4, is_right=True) for _ in range(800)]
+    bad = [ScoredAnswer(random.random() * 0.5, is_right=random.random() < 0.6) for _ in range(200)]
     answers = good + bad
     random.shuffle(answers)
 
     found = certify(seen(answers, 600), MAX_ERROR, RISK)
 
-    assert found.verdict is Verdict.CERTIFIED
+    assert found.verdict is CertificationVerdict.CERTIFIED
     assert found.accepted == 800
     assert found.error_bound <= MAX_ERROR
     checked = sum(each.score >= (found.accept_from or 0) for each in answers[:600])
@@ -136,22 +137,26 @@ def test_good_answers_are_accepted_in_order_of_their_scores() -> None:
 
 def test_a_set_that_cannot_be_certified_reports_the_required_reviews() -> None:
     """11 % are wrong at any score, so at least (11 - 2) / (100 - 2) need review."""
-    answers = [Answer(0.5, is_right=place % 9 != 0) for place in range(450)]
+    answers = [ScoredAnswer(0.5, is_right=place % 9 != 0) for place in range(450)]
 
     found = certify(seen(answers, 450), 0.02, RISK)
 
-    assert (found.verdict, found.more_checks) == (Verdict.IMPOSSIBLE, None)
+    assert (found.verdict, found.more_checks) == (CertificationVerdict.IMPOSSIBLE, None)
     assert found.error_bound == pytest.approx(1 / 9)
     assert found.must_review == pytest.approx((1 / 9 - 0.02) / 0.98)
 
 
 def test_only_checks_before_the_first_missing_one_count() -> None:
     """Users check later answers selectively, so those say nothing about the others."""
-    answers = [Answer(0.5, is_right=True), Answer(0.5), *[Answer(0.5, is_right=True)] * 498]
+    answers = [
+        ScoredAnswer(0.5, is_right=True),
+        ScoredAnswer(0.5),
+        *[ScoredAnswer(0.5, is_right=True)] * 498,
+    ]
 
     found = certify(answers, MAX_ERROR, RISK)
 
-    assert (found.verdict, found.checks) == (Verdict.OPEN, 1)
+    assert (found.verdict, found.checks) == (CertificationVerdict.OPEN, 1)
     assert found.more_checks == further_checks(500, 1, 0, MAX_ERROR, RISK / certification.SETS)
 
 
@@ -190,7 +195,9 @@ def test_a_field_is_ranked_by_its_calibrated_claim_and_its_evidence() -> None:
             a_field("law", "ACME", None, grounding="exact"),
         ]
     }
-    answer = judging.Answer(analysis_type=AnalysisType.EXTRACTION, output=fields, confidence=0.6)
+    answer = judging.ClaimedAnswer(
+        analysis_type=AnalysisType.EXTRACTION, output=fields, confidence=0.6
+    )
     found = list(scored(answer, None, lambda part, claim: claim / (2 if part == "field" else 3)))
 
     assert [(each.name, each.path) for each in found] == [

@@ -23,7 +23,7 @@ from chordwise.domain.learning.experiments import (
     Observation,
     Outcome,
     ShareSequence,
-    Verdict,
+    VariantVerdict,
     assign,
     difference,
     exceeds,
@@ -132,10 +132,11 @@ def test_pairs_narrow_the_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "expected"), [(Outcome.RIGHT, Verdict.BETTER), (Outcome.COST, Verdict.WORSE)]
+    ("outcome", "expected"),
+    [(Outcome.RIGHT, VariantVerdict.BETTER), (Outcome.COST, VariantVerdict.WORSE)],
 )
 def test_a_higher_share_is_better_and_a_higher_cost_is_worse(
-    outcome: Outcome, expected: Verdict
+    outcome: Outcome, expected: VariantVerdict
 ) -> None:
     found = difference(of_shares(0.2, 0.9, 300), outcome, RISK, is_paired=False)
 

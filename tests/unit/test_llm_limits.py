@@ -19,9 +19,9 @@ from chordwise.llm.limits.permits import (
     PermitRequest,
     Priority,
     ProcessLimits,
-    Reason,
     ResilientLimits,
     Wait,
+    WaitReason,
 )
 from chordwise.llm.reported_limits import Quota, QuotaKind, duration_seconds, reported_limits
 from tests.fakes.clocks import SleptClock
@@ -71,7 +71,7 @@ def test_process_local_limits_bound_the_calls_in_flight() -> None:
     held = granted(limits)
     granted(limits)
 
-    assert refused(limits).reason is Reason.IN_FLIGHT
+    assert refused(limits).reason is WaitReason.IN_FLIGHT
     limits.settle(held, ANSWERED)
 
     granted(limits)
@@ -108,7 +108,7 @@ def test_process_local_limits_respect_retry_after() -> None:
     report = CallReport(result=CallResult.LIMITED, retry_after_seconds=20)
     limits.settle(granted(limits), report)
 
-    assert refused(limits) == Wait(seconds=20, reason=Reason.PAUSED)
+    assert refused(limits) == Wait(seconds=20, reason=WaitReason.PAUSED)
     clock.now += 20
     report = CallReport(result=CallResult.LIMITED, retry_after_seconds=99_999)
     limits.settle(granted(limits), report)
@@ -141,7 +141,7 @@ def test_the_last_known_window_applies_while_valkey_is_full() -> None:
     limits.settle(before, ANSWERED)
     granted(limits)
 
-    assert refused(limits).reason is Reason.IN_FLIGHT
+    assert refused(limits).reason is WaitReason.IN_FLIGHT
 
 
 def test_shared_limits_are_used_again_after_an_outage() -> None:

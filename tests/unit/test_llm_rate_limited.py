@@ -31,8 +31,8 @@ from chordwise.llm.limits.permits import (
     Permit,
     PermitRequest,
     Priority,
-    Reason,
     Wait,
+    WaitReason,
 )
 from chordwise.llm.middleware.concurrency_limited import Slots, Turn
 from chordwise.llm.middleware.metered import Metered
@@ -73,7 +73,7 @@ def limited(limits: ScriptedLimits, *script: Line, clock: SleptClock | None = No
 
 def test_a_call_waits_for_its_permit_and_settles_it() -> None:
     """Every attempt has the same permit id; the duration of the answer is reported."""
-    limits, clock = ScriptedLimits([Wait(seconds=5, reason=Reason.RATE)] * 3), SleptClock()
+    limits, clock = ScriptedLimits([Wait(seconds=5, reason=WaitReason.RATE)] * 3), SleptClock()
 
     assert limited(limits, "{}", clock=clock).complete(a_request()).text == "{}"
     assert clock.sleeps == [5, 5, 5]
@@ -83,7 +83,7 @@ def test_a_call_waits_for_its_permit_and_settles_it() -> None:
 
 def test_no_wait_postpones_work_for_longer_than_a_pause_may_last() -> None:
     """Other programs can write the times in Valkey; a duration of that size does not exist."""
-    limits = ScriptedLimits([Wait(seconds=1e300, reason=Reason.PAUSED)])
+    limits = ScriptedLimits([Wait(seconds=1e300, reason=WaitReason.PAUSED)])
 
     with pytest.raises(RateLimitedError) as caught:
         limited(limits).complete(a_request())
@@ -92,7 +92,7 @@ def test_no_wait_postpones_work_for_longer_than_a_pause_may_last() -> None:
 
 
 def test_waiting_does_not_count_toward_the_timeout_of_the_request() -> None:
-    limits = ScriptedLimits([Wait(seconds=50, reason=Reason.RATE)])
+    limits = ScriptedLimits([Wait(seconds=50, reason=WaitReason.RATE)])
     model, clock = ScriptedModel(["{}"]), SleptClock()
     subject = RateLimited(model, limits, Priority.NIGHTLY, 60, clock.wait, clock)
 
@@ -121,8 +121,8 @@ def test_the_maximum_usage_of_a_call_is_reserved() -> None:
 @pytest.mark.parametrize(
     ("waits", "error", "is_throttling"),
     [
-        ([Wait(seconds=45, reason=Reason.RATE)] * 2, RateLimitedError, True),
-        ([Wait(seconds=61, reason=Reason.BREAKER)], ModelOverloadedError, False),
+        ([Wait(seconds=45, reason=WaitReason.RATE)] * 2, RateLimitedError, True),
+        ([Wait(seconds=61, reason=WaitReason.BREAKER)], ModelOverloadedError, False),
     ],
 )
 def test_too_long_a_wait_postpones_the_work(
@@ -168,7 +168,7 @@ def test_every_error_returns_the_permit(error: ChordwiseError, result: CallResul
 def test_a_denial_of_another_call_is_raised_without_a_request(kind: type[ModelError]) -> None:
     """The error has the same message, and nothing is sent or settled."""
     denial = Denial(code=kind.code, what="No.", hint="Mend it.")
-    limits = ScriptedLimits([Wait(seconds=1, reason=Reason.HEAD_START), denial])
+    limits = ScriptedLimits([Wait(seconds=1, reason=WaitReason.HEAD_START), denial])
 
     with pytest.raises(kind) as caught:
         limited(limits).complete(a_request())
@@ -238,7 +238,7 @@ def test_a_permit_is_taken_at_the_gate() -> None:
 
 def test_a_call_that_waits_for_a_permit_has_no_row_and_no_slot() -> None:
     """Later calls take the permit first, until one is granted without a wait."""
-    limits = ScriptedLimits([Wait(seconds=5, reason=Reason.RATE)] * 2)
+    limits = ScriptedLimits([Wait(seconds=5, reason=WaitReason.RATE)] * 2)
     ledger, clock = ListLedger(), SleptClock()
     subject = gated(limits, ledger, clock)
 
@@ -278,7 +278,7 @@ class CountedLimits(ScriptedLimits):
         with self._lock:
             self.requests.append(request)
             if len(self.granted) > len(self.reports):
-                return Wait(seconds=30, reason=Reason.IN_FLIGHT)
+                return Wait(seconds=30, reason=WaitReason.IN_FLIGHT)
             self.granted.append(request.permit)
             return Permit(request=request, granted_at=0.0)
 
@@ -315,7 +315,7 @@ def test_permits_are_taken_first_until_they_are_plentiful() -> None:
     queue = PermitQueue(clock)
 
     with queue.joined():
-        queue.note_refused(Wait(seconds=5, reason=Reason.RATE))
+        queue.note_refused(Wait(seconds=5, reason=WaitReason.RATE))
         states.append(queue.is_busy)
     with queue.joined() as waiting, queue.joined():
         queue.note_granted(refused_for=None)
@@ -333,9 +333,11 @@ def test_permits_are_taken_first_until_they_are_plentiful() -> None:
     assert states == [True, True, False, True, False]
 
 
-@pytest.mark.parametrize(("reason", "are_woken"), [(Reason.HEAD_START, True), (Reason.RATE, False)])
+@pytest.mark.parametrize(
+    ("reason", "are_woken"), [(WaitReason.HEAD_START, True), (WaitReason.RATE, False)]
+)
 def test_all_threads_ask_once_the_first_call_of_an_endpoint_has_ended(
-    reason: Reason, *, are_woken: bool
+    reason: WaitReason, *, are_woken: bool
 ) -> None:
     """They had to wait for this call only; after other refusals, permits may still be scarce."""
     limits, clock = ScriptedLimits([Wait(seconds=1, reason=reason)]), SleptClock()

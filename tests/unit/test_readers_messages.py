@@ -9,7 +9,7 @@ import pytest
 
 from chordwise.errors import ReadError
 from chordwise.readers import archives, mail, outlook
-from chordwise.readers.extracted import Extracted, Extraction, Part, ReadOptions, Unread
+from chordwise.readers.extracted import ContainedFile, Extracted, Extraction, ReadOptions, Unread
 from chordwise.readers.mail import mailbox_documents
 from tests.fakes.compound_files import attached, compound_file, message
 from tests.fakes.office_files import archive
@@ -27,7 +27,7 @@ def content(each: Extraction) -> str:
     """Return the text, the decoded bytes or the reason for a failure."""
     if isinstance(each, Extracted):
         return each.text
-    if isinstance(each, Part):
+    if isinstance(each, ContainedFile):
         try:
             return b"".join(each.pieces).decode("utf-8", "replace").strip()
         except ReadError as error:
@@ -71,7 +71,7 @@ def test_an_attached_message_is_a_separate_file() -> None:
 
     found = list(mail.documents(mixed(b"\nHello", inner), WANTED))
 
-    assert isinstance(found[1], Part)
+    assert isinstance(found[1], ContainedFile)
     assert b"".join(found[1].pieces).startswith(b"From: c@d.example")
 
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.telemetry.liveness import State
 from worker.consumption import Consumption, CountedThreads, Watchdog
-from worker.slots import Slots
+from worker.slots import ChunkThreads
 
 
 @dataclass(slots=True)
@@ -148,7 +148,7 @@ def test_consuming_is_reported_only_after_it_has_begun() -> None:
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountedThreads]:
     monkeypatch.setattr(CountedThreads, "consumption", Consumption(1), raising=False)
-    monkeypatch.setattr(CountedThreads, "slots", Slots(4), raising=False)
+    monkeypatch.setattr(CountedThreads, "slots", ChunkThreads(4), raising=False)
     opened = CountedThreads(1)
     yield opened
     opened.on_stop()
@@ -219,7 +219,7 @@ def test_messages_are_taken_only_for_free_slots_and_one_slice_ahead(pool: Counte
 def test_all_threads_of_the_slots_start_at_once() -> None:
     """No slice can fail later because the system allows no further thread."""
     before = set(threading.enumerate())
-    slots = Slots(3)
+    slots = ChunkThreads(3)
 
     started = set(threading.enumerate()) - before
     assert [thread.name.partition("_")[0] for thread in started] == ["slot"] * 6
@@ -241,5 +241,5 @@ def test_too_low_a_limit_of_threads_is_an_error_of_the_configuration(
     monkeypatch.setattr(threading.Thread, "start", limited)
 
     with pytest.raises(ConfigurationError, match="4 of 6 threads") as raised:
-        Slots(3)
+        ChunkThreads(3)
     assert "worker.concurrency" in raised.value.hint

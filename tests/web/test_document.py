@@ -18,8 +18,8 @@ from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ModelRequestError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.learning import feedback
-from chordwise.pipeline.learning.feedback import Line, Signed
-from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.learning.feedback import FeedbackLine, Signed
+from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.readers.reading import Reader
 from chordwise.settings import ReaderSettings, Settings
 from tests.fakes.generated_answers import a_field
@@ -142,14 +142,14 @@ def test_a_correction_is_shown_before_the_value_of_the_model(
     corrected = FeedbackInput(
         verdict=Verdict.CORRECTED, path="annual fee", value="600 EUR", span=span
     )
-    line = Line(
+    line = FeedbackLine(
         number=1,
         document="lease.pdf",
         analysis_type=None,
         signed=Signed(entered=corrected, author="Anna"),
     )
     with pipeline.context.database.write() as session:
-        assert feedback.give_all(session, Wanted(), [line]).stored == 1
+        assert feedback.give_all(session, ResultSelection(), [line]).stored == 1
 
     page = visit.open(f"/documents/{pipeline.value(FIRST)}")
 
@@ -238,9 +238,9 @@ def test_hostile_documents_and_answers_are_inert(settings: Settings, visit: Visi
 
     rejected = FeedbackInput(verdict=Verdict.REJECTED, path="/main_topic")
     said = Signed(entered=rejected, note=SCRIPT, author=SCRIPT)
-    line = Line(number=1, document=name, analysis_type=None, signed=said)
+    line = FeedbackLine(number=1, document=name, analysis_type=None, signed=said)
     with pipeline.context.database.write() as session:
-        assert feedback.give_all(session, Wanted(), [line]).stored == 1
+        assert feedback.give_all(session, ResultSelection(), [line]).stored == 1
 
     for address in (
         *("/results", "/results?words=harbour", f"/results?label={quote(SCRIPT)}", "/runs"),

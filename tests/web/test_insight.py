@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, FloatRect, Page, expect
 
 from chordwise.errors import ExitCode
-from chordwise.pipeline.learning.evaluation import Scope, evaluate
+from chordwise.pipeline.learning.evaluation import EvaluationScope, evaluate
 from chordwise.pipeline.learning.gold import read
 from chordwise.settings import Settings
 from tests.fakes.commands import output_of, point_to, run
@@ -35,7 +35,7 @@ def pipeline(settings: Settings, tmp_path: Path) -> Pipeline:
     classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("report", 0.3)})
     truth = [{"document": name, "label": "letter"} for name in ("a.txt", "b.txt")]
     gold = written(tmp_path / "truth.jsonl", *truth)
-    evaluate(pipeline.context.database, Scope(), read(gold))
+    evaluate(pipeline.context.database, EvaluationScope(), read(gold))
     pipeline.execute(RENAMED)
     return pipeline
 

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from chordwise.pipeline.learning.certification import Bounds, certify
-from chordwise.pipeline.learning.evaluation import Scope
+from chordwise.pipeline.learning.evaluation import EvaluationScope
 from chordwise.settings import Settings
 from tests.fakes.learning import a_learner, classified, extracted
 from tests.fakes.pipeline import Pipeline
@@ -140,7 +140,7 @@ def test_the_page_of_a_run_links_to_the_missing_checks(pipeline: Pipeline, visit
     submission = extracted(
         pipeline, {f"{n}.txt": {"term": (f"{n} days", 9), "law": (None, 9)} for n in range(3)}
     )
-    scope = Scope(run=submission.name)
+    scope = EvaluationScope(run=submission.name)
     assert len(certify(pipeline.context.database, scope, Bounds())) == 2
     page = visit.open(f"/runs/{submission.run_id}")
     visit.look("run-certified")

@@ -40,13 +40,13 @@ class Display:
 def display(screen: Screen) -> Iterator[Display]:
     """Open the display that suits standard error, and clear it at the end."""
     if not screen.is_interactive:
-        yield Lines(screen.info)
+        yield ProgressLines(screen.info)
         return
     with Live(console=screen.error_console, transient=True, refresh_per_second=8) as live:
         yield Bars(live.update)
 
 
-class Lines(Display):
+class ProgressLines(Display):
     """Prints the first and the last line, and one every few seconds in between."""
 
     def __init__(

@@ -40,7 +40,7 @@ class Joining:
     contested: Sequence[str] = ()
 
 
-class Analysis(ABC):
+class AnalysisDefinition(ABC):
     """An analysis type: its schema, its checks, the merging of its answers, and its facts.
 
     An *answer* is what a model returns and the schema describes; grounding adds `start_char`,

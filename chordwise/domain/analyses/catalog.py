@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chordwise.domain.analyses.analysis import Analysis
+from chordwise.domain.analyses.analysis import AnalysisDefinition
 from chordwise.domain.analyses.classification import Classification
 from chordwise.domain.analyses.extraction import Extraction
 from chordwise.domain.analyses.reasoning import Reasoning
@@ -10,12 +10,12 @@ from chordwise.domain.analyses.sentiment import Sentiment
 from chordwise.domain.analyses.summary import Summary
 from chordwise.domain.tasks import AnalysisType
 
-_ANALYSES: dict[AnalysisType, Analysis] = {
+_ANALYSES: dict[AnalysisType, AnalysisDefinition] = {
     each.type: each
     for each in (Summary(), Extraction(), Reasoning(), Classification(), Sentiment())
 }
 
 
-def analysis_for(analysis_type: AnalysisType) -> Analysis:
+def analysis_for(analysis_type: AnalysisType) -> AnalysisDefinition:
     """Return the analysis of this type."""
     return _ANALYSES[analysis_type]

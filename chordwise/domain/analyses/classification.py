@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from chordwise.domain import json_values, schemas
 from chordwise.domain.analyses.analysis import (
-    Analysis,
+    AnalysisDefinition,
     claimed,
     gather_findings,
     gather_strings,
@@ -21,7 +21,7 @@ NO_LABEL = "no label fits"
 """The text that stands for a missing primary label, in outputs for people and in truths."""
 
 
-class Classification(Analysis):
+class Classification(AnalysisDefinition):
     """Primary and secondary label, confidence 0–1, deciding features, uncertainty factors.
 
     The primary label is null if no label fits.

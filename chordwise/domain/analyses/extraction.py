@@ -13,7 +13,7 @@ from collections.abc import Hashable, Sequence
 from chordwise.domain import json_values, schemas, value_in_quote
 from chordwise.domain.analyses import schema_data
 from chordwise.domain.analyses.analysis import (
-    Analysis,
+    AnalysisDefinition,
     Joining,
     RowCount,
     claimed,
@@ -40,7 +40,7 @@ def items(options: AnalysisOptions) -> tuple[str, ...]:
     return named or DEFAULT_ITEMS
 
 
-class Extraction(Analysis):
+class Extraction(AnalysisDefinition):
     """For each item a value, an exact quote and a confidence 1–10, or “not mentioned”."""
 
     type = AnalysisType.EXTRACTION

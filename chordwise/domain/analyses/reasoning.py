@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from chordwise.domain import json_values, schemas
 from chordwise.domain.analyses.analysis import (
-    Analysis,
+    AnalysisDefinition,
     claimed,
     gather_findings,
     gather_strings,
@@ -24,7 +24,7 @@ _CONSIDERATIONS = "considerations"
 _THINK = "Written before the rest, in a few sentences: how the argument goes."
 
 
-class Reasoning(Analysis):
+class Reasoning(AnalysisDefinition):
     """Logical flow, argument strength 1–10, weaknesses, gaps, quality of the evidence."""
 
     type = AnalysisType.REASONING

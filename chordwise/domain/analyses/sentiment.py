@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from chordwise.domain import json_values, schemas
 from chordwise.domain.analyses.analysis import (
-    Analysis,
+    AnalysisDefinition,
     claimed,
     gather_objects,
     gather_strings,
@@ -24,7 +24,7 @@ NEUTRAL_BELOW = 0.1
 MIXED_ABOVE = 0.25
 
 
-class Sentiment(Analysis):
+class Sentiment(AnalysisDefinition):
     """Label, score −1…1, confidence 0–1, emotions, and the decisive sentences."""
 
     type = AnalysisType.SENTIMENT

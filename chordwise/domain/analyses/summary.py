@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from chordwise.domain import grounding, json_values, schemas
 from chordwise.domain.analyses.analysis import (
-    Analysis,
+    AnalysisDefinition,
     claimed,
     gather_findings,
     gather_strings,
@@ -20,7 +20,7 @@ MAX_FINDINGS = 5
 MAX_CONCLUSIONS = 5
 
 
-class Summary(Analysis):
+class Summary(AnalysisDefinition):
     """Main topic, up to five key findings, evidence, conclusions, confidence 1–10."""
 
     type = AnalysisType.SUMMARY

@@ -16,7 +16,7 @@ from chordwise.domain.analyses.schema_nodes import MAX_DEPTH, SchemaNode
 from chordwise.domain.extractive import forms, ranking
 from chordwise.domain.extractive.context import checkpoint, similarities
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentences
-from chordwise.domain.extractive.values import NAMES, Kind, Value, values
+from chordwise.domain.extractive.values import NAMES, ValueKind, WrittenValue, values
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.tasks import AnalysisOptions, AnalysisTask
 from chordwise.domain.words import LEXICON
@@ -72,7 +72,7 @@ class Item:
     `question` is the item's text if a whole sentence may be the answer, else empty.
     """
 
-    kinds: tuple[Kind, ...]
+    kinds: tuple[ValueKind, ...]
     terms: tuple[str, ...]
     known: frozenset[str]
     specific: frozenset[str]
@@ -89,7 +89,7 @@ class Item:
         A label matches with the specific words, or with only words of the description.
         """
         named, own = set(label), set(self.terms)
-        foreign = named - self.known - (_OWN if Kind.DATE in self.kinds else set())
+        foreign = named - self.known - (_OWN if ValueKind.DATE in self.kinds else set())
         described = self.known - own - _PURE
         is_named = self.specific <= named and (self.is_pure or not named.isdisjoint(own))
         is_label = self.is_pure or len(named - foreign) >= len(named) * _LABEL_SHARE
@@ -97,17 +97,17 @@ class Item:
         return len(foreign) + len(own - named) if fits else None
 
 
-_KINDS_BY_TERM: dict[str, list[Kind]] = {}
+_KINDS_BY_TERM: dict[str, list[ValueKind]] = {}
 for _kind, _listed in LEXICON["kinds"].items():
     for _word in _listed:
-        _KINDS_BY_TERM.setdefault(words.stem(_word), []).append(Kind(_kind))
+        _KINDS_BY_TERM.setdefault(words.stem(_word), []).append(ValueKind(_kind))
 # Words that only name a kind; the others also occur beside the value.
 _PURE = frozenset(words.stem(word) for word in LEXICON["words"]["naming_kinds"])
 # Words that name the document itself; the label of its date may contain any of them.
 _OWN = frozenset(
     words.terms("invoice receipt purchase transaction order letter bill issue document")
 )
-_NEEDING_CUE = frozenset({Kind.DATE, Kind.LAW})
+_NEEDING_CUE = frozenset({ValueKind.DATE, ValueKind.LAW})
 _QUESTION_WORDS = frozenset({"when", "who", "where", "many"})
 _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 _SINGULAR = frozenset({"address", "business", "status", "sales", "terms", "gross", "loss"})
@@ -157,12 +157,12 @@ def item_of(name: str, description: str = "") -> Item:
     asked = [words.stem(word) for word in listed if word in _QUESTION_WORDS]
     kinds = _kinds(asked + terms) or _kinds(described)
     if _IDENTIFIER.search(spelled):
-        kinds.pop(Kind.NUMBER, None)
-        kinds = kinds or {Kind.IDENTIFIER: None}
+        kinds.pop(ValueKind.NUMBER, None)
+        kinds = kinds or {ValueKind.IDENTIFIER: None}
     cue = next((cue for known, cue in _CUES if known.search(f"{spelled} {description}")), None)
     kinded = [word for word in listed if words.stem(word) in _KINDS_BY_TERM]
     is_plural = any(word.endswith("s") and word not in _SINGULAR for word in kinded)
-    specific = frozenset(terms) - _PURE - (_OWN if Kind.DATE in kinds else set())
+    specific = frozenset(terms) - _PURE - (_OWN if ValueKind.DATE in kinds else set())
     return Item(
         kinds=tuple(kinds),
         terms=tuple(dict.fromkeys(terms)),
@@ -177,7 +177,7 @@ def item_of(name: str, description: str = "") -> Item:
     )
 
 
-def _kinds(terms: Sequence[str]) -> dict[Kind, None]:
+def _kinds(terms: Sequence[str]) -> dict[ValueKind, None]:
     return dict.fromkeys(kind for term in terms for kind in _KINDS_BY_TERM.get(term, ()))
 
 
@@ -199,7 +199,14 @@ _LABEL_ENDS = " \t\n:=#"
 _LABEL = re.compile(r"^\W*+([^:=\t\n]{1,60}?)(?:\s*+[:=]|[^\S\t]*+\t)\s*+(?=\S)(.+)$", re.DOTALL)
 _SET_OFF = re.compile(r"[:=#\t]\s*$")
 _SEGMENT = re.compile(r"[.;|,(]\s|\t|\n|\s{3}")
-_PATTERN_KINDS = {Kind.EMAIL, Kind.URL, Kind.MONEY, Kind.DATE, Kind.PERCENT, Kind.LAW}
+_PATTERN_KINDS = {
+    ValueKind.EMAIL,
+    ValueKind.URL,
+    ValueKind.MONEY,
+    ValueKind.DATE,
+    ValueKind.PERCENT,
+    ValueKind.LAW,
+}
 
 
 class Match(NamedTuple):
@@ -260,7 +267,7 @@ class SearchableText:
         """
         text, end = self._sentences[place].text, 0
         is_loose = not item.needs_cue and NAMES.isdisjoint(item.kinds)
-        plain = (Kind.NUMBER,) * (Kind.MONEY in item.kinds and not item.is_pure)
+        plain = (ValueKind.NUMBER,) * (ValueKind.MONEY in item.kinds and not item.is_pure)
         for value in self._values((*item.kinds, *plain), text):
             before = text[end : value.start_char]
             end = value.start_char + len(value.text)
@@ -320,7 +327,7 @@ class SearchableText:
             confidence = 1 if item.kinds else max(2, sure)
             yield Match(value=sentence.text, quote=sentence.text, confidence=confidence)
 
-    def _values(self, kinds: Sequence[Kind], text: str) -> list[Value]:
+    def _values(self, kinds: Sequence[ValueKind], text: str) -> list[WrittenValue]:
         """Return the values of the first of the kinds that occurs in a text."""
         found = (list(values(kind, text, self._ordinary)) for kind in kinds)
         return next((each for each in found if each), [])
@@ -338,7 +345,7 @@ class SearchableText:
         joined = self._text[start : ends[0]] if ends else ""
         return joined if len(joined) <= MAX_QUOTE_CHARACTERS else ""
 
-    def _nearest_first(self, item: Item, text: str) -> list[Value]:
+    def _nearest_first(self, item: Item, text: str) -> list[WrittenValue]:
         """Return values by distance from the cue or the item's words, those after it first."""
         cue = item.cue and item.cue.search(text)
         own = (m for m in words.WORD.finditer(text) if words.stem(m[0].lower()) in item.terms)
@@ -350,8 +357,13 @@ class SearchableText:
 
 
 # A user's own schema
-_FORMAT_KINDS = {"date": Kind.DATE, "email": Kind.EMAIL, "phone": Kind.PHONE, "uri": Kind.URL}
-_NUMBER_KINDS = (Kind.MONEY, Kind.PERCENT, Kind.NUMBER)
+_FORMAT_KINDS = {
+    "date": ValueKind.DATE,
+    "email": ValueKind.EMAIL,
+    "phone": ValueKind.PHONE,
+    "uri": ValueKind.URL,
+}
+_NUMBER_KINDS = (ValueKind.MONEY, ValueKind.PERCENT, ValueKind.NUMBER)
 _NEGATION = re.compile(r"\b(?:not|no|never|neither|nor|without|none)\b|n['’]t\b", re.IGNORECASE)
 _TYPES = ("object", "array", "boolean", "integer", "number", "string")
 _PROBE = "chordwise_probe"
@@ -454,7 +466,7 @@ def _readings(match: Match, node: SchemaNode) -> Iterator[JsonValue]:
             yield int(number) if is_whole else float(number)
     else:
         if node.format == "date":
-            for each in values(Kind.DATE, f"{match.value}\n{match.quote}"):
+            for each in values(ValueKind.DATE, f"{match.value}\n{match.quote}"):
                 if day := typed_values.typed(each.text).date:
                     yield day.isoformat()
         yield match.value

@@ -12,7 +12,7 @@ from chordwise.domain.extractive.context import checkpoint
 from chordwise.domain.words import LEXICON, STOPWORDS
 
 
-class Kind(StrEnum):
+class ValueKind(StrEnum):
     """A type of value that can be recognized by its written form."""
 
     DATE = "date"
@@ -30,7 +30,7 @@ class Kind(StrEnum):
     PLACE = "place"
 
 
-class Value(NamedTuple):
+class WrittenValue(NamedTuple):
     """A value as written in a text, with its offset."""
 
     text: str
@@ -58,8 +58,8 @@ _STATE_WORDS = (
     r"(?:(?i:State|Commonwealth|Province|Republic|Kingdom|People['’]s\s+Republic)\s+of\s+)?"
 )
 _PROPER = r"[A-Z](?:\w|\.(?=\w))++(?:\s+(?:and\s+|of\s+)?[A-Z](?:\w|\.(?=\w))++){0,3}"
-_PATTERNS: dict[Kind, re.Pattern[str]] = {
-    Kind.DATE: re.compile(
+_PATTERNS: dict[ValueKind, re.Pattern[str]] = {
+    ValueKind.DATE: re.compile(
         rf"\b{_MONTH}\s+{_DAY}(?:\s*+,)?\s*+\d{{4}}\b"
         rf"|(?<!\d){_DAY}[\s/-]*+(?:day\s+)?(?:of\s+)?{_MONTH}(?:\s*+,)?[\s/-]*+(?:\d{{4}}|\d{{2}})\b"
         rf"|\b\d{{4}}([-/.]){_MONTH_NUMBER}\1{_DAY}\b"
@@ -67,43 +67,47 @@ _PATTERNS: dict[Kind, re.Pattern[str]] = {
         rf"|(?<![\d./-]){_MONTH_NUMBER}([-/.]){_DAY}\3(?:\d{{4}}|\d{{2}})(?![\d/-])"
         rf"|\b{_MONTH}(?:\s*+,)?\s++\d{{4}}\b|\b{_MONTH}\s+{_DAY}\b|\b{_DAY}\s+{_MONTH}(?=\W)"
     ),
-    Kind.MONEY: re.compile(
+    ValueKind.MONEY: re.compile(
         rf"(?:\b(?:US|CA|AU|HK)\s?)?[$€£¥₹]\s?{_AMOUNT}|\b{CURRENCY}\s?{_AMOUNT}"
         rf"|\b{_AMOUNT}\s?(?:(?:US\s)?dollars\b|euros?\b|pounds\b|cents\b|€|{CURRENCY}\b)"
     ),
-    Kind.PERCENT: re.compile(r"\d[\d.,]*+\s?(?:%|percent\b|per\s?cent\b|percentage points)"),
-    Kind.EMAIL: re.compile(r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,6}\b"),
-    Kind.PHONE: re.compile(
+    ValueKind.PERCENT: re.compile(r"\d[\d.,]*+\s?(?:%|percent\b|per\s?cent\b|percentage points)"),
+    ValueKind.EMAIL: re.compile(r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,6}\b"),
+    ValueKind.PHONE: re.compile(
         r"(?<![\w.,/$€£-])(?!\d{4}-\d\d-\d\d\b)(?:\+\d[\d ()./-]{6,16}\d"
         r"|\(?\d{3,5}\)?[ ./-]\d{3,4}[ ./-]?\d{3,4})(?![\w/-])"
     ),
-    Kind.URL: re.compile(r"\b(?:https?://|www\.)[^\s<>\"')\]]+[^\s<>\"')\].,;:!?]"),
-    Kind.DURATION: re.compile(
+    ValueKind.URL: re.compile(r"\b(?:https?://|www\.)[^\s<>\"')\]]+[^\s<>\"')\].,;:!?]"),
+    ValueKind.DURATION: re.compile(
         rf"\b{_COUNT}[\s-]+(?:business\s+|calendar\s+|working\s+)?"
         r"(?:days?|weeks?|months?|years?|hours?|minutes?)\b",
         re.IGNORECASE,
     ),
-    Kind.LAW: re.compile(
+    ValueKind.LAW: re.compile(
         rf"\b(?i:laws?)(?:\s+and\s+\w+)?\s+(?i:of|in\s+force\s+in)\s+(?:the\s+)?{_STATE_WORDS}"
         rf"{_PROPER}|(?<=\b[Bb]y )(?:the\s+)?{_PROPER}\s+[Ll]aws?\b"
     ),
-    Kind.NUMBER: re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?![\d%])"),
-    Kind.IDENTIFIER: re.compile(r"(?<![\w/-])(?=[A-Z/-]*\d)[A-Z0-9][A-Z0-9/-]{2,29}(?![\w/-])"),
+    ValueKind.NUMBER: re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?![\d%])"),
+    ValueKind.IDENTIFIER: re.compile(
+        r"(?<![\w/-])(?=[A-Z/-]*\d)[A-Z0-9][A-Z0-9/-]{2,29}(?![\w/-])"
+    ),
 }
 
 
-def values(kind: Kind, text: str, ordinary: AbstractSet[str] = frozenset()) -> Iterator[Value]:
+def values(
+    kind: ValueKind, text: str, ordinary: AbstractSet[str] = frozenset()
+) -> Iterator[WrittenValue]:
     """Yield the values of a kind in order; words in `ordinary` are not part of a name."""
     checkpoint()
     if kind in NAMES:
         yield from _names(kind, text, ordinary)
         return
     for match in _PATTERNS[kind].finditer(text):
-        yield Value(match.group(), match.start())
+        yield WrittenValue(match.group(), match.start())
 
 
 # Capitals identify names; legal forms, titles and prepositions identify their kinds.
-NAMES = frozenset({Kind.PERSON, Kind.ORGANIZATION, Kind.PLACE})
+NAMES = frozenset({ValueKind.PERSON, ValueKind.ORGANIZATION, ValueKind.PLACE})
 _WORD = (
     r"(?:(?:[A-Z]\.)+|(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Inc|Corp|Ltd|Co)\."
     r"|[A-ZÀ-ÖØ-Þ](?:[\w&-]|['’](?!s\b))*)"
@@ -120,12 +124,12 @@ _LOOK_BACK = 12
 _MAX_PERSON_WORDS = 4
 
 
-def _names(kind: Kind, text: str, ordinary: AbstractSet[str]) -> Iterator[Value]:
+def _names(kind: ValueKind, text: str, ordinary: AbstractSet[str]) -> Iterator[WrittenValue]:
     for match in _NAME.finditer(text):
         name = _trimmed(match.group(), ordinary)
         start = match.end() - len(name)
         if name and _kind_of_name(name, text[:start][-_LOOK_BACK:], ordinary) is kind:
-            yield Value(name, start)
+            yield WrittenValue(name, start)
 
 
 def _trimmed(name: str, ordinary: AbstractSet[str]) -> str:
@@ -137,15 +141,15 @@ def _trimmed(name: str, ordinary: AbstractSet[str]) -> str:
     return name
 
 
-def _kind_of_name(name: str, before: str, ordinary: AbstractSet[str]) -> Kind | None:
+def _kind_of_name(name: str, before: str, ordinary: AbstractSet[str]) -> ValueKind | None:
     parts = [part.replace(".", "").strip(",'’").lower() for part in name.split()]
     if len(parts) > 1 and not FORMS.isdisjoint(parts):
-        return Kind.ORGANIZATION
+        return ValueKind.ORGANIZATION
     if _TITLED.match(name):
-        return Kind.PERSON
+        return ValueKind.PERSON
     if name.isupper() or not ordinary.isdisjoint(parts) or _CALENDAR.search(name):
         return None
     if _LOCATIVE.search(before):
-        return Kind.PLACE
+        return ValueKind.PLACE
     is_person = 1 < len(parts) <= _MAX_PERSON_WORDS and not before.lower().endswith("the ")
-    return Kind.PERSON if is_person else None
+    return ValueKind.PERSON if is_person else None

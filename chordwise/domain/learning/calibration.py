@@ -40,7 +40,7 @@ class Method(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class ConfidenceClaim:
     """A claimed confidence, and whether the claim was right; `group` is the document's id.
 
     Cross-validation keeps the claims about one document in one fold, because they are correlated.
@@ -87,13 +87,13 @@ def require() -> None:
         )
 
 
-def is_enough(claims: Sequence[Claim]) -> bool:
+def is_enough(claims: Sequence[ConfidenceClaim]) -> bool:
     """Return whether there are enough judgments to learn from."""
     right = sum(claim.is_right for claim in claims)
     return len(claims) >= FEWEST and min(right, len(claims) - right) >= FEWEST_OF_EACH
 
 
-def learn(claims: Sequence[Claim]) -> Curve:
+def learn(claims: Sequence[ConfidenceClaim]) -> Curve:
     """Return the curve that predicts unseen judgments best, by the Brier score.
 
     Brier, “Verification of forecasts expressed in terms of probability”, 1950. If no curve is
@@ -124,7 +124,7 @@ def calibrate(points: Points, confidence: float) -> float:
     return low + (high - low) * (confidence - left) / (right - left)
 
 
-def acceptance(claims: Sequence[Claim], max_error_rate: float) -> Acceptance | None:
+def acceptance(claims: Sequence[ConfidenceClaim], max_error_rate: float) -> Acceptance | None:
     """Return the lowest claim from which on the error rate is at most `max_error_rate`, or `None`.
 
     The upper end of Wilson's interval has to stay within the bound, so that few judgments do not
@@ -141,12 +141,12 @@ def acceptance(claims: Sequence[Claim], max_error_rate: float) -> Acceptance | N
     return best
 
 
-def as_claimed(claims: Sequence[Claim]) -> Points:  # noqa: ARG001 - one of the ways to fit
+def as_claimed(claims: Sequence[ConfidenceClaim]) -> Points:  # noqa: ARG001 - one of the ways to fit
     """Return the identity, which leaves claims unchanged."""
     return ((0.0, 0.0), (1.0, 1.0))
 
 
-def isotonic(claims: Sequence[Claim]) -> Points:
+def isotonic(claims: Sequence[ConfidenceClaim]) -> Points:
     """Return the isotonic regression of the judgments on the claims: pool adjacent violators.
 
     Ayer et al., “An empirical distribution function for sampling with incomplete information”,
@@ -159,7 +159,7 @@ def isotonic(claims: Sequence[Claim]) -> Points:
     return tuple(zip(curve.X_thresholds_.tolist(), curve.y_thresholds_.tolist(), strict=True))
 
 
-def platt(claims: Sequence[Claim]) -> Points:
+def platt(claims: Sequence[ConfidenceClaim]) -> Points:
     """Return the logistic curve of maximum likelihood, sampled.
 
     Platt, “Probabilistic outputs for support vector machines”, 1999, with smoothed targets: each
@@ -190,7 +190,7 @@ def platt(claims: Sequence[Claim]) -> Points:
     return tuple(zip(steps, worths.clip(_LEAST_DOUBT, 1 - _LEAST_DOUBT).tolist(), strict=True))
 
 
-FITS: Mapping[Method, Callable[[Sequence[Claim]], Points]] = {
+FITS: Mapping[Method, Callable[[Sequence[ConfidenceClaim]], Points]] = {
     Method.CLAIMED: as_claimed,
     Method.PLATT: platt,
     Method.ISOTONIC: isotonic,
@@ -198,7 +198,7 @@ FITS: Mapping[Method, Callable[[Sequence[Claim]], Points]] = {
 
 
 def _cross_validated(
-    claims: Sequence[Claim], fit: Callable[[Sequence[Claim]], Points]
+    claims: Sequence[ConfidenceClaim], fit: Callable[[Sequence[ConfidenceClaim]], Points]
 ) -> Sequence[float]:
     """Return the value of each claim on the curve that was fitted to the other folds.
 
@@ -216,6 +216,6 @@ def _cross_validated(
     return found
 
 
-def _brier(claims: Sequence[Claim], forecasts: Sequence[float]) -> float:
+def _brier(claims: Sequence[ConfidenceClaim], forecasts: Sequence[float]) -> float:
     pairs = zip(claims, forecasts, strict=True)
     return sum((forecast - claim.is_right) ** 2 for claim, forecast in pairs) / len(claims)

@@ -25,7 +25,7 @@ from chordwise.domain import json_values
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.facts import DATA, Fact, facts
 from chordwise.domain.learning import fields, judging
-from chordwise.domain.learning.judging import Part
+from chordwise.domain.learning.judging import JudgedPart
 from chordwise.domain.learning.truths import LABEL_PATHS, label_in
 from chordwise.domain.tasks import AnalysisType
 
@@ -34,11 +34,11 @@ SETS = 5
 _STEEPEST = 6
 """Error rates from 2 to 2⁶ times the bound are the alternatives in `is_above`."""
 
-Worth: TypeAlias = Callable[[Part, float], float]
+Worth: TypeAlias = Callable[[JudgedPart, float], float]
 """A function that calibrates a claimed confidence."""
 
 
-class Verdict(StrEnum):
+class CertificationVerdict(StrEnum):
     """The outcome of certifying a field or label; stored in `certifications.verdict`."""
 
     CERTIFIED = "certified"
@@ -48,7 +48,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ScoredAnswer:
     """An answer with its score (higher is better) and the outcome of its check, if it has one."""
 
     score: float
@@ -83,7 +83,7 @@ class Certificate:
     accepted.
     """
 
-    verdict: Verdict
+    verdict: CertificationVerdict
     population: int
     accepted: int
     accept_from: float | None
@@ -106,7 +106,7 @@ class _Set:
     wrong: int
 
 
-def certify(answers: Sequence[Answer], max_error: float, risk: float) -> Certificate:
+def certify(answers: Sequence[ScoredAnswer], max_error: float, risk: float) -> Certificate:
     """Return which of the answers, given in random order, may be accepted.
 
     There has to be at least one answer. The order has to be drawn after everything that the scores
@@ -130,9 +130,9 @@ def certify(answers: Sequence[Answer], max_error: float, risk: float) -> Certifi
     every = sets[-1]
     base = every.wrong / every.checks if every.checks else 0.0
     shown = certified[0] if certified else nearest[1] if nearest else every
-    unproven = Verdict.OPEN if nearest else Verdict.IMPOSSIBLE
+    unproven = CertificationVerdict.OPEN if nearest else CertificationVerdict.IMPOSSIBLE
     return Certificate(
-        verdict=Verdict.CERTIFIED if certified else unproven,
+        verdict=CertificationVerdict.CERTIFIED if certified else unproven,
         population=every.population,
         accepted=certified[0].population if certified else 0,
         accept_from=certified[0].begins_at if certified else None,
@@ -147,7 +147,9 @@ def certify(answers: Sequence[Answer], max_error: float, risk: float) -> Certifi
 
 
 def scored(
-    answer: judging.Answer, agreement: float | None, worth: Worth = lambda _part, claim: claim
+    answer: judging.ClaimedAnswer,
+    agreement: float | None,
+    worth: Worth = lambda _part, claim: claim,
 ) -> Iterator[Scored]:
     """Yield the parts of an answer that are certified: its fields, its label, or the whole.
 
@@ -157,7 +159,7 @@ def scored(
     """
     kind, output = answer.analysis_type, answer.output
     listed = facts(output, analysis_for(kind))
-    whole = worth(Part.RESULT, answer.confidence)
+    whole = worth(JudgedPart.RESULT, answer.confidence)
     if kind is not AnalysisType.EXTRACTION:
         path = LABEL_PATHS.get(kind, "")
         name = label_in(kind, output) if path else ""
@@ -168,7 +170,7 @@ def scored(
         entries = fields.entries(output, name)
         own = _at([entry.path for entry in entries], listed)
         claims = [entry.confidence for entry in entries if entry.confidence is not None]
-        claim = worth(Part.FIELD, min(claims)) if claims else whole
+        claim = worth(JudgedPart.FIELD, min(claims)) if claims else whole
         yield Scored(
             name=name,
             path=f"{DATA.path}{name}" if name.startswith("/") else entries[0].path,
@@ -252,12 +254,12 @@ def _at(paths: Sequence[str], listed: Sequence[Fact]) -> list[Fact]:
     ]
 
 
-def _doubts(answer: judging.Answer, own: Sequence[Fact]) -> int:
+def _doubts(answer: judging.ClaimedAnswer, own: Sequence[Fact]) -> int:
     refuted = (fact.grounded is False or fact.value_in_quote is False for fact in own)
     return answer.needs_review + sum(refuted)
 
 
-def _sets(answers: Sequence[Answer]) -> Iterator[_Set]:
+def _sets(answers: Sequence[ScoredAnswer]) -> Iterator[_Set]:
     ranked = sorted((answer.score for answer in answers), reverse=True)
     edges = {ranked[math.ceil(len(ranked) * part / SETS) - 1] for part in range(1, SETS + 1)}
     for edge in sorted(edges, reverse=True):

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from chordwise.domain import json_values, value_in_quote
-from chordwise.domain.analyses.analysis import Analysis
+from chordwise.domain.analyses.analysis import AnalysisDefinition
 from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED
 from chordwise.domain.facts import (
     DATA,
     Fact,
-    Place,
+    ValuePosition,
     facts,
     leaves,
     scalar_fact,
@@ -47,7 +47,7 @@ class Corrected:
 
 
 def correct(
-    output: JsonObject, analysis: Analysis, truth: Truth, places: Places | None = None
+    output: JsonObject, analysis: AnalysisDefinition, truth: Truth, places: Places | None = None
 ) -> Corrected:
     """Apply the truth to an answer.
 
@@ -214,7 +214,7 @@ class _Work:
     def _replace(self, path: str, right: JsonValue) -> None:
         """Replace rows or an object, and judge each value."""
         first = next(iter(self._below(path)), self._missing(path))
-        place = Place(path=path, item=_stem(first.item, path, first.path))
+        place = ValuePosition(path=path, item=_stem(first.item, path, first.path))
         there = {each.path: (each, value) for each, value in leaves(right, place)}
         for fact in self._below(path):
             if fact.path not in there:

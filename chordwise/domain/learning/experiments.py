@@ -55,7 +55,7 @@ class Outcome(StrEnum):
         return self not in {Outcome.COST, Outcome.LATENCY}
 
 
-class Verdict(StrEnum):
+class VariantVerdict(StrEnum):
     """What the data shows about a variant compared with the control."""
 
     BETTER = "better"
@@ -64,7 +64,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
+class MeanInterval:
     """A mean of `count` numbers and its bounds."""
 
     count: int
@@ -169,35 +169,35 @@ class ShareSequence:
         self._spread += (value - self._estimate) ** 2
         self._variance = self._spread / (self._count + 1)
 
-    def interval(self) -> Interval:
+    def interval(self) -> MeanInterval:
         """Return the current interval; without numbers it is 0 to 1."""
         if not self._count:
-            return Interval(count=0, mean=0.5, low=0.0, high=1.0)
+            return MeanInterval(count=0, mean=0.5, low=0.0, high=1.0)
         middle = self._weighted / self._weight
         reach = (self._reach + self._deviation) / self._weight
         low, high = max(0.0, middle - reach), min(1.0, middle + reach)
-        return Interval(count=self._count, mean=self._total / self._count, low=low, high=high)
+        return MeanInterval(count=self._count, mean=self._total / self._count, low=low, high=high)
 
 
-def amount(found: Moments, risk: float) -> Interval:
+def amount(found: Moments, risk: float) -> MeanInterval:
     """Return the interval of a mean of unbounded numbers; infinite below `MIN_AMOUNTS` numbers."""
     count, mean = found.count, found.mean
     if count < MIN_AMOUNTS:
-        return Interval(count=count, mean=mean, low=-math.inf, high=math.inf)
+        return MeanInterval(count=count, mean=mean, low=-math.inf, high=math.inf)
     log = -2 * math.log(risk)
     rho2 = (log + math.log(log + 1)) / _SHARPEST_AT
     scaled = count * rho2 + 1
     margin = math.sqrt(2 * scaled * math.log(math.sqrt(scaled) / risk) / (count**2 * rho2))
     reach = margin * math.sqrt(found.variance)
-    return Interval(count=count, mean=mean, low=mean - reach, high=mean + reach)
+    return MeanInterval(count=count, mean=mean, low=mean - reach, high=mean + reach)
 
 
-def share(found: Moments, risk: float) -> Interval:
+def share(found: Moments, risk: float) -> MeanInterval:
     """Return the interval of a mean of numbers from 0 to 1, computed from their sum alone."""
     ones = found.count * found.mean
     noughts = max(0.0, found.count - ones)
     low, high = _min_rate(ones, noughts, risk), 1 - _min_rate(noughts, ones, risk)
-    return Interval(count=found.count, mean=found.mean, low=low, high=high)
+    return MeanInterval(count=found.count, mean=found.mean, low=low, high=high)
 
 
 def _min_rate(ones: float, noughts: float, risk: float) -> float:
@@ -233,7 +233,7 @@ def _in_order(observations: Sequence[Observation]) -> list[float]:
     return [each.value for each in ordered]
 
 
-def difference(found: Evidence, outcome: Outcome, risk: float, *, is_paired: bool) -> Interval:
+def difference(found: Evidence, outcome: Outcome, risk: float, *, is_paired: bool) -> MeanInterval:
     """Return the interval of the difference, variant minus control.
 
     Without pairs it compares the means. If the experiment `is_paired`, it also uses the differences
@@ -242,7 +242,7 @@ def difference(found: Evidence, outcome: Outcome, risk: float, *, is_paired: boo
     apart_risk = risk / 2 if is_paired else risk
     control = _mean(found.control, outcome, apart_risk / 2)
     variant = _mean(found.variant, outcome, apart_risk / 2)
-    apart = Interval(
+    apart = MeanInterval(
         count=min(control.count, variant.count),
         mean=variant.mean - control.mean if control.count and variant.count else 0.0,
         low=variant.low - control.high,
@@ -265,7 +265,7 @@ def moments(values: Sequence[float]) -> Moments:
     return Moments(count=len(values), mean=mean, variance=variance)
 
 
-def _mean(values: Sequence[float], outcome: Outcome, risk: float) -> Interval:
+def _mean(values: Sequence[float], outcome: Outcome, risk: float) -> MeanInterval:
     if not outcome.is_share:
         return amount(moments(values), risk)
     sequence = ShareSequence(risk)
@@ -274,19 +274,21 @@ def _mean(values: Sequence[float], outcome: Outcome, risk: float) -> Interval:
     return sequence.interval()
 
 
-def _paired(pairs: Sequence[tuple[float, float]], outcome: Outcome, risk: float) -> Interval:
+def _paired(pairs: Sequence[tuple[float, float]], outcome: Outcome, risk: float) -> MeanInterval:
     if not outcome.is_share:
         return _mean([other - one for one, other in pairs], outcome, risk)
     found = _mean([(other - one + 1) / 2 for one, other in pairs], outcome, risk)
     mean, low, high = (2 * each - 1 for each in (found.mean, found.low, found.high))
-    return Interval(count=found.count, mean=mean, low=low, high=high)
+    return MeanInterval(count=found.count, mean=mean, low=low, high=high)
 
 
-def verdict(difference: Interval, outcome: Outcome) -> Verdict:
+def verdict(difference: MeanInterval, outcome: Outcome) -> VariantVerdict:
     """Return the verdict that an interval of the difference to the control implies."""
     if not difference.excludes_zero:
-        return Verdict.UNDECIDED
-    return Verdict.BETTER if (difference.low > 0) == outcome.is_share else Verdict.WORSE
+        return VariantVerdict.UNDECIDED
+    return (
+        VariantVerdict.BETTER if (difference.low > 0) == outcome.is_share else VariantVerdict.WORSE
+    )
 
 
 def further(found: Evidence, outcome: Outcome, risk: float, *, is_paired: bool) -> int | None:

@@ -31,7 +31,7 @@ _POINTS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class FieldValue:
     """A value of a field in an answer, which may be “not mentioned”.
 
     `path` is a JSON Pointer into the output, `key` is `None` without a value, and `confidence` is 0
@@ -52,7 +52,9 @@ class Rule(StrEnum):
     CONTAINS = "contains"
 
 
-def aligned(entry: Entry, expected: JsonValue, rule: Rule, dates: DateOrder | None = None) -> Entry:
+def aligned(
+    entry: FieldValue, expected: JsonValue, rule: Rule, dates: DateOrder | None = None
+) -> FieldValue:
     """Return an entry with the key of the right value that it matches by the rule, if any."""
     if rule is Rule.EQUAL or entry.key is None:
         return entry
@@ -123,7 +125,7 @@ def is_same_field(name: str, one: AnalysisOptions, other: AnalysisOptions) -> bo
     return parts[0]["asked"] is not None and parts[0] == parts[1]
 
 
-def entries(output: JsonObject, name: str) -> list[Entry]:
+def entries(output: JsonObject, name: str) -> list[FieldValue]:
     """Return the entries of a field in an answer, in order; empty if it has no such field."""
     if USER_DATA in output:
         return list(_of_data(output, name))
@@ -197,7 +199,7 @@ def pointer(name: str) -> str:
     return name if name.startswith("/") else f"/{name}"
 
 
-def _of_data(output: JsonObject, name: str) -> Iterator[Entry]:
+def _of_data(output: JsonObject, name: str) -> Iterator[FieldValue]:
     for below, value in json_values.scalars(data_at(output, name)):
         place = f"{pointer(name)}{below}"
         yield _entry(f"/{USER_DATA}{place}", _unnumbered(below), value, _claim(output, place))
@@ -210,10 +212,10 @@ def _claim(output: JsonObject, place: str) -> JsonValue:
     return claims[0] if claims else None
 
 
-def _entry(path: str, below: str, value: JsonValue, points: JsonValue) -> Entry:
+def _entry(path: str, below: str, value: JsonValue, points: JsonValue) -> FieldValue:
     claimed = json_values.number(points)
     confidence = None if claimed is None else claimed / _POINTS
-    return Entry(path=path, value=value, key=_key(below, value), confidence=confidence)
+    return FieldValue(path=path, value=value, key=_key(below, value), confidence=confidence)
 
 
 def _listed(output: JsonObject) -> Sequence[JsonObject]:

@@ -12,12 +12,12 @@ from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.facts import facts
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
-from chordwise.domain.learning.fields import Entry, Rule
+from chordwise.domain.learning.fields import FieldValue, Rule
 from chordwise.domain.learning.truths import LABEL_PATHS, Truth, Verdict, label_in, latest_about
 from chordwise.domain.tasks import AnalysisType
 
 
-class Part(StrEnum):
+class JudgedPart(StrEnum):
     """The part that a confidence was claimed for: a whole answer, or one value of an extraction."""
 
     RESULT = "result"
@@ -25,7 +25,7 @@ class Part(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ClaimedAnswer:
     """A stored answer with its claimed confidence (0 to 1)."""
 
     analysis_type: AnalysisType
@@ -38,7 +38,7 @@ class Answer:
 class Judgment:
     """Whether a value is right; `confidence` is the claimed one, or `None`."""
 
-    part: Part
+    part: JudgedPart
     path: str
     confidence: float | None
     is_right: bool
@@ -92,7 +92,7 @@ class Judged:
     scores: tuple[FieldScore, ...] = ()
 
 
-def judge(answer: Answer, truth: Truth) -> Judged:
+def judge(answer: ClaimedAnswer, truth: Truth) -> Judged:
     """Compare an answer with the truth."""
     if answer.analysis_type in LABEL_PATHS:
         return _judge_label(answer, truth)
@@ -101,7 +101,7 @@ def judge(answer: Answer, truth: Truth) -> Judged:
     return _judge_by_remarks(answer, truth)
 
 
-def correct_by_field(answer: Answer, truth: Truth) -> dict[str, bool]:
+def correct_by_field(answer: ClaimedAnswer, truth: Truth) -> dict[str, bool]:
     """Return whether each field is right, or the whole answer under the empty name.
 
     Fields that the truth does not cover are left out. A list or an object is wrong if a value in it
@@ -117,7 +117,7 @@ def correct_by_field(answer: Answer, truth: Truth) -> dict[str, bool]:
     return dict.fromkeys(right, True) | dict.fromkeys(map(fields.top, wrong), False)
 
 
-def is_refuted(answer: Answer, truth: Truth, field: str = "") -> bool:
+def is_refuted(answer: ClaimedAnswer, truth: Truth, field: str = "") -> bool:
     """Return whether an answer is known to be wrong, without a known right one.
 
     Of an extraction, only the given field is considered, otherwise all of them.
@@ -132,13 +132,13 @@ def is_refuted(answer: Answer, truth: Truth, field: str = "") -> bool:
     return truth.label is None and correct_by_field(answer, truth).get("") is False
 
 
-def _is_rejected(answer: Answer, truth: Truth) -> bool:
+def _is_rejected(answer: ClaimedAnswer, truth: Truth) -> bool:
     """Return whether the last remark on the whole extraction rejects it."""
     said = [each for each in truth.remarks if not each.path and each.judged == answer.output]
     return bool(said) and said[-1].verdict is Verdict.REJECTED
 
 
-def _rejected_with_it(answer: Answer, truth: Truth) -> Sequence[str]:
+def _rejected_with_it(answer: ClaimedAnswer, truth: Truth) -> Sequence[str]:
     """Return the fields of a rejected extraction that have no verdict of their own."""
     if not _is_rejected(answer, truth):
         return ()
@@ -161,7 +161,7 @@ class Difference:
     worse: int
 
 
-def difference(before: Answer, after: Answer, truth: Truth) -> Difference:
+def difference(before: ClaimedAnswer, after: ClaimedAnswer, truth: Truth) -> Difference:
     """Compare two answers about one document with each other and with the truth, field by field."""
     old, new = _by_field(before), _by_field(after)
     names = {*old, *new}
@@ -179,7 +179,7 @@ def difference(before: Answer, after: Answer, truth: Truth) -> Difference:
 _NOTHING: frozenset[fields.Key] = frozenset()
 
 
-def _by_field(answer: Answer) -> dict[str, frozenset[fields.Key]]:
+def _by_field(answer: ClaimedAnswer) -> dict[str, frozenset[fields.Key]]:
     """Return the keys of an answer by field, or under the empty name, as in `correct_by_field`."""
     if answer.analysis_type is AnalysisType.EXTRACTION:
         names = fields.names(answer.output)
@@ -190,7 +190,7 @@ def _by_field(answer: Answer) -> dict[str, frozenset[fields.Key]]:
     return {"": frozenset((fact.item, fields.normalized(fact.value)) for fact in stated)}
 
 
-def _judge_label(answer: Answer, truth: Truth) -> Judged:
+def _judge_label(answer: ClaimedAnswer, truth: Truth) -> Judged:
     found = label_in(answer.analysis_type, answer.output)
     is_wrong = any(fields.is_same(found, label) for label in truth.wrong_labels)
     if truth.label is None and not is_wrong:
@@ -202,7 +202,7 @@ def _judge_label(answer: Answer, truth: Truth) -> Judged:
     return Judged(judgments=(judgment,), choice=choice)
 
 
-def _judge_fields(answer: Answer, truth: Truth) -> Judged:
+def _judge_fields(answer: ClaimedAnswer, truth: Truth) -> Judged:
     judgments: list[Judgment] = []
     scores: list[FieldScore] = []
     listed = facts(answer.output, analysis_for(answer.analysis_type)) if truth.pages else []
@@ -232,7 +232,7 @@ def _judge_fields(answer: Answer, truth: Truth) -> Judged:
     return Judged(judgments=(whole, *judgments), scores=tuple(scores))
 
 
-def _usual_rule(entries: Sequence[Entry]) -> Rule:
+def _usual_rule(entries: Sequence[FieldValue]) -> Rule:
     """Return the default rule: numbers are compared by value.
 
     A gold file may have numbers as texts, such as 67.50.
@@ -242,7 +242,7 @@ def _usual_rule(entries: Sequence[Entry]) -> Rule:
     return Rule.TYPED if has_number else Rule.EQUAL
 
 
-def _judge_by_remarks(answer: Answer, truth: Truth) -> Judged:
+def _judge_by_remarks(answer: ClaimedAnswer, truth: Truth) -> Judged:
     """Apply the verdicts on answers with the same content; a corrected value is wrong."""
     verdicts = [
         remark.verdict is Verdict.APPROVED
@@ -255,10 +255,10 @@ def _judge_by_remarks(answer: Answer, truth: Truth) -> Judged:
 
 
 def _of_result(
-    answer: Answer, path: str, expected: JsonValue, found: JsonValue, *, is_right: bool
+    answer: ClaimedAnswer, path: str, expected: JsonValue, found: JsonValue, *, is_right: bool
 ) -> Judgment:
     return Judgment(
-        part=Part.RESULT,
+        part=JudgedPart.RESULT,
         path=path,
         confidence=answer.confidence,
         is_right=is_right,
@@ -267,11 +267,11 @@ def _of_result(
     )
 
 
-def _of_entry(entry: Entry, expected: JsonValue) -> Judgment:
+def _of_entry(entry: FieldValue, expected: JsonValue) -> Judgment:
     """Judge one value: it has to be an expected one, or empty if none is expected."""
     right = fields.keys(expected)
     return Judgment(
-        part=Part.FIELD,
+        part=JudgedPart.FIELD,
         path=entry.path,
         confidence=entry.confidence,
         is_right=entry.key in right if entry.key else not right,
@@ -280,7 +280,7 @@ def _of_entry(entry: Entry, expected: JsonValue) -> Judgment:
     )
 
 
-def _of_refuted(answer: Answer, name: str) -> Iterator[Judgment]:
+def _of_refuted(answer: ClaimedAnswer, name: str) -> Iterator[Judgment]:
     """Yield a judgment that the only value of a field is wrong.
 
     With several values it is unknown which one is wrong.
@@ -290,7 +290,7 @@ def _of_refuted(answer: Answer, name: str) -> Iterator[Judgment]:
         yield replace(_of_entry(entries[0], None), is_right=False)
 
 
-def _refuted(answer: Answer, truth: Truth) -> list[str]:
+def _refuted(answer: ClaimedAnswer, truth: Truth) -> list[str]:
     """Return the fields that have the value that is known to be wrong."""
     return [
         name
@@ -300,7 +300,7 @@ def _refuted(answer: Answer, truth: Truth) -> list[str]:
 
 
 def _score(
-    name: str, entries: list[Entry], expected: JsonValue, found_rows: Counter[fields.Row]
+    name: str, entries: list[FieldValue], expected: JsonValue, found_rows: Counter[fields.Row]
 ) -> FieldScore:
     right, found = fields.keys(expected), _keys(entries)
     values: list[JsonValue] = [entry.value for entry in entries if entry.key]
@@ -316,5 +316,5 @@ def _score(
     )
 
 
-def _keys(entries: list[Entry]) -> frozenset[fields.Key]:
+def _keys(entries: list[FieldValue]) -> frozenset[fields.Key]:
     return frozenset(entry.key for entry in entries if entry.key is not None)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from chordwise.domain import examples, grounding, json_values, tokens, value_in_quote, words
-from chordwise.domain.analyses.analysis import Analysis
+from chordwise.domain.analyses.analysis import AnalysisDefinition
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.analyses.extraction import FOUND
@@ -166,7 +166,9 @@ def _with_label(judged: JudgedAnswer, label: str) -> JsonObject:
     return answer | {"features": [], "uncertainty_factors": []}
 
 
-def _as_answered(output: JsonObject, judged: JudgedAnswer, analysis: Analysis) -> JsonObject:
+def _as_answered(
+    output: JsonObject, judged: JudgedAnswer, analysis: AnalysisDefinition
+) -> JsonObject:
     """Return a stored output in the form that a model returns, with quotes from the text."""
     source = Source(judged.text)
     answer = json_values.as_object(_fitted(output, analysis.schema(judged.options)))

@@ -15,7 +15,7 @@ from chordwise.domain.answer_tables import ColumnKind, kind_of_item
 from chordwise.domain.facts import DATA
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
-from chordwise.domain.learning.judging import Answer
+from chordwise.domain.learning.judging import ClaimedAnswer
 from chordwise.domain.learning.truths import LABEL_PATHS, Remark, Verdict
 from chordwise.domain.tasks import AnalysisType
 from chordwise.domain.typed_values import has_unread_date, typed
@@ -63,7 +63,7 @@ def parsed(text: str) -> JsonValue:
 
 
 def understand(
-    answer: Answer,
+    answer: ClaimedAnswer,
     entered: FeedbackInput,
     labels: Sequence[str] = (),
     schema: JsonObject | None = None,
@@ -83,7 +83,7 @@ def understand(
     return _of_anything(answer, entered)
 
 
-def _of_label(answer: Answer, entered: FeedbackInput, labels: Sequence[str]) -> Understood:
+def _of_label(answer: ClaimedAnswer, entered: FeedbackInput, labels: Sequence[str]) -> Understood:
     path = LABEL_PATHS[answer.analysis_type]
     if entered.path not in ("", "label", path, path.removeprefix("/")):
         return _of_anything(answer, entered)
@@ -110,7 +110,9 @@ def _of_label(answer: Answer, entered: FeedbackInput, labels: Sequence[str]) -> 
     return Understood(remark=remark, confidence=answer.confidence)
 
 
-def _of_field(answer: Answer, entered: FeedbackInput, schema: JsonObject | None) -> Understood:
+def _of_field(
+    answer: ClaimedAnswer, entered: FeedbackInput, schema: JsonObject | None
+) -> Understood:
     name = _field_at(answer.output, entered.path, schema)
     entries = fields.entries(answer.output, name)
     own = [e for e in entries if entered.path in (e.path, f"{e.path}/value")]
@@ -234,7 +236,7 @@ def _fields_there_are(path: str, known: Sequence[str]) -> str:
     return f"It has {', '.join(known[:_MAX_NAMED])}."
 
 
-def _of_anything(answer: Answer, entered: FeedbackInput) -> Understood:
+def _of_anything(answer: ClaimedAnswer, entered: FeedbackInput) -> Understood:
     """Return the remark on a whole answer, or on a value of an answer without fields."""
     if entered.verdict is Verdict.CORRECTED and not entered.path:
         raise UsageError("The correction names no value.", "Use the form PATH=VALUE.")

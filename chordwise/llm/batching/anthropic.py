@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonObject, objects, text
 from chordwise.errors import ModelError, ModelOverloadedError, ModelTransportError
-from chordwise.llm.batching.api import BatchState, LineOutcome, Phase, PreparedBatch
+from chordwise.llm.batching.api import BatchPhase, BatchState, LineOutcome, PreparedBatch
 from chordwise.llm.batching.http import BatchHttp, counts, moment
 from chordwise.llm.model import Completion, CompletionRequest
 from chordwise.llm.providers.anthropic import PUBLIC_BASE_URL, AnthropicModel
@@ -107,7 +107,7 @@ class AnthropicBatches:
             )
         return BatchState(
             provider_id=provider_id,
-            phase=Phase.ENDED if status == "ended" else Phase.RUNNING,
+            phase=BatchPhase.ENDED if status == "ended" else BatchPhase.RUNNING,
             status=storable(status),
             counts=counts(child(answer, "request_counts")),
             expires_at=moment(answer.get("expires_at")),

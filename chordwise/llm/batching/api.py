@@ -13,7 +13,7 @@ from chordwise.errors import ModelError
 from chordwise.llm.model import Completion, CompletionRequest
 
 
-class Phase(StrEnum):
+class BatchPhase(StrEnum):
     """The phase of a batch: still running, ended with results, or rejected as a whole."""
 
     RUNNING = "running"
@@ -52,7 +52,7 @@ class BatchState:
     """
 
     provider_id: str
-    phase: Phase
+    phase: BatchPhase
     status: str
     counts: Mapping[str, int] = field(default_factory=dict)
     expires_at: datetime | None = None

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, text
 from chordwise.errors import ModelError, ModelOverloadedError, ModelTransportError, RateLimitedError
-from chordwise.llm.batching.api import BatchLine, BatchState, LineOutcome, Phase, PreparedBatch
+from chordwise.llm.batching.api import BatchLine, BatchPhase, BatchState, LineOutcome, PreparedBatch
 from chordwise.llm.batching.http import BatchHttp, counts, moment
 from chordwise.llm.model import Completion, CompletionRequest
 from chordwise.llm.providers.exchange import child, count, storable
@@ -26,12 +26,12 @@ ENDPOINT = "/v1/chat/completions"
 WINDOW = "24h"
 MARKER = "chordwise_batch"
 
-_PHASES: Mapping[str, Phase] = MappingProxyType(
+_PHASES: Mapping[str, BatchPhase] = MappingProxyType(
     {
-        "completed": Phase.ENDED,
-        "expired": Phase.ENDED,
-        "cancelled": Phase.ENDED,
-        "failed": Phase.FAILED,
+        "completed": BatchPhase.ENDED,
+        "expired": BatchPhase.ENDED,
+        "cancelled": BatchPhase.ENDED,
+        "failed": BatchPhase.FAILED,
     }
 )
 _CODES: Mapping[str, Kind] = MappingProxyType(
@@ -129,12 +129,12 @@ class OpenAIBatches:
 
     def _state(self, answer: JsonObject) -> BatchState:
         status = text(answer.get("status"))
-        phase = _PHASES.get(status, Phase.RUNNING)
+        phase = _PHASES.get(status, BatchPhase.RUNNING)
         done = counts(child(answer, "request_counts"))
         files = (text(answer.get("output_file_id")), text(answer.get("error_file_id")))
-        if phase is Phase.ENDED and done.get("completed", 0) > 0 and not files[0]:
+        if phase is BatchPhase.ENDED and done.get("completed", 0) > 0 and not files[0]:
             # The answers are billed, but their file does not exist yet.
-            phase = Phase.RUNNING
+            phase = BatchPhase.RUNNING
         return BatchState(
             provider_id=self._id(answer),
             phase=phase,
@@ -142,7 +142,7 @@ class OpenAIBatches:
             counts=done,
             expires_at=moment(answer.get("expires_at")),
             files=tuple(file for file in files if file),
-            error=self._rejection(answer) if phase is Phase.FAILED else None,
+            error=self._rejection(answer) if phase is BatchPhase.FAILED else None,
         )
 
     def _rejection(self, answer: JsonObject) -> ModelError:

@@ -22,7 +22,7 @@ KEY = "chordwise:limits:pauses"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class ModelEndpoint:
     """A model, its provider and address, and `account`, a hash of provider, address and key."""
 
     provider: str
@@ -31,7 +31,7 @@ class Place:
     account: str
 
     @classmethod
-    def of(cls, provider: str, base_url: str, model: str, api_key: SecretStr) -> Place:
+    def of(cls, provider: str, base_url: str, model: str, api_key: SecretStr) -> ModelEndpoint:
         """Return the place for requests with this key."""
         account = hashed(provider, base_url, api_key.get_secret_value())
         return cls(provider=provider, base_url=base_url, model=model, account=account)

@@ -22,7 +22,7 @@ class Priority(StrEnum):
     NIGHTLY = "nightly"
 
 
-class Reason(StrEnum):
+class WaitReason(StrEnum):
     """Why a call has to wait."""
 
     RATE = "rate"
@@ -78,7 +78,7 @@ class Wait:
     """No permit yet: ask again after `seconds`."""
 
     seconds: float
-    reason: Reason
+    reason: WaitReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,12 +283,12 @@ class ProcessLimits:
         with self._lock:
             now = self._clock()
             if now < self._paused_until:
-                return Wait(seconds=self._paused_until - now, reason=Reason.PAUSED)
+                return Wait(seconds=self._paused_until - now, reason=WaitReason.PAUSED)
             if self._in_flight >= max(1, int(self._state.window)):
-                return Wait(seconds=_SHORTEST_WAIT_SECONDS, reason=Reason.IN_FLIGHT)
+                return Wait(seconds=_SHORTEST_WAIT_SECONDS, reason=WaitReason.IN_FLIGHT)
             if now < self._next_at:
                 wait = max(self._next_at - now, _SHORTEST_WAIT_SECONDS)
-                return Wait(seconds=wait, reason=Reason.RATE)
+                return Wait(seconds=wait, reason=WaitReason.RATE)
             self._in_flight += 1
             self._next_at = max(self._next_at, now - 1) + self._state.seconds_for(request.cost)
             return Permit(request=request, granted_at=now, is_shared=False)

@@ -13,11 +13,11 @@ from typing import cast
 import redis
 from pydantic import SecretStr
 
-from chordwise.domain.gathering import Entry, Gathering
+from chordwise.domain.gathering import Gathering, WaitingItem
 from chordwise.domain.json_values import JsonObject, as_object, text
 from chordwise.domain.text_normalization import normalize
 from chordwise.llm.limits import pauses
-from chordwise.llm.limits.pauses import Place
+from chordwise.llm.limits.pauses import ModelEndpoint
 from chordwise.llm.limits.permits import (
     CallReport,
     CallResult,
@@ -27,9 +27,9 @@ from chordwise.llm.limits.permits import (
     Permit,
     PermitRequest,
     ProcessLimits,
-    Reason,
     ResilientLimits,
     Wait,
+    WaitReason,
 )
 from chordwise.llm.reported_limits import QuotaKind
 from chordwise.settings import LimitSettings, ModelSettings, addresses
@@ -60,7 +60,7 @@ class SharedLimits:
         endpoint: str,
         policy: LimitPolicy,
         clock: Callable[[], float] | None = None,
-        place: Place | None = None,
+        place: ModelEndpoint | None = None,
     ) -> None:
         self._script = client.register_script(_source())
         self._keys = [*keys(endpoint), pauses.KEY]
@@ -99,7 +99,7 @@ class SharedLimits:
             names = ("code", "what", "hint")
             code, what, hint = (normalize(text(denied.get(name))).text for name in names)
             return Denial(code=code, what=what, hint=hint)
-        return Wait(seconds=float(str(answer["seconds"])), reason=Reason(str(answer["reason"])))
+        return Wait(seconds=float(str(answer["seconds"])), reason=WaitReason(str(answer["reason"])))
 
     def settle(self, permit: Permit, report: CallReport) -> None:
         """Return a permit with the next question to the script; failures are reported at once.
@@ -128,7 +128,9 @@ class SharedLimits:
             question["now"] = self._clock()
         return json.dumps(question)
 
-    def _answer_all(self, group: list[Entry[str, JsonObject]]) -> list[Entry[str, JsonObject]]:
+    def _answer_all(
+        self, group: list[WaitingItem[str, JsonObject]]
+    ) -> list[WaitingItem[str, JsonObject]]:
         """Run the script once for the questions of several threads."""
         questions = [entry.item for entry in group]
         try:
@@ -222,7 +224,7 @@ def open_limits(
     """
     policy = policy_of(settings, model)
     endpoint = endpoint_id(model.provider, model.base_url, model.model, api_key)
-    place = Place.of(model.provider, model.base_url, model.model, api_key)
+    place = ModelEndpoint.of(model.provider, model.base_url, model.model, api_key)
     return ResilientLimits(
         SharedLimits(client, endpoint, policy, place=place),
         ProcessLimits(policy),

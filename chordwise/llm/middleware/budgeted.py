@@ -22,7 +22,7 @@ _SHORTEST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 1.0
 
 
-class Budget(Protocol):
+class SharedBudget(Protocol):
     """The money that may be spent, shared by all processes."""
 
     def reserve(
@@ -53,7 +53,7 @@ class Budgeted(Middleware):
     `sleep` waits for a number of seconds; `clock` returns seconds and is monotonic.
     """
 
-    budget: Budget
+    budget: SharedBudget
     price: Price
     sleep: Callable[[float], None]
     random: Random

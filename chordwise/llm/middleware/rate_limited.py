@@ -32,8 +32,8 @@ from chordwise.llm.limits.permits import (
     Permit,
     PermitRequest,
     Priority,
-    Reason,
     Wait,
+    WaitReason,
 )
 from chordwise.llm.middleware.concurrency_limited import Turn
 from chordwise.llm.model import Completion, CompletionRequest, Middleware, ModelProfile, Usage
@@ -54,7 +54,7 @@ class PermitQueue:
     """
 
     # These waits end when another call returns its permit, which other processes do unnoticed.
-    _UNTIL_RETURNED = (Reason.IN_FLIGHT, Reason.QUEUE, Reason.PRIORITY)
+    _UNTIL_RETURNED = (WaitReason.IN_FLIGHT, WaitReason.QUEUE, WaitReason.PRIORITY)
     _UNNOTICED_SECONDS = 0.05
     _CALM_SECONDS = 1.0
 
@@ -65,7 +65,7 @@ class PermitQueue:
         while no other thread waits, after a second without refusals, or after the first call of an
         endpoint, which is made alone.
         """
-        self.refusal = Wait(seconds=self._UNNOTICED_SECONDS, reason=Reason.QUEUE)
+        self.refusal = Wait(seconds=self._UNNOTICED_SECONDS, reason=WaitReason.QUEUE)
         """The last refusal of any thread."""
         self._waiting: list[Event] = []
         self._refused_at = float("-inf")
@@ -104,7 +104,7 @@ class PermitQueue:
         is_until_returned = refusal.reason in self._UNTIL_RETURNED
         return self._UNNOTICED_SECONDS if is_until_returned else refusal.seconds
 
-    def note_granted(self, refused_for: Reason | None) -> None:
+    def note_granted(self, refused_for: WaitReason | None) -> None:
         """Note that a thread was granted its permit, at once or after a last refusal.
 
         Without pressure, and when the endpoint's first call has ended, all threads are woken; they
@@ -113,7 +113,7 @@ class PermitQueue:
         with self._lock:
             is_calm = self._clock() >= self._refused_at + self._CALM_SECONDS
             is_granted_at_once = refused_for is None and (is_calm or len(self._waiting) == 1)
-            if is_granted_at_once or refused_for is Reason.HEAD_START:
+            if is_granted_at_once or refused_for is WaitReason.HEAD_START:
                 self.is_busy = False
                 for woken in self._waiting:
                     woken.set()
@@ -247,7 +247,7 @@ class RateLimited(Middleware):
         ends_at = self.clock() + self.longest_wait_seconds
         with self.queue.joined() as woken:
             found: Permit | Wait | Denial | None = answer
-            refused_for: Reason | None = None
+            refused_for: WaitReason | None = None
             if found is None and self.queue.is_first(woken):
                 found = gate.ask(permit_request)
             while not isinstance(found, Permit):
@@ -279,7 +279,7 @@ class RateLimited(Middleware):
     def _raise_unavailable(self, wait: Wait) -> NoReturn:
         model = f"{self.profile.provider}/{self.profile.model}"
         error: TransientError
-        if wait.reason is Reason.BREAKER:
+        if wait.reason is WaitReason.BREAKER:
             error = ModelOverloadedError(
                 f"{model} failed repeatedly; no requests are sent to it for now."
             )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from chordwise.domain import chunking, critique, tokens
-from chordwise.domain.analyses.analysis import Analysis
+from chordwise.domain.analyses.analysis import AnalysisDefinition
 from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
@@ -121,7 +121,7 @@ def request_for(
 
 
 @memoized_by_identity
-def schema_of(options: AnalysisOptions, analysis: Analysis) -> JsonObject:
+def schema_of(options: AnalysisOptions, analysis: AnalysisDefinition) -> JsonObject:
     """Return the schema of the answers, which the chunks of a job share."""
     return analysis.schema(options)
 

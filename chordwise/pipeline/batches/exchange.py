@@ -31,7 +31,7 @@ from chordwise.errors import (
     ServiceUnavailableError,
     TransientError,
 )
-from chordwise.llm.batching.api import BatchApi, BatchLine, BatchState, Phase, PreparedBatch
+from chordwise.llm.batching.api import BatchApi, BatchLine, BatchPhase, BatchState, PreparedBatch
 from chordwise.pipeline.batches.arrivals import Arrivals
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import batch_requests, batches, clock, model_calls
@@ -164,12 +164,12 @@ class _Batches:
 
     def _follow(self, api: BatchApi, batch: Batch, state: BatchState) -> None:
         match state.phase:
-            case Phase.RUNNING:
+            case BatchPhase.RUNNING:
                 self._wait_for(api, batch, state)
-            case Phase.FAILED:
+            case BatchPhase.FAILED:
                 error = state.error or ModelOverloadedError("The provider rejected the batch.")
                 self._reject(batch, error)
-            case Phase.ENDED:
+            case BatchPhase.ENDED:
                 self._fetch(api, batch, state)
 
     def _wait_for(self, api: BatchApi, batch: Batch, state: BatchState) -> None:

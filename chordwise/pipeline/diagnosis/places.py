@@ -15,7 +15,7 @@ from chordwise.pipeline.deliveries import run_ends
 from chordwise.pipeline.deliveries.webhook import allowed_addresses
 from chordwise.pipeline.diagnosis.checks import Check, guarded, warning
 from chordwise.pipeline.exports import writers
-from chordwise.pipeline.inbox.folders import Place, places
+from chordwise.pipeline.inbox.folders import Inbox, places
 from chordwise.pipeline.intake.run_options import run_options
 from chordwise.settings import Settings
 
@@ -78,7 +78,7 @@ def _inbox(settings: Settings) -> Check:
     return Check(name="inbox", finding=f"{how}: {folders}")
 
 
-def _require_movable(place: Place) -> None:
+def _require_movable(place: Inbox) -> None:
     for folder in (place.folder, place.done, place.failed):
         # The scheduler creates missing folders.
         require_writable(_nearest(folder), "inbox.folders")

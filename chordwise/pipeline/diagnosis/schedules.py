@@ -27,7 +27,7 @@ from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
 from chordwise.settings.schedules import ScheduleKind
 from chordwise.storage import schedules
 from chordwise.storage.database import translate_errors
-from chordwise.storage.schedules import Origin, Schedule
+from chordwise.storage.schedules import Schedule, ScheduleOrigin
 
 
 def configured(settings: Settings) -> Iterator[Check]:
@@ -41,7 +41,11 @@ def added(settings: Settings, engine: Engine) -> Iterator[Check]:
     """Yield the checks of the schedules in the database."""
     try:
         with translate_errors(), Session(engine) as session:
-            found = [each for each in schedules.enabled(session) if each.origin == Origin.DATABASE]
+            found = [
+                each
+                for each in schedules.enabled(session)
+                if each.origin == ScheduleOrigin.DATABASE
+            ]
     except ChordwiseError as error:
         yield failed("schedules", error)
         return

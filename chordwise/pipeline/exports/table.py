@@ -17,7 +17,7 @@ from chordwise.domain import json_values
 from chordwise.pipeline.runs.user_sql import Row
 
 
-class Kind(StrEnum):
+class CellType(StrEnum):
     """The type of a column, as far as a format distinguishes it."""
 
     BOOLEAN = "boolean"
@@ -38,15 +38,15 @@ class Column:
     """
 
     name: str
-    kind: Kind = Kind.TEXT
+    kind: CellType = CellType.TEXT
     precision: int | None = None
     scale: int | None = None
-    elements: Kind | None = None
+    elements: CellType | None = None
 
     @classmethod
     def described(cls, column: psycopg.Column) -> Column:
         """Return the column that a PostgreSQL column description describes."""
-        kind = _KINDS.get(column.type_code, Kind.TEXT)
+        kind = _KINDS.get(column.type_code, CellType.TEXT)
         return cls(
             name=column.name,
             kind=kind,
@@ -147,19 +147,19 @@ def text_of(value: object) -> str:
 
 # OIDs of built-in types, which never change (pg_type.dat of PostgreSQL).
 _KINDS = {
-    16: Kind.BOOLEAN,
-    20: Kind.INTEGER,
-    21: Kind.INTEGER,
-    23: Kind.INTEGER,
-    700: Kind.FLOAT,
-    701: Kind.FLOAT,
-    1700: Kind.DECIMAL,
-    1082: Kind.DATE,
-    1184: Kind.MOMENT,
-    114: Kind.JSON,
-    3802: Kind.JSON,
+    16: CellType.BOOLEAN,
+    20: CellType.INTEGER,
+    21: CellType.INTEGER,
+    23: CellType.INTEGER,
+    700: CellType.FLOAT,
+    701: CellType.FLOAT,
+    1700: CellType.DECIMAL,
+    1082: CellType.DATE,
+    1184: CellType.MOMENT,
+    114: CellType.JSON,
+    3802: CellType.JSON,
 }
-_ELEMENTS = {1009: Kind.TEXT, 1182: Kind.DATE, 1231: Kind.DECIMAL}
+_ELEMENTS = {1009: CellType.TEXT, 1182: CellType.DATE, 1231: CellType.DECIMAL}
 
 
 _QUOTED = "\r\n"

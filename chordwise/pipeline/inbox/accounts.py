@@ -14,7 +14,7 @@ from chordwise.domain.states import InboxStatus
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError
 from chordwise.pipeline.inbox import scan
-from chordwise.pipeline.inbox.folders import Place, Places, places
+from chordwise.pipeline.inbox.folders import Inbox, Inboxes, places
 from chordwise.pipeline.inbox.scan import Refused, check, profile_named
 from chordwise.settings import Settings
 from chordwise.storage import inbox_files
@@ -95,7 +95,7 @@ def accounts(session: Session, settings: Settings, most_recent: int) -> list[Inb
 
 
 def _account(
-    session: Session, settings: Settings, known: Places, inbox: Place, most_recent: int
+    session: Session, settings: Settings, known: Inboxes, inbox: Inbox, most_recent: int
 ) -> InboxAccount:
     refused: list[RefusedFile] = []
 

@@ -24,7 +24,7 @@ from chordwise.domain.states import InboxStatus, JobStatus
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.inbox import folders
-from chordwise.pipeline.inbox.folders import Place, Store
+from chordwise.pipeline.inbox.folders import Inbox, Store
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import clock, inbox_files
 from chordwise.storage.inbox_files import InboxFile
@@ -220,7 +220,7 @@ def _final_values(file: InboxFile, destination: Path, found: FileOutcome) -> Map
 
 
 def _folder_for(file: InboxFile, found: FileOutcome) -> Path:
-    place = Place(folder=Path(file.folder))
+    place = Inbox(folder=Path(file.folder))
     base = place.done if found.is_done else place.failed
     folder = base / file.relative.parent
     # A symbolic link in the path could lead out of the folder.

@@ -146,7 +146,7 @@ def _name(source: Path, target: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Inbox:
     """One inbox; `folder` is an absolute path without symbolic links."""
 
     folder: Path
@@ -163,23 +163,23 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
+class Inboxes:
     """The inboxes in the order of the settings, and the folders that are bound to profiles."""
 
-    inboxes: tuple[Place, ...]
+    inboxes: tuple[Inbox, ...]
     bindings: Mapping[PurePath, str]
 
     def profile_of(self, file: Path) -> str:
         """Return the profile of a file; empty if its folder is bound to none."""
         return profile_of(file.parent, self.bindings)
 
-    def holding(self, file: Path) -> Place | None:
+    def holding(self, file: Path) -> Inbox | None:
         """Return the inbox that contains a path."""
         found = (each for each in self.inboxes if file.is_relative_to(each.folder))
         return next(found, None)
 
 
-def places(settings: Settings) -> Places:
+def places(settings: Settings) -> Inboxes:
     """Return the inboxes and bindings of the settings as absolute paths; no folder is created.
 
     Raises:
@@ -188,14 +188,14 @@ def places(settings: Settings) -> Places:
     """
     base = settings.base_folder
     folders = [(base / each.expanduser()).resolve() for each in settings.inbox.folders]
-    inboxes = tuple(Place(folder=each) for each in dict.fromkeys(folders))
+    inboxes = tuple(Inbox(folder=each) for each in dict.fromkeys(folders))
     for inbox in inboxes:
         for other in inboxes:
             _refuse_overlap(inbox, other)
-    return Places(inboxes=inboxes, bindings=_bindings(settings, inboxes))
+    return Inboxes(inboxes=inboxes, bindings=_bindings(settings, inboxes))
 
 
-def _refuse_overlap(inbox: Place, other: Place) -> None:
+def _refuse_overlap(inbox: Inbox, other: Inbox) -> None:
     within = inbox is not other and other.folder.is_relative_to(inbox.folder)
     if within or inbox.folder in {other.done, other.failed}:
         raise ConfigurationError(
@@ -204,7 +204,7 @@ def _refuse_overlap(inbox: Place, other: Place) -> None:
         )
 
 
-def _bindings(settings: Settings, inboxes: tuple[Place, ...]) -> dict[PurePath, str]:
+def _bindings(settings: Settings, inboxes: tuple[Inbox, ...]) -> dict[PurePath, str]:
     folders = [each.folder for each in inboxes]
     found: dict[PurePath, str] = {}
     for name, profile in settings.profiles.items():

@@ -18,7 +18,7 @@ from chordwise.domain.stability import Fingerprint
 from chordwise.domain.states import InboxStatus
 from chordwise.domain.visible_text import printable
 from chordwise.pipeline.inbox import folders, scan
-from chordwise.pipeline.inbox.folders import Place, Store
+from chordwise.pipeline.inbox.folders import Inbox, Store
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import inbox_files
 from chordwise.storage.inbox_files import InboxFile
@@ -35,11 +35,11 @@ continues.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class ScannedFile:
     """A file of an inbox that is to be taken, in the state in which it was scanned."""
 
     path: Path
-    place: Place
+    place: Inbox
     profile: str
     prints: tuple[Fingerprint, ...]
 
@@ -54,7 +54,7 @@ class FileTaker:
         self._rename = rename
         self._failed_undos: list[InterruptedMove] = []
 
-    def take(self, wanted: Sequence[Wanted]) -> list[InboxFile | OSError | None]:
+    def take(self, wanted: Sequence[ScannedFile]) -> list[InboxFile | OSError | None]:
         """Move files with their side-cars into the store.
 
         The result contains, for each file, its row, `None` if the file differs from the scanned
@@ -75,7 +75,7 @@ class FileTaker:
                 each.status = InboxStatus.TAKEN
         return moved
 
-    def _moved(self, file: InboxFile, wanted: Wanted) -> InboxFile | OSError | None:
+    def _moved(self, file: InboxFile, wanted: ScannedFile) -> InboxFile | OSError | None:
         try:
             self._store.create(file.id, wanted.path)
             for source, stored, token in self._parts(file.id, file.source):
@@ -109,7 +109,7 @@ class FileTaker:
             *((file_id, partial(self._restore_orphan, file_id)) for file_id in orphans),
         ]
 
-    def _row(self, wanted: Wanted) -> InboxFile:
+    def _row(self, wanted: ScannedFile) -> InboxFile:
         path, place = wanted.path, wanted.place
         file_id, relative = new_id(), path.relative_to(place.folder)
         return InboxFile(

@@ -19,7 +19,7 @@ from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.inbox import scan
 from chordwise.pipeline.inbox.delivery import FileDeliverer
 from chordwise.pipeline.inbox.folders import Store, places
-from chordwise.pipeline.inbox.intake import FileTaker, InterruptedMove, Wanted
+from chordwise.pipeline.inbox.intake import FileTaker, InterruptedMove, ScannedFile
 from chordwise.pipeline.inbox.lanes import Lanes
 from chordwise.pipeline.inbox.scan import Refused, check, profile_named
 from chordwise.pipeline.inbox.submission import FileSubmitter
@@ -40,7 +40,7 @@ _SHARE = 10
 """The minimum pause before the next scan or query, as a multiple of the time of the last one."""
 
 
-class Watch:
+class InboxWatch:
     """The periodic work of the process that holds the lock of the store.
 
     `monotonic` is in seconds. Call `tick` several times a second; it waits at most
@@ -207,14 +207,14 @@ class Watch:
             some = list(itertools.islice(ripe, _BATCH))
             if not some:
                 return False
-            wanted: list[Wanted] = []
+            wanted: list[ScannedFile] = []
             for sighting in some:
                 with self._logging_errors(sighting.path, "take", is_whole=False):
                     self._add_if_complete(sighting, wanted)
             self._take(wanted)
         return self._lanes.is_free
 
-    def _add_if_complete(self, sighting: Sighting, wanted: list[Wanted]) -> None:
+    def _add_if_complete(self, sighting: Sighting, wanted: list[ScannedFile]) -> None:
         """Add a file to those that are to be taken, unless it is still being written."""
         path, now = Path(sighting.path), self._monotonic()
         inbox = self._places.holding(path)
@@ -227,9 +227,9 @@ class Watch:
         profile = self._places.profile_of(path)
         settings = self._context.settings
         check(settings, profile_named(settings, profile))
-        wanted.append(Wanted(path=path, place=inbox, profile=profile, prints=sighting.prints))
+        wanted.append(ScannedFile(path=path, place=inbox, profile=profile, prints=sighting.prints))
 
-    def _take(self, wanted: Sequence[Wanted]) -> None:
+    def _take(self, wanted: Sequence[ScannedFile]) -> None:
         files = []
         for each, file in zip(wanted, self._taker.take(wanted), strict=True):
             with self._logging_errors(each.path, "take"):

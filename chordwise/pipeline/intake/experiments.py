@@ -44,7 +44,7 @@ def experiment_key(options: RunOptions) -> JsonObject:
     }
 
 
-class Trial:
+class VariantAssignment:
     """Assigns the documents of a run to the variants of the experiment on its options, if any."""
 
     def __init__(self, context: Context, run_questions: RunQuestions) -> None:

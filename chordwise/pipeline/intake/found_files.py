@@ -30,7 +30,7 @@ from chordwise.readers.reading import (
     UnreadDocument,
 )
 from chordwise.storage.documents import Document
-from chordwise.storage.intakes import Entry, Intake, ListedFile
+from chordwise.storage.intakes import Intake, IntakeEntry, ListedFile
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import in_ids
 
@@ -73,12 +73,12 @@ class FileSource:
             )
 
 
-def entry_of(file: FoundFile, shown: str = "") -> Entry:
+def entry_of(file: FoundFile, shown: str = "") -> IntakeEntry:
     """Return the list entry of a file, whose path is absolute."""
     if file.path is None or file.failure is not None:
-        return Entry(source=file.source, error=file.failure)
+        return IntakeEntry(source=file.source, error=file.failure)
     size, modified_ns = _fingerprint(file.path, follow_symlinks=file.follow_symlinks)
-    return Entry(
+    return IntakeEntry(
         source=shown or printable(str(file.path)),
         raw_path=os.fsencode(file.path.absolute()),
         follow_symlinks=file.follow_symlinks,

@@ -31,7 +31,7 @@ from chordwise.settings import Settings
 from chordwise.storage import judgments, learned_examples
 from chordwise.storage.documents import Document
 from chordwise.storage.judgments import Feedback
-from chordwise.storage.learned_examples import JudgedResult
+from chordwise.storage.learned_examples import ResultWithFeedback
 from chordwise.storage.record import in_ids
 
 _MAX_DOCUMENTS = 1_000
@@ -74,7 +74,7 @@ def _learned(
     The length of an excerpt in characters is limited to `max_tokens`. No transaction is open while
     examples are created.
     """
-    by_document: dict[uuid.UUID, list[JudgedResult]] = defaultdict(list)
+    by_document: dict[uuid.UUID, list[ResultWithFeedback]] = defaultdict(list)
     for attempt in context.database.attempts(PATIENCE):
         with attempt as session:
             results = list(_usable(session, context.settings, options, kind))
@@ -98,7 +98,7 @@ def _learned(
 
 
 def _judged_answer(
-    result: JudgedResult, text: str, kind: AnalysisType, feedback: Sequence[Feedback]
+    result: ResultWithFeedback, text: str, kind: AnalysisType, feedback: Sequence[Feedback]
 ) -> JudgedAnswer:
     question = question_of(result.options)
     own_feedback = [
@@ -118,7 +118,7 @@ def _judged_answer(
 
 def _usable(
     session: Session, settings: Settings, options: RunOptions, kind: AnalysisType
-) -> Iterator[JudgedResult]:
+) -> Iterator[ResultWithFeedback]:
     question = question_of(options_to_json(options.analysis))
     addresses = _addresses(settings, options.model)
     variants = _variants(options.analysis)

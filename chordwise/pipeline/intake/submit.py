@@ -19,7 +19,7 @@ from chordwise.errors import LeaseLostError, RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline.intake import answer_tables, batches, learned_examples, transcription
 from chordwise.pipeline.intake.batches import Offered, RunQuestions, TakenIn
-from chordwise.pipeline.intake.experiments import Trial
+from chordwise.pipeline.intake.experiments import VariantAssignment
 from chordwise.pipeline.intake.run_options import (
     RunOptions,
     answerable,
@@ -35,7 +35,7 @@ from chordwise.prompts import library
 from chordwise.readers.reading import UnreadDocument
 from chordwise.storage import intakes, prompt_versions
 from chordwise.storage.inbox_files import InboxFile
-from chordwise.storage.intakes import Entry, ListedFile
+from chordwise.storage.intakes import IntakeEntry, ListedFile
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 
@@ -75,7 +75,7 @@ class Submission:
         run_questions = RunQuestions.of(context, run, self.options)
         examples = learned_examples.of_run(context, self.options, run_questions.budgets)
         self._run_questions = replace(run_questions, examples=examples)
-        self._trial = Trial(context, self._run_questions)
+        self._trial = VariantAssignment(context, self._run_questions)
         self.lane = Lane(run.lane)
         self.transcriber = transcription.for_run(context, run, self._require_open)
         self._unlisted = 0
@@ -92,7 +92,9 @@ class Submission:
         given = self.options.analysis
         return (given.votes, given.critique) != (wanted.analysis.votes, wanted.analysis.critique)
 
-    def enlist(self, entries: Sequence[Entry], also: Also | None = None) -> Sequence[uuid.UUID]:
+    def enlist(
+        self, entries: Sequence[IntakeEntry], also: Also | None = None
+    ) -> Sequence[uuid.UUID]:
         """Add entries to the list of the run; return the ids of their intakes.
 
         `also` writes more in the same transaction.
@@ -211,7 +213,7 @@ def open_run(
     context: Context,
     options: RunOptions,
     now: datetime,
-    found: Sequence[Entry] = (),
+    found: Sequence[IntakeEntry] = (),
     guard: Guard = unguarded,
     run_id: uuid.UUID | None = None,
 ) -> Submission:
@@ -249,7 +251,11 @@ def open_run(
 
 
 def _store(
-    context: Context, session: Session, run: Run, found: Sequence[Entry], cap_usd: Decimal | None
+    context: Context,
+    session: Session,
+    run: Run,
+    found: Sequence[IntakeEntry],
+    cap_usd: Decimal | None,
 ) -> None:
     session.add(run)
     session.flush()
@@ -362,7 +368,11 @@ class Resume:
 
 
 def open_or_resume(
-    context: Context, options: RunOptions, now: datetime, found: Sequence[Entry], resume: Resume
+    context: Context,
+    options: RunOptions,
+    now: datetime,
+    found: Sequence[IntakeEntry],
+    resume: Resume,
 ) -> Submission:
     """Begin a run, or resume an interrupted run with the same name and options.
 

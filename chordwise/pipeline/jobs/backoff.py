@@ -21,7 +21,7 @@ from chordwise.errors import (
     TransientError,
 )
 from chordwise.llm.limits import pauses
-from chordwise.llm.limits.pauses import Pause, Place
+from chordwise.llm.limits.pauses import ModelEndpoint, Pause
 from chordwise.llm.limits.shared import open_client
 from chordwise.pipeline.runtime import broker
 from chordwise.pipeline.runtime.context import Context
@@ -111,7 +111,7 @@ def holding(settings: Settings) -> list[Pause]:
     ours = {
         name
         for model in _models(settings, (settings.model,))
-        for name in Place.of(
+        for name in ModelEndpoint.of(
             model.provider, model.base_url, model.model, settings.api_key_for(model)
         ).names
     }

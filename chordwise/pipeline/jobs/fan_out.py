@@ -83,7 +83,7 @@ def _quarantine(context: Context, job_id: uuid.UUID) -> Literal[0] | None:
     return None if job is None else 0
 
 
-def _cut(context: Context, begun: FanOut) -> Sequence[chunking.Chunk]:
+def _cut(context: Context, begun: FanOut) -> Sequence[chunking.TextChunk]:
     texts = context.stores.texts
     if begun.text is not None:
         texts.add(begun.document_id, begun.text)

@@ -20,18 +20,23 @@ from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning import calibration, certification, fields, truths
 from chordwise.domain.learning.calibration import Points
-from chordwise.domain.learning.certification import Answer, Certificate, Verdict, Worth
-from chordwise.domain.learning.judging import Part, correct_by_field, is_refuted
+from chordwise.domain.learning.certification import (
+    Certificate,
+    CertificationVerdict,
+    ScoredAnswer,
+    Worth,
+)
+from chordwise.domain.learning.judging import JudgedPart, correct_by_field, is_refuted
 from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import evaluation, judgeable
-from chordwise.pipeline.learning.evaluation import Scope
+from chordwise.pipeline.learning.evaluation import EvaluationScope
 from chordwise.pipeline.learning.judgeable import Judgeable
-from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.pipeline.runtime.context import Write
 from chordwise.storage import calibrations, certifications, clock, jobs, judgments
 from chordwise.storage.calibrations import Key
-from chordwise.storage.certifications import Certification, Mark
+from chordwise.storage.certifications import AcceptanceMark, Certification
 from chordwise.storage.database import Database
 from chordwise.storage.judgments import Feedback, JudgedResult
 from chordwise.storage.record import copied, new_id
@@ -54,7 +59,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Unit:
+class CertificationUnit:
     """The unit of certification: a field, a chosen label, or whole answers with an empty name."""
 
     analysis_type: AnalysisType
@@ -71,7 +76,7 @@ class Candidate:
     earlier answer to the same question was wrong.
     """
 
-    unit: Unit
+    unit: CertificationUnit
     job_id: uuid.UUID
     result_id: uuid.UUID
     source: str
@@ -79,7 +84,7 @@ class Candidate:
     paths: Sequence[str]
     created_at: datetime
     about: str
-    answer: Answer
+    answer: ScoredAnswer
     is_refuted: bool
     is_replaced: bool
 
@@ -93,7 +98,7 @@ class Certified:
     certificate stays in force because only such answers lack checks.
     """
 
-    unit: Unit
+    unit: CertificationUnit
     certificate: Certificate
     is_kept: bool
     further: int
@@ -103,7 +108,7 @@ class Certified:
 
 def certify(
     database: Database,
-    scope: Scope,
+    scope: EvaluationScope,
     bounds: Bounds,
     write: Write | None = None,
     on_stored: OnStored | None = None,
@@ -147,11 +152,11 @@ class _Basis:
     certifications have the other columns in common.
     """
 
-    units: Mapping[Unit, Sequence[Candidate]]
+    units: Mapping[CertificationUnit, Sequence[Candidate]]
     parts: int
-    before: Mapping[Unit, Certification]
-    since: Mapping[Unit, Certification]
-    in_force: Mapping[Unit, uuid.UUID]
+    before: Mapping[CertificationUnit, Certification]
+    since: Mapping[CertificationUnit, Certification]
+    in_force: Mapping[CertificationUnit, uuid.UUID]
     questions: Mapping[AnalysisType, str]
     run_id: uuid.UUID | None
     run: str
@@ -161,7 +166,7 @@ class _Basis:
     certified_at: datetime
 
 
-def _read(session: Session, scope: Scope, risk: float) -> _Basis:
+def _read(session: Session, scope: EvaluationScope, risk: float) -> _Basis:
     wanted, found_run = _wanted(session, scope)
     run, profile = found_run or "", scope.profile or ""
     # First, so that `_Round.is_current` notices what is stored while the rest is read.
@@ -198,15 +203,15 @@ def _read(session: Session, scope: Scope, risk: float) -> _Basis:
     )
 
 
-def _wanted(session: Session, scope: Scope) -> tuple[Wanted, str | None]:
+def _wanted(session: Session, scope: EvaluationScope) -> tuple[ResultSelection, str | None]:
     """Return the selection of results, and the name of the run if the scope has one."""
     if not scope.run and not scope.profile:
         raise UsageError("Name a run or a profile.", "latest is the last run.")
     return evaluation.wanted(session, scope)
 
 
-def _by_unit(found: Sequence[Certification]) -> Mapping[Unit, Certification]:
-    return {Unit(AnalysisType(each.analysis_type), each.name): each for each in found}
+def _by_unit(found: Sequence[Certification]) -> Mapping[CertificationUnit, Certification]:
+    return {CertificationUnit(AnalysisType(each.analysis_type), each.name): each for each in found}
 
 
 def _asked(
@@ -222,13 +227,15 @@ def _asked(
     return {k: own if own in answered else last.get(k, own) for k, own in today.items()}
 
 
-def _in_order(candidates: Sequence[Candidate], seed: str) -> Mapping[Unit, Sequence[Candidate]]:
+def _in_order(
+    candidates: Sequence[Candidate], seed: str
+) -> Mapping[CertificationUnit, Sequence[Candidate]]:
     """Return the answers of each unit in the random order of their checks.
 
     The order is another one after answers that were wrong have been replaced by right ones. As only
     checked answers are known to be wrong, the checks would not be a random sample any more.
     """
-    units: dict[Unit, list[Candidate]] = defaultdict(list)
+    units: dict[CertificationUnit, list[Candidate]] = defaultdict(list)
     for each in candidates:
         units[each.unit].append(each)
     for own in units.values():
@@ -241,14 +248,14 @@ def _place(drawn: str, candidate: Candidate) -> bytes:
     return hashlib.sha256(f"{drawn} {candidate.about}".encode()).digest()
 
 
-def _labels(listed: Sequence[judgeable.Listed]) -> Iterator[Unit]:
+def _labels(listed: Sequence[judgeable.Listed]) -> Iterator[CertificationUnit]:
     """Yield the labels that the classifications could choose from."""
     kind = AnalysisType.CLASSIFICATION
     for each in listed:
         if each.analysis_type is kind and (
             labels := json_values.strings(each.question.get("labels"))
         ):
-            yield from (Unit(kind, label) for label in (*labels, NO_LABEL))
+            yield from (CertificationUnit(kind, label) for label in (*labels, NO_LABEL))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,7 +266,7 @@ class Queue:
     in the queue at that time, by job.
     """
 
-    unit: Unit
+    unit: CertificationUnit
     run: str
     profile: str
     bounds: Bounds
@@ -267,7 +274,7 @@ class Queue:
     candidates: Sequence[Candidate]
 
 
-def queue(session: Session, scope: Scope, name: str) -> Queue:
+def queue(session: Session, scope: EvaluationScope, name: str) -> Queue:
     """Return the unchecked answers that certifying a field or label of a scope needs checked.
 
     `name` is that of the field or label, or the analysis type of answers judged as a whole.
@@ -287,7 +294,7 @@ def queue(session: Session, scope: Scope, name: str) -> Queue:
     if len(found) != 1:
         raise _no_queue(name, in_force, is_ambiguous=bool(found))
     of = found[0]
-    unit = Unit(AnalysisType(of.analysis_type), of.name)
+    unit = CertificationUnit(AnalysisType(of.analysis_type), of.name)
     stored = [uuid.UUID(each) for each in json_values.strings(of.to_check)]
     places = {job_id: place for place, job_id in enumerate(stored)}
     named = judgeable.listed(session, replace(wanted, job_ids=tuple(stored)), scope.question)
@@ -336,7 +343,7 @@ class _Draw:
     def worth(self, result: JudgedResult) -> Worth:
         """Return a function that calibrates the confidences of a result."""
 
-        def worth(part: Part, claim: float) -> float:
+        def worth(part: JudgedPart, claim: float) -> float:
             points = self.curves.get(copied(Key, result, part=part))
             return claim if points is None else calibration.calibrate(points, claim)
 
@@ -378,7 +385,7 @@ def _of_result(
     for each in certification.scored(result.answer, result.agreement, worth):
         judged = is_right.get(each.name if is_of_fields else "")
         yield Candidate(
-            unit=Unit(kind, each.name),
+            unit=CertificationUnit(kind, each.name),
             job_id=result.listed.job_id,
             result_id=result.listed.result_id,
             source=result.listed.source,
@@ -386,13 +393,13 @@ def _of_result(
             paths=each.paths,
             created_at=result.created_at,
             about=f"{result.listed.document_id} {result.listed.options_hash} {each.name}",
-            answer=Answer(each.score, judged),
+            answer=ScoredAnswer(each.score, judged),
             is_refuted=is_refuted(result.answer, truth, each.name if is_of_fields else ""),
             is_replaced=judged is True and not were_wrong.isdisjoint({"", each.name}),
         )
 
 
-def _certified(unit: Unit, basis: _Basis, bounds: Bounds, risk: float) -> Certified:
+def _certified(unit: CertificationUnit, basis: _Basis, bounds: Bounds, risk: float) -> Certified:
     """Certify a unit again, or keep its certificate if only later answers lack checks.
 
     What the checks of later answers have refuted is not certified again, although the rate of
@@ -402,19 +409,21 @@ def _certified(unit: Unit, basis: _Basis, bounds: Bounds, risk: float) -> Certif
     candidates, before = basis.units[unit], basis.before.get(unit)
     answers = [each.answer for each in candidates]
     certificate = certification.certify(answers, bounds.max_error, risk)
-    is_certified = before is not None and before.verdict == Verdict.CERTIFIED
+    is_certified = before is not None and before.verdict == CertificationVerdict.CERTIFIED
     accept_from = before.accept_from if before and is_certified else certificate.accept_from
     later = _later(candidates, basis.since.get(unit), accept_from)
     further, wrong = _checks(later)
     if certification.is_above(further, wrong, bounds.max_error, risk):
-        certificate = replace(certificate, verdict=Verdict.WITHDRAWN, accepted=0, accept_from=None)
-    is_open = is_certified and bool(later) and certificate.verdict is Verdict.OPEN
+        certificate = replace(
+            certificate, verdict=CertificationVerdict.WITHDRAWN, accepted=0, accept_from=None
+        )
+    is_open = is_certified and bool(later) and certificate.verdict is CertificationVerdict.OPEN
     is_kept = before is not None and is_open and _holds(candidates, before, bounds, risk)
     if before is not None and is_kept:
         accepted = sum(each.answer.score >= (before.accept_from or 0) for each in candidates)
         certificate = replace(
             certificate,
-            verdict=Verdict.CERTIFIED,
+            verdict=CertificationVerdict.CERTIFIED,
             accepted=accepted,
             accept_from=before.accept_from,
             error_bound=before.error_bound,
@@ -436,7 +445,7 @@ def _to_check(
     start = certificate.check_from
     unchecked = [each for each in candidates if not _is_checked(each)]
     to_check = [each for each in unchecked if start is None or each.answer.score >= start]
-    if certificate.verdict in {Verdict.CERTIFIED, Verdict.WITHDRAWN}:
+    if certificate.verdict in {CertificationVerdict.CERTIFIED, CertificationVerdict.WITHDRAWN}:
         of_later = {each.about for each in later}
         to_check.sort(key=lambda each: each.about not in of_later)
     return to_check
@@ -496,8 +505,8 @@ class _Round:
 
     basis: _Basis
     done: Sequence[Certified]
-    marks: Sequence[Mark]
-    ids: Mapping[Unit, uuid.UUID]
+    marks: Sequence[AcceptanceMark]
+    ids: Mapping[CertificationUnit, uuid.UUID]
 
     def is_current(self, session: Session) -> bool:
         """Return whether since the basis was read no certification was stored and no run pruned."""
@@ -547,14 +556,14 @@ def _store(session: Session, certified: _Round, on_stored: OnStored | None) -> i
     return 1
 
 
-def _mark(session: Session, certified: _Round, mark: Mark) -> int:
+def _mark(session: Session, certified: _Round, mark: AcceptanceMark) -> int:
     """Mark newly accepted answers, unless another process has certified the scope meanwhile."""
     if not certified.is_in_force(session):
         return 0
     return certifications.accept(session, mark, may_add=True)
 
 
-def _marks(done: Sequence[Certified], basis: _Basis) -> Iterator[Mark]:
+def _marks(done: Sequence[Certified], basis: _Basis) -> Iterator[AcceptanceMark]:
     """Yield the accepted and refused answers in batches of jobs."""
     paths: dict[uuid.UUID, list[str]] = defaultdict(list)
     results: dict[uuid.UUID, uuid.UUID] = {}
@@ -569,7 +578,7 @@ def _marks(done: Sequence[Certified], basis: _Basis) -> Iterator[Mark]:
             else:
                 paths[candidate.job_id] += candidate.paths
     for some in judgeable.batches(sorted(results, key=results.__getitem__)):
-        yield Mark(
+        yield AcceptanceMark(
             results={job_id: results[job_id] for job_id in some},
             values=[(job_id, path) for job_id in some for path in paths[job_id]],
             whole=set(some) - refused,

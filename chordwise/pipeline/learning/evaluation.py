@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain import grounding
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import fields, measures
-from chordwise.domain.learning.judging import Judged, Part, judge
+from chordwise.domain.learning.judging import Judged, JudgedPart, judge
 from chordwise.domain.learning.measures import Measure
 from chordwise.domain.learning.truths import LABEL_PATHS, Truth
 from chordwise.domain.tasks import AnalysisType, options_from, options_to_json
@@ -28,7 +28,7 @@ from chordwise.pipeline.intake.run_options import (
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning.gold import Gold, says
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
-from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.pipeline.runtime.context import Write
 from chordwise.settings import Settings
 from chordwise.storage import judgments, runs
@@ -70,7 +70,7 @@ class Evaluated:
 
 def evaluate(
     database: Database,
-    scope: Scope,
+    scope: EvaluationScope,
     gold: Gold | None,
     write: Write | None = None,
     on_stored: OnStored | None = None,
@@ -115,7 +115,7 @@ def drop_in_words(drop: Drop) -> str:
 
 def measure(comparison: Comparison, random: Random) -> Sequence[Measured]:
     """Measure all results together and, if several models or prompts answered, each group."""
-    groups: dict[Group, list[Compared]] = defaultdict(list)
+    groups: dict[Group, list[ComparedResult]] = defaultdict(list)
     for each in comparison.compared:
         groups[each.group].append(each)
     only = next(iter(groups)) if len(groups) == 1 else None
@@ -140,7 +140,7 @@ def measure(comparison: Comparison, random: Random) -> Sequence[Measured]:
 
 def _store(
     session: Session,
-    scope: Scope,
+    scope: EvaluationScope,
     of: tuple[uuid.UUID | None, str | None],
     gold: Gold | None,
     evaluated: Evaluated,
@@ -177,10 +177,10 @@ def _store(
     return ids
 
 
-def _measures(found: Sequence[Compared], random: Random) -> Iterator[Measure]:
+def _measures(found: Sequence[ComparedResult], random: Random) -> Iterator[Measure]:
     all_judged = [each.judged for each in found]
-    whole = [j for judged in all_judged for j in judged.judgments if j.part is Part.RESULT]
-    values = [j for judged in all_judged for j in judged.judgments if j.part is Part.FIELD]
+    whole = [j for judged in all_judged for j in judged.judgments if j.part is JudgedPart.RESULT]
+    values = [j for judged in all_judged for j in judged.judgments if j.part is JudgedPart.FIELD]
     choices = [judged.choice for judged in all_judged if judged.choice]
     yield from measures.of_choices(choices, random)
     if whole and not choices:
@@ -194,7 +194,7 @@ def _measures(found: Sequence[Compared], random: Random) -> Iterator[Measure]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class EvaluationScope:
     """What the user selected; `question` is the question of the profile, as in `jobs.options`.
 
     `identities` are those of the questions that the profile asks today, as in `jobs.options_hash`.
@@ -209,7 +209,7 @@ class Scope:
 
 def of(
     settings: Settings, run: str | None, profile: str, types: Sequence[AnalysisType] = ()
-) -> Scope:
+) -> EvaluationScope:
     """Return the scope of a run and a profile.
 
     Raises:
@@ -217,9 +217,9 @@ def of(
         UsageError: The profile is contradictory.
     """
     if not profile:
-        return Scope(run=run, types=tuple(types))
+        return EvaluationScope(run=run, types=tuple(types))
     asked = answerable(settings, run_options(settings, required_profile(settings, profile)))
-    return Scope(
+    return EvaluationScope(
         run=run,
         profile=profile,
         types=tuple(types) or asked.types,
@@ -234,7 +234,7 @@ def named(
     name: str | None,
     profile: str = "",
     types: Sequence[AnalysisType] = (),
-) -> Scope:
+) -> EvaluationScope:
     """Return the scope of the argument RUN|PROFILE; a run is resolved to its name.
 
     Raises:
@@ -259,14 +259,16 @@ def named(
     return of(settings, run, profile, types)
 
 
-def wanted(session: Session, scope: Scope) -> tuple[Wanted, str | None]:
+def wanted(session: Session, scope: EvaluationScope) -> tuple[ResultSelection, str | None]:
     """Return the selection of results, and the name of the run if the scope has one.
 
     Raises:
         UsageError: The run does not exist.
     """
     run = runs.find(session, scope.run) if scope.run else None
-    return Wanted(run_id=run.id if run else None, types=scope.types), run.name if run else None
+    return ResultSelection(
+        run_id=run.id if run else None, types=scope.types
+    ), run.name if run else None
 
 
 Group: TypeAlias = tuple[str, str, str]
@@ -284,7 +286,7 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
+class ComparedResult:
     """A result compared with the truth; `means` are numbers to be averaged, by metric.
 
     `saw_examples` and `is_held_out` are those of the result (`Judgeable`).
@@ -310,13 +312,13 @@ class Comparison:
     """
 
     kind: AnalysisType
-    compared: Sequence[Compared]
+    compared: Sequence[ComparedResult]
     unjudged: int
     missing: Sequence[Missing]
 
 
 def compare(
-    session: Session, wanted: Wanted, question: JsonObject | None, gold: Gold | None
+    session: Session, wanted: ResultSelection, question: JsonObject | None, gold: Gold | None
 ) -> Sequence[Comparison]:
     """Compare results with a gold file, or with the feedback on them.
 
@@ -368,7 +370,9 @@ def _with_feedback_on(
     )
 
 
-def _kinds(wanted: Wanted, results: Sequence[Listed], gold: Gold) -> Sequence[AnalysisType]:
+def _kinds(
+    wanted: ResultSelection, results: Sequence[Listed], gold: Gold
+) -> Sequence[AnalysisType]:
     """Return the analysis types that occur in the results and that the gold file covers."""
     there = {result.analysis_type for result in results}
     kinds = [kind for kind in AnalysisType if kind in there and gold.names_of(kind)]
@@ -439,7 +443,7 @@ def _why_missing(documents: int) -> str:
 
 def _compared(
     session: Session, results: Sequence[Listed], truth_of: Mapping[uuid.UUID, Truth]
-) -> Sequence[Compared]:
+) -> Sequence[ComparedResult]:
     found = []
     for some in judgeable.batches(results):
         answers = list(judgeable.read(session, some))
@@ -448,11 +452,11 @@ def _compared(
     return [each for each in found if each is not None]
 
 
-def _compared_one(each: Judgeable, truth: Truth) -> Compared | None:
+def _compared_one(each: Judgeable, truth: Truth) -> ComparedResult | None:
     judged = judge(each.answer, truth)
     if not judged.judgments and not says(truth, each.answer.analysis_type):
         return None
-    return Compared(
+    return ComparedResult(
         result=each.result,
         judged=judged,
         means=dict(_means(each, truth)),

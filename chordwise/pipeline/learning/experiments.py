@@ -20,7 +20,13 @@ from tomlkit.exceptions import TOMLKitError
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, as_json
 from chordwise.domain.learning import experiments as statistics
-from chordwise.domain.learning.experiments import CONTROL, Interval, Observation, Outcome, Verdict
+from chordwise.domain.learning.experiments import (
+    CONTROL,
+    MeanInterval,
+    Observation,
+    Outcome,
+    VariantVerdict,
+)
 from chordwise.domain.learning.judging import correct_by_field
 from chordwise.domain.states import Lane, RunStatus
 from chordwise.domain.tasks import options_from, options_to_json, question_of
@@ -38,7 +44,7 @@ from chordwise.pipeline.intake.run_options import (
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.models import budgets
 from chordwise.pipeline.models.client import lane_for
-from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.settings import ProfileSettings, Settings
 from chordwise.settings.sections import problems
@@ -69,7 +75,7 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class ExperimentPlan:
     """The variants, the outcome and the bounds of an experiment; see the table `experiments`.
 
     `share` is each variant's share of the documents that are not paired; by default all variants
@@ -91,14 +97,14 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
+class ComparedVariant:
     """An outcome of a variant: its documents, its mean, and the difference to the control."""
 
     outcome: Outcome
     documents: int
     mean: float | None
-    difference: Interval | None
-    verdict: Verdict | None
+    difference: MeanInterval | None
+    verdict: VariantVerdict | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +119,7 @@ class VariantStatus:
     changes: JsonObject
     documents: int
     paired: int
-    outcomes: Sequence[Compared]
+    outcomes: Sequence[ComparedVariant]
     further: int | None = None
     stopped_at: datetime | None = None
     stopped_because: str | None = None
@@ -139,7 +145,7 @@ class Status:
     variants: Sequence[VariantStatus]
 
 
-def start(context: ReadingContext, plan: Plan) -> Experiment:
+def start(context: ReadingContext, plan: ExperimentPlan) -> Experiment:
     """Start an experiment; from now on, documents with the question of the profile are part of it.
 
     Raises:
@@ -197,7 +203,7 @@ def _run_of_pairs(name: str, control: RunOptions, lane: Lane) -> Run:
 _BOUNDS = ("paired", "risk", "max_invalid", "max_cost", "max_latency")
 
 
-def _check(plan: Plan) -> None:
+def _check(plan: ExperimentPlan) -> None:
     """Check the names and shares of a plan.
 
     Raises:
@@ -380,13 +386,13 @@ class _Comparison:
     risk: float
     is_paired: bool
 
-    def of(self, variant: str, outcome: Outcome) -> Compared:
+    def of(self, variant: str, outcome: Outcome) -> ComparedVariant:
         """Return an outcome of a variant compared with the control's."""
         found = self._evidence(variant, outcome)
         values = found.variant
         difference = statistics.difference(found, outcome, self.risk, is_paired=self.is_paired)
         is_control = variant == CONTROL
-        return Compared(
+        return ComparedVariant(
             outcome=outcome,
             documents=len(values),
             mean=sum(values) / len(values) if values else None,
@@ -425,7 +431,7 @@ def _judged(
     wanted = [one.job_id for one in jobs if (one.document_id, one.analysis_type) in said]
     found: dict[uuid.UUID, _Known] = {}
     for some in judgeable.batches(wanted):
-        listed = judgeable.listed(session, Wanted(job_ids=tuple(some), every_answer=True))
+        listed = judgeable.listed(session, ResultSelection(job_ids=tuple(some), every_answer=True))
         for result in judgeable.read(session, listed):
             kind, document_id = result.listed.analysis_type, result.listed.document_id
             remarks = said[document_id, kind]

@@ -22,7 +22,7 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning.gold import RecordFile, read_records
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
-from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.storage import documents, jobs, judgments, results, runs
 from chordwise.storage.judgments import Feedback, JudgedBy
 from chordwise.storage.record import id_in
@@ -40,7 +40,7 @@ class Signed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class FeedbackLine:
     """A line of a feedback file: a verdict on a document's result."""
 
     number: int
@@ -109,7 +109,7 @@ def last(session: Session, target: Judgeable, path: str = "") -> Feedback:
     return found[-1]
 
 
-def read(path: Path) -> Sequence[Line]:
+def read(path: Path) -> Sequence[FeedbackLine]:
     """Read a feedback file.
 
     Raises:
@@ -119,7 +119,7 @@ def read(path: Path) -> Sequence[Line]:
     return [_line(file, number, record) for number, record in file.records]
 
 
-def give_all(session: Session, wanted: Wanted, lines: Sequence[Line]) -> Given:
+def give_all(session: Session, wanted: ResultSelection, lines: Sequence[FeedbackLine]) -> Given:
     """Store the verdicts of a file on the newest results of their documents."""
     results = judgeable.listed(session, wanted)
     names = judgeable.names(session, results, wanted.run_id)
@@ -130,7 +130,7 @@ def give_all(session: Session, wanted: Wanted, lines: Sequence[Line]) -> Given:
     stored = known = 0
     unmatched: list[Unmatched] = []
     for some in judgeable.batches(lines):
-        found: list[tuple[Line, Listed]] = []
+        found: list[tuple[FeedbackLine, Listed]] = []
         for line in some:
             with _noting(unmatched, line):
                 result = _result_of(line, names.find(line.document), by_document)
@@ -147,7 +147,7 @@ def give_all(session: Session, wanted: Wanted, lines: Sequence[Line]) -> Given:
 
 
 @contextmanager
-def _noting(unmatched: list[Unmatched], line: Line) -> Iterator[None]:
+def _noting(unmatched: list[Unmatched], line: FeedbackLine) -> Iterator[None]:
     """Add a line to the unmatched ones if the block raises a `UsageError`."""
     try:
         yield
@@ -157,7 +157,9 @@ def _noting(unmatched: list[Unmatched], line: Line) -> Iterator[None]:
 
 
 def _result_of(
-    line: Line, documents: frozenset[uuid.UUID], by_document: Mapping[uuid.UUID, Sequence[Listed]]
+    line: FeedbackLine,
+    documents: frozenset[uuid.UUID],
+    by_document: Mapping[uuid.UUID, Sequence[Listed]],
 ) -> Listed:
     if len(documents) > 1:
         raise UsageError(
@@ -247,13 +249,13 @@ def _apply(session: Session, targets: Sequence[Judgeable]) -> None:
     results.correct(session, results.jobs_with_results(session, about_them))
 
 
-def _line(file: RecordFile, number: int, record: JsonObject) -> Line:
+def _line(file: RecordFile, number: int, record: JsonObject) -> FeedbackLine:
     if unknown := sorted(record.keys() - set(_COLUMNS)):
         raise file.wrong(number, f"“{unknown[0]}” is none of {', '.join(_COLUMNS)}.")
     columns = {name: json_values.text(record.get(name)).strip() for name in _COLUMNS}
     if not columns["document"]:
         raise file.wrong(number, "there is no “document”.")
-    return Line(
+    return FeedbackLine(
         number=number,
         document=columns["document"],
         analysis_type=_type(file, number, columns["type"]),
@@ -290,10 +292,10 @@ def _entered(
 _MAX_SHOWN = 5
 
 
-_EVERY = Wanted()
+_EVERY = ResultSelection()
 
 
-def wanted(session: Session, name: str | None, results: Wanted) -> Wanted:
+def wanted(session: Session, name: str | None, results: ResultSelection) -> ResultSelection:
     """Return the selection restricted to the named run.
 
     Raises:
@@ -303,7 +305,7 @@ def wanted(session: Session, name: str | None, results: Wanted) -> Wanted:
     return replace(results, run_id=run_id)
 
 
-def one(session: Session, name: str | None, results: Wanted = _EVERY) -> Judgeable:
+def one(session: Session, name: str | None, results: ResultSelection = _EVERY) -> Judgeable:
     """Return the single result that is selected; `name` is a run's name or id, or a job's id.
 
     Raises:

@@ -15,12 +15,12 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import truths
-from chordwise.domain.learning.judging import Answer
+from chordwise.domain.learning.judging import ClaimedAnswer
 from chordwise.domain.learning.learned_examples import is_held_out
 from chordwise.domain.learning.truths import Truth
 from chordwise.domain.tasks import AnalysisType, question_of
 from chordwise.pipeline.runs import stored_results
-from chordwise.pipeline.runs.stored_results import Wanted
+from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.storage import judgments
 from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake
@@ -61,7 +61,7 @@ class Judgeable:
 
     listed: Listed
     result: JudgedResult
-    answer: Answer
+    answer: ClaimedAnswer
     agreement: float | None
     created_at: datetime
     seconds: float | None
@@ -91,7 +91,7 @@ class Names:
 
 
 def listed(
-    session: Session, wanted: Wanted, question: JsonObject | None = None
+    session: Session, wanted: ResultSelection, question: JsonObject | None = None
 ) -> Sequence[Listed]:
     """Return the selected results; if `question` is given, only answers to it."""
     statement = (
@@ -170,9 +170,9 @@ def truth_of(kind: AnalysisType, about: Iterable[Feedback]) -> Truth:
     return truths.from_remarks(kind, [judgments.remark(each) for each in about])
 
 
-def answer_of(result: Result) -> Answer:
+def answer_of(result: Result) -> ClaimedAnswer:
     """Return the answer of a result as it is judged."""
-    return Answer(
+    return ClaimedAnswer(
         analysis_type=AnalysisType(result.analysis_type),
         output=result.output,
         confidence=result.confidence,

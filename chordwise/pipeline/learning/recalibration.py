@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning import calibration
-from chordwise.domain.learning.calibration import Acceptance, Claim, Curve
+from chordwise.domain.learning.calibration import Acceptance, ConfidenceClaim, Curve
 from chordwise.storage import calibrations
 from chordwise.storage.calibrations import Calibration, Key
 
@@ -28,7 +28,9 @@ class Lesson:
     acceptance: Acceptance | None = None
 
 
-def learn(claims: Mapping[Key, Sequence[Claim]], max_error_rate: float) -> Sequence[Lesson]:
+def learn(
+    claims: Mapping[Key, Sequence[ConfidenceClaim]], max_error_rate: float
+) -> Sequence[Lesson]:
     """Learn a calibration of each model's claims, per analysis type and part.
 
     Raises:
@@ -47,7 +49,7 @@ def store(session: Session, lessons: Sequence[Lesson], max_error_rate: float) ->
     )
 
 
-def _lesson(key: Key, claims: Sequence[Claim], max_error_rate: float) -> Lesson:
+def _lesson(key: Key, claims: Sequence[ConfidenceClaim], max_error_rate: float) -> Lesson:
     is_enough = calibration.is_enough(claims)
     return Lesson(
         key=key,

@@ -42,7 +42,7 @@ from chordwise.readers.reading import ReadDocument
 from chordwise.settings import Settings
 from chordwise.storage import judgments, results
 from chordwise.storage.database import Database
-from chordwise.storage.intakes import Entry
+from chordwise.storage.intakes import IntakeEntry
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import in_ids
 from chordwise.storage.results import AnswerGroup, Renewal, Result
@@ -51,7 +51,7 @@ from chordwise.storage.runs import Run
 _AT_ONCE = 1_000
 
 
-class Reason(StrEnum):
+class RefreshReason(StrEnum):
     """The reason why an answer is due: what changed since its question, or a failure.
 
     `VERSION` is a change of Chordwise, or of a setting or template that influences answers and has
@@ -69,10 +69,10 @@ class Reason(StrEnum):
 
 
 _OPTIONS = {
-    "schema": Reason.SCHEMA,
-    "labels": Reason.LABELS,
-    "label_descriptions": Reason.LABELS,
-    "instructions": Reason.INSTRUCTIONS,
+    "schema": RefreshReason.SCHEMA,
+    "labels": RefreshReason.LABELS,
+    "label_descriptions": RefreshReason.LABELS,
+    "instructions": RefreshReason.INSTRUCTIONS,
 }
 
 
@@ -94,7 +94,7 @@ class Stale:
     """
 
     analysis_type: AnalysisType
-    reasons: Mapping[Reason, str]
+    reasons: Mapping[RefreshReason, str]
     documents: int
     results: int
     due: int
@@ -158,7 +158,7 @@ def survey(context: ReadingContext, of: Target) -> Sequence[Stale]:
         options = {job_id: stored for job_id, stored in session.execute(asked)}  # noqa: C416 - rows are no pairs to mypy
     documents: dict[str, int] = defaultdict(int)
     answered: dict[str, int] = defaultdict(int)
-    due: dict[tuple[str, tuple[tuple[Reason, str], ...]], int] = defaultdict(int)
+    due: dict[tuple[str, tuple[tuple[RefreshReason, str], ...]], int] = defaultdict(int)
     for group in groups:
         documents[group.analysis_type] += group.count
         answered[group.analysis_type] += group.count if group.prompt_version else 0
@@ -192,38 +192,40 @@ def transcribed_by_others(context: ReadingContext, of: Target) -> int:
 
 def _reasons(
     settings: Settings, of: Target, group: AnswerGroup, asked: JsonObject
-) -> Iterator[tuple[Reason, str]]:
+) -> Iterator[tuple[RefreshReason, str]]:
     """Yield the differences between the question of an answer and the current one."""
     if of.renewal.of_failed:
-        yield Reason.FAILED, group.error_code or ""
+        yield RefreshReason.FAILED, group.error_code or ""
         return
     found = [*_of_answer(settings, of, group), *_of_options(of, asked)]
-    yield from found or [(Reason.VERSION, "")]
+    yield from found or [(RefreshReason.VERSION, "")]
 
 
-def _of_answer(settings: Settings, of: Target, group: AnswerGroup) -> Iterator[tuple[Reason, str]]:
+def _of_answer(
+    settings: Settings, of: Target, group: AnswerGroup
+) -> Iterator[tuple[RefreshReason, str]]:
     answered_by = f"{group.provider}/{group.model}"
     names = [*settings.selected_names(of.options.model), *settings.fallback]
     today = [settings.model_named(name) for name in names]
     # Providers append a date to the requested model name.
     if not any(answered_by.startswith(f"{each.provider}/{each.model}") for each in today):
-        yield Reason.MODEL, answered_by
+        yield RefreshReason.MODEL, answered_by
     kind, options = AnalysisType(group.analysis_type), of.options.analysis
     stages = (Stage.ANALYZE, Stage.SYNTHESIZE)
     tasks = [AnalysisTask(analysis_type=kind, stage=each, options=options) for each in stages]
     fallback = settings.prompts.fallback
     versions = [each.version for task in tasks for each in library.templates_for(task, fallback)]
     if group.prompt_version not in versions:
-        yield Reason.TEMPLATE, group.prompt_version or ""
+        yield RefreshReason.TEMPLATE, group.prompt_version or ""
 
 
-def _of_options(of: Target, asked: JsonObject) -> Iterator[tuple[Reason, str]]:
+def _of_options(of: Target, asked: JsonObject) -> Iterator[tuple[RefreshReason, str]]:
     today = options_to_json(of.options.analysis)
     names = (asked.keys() | today.keys()) - {"templates"}
     differing = sorted(name for name in names if asked.get(name) != today.get(name))
     yield from ((each, "") for each in dict.fromkeys(_OPTIONS.get(n) for n in differing) if each)
     if others := [name for name in differing if name not in _OPTIONS]:
-        yield Reason.OPTIONS, ", ".join(others)
+        yield RefreshReason.OPTIONS, ", ".join(others)
 
 
 def documents(
@@ -260,14 +262,14 @@ def begin(
 
 def _pages(
     database: Database, of: Target, only: Collection[uuid.UUID] | None
-) -> Iterator[Sequence[Entry]]:
+) -> Iterator[Sequence[IntakeEntry]]:
     """Yield the due documents in batches, as entries for the list of a run."""
     all_ids = judgeable.batches(sorted(only)) if only is not None else _asked(database, of)
     for ids in all_ids:
         with database.read() as session:
             page = results.due_documents(session, of.renewal, ids)
         if page:
-            yield [Entry(source=source, job_id=job_id) for job_id, source in page]
+            yield [IntakeEntry(source=source, job_id=job_id) for job_id, source in page]
 
 
 def _asked(database: Database, of: Target) -> Iterator[Sequence[uuid.UUID]]:
@@ -320,7 +322,7 @@ def allot(sizes: Mapping[str, int], count: int) -> Mapping[str, int]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class RefreshTrial:
     """How the new answers of one analysis type differ from the due ones, on a sample.
 
     Of the `fields` about `documents`, `changed` differ. The share of changes in all documents is
@@ -340,7 +342,7 @@ class Trial:
     worse: int
 
 
-def compare(database: Database, sample: Sample, run_id: uuid.UUID) -> Sequence[Trial]:
+def compare(database: Database, sample: Sample, run_id: uuid.UUID) -> Sequence[RefreshTrial]:
     """Compare the answers of a run with the answers of the sample that it renews."""
     found: dict[str, list[Difference | None]] = defaultdict(list)
     for some in judgeable.batches(sample.jobs):
@@ -350,12 +352,12 @@ def compare(database: Database, sample: Sample, run_id: uuid.UUID) -> Sequence[T
     return [_trial(AnalysisType(kind), found[kind]) for kind in sorted(found)]
 
 
-def _trial(kind: AnalysisType, differences: Sequence[Difference | None]) -> Trial:
+def _trial(kind: AnalysisType, differences: Sequence[Difference | None]) -> RefreshTrial:
     known = [each for each in differences if each is not None]
     fields, changed = sum(each.fields for each in known), sum(each.changed for each in known)
     # The fields of a document change together: the interval counts each document once.
     low, high = wilson(len(known) * changed / fields if fields else 0, len(known))
-    return Trial(
+    return RefreshTrial(
         analysis_type=kind,
         documents=len(known),
         unanswered=len(differences) - len(known),

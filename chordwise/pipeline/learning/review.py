@@ -40,7 +40,7 @@ _MAX_FIELDS = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class ReviewScope:
     """The scope of a review: a run by its name, and an analysis type; empty means all."""
 
     run: str = ""
@@ -48,7 +48,7 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Value:
+class ReviewedValue:
     """A value of a result with its quote; its attributes are columns of the view `fact_quotes`."""
 
     path: str
@@ -87,7 +87,7 @@ class Excerpt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class ReviewItem:
     """A value to decide on, or a whole answer, which has no `value` and an empty path.
 
     `others` are the other values of its field, which an approval covers as well. `choices` are the
@@ -104,14 +104,14 @@ class Question:
     result_id: uuid.UUID
     document_id: uuid.UUID
     path: str
-    value: Value | None
+    value: ReviewedValue | None
     confidence: float
     agreement: float | None
     review_reason: str | None
     output: JsonObject
     choices: Sequence[str]
-    others: Sequence[Value]
-    evidence: Sequence[Value]
+    others: Sequence[ReviewedValue]
+    evidence: Sequence[ReviewedValue]
     excerpt: Excerpt
     reasons: Sequence[str] = ()
     calibrated_confidence: float | None = None
@@ -152,11 +152,11 @@ class TableRow:
     result_id: uuid.UUID
     needs_review: bool
     confidence: float
-    cells: dict[str, list[Value]] = field(default_factory=dict)
+    cells: dict[str, list[ReviewedValue]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class ReviewTable:
     """Documents by fields, with at most the requested rows; `after` is the key of the next page."""
 
     fields: Sequence[str]
@@ -190,7 +190,9 @@ _CONTINUED = """
 _PLACE = ("fine", "confidence", "result", "doubt", "path")
 
 
-def next_question(session: Session, scope: Scope, after: Place | None = None) -> Question | None:
+def next_question(
+    session: Session, scope: ReviewScope, after: Place | None = None
+) -> ReviewItem | None:
     """Return the first value of the queue, or the first after a place; `None` at its end."""
     start, most = after, _FEW_RESULTS
     while True:
@@ -216,7 +218,7 @@ def next_question(session: Session, scope: Scope, after: Place | None = None) ->
 
 
 def _results(
-    session: Session, scope: Scope, most: int, after: Place | None, *, comparison: str
+    session: Session, scope: ReviewScope, most: int, after: Place | None, *, comparison: str
 ) -> list[TableRow]:
     """Return results in the order of the queue; unused conditions are left out of the statement."""
     asked: dict[str, object] = {
@@ -308,7 +310,7 @@ _RESULT = text("""
         r.agreement, r.review_reason, j.options
     FROM document_results AS r INNER JOIN jobs AS j ON j.id = r.job_id
     WHERE r.job_id = :job_id""")
-_OF_VALUE = ", ".join(Value.__dataclass_fields__)
+_OF_VALUE = ", ".join(ReviewedValue.__dataclass_fields__)
 _VALUES = text(f"""
     SELECT job_id, {_OF_VALUE} FROM fact_quotes
     WHERE job_id = ANY(:ids) AND (parent IS NULL OR NOT :is_flat)
@@ -319,7 +321,7 @@ _OF_RESULT = (
 )
 
 
-def question(session: Session, job_id: uuid.UUID, path: str) -> Question:
+def question(session: Session, job_id: uuid.UUID, path: str) -> ReviewItem:
     """Return the value at a path, whether it is in the queue or not.
 
     Raises:
@@ -334,7 +336,7 @@ def question(session: Session, job_id: uuid.UUID, path: str) -> Question:
         raise UsageError("The answer has no such value any more.", "Continue with the queue.")
     own = _value(result.output, path, at) if path else None
     evidence = [each for each in at if each.quote] or [each for each in found if each.quote]
-    return Question(
+    return ReviewItem(
         **{name: getattr(result, name) for name in _OF_RESULT},
         job_id=job_id,
         path=path,
@@ -347,7 +349,7 @@ def question(session: Session, job_id: uuid.UUID, path: str) -> Question:
     )
 
 
-def _value(output: JsonObject, path: str, at: Sequence[Value]) -> Value:
+def _value(output: JsonObject, path: str, at: Sequence[ReviewedValue]) -> ReviewedValue:
     """Return the value at a path, which may be a list or an object with values in it."""
     first = at[0]
     if first.path == path:
@@ -359,17 +361,17 @@ def _value(output: JsonObject, path: str, at: Sequence[Value]) -> Value:
 
 def _values(
     session: Session, job_ids: Sequence[uuid.UUID], *, is_flat: bool
-) -> dict[uuid.UUID, list[Value]]:
+) -> dict[uuid.UUID, list[ReviewedValue]]:
     """Return the values of results by job, without those of table rows if `is_flat` is set."""
-    found: dict[uuid.UUID, list[Value]] = {job_id: [] for job_id in job_ids}
+    found: dict[uuid.UUID, list[ReviewedValue]] = {job_id: [] for job_id in job_ids}
     asked = {"ids": list(job_ids), "is_flat": is_flat}
     for job_id, *columns in session.execute(_VALUES, asked):
-        named = dict(zip(Value.__dataclass_fields__, columns, strict=True))
-        found[job_id].append(Value(**named))
+        named = dict(zip(ReviewedValue.__dataclass_fields__, columns, strict=True))
+        found[job_id].append(ReviewedValue(**named))
     return found
 
 
-def _others(found: Sequence[Value], own: Value | None) -> Sequence[Value]:
+def _others(found: Sequence[ReviewedValue], own: ReviewedValue | None) -> Sequence[ReviewedValue]:
     """Return the other values of an item of an extraction; fields of a schema have one each."""
     if own is None or not own.path.startswith("/fields/"):
         return ()
@@ -396,7 +398,9 @@ _TEXT = text("""
     FROM documents WHERE id = :document_id""")
 
 
-def _excerpt(session: Session, document_id: uuid.UUID, evidence: Sequence[Value]) -> Excerpt:
+def _excerpt(
+    session: Session, document_id: uuid.UUID, evidence: Sequence[ReviewedValue]
+) -> Excerpt:
     start, end = next(
         ((each.start_char or 0, each.end_char or 0) for each in evidence if each.grounded), (0, 0)
     )
@@ -413,7 +417,9 @@ def _excerpt(session: Session, document_id: uuid.UUID, evidence: Sequence[Value]
     )
 
 
-def table(session: Session, scope: Scope, most: int, after: Place | None = None) -> Table:
+def table(
+    session: Session, scope: ReviewScope, most: int, after: Place | None = None
+) -> ReviewTable:
     """Return the first results in the order of the queue, or those after one of them.
 
     Results without values to check are included; values are those of labels and fields.
@@ -426,10 +432,10 @@ def table(session: Session, scope: Scope, most: int, after: Place | None = None)
     names = list(dict.fromkeys(name for row in rows for name in row.cells))
     is_whole = len(found) <= most
     after = None if is_whole else _place_of_row(rows[-1])
-    return Table(fields=names[:_MAX_FIELDS], rows=rows, after=after)
+    return ReviewTable(fields=names[:_MAX_FIELDS], rows=rows, after=after)
 
 
-def cell(session: Session, job_id: uuid.UUID, name: str) -> Sequence[Value]:
+def cell(session: Session, job_id: uuid.UUID, name: str) -> Sequence[ReviewedValue]:
     """Return the values of a field of one result, as in the table; empty if the result is gone."""
     result = session.scalars(select(Result).where(Result.job_id == job_id)).one_or_none()
     if result is None:
@@ -438,9 +444,9 @@ def cell(session: Session, job_id: uuid.UUID, name: str) -> Sequence[Value]:
     return _cells(AnalysisType(result.analysis_type), found).get(name, ())
 
 
-def _cells(kind: AnalysisType, values: Sequence[Value]) -> dict[str, list[Value]]:
+def _cells(kind: AnalysisType, values: Sequence[ReviewedValue]) -> dict[str, list[ReviewedValue]]:
     label = LABEL_PATHS.get(kind)
-    found: dict[str, list[Value]] = {}
+    found: dict[str, list[ReviewedValue]] = {}
     for each in sorted(values, key=lambda value: value.path):
         if each.path == label or each.path.startswith(("/fields/", "/data/")):
             found.setdefault("label" if label else each.item, []).append(each)

@@ -29,7 +29,7 @@ from chordwise.pipeline.intake.batches import BatchWriter, Offered
 from chordwise.pipeline.intake.run_options import RunOptions, run_options
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.learning import evaluation, gold
-from chordwise.pipeline.learning.evaluation import Evaluated, Scope
+from chordwise.pipeline.learning.evaluation import Evaluated, EvaluationScope
 from chordwise.pipeline.learning.gold import Gold, read_records
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import discover
@@ -43,7 +43,7 @@ OF_CORPORA = Path(__file__).parent / "suites"
 _HINT = "docs/evaluation.md, Suites, shows what a suite looks like."
 
 
-class Layout(StrEnum):
+class SuiteLayout(StrEnum):
     """How a suite stores its documents and the truth."""
 
     FILES = "files"
@@ -61,7 +61,7 @@ class SuiteSettings(ProfileSettings):
     label fits.
     """
 
-    layout: Layout = Layout.FILES
+    layout: SuiteLayout = SuiteLayout.FILES
     documents: Path = Path("documents")
     gold: Path = Path("gold.jsonl")
     name: str = "/id"
@@ -85,7 +85,7 @@ class SuiteDocument:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class SuitePart:
     """One question of a suite, the documents to ask it about, and the truth about them."""
 
     name: str
@@ -104,7 +104,7 @@ class Answered:
     evaluated: Sequence[Evaluated]
 
 
-def read(settings: Settings, folder: Path, limit: int | None = None) -> Sequence[Part]:
+def read(settings: Settings, folder: Path, limit: int | None = None) -> Sequence[SuitePart]:
     """Read a suite; with `limit`, at most that many documents per part, evenly spaced.
 
     Raises:
@@ -112,11 +112,11 @@ def read(settings: Settings, folder: Path, limit: int | None = None) -> Sequence
     """
     suite = _suite_settings(folder)
     match suite.layout:
-        case Layout.FILES:
+        case SuiteLayout.FILES:
             parts = [_of_files(settings, folder, suite)]
-        case Layout.RECORDS:
+        case SuiteLayout.RECORDS:
             parts = [_of_records(settings, folder, suite)]
-        case Layout.EXTRACTBENCH:
+        case SuiteLayout.EXTRACTBENCH:
             parts = list(_of_schemas(settings, folder, suite))
     parts = [_limited(_with_rules(part, suite), limit) for part in parts]
     if not any(part.documents for part in parts):
@@ -125,7 +125,11 @@ def read(settings: Settings, folder: Path, limit: int | None = None) -> Sequence
 
 
 def evaluate(
-    context: Context, part: Part, model: str, now: datetime, wait: Callable[[uuid.UUID], object]
+    context: Context,
+    part: SuitePart,
+    model: str,
+    now: datetime,
+    wait: Callable[[uuid.UUID], object],
 ) -> Answered:
     """Ask a model about the documents, `wait` for the run, and compare the answers with the truth.
 
@@ -150,14 +154,14 @@ def evaluate(
                 writer.put(Offered(found=found))
     submission.close()
     wait(submission.run_id)
-    scope = Scope(run=submission.name, types=options.types)
+    scope = EvaluationScope(run=submission.name, types=options.types)
     measured = evaluation.evaluate(context.database, scope, part.gold)
     return Answered(part=part.name, model=model, run=submission.name, evaluated=measured)
 
 
 def both(
     context: Context,
-    parts: Iterable[Part],
+    parts: Iterable[SuitePart],
     model: str,
     now: datetime,
     wait: Callable[[uuid.UUID], object],
@@ -210,10 +214,10 @@ def _question(settings: Settings, folder: Path, suite: SuiteSettings) -> RunOpti
     return run_options(settings, suite.model_copy(update={"schema_file": schema}))
 
 
-def _of_files(settings: Settings, folder: Path, suite: SuiteSettings) -> Part:
+def _of_files(settings: Settings, folder: Path, suite: SuiteSettings) -> SuitePart:
     """Return the part of a folder of files; the gold file may name them by path suffixes."""
     found = [file.path for file in discover([str(_inside(folder, suite.documents))]) if file.path]
-    return Part(
+    return SuitePart(
         name=folder.name,
         options=_question(settings, folder, suite),
         documents=[_document(folder, path) for path in found],
@@ -227,7 +231,7 @@ def _document(folder: Path, path: Path) -> SuiteDocument:
     return SuiteDocument(name=printable(str(name)), path=path)
 
 
-def _of_records(settings: Settings, folder: Path, suite: SuiteSettings) -> Part:
+def _of_records(settings: Settings, folder: Path, suite: SuiteSettings) -> SuitePart:
     """Return the part of a JSON Lines file with the truth and the texts or paths of documents."""
     file = read_records(_inside(folder, suite.gold))
     documents, truths = [], {}
@@ -241,7 +245,7 @@ def _of_records(settings: Settings, folder: Path, suite: SuiteSettings) -> Part:
         where = _inside(folder, file.path.parent / path) if path else None
         documents.append(SuiteDocument(name=name, path=where, text=text))
         truths[name] = truth
-    return Part(
+    return SuitePart(
         name=folder.name,
         options=_question(settings, folder, suite),
         documents=documents,
@@ -266,7 +270,7 @@ _RULES = "evaluation_config"
 """The schema member that defines how a field is compared; it is not part of JSON Schema."""
 
 
-def _of_schemas(settings: Settings, folder: Path, suite: SuiteSettings) -> Iterator[Part]:
+def _of_schemas(settings: Settings, folder: Path, suite: SuiteSettings) -> Iterator[SuitePart]:
     """Yield a part for each schema: files, a gold JSON beside each, the schema beside or above.
 
     Raises:
@@ -294,7 +298,7 @@ def _of_schemas(settings: Settings, folder: Path, suite: SuiteSettings) -> Itera
             members = values.items() if isinstance(values, dict) else ()
             named = {json_values.pointer("", name): value for name, value in members}
             truths[_document(folder, path).name] = Truth(fields=named, rules=rules)
-        yield Part(
+        yield SuitePart(
             name=f"{folder.name}/{schema.parent.name}",
             options=replace(options, analysis=replace(options.analysis, schema=asked)),
             documents=[_document(folder, path) for path in own],
@@ -337,7 +341,7 @@ def _without_rules(schema: JsonValue) -> JsonValue:
     return [_without_rules(each) for each in schema] if isinstance(schema, list) else schema
 
 
-def _with_rules(part: Part, suite: SuiteSettings) -> Part:
+def _with_rules(part: SuitePart, suite: SuiteSettings) -> SuitePart:
     truths = {
         name: replace(truth, rules={**truth.rules, **suite.rules}, dates=suite.dates)
         for name, truth in part.gold.truths.items()
@@ -345,7 +349,7 @@ def _with_rules(part: Part, suite: SuiteSettings) -> Part:
     return replace(part, gold=replace(part.gold, truths=truths))
 
 
-def _limited(part: Part, limit: int | None) -> Part:
+def _limited(part: SuitePart, limit: int | None) -> SuitePart:
     documents = part.documents
     if limit is None or len(documents) <= limit:
         return part

@@ -17,7 +17,7 @@ from chordwise.llm.middleware.cached import CacheEntry, ClaimStatus
 from chordwise.llm.model import Completion, FinishReason, Usage
 from chordwise.settings import Settings
 from chordwise.storage import cached_completions
-from chordwise.storage.cached_completions import Claim, CompletionStore
+from chordwise.storage.cached_completions import CompletionStore, RequestClaim
 from chordwise.storage.database import Database
 
 log = structlog.get_logger(__name__)
@@ -60,8 +60,8 @@ class StoredCompletions:
         with _ignoring_outages():
             self.completions.release(self._claim(entry), _PATIENCE)
 
-    def _claim(self, entry: CacheEntry) -> Claim:
-        return Claim(
+    def _claim(self, entry: CacheEntry) -> RequestClaim:
+        return RequestClaim(
             key=entry.key,
             token=self.owner,
             lasts=self.claim_lasts,

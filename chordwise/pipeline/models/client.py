@@ -27,7 +27,7 @@ from chordwise.llm.batching.api import BatchApi
 from chordwise.llm.limits.permits import Limits, Priority, ProcessLimits
 from chordwise.llm.limits.shared import open_client, open_limits, policy_of
 from chordwise.llm.middleware.batched import Batched, BatchQueue
-from chordwise.llm.middleware.budgeted import Budget, Budgeted
+from chordwise.llm.middleware.budgeted import Budgeted, SharedBudget
 from chordwise.llm.middleware.cached import Cached, CompletionCache, HitLedger, facts_about
 from chordwise.llm.middleware.concurrency_limited import ConcurrencyLimited, Slots, Turn
 from chordwise.llm.middleware.fallback import Fallback
@@ -75,7 +75,7 @@ class CallContext:
     """
 
     ledger: KeptLedger = field(default_factory=NullLedger)
-    budget: Budget | None = None
+    budget: SharedBudget | None = None
     priority: Priority = Priority.INTERACTIVE
     cache: CompletionCache | None = None
     turn: Turn | None = None

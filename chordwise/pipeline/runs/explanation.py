@@ -31,7 +31,7 @@ from chordwise.pipeline.asking.merge import Synthesizer
 from chordwise.pipeline.asking.question import about_part, request_for
 from chordwise.pipeline.models.client import Models
 from chordwise.pipeline.runs import stored_results
-from chordwise.pipeline.runs.stored_results import StoredResult, Wanted
+from chordwise.pipeline.runs.stored_results import ResultSelection, StoredResult
 from chordwise.prompts import library
 from chordwise.settings import Settings
 from chordwise.storage import documents, judgments, learned_examples
@@ -143,7 +143,7 @@ class ExplainedFact:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Remark:
+class AnswerFeedback:
     """Feedback on an answer to the question, as in the table `feedback`."""
 
     path: str
@@ -210,7 +210,7 @@ class Explanation:
     result: StoredResult | None
     revised: Sequence[str]
     facts: Sequence[ExplainedFact]
-    remarks: Sequence[Remark]
+    remarks: Sequence[AnswerFeedback]
     examples: Sequence[ShownExample]
     jobs: Sequence[JobOfDocument]
 
@@ -276,7 +276,7 @@ def explain(
         select(Chunk).where(Chunk.job_id == job_id).order_by(Chunk.position)
     ).all()
     positions = {chunk.id: chunk.position for chunk in chunks}
-    found = stored_results.read(session, Wanted(run_id=job.run_id, job_ids=(job_id,)))
+    found = stored_results.read(session, ResultSelection(run_id=job.run_id, job_ids=(job_id,)))
     result = found[0] if found else None
     about = _Asked(session, settings, job, document.text)
     return copied(
@@ -381,11 +381,13 @@ def _facts(session: Session, job_id: uuid.UUID) -> Sequence[ExplainedFact]:
     return [copied(ExplainedFact, each) for each in session.scalars(statement)]
 
 
-def _remarks(session: Session, job: Job) -> Sequence[Remark]:
+def _remarks(session: Session, job: Job) -> Sequence[AnswerFeedback]:
     """Return the feedback on all answers to the question of a job, latest first."""
     kind, question = AnalysisType(job.analysis_type), question_of(job.options)
     feedback = judgments.of_documents(session, [job.document_id])
-    return [copied(Remark, each) for each in reversed(judgments.about(feedback, kind, question))]
+    return [
+        copied(AnswerFeedback, each) for each in reversed(judgments.about(feedback, kind, question))
+    ]
 
 
 def _examples(session: Session, job: Job) -> Sequence[ShownExample]:

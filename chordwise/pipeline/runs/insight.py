@@ -20,7 +20,7 @@ from chordwise.storage import clock
 Cell: TypeAlias = str | int | float | Decimal | dt.date | None
 
 
-class Unit(StrEnum):
+class FigureUnit(StrEnum):
     """The unit of a figure's numbers, which determines their format."""
 
     COUNT = "count"
@@ -41,7 +41,7 @@ class Figure:
     key: str
     title: str
     note: str
-    unit: Unit
+    unit: FigureUnit
     query: str
     names: Sequence[str]
     values: Mapping[str, str]
@@ -83,7 +83,7 @@ FIGURES = (
         key="throughput",
         title="Throughput",
         note="Results by day and analysis type.",
-        unit=Unit.COUNT,
+        unit=FigureUnit.COUNT,
         query=_RESULTS,
         columns=("day", "analysis_type", "results", "partial", "needing_review"),
         names=("analysis_type",),
@@ -93,7 +93,7 @@ FIGURES = (
         key="latency",
         title="Latency",
         note="Median and 95th percentile of the time that a call took, by model.",
-        unit=Unit.SECONDS,
+        unit=FigureUnit.SECONDS,
         query=_QUALITY,
         columns=("day", "provider", "model", "calls", "median_seconds", "p95_seconds"),
         names=("provider", "model"),
@@ -103,7 +103,7 @@ FIGURES = (
         key="tokens",
         title="Tokens",
         note="Input and output tokens of the models.",
-        unit=Unit.COUNT,
+        unit=FigureUnit.COUNT,
         query=_COSTS,
         columns=(
             *("day", "provider", "model", "calls", "cache_hits"),
@@ -116,7 +116,7 @@ FIGURES = (
         key="cost",
         title="Cost",
         note="Dollars by model; calls whose price is unknown are counted as unpriced.",
-        unit=Unit.USD,
+        unit=FigureUnit.USD,
         query=_COSTS,
         columns=("day", "provider", "model", "cost_usd", "unpriced_calls"),
         names=("provider", "model"),
@@ -126,7 +126,7 @@ FIGURES = (
         key="savings",
         title="Savings",
         note="Dollars that the cache and the routing saved.",
-        unit=Unit.USD,
+        unit=FigureUnit.USD,
         query="""
             SELECT day, cache_hits, cache_saved_usd, routed_questions, routing_saved_usd
             FROM savings_by_day WHERE day >= :since ORDER BY day""",
@@ -137,7 +137,7 @@ FIGURES = (
         key="refusals",
         title="Refusals and invalid answers",
         note="Shares of all calls, by model.",
-        unit=Unit.SHARE,
+        unit=FigureUnit.SHARE,
         query=_QUALITY,
         columns=(
             *("day", "provider", "model", "calls", "refusals", "errors", "invalid_answers"),
@@ -150,7 +150,7 @@ FIGURES = (
         key="quality",
         title="Quality",
         note="Mean quality and confidence of results, by analysis type.",
-        unit=Unit.SHARE,
+        unit=FigureUnit.SHARE,
         query=_RESULTS,
         columns=(
             *("day", "analysis_type", "results"),
@@ -163,7 +163,7 @@ FIGURES = (
         key="evaluations",
         title="Evaluations",
         note="Share of right results at the last evaluation of each day, by profile or run.",
-        unit=Unit.SHARE,
+        unit=FigureUnit.SHARE,
         query="""
             SELECT DISTINCT ON (day, evaluated, analysis_type)
                 CAST(evaluated_at AT TIME ZONE 'UTC' AS date) AS day,
@@ -180,7 +180,7 @@ FIGURES = (
         key="failures",
         title="Failures",
         note="Failures, by the kind of the failed item and the error code.",
-        unit=Unit.COUNT,
+        unit=FigureUnit.COUNT,
         query="""
             SELECT day, what, error_code, failures
             FROM failures_by_day WHERE day >= :since ORDER BY day, what, error_code""",
@@ -192,7 +192,7 @@ FIGURES = (
         title="Reliability",
         note="Share of right values by claimed confidence; on the diagonal, the two are equal. "
         "All judgments count, whenever they were made.",
-        unit=Unit.SHARE,
+        unit=FigureUnit.SHARE,
         query="""
             SELECT analysis_type, part, provider, model, claimed_from, claims, mean_claimed,
                 share_right
@@ -268,7 +268,7 @@ def _series(
     figure: Figure, records: Sequence[Mapping[str, Cell]], places: Sequence[float]
 ) -> dict[str, list[float | None]]:
     """Return the series by name; only the largest if there are too many."""
-    empty = 0.0 if figure.unit is Unit.COUNT else None
+    empty = 0.0 if figure.unit is FigureUnit.COUNT else None
     index = {place: number for number, place in enumerate(places)}
     found: dict[str, list[float | None]] = {}
     for record in records:

@@ -96,7 +96,7 @@ class ListedResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class RowMark:
     """The row after which a page of a list starts."""
 
     confidence: float
@@ -124,7 +124,7 @@ def literal_sql(found: Select[*tuple[object, ...]]) -> str:
 
 
 def page(
-    session: Session, filters: ResultFilter, limit: int, after: Mark | None = None
+    session: Session, filters: ResultFilter, limit: int, after: RowMark | None = None
 ) -> Select[*tuple[object, ...]] | None:
     """Return the statement for the first results of a list, or for those after a row.
 
@@ -140,7 +140,7 @@ def page(
 
 
 def read(
-    session: Session, filters: ResultFilter, limit: int, after: Mark | None = None
+    session: Session, filters: ResultFilter, limit: int, after: RowMark | None = None
 ) -> Sequence[ListedResult]:
     """Return the first results of a list, or the first ones after a row."""
     found = page(session, filters, limit, after)
@@ -290,7 +290,7 @@ def _order(order: ResultOrder) -> Sequence[ColumnElement[object]]:
             return [_OF_VIEW.confidence.desc(), _OF_VIEW.result_id.desc()]
 
 
-def _follows(order: ResultOrder, after: Mark) -> ColumnElement[bool]:
+def _follows(order: ResultOrder, after: RowMark) -> ColumnElement[bool]:
     place = tuple_(_OF_VIEW.confidence, _OF_VIEW.result_id)
     mark = tuple_(literal(after.confidence, Double()), literal(after.result_id, Uuid()))
     match order:

@@ -22,7 +22,7 @@ from chordwise.storage.runs import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class ResultSelection:
     """The results to read; a value that is `None` or empty does not filter.
 
     `document` is a substring of a source or title, or a document's id. Without a run, only the
@@ -106,12 +106,12 @@ _LINKS = (
 )
 
 
-def count(session: Session, wanted: Wanted) -> int:
+def count(session: Session, wanted: ResultSelection) -> int:
     """Return the number of results."""
     return _count(session, ids(wanted))
 
 
-def count_in_words(session: Session, wanted: Wanted) -> str:
+def count_in_words(session: Session, wanted: ResultSelection) -> str:
     """Return the number of results as text; above `MAX_COUNTED`, “more than” that."""
     found = _count(session, ids(wanted).limit(MAX_COUNTED + 1))
     return f"more than {MAX_COUNTED:,}" if found > MAX_COUNTED else f"{found:,}"
@@ -121,7 +121,9 @@ def _count(session: Session, found: Select[uuid.UUID]) -> int:
     return session.scalar(select(func.count()).select_from(found.subquery())) or 0
 
 
-def read(session: Session, wanted: Wanted, limit: int | None = None) -> Sequence[StoredResult]:
+def read(
+    session: Session, wanted: ResultSelection, limit: int | None = None
+) -> Sequence[StoredResult]:
     """Return the results of a run in the order of its intake; other results newest first."""
     order = Job.id if wanted.run_id else Result.id.desc()
     statement = select(*_COLUMNS).where(*_LINKS, *_narrowing(wanted)).order_by(order).limit(limit)
@@ -129,13 +131,13 @@ def read(session: Session, wanted: Wanted, limit: int | None = None) -> Sequence
     return [StoredResult(**row) for row in rows]
 
 
-def ids(wanted: Wanted) -> Select[uuid.UUID]:
+def ids(wanted: ResultSelection) -> Select[uuid.UUID]:
     """Return the query for the ids of these results; it can be a subquery of any other."""
     narrowing = _narrowing(wanted)
     return select(Result.id).where(Job.id == Result.job_id, *narrowing).correlate(None)
 
 
-def _narrowing(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
+def _narrowing(wanted: ResultSelection) -> Iterator[ColumnElement[bool]]:
     if wanted.run_id is not None:
         yield Job.run_id == wanted.run_id
     elif not wanted.every_answer:
@@ -153,7 +155,7 @@ def _narrowing(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
         yield is_named(Intake, wanted.document)
 
 
-def _has_newer_answer(wanted: Wanted) -> ColumnElement[bool]:
+def _has_newer_answer(wanted: ResultSelection) -> ColumnElement[bool]:
     """Return the condition that a newer matching result answers the same question.
 
     It is evaluated for each result, so that the newest ones are found without reading the others.

@@ -80,7 +80,7 @@ Connection: TypeAlias = BoundedConnection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class QueryResult:
     """The columns of a statement, and an iterator over its rows."""
 
     columns: Sequence[str]
@@ -88,7 +88,7 @@ class Answer:
 
 
 @contextmanager
-def answer(database_url: SecretStr, statement: str) -> Iterator[Answer]:
+def answer(database_url: SecretStr, statement: str) -> Iterator[QueryResult]:
     """Run one read-only statement; the rows can be read until the block ends.
 
     Raises:
@@ -105,7 +105,7 @@ def answer(database_url: SecretStr, statement: str) -> Iterator[Answer]:
             columns = _described(connection, statement)
         with explaining(readable), closing(_stream(cursor, statement)) as rows:
             first = next(rows, None)
-            yield Answer(columns=columns, rows=_chained(first, rows, readable))
+            yield QueryResult(columns=columns, rows=_chained(first, rows, readable))
 
 
 def callable_functions(database_url: SecretStr) -> list[str]:

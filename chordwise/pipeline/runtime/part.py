@@ -30,7 +30,7 @@ _LEAVING_SECONDS = 12.0
 _POLL_SECONDS = 0.5
 
 
-class Part(Thread):
+class ChildProcess(Thread):
     """Runs a module on demand until it is stopped; `module` is its name with arguments.
 
     After a stop it is killed after `leaving_seconds`. `environment` is added to its own.

@@ -25,7 +25,7 @@ from chordwise.readers import discovery
 from chordwise.readers.discovery import discover
 from chordwise.readers.reading import Reader
 from chordwise.settings import ProfileSettings
-from chordwise.storage.intakes import Entry, Intake
+from chordwise.storage.intakes import Intake, IntakeEntry
 from chordwise.storage.jobs import Job
 from chordwise.storage.runs import Run
 
@@ -88,7 +88,7 @@ def analyze(work: Work) -> JsonObject:
     asked = run_options(settings, profile, work.run_name(), work.settings.profile)
     options = replace(asked, nightly=True, lane=lane)
 
-    def find_entries() -> list[Entry]:
+    def find_entries() -> list[IntakeEntry]:
         paths = [path for path in work.settings.paths if matches_any_file(path)]
         return [entry_of(file) for file in discover(paths)]
 
@@ -165,10 +165,10 @@ def _stale_questions(session: Session, lane: ColumnElement[str]) -> Sequence[Sta
 
 
 def _ask_again(work: Work, question: StaleQuestion, options: RunOptions, identity: str) -> int:
-    def find_entries() -> list[Entry]:
+    def find_entries() -> list[IntakeEntry]:
         with work.context.database.read() as session:
             jobs = _stale_jobs(session, question, identity, _lane(work))
-        return [Entry(source=source, job_id=job_id) for job_id, source in jobs]
+        return [IntakeEntry(source=source, job_id=job_id) for job_id, source in jobs]
 
     settings = work.context.settings.readers
     with Reader(settings) as reader:  # starts no process, as there is no file

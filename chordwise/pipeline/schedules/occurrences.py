@@ -26,7 +26,7 @@ from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import copied
 from chordwise.storage.runs import Run
-from chordwise.storage.schedules import End, Origin, Schedule, ScheduleRun, Trigger
+from chordwise.storage.schedules import End, Schedule, ScheduleOrigin, ScheduleRun, Trigger
 
 log = structlog.get_logger(__name__)
 Clock: TypeAlias = Callable[[Session], datetime]
@@ -85,7 +85,7 @@ def synchronize(context: Context, read_clock: Clock = clock.read) -> None:
         now = read_clock(session)
         for name in sorted(configured):
             anchored = anchor(settings, configured[name], settings.base_folder)
-            if define(session, name, anchored, Origin.CONFIGURATION, now):
+            if define(session, name, anchored, ScheduleOrigin.CONFIGURATION, now):
                 log.info("schedule.defined", schedule=name, cron=anchored.cron)
         for name in schedules.disable_others(session, configured.keys()):
             log.info("schedule.disabled", schedule=name)
@@ -113,7 +113,7 @@ def _paths(settings: Settings, wanted: ScheduleSettings, folder: Path) -> tuple[
 
 
 def define(
-    session: Session, name: str, wanted: ScheduleSettings, origin: Origin, now: datetime
+    session: Session, name: str, wanted: ScheduleSettings, origin: ScheduleOrigin, now: datetime
 ) -> bool:
     """Create or change a schedule; return whether it changed.
 
@@ -128,7 +128,7 @@ def define(
     schedule = schedules.of_name(session, name)
     if schedule is None:
         raise UsageError(f"The schedule {name} was removed in the meantime.", "Try again.")
-    if schedule.enabled and schedule.origin != origin and origin is Origin.DATABASE:
+    if schedule.enabled and schedule.origin != origin and origin is ScheduleOrigin.DATABASE:
         raise UsageError(
             f"The configuration has a schedule “{name}”.",
             "Change it there, or choose another name.",
@@ -151,7 +151,7 @@ def remove(session: Session, name: str) -> None:
         UsageError: It does not exist, or it is defined in the configuration.
     """
     schedule = require(session, name)
-    if schedule.origin == Origin.CONFIGURATION:
+    if schedule.origin == ScheduleOrigin.CONFIGURATION:
         raise UsageError(
             f"The schedule “{name}” is in the configuration.", "Remove it there: chordwise.toml."
         )
@@ -211,7 +211,7 @@ def run_now(session: Session, settings: Settings, name: str) -> datetime:
     now = clock.read(session)
     if name in settings.schedules:
         wanted = anchor(settings, settings.schedules[name], settings.base_folder)
-        define(session, name, wanted, Origin.CONFIGURATION, now)
+        define(session, name, wanted, ScheduleOrigin.CONFIGURATION, now)
     start_now(session, name, now)
     return now
 

@@ -118,7 +118,7 @@ def _cell(value: object) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
+class ReportSection:
     """A table of a report; the query has the parameters `since`, `until`, `schedule` and `most`.
 
     It returns at most `most` rows, and the number of all rows in the last column. The column `usd`
@@ -132,7 +132,7 @@ class Section:
 
 _FEW = 20
 _MANY = 100
-DONE = Section(
+DONE = ReportSection(
     heading="What the schedules did",
     query="""
         SELECT schedule, to_char(due_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS due,
@@ -147,7 +147,7 @@ DONE = Section(
     """,
     most=_MANY,
 )
-RUNS = Section(
+RUNS = ReportSection(
     heading="Runs",
     query="""
         SELECT a.run, CASE WHEN r.finished_at > :until THEN 'open' ELSE a.status END AS status,
@@ -164,7 +164,7 @@ RUNS = Section(
     """,
     most=_MANY,
 )
-FAILURES = Section(
+FAILURES = ReportSection(
     heading="What failed",
     query="""
         SELECT what, state, error_code AS code, count(*) AS times, count(*) OVER () AS there_are
@@ -180,7 +180,7 @@ FAILURES = Section(
     most=_MANY,
 )
 # Chunks are omitted: their jobs give the reason. The order puts some of each code first.
-FAILED_BY_NAME = Section(
+FAILED_BY_NAME = ReportSection(
     heading="What failed, by name",
     query="""
         SELECT run, source, analysis_type AS type, state, error_code AS code,
@@ -200,7 +200,7 @@ FAILED_BY_NAME = Section(
     most=_FEW,
 )
 # Files with a failed intake or job are omitted: they are in the sections of failures.
-INBOX_FILES = Section(
+INBOX_FILES = ReportSection(
     heading="Files of an inbox that could not be taken in",
     query="""
         SELECT folder, name AS file, reason AS code, message AS reason, hint,
@@ -219,7 +219,7 @@ INBOX_FILES = Section(
     """,
     most=_FEW,
 )
-DELIVERIES = Section(
+DELIVERIES = ReportSection(
     heading="Deliveries that failed for good",
     query="""
         SELECT coalesce(r.name, d.content ->> 'schedule') AS run, d.kind, d.event, d.attempts,
@@ -232,7 +232,7 @@ DELIVERIES = Section(
     """,
     most=_FEW,
 )
-COSTS = Section(
+COSTS = ReportSection(
     heading="What it cost",
     query="""
         SELECT provider, model, count(*) AS calls, sum(input_tokens) AS input_tokens,
@@ -246,7 +246,7 @@ COSTS = Section(
     """,
     most=_MANY,
 )
-REVIEW = Section(
+REVIEW = ReportSection(
     heading="Needs review",
     query="""
         SELECT run, source, analysis_type AS type, status,

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.learning.certification import Verdict
+from chordwise.domain.learning.certification import CertificationVerdict
 from chordwise.domain.states import ScheduleRunStatus
 from chordwise.errors import (
     ChordwiseError,
@@ -173,12 +173,12 @@ def certify(work: Work) -> JsonObject:
 
 def _record_certification(work: Work, session: Session, found: Sequence[Certified]) -> None:
     verdicts = Counter(each.certificate.verdict for each in found)
-    outcome: JsonObject = {verdict: verdicts[verdict] for verdict in Verdict}
-    if verdicts[Verdict.WITHDRAWN]:
+    outcome: JsonObject = {verdict: verdicts[verdict] for verdict in CertificationVerdict}
+    if verdicts[CertificationVerdict.WITHDRAWN]:
         withdrawn = [
             each.unit.name or each.unit.analysis_type
             for each in found
-            if each.certificate.verdict is Verdict.WITHDRAWN
+            if each.certificate.verdict is CertificationVerdict.WITHDRAWN
         ]
         outcome = {"withdrawn": list[JsonValue](withdrawn)}
         _announce_regression(work, session, outcome)

@@ -20,7 +20,7 @@ from chordwise.pipeline.intake.submit import Submission, claim, open_run
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.settings import ScheduleSettings
 from chordwise.storage import schedules
-from chordwise.storage.intakes import Entry
+from chordwise.storage.intakes import IntakeEntry
 from chordwise.storage.runs import Run
 
 
@@ -77,7 +77,7 @@ class Work:
 
 
 def take_in_all(
-    work: Work, options: RunOptions, source: FileSource, find: Callable[[], Sequence[Entry]]
+    work: Work, options: RunOptions, source: FileSource, find: Callable[[], Sequence[IntakeEntry]]
 ) -> int:
     """Take in all found items as the run that `options` name; return their number.
 
