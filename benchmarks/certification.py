@@ -17,10 +17,10 @@ from random import Random
 from benchmarks import quality, report
 from benchmarks.quality import CLAUSES, OUT_OF_SCOPE, Measured, answered, label_of, meets, text_of
 from chordwise.domain import json_values
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import certification, judging
 from chordwise.domain.learning.certification import CertificationVerdict
-from chordwise.domain.tasks import AnalysisType
 from chordwise.llm.providers.extractive import ExtractiveModel
 
 _TABLE_STARTS = "<!-- make quality: certified -->\n"

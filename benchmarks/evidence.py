@@ -17,9 +17,9 @@ import pypdfium2
 from benchmarks import quality, report
 from benchmarks.quality import Row
 from chordwise.domain import json_values, missing_rows
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, ModelProfile, Usage
 from chordwise.pipeline.analyzer import AnalysisRequest, DocumentAnalyzer
 

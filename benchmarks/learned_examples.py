@@ -20,6 +20,7 @@ from random import Random
 
 from benchmarks import quality, report
 from chordwise.domain import json_values, tokens, words
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.extractive import ranking
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
@@ -30,7 +31,6 @@ from chordwise.domain.learning.learned_examples import (
     learned,
 )
 from chordwise.domain.learning.truths import Remark, Verdict
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline.asking import Question, ask

@@ -21,12 +21,12 @@ from pathlib import Path
 
 from benchmarks import report
 from chordwise.domain import json_values, typed_values, words
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.extractive import ranking
 from chordwise.domain.extractive.sentences import sentences
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import judging
 from chordwise.domain.learning.measures import Z, wilson
-from chordwise.domain.tasks import AnalysisType
 from chordwise.llm.providers.encoder import Encoder
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline.analyzer import AnalysisRequest, DocumentAnalyzer

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from chordwise.client import AsyncClient, Client, FactValue, Result, Run
-    from chordwise.domain.tasks import AnalysisType
+    from chordwise.domain.analysis_tasks import AnalysisType
     from chordwise.pipeline.analyzer import Analysis, AnalysisRequest, DocumentAnalyzer
 
 __all__ = [
@@ -35,7 +35,7 @@ __all__ = [
 _HOMES = {
     "Analysis": "chordwise.pipeline.analyzer",
     "AnalysisRequest": "chordwise.pipeline.analyzer",
-    "AnalysisType": "chordwise.domain.tasks",
+    "AnalysisType": "chordwise.domain.analysis_tasks",
     "AsyncClient": "chordwise.client",
     "Client": "chordwise.client",
     "DocumentAnalyzer": "chordwise.pipeline.analyzer",

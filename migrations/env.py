@@ -5,7 +5,7 @@ from alembic import context
 from chordwise.settings import load
 from chordwise.storage import revisions
 from chordwise.storage.database import open_engine
-from chordwise.storage.tables import metadata
+from chordwise.storage.metadata import metadata
 
 
 def run() -> None:

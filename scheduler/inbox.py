@@ -10,7 +10,7 @@ from threading import Event, Thread
 import structlog
 import watchfiles
 
-from chordwise.domain.inbox_names import SIDE_CAR
+from chordwise.domain.inbox import SIDE_CAR
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.inbox.folders import Store

@@ -12,7 +12,7 @@ import structlog
 
 from chordwise.domain.failure_backoff import FailureBackoff
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline.batches import exchange
+from chordwise.pipeline.batches import provider_batches
 from chordwise.pipeline.deliveries import run_ends
 from chordwise.pipeline.jobs import dispatch
 from chordwise.pipeline.recovery.recover import Waiting, recover, resume_after_standstill, waiting
@@ -64,7 +64,7 @@ class Loop:
         self.waiting = Waiting()
         self._led = False
         self._acts = False
-        self._batching = LeaderWork("batches", partial(exchange.tick, context))
+        self._batching = LeaderWork("batches", partial(provider_batches.tick, context))
         self._is_held_up = False
         self._recovers_from = 0.0
         self._has_synchronized = False

@@ -19,8 +19,8 @@ from chordwise.embedded import processes
 from chordwise.errors import ExitCode, ServiceUnavailableError
 from chordwise.pipeline.inbox.folders import places
 from chordwise.pipeline.runtime import broker
+from chordwise.pipeline.runtime.child_process import ChildProcess
 from chordwise.pipeline.runtime.context import Context
-from chordwise.pipeline.runtime.part import ChildProcess
 from chordwise.pipeline.runtime.startup import (
     open_context,
     require_files,

@@ -30,12 +30,12 @@ from chordwise.pipeline.runtime.startup import (
 )
 from chordwise.settings import Settings
 from chordwise.telemetry import liveness, logging
-from worker import tasks, transport
+from worker import broker_connection, tasks
+from worker.broker_connection import use_tolerant_results
 from worker.consumption import Consumption, CountedThreads, Watchdog
 from worker.rejections import Rejections
 from worker.shutdown import Shutdown, Siblings, shares_of
 from worker.slots import ChunkThreads
-from worker.transport import use_tolerant_results
 
 log = structlog.get_logger(__name__)
 
@@ -58,7 +58,7 @@ def main() -> int:
 
 def _run(settings: Settings) -> int:
     name = sys.argv[1] if sys.argv[1:] else "worker"
-    logging.configure(settings.logging, name, expected=transport.BROKER_ERRORS)
+    logging.configure(settings.logging, name, expected=broker_connection.BROKER_ERRORS)
     check(settings, name)
     return work(settings, name)
 
@@ -111,7 +111,7 @@ def work(settings: Settings, name: str) -> int:
     messages_at_once = concurrency + _CONTROL_MESSAGES
     CountedThreads.consumption = Consumption(messages_at_once, has_room=lambda: slots.has_room)
     CountedThreads.slots = slots
-    transport.observe(app, CountedThreads.consumption, rejections, slots)
+    broker_connection.observe(app, CountedThreads.consumption, rejections, slots)
     use_tolerant_results(app, CountedThreads.consumption)
     shutdown = Shutdown(context.leases, settings.worker.shutdown_grace_seconds)
     shutdown.install(app)

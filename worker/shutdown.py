@@ -13,11 +13,11 @@ from celery import Celery, bootsteps
 from celery.signals import worker_ready, worker_shutting_down
 
 from chordwise.errors import ChordwiseError
+from chordwise.pipeline.runtime.child_process import ChildProcess
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.leases import LeaseKeeper
-from chordwise.pipeline.runtime.part import ChildProcess
 from chordwise.settings.sections import WorkerSettings
-from worker import transport
+from worker import broker_connection
 
 log = structlog.get_logger(__name__)
 
@@ -88,7 +88,7 @@ class Shutdown:
         except ChordwiseError as error:
             log.warning("worker.work_not_released", reason=error.what)
         # Messages without a lease would otherwise wait for the visibility timeout.
-        if transport.return_messages(_RETURN_SECONDS) is None:
+        if broker_connection.return_messages(_RETURN_SECONDS) is None:
             log.warning("worker.messages_not_returned")
 
 

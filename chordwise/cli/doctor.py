@@ -17,10 +17,10 @@ from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import hint
 from chordwise.embedded import stack
 from chordwise.embedded.home import Level
-from chordwise.embedded.plan import autostart_fingerprint
+from chordwise.embedded.stack_plan import autostart_fingerprint
 from chordwise.errors import ChordwiseError, ExitCode
-from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, failed
 from chordwise.pipeline.diagnosis.doctor import diagnose
+from chordwise.pipeline.diagnosis.outcome import Check, CheckStatus, failed
 from chordwise.settings import Settings
 from chordwise.settings.environment import unknown_variables
 

@@ -38,7 +38,7 @@ from chordwise.pipeline.learning.experiments import (
     Variant,
     VariantStatus,
 )
-from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.settings import Settings
 from chordwise.storage import experiments as stored

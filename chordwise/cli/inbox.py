@@ -17,13 +17,13 @@ from chordwise.cli.options import AsJson
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import moment, one_line
 from chordwise.cli.rendering.screen import hint, indented
-from chordwise.domain.inbox_names import FAILED, side_car_name
+from chordwise.domain.inbox import FAILED, side_car_name
 from chordwise.domain.states import InboxStatus
 from chordwise.domain.wording import counted
 from chordwise.embedded import stack
 from chordwise.errors import UsageError
-from chordwise.pipeline.inbox import accounts
-from chordwise.pipeline.inbox.accounts import HeldBack, InboxAccount, RecentFile
+from chordwise.pipeline.inbox import status
+from chordwise.pipeline.inbox.status import HeldBack, InboxAccount, RecentFile
 
 
 def inbox(
@@ -45,7 +45,7 @@ def inbox(
         )
     reached = access.reach(invocation, settings)
     with access.read(reached) as session:
-        found = accounts.accounts(session, reached, limit)
+        found = status.accounts(session, reached, limit)
     watched = settings.inbox.enabled and stack.is_watching(settings)
     if as_json:
         screen.write_json(enabled=settings.inbox.enabled, watched=watched, inboxes=found)

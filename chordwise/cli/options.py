@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.errors import UsageError
 
 OnlyTypes: TypeAlias = Annotated[

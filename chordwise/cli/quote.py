@@ -29,7 +29,7 @@ from chordwise.llm.pricing import BATCH
 from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.models.budgets import PRICE_HINT
-from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.quoting import quote as quoting
 from chordwise.pipeline.quoting.quote import (
     ASSUMED,

@@ -23,16 +23,16 @@ from chordwise.cli.request import profile_with
 from chordwise.cli.run_watch import suggest
 from chordwise.cli.submit import RunIntake
 from chordwise.domain import wording
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.learning.measures import wilson
 from chordwise.domain.states import Lane
-from chordwise.domain.tasks import AnalysisType
 from chordwise.domain.wording import approximate, counted
 from chordwise.embedded.home import Level
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.intake.run_options import RunOptions, run_options
 from chordwise.pipeline.learning import refresh as refreshing
 from chordwise.pipeline.learning.refresh import RefreshReason, RefreshTrial, Sample, Stale, Target
-from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.quoting import quote as quoting
 from chordwise.pipeline.quoting.quote import Quote
 from chordwise.pipeline.runs import accounts

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from chordwise.cli.options import Budget, Model, NoWait, RunName, budget_of, listed
+from chordwise.domain.analysis_tasks import CONFIDENCE_THRESHOLD, MAX_VOTES, AnalysisType
 from chordwise.domain.states import Lane
-from chordwise.domain.tasks import CONFIDENCE_THRESHOLD, MAX_VOTES, AnalysisType
 from chordwise.domain.visible_text import printable
 from chordwise.errors import UsageError
 from chordwise.pipeline.intake import run_options as intake_options

@@ -23,7 +23,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import Lane, ScheduleRunStatus
 from chordwise.embedded.home import Level
 from chordwise.errors import UsageError
-from chordwise.pipeline.diagnosis.checks import CheckStatus
+from chordwise.pipeline.diagnosis.outcome import CheckStatus
 from chordwise.pipeline.diagnosis.schedules import schedule_check
 from chordwise.pipeline.schedules import occurrences
 from chordwise.pipeline.schedules.occurrences import PastLine, ScheduleLine

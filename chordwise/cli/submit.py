@@ -24,7 +24,7 @@ from chordwise.domain.wording import counted
 from chordwise.embedded.home import Level
 from chordwise.errors import ChordwiseError, ExitCode, RunCancelledError
 from chordwise.pipeline.intake import answer_tables, found_files
-from chordwise.pipeline.intake.batches import TakenIn
+from chordwise.pipeline.intake.document_batches import TakenIn
 from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume

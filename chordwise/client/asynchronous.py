@@ -10,8 +10,8 @@ from typing import Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
 
 from chordwise.client.client import Client, Paths, RefreshArguments, RunArguments
 from chordwise.client.run import Result, Run
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonValue
-from chordwise.domain.tasks import AnalysisType
 from chordwise.pipeline.learning.review import ReviewItem
 
 Arguments = ParamSpec("Arguments")

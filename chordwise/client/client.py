@@ -22,12 +22,12 @@ from chordwise.cli.refresh import RefreshOptions, refuse_contradictions, target_
 from chordwise.cli.request import AS_IN_A_PROFILE, absolute, profile_with
 from chordwise.client.connection import Connection
 from chordwise.client.run import Result, Run, member
+from chordwise.domain.analysis_tasks import AnalysisType, implied_types
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.experiments import Outcome
 from chordwise.domain.learning.remarks import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.states import Lane, RunStatus
-from chordwise.domain.tasks import AnalysisType, implied_types
 from chordwise.domain.validation import check_schema
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports.table import distinct
@@ -43,7 +43,7 @@ from chordwise.pipeline.learning.experiments import ExperimentPlan, Status, Vari
 from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.learning.refresh import Stale, Target
 from chordwise.pipeline.learning.review import ReviewItem
-from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.quoting import quote as quoting
 from chordwise.pipeline.quoting.quote import Quote
 from chordwise.pipeline.quoting.tally import assumed_pages

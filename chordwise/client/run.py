@@ -22,10 +22,10 @@ from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.run_watch import RunWatch
 from chordwise.client.connection import Connection
 from chordwise.domain import answer_tables
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.remarks import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
-from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline.exports.table import Column
 from chordwise.pipeline.intake.run_options import from_json

@@ -17,8 +17,8 @@ from pydantic import TypeAdapter
 from chordwise.domain import identifiers, json_values
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analyses.schema_nodes import SchemaNode
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 
 MAX_COLUMNS = 500
 """The maximum number of columns of a table; PostgreSQL allows about three times as many."""

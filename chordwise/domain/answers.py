@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from chordwise.domain import grounding, json_values, value_in_quote
 from chordwise.domain.analyses.classification import NO_LABEL
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, text
 from chordwise.domain.missing_rows import MissingRows
-from chordwise.domain.tasks import AnalysisType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

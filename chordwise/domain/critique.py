@@ -14,9 +14,9 @@ from chordwise.domain import grounding, json_values, missing_rows, schemas
 from chordwise.domain.analyses import schema_data
 from chordwise.domain.analyses.analysis import AnalysisDefinition
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 
 MAX_VIOLATIONS = 10
 _OF_ALL = (

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisType
 
 COVERAGE = 0.9
 """The coverage of an interval that is based on observations."""

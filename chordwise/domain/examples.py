@@ -7,9 +7,15 @@ from collections.abc import Sequence
 
 from chordwise.domain import grounding, json_values, validation
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import (
+    AnalysisOptions,
+    AnalysisTask,
+    AnalysisType,
+    Example,
+    Stage,
+)
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Example, Stage
 from chordwise.errors import UsageError
 
 MAX_EXAMPLES = 10

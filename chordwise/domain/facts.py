@@ -9,9 +9,9 @@ from decimal import Decimal
 
 from chordwise.domain import json_values, value_in_quote
 from chordwise.domain.analyses.analysis import AnalysisDefinition, claimed
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.grounding import Grounding
 from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisType
 from chordwise.domain.typed_values import typed
 
 _DERIVED = "evidence"

@@ -20,11 +20,11 @@ from chordwise.domain.analyses import schema_data
 from chordwise.domain.analyses.analysis import RowCount
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analyses.schema_nodes import SchemaNode
+from chordwise.domain.analysis_tasks import AnalysisTask
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.places import Places
 from chordwise.domain.records import Span, whole_lines
-from chordwise.domain.tasks import AnalysisTask
 from chordwise.domain.unread_records import DENSE, TextLines, UnreadRecords
 
 CODE = "missing_rows"

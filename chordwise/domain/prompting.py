@@ -12,8 +12,8 @@ from string import Template
 
 from chordwise.domain import critique, examples, grounding, schemas
 from chordwise.domain.analyses import extraction
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.domain.templates import PromptTemplate
 
 _MARK = "TEXT-"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from chordwise.domain import json_values, tokens, words
 from chordwise.domain.analyses import extraction
+from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisTask, AnalysisType
 from chordwise.domain.tiers import Tier
 
 

@@ -19,10 +19,10 @@ from chordwise.domain import json_values, words
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analyses.analysis import claimed
 from chordwise.domain.analyses.schema_data import identity
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.answers import Answer, quality_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.truths import LABEL_PATHS
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 
 Marks: TypeAlias = frozenset[tuple[str, str, int]]
 """The features of a sample: the more marks two samples share, the more they agree.

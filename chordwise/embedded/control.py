@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from chordwise.embedded.home import CONTROL_SOCKET, Home, StackState
-from chordwise.embedded.plan import StackPlan
+from chordwise.embedded.stack_plan import StackPlan
 from chordwise.errors import ConfigurationError
 
 # More than the kernel accepts as the environment of a process.

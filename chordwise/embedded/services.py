@@ -14,9 +14,9 @@ from typing import Protocol
 from chordwise.embedded import processes
 from chordwise.embedded.home import Home, Level, fits_socket, last_state
 from chordwise.embedded.llama import EmbeddedLlama
-from chordwise.embedded.plan import StackPlan
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.embedded.processes import ProcessIdentity
+from chordwise.embedded.stack_plan import StackPlan
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
 from chordwise.settings.environment import SUPERVISOR_PIPE_VARIABLE

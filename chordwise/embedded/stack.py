@@ -21,8 +21,8 @@ from chordwise.embedded.home import (
     lock_holder,
     locked,
 )
-from chordwise.embedded.plan import Commands, StackPlan, autostart_fingerprint, plan_for
 from chordwise.embedded.processes import ProcessIdentity
+from chordwise.embedded.stack_plan import Commands, StackPlan, autostart_fingerprint, plan_for
 from chordwise.embedded.supervisor import Supervisor
 from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
 from chordwise.settings import Settings

@@ -24,8 +24,8 @@ from chordwise.embedded.home import (
     locked,
     write_state,
 )
-from chordwise.embedded.plan import StackPlan
 from chordwise.embedded.services import Children
+from chordwise.embedded.stack_plan import StackPlan
 from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
 
 LOGGER = logging.getLogger("chordwise.embedded")

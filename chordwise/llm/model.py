@@ -7,9 +7,9 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol
 
+from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.pictures import Picture
-from chordwise.domain.tasks import AnalysisTask, AnalysisType
 from chordwise.domain.tiers import Route
 from chordwise.llm.reported_limits import ReportedLimits
 

@@ -10,6 +10,13 @@ from pathlib import Path
 from chordwise import settings as settings_module
 from chordwise.domain import chunking, document_flags, facts, missing_rows
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import (
+    CONFIDENCE_THRESHOLD,
+    AnalysisOptions,
+    AnalysisTask,
+    AnalysisType,
+    Stage,
+)
 from chordwise.domain.answers import Answer
 from chordwise.domain.checks import FailedCheck
 from chordwise.domain.critique import Critique
@@ -19,13 +26,6 @@ from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.missing_rows import MissingRows
 from chordwise.domain.places import Places, located
-from chordwise.domain.tasks import (
-    CONFIDENCE_THRESHOLD,
-    AnalysisOptions,
-    AnalysisTask,
-    AnalysisType,
-    Stage,
-)
 from chordwise.domain.text_normalization import normalize, review_reason
 from chordwise.domain.validation import check_schema
 from chordwise.errors import ModelError, UsageError
@@ -35,7 +35,7 @@ from chordwise.pipeline.asking.critique import Examined, examine, unexamined
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 from chordwise.pipeline.asking.question import ONE_PROMPT, policy_of, text_budget
 from chordwise.pipeline.intake.transcription import ModelTranscriber
-from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.models.model_client import Models
 from chordwise.readers.reading import Reader, ReadText, UnreadDocument
 from chordwise.telemetry.logging import configure_library
 

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from chordwise.domain import templates as rules
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
+from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import ConfigurationError
 

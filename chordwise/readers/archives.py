@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from chordwise.readers import failures
 from chordwise.readers.contents import slices
 from chordwise.readers.discovery import is_ignored
-from chordwise.readers.extracted import (
+from chordwise.readers.reader_output import (
     ContainedFile,
     Extraction,
     Naming,

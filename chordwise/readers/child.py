@@ -15,7 +15,7 @@ from chordwise.domain.json_values import JsonObject, integer, number, text
 from chordwise.errors import ReadError
 from chordwise.readers import failures, frames, limits, pdf, scans
 from chordwise.readers.contents import SLICE_BYTES
-from chordwise.readers.extracted import (
+from chordwise.readers.reader_output import (
     Columns,
     ContainedFile,
     Extracted,
@@ -27,7 +27,7 @@ from chordwise.readers.extracted import (
     Unread,
     encoded_places,
 )
-from chordwise.readers.extraction import extract
+from chordwise.readers.text_extraction import extract
 
 _TITLE_CHARACTERS = 1_000
 _MAX_UNSEEN = 20

@@ -8,14 +8,6 @@ from dataclasses import dataclass, replace
 
 from chordwise.domain import document_flags, places
 from chordwise.readers import encodings, failures, html
-from chordwise.readers.extracted import (
-    SEPARATOR,
-    CharacterAllowance,
-    Extracted,
-    Source,
-    joined,
-    nonblank_characters,
-)
 from chordwise.readers.office_package import (
     OfficePackage,
     PartTarget,
@@ -23,6 +15,14 @@ from chordwise.readers.office_package import (
     TitleTarget,
     local,
     value_of,
+)
+from chordwise.readers.reader_output import (
+    SEPARATOR,
+    CharacterAllowance,
+    Extracted,
+    Source,
+    joined,
+    nonblank_characters,
 )
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"

@@ -8,8 +8,8 @@ from urllib.parse import unquote
 
 from chordwise.domain import places
 from chordwise.readers import encodings, failures, html
-from chordwise.readers.extracted import CharacterAllowance, Extracted, Source, joined
 from chordwise.readers.office_package import OfficePackage, PartTarget, local
+from chordwise.readers.reader_output import CharacterAllowance, Extracted, Source, joined
 
 MEDIA_TYPE = "application/epub+zip"
 CONTAINER = "META-INF/container.xml"

@@ -10,7 +10,7 @@ from lxml import etree
 
 from chordwise.domain import document_flags, places
 from chordwise.readers import encodings
-from chordwise.readers.extracted import CharacterAllowance, Extracted, nonblank_characters
+from chordwise.readers.reader_output import CharacterAllowance, Extracted, nonblank_characters
 
 # fmt: off
 _PARAGRAPHS = frozenset((

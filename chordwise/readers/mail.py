@@ -15,7 +15,7 @@ from chordwise.domain import places
 from chordwise.domain.places import MESSAGE
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, failures, html
-from chordwise.readers.extracted import (
+from chordwise.readers.reader_output import (
     ContainedFile,
     Extracted,
     Extraction,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from chordwise.domain.places import Layout
 from chordwise.readers import failures
-from chordwise.readers.extracted import CharacterAllowance, Extracted, Ocr, PageText, of_pages
+from chordwise.readers.reader_output import CharacterAllowance, Extracted, Ocr, PageText, of_pages
 from chordwise.readers.scans import Scan, density_of, points_of_pixel
 
 if TYPE_CHECKING:

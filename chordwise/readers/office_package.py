@@ -14,7 +14,7 @@ from lxml import etree
 
 from chordwise.errors import ReadError
 from chordwise.readers import failures
-from chordwise.readers.extracted import Source
+from chordwise.readers.reader_output import Source
 
 _MEMBERS = 10_000
 _PART_BYTES = 256 * 1024 * 1024

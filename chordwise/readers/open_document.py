@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from chordwise.domain import places
-from chordwise.readers import extracted, failures
-from chordwise.readers.extracted import CharacterAllowance, Extracted, Source
+from chordwise.readers import failures, reader_output
 from chordwise.readers.office_package import (
     OfficePackage,
     PartTarget,
@@ -15,6 +14,7 @@ from chordwise.readers.office_package import (
     value_of,
 )
 from chordwise.readers.presentation import places_of_slides
+from chordwise.readers.reader_output import CharacterAllowance, Extracted, Source
 
 _MANIFEST, _CONTENT, _META = "META-INF/manifest.xml", "content.xml", "meta.xml"
 _SKIPPED = frozenset(("tracked-changes", "annotation", "note-citation", "desc", "settings"))
@@ -38,7 +38,7 @@ def read(data: Source, max_characters: int) -> Extracted:
     media_type = "application/vnd.oasis.opendocument.text"
     if "mimetype" in package:
         media_type = package.content("mimetype")[:100].decode("ascii", "replace").strip()
-    text, starts = extracted.joined((*story.blocks, *story.notes))
+    text, starts = reader_output.joined((*story.blocks, *story.notes))
     begins = [(starts[block], heading) for block, heading in story.headings]
     if story.slides:
         found = places_of_slides(
@@ -135,7 +135,7 @@ class _Story(PartTarget):
 
     def _end_frame(self, name: str) -> None:
         if name == "table":
-            written = extracted.markdown(self._rows.pop(), self._spend)
+            written = reader_output.markdown(self._rows.pop(), self._spend)
             self._frames[-1].extend([written] if written else [])
         elif name == "table-cell":
             text = "\n".join(self._frames.pop())

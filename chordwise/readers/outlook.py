@@ -13,7 +13,8 @@ import olefile
 from chordwise.domain.places import MESSAGE
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, failures, html, rich_text
-from chordwise.readers.extracted import (
+from chordwise.readers.mail import text_of_message
+from chordwise.readers.reader_output import (
     ContainedFile,
     Extracted,
     Extraction,
@@ -21,7 +22,6 @@ from chordwise.readers.extracted import (
     ReadOptions,
     Unread,
 )
-from chordwise.readers.mail import text_of_message
 
 MEDIA_TYPE = "application/vnd.ms-outlook"
 PROPERTIES = "__properties_version1.0"

@@ -19,7 +19,7 @@ from chordwise.errors import InternalError, ReadError
 from chordwise.readers import contents, failures, frames, limits
 from chordwise.readers.capacity import FileLimits, ReadingTime
 from chordwise.readers.contents import Content
-from chordwise.readers.extracted import WHOLE, Columns
+from chordwise.readers.reader_output import WHOLE, Columns
 from chordwise.settings import ReaderSettings
 
 _CHILD = "chordwise.readers.child"

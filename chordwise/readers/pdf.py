@@ -15,7 +15,7 @@ from pypdfium2 import PdfMatrix, raw
 from chordwise.domain.places import Box, Layout, union
 from chordwise.errors import ReadError
 from chordwise.readers import failures
-from chordwise.readers.extracted import (
+from chordwise.readers.reader_output import (
     CharacterAllowance,
     Extracted,
     PageText,

@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from chordwise.domain import places
 from chordwise.readers import encodings, sheets
-from chordwise.readers.extracted import Extracted
+from chordwise.readers.reader_output import Extracted
 
 _TABLES = ("text/csv", "text/tab-separated-values")
 _MEDIA_TYPES = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from chordwise.domain.places import Place, PlaceKind
-from chordwise.readers import extracted, failures
-from chordwise.readers.extracted import CharacterAllowance, Extracted, Source
+from chordwise.readers import failures, reader_output
 from chordwise.readers.office_package import OfficePackage, PartTarget, local, value_of
+from chordwise.readers.reader_output import CharacterAllowance, Extracted, Source
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
 _TITLES = ("title", "ctrTitle")
@@ -36,7 +36,7 @@ def read(data: Source, max_characters: int) -> Extracted:
         for number, (heading, body) in enumerate(texts, start=1)
         if body or ": " in heading
     }
-    text, starts = extracted.joined(shown.values())
+    text, starts = reader_output.joined(shown.values())
     places = places_of_slides(zip(starts, shown, strict=True), len(text))
     return Extracted(text=text, places=places, media_type=MEDIA_TYPE, pages=len(slides))
 
@@ -140,7 +140,7 @@ class _Shapes(PartTarget):
     def _end_shape(self) -> None:
         text = "\n".join(self._paragraphs)
         if self._rows:
-            text = extracted.markdown(self._rows, self._spend)
+            text = reader_output.markdown(self._rows, self._spend)
         if self._placeholder in _TITLES and not self.title:
             self.title = text
         elif text and self._placeholder not in _FURNITURE:

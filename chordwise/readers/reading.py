@@ -21,7 +21,9 @@ from chordwise.errors import ReadError
 from chordwise.readers import contents, failures
 from chordwise.readers.capacity import ReadingInterruptedError, ReadingTime, limits
 from chordwise.readers.contents import Content
-from chordwise.readers.documents import (
+from chordwise.readers.limits import BYTES_PER_CHARACTER, MEGABYTE
+from chordwise.readers.parser_process import FileQuestion, ParserProcess, ParserReply
+from chordwise.readers.read_documents import (
     ReadDocument,
     ReadText,
     UnreadDocument,
@@ -30,7 +32,7 @@ from chordwise.readers.documents import (
     failure,
     with_places,
 )
-from chordwise.readers.extracted import (
+from chordwise.readers.reader_output import (
     WHOLE,
     Columns,
     PageText,
@@ -39,8 +41,6 @@ from chordwise.readers.extracted import (
     encoded_places,
     of_pages,
 )
-from chordwise.readers.limits import BYTES_PER_CHARACTER, MEGABYTE
-from chordwise.readers.parser_process import FileQuestion, ParserProcess, ParserReply
 from chordwise.settings import ReaderSettings
 
 __all__ = [

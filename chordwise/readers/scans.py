@@ -16,7 +16,7 @@ import pypdfium2
 
 from chordwise.domain.pictures import Picture
 from chordwise.readers import failures, pdf
-from chordwise.readers.extracted import Extracted, PageText, PictureLimits, RenderedPage
+from chordwise.readers.reader_output import Extracted, PageText, PictureLimits, RenderedPage
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -17,8 +17,9 @@ from python_calamine import CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.places import Layout, Place, PlaceKind
 from chordwise.errors import ReadError
-from chordwise.readers import encodings, extracted, failures
-from chordwise.readers.extracted import (
+from chordwise.readers import encodings, failures, reader_output
+from chordwise.readers.office_package import OfficePackage, PartTarget, local, value_of
+from chordwise.readers.reader_output import (
     CharacterAllowance,
     Columns,
     Extracted,
@@ -27,7 +28,6 @@ from chordwise.readers.extracted import (
     ReadOptions,
     Unread,
 )
-from chordwise.readers.office_package import OfficePackage, PartTarget, local, value_of
 
 _MEDIA_TYPES = {
     "xls": "application/vnd.ms-excel",
@@ -110,7 +110,7 @@ def _sentences(
     for number, row in enumerate(rows, start[0]) if hidden != _NOTHING else ():
         for column, text in enumerate(row, start[1]):
             if (hidden is None or hidden.holds(number, column)) and len(text.split()) >= _MIN_WORDS:
-                yield extracted.cell(text)
+                yield reader_output.cell(text)
 
 
 class _HiddenCells(NamedTuple):
@@ -243,9 +243,9 @@ class _CellFormats(PartTarget):
 
 def _workbook_text(sheets: Sequence[Sheet], kind: str, max_characters: int) -> Extracted:
     spend = CharacterAllowance(max_characters)
-    written = [(each, extracted.markdown_lines(each.rows, spend)) for each in sheets]
+    written = [(each, reader_output.markdown_lines(each.rows, spend)) for each in sheets]
     tables = [(sheet, f"## {sheet.name}\n\n", lines) for sheet, lines in written if lines]
-    text, starts = extracted.joined(
+    text, starts = reader_output.joined(
         heading + "\n".join(line for _, line in lines) for _, heading, lines in tables
     )
     places = [
@@ -257,7 +257,7 @@ def _workbook_text(sheets: Sequence[Sheet], kind: str, max_characters: int) -> E
         text=text,
         places=places,
         media_type=_MEDIA_TYPES[kind],
-        invisible_characters=extracted.nonblank_characters(unseen),
+        invisible_characters=reader_output.nonblank_characters(unseen),
         unseen=unseen,
     )
 

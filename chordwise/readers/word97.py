@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import olefile
 
 from chordwise.readers import encodings, failures
-from chordwise.readers.extracted import Extracted
+from chordwise.readers.reader_output import Extracted
 
 MEDIA_TYPE = "application/msword"
 STREAM = "WordDocument"

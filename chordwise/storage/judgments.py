@@ -25,12 +25,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import truths
 from chordwise.domain.learning.judging import Judgment as JudgmentValue
 from chordwise.domain.learning.measures import Measure
 from chordwise.domain.learning.truths import Remark, Verdict
-from chordwise.domain.tasks import AnalysisType
 from chordwise.storage import jobs
 from chordwise.storage.clock import database_now
 from chordwise.storage.record import Identity, Record, in_ids, new_id

@@ -11,9 +11,9 @@ from sqlalchemy import ForeignKey, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from chordwise.domain.analysis_tasks import AnalysisType, Example, examples_from
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.learned_examples import LearnedExample as LearnedExampleValue
-from chordwise.domain.tasks import AnalysisType, Example, examples_from
 from chordwise.storage.record import CreatedAt, Record, in_ids
 
 

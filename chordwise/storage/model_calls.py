@@ -24,8 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from chordwise.domain.analysis_tasks import AnalysisType, Stage
 from chordwise.domain.json_values import JsonValue
-from chordwise.domain.tasks import AnalysisType, Stage
 from chordwise.storage.database import Store
 from chordwise.storage.record import CreatedAt, Identity, Record, block_range_index, day_of
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, text
 
 from chordwise.errors import ConfigurationError
 from chordwise.storage import revisions
-from chordwise.storage.tables import metadata
+from chordwise.storage.metadata import metadata
 
 _SETTING = "database_url (CHORDWISE_DATABASE_URL)"
 _MAX_NAMED = 3

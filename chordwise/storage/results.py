@@ -31,6 +31,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import AnalysisType, question_of
 from chordwise.domain.facts import DATA, facts
 from chordwise.domain.facts import Fact as FactValue
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -38,7 +39,6 @@ from chordwise.domain.learning import corrections, fields, truths
 from chordwise.domain.learning.judging import ClaimedAnswer, is_refuted
 from chordwise.domain.learning.truths import Truth
 from chordwise.domain.states import JobStatus
-from chordwise.domain.tasks import AnalysisType, question_of
 from chordwise.storage import documents, judgments
 from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake

@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 from chordwise.errors import ChordwiseError, ServiceUnavailableError, UsageError
 from chordwise.web import document, inbox, insight, login, results, review, runs, schedules, sql
-from chordwise.web.access import SAFE_METHODS, Access, Rules, SecurityHeaders, guarded
+from chordwise.web.access_control import SAFE_METHODS, Access, Rules, SecurityHeaders, guarded
 from chordwise.web.site import FOLDER, Site, error_page
 
 _MODULES: Final = (login, runs, results, document, review, insight, inbox, schedules, sql)

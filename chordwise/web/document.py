@@ -14,10 +14,10 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from chordwise.domain import document_flags, json_values, marked_text, missing_rows
+from chordwise.domain.analysis_tasks import Stage
 from chordwise.domain.marked_text import MarkedSpan, Segment, segments, window_of
 from chordwise.domain.places import Place, PlaceKind
 from chordwise.domain.states import FAILED_CHUNKS
-from chordwise.domain.tasks import Stage
 from chordwise.errors import ReadError, UsageError
 from chordwise.pipeline.runs import explanation, page_pictures
 from chordwise.pipeline.runs.explanation import ExplainedFact, Explanation

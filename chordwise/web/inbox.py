@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from chordwise.embedded import stack
-from chordwise.pipeline.inbox import accounts
+from chordwise.pipeline.inbox import status
 from chordwise.web.site import render, site_of
 
 _MAX_RECENT = 50
@@ -16,7 +16,7 @@ _MAX_RECENT = 50
 def _inbox(request: Request) -> Response:
     site = site_of(request)
     with site.database.read() as session:
-        found = accounts.accounts(session, site.settings, _MAX_RECENT)
+        found = status.accounts(session, site.settings, _MAX_RECENT)
     return render(
         request,
         "inbox.html",

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from chordwise.web.access import is_password, open_session, rules_of
+from chordwise.web.access_control import is_password, open_session, rules_of
 from chordwise.web.site import redirect, render, text_in, user_of
 
 _LONGEST_NAME = 80

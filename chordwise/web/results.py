@@ -13,11 +13,11 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.answers import headline
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.marked_text import sought_in
 from chordwise.domain.states import JobStatus
-from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.runs import result_lists

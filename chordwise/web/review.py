@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.remarks import FeedbackInput, parsed
 from chordwise.domain.learning.truths import Verdict
-from chordwise.domain.tasks import AnalysisType
 from chordwise.domain.visible_text import restored
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import certification, evaluation, feedback, review

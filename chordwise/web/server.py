@@ -29,7 +29,7 @@ from chordwise.settings import Settings
 from chordwise.storage.database import Database, admitted, open_engine
 from chordwise.storage.revisions import require_compatible
 from chordwise.web import uploads
-from chordwise.web.access import TOKEN, rules_for
+from chordwise.web.access_control import TOKEN, rules_for
 from chordwise.web.application import create_app
 from chordwise.web.site import Site
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.llm.model import ChatModel, Completion
 from chordwise.pipeline.asking import AskingPolicy, Question, ask
 from chordwise.pipeline.asking.check import CheckResult

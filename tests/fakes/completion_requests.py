@@ -6,9 +6,9 @@ import io
 
 from PIL import Image
 
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.pictures import Picture
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.llm.model import CompletionRequest
 
 SENTIMENT_SCHEMA: JsonObject = {

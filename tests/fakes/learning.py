@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.settings import Settings

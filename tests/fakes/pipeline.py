@@ -16,19 +16,19 @@ from celery._state import _set_task_join_will_block
 from sqlalchemy import select, text
 
 from chordwise.domain import grounding, json_values
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.states import OPEN_CHUNKS, Lane
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ReadError
 from chordwise.llm.batching.api import BatchApi
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.intake.batches import Offered
+from chordwise.pipeline.intake.document_batches import Offered
 from chordwise.pipeline.intake.found_files import Found
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission, open_run
 from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.synthesize import synthesize
-from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.runtime.context import Context, open_stores
 from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.pipeline.runtime.messages import Messenger, open_app

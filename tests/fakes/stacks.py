@@ -18,8 +18,8 @@ import pytest
 from chordwise.domain.json_values import JsonObject
 from chordwise.embedded import processes, stack
 from chordwise.embedded.home import StackState
-from chordwise.embedded.plan import Commands
 from chordwise.embedded.processes import ProcessIdentity
+from chordwise.embedded.stack_plan import Commands
 from chordwise.settings import EmbeddedSettings, Settings, WorkerSettings
 from tests.fakes.processes import wait_until
 

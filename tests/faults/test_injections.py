@@ -14,7 +14,7 @@ import pytest
 from chordwise.embedded import llama
 from chordwise.embedded.home import home_at
 from chordwise.embedded.llama import EmbeddedLlama, LocalModel
-from chordwise.embedded.plan import python_path
+from chordwise.embedded.stack_plan import python_path
 from tests.fakes.configuration import CONCURRENCY
 from tests.faults.allowance import SUCCEEDED, Allowance
 from tests.faults.cluster import Cluster

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from chordwise import settings as settings_module
-from chordwise.embedded.plan import Commands
+from chordwise.embedded.stack_plan import Commands
 from chordwise.pipeline.inbox.folders import Store, places
 from chordwise.readers import capacity
 from chordwise.settings import ReaderSettings, Settings

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from chordwise import errors
 from chordwise.cli.application import MODULES, application
+from chordwise.domain.analysis_tasks import AnalysisType, Stage
 from chordwise.domain.states import (
     ChunkStatus,
     IntakeOutcome,
@@ -21,7 +22,6 @@ from chordwise.domain.states import (
     RunStatus,
     ScheduleRunStatus,
 )
-from chordwise.domain.tasks import AnalysisType, Stage
 from chordwise.errors import ChordwiseError, ExitCode, ModelError
 from chordwise.pipeline.recovery import recover
 from chordwise.settings import Settings

@@ -9,8 +9,8 @@ import pytest
 
 from chordwise.domain import grounding, validation
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from tests.house.checkout import ROOT
 
 TEXT = (ROOT / "docs" / "analyses.md").read_text("utf-8")

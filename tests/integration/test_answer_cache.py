@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 
-from chordwise.domain.tasks import AnalysisOptions
+from chordwise.domain.analysis_tasks import AnalysisOptions
 from chordwise.errors import ModelOverloadedError
 from chordwise.llm.middleware.cached import Cached, CacheEntry, ClaimStatus, facts_about
 from chordwise.llm.middleware.metered import CallStart

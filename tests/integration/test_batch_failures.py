@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from chordwise.llm.batching.api import BatchState, LineOutcome, PreparedBatch
-from chordwise.pipeline.batches import exchange
+from chordwise.pipeline.batches import provider_batches
 from chordwise.pipeline.jobs import retry
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.batch_nights import (
@@ -187,7 +187,7 @@ class Overtaken(InMemoryBatches):
     def upload(self, batch: PreparedBatch) -> str:
         """Upload, then let the other leader run."""
         file = super().upload(batch)
-        exchange.tick(self._other.context)
+        provider_batches.tick(self._other.context)
         return file
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from chordwise.pipeline.batches import exchange
+from chordwise.pipeline.batches import provider_batches
 from chordwise.pipeline.batches.arrivals import MAX_ATTEMPTS
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs import retry
@@ -45,7 +45,7 @@ def steps_of_storing(pipeline: Pipeline, submission: Submission) -> int:
     pass_time(pipeline)
     pipeline.execute("UPDATE batches SET poll_at = now() - interval '1 second'")
     with recorded() as statements:
-        exchange.tick(pipeline.context)
+        provider_batches.tick(pipeline.context)
     return len(statements)
 
 

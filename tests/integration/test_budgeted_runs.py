@@ -14,8 +14,8 @@ from random import Random
 
 import pytest
 
+from chordwise.domain.analysis_tasks import AnalysisOptions
 from chordwise.domain.states import ChunkStatus, JobStatus, RunStatus
-from chordwise.domain.tasks import AnalysisOptions
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.llm.pricing import MILLION
 from chordwise.pipeline.intake.run_options import RunOptions
@@ -25,7 +25,7 @@ from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.retry import retry
 from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.models import budgets
-from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.runs.accounts import BudgetLine, caps_of_run
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.pipeline import LONG, Pipeline, a_pipeline, a_run, with_settings

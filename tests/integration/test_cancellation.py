@@ -16,7 +16,7 @@ import pytest
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ExitCode
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.intake import batches
+from chordwise.pipeline.intake import document_batches
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission, open_run
 from chordwise.pipeline.jobs import retry, shared_jobs
@@ -313,8 +313,8 @@ def test_a_submit_stops_when_its_run_is_cancelled(settings: Settings, tmp_path: 
 
 @pytest.fixture
 def _pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "MAX_DOCUMENTS", 2)
-    monkeypatch.setattr(batches, "FLUSH_SECONDS", 60)
+    monkeypatch.setattr(document_batches, "MAX_DOCUMENTS", 2)
+    monkeypatch.setattr(document_batches, "FLUSH_SECONDS", 60)
 
 
 @pytest.mark.usefixtures("_pairs")

@@ -16,10 +16,10 @@ import pytest
 from sqlalchemy.orm import Session
 
 from chordwise import Client
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue, objects
 from chordwise.domain.learning import certification as domain
 from chordwise.domain.learning.certification import ScoredAnswer
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ExitCode, UsageError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.learning import evaluation

@@ -14,9 +14,9 @@ from pydantic import SecretStr
 from chordwise.cli.quote import announce, sentences
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain import json_values
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import Lane
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.llm.counting import count_request, counter_for
 from chordwise.llm.providers.openai import OpenAIModel

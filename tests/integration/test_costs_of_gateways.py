@@ -15,9 +15,9 @@ from chordwise import settings as settings_module
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ExitCode
 from chordwise.pipeline.diagnosis import models as diagnosis
-from chordwise.pipeline.diagnosis.checks import CheckStatus
+from chordwise.pipeline.diagnosis.outcome import CheckStatus
 from chordwise.pipeline.intake.submit import Submission
-from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.models.model_client import Models
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.commands import output_of
 from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline, a_pipeline, a_run, with_settings

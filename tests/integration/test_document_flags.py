@@ -12,11 +12,11 @@ import pytest
 
 from benchmarks.flags import PLANTED as PLANTED_PASSAGES
 from chordwise.domain import json_values
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.document_flags import flags
 from chordwise.domain.json_values import JsonObject, as_object
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.pipeline.intake.run_options import RunOptions
-from chordwise.readers.documents import checked
+from chordwise.readers.read_documents import checked
 from chordwise.settings import Settings
 from tests.fakes.pipeline import Pipeline, a_document, a_pipeline, a_run
 from tests.fakes.scripted_model import Line

@@ -10,7 +10,7 @@ import openpyxl
 import pytest
 
 from chordwise import Client
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission

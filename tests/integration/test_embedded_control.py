@@ -14,7 +14,7 @@ import pytest
 from chordwise.embedded import control
 from chordwise.embedded.control import Message
 from chordwise.embedded.home import Home, Level, home_at
-from chordwise.embedded.plan import StackPlan
+from chordwise.embedded.stack_plan import StackPlan
 from chordwise.errors import ConfigurationError
 
 PLAN = StackPlan(

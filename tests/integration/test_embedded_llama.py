@@ -13,10 +13,10 @@ from pydantic import SecretStr
 from chordwise.embedded import llama, processes, stack
 from chordwise.embedded.home import Home, Level, home_at
 from chordwise.embedded.llama import EmbeddedLlama, LocalModel
-from chordwise.embedded.plan import Commands, python_path
+from chordwise.embedded.stack_plan import Commands, python_path
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.llm.middleware.metered import CallId, CallStart, NullLedger
-from chordwise.pipeline.models.client import CallContext, Models
+from chordwise.pipeline.models.model_client import CallContext, Models
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.completion_requests import a_request
 from tests.peers import tiny_gguf

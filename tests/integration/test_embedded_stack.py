@@ -20,8 +20,8 @@ import redis
 import chordwise
 from chordwise.embedded import control, processes, stack
 from chordwise.embedded.home import Level, StackState, home_at, locked, write_state
-from chordwise.embedded.plan import Commands
 from chordwise.embedded.processes import ProcessIdentity
+from chordwise.embedded.stack_plan import Commands
 from chordwise.errors import ConfigurationError, ExitCode, ServiceUnavailableError
 from chordwise.settings import InboxSettings
 from chordwise.telemetry import liveness
@@ -367,7 +367,7 @@ FOREGROUND = """
 import sys
 from pathlib import Path
 from chordwise.embedded import stack
-from chordwise.embedded.plan import Commands
+from chordwise.embedded.stack_plan import Commands
 from chordwise.settings import Settings
 stack.run_in_foreground(
     Settings(home=Path(sys.argv[1])),

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ModelAccessError, ModelUnreachableError, QuotaExceededError
 from chordwise.pipeline.diagnosis import models
-from chordwise.pipeline.diagnosis.checks import CheckStatus
+from chordwise.pipeline.diagnosis.outcome import CheckStatus
 from chordwise.pipeline.jobs import backoff, retry
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.pipeline import AWAY, PARAGRAPH, SCRIPTED, Pipeline, a_pipeline, quoting_the_text

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import event
 
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.pipeline.learning.evaluation import EvaluationScope, evaluate
 from chordwise.pipeline.learning.gold import read

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.errors import ExitCode, ModelRequestError, UsageError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.runs import explanation

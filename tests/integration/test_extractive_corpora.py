@@ -17,9 +17,9 @@ import pytest
 
 from chordwise.domain import grounding, json_values, validation, words
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.extractive.sentences import sentences
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.llm.providers.extractive import answer
 
 CORPORA = Path(__file__).parents[2] / ".." / "shared" / "corpora"

@@ -14,7 +14,7 @@ import pytest
 from chordwise.errors import RunCancelledError
 from chordwise.pipeline.inbox import folders
 from chordwise.pipeline.inbox.lanes import SLOW_SECONDS
-from chordwise.pipeline.intake import batches
+from chordwise.pipeline.intake import document_batches
 from chordwise.pipeline.intake.found_files import FileSource, Found
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.readers.discovery import FoundFile
@@ -43,7 +43,7 @@ def test_forty_files_are_taken_in_with_few_transactions(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows, renames, attempts, list and documents of all files share transactions."""
-    monkeypatch.setattr(batches, "FLUSH_SECONDS", 60)
+    monkeypatch.setattr(document_batches, "FLUSH_SECONDS", 60)
     drop(inbox, *(f"{number:02}.txt" for number in range(40)))
 
     with counting(inbox.pipeline) as counts:

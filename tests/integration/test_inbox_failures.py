@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import structlog
 
-from chordwise.domain.stability import Fingerprint
+from chordwise.domain.inbox import Fingerprint
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.inbox import folders, scan
 from chordwise.pipeline.inbox.folders import Inbox, take
 from chordwise.pipeline.inbox.intake import FileTaker, ScannedFile
-from chordwise.pipeline.intake import batches
+from chordwise.pipeline.intake import document_batches
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.settings import ProfileSettings, Settings
@@ -139,7 +139,7 @@ def test_a_kill_in_the_middle_of_a_file_leaves_its_run_open(
         return take_in(self, *batch)  # type: ignore[arg-type]  # passed on as they came
 
     with monkeypatch.context() as killing:
-        killing.setattr(batches, "MAX_DOCUMENTS", 4)
+        killing.setattr(document_batches, "MAX_DOCUMENTS", 4)
         killing.setattr(Submission, "take_in", killed)
         with pytest.raises(KilledError):
             inbox.take()

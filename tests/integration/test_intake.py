@@ -14,11 +14,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.states import IntakeOutcome, JobStatus
-from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import LeaseLostError, RunCancelledError
-from chordwise.pipeline.intake import batches, found_files
-from chordwise.pipeline.intake.batches import MAX_BYTES, MAX_DOCUMENTS, BatchWriter, Offered
+from chordwise.pipeline.intake import document_batches, found_files
+from chordwise.pipeline.intake.document_batches import (
+    MAX_BYTES,
+    MAX_DOCUMENTS,
+    BatchWriter,
+    Offered,
+)
 from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.submit import Submission, claim, open_run
 from chordwise.pipeline.jobs import retry
@@ -66,7 +71,7 @@ def a_letter(number: int) -> ReadDocument:
 @pytest.fixture
 def whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let batches fill up, however slow the machine is."""
-    monkeypatch.setattr(batches, "FLUSH_SECONDS", 60)
+    monkeypatch.setattr(document_batches, "FLUSH_SECONDS", 60)
 
 
 def a_folder(tmp_path: Path, files: int) -> str:

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import text
 
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.states import ChunkStatus, JobStatus
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import AnswerTimeoutError, ReadError, RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
 from chordwise.llm.middleware.metered import CallOutcome, call_start

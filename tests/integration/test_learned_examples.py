@@ -10,8 +10,8 @@ from datetime import timedelta
 
 import pytest
 
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.learning.learned_examples import is_held_out
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.run_options import RunOptions

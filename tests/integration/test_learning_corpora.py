@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.llm.model import CompletionRequest
 from chordwise.llm.providers.extractive import answer

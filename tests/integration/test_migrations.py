@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.storage import migration, revisions
-from chordwise.storage.tables import metadata
+from chordwise.storage.metadata import metadata
 from tests.fakes.later_migrations import LATER, NEWEST, newer_version, take_back
 from tests.fakes.processes import wait_until
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from chordwise.domain import json_values
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import JobStatus
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from chordwise.cli.request import RunRequest, run_options
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, options_from
 from chordwise.domain.json_values import objects
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType, options_from
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline.intake.run_options import identity
 from chordwise.settings import ProfileSettings, PromptSettings, Settings

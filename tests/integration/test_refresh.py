@@ -15,8 +15,8 @@ import pytest
 
 from chordwise import Client
 from chordwise.domain import json_values
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ExitCode, ModelRequestError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake import found_files

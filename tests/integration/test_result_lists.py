@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from chordwise.domain import json_values
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.runs import result_lists, user_sql
 from chordwise.pipeline.runs.result_lists import ListedResult, ResultFilter, ResultOrder, RowMark

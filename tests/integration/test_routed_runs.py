@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.states import JobStatus
-from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import (
     ModelAccessError,
     ModelError,
@@ -22,7 +22,7 @@ from chordwise.errors import (
 from chordwise.llm.model import CompletionRequest, ModelProfile
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission
-from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.runs import user_sql
 from chordwise.settings import AUTO, ModelSettings, Settings, TierSettings
 from tests.fakes.pipeline import (

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
+from chordwise.domain.analysis_tasks import AnalysisOptions
 from chordwise.domain.states import Lane
-from chordwise.domain.tasks import AnalysisOptions
 from chordwise.errors import BudgetExceededError
 from chordwise.pipeline.jobs.retry import retry
 from chordwise.settings import ProfileSettings, ScheduleSettings, Settings

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.pipeline.intake import batches
+from chordwise.pipeline.intake import document_batches
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.schedules import work
 from chordwise.pipeline.schedules.runner import MAX_ATTEMPTS
@@ -41,7 +41,7 @@ def a_due_night(settings: Settings, wanted: ScheduleSettings) -> Night:
 
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Store each document in a separate transaction."""
-    monkeypatch.setattr(batches, "MAX_DOCUMENTS", 1)
+    monkeypatch.setattr(document_batches, "MAX_DOCUMENTS", 1)
 
 
 def killed_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Callable[[], None]:

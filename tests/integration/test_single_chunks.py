@@ -14,8 +14,8 @@ from typing import cast
 import pytest
 from sqlalchemy.orm import Session
 
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.domain.states import JobStatus
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.errors import RefusedError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.jobs import job_results, retry

@@ -6,8 +6,8 @@ import json
 import uuid
 from collections.abc import Sequence
 
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.runs import stored_results
 from chordwise.pipeline.runs.stored_results import ResultSelection

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Stage
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.errors import ChordwiseError, ModelOverloadedError, QuotaExceededError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.run_options import RunOptions, identity

@@ -13,9 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chordwise.domain import grounding, tokens
+from chordwise.domain.analysis_tasks import (
+    AnalysisOptions,
+    AnalysisTask,
+    AnalysisType,
+    Example,
+    Stage,
+)
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Example, Stage
 from chordwise.errors import (
     BudgetExceededError,
     ChordwiseError,

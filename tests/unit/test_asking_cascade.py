@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.answers import Answer
-from chordwise.domain.tasks import AnalysisType
 from chordwise.domain.tiers import Route, Tier
 from chordwise.errors import (
     BudgetExceededError,

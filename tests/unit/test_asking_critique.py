@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from chordwise.domain import critique, json_values
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.answers import Answer
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.json_values import JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.errors import (
     AwaitingBatchError,
     BudgetExceededError,

@@ -11,10 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chordwise.domain import grounding, json_values, tokens
-from chordwise.domain.answers import Answer
-from chordwise.domain.chunking import split
-from chordwise.domain.grounding import Source
-from chordwise.domain.tasks import (
+from chordwise.domain.analysis_tasks import (
     AnalysisOptions,
     AnalysisTask,
     AnalysisType,
@@ -22,6 +19,9 @@ from chordwise.domain.tasks import (
     options_from,
     options_to_json,
 )
+from chordwise.domain.answers import Answer
+from chordwise.domain.chunking import split
+from chordwise.domain.grounding import Source
 from chordwise.errors import (
     ChordwiseError,
     ConfigurationError,

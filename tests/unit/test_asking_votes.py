@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.answers import Answer
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.errors import (
     AwaitingBatchError,
     BudgetExceededError,

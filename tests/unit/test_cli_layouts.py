@@ -16,9 +16,9 @@ from chordwise.cli.rendering import accounts, layouts, results
 from chordwise.cli.rendering.layouts import FirstThatFits
 from chordwise.cli.runs import job_table
 from chordwise.cli.schedules import _next, past_table, table
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.estimates import Interval
 from chordwise.domain.learning.measures import Measure
-from chordwise.domain.tasks import AnalysisType
 from chordwise.pipeline.quoting.quote import Cost, Quote, QuotedLine
 from chordwise.pipeline.runs.accounts import JobLine
 from chordwise.pipeline.schedules.occurrences import PastLine, ScheduleLine

@@ -20,11 +20,11 @@ from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import results as rendered_results
 from chordwise.cli.rendering.plain_text import EXTRACTIVE, one_line, safe
 from chordwise.cli.rendering.results import answer, quote
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.answers import headline
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.money import dollars
 from chordwise.domain.states import IntakeOutcome, JobStatus
-from chordwise.domain.tasks import AnalysisType
 from chordwise.domain.visible_text import visible
 from chordwise.domain.wording import approximate, money, share
 from chordwise.pipeline.runs.accounts import Account, Failure

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from chordwise.cli.request import RunRequest, run_options
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.states import Lane
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import UsageError
 from chordwise.prompts import packs
-from chordwise.readers.extracted import Columns
+from chordwise.readers.reader_output import Columns
 from chordwise.settings import ProfileSettings, Settings
 
 SCHEMA = '{"type": "object", "properties": {"total": {"type": "number"}}}'

@@ -9,6 +9,7 @@ import pytest
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.corrections import Corrected, correct
@@ -16,7 +17,6 @@ from chordwise.domain.learning.judging import ClaimedAnswer
 from chordwise.domain.learning.remarks import FeedbackInput, understand
 from chordwise.domain.learning.truths import Remark, Truth, Verdict, from_remarks
 from chordwise.domain.places import Place, PlaceKind, Places
-from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from tests.fakes.generated_answers import a_field
 

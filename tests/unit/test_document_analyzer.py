@@ -9,8 +9,8 @@ import pytest
 import chordwise
 from chordwise import Analysis, AnalysisRequest, AnalysisType, DocumentAnalyzer
 from chordwise.domain import json_values
+from chordwise.domain.analysis_tasks import Stage
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import Stage
 from chordwise.errors import ReadError, UsageError
 from chordwise.llm.model import CompletionRequest
 from tests.fakes import order_rows

@@ -13,9 +13,9 @@ from chordwise.domain.analyses import analysis as analyses
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analyses.sentiment import label_for
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.llm import schema_dialects
 from tests.fakes.completion_requests import a_task
 from tests.fakes.generated_answers import TEXT, a_field, grounded_answers, options_for, task_for

@@ -8,8 +8,8 @@ from random import Random
 import pytest
 
 from chordwise.domain import estimates
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.estimates import Interval
-from chordwise.domain.tasks import AnalysisType
 
 
 def test_prediction_intervals_hold_in_nine_of_ten_cases() -> None:

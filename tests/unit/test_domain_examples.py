@@ -9,9 +9,15 @@ import pytest
 
 from chordwise.domain import examples
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import (
+    AnalysisOptions,
+    AnalysisTask,
+    AnalysisType,
+    Example,
+    Stage,
+)
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.prompting import render
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Example, Stage
 from chordwise.errors import UsageError
 from chordwise.prompts import library
 from tests.fakes.pipeline import a_summary

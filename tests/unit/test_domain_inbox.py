@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chordwise.domain.failure_backoff import FailureBackoff
-from chordwise.domain.inbox_names import (
+from chordwise.domain.inbox import (
+    Fingerprint,
+    Sightings,
     is_inside,
     name_of_note,
     names_like,
@@ -19,7 +21,6 @@ from chordwise.domain.inbox_names import (
     side_car_name,
     side_car_owner,
 )
-from chordwise.domain.stability import Fingerprint, Sightings
 from chordwise.readers.discovery import is_ignored
 
 NAMES = st.text(min_size=1, max_size=300).filter(lambda name: "/" not in name and "\0" not in name)

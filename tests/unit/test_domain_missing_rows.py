@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from chordwise.domain import missing_rows
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.grounding import Source, ground
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.missing_rows import MissingRows
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from tests.fakes.completion_requests import a_task
 
 COUNT = 60

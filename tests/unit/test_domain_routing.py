@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chordwise.domain import chunking
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.routing import WEIGHTS, Complexity, best, complexity, steps, tier_for
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.domain.tiers import Tier
 from tests.fakes.completion_requests import NO_OPTIONS, a_task
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.answers import Answer, quality_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.self_consistency import combined, elected, tempered
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.validation import problems
 from tests.fakes.completion_requests import a_task
 from tests.fakes.generated_answers import a_field

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from chordwise.domain import answer_tables, json_values, validation
 from chordwise.domain.analyses.extraction import Extraction
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.validation import check_schema, parse, problems
 from chordwise.errors import InvalidAnswerError, UsageError
 

@@ -10,9 +10,9 @@ from pydantic import SecretStr
 
 from chordwise.embedded import llama, processes
 from chordwise.embedded.home import Level, StackPhase, StackState, fits_socket
-from chordwise.embedded.plan import StackPlan, fingerprint
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.services import Watched
+from chordwise.embedded.stack_plan import StackPlan, fingerprint
 from chordwise.errors import ServiceUnavailableError
 from chordwise.settings import EmbeddedSettings, ModelSettings, Settings
 from tests.fakes.clocks import SleptClock

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from chordwise.domain import grounding, json_values, validation
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.errors import AnswerTimeoutError, RefusedError
 from chordwise.llm.model import CompletionRequest, FinishReason
 from chordwise.llm.providers.extractive import ExtractiveModel, answer

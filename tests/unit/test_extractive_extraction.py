@@ -8,9 +8,9 @@ import pytest
 
 from chordwise.domain import json_values, validation
 from chordwise.domain.analyses.extraction import Extraction
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.extractive.values import ValueKind, values
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.llm.providers.extractive import answer
 from tests.fakes.completion_requests import a_task
 from tests.fakes.generated_answers import answer_from_chunks

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.facts import Fact, facts
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisType
 from tests.fakes.generated_answers import a_field, grounded_answers, options_for
 
 NUMBERS = st.integers(-(10**300), 10**300) | st.floats(allow_nan=False, allow_infinity=False)

@@ -41,7 +41,7 @@ def test_read_only_commands_import_only_what_they_need(module: str) -> None:
     modules = imported_by(f"import chordwise.cli.{module}")
 
     assert not modules & {"celery", "kombu", "redis", "httpx", *RARE}
-    assert not {"chordwise.llm", "chordwise.readers", "chordwise.storage.tables"} & modules
+    assert not {"chordwise.llm", "chordwise.readers", "chordwise.storage.metadata"} & modules
     assert len(modules) <= 850
 
 

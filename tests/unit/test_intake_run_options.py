@@ -14,8 +14,8 @@ import pytest
 
 from chordwise import settings
 from chordwise.domain import json_values
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.states import Lane
-from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline.inbox.scan import with_side_car
 from chordwise.pipeline.intake.run_options import RunOptions, answerable, labels_of, run_options

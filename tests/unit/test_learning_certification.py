@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import certification, judging
 from chordwise.domain.learning.certification import (
@@ -22,7 +23,6 @@ from chordwise.domain.learning.certification import (
     scored,
     trust,
 )
-from chordwise.domain.tasks import AnalysisType
 from tests.fakes.generated_answers import a_field
 
 # ruff: noqa: S311 - statistics, not secrets

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, options_to_json
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields, truths
 from chordwise.domain.learning.fields import Rule
@@ -19,7 +20,6 @@ from chordwise.domain.learning.judging import (
 )
 from chordwise.domain.learning.remarks import FeedbackInput, parsed, understand
 from chordwise.domain.learning.truths import Remark, Truth, Verdict
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType, options_to_json
 from chordwise.domain.typed_values import DateOrder
 from chordwise.errors import UsageError
 from tests.fakes.generated_answers import a_field

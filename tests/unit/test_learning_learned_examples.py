@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, Example, Stage
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.learned_examples import (
     ExampleIndex,
@@ -19,7 +20,6 @@ from chordwise.domain.learning.learned_examples import (
 )
 from chordwise.domain.learning.truths import Remark, Verdict
 from chordwise.domain.prompting import render_examples
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Example, Stage
 from chordwise.storage.documents import hash_of
 from tests.fakes.completion_requests import a_task
 from tests.fakes.generated_answers import a_field

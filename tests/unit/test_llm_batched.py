@@ -20,9 +20,9 @@ from chordwise.llm.pricing import BATCH, ListPrice, OwnPrice, max_input_tokens, 
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.pipeline.asking.answers import gather
 from chordwise.pipeline.models.batch_queue import from_json, to_json
-from chordwise.pipeline.models.client import lane_for
+from chordwise.pipeline.models.model_client import lane_for
 from chordwise.settings import ModelSettings, Settings
-from chordwise.storage import tables
+from chordwise.storage import metadata
 from chordwise.storage.batch_requests import BatchRequest
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import ScriptedModel
@@ -206,7 +206,7 @@ def test_a_stored_answer_is_restored_unchanged(reason: FinishReason) -> None:
         service_tier=BATCH,
     )
 
-    tables.configure()
+    metadata.configure()
     found = from_json(BatchRequest(answer=to_json(completion), key="key", call_id=None))
 
     assert found == replace(completion, cache_key="key")

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from chordwise.domain.tasks import Stage
+from chordwise.domain.analysis_tasks import Stage
 from chordwise.domain.tiers import Route, Tier
 from chordwise.errors import ModelOverloadedError
 from chordwise.llm.middleware.cached import (

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from chordwise.domain import json_values
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.errors import ConfigurationError
 from chordwise.llm.providers.encoder import Encoder
 from chordwise.llm.providers.extractive import ExtractiveModel, answer, built_in

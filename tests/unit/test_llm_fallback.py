@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.errors import (
     ConfigurationError,
     ModelAccessError,

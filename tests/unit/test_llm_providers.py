@@ -12,8 +12,8 @@ import pytest
 from packaging.version import Version
 from pydantic import SecretStr, ValidationError
 
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.errors import ConfigurationError, InvalidAnswerError, ModelTransportError
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, FinishReason, Usage
 from chordwise.llm.pricing import price_of

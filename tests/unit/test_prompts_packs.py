@@ -8,12 +8,12 @@ import pytest
 
 from chordwise.domain import examples
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import UsageError
 from chordwise.llm import schema_dialects
 from chordwise.pipeline.asking import ask
-from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.models.model_client import Models
 from chordwise.prompts import packs
 from chordwise.prompts.packs import Pack
 from chordwise.settings import Settings

@@ -9,8 +9,14 @@ import pytest
 
 from chordwise.errors import ReadError
 from chordwise.readers import archives, mail, outlook
-from chordwise.readers.extracted import ContainedFile, Extracted, Extraction, ReadOptions, Unread
 from chordwise.readers.mail import mailbox_documents
+from chordwise.readers.reader_output import (
+    ContainedFile,
+    Extracted,
+    Extraction,
+    ReadOptions,
+    Unread,
+)
 from tests.fakes.compound_files import attached, compound_file, message
 from tests.fakes.office_files import archive
 

@@ -11,8 +11,8 @@ from openpyxl.styles import Font, PatternFill
 
 from chordwise.domain.places import Places
 from chordwise.errors import ReadError
-from chordwise.readers import extracted, plain, sheets
-from chordwise.readers.extracted import Columns, Extracted, Extraction, ReadOptions, Unread
+from chordwise.readers import plain, reader_output, sheets
+from chordwise.readers.reader_output import Columns, Extracted, Extraction, ReadOptions, Unread
 from chordwise.readers.sheets import documents_of_rows
 from tests.fakes.office_files import workbook
 
@@ -163,7 +163,7 @@ def test_unreadable_tables_report_the_reason(
 
 def test_cells_cannot_break_the_structure_of_their_table() -> None:
     """Bars are escaped, line breaks are replaced, and empty rows are dropped."""
-    written = extracted.markdown([["a|b", "c\nd"], ["", " "], ["1"]], lambda _: None)
+    written = reader_output.markdown([["a|b", "c\nd"], ["", " "], ["1"]], lambda _: None)
 
     assert written == "| a\\|b | c<br>d |\n| --- | --- |\n| 1 |"
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from chordwise import settings
 from chordwise.domain.tiers import Tier
 from chordwise.errors import ConfigurationError, ExitCode
-from chordwise.pipeline.models import client
+from chordwise.pipeline.models import model_client
 from chordwise.settings import (
     AUTO,
     FILE_NAME,
@@ -450,7 +450,7 @@ def test_tiers_that_are_not_configured_are_rejected(name: str) -> None:
     without = given(tiers={})
 
     with pytest.raises(ConfigurationError):
-        client.identity(without, name)
+        model_client.identity(without, name)
 
 
 @pytest.mark.parametrize(
@@ -481,9 +481,9 @@ def test_the_identity_of_auto_includes_models_thresholds_and_fallbacks() -> None
         given(models={"tiny": {**TINY, "temperature": 0.7}}),
     )
 
-    identities = [tuple(client.identity(each, AUTO)) for each in (known, *others)]
+    identities = [tuple(model_client.identity(each, AUTO)) for each in (known, *others)]
 
     assert len(set(identities)) == len(identities)
-    assert client.identity(known, "small") == client.identity(known, "tiny")
-    assert client.identity(known, "small") == client.identity(others[2], "small")
-    assert client.identity(known, "tiny") != client.identity(others[5], "tiny")
+    assert model_client.identity(known, "small") == model_client.identity(known, "tiny")
+    assert model_client.identity(known, "small") == model_client.identity(others[2], "small")
+    assert model_client.identity(known, "tiny") != model_client.identity(others[5], "tiny")

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from chordwise.domain import value_in_quote
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.answers import quality_of
 from chordwise.domain.facts import facts
 from chordwise.domain.grounding import Source, ground
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 
 EXTRACTION = analysis_for(AnalysisType.EXTRACTION)
 

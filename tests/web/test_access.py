@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, expect
 from pydantic import SecretStr
 
 from chordwise.settings import Settings
-from chordwise.web.access import hashed
+from chordwise.web.access_control import hashed
 from chordwise.web.server import Served
 from tests.fakes.pipeline import with_settings
 from tests.web.conftest import serving, visiting
@@ -187,7 +187,7 @@ def test_a_slow_body_is_refused(
     served: Served, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time limit applies to the whole body; sending single bytes does not extend it."""
-    monkeypatch.setattr("chordwise.web.access._BODY_SECONDS", 0.3)
+    monkeypatch.setattr("chordwise.web.access_control._BODY_SECONDS", 0.3)
     csrf = sign_in(client, served)
     sent: list[bytes] = []
     pause = threading.Event()

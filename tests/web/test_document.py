@@ -12,9 +12,9 @@ import pypdfium2
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.learning.remarks import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ModelRequestError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.learning import feedback

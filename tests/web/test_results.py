@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from playwright.sync_api import Page, expect
 
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.runs import user_sql
 from chordwise.settings import Settings

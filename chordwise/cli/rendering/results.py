@@ -15,13 +15,13 @@ from rich.text import Text
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import EXTRACTIVE, encoded, one_line, safe
 from chordwise.domain import document_flags, json_values, missing_rows, value_in_quote
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.answers import amount, headline
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.facts import text_of
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, strings, text
 from chordwise.domain.learning import fields
 from chordwise.domain.states import JobStatus
-from chordwise.domain.tasks import AnalysisType
 from chordwise.domain.wording import counted, score, share
 from chordwise.pipeline.runs.stored_results import StoredResult
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 from chordwise.domain import json_values
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 
 Item = TypeVar("Item")
 

@@ -8,7 +8,7 @@ from chordwise.domain.analyses.extraction import Extraction
 from chordwise.domain.analyses.reasoning import Reasoning
 from chordwise.domain.analyses.sentiment import Sentiment
 from chordwise.domain.analyses.summary import Summary
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisType
 
 _ANALYSES: dict[AnalysisType, AnalysisDefinition] = {
     each.type: each

@@ -12,8 +12,8 @@ from chordwise.domain.analyses.analysis import (
     gather_findings,
     gather_strings,
 )
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 
 MAX_FEATURES = 8
 MAX_FACTORS = 6

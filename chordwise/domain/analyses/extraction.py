@@ -20,8 +20,8 @@ from chordwise.domain.analyses.analysis import (
     mean,
 )
 from chordwise.domain.analyses.schema_nodes import SchemaNode
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 
 FOUND, NOT_MENTIONED = "found", "not mentioned"
 DEFAULT_ITEMS = ("people", "organizations", "dates", "amounts of money", "places")

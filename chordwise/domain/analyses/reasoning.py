@@ -13,8 +13,8 @@ from chordwise.domain.analyses.analysis import (
     mean,
     scale_to_ten,
 )
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 
 MAX_STEPS = 12
 MAX_REMARKS = 6

@@ -14,8 +14,8 @@ from chordwise.domain.analyses.analysis import (
     round_robin,
     unique,
 )
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask, AnalysisType
 
 LABELS = ("positive", "negative", "neutral", "mixed")
 MAX_SENTENCES = 6

@@ -13,8 +13,8 @@ from chordwise.domain.analyses.analysis import (
     mean,
     scale_to_ten,
 )
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType
 
 MAX_FINDINGS = 5
 MAX_CONCLUSIONS = 5

@@ -12,11 +12,11 @@ from statistics import NormalDist
 from chordwise.domain import grounding, json_values, words
 from chordwise.domain.analyses.analysis import claimed, mean
 from chordwise.domain.analyses.classification import Classification
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask
 from chordwise.domain.extractive import forms, ranking, sentiment
-from chordwise.domain.extractive.context import checkpoint, similarities
+from chordwise.domain.extractive.answer_context import checkpoint, similarities
 from chordwise.domain.extractive.sentences import Sentence, sentences
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisTask
 from chordwise.domain.words import LEXICON
 
 MAX_CONFIDENCE = 0.6

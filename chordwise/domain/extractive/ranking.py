@@ -10,7 +10,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from chordwise.domain.extractive.context import checkpoint
+from chordwise.domain.extractive.answer_context import checkpoint
 from chordwise.domain.extractive.sentences import Sentence
 
 Vector = dict[str, float]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from chordwise.domain import chunking, words
-from chordwise.domain.extractive.context import checkpoint
+from chordwise.domain.extractive.answer_context import checkpoint
 
 MAX_QUOTE_CHARACTERS = 400
 # A short rest; otherwise a piece up to the end of a clause, to a blank, or of maximum length.

@@ -7,10 +7,10 @@ from typing import NamedTuple
 from chordwise.domain import grounding, json_values, words
 from chordwise.domain.analyses.analysis import claimed, mean
 from chordwise.domain.analyses.sentiment import MAX_SENTENCES, NEUTRAL_BELOW, Sentiment, label_for
-from chordwise.domain.extractive.context import checkpoint, similarities
+from chordwise.domain.analysis_tasks import AnalysisTask
+from chordwise.domain.extractive.answer_context import checkpoint, similarities
 from chordwise.domain.extractive.sentences import Sentence, sentences
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisTask
 from chordwise.domain.words import LEXICON
 
 MAX_CONFIDENCE = 0.6

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from chordwise.domain import grounding, json_values, words
 from chordwise.domain.analyses.analysis import claimed, gather_objects, round_robin
 from chordwise.domain.analyses.summary import MAX_FINDINGS, Summary
+from chordwise.domain.analysis_tasks import AnalysisTask
 from chordwise.domain.extractive import ranking
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, Sentence, sentences
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisTask
 
 MAX_CONFIDENCE = 4
 _FEWEST_FINDINGS = 3

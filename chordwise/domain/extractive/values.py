@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import NamedTuple
 
-from chordwise.domain.extractive.context import checkpoint
+from chordwise.domain.extractive.answer_context import checkpoint
 from chordwise.domain.words import LEXICON, STOPWORDS
 
 

@@ -23,11 +23,11 @@ from typing import TypeAlias
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.facts import DATA, Fact, facts
 from chordwise.domain.learning import fields, judging
 from chordwise.domain.learning.judging import JudgedPart
 from chordwise.domain.learning.truths import LABEL_PATHS, label_in
-from chordwise.domain.tasks import AnalysisType
 
 SETS = 5
 """The number of sets of answers that are tested: the best fifth, the best two fifths, and so on."""

@@ -10,6 +10,7 @@ from chordwise.domain import json_values, value_in_quote
 from chordwise.domain.analyses.analysis import AnalysisDefinition
 from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.facts import (
     DATA,
     Fact,
@@ -32,7 +33,6 @@ from chordwise.domain.learning.truths import (
     latest_about,
 )
 from chordwise.domain.places import Places
-from chordwise.domain.tasks import AnalysisType
 
 _FIELDS = "/fields/"
 _EVIDENCE = ("quote", *EVIDENCE_FIELDS)

@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses import extraction
+from chordwise.domain.analysis_tasks import AnalysisOptions
 from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisOptions
 from chordwise.domain.typed_values import DateOrder, typed
 
 Key: TypeAlias = tuple[str, str]

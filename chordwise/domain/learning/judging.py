@@ -9,12 +9,12 @@ from enum import StrEnum
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.facts import facts
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.fields import FieldValue, Rule
 from chordwise.domain.learning.truths import LABEL_PATHS, Truth, Verdict, label_in, latest_about
-from chordwise.domain.tasks import AnalysisType
 
 
 class JudgedPart(StrEnum):

@@ -19,6 +19,7 @@ from chordwise.domain.analyses.analysis import AnalysisDefinition
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.analyses.extraction import FOUND
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, Example
 from chordwise.domain.extractive import ranking
 from chordwise.domain.facts import text_of
 from chordwise.domain.grounding import Source
@@ -26,7 +27,6 @@ from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
 from chordwise.domain.learning import corrections, fields, truths
 from chordwise.domain.learning.corrections import Corrected
 from chordwise.domain.learning.truths import LABEL_PATHS, Remark, Truth, Verdict
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Example
 
 _HELD_OUT = 5
 _NAMESPACE = uuid.UUID("5b0c8a52-6a3e-4d6e-9a0b-0c1f3f6d7e21")

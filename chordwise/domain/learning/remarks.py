@@ -11,13 +11,13 @@ from chordwise.domain import json_values, validation
 from chordwise.domain.analyses import sentiment
 from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.analyses.schema_nodes import SchemaNode
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.answer_tables import ColumnKind, kind_of_item
 from chordwise.domain.facts import DATA
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.judging import ClaimedAnswer
 from chordwise.domain.learning.truths import LABEL_PATHS, Remark, Verdict
-from chordwise.domain.tasks import AnalysisType
 from chordwise.domain.typed_values import has_unread_date, typed
 from chordwise.errors import UsageError
 

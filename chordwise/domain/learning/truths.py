@@ -8,10 +8,10 @@ from enum import StrEnum
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses.classification import NO_LABEL
+from chordwise.domain.analysis_tasks import AnalysisType, options_from
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.fields import Rule
-from chordwise.domain.tasks import AnalysisType, options_from
 from chordwise.domain.typed_values import DateOrder
 
 LABEL_PATHS = {

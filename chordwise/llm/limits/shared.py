@@ -32,7 +32,7 @@ from chordwise.llm.limits.permits import (
     WaitReason,
 )
 from chordwise.llm.reported_limits import QuotaKind
-from chordwise.settings import LimitSettings, ModelSettings, addresses
+from chordwise.settings import LimitSettings, ModelSettings, address_checks
 
 PREFIX = "chordwise:limits"
 _MAX_QUESTIONS = 64
@@ -188,7 +188,7 @@ _MAX_CONNECTIONS = 8
 
 def open_client(broker_url: SecretStr) -> redis.Redis:
     """Return a client of the broker's Valkey with a small connection pool; it connects lazily."""
-    address = addresses.redis_address(broker_url.get_secret_value())
+    address = address_checks.redis_address(broker_url.get_secret_value())
     seconds = {"socket_timeout": _ANSWER_SECONDS, "timeout": _ANSWER_SECONDS}
     if not address.startswith("unix://"):
         seconds["socket_connect_timeout"] = _ANSWER_SECONDS

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Protocol, TypeAlias
 from uuid import UUID, uuid4
 
-from chordwise.domain.tasks import AnalysisType, Stage
+from chordwise.domain.analysis_tasks import AnalysisType, Stage
 from chordwise.domain.tiers import Route
 from chordwise.errors import ChordwiseError, RefusedError
 from chordwise.llm.model import (

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from chordwise.domain import routing
+from chordwise.domain.analysis_tasks import AnalysisTask
 from chordwise.domain.routing import complexity
-from chordwise.domain.tasks import AnalysisTask
 from chordwise.domain.tiers import Route, Tier
 from chordwise.errors import ConfigurationError
 from chordwise.llm.middleware.fallback import Fallback, OnFallback, further_models

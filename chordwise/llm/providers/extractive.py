@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from chordwise.domain import tokens
+from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.domain.extractive import classification, extraction, sentiment, summary
-from chordwise.domain.extractive.context import Check, answering
+from chordwise.domain.extractive.answer_context import Check, answering
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import AnswerTimeoutError, RefusedError
 from chordwise.llm.model import (
     EXTRACTIVE,

@@ -14,12 +14,12 @@ import structlog
 from chordwise.domain import checks, chunking, missing_rows, self_consistency, tokens
 from chordwise.domain.analyses.analysis import mean
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType
 from chordwise.domain.answers import Answer
 from chordwise.domain.critique import objection_to
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.missing_rows import MissingRows
-from chordwise.domain.tasks import AnalysisTask, AnalysisType
 from chordwise.domain.templates import PromptTemplate
 from chordwise.domain.validation import MAX_PROBLEMS
 from chordwise.errors import (

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from chordwise.domain import grounding, missing_rows, prompting, validation
+from chordwise.domain.analysis_tasks import AnalysisTask
 from chordwise.domain.answers import Answer, lowered_by, quality_of
 from chordwise.domain.critique import analysis_of
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.missing_rows import MissingRows
-from chordwise.domain.tasks import AnalysisTask
 from chordwise.errors import InvalidAnswerError, RefusedError, TruncatedError
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason
 

@@ -16,10 +16,10 @@ from chordwise.domain import (
 )
 from chordwise.domain.analyses.analysis import Joining
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.domain.answers import REPAIR_FACTOR, Answer
 from chordwise.domain.extractive.extraction import surest
 from chordwise.domain.grounding import Source
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking import Question, ask

@@ -22,8 +22,8 @@ from chordwise.errors import (
     DatabaseRefusedError,
     ServiceUnavailableError,
 )
-from chordwise.pipeline.diagnosis import models, places, schedules
-from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, guarded, warning
+from chordwise.pipeline.diagnosis import models, profiles, schedules
+from chordwise.pipeline.diagnosis.outcome import Check, CheckStatus, guarded, warning
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runtime import broker
 from chordwise.pipeline.runtime.broker import BrokerReport
@@ -54,7 +54,7 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
     yield from _database_checks(settings)
     yield guarded("broker", lambda: check_broker(settings))
     yield check_processes(settings, _connected(settings))
-    yield from places.check_places(settings)
+    yield from profiles.check_places(settings)
     yield from schedules.configured(settings)
     for name in _names(settings):
         yield guarded(f"model {name}", partial(models.model, settings, name))

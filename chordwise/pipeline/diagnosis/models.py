@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.domain.grounding import Source
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.embedded import llama
 from chordwise.embedded.home import home_at
 from chordwise.errors import ServiceUnavailableError
@@ -14,10 +14,10 @@ from chordwise.llm.pricing import price_of
 from chordwise.llm.providers import connect
 from chordwise.llm.providers.extractive import built_in
 from chordwise.pipeline.asking import Question, ask
-from chordwise.pipeline.diagnosis.checks import Check, warning
+from chordwise.pipeline.diagnosis.outcome import Check, warning
 from chordwise.pipeline.jobs import backoff
 from chordwise.pipeline.models.budgets import PRICE_HINT
-from chordwise.pipeline.models.client import Models, server_of
+from chordwise.pipeline.models.model_client import Models, server_of
 from chordwise.settings import ModelSettings, Settings
 from chordwise.settings.environment import without_key
 

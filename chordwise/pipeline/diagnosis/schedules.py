@@ -14,12 +14,12 @@ from chordwise.domain import due_times
 from chordwise.domain.learning import calibration
 from chordwise.domain.states import Lane
 from chordwise.errors import ChordwiseError, ConfigurationError
-from chordwise.pipeline.diagnosis.checks import Check, CheckStatus, failed, guarded
-from chordwise.pipeline.diagnosis.places import require_writable
+from chordwise.pipeline.diagnosis.outcome import Check, CheckStatus, failed, guarded
+from chordwise.pipeline.diagnosis.profiles import require_writable
 from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.inbox.folders import places
 from chordwise.pipeline.learning import gold
-from chordwise.pipeline.models.client import lane_for
+from chordwise.pipeline.models.model_client import lane_for
 from chordwise.pipeline.schedules import occurrences
 from chordwise.pipeline.schedules.analyses import matches_any_file
 from chordwise.pipeline.schedules.exports import format_of, selection_of

@@ -18,7 +18,7 @@ from typing import IO, TypeAlias
 
 from sqlalchemy import Row
 
-from chordwise.domain.inbox_names import is_inside, name_of_note, names_like, side_car_name
+from chordwise.domain.inbox import is_inside, name_of_note, names_like, side_car_name
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import InboxStatus, JobStatus
 from chordwise.domain.visible_text import printable

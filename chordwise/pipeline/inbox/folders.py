@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TypeAlias
 
-from chordwise.domain.inbox_names import DONE, FAILED, MARK, names_like, profile_of, side_car_name
+from chordwise.domain.inbox import DONE, FAILED, MARK, names_like, profile_of, side_car_name
 from chordwise.embedded import home
 from chordwise.embedded.home import write_private
 from chordwise.errors import ConfigurationError

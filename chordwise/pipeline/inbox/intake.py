@@ -13,8 +13,7 @@ from typing import TypeAlias
 import structlog
 from sqlalchemy import delete
 
-from chordwise.domain.inbox_names import side_car_name
-from chordwise.domain.stability import Fingerprint
+from chordwise.domain.inbox import Fingerprint, side_car_name
 from chordwise.domain.states import InboxStatus
 from chordwise.domain.visible_text import printable
 from chordwise.pipeline.inbox import folders, scan

@@ -14,12 +14,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from chordwise.domain.inbox_names import side_car_name, side_car_owner
-from chordwise.domain.stability import Fingerprint, Found
-from chordwise.domain.tasks import AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisType
+from chordwise.domain.inbox import Fingerprint, Found, side_car_name, side_car_owner
 from chordwise.errors import ReadError, UsageError
 from chordwise.pipeline.intake.run_options import parse_toml, run_options
-from chordwise.pipeline.models import budgets, client
+from chordwise.pipeline.models import budgets, model_client
 from chordwise.readers import contents
 from chordwise.readers.discovery import is_ignored
 from chordwise.settings import ProfileSettings, Settings
@@ -242,7 +241,7 @@ def check(settings: Settings, profile: ProfileSettings) -> None:
         ConfigurationError: Its model is unknown, or there is a budget and the model has no price.
     """
     options = run_options(settings, profile)
-    client.identity(settings, options.model)
+    model_client.identity(settings, options.model)
     budgets.cap_for(settings, options.model, options.budget_usd)
 
 

@@ -30,7 +30,7 @@ from chordwise.pipeline.inbox import folders, scan
 from chordwise.pipeline.inbox.folders import Store
 from chordwise.pipeline.inbox.lanes import Task
 from chordwise.pipeline.inbox.scan import check, profile_named, with_side_car
-from chordwise.pipeline.intake.batches import BatchWriter, Offered
+from chordwise.pipeline.intake.document_batches import BatchWriter, Offered
 from chordwise.pipeline.intake.found_files import FileSource, entry_of, marking_last
 from chordwise.pipeline.intake.run_options import run_options
 from chordwise.pipeline.intake.submit import Submission, claim, open_run

@@ -12,8 +12,7 @@ from queue import SimpleQueue
 import structlog
 
 from chordwise.domain.failure_backoff import FailureBackoff
-from chordwise.domain.inbox_names import SIDE_CAR
-from chordwise.domain.stability import Sighting, Sightings
+from chordwise.domain.inbox import SIDE_CAR, Sighting, Sightings
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.inbox import scan

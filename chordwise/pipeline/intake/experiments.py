@@ -12,11 +12,11 @@ from functools import partial
 import structlog
 from sqlalchemy.orm import Session
 
+from chordwise.domain.analysis_tasks import options_to_json
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.experiments import CONTROL, Guarded, Outcome, assign, exceeds
-from chordwise.domain.tasks import options_to_json
 from chordwise.errors import ConfigurationError
-from chordwise.pipeline.intake.batches import Group, NewDocument, RunQuestions
+from chordwise.pipeline.intake.document_batches import Group, NewDocument, RunQuestions
 from chordwise.pipeline.intake.run_options import RunOptions, from_json
 from chordwise.pipeline.runtime.context import Context, Write
 from chordwise.storage import deliveries, experiments, intakes

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, undefer
 from chordwise.domain import document_flags
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError
-from chordwise.pipeline.intake.batches import BatchWriter, Offered, TakenIn
+from chordwise.pipeline.intake.document_batches import BatchWriter, Offered, TakenIn
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers import failures

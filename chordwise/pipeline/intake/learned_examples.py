@@ -9,19 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from chordwise.domain.analysis_tasks import (
+    AnalysisOptions,
+    AnalysisType,
+    options_from,
+    options_to_json,
+    question_of,
+)
 from chordwise.domain.learning.learned_examples import (
     ExampleIndex,
     JudgedAnswer,
     LearnedExample,
     is_held_out,
     learned,
-)
-from chordwise.domain.tasks import (
-    AnalysisOptions,
-    AnalysisType,
-    options_from,
-    options_to_json,
-    question_of,
 )
 from chordwise.errors import ConfigurationError
 from chordwise.llm.model import EXTRACTIVE

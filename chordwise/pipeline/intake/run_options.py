@@ -14,9 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from chordwise.domain import critique, examples, json_values, validation
-from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.states import Lane
-from chordwise.domain.tasks import (
+from chordwise.domain.analysis_tasks import (
     AnalysisOptions,
     AnalysisTask,
     AnalysisType,
@@ -26,13 +24,15 @@ from chordwise.domain.tasks import (
     options_from,
     options_to_json,
 )
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.states import Lane
 from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import ConfigurationError, ReadError, UsageError
 from chordwise.llm.model import EXTRACTIVE, UNANSWERED_BY_EXTRACTIVE
-from chordwise.pipeline.models import client
+from chordwise.pipeline.models import model_client
 from chordwise.prompts import library, packs
 from chordwise.readers import contents
-from chordwise.readers.extracted import WHOLE, Columns
+from chordwise.readers.reader_output import WHOLE, Columns
 from chordwise.settings import CritiqueSettings, ProfileSettings, Settings
 from chordwise.storage.record import id_in
 
@@ -112,7 +112,7 @@ def identity(settings: Settings, analysis_type: AnalysisType, options: RunOption
             for each in (task, synthesis)
             for template in library.templates_for(each, settings.prompts.fallback)
         ],
-        "models": client.identity(settings, options.model),
+        "models": model_client.identity(settings, options.model),
         "chunk_tokens": settings.pipeline.chunk_tokens,
         "pipeline": PIPELINE_VERSION,
         **_critique(analysis_type, options.analysis),

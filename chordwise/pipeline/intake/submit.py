@@ -17,8 +17,13 @@ from sqlalchemy.orm import Session
 from chordwise.domain.states import InboxStatus, Lane, RunStatus
 from chordwise.errors import LeaseLostError, RunCancelledError, UsageError
 from chordwise.llm.limits.permits import Priority
-from chordwise.pipeline.intake import answer_tables, batches, learned_examples, transcription
-from chordwise.pipeline.intake.batches import Offered, RunQuestions, TakenIn
+from chordwise.pipeline.intake import (
+    answer_tables,
+    document_batches,
+    learned_examples,
+    transcription,
+)
+from chordwise.pipeline.intake.document_batches import Offered, RunQuestions, TakenIn
 from chordwise.pipeline.intake.experiments import VariantAssignment
 from chordwise.pipeline.intake.run_options import (
     RunOptions,
@@ -28,8 +33,8 @@ from chordwise.pipeline.intake.run_options import (
     to_json,
 )
 from chordwise.pipeline.jobs import backoff
-from chordwise.pipeline.models import budgets, client
-from chordwise.pipeline.models.client import lane_for
+from chordwise.pipeline.models import budgets, model_client
+from chordwise.pipeline.models.model_client import lane_for
 from chordwise.pipeline.runtime.context import PATIENCE, Context
 from chordwise.prompts import library
 from chordwise.readers.reading import UnreadDocument
@@ -191,7 +196,7 @@ class Submission:
                         continue  # an earlier attempt was committed; only its response was lost
                     self._guard(session)
                     settings, divide = self._context.settings, self._trial.groups
-                    taken = batches.store(
+                    taken = document_batches.store(
                         session, settings, self._run_questions, offered, shown, divide
                     )
                     if also is not None:
@@ -225,7 +230,7 @@ def open_run(
         UsageError: The name is taken or not permitted, or the budget or the table name is invalid.
         ConfigurationError: The model is unknown, or there is a budget and the model has no price.
     """
-    client.identity(context.settings, options.model)
+    model_client.identity(context.settings, options.model)
     options = answerable(context.settings, options)
     cap_usd = budgets.cap_for(context.settings, options.model, options.budget_usd)
     run_id, token = run_id or new_id(), uuid.uuid4()
@@ -286,7 +291,7 @@ def _split_or_replace(offered: Sequence[Offered], error: Exception) -> list[Sequ
     (alone,) = offered
     if isinstance(alone.found, UnreadDocument):
         raise error
-    return [[batches.unstorable(alone, error)]]
+    return [[document_batches.unstorable(alone, error)]]
 
 
 _POLL_SECONDS = 1.0

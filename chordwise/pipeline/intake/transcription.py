@@ -9,10 +9,10 @@ from functools import partial
 from itertools import islice
 
 from chordwise.domain import json_values, tokens, validation
+from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.pictures import Picture
 from chordwise.domain.prompting import render_transcription
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.errors import (
     InvalidAnswerError,
     ModelError,
@@ -26,8 +26,8 @@ from chordwise.pipeline.asking.check import INVALID, CheckResult, RecordCheck, r
 from chordwise.pipeline.asking.question import with_problems
 from chordwise.pipeline.models import answer_cache
 from chordwise.pipeline.models.budgets import JobBudget
-from chordwise.pipeline.models.client import CallContext, Models
 from chordwise.pipeline.models.ledger import Ledger
+from chordwise.pipeline.models.model_client import CallContext, Models
 from chordwise.pipeline.runtime.context import Context
 from chordwise.prompts import library
 from chordwise.readers import failures

@@ -12,9 +12,9 @@ from threading import Lock
 
 import structlog
 
+from chordwise.domain.analysis_tasks import AnalysisTask
 from chordwise.domain.grounding import Source
 from chordwise.domain.states import OPEN_CHUNKS
-from chordwise.domain.tasks import AnalysisTask
 from chordwise.errors import (
     ChordwiseError,
     ConfigurationError,

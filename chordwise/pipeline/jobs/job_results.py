@@ -10,10 +10,16 @@ from functools import partial
 
 from chordwise.domain import answers, missing_rows
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import (
+    AnalysisTask,
+    AnalysisType,
+    Stage,
+    examples_from,
+    options_of,
+)
 from chordwise.domain.json_values import JsonValue, as_json
 from chordwise.domain.places import Places, located
 from chordwise.domain.states import ChunkStatus, JobStatus
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, examples_from, options_of
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking.critique import Examined
 from chordwise.pipeline.asking.merge import Synthesis

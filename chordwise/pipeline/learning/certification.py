@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses.classification import NO_LABEL
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning import calibration, certification, fields, truths
 from chordwise.domain.learning.calibration import Points
@@ -27,7 +28,6 @@ from chordwise.domain.learning.certification import (
     Worth,
 )
 from chordwise.domain.learning.judging import JudgedPart, correct_by_field, is_refuted
-from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import evaluation, judgeable
 from chordwise.pipeline.learning.evaluation import EvaluationScope

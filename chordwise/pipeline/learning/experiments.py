@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from tomlkit.exceptions import TOMLKitError
 
 from chordwise.domain import json_values
+from chordwise.domain.analysis_tasks import options_from, options_to_json, question_of
 from chordwise.domain.json_values import JsonObject, as_json
 from chordwise.domain.learning import experiments as statistics
 from chordwise.domain.learning.experiments import (
@@ -29,7 +30,6 @@ from chordwise.domain.learning.experiments import (
 )
 from chordwise.domain.learning.judging import correct_by_field
 from chordwise.domain.states import Lane, RunStatus
-from chordwise.domain.tasks import options_from, options_to_json, question_of
 from chordwise.errors import UsageError
 from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline.intake.experiments import experiment_key
@@ -43,7 +43,7 @@ from chordwise.pipeline.intake.run_options import (
 )
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.models import budgets
-from chordwise.pipeline.models.client import lane_for
+from chordwise.pipeline.models.model_client import lane_for
 from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.settings import ProfileSettings, Settings

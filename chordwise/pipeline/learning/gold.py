@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chordwise.domain import json_values
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.remarks import parsed
 from chordwise.domain.learning.truths import LABEL_PATHS, Truth
-from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import ReadError, UsageError
 from chordwise.readers import encodings
 

@@ -13,12 +13,12 @@ from typing import TypeVar
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
+from chordwise.domain.analysis_tasks import AnalysisType, question_of
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import truths
 from chordwise.domain.learning.judging import ClaimedAnswer
 from chordwise.domain.learning.learned_examples import is_held_out
 from chordwise.domain.learning.truths import Truth
-from chordwise.domain.tasks import AnalysisType, question_of
 from chordwise.pipeline.runs import stored_results
 from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.storage import judgments

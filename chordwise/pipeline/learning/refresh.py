@@ -14,16 +14,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from chordwise.domain import identifiers
-from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning.judging import Difference, difference
-from chordwise.domain.learning.measures import wilson
-from chordwise.domain.tasks import (
+from chordwise.domain.analysis_tasks import (
     AnalysisTask,
     AnalysisType,
     Stage,
     options_to_json,
     question_of,
 )
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.learning.judging import Difference, difference
+from chordwise.domain.learning.measures import wilson
 from chordwise.pipeline.intake.answer_tables import table_of
 from chordwise.pipeline.intake.found_files import STORED_AT_ONCE, stored_documents
 from chordwise.pipeline.intake.run_options import (

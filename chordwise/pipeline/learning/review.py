@@ -19,10 +19,10 @@ from sqlalchemy.orm import Session
 from chordwise.domain import json_values
 from chordwise.domain.analyses import sentiment
 from chordwise.domain.analyses.classification import NO_LABEL
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.facts import text_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.truths import LABEL_PATHS
-from chordwise.domain.tasks import AnalysisType
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import feedback
 from chordwise.pipeline.learning.feedback import Signed

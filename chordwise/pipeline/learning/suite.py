@@ -17,15 +17,15 @@ from pydantic import Field, ValidationError
 
 from chordwise.domain import json_values, validation
 from chordwise.domain.analyses.classification import NO_LABEL
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.fields import Rule
 from chordwise.domain.learning.truths import Truth
-from chordwise.domain.tasks import AnalysisType
 from chordwise.domain.typed_values import DateOrder
 from chordwise.domain.visible_text import printable
 from chordwise.errors import UsageError
 from chordwise.llm.model import EXTRACTIVE
-from chordwise.pipeline.intake.batches import BatchWriter, Offered
+from chordwise.pipeline.intake.document_batches import BatchWriter, Offered
 from chordwise.pipeline.intake.run_options import RunOptions, run_options
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.learning import evaluation, gold
@@ -33,7 +33,7 @@ from chordwise.pipeline.learning.evaluation import Evaluated, EvaluationScope
 from chordwise.pipeline.learning.gold import Gold, read_records
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import discover
-from chordwise.readers.documents import ReadDocument, checked
+from chordwise.readers.read_documents import ReadDocument, checked
 from chordwise.readers.reading import Reader
 from chordwise.settings import ProfileSettings, Settings
 

@@ -10,17 +10,17 @@ from decimal import Decimal
 from sqlalchemy.orm import Session
 
 from chordwise.domain import estimates, pictures, tokens
+from chordwise.domain.analysis_tasks import AnalysisType, Stage
 from chordwise.domain.estimates import NOTHING, Interval
 from chordwise.domain.pictures import Picture
 from chordwise.domain.states import Lane
-from chordwise.domain.tasks import AnalysisType, Stage
 from chordwise.llm.model import ChatModel
 from chordwise.pipeline.intake import transcription
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.models import answer_cache
 from chordwise.pipeline.models.budgets import DayBudget
-from chordwise.pipeline.models.client import CallContext
 from chordwise.pipeline.models.ledger import Ledger
+from chordwise.pipeline.models.model_client import CallContext
 from chordwise.pipeline.quoting.tally import Tally, TallyBuilder, UnaskedModel, WorkKind
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.reading import ReadDocument, UnreadDocument

@@ -16,10 +16,10 @@ from sqlalchemy import select
 
 from chordwise.domain import chunking, estimates, tokens
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.domain.estimates import Syntheses
 from chordwise.domain.pictures import Picture
 from chordwise.domain.states import Lane
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.embedded import llama
 from chordwise.errors import InternalError
 from chordwise.llm import pricing

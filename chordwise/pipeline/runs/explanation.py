@@ -17,19 +17,25 @@ from sqlalchemy.orm import Session, undefer
 
 from chordwise.domain import grounding, json_values, validation
 from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis_tasks import (
+    AnalysisTask,
+    AnalysisType,
+    Stage,
+    options_from,
+    question_of,
+)
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.prompting import Prompt
 from chordwise.domain.states import ChunkStatus
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_from, question_of
 from chordwise.errors import ChordwiseError, InvalidAnswerError, UsageError
 from chordwise.llm.middleware.cached import facts_about, key_of
 from chordwise.llm.model import ChatModel, CompletionRequest
 from chordwise.pipeline.asking import Question
 from chordwise.pipeline.asking.merge import Synthesizer
 from chordwise.pipeline.asking.question import about_part, request_for
-from chordwise.pipeline.models.client import Models
+from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.runs import stored_results
 from chordwise.pipeline.runs.stored_results import ResultSelection, StoredResult
 from chordwise.prompts import library

@@ -10,8 +10,8 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Select, Text, cast, exists, func, select
 from sqlalchemy.orm import Session, aliased
 
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.tasks import AnalysisType
 from chordwise.storage.documents import Document
 from chordwise.storage.experiments import Experiment
 from chordwise.storage.intakes import Intake

@@ -18,8 +18,8 @@ from chordwise.llm.middleware.concurrency_limited import Turn
 from chordwise.pipeline.models import answer_cache
 from chordwise.pipeline.models.batch_queue import JobBatches
 from chordwise.pipeline.models.budgets import JobBudget, Reservations
-from chordwise.pipeline.models.client import CallContext, Models
 from chordwise.pipeline.models.ledger import Ledger
+from chordwise.pipeline.models.model_client import CallContext, Models
 from chordwise.pipeline.runtime.leases import Lease, LeaseKeeper
 from chordwise.pipeline.runtime.messages import SYNTHESIZE, Messenger
 from chordwise.settings import Settings

@@ -22,12 +22,12 @@ from chordwise.errors import (
     ExitCode,
     ServiceUnavailableError,
 )
-from chordwise.pipeline.models.client import Models, server_of
+from chordwise.pipeline.models.model_client import Models, server_of
 from chordwise.pipeline.runtime.context import Context, open_stores
 from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.pipeline.runtime.messages import Messenger, open_app
 from chordwise.settings import PipelineSettings, Settings, load
-from chordwise.storage import tables
+from chordwise.storage import metadata
 from chordwise.storage.database import STATEMENT_SECONDS, Database, open_engine, translate_errors
 from chordwise.storage.readiness import require_ready
 from chordwise.telemetry import liveness
@@ -43,7 +43,7 @@ def open_context(settings: Settings, name: str, connections: int = 5) -> Context
         ConfigurationError: Database or broker are not configured.
     """
     url = settings.require_database_url()
-    tables.configure()
+    metadata.configure()
     pipeline = settings.pipeline
     opened = partial(
         open_engine,

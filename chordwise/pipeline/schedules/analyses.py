@@ -13,9 +13,9 @@ from sqlalchemy import ColumnElement, column, exists, func, literal, select, tab
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, aliased
 
+from chordwise.domain.analysis_tasks import AnalysisType, options_from
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import Lane
-from chordwise.domain.tasks import AnalysisType, options_from
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline.intake.found_files import FileSource, entry_of
 from chordwise.pipeline.intake.run_options import RunOptions, run_options

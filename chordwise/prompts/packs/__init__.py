@@ -10,8 +10,8 @@ from functools import cache
 from importlib import resources
 
 from chordwise.domain import examples
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, Example
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.tasks import AnalysisOptions, AnalysisType, Example
 from chordwise.domain.validation import check_schema
 from chordwise.errors import UsageError
 

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from chordwise.errors import ReadError
-from chordwise.readers.documents import checked
-from chordwise.readers.extraction import Format, detect
+from chordwise.readers.read_documents import checked
+from chordwise.readers.text_extraction import Format, detect
 from tests.fakes.office_files import archive, document, docx, paragraph, pdf, shown
 
 DOCX = docx(document(paragraph("x")))

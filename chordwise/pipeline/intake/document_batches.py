@@ -15,16 +15,16 @@ from sqlalchemy import ColumnElement, Null, null
 from sqlalchemy.orm import Session
 
 from chordwise.domain import chunking, document_flags, places, text_normalization
+from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage, options_to_json
 from chordwise.domain.json_values import as_json
 from chordwise.domain.learning.learned_examples import LearnedExample
 from chordwise.domain.states import IntakeOutcome, JobStatus, Lane
-from chordwise.domain.tasks import AnalysisTask, AnalysisType, Stage, options_to_json
 from chordwise.errors import ConfigurationError, ReadError
 from chordwise.pipeline.asking.question import text_budget
 from chordwise.pipeline.intake.learned_examples import Examples
 from chordwise.pipeline.intake.run_options import RunOptions, identities
 from chordwise.pipeline.jobs import shared_jobs
-from chordwise.pipeline.models.client import batch_until
+from chordwise.pipeline.models.model_client import batch_until
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT
 from chordwise.readers import failures

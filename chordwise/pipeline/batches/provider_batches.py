@@ -1,4 +1,4 @@
-"""The exchange of batches with a provider: prepares, submits, polls and fetches them.
+"""Batches at a provider: prepared, submitted, polled and fetched.
 
 One process does this, in steps that a crash may interrupt anywhere: each step is recorded in the
 database before it is executed, and no transaction is open during a request to the provider.

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from chordwise.domain.inbox_names import MARK
+from chordwise.domain.inbox import MARK
 from chordwise.errors import ConfigurationError, DeliveryError, UsageError
 from chordwise.pipeline.deliveries import run_ends
 from chordwise.pipeline.deliveries.webhook import allowed_addresses
-from chordwise.pipeline.diagnosis.checks import Check, guarded, warning
+from chordwise.pipeline.diagnosis.outcome import Check, guarded, warning
 from chordwise.pipeline.exports import writers
 from chordwise.pipeline.inbox.folders import Inbox, places
 from chordwise.pipeline.intake.run_options import run_options

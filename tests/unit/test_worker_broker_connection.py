@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 import redis
 
-from worker import transport
-from worker.transport import TolerantReceipts
+from worker import broker_connection
+from worker.broker_connection import TolerantReceipts
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,6 +104,6 @@ def test_messages_are_returned_after_one_closed_connection(
     monkeypatch: pytest.MonkeyPatch, closed: int, given: int | None
 ) -> None:
     """There is one retry; then the failure is reported without an error."""
-    monkeypatch.setattr(transport.TolerantReceipts, "in_use", {Receipts(closed)})
+    monkeypatch.setattr(broker_connection.TolerantReceipts, "in_use", {Receipts(closed)})
 
-    assert transport.return_messages(5) == given
+    assert broker_connection.return_messages(5) == given

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from chordwise.settings import WebSettings
-from chordwise.web.access import _is_ours, hashed, is_password, rules_for
+from chordwise.web.access_control import _is_ours, hashed, is_password, rules_for
 from chordwise.web.login import FailedLogins, _is_page
 
 SECRET = "correct horse battery"  # noqa: S105 - of this test

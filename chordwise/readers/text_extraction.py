@@ -36,7 +36,8 @@ from chordwise.readers import (
     sheets,
     word97,
 )
-from chordwise.readers.extracted import (
+from chordwise.readers.limits import BYTES_PER_CHARACTER
+from chordwise.readers.reader_output import (
     Extracted,
     Extraction,
     PageText,
@@ -44,7 +45,6 @@ from chordwise.readers.extracted import (
     Source,
     Unread,
 )
-from chordwise.readers.limits import BYTES_PER_CHARACTER
 
 
 class Format(StrEnum):
