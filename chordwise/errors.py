@@ -18,7 +18,7 @@
     │   ├── QuotaExceededError        no credit or quota left                     (pauses)
     │   ├── ModelAccessError          key, permission or model name refused       (pauses)
     │   ├── ModelRequestError         the provider rejects this request permanently
-    │   ├── ContextTooLongError       the prompt does not fit the model
+    │   │   └── ContextTooLongError   the prompt does not fit the model
     │   ├── RefusedError              the model declined to answer
     │   ├── TruncatedError            the answer hit the output limit
     │   ├── AnswerTimeoutError        the built-in model did not finish in time

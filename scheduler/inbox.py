@@ -32,7 +32,7 @@ def watch(context: Context, stop: Event) -> None:
     """Watch the inboxes of the settings until `stop` is set.
 
     Raises:
-        ConfigurationError: The inboxes overlap, or a profile's folder lies outside.
+        ConfigurationError: The inboxes overlap, or a profile's folder is outside of them.
     """
     watcher = InboxWatcher(context, stop)
     watcher.start()
@@ -41,7 +41,7 @@ def watch(context: Context, stop: Event) -> None:
 
 
 class InboxWatcher(Thread):
-    """Watches if no other scheduler of the home does; the next one takes over when it is gone."""
+    """Watches the inboxes unless another scheduler of the home does, and takes over from it."""
 
     def __init__(self, context: Context, stop: Event) -> None:
         super().__init__(name="inbox", daemon=True)
@@ -57,7 +57,7 @@ class InboxWatcher(Thread):
         )
 
     def run(self) -> None:
-        """Wait for the turn, then watch until `stop` is set."""
+        """Wait for the lock of the store, then watch until `stop` is set."""
         while not self._stop_event.is_set():
             if self._has_turn():
                 self._watch_until_stopped()

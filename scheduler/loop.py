@@ -32,7 +32,7 @@ _POLL_SECONDS = 1.0
 _SCHEDULES_SECONDS = 10.0
 # The longest interval of polling the outbox without a notification, since one may be lost.
 _QUIET_SECONDS = 2.0
-# Longer than the longest pause between two tries to store an answer.
+# Longer than the longest pause between two attempts to store an answer.
 _AFTER_OUTAGE_SECONDS = 6.0
 
 
@@ -50,7 +50,7 @@ class Chore:
 class Loop:
     """Runs the chores one at a time until it is stopped; `wake` is set when the outbox has rows.
 
-    `waiting` is the last observed work of the parts.
+    `waiting` is the result of the last query for work of deliveries, batches and schedules.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Loop:
         chore.due_at = chore.done_at + max(pause, chore.every_seconds)
 
     def _read_waiting(self) -> None:
-        """Read what waits for the parts, in one statement for all of them."""
+        """Query whether deliveries, batches or schedules wait, in one statement for all of them."""
         with self._context.database.read() as session:
             self.waiting = waiting(session)
         self._lead()

@@ -49,7 +49,7 @@ _READERS_SCORE = 500
 
 
 def main() -> int:
-    """Run until a signal arrives; return an exit code of docs/command-line.md."""
+    """Run until a signal arrives; return an exit code (docs/command-line.md)."""
     return run_process("scheduler", _run)
 
 
@@ -63,7 +63,7 @@ def schedule(settings: Settings) -> int:
     """Wait for the database, then run the loop until a signal arrives.
 
     Raises:
-        ConfigurationError: No database or broker is configured, or the tables do not fit.
+        ConfigurationError: No database or broker is configured, or the schema is not compatible.
         DatabaseRefusedError: The database refuses access.
     """
     stop = _stopped_in_order()

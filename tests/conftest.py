@@ -134,17 +134,17 @@ def template(servers: Servers) -> Iterator[str]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(database, "create_engine", opened)
-        patch.setattr(group_commit, "_sleep", _in_company())
+        patch.setattr(group_commit, "_sleep", _skip_short_waits())
         yield _TEMPLATE
 
 
-def _in_company() -> Callable[[float], None]:
+def _skip_short_waits() -> Callable[[float], None]:
     """Return a sleep function that skips short waits unless other threads may store something."""
     others = {*threading.enumerate()}
 
     def sleep(seconds: float) -> None:
-        company = {*threading.enumerate()} - others
-        storing = [each for each in company if not isinstance(each, threading.Timer)]
+        started = {*threading.enumerate()} - others
+        storing = [each for each in started if not isinstance(each, threading.Timer)]
         if seconds > _MOMENT_SECONDS or any(each.name != "lease-keeper" for each in storing):
             time.sleep(seconds)  # noqa: TID251 - the wait of the tested code
 

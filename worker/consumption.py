@@ -75,7 +75,7 @@ class Consumption:
 
     @property
     def quiet_seconds(self) -> float:
-        """Return the seconds for which there was a free slot and no answer."""
+        """The seconds for which there was a free slot and no answer."""
         return 0.0 if self.is_busy else self._clock() - self._last_at
 
 

@@ -51,7 +51,7 @@ _CONTROL_MESSAGES = 4
 
 
 def main() -> int:
-    """Run until a signal arrives; return an exit code of docs/command-line.md."""
+    """Run until a signal arrives; return an exit code (docs/command-line.md)."""
     tune_interpreter()
     return run_process("worker", _run)
 
@@ -82,7 +82,7 @@ def check(settings: Settings, name: str) -> None:
 
     Raises:
         ConfigurationError: There is no database or broker, too few files can be opened, or the
-            database does not fit.
+            schema is not compatible.
         DatabaseRefusedError: The database refuses access.
     """
     # Until Celery listens to the signal; a wait for the database can be long.

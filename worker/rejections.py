@@ -1,4 +1,4 @@
-"""Drops foreign messages before Celery sees them, logs them without content, counts them."""
+"""Drops foreign messages before Celery sees them, logs them without content, and counts them."""
 
 from __future__ import annotations
 

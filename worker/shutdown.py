@@ -133,7 +133,7 @@ class Siblings:
         ]
 
     def follow(self) -> None:
-        """Start and stop the siblings when Celery reports that this process does."""
+        """Start and stop the siblings together with this process, as Celery reports it."""
         worker_ready.connect(self._begin, weak=False)
         worker_shutting_down.connect(self._leave, weak=False)
 

@@ -67,7 +67,7 @@ class ChunkThreads:
 
     @property
     def has_room(self) -> bool:
-        """Return whether the worker should take another message: no slice waits for a thread."""
+        """Whether the worker should take another message: no slice waits for a thread."""
         return self._chunks + self._not_begun * self._preparing < self._size
 
     def count_message(self) -> None:

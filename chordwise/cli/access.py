@@ -78,7 +78,7 @@ def write(settings: Settings) -> Iterator[Session]:
 def require_external_database(settings: Settings) -> None:
     """Check a database that is not embedded, before any service is started.
 
-    Otherwise a wrong address would replace running workers by workers that cannot work.
+    Otherwise a wrong address would replace running workers with workers that cannot connect.
 
     Raises:
         ConfigurationError: It needs a migration, or refuses the connection.
@@ -140,7 +140,7 @@ def find_run(settings: Settings, name: str) -> Run:
 def for_run(
     invocation: Invocation, name: str, settings: Settings | None = None
 ) -> tuple[Settings, Run]:
-    """Start the whole stack for an existing run; return the reached settings and the run.
+    """Start the whole stack for an existing run; return the effective settings and the run.
 
     Raises:
         UsageError: The run is unknown.

@@ -233,7 +233,8 @@ def _reap(_number: int, _frame: FrameType | None) -> None:
 class _Fork:
     """A fork of the server, which runs the command of one client.
 
-    It sends an exit code only if the command has ended: a client that receives none reports that.
+    It sends an exit code only if the command has ended: a client that receives none
+    reports that the command was killed.
     """
 
     def __init__(self) -> None:
@@ -305,7 +306,7 @@ def _adopt_state(connection: socket.socket) -> bool:
     for each in _FORWARDED:
         usual = signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL
         signal.signal(each, signal.SIG_IGN if each in state["ignored"] else usual)
-    connection.settimeout(None)  # from here on the client begins or closes the connection
+    connection.settimeout(None)  # the client now sends `_BEGIN` or closes the connection
     connection.sendall(_READY)
     begin, files, _, _ = socket.recv_fds(connection, 1, len(_FILES))
     if begin != _BEGIN:

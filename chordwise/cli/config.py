@@ -95,7 +95,7 @@ def missing_keys(settings: Settings) -> Iterator[str]:
 
 
 def toml_lines(found: list[ShownSetting]) -> Iterator[str]:
-    """Return the entries in the format of `chordwise.toml`, with their origins."""
+    """Yield the entries in the format of `chordwise.toml`, with their sources."""
     section = ""
     for entry in found:
         if entry.section != section:

@@ -159,7 +159,7 @@ _WORDS = {
     "accuracy": "right",
     "macro_f1": "F1, mean of labels",
     "abstained": "marked for review",
-    "accuracy_when_sure": "right of the others",
+    "accuracy_when_sure": "right if not marked",
     "match": "fields right",
     "exact_match": "exact match",
     "precision": "precision",

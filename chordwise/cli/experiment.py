@@ -102,14 +102,14 @@ class ExperimentOptions:
     max_invalid: Annotated[
         str,
         typer.Option(
-            metavar="SHARE", help="Stop a variant whose share of invalid answers rises by more."
+            metavar="SHARE", help="Stop variants whose invalid answers increase by more than this."
         ),
     ] = "5%"
     max_cost: Annotated[
-        str, typer.Option(metavar="SHARE", help="Stop a variant whose cost rises by more.")
+        str, typer.Option(metavar="SHARE", help="Stop variants whose cost rises more than this.")
     ] = "50%"
     max_latency: Annotated[
-        str, typer.Option(metavar="SHARE", help="Stop a variant whose latency rises by more.")
+        str, typer.Option(metavar="SHARE", help="Stop variants whose latency rises more than this.")
     ] = "100%"
 
 

@@ -130,7 +130,10 @@ def _chunks(chunks: Sequence[ExplainedChunk]) -> RenderableType:
 
 
 def _critique(found: Explanation) -> Iterator[RenderableType]:
-    """Show the objections behind a revision and what it changed; the result shows the others."""
+    """Show the objections behind a revision and what it changed.
+
+    The rendered result shows the other outcomes of a critique.
+    """
     critique = (found.result.critique if found.result else None) or {}
     if critique.get("outcome") != CritiqueOutcome.REVISED:
         return

@@ -243,7 +243,7 @@ def _without_batches(made: Quote) -> Iterator[str]:
     for model in dict.fromkeys(line.model for line in made.lines if line.lane != BATCH):
         yield f"{one_line(model)} has no Batch API; it uses the online lane."
     if any(line.lane == BATCH for line in made.lines):
-        yield "Questions unanswered after batch.spill_over_hours are asked online at its price."
+        yield "Questions unanswered after batch.spill_over_hours are asked at the online price."
 
 
 def _totals(made: Quote, lane: Lane | None) -> Mapping[str, Cost | None]:

@@ -25,7 +25,7 @@ from chordwise.settings import ProfileSettings, Settings
 class RunRequest:
     """The options as given, in the order of the help.
 
-    An unset lane or number of votes is taken from the profile.
+    An option that is not given is taken from the profile.
     """
 
     paths: Annotated[
@@ -170,7 +170,7 @@ def profile_with(settings: Settings, name: str, given: Mapping[str, object]) -> 
     if not _OF_LABELS.isdisjoint(changes):
         changes = {"labels": (), "labels_file": None} | changes
     if not {*_OF_LABELS, "schema_file"}.isdisjoint(changes):
-        changes["examples_file"] = None  # they have the fields or labels of the profile
+        changes["examples_file"] = None  # its examples have the fields or labels of the profile
     profile = settings.profiles[name] if name else ProfileSettings()
     return profile.model_copy(update=changes)
 

@@ -210,7 +210,7 @@ class RunWatch:
                 f"No progress for {self._clock() - self._changed_at:.0f} seconds, and no worker is "
                 "connected to the database. Run `chordwise up` or `chordwise doctor`."
             )
-        return f"{still}; connected: {worker}. A model call may take long."
+        return f"{still}; connected: {worker}. A model call may take minutes."
 
     def _keep_alive(self) -> None:
         if self._clock() - self._touched_at > _KEEP_ALIVE_SECONDS:

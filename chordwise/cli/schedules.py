@@ -47,7 +47,7 @@ chordwise schedules run nightly
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleOptions:
-    """The options of `chordwise schedules add`, named as the settings."""
+    """The options of `chordwise schedules add`, named like the settings."""
 
     cron: Annotated[
         str, typer.Option(metavar="CRON", help="Minute hour day month weekday, in quotes.")

@@ -103,7 +103,7 @@ class AsyncClient(_Asynchronous[Client]):
     def to_check(
         self, field: str, name: str, *, types: Sequence[AnalysisType | str] = ()
     ) -> AsyncIterator[ReviewItem]:
-        """Yield the answers that certifying a field or label needs checked."""
+        """Yield the answers to check before a field or label can be certified."""
         return _each(self.sync.to_check(field, name, types=types))
 
 

@@ -105,7 +105,7 @@ class RefreshArguments(TypedDict, total=False):
 
 
 class ExperimentArguments(TypedDict, total=False):
-    """The options of `chordwise experiment start`. A share is a number or a text: 0.2 or "20%"."""
+    """The options of `chordwise experiment start`. Shares are numbers or strings: 0.2 or "20%"."""
 
     outcome: Outcome | str
     share: float | str
@@ -246,7 +246,7 @@ class Client:
     def to_check(
         self, field: str, name: str, *, types: Sequence[AnalysisType | str] = ()
     ) -> Iterator[ReviewItem]:
-        """Yield the answers that certifying a field or label needs checked, in their random order.
+        """Yield the answers to check before a field or label can be certified, in random order.
 
         Answers that were replaced in the meantime are omitted.
 
@@ -471,7 +471,7 @@ class Client:
             differing = sorted(name for name in asked if asked[name] != stored.options.get(name))
             if differing:
                 raise UsageError(
-                    f"There is a run named “{stored.name}” already, and it asks something else "
+                    f"A run named “{stored.name}” already exists, with other options "
                     f"({', '.join(differing)}).",
                     "Choose another run_name.",
                 )
@@ -495,7 +495,7 @@ def _refuse_unknown(arguments: Mapping[str, object], declared: type) -> None:
 
 
 def _texts(given: Iterable[str]) -> tuple[str, ...]:
-    """Return a list of texts; a single text is split at its commas, as on the command line."""
+    """Return the strings; a single string is split at its commas, as on the command line."""
     return listed(given) if isinstance(given, str) else tuple(given)
 
 

@@ -122,7 +122,7 @@ class Result(StoredResult):
             yield from _read(connection, wanted, job_ids[start : start + _AT_ONCE])
 
     def _repr_html_(self) -> str:
-        """Show the values with their quotes in a notebook."""
+        """Return the values with their quotes as HTML, for notebooks."""
         rows = "".join(
             f"<tr><td>{_cell(fact.item)}</td><td>{_cell(fact.value)}</td>"
             f"<td><i>{_cell(fact.quote)}</i> {html.escape(fact.place or '')}</td></tr>"
@@ -144,7 +144,7 @@ class Run:
         return f"Run({self.name!r})"
 
     def _repr_html_(self) -> str:
-        """Show the status in a notebook."""
+        """Return the status as HTML, for notebooks."""
         found = self.progress()
         return (
             f"<b>{_cell(self.name)}</b> · {found.status} · "

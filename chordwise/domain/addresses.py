@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
-# Addresses that the registries call global, but that lead to internal networks.
+# Addresses that `is_global` may accept, although they can lead to internal networks.
 _INSIDE = (
     ip_network("168.63.129.16/32"),  # internal services of Azure
     ip_network("192.0.0.0/24"),  # RFC 6890, includes the metadata service of some clouds
@@ -46,7 +46,7 @@ _KEY_IN_PATH = re.compile(r"(?<![^/])(?:sk|key|pk)-[^/]{8,}")
 
 
 def is_at_provider(provider: str, base_url: str) -> bool:
-    """Return whether an address is the public one of the provider, as an empty one is.
+    """Return whether an address is the provider's public one; an empty address counts as such.
 
     It must use HTTPS, the exact host, and the default port; an address with user information does
     not count.

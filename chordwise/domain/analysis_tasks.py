@@ -185,7 +185,7 @@ def question_of(stored: JsonObject) -> JsonObject:
 
 
 def options_to_json(options: AnalysisOptions) -> JsonObject:
-    """Convert options to the JSON of `jobs.options`; unused later options are left out."""
+    """Convert options to the JSON of `jobs.options`; optional entries are left out if unset."""
     critique: JsonObject = {"critique": True, "principles": list(options.principles)}
     further: JsonObject = {
         "templates": templates.to_json(options.templates),

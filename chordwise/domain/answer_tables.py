@@ -48,10 +48,11 @@ class ColumnKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerColumn:
-    """A column: `item` is that of the facts it shows, `rows` the list that contains it, if any.
+    """A column; `item` is the item of its facts, and `rows` the list that contains them, if any.
 
-    `analysis_type` is the type of those facts or that output. `description` becomes its comment.
-    `is_replaced` is set while the newest question asks for the same values with another kind.
+    `analysis_type` is the type of the analysis that produces its values. `description` becomes its
+    comment. `is_replaced` is set while the newest question asks for the same values in another
+    kind.
     """
 
     name: str

@@ -18,8 +18,8 @@ class Answer:
 
     `confidence` and `quality` are 0 to 1; `repaired` is set if it took a second request or a
     lenient parser. `agreement` is the agreement of the samples of a vote, 0 to 1; `None` without a
-    vote. `missing_rows` are the lists with fewer rows than in the answers that this one joins or
-    repairs; they lower `quality`.
+    vote. `missing_rows` are the lists that have fewer rows than the answers which this one joins
+    or repairs; they lower `quality`.
     """
 
     output: JsonObject

@@ -1,8 +1,8 @@
 """Checks of an answer: relations between values declared in a schema, and leaks from examples.
 
 A declaration in `x-checks` is data: four kinds, with JSON Pointers to the values, in which `*`
-stands for every position of a list. A check passes if a value is missing or is not unambiguously a
-number or a date.
+stands for every position of a list. Except for `required`, a check passes if a value is missing or
+if the values cannot be compared.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def _problem(declared: JsonValue, root: SchemaNode) -> str:
     *paths, last = [path for name in _PATHS[kind] for path in _paths(declared[name])]
     for path in (*paths, last):
         if not _is_known(path, root):
-            return f"the schema knows nothing at {path}"
+            return f"the schema does not define {path}"
         one, other = _list_of(path), _list_of(last)
         if not (one.startswith(other) or other.startswith(one)):
             return f"{path} and {last} are in different lists"

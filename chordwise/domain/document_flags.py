@@ -32,7 +32,7 @@ class FlagKind(StrEnum):
     """The kind of a suspicious passage.
 
     An order names the model or its instructions; a request is a task for an assistant that is
-    unrelated to the surrounding text. Illegible is a passage that a transcriber marked as such.
+    unrelated to the surrounding text. A passage is illegible if a transcriber marked it as such.
     """
 
     ORDER = "order"
@@ -403,7 +403,7 @@ def _disguised(content: str, known: Sequence[Flag]) -> Iterator[Flag]:
 
 
 def _windows(small: _Small, needles: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """Yield the surroundings of the words, in order; those that overlap are one."""
+    """Yield the surroundings of the words, in order; overlapping ones are merged."""
     start = end = -1
     places = (_places(small.text, each) for each in small.needles.intersection(needles))
     for at, length in merge(*places):

@@ -62,7 +62,7 @@ ASSUMED_REPEATS = Interval(low=0, typical=0.03, high=0.2)
 
 
 ASSUMED_REVISIONS = Interval(low=0, typical=0.25, high=1)
-"""The share of answers with an objection."""
+"""The assumed share of answers with an objection, which are revised."""
 ASSUMED_CRITIQUE = Interval(low=10, typical=60, high=500)
 """The length of a critique in tokens; most of them find nothing."""
 

@@ -47,7 +47,7 @@ def _parsed(number: int, stored: JsonObject) -> Example:
             raise UsageError(what, _HINT) from error
     is_short = isinstance(text, str) and 0 < len(text.strip()) <= MAX_CHARACTERS
     if kind not in set(AnalysisType) or not isinstance(answer, dict) or not is_short:
-        what = f"type, text (up to {MAX_CHARACTERS:,} characters) and answer, and nothing else"
+        what = f"type, text (up to {MAX_CHARACTERS:,} characters) and answer (an object)"
         raise UsageError(f"Example {number} needs {what}.", _HINT)
     given = json_values.text(text).strip()
     return Example(analysis_type=AnalysisType(str(kind)), text=given, answer=answer)

@@ -102,19 +102,19 @@ class ValuePosition:
     row_index: int | None = None
 
     def member(self, name: str) -> ValuePosition:
-        """Return the place of a member of the object at this place."""
+        """Return the position of a member of the object at this position."""
         item = f"{self.item}.{name}" if self.item else name
         return replace(self, path=json_values.pointer(self.path, name), item=item)
 
     def element(self, index: int, value: JsonValue) -> ValuePosition:
-        """Return the place of an element of the list at this place."""
+        """Return the position of an element of the list at this position."""
         path = json_values.pointer(self.path, index)
         parent = path if isinstance(value, dict) else self.parent
         return replace(self, path=path, parent=parent, row_index=index)
 
 
 DATA = ValuePosition(path=f"/{USER_DATA}")
-"""The place of a user's own data; its item names are relative to it."""
+"""The position of a user's own data; item names in the data are relative to it."""
 
 
 def scalar_fact(place: ValuePosition, value: JsonValue) -> Fact:
@@ -216,7 +216,7 @@ def _with_evidence(
 ) -> Fact:
     """Return a fact with its evidence.
 
-    `path` leads to the value from the place that the evidence is about.
+    `path` is the JSON Pointer of the value, relative to the value that the evidence supports.
     """
     quote = json_values.text(entry.get("quote"))
     stands = value_in_quote.mark_at(entry, path)

@@ -60,7 +60,7 @@ class Gathering(Generic[Item, Outcome]):
     """Processes the items of threads in groups of at most `max_items`.
 
     `act` settles the entries of a group and returns those to retry. A thread that finds no leader
-    leads: it waits briefly (`gather`) for others, again while some have come, acts for all, and
+    leads: it waits briefly (`gather`) for others, repeats this while more arrive, acts for all, and
     passes the lead to the next thread once its own entry is settled. If the leader fails, so do the
     entries of its group. An item that is left to others (`leave`) waits at most `linger_seconds`
     for the next leader.

@@ -123,7 +123,7 @@ def member(value: JsonValue, step: str) -> JsonValue:
 
 
 def is_position(step: str, values: list[JsonValue]) -> bool:
-    """Return whether a step of a JSON Pointer, which may be one of a model, names an element."""
+    """Return whether a step of a JSON Pointer, which a model may have written, names an element."""
     return step.isdecimal() and len(step) <= _MAX_DIGITS and int(step) < len(values)
 
 

@@ -92,7 +92,7 @@ def is_named_or_name(shape: str) -> bool:
 
 
 def is_entry(line: str) -> bool:
-    """Return whether a line is short and no sentence."""
+    """Return whether a line is short and not a sentence."""
     own = line.rstrip()
     return len(own) <= _LONGEST_ENTRY and not own.endswith(_ENDS_OF_SENTENCES)
 
@@ -126,7 +126,7 @@ def label_of(line: str) -> str:
 def begins(line: str, start: int, end: int) -> bool:
     """Return whether a part of a line is its first field, or the value after its name.
 
-    The name alone is not the field of a sentence, such as that of a speaker.
+    In a line that is a sentence, a name before a colon, such as that of a speaker, does not count.
     """
     rest = _fields(f"{line[:start]} |")[1]
     key, after = _KEY.match(rest), line[end:].lstrip(" *_")
@@ -167,7 +167,7 @@ def divided_shape_of(line: str, *, are_labels: bool) -> str:
 
 
 def number_cells(line: str) -> tuple[bool, ...]:
-    """Return which cells of a line have numbers."""
+    """Return for each cell of a line whether it contains a number."""
     cells = (own for cell in _CELL.split(line.strip()) for own in _GAP.split(cell))
     return tuple(NUMBER.search(cell) is not None for cell in cells)
 

@@ -31,7 +31,7 @@ CODE = "missing_rows"
 _HINT = (
     "The answers of the parts, with all their rows, are in chunks.answer. chordwise retry RUN "
     "joins them again; a larger pipeline.chunk_tokens leaves fewer parts to join. If equal values "
-    'are meant to count once, say "uniqueItems": true of the list in your schema.'
+    'are meant to count once, set "uniqueItems": true for the list in your schema.'
 )
 _HINT_OF_ONE_CHUNK = (
     "The model dropped them when it repaired an invalid answer. Submit the document again with "
@@ -40,7 +40,7 @@ _HINT_OF_ONE_CHUNK = (
 _HINT_OF_RECORDS = (
     "The model left records of the text out. Submit the document again with --fresh, with another "
     "model (--model) or a smaller pipeline.chunk_tokens. If the list is meant to hold only some of "
-    'the records, say "x-selection": true of it in your JSON Schema (--schema).'
+    'the records, set "x-selection": true for it in your JSON Schema (--schema).'
 )
 _MAX_NAMED = 5
 _CELL_BORDER = re.compile(r"[|\t,;]|  ")
@@ -188,9 +188,9 @@ def gaps(counted: list[JsonValue]) -> list[str]:
         numbers = each["by_chunk"] if not each["unread"] else None
         empty = _empty_within(numbers) if isinstance(numbers, list) else 0
         if empty:
-            chunks = "1 chunk brings" if empty == 1 else f"{empty} chunks bring"
+            chunks = "1 chunk has" if empty == 1 else f"{empty} chunks have"
             path = json_values.text(each["path"])
-            said.append(f"{chunks} no rows of {path}, between others that bring many.")
+            said.append(f"{chunks} no rows of {path}, between chunks with many rows.")
     return said
 
 

@@ -44,7 +44,7 @@ def render(template: PromptTemplate, task: AnalysisTask, schema: JsonObject) -> 
 
 
 def render_revision(template: PromptTemplate, task: AnalysisTask) -> str:
-    """Return the remark that asks for a revision of an earlier answer with objections."""
+    """Return the message that asks a model to revise an earlier answer, with the objections."""
     draft, violations = _draft(task), _json(list(task.violations))
     variables = {"draft": draft, "violations": violations, "mark": _mark(draft + violations)}
     return Template(template.user).substitute(variables)

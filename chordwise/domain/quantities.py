@@ -238,7 +238,7 @@ _FEWEST_CELLS = 3
 def sole(text: str) -> Quantity | None:
     """Parse a text that is one number, or one sum of money or percentage.
 
-    `None` is returned also if the number is ambiguous.
+    `None` is returned for any other text, and if the number is ambiguous.
     """
     text = _straightened(text).strip()
     found = list(_AMOUNT.finditer(text))

@@ -12,7 +12,7 @@ from chordwise.domain.memo import memoized_by_identity
 CHECKS = "x-checks"
 """The member of a user's schema that declares checks between values; models do not see it."""
 SELECTION = "x-selection"
-"""The member of the schema of a list which says that only some records of a text are wanted."""
+"""The member of the schema of a list that declares it to hold only some records of a text."""
 
 
 @memoized_by_identity
@@ -23,7 +23,7 @@ def as_text(schema: JsonObject) -> str:
 
 @memoized_by_identity
 def estimated_tokens(schema: JsonObject) -> int:
-    """Return a conservative number of the tokens of a schema."""
+    """Return a conservative estimate of the number of tokens of a schema."""
     return tokens.estimate(as_text(schema))
 
 

@@ -40,5 +40,5 @@ def min_weight(characters: int) -> float:
 
 
 def estimate(text: str) -> int:
-    """Return a conservative number of tokens; 0 only for the empty text."""
+    """Return a conservative estimate of the number of tokens; 0 only for the empty text."""
     return math.ceil(weigh(text))

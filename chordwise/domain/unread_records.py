@@ -232,7 +232,7 @@ class TextLines:
 
     @cached_property
     def _whole_lines(self) -> list[Span]:
-        """The lines of the text that are no names; names are compared by their shape."""
+        """The lines of the text that are not names; names are compared by their shape."""
         text = self.source.text
         lines = (line.span() for line in LINE.finditer(text))
         return self._without_blanks(
@@ -283,7 +283,7 @@ class TextLines:
         """Return the number of parts up to the end of the list.
 
         Further parts belong to it if they begin and end like taken ones and follow without a blank
-        line. With `are_outside`, several may also follow after one.
+        line. With `are_outside`, several parts may also follow a blank line.
         """
         forms = {self._form(parts[each]) for each in taken}
         start = max(taken) + 1
@@ -411,7 +411,7 @@ class TextLines:
         return are_alike and _are_equally_far(records)
 
     def _is_outside_list(self, number: int) -> bool:
-        """Return whether a line is a heading, a name before a value, or a name in a paragraph."""
+        """Return whether a line is a heading, or a name between two blank lines."""
         shape = self._shapes[number]
         is_alone = bool(self._gap(number) and self._gap(number + 1))
         return line_shapes.may_be_outside_list(shape) and (
@@ -480,7 +480,7 @@ class TextLines:
         )
 
     def _begun(self, spans: Sequence[Span]) -> set[int]:
-        """Return the numbers of the lines in which a row is; divided ones begin with a span."""
+        """Return the lines of a row by number; divided lines count only if a span begins them."""
         touched = ((each, span) for span in spans for each in self._touched([span]))
         return {each for each, span in touched if not self.are_divided or self._begins(each, span)}
 
@@ -553,7 +553,7 @@ def _are_equally_far(blocks: Sequence[Sequence[int]]) -> bool:
 
 
 def _are_regular(places: Sequence[int], number: int) -> bool:
-    """Return whether places are the first, the last or every n-th ones of a number of places."""
+    """Return whether places are the first, the last, or every n-th of `number` places."""
     step, first, last = places[1] - places[0], places[0], number - 1 - places[-1]
     if places != list(range(places[0], places[-1] + 1, step)):
         return False
@@ -561,7 +561,7 @@ def _are_regular(places: Sequence[int], number: int) -> bool:
 
 
 def _kind_of(character: str) -> str:
-    """Return whether a character is a lower-case letter, another letter or a digit, or itself."""
+    """Return a sign for lower-case letters, other letters or digits; else the character itself."""
     if character.islower():
         return "a"
     return "A" if character.isalpha() else "0" if character.isdigit() else character

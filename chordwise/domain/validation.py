@@ -48,7 +48,7 @@ _MAX_PATTERNS_BYTES = 100_000_000
 MAX_PATH_CHARACTERS = 500
 """The limit for the names on the way to a value, which `facts.item` and its index contain."""
 _MAX_LOOKS = 2_000_000
-"""The limit for the lenient parser; a regular answer takes about two for each character."""
+"""The maximum number of character accesses of the lenient parser; about two are usual for each."""
 
 
 class _RepeatedMemberError(ValueError):
@@ -56,7 +56,7 @@ class _RepeatedMemberError(ValueError):
 
 
 class _Bounded(str):
-    """A text with limited accesses, since the lenient parser can take quadratic time."""
+    """A string with a limited number of reads: the lenient parser can take quadratic time."""
 
     __slots__ = ("_looks",)
 
@@ -79,11 +79,11 @@ class ParsedAnswer:
 
 
 def parse(text: str, *, lenient: bool = True) -> ParsedAnswer:
-    """Parse the JSON object of a completion; lenient parsing requires a cleanly ended one.
+    """Parse the JSON object of a completion; `lenient` permits one that is not valid JSON.
 
     A Markdown fence with the text around it, or a leading thinking block, is removed. If the rest
     is not valid JSON, a lenient parser is used once, and the answer is marked as repaired. A text
-    that does not end with a brace was truncated, and may contain a truncated value.
+    that does not end with a brace is rejected, since it may end in a truncated value.
 
     Raises:
         InvalidAnswerError: There is no JSON object with finite numbers and short names in it.

@@ -47,7 +47,7 @@ _SPACELESS = "\u0e00-\u0fff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\
 _TOKEN = re.compile(
     rf"\d+(?:[.,]\d+)*|(?:(?![{_SPACELESS}])[^\W\d_])++|(?:(?=[{_SPACELESS}])[^\W\d_])++"
 )
-"""A number or a word; a name within Chinese or Thai text is a separate word without spaces, too."""
+"""A number or a word; a Latin name within Chinese or Thai text is a word even without spaces."""
 _PUNCTUATION = re.compile(r"[\W_]+")
 _UNNAMED = "yes no true false none null unknown n/a na other"
 _COMPANIES = "inc corp ltd llc llp lp plc gmbh ag kg sarl srl spa bv nv oy pty pte"
@@ -86,7 +86,7 @@ _HUNDRED = 100
 _SPELLED_OUT = str.maketrans(
     {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "å": "aa", "ø": "oe"}
 )
-"""Letters that names have as two where a keyboard lacks them: Müller and Mueller."""
+"""Letters that are also spelled with two letters in names: Müller and Mueller."""
 
 
 def occurs_in(value: JsonValue, quote: str, question: str = "") -> bool | None:

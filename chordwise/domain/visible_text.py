@@ -17,7 +17,7 @@ def is_displayable(character: str) -> bool:
 
 
 def visible(text: str) -> str:
-    r"""Return the text with characters that are not shown as `\u…`, except line ends and tabs.
+    r"""Return the text with invisible characters escaped as `\u…`, except line ends and tabs.
 
     In a JSON text the escape has the same meaning.
     """
@@ -57,7 +57,7 @@ _RAW_BYTES = range(0xDC80, 0xDD00)
 
 
 def printable(name: str) -> str:
-    r"""Return the name with invisible characters as `\uffff`, and raw bytes as `\xff`.
+    r"""Return the name with invisible characters escaped as `\uXXXX`, and raw bytes as `\xXX`.
 
     The escaping is unambiguous: two different names never have the same escaped form.
     """

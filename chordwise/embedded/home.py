@@ -93,7 +93,8 @@ class Home:
         """Return the folder for sockets: `run`, or one below the temporary folder.
 
         Raises:
-            ConfigurationError: That folder belongs to another user, or others can read it.
+            ConfigurationError: That folder belongs to another user, others can read it, or its
+                path is too long for a socket.
         """
         if fits_socket(self.run):
             return self.run

@@ -260,21 +260,21 @@ _UNNAMED_UIDS = range(61_184, 65_520)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemUser:
-    """A user, by numbers; `is_other` is true if this process runs as another user."""
+    """A user, by its numeric ids; `is_other` is true if this process runs as another user."""
 
     uid: int
     gid: int
     is_other: bool
 
     def command(self, command: Sequence[str]) -> list[str]:
-        """Return the command that runs this command as the account."""
+        """Return the command line that runs a command as this user."""
         if not self.is_other:
             return list(command)
         launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(self.uid), str(self.gid)]
         return [*launcher, *command]
 
     def chown(self, folder: Path) -> None:
-        """Change the owner of a folder and of its contents to the account."""
+        """Change the owner of a folder and of its contents to this user."""
         if not self.is_other or folder.stat().st_uid == self.uid:
             return
         for place, folders, files in os.walk(folder):

@@ -140,7 +140,7 @@ def _rotate(log: Path) -> None:
 
 
 def stop(identity: ProcessIdentity | None, *steps: tuple[Signals, float]) -> bool:
-    """Send each signal in turn and wait its seconds for the end, finally SIGKILL.
+    """Send each signal in turn and wait up to its seconds for the end; finally send SIGKILL.
 
     Returns whether there was a process to stop.
     """
@@ -177,7 +177,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, every: float = 0.0
 def handling(
     numbers: Sequence[Signals], handler: Callable[[int, FrameType | None], None]
 ) -> Iterator[None]:
-    """Handle signals until the block ends; other threads than the main one cannot and do not."""
+    """Handle signals until the block ends; outside the main thread this has no effect."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

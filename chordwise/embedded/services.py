@@ -249,12 +249,12 @@ class Children:
         self.plan: StackPlan | None = None
 
     def apply(self, plan: StackPlan) -> None:
-        """Start the missing services of a plan; other running services continue.
+        """Start the missing services of a plan; restart those that run with other settings.
 
         Afterwards the worker consumes messages, or waits for external servers.
 
         Raises:
-            ConfigurationError: A setting contradicts it.
+            ConfigurationError: A setting prevents it, or the plan conflicts with the running one.
             ServiceUnavailableError: A service does not start.
         """
         if plan.is_database_embedded and POSTGRES not in self._watched:

@@ -50,7 +50,7 @@ def ensure(
     `commands` replaces the programs that run beside the services.
 
     Raises:
-        ConfigurationError: A setting contradicts it.
+        ConfigurationError: A setting prevents the start.
         ServiceUnavailableError: A service does not start.
     """
     if not settings.embedded.start:
@@ -95,7 +95,7 @@ def run_in_foreground(
     """Run the whole stack in this process until a signal arrives; optionally serve the pages.
 
     Raises:
-        ConfigurationError: A setting contradicts it.
+        ConfigurationError: A setting prevents the start.
         ServiceUnavailableError: The stack is already running, or a service does not start.
     """
     plan = plan_for(settings, Level.ALL, config=config, commands=commands)

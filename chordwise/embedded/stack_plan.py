@@ -69,7 +69,7 @@ class StackPlan(BaseModel, frozen=True, hide_input_in_errors=True):
         return self.level is Level.ALL and self.broker_url is None
 
     def is_met_by(self, found: StackState) -> bool:
-        """Return whether a running stack fulfils this plan."""
+        """Return whether a running stack fulfills this plan."""
         if found.phase is not StackPhase.READY:
             return False
         if self.is_database_embedded and found.database_url is None:
@@ -79,7 +79,7 @@ class StackPlan(BaseModel, frozen=True, hide_input_in_errors=True):
         return found.level is Level.ALL and found.fingerprint == self.fingerprint
 
     def conflicts_with(self, running: StackPlan) -> bool:
-        """Return whether folders and schedules of other settings would go unwatched by this plan.
+        """Return whether applying this plan would disable inboxes or schedules of the running one.
 
         A command with a changed settings file, or one that watches the same folders, may replace
         the plan.

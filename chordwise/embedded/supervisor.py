@@ -228,7 +228,7 @@ def has_open_work(database_url: str) -> bool:
 
 
 def main(arguments: list[str]) -> None:
-    """Run the background stack of a home; another supervisor there is no error."""
+    """Run the background stack of a home; exit with an error code if it cannot be run."""
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )

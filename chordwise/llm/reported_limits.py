@@ -39,8 +39,8 @@ ReportedLimits: TypeAlias = Mapping[QuotaKind, Quota]
 def reported_limits(headers: Mapping[str, str]) -> ReportedLimits:
     """Return the limits that the (lower-case) headers of an answer name; daily ones are left out.
 
-    OpenAI and compatible servers send `x-ratelimit-limit-requests` with resets as Go durations, by
-    which daily limits are recognized, Anthropic `anthropic-ratelimit-requests-limit`.
+    OpenAI and compatible servers send `x-ratelimit-limit-requests`, and resets as Go durations, by
+    which daily limits are recognized. Anthropic sends `anthropic-ratelimit-requests-limit`.
     """
     found: dict[QuotaKind, Quota] = {}
     for kind in QuotaKind:

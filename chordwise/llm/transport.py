@@ -173,7 +173,7 @@ class JsonTransport:
             raise ModelTransportError(what, HIDDEN_ENDPOINT_HINT) from error
         except UnknownPackingError as error:
             named = excerpt(encoding, _hidden(response))
-            what = f"{host} sent a packed body ({named}), which it was not asked for."
+            what = f"{host} sent a body with an unsupported compression ({named})."
             raise ModelTransportError(what, HIDDEN_ENDPOINT_HINT) from error
         except zlib.error as error:
             raise ModelTransportError(f"{host} sent an invalid compressed body.") from error
@@ -407,10 +407,10 @@ def _unpacked(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class RequestIds:
-    """Checks the request ids in answers against the habits of each host; thread-safe.
+    """Checks the request ids in answers against the known behavior of each host; thread-safe.
 
-    Some hosts return the id of the request; some gateways write ids of their own, which prove
-    nothing.
+    Some hosts return the id of the request; some gateways write ids of their own, which
+    identify no request.
     """
 
     def __init__(self) -> None:

@@ -71,9 +71,9 @@ class AnalysisRequest:
 class Analysis:
     """The answer to a request.
 
-    `output` has the shape that is documented for the analysis type; `facts` lists it flat. Offsets
-    count characters of `text`, which is the text of the request after normalization; `flags` are
-    its suspicious passages, and `review_reason` is the reason that the answer needs review.
+    `output` has the shape that is documented for the analysis type; `facts` lists its values.
+    Offsets count characters of `text`, which is the text of the request after normalization;
+    `flags` are its suspicious passages, and `review_reason` is why the answer needs review.
     `merged_without_model` is the reason that the parts of a long text were merged by rule; it is
     empty otherwise. `agreement` is the degree to which the samples of a vote agreed, and `critique`
     is the result of the critique; both are `None` if not requested. `missing_rows` are the lists

@@ -59,7 +59,7 @@ def templates_in(folder: Path, variant: str = "") -> tuple[PromptTemplate, ...]:
     if variant and not found:
         known = ", ".join(sorted({file.stem.rpartition("@")[2] for file in files})) or "none"
         what = f"There is no prompt “{variant}” in {folder}."
-        raise ConfigurationError(what, f"Known: {known}. A file is TEMPLATE@{variant}.toml.")
+        raise ConfigurationError(what, f"Known: {known}. Name the file TEMPLATE@{variant}.toml.")
     return found
 
 
@@ -139,7 +139,7 @@ def _read(file_name: str, content: str) -> PromptTemplate:
     if match is None:
         raise ConfigurationError(
             f"{file_name} is not the name of a prompt template.",
-            "TEMPLATE@VARIANT.toml, such as summary.analyze@brief.toml.",
+            "Use TEMPLATE@VARIANT.toml, such as summary.analyze@brief.toml.",
         )
     texts = tomllib.loads(content)
     return PromptTemplate(
@@ -179,5 +179,5 @@ def _checked(file: Path) -> PromptTemplate:
         )
     for problem in rules.problems(template):
         line = content[: content.find(problem.found)].count("\n") + 1 if problem.found else 1
-        raise ConfigurationError(f"{file}, line {line}: {problem.what}.", "docs/prompts.md")
+        raise ConfigurationError(f"{file}, line {line}: {problem.what}.", "See docs/prompts.md.")
     return template

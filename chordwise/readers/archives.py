@@ -27,7 +27,7 @@ _DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, V
 def documents(source: Source, wanted: ReadOptions) -> Iterator[Extraction]:
     """Yield the files in the order of the archive, without hidden and temporary ones.
 
-    Nothing is written to disk, so that a name such as `../../etc/passwd` is only a name.
+    Nothing is written to disk, so a name such as `../../etc/passwd` has no effect.
 
     Raises:
         ReadError: The archive is damaged.

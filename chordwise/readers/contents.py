@@ -39,7 +39,7 @@ class Content:
         """Check that the file has not changed since it was hashed.
 
         Raises:
-            ReadError: It was written to meanwhile.
+            ReadError: The file has changed since.
         """
         if self.modified_ns is None:
             return

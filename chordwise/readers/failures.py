@@ -33,7 +33,7 @@ def binary() -> ReadError:
     """Return the error for content that is neither text nor a known format."""
     return ReadError(
         "has binary content, not text.",
-        f"{SUPPORTED} Check that the file's name says what it is.",
+        f"{SUPPORTED} Check that the file extension matches the content.",
         IntakeOutcome.UNSUPPORTED,
         "binary",
     )
@@ -76,8 +76,8 @@ def needs_ocr(what: str = "holds no text, only images: it is a scan.") -> ReadEr
     """Return the error for a picture, or a PDF of pictures of pages without text."""
     return unreadable(
         what,
-        f"To have it recognized (OCR): {INSTALL_OCR}, and set readers.ocr = true; "
-        "or name a model that can be shown pictures in readers.vision (docs/formats.md).",
+        f"To recognize its text (OCR): {INSTALL_OCR}, and set readers.ocr = true; "
+        "or set readers.vision to a model that accepts images (docs/formats.md).",
         NEEDS_OCR,
     )
 

@@ -18,7 +18,7 @@ from chordwise.readers.reader_output import Source
 
 _MEMBERS = 10_000
 _PART_BYTES = 256 * 1024 * 1024
-# Regular XML shrinks to a tenth, repetitive tables to a hundredth; deflate's limit is a thousandth.
+# Typical XML shrinks to a tenth, repetitive tables to a hundredth; deflate's limit is a thousandth.
 _RATIO = 150
 _RATIO_FROM_BYTES = 16 * 1024 * 1024
 _ENCRYPTED_FLAG = 1
@@ -40,7 +40,7 @@ class PartTarget:
         raise _document_type()
 
     def close(self) -> None:
-        """Finish."""
+        """Do nothing; the parser requires this method."""
 
 
 class TitleTarget(PartTarget):
@@ -156,7 +156,7 @@ class OfficePackage:
                 parser.feed(piece)
             parser.close()
         except etree.XMLSyntaxError as error:
-            raise failures.malformed(f"is damaged: its part {part} is no valid XML.") from error
+            raise failures.malformed(f"is damaged: its part {part} is not valid XML.") from error
 
     def pieces(self, part: str) -> Iterator[bytes]:
         """Yield the bytes of a part; `zipfile` never returns more than the member declares.

@@ -148,7 +148,7 @@ class _Message:
         message = (*folder, f"__substg1.0_{_DATA:04X}{_METHOD_TYPE}")
         if self._container.exists([*message, PROPERTIES]):
             if len(message) > _NESTED * 2:
-                yield Unread(place=place, error=failures.malformed("is nested too deep."))
+                yield Unread(place=place, error=failures.malformed("is nested too deeply."))
                 return
             yield from _Message(self._container, message, place, self._wanted).documents()
             return

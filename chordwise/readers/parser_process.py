@@ -244,7 +244,7 @@ class ParserProcess:
             status = self.stop()
             raise InternalError(
                 f"The process that reads files did not start (status {status}).",
-                f"See what {sys.executable} -m {_CHILD} 64 says.",
+                f"Run {sys.executable} -m {_CHILD} 64 and read its error message.",
             ) from error
 
     def _timed_out(self) -> ReadError:

@@ -29,7 +29,7 @@ _CONTROLS = re.compile("[\0-\x08\x0b\x0e-\x1f\ufffe]")
 # Words, and single signs and ideographs: the possible beginnings and ends of a quote.
 _IDEOGRAPHS = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORD = re.compile(rf"[{_IDEOGRAPHS}]|[^\W{_IDEOGRAPHS}]+|[^\w\s]")
-# Skipped characters, since those off the page are among the others.
+# How many characters may be skipped to find the next one; some are not in the text of the page.
 _MAX_SKIPPED = 2_000
 _HEADER, _HEADER_BYTES = b"%PDF-", 1_024
 # PDF readers search for the end in the last kilobyte, as Acrobat does.

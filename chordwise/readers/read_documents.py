@@ -98,7 +98,7 @@ def failure(header: JsonObject) -> ReadError:
 
 
 def checked(header: JsonObject, body: bytes | bytearray, max_characters: int) -> ReadText:
-    """Check the answer of a parser process, which a hostile file may control.
+    """Validate an answer of a parser process, which a hostile file may control; return its text.
 
     Raises:
         ReadError: There is no text, or it is longer than the limit.

@@ -57,7 +57,7 @@ __all__ = [
 
 
 class Reader:
-    """Converts files to text, in child processes with limits that start with the first file.
+    """Converts files to text in child processes with limits, which are started with the first file.
 
     Not thread-safe; a file must be read to its end, or abandoned, before the next one is begun.
     Close the reader, or use it as a context manager.
@@ -494,7 +494,7 @@ class Unpacking:
     def _spend(self, byte_count: int, level: int) -> None:
         if level + 1 == LEVELS:
             raise _bound_reached(
-                f"has files in files, {LEVELS} levels deep; the rest was left out.",
+                f"has files nested {LEVELS} levels deep; the rest was left out.",
                 "Unpack it and submit the folder.",
                 "nested_too_deep",
             )
@@ -522,7 +522,7 @@ class Unpacking:
             self._costly_left -= 1
         if not self._costly_left:
             raise _bound_reached(
-                f"holds {_COSTLY_PARTS} parts that broke a limit or their parser; "
+                f"holds {_COSTLY_PARTS} parts that exceeded a limit or crashed the parser; "
                 "the rest was left out.",
                 "Unpack it and submit the parts that are wanted.",
                 "too_many_failures",

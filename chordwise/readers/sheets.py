@@ -335,7 +335,7 @@ _COLUMNS_NAMED = 12
 
 
 def documents_of_rows(data: bytes, name: str, wanted: ReadOptions) -> Iterator[Extraction] | None:
-    """Return the rows of a CSV or JSON-lines file; `None` if it is no table with that column.
+    """Return the rows of a CSV or JSON-lines file; `None` if it is not a table with that column.
 
     Raises:
         ReadError: The bytes are not text, or the file has the name of a table and is not one.

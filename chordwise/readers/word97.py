@@ -39,7 +39,7 @@ _DAMAGES = (OSError, ValueError, IndexError, struct.error, KeyError, AttributeEr
 
 
 def read(data: bytes, max_characters: int) -> Extracted:
-    """Return main text, notes, headers and text boxes; comments are left out, as in DOCX.
+    """Return the main text, notes, headers and text boxes; comments are left out, as in DOCX.
 
     Raises:
         ReadError: The document is encrypted, damaged, older than Word 97, or too long.

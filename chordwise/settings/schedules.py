@@ -83,7 +83,7 @@ class ScheduleSettings(Section):
     )
     catch_up: CatchUp = CatchUp.ONCE
     expires_after_hours: PositiveFloat = Field(
-        default=22, description="After which it no longer blocks the next one."
+        default=22, description="Time after which an occurrence no longer blocks the next one."
     )
     keep_cache_days: PositiveFloat | None = None
     keep_answers_days: PositiveFloat | None = None

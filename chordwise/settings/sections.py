@@ -109,7 +109,7 @@ class ModelSettings(Section):
     )
     input_usd_per_million_tokens: Decimal | None = Field(default=None, ge=0)
     cached_input_usd_per_million_tokens: Decimal | None = Field(
-        default=None, ge=0, description="Unset: as the others."
+        default=None, ge=0, description="Unset: the price of uncached input tokens."
     )
     output_usd_per_million_tokens: Decimal | None = Field(default=None, ge=0)
 
@@ -399,12 +399,12 @@ class BatchSettings(Section):
     """The table `[batch]` (docs/batch-lane.md)."""
 
     gather_seconds: NonNegativeFloat = Field(
-        default=30, description="Without a new question, after which the batch is submitted."
+        default=30, description="Time without a new question after which a batch is submitted."
     )
     poll_seconds: PositiveFloat = Field(default=30, description="Until the first poll of a batch.")
     poll_max_seconds: PositiveFloat = Field(default=600, description="Maximum time between polls.")
     spill_over_hours: PositiveFloat = Field(
-        default=20, description="After which unanswered questions are asked online."
+        default=20, description="Time after which unanswered questions are asked online."
     )
     max_requests: PositiveInt = Field(default=20_000, le=50_000, description="In one batch.")
 

@@ -178,7 +178,7 @@ def _execute(session: Session, *statements: sql.Composed) -> None:
         if isinstance(error.orig, InsufficientPrivilege):
             raise ConfigurationError(
                 f"The role of the database may not change views in the schema {SCHEMA}.",
-                f"An administrator allows it: GRANT USAGE, CREATE ON SCHEMA {SCHEMA} TO …",
+                f"An administrator can grant it: GRANT USAGE, CREATE ON SCHEMA {SCHEMA} TO …",
             ) from error
         if isinstance(error.orig, InvalidTableDefinition):
             raise _name_taken() from error

@@ -219,7 +219,7 @@ def _store_all(
 
 
 def _row(claim: RequestClaim) -> dict[str, object]:
-    """Return the values of a claim as JSON has them."""
+    """Return the values of a claim in their JSON form."""
     return {
         "key": claim.key,
         "claim_token": str(claim.token),

@@ -71,7 +71,7 @@ class AcceptanceMark:
 
     `values` are the jobs and paths of accepted facts, and `whole` the jobs whose results are
     accepted as a whole. Where these `are_newest`, earlier answers to the same questions lose their
-    marks, but for those in a run that is certified itself.
+    marks, except those in a run that is certified itself.
     """
 
     results: Mapping[uuid.UUID, uuid.UUID]
@@ -152,7 +152,7 @@ def accept(session: Session, mark: AcceptanceMark, *, may_add: bool) -> int:
     return len(mark.whole)
 
 
-# Facts are renewed under the lock of their result, when people say something of it.
+# Feedback replaces the facts of a result while the row of the result is locked.
 _HOLD = text("""
     SELECT job_id FROM results
     WHERE id = ANY(CAST(:results AS uuid[]) || ARRAY(

@@ -249,7 +249,7 @@ def quarantine(session: Session, chunk_id: uuid.UUID, attempts: int) -> bool:
         status=ChunkStatus.QUARANTINED,
         lease_token=None,
         error_code="worker_lost",
-        error_message=f"The worker was lost {attempts} times while it was at this chunk.",
+        error_message=f"The worker was lost {attempts} times while it processed this chunk.",
         hint="Look at the worker's log; `chordwise retry RUN` tries again.",
     )
 

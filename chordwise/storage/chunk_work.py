@@ -48,7 +48,7 @@ class ChunkEnd:
 
     `calls` are the ends of its calls that are not stored yet. `job_end` is the end of its job, if
     the job has only this chunk and its result needs no further model call. If the job has no open
-    chunks left, its synthesis is claimed with `synthesis_token`; null leaves it to others.
+    chunks left, its synthesis is claimed with `synthesis_token`, unless that is `None`.
     """
 
     job_id: uuid.UUID

@@ -22,7 +22,7 @@ def database_now() -> ColumnElement[datetime]:
 
 
 def statement_start() -> ColumnElement[datetime]:
-    """Return the start of the statement: one time for all rows, which an index can be searched by.
+    """Return the start of the statement: the same time for all rows, usable in an index search.
 
     A volatile function such as that of `database_now` is never used in an index search.
     """

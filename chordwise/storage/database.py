@@ -57,8 +57,8 @@ _INSUFFICIENT_PRIVILEGE = "42501"
 _READ_ONLY = "25006"
 _HINTS = {
     _INSUFFICIENT_PRIVILEGE: "The role in database_url (CHORDWISE_DATABASE_URL) has to own the "
-    "tables and the schema public to migrate, and to read and write the tables to work.",
-    _READ_ONLY: "Let database_url (CHORDWISE_DATABASE_URL) lead to a server that can be written.",
+    "tables and the schema public for migrations, and to read and write the tables otherwise.",
+    _READ_ONLY: "Set database_url (CHORDWISE_DATABASE_URL) to a server that accepts writes.",
 }
 _ACCESS_HINT = (
     "Check user, password and database in database_url (CHORDWISE_DATABASE_URL), "
@@ -97,7 +97,7 @@ def open_engine(
     try:
         address = make_url(url.get_secret_value())
     except ArgumentError as error:
-        raise ConfigurationError("database_url is not a URL.", "postgresql://…") from error
+        raise ConfigurationError("database_url is not a URL.", "Use postgresql://….") from error
     if address.get_backend_name() not in {"postgresql", "postgres"}:
         raise ConfigurationError(
             f"database_url starts with “{address.drivername}”.", "Chordwise needs PostgreSQL."
@@ -343,7 +343,7 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
                 if time.monotonic() > deadline:
                     if not may_cancel:
                         self.close()
-                        raise psycopg.OperationalError(f"the server is silent for {seconds:g} s")
+                        raise psycopg.OperationalError(f"the server did not reply in {seconds:g} s")
                     may_cancel, deadline = False, deadline + _CANCEL_SECONDS
                     self._request_cancellation()
                 wanted = gen.send(ready)

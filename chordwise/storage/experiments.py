@@ -187,8 +187,8 @@ def open_pairs(session: Session, experiment: Experiment, count: int) -> bool:
 def claim_check(session: Session, experiment_id: uuid.UUID, interval: timedelta) -> bool:
     """Return whether to check the guardrails now, and block further checks for an interval.
 
-    A check sums up all answers: with an interval it also waits for a fiftieth of the time that the
-    experiment has been on.
+    A check sums up all answers: with an interval it also waits for a fiftieth of the time since the
+    experiment was created.
     """
     now = clock.database_now()
     since = now - (now - Experiment.created_at) * _WAIT if interval else now
@@ -264,7 +264,7 @@ _GUARDED = text("""
 def guarded(
     session: Session, experiment: Experiment, control: str
 ) -> Mapping[tuple[str, str], Guarded]:
-    """Return what guardrails are about by variant and outcome, as far as the control has it."""
+    """Return what guardrails compare, by variant and outcome; the control must have the outcome."""
     bounds = {"max_cost": experiment.max_cost, "max_latency": experiment.max_latency}
     rows = session.execute(_GUARDED, {"id": experiment.id, "control": control, **bounds}).all()
     means = {

@@ -49,7 +49,7 @@ class InboxFile(Record):
     `folder` is the inbox and `name` the path below it in printable characters; `raw_name` and
     `raw_destination` are the exact bytes. `reason`, `message` and `hint` say why there is no
     intake; once the file is delivered, they describe its first failure. `attempts` counts the
-    processes that have begun to read it; a process that stops regularly is not counted.
+    processes that have begun to read it; a process that stops normally is not counted.
     """
 
     __tablename__ = "inbox_files"
@@ -134,7 +134,7 @@ def write_each(
 
 
 def record_submitted(session: Session, files: Sequence[InboxFile]) -> None:
-    """Record that files are completely taken in, or why nothing of them is."""
+    """Record that files are completely taken in, or the reason why they are not."""
     names = ("sha256", "byte_count", "reason", "message", "hint")
     rows = {file.id: {name: getattr(file, name) for name in names} for file in files}
     now = clock.database_now()
@@ -142,7 +142,7 @@ def record_submitted(session: Session, files: Sequence[InboxFile]) -> None:
 
 
 def undo_attempts(session: Session, ids: Iterable[uuid.UUID]) -> None:
-    """Subtract the attempts of a process that stops regularly."""
+    """Subtract the attempts of a process that stops normally."""
     statement = update(InboxFile).where(in_ids(InboxFile.id, list(ids)), InboxFile.attempts > 0)
     session.execute(statement.values(attempts=InboxFile.attempts - 1))
 

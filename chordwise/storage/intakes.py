@@ -182,7 +182,7 @@ def listed_at(session: Session, run_id: uuid.UUID, raw_path: bytes) -> ListedFil
 
 
 def add_documents_taken(session: Session, counts: Mapping[uuid.UUID, int]) -> None:
-    """Count documents taken in of files that hold more, by the intake ids of the files.
+    """Count documents taken in from files that contain further ones, by the ids of their intakes.
 
     Raises:
         LeaseLostError: Another process has taken a file in.
@@ -260,7 +260,7 @@ def is_interrupted() -> ColumnElement[bool]:
 def claim(
     session: Session, run_id: uuid.UUID, token: uuid.UUID, lease: timedelta, *, by_force: bool
 ) -> bool:
-    """Claim an interrupted intake; `by_force` also one that another process holds."""
+    """Claim an interrupted intake, or with `by_force` also one that another process holds."""
     is_free = is_interrupted() | (Run.intake_token == token)
     if by_force:
         is_free = Run.intake_finished_at.is_(None) & (Run.status != RunStatus.CANCELLED)

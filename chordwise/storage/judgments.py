@@ -46,7 +46,7 @@ class Feedback(Record):
     for the right value, null if none was selected; `start_char` and `end_char` locate it.
     `question` is the question that was answered, without the model and the threshold. Rows are
     never changed: a row with the verdict `withdrawn` withdraws the row with the id `withdraws`, and
-    neither counts any more.
+    neither of them counts.
     """
 
     __tablename__ = "feedback"
@@ -209,8 +209,8 @@ class Evaluation(Record):
 class EvaluationMeasure(Record):
     """One number of an evaluation, with its 95 % confidence bounds if it has any.
 
-    `label` is a label or a field, empty for all together; for a confusion it is the right label,
-    and `found` is the chosen one. `count` is the number of measured cases.
+    `label` is a label or a field, empty for all together; in a confusion matrix it is the right
+    label, and `found` is the chosen one. `count` is the number of measured cases.
     """
 
     __tablename__ = "evaluation_measures"

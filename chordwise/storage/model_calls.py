@@ -37,7 +37,7 @@ class ModelCall(Record):
     during the intake of a document has no job, but the `source` of the document and `run_id`.
     `latency_ms` is the time from sending to the complete answer. `cost_usd` is null if the cost is
     unknown, and `cost_basis` says how it is known: `free`, `settings`, `price_list`, `reported` by
-    the server, or `not_billed` (no model has worked for it). `response_length` is in characters.
+    the server, or `not_billed` (no model processed it). `response_length` is in characters.
     `valid` and `quality` are set once the answer has been checked. `language_model` is false for
     the built-in extractive model. `tier` is the tier chosen by routing (`escalated` if a smaller
     one was asked before), `service_tier` is the service level as the provider reports it.
@@ -151,7 +151,7 @@ _NAME_RUNS = text("""
 
 
 def day_of_call() -> ColumnElement[date]:
-    """Return the UTC day on which a call began, as the index on days has it."""
+    """Return the UTC day on which a call began, by the expression of the index on days."""
     return literal_column(day_of("model_calls.started_at"), Date())
 
 

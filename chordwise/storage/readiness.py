@@ -46,7 +46,7 @@ def _require_writable(connection: Connection) -> None:
     if is_replica:
         raise ConfigurationError(
             "This PostgreSQL server is a read-only replica.",
-            f"Let {_SETTING} lead to the primary server.",
+            f"Set {_SETTING} to the primary server.",
         )
     if is_read_only:
         raise ConfigurationError(

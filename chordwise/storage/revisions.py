@@ -68,14 +68,14 @@ def require_suitable(connection: Connection) -> None:
         return
     if found is None or found in known():
         raise ConfigurationError(
-            f"The database is at schema {found or 'none'}, this version needs {wanted}.",
+            f"The database is at schema {found or 'none'}; this version needs {wanted}.",
             "Run `chordwise migrate` with this version.",
         )
     oldest = _works_from(connection, found)
     if oldest is None or oldest > wanted:
         raise ConfigurationError(
             f"The database is at schema {found}, which this version ({wanted}) does not know.",
-            f"Update Chordwise here to one with schema {oldest or found} or newer.",
+            f"Update Chordwise here to a version with schema {oldest or found} or newer.",
         )
 
 

@@ -82,7 +82,7 @@ def enabled(session: Session) -> Sequence[Schedule]:
 def next_due(
     session: Session, now: datetime, passed_over: Collection[uuid.UUID] = ()
 ) -> Schedule | None:
-    """Return, locked, one schedule that is due and that no other transaction has locked."""
+    """Return, locked, a due schedule that no other transaction has locked and not `passed_over`."""
     return session.scalars(
         select(Schedule)
         .where(Schedule.enabled, Schedule.next_due_at <= now, Schedule.id.not_in(passed_over))
@@ -281,8 +281,8 @@ def expire(session: Session, now: datetime) -> Sequence[ScheduleRun]:
     end = End(
         status=ScheduleRunStatus.EXPIRED,
         code="expired",
-        message="It was not finished in time.",
-        hint="Its runs go on; raise expires_after_hours, or analyze less at once.",
+        message="The occurrence was not finished in time.",
+        hint="Its runs continue; raise expires_after_hours, or analyze less at a time.",
     )
     noted = {
         name: func.coalesce(getattr(ScheduleRun, name), _values(end)[name])

@@ -92,7 +92,7 @@ def redact(logger: object, method: str, event: Event) -> Event:  # noqa: ARG001 
 
 
 def without_secrets(text: str) -> str:
-    """Return a text without keys, tokens and passwords, users in web URLs, and URL queries."""
+    """Return a text without keys, tokens, passwords, users in web URLs, and URL queries."""
     hidden = _URL_USER.sub(rf"\1{_HIDDEN}@", _URL_PASSWORD.sub(rf"\1:{_HIDDEN}@", text))
     hidden = _KEY.sub(rf"\1-{_HIDDEN}", _URL_QUERY.sub(rf"\1?{_HIDDEN}", hidden))
     return _BEARER.sub(rf"\1 {_HIDDEN}", hidden)

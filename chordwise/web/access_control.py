@@ -95,8 +95,8 @@ def rules_for(settings: WebSettings, address: str, token: str) -> Rules:
     if not is_local and not password_hash and not settings.trusted_user_header:
         raise ConfigurationError(
             f"The pages would be open to every user who can reach {address}.",
-            "Set web.password_hash, which `chordwise web --set-password` makes, or let a proxy "
-            "check users: web.trusted_user_header (docs/web.md).",
+            "Set web.password_hash to the output of `chordwise web --set-password`, or let a "
+            "proxy check users: web.trusted_user_header (docs/web.md).",
         )
     return Rules(
         token=token if is_local else "",

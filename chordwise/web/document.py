@@ -163,7 +163,7 @@ def _id(given: str) -> uuid.UUID | None:
 
 
 def _is_there(site: Site, found: Explanation, names: Sequence[Named]) -> bool:
-    """Return whether the original file is still at its place and can be shown page by page."""
+    """Return whether the original file is still at its path and can be shown page by page."""
     if not _has_pictures(found.document.media_type):
         return False
     original = site.pictures().original(names)

@@ -77,7 +77,7 @@ def listing_of(
     order = asked.get("sort", default_sort)
     sort = order.removeprefix(_DESCENDING)
     if sort and sort not in sorts:
-        hint = f"By: {', '.join(sorts)}." if sorts else ""
+        hint = f"Columns: {', '.join(sorts)}." if sorts else ""
         raise UsageError(f"The list cannot be sorted by “{sort}”.", hint)
     return Listing(
         path=request.url.path,

@@ -73,7 +73,7 @@ def _review(request: Request) -> Response:
 
 
 def _queued(session: Session, listing: Listing) -> tuple[ReviewItem | None, str]:
-    """Return the next answer that certification needs checked, and the address that follows it.
+    """Return the next answer to check for certification, and the address that follows it.
 
     At the end of the queue the address is that of the skipped answers, or empty if all are checked.
     """

@@ -147,7 +147,7 @@ _LEAST_SECONDS = 1.0
 # A large run is polled less often, which limits polling to a small share of the time.
 _LOOKING_SHARE = 20
 _POLL_SECONDS = 0.25
-_AWAY = "<p class='notice warn'>The database does not answer; this page tries again.</p>"
+_AWAY = "<p class='notice warn'>The database is unavailable; this page tries again.</p>"
 
 
 def _progress(request: Request) -> Response:
@@ -209,7 +209,7 @@ def _begin(request: Request) -> Response:
         entries = [entry_of(each, each.source) for each in found]
         submission = open_run(site.context(), options, now, entries, run_id=run_id)
     site.intakes().take_in(submission)
-    return redirect(request, f"/runs/{submission.run_id}", f"{counted(len(files), 'file')} taken.")
+    return redirect(request, f"/runs/{submission.run_id}", f"{counted(len(files), 'file')} sent.")
 
 
 def _cancel(request: Request) -> Response:

@@ -114,13 +114,13 @@ def form_of(request: Request) -> FormData:
 
 
 def text_in(request: Request, name: str) -> str:
-    """Return a form field as text without NUL characters, or an empty text if it is missing."""
+    """Return a form field without NUL characters, or an empty string if it is missing."""
     value = form_of(request).get(name)
     return value.replace("\0", "") if isinstance(value, str) else ""
 
 
 def user_of(request: Request) -> str:
-    """Return the name of the signed-in user, or an empty text."""
+    """Return the name of the signed-in user, or an empty string."""
     return str(getattr(request.state, "user", ""))
 
 
@@ -222,7 +222,7 @@ def _file_name(source: str) -> str:
 
 
 def _folder(source: str) -> str:
-    """Return the folders in a document's name, or an empty text."""
+    """Return the folders in a document's name, or an empty string."""
     return source.removesuffix(_file_name(source))
 
 

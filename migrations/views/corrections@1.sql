@@ -28,7 +28,8 @@ SELECT DISTINCT ON (f.document_id, f.analysis_type, f.question, coalesce(f.field
             r.document_id = f.document_id
             AND r.analysis_type = f.analysis_type
             AND f.question = j.options - ARRAY[
-                'confidence_threshold', 'votes', 'critique', 'principles', 'templates', 'examples'
+                'confidence_threshold', 'votes', 'critique', 'principles', 'templates',
+                'examples', 'chunk_tokens'
             ]
     ) AS results,
     f.question,

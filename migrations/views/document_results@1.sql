@@ -60,7 +60,7 @@ SELECT
                 r.corrected_output IS NOT NULL
                 OR b.question = j.options - ARRAY[
                     'confidence_threshold', 'votes', 'critique', 'principles', 'templates',
-                    'examples'
+                    'examples', 'chunk_tokens'
                 ]
             )
             AND b.withdraws IS NULL
@@ -78,7 +78,7 @@ SELECT
                 r.corrected_output IS NOT NULL
                 OR b.question = j.options - ARRAY[
                     'confidence_threshold', 'votes', 'critique', 'principles', 'templates',
-                    'examples'
+                    'examples', 'chunk_tokens'
                 ]
             )
             AND b.withdraws IS NULL

@@ -41,7 +41,7 @@ def server() -> Iterator[BatchServer]:
 
 
 @pytest.fixture(params=["openai", pytest.param("anthropic", marks=pytest.mark.nightly)])
-def night(
+def batch_stage(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     server: BatchServer,
@@ -69,7 +69,7 @@ def submit(stage: Stage) -> None:
     stage.submit(str(folder), "--lane", "batch", "--budget", "500")
 
 
-def judge(stage: Stage, server: BatchServer) -> None:
+def check_results(stage: Stage, server: BatchServer) -> None:
     """Check that each document has one result, and that only expired questions were asked again."""
     lines = [line for batch in server.batches for line in batch.lines]
     fates = [fate for batch in server.batches for fate in batch.fates or []]
@@ -94,20 +94,20 @@ def judge(stage: Stage, server: BatchServer) -> None:
 
 @pytest.mark.nightly
 def test_a_batch_with_expired_lines_survives_killed_processes(
-    night: Stage, server: BatchServer
+    batch_stage: Stage, server: BatchServer
 ) -> None:
     """Scheduler and worker are killed while the batch runs; new processes fetch it and continue."""
     server.holds = True
-    scheduler, worker = (night.processes.start(each) for each in ("scheduler", "worker"))
-    submit(night)
-    night.wait_for("SELECT count(*) > 0 FROM batches WHERE status = 'running'")
-    night.wait_for("SELECT count(*) = 0 FROM chunks WHERE status IN ('pending', 'running')")
+    scheduler, worker = (batch_stage.processes.start(each) for each in ("scheduler", "worker"))
+    submit(batch_stage)
+    batch_stage.wait_for("SELECT count(*) > 0 FROM batches WHERE status = 'running'")
+    batch_stage.wait_for("SELECT count(*) = 0 FROM chunks WHERE status IN ('pending', 'running')")
 
     kill(worker)
     kill(scheduler)
     server.holds = False
     for each in ("scheduler", "worker"):
-        night.processes.start(each)
+        batch_stage.processes.start(each)
 
-    night.wait_for(FINISHED, seconds=120)
-    judge(night, server)
+    batch_stage.wait_for(FINISHED, seconds=120)
+    check_results(batch_stage, server)

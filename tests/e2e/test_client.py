@@ -96,7 +96,7 @@ def test_a_run_name_with_other_options_is_refused(client: Client, stage: Stage) 
     with client:
         client.submit(lease, types=["classification"], labels=["lease", "supply"], run_name="one")
 
-        with pytest.raises(UsageError, match="asks something else"):
+        with pytest.raises(UsageError, match="with other options"):
             client.submit(lease, types=["classification"], labels=["a", "b"], run_name="one")
         with pytest.raises(TimeoutError):
             client.run("one").wait(timeout=0)

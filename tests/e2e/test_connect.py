@@ -1,4 +1,4 @@
-"""The recipes that `chordwise connect` prints let other programs read the answers, unchanged."""
+"""Tests that other programs can read the answers by the recipes of `chordwise connect`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def recipe(opened: Mapping[str, object], name: str) -> str:
     return str(recipes[name])
 
 
-def test_psql(opened: Mapping[str, object]) -> None:
+def test_the_psql_recipe_prints_the_answers(opened: Mapping[str, object]) -> None:
     if shutil.which("psql") is None:
         pytest.skip("psql is not installed")
     typed = ["/bin/sh", "-c", recipe(opened, "psql")]
@@ -61,7 +61,7 @@ def test_psql(opened: Mapping[str, object]) -> None:
 
 
 @pytest.mark.parametrize("name", ["pandas", "Polars"])
-def test_data_frames(opened: Mapping[str, object], name: str) -> None:
+def test_recipes_load_the_answers_as_data_frames(opened: Mapping[str, object], name: str) -> None:
     names: dict[str, object] = {}
     exec(recipe(opened, name), names)  # noqa: S102 - the recipe is Chordwise's own
     names["engine"].dispose()  # type: ignore[attr-defined]
@@ -80,7 +80,7 @@ def test_duckdb_reads_an_export(home: Path, tmp_path: Path) -> None:
     assert [(document, str(day)) for document, day in rows] == [("lease.txt", "2026-05-01")]
 
 
-def test_duckdb(opened: Mapping[str, object]) -> None:
+def test_the_duckdb_recipe_reads_the_answers(opened: Mapping[str, object]) -> None:
     """The recipe works as printed, with the extension from a package instead of a download."""
     _, *statements = recipe(opened, "DuckDB").strip().split(";\n")
     with duckdb.connect() as connection:

@@ -22,7 +22,7 @@ def submit(stage: Stage, *options: str) -> None:
     stage.submit(str(document), *options)
 
 
-def judge(stage: Stage, max_extra_calls: int, votes: int = 1) -> None:
+def check_results(stage: Stage, max_extra_calls: int, votes: int = 1) -> None:
     """Check what must hold after every crash."""
     chunks = stage.count("SELECT count(*) FROM chunks")
     later = "stage IN ('synthesize', 'critique', 'revise')"
@@ -51,7 +51,7 @@ def test_a_vote_and_a_critique_survive_a_killed_worker(stage: Stage) -> None:
     stage.processes.start("worker")
 
     stage.wait_for(FINISHED)
-    judge(stage, max_extra_calls=4, votes=3)
+    check_results(stage, max_extra_calls=4, votes=3)
     assert stage.value("SELECT agreement = 1 FROM results")
     assert stage.value("SELECT critique_outcome FROM document_results") == "revised"
     assert stage.count("SELECT count(DISTINCT sample) FROM model_calls") == 3

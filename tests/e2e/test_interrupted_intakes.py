@@ -115,7 +115,7 @@ def test_a_killed_intake_is_resumed_from_another_folder(held: Stage, tmp_path: P
     )
     twice = held.processes.call("resume", "spring")
     assert twice.returncode == ExitCode.USAGE
-    assert "Everything that the run spring found is taken in" in twice.stderr
+    assert "The intake of the run spring is already finished" in twice.stderr
 
 
 def test_ctrl_c_ends_the_intake_after_the_current_document(held: Stage) -> None:
@@ -129,7 +129,7 @@ def test_ctrl_c_ends_the_intake_after_the_current_document(held: Stage) -> None:
     assert "Intake interrupted: 3 of 4 taken in. Resume it with:" in held.processes.logs()
     other = again(held, "--type", "sentiment", "--text-column", "text")
     assert other.returncode == ExitCode.USAGE
-    assert "There is a run named “spring” already" in other.stderr
+    assert "A run named “spring” already exists" in other.stderr
     assert "(text_column, types)" in other.stderr
     assert held.value(LEFT) is True
 
@@ -166,8 +166,8 @@ def test_two_processes_cannot_take_in_files_for_the_same_run(held: Stage) -> Non
     resumed, same = held.processes.call("resume", "spring"), again(held)
 
     assert (resumed.returncode, same.returncode) == (ExitCode.USAGE, ExitCode.USAGE)
-    assert "Another process reads the files of this run" in resumed.stderr
-    assert "Another process reads the files of this run" in same.stderr
+    assert "Another process is reading the files of this run" in resumed.stderr
+    assert "Another process is reading the files of this run" in same.stderr
     process.communicate(b"Letter from the pipe: the harbour was closed in June.", timeout=60)
     assert process.returncode == ExitCode.SUCCESS
     assert held.value("SELECT accepted = 4 AND intakes_balance FROM run_accounts")

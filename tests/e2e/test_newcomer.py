@@ -231,7 +231,7 @@ class Handler(AnsweringHandler):
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
+class Home:
     """A home in which everything was analyzed, and the address of its database."""
 
     home: Path
@@ -250,7 +250,7 @@ def command(home: Path, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def first_day(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
+def home(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """Write two profiles, analyze two folders, and open the database to other programs."""
     folder = tmp_path_factory.mktemp("newcomer")
     contracts = twelve_contracts(corpora / "cuad_contracts")
@@ -268,23 +268,23 @@ def first_day(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         command(home, "analyze", "contracts", "--profile", "contracts")
         command(home, "analyze", str(INVOICES), "--profile", "invoices")
         with open_to_programs(home) as opened:
-            yield Day(home, contracts, str(opened["url"]))
+            yield Home(home, contracts, str(opened["url"]))
     stack.stop(home)
 
 
 # Three programs
 
 
-def by_psql(day: Day, query: str) -> list[tuple[object, ...]]:
+def by_psql(home: Home, query: str) -> list[tuple[object, ...]]:
     if shutil.which("psql") is None:
         pytest.skip("psql is not installed")
-    command = ["psql", day.url, "-qAtc", query]
+    command = ["psql", home.url, "-qAtc", query]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [tuple(line.split("|")) for line in done.stdout.splitlines()]
 
 
-def by_pandas(day: Day, query: str) -> list[tuple[object, ...]]:
-    engine = sa.create_engine(day.url.replace("postgresql://", "postgresql+psycopg://"))
+def by_pandas(home: Home, query: str) -> list[tuple[object, ...]]:
+    engine = sa.create_engine(home.url.replace("postgresql://", "postgresql+psycopg://"))
     try:
         import pandas as pd  # noqa: PLC0415 - slow to load, and one process needs it
 
@@ -293,10 +293,10 @@ def by_pandas(day: Day, query: str) -> list[tuple[object, ...]]:
         engine.dispose()
 
 
-def by_duckdb(day: Day, query: str) -> list[tuple[object, ...]]:
+def by_duckdb(home: Home, query: str) -> list[tuple[object, ...]]:
     with duckdb.connect() as connection:
         connection.execute(f"LOAD '{postgres_extension_of_duckdb()}'")
-        connection.execute(f"ATTACH '{day.url}' AS chordwise (TYPE postgres, READ_ONLY)")
+        connection.execute(f"ATTACH '{home.url}' AS chordwise (TYPE postgres, READ_ONLY)")
         connection.execute("USE chordwise")
         return connection.execute(query).fetchall()
 
@@ -417,37 +417,37 @@ QUESTIONS = {
 
 @pytest.mark.corpus
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_a_query_returns_the_annotated_rows_in_every_program(first_day: Day, question: str) -> None:
+def test_a_query_returns_the_annotated_rows_in_every_program(home: Home, question: str) -> None:
     """A query returns the same rows in each program, and they match the annotations."""
     asked = QUESTIONS[question]
 
     for ask in (by_psql, by_pandas, by_duckdb):
-        found = ask(first_day, asked.query)
+        found = ask(home, asked.query)
 
         assert found
-        assert shown(found) == shown(asked.rows(first_day.contracts)), ask
+        assert shown(found) == shown(asked.rows(home.contracts)), ask
 
 
 @pytest.mark.corpus
 @pytest.mark.nightly
-def test_a_correction_survives_a_second_analysis(first_day: Day) -> None:
+def test_a_correction_survives_a_second_analysis(home: Home) -> None:
     """A correction is visible in each program, before and after everything is analyzed again."""
-    named = next(each for each in first_day.contracts if each.value("governing law"))
+    named = next(each for each in home.contracts if each.value("governing law"))
     law = "SELECT document, agreement_date FROM answers.contracts WHERE governing_law = 'Texas'"
     total = "SELECT count(*), sum(total) FROM answers.invoices WHERE currency = 'USD'"
     asking = (by_psql, by_pandas, by_duckdb)
-    before = [shown(ask(first_day, law)) for ask in asking]
+    before = [shown(ask(home, law)) for ask in asking]
 
-    (run,) = by_duckdb(first_day, "SELECT DISTINCT run FROM answers.contracts")[0]
+    (run,) = by_duckdb(home, "SELECT DISTINCT run FROM answers.contracts")[0]
     told = ("--document", named.name, "--correct", "governing law=Texas")
-    first_day.command("feedback", str(run), *told)
-    corrected = [shown(ask(first_day, law)) for ask in asking]
-    first_day.command("analyze", "contracts", "--profile", "contracts", "--fresh")
-    first_day.command("analyze", str(INVOICES), "--profile", "invoices", "--fresh")
-    renewed = [shown(ask(first_day, law)) for ask in asking]
+    home.command("feedback", str(run), *told)
+    corrected = [shown(ask(home, law)) for ask in asking]
+    home.command("analyze", "contracts", "--profile", "contracts", "--fresh")
+    home.command("analyze", str(INVOICES), "--profile", "invoices", "--fresh")
+    renewed = [shown(ask(home, law)) for ask in asking]
 
     right = shown([(named.name, named.date("agreement date"))])[0]
     assert all(right not in rows for rows in before)
     assert all(right in rows for rows in (*corrected, *renewed))
     assert corrected == renewed
-    assert [shown(ask(first_day, total)) for ask in asking] == [shown([(4, "8849.30")])] * 3
+    assert [shown(ask(home, total)) for ask in asking] == [shown([(4, "8849.30")])] * 3

@@ -80,7 +80,7 @@ def refused(folder: Path, url: URL) -> Refusal:
     return Refusal(exit_code=error.exit_code, said=f"{error.what}\n{error.hint}\n")
 
 
-def judge(refusal: Refusal, *words: str) -> None:
+def check(refusal: Refusal, *words: str) -> None:
     """Check that the process was refused for the reason with these words, reported in two lines."""
     assert refusal.exit_code == 78, refusal.said
     assert [word for word in words if word not in refusal.said] == []
@@ -125,7 +125,7 @@ def test_a_rejected_login_is_refused_as_a_wrong_setting(
     """
     url = make_url(database_url.get_secret_value()).set(**change)  # type: ignore[arg-type]  # one str
 
-    judge(start(tmp_path, process, url, before=LOW_FILES), words, HINT, "pg_hba.conf")
+    check(start(tmp_path, process, url, before=LOW_FILES), words, HINT, "pg_hba.conf")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_role_without_privileges_is_refused(
                 connection.execute(f"ALTER ROLE {name} {read_only}".encode())
         refusal = refused(tmp_path, url.set(username=name, password=PASSWORD))
 
-    judge(refusal, *words, HINT)
+    check(refusal, *words, HINT)
     assert name in refusal.said or rights == "ALL"
 
 
@@ -161,7 +161,7 @@ def test_an_empty_database_is_refused(tmp_path: Path, servers: Servers) -> None:
 
     refusal = refused(tmp_path, make_url(servers.postgres.url(name)))
 
-    judge(refusal, "schema none", "chordwise migrate")
+    check(refusal, "schema none", "chordwise migrate")
 
 
 def test_a_replica_and_a_missing_pg_hba_entry_are_refused(tmp_path: Path) -> None:
@@ -183,8 +183,8 @@ def test_a_replica_and_a_missing_pg_hba_entry_are_refused(tmp_path: Path) -> Non
     finally:
         server.stop()
 
-    judge(standby, "replica", "primary", HINT)
-    judge(unknown, "no pg_hba.conf entry", HINT)
+    check(standby, "replica", "primary", HINT)
+    check(unknown, "no pg_hba.conf entry", HINT)
 
 
 def test_too_low_a_file_limit_for_the_concurrency_is_refused(
@@ -196,7 +196,7 @@ def test_too_low_a_file_limit_for_the_concurrency_is_refused(
 
     refusal = start(tmp_path, "worker", url, before=few)
 
-    judge(refusal, "64 files", "worker.concurrency = 16", "ulimit -n")
+    check(refusal, "64 files", "worker.concurrency = 16", "ulimit -n")
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def held(tmp_path: Path, database_url: SecretStr, broker_url: SecretStr) -> Iter
 
 
 def test_documents_that_wait_for_their_synthesis_leave_no_slot_unused(held: Stage) -> None:
-    """A message of a document ends with its synthesis; there are as many messages as slots."""
+    """The worker takes further messages until every slot waits for a synthesis."""
     folder = held.folder / "documents"
     folder.mkdir()
     for number in range(SLOTS + 4):

@@ -1,4 +1,4 @@
-"""Runs in the batch lane, driven step by step: a pipeline whose model answers in batches."""
+"""Drives runs in the batch lane step by step, with a model that answers in batches."""
 
 from __future__ import annotations
 

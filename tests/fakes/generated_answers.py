@@ -1,4 +1,4 @@
-"""Generated answers: valid ones from the schemas, and the built-in model's about chunks."""
+"""Generates answers: valid ones from the schemas, and those of the built-in model."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ def from_schema(schema: JsonObject) -> st.SearchStrategy[JsonValue]:
             return _objects(schema)
         case "array":
             items = from_schema(json_values.as_object(schema["items"]))
-            return st.lists(items, min_size=_least(schema), max_size=_most(schema)).map(list)
+            low, high = _min_items(schema), _max_items(schema)
+            return st.lists(items, min_size=low, max_size=high).map(list)
         case "integer" | "number":
             return _numbers(schema)
         case [_, "null"]:
@@ -106,11 +107,11 @@ def _numbers(schema: JsonObject) -> st.SearchStrategy[JsonValue]:
     return st.floats(low, high)
 
 
-def _least(schema: JsonObject) -> int:
+def _min_items(schema: JsonObject) -> int:
     return int(json_values.number(schema.get("minItems")) or 0)
 
 
-def _most(schema: JsonObject) -> int:
+def _max_items(schema: JsonObject) -> int:
     return int(json_values.number(schema.get("maxItems")) or 6)
 
 

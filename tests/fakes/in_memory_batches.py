@@ -72,7 +72,7 @@ class InMemoryBatches:
         return f"file-{batch.marker}"
 
     def create(self, batch: PreparedBatch) -> BatchState:
-        """Accept the batch; the answer is lost if the test demands it."""
+        """Accept the batch; the response is lost if the test demands it."""
         self._begin("create")
         lines = [json_values.as_object(json.loads(line)) for line in _lines(batch)]
         created = self._provider.open_batch(lines, metadata={"marker": batch.marker})

@@ -28,7 +28,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Revert."""
     op.execute("ALTER TABLE jobs DROP COLUMN priority")
 '''
 NEWEST = revisions.newest_revision()

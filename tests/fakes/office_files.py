@@ -51,7 +51,7 @@ def docx(main: str | bytes, parts: Mapping[str, str | bytes] | None = None) -> b
 
 
 def presentation(*slides: str, parts: Mapping[str, str | bytes] | None = None) -> bytes:
-    """Return a PPTX whose slides have these shapes, stored in the reverse of their order."""
+    """Return a PPTX whose slides have these shapes, stored in reverse order."""
     drawing = "http://schemas.openxmlformats.org/drawingml/2006/main"
     namespaces = f'xmlns:a="{drawing}" xmlns:p="urn:p" xmlns:r="{_RELATIONS}"'
     names = [f"slide{len(slides) - index}" for index in range(len(slides))]
@@ -130,7 +130,7 @@ def open_document(body: str, kind: str = "text", manifest: str = "<m/>") -> byte
 
 
 def book(chapters: Mapping[str, str], parts: Mapping[str, str | bytes] | None = None) -> bytes:
-    """Return an EPUB of these chapters, listed in the reverse of their order."""
+    """Return an EPUB of these chapters, listed in reverse order."""
     items = "".join(f'<item id="{name}" href="{name}.xhtml"/>' for name in reversed(list(chapters)))
     order = "".join(f'<itemref idref="{name}"/>' for name in chapters)
     members: dict[str, str | bytes] = {

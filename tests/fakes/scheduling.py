@@ -81,7 +81,7 @@ class Night:
 def a_night(
     settings: Settings, *script: Line, repeat_last: bool = False, **schedules: ScheduleSettings
 ) -> Night:
-    """Return an evening on which a scheduler with these schedules becomes the leader."""
+    """Return a scheduler with these schedules that has just become the leader, in the evening."""
     return a_night_over(a_pipeline(settings, *script, repeat_last=repeat_last), **schedules)
 
 

@@ -91,18 +91,18 @@ def end_states(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
     """I1: every job is in an end state and counts its chunks, and the accounts of runs balance."""
     statuses = cluster.rows("SELECT status, count(*) FROM jobs GROUP BY status")
     if not statuses:
-        yield "no job was ever there"
+        yield "there are no jobs"
     for status, count in statuses:
         if status not in allowance.ends:
             yield f"{count} jobs are {status}"
-    yield from _each(cluster, _WRONG_COUNTDOWN, "a job has not as many open chunks as it counts")
+    yield from _each(cluster, _WRONG_COUNTDOWN, "a job counts a wrong number of open chunks")
     yield from _each(cluster, _UNFINISHED, "a run is not finished")
     yield from _each(cluster, _UNBALANCED, "the account of a run does not balance")
 
 
 def one_result_each(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
     """I2: each succeeded job has one result, other jobs have none, and no question has two."""
-    yield from _each(cluster, _WRONG_RESULTS, "a job has not the number of results it should")
+    yield from _each(cluster, _WRONG_RESULTS, "a job has the wrong number of results")
     yield from _each(cluster, "SELECT job_id FROM result_history", "a result was replaced")
     if not allowance.repeated:
         yield from _each(cluster, _REPEATED, "a question has more than one result")
@@ -111,7 +111,7 @@ def one_result_each(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
 def whole_documents(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
     """I3: chunks cover the text, failed chunks are named, and grounded quotes are verbatim."""
     yield from _each(cluster, _GAPS, "chunks leave a gap or overlap")
-    yield from _each(cluster, _UNNAMED, "failed chunks are not named as they are")
+    yield from _each(cluster, _UNNAMED, "failed chunks are not named correctly")
     yield from _each(cluster, _WRONG_COVERAGE, "a coverage is wrong")
     yield from _each(cluster, _UNGROUNDED, "a grounded quote is not in the text")
     ungrounded = list(_each(cluster, _NO_FACTS, "a result has no grounded fact"))

@@ -20,12 +20,12 @@ def ledger_is_journal(cluster: Cluster, _: Allowance) -> Iterator[str]:
     rows = {str(row[0]): (bool(row[1]), bool(row[2])) for row in cluster.rows(_LEDGER)}
     requests = Counter(request.call_id for request in cluster.provider.requests)
     if unnamed := requests.pop(None, 0):
-        yield f"{unnamed} requests do not say which row of the ledger they are"
+        yield f"{unnamed} requests have no id of a row of the ledger"
     for call_id, count in requests.items():
         if call_id not in rows:
             yield f"the request {call_id} has no row in the ledger"
         if count > 1:
-            yield f"the row {call_id} was asked {count} times"
+            yield f"the row {call_id} has {count} requests"
     for call_id, (finished, answered) in rows.items():
         if finished and answered and call_id not in requests:
             yield f"the ledger has an answer {call_id} that was never asked for"
@@ -36,7 +36,7 @@ def unfinished_rows(cluster: Cluster, _: Allowance) -> Iterator[str]:
     unfinished = cluster.count("SELECT count(*) FROM model_calls WHERE finished_at IS NULL")
     allowed = cluster.members.abandoned * 2 * max_unstored_calls(CONCURRENCY)
     if unfinished > allowed:
-        yield f"{unfinished} rows of the ledger have no end, {allowed} may"
+        yield f"{unfinished} rows of the ledger have no end; {allowed} are allowed"
 
 
 def extra_calls(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
@@ -44,4 +44,4 @@ def extra_calls(cluster: Cluster, allowance: Allowance) -> Iterator[str]:
     extra = cluster.provider.extra_calls
     allowed = cluster.members.abandoned * max_unstored_calls(CONCURRENCY) + allowance.extra_calls
     if extra > allowed:
-        yield f"{extra} questions were asked again, {allowed} may be"
+        yield f"{extra} questions were asked again; {allowed} are allowed"

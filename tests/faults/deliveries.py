@@ -32,7 +32,7 @@ def each_in_one_place(cluster: Cluster, _: Allowance) -> Iterator[str]:
     if lost := (dropped - found).total():
         yield f"{lost} files that were dropped are nowhere"
     if others := (found - dropped).total():
-        yield f"{others} files were doubled or changed"
+        yield f"{others} files were duplicated or changed"
     folders = cluster.drops.folders
     for place in (folders.inbox, folders.done, folders.failed):
         for hidden in place.rglob(".chordwise-*"):

@@ -24,14 +24,14 @@ def planted_secrets(cluster: Cluster, _: Allowance) -> Iterator[str]:
     for secret, value in cluster.secrets.items():
         for place, text in places.items():
             if value and value in text:
-                yield f"{secret} stands in {place}"
+                yield f"{secret} appears in {place}"
 
 
 def text_of_documents(cluster: Cluster, _: Allowance) -> Iterator[str]:
     """Search for the canary outside of the database."""
     for place, text in _visible(cluster).items():
         if cluster.documents.canary in text:
-            yield f"a document's text stands in {place}"
+            yield f"a document's text appears in {place}"
 
 
 def _visible(cluster: Cluster) -> Mapping[str, str]:

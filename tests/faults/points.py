@@ -134,7 +134,7 @@ class Passings:
             self.count += 1
             due = self.at in (EVERY_PASSING, self.count)
         if due:
-            sys.stderr.write(f"failpoint {self.name} passed for the {self.count}. time\n")
+            sys.stderr.write(f"failpoint {self.name} passed, hit {self.count}\n")
             sys.stderr.flush()
             self.act(self.name)
 
@@ -169,7 +169,7 @@ def _passings(name: str, words: list[str]) -> Passings:
             act = functools.partial(_hang, float(rest.pop(0)))
         case _:
             raise UnknownPointError(
-                f"“{action}” is no action of a failpoint: kill, freeze, hang:S, raise."
+                f"“{action}” is not an action of a failpoint: kill, freeze, hang:S, raise."
             )
     passing = rest[0] if rest else "1"
     return Passings(name=name, act=act, at=EVERY_PASSING if passing == "*" else int(passing))

@@ -40,7 +40,7 @@ def written(page: str, measured: list[rows.Row]) -> str:
     before, begin, rest = page.partition(BEGIN)
     old, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{Path(PAGE).name} has not the lines “{BEGIN}” and “{END}”.")
+        raise ValueError(f"{Path(PAGE).name} lacks the lines “{BEGIN}” and “{END}”.")
     told = re.findall(r"\d{4}-\d\d-\d\d", old.partition("|")[0])
     dates = sorted({*told, *(row.date for row in measured if row.date)})
     when = f"Measured {dates[0]} to {dates[-1]}." if dates else ""

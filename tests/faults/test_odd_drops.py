@@ -333,10 +333,10 @@ def test_hostile_files_are_refused_and_others_are_read(
     assert cluster.count("SELECT count(*) FROM documents WHERE text LIKE '%root:%'") == 0
 
 
-LOOKS = 16
+SCANS = 16
 _OTHER_USER = 65_534
 _POLLING_SECONDS = 0.5
-_LOOKS = f"polling_seconds = {_POLLING_SECONDS}"
+_POLLING = f"polling_seconds = {_POLLING_SECONDS}"
 # The pause after as many failures as there are scans.
 _PAUSE_SECONDS = 16.0
 # Without these capabilities, permissions apply to root as well.
@@ -349,7 +349,7 @@ def without_rights() -> tuple[str, ...]:
         return ()
     program = shutil.which("setpriv")
     if program is None:
-        pytest.skip("root needs setpriv to start a process that permissions bind")
+        pytest.skip("root needs setpriv to start a process that is subject to permissions")
     return program, "--bounding-set", _RIGHTS
 
 
@@ -378,7 +378,7 @@ def test_files_without_permission_are_reported_once(
     """F08: each is reported once in many scans, and is processed after its repair."""
     experiment.begin("F08", "chmod 000; folders not readable, not writable; done/ not writable")
     cluster.members.prefix = without_rights()
-    drops = cluster.open_inbox(_LOOKS)
+    drops = cluster.open_inbox(_POLLING)
     names = ("secret.txt", "closed/inner.txt", "fixed/stays.txt", "plain.txt", "other.txt")
     paths = [drops.drop(name, cluster.documents.text(at)) for at, name in enumerate(names)]
     rights = forbid(drops)
@@ -388,7 +388,7 @@ def test_files_without_permission_are_reported_once(
     scheduler = cluster.start_watching()
     cluster.wait_for("SELECT count(*) = 2 FROM results")
     wait_until(lambda: len(reported(scheduler)) == len(names), 60, "all is reported")
-    time.sleep(LOOKS * _POLLING_SECONDS)  # noqa: TID251 - scans that must not report again
+    time.sleep(SCANS * _POLLING_SECONDS)  # noqa: TID251 - scans that must not report again
     told, taken = reported(scheduler), cluster.count("SELECT count(*) FROM inbox_files")
     for path, mode in rights.items():
         path.chmod(mode)
@@ -397,7 +397,7 @@ def test_files_without_permission_are_reported_once(
     drops.wait_until_delivered(len(names), 90, cluster.story)
     experiment.finish(
         bound_seconds=_PAUSE_SECONDS + WAITING_SECONDS + experiment.undisturbed_seconds,
-        notes=f"each reported once in {LOOKS} scans",
+        notes=f"each reported once in {SCANS} scans",
     )
     assert set(told.values()) == {1}, told
     assert {"secret.txt", "closed", "stays.txt"} < set(told)

@@ -77,15 +77,15 @@ CASES: dict[str, tuple[Invariant, Tampering]] = {
     ),
     "have no end": (calls.unfinished_rows, by("UPDATE model_calls SET finished_at = NULL")),
     "asked again": (calls.extra_calls, by_repetition),
-    "the API key stands in the database": (
+    "the API key appears in the database": (
         leaks.planted_secrets,
         by(f"UPDATE documents SET title = '{API_KEY}'"),  # noqa: S608 - a constant of the tests
     ),
-    "the database's password stands in": (
+    "the database's password appears in": (
         leaks.planted_secrets,
         by_log(lambda cluster: cluster.database.password),
     ),
-    "a document's text stands in": (
+    "a document's text appears in": (
         leaks.text_of_documents,
         by_log(lambda cluster: cluster.documents.canary),
     ),

@@ -1,4 +1,4 @@
-"""L02 to L05 and L10: a provider that fails, is slow or unreachable, or breaks off answers."""
+"""L02 to L05 and L10: a provider that fails, is slow or unreachable, or aborts responses."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def test_swallowing_keeps_connections_open_and_silent(proxy: Proxy, echo: Echo) 
         with pytest.raises(TimeoutError):
             ask(old, b"still lost")
     assert bytes(echo.heard) == b"hello"
-    wait_until(lambda: echo.ended == 1, 2, "the server hears of the end after the storm")
+    wait_until(lambda: echo.ended == 1, 2, "the server sees the end of the connection")
 
 
 def test_a_delay_holds_each_piece_back(proxy: Proxy) -> None:

@@ -19,7 +19,7 @@ from tests.faults.provider import HOLD
 pytestmark = pytest.mark.thorough
 
 
-def tells_of_another(note: JsonObject) -> bool:
+def is_reused(note: JsonObject) -> bool:
     """Return whether a note states that the content was analyzed before."""
     (intake,) = json_values.objects(note["intakes"])
     jobs = json_values.objects(intake["jobs"])
@@ -45,7 +45,7 @@ def test_equal_contents_are_analyzed_once(cluster: Cluster, experiment: Experime
     drops.drop("one.txt", later)
     drops.wait_until_delivered(4, 60, cluster.story)
 
-    told = sorted(map(tells_of_another, drops.notes()))
+    told = sorted(map(is_reused, drops.notes()))
     experiment.finish(
         bound_seconds=WAITING_SECONDS + experiment.undisturbed_seconds,
         notes=f"{asked} call for three files of one content",

@@ -65,7 +65,7 @@ def test_a_row_above_its_bound_is_marked_as_slower() -> None:
 
 
 def test_a_page_without_markers_is_refused() -> None:
-    with pytest.raises(ValueError, match="has not the lines"):
+    with pytest.raises(ValueError, match="lacks the lines"):
         report.written("a page", [ROW])
 
 

@@ -106,7 +106,7 @@ def test_another_scheduler_replaces_a_lost_leader(
 
 @pytest.mark.thorough
 def test_messages_of_a_frozen_scheduler_are_sent(cluster: Cluster, experiment: Experiment) -> None:
-    """P08: the other scheduler sends the messages that it has locked."""
+    """P08: another scheduler sends the messages that the frozen one has locked."""
     experiment.begin("P08 dispatch.sent", "a scheduler frozen while it holds locked messages")
     frozen = cluster.start_scheduler("dispatch.sent:freeze")
     cluster.start_worker()

@@ -6,13 +6,18 @@ docs/decisions/0011-schema-compatibility.md gives the reasons.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from chordwise.domain.analysis_tasks import AnalysisOptions, question_of
 from tests.house.checkout import ROOT
 
+ARRAY = re.compile(r"\boptions - ARRAY\[([^\]]*)\]")
+QUOTED = re.compile(r"'(\w+)'")
 FIRST = "0001"
 REMOVING = ("drop_column", "drop_table", "drop_constraint", "alter_column", "rename_table")
 GOOD = """
@@ -141,3 +146,17 @@ def test_revisions_sort_by_their_numbers() -> None:
         assert given["revision"] == file.stem
         assert len(file.stem) == len(FIRST)
         assert file.stem.isdecimal()
+
+
+def test_views_compare_questions_by_the_same_options_as_the_code() -> None:
+    """A view that keeps an option of which the question is independent finds no feedback."""
+    names = {each.name for each in fields(AnalysisOptions)}
+    left_out = names - set(question_of(dict.fromkeys(names)))
+    arrays = [
+        (view.name, set(QUOTED.findall(array)))
+        for view in (ROOT / "migrations" / "views").glob("*.sql")
+        for array in ARRAY.findall(view.read_text("utf-8"))
+    ]
+
+    assert arrays
+    assert [(view, found) for view, found in arrays if found != left_out] == []

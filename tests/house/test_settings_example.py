@@ -18,13 +18,13 @@ EXAMPLE = ROOT / "chordwise.example.toml"
 Defaults: TypeAlias = dict[str, object]
 
 
-def with_comments_lifted(text: str) -> JsonObject:
+def uncommented(text: str) -> JsonObject:
     """Return the contents of the file with all commented entries enabled."""
-    lifted = [
+    lines = [
         line.removeprefix("# ") if line.startswith("# ") and " = " in line else line
         for line in text.splitlines()
     ]
-    parsed: JsonObject = tomllib.loads("\n".join(lifted))
+    parsed: JsonObject = tomllib.loads("\n".join(lines))
     return parsed
 
 
@@ -39,13 +39,13 @@ def sections() -> dict[str, type[BaseModel]]:
 
 def test_every_setting_is_documented() -> None:
     """The file has exactly the existing settings."""
-    assert set(with_comments_lifted(EXAMPLE.read_text("utf-8"))) == set(Settings.model_fields)
+    assert set(uncommented(EXAMPLE.read_text("utf-8"))) == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize("name", sections())
 def test_every_setting_of_a_table_is_documented_with_its_default(name: str) -> None:
     """An entry has the default; a setting without one has an example."""
-    shown = with_comments_lifted(EXAMPLE.read_text("utf-8"))[name]
+    shown = uncommented(EXAMPLE.read_text("utf-8"))[name]
     holding = tomllib.loads(EXAMPLE.read_text("utf-8"))[name]
 
     defaults = sections()[name]().model_dump(mode="json")
@@ -61,7 +61,7 @@ def test_every_setting_of_a_table_is_documented_with_its_default(name: str) -> N
 )
 def test_every_setting_of_a_named_table_is_documented(table: str, section: type[BaseModel]) -> None:
     """The first example of a kind has each entry once."""
-    documented = with_comments_lifted(EXAMPLE.read_text("utf-8"))
+    documented = uncommented(EXAMPLE.read_text("utf-8"))
     examples = documented[table]
     assert isinstance(examples, dict)
 

@@ -13,7 +13,7 @@ MAX_LINES_OF_A_FILE = 600
 
 
 def functions(file: Path) -> Iterator[tuple[str, int]]:
-    """Yield the place and the length of each function; a statement is in a list of statements."""
+    """Yield the place and the length of each function; only lists of statements are searched."""
     waiting: list[ast.AST] = [ast.parse(file.read_text("utf-8"))]
     while waiting:
         node = waiting.pop()

@@ -44,7 +44,7 @@ ENTRY = CacheEntry(key="k", provider="openai", model="peer", prompt_version="x@1
 MONTH = timedelta(days=30)
 
 
-class NoLedger:
+class CountingLedger:
     """Counts the cache hits."""
 
     def __init__(self) -> None:
@@ -84,9 +84,11 @@ def a_completion(content: str = "{}") -> Completion:
     return ScriptedModel([]).completion(content)
 
 
-def wrapped(model: ChatModel, cache: StoredCompletions, ledger: NoLedger | None = None) -> Cached:
+def wrapped(
+    model: ChatModel, cache: StoredCompletions, ledger: CountingLedger | None = None
+) -> Cached:
     about = facts_about(ModelSettings(provider="openai", model="peer"))
-    return Cached(model, cache, ledger or NoLedger(), about, 60, pause)
+    return Cached(model, cache, ledger or CountingLedger(), about, 60, pause)
 
 
 def pause(seconds: float) -> None:
@@ -103,7 +105,7 @@ def test_fifty_identical_questions_make_one_request(
     database: Database, peer: AnsweringServer
 ) -> None:
     """The other callers wait without an open transaction and receive the same answer."""
-    ledger = NoLedger()
+    ledger = CountingLedger()
     model = connect(
         ModelSettings(provider="openai", model="peer", base_url=peer.base_url), SecretStr("")
     )

@@ -149,7 +149,7 @@ def fill(settings: Settings) -> None:
 
 @pytest.fixture
 def filled(pipeline: Pipeline) -> Pipeline:
-    """Return a pipeline that has analyzed about twelve invoices and as many contracts."""
+    """Return a pipeline that has analyzed twelve invoices and as many contracts."""
     return pipeline
 
 
@@ -170,7 +170,7 @@ def test_an_export_is_in_the_order_of_documents_and_rows(
 
 
 def test_questions_about_contracts(filled: Pipeline) -> None:
-    """Six of the ten questions need no JSON operator."""
+    """Typed columns answer six questions in plain SQL."""
     asked = filled.rows
 
     assert asked("SELECT governing_law, count(*) FROM answers.contracts GROUP BY 1 ORDER BY 1") == [
@@ -197,7 +197,7 @@ def test_questions_about_contracts(filled: Pipeline) -> None:
 
 
 def test_questions_about_invoices(filled: Pipeline) -> None:
-    """The other four use typed members and the rows of their lists."""
+    """Four questions use typed members, and the rows of lists in a table of their own."""
     asked = filled.rows
 
     assert asked(

@@ -48,10 +48,10 @@ def seconds_to_the_next_look(pipeline: Pipeline) -> float:
 @pytest.mark.parametrize(
     ("operation", "status"), [("upload", 429), ("create", 503), ("retrieve", 429), ("results", 503)]
 )
-def test_a_busy_provider_is_retried_after_growing_pauses(
+def test_a_busy_provider_is_retried_after_the_requested_pause(
     pipeline: Pipeline, provider: BatchProvider, operation: str, status: int
 ) -> None:
-    """Pauses last at least as long as the provider requests; one batch is created in all."""
+    """The pause lasts as long as Retry-After demands; one batch is created in all."""
     provider.statuses, provider.retry_after = {operation: status}, 400
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     pass_time(pipeline)
@@ -178,7 +178,7 @@ def test_an_unreadable_batch_does_not_block_other_batches(
 
 
 class Overtaken(InMemoryBatches):
-    """Another leader does the same during an upload or while the list is read."""
+    """Lets another leader run during each upload."""
 
     def __init__(self, provider: BatchProvider, other: Pipeline) -> None:
         super().__init__(provider)
@@ -246,7 +246,7 @@ def without_batches(settings: Settings, named: ModelSettings) -> Pipeline:
 def test_a_full_queue_leads_to_smaller_batches_submitted_one_at_a_time(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """This counts as no attempt: no question goes online at twice the price because of it."""
+    """The rejection is not an attempt: no question is asked online, at twice the price."""
     texts = [f"{PARAGRAPH} It was number {number}." for number in range(8)]
     submission = pipeline.analyze(*texts, options=in_batches("500"))
     for _ in range(2):

@@ -131,12 +131,12 @@ def test_a_finished_run_waits_for_nothing(pipeline: Pipeline, provider: BatchPro
     provider.holds = False
     pass_the_night(pipeline, done)
     provider.holds = True
-    called_off = pipeline.analyze(OTHER, options=in_batches())
+    cancelled = pipeline.analyze(OTHER, options=in_batches())
     schedule(pipeline)
 
-    retry.cancel(pipeline.context.database, called_off.run_id)
+    retry.cancel(pipeline.context.database, cancelled.run_id)
 
-    assert found(pipeline, done) == found(pipeline, called_off) == ()
+    assert found(pipeline, done) == found(pipeline, cancelled) == ()
 
 
 def test_a_wait_shows_its_reason_and_prints_the_explanation_once(pipeline: Pipeline) -> None:

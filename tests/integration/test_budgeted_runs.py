@@ -280,7 +280,7 @@ def test_a_run_stopped_by_the_daily_cap_continues_the_next_day(
     company.work(submission, workers=1)
 
     assert (paused.status, paused.error_code) == (JobStatus.PAUSED, "budget_exceeded")
-    assert "ends at midnight UTC; then: chordwise retry RUN" in str(paused.hint)
+    assert "ends at midnight UTC. Then run `chordwise retry RUN`" in str(paused.hint)
     (today,) = company.lines(submission)
     assert provider.charged_usd <= today.spent_usd <= Decimal("0.05")
     assert provider.charged_usd > 0
@@ -302,5 +302,5 @@ def test_a_budget_with_an_unknown_price_is_refused(settings: Settings) -> None:
 @pytest.mark.parametrize("usd", ["0", "-1", "1000000", "0.000000001", "NaN", "Infinity"])
 def test_invalid_budgets_are_refused(usd: str) -> None:
     """Zero, a negative amount, and more than the accounts can hold are invalid."""
-    with pytest.raises(UsageError, match="cannot be kept"):
+    with pytest.raises(UsageError, match="is not a valid budget"):
         budgets.cap_for(Settings(), "extractive", Decimal(usd))

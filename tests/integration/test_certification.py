@@ -487,7 +487,7 @@ def test_a_queue_that_was_not_drawn_is_refused(pipeline: Pipeline) -> None:
     assert run(["review", "deals", "--queue", "party"]) == ExitCode.USAGE
     assert run(["certify", "deals", *BOUNDS]) == ExitCode.SUCCESS
     printed = output_of("review", "deals", "--queue", "penalty", code=ExitCode.USAGE).err
-    assert "It was for party, term." in printed
+    assert "There are queues for party, term." in printed
     assert pipeline.value("SELECT count(*) FROM feedback") == 0
 
 
@@ -635,7 +635,7 @@ def test_answers_that_were_wrong_and_asked_again_alone_do_not_certify_the_others
 def test_what_later_checks_have_refuted_is_not_certified_again(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """Even if all answers together are within the bound."""
+    """This holds even if all answers together are within the bound."""
     extract(pipeline, "second", 2 * DOCUMENTS)
     certified()
     every: JsonValue = [

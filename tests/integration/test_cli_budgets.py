@@ -53,7 +53,7 @@ def a_budgeted_run(settings: Settings) -> tuple[Pipeline, Submission]:
     ("arguments", "code", "said"),
     [
         (("--budget", "much"), ExitCode.USAGE, "--budget much is not an amount."),
-        (("--budget", "0"), ExitCode.USAGE, "A budget of 0 cannot be kept."),
+        (("--budget", "0"), ExitCode.USAGE, "0 is not a valid budget."),
         (
             ("--budget", "1", "--model", "openai/ours"),
             ExitCode.CONFIGURATION,
@@ -132,7 +132,7 @@ def test_a_retry_with_an_insufficient_budget_changes_nothing(settings: Settings)
         "retry", submission.name, "--budget", "0.5", "--no-wait", code=ExitCode.USAGE
     ).in_one_line
 
-    assert "The run has spent $0.75 already, and a budget of $0.50 is less." in error
+    assert "The run has already spent $0.75, which is more than a budget of $0.50." in error
     assert "Hint:" in error
     assert pipeline.job(submission).status == JobStatus.FAILED
     assert pipeline.value("SELECT count(*) FROM budget_accounts WHERE cap_usd IS NOT NULL") == 0

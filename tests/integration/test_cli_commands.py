@@ -233,10 +233,10 @@ def test_a_refused_statement_and_a_repeated_migration_change_nothing() -> None:
     assert found["before"] == found["after"]
 
 
-def test_a_database_without_tables_names_the_migration_command(
+def test_an_unmigrated_database_names_the_migration_command(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, database_url: SecretStr
 ) -> None:
-    """The exit code is 78; after the named command it works."""
+    """The exit code is that of a configuration error."""
     other = database_url.get_secret_value()
     desk.pipeline.execute("DROP VIEW stale_results")
     desk.pipeline.execute("DELETE FROM alembic_version")

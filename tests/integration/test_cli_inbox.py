@@ -40,7 +40,7 @@ def test_a_missing_folder_is_not_reported_as_a_permission_problem(inbox: Watched
     (found,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
 
     assert [each["reason"] for each in found["refused"]] == [
-        "is not there; a scheduler makes it when it starts"
+        "does not exist; the scheduler creates it when it starts"
     ]
 
 

@@ -54,7 +54,7 @@ class Desk:
 
     @property
     def quoter(self) -> ReadingContext:
-        """Return the quoter of the command, using the pipeline's database."""
+        """Return the context in which the command quotes, with the pipeline's database."""
         context = self.pipeline.context
         return ReadingContext(
             settings=context.settings, database=context.database, models=context.models
@@ -349,8 +349,8 @@ def test_a_model_without_batches_is_quoted_online(
     assert typical(batch["total"]) == pytest.approx(typical(online["total"]) / 2)
 
 
-def test_flex_prices_do_not_apply_to_batches(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that is asked as flex online has the price of batches in the batch lane."""
+def test_flex_does_not_apply_in_the_batch_lane(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that is asked as flex online is quoted as a batch there."""
     flex = {"provider": "openai", "model": "gpt-6.1-terra", "service_tier": "flex"}
     monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({"slow": flex}))
 

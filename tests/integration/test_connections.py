@@ -111,7 +111,7 @@ def test_a_statement_that_takes_too_long_is_ended_by_the_server(engine: Engine) 
 
 
 def test_a_value_that_exceeds_a_limit_is_no_outage(engine: Engine) -> None:
-    """An outage is waited for, and all that is stored in the same transaction with it."""
+    """An outage would be waited for, and would delay all rows of the same transaction."""
     words = "SELECT to_tsvector(string_agg(md5(n::text), ' ')) FROM generate_series(1, 60000) AS n"
 
     with pytest.raises(DBAPIError, match="too long for tsvector"):
@@ -163,8 +163,8 @@ def test_an_interrupt_between_two_polls_cancels_the_statement(
         assert other.execute(running).fetchone() == (0,)
 
 
-def test_the_server_ends_idle_sessions(engine: Engine) -> None:
-    """An idle session ends automatically, and so does an idle transaction."""
+def test_sessions_have_timeouts_for_idleness_and_locks(engine: Engine) -> None:
+    """The server ends idle sessions and idle transactions, and limits waits for locks."""
     options = ("idle_session_timeout", "idle_in_transaction_session_timeout", "lock_timeout")
 
     found = [ask(engine, f"SELECT current_setting('{option}')") for option in options]
@@ -172,7 +172,7 @@ def test_the_server_ends_idle_sessions(engine: Engine) -> None:
     assert found == ["2s", "1s", "500ms"]
 
 
-def test_a_lost_network_is_detected(engine: Engine) -> None:
+def test_tcp_keepalive_and_user_timeout_are_set(engine: Engine) -> None:
     """The kernel probes idle connections and drops those with unacknowledged data."""
     with engine.connect() as connection:
         raw: object = connection.connection.dbapi_connection

@@ -134,7 +134,7 @@ def test_a_receiver_that_sends_single_bytes_is_timed_out(dripping: str) -> None:
 
 def test_private_addresses_are_refused_by_default() -> None:
     """Nothing is sent, and the hint names the setting that allows them."""
-    with receiving() as receiver, pytest.raises(DeliveryError, match="leads to 127") as caught:
+    with receiving() as receiver, pytest.raises(DeliveryError, match="resolves to 127") as caught:
         post(receiver, allow_private_addresses=False)
 
     assert "allow_private_addresses" in caught.value.hint
@@ -211,7 +211,7 @@ def test_the_webhook_refuses_a_private_address() -> None:
     """The sender uses the given resolver and checks its answer."""
     settings = settings_for("https://hook.example.org/", allow_private_addresses=False)
 
-    with pytest.raises(DeliveryError, match=r"leads to 10\.0\.0\.1"):
+    with pytest.raises(DeliveryError, match=r"resolves to 10\.0\.0\.1"):
         Webhook(settings, Resolver(["10.0.0.1"])).post("run_1", 1, BODY)
 
 

@@ -99,7 +99,7 @@ def test_valid_places_are_listed(tmp_path: Path) -> None:
     ("toml", "finding", "hint"),
     [
         ('[delivery]\nfolder = "out"', "delivery.folder: the folder", "mount it"),
-        (webhook("https://127.0.0.1/"), "leads to 127.0.0.1, which is not", "allow_private"),
+        (webhook("https://127.0.0.1/"), "resolves to 127.0.0.1, which is not", "allow_private"),
         (webhook("https://nobody.invalid/"), "nobody.invalid has no address.", "webhook_url"),
         ('[inbox]\nfolders = ["in", "in/deeper"]', "overlap", "inside another inbox"),
         ('[profiles.x]\nschema = "gone.json"', "gone.json cannot be read", "Put the file there"),

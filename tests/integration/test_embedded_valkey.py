@@ -87,8 +87,8 @@ def test_the_server_starts_after_a_kill(server: EmbeddedValkey) -> None:
         assert connection.ping()
 
 
-def test_no_message_is_evicted_when_memory_is_full(server: EmbeddedValkey) -> None:
-    """A full broker refuses messages instead."""
+def test_the_server_keeps_all_messages_and_has_no_port(server: EmbeddedValkey) -> None:
+    """The settings disable eviction and TCP, and enable the append-only file."""
     server.start()
 
     with client(server) as connection:

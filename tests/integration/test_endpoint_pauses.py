@@ -22,7 +22,7 @@ def settings_asking(settings: Settings) -> Settings:
     return settings.model_copy(update={"model": SCRIPTED, "models": {SCRIPTED: AWAY}})
 
 
-def standing(pipeline: Pipeline) -> list[tuple[object, ...]]:
+def job_states(pipeline: Pipeline) -> list[tuple[object, ...]]:
     """Return the status and the errors of the jobs of all runs."""
     return pipeline.rows("SELECT status, error_code, error_message, hint FROM jobs ORDER BY id")
 
@@ -35,7 +35,7 @@ def test_another_run_pauses_without_a_request(settings: Settings) -> None:
     pipeline.analyze(f"Another text. {PARAGRAPH}")
 
     paused = (JobStatus.PAUSED, "model_access", "The key is refused.", "Check api_key.")
-    assert standing(pipeline) == [paused, paused]
+    assert job_states(pipeline) == [paused, paused]
     assert len(pipeline.model.requests) == 1
     assert pipeline.value("SELECT count(*) FROM model_calls") == 1
 
@@ -66,7 +66,7 @@ def test_an_unsuccessful_retry_costs_one_request(settings: Settings) -> None:
     pipeline.work(first)
     pipeline.analyze(f"A third text. {PARAGRAPH}")
 
-    assert {row[0] for row in standing(pipeline)} == {JobStatus.PAUSED}
+    assert {row[0] for row in job_states(pipeline)} == {JobStatus.PAUSED}
     assert len(pipeline.model.requests) == 2
 
 

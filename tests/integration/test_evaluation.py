@@ -225,7 +225,7 @@ def test_contradictory_lines_about_the_same_content_are_refused(
     assert run(["evaluate", "--gold", str(agreeing)]) == ExitCode.SUCCESS
     said = output_of("evaluate", "--gold", str(other), code=ExitCode.INCOMPLETE).in_one_line
 
-    assert "copy.txt: another line says something else of the same content" in said
+    assert "copy.txt: another line about the same content contradicts it" in said
 
 
 def test_a_label_of_two_types_requires_the_option_type(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -255,14 +255,17 @@ def test_each_model_is_measured_if_several_answered(pipeline: Pipeline, tmp_path
 
 SENSELESS: list[tuple[str, str]] = [
     ('{"document": "a", "fields": {"b": NaN}}', "line 1 has characters that cannot be stored"),
-    ('{"document": "a", "fields": {"b": 1e999}}', "or a number that is none"),
-    ('{"document": "a.txt"}', "line 1: it says neither label nor fields nor summary"),
+    ('{"document": "a", "fields": {"b": 1e999}}', "or an invalid number"),
+    ('{"document": "a.txt"}', "line 1: it has neither a label nor fields nor a summary"),
     ('{"label": "letter"}', "line 1: there is no “document”"),
     ('{"document": "a", "label": 7}', "line 1: “label” is not text"),
-    ('{"document": "a", "lable": "b"}', "line 1: “lable” is none of"),
-    ('{"document": "a", "fields": []}', "line 1: “fields” is no object"),
-    ('{"document": "a", "fields": {"b": "c"}, "pages": {"d": 1}}', "line 1: “pages” is no"),
-    ('{"document": "a", "fields": {"b": "c"}, "pages": {"b": [1, 0]}}', "“pages” of “b” is no"),
+    ('{"document": "a", "lable": "b"}', "line 1: “lable” is not one of"),
+    ('{"document": "a", "fields": []}', "line 1: “fields” must be an object"),
+    ('{"document": "a", "fields": {"b": "c"}, "pages": {"d": 1}}', "line 1: “pages” must be"),
+    (
+        '{"document": "a", "fields": {"b": "c"}, "pages": {"b": [1, 0]}}',
+        "“pages” of “b” must be page numbers",
+    ),
     ('{"document": "a", "label": "b\\u0000"}', "line 1 has characters that cannot be stored"),
     ('{"document": "a", "label": "b"}\n\n{"document": "a", "label": "c"}', "line 3: “a” is"),
     ('{"document": "a"', "line 1 is not JSON"),

@@ -103,7 +103,7 @@ def test_the_command_finds_a_document_by_a_part_of_its_name(settings: Settings) 
     pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"), repeat_last=True)
     pipeline.analyze(TEXT, f"{TEXT} Twice.")
 
-    assert "2 documents fit" in output_of("explain", "document-", code=ExitCode.USAGE).err
+    assert "2 documents match" in output_of("explain", "document-", code=ExitCode.USAGE).err
     assert run(["explain", "nothing-like-it"]) == ExitCode.USAGE
     with pipeline.context.database.read() as session:
         with pytest.raises(UsageError):

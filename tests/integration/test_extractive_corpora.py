@@ -95,9 +95,10 @@ def summaries(corpus: str) -> Iterator[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize(
-    ("corpus", "least", "gain"), [("scitldr_abstracts", 0.62, 0.03), ("qmsum_meetings", 0.17, 0.1)]
+    ("corpus", "min_recall", "gain"),
+    [("scitldr_abstracts", 0.62, 0.03), ("qmsum_meetings", 0.17, 0.1)],
 )
-def test_summaries_beat_the_first_sentences(corpus: str, least: float, gain: float) -> None:
+def test_summaries_beat_the_first_sentences(corpus: str, min_recall: float, gain: float) -> None:
     """The central sentences share more terms with human summaries than the first ones."""
     ours, lead = [], []
     for text, references in summaries(corpus):
@@ -108,7 +109,7 @@ def test_summaries_beat_the_first_sentences(corpus: str, least: float, gain: flo
         lead.append(recall(first, references))
 
     mean, baseline = sum(ours) / len(ours), sum(lead) / len(lead)
-    assert mean >= least
+    assert mean >= min_recall
     assert mean >= baseline + gain
 
 
@@ -134,16 +135,16 @@ def test_sentiment_of_reviews() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "least"), [("sentence_polarity", 0.67), ("product_reviews", 0.72)]
+    ("source", "min_accuracy"), [("sentence_polarity", 0.67), ("product_reviews", 0.72)]
 )
-def test_sentiment_of_sentences(source: str, least: float) -> None:
+def test_sentiment_of_sentences(source: str, min_accuracy: float) -> None:
     texts = [
         (row["text"], row["label"])
         for row in rows("sentence_sentiment")
         if row["source"].startswith(source) and row["label"] in ("positive", "negative")
     ]
 
-    assert polarities(texts) >= least
+    assert polarities(texts) >= min_accuracy
 
 
 def test_classification_by_the_title_and_the_words_of_the_labels() -> None:
@@ -181,7 +182,7 @@ def normalized(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("item", "least_recall", "least_precision"),
+    ("item", "min_recall", "min_precision"),
     [
         ("Document Name", 0.8, 0.8),
         ("Parties", 0.7, 0.62),
@@ -190,7 +191,7 @@ def normalized(text: str) -> str:
         ("Governing Law", 0.85, 0.92),
     ],
 )
-def test_extraction_from_contracts(item: str, least_recall: float, least_precision: float) -> None:
+def test_extraction_from_contracts(item: str, min_recall: float, min_precision: float) -> None:
     """Values overlap with the clauses that lawyers marked; unmarked contracts have no value."""
     recalled, precise = [], []
     for row in rows("cuad_contracts"):
@@ -208,8 +209,8 @@ def test_extraction_from_contracts(item: str, least_recall: float, least_precisi
             recalled.append(any(hits))
 
     assert len(recalled) > 20
-    assert sum(recalled) / len(recalled) >= least_recall
-    assert sum(precise) / len(precise) >= least_precision
+    assert sum(recalled) / len(recalled) >= min_recall
+    assert sum(precise) / len(precise) >= min_precision
 
 
 def test_extraction_finds_the_sentence_with_the_answer() -> None:

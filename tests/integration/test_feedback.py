@@ -196,7 +196,7 @@ def test_the_last_line_about_a_document_applies(pipeline: Pipeline, tmp_path: Pa
 REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("latest",), "Give one of --approve, --reject"),
     (("latest", "--approve", "--reject"), "cannot be used together"),
-    (("latest", "--approve"), "2 results fit: a.txt (classification), b.txt"),
+    (("latest", "--approve"), "2 results match: a.txt (classification), b.txt"),
     (("latest", "--document", "c", "--approve"), "There is no such result"),
     (("none", "--approve"), "There is no run “none”"),
     (("latest", "--document", "a", "--correct", "invoice"), "is not PATH=VALUE"),

@@ -1,4 +1,4 @@
-"""Tests that an idle scheduler makes few statements and is notified of new work at once."""
+"""Tests that an idle scheduler executes few statements, and is notified of new work at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.fakes.processes import wait_until
 SOON = 10.0
 SECONDS = 5
 # Recovery reads the broker's marker and whether work is unfinished, one transaction each.
-LOOKS_OF_RECOVERY = 6
+RECOVERY_STATEMENTS = 6
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def is_sent(pipeline: Pipeline) -> bool:
     return pipeline.value("SELECT count(*) FROM outbox WHERE sent_at IS NULL") == 0
 
 
-def test_an_idle_scheduler_makes_few_statements(pipeline: Pipeline) -> None:
+def test_an_idle_scheduler_executes_few_statements(pipeline: Pipeline) -> None:
     """It polls once a second, the outbox less often, and runs no rule of recovery."""
     with running(pipeline) as listener:
         wait_until(lambda: listener.hears, SOON, "a listener")
@@ -75,9 +75,9 @@ def test_an_idle_scheduler_makes_few_statements(pipeline: Pipeline) -> None:
         with recorded(pipeline.context.database.engine) as statements:
             time.sleep(SECONDS)  # noqa: TID251 - the time that is measured
 
-    looks = sum("FROM outbox" in each for each, _ in statements)
-    assert 1 <= looks <= SECONDS
-    assert len(statements) - looks <= SECONDS + 2 + LOOKS_OF_RECOVERY
+    polls = sum("FROM outbox" in each for each, _ in statements)
+    assert 1 <= polls <= SECONDS
+    assert len(statements) - polls <= SECONDS + 2 + RECOVERY_STATEMENTS
 
 
 def test_an_idle_scheduler_sends_a_message_at_once(pipeline: Pipeline) -> None:
@@ -148,6 +148,6 @@ def test_several_schedulers_are_notified_of_one_message(pipeline: Pipeline) -> N
     wait_until(lambda: not any(each.hears for each in listeners), SOON, "the loss")
     for wake in wakes:
         wake.clear()
-    assert all(wake.wait(SOON) for wake in wakes), "what was missed is looked for"
+    assert all(wake.wait(SOON) for wake in wakes), "both poll after they have reconnected"
     for each in listeners:
         each.stop()

@@ -235,8 +235,8 @@ def test_a_cancelled_follower_can_be_retried(inbox: WatchedInbox) -> None:
     assert inbox.pipeline.value(STATES) == ["succeeded", "cancelled"]
 
     inbox.wait(1)
-    called_off = inbox.folders.note(inbox.folders.failed / "b.txt")
-    (of_it,) = json_values.objects(called_off["intakes"])
+    note = inbox.folders.note(inbox.folders.failed / "b.txt")
+    (of_it,) = json_values.objects(note["intakes"])
     assert (of_it["same_as_intake"], jobs(of_it)[0]["reused_from"]) == (None, None)
     assert inbox.pipeline.value(REUSED) == [0, 0]
 

@@ -140,7 +140,7 @@ def test_a_failed_chunk_makes_the_result_partial(small_chunks: Settings) -> None
     assert pipeline.value("SELECT count(*) FROM failures WHERE what = 'chunk'") == 1
     message = pipeline.value("SELECT error_message FROM jobs")
     assert str(message).startswith("1 of ")
-    assert "of them so" not in str(message)
+    assert "of them for this" not in str(message)
 
 
 def test_the_reason_of_a_single_chunk_has_no_count(settings: Settings) -> None:

@@ -176,7 +176,7 @@ def test_a_retry_shows_the_examples_chosen_before(settings: Settings) -> None:
 
 
 def test_a_quote_from_an_example_is_refused_and_counted(settings: Settings) -> None:
-    """The same applies to examples that the user wrote."""
+    """The result reports the failed check, and needs review."""
 
     def answers(request: CompletionRequest) -> str:
         answer = json.loads(obeying(request))

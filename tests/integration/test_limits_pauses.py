@@ -37,7 +37,7 @@ KEY = "sk-very-secret"
 
 @dataclass(slots=True, kw_only=True)
 class Worker:
-    """One of many workers that ask a model with a key, on the clock of Valkey or a set one."""
+    """One of many workers that ask a model with a key, on a clock that the test sets."""
 
     client: redis.Redis
     model: str = "small"

@@ -201,7 +201,7 @@ def test_a_synthesis_that_drops_rows_is_partial_until_a_retry_keeps_them(
     submission = pipeline.analyze(ORDER, options=an_extraction_run(UNJOINABLE))
 
     expect_partial(pipeline, submission)
-    look_for_missing_rows(submission.name, tmp_path)
+    expect_missing_rows(submission.name, tmp_path)
     second = pipeline.submit(ORDER, options=an_extraction_run(UNJOINABLE))
     assert pipeline.job(second).status == JobStatus.QUEUED
     assert pipeline.job(second).reused_from is None
@@ -237,7 +237,7 @@ def expect_partial(pipeline: Pipeline, submission: Submission) -> None:
     assert pipeline.value("SELECT error_message FROM failures WHERE what = 'job'") == SENTENCE
 
 
-def look_for_missing_rows(run: str, folder: Path) -> None:
+def expect_missing_rows(run: str, folder: Path) -> None:
     """Check that missing rows are reported in commands, JSON, SQL and exports."""
     model = '[models.scripted]\nprovider = "openai"\nmodel = "scripted"\n'
     (folder / "chordwise.toml").write_text(f'{model}base_url = "http://127.0.0.1:9/v1"\n')

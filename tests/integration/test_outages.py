@@ -241,7 +241,7 @@ def test_a_database_error_before_a_call_does_not_count_as_an_attempt(settings: S
     pipeline.context.leases.beat()
 
     assert pipeline.value("SELECT status || attempts FROM chunks") == "pending0"
-    assert pipeline.value("SELECT reason FROM outbox") == "database was away"
+    assert pipeline.value("SELECT reason FROM outbox") == "database unavailable"
 
 
 def test_a_database_error_after_a_call_counts_as_an_attempt(settings: Settings) -> None:

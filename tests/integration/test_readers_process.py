@@ -23,7 +23,7 @@ from chordwise.settings import ReaderSettings
 from tests.fakes.office_files import archive, document, docx, paragraph, pdf, shown
 
 PATIENCE_SECONDS = 20
-# A million elements, which need over a second of parsing and very little memory.
+# Four million elements, which need over a second of parsing and very little memory.
 SLOW = b"<html>" + b"<p>x &amp; y</p>" * 4_000_000
 
 

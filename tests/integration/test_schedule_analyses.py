@@ -50,7 +50,7 @@ def reanalysis(**values: object) -> ScheduleSettings:
 def a_stale_night(
     settings: Settings, provider: BatchProvider, schedule: ScheduleSettings, *lanes: Lane
 ) -> Night:
-    """Return a night after a run in each of these lanes, with outdated prompts."""
+    """Return a scheduler after a run in each of these lanes, with outdated prompts."""
     night = a_night_over(opened(settings, provider), nightly=schedule)
     for lane, text in zip(lanes, TEXTS, strict=False):
         options = in_batches() if lane is Lane.BATCH else a_run()
@@ -159,7 +159,7 @@ OUTCOME = "SELECT status, outcome FROM schedule_runs ORDER BY due_at DESC LIMIT 
 
 
 def a_night_of_stale_results(settings: Settings) -> Night:
-    """Return a night after two runs with outdated prompts."""
+    """Return a scheduler that is due after two runs with outdated prompts."""
     night = a_night(settings, quoting_the_text, repeat_last=True, again=WANTED)
     other = a_run(analysis=AnalysisOptions(instructions="Look for carts."))
     for texts, options in ((TEXTS, a_run()), (TEXTS[:1], other)):
@@ -257,7 +257,7 @@ WHY = "The budget of the run is spent."
 
 @pytest.fixture
 def paused(settings: Settings, tmp_path: Path) -> Night:
-    """Return a night whose run was paused because its budget is used up."""
+    """Return a scheduler whose run was paused because its budget is used up."""
     (tmp_path / "letter.txt").write_text("The bridge was opened in May 1902.", "utf-8")
     script = (BudgetExceededError(WHY, "Raise it."), quoting_the_text)
     night = a_night(settings, *script, repeat_last=True, nightly=nightly(tmp_path))

@@ -24,7 +24,7 @@ def exporting(folder: Path, **values: object) -> ScheduleSettings:
 
 
 def a_morning(settings: Settings, wanted: ScheduleSettings) -> Night:
-    """Return the moment after the tick that started an export."""
+    """Return a scheduler whose last tick started an export."""
     night = a_night(settings, quoting_the_text, repeat_last=True, morning=wanted)
     night.start_at("2026-03-28T06:01")
     return night

@@ -40,7 +40,7 @@ def classify(settings: Settings) -> Submission:
 
 
 def a_morning(settings: Settings, **schedules: ScheduleSettings) -> Night:
-    """Return the morning after that run of the profile `letters`, before due work is done."""
+    """Return a scheduler with due occurrences, after that run of the profile `letters`."""
     profiles = {"letters": ProfileSettings(labels=LABELS, confidence_threshold=0.0)}
     night = a_night(
         settings.model_copy(update={"profiles": profiles}), obeying, repeat_last=True, **schedules
@@ -157,7 +157,7 @@ def test_a_withdrawn_certificate_fails_the_occurrence(settings: Settings) -> Non
     do_twice(night)
 
     ((status, _, message),) = night.rows(ENDS)
-    withdrawn = "Later checks have withdrawn the certificate of report."
+    withdrawn = "Certificates withdrawn after later checks: report."
     assert (status, message) == ("failed", withdrawn)
     told = {"schedule": "accept", "profile": "letters", "withdrawn": ["report"]}
     assert night.rows("SELECT event, content FROM deliveries WHERE run_id IS NULL") == [

@@ -45,9 +45,7 @@ def test_nothing_is_started_before_its_due_time(settings: Settings, folder: Path
     assert night.rows(NEXT) == [("28 02:30",)]
 
 
-def test_two_concurrent_schedulers_start_an_occurrence_once(
-    settings: Settings, folder: Path
-) -> None:
+def test_concurrent_schedulers_start_an_occurrence_once(settings: Settings, folder: Path) -> None:
     night = a_night(settings, nightly=nightly(folder, cron="30 * * * *"))
     barrier = threading.Barrier(4)
     started: list[int] = []
@@ -70,10 +68,10 @@ def test_two_concurrent_schedulers_start_an_occurrence_once(
     assert night.rows("SELECT count(*), count(DISTINCT due_at) FROM schedule_runs") == [(6, 6)]
 
 
-def test_the_night_without_half_past_two_has_an_occurrence(
+def test_a_time_skipped_by_daylight_saving_has_an_occurrence(
     settings: Settings, folder: Path
 ) -> None:
-    """On 29 March 2026 it is due at three, and on the days around at its usual time."""
+    """On 29 March 2026 there is no 02:30 in Berlin, and it is due at three."""
     night = a_night(settings, nightly=nightly(folder))
 
     for local in ("2026-03-28T02:31", "2026-03-29T03:01", "2026-03-30T02:31"):
@@ -85,10 +83,10 @@ def test_the_night_without_half_past_two_has_an_occurrence(
     assert night.history() == expected
 
 
-def test_the_night_with_half_past_two_twice_has_one_occurrence(
+def test_a_time_repeated_by_daylight_saving_has_one_occurrence(
     settings: Settings, folder: Path
 ) -> None:
-    """The night is that of 25 October 2026, with a tick every ten minutes."""
+    """On 25 October 2026 there are two 02:30 in Berlin; the scheduler ticks every ten minutes."""
     night = a_night(settings, nightly=nightly(folder))
     night.sleep_until("2026-10-24T12:00")
     night.pipeline.execute("UPDATE schedules SET next_due_at = '2026-10-25T02:30+02'")

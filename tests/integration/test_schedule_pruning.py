@@ -55,7 +55,7 @@ def aged(pipeline: Pipeline, run: str) -> None:
 
 
 def a_past(settings: Settings, wanted: ScheduleSettings) -> Night:
-    """Return a night after an old run of two documents and a new one that shares one of them."""
+    """Return a scheduler after an old run of two documents and a new one that shares one."""
     night = a_night(settings, quoting_the_text, repeat_last=True, tidy=wanted)
     pipeline = night.pipeline
     old = pipeline.analyze(OLD, SHARED)

@@ -34,7 +34,7 @@ def reporting(folder: Path) -> ScheduleSettings:
 
 
 def a_night_with_a_run(settings: Settings, folder: Path) -> Night:
-    """Return a night in which one document was analyzed and one could not be read."""
+    """Return a scheduler after a run with one analyzed and one unreadable document."""
     night = a_night(settings, quoting_the_text, repeat_last=True, morning=reporting(folder))
     pipeline = night.pipeline
     letter = a_document("The bridge was opened in May 1902. Carts crossed it.", HOSTILE)
@@ -139,7 +139,7 @@ def test_the_end_of_an_occurrence_is_in_one_report(settings: Settings, tmp_path:
 
     second, third = report_of(night, "07", tmp_path), report_of(night, "08", tmp_path)
 
-    done = "What the schedules did"
+    done = "Schedules"
     assert "| tidy | 2026-03-28 01:30 | running | – |" in section(first, done)
     assert "| tidy | 2026-03-28 01:30 | failed | It broke. |" in section(second, done)
     assert section(third, done) == "Nothing."
@@ -204,7 +204,7 @@ def test_failed_deliveries_are_listed(settings: Settings, tmp_path: Path) -> Non
 
     written = report_of(night, "06", tmp_path)
 
-    told = section(written, "Deliveries that failed for good").splitlines()[2:]
+    told = section(written, "Permanently failed deliveries").splitlines()[2:]
     (line,) = told
     assert line.endswith("| webhook | run.finished | 9 | The server answered 410. |")
 

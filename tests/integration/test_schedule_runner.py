@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def a_due_night(settings: Settings, wanted: ScheduleSettings) -> Night:
-    """Return the moment after the tick that started a schedule."""
+    """Return a scheduler whose last tick started an occurrence of a schedule."""
     night = a_night(settings, quoting_the_text, repeat_last=True, nightly=wanted)
     night.start_at("2026-03-28T02:31")
     return night
@@ -220,7 +220,7 @@ def test_an_occurrence_that_ended_several_schedulers_is_given_up(
 
 
 def test_an_expired_occurrence_is_not_continued(settings: Settings, folder: Path) -> None:
-    """The scheduler that runs it notices before the next letter."""
+    """No scheduler claims it."""
     night = a_due_night(settings, nightly(folder))
     night.sleep_until("2026-03-29T01:00")
     night.tick()
@@ -292,10 +292,10 @@ def test_a_removed_profile_is_reported(settings: Settings, folder: Path) -> None
     ]
 
 
-def test_a_programming_error_fails_the_occurrence_once(
+def test_a_programming_error_fails_the_occurrence(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread continues."""
+    """It does not end the thread of the scheduler."""
     night = a_due_night(settings, nightly(folder))
 
     def broken(*_: object) -> None:

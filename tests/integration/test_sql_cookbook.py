@@ -303,7 +303,7 @@ def test_missing_stale_and_doubtful_results(reader: Reader) -> None:
 
 
 def test_the_quality_of_results(reader: Reader) -> None:
-    """Questions 12 to 15: accuracy, errors, calibration, and missing judgments."""
+    """Questions 13 to 16: accuracy, errors, calibration, and results without a calibration."""
     history, wrong, curve, results = (reader.question(number) for number in (13, 14, 15, 16))
 
     accuracy = history.row_of("metric", "accuracy")

@@ -324,7 +324,7 @@ def test_pictures_are_limited_in_size_and_number(settings: Settings, tmp_path: P
 
 
 def test_no_page_is_transcribed_beyond_the_budget(settings: Settings, tmp_path: Path) -> None:
-    """The run's cap applies before there is a job; a higher one lets the intake continue."""
+    """The run's cap applies before there is a job, and the intake is interrupted."""
     pipeline = a_seeing_pipeline(settings, reading(FIRST), named=PRICED)
 
     with pytest.raises(BudgetExceededError):

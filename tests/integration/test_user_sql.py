@@ -141,7 +141,7 @@ def test_every_view_and_table_for_users_can_be_read(database_url: SecretStr) -> 
 @pytest.mark.parametrize(
     ("statement", "hint"),
     [
-        ("SELECT 1; SELECT 2", "One statement at a time."),
+        ("SELECT 1; SELECT 2", "Run one statement at a time."),
         ("SELECT nothing FROM runs", "docs/sql-cookbook.md has statements to begin with."),
         ("SELECT 1 / 0", "docs/sql-cookbook.md has statements to begin with."),
     ],

@@ -28,7 +28,7 @@ from tests.fakes.pipeline import (
 from tests.fakes.scripted_model import Answer, Line
 
 OBJECTION = {"principle": 1, "path": "/main_topic", "problem": "It names no harbour."}
-MENDED = a_summary("The harbour of Lindau", topic="The harbour of Lindau.")
+REVISED = a_summary("The harbour of Lindau", topic="The harbour of Lindau.")
 STAGES = "SELECT string_agg(stage, ' ' ORDER BY id) FROM model_calls WHERE NOT cache_hit"
 
 
@@ -41,7 +41,7 @@ def objecting(request: CompletionRequest) -> Answer:
     """Answer by quoting, object to that once, and correct it."""
     if request.task.stage is Stage.CRITIQUE:
         return json.dumps({"violations": [OBJECTION]})
-    return MENDED if request.task.stage is Stage.REVISE else quoting_the_text(request)
+    return REVISED if request.task.stage is Stage.REVISE else quoting_the_text(request)
 
 
 def failing_once(stage: Stage, error: ChordwiseError) -> Line:
@@ -256,8 +256,8 @@ def test_votes_are_part_of_a_results_identity_unless_disabled(settings: Settings
     assert "votes" not in pipeline.job(pipeline.submit(LONG, options=with_votes(1))).options
 
 
-def test_a_postponed_vote_continues_with_the_samples_it_has(settings: Settings) -> None:
-    """The cache has them: only missing samples are requested."""
+def test_a_repeated_vote_takes_its_samples_from_the_cache(settings: Settings) -> None:
+    """No sample is requested again."""
     pipeline = a_pipeline(settings, voting, repeat_last=True)
     submission = pipeline.analyze(PARAGRAPH, options=with_votes(3))
     pipeline.execute("DELETE FROM facts")

@@ -27,8 +27,8 @@ UNKNOWN, BEGIN, END = 0, 1, 2
 FIRST_BYTE, FIRST_CHARACTER = 3, 259
 
 SPACE = "\u2581"
-LEANINGS = {'"': 0.5, "]": 0.3, "}": 0.3, ",": 0.1, "e": -1.0, "E": -2.0, "\\": -3.0, SPACE: -1.0}
-END_LEANING = 0.2
+BIASES = {'"': 0.5, "]": 0.3, "}": 0.3, ",": 0.1, "e": -1.0, "E": -2.0, "\\": -3.0, SPACE: -1.0}
+END_BIAS = 0.2
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<{{ message['role'] }}>{{ message['content'] }}\n{% endfor %}"
@@ -105,10 +105,10 @@ def _output(random: np.random.Generator) -> Matrix:
     weights[:, CONSTANT_CHANNEL] = 0.0
     weights[UNKNOWN, CONSTANT_CHANNEL] = NEVER
     weights[FIRST_BYTE:FIRST_CHARACTER, CONSTANT_CHANNEL] = NEVER
-    weights[END, CONSTANT_CHANNEL] = END_LEANING
-    for character, leaning in LEANINGS.items():
+    weights[END, CONSTANT_CHANNEL] = END_BIAS
+    for character, bias in BIASES.items():
         token = FIRST_CHARACTER + _characters().index(character)
-        weights[token, CONSTANT_CHANNEL] = leaning
+        weights[token, CONSTANT_CHANNEL] = bias
     return weights
 
 

@@ -1,4 +1,4 @@
-"""A receiver of webhooks on loopback that records requests and answers as a test demands."""
+"""A receiver of webhooks on loopback that records requests and returns the given statuses."""
 
 from __future__ import annotations
 

@@ -47,21 +47,21 @@ from tests.fakes.scripted_model import Answer as Scripted
 from tests.fakes.scripted_model import Line, ScriptedModel, a_profile, cut_off
 
 
-def heard(model: ChatModel, verdicts: list[CheckResult], task: AnalysisTask = TASK) -> Question:
+def recording(model: ChatModel, checks: list[CheckResult], task: AnalysisTask = TASK) -> Question:
     """Return a question about a document that records its checks."""
-    return replace(question(model, task), record_check=lambda _, each: verdicts.append(each))
+    return replace(question(model, task), record_check=lambda _, each: checks.append(each))
 
 
 def summarized(
     *script: Line, task: AnalysisTask = TASK
 ) -> tuple[Answer, ScriptedModel, list[CheckResult]]:
     """Ask with a script; return the answer, the model and the checks."""
-    model, verdicts = ScriptedModel(script), list[CheckResult]()
-    return ask(heard(model, verdicts, task)), model, verdicts
+    model, checks = ScriptedModel(script), list[CheckResult]()
+    return ask(recording(model, checks, task)), model, checks
 
 
 def test_a_good_answer_is_grounded_checked_and_attributed() -> None:
-    answer, model, verdicts = summarized(GOOD)
+    answer, model, checks = summarized(GOOD)
 
     assert answer.output["key_findings"] == [
         {
@@ -76,11 +76,11 @@ def test_a_good_answer_is_grounded_checked_and_attributed() -> None:
     assert (answer.confidence, answer.quality, answer.repaired) == (0.7, 1.0, False)
     assert (answer.provider, answer.model) == ("scripted", "script-1")
     assert answer.prompt_version == model.requests[0].prompt_version == "summary.analyze@1"
-    assert verdicts == [CheckResult(valid=True, quality=1.0)]
+    assert checks == [CheckResult(valid=True, quality=1.0)]
     # An answer with an invented quote is accepted, and the quote is marked as ungrounded.
-    invented, _, verdicts = summarized(a_summary("rebuilt in 1856", "rebuilt in 1857"))
+    invented, _, checks = summarized(a_summary("rebuilt in 1856", "rebuilt in 1857"))
     assert invented.quality == 0.5
-    assert verdicts == [CheckResult(valid=True, quality=0.5)]
+    assert checks == [CheckResult(valid=True, quality=0.5)]
 
 
 def test_an_answer_that_repeats_the_marker_is_invalid() -> None:
@@ -90,16 +90,16 @@ def test_an_answer_that_repeats_the_marker_is_invalid() -> None:
         (mark,) = set(re.findall(r"TEXT-[0-9a-f]{32}", request.user))
         return a_summary("rebuilt in 1856", topic=f"The mark is {mark}.")
 
-    answer, model, verdicts = summarized(leaking, GOOD)
+    answer, model, checks = summarized(leaking, GOOD)
 
     assert len(model.requests) == 2
     assert "TEXT-" not in json.dumps(answer.output)
-    assert [each.valid for each in verdicts] == [False, True]
+    assert [each.valid for each in checks] == [False, True]
 
 
 def test_an_invalid_answer_is_repaired_with_the_error_in_the_prompt() -> None:
     """The repair prompt is the first prompt and a remark; its answer counts as repaired."""
-    answer, model, verdicts = summarized('{"main_topic": "x"}', GOOD)
+    answer, model, checks = summarized('{"main_topic": "x"}', GOOD)
 
     first, second = model.requests
     assert second.user.startswith(first.user)
@@ -107,7 +107,7 @@ def test_an_invalid_answer_is_repaired_with_the_error_in_the_prompt() -> None:
     assert second.task.stage is Stage.REPAIR
     assert second.prompt_version == first.prompt_version
     assert (answer.repaired, answer.quality) == (True, 0.8)
-    assert [each.valid for each in verdicts] == [False, True]
+    assert [each.valid for each in checks] == [False, True]
 
 
 def test_a_repair_prompt_contains_nothing_of_the_invalid_answer() -> None:
@@ -122,7 +122,7 @@ def test_a_repair_prompt_contains_nothing_of_the_invalid_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "expected", "judged"),
+    ("script", "expected", "checked"),
     [
         (["no JSON", "{}"], InvalidAnswerError, 2),
         (["no JSON", cut_off(GOOD, FinishReason.REFUSAL)], RefusedError, 2),
@@ -132,17 +132,17 @@ def test_a_repair_prompt_contains_nothing_of_the_invalid_answer() -> None:
     ],
 )
 def test_without_a_valid_answer_the_last_reason_is_reported(
-    script: list[Line], expected: type[ChordwiseError], judged: int
+    script: list[Line], expected: type[ChordwiseError], checked: int
 ) -> None:
     """There is one repair; refused and truncated answers are not parsed."""
-    model, verdicts = ScriptedModel(script), list[CheckResult]()
+    model, checks = ScriptedModel(script), list[CheckResult]()
 
     with pytest.raises(expected) as caught:
-        ask(heard(model, verdicts))
+        ask(recording(model, checks))
 
-    assert caught.value.hint or not judged or expected is InvalidAnswerError
+    assert caught.value.hint or not checked or expected is InvalidAnswerError
     assert len(model.requests) == len(script)
-    assert verdicts == [CheckResult(valid=False, quality=None)] * judged
+    assert checks == [CheckResult(valid=False, quality=None)] * checked
 
 
 def test_an_analysis_checks_rules_that_its_schema_cannot_express() -> None:
@@ -173,9 +173,9 @@ def test_malformed_json_is_repaired_only_if_the_model_stopped_normally() -> None
 USUAL_VERSION, PLAIN_VERSION = "summary.analyze@1", "summary.analyze-plain@1"
 
 
-def a_model(*script: Scripted, name: str = "script-1", most: int | None = 800) -> ScriptedModel:
-    """Return a model with a limit of 200 output tokens, and of `most` after a truncated answer."""
-    return ScriptedModel(script, profile=a_profile(name, 8_000, 200, most))
+def a_model(*script: Scripted, name: str = "script-1", raised: int | None = 800) -> ScriptedModel:
+    """Return a model with a limit of 200 output tokens, or `raised` after a truncated answer."""
+    return ScriptedModel(script, profile=a_profile(name, 8_000, 200, raised))
 
 
 def falling_back(*models: ScriptedModel) -> Fallback:
@@ -189,19 +189,19 @@ def versions(model: ScriptedModel) -> list[str]:
 
 def test_a_truncated_answer_is_retried_with_a_higher_limit() -> None:
     """The limit is doubled; the ledger counts the truncated answer as invalid."""
-    model, verdicts = a_model(cut_off(GOOD), GOOD), list[CheckResult]()
+    model, checks = a_model(cut_off(GOOD), GOOD), list[CheckResult]()
 
-    answer = ask(heard(model, verdicts))
+    answer = ask(recording(model, checks))
 
     first, second = model.requests
     assert [request.max_output_tokens for request in model.requests] == [200, 400]
     assert second == replace(first, max_output_tokens=400)
-    assert [verdict.valid for verdict in verdicts] == [False, True]
+    assert [check.valid for check in checks] == [False, True]
     assert not answer.repaired
 
 
 @pytest.mark.parametrize(
-    ("most", "text", "requests"),
+    ("raised", "text", "requests"),
     [
         (None, TEXT, 1),
         (200, TEXT, 1),
@@ -210,9 +210,9 @@ def test_a_truncated_answer_is_retried_with_a_higher_limit() -> None:
         (400, "One sentence is here. Another one is there.", 2),
     ],
 )
-def test_an_output_limit_is_raised_only_once(most: int | None, text: str, requests: int) -> None:
+def test_an_output_limit_is_raised_only_once(raised: int | None, text: str, requests: int) -> None:
     """A model that never stops is not asked a third time or about smaller parts."""
-    model = a_model(cut_off(GOOD), cut_off(GOOD), most=most)
+    model = a_model(cut_off(GOOD), cut_off(GOOD), raised=raised)
 
     with pytest.raises(TruncatedError):
         asked(model, text=text)

@@ -169,7 +169,7 @@ def test_without_escalation_weak_answers_are_used_and_invalid_ones_fail() -> Non
     [
         BudgetExceededError("The cap is reached."),
         RateLimitedError("Not now."),
-        ServiceUnavailableError("The ledger's database is away."),
+        ServiceUnavailableError("The ledger's database is unavailable."),
     ],
 )
 def test_errors_that_a_larger_model_cannot_solve_are_not_escalated(

@@ -52,9 +52,9 @@ TEXT = "".join(SENTENCES)
 TASK = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE)
 
 
-def small(context_tokens: int, limit: int = 300, most: int | None = None) -> ModelProfile:
-    """Return the profile of a model with at most 300 output tokens, or `most` on a retry."""
-    return a_profile("script-1", context_tokens, limit, most)
+def small(context_tokens: int, limit: int = 300, raised: int | None = None) -> ModelProfile:
+    """Return the profile of a model with a limit of output tokens, and a raised one on a retry."""
+    return a_profile("script-1", context_tokens, limit, raised)
 
 
 def an_answer(place: int, quote: str = "") -> Answer:
@@ -263,7 +263,7 @@ def test_the_longest_text_leaves_room_for_a_repair(analysis_type: AnalysisType) 
 
 @TYPES
 def test_the_critique_of_an_answer_leaves_room_for_its_repair(analysis_type: AnalysisType) -> None:
-    """It has the room of a question, with an answer of half the limit below the text."""
+    """With a critique, the budget of a text is smaller, so critique, revision and repairs fit."""
     context = 4_000
     model, task = a_model(context), a_task(analysis_type, options=AnalysisOptions(critique=True))
     budget = text_budget(model, task, chunk_tokens=100_000)
@@ -284,7 +284,7 @@ def test_a_raised_limit_leaves_room_for_the_remark_of_a_repair() -> None:
     """A retry after truncation may use the whole context; its repair uses the rest."""
     text = "The harbour of Lindau was rebuilt in 1856."
     script: list[Line] = [cut_off("{"), "no JSON", a_summary("rebuilt in 1856")]
-    model = ScriptedModel(script, profile=small(1_000, most=5_000))
+    model = ScriptedModel(script, profile=small(1_000, raised=5_000))
     task = replace(a_task(AnalysisType.SUMMARY), text=text)
 
     ask(question(model, task, text))

@@ -45,7 +45,7 @@ def test_only_the_module_of_the_named_command_is_loaded() -> None:
     assert set(named_in(["--help"])) == set(MODULES.values())
 
 
-def test_the_list_of_commands_loads_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_of_commands_matches_the_application(capsys: pytest.CaptureFixture[str]) -> None:
     code = run(["--help"])
     listed = capsys.readouterr().out
     every = application.application(dict.fromkeys(MODULES.values()))

@@ -92,7 +92,7 @@ def test_a_log_reports_why_calls_fail() -> None:
     assert trouble not in said[1]
 
 
-def test_bars_and_lines_show_the_same_progress() -> None:
+def test_bars_are_updated_by_the_intake_and_the_progress() -> None:
     shown: list[object] = []
     bars = Bars(shown.append)
 

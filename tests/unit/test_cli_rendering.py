@@ -82,7 +82,7 @@ MENTIONED = {
 
 
 def shown(*renderables: RenderableType, width: int = 120) -> str:
-    """Return the output of a terminal without colours."""
+    """Return the output of a terminal without colors."""
     console = Console(file=io.StringIO(), width=width, markup=False, emoji=False, highlight=False)
     for renderable in renderables:
         console.print(renderable)
@@ -389,7 +389,7 @@ INVISIBLE = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
     ],
 )
 def test_escape_sequences_and_invisible_characters_are_dropped(hostile: str, shown: str) -> None:
-    """These are colours, links, titles and direction overrides; visible text is kept."""
+    """These are colors, links, titles and direction overrides; visible text is kept."""
     assert safe(hostile) == shown
 
 

@@ -29,7 +29,7 @@ def types_of(request: RunRequest) -> tuple[AnalysisType, ...]:
 
 
 def options_of(request: RunRequest) -> AnalysisOptions:
-    """Return the instructions of the analyses of a request."""
+    """Return the analysis options of a request."""
     return run_options(request, Settings()).analysis
 
 

@@ -30,7 +30,7 @@ def analyzed(model: ScriptedModel, text: str) -> Analysis:
 
 
 def test_the_public_names_can_be_imported() -> None:
-    """They are the names in the README."""
+    """Any other name raises an AttributeError."""
     assert all(getattr(chordwise, name).__name__ == name for name in chordwise.__all__)
     with pytest.raises(AttributeError, match="Missing"):
         _ = chordwise.Missing
@@ -267,7 +267,7 @@ def test_an_answer_is_revised_after_a_critique() -> None:
 
 
 def test_a_file_is_read_from_its_path() -> None:
-    """The limits of the readers apply; a path and a text together are rejected."""
+    """Its facts have pages and boxes; a path together with a text is rejected."""
     path = ROOT / "samples" / "letter-to-members.pdf"
     analyzer = DocumentAnalyzer()
 

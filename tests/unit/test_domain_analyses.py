@@ -24,7 +24,7 @@ EVERY_TYPE = pytest.mark.parametrize("analysis_type", list(AnalysisType))
 
 
 # Generating answers from schemas and filtering them takes time.
-patiently = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
+few_examples = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck))
 
 
 @EVERY_TYPE
@@ -52,7 +52,7 @@ def test_an_analysis_of_reasoning_begins_with_considerations() -> None:
 
 
 @EVERY_TYPE
-@patiently
+@few_examples
 @given(data=st.data())
 def test_merged_answers_are_valid_answers(analysis_type: AnalysisType, data: st.DataObject) -> None:
     """A merge by rule has the structure of an answer and the quotes and spans of the chunks."""
@@ -70,7 +70,7 @@ def test_merged_answers_are_valid_answers(analysis_type: AnalysisType, data: st.
 
 
 @EVERY_TYPE
-@patiently
+@few_examples
 @given(data=st.data())
 def test_completing_an_answer_changes_none_of_its_values(
     analysis_type: AnalysisType, data: st.DataObject
@@ -192,8 +192,8 @@ def test_only_the_labels_of_the_user_are_allowed() -> None:
     assert analysis.problems(a_vote(None, 0.5), task) == []
 
 
-def test_evidence_must_not_name_large_lists_again_and_again() -> None:
-    """The values to look for, and their marks, would be the square of the size of an answer."""
+def test_evidence_must_not_name_large_lists_too_often() -> None:
+    """Otherwise the number of values to check would grow with the square of the answer."""
     rows: list[JsonValue] = [{"a": "x"}] * 400
     entry: JsonObject = {"path": "/rows", "quote": "x", "confidence": 5}
     task = a_task(AnalysisType.EXTRACTION, options=AnalysisOptions(schema={"type": "object"}))
@@ -373,7 +373,7 @@ def merged_orders(*parts: JsonObject) -> tuple[JsonValue, dict[JsonValue, JsonVa
 
 ANN, BEN, CID = (json_values.as_object({"name": name}) for name in ("Ann", "Ben", "Cid"))
 MERGES: dict[str, tuple[list[JsonObject], JsonObject, dict[str, str]]] = {
-    "equal rows of two chunks stand at different places": (
+    "equal rows of two chunks without a place are both kept": (
         [
             an_order({"parties": [ANN, BEN]}, q1="/parties/1/name"),
             an_order({"parties": [CID, ANN]}, q2="/parties/0/name", q3="/parties/1"),
@@ -381,7 +381,7 @@ MERGES: dict[str, tuple[list[JsonObject], JsonObject, dict[str, str]]] = {
         {"parties": [ANN, BEN, CID, ANN]},
         {"q1": "/parties/1/name", "q2": "/parties/2/name", "q3": "/parties/3"},
     ),
-    "of single values the first stays, with its evidence alone": (
+    "the first single value is kept with the evidence for it": (
         [
             an_order({"total": 5, "paid": None}, five="/total", nothing="/paid"),
             an_order({"total": 7, "paid": True}, seven="/total", yes="/paid"),
@@ -390,7 +390,7 @@ MERGES: dict[str, tuple[list[JsonObject], JsonObject, dict[str, str]]] = {
         {"total": 5, "paid": True},
         {"five": "/total", "yes": "/paid", "again": "/total"},
     ),
-    "a path to nowhere is left as it is": (
+    "a path without a value is unchanged": (
         [an_order({"total": 5}, q1="total", q2="/missing/0", q3="", q4="/parties/x")],
         {"total": 5},
         {"q1": "total", "q2": "/missing/0", "q3": "", "q4": "/parties/x"},
@@ -424,7 +424,7 @@ MERGES: dict[str, tuple[list[JsonObject], JsonObject, dict[str, str]]] = {
         {"place": [47.5, 9.7]},
         {"q1": "/place/0"},
     ),
-    "nothing is said as the first chunk says it": (
+    "without values, null and empty lists are kept": (
         [an_order({"total": None, "parties": []}), an_order({"parties": []}), an_order({})],
         {"total": None, "parties": []},
         {},

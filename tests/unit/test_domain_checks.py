@@ -134,7 +134,7 @@ def test_a_check_reports_the_message_of_the_user() -> None:
         (SUM | {"tollerance": 1}, "'tollerance' was unexpected"),
         (SUM | {"tolerance": -1}, '"tolerance": -1 is less than the minimum of 0'),
         (SUM | {"of": "lines"}, '"of": "lines" does not match'),
-        (SUM | {"of": "/lines/*/price"}, "the schema knows nothing at /lines/*/price"),
+        (SUM | {"of": "/lines/*/price"}, "the schema does not define /lines/*/price"),
         (NET | {"operator": "=="}, '"operator": "==" is not one of'),
         (ORDER | {"after": "/others/*/end"}, "are in different lists"),
     ],

@@ -36,7 +36,7 @@ def pieces(text: str, max_tokens: int) -> list[str]:
 def test_chunks_cover_a_text_within_the_budget(text: str, max_tokens: int) -> None:
     """They are numbered and adjacent, so that no character is lost or repeated.
 
-    Only a single character heavier than the budget exceeds it; surrounding white space is free.
+    Only a single character above the budget exceeds it; surrounding white space does not count.
     There is no chunk of white space alone, and a text that fits is not divided.
     """
     chunks, found = split(text, max_tokens), pieces(text, max_tokens)

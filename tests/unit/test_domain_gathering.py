@@ -12,7 +12,7 @@ from chordwise.domain.gathering import Gathering, LeaderFailedError, WaitingItem
 from tests.fakes.processes import wait_until
 
 THREADS = 8
-PATIENCE_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 
 
 class Group:
@@ -32,19 +32,19 @@ class Group:
         return []
 
 
-def test_items_that_arrive_while_the_leader_waits_join_its_group() -> None:
-    everyone = Barrier(THREADS)
-    come = Event()
-    group = Group(gather=lambda: assert_set(come))
+def test_concurrent_items_are_each_processed_once() -> None:
+    barrier = Barrier(THREADS)
+    submitted = Event()
+    group = Group(gather=lambda: assert_set(submitted))
 
     def ask(number: int) -> int:
-        everyone.wait(PATIENCE_SECONDS)
+        barrier.wait(TIMEOUT_SECONDS)
         return group.gathering.outcome(number)
 
     with ThreadPoolExecutor(THREADS) as threads:
         asked = [threads.submit(ask, number) for number in range(THREADS)]
-        come.set()
-        assert [each.result(PATIENCE_SECONDS) for each in asked] == list(range(0, 2 * THREADS, 2))
+        submitted.set()
+        assert [each.result(TIMEOUT_SECONDS) for each in asked] == list(range(0, 2 * THREADS, 2))
 
     assert sorted(number for each in group.groups for number in each) == list(range(THREADS))
 
@@ -105,30 +105,30 @@ def test_a_lingering_item_is_processed_without_a_next_item() -> None:
 
 
 def assert_set(event: Event) -> None:
-    assert event.wait(PATIENCE_SECONDS)
+    assert event.wait(TIMEOUT_SECONDS)
 
 
-def test_the_death_of_a_leader_leaves_no_thread_waiting() -> None:
+def test_a_failed_leader_leaves_no_thread_waiting() -> None:
     """The callers in its group get an error, and the next caller leads."""
-    died = Event()
+    failed = Event()
 
     def act(group: list[WaitingItem[int, int]]) -> list[WaitingItem[int, int]]:
-        if not died.is_set():
-            died.set()
+        if not failed.is_set():
+            failed.set()
             raise SystemExit
         group[0].settle(group[0].item)
         return []
 
-    def both_have_come() -> bool:
-        return died.is_set() or len(gathering._waiting) == 2
+    def both_are_waiting() -> bool:
+        return failed.is_set() or len(gathering._waiting) == 2
 
     def gather() -> None:
-        wait_until(both_have_come, PATIENCE_SECONDS, "both threads have come")
+        wait_until(both_are_waiting, TIMEOUT_SECONDS, "both threads wait")
 
     gathering: Gathering[int, int] = Gathering(act, gather, max_items=2)
     with ThreadPoolExecutor(2) as threads:
         asked = [threads.submit(gathering.outcome, number) for number in range(2)]
-        raised = {type(each.exception(PATIENCE_SECONDS)) for each in asked}
+        raised = {type(each.exception(TIMEOUT_SECONDS)) for each in asked}
 
     assert raised == {SystemExit, LeaderFailedError}
     assert gathering.outcome(3) == 3

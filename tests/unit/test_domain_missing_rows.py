@@ -551,7 +551,7 @@ TURNS = [
 def test_turns_are_missing_if_those_with_a_row_are_at_regular_places(
     kept: Sequence[int], number: int
 ) -> None:
-    """Speakers are no names of values if they are values themselves; others are a selection."""
+    """A name before a colon is a speaker if rows have it; irregular rows are a selection."""
     data: JsonObject = {"rows": [{"speaker": TURNS[each][:3]} for each in kept]}
     quotes: list[JsonValue] = [
         {"path": f"/rows/{row}", "quote": TURNS[each]} for row, each in enumerate(kept)
@@ -629,6 +629,6 @@ def test_a_chunk_without_rows_between_others_is_reported() -> None:
     counted: JsonObject = {"path": "/data/rows", "by_chunk": [9, 0, 0, 7, 0], "unread": 0}
 
     assert missing_rows.gaps([counted]) == [
-        "2 chunks bring no rows of /data/rows, between others that bring many."
+        "2 chunks have no rows of /data/rows, between chunks with many rows."
     ]
     assert missing_rows.gaps([{**counted, "unread": 12}]) == []

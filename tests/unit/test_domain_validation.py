@@ -134,7 +134,7 @@ def test_truncated_json_is_rejected(answer: JsonObject, data: st.DataObject) -> 
     ],
 )
 def test_invalid_answers_are_rejected(text: str) -> None:
-    """Not an object, not finite, truncated, too deep, or long names; the message is our own."""
+    """Cases: not an object, not finite, truncated, too deeply nested, or with long names."""
     with pytest.raises(InvalidAnswerError):
         parse(text)
 

@@ -187,7 +187,11 @@ def test_an_empty_entry_of_a_profile_means_none(tmp_path: Path) -> None:
     [
         ('schema = "rent.json"', "schema is for extractions, and .* is sentiment", "extraction"),
         ('labels = ["a", "b"]', "labels are for classifications, and", "classification"),
-        ('types = ["summary"]\nschema = "rent.json"', "what is asked for is summary", "extraction"),
+        (
+            'types = ["summary"]\nschema = "rent.json"',
+            "the requested types are summary",
+            "extraction",
+        ),
         ('id_column = "a"', "applies only to rows", "text_column"),
         ("budget_usd = 0", "budget_usd: .* greater than 0", 'budget_usd = ""'),
         ("types = 3", "types: ", "docs/inbox.md"),

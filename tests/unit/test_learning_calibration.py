@@ -109,7 +109,7 @@ def test_an_isotonic_curve_is_monotonic_and_keeps_the_mean(judged: list[Confiden
 
 
 @given(CLAIMS)
-def test_no_monotonic_curve_is_closer_than_the_isotonic_one(judged: list[ConfidenceClaim]) -> None:
+def test_an_isotonic_curve_is_no_worse_than_mean_and_claims(judged: list[ConfidenceClaim]) -> None:
     points = isotonic(judged)
     mean = sum(each.is_right for each in judged) / len(judged)
 
@@ -218,7 +218,7 @@ def test_claims_about_a_single_document_are_not_calibrated() -> None:
     assert curve.error_after == curve.error_before
 
 
-def test_the_accepted_claims_have_a_certain_bound_of_their_errors() -> None:
+def test_the_error_rate_of_accepted_claims_is_bounded() -> None:
     """Ninety claims without an error suffice for 5 %; lower claims with errors are excluded."""
     judged = claims((0.9, 90, 0), (0.6, 30, 12))
 

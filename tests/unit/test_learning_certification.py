@@ -49,7 +49,7 @@ def seen(answers: Sequence[ScoredAnswer], checks: int) -> list[ScoredAnswer]:
     ]
 
 
-def breaks_its_promise(answers: Sequence[ScoredAnswer], risk: float, step: int) -> bool:
+def exceeds_the_bound(answers: Sequence[ScoredAnswer], risk: float, step: int) -> bool:
     """Check until answers are accepted; return whether their error rate exceeds the bound."""
     for checks in range(step, len(answers) + 1, step):
         found = certify(seen(answers, checks), MAX_ERROR, risk)
@@ -61,16 +61,16 @@ def breaks_its_promise(answers: Sequence[ScoredAnswer], risk: float, step: int) 
     return False
 
 
-def at_most(promised: float, seeds: int) -> float:
-    """Return the 99.9 % bound for the number of seeds that may break a promise."""
-    return promised * seeds + 3.1 * math.sqrt(promised * (1 - promised) * seeds)
+def at_most(rate: float, seeds: int) -> float:
+    """Return the 99.9 % bound for the number of seeds with an event of this rate."""
+    return rate * seeds + 3.1 * math.sqrt(rate * (1 - rate) * seeds)
 
 
 @pytest.mark.parametrize("is_informed", [False, True])
 def test_the_bound_is_exceeded_no_more_often_than_the_risk(*, is_informed: bool) -> None:
     """One answer too many is wrong; 1,000 seeds, evaluated after every twentieth check."""
     broken = sum(
-        breaks_its_promise(population(Random(seed), 100, 6, is_informed=is_informed), RISK, 20)
+        exceeds_the_bound(population(Random(seed), 100, 6, is_informed=is_informed), RISK, 20)
         for seed in range(1000)
     )
 
@@ -82,7 +82,7 @@ def test_the_risk_holds_for_forty_fields_together(seeds: int) -> None:
     """The risk is divided among the fields."""
     broken = sum(
         any(
-            breaks_its_promise(population(random, 100, 6, is_informed=False), RISK / 40, 20)
+            exceeds_the_bound(population(random, 100, 6, is_informed=False), RISK / 40, 20)
             for _ in range(40)
         )
         for random in map(Random, range(seeds))

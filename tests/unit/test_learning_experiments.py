@@ -40,9 +40,9 @@ NOW = datetime(2026, 11, 24, tzinfo=UTC)
 SEEDS = [50, pytest.param(1000, marks=pytest.mark.nightly)]
 
 
-def at_most(promised: float, seeds: int) -> float:
-    """Return the 99.9 % bound for the number of seeds that may break a promise."""
-    return promised * seeds + 3.1 * math.sqrt(promised * (1 - promised) * seeds)
+def at_most(rate: float, seeds: int) -> float:
+    """Return the 99.9 % bound for the number of seeds with an event of this rate."""
+    return rate * seeds + 3.1 * math.sqrt(rate * (1 - rate) * seeds)
 
 
 def decided(seed: int, control: float, variant: float, *, is_paired: bool) -> bool:

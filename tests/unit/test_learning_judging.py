@@ -194,7 +194,7 @@ def test_remarks_on_one_answer_judge_another(
 
 
 def test_an_approved_extraction_approves_every_field() -> None:
-    """An extraction that is rejected as a whole is wrong; a rejected value until it changes."""
+    """A rejected extraction is wrong as a whole; a rejected value is wrong until it changes."""
     answer = an_extraction(FIELDS)
     approved, rejected = said(answer, APPROVAL), said(answer, REJECTION)
     value = said(answer, FeedbackInput(verdict=Verdict.REJECTED, path="penalty"))
@@ -316,7 +316,7 @@ def test_a_summary_is_judged_while_its_values_are_the_same() -> None:
     ("answer", "path", "value", "what"),
     [
         (a_sentiment("mixed"), "label", "glad", "“glad” is not one of the labels"),
-        (a_sentiment("mixed"), "label", None, "Nothing is not one of the labels"),
+        (a_sentiment("mixed"), "label", None, "null is not one of the labels"),
         (an_extraction(FIELDS), "place", "x", "no field “place”"),
         (an_extraction(FIELDS), "", "x", "names no value"),
         (a_sentiment("mixed"), "/scores", "x", "no value at"),

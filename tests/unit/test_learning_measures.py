@@ -99,7 +99,7 @@ def test_a_bootstrap_is_reproducible_and_shrinks_with_the_sample() -> None:
 
 
 def test_measures_of_labels_computed_by_hand() -> None:
-    """Precision and recall of a are 2 of 3, those of b 1 of 2, and c has none."""
+    """Precision and recall are 2 of 3 for a, 1 of 2 for b, and 1 for c; white space is ignored."""
     found = measured(
         choices(("a", "a"), ("a", "a"), ("a", "b"), ("b", "b"), ("b", "a"), ("c", "c "))
     )

@@ -23,7 +23,7 @@ from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.llm.transport import JsonResponse, JsonTransport
 from chordwise.settings import ModelSettings
 
-MOST = 1_000
+MAX_BYTES = 1_000
 FULL = Path("/dev/full")
 GOOD = b'{"custom_id": "good"}\n'
 EXCHANGE = OpenAIModel(ModelSettings(provider="openai", model="model"), SecretStr("")).exchange
@@ -54,14 +54,14 @@ def lines_of(*pieces: bytes) -> list[JsonObject]:
 
 @pytest.mark.parametrize("written", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
 def test_a_time_that_cannot_be_read_from_the_database_is_none(written: str) -> None:
-    """Such a row would stop the exchange of all batches: in UTC it is outside of Python's years."""
+    """Such a row would stop the exchange of all batches: in UTC it is out of range for Python."""
     assert http.moment(written) is None
     assert http.moment("2026-01-01T01:00:00+01:00") == datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
 def _small_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "MAX_BODY_BYTES", MOST)
+    monkeypatch.setattr(http, "MAX_BODY_BYTES", MAX_BYTES)
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="only Linux has a device that is always full")
@@ -92,7 +92,7 @@ def test_an_endless_line_is_skipped_with_limited_memory() -> None:
 @pytest.mark.parametrize("more", [-1, 0, 1])
 def test_a_line_of_the_maximum_length_is_read(end: bytes, more: int) -> None:
     """A line that is one byte longer is skipped."""
-    line = json.dumps({"custom_id": "padded"}).encode().ljust(MOST - len(end) + more) + end
+    line = json.dumps({"custom_id": "padded"}).encode().ljust(MAX_BYTES - len(end) + more) + end
 
     found = lines_of(line, *([GOOD] if end else []))
 

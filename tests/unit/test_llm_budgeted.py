@@ -59,7 +59,7 @@ class ListBudget:
 
 
 @dataclass(slots=True, kw_only=True)
-class Desk:
+class Setup:
     """A model behind a budget, and a clock that advances only by sleeping."""
 
     budget: ListBudget
@@ -78,11 +78,11 @@ class Desk:
         self.seconds += seconds
 
 
-def a_desk(
+def a_setup(
     *script: Line, answers: Sequence[ChordwiseError | None] = (), price: Price = PRICE
-) -> Desk:
+) -> Setup:
     """Return a scripted model behind a budget that gives these answers."""
-    return Desk(budget=ListBudget(answers=list(answers)), model=ScriptedModel(script), price=price)
+    return Setup(budget=ListBudget(answers=list(answers)), model=ScriptedModel(script), price=price)
 
 
 @pytest.mark.parametrize(
@@ -98,15 +98,15 @@ def test_the_maximum_cost_is_reserved_and_the_real_cost_settled(
     answer: Completion, cost: Decimal | None
 ) -> None:
     """An unknown usage is settled as unknown."""
-    desk = a_desk(answer)
+    setup = a_setup(answer)
 
-    desk.ask()
+    setup.ask()
 
-    ((max_usd, timeout_seconds),) = desk.budget.reserved
+    ((max_usd, timeout_seconds),) = setup.budget.reserved
     assert max_usd is not None
     assert max_usd > Decimal("0.003")
     assert timeout_seconds == 30
-    assert desk.budget.settled == [cost]
+    assert setup.budget.settled == [cost]
 
 
 @pytest.mark.parametrize(
@@ -121,22 +121,22 @@ def test_a_failure_is_settled_with_its_possible_cost(
     error: ChordwiseError, cost: Decimal | None
 ) -> None:
     """A rejected request is free; an interrupted one may have been charged."""
-    desk = a_desk(error)
+    setup = a_setup(error)
 
     with pytest.raises(type(error)):
-        desk.ask()
+        setup.ask()
 
-    assert desk.budget.settled == [cost]
+    assert setup.budget.settled == [cost]
 
 
 def test_the_reservation_is_kept_after_a_database_error() -> None:
     """The request may have been sent; recovery counts the reservation as spent."""
-    desk = a_desk(ServiceUnavailableError("the ledger is away"))
+    setup = a_setup(ServiceUnavailableError("the ledger is unavailable"))
 
     with pytest.raises(ServiceUnavailableError):
-        desk.ask()
+        setup.ask()
 
-    assert desk.budget.settled == []
+    assert setup.budget.settled == []
 
 
 @pytest.mark.parametrize(
@@ -153,42 +153,42 @@ def test_free_models_and_unknown_prices_are_reserved_and_settled(
     answer: Completion, price: Price, most: int | None, cost: Decimal | None
 ) -> None:
     """The budget decides about the amount and accepts the reported cost."""
-    desk = a_desk(answer, price=price)
+    setup = a_setup(answer, price=price)
 
-    desk.ask()
+    setup.ask()
 
-    assert [amount for amount, _ in desk.budget.reserved] == [most]
-    assert desk.budget.settled == [cost]
+    assert [amount for amount, _ in setup.budget.reserved] == [most]
+    assert setup.budget.settled == [cost]
 
 
 def test_no_request_is_sent_if_the_budget_is_exceeded() -> None:
     """The error is raised immediately."""
-    desk = a_desk(answers=[BudgetExceededError("nothing left")])
+    setup = a_setup(answers=[BudgetExceededError("nothing left")])
 
     with pytest.raises(BudgetExceededError):
-        desk.ask()
+        setup.ask()
 
-    assert desk.model.requests == []
-    assert desk.seconds == 0
+    assert setup.model.requests == []
+    assert setup.seconds == 0
 
 
 def test_a_call_waits_for_reserved_money_to_be_released() -> None:
-    desk = a_desk(ANSWER, answers=[BudgetReservedError("reserved")] * 3)
+    setup = a_setup(ANSWER, answers=[BudgetReservedError("reserved")] * 3)
 
-    desk.ask()
+    setup.ask()
 
-    assert len(desk.model.requests) == 1
-    assert 0 < desk.seconds < 1
+    assert len(setup.model.requests) == 1
+    assert 0 < setup.seconds < 1
 
 
 def test_the_wait_for_money_is_limited() -> None:
     """A waiting call occupies a slot, so the work is postponed."""
-    desk = a_desk(answers=[BudgetReservedError("reserved")] * 1_000)
+    setup = a_setup(answers=[BudgetReservedError("reserved")] * 1_000)
 
     with pytest.raises(BudgetReservedError) as error:
-        desk.ask()
+        setup.ask()
 
-    assert LONGEST_WAIT_SECONDS / 2 < desk.seconds <= LONGEST_WAIT_SECONDS
+    assert LONGEST_WAIT_SECONDS / 2 < setup.seconds <= LONGEST_WAIT_SECONDS
     assert error.value.is_throttling
     assert error.value.has_waited
-    assert desk.model.requests == []
+    assert setup.model.requests == []

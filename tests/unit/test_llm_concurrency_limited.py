@@ -31,9 +31,9 @@ def test_concurrent_questions_are_limited_to_the_slots() -> None:
             inside.pop()
         return "{}"
 
-    turns = threading.Semaphore(2)
+    slots = threading.Semaphore(2)
     model = ScriptedModel([answer], repeat_last=True)
-    limited = ConcurrencyLimited(model, turns)
+    limited = ConcurrencyLimited(model, slots)
     with ThreadPoolExecutor(ASKERS) as askers:
         list(askers.map(limited.complete, [a_request()] * ASKERS))
 
@@ -43,13 +43,13 @@ def test_concurrent_questions_are_limited_to_the_slots() -> None:
 def test_a_failed_question_releases_its_slot() -> None:
     """The error is raised, and the next question is asked."""
     model = ScriptedModel([ModelOverloadedError("busy"), "{}"])
-    queued = ConcurrencyLimited(model, threading.Semaphore(1))
+    limited = ConcurrencyLimited(model, threading.Semaphore(1))
 
     with pytest.raises(ModelOverloadedError):
-        queued.complete(a_request())
+        limited.complete(a_request())
 
-    assert queued.complete(a_request()).text == "{}"
-    assert queued.profile == model.profile
+    assert limited.complete(a_request()).text == "{}"
+    assert limited.profile == model.profile
 
 
 def sending(slots: Slots, *answers: str | Exception) -> tuple[ConcurrencyLimited, Turn]:
@@ -78,9 +78,9 @@ def test_an_answer_is_counted_until_it_is_stored() -> None:
     request is prepared.
     """
     slots = Slots(1)
-    queued, turn = sending(slots, "{}", "{}")
-    queued.complete(a_request())
-    queued.complete(a_request())
+    limited, turn = sending(slots, "{}", "{}")
+    limited.complete(a_request())
+    limited.complete(a_request())
     assert has_room(slots.sent)
     assert not has_room(slots.asking)
 
@@ -106,10 +106,10 @@ def test_unstored_answers_may_exceed_the_slots_by_a_quarter() -> None:
 
 def test_a_question_that_waits_for_its_retry_has_no_slot() -> None:
     slots = Slots(1)
-    queued, _ = sending(slots, ModelOverloadedError("busy"))
+    limited, _ = sending(slots, ModelOverloadedError("busy"))
 
     with pytest.raises(ModelOverloadedError):
-        queued.complete(a_request())
+        limited.complete(a_request())
 
     assert has_room(slots.asking)
     assert has_room(slots.sent)

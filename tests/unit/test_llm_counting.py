@@ -192,7 +192,7 @@ def test_claude_is_counted_as_documented_by_its_tokenizer(model: str, count: int
     assert counter.count("hello, world") == count
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="ctok is there")
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="ctok is installed")
 def test_claude_is_estimated_if_its_tokenizer_is_unavailable() -> None:
     counter = counter_for(OPUS)
 

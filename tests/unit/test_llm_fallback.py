@@ -88,7 +88,7 @@ def test_a_prompt_must_fit_every_model() -> None:
 
 
 def test_the_models_share_the_timeout_of_a_request() -> None:
-    """The time that one of them used is lost for the next, which always has a second."""
+    """The next one has the time that is left, but at least a second."""
     now = [0.0]
 
     def late(request: CompletionRequest) -> ModelError:

@@ -184,7 +184,7 @@ def test_durations_have_the_format_of_go(text: str, seconds: float | None) -> No
     assert duration_seconds(text) == (None if seconds is None else pytest.approx(seconds))
 
 
-def openai_s(requests: str, tokens: str) -> Mapping[str, str]:
+def openai_headers(requests: str, tokens: str) -> Mapping[str, str]:
     """Return OpenAI's headers for limits, remaining amounts and reset times."""
     return {
         f"x-ratelimit-{part}-{kind}": value
@@ -200,14 +200,14 @@ NONSENSE = ("", "0", "-5", "many", "5.5", "9" * 40, "٣")
     ("headers", "limits"),
     [
         (
-            openai_s("500 499 120ms", "30000 25000 10s"),
+            openai_headers("500 499 120ms", "30000 25000 10s"),
             {
                 QuotaKind.REQUESTS: Quota(limit=500, remaining=499),
                 QuotaKind.TOKENS: Quota(limit=30_000, remaining=25_000),
             },
         ),
         (  # Groq counts requests per day under the same name: they take long to reset.
-            openai_s("14400 14370 2m59.56s", "18000 17997 10ms"),
+            openai_headers("14400 14370 2m59.56s", "18000 17997 10ms"),
             {QuotaKind.TOKENS: Quota(limit=18_000, remaining=17_997)},
         ),
         (  # Anthropic counts input and output tokens separately.

@@ -13,7 +13,7 @@ from chordwise.llm.model import Completion, Timings
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import Line, ScriptedModel
 
-LEAST, MOST = 5.0, 900.0
+MIN_SECONDS, MAX_SECONDS = 5.0, 900.0
 # 100 tokens of a prompt and 2 tokens of an answer per second.
 SLOW = Timings(prompt_tokens=1_000, prompt_seconds=10.0, output_tokens=50, output_seconds=25.0)
 FAST = replace(SLOW, prompt_seconds=0.01, output_seconds=0.01)
@@ -34,18 +34,18 @@ def answered(timings: Timings | None) -> Completion:
     [
         ([answered(SLOW)], 60.0, [60.0]),
         # With a margin: 2 seconds to read and 40 to write.
-        ([answered(SLOW)] * 2, None, [MOST, NEEDED]),
+        ([answered(SLOW)] * 2, None, [MAX_SECONDS, NEEDED]),
         # Never less than the configured minimum, nor more than the remaining time.
-        ([answered(FAST)] * 2, None, [MOST, LEAST]),
+        ([answered(FAST)] * 2, None, [MAX_SECONDS, MIN_SECONDS]),
         ([answered(SLOW)] * 2, 30.0, [30.0, 30.0]),
         ([answered(FAST)] * 2, 3.0, [3.0, 3.0]),
         # After a timeout, earlier measurements are ignored.
-        ([answered(SLOW), LATE, answered(SLOW)], None, [MOST, NEEDED, MOST]),
+        ([answered(SLOW), LATE, answered(SLOW)], None, [MAX_SECONDS, NEEDED, MAX_SECONDS]),
         # A broken connection does not change the measured speed.
-        ([answered(SLOW), BROKEN, answered(SLOW)], None, [MOST, NEEDED, NEEDED]),
+        ([answered(SLOW), BROKEN, answered(SLOW)], None, [MAX_SECONDS, NEEDED, NEEDED]),
         # Without timings, or with those of the server's cache, the speed stays unknown.
-        ([answered(None)] * 2, None, [MOST, MOST]),
-        ([answered(UNMEASURED)] * 2, None, [MOST, MOST]),
+        ([answered(None)] * 2, None, [MAX_SECONDS, MAX_SECONDS]),
+        ([answered(UNMEASURED)] * 2, None, [MAX_SECONDS, MAX_SECONDS]),
     ],
 )
 def test_the_deadline_follows_from_the_measured_speed(
@@ -53,7 +53,7 @@ def test_the_deadline_follows_from_the_measured_speed(
 ) -> None:
     """Before the first answer the deadline is the maximum."""
     model = ScriptedModel(script)
-    subject = Paced(model, LEAST, MOST)
+    subject = Paced(model, MIN_SECONDS, MAX_SECONDS)
 
     for _ in script:
         with contextlib.suppress(ModelTransportError):

@@ -82,7 +82,7 @@ def test_a_call_waits_for_its_permit_and_settles_it() -> None:
 
 
 def test_no_wait_postpones_work_for_longer_than_a_pause_may_last() -> None:
-    """Other programs can write the times in Valkey; a duration of that size does not exist."""
+    """Other programs can write the times in Valkey; so long a duration cannot be represented."""
     limits = ScriptedLimits([Wait(seconds=1e300, reason=WaitReason.PAUSED)])
 
     with pytest.raises(RateLimitedError) as caught:
@@ -289,9 +289,9 @@ def test_a_returned_permit_wakes_the_longest_waiting_thread() -> None:
     model = ScriptedModel([lambda _: "{}" if may_answer.wait(30) else "late"], repeat_last=True)
 
     def complete() -> str:
-        return (
-            RateLimited(model, limits, Priority.NIGHTLY, 60, queue=queue).complete(a_request()).text
-        )
+        subject = RateLimited(model, limits, Priority.NIGHTLY, 60, queue=queue)
+        subject.wait = lambda woken, _seconds: woken.wait(30)  # asks again only when it is woken
+        return subject.complete(a_request()).text
 
     with ThreadPoolExecutor(4) as threads:
         calls = [threads.submit(complete)]
@@ -310,7 +310,7 @@ def test_a_returned_permit_wakes_the_longest_waiting_thread() -> None:
 
 
 def test_permits_are_taken_first_until_they_are_plentiful() -> None:
-    """Threads that wait only for their slots, and were not refused, do not count for long."""
+    """A second after the last refusal, threads that wait only for their slots no longer count."""
     clock, states = SleptClock(), []
     queue = PermitQueue(clock)
 

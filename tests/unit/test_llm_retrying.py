@@ -35,7 +35,7 @@ def retrying(
     """Return a retrying model around a script, with its model and its clock."""
     model, clock = ScriptedModel(script), SleptClock()
     chosen = policy or RetrySettings(attempts=4, base_seconds=1, max_wait_seconds=30)
-    random = Random(seed)  # noqa: S311 - jitter keeps no secret
+    random = Random(seed)  # noqa: S311 - jitter, not secrets
     return Retrying(model, chosen, clock.sleep, random, clock), model, clock
 
 

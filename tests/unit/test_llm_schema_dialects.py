@@ -89,7 +89,7 @@ def test_openai_gets_a_strict_form(schema: JsonObject, strict: JsonObject) -> No
 @pytest.mark.parametrize(
     ("schema", "translated"),
     [
-        # Bounds and most formats are words for Claude; `minItems` is kept only as 0 or 1.
+        # Bounds and most formats become text for Claude; `minItems` is kept only as 0 or 1.
         (
             closed(
                 n={"type": "integer", "minimum": 1},

@@ -108,7 +108,7 @@ def test_a_piece_outside_the_file_is_an_error() -> None:
 
 
 def test_damaged_documents_give_text_or_an_error() -> None:
-    whole, dice = doc("One\rTwo\r", "Note\r"), random.Random(7)  # noqa: S311 - to be repeated
+    whole, dice = doc("One\rTwo\r", "Note\r"), random.Random(7)  # noqa: S311 - reproducible
     outcomes = set()
 
     for _ in range(300):

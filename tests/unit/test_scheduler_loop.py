@@ -11,7 +11,7 @@ from tests.fakes.processes import wait_until
 SOON = 10.0
 
 
-def test_it_works_only_while_its_process_is_the_leader() -> None:
+def test_leader_work_runs_only_while_the_process_is_the_leader() -> None:
     """It does not work again after it was stopped."""
     done: list[int] = []
     thread = LeaderWork("work", lambda: done.append(1), every_seconds=0.001)
@@ -28,8 +28,8 @@ def test_it_works_only_while_its_process_is_the_leader() -> None:
     assert len(done) == before
 
 
-def test_neither_an_outage_nor_an_unexpected_error_ends_it() -> None:
-    errors = [ServiceUnavailableError("away"), ValueError("defect")]
+def test_leader_work_continues_after_outages_and_unexpected_errors() -> None:
+    errors = [ServiceUnavailableError("unavailable"), ValueError("defect")]
     reached = Event()
 
     def work() -> None:

@@ -27,7 +27,7 @@ HEADER = f"Bearer {PLANTED}{PLANTED}"
 
 
 @pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
+def _restore_logging() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     yield

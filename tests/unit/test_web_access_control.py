@@ -82,7 +82,7 @@ def test_the_token_is_accepted_only_from_this_machine() -> None:
     """For other addresses only the password is accepted."""
     settings = WebSettings.model_validate({"password_hash": hashed(SECRET)})
 
-    addresses = ("127.0.0.1", "::1", "localhost", "0.0.0.0")  # noqa: S104 - as one may
+    addresses = ("127.0.0.1", "::1", "localhost", "0.0.0.0")  # noqa: S104 - not bound to
     found = [rules_for(settings, address, SECRET).token for address in addresses]
 
     assert found == [SECRET, SECRET, SECRET, ""]

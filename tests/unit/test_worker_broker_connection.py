@@ -44,9 +44,9 @@ class Broker:
         """End the transaction."""
 
 
-def receipts_of(broker: Broker, *tags: str, most: int) -> TolerantReceipts:
-    """Return receipts with these messages and a limit of `most`."""
-    receipts = TolerantReceipts(broker, most)
+def receipts_of(broker: Broker, *tags: str, limit: int) -> TolerantReceipts:
+    """Return receipts with these messages and this limit."""
+    receipts = TolerantReceipts(broker, limit)
     for tag in tags:
         broker.unacked.add(tag)
         receipts._delivered[tag] = tag
@@ -54,7 +54,7 @@ def receipts_of(broker: Broker, *tags: str, most: int) -> TolerantReceipts:
 
 
 @pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
+def _clear_unsettled() -> Iterator[None]:
     yield
     TolerantReceipts.unsettled.clear()
 
@@ -62,7 +62,7 @@ def _as_before() -> Iterator[None]:
 def test_a_finished_message_makes_room_while_the_broker_does_not_answer() -> None:
     """The broker is notified with the next finished message."""
     broker = Broker(answers=False)
-    receipts = receipts_of(broker, "first", "second", most=2)
+    receipts = receipts_of(broker, "first", "second", limit=2)
 
     receipts.ack("first")
     has_room = receipts.can_consume()
@@ -77,10 +77,10 @@ def test_a_finished_message_makes_room_while_the_broker_does_not_answer() -> Non
 
 def test_another_connection_sends_failed_acknowledgements() -> None:
     broker = Broker(answers=False)
-    receipts_of(broker, "first", most=2).ack("first")
+    receipts_of(broker, "first", limit=2).ack("first")
     broker.answers = True
 
-    receipts_of(broker, "second", most=2).ack("second")
+    receipts_of(broker, "second", limit=2).ack("second")
 
     assert broker.unacked == set()
 

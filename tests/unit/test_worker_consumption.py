@@ -21,14 +21,14 @@ class World:
     """A worker with two slots, its broker, and the actions of the watchdog."""
 
     now: float = 0.0
-    broker_is_well: bool = True
+    broker_is_healthy: bool = True
     shown: list[State] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     questions: int = 0
 
     def ping(self) -> None:
         self.questions += 1
-        if not self.broker_is_well:
+        if not self.broker_is_healthy:
             raise ServiceUnavailableError("The broker is full.")
 
 
@@ -73,7 +73,7 @@ def test_a_worker_without_a_free_slot_is_busy_without_a_time_limit() -> None:
 
 
 def test_a_worker_with_a_free_slot_must_request_messages() -> None:
-    """A running call in the other slot is no excuse."""
+    """This also applies while a call runs in the other slot."""
     world = World()
     consumption, watchdog = watched(world)
 
@@ -87,7 +87,7 @@ def test_a_worker_with_a_free_slot_must_request_messages() -> None:
 
 def test_a_worker_waits_for_an_unavailable_broker() -> None:
     """It reports that it waits, also at its start, and never restarts for this reason."""
-    world = World(broker_is_well=False)
+    world = World(broker_is_healthy=False)
     _, watchdog = watched(world)
 
     world.now = 60
@@ -98,13 +98,13 @@ def test_a_worker_waits_for_an_unavailable_broker() -> None:
 
 def test_the_timeout_restarts_when_the_broker_is_available_again() -> None:
     """The time of the outage does not count."""
-    world = World(broker_is_well=False)
+    world = World(broker_is_healthy=False)
     consumption, watchdog = watched(world)
     world.now = 60
     for _ in range(20):
         watchdog.check()
 
-    world.broker_is_well = True
+    world.broker_is_healthy = True
     first_looks = [watchdog.check() for _ in range(2)]
     consumption.answered()
     after_an_answer = watchdog.check()
@@ -186,7 +186,7 @@ def test_a_task_frees_its_slot_if_its_end_cannot_be_recorded(pool: CountedThread
 
 
 def test_messages_are_taken_only_for_free_slots_and_one_slice_ahead(pool: CountedThreads) -> None:
-    """A message counts as chunks until its own begin; after that, its chunks count."""
+    """Until its chunks begin, a message counts as the chunks that the threads can prepare."""
     answers: SimpleQueue[object] = SimpleQueue()
     cut, asked = threading.Event(), threading.Event()
     rooms: list[bool] = []
@@ -226,7 +226,7 @@ def test_all_threads_of_the_slots_start_at_once() -> None:
     assert [each.result() for each in slots.begin(abs, [-1, 2, -3, 4])] == [1, 2, 3, 4]
 
 
-def test_too_low_a_limit_of_threads_is_an_error_of_the_configuration(
+def test_too_low_a_limit_of_threads_is_a_configuration_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The message names the numbers and what can be changed."""

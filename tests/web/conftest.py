@@ -47,8 +47,8 @@ _SERIOUS = {"serious", "critical"}
 
 
 # Chromium renders a page in separate processes, which start slowly on a busy machine.
-_PATIENCE_MS = 90_000
-expect.set_options(timeout=_PATIENCE_MS)
+_TIMEOUT_MS = 90_000
+expect.set_options(timeout=_TIMEOUT_MS)
 
 
 @pytest.fixture(scope="session")
@@ -119,7 +119,7 @@ class Visit:
         self.page.locator("#confirm [value=yes]").click()
 
     def look(self, name: str) -> None:
-        """Take screenshots of the page, and let axe find no serious violation in any theme."""
+        """Take screenshots of the page; axe must find no serious violation in either theme."""
         self.page.evaluate(_AXE)
         for theme, rules in _RULES.items():
             self.page.emulate_media(color_scheme=theme)
@@ -157,7 +157,7 @@ def visiting(browser: Browser, served: Served, pictures: Path | None = None) -> 
     """Sign a browser in by the link; errors of the pages' scripts fail the test."""
     complaints: list[str] = []
     context = browser.new_context(viewport=_DESK)
-    context.set_default_timeout(_PATIENCE_MS)
+    context.set_default_timeout(_TIMEOUT_MS)
     page = context.new_page()
     page.on("pageerror", lambda error: complaints.append(str(error)))
 

@@ -79,7 +79,7 @@ def looked_at(pipeline: Pipeline, client: httpx.Client, url: str) -> tuple[list[
 
 
 def is_whole(scan: JsonObject) -> bool:
-    """Return whether a scan reads a table from one end on, unless a limit ends it early."""
+    """Return whether a scan reads a whole table: a sequential scan that no limit ends early."""
     return scan["Node Type"] == "Seq Scan" and rows_read(scan) > MAX_ROWS
 
 

@@ -109,7 +109,7 @@ def test_a_skipped_value_is_shown_again(pipeline: Pipeline, visit: Visit) -> Non
     label.select_option("invoice")
     label.press("Enter")
     expect(page.locator(".history a")).to_have_text(["label"])
-    visit.follow(page.get_by_role("link", name="Begin again"))
+    visit.follow(page.get_by_role("link", name="Review the skipped values"))
 
     expect(page.locator(".value")).to_have_text("letter")
     labels = "SELECT final_value FROM facts WHERE path = '/primary_label' ORDER BY value"
@@ -152,7 +152,7 @@ def test_the_page_of_a_run_links_to_the_missing_checks(pipeline: Pipeline, visit
         expect(page.locator(".measures dd").last).to_have_text(str(left))
         order.append(page.locator("#source").inner_text())
         page.keyboard.press("a")
-    visit.follow(page.get_by_role("link", name="Begin again"))
+    visit.follow(page.get_by_role("link", name="Review the skipped values"))
     assert page.locator("#source").inner_text() == order[0]
     visit.look("review-queue")
     page.keyboard.press("a")
@@ -164,7 +164,7 @@ def test_the_page_of_a_run_links_to_the_missing_checks(pipeline: Pipeline, visit
 
 
 def test_a_cell_is_reviewed_in_the_table(pipeline: Pipeline, visit: Visit) -> None:
-    """By keys and by buttons; only the cell changes, and keeps the focus."""
+    """Keys approve, correct and undo; the cell keeps the focus, and a stale undo has no effect."""
     extracted(pipeline, {"a.txt": {"buyer": ("Miller", 9), "price": ("12 EUR", 4)}})
     page = visit.open("/review/table")
 

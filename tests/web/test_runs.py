@@ -37,7 +37,7 @@ def submitted(pipeline: Pipeline, *sources: str) -> Submission:
 
 
 def show_tab(page: Page, *, is_shown: bool) -> None:
-    """Make a page believe that its tab is visible or hidden."""
+    """Simulate a visible or a hidden tab."""
     page.evaluate(
         """isShown => {
             Object.defineProperty(document, "hidden", {value: !isShown, configurable: true});
@@ -168,7 +168,7 @@ def test_dropped_files_start_a_run(settings: Settings, pipeline: Pipeline, visit
         }""",
         ["harbour.txt", TEXT],
     )
-    expect(page.locator("#notice")).to_have_text("2 files taken.")
+    expect(page.locator("#notice")).to_have_text("2 files sent.")
     wait_until(lambda: pipeline.value("SELECT count(*) FROM jobs") == 1, 60, "taken in")
     pipeline.work_on(uuid.UUID(str(pipeline.value("SELECT id FROM jobs"))))
     expect(page.locator(".heading .state").first).to_have_text("finished")

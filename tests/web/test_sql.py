@@ -41,11 +41,11 @@ def test_a_statement_that_writes_is_refused(settings: Settings, visit: Visit) ->
     pipeline = a_pipeline(settings, a_summary("The harbour"), repeat_last=True)
     pipeline.submit("A text.")
     page = visit.open("/sql?sql=SELECT * FROM outbox")
-    page.get_by_role("button", name="Ask").click()
+    page.get_by_role("button", name="Run").click()
     expect(page.get_by_role("alert")).to_contain_text("permission denied")
 
     page.get_by_label("Statement").fill("DELETE FROM runs")
-    page.get_by_role("button", name="Ask").click()
+    page.get_by_role("button", name="Run").click()
 
     expect(page.get_by_role("alert")).to_contain_text("Only read-only statements are allowed")
     assert page.get_by_label("Statement").input_value() == "DELETE FROM runs"

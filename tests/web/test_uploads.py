@@ -28,8 +28,8 @@ def test_an_uploaded_pdf_is_shown_until_its_run_is_deleted(
         path.write_bytes(pdf([shown(f"Lease of a house, {name}")]))
         page = visit.open("/runs")
         page.get_by_label("Files").set_input_files(path)
-        page.get_by_role("button", name="Begin run").click()
-        expect(page.locator("#notice")).to_have_text("1 file taken.")
+        page.get_by_role("button", name="Start run").click()
+        expect(page.locator("#notice")).to_have_text("1 file sent.")
     wait_until(lambda: pipeline.value("SELECT count(*) FROM jobs") == 2, 60, "taken in")
     documents = "SELECT j.run_id, j.document_id FROM jobs AS j ORDER BY j.id"
     (run_id, document_id), (other_run_id, _) = pipeline.rows(documents)

@@ -39,7 +39,7 @@ def table(
     prose_width: int = _ENDLESS,
     right: Collection[str] = (),
 ) -> Table:
-    """Return a table that does not break words, nor prose into lines below `prose_width`."""
+    """Return a table that never breaks words; prose is wrapped at `prose_width` or more."""
     shown = empty()
     for place, name in enumerate(names):
         lines = [line for row in rows for line in _text(row[place]).split(allow_blank=True)]
@@ -115,7 +115,7 @@ NAME_WIDTH = 48
 
 
 def shortened(found: Sequence[str], room: int = NAME_WIDTH) -> list[Text]:
-    """Return names cut at the front; names longer than `room` lose their common folder."""
+    """Return names cut at the front, without their common folder if one is longer than `room`."""
     names = [one_line(source) for source in found]
     folder = _common_folder(names)
     if folder and max(map(len, names)) > room:

@@ -58,7 +58,7 @@ class ProgressLines(Display):
         self._last = ""
 
     def finding(self, count: int) -> None:
-        """Print the number of files found, if the search takes long."""
+        """Print the number of files found, if the search takes a long time."""
         self._due_at = self._due_at or self._clock() + _LINE_SECONDS
         self._print(f"Found {counted(count, 'file')} so far", is_last=False)
 

@@ -1,4 +1,4 @@
-"""Text that is safe for a terminal, moments, and JSON."""
+"""Text that is safe for a terminal, local times, and JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import datetime
 from chordwise.domain.json_values import as_json
 from chordwise.domain.visible_text import is_displayable, visible
 
-# ECMA-48: control sequences; operating system commands and their like up to their terminator.
+# ECMA-48: control sequences; operating system commands and similar strings, with terminators.
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
     r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
@@ -42,7 +42,7 @@ EXTRACTIVE = (
 
 
 def moment(when: datetime) -> str:
-    """Return a moment in the time zone of this machine."""
+    """Return a time in the time zone of this machine, without seconds."""
     return f"{when.astimezone():%Y-%m-%d %H:%M}"
 
 

@@ -93,7 +93,7 @@ class AnalysisDefinition(ABC):
         answers: Sequence[JsonObject],  # noqa: ARG002
         options: AnalysisOptions,  # noqa: ARG002
     ) -> dict[str, RowCount]:
-        """Count the rows of each list over several answers; a row that two of them read is one.
+        """Count the rows of each list over several answers; a row in two answers counts once.
 
         Rows are items that an answer about the whole document has to keep. Lists that condense the
         document, such as the findings of a summary, have none.
@@ -177,7 +177,7 @@ def _identity(item: object) -> Hashable:
 
 
 def round_robin(lists: Sequence[Sequence[Item]], limit: int) -> list[Item]:
-    """Return up to `limit` items, chosen round-robin: the first of every list, then the seconds.
+    """Return up to `limit` items, chosen round-robin: the first of each list, then the second.
 
     The result has the order of the lists. If a round does not fit, its lists are chosen evenly, so
     that findings of the last chunk have the same chance as those of the first.

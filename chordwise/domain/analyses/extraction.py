@@ -70,7 +70,7 @@ class Extraction(AnalysisDefinition):
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:
         """Return the items without an entry, and the found entries without a value or quote.
 
-        With the user's own schema, return whether the evidence is too much to be checked.
+        With the user's own schema, return a problem if there is too much evidence to check.
         """
         if task.options.schema is not None:
             is_too_much = schema_data.quoted_values(answer) > _MAX_QUOTED_VALUES
@@ -152,7 +152,7 @@ class Extraction(AnalysisDefinition):
 
 
 def repetitions(answer: JsonObject, options: AnalysisOptions) -> dict[str, int]:
-    """Return by list the number of rows or values that an answer repeats from the same place.
+    """Return for each list how many rows or values an answer repeats from the same place.
 
     A value may occur as often as in its quote.
     """
@@ -172,7 +172,7 @@ def repetitions(answer: JsonObject, options: AnalysisOptions) -> dict[str, int]:
 def _around(schema: JsonObject) -> JsonObject:
     """Return a schema with the user's schema under `data`; its definitions stay at the root.
 
-    References of the form `#/…` point to the root, and the dialect applies to the whole schema. An
+    References of the form `#/…` point to the root, and the dialect applies to the whole schema. A
     `$id` below the root would redirect the references and is left out.
     """
     at_root = {name: schema[name] for name in _OF_THE_ROOT if name in schema}

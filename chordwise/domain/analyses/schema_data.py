@@ -92,7 +92,7 @@ def _overlapping(quoted: Sequence[tuple[int, int, str, int]]) -> Iterator[int]:
 
 
 def repetitions(answer: JsonObject, schema: JsonObject) -> dict[str, int]:
-    """Return by list how many rows of an answer repeat an equal row at the same places.
+    """Return for each list how many rows of an answer repeat an equal row at the same places.
 
     Rows without a place may be different rows. Lists of distinct values are left out, since they
     drop equal rows.
@@ -218,7 +218,7 @@ def _without_rows(value: JsonValue, left_out: Collection[str], path: str = "") -
 
 
 def identity(value: JsonValue) -> str:
-    """Return a text that is equal for equal JSON values; `true` differs from 1."""
+    """Return the canonical JSON text of a value; `true`, 1 and 1.0 have different texts."""
     return json.dumps(value, sort_keys=True)
 
 
@@ -507,9 +507,9 @@ def _first_of_each(lists: Sequence[Sequence[_Row]]) -> list[list[_Row]]:
 
 
 def quoted_values(answer: JsonObject) -> int:
-    """Return how many values the evidence is for, each as often as an entry names or contains it.
+    """Return how many values the evidence supports, counting a value once for each of its entries.
 
-    It can be the square of the size of an answer, and `with_marks` looks for each of them.
+    The number can grow with the square of the size of an answer; `with_marks` checks each value.
     """
     data, inside = answer.get("data"), Counter[str]()
     for path, _ in json_values.scalars(data):

@@ -34,7 +34,7 @@ _BY_CHANCE = 0.7
 _UNKNOWN = (0.0, "")
 _MAX_FEATURES = 5
 _SHORTEST_ABBREVIATION = 3
-NO_LABEL_FITS = "No label fits: the text has nothing that is near enough to one."
+NO_LABEL_FITS = "No label fits: nothing in the text is similar enough to a label."
 _DISCLAIMER = "The built-in extractive model compares words; it does not read."
 _WITHOUT_LABELS: JsonObject = {
     "primary_label": None,

@@ -66,10 +66,11 @@ class Item:
     """The properties of an item that its name and description imply.
 
     `kinds` are the kinds of its value, `terms` its words, `known` those and the words of its
-    description; `specific` are the words that distinguish it from others of its kind, and it
-    `is_pure` if it has none. An item has one value unless `is_list`. `cue` matches sentences with
-    such a value; if `needs_cue`, values without it do not count. `layout` names a place in a form.
-    `question` is the item's text if a whole sentence may be the answer, else empty.
+    description; `specific` are the words that distinguish it from others of its kind. It `is_pure`
+    if it has a kind, but no such words and no cue. An item has one value unless `is_list`. `cue`
+    matches sentences with such a value; if `needs_cue`, values without it do not count. `layout`
+    names a place in a form. `question` is the item's text if a whole sentence may be the answer,
+    else empty.
     """
 
     kinds: tuple[ValueKind, ...]

@@ -127,8 +127,8 @@ def calibrate(points: Points, confidence: float) -> float:
 def acceptance(claims: Sequence[ConfidenceClaim], max_error_rate: float) -> Acceptance | None:
     """Return the lowest claim from which on the error rate is at most `max_error_rate`, or `None`.
 
-    The upper end of Wilson's interval has to stay within the bound, so that few judgments do not
-    suffice: selective classification, after Geifman and El-Yaniv, 2017.
+    The upper end of Wilson's interval has to stay within the bound, so a few judgments are not
+    sufficient. This is selective classification, after Geifman and El-Yaniv, 2017.
     """
     ranked = sorted(claims, key=lambda claim: -claim.confidence)
     best: Acceptance | None = None

@@ -193,7 +193,7 @@ def amount(found: Moments, risk: float) -> MeanInterval:
 
 
 def share(found: Moments, risk: float) -> MeanInterval:
-    """Return the interval of a mean of numbers from 0 to 1, computed from their sum alone."""
+    """Return the interval of a mean of numbers from 0 to 1, computed from their count and mean."""
     ones = found.count * found.mean
     noughts = max(0.0, found.count - ones)
     low, high = _min_rate(ones, noughts, risk), 1 - _min_rate(noughts, ones, risk)
@@ -316,7 +316,7 @@ def further(found: Evidence, outcome: Outcome, risk: float, *, is_paired: bool) 
 def exceeds(
     found: Guarded, outcome: Outcome, bound: float, risk: float, *, is_paired: bool
 ) -> bool:
-    """Return whether the variant is certainly worse than the control by more than a bound.
+    """Return whether the data proves the variant worse than the control by more than a bound.
 
     For a share the bound is a difference, for an amount a fraction of the control's: 0.5 allows 50
     % more. With pairs both intervals share the risk.

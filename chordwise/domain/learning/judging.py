@@ -120,7 +120,7 @@ def correct_by_field(answer: ClaimedAnswer, truth: Truth) -> dict[str, bool]:
 def is_refuted(answer: ClaimedAnswer, truth: Truth, field: str = "") -> bool:
     """Return whether an answer is known to be wrong, without a known right one.
 
-    Of an extraction, only the given field is considered, otherwise all of them.
+    For an extraction, only the given field is considered, or all fields if none is given.
     """
     if answer.analysis_type is AnalysisType.EXTRACTION:
         rejected = _rejected_with_it(answer, truth)

@@ -24,8 +24,8 @@ _BINS = 10
 class Measure:
     """A metric over `count` cases; `low` and `high` are its 95 % interval, if it has one.
 
-    `label` is a label or a field, empty for all of them. In a confusion it is the right label, and
-    `found` is the chosen one.
+    `label` is a label or a field, empty for all of them. In a confusion matrix it is the right
+    label, and `found` is the chosen one.
     """
 
     metric: str
@@ -263,7 +263,7 @@ def bootstrap(
 
     Fewer than `FEWEST` items have no interval.
 
-    Efron, “Bootstrap methods: another look at the jackknife”, 1979; the percentiles.
+    The bounds are percentiles: Efron, “Bootstrap methods: another look at the jackknife”, 1979.
     """
     if len(items) < FEWEST:
         return None, None

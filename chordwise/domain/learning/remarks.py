@@ -96,7 +96,7 @@ def _of_label(answer: ClaimedAnswer, entered: FeedbackInput, labels: Sequence[st
         )
         value = by_name.get(fields.normalized(value), None if allowed or is_none else value)
         if not isinstance(value, str) and not is_none:
-            given = "Nothing" if entered.value is None else f"“{entered.value}”"
+            given = "null" if entered.value is None else f"“{entered.value}”"
             raise UsageError(
                 f"{given} is not one of the labels.",
                 f"The labels: {', '.join(allowed)}." if allowed else "A label must be a string.",

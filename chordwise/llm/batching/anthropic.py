@@ -26,7 +26,7 @@ _BAD_REQUEST = 400
 _PAGES = 20
 _CLOCK_SKEW = timedelta(minutes=5)
 _NOT_RUN: Mapping[str, str] = MappingProxyType(
-    {"expired": "before its turn came", "canceled": "because its batch was cancelled"}
+    {"expired": "before its batch expired", "canceled": "because its batch was cancelled"}
 )
 
 
@@ -60,7 +60,7 @@ class AnthropicBatches:
         return self._state(self._http.begin(PATH, content, "application/json"))
 
     def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:
-        """Return the oldest unknown batch of at least this time and with the size of this one."""
+        """Return the oldest unknown batch that is not older than this one and has the same size."""
         found = None
         for listed in self._listed():
             created_at = moment(listed.get("created_at"))

@@ -32,7 +32,7 @@ class ModelEndpoint:
 
     @classmethod
     def of(cls, provider: str, base_url: str, model: str, api_key: SecretStr) -> ModelEndpoint:
-        """Return the place for requests with this key."""
+        """Return the endpoint for requests with this key."""
         account = hashed(provider, base_url, api_key.get_secret_value())
         return cls(provider=provider, base_url=base_url, model=model, account=account)
 
@@ -68,12 +68,12 @@ class Pause:
     seconds: float
 
     def holds_for(self, provider: str, base_url: str, model: str) -> bool:
-        """Return whether it may apply to every request to this model there, with any key."""
+        """Return whether it may apply to requests to this model at this address, with any key."""
         return self.address == hashed(provider, base_url) and self.model in ("", model)
 
 
 def read(client: redis.Redis) -> list[Pause]:
-    """Return all pauses; entries that are no pauses are skipped, and removed by the next call.
+    """Return all pauses; invalid entries are skipped, and removed by the next call.
 
     Raises:
         redis.RedisError: Valkey is unavailable.

@@ -51,8 +51,9 @@ class CallResult(StrEnum):
 class PermitRequest:
     """A call that waits for a permit; every request for it uses the same `permit` id.
 
-    `cost` is the most that the call can use of each kind of quota. Calls with the same `waiter`, of
-    which one at a time asks, have one place among those that wait; the default is the permit's id.
+    `cost` is the most that the call can use of each kind of quota. Calls with the same `waiter`
+    share one place in the queue, and only one of them asks at a time; the default is the permit's
+    id.
     """
 
     permit: str
@@ -186,7 +187,7 @@ PAUSE_SECONDS = 5.0
 class ResilientLimits:
     """Falls back to process-local limits while Valkey is unavailable, and logs each outage.
 
-    It also does so while the shared state is invalid, which other programs can write.
+    It also does so while the shared state is invalid, since other programs can write it.
 
     `read` returns the shared state, which the process-local limits remember for an outage.
     """

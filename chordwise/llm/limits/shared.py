@@ -102,7 +102,7 @@ class SharedLimits:
         return Wait(seconds=float(str(answer["seconds"])), reason=WaitReason(str(answer["reason"])))
 
     def settle(self, permit: Permit, report: CallReport) -> None:
-        """Return a permit with the next question to the script; failures are reported at once.
+        """Return a permit with the next request to the script; failures are reported at once.
 
         If Valkey is unavailable or full, the permit expires.
         """
@@ -131,7 +131,7 @@ class SharedLimits:
     def _answer_all(
         self, group: list[WaitingItem[str, JsonObject]]
     ) -> list[WaitingItem[str, JsonObject]]:
-        """Run the script once for the questions of several threads."""
+        """Run the script once for the requests of several threads."""
         questions = [entry.item for entry in group]
         try:
             answers = cast("list[bytes]", self._script(self._keys, [self._known, *questions]))

@@ -38,7 +38,7 @@ class BatchQueue(Protocol):
 
         Raises:
             AwaitingBatchError: The question was queued now, or is still waiting.
-            ModelError: The provider's answer was an error, or there is no money for the question.
+            ModelError: The provider answered with an error, or the budget does not suffice.
             ConfigurationError: There is a cap, and the price is unknown.
             ServiceUnavailableError: The queue is unavailable.
         """

@@ -14,8 +14,8 @@ _SLOTS_PER_EXTRA_CALL = 4
 def max_unstored_calls(slots: int) -> int:
     """Return the maximum number of calls in flight, or answered and not stored, with these slots.
 
-    A process that is killed can lose this many answers: one per slot, and one more for each fourth
-    slot.
+    A process that is killed can lose this many answers: one per slot, and one more for every four
+    slots.
     """
     return slots + slots // _SLOTS_PER_EXTRA_CALL
 

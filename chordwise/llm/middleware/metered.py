@@ -141,8 +141,8 @@ class Metered(Middleware):
 
         Raises:
             ModelError: The error of the wrapped model.
-            ServiceUnavailableError: The ledger is unavailable. If it is so before the request, none
-                is sent.
+            ServiceUnavailableError: The ledger is unavailable. If that happens before the request,
+                none is sent.
         """
         call_id = self.ledger.begin(call_start(self.profile, request))
         try:

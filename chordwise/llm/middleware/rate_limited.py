@@ -263,8 +263,8 @@ class RateLimited(Middleware):
         """Wait until this thread should request its permit; `refusal` is the answer so far.
 
         Raises:
-            RateLimitedError: That is too late.
-            ModelOverloadedError: It is too late, because the circuit breaker is open.
+            RateLimitedError: The time until `ends_at` is not sufficient.
+            ModelOverloadedError: As above, and the circuit breaker is open.
         """
         left = ends_at - self.clock()
         seconds = self.queue.note_refused(refusal) if refusal else left

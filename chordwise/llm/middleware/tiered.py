@@ -96,7 +96,7 @@ class TierModel(Middleware):
         return tuple(TierModel(model, self.route, self.progress) for model in models)
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Return the answer; a question's first one is compared with the largest tier."""
+        """Return the answer; the cost of the first one is compared with the largest tier's."""
         route = replace(self.route, is_compared=not self.progress.is_answered)
         completion = self.model.complete(replace(request, route=route))
         self.progress.is_answered = True

@@ -1,6 +1,6 @@
 """Classification of a provider's error answers: by body, then by header, then by status.
 
-The status is ambiguous: 429 has two meanings (too many requests, or no money left), 400 has five.
+The status is ambiguous: 429 has two meanings (too many requests, or no quota left), 400 has five.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ _STATUSES: Mapping[int, Kind] = {
     505: ModelRequestError,
 }
 _SENTENCES: Mapping[Kind, str] = {
-    QuotaExceededError: "has no money or quota left for this key",
+    QuotaExceededError: "has no credit or quota left for this key",
     ModelAccessError: "refuses the key, the account, the model's name or the address",
     RateLimitedError: "takes no more requests for now",
-    ModelOverloadedError: "is overloaded or out of order for now",
+    ModelOverloadedError: "is overloaded or unavailable for now",
     ContextTooLongError: "says that the prompt is too long for it",
     RefusedError: "declines to answer",
-    InvalidAnswerError: "could not bring the answer into its form",
+    InvalidAnswerError: "could not produce an answer in the required format",
     ModelRequestError: "rejects the request",
 }
 

@@ -48,12 +48,12 @@ def require_keep_alive(settings: ModelSettings) -> None:
     if settings.provider != "openai" or not settings.base_url:
         raise ConfigurationError(
             f"keep_alive is set for {settings.model}, which Ollama does not serve.",
-            "Remove keep_alive, or set provider = “openai” and base_url to Ollama's /v1.",
+            'Remove keep_alive, or set provider = "openai" and base_url to the /v1 of Ollama.',
         )
 
 
 def interval_seconds(settings: ModelSettings) -> float:
-    """Return how often to repeat the request, as a reloaded model has the server's default."""
+    """Return the interval of the request; a reloaded model has the default of its server again."""
     if settings.keep_alive == UNLIMITED:
         return _LONGEST_INTERVAL_SECONDS
     length = int(settings.keep_alive[:-1]) * _SECONDS[settings.keep_alive[-1]]

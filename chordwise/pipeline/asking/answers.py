@@ -56,7 +56,7 @@ log = structlog.get_logger(__name__)
 
 _MAX_SPLITS = 5
 _MAX_GROWTH = 6
-"""An answer that repeats a text as values, quotes and JSON takes so many times its tokens."""
+"""The maximum tokens of an answer with values, quotes and JSON, per token of the text."""
 _MAX_GROWTH_OF_LISTS = 12
 _MAX_GROWTH_BY_VALUE = 2
 """A list has an entry for each short line, and each value of a row may have a quote of its own."""

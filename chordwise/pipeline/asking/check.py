@@ -122,7 +122,7 @@ def _check(
         raise InvalidAnswerError(f"The answer does not match the schema: {'; '.join(found)}.")
     if found := analysis.problems(parsed.answer, task):
         raise InvalidAnswerError("; ".join(found[: validation.MAX_PROBLEMS]))
-    # Values are looked for in the quotes as the model wrote them: a joined one spans more.
+    # Values are searched in the quotes as the model wrote them; a joined quote spans more text.
     marked = analysis.with_marks(analysis.without_reasoning(parsed.answer), task.options)
     output = grounding.ground(marked, source)
     mended = repaired or parsed.repaired

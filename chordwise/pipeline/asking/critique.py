@@ -1,4 +1,4 @@
-"""Has the answer about a document examined by a model and revised once, if the job asks for it."""
+"""Lets a model examine the answer about a document and revise it once, if the job requests it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Examined:
     def assessment(
         self, parts: Sequence[JsonObject | None], task: AnalysisTask
     ) -> tuple[float, list[JsonValue], str]:
-        """Return the confidence, the row counts, and why the answer needs review, or an empty text.
+        """Return confidence, row counts, and why the answer needs review, or an empty string.
 
         `parts` are the answers of all chunks in order, `None` for a chunk without one.
         """
@@ -108,7 +108,7 @@ class Examined:
         if without := analysis.without_evidence(output, task.options):
             yield f"Values without a quote: {_first_few(without)}."
         if not analysis.has_findings(output):
-            yield "Nothing was found of what was asked for."
+            yield "None of the requested items was found."
 
     def _doubts(self, confidence: float, task: AnalysisTask) -> Iterator[str]:
         answer, options = self.answer, task.options
@@ -117,9 +117,9 @@ class Examined:
         if confidence < options.confidence_threshold:
             yield f"The confidence {confidence:.2f} is below {options.confidence_threshold:g}."
         if self.critique is not None and self.critique.leaves_doubt:
-            yield "The critique leaves a doubt."
+            yield "The critique failed, or its objections remain."
         if options.votes > 1 and answer.agreement is None and answer.provider != EXTRACTIVE:
-            yield "A single sample of the vote was usable."
+            yield "Only one sample of the vote was usable."
 
 
 _FEW = 5
@@ -139,9 +139,9 @@ def _first_few(names: Iterable[str], mark: str = ", ") -> str:
 
 
 def examine(synthesizer: Synthesizer, synthesis: Synthesis, span: tuple[int, int]) -> Examined:
-    """Have the answer about a document examined, unless it was merged by rule.
+    """Let a model examine the answer about a document, unless it was merged by rule.
 
-    `span` is the part of the text that an answer covers which joins no others.
+    `span` is the part of the text that the answer covers if it joins no others.
 
     Raises:
         ModelError: Transient or pausing: the job has to wait.
@@ -195,7 +195,7 @@ def _revise(answer: Answer, question: Question) -> Examined:
         return _examined(answer, task, CritiqueOutcome.KEPT, error.what)
     objection = critique.objection_to(revised, answer, task)
     if revised.provider == EXTRACTIVE:
-        objection = "Only the built-in model was there to revise it."
+        objection = "Only the built-in model was available to revise it."
     if objection:
         return _examined(answer, task, CritiqueOutcome.KEPT, objection)
     return _examined(_with_unrevised(revised, answer, task), task, CritiqueOutcome.REVISED)

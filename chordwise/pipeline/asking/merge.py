@@ -32,8 +32,8 @@ from chordwise.pipeline.asking.question import about_part, room_for_answers, sch
 class Synthesis:
     """The answer about the whole document; `error` is set if it was merged without the model.
 
-    `joined` are the answers that it joins, of several levels those of the last. It is empty if
-    there was only one.
+    `joined` are the answers that it joins; with several levels, those of the last level. It is
+    empty if there was only one.
     """
 
     answer: Answer
@@ -53,7 +53,7 @@ class Synthesizer:
 
     @property
     def task(self) -> AnalysisTask:
-        """Return the task, without a text."""
+        """The task, without a text."""
         return self.document.task
 
     def about(self, start: int, end: int) -> Question:
@@ -118,7 +118,7 @@ class Synthesizer:
         return joining
 
     def _by_rule(self, answers: Sequence[Answer]) -> Answer:
-        """Join answers without a model; of the built-in model's answers the surest values count."""
+        """Join answers without a model; for the built-in model, keep the most confident values."""
         answer, task = merged(answers, self.task), self.task
         is_built_in = all(each.provider == EXTRACTIVE for each in answers)
         if not is_built_in or task.analysis_type is not AnalysisType.EXTRACTION:
@@ -149,7 +149,7 @@ class Synthesizer:
         return Synthesis(answer=replace(answer, quality=lowered), error=error)
 
     def _counted(self, answer: Answer, answers: Sequence[Answer]) -> Answer:
-        """Return an answer with the rows that it lacks of those that it joins, over all levels."""
+        """Return an answer with its missing rows, compared with `answers` over all levels."""
         if len(answers) == 1:
             return answer
         return reassessed(answer, rows_missing_in(answer.output, answers, self.task))

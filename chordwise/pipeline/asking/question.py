@@ -29,8 +29,8 @@ class AskingPolicy:
     """How often and how long a question is asked before it fails.
 
     `prompts` names the further templates for answers that stay invalid. All calls and their waits
-    together take at most `seconds`: after that, no further prompt or model is tried, nor is one if
-    the remaining time is shorter than a timed-out request of the same question took. `require` is
+    together take at most `seconds`. A further prompt or model is tried only while more time is left
+    than a timed-out request of the same question took. `require` is
     called before each request and raises if the answer is no longer needed.
     """
 
@@ -81,12 +81,12 @@ def about_part(task: AnalysisTask, text: str, start: int, end: int) -> tuple[Ana
 
 
 REPAIR_TOKENS = 256
-"""What the remark below a repeated question takes at most (estimated)."""
+"""The maximum size of the remark below a repeated question, in estimated tokens."""
 _NO_BLANK = re.compile(r"\S")
 _LEAST_TEXT_TOKENS = 64
 _LEAST_LIST_TOKENS = 100
 _GROWTH_OF_ROWS, _GROWTH_BY_ROW = 4, 9
-"""A value of 3 tokens has 9 in an answer; for the quote of a row there are 27 and the row again."""
+"""In an answer, a value of 3 tokens takes 9, and the quote of a row takes 27 plus the row."""
 _RAISED_BY = 2
 _MATERIAL_SHARE = 0.9
 
@@ -139,7 +139,7 @@ def reserve_for_critique(model: ChatModel, task: AnalysisTask) -> int:
 
 
 def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
-    """Return the tokens of text that one question to this model may have, repeated ones included.
+    """Return the tokens of text that fit into one question to this model, even when it is repeated.
 
     The maximum is `chunk_tokens`, unless the task has an option for it. It is lower for a list of
     objects: the more values a row has, the more tokens it takes in an answer than in the text, and
@@ -172,7 +172,7 @@ def values_of_rows(options: AnalysisOptions) -> int:
 
 
 def room_for_answers(model: ChatModel, task: AnalysisTask) -> float:
-    """Return the tokens available for answers to be joined, repeated questions included.
+    """Return the tokens for the answers in one question that joins them, even when it is repeated.
 
     The prompt, the model's own answer and its critique are subtracted. The result is not positive
     if no answer fits.

@@ -43,7 +43,7 @@ def ask_by_vote(question: Question) -> Answer:
 
     Raises:
         ModelError: No sample gave an answer, or continuing would not help now.
-        AwaitingBatchError: Some samples are still expected, all from the same batch.
+        AwaitingBatchError: Some samples are still expected from a batch.
     """
     poll = _Poll(question=question)
     poll.ask()

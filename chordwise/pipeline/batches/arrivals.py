@@ -154,7 +154,7 @@ def _finish_call(session: Session, row: BatchRequest, values: Mapping[str, objec
 
 
 def share(session: Session, rows: Sequence[BatchRequest]) -> None:
-    """Copy the outcomes of questions to those that follow them, and end their leadership.
+    """Copy the outcomes of leading questions to their followers, and end the leadership.
 
     Questions without an outcome continue to lead.
     """

@@ -77,7 +77,7 @@ class _Batches:
                 self._postpone(batch, error)
             except Exception as defect:  # a defect must not block the other batches
                 log.exception("batch.defect", batch_id=str(batch.id))
-                what = f"Chordwise failed over it ({type(defect).__name__}); the log says more."
+                what = f"An internal error occurred ({type(defect).__name__}); see the log."
                 self._postpone(batch, ModelTransportError(what))
 
     def _advance(self, batch: Batch) -> None:
@@ -175,7 +175,7 @@ class _Batches:
     def _wait_for(self, api: BatchApi, batch: Batch, state: BatchState) -> None:
         """Postpone the next poll; cancel an unneeded batch, and give up one that does not end."""
         if self._is_lost(batch):
-            self._abandon(batch, "The provider has not ended it in days.")
+            self._abandon(batch, "The provider has not finished it within three days.")
             return
         values: dict[str, object] = {
             "provider_status": state.status,

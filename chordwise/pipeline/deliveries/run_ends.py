@@ -153,7 +153,7 @@ def _body(context: Context, delivery: Delivery) -> bytes:
 
 
 def _file_text(path: str) -> str | None:
-    """Return the text of a report; `None` if the path is no longer a file like a report."""
+    """Return the text of a report; `None` if it is no longer a readable file."""
     try:
         with contents.opened(Path(path), _REPORT_MEGABYTES, follow_symlinks=False) as file:
             return file.read().decode()

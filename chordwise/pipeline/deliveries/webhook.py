@@ -23,7 +23,7 @@ _SUCCESSES = range(HTTPStatus.OK, HTTPStatus.MULTIPLE_CHOICES)
 
 
 class Webhook:
-    """Posts to the configured address; uses a new connection each time, follows no redirects."""
+    """Posts to the configured address, over a new connection each time; follows no redirects."""
 
     def __init__(self, settings: DeliverySettings, resolve: Resolve = addresses_of) -> None:
         self._settings = settings
@@ -88,7 +88,7 @@ def _raise_for_status(host: str, status: int) -> None:
 
 @contextmanager
 def _translated(host: str, timeout_seconds: float) -> Iterator[None]:
-    """Translate the errors of the HTTP library to a `DeliveryError` without the full address."""
+    """Translate the errors of the HTTP library into `DeliveryError`, without the full address."""
     try:
         yield
     except httpcore.TimeoutException as error:
@@ -118,7 +118,7 @@ def guarded_network(
 def allowed_addresses(
     host: str, port: int, *, allow_private: bool, resolve: Resolve = addresses_of
 ) -> Sequence[str]:
-    """Return the addresses of a host name; a single private address is an error.
+    """Return the addresses of a host name; even one private address is an error.
 
     Private addresses are permitted with `allow_private`.
 
@@ -132,7 +132,7 @@ def allowed_addresses(
     inside = [each for each in addresses if not is_public(each)]
     if inside and not allow_private:
         raise DeliveryError(
-            f"{host} leads to {inside[0]}, which is not a public address.",
+            f"{host} resolves to {inside[0]}, which is not a public address.",
             "Set delivery.allow_private_addresses if this is intended.",
         )
     return addresses

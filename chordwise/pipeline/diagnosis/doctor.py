@@ -73,7 +73,7 @@ def _names(settings: Settings) -> Iterable[str]:
 
 
 def _limits(settings: Settings) -> Check:
-    """Show the effective time limits; the settings refuse contradicting ones."""
+    """Show the effective time limits; the settings reject contradictory ones."""
     lease, heartbeat = settings.pipeline.lease_seconds, settings.pipeline.heartbeat_seconds
     question, half = settings.retries.total_seconds, settings.worker.chunk_seconds
     return Check(
@@ -291,7 +291,7 @@ def check_ocr(settings: ReaderSettings) -> Check:
     """Recognize a scan of one word if OCR is enabled; otherwise show what reads scans.
 
     Raises:
-        ConfigurationError: What reads scans does not work.
+        ConfigurationError: OCR or the vision model cannot be used.
     """
     if not settings.ocr and settings.vision:
         if importlib.util.find_spec("PIL") is None:

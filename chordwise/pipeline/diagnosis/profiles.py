@@ -91,7 +91,7 @@ def _require_movable(place: Inbox) -> None:
 
 
 def _creation_error(folder: Path) -> str | None:
-    """Return why a missing folder cannot be created; tries it, as permissions are not enough."""
+    """Return why a missing folder cannot be created, by trying; permissions alone do not tell."""
     if folder.exists():
         return None
     try:

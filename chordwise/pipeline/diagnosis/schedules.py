@@ -63,7 +63,7 @@ def _of_row(settings: Settings, row: Schedule) -> Check:
 def schedule_check(settings: Settings, name: str, schedule: ScheduleSettings) -> Check:
     """Return when a schedule is due next, with a warning if it would fail now.
 
-    It is only a warning, as a share may be mounted later, for example.
+    It is only a warning, because a network share may be mounted later, for example.
     """
     try:
         if schedule.kind in _NEEDS:

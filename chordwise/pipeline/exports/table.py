@@ -106,7 +106,7 @@ def neutralized(text: str) -> str:
 def cell_text(value: object, *, raw: bool = False) -> str:
     """Return the text of a value in a cell; unless `raw`, texts like formulas are neutralized.
 
-    NULL is the empty text. Numbers are never neutralized, not even negative ones.
+    NULL is written as an empty string. Numbers are never neutralized, not even negative ones.
     """
     text = text_of(value)
     return text if raw or is_number(value) else neutralized(text)

@@ -162,5 +162,5 @@ def sync_folder(folder: Path) -> None:
 
 def _exists(path: Path) -> UsageError:
     return UsageError(
-        f"There is something at {path} already.", "Choose another name; --force replaces a file."
+        f"{path} already exists.", "Choose another name, or replace a file with --force."
     )

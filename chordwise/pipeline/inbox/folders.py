@@ -118,7 +118,7 @@ def sha256_of(path: Path) -> str:
 def copy(source: Path, target: Path) -> None:
     """Copy a file with its times and permissions, synced to disk; links are not followed.
 
-    The copy belongs to this process, so it does not get the bits that would run it as its owner.
+    The copy belongs to this process's user, so it gets no set-user-ID or set-group-ID bits.
     """
     descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as reading, target.open("wb") as writing:

@@ -25,10 +25,10 @@ from chordwise.settings import ProfileSettings, Settings
 from chordwise.settings.sections import problems
 
 LINK = "is a symbolic link; put the file itself there"
-HARD_LINK = "has another name as well (a hard link), by which it could change; copy it instead"
-NOT_A_FILE = "is no regular file"
-FORBIDDEN = "may not be read; change its permissions"
-MISSING_FOLDER = "is not there; a scheduler makes it when it starts"
+HARD_LINK = "has another hard link, through which it could change; put a copy there"
+NOT_A_FILE = "is not a regular file"
+FORBIDDEN = "cannot be read; change its permissions"
+MISSING_FOLDER = "does not exist; the scheduler creates it when it starts"
 FORBIDDEN_FOLDER = "cannot be listed; change its permissions"
 
 
@@ -204,7 +204,7 @@ def with_side_car(profile: ProfileSettings, side_car: Path, base: Path) -> Profi
         raise UsageError(f"The side-car is invalid: {found}.", _hint(given)) from error
     if given.get("learned_examples") and not profile.learned_examples:
         what = "The side-car enables learned examples, which its profile switches off."
-        raise UsageError(what, "They contain parts of other documents: enable them there.")
+        raise UsageError(what, "They contain parts of other documents; enable them in the profile.")
     files = {
         "schema": wanted.schema_file,
         "labels_file": wanted.labels_file,
@@ -265,13 +265,13 @@ def _require_types(given: Mapping[str, object], merged: ProfileSettings) -> None
         if given.get(name) and merged.types and needed not in merged.types:
             asked = " and ".join(merged.types)
             hint = f'Add "{needed}" to the types of the side-car.'
-            raise UsageError(f"{what}, and what is asked for is {asked}.", hint)
+            raise UsageError(f"{what}, but the requested types are {asked}.", hint)
 
 
 def _hint(given: Mapping[str, object]) -> str:
     if given.get("budget_usd") == 0:
-        return 'budget_usd = "" takes the profile\'s budget away.'
-    return "docs/inbox.md"
+        return 'budget_usd = "" removes the budget of the profile.'
+    return "See docs/inbox.md."
 
 
 def _settings_in(side_car: Path) -> dict[str, object]:
@@ -283,4 +283,5 @@ def _settings_in(side_car: Path) -> dict[str, object]:
     except UnicodeDecodeError as error:
         raise UsageError("The side-car is not UTF-8 text.") from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"The side-car is not valid TOML: {error}.", "docs/inbox.md") from error
+        what = f"The side-car is not valid TOML: {error}."
+        raise UsageError(what, "See docs/inbox.md.") from error

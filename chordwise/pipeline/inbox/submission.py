@@ -181,12 +181,12 @@ class FileSubmitter:
             if file.attempts >= MAX_ATTEMPTS:
                 file.reason = "quarantined"
                 file.message = (
-                    f"Reading {file.name} has ended the process that reads files "
-                    f"{MAX_ATTEMPTS} times."
+                    f"The process that reads files has crashed {MAX_ATTEMPTS} times while it read "
+                    f"{file.name}."
                 )
                 file.hint = (
-                    "It probably needs more memory than there is: split it, or give the scheduler "
-                    "more memory, and drop it again."
+                    "It probably needs more memory than is available. Split it, or give the "
+                    "scheduler more memory, and put it into the inbox again."
                 )
                 log.error("inbox.quarantined", file=file.name, folder=file.folder)
         begun = {file.id for file in new if file.reason is None}
@@ -304,7 +304,7 @@ class FileSubmitter:
     def _profile_of(self, file: InboxFile) -> ProfileSettings:
         profile = profile_named(self._context.settings, file.profile)
         side_car = self._store.side_car_of(file.id, file.relative.name)
-        if not os.path.lexists(side_car):  # a name that is too long is no error here
+        if not os.path.lexists(side_car):  # a name that is too long is not an error here
             return profile
         if side_car.is_symlink():
             raise UsageError("The side-car is a symbolic link.", "Put the file itself there.")

@@ -27,7 +27,7 @@ def table_of(options: RunOptions) -> str | None:
     if not name:
         raise UsageError(
             f"A table cannot be named “{options.save_as}”.",
-            "A name has letters from a to z, digits and underscores: --save-as contracts",
+            "Use letters from a to z, digits and underscores, such as --save-as contracts.",
         )
     return name
 

@@ -194,7 +194,7 @@ def unstorable(offered: Offered, error: Exception) -> Offered:
     found = offered.found
     sentence = str(getattr(error, "orig", error)).strip().partition("\n")[0]
     reason = failures.unreadable(
-        f"has a text that cannot be stored: {sentence}.", "Report this as a defect.", "unstorable"
+        f"has a text that cannot be stored: {sentence}.", "Report this as a bug.", "unstorable"
     )
     unread = UnreadDocument(
         source=found.source,

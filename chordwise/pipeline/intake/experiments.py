@@ -225,8 +225,8 @@ def _broken(
 
 _REASONS = {
     Outcome.VALID: "{:.1%} of its answers are valid, and {:.1%} of the control's.",
-    Outcome.COST: "A document costs ${:.6f}, and ${:.6f} by the control.",
-    Outcome.LATENCY: "A document takes {:.2f} seconds, and {:.2f} by the control.",
+    Outcome.COST: "A document costs ${:.6f}, and ${:.6f} with the control.",
+    Outcome.LATENCY: "A document takes {:.2f} seconds, and {:.2f} with the control.",
 }
 
 

@@ -92,7 +92,7 @@ def answerable(settings: Settings, options: RunOptions) -> RunOptions:
     if all(model.provider == EXTRACTIVE for model in asked):
         if unanswered := UNANSWERED_BY_EXTRACTIVE.intersection(options.types):
             raise UsageError(
-                f"The built-in model does not do {', '.join(sorted(unanswered))}.",
+                f"The built-in model does not support {', '.join(sorted(unanswered))}.",
                 "Choose a language model: --model, or model in the settings.",
             )
         return replace(options, analysis=replace(wanted, votes=1, critique=False))
@@ -101,7 +101,7 @@ def answerable(settings: Settings, options: RunOptions) -> RunOptions:
 
 
 def identity(settings: Settings, analysis_type: AnalysisType, options: RunOptions) -> str:
-    """Return the hash of everything except the document that a result depends on."""
+    """Return the hash of everything that a result depends on, except the document."""
     task = AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, options=options.analysis)
     synthesis = replace(task, stage=Stage.SYNTHESIZE)
     parts: Mapping[str, object] = {
@@ -196,7 +196,7 @@ def check_name(name: str) -> None:
     if name == "latest" or not fits:
         raise UsageError(
             "The run's name cannot be used.",
-            f"Up to {MAX_NAME_LENGTH} printable characters, and not “latest”.",
+            f"Use up to {MAX_NAME_LENGTH} printable characters; “latest” is reserved.",
         )
 
 
@@ -314,7 +314,7 @@ def labels_of(given: Iterable[str], file: Path | None) -> tuple[tuple[str, ...],
     described = {} if file is None else _read_labels(file)
     labels = labels or tuple(described)
     if (labels or file) and len(labels) < _FEWEST_LABELS:
-        hint = f"{file} has to name more." if file else "--labels invoice,letter"
+        hint = f"Add labels to {file}." if file else "Example: --labels invoice,letter"
         raise UsageError("A classification needs two labels or more.", hint)
     return labels, {label: meaning for label, meaning in described.items() if meaning}
 
@@ -378,12 +378,12 @@ def _examples(path: Path, options: RunOptions) -> tuple[Example, ...]:
     for each in found:
         if problem := examples.problem(each, options.analysis):
             about = f"an example of the type {each.analysis_type} in {path}"
-            raise UsageError(f"The answer of {about} is not possible: {problem}.")
+            raise UsageError(f"The answer of {about} is not valid: {problem}.")
     return tuple(found)
 
 
 def _text_in(path: Path, noun: str) -> str:
-    """Return the text of a file of the user; a side-car, which others may write, can name it."""
+    """Return the text of a file, up to a size limit, as an untrusted side-car may name it."""
     what = f"The {noun} {path} cannot be read"
     try:
         with contents.opened(path, _MAX_MEGABYTES, follow_symlinks=True) as file:
@@ -396,7 +396,7 @@ def _text_in(path: Path, noun: str) -> str:
 
 
 def parse_toml(content: str) -> JsonObject:
-    """Return the content of a TOML file that may be anyone's.
+    """Return the content of an untrusted TOML file.
 
     Raises:
         ValueError, RecursionError: It is not TOML, too long, or has a key with too many parts.

@@ -177,8 +177,8 @@ class Submission:
         if status == RunStatus.CANCELLED:
             raise RunCancelledError(
                 f"The run “{self.name}” is cancelled and accepts no more documents.",
-                f"`chordwise retry {self.name}` analyzes what was taken in before, and "
-                f"`chordwise resume {self.name}` takes in the rest then.",
+                f"`chordwise retry {self.name}` analyzes what was taken in before; after that, "
+                f"`chordwise resume {self.name}` takes in the rest.",
             )
         if token != self._token:
             raise LeaseLostError(
@@ -250,7 +250,7 @@ def open_run(
                     _store(context, session, run, found, cap_usd)
                     answer_tables.show(session, run, options)
     except IntegrityError as error:
-        what = f"There is a run named “{name}” already."
+        what = f"A run named “{name}” already exists."
         raise UsageError(what, "Choose another --run-name.") from error
     return Submission(context, run, token, guard)
 
@@ -321,7 +321,7 @@ class Resume:
         submission = claim(self._context, run_id) if self._wait_for_lease_end(run_id) else None
         if submission is None:
             raise UsageError(
-                "Another process reads the files of this run.",
+                "Another process is reading the files of this run.",
                 f"Wait for it with `chordwise wait {name}`.",
             )
         if vision := self._context.settings.readers.vision:
@@ -337,11 +337,11 @@ class Resume:
             is_of_inbox = session.scalar(select(of_inbox.exists()))
         if run.status == RunStatus.CANCELLED:
             raise UsageError(
-                f"The run {run.name} is cancelled.", f"First: `chordwise retry {run.name}`."
+                f"The run {run.name} is cancelled.", f"Run `chordwise retry {run.name}` first."
             )
         if run.intake_finished_at is not None:
             raise UsageError(
-                f"Everything that the run {run.name} found is taken in.",
+                f"The intake of the run {run.name} is already finished.",
                 f"`chordwise wait {run.name}` shows its results.",
             )
         if is_of_inbox:
@@ -358,7 +358,7 @@ class Resume:
             return True
         seconds = self._context.settings.pipeline.lease_seconds
         self._report(
-            "Another process read files for this run until just now. Waiting for up to "
+            "Another process was reading files for this run until just now. Waiting up to "
             f"{seconds:.0f} seconds to see whether it has ended."
         )
         while (until := self._lease_end(run_id)) is not None:
@@ -393,7 +393,7 @@ def open_or_resume(
     differing = sorted(name for name in requested if requested[name] != known.options.get(name))
     if differing:
         raise UsageError(
-            f"There is a run named “{known.name}” already. It was interrupted, and this command "
+            f"A run named “{known.name}” already exists. It was interrupted, and this command "
             f"differs from the one that began it ({', '.join(differing)}).",
             f"Choose another --run-name, or continue with `chordwise resume {known.name}`.",
         )

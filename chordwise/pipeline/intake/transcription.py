@@ -43,7 +43,7 @@ SCHEMA: JsonObject = {
 }
 _PAGES_AT_ONCE = 4
 _NOT_LEGIBLE = RefusedError(
-    "it says that nothing on it is legible.", "Look at the page: scan it again."
+    "it says that nothing on it is legible.", "Check the page, and scan it again."
 )
 
 

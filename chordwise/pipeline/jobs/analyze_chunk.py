@@ -71,7 +71,7 @@ class SliceClaims:
 
     If the claim fails, it fails for all of them: a later claim that succeeded would hold chunks
     whose threads have already returned. If the message `claims_syntheses`, the last chunk of a job
-    adds the synthesis to `syntheses`, claimed; otherwise its promise is the only message for it.
+    adds the claimed synthesis to `syntheses`; otherwise only the outbox has a message for it.
     """
 
     def __init__(
@@ -168,8 +168,8 @@ def _work_on(context: Context, work: _Work) -> ChunkOutcome:
         raise
     except Exception as error:  # a defect ends the chunk visibly
         log.exception("chunk.defect", chunk_id=str(work.chunk.id))
-        what = f"A defect of Chordwise stopped this chunk ({type(error).__name__})."
-        return _fail(context, work, InternalError(what, "The worker's log has the details."))
+        what = f"A bug in Chordwise stopped this chunk ({type(error).__name__})."
+        return _fail(context, work, InternalError(what, "See the worker's log."))
     finally:
         work.ledger.flush()
 

@@ -1,4 +1,4 @@
-"""How long work is postponed, and how jobs are paused that need a person."""
+"""Postpones work after transient errors, and pauses jobs that need intervention."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def resume(settings: Settings, names: Iterable[str]) -> None:
 
 
 def holding(settings: Settings) -> list[Pause]:
-    """Return the active pauses of the models in the settings, with their keys.
+    """Return the active pauses that apply to the models and API keys in the settings.
 
     Raises:
         ServiceUnavailableError: The broker cannot be reached.

@@ -110,7 +110,7 @@ def of_only_chunk(job: JobInput, part: EndedChunk) -> JobEnd | None:
 _NO_CHUNKS = JobFailure(
     code="internal",
     message="The document was split into no chunks.",
-    hint="This is a defect; please report it with the document's media type.",
+    hint="This is a bug; please report it with the document's media type.",
 )
 
 
@@ -136,7 +136,7 @@ def _count_in_words(failed: int, chunks: int, alike: int) -> str:
     """Return how many chunks failed, and how many of them for the reason that follows."""
     if chunks == 1:
         return ""
-    so = "" if alike == failed else f", {alike} of them so"
+    so = "" if alike == failed else f", {alike} of them for this reason"
     return f"{failed} of {chunks} chunks failed{so}: "
 
 

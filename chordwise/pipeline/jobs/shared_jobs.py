@@ -31,7 +31,7 @@ _MAX_AT_ONCE = 500
 
 
 def end_if_answered(session: Session, job: Job, *, follows: bool) -> bool:
-    """Return whether the answer of a queued job is stored, and end it; else let it follow."""
+    """End a queued job if its answer is stored, and return whether it is; else let it follow."""
     # Queried first: a leader that ends between the two queries has its answer in the second.
     question = job.document_id, job.options_hash
     run = session.get_one(Run, job.run_id)
@@ -48,7 +48,7 @@ def end_if_answered(session: Session, job: Job, *, follows: bool) -> bool:
 def leaders(
     session: Session, run: Run, questions: Sequence[ResultKey], before: uuid.UUID
 ) -> dict[ResultKey, uuid.UUID]:
-    """Return the earliest earlier jobs that ask the same questions with the same urgency.
+    """Return the earliest job before `before` that asks each question with the same urgency.
 
     An online job does not wait for a batch, nor an interactive one for a nightly run. A leader is
     always earlier than its followers, so two jobs cannot wait for each other.

@@ -90,7 +90,7 @@ def synthesize_claimed(context: Context, lease: Lease, claimed: ClaimedSynthesis
         except Exception as error:  # a defect ends the job visibly
             job_id = work.job.job_id
             log.exception("synthesis.defect", job_id=str(job_id))
-            what = f"A defect of Chordwise stopped the synthesis ({type(error).__name__})."
+            what = f"A bug in Chordwise stopped the synthesis ({type(error).__name__})."
             failure = JobFailure(code="internal", message=what, hint="See the worker's log.")
             _end(context, work, JobEnd(job_id=job_id, status=JobStatus.FAILED, failure=failure))
         finally:

@@ -232,8 +232,8 @@ def _in_order(
 ) -> Mapping[CertificationUnit, Sequence[Candidate]]:
     """Return the answers of each unit in the random order of their checks.
 
-    The order is another one after answers that were wrong have been replaced by right ones. As only
-    checked answers are known to be wrong, the checks would not be a random sample any more.
+    The order changes when right answers have replaced wrong ones: as only checked answers are known
+    to be wrong, the checks in the old order would no longer be a random sample.
     """
     units: dict[CertificationUnit, list[Candidate]] = defaultdict(list)
     for each in candidates:
@@ -275,7 +275,7 @@ class Queue:
 
 
 def queue(session: Session, scope: EvaluationScope, name: str) -> Queue:
-    """Return the unchecked answers that certifying a field or label of a scope needs checked.
+    """Return the answers to check next before a field or label of a scope can be certified.
 
     `name` is that of the field or label, or the analysis type of answers judged as a whole.
 
@@ -318,8 +318,8 @@ def _no_queue(name: str, in_force: Sequence[Certification], *, is_ambiguous: boo
         return UsageError(f"“{name}” belongs to several analysis types.", "Choose one with --type.")
     known = ", ".join(each.name or each.analysis_type for each in in_force)
     return UsageError(
-        f"The order in which “{name}” is to be checked was not drawn yet.",
-        f"It was for {known}." if known else "`chordwise certify RUN|PROFILE` draws it.",
+        f"There is no queue of checks for “{name}” yet.",
+        f"There are queues for {known}." if known else "Run `chordwise certify RUN|PROFILE` first.",
     )
 
 
@@ -509,7 +509,7 @@ class _Round:
     ids: Mapping[CertificationUnit, uuid.UUID]
 
     def is_current(self, session: Session) -> bool:
-        """Return whether since the basis was read no certification was stored and no run pruned."""
+        """Return whether no certification was stored and no run pruned since the basis was read."""
         if run_id := self.basis.run_id:
             hold = {"read": True, "key_share": True}
             if session.get(Run, run_id, with_for_update=hold) is None:

@@ -254,7 +254,7 @@ def named(
     if name in settings.profiles and not profile:
         raise UsageError(
             f"There is a run “{name}” and a profile “{name}”.",
-            "--profile NAME means the profile, the run's id the run.",
+            "Use --profile NAME for the profile, or the id of the run for the run.",
         )
     return of(settings, run, profile, types)
 
@@ -273,7 +273,7 @@ def wanted(session: Session, scope: EvaluationScope) -> tuple[ResultSelection, s
 
 Group: TypeAlias = tuple[str, str, str]
 """Provider, model and prompt version."""
-_CONTRADICTION = "another line says something else of the same content"
+_CONTRADICTION = "another line about the same content contradicts it"
 _UNASKED = "a field that no question asks for"
 
 
@@ -300,7 +300,7 @@ class ComparedResult:
 
     @property
     def group(self) -> Group:
-        """Return provider, model and prompt version of the result."""
+        """The provider, model and prompt version of the result."""
         return self.result.provider, self.result.model, self.result.prompt_version
 
 

@@ -60,7 +60,7 @@ CHANGEABLE = (
     *("model", "prompt", "pack", "instructions", "answer_language", "examples"),
     *("chunk_tokens", "votes", "critique", "confidence_threshold"),
 )
-"""The entries of a profile that a variant may change: how the model is asked, not what for."""
+"""The entries of a profile that a variant may change: how the model is asked, not about what."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _Known: TypeAlias = tuple[float, datetime]
 """An outcome, and the time when it became known."""
@@ -217,11 +217,11 @@ def _check(plan: ExperimentPlan) -> None:
         )
     for name in (plan.name, *names):
         if not _NAME.fullmatch(name):
-            hint = "A name is of letters, digits, “.”, “_” and “-”."
+            hint = "A name consists of letters, digits, “.”, “_” and “-”."
             raise UsageError(f"“{name}” cannot be the name of an experiment or variant.", hint)
     if plan.share is not None and plan.share * len(names) >= 1:
         raise UsageError(
-            f"With {len(names)} times {plan.share:.0%} nothing is left for the control.",
+            f"{len(names)} variants with {plan.share:.0%} each leave no documents for the control.",
             "Lower --share.",
         )
 
@@ -245,7 +245,7 @@ def _with_changes(
     try:
         changed = ProfileSettings.model_validate({**entries, **variant.changes})
     except ValidationError as error:
-        what = f"The variant {variant.name} cannot be: {'; '.join(problems(error))}."
+        what = f"The variant {variant.name} is invalid: {'; '.join(problems(error))}."
         raise UsageError(what) from error
     options = answerable(settings, run_options(settings, changed))
     if options.types != control.types:
@@ -280,8 +280,8 @@ def _store(
                 budgets.change_cap(session, run.id, budget_usd)
     except IntegrityError as error:
         raise UsageError(
-            f"There is an experiment “{experiment.name}”, or a running one with the profile "
-            f"{experiment.profile}, already.",
+            f"An experiment “{experiment.name}”, or a running experiment with the profile "
+            f"{experiment.profile}, already exists.",
             "`chordwise experiment status` lists them; `experiment conclude` ends one.",
         ) from error
 

@@ -251,7 +251,7 @@ def _apply(session: Session, targets: Sequence[Judgeable]) -> None:
 
 def _line(file: RecordFile, number: int, record: JsonObject) -> FeedbackLine:
     if unknown := sorted(record.keys() - set(_COLUMNS)):
-        raise file.wrong(number, f"“{unknown[0]}” is none of {', '.join(_COLUMNS)}.")
+        raise file.wrong(number, f"“{unknown[0]}” is not one of {', '.join(_COLUMNS)}.")
     columns = {name: json_values.text(record.get(name)).strip() for name in _COLUMNS}
     if not columns["document"]:
         raise file.wrong(number, "there is no “document”.")
@@ -285,7 +285,7 @@ def _entered(
         verdict = Verdict(columns["verdict"] or usual)
     except ValueError as error:
         known = ", ".join(Verdict)
-        raise file.wrong(number, f"“{columns['verdict']}” is none of {known}.") from error
+        raise file.wrong(number, f"“{columns['verdict']}” is not one of {known}.") from error
     return FeedbackInput(verdict=verdict, path=columns["path"], value=value)
 
 
@@ -339,7 +339,7 @@ def _only(results: Sequence[Listed], hint: str = _CHOICE) -> Listed:
     if len(results) > 1:
         shown = ", ".join(f"{r.source} ({r.analysis_type})" for r in results[:_MAX_SHOWN])
         raise UsageError(
-            f"{len(results):,} results fit: {shown}{', …' if len(results) > _MAX_SHOWN else ''}.",
+            f"{len(results):,} results match: {shown}{', …' if len(results) > _MAX_SHOWN else ''}.",
             hint,
         )
     return results[0]

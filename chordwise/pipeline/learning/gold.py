@@ -79,7 +79,7 @@ def _truth(file: RecordFile, line: int, record: JsonObject) -> Truth:
         pages={} if file.is_csv else _pages(file, line, record, fields),
     )
     if not any(says(truth, kind) for kind in AnalysisType):
-        raise file.wrong(line, "it says neither label nor fields nor summary.")
+        raise file.wrong(line, "it has neither a label nor fields nor a summary.")
     return truth
 
 
@@ -93,10 +93,10 @@ def _fields(file: RecordFile, line: int, record: JsonObject) -> Mapping[str, Jso
         others = {} if is_other else {n: v for n, v in record.items() if n not in _OWN}
         return {name: parsed(json_values.text(value)) for name, value in others.items()}
     if unknown := sorted(record.keys() - set(_MEMBERS)):
-        raise file.wrong(line, f"“{unknown[0]}” is none of {', '.join(_MEMBERS)}.")
+        raise file.wrong(line, f"“{unknown[0]}” is not one of {', '.join(_MEMBERS)}.")
     fields = record.get("fields", {})
     if not isinstance(fields, dict) or "" in fields:
-        raise file.wrong(line, "“fields” is no object with names.")
+        raise file.wrong(line, "“fields” must be an object with names.")
     return fields
 
 
@@ -106,13 +106,13 @@ def _pages(
     """Return the page numbers of each field's values, given as a number or a list, from 1."""
     named = record.get("pages", {})
     if not isinstance(named, dict) or not named.keys() <= fields.keys():
-        raise file.wrong(line, "“pages” is no object with names of “fields”.")
+        raise file.wrong(line, "“pages” must be an object whose names are in “fields”.")
     pages: dict[str, frozenset[int]] = {}
     for name, value in named.items():
         listed = value if isinstance(value, list) else [value]
         numbers = [each for each in listed if type(each) is int and each > 0]
         if len(numbers) < len(listed):
-            raise file.wrong(line, f"“pages” of “{name}” is no number of a page.")
+            raise file.wrong(line, f"“pages” of “{name}” must be page numbers from 1.")
         pages[name] = frozenset(numbers)
     return pages
 
@@ -160,7 +160,7 @@ def read_records(path: Path) -> RecordFile:
         raise UsageError(f"{path} is not valid CSV: {error}.", _HINT) from error
     for number, record in records:
         if not json_values.is_storable(record):
-            what = "has characters that cannot be stored, or a number that is none"
+            what = "has characters that cannot be stored, or an invalid number"
             raise UsageError(f"{path}, line {number} {what}.", _HINT)
     return RecordFile(
         path=path, sha256=hashlib.sha256(data).hexdigest(), is_csv=is_csv, records=records

@@ -166,7 +166,7 @@ _COST = (
 
 
 def truth_of(kind: AnalysisType, about: Iterable[Feedback]) -> Truth:
-    """Return the truth that feedback on answers to one question implies, the latest last."""
+    """Return the truth that feedback on one question implies; `about` is sorted, latest last."""
     return truths.from_remarks(kind, [judgments.remark(each) for each in about])
 
 

@@ -1,4 +1,4 @@
-"""Recalibration: learn from judgments how reliable claimed confidences are."""
+"""Recalibration: learns from judgments how reliable claimed confidences are."""
 
 from __future__ import annotations
 

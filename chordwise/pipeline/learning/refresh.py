@@ -1,4 +1,4 @@
-"""Refreshing: find outdated answers and ask the current question about the same texts."""
+"""Refreshing: finds stale answers and asks the current question about the same texts."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def target(
     *,
     of_failed: bool = False,
 ) -> Target:
-    """Return the answers to refresh: those of a run, or all that are saved as the options say.
+    """Return the answers to refresh: those of a run, or all in the table that the options name.
 
     Raises:
         ConfigurationError: The model is unknown.
@@ -125,7 +125,7 @@ def target(
 
 
 def profile_of(settings: Settings, run: Run) -> str:
-    """Return the only profile whose table contains the answers of a run, or an empty text."""
+    """Return the only profile whose table contains the answers of a run, or an empty string."""
     found = [
         name
         for name, profile in settings.profiles.items()
@@ -178,7 +178,7 @@ def survey(context: ReadingContext, of: Target) -> Sequence[Stale]:
 
 
 def transcribed_by_others(context: ReadingContext, of: Target) -> int:
-    """Return the number of documents with pages that not the current model transcribed."""
+    """Return the number of documents with pages that another model transcribed."""
     readers = context.settings.readers
     reader = "tesseract" if readers.ocr else ""
     if readers.vision:

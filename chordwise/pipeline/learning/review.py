@@ -193,7 +193,7 @@ _PLACE = ("fine", "confidence", "result", "doubt", "path")
 def next_question(
     session: Session, scope: ReviewScope, after: Place | None = None
 ) -> ReviewItem | None:
-    """Return the first value of the queue, or the first after a place; `None` at its end."""
+    """Return the first value of the queue, or the first after a position; `None` at the end."""
     start, most = after, _FEW_RESULTS
     while True:
         found = _results(session, scope, most, start, comparison=">=")
@@ -238,7 +238,7 @@ def _place_of_row(row: TableRow) -> Place:
 
 
 def place_of(key: Sequence[object]) -> Place | None:
-    """Return the place in the queue with this key; `None` for an empty key.
+    """Return the position in the queue with this key; `None` for an empty key.
 
     Raises:
         UsageError: The key is invalid.
@@ -249,7 +249,7 @@ def place_of(key: Sequence[object]) -> Place | None:
         case [bool() as fine, int() | float() as confidence, str() as result, doubt, str() as path]:
             with suppress(ValueError, TypeError):
                 return fine, confidence, str(uuid.UUID(result)), float(str(doubt)), path
-    raise UsageError("There is no such place in the queue.", "Begin with its first value.")
+    raise UsageError("There is no such position in the queue.", "Begin with its first value.")
 
 
 def decide(

@@ -195,7 +195,7 @@ def _text_in(path: Path) -> str:
 
 
 def _inside(folder: Path, named: Path) -> Path:
-    """Return a path that a suite names, which may come from elsewhere, so only within its folder.
+    """Return a path that a suite names. It must be in the suite's folder, as a suite is untrusted.
 
     Raises:
         UsageError: The path leads out of the folder.

@@ -94,7 +94,7 @@ def stored_completions(
 
 
 def discard(database: Database, completion: Completion) -> None:
-    """Delete a completion that its check found invalid from the cache."""
+    """Delete from the cache a completion that is invalid or incomplete."""
     if not completion.cache_key:
         return
     with _ignoring_outages():

@@ -96,7 +96,7 @@ class JobBatches:
         return _awaiting(question, left)
 
     def _withdraw(self, session: Session, row: BatchRequest | None) -> None:
-        """Take a question that is now asked online out of its batch, or leave its late answer."""
+        """Remove a question that is now asked online; if it was submitted, mark it as given up."""
         if row is None:
             return
         if row.status in UNASKED_REQUESTS:

@@ -220,7 +220,7 @@ def checked_cap(cap_usd: Decimal) -> Decimal:
     if cap_usd.is_finite() and 0 < cap_usd < MAX_USD and money.rounded_down(cap_usd):
         return money.rounded_down(cap_usd)
     raise UsageError(
-        f"A budget of {cap_usd} cannot be kept.",
+        f"{cap_usd} is not a valid budget.",
         f"Give an amount in US dollars above 0 and below {MAX_USD:,}, such as --budget 2.50.",
     )
 
@@ -234,8 +234,8 @@ def change_cap(session: Session, run_id: uuid.UUID, cap_usd: Decimal) -> None:
     account = budgets.cap_run(session, run_id, cap_usd)
     if cap_usd < account.spent_usd:
         raise UsageError(
-            f"The run has spent ${_dollars(account.spent_usd)} already, "
-            f"and a budget of ${_dollars(cap_usd)} is less.",
+            f"The run has already spent ${_dollars(account.spent_usd)}, "
+            f"which is more than a budget of ${_dollars(cap_usd)}.",
             "Give a larger amount: --budget limits the total cost of the run.",
         )
 
@@ -274,13 +274,14 @@ def _exceeded(account: Budget, cap_usd: Decimal, amount_usd: Decimal) -> BudgetE
     following = f"may cost up to ${_dollars(amount_usd)}" if amount_usd else "has an unknown price"
     what = (
         f"The {_scope_name(account)}'s budget of ${_dollars(cap_usd)} is used up: "
-        f"${_dollars(account.spent_usd)} are spent, and the next call {following}."
+        f"${_dollars(account.spent_usd)} has been spent, and the next call {following}."
     )
     if account.run_id is not None:
         return BudgetExceededError(what, "Raise the budget: chordwise retry RUN --budget USD")
     day = account.scope.removeprefix("day:")
     return BudgetExceededError(
-        what, f"{day} ends at midnight UTC; then: chordwise retry RUN. Or raise budget.usd_per_day."
+        what,
+        f"{day} ends at midnight UTC. Then run `chordwise retry RUN`, or raise budget.usd_per_day.",
     )
 
 

@@ -31,7 +31,7 @@ class Ledger:
     A call is committed before it is made. Its end is stored with the next entry or with the end of
     the work, which takes it (`pop_ended`); an error is stored at once. The end of an answered call
     waits `patience` for an unavailable database. With the `token` of a claim, no call starts once
-    the claim is lost. `discard` deletes a completion from the cache that is invalid or incomplete.
+    the claim is lost. `discard` deletes an invalid or incomplete completion from the cache.
     `enter` stores an entry and waits for the database up to the given time. A ledger belongs to one
     thread.
     """

@@ -62,12 +62,12 @@ def server_of(settings: Settings) -> LocalServer:
 
 
 class KeptLedger(CallLedger, HitLedger, Protocol):
-    """Records requests, and cache hits that took none."""
+    """Records requests, and cache hits, which need no request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallContext:
-    """On whose behalf a model is asked; the defaults are for a library without a database.
+    """The caller on whose behalf a model is asked; the defaults are for use without a database.
 
     `turn` is held from the first call to the end of the work; without it, a slot is taken for each
     call. `batches` returns the queue of questions to the model of a name, for jobs of the batch
@@ -173,7 +173,7 @@ class Models:
         return Batched(cached, call_context.batches(name), body, named.price, named.facts)
 
     def turn(self) -> Turn:
-        """Return a turn at the slots of this process; the caller closes it."""
+        """Return a `Turn` at a slot of this process; the caller closes it."""
         return Turn(self._slots)
 
     def batch_api(self, name: str) -> BatchApi:
@@ -271,7 +271,7 @@ class Models:
 
 
 def identity(settings: Settings, name: str) -> list[str]:
-    """Return the part of a model that identifies a result: who may have answered, and when.
+    """Return what a result depends on in its model: the models that may answer, and the routing.
 
     Raises:
         ConfigurationError: There is no such model or tier.

@@ -180,7 +180,7 @@ def of_run(session: Session, run_id: uuid.UUID) -> Account:
 def newest(
     session: Session, limit: int, *, before: uuid.UUID | None = None, status: str = ""
 ) -> Sequence[Account]:
-    """Return the accounts of the newest runs, optionally before one or with one status."""
+    """Return the accounts of the newest runs, optionally only older ones or with one status."""
     # Select the runs first, as the view sums over all intakes and jobs of each selected run.
     ids = newest_ids(session, limit, before=before, status=status)
     of_ids = text(f"{_ACCOUNTS} WHERE a.run_id = ANY(:ids) ORDER BY a.run_id DESC")
@@ -190,7 +190,7 @@ def newest(
 def newest_ids(
     session: Session, limit: int, *, before: uuid.UUID | None = None, status: str = ""
 ) -> Sequence[uuid.UUID]:
-    """Return the ids of the newest runs, optionally before one or with one status."""
+    """Return the ids of the newest runs, optionally only older than one, or with one status."""
     chosen = select(Run.id).order_by(Run.id.desc()).limit(limit)
     if before is not None:
         chosen = chosen.where(Run.id < before)
@@ -234,7 +234,7 @@ def failures(session: Session, run: str, limit: int) -> Sequence[Failure]:
 
 
 def _set_reading(session: Session, value: str) -> None:
-    """Set whether the planner may choose what reads a table before the first row is known."""
+    """Set the planner options of plans that read a whole table before they return a row."""
     for method in ("seqscan", "hashjoin", "mergejoin"):
         session.execute(text(f"SET LOCAL enable_{method} = {value}"))
 

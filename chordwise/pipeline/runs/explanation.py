@@ -81,7 +81,7 @@ class ExplainedChunk:
 
     `prompt` is `None` if the template is no longer known, `completion` if it is not in the cache,
     and both if they were not requested. `samples` are the completions of all samples of a vote,
-    including the first. `changes` are the places where the answer differs from the completion:
+    including the first. `changes` are the paths at which the answer differs from the completion:
     repaired JSON, corrected quotes, removed values.
     """
 
@@ -194,7 +194,7 @@ class JobOfDocument:
 class Explanation:
     """A job with its document, its chunks, its calls, and its result, if any.
 
-    Facts with a verdict come first. `revised` are the places where a revision differs from the
+    Facts with a verdict come first. `revised` are the paths at which a revision differs from the
     answer before it; this is known only for a document of one chunk. `jobs` are all jobs about the
     document, including this one, newest first. `examples` are the learned examples of the job, in
     the order of the prompt. A job that reused an answer has neither chunks nor calls; the job
@@ -260,7 +260,7 @@ def find(session: Session, name: str) -> uuid.UUID:
         )
     if len(documents) > 1:
         shown = ", ".join(sorted(documents.values())[:_MAX_SHOWN])
-        raise UsageError(f"{len(documents)} documents fit: {shown}.", "Give a longer part.")
+        raise UsageError(f"{len(documents)} documents match: {shown}.", "Give a longer name.")
     return found[0][0]
 
 
@@ -526,7 +526,7 @@ def _chunk(chunk: Chunk, asked: _Asked | None) -> ExplainedChunk:
 
 
 def _changes(kind: AnalysisType, completion: str | None, answer: JsonObject | None) -> list[str]:
-    """Return the places where an answer differs from the completion, except the spans of quotes."""
+    """Return the paths at which an answer differs from the completion, except spans of quotes."""
     if completion is None or answer is None:
         return []
     try:

@@ -191,7 +191,7 @@ def _chunks(session: Session, run_id: uuid.UUID) -> tuple[int, int]:
 
 
 def _calls(session: Session, run_id: uuid.UUID, status: RunStatus) -> CallCounts:
-    """Return the sums; unfinished calls of a finished run count as unpriced, as they may cost."""
+    """Return the sums; unfinished calls of a finished run may be billed, so they are unpriced."""
     call = calls_of(run_id)
     is_over = call.finished_at.is_not(None) | (status is not RunStatus.OPEN)
     tokens = func.coalesce(call.input_tokens, 0) + func.coalesce(call.output_tokens, 0)

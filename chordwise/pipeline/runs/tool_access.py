@@ -34,7 +34,7 @@ class Login:
 
 
 def allow(database_url: SecretStr) -> Login:
-    """Create a login that expires ten minutes after the last `prolong`, or with `forbid`.
+    """Create a login that expires ten minutes after the last `prolong`; `forbid` removes it.
 
     The database has to be the embedded one, whose owner may create roles.
     """

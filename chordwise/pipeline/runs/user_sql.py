@@ -404,7 +404,7 @@ def explaining(readable: str, seconds: int = STATEMENT_SECONDS) -> Iterator[None
 def _hint(error: psycopg.Error, readable: str) -> str:
     """Return the hint: the readable names, if a name is unknown or not permitted."""
     if "multiple commands" in str(error):
-        return "One statement at a time."
+        return "Run one statement at a time."
     if isinstance(error, _WHERE_NAMES_HELP):
         return readable
     return "docs/sql-cookbook.md has statements to begin with."

@@ -76,7 +76,7 @@ class LeaseKeeper:
         self._database.close()
 
     def keep(self, lease: Lease) -> None:
-        """Renew a claimed lease until it is held and released."""
+        """Renew a claimed lease until `holding` releases it."""
         with self._lock:
             self._held[lease.token] = lease
             self._start()
@@ -248,6 +248,6 @@ def _free(session: Session, lease: Lease, *, is_leaving: bool) -> bool:
     freed = free(session, lease.chunk_id or lease.job_id, lease.token)
     if freed:
         task = SYNTHESIZE if lease.chunk_id is None else ANALYZE_SLICE
-        reason = "shutdown" if is_leaving else "database was away"
+        reason = "shutdown" if is_leaving else "database unavailable"
         outbox.add(session, task, lease.chunk_id or lease.job_id, reason=reason)
     return freed

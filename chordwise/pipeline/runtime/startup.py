@@ -127,7 +127,7 @@ def wait_until_ready(settings: Settings, process: str, stop: Event) -> bool:
     """Wait until the database can be used; return false if `stop` was set meanwhile.
 
     Raises:
-        ConfigurationError: No database is configured, or its tables do not fit this version.
+        ConfigurationError: No database is configured, or its schema is not compatible.
         DatabaseRefusedError: The database refuses access.
     """
     url = settings.require_database_url()

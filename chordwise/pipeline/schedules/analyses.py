@@ -131,7 +131,7 @@ def matches_any_file(path: str) -> bool:
         folder = discovery.split(path)[0] if discovery.has_wildcard(path) else path
         if Path(folder).is_dir():
             return False
-        hint = "Make its folder, or mount it, where the scheduler runs; an empty one is fine."
+        hint = "Create or mount its folder where the scheduler runs; it may be empty."
         raise UsageError(error.what, hint) from error
     return True
 

@@ -33,7 +33,7 @@ Clock: TypeAlias = Callable[[Session], datetime]
 """Returns the current time; by default that of the database."""
 ON_TIME = timedelta(minutes=10)
 """The delay after which a due time counts as missed, as no scheduler was running."""
-WHOSE_DEFECT = "Another version has written it: update this one, or define it again."
+WHOSE_DEFECT = "Another version wrote it. Update this version, or define the schedule again."
 _STILL_RUNNING = End(
     status=ScheduleRunStatus.SKIPPED,
     code="still_running",
@@ -307,7 +307,7 @@ def _record_pause(session: Session, waiting: ScheduleRun) -> None:
         status=ScheduleRunStatus.WAITING,
         code=_PAUSED,
         message=f"Its run {run} is paused: {reason}",
-        hint=f"`chordwise runs {run}` says what to do, and `chordwise retry {run}` continues it.",
+        hint=f"`chordwise runs {run}` shows what to do; `chordwise retry {run}` continues the run.",
     )
     schedules.settle(session, waiting.id, end)
     log.warning("schedule.paused", schedule=waiting.schedule, run=run)

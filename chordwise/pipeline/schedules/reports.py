@@ -54,7 +54,7 @@ def write(work: Work, content: str, ending: str) -> Path:
     except UsageError as error:
         raise ConfigurationError(
             f"The report cannot be written: {error.what}",
-            f"Make the folder {path.parent}, mount it, or name another one in the schedule.",
+            f"Create or mount the folder {path.parent}, or name another one in the schedule.",
         ) from error
     return path
 
@@ -133,7 +133,7 @@ class ReportSection:
 _FEW = 20
 _MANY = 100
 DONE = ReportSection(
-    heading="What the schedules did",
+    heading="Schedules",
     query="""
         SELECT schedule, to_char(due_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS due,
             CASE WHEN finished_at > :until THEN 'running' ELSE status END AS status,
@@ -220,7 +220,7 @@ INBOX_FILES = ReportSection(
     most=_FEW,
 )
 DELIVERIES = ReportSection(
-    heading="Deliveries that failed for good",
+    heading="Permanently failed deliveries",
     query="""
         SELECT coalesce(r.name, d.content ->> 'schedule') AS run, d.kind, d.event, d.attempts,
             d.last_error AS reason, count(*) OVER () AS there_are

@@ -165,8 +165,8 @@ def certify(work: Work) -> JsonObject:
     outcome = _stored_outcome(work) or {}
     if withdrawn := json_values.strings(outcome.get("withdrawn")):
         raise RegressionError(
-            f"Later checks have withdrawn the certificate of {', '.join(withdrawn)}.",
-            "Its answers are no longer accepted; `chordwise certify` shows the checks.",
+            f"Certificates withdrawn after later checks: {', '.join(withdrawn)}.",
+            "Their answers are no longer accepted; `chordwise certify` shows the checks.",
         )
     return outcome
 
@@ -208,7 +208,7 @@ _QUARANTINED = End(
 _DEFECT = End(
     status=ScheduleRunStatus.FAILED,
     code="internal",
-    message="A defect of Chordwise stopped it.",
+    message="A bug in Chordwise stopped it.",
     hint="The scheduler's log has the details (schedule.defect).",
 )
 
