@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from contextlib import suppress
-from typing import ClassVar, Protocol
+from typing import ClassVar
 from weakref import WeakSet
 
 import structlog
 from celery import Celery, bootsteps
 from celery.backends.redis import RedisBackend
+from celery.worker.consumer import Consumer
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 from kombu.transport import redis
@@ -213,7 +213,7 @@ class Waking(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no 
     requires = ("celery.worker.consumer.tasks:Tasks",)
     ends: ClassVar[tuple[int, int]] = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def start(self, parent: _Consumer) -> None:
+    def start(self, parent: Consumer) -> None:
         """Watch the wake-up channel on each new connection to the broker."""
         parent.hub.add_reader(self.ends[0], self._drain)
 
@@ -226,15 +226,6 @@ class Waking(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no 
         """Wake the event loop."""
         with suppress(BlockingIOError):
             os.write(cls.ends[1], b"\0")
-
-
-class _Hub(Protocol):
-    def add_reader(self, fd: int, callback: Callable[[], None]) -> None: ...
-
-
-class _Consumer(Protocol):
-    @property
-    def hub(self) -> _Hub: ...
 
 
 def return_messages(seconds: float) -> int | None:

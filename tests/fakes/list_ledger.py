@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from uuid import UUID, uuid4
 
-from chordwise.llm.middleware.metered import CallOutcome, CallStart
+from chordwise.llm.middleware.metered import CallOutcome, CallStart, NullLedger
 
 
-class ListLedger:
+class ListLedger(NullLedger):
     """Keeps the rows in memory; a row without an outcome is an unfinished call."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import text
 from chordwise.domain.analysis_tasks import AnalysisOptions
 from chordwise.errors import ModelOverloadedError
 from chordwise.llm.middleware.cached import Cached, CacheEntry, ClaimStatus, facts_about
-from chordwise.llm.middleware.metered import CallStart
+from chordwise.llm.middleware.metered import CallStart, NullLedger
 from chordwise.llm.model import ChatModel, Completion
 from chordwise.llm.providers import connect
 from chordwise.pipeline.jobs import dispatch
@@ -44,7 +44,7 @@ ENTRY = CacheEntry(key="k", provider="openai", model="peer", prompt_version="x@1
 MONTH = timedelta(days=30)
 
 
-class CountingLedger:
+class CountingLedger(NullLedger):
     """Counts the cache hits."""
 
     def __init__(self) -> None:

@@ -451,7 +451,7 @@ def test_requests_of_many_threads_share_their_statements(bank: Bank) -> None:
     reservations.reserved.commit(group[0], timedelta(seconds=5))  # creates the account of the day
 
     with bank.database.write() as session, recorded() as sent:
-        outcomes = reservations._reserve_all(session, group)
+        outcomes = reservations.reserve_all(session, group)
     granted = [each for each, outcome in zip(group, outcomes, strict=True) if outcome is True]
     assert len(sent) <= 7
     assert len(granted) == 26, "ten of the first run and all sixteen of the second"

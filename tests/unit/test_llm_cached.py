@@ -19,7 +19,7 @@ from chordwise.llm.middleware.cached import (
     is_cacheable,
     key_of,
 )
-from chordwise.llm.middleware.metered import CallStart
+from chordwise.llm.middleware.metered import CallStart, NullLedger
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Usage
 from chordwise.pipeline.models.answer_cache import from_json, to_json
 from chordwise.settings import ModelSettings
@@ -49,7 +49,7 @@ class MemoryCache:
         self.released.append(entry.key)
 
 
-class Hits:
+class Hits(NullLedger):
     """A ledger of hits in memory that also records the sleeps."""
 
     def __init__(self) -> None:

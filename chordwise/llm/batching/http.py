@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 import structlog
 
-from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.json_values import JsonObject, JsonValue, integer
 from chordwise.errors import ModelAccessError, ModelError, ModelTransportError
 from chordwise.llm.providers.exchange import Exchange, endpoint
 from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, read_fault
@@ -163,8 +163,5 @@ def moment(value: JsonValue) -> datetime | None:
 
 def counts(value: JsonObject) -> dict[str, int]:
     """Return the integer members of an object."""
-    return {
-        name: number
-        for name, number in value.items()
-        if isinstance(number, int) and not isinstance(number, bool)
-    }
+    found = {name: integer(number) for name, number in value.items()}
+    return {name: number for name, number in found.items() if number is not None}

@@ -11,7 +11,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.llm.middleware.metered import CallId, CallStart, call_start
+from chordwise.llm.middleware.metered import CallLedger, call_start
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Middleware
 from chordwise.settings import ModelSettings
 
@@ -55,13 +55,6 @@ class CompletionCache(Protocol):
         """Release the claim on a request that produced nothing to store."""
 
 
-class HitLedger(Protocol):
-    """Records the questions that were answered without a request."""
-
-    def record_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> CallId:
-        """Write a separate row, without a cost."""
-
-
 @dataclass(slots=True, eq=False)
 class Cached(Middleware):
     """Sends a request only if its completion is not cached; only clean completions are stored.
@@ -72,7 +65,7 @@ class Cached(Middleware):
     """
 
     cache: CompletionCache
-    ledger: HitLedger
+    ledger: CallLedger
     about: JsonObject
     longest_wait_seconds: float
     sleep: Callable[[float], None]

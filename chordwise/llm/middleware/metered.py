@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from typing import Protocol, TypeAlias
 from uuid import UUID, uuid4
@@ -52,7 +52,7 @@ class CallOutcome:
     request of each routed question.
     """
 
-    latency_ms: int
+    latency_ms: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     cached_input_tokens: int | None = None
@@ -80,6 +80,9 @@ class CallLedger(Protocol):
 
     def withdraw(self, call_id: CallId) -> None:
         """Delete the row of a call that was not made."""
+
+    def record_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> CallId:
+        """Record a question that was answered without a request: one row, without a cost."""
 
 
 class NullLedger:
@@ -121,6 +124,24 @@ def call_start(profile: ModelProfile, request: CompletionRequest) -> CallStart:
     )
 
 
+def answered(completion: Completion, price: Price, reference: Price | None) -> CallOutcome:
+    """Return the ledger's data about an answer, without a latency."""
+    cost = booked_cost(price, completion)
+    # The reference is the price of another model, not of the one that the answer names.
+    compared_usd = reference.cost_usd(replace(completion, model="")) if reference else None
+    return CallOutcome(
+        **asdict(completion.usage),
+        cost_usd=cost.usd,
+        cost_basis=cost.basis,
+        reference_cost_usd=compared_usd,
+        response_length=len(completion.text),
+        service_tier=completion.service_tier or None,
+        finish_reason=completion.finish_reason,
+        refused=completion.finish_reason is FinishReason.REFUSAL,
+        response_id=completion.response_id or None,
+    )
+
+
 @dataclass(slots=True, eq=False)
 class Metered(Middleware):
     """Writes one ledger row for every request, answered or not, with its cost and latency.
@@ -156,37 +177,14 @@ class Metered(Middleware):
         except ChordwiseError as error:
             self.ledger.finish(call_id, self._failure(error, self._milliseconds_since(started)))
             raise
-        outcome = self._success(completion, self._milliseconds_since(started))
-        if request.route is not None and request.route.is_compared:
-            outcome = replace(outcome, reference_cost_usd=self._reference_cost_usd(completion))
-        self.ledger.finish(call_id, outcome)
+        latency_ms = self._milliseconds_since(started)
+        is_compared = request.route is not None and request.route.is_compared
+        outcome = answered(completion, self.price, self.reference if is_compared else None)
+        self.ledger.finish(call_id, replace(outcome, latency_ms=latency_ms))
         return replace(completion, call_id=str(call_id))
 
     def _milliseconds_since(self, started: float) -> int:
         return round((self.clock() - started) * 1000)
-
-    def _success(self, completion: Completion, latency_ms: int) -> CallOutcome:
-        cost = booked_cost(self.price, completion)
-        return CallOutcome(
-            latency_ms=latency_ms,
-            input_tokens=completion.usage.input_tokens,
-            output_tokens=completion.usage.output_tokens,
-            cached_input_tokens=completion.usage.cached_input_tokens,
-            cache_write_tokens=completion.usage.cache_write_tokens,
-            cost_usd=cost.usd,
-            cost_basis=cost.basis,
-            response_length=len(completion.text),
-            service_tier=completion.service_tier or None,
-            finish_reason=completion.finish_reason,
-            refused=completion.finish_reason is FinishReason.REFUSAL,
-            response_id=completion.response_id or None,
-        )
-
-    def _reference_cost_usd(self, completion: Completion) -> Decimal | None:
-        """Return the cost of the tokens by the reference's model name, not that of the answer."""
-        if self.reference is None:
-            return None
-        return self.reference.cost_usd(replace(completion, model=""))
 
     def _failure(self, error: ChordwiseError, latency_ms: int) -> CallOutcome:
         cost = booked_failure(self.price, error)

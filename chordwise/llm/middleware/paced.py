@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from chordwise.domain import tokens
 from chordwise.errors import ModelTimeoutError
-from chordwise.llm.model import ChatModel, Completion, CompletionRequest, Middleware, Timings
+from chordwise.llm.model import Completion, CompletionRequest, Middleware, Timings
 
 MARGIN = 2.0
 """The factor of the expected time that a request is allowed."""
@@ -47,6 +47,7 @@ class Speed:
         return reading + writing
 
 
+@dataclass(slots=True, eq=False)
 class Paced(Middleware):
     """Limits a request to twice the time that its prompt and longest answer need, plus a second.
 
@@ -54,11 +55,9 @@ class Paced(Middleware):
     timeout, a request may use all the time of its question, or `max_seconds`.
     """
 
-    def __init__(self, model: ChatModel, min_seconds: float, max_seconds: float) -> None:
-        super().__init__(model)
-        self._min_seconds = min_seconds
-        self._max_seconds = max_seconds
-        self._speed = Speed()
+    min_seconds: float
+    max_seconds: float
+    speed: Speed = field(default_factory=Speed)
 
     def complete(self, request: CompletionRequest) -> Completion:
         """Send one request, with a timeout derived from the measured speed."""
@@ -67,16 +66,16 @@ class Paced(Middleware):
                 replace(request, timeout_seconds=self._seconds_for(request))
             )
         except ModelTimeoutError:
-            self._speed.forget()
+            self.speed.forget()
             raise
         if completion.timings is not None:
-            self._speed.record(completion.timings)
+            self.speed.record(completion.timings)
         return completion
 
     def _seconds_for(self, request: CompletionRequest) -> float:
-        left = self._max_seconds if request.timeout_seconds is None else request.timeout_seconds
+        left = self.max_seconds if request.timeout_seconds is None else request.timeout_seconds
         prompt = tokens.estimate(request.system) + tokens.estimate(request.user)
-        needed = self._speed.seconds_for(prompt, request.max_output_tokens)
+        needed = self.speed.seconds_for(prompt, request.max_output_tokens)
         if needed is None:
             return left
-        return min(left, max(self._min_seconds, MARGIN * needed + OVERHEAD_SECONDS))
+        return min(left, max(self.min_seconds, MARGIN * needed + OVERHEAD_SECONDS))

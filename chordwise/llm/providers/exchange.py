@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import SecretStr
 
 from chordwise.domain.addresses import secrets_in
-from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.json_values import JsonObject, JsonValue, integer
 from chordwise.domain.pictures import Picture
 from chordwise.errors import ConfigurationError, ModelAccessError, ModelError
 from chordwise.llm.model import Completion, CompletionRequest
@@ -60,7 +60,7 @@ class Exchange:
         answer = response.body if isinstance(response.body, dict) else {}
         if response.status >= LOWEST_ERROR_STATUS or answer.get("error"):
             raise self.failure(response, request.user, request.system)
-        completion, cost_usd = read(answer), cost_in_header(response.headers)
+        completion, cost_usd = read(answer), _usd(response.headers.get(COST_HEADER, ""))
         if cost_usd is None:
             cost_usd = completion.reported_cost_usd
         limits = reported_limits(response.headers)
@@ -110,6 +110,7 @@ MAX_TOKENS = 1_000_000_000
 MAX_REPORTED_USD = Decimal(10_000)
 """Reported costs from this amount upward are implausible and are ignored."""
 COST_HEADER = "x-litellm-response-cost"
+"""US dollars, in answers of LiteLLM's proxy; missing if it does not know the model's price."""
 _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?")
 
 
@@ -121,18 +122,8 @@ def child(value: JsonObject, key: str) -> JsonObject:
 
 def count(value: JsonObject, key: str) -> int | None:
     """Return the token count under `key`, or `None` if it is missing or implausible."""
-    found = value.get(key)
-    if not isinstance(found, int) or isinstance(found, bool):
-        return None
-    return found if 0 <= found <= MAX_TOKENS else None
-
-
-def cost_in_header(headers: Mapping[str, str]) -> Decimal | None:
-    """Return the cost in US dollars from the header that LiteLLM's proxy adds to its answers.
-
-    The proxy omits the header if it does not know the model's price.
-    """
-    return _usd(headers.get(COST_HEADER, ""))
+    found = integer(value.get(key))
+    return found if found is not None and 0 <= found <= MAX_TOKENS else None
 
 
 def cost_in_usage(usage: JsonObject) -> Decimal | None:

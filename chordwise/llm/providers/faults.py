@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TypeAlias
 
-from chordwise.domain.json_values import JsonObject, JsonValue, text
+from chordwise.domain.json_values import JsonObject, JsonValue, at, text
 from chordwise.errors import (
     ContextTooLongError,
     InvalidAnswerError,
@@ -148,17 +148,12 @@ def _error_object(body: JsonValue) -> JsonObject:
 
 def _codes(error: JsonObject) -> tuple[str, ...]:
     found = [
-        _nested(error, "details", "error_code"),
-        _nested(error, "innererror", "code"),
+        text(at(error, "/details/error_code")),
+        text(at(error, "/innererror/code")),
         text(error.get("code")),
         text(error.get("type")),
     ]
     return tuple(dict.fromkeys(code.lower() for code in found if code))
-
-
-def _nested(error: JsonObject, outer: str, inner: str) -> str:
-    child = error.get(outer)
-    return text(child.get(inner)) if isinstance(child, dict) else ""
 
 
 def _status(status: int, error: JsonObject) -> int:

@@ -249,8 +249,6 @@ def _with_header(half: Question, whole: Question, cut: int) -> Question:
 def _about(question: Question, start: int, text: str) -> Question:
     """Return the question about a part of the text, with its place in the document."""
     task, source = question.task, question.source
-    if text == task.text:
-        return question
     part = replace(source, text=text, offset=source.offset + start)
     return replace(question, task=replace(task, text=text), source=part)
 

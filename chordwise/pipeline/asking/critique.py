@@ -171,7 +171,8 @@ def examine_answer(answer: Answer, question: Question) -> Examined:
     try:
         found = _violations(answer, question)
     except ModelError as error:
-        _raise_unless_final(error)
+        if isinstance(error, TransientError | PausingError):
+            raise
         return unexamined(answer, task, error)
     if not found:
         return _examined(answer, task, CritiqueOutcome.PASSED)
@@ -191,7 +192,8 @@ def _revise(answer: Answer, question: Question) -> Examined:
     try:
         revised = ask(question)
     except ModelError as error:
-        _raise_unless_final(error)
+        if isinstance(error, TransientError | PausingError):
+            raise
         return _examined(answer, task, CritiqueOutcome.KEPT, error.what)
     objection = critique.objection_to(revised, answer, task)
     if revised.provider == EXTRACTIVE:
@@ -232,9 +234,3 @@ def _examined(
         reason=reason,
     )
     return Examined(answer=answer, critique=found)
-
-
-def _raise_unless_final(error: ModelError) -> None:
-    """Raise the error again if it is transient or pausing."""
-    if isinstance(error, TransientError | PausingError):
-        raise error

@@ -16,8 +16,9 @@ from chordwise.domain.states import BatchRequestStatus
 from chordwise.errors import ModelError, ModelTransportError, RefusedError, TransientError
 from chordwise.llm.batching.api import LineOutcome
 from chordwise.llm.middleware.cached import is_cacheable
-from chordwise.llm.model import Completion, FinishReason
-from chordwise.llm.pricing import BATCH, CostBasis, Price, booked_cost
+from chordwise.llm.middleware.metered import answered
+from chordwise.llm.model import Completion
+from chordwise.llm.pricing import BATCH, CostBasis, Price
 from chordwise.pipeline.models import answer_cache
 from chordwise.pipeline.models.batch_queue import from_json, to_json
 from chordwise.pipeline.models.ledger import hit_of
@@ -79,17 +80,13 @@ class Arrivals:
         self, session: Session, row: BatchRequest, completion: Completion
     ) -> Decimal | None:
         answer = replace(completion, service_tier=BATCH)
-        cost = booked_cost(self.price, answer)
-        basis = None if cost.basis is None else cost.basis.value
-        values = {**_usage_values(answer), "cost_usd": cost.usd, "cost_basis": basis}
-        if row.is_compared and self.reference is not None:
-            values["reference_cost_usd"] = self.reference.cost_usd(replace(answer, model=""))
-        _finish_call(session, row, values)
+        outcome = answered(answer, self.price, self.reference if row.is_compared else None)
+        _finish_call(session, row, asdict(outcome))
         row.answer, row.finished_at = to_json(answer), clock.read(session)
         if row.status == BatchRequestStatus.SUBMITTED:
             row.status = BatchRequestStatus.ANSWERED
         self._cache(session, row, answer)
-        return cost.usd
+        return outcome.cost_usd
 
     def _store_error(
         self, session: Session, row: BatchRequest, error: ModelError
@@ -133,17 +130,6 @@ class Arrivals:
                 "completion": answer_cache.to_json(completion),
             }
             cached_completions.store_unclaimed(session, values)
-
-
-def _usage_values(completion: Completion) -> dict[str, object]:
-    return {
-        **asdict(completion.usage),
-        "response_length": len(completion.text),
-        "service_tier": completion.service_tier,
-        "finish_reason": completion.finish_reason.value,
-        "refused": completion.finish_reason is FinishReason.REFUSAL,
-        "response_id": completion.response_id or None,
-    }
 
 
 def _finish_call(session: Session, row: BatchRequest, values: Mapping[str, object]) -> None:

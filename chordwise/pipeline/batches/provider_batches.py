@@ -93,7 +93,9 @@ class _Batches:
         While the outcome of an earlier attempt is unknown, the batch is not rejected.
         """
         prepared = self._prepared(batch)
-        state = self._find_submitted(api, batch, prepared)
+        state = None
+        if batch.attempted_at is not None:
+            state = api.find(prepared, self._commit(batches.provider_ids))
         if state is None and not self._is_needed(batch):
             self._reject(batch, ModelOverloadedError("No job waits for this batch now."))
             return
@@ -128,13 +130,6 @@ class _Batches:
             )
         )
         log.info("batch.submitted", batch_id=str(batch.id), provider_id=state.provider_id)
-
-    def _find_submitted(
-        self, api: BatchApi, batch: Batch, prepared: PreparedBatch
-    ) -> BatchState | None:
-        if batch.attempted_at is None:
-            return None
-        return api.find(prepared, self._commit(batches.provider_ids))
 
     def _create(self, api: BatchApi, batch: Batch, prepared: PreparedBatch) -> BatchState | None:
         """Create the batch; `None` if another leader is creating it."""

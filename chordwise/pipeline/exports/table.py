@@ -168,9 +168,9 @@ _QUOTED = "\r\n"
 def write_csv(sink: BinaryIO, table: Table, *, raw: bool) -> int:
     """Write a table as CSV in UTF-8; return the number of rows."""
     count = 0
-    for number, rows in enumerate(itertools.chain([()], table.batches)):
-        header = [table.names] if number == 0 else []
-        sink.write(_encoded([*header, *rows], raw=raw).encode())
+    sink.write(_encoded([table.names], raw=raw).encode())
+    for rows in table.batches:
+        sink.write(_encoded(rows, raw=raw).encode())
         count += len(rows)
     return count
 

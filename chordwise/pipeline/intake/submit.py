@@ -44,9 +44,8 @@ from chordwise.storage.intakes import IntakeEntry, ListedFile
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 
-Also: TypeAlias = Callable[[Session], None]
 AlsoOfBatch: TypeAlias = Callable[[Session, Sequence[Offered]], None]
-Guard: TypeAlias = Callable[[Session], None]
+InTransaction: TypeAlias = Callable[[Session], None]
 
 
 def unguarded(_session: Session) -> None:
@@ -66,7 +65,7 @@ class Submission:
         context: Context,
         run: Run,
         token: uuid.UUID,
-        guard: Guard = unguarded,
+        guard: InTransaction = unguarded,
         *,
         is_resumed: bool = False,
     ) -> None:
@@ -98,7 +97,7 @@ class Submission:
         return (given.votes, given.critique) != (wanted.analysis.votes, wanted.analysis.critique)
 
     def enlist(
-        self, entries: Sequence[IntakeEntry], also: Also | None = None
+        self, entries: Sequence[IntakeEntry], also: InTransaction | None = None
     ) -> Sequence[uuid.UUID]:
         """Add entries to the list of the run; return the ids of their intakes.
 
@@ -219,7 +218,7 @@ def open_run(
     options: RunOptions,
     now: datetime,
     found: Sequence[IntakeEntry] = (),
-    guard: Guard = unguarded,
+    guard: InTransaction = unguarded,
     run_id: uuid.UUID | None = None,
 ) -> Submission:
     """Begin a run with the list of discovered files; `now` is used in a generated name.
@@ -401,7 +400,7 @@ def open_or_resume(
 
 
 def claim(
-    context: Context, run_id: uuid.UUID, guard: Guard = unguarded, *, by_force: bool = False
+    context: Context, run_id: uuid.UUID, guard: InTransaction = unguarded, *, by_force: bool = False
 ) -> Submission | None:
     """Claim the intake of a run; `None` if it is finished, cancelled, or held by another process.
 

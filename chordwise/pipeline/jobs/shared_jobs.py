@@ -30,21 +30,6 @@ log = structlog.get_logger(__name__)
 _MAX_AT_ONCE = 500
 
 
-def end_if_answered(session: Session, job: Job, *, follows: bool) -> bool:
-    """End a queued job if its answer is stored, and return whether it is; else let it follow."""
-    # Queried first: a leader that ends between the two queries has its answer in the second.
-    question = job.document_id, job.options_hash
-    run = session.get_one(Run, job.run_id)
-    leader = leaders(session, run, [question], job.id).get(question) if follows else None
-    stored = results.reusable(session, job.document_id, job.options_hash)
-    job.reused_from = stored or leader
-    if stored is None:
-        return False
-    results.copy_all(session, {job.id: stored})
-    jobs.end(job, JobStatus.SUCCEEDED)
-    return True
-
-
 def leaders(
     session: Session, run: Run, questions: Sequence[ResultKey], before: uuid.UUID
 ) -> dict[ResultKey, uuid.UUID]:
@@ -104,10 +89,18 @@ def end_followers(context: Context, session: Session) -> int:
 
 
 def _end_or_dispatch(context: Context, session: Session, job: Job) -> None:
-    if end_if_answered(session, job, follows=True):
+    """End a queued job whose answer is stored; else let it follow another, or dispatch it."""
+    # Queried first: a leader that ends between the two queries has its answer in the second.
+    question = job.document_id, job.options_hash
+    run = session.get_one(Run, job.run_id)
+    leader = leaders(session, run, [question], job.id).get(question)
+    stored = results.reusable(session, job.document_id, job.options_hash)
+    job.reused_from = stored or leader
+    if stored is not None:
+        results.copy_all(session, {job.id: stored})
+        jobs.end(job, JobStatus.SUCCEEDED)
         log.info("job.ended", job_id=str(job.id), status=job.status)
-    elif job.reused_from is None:
-        run = session.get_one(Run, job.run_id)
+    elif leader is None:
         until = batch_until(context.settings, Lane(run.lane))
         job.batch_until = None if until is None else session.scalar(select(until))
         job.last_progress_at = clock.read(session)

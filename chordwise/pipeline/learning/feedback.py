@@ -314,22 +314,14 @@ def one(session: Session, name: str | None, results: ResultSelection = _EVERY) -
     job_id = id_in(name or "")
     job = None if job_id is None else jobs.get(session, job_id)
     if job is None:
-        return only(session, judgeable.listed(session, wanted(session, name, results)))
-    of_job = replace(results, run_id=job.run_id, job_ids=(job.id,))
-    return only(session, judgeable.listed(session, of_job))
+        results = wanted(session, name, results)
+    else:
+        results = replace(results, run_id=job.run_id, job_ids=(job.id,))
+    result = _only(judgeable.listed(session, results))
+    return _unless_replaced(_read(session, [result]).get(result.result_id))
 
 
 _CHOICE = "Choose one with --document and --type, or give the job's id."
-
-
-def only(session: Session, results: Sequence[Listed]) -> Judgeable:
-    """Return the only result of a selection.
-
-    Raises:
-        UsageError: The selection has no result or more than one.
-    """
-    result = _only(results)
-    return _unless_replaced(_read(session, [result]).get(result.result_id))
 
 
 def _only(results: Sequence[Listed], hint: str = _CHOICE) -> Listed:

@@ -57,16 +57,13 @@ class Reservations:
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self.settings = settings
-        self.reserved = GroupCommit(database.write, self._reserve_all)
+        self.reserved = GroupCommit(database.write, self.reserve_all)
         self.settled = GroupCommit(database.write, _settle_all)
 
-    def reserve_in(self, session: Session, request: _Request) -> bool:
-        """Reserve for a request in the caller's transaction, as `JobBudget.reserve_in`."""
-        return _granted(self._reserve_all(session, [request])[0])
-
-    def _reserve_all(
+    def reserve_all(
         self, session: Session, group: Sequence[_Request]
     ) -> Sequence[bool | ChordwiseError]:
+        """Reserve for several requests in the caller's transaction; return the outcome of each."""
         owners = {request.job_id for request in group}
         found = budgets.spendings_of(session, owners, self.settings.budget.usd_per_day)
         limited = {owner: spending for owner, spending in found.items() if spending.is_limited}
@@ -162,7 +159,7 @@ class JobBudget:
         request = _Request(
             reservation_id=reservation_id, job_id=self.job_id, max_usd=max_usd, lasts=lasts
         )
-        return self.reservations.reserve_in(session, request)
+        return _granted(self.reservations.reserve_all(session, [request])[0])
 
     def settle(self, reservation_id: uuid.UUID, cost_usd: Decimal | None) -> None:
         """Release what a request did not cost; if the cost is unknown, all of it counts as spent.

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from random import Random
 from threading import Semaphore
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import structlog
 from pydantic import SecretStr
@@ -28,7 +28,7 @@ from chordwise.llm.limits.permits import Limits, Priority, ProcessLimits
 from chordwise.llm.limits.shared import open_client, open_limits, policy_of
 from chordwise.llm.middleware.batched import Batched, BatchQueue
 from chordwise.llm.middleware.budgeted import Budgeted, SharedBudget
-from chordwise.llm.middleware.cached import Cached, CompletionCache, HitLedger, facts_about
+from chordwise.llm.middleware.cached import Cached, CompletionCache, facts_about
 from chordwise.llm.middleware.concurrency_limited import ConcurrencyLimited, Slots, Turn
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.middleware.metered import CallLedger, Metered, NullLedger
@@ -61,10 +61,6 @@ def server_of(settings: Settings) -> LocalServer:
     return find
 
 
-class KeptLedger(CallLedger, HitLedger, Protocol):
-    """Records requests, and cache hits, which need no request."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallContext:
     """The caller on whose behalf a model is asked; the defaults are for use without a database.
@@ -74,7 +70,7 @@ class CallContext:
     lane.
     """
 
-    ledger: KeptLedger = field(default_factory=NullLedger)
+    ledger: CallLedger = field(default_factory=NullLedger)
     budget: SharedBudget | None = None
     priority: Priority = Priority.INTERACTIVE
     cache: CompletionCache | None = None
