@@ -74,11 +74,6 @@ ON_INTAKES = """
 CREATE CONSTRAINT TRIGGER cancel_at_the_second AFTER INSERT ON intakes
 DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION cancel_at_the_second()
 """
-MORE_JOBS = """
-INSERT INTO jobs
-SELECT (jsonb_populate_record(j, jsonb_build_object('id', gen_random_uuid(), 'options_hash', n))).*
-FROM jobs AS j, generate_series(1, :more) AS n
-"""
 
 
 def a_half_cancelled_run(pipeline: Pipeline, *texts: str) -> Submission:
@@ -380,16 +375,3 @@ def test_a_batch_is_submitted_without_the_questions_of_a_cancelled_run(
     spent = "SELECT spent_usd FROM budgets WHERE run_id = :id"
     assert pipeline.value(spent, id=cancelled.run_id) == 0
     judge(pipeline, provider, rejected=2)
-
-
-def test_jobs_are_cancelled_in_short_transactions(settings: Settings) -> None:
-    """No transaction locks all of a large run: a worker can commit in between."""
-    pipeline = a_pipeline(settings)
-    submission = pipeline.submit(PARAGRAPH)
-    pipeline.execute(MORE_JOBS, more=3_000)
-
-    assert retry.cancel(pipeline.context.database, submission.run_id) == 3_001
-
-    transactions = "SELECT count(DISTINCT xmin::text) > 2 FROM jobs"
-    assert pipeline.value(transactions) is True
-    assert pipeline.value(STATUSES) == ["cancelled"]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.domain import grounding, tokens
+from chordwise.domain import grounding
 from chordwise.domain.analysis_tasks import (
     AnalysisOptions,
     AnalysisTask,
@@ -228,17 +228,6 @@ def test_a_raised_limit_also_applies_to_the_repair() -> None:
         asked(model)
 
     assert [request.max_output_tokens for request in model.requests] == [200, 400, 400]
-
-
-def test_a_limit_is_not_raised_beyond_the_context() -> None:
-    model = ScriptedModel([cut_off(GOOD), GOOD], profile=a_profile("small", 1_000, 300, 5_000))
-
-    asked(model)
-
-    raised = model.requests[1]
-    prompt = tokens.estimate(raised.system + raised.user)
-    assert 300 < raised.max_output_tokens < 600
-    assert raised.max_output_tokens + prompt == 1_000
 
 
 def test_an_answer_that_stays_invalid_is_retried_with_the_plain_prompt() -> None:

@@ -187,20 +187,6 @@ def test_version_as_json() -> None:
     )
 
 
-def test_version_loads_no_heavy_library() -> None:
-    """Database and messaging libraries would delay the start of the command."""
-    heavy = ("sqlalchemy", "celery", "pydantic_settings", "alembic", "psycopg")
-    script = (
-        "import sys; from chordwise.cli.application import run; run(['version']);"
-        f"sys.exit(','.join(name for name in {heavy!r} if name in sys.modules) or 0)"
-    )
-
-    done = completed(sys.executable, "-c", script, folder=ROOT)
-
-    assert done.stderr == ""
-    assert done.returncode == 0
-
-
 def test_a_closed_pipe_is_not_an_error(tmp_path: Path) -> None:
     program = f"{sys.executable} -m chordwise config --home {tmp_path}"
 

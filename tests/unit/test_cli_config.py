@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from chordwise.cli.config import SettingSource, ShownSetting, entries, toml_lines
-from chordwise.cli.rendering.plain_text import document
 from chordwise.domain.json_values import as_json
 from chordwise.errors import ExitCode
 from chordwise.settings import Settings, load
@@ -161,10 +160,6 @@ def test_a_setting_without_a_value_is_a_comment() -> None:
 def test_every_database_value_is_converted_to_json(value: object, expected: object) -> None:
     """A number stays a number unless precision would be lost; other values become text."""
     assert as_json(value) == expected
-
-
-def test_a_json_document_has_its_schema_version() -> None:
-    assert json.loads(document(total=1)) == {"schema_version": 1, "total": 1}
 
 
 def test_secrets_are_read_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
