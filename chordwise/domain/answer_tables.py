@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from chordwise.domain import identifiers, json_values
 from chordwise.domain.analyses import extraction
+from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonValue
@@ -114,24 +115,14 @@ def from_json(stored: JsonValue) -> list[AnswerColumn]:
 
 # The columns of each analysis type
 
-_LABEL_COLUMNS = {
-    AnalysisType.SUMMARY: [("main_topic", "main_topic", ColumnKind.LABEL)],
-    AnalysisType.CLASSIFICATION: [("label", "primary_label", ColumnKind.LABEL)],
-    AnalysisType.SENTIMENT: [
-        ("sentiment", "label", ColumnKind.LABEL),
-        ("sentiment_score", "score", ColumnKind.SCORE),
-    ],
-    AnalysisType.REASONING: [
-        ("assessment", "overall_assessment", ColumnKind.LABEL),
-        ("argument_strength", "argument_strength", ColumnKind.SCORE),
-    ],
-}
-
 
 def _of_type(kind: AnalysisType, options: AnalysisOptions) -> Iterator[AnswerColumn]:
     if kind is not AnalysisType.EXTRACTION:
-        for name, item, column_kind in _LABEL_COLUMNS[kind]:
-            yield AnswerColumn(name=name, item=item, kind=column_kind, analysis_type=kind)
+        analysis = analysis_for(kind)
+        for name, item in analysis.label_columns.items():
+            yield AnswerColumn(name=name, item=item, kind=ColumnKind.LABEL, analysis_type=kind)
+        for name, item in analysis.score_columns.items():
+            yield AnswerColumn(name=name, item=item, kind=ColumnKind.SCORE, analysis_type=kind)
     elif options.schema is not None:
         yield from _of_node(SchemaNode.of(options.schema), (), ())
     else:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chordwise.domain import grounding, json_values, value_in_quote
-from chordwise.domain.analyses.classification import NO_LABEL
-from chordwise.domain.analysis_tasks import AnalysisType
-from chordwise.domain.json_values import JsonObject, JsonValue, objects, text
+from chordwise.domain import grounding, value_in_quote
+from chordwise.domain.json_values import JsonObject
 from chordwise.domain.missing_rows import MissingRows
 
 
@@ -58,39 +56,3 @@ def lowered_by(value: float, share: float) -> float:
 def coverage(total: int, spans: Sequence[tuple[int, int]]) -> float:
     """Return the share of `total` characters inside the spans, which do not overlap."""
     return sum(end - start for start, end in spans) / total if total else 0.0
-
-
-def headline(analysis_type: str, output: JsonObject) -> str:
-    """Return a one-line summary of an output, for lists of documents."""
-    match analysis_type:
-        case AnalysisType.SUMMARY:
-            return text(output.get("main_topic"))
-        case AnalysisType.CLASSIFICATION:
-            return text(output.get("primary_label")) or NO_LABEL
-        case AnalysisType.SENTIMENT:
-            return f"{text(output.get('label'))} ({amount(output.get('score'))})"
-        case AnalysisType.REASONING:
-            strength = amount(output.get("argument_strength"))
-            return f"{strength}/10: {text(output.get('overall_assessment'))}"
-        case _:
-            return _extracted(output)
-
-
-def amount(value: JsonValue) -> str:
-    """Return a number for display, or a dash for any other value."""
-    number = json_values.number(value)
-    return "–" if number is None else f"{number:g}"
-
-
-def _extracted(output: JsonObject) -> str:
-    """Return the values grouped by item or member name."""
-    fields = objects(output.get("fields"))
-    pairs = [(text(each.get("item")), each.get("value")) for each in fields]
-    if isinstance(data := output.get("data"), dict):
-        pairs = list(data.items())
-    found: dict[str, list[str]] = {}
-    for name, value in pairs:
-        if value or value in (0, False):
-            written = value if isinstance(value, str) else json_values.encoded(value)
-            found.setdefault(name, []).append(written)
-    return "; ".join(f"{name}: {', '.join(values)}" for name, values in found.items())

@@ -6,7 +6,7 @@ After Bai et al., Constitutional AI, 2022 (arXiv 2212.08073), and Madaan et al.,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -24,27 +24,6 @@ _OF_ALL = (
     "Every quote supports the statement beside it.",
     "Nothing that the text leaves open or contradicts is presented as certain.",
 )
-_OF_TYPES: Mapping[AnalysisType, tuple[str, ...]] = {
-    AnalysisType.SUMMARY: (
-        "The findings are the most important ones of the whole text, not just of its start.",
-        "No two findings state the same.",
-    ),
-    AnalysisType.EXTRACTION: (
-        "Each value is complete and as in the text, with its unit or currency.",
-        "No value that the text mentions is reported as missing.",
-    ),
-    AnalysisType.REASONING: (
-        "Each step is the author's own and has the role that it plays in the argument.",
-        "Weaknesses and gaps are those of the argument, not of its style or its subject.",
-    ),
-    AnalysisType.CLASSIFICATION: (
-        "The primary label fits the text as a whole better than any other label does.",
-    ),
-    AnalysisType.SENTIMENT: (
-        "Label and score are those of the text as a whole, not of one sentence in it.",
-        "Attitudes of others and ironic statements do not count as the author's attitude.",
-    ),
-}
 
 
 class CritiqueOutcome(StrEnum):
@@ -106,6 +85,10 @@ class Examination(AnalysisDefinition):
         )
         return schemas.closed({"violations": schemas.array(violation, at_most=MAX_VIOLATIONS)})
 
+    def headline(self, output: JsonObject) -> str:
+        """Return the problems."""
+        return "; ".join(json_values.text(each.get("problem")) for each in violations_in(output))
+
     def confidence(self, answer: JsonObject) -> float:  # noqa: ARG002 - a critique claims none
         """Return 1, so that no critique is repeated because of low confidence."""
         return 1.0
@@ -127,7 +110,7 @@ _EXAMINATIONS = {kind: Examination(kind) for kind in AnalysisType}
 
 def principles_for(kind: AnalysisType, options: AnalysisOptions) -> tuple[str, ...]:
     """Return the principles of the user, otherwise the general ones and those of this type."""
-    return options.principles or (*_OF_ALL, *_OF_TYPES[kind])
+    return options.principles or (*_OF_ALL, *analysis_for(kind).principles)
 
 
 def violations_in(output: JsonObject) -> list[JsonObject]:

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisType
 
 COVERAGE = 0.9
@@ -49,14 +50,6 @@ class Interval:
 NOTHING = Interval(low=0, typical=0, high=0)
 
 
-_LENGTHS = {
-    AnalysisType.SUMMARY: (200, 0.08),
-    AnalysisType.EXTRACTION: (120, 0.15),
-    AnalysisType.REASONING: (250, 0.12),
-    AnalysisType.CLASSIFICATION: (120, 0.01),
-    AnalysisType.SENTIMENT: (150, 0.04),
-}
-"""The assumed length of an answer without observations: fixed tokens, and a share of the text."""
 ASSUMED_REPEATS = Interval(low=0, typical=0.03, high=0.2)
 """The share of questions that are repeated, without observations."""
 
@@ -75,7 +68,7 @@ ASSUMED_PICTURE = Interval(low=0.5, typical=1, high=2)
 
 def assumed(kind: AnalysisType, text_tokens: float, max_tokens: float) -> Interval:
     """Return the assumed length of one answer by its type: from a third to three times as much."""
-    fixed, share_of_text = _LENGTHS[kind]
+    fixed, share_of_text = analysis_for(kind).assumed_length
     typical = min(max_tokens, fixed + share_of_text * text_tokens)
     return Interval(low=typical / _SPREAD, typical=typical, high=min(max_tokens, typical * _SPREAD))
 

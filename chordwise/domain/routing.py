@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from chordwise.domain import json_values, tokens, words
 from chordwise.domain.analyses import extraction
+from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject
@@ -50,13 +51,6 @@ WEIGHTS = {
     "parts": 0.10,
 }
 """The weight of each part of the estimate; their sum is 1 (docs/routing.md)."""
-_OF_ANALYSIS = {
-    AnalysisType.CLASSIFICATION: 0.1,
-    AnalysisType.SENTIMENT: 0.1,
-    AnalysisType.SUMMARY: 0.4,
-    AnalysisType.EXTRACTION: 0.5,
-    AnalysisType.REASONING: 1.0,
-}
 _LONG_TEXT_TOKENS = 4_000
 _LONG_WORD_LETTERS = 6
 _EASY_LIX, _HARD_LIX = 20.0, 70.0
@@ -107,7 +101,7 @@ def complexity(task: AnalysisTask) -> Complexity:
         readability=_readability(text, found),
         figures=0.0 if task.answers else _figures(text, found),
         language=_language(found),
-        analysis=_OF_ANALYSIS[task.analysis_type],
+        analysis=analysis_for(task.analysis_type).complexity,
         demand=_demand(task),
         parts=_share(len(task.answers), _MANY_PARTS),
     )

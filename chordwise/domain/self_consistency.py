@@ -18,6 +18,7 @@ from typing import TypeAlias
 from chordwise.domain import json_values, words
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analyses.analysis import claimed
+from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analyses.schema_data import identity
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.answers import Answer, quality_of
@@ -30,7 +31,6 @@ Marks: TypeAlias = frozenset[tuple[str, str, int]]
 Each mark is a place, the value there, and how often it has occurred so far.
 """
 
-_WORDED = (AnalysisType.SUMMARY, AnalysisType.REASONING)
 _DIGITS = 6
 
 
@@ -48,7 +48,7 @@ def elected(samples: Sequence[Answer], kind: AnalysisType, options: AnalysisOpti
         return _by_label(samples, LABEL_PATHS[kind])
     if kind is AnalysisType.EXTRACTION and options.schema is None:
         return _by_item(samples, extraction.items(options))
-    return _most_alike(samples, _words_of if kind in _WORDED else _values_of)
+    return _most_alike(samples, _words_of if analysis_for(kind).is_prose else _values_of)
 
 
 def combined(parts: Iterable[float | None], joined: float | None = None) -> float | None:
@@ -67,7 +67,7 @@ def tempered(confidence: float, agreement: float | None, kind: AnalysisType) -> 
     """
     if agreement is None:
         return confidence
-    worth = (1 + agreement) / 2 if kind in _WORDED else agreement
+    worth = (1 + agreement) / 2 if analysis_for(kind).is_prose else agreement
     return round(confidence * worth, _DIGITS)
 
 

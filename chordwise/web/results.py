@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from chordwise.domain.analyses.catalog import headline
 from chordwise.domain.analysis_tasks import AnalysisType
-from chordwise.domain.answers import headline
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.marked_text import sought_in
 from chordwise.domain.states import JobStatus

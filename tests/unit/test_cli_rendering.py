@@ -20,8 +20,8 @@ from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import results as rendered_results
 from chordwise.cli.rendering.plain_text import EXTRACTIVE, one_line, safe
 from chordwise.cli.rendering.results import answer, quote
+from chordwise.domain.analyses.catalog import headline
 from chordwise.domain.analysis_tasks import AnalysisType
-from chordwise.domain.answers import headline
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.money import dollars
 from chordwise.domain.states import IntakeOutcome, JobStatus

@@ -15,8 +15,9 @@ from rich.text import Text
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import EXTRACTIVE, encoded, one_line, safe
 from chordwise.domain import document_flags, json_values, missing_rows, value_in_quote
+from chordwise.domain.analyses.analysis import display_number
+from chordwise.domain.analyses.catalog import headline
 from chordwise.domain.analysis_tasks import AnalysisType
-from chordwise.domain.answers import amount, headline
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.facts import text_of
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, strings, text
@@ -281,7 +282,7 @@ def _fields(found: Iterable[JsonObject], name: str) -> Table:
     rows: list[list[str | Text]] = []
     for field in found:
         value = [_cell(field.get("value") or field.get("status"))] if is_item else []
-        confidence = f"{amount(field.get('confidence'))}/10"
+        confidence = f"{display_number(field.get('confidence'))}/10"
         if field.get("corrected") is True:
             confidence = "corrected"
         rows.append([_cell(field.get(name)), *value, quote(field), confidence])
@@ -290,7 +291,7 @@ def _fields(found: Iterable[JsonObject], name: str) -> Table:
 
 def _classification(output: JsonObject) -> Rows:
     label = Text(one_line(headline(AnalysisType.CLASSIFICATION, output)), style="bold")
-    label.append(f"  confidence {amount(output.get('confidence'))}", style="not bold dim")
+    label.append(f"  confidence {display_number(output.get('confidence'))}", style="not bold dim")
     yield "Label", label
     if secondary := text(output.get("secondary_label")):
         yield "Second", Text(one_line(secondary))
@@ -306,12 +307,12 @@ def _sentiment(output: JsonObject) -> Rows:
     label = text(output.get("label"))
     style = {"positive": "green", "negative": "red"}.get(label, "bold")
     shown = Text(one_line(label), style=style)
-    shown.append(f"  score {amount(output.get('score'))} of −1…1", style="not bold dim")
+    shown.append(f"  score {display_number(output.get('score'))} of −1…1", style="not bold dim")
     yield "Sentiment", shown
     if emotions := strings(output.get("emotions")):
         yield "Emotions", Text(one_line(", ".join(emotions)))
     sentences = (
-        Text(f"{amount(item.get('score')):>6}  ").append_text(quote(item))
+        Text(f"{display_number(item.get('score')):>6}  ").append_text(quote(item))
         for item in objects(output.get("sentences"))
     )
     yield from _listed("Sentences", sentences)
@@ -319,10 +320,10 @@ def _sentiment(output: JsonObject) -> Rows:
 
 def _reasoning(output: JsonObject) -> Rows:
     yield from _listed("Argument", map(_step, objects(output.get("logical_flow"))))
-    yield "Strength", Text(f"{amount(output.get('argument_strength'))} of 10")
+    yield "Strength", Text(f"{display_number(output.get('argument_strength'))} of 10")
     stored = output.get("evidence_quality")
     evidence = stored if isinstance(stored, dict) else {}
-    score = amount(evidence.get("score"))
+    score = display_number(evidence.get("score"))
     yield "Evidence", Text(f"{score} of 10: ").append_text(_prose(evidence.get("assessment")))
     yield from _listed("Weaknesses", map(_prose, strings(output.get("weaknesses"))))
     yield from _listed("Gaps", map(_prose, strings(output.get("gaps"))))

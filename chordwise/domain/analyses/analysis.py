@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
@@ -55,10 +55,26 @@ class AnalysisDefinition(ABC):
     """The JSON Pointer of a scalar that is a fact even if it is null (nothing was found)."""
     points: ClassVar[int] = 10
     """The highest confidence that an answer or a part of it can claim."""
+    is_prose: ClassVar[bool] = False
+    """Whether equally good answers differ in their words, so that votes compare words."""
+    complexity: ClassVar[float]
+    """The difficulty of the analysis for a model, 0 to 1 (docs/routing.md)."""
+    assumed_length: ClassVar[tuple[float, float]]
+    """The length of an answer without observations: fixed tokens, and a share of the text."""
+    principles: ClassVar[tuple[str, ...]]
+    """The principles of a critique, after those that apply to every type."""
+    label_columns: ClassVar[Mapping[str, str]] = {}
+    """The columns of labels in answer tables, with the items of their facts."""
+    score_columns: ClassVar[Mapping[str, str]] = {}
+    """The columns of scores, likewise."""
 
     @abstractmethod
     def schema(self, options: AnalysisOptions) -> JsonObject:
         """Return the JSON Schema of an answer under these options."""
+
+    @abstractmethod
+    def headline(self, output: JsonObject) -> str:
+        """Return a one-line summary of an output, for lists of documents."""
 
     def without_reasoning(self, answer: JsonObject) -> JsonObject:
         """Return an answer without the members that only serve the model's reasoning."""
@@ -149,6 +165,12 @@ def mean(values: Iterable[float]) -> float:
 def scale_to_ten(value: float) -> int:
     """Return a number rounded to the scale 1 to 10."""
     return min(10, max(1, round(value)))
+
+
+def display_number(value: JsonValue) -> str:
+    """Return a number for display, or a dash for any other value."""
+    number = json_values.number(value)
+    return "–" if number is None else f"{number:g}"
 
 
 def claimed(answer: JsonObject, name: str = "confidence") -> float:

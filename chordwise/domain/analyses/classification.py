@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import ClassVar
 
 from chordwise.domain import json_values, schemas
 from chordwise.domain.analyses.analysis import (
@@ -31,6 +32,14 @@ class Classification(AnalysisDefinition):
     principal_fields = ("feature",)
     nullable_path = "/primary_label"
     points = 1
+    complexity = 0.1
+    assumed_length = 120, 0.01
+    principles = ("The primary label fits the text as a whole better than any other label does.",)
+    label_columns: ClassVar = {"label": "primary_label"}
+
+    def headline(self, output: JsonObject) -> str:
+        """Return the primary label, or that no label fits."""
+        return json_values.text(output.get("primary_label")) or NO_LABEL
 
     def schema(self, options: AnalysisOptions) -> JsonObject:
         """Return the schema; it restricts the labels if the user gave some."""

@@ -45,6 +45,25 @@ class Extraction(AnalysisDefinition):
 
     type = AnalysisType.EXTRACTION
     principal_fields = ("value", "path")
+    complexity = 0.5
+    assumed_length = 120, 0.15
+    principles = (
+        "Each value is complete and as in the text, with its unit or currency.",
+        "No value that the text mentions is reported as missing.",
+    )
+
+    def headline(self, output: JsonObject) -> str:
+        """Return the values, grouped by item or member name."""
+        fields = json_values.objects(output.get("fields"))
+        pairs = [(json_values.text(each.get("item")), each.get("value")) for each in fields]
+        if isinstance(data := output.get("data"), dict):
+            pairs = list(data.items())
+        found: dict[str, list[str]] = {}
+        for name, value in pairs:
+            if value or value in (0, False):
+                written = value if isinstance(value, str) else json_values.encoded(value)
+                found.setdefault(name, []).append(written)
+        return "; ".join(f"{name}: {', '.join(values)}" for name, values in found.items())
 
     def schema(self, options: AnalysisOptions) -> JsonObject:
         """Return a schema for the items, or for the user's own structure with evidence."""

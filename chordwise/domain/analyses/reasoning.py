@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from chordwise.domain import json_values, schemas
 from chordwise.domain.analyses.analysis import (
     AnalysisDefinition,
     claimed,
+    display_number,
     gather_findings,
     gather_strings,
     mean,
@@ -29,6 +31,20 @@ class Reasoning(AnalysisDefinition):
 
     type = AnalysisType.REASONING
     principal_fields = ("step",)
+    is_prose = True
+    complexity = 1.0
+    assumed_length = 250, 0.12
+    principles = (
+        "Each step is the author's own and has the role that it plays in the argument.",
+        "Weaknesses and gaps are those of the argument, not of its style or its subject.",
+    )
+    label_columns: ClassVar = {"assessment": "overall_assessment"}
+    score_columns: ClassVar = {"argument_strength": "argument_strength"}
+
+    def headline(self, output: JsonObject) -> str:
+        """Return the strength of the argument and its assessment."""
+        strength = display_number(output.get("argument_strength"))
+        return f"{strength}/10: {json_values.text(output.get('overall_assessment'))}"
 
     def schema(self, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Return the schema; each step has a role and the quote in which the text makes it.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from chordwise.domain import json_values, schemas
 from chordwise.domain.analyses.analysis import (
     AnalysisDefinition,
     claimed,
+    display_number,
     gather_objects,
     gather_strings,
     mean,
@@ -30,6 +32,18 @@ class Sentiment(AnalysisDefinition):
     type = AnalysisType.SENTIMENT
     principal_fields = ("quote",)
     points = 1
+    complexity = 0.1
+    assumed_length = 150, 0.04
+    principles = (
+        "Label and score are those of the text as a whole, not of one sentence in it.",
+        "Attitudes of others and ironic statements do not count as the author's attitude.",
+    )
+    label_columns: ClassVar = {"sentiment": "label"}
+    score_columns: ClassVar = {"sentiment_score": "score"}
+
+    def headline(self, output: JsonObject) -> str:
+        """Return the label and the score."""
+        return f"{json_values.text(output.get('label'))} ({display_number(output.get('score'))})"
 
     def schema(self, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Return the schema; each sentence has a separate score."""

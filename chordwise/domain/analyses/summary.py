@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from chordwise.domain import grounding, json_values, schemas
 from chordwise.domain.analyses.analysis import (
@@ -25,6 +26,18 @@ class Summary(AnalysisDefinition):
 
     type = AnalysisType.SUMMARY
     principal_fields = ("finding",)
+    is_prose = True
+    complexity = 0.4
+    assumed_length = 200, 0.08
+    principles = (
+        "The findings are the most important ones of the whole text, not just of its start.",
+        "No two findings state the same.",
+    )
+    label_columns: ClassVar = {"main_topic": "main_topic"}
+
+    def headline(self, output: JsonObject) -> str:
+        """Return the topic."""
+        return json_values.text(output.get("main_topic"))
 
     def schema(self, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Return the schema; each finding includes its supporting quote."""
