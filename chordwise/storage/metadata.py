@@ -8,6 +8,7 @@ from chordwise.storage import (  # noqa: F401 - each module defines tables
     answer_tables,
     batch_requests,
     batches,
+    budgets,
     cached_completions,
     calibrations,
     certifications,
