@@ -34,7 +34,7 @@ from benchmarks.stack import MeasurementError
 from chordwise.cli import application
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.embedded.valkey import EmbeddedValkey
-from chordwise.pipeline.jobs import dispatch, retry
+from chordwise.pipeline.jobs import dispatch, run_control
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.startup import open_context
@@ -262,9 +262,11 @@ def _forgetful_broker(measured: Measured, state: str) -> None:
 
 def _cancel_and_retry(measured: Measured, state: str) -> None:
     run_id, context = measured.run_id, measured.context
-    measured.timed("cancel", f"cancel, {state}", lambda: retry.cancel(context.database, run_id))
+    measured.timed(
+        "cancel", f"cancel, {state}", lambda: run_control.cancel(context.database, run_id)
+    )
     measured.take_all()
-    measured.timed("retry", f"retry, {state}", lambda: retry.retry(context, run_id))
+    measured.timed("retry", f"retry, {state}", lambda: run_control.retry(context, run_id))
     measured.take_all()
 
 

@@ -13,7 +13,7 @@ import structlog
 from chordwise.domain.failure_backoff import FailureBackoff
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.batches import provider_batches
-from chordwise.pipeline.deliveries import run_ends
+from chordwise.pipeline.deliveries import delivery_attempts
 from chordwise.pipeline.jobs import dispatch
 from chordwise.pipeline.recovery.recover import Waiting, recover, resume_after_standstill, waiting
 from chordwise.pipeline.runtime.context import Context
@@ -134,8 +134,8 @@ class Loop:
         self._deliveries.lead(leads=self._led and self.waiting.deliveries)
 
     def _deliver(self) -> bool:
-        run_ends.skip_unwanted(self._context)
-        return run_ends.deliver_next(self._context)
+        delivery_attempts.skip_unwanted(self._context)
+        return delivery_attempts.deliver_next(self._context)
 
     def _show(self) -> None:
         """Publish the state since the last time, including a chore that was postponed."""

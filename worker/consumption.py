@@ -14,7 +14,7 @@ from celery.concurrency.thread import TaskPool
 
 from chordwise.errors import ServiceUnavailableError
 from chordwise.telemetry.liveness import INTERVAL_SECONDS, State
-from worker.slots import ChunkThreads
+from worker.chunk_threads import ChunkThreads
 
 
 class Consumption:

@@ -32,10 +32,10 @@ from chordwise.settings import Settings
 from chordwise.telemetry import liveness, logging
 from worker import broker_connection, tasks
 from worker.broker_connection import use_tolerant_results
+from worker.chunk_threads import ChunkThreads
 from worker.consumption import Consumption, CountedThreads, Watchdog
 from worker.rejections import Rejections
 from worker.shutdown import Shutdown, Siblings, shares_of
-from worker.slots import ChunkThreads
 
 log = structlog.get_logger(__name__)
 

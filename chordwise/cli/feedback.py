@@ -13,7 +13,7 @@ from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Author, OnlyDocument, OnlyTypes
 from chordwise.cli.rendering.screen import Screen
-from chordwise.domain.learning.remarks import FeedbackInput, parsed
+from chordwise.domain.learning.feedback_input import FeedbackInput, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.wording import counted
 from chordwise.errors import ExitCode, UsageError

@@ -16,7 +16,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Author, OnlyProfile, OnlyTypes, RunOrProfile
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import Screen, indented
-from chordwise.domain.learning.remarks import FeedbackInput, parsed
+from chordwise.domain.learning.feedback_input import FeedbackInput, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import certification, evaluation

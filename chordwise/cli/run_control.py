@@ -7,7 +7,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Budget, NoWait, RunArgument, budget_of
 from chordwise.domain.wording import counted
 from chordwise.errors import ExitCode
-from chordwise.pipeline.jobs import retry as retrying
+from chordwise.pipeline.jobs import run_control as retrying
 
 
 def retry(

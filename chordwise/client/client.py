@@ -25,7 +25,7 @@ from chordwise.client.run import Result, Run, member
 from chordwise.domain.analysis_tasks import AnalysisType, implied_types
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.experiments import Outcome
-from chordwise.domain.learning.remarks import FeedbackInput
+from chordwise.domain.learning.feedback_input import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.states import Lane, RunStatus
 from chordwise.domain.validation import check_schema

@@ -24,12 +24,12 @@ from chordwise.client.connection import Connection
 from chordwise.domain import answer_tables
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonValue
-from chordwise.domain.learning.remarks import FeedbackInput
+from chordwise.domain.learning.feedback_input import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline.exports.table import Column
 from chordwise.pipeline.intake.run_options import from_json
-from chordwise.pipeline.jobs import retry as retrying
+from chordwise.pipeline.jobs import run_control as retrying
 from chordwise.pipeline.learning import feedback
 from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.models.budgets import checked_cap

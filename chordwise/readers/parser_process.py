@@ -22,7 +22,7 @@ from chordwise.readers.contents import Content
 from chordwise.readers.reader_output import WHOLE, Columns
 from chordwise.settings import ReaderSettings
 
-_CHILD = "chordwise.readers.child"
+_CHILD = "chordwise.readers.parser_main"
 _SOURCE = Path(__file__).parents[2]
 # Limits leaks in C libraries; a start takes a quarter of a second.
 _FILES_PER_PROCESS = 2_000

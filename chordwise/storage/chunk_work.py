@@ -16,12 +16,13 @@ from typing import TypeAlias
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from chordwise.storage import chunk_leases, chunks, jobs, model_calls, synthesis_claims
+from chordwise.storage import chunk_leases, chunks, job_ends, jobs, model_calls, synthesis_claims
 from chordwise.storage.chunk_leases import ClaimedChunk, Claims, attempts_before_last
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.database import Database
 from chordwise.storage.group_commit import GroupCommit
-from chordwise.storage.synthesis_claims import ClaimedSynthesis, JobEnd
+from chordwise.storage.job_ends import JobEnd
+from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
 # A promised synthesis is due after this time; normally the process that ended the last chunk has
 # claimed it, or the body of the chord has begun it by then.
@@ -235,7 +236,7 @@ def _end_jobs(store: Connection, ends: Sequence[JobEnd]) -> set[uuid.UUID]:
     if not ends:
         return set()
     with Session(store) as session:  # within the transaction of the connection
-        ended = synthesis_claims.store_all(session, ends)
+        ended = job_ends.store_all(session, ends)
         session.flush()
     return ended
 

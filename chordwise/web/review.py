@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonValue
-from chordwise.domain.learning.remarks import FeedbackInput, parsed
+from chordwise.domain.learning.feedback_input import FeedbackInput, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.visible_text import restored
 from chordwise.errors import UsageError

@@ -24,7 +24,7 @@ from chordwise.errors import ServiceUnavailableError, UsageError
 from chordwise.pipeline.intake.found_files import entry_of
 from chordwise.pipeline.intake.run_options import run_options
 from chordwise.pipeline.intake.submit import Resume, open_run
-from chordwise.pipeline.jobs import retry as retrying
+from chordwise.pipeline.jobs import run_control as retrying
 from chordwise.pipeline.runs import accounts, progress
 from chordwise.pipeline.runs.accounts import Account, Cap
 from chordwise.pipeline.runs.progress import Pace, Progress

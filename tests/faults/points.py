@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias, cast
 
 from chordwise.storage.chunk_work import ChunkEnd
-from chordwise.storage.synthesis_claims import JobEnd
+from chordwise.storage.job_ends import JobEnd
 
 Condition: TypeAlias = Callable[[tuple[object, ...], Mapping[str, object], object], bool]
 """Checks the arguments, the named arguments, and (afterwards) the return value."""

@@ -296,7 +296,7 @@ _LONGEST = "SELECT max(extract(epoch FROM submitted_at - created_at))::float FRO
 def readers_of(scheduler: Member) -> set[int]:
     """Return the process ids of a scheduler's current readers."""
     children = psutil.Process(scheduler.process.pid).children(recursive=True)
-    return {each.pid for each in children if "chordwise.readers.child" in each.cmdline()}
+    return {each.pid for each in children if "chordwise.readers.parser_main" in each.cmdline()}
 
 
 @pytest.mark.thorough

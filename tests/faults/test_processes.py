@@ -443,7 +443,7 @@ def parser() -> psutil.Process:
     found = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
-            if "chordwise.readers.child" in process.cmdline():
+            if "chordwise.readers.parser_main" in process.cmdline():
                 found.append(process)
     assert len(found) == 1
     return found[0]

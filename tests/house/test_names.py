@@ -11,7 +11,7 @@ from tests.house.checkout import PACKAGES, modules
 NOUNS = """
 accounts answer_tables answers budgets certification chunks classification critique doctor
 experiments extraction feedback inbox insight learned_examples quote refresh report results review
-runs schedules sentiment services sql submit summary
+run_control runs schedules sentiment services sql submit summary
 """
 # Providers of models, and parts that each process or program has.
 PARTS = "anthropic application openai process"

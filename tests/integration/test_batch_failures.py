@@ -10,7 +10,7 @@ import pytest
 
 from chordwise.llm.batching.api import BatchState, LineOutcome, PreparedBatch
 from chordwise.pipeline.batches import provider_batches
-from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs import run_control
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.batch_nights import (
     OTHER,
@@ -103,7 +103,7 @@ def test_a_wrong_key_pauses_the_run_before_anything_is_submitted(
     assert pipeline.value(RESERVED) == 0
 
     provider.statuses = {}
-    retry.retry(pipeline.context, submission.run_id)
+    run_control.retry(pipeline.context, submission.run_id)
 
     pass_the_night(pipeline, submission)
     assert [len(batch.lines) for batch in provider.batches] == [2]
@@ -229,7 +229,7 @@ def test_a_server_without_a_batch_api_pauses_the_run_with_a_hint(
 
     named = pipeline.context.settings.model_named(SCRIPTED)
     online = without_batches(small_chunks, named)
-    retry.retry(online.context, submission.run_id)
+    run_control.retry(online.context, submission.run_id)
     online.work(submission)
 
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
@@ -405,7 +405,7 @@ def test_answers_are_stored_although_the_budget_is_used_up(
     assert [len(batch.lines) for batch in provider.batches] == [chunks]
 
     pipeline.execute("UPDATE budgets SET spent_usd = 1 WHERE scope LIKE :scope", scope=scope)
-    retry.retry(pipeline.context, submission.run_id)
+    run_control.retry(pipeline.context, submission.run_id)
     pass_the_night(pipeline, submission)
     assert [len(batch.lines) for batch in provider.batches] == [chunks, 1]
     assert len(handed_in(provider)) == pipeline.value("SELECT count(*) FROM model_calls")

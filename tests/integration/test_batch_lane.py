@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs import run_control
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import batch_requests
 from tests.fakes.batch_nights import (
@@ -163,7 +163,7 @@ def test_questions_of_a_paused_job_are_not_submitted(
     pass_time(pipeline)
     assert provider.batches == []
 
-    retry.retry(pipeline.context, submission.run_id)
+    run_control.retry(pipeline.context, submission.run_id)
 
     pass_the_night(pipeline, submission)
     assert len(handed_in(provider)) == 1
@@ -233,7 +233,7 @@ def test_a_cancelled_run_asks_no_further_questions(
     assert pipeline.value("SELECT count(*) FROM batch_requests WHERE status = 'pending'") == 1
 
     for submission in (handed, kept):
-        retry.cancel(pipeline.context.database, submission.run_id)
+        run_control.cancel(pipeline.context.database, submission.run_id)
     for _ in range(3):
         pass_time(pipeline)
 
@@ -250,7 +250,7 @@ def test_a_late_answer_of_a_cancelled_run_is_paid_for(
     provider.holds = True
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     pass_time(pipeline)
-    retry.cancel(pipeline.context.database, submission.run_id)
+    run_control.cancel(pipeline.context.database, submission.run_id)
     provider.holds = False
 
     pass_time(pipeline)
@@ -270,7 +270,7 @@ def test_a_run_whose_budget_is_used_up_pauses(pipeline: Pipeline, provider: Batc
     assert pipeline.job(submission).error_code == "budget_exceeded"
     assert provider.batches == []
 
-    retry.retry(pipeline.context, submission.run_id, Decimal(100))
+    run_control.retry(pipeline.context, submission.run_id, Decimal(100))
     pipeline.work(submission)
     assert pipeline.value(f"SELECT ({RESERVED}) > 0")
     pass_the_night(pipeline, submission)
@@ -290,7 +290,7 @@ def test_a_provider_without_quota_pauses_the_run_until_it_is_paid(
     assert pipeline.job(submission).status == "paused"
     assert pipeline.job(submission).error_code == "quota_exceeded"
 
-    retry.retry(pipeline.context, submission.run_id)
+    run_control.retry(pipeline.context, submission.run_id)
 
     pass_the_night(pipeline, submission)
     assert pipeline.job(submission).status == "succeeded"

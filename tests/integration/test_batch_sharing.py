@@ -10,7 +10,7 @@ import pytest
 from chordwise.pipeline.batches import provider_batches
 from chordwise.pipeline.batches.arrivals import MAX_ATTEMPTS
 from chordwise.pipeline.intake.submit import Submission
-from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.settings import Settings
@@ -197,7 +197,7 @@ def test_a_follower_of_a_cancelled_run_asks_again(
     pipeline.work(second)
     assert pipeline.value(STATUSES) == "following following pending"
 
-    retry.cancel(pipeline.context.database, first.run_id)
+    run_control.cancel(pipeline.context.database, first.run_id)
     pass_the_night(pipeline, second)
 
     assert len(handed_in(provider)) == 1
@@ -215,7 +215,7 @@ def test_a_batch_is_kept_for_the_followers_of_its_questions(
     first = pipeline.analyze(TWINS[0], options=in_batches("100"))
     pass_time(pipeline)
     second = pipeline.analyze(TWINS[1], options=in_batches("200"))
-    retry.cancel(pipeline.context.database, first.run_id)
+    run_control.cancel(pipeline.context.database, first.run_id)
     pass_time(pipeline)
     assert not provider.batches[0].is_cancelled
 
@@ -242,7 +242,7 @@ def test_a_paused_run_is_not_waited_for(pipeline: Pipeline, provider: BatchProvi
         pipeline.work(second)
     assert pipeline.job(second).status == "succeeded"
 
-    retry.retry(pipeline.context, first.run_id)
+    run_control.retry(pipeline.context, first.run_id)
     pass_the_night(pipeline, first)
     assert len(handed_in(provider)) == 1
     judge(pipeline, provider)

@@ -11,7 +11,7 @@ from chordwise.cli.rendering import live as rendered
 from chordwise.cli.rendering.live import ProgressLines
 from chordwise.cli.run_watch import RunWatch
 from chordwise.pipeline.intake.submit import Submission
-from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.runs import progress
 from chordwise.pipeline.runs.progress import BatchWait
 from chordwise.settings import Settings
@@ -134,7 +134,7 @@ def test_a_finished_run_waits_for_nothing(pipeline: Pipeline, provider: BatchPro
     cancelled = pipeline.analyze(OTHER, options=in_batches())
     schedule(pipeline)
 
-    retry.cancel(pipeline.context.database, cancelled.run_id)
+    run_control.cancel(pipeline.context.database, cancelled.run_id)
 
     assert found(pipeline, done) == found(pipeline, cancelled) == ()
 

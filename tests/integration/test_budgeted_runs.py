@@ -22,7 +22,7 @@ from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
 from chordwise.pipeline.jobs.fan_out import fan_out
-from chordwise.pipeline.jobs.retry import retry
+from chordwise.pipeline.jobs.run_control import retry
 from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.models import budgets
 from chordwise.pipeline.models.model_client import Models

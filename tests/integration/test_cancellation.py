@@ -19,7 +19,7 @@ from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake import document_batches
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission, open_run
-from chordwise.pipeline.jobs import retry, shared_jobs
+from chordwise.pipeline.jobs import run_control, shared_jobs
 from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.synthesize import synthesize
@@ -134,7 +134,7 @@ def test_no_call_begins_after_the_cancellation(settings: Settings) -> None:
         assert is_asked.wait(30)
         claimed = "SELECT count(*) = 2 FROM chunks WHERE status = 'running'"
         wait_until(lambda: pipeline.value(claimed) is True, 30, claimed)
-        retry.cancel(pipeline.context.database, submission.run_id)
+        run_control.cancel(pipeline.context.database, submission.run_id)
         may_answer.set()
 
     assert len(pipeline.model.requests) == 1
@@ -167,7 +167,7 @@ def test_no_call_of_many_workers_begins_after_the_cancellation(settings: Setting
     with ThreadPoolExecutor(5) as threads:
         found = [threads.submit(take_in), *(threads.submit(work, number) for number in range(4))]
         wait_until(fan_out_all, 60, "twenty calls")
-        retry.cancel(pipeline.context.database, submission.run_id)
+        run_control.cancel(pipeline.context.database, submission.run_id)
         seen = counted(pipeline)
         refusal = found[0].exception(timeout=30)
         fan_out_all()
@@ -212,7 +212,7 @@ def test_a_killed_cancellation_is_completed(settings: Settings, by: str) -> None
         if by == "recovery":
             recover(pipeline.context)
         else:
-            retry.cancel(pipeline.context.database, submission.run_id)
+            run_control.cancel(pipeline.context.database, submission.run_id)
 
     assert pipeline.value(STATUSES) == ["cancelled"]
     assert pipeline.rows("SELECT status, finished_at IS NOT NULL FROM runs") == [
@@ -227,9 +227,9 @@ def test_a_retry_resumes_a_cancelled_run(settings: Settings, *, killed: bool) ->
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     submission = a_half_cancelled_run(pipeline, PARAGRAPH, OTHER)
     if not killed:
-        retry.cancel(pipeline.context.database, submission.run_id)
+        run_control.cancel(pipeline.context.database, submission.run_id)
 
-    assert retry.retry(pipeline.context, submission.run_id) == 2
+    assert run_control.retry(pipeline.context, submission.run_id) == 2
     recover(pipeline.context)
     pipeline.work(submission)
 
@@ -244,7 +244,7 @@ def test_a_run_read_before_its_cancellation_stays_cancelled(settings: Settings) 
 
     with pipeline.context.database.write() as session:
         session.get_one(Run, submission.run_id)
-        retry.cancel(pipeline.context.database, submission.run_id)
+        run_control.cancel(pipeline.context.database, submission.run_id)
         runs.settle(session, submission.run_id)
 
     assert pipeline.value("SELECT status FROM runs") == "cancelled"
@@ -258,7 +258,7 @@ def test_a_follower_of_a_cancelled_job_asks_the_question_itself(settings: Settin
     second = pipeline.submit(PARAGRAPH, options=following_others())
     assert pipeline.job(second).reused_from == pipeline.job(first).id
 
-    retry.cancel(pipeline.context.database, first.run_id)
+    run_control.cancel(pipeline.context.database, first.run_id)
     with pipeline.context.database.write() as session:
         shared_jobs.end_followers(pipeline.context, session)
     pipeline.work(second)
@@ -364,7 +364,7 @@ def test_a_batch_is_submitted_without_the_questions_of_a_cancelled_run(
     pass_time(pipeline)
     assert pipeline.value("SELECT status FROM batches") == "preparing"
 
-    retry.cancel(pipeline.context.database, cancelled.run_id)
+    run_control.cancel(pipeline.context.database, cancelled.run_id)
     provider.statuses = {}
     pass_the_night(pipeline, kept)
 

@@ -21,10 +21,10 @@ from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import DeliveryError, DeliveryRefusedError, ModelAccessError
 from chordwise.llm.connections import Deadline
-from chordwise.pipeline.deliveries import run_ends
+from chordwise.pipeline.deliveries import delivery_attempts
 from chordwise.pipeline.deliveries.webhook import Webhook, guarded_network
 from chordwise.pipeline.intake.submit import Submission
-from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs import run_control
 from chordwise.settings import DeliverySettings, Settings
 from chordwise.storage import deliveries
 from tests.fakes.pipeline import Pipeline, a_pipeline, a_run, quoting_the_text
@@ -252,11 +252,11 @@ def dropping(
 
 
 def deliver(pipeline: Pipeline) -> int:
-    run_ends.skip_unwanted(pipeline.context)
-    attempts = 0
-    while run_ends.deliver_next(pipeline.context):
-        attempts += 1
-    return attempts
+    delivery_attempts.skip_unwanted(pipeline.context)
+    count = 0
+    while delivery_attempts.deliver_next(pipeline.context):
+        count += 1
+    return count
 
 
 def a_finished_run(pipeline: Pipeline, name: str = "") -> Submission:
@@ -285,10 +285,10 @@ def test_the_account_of_a_finished_run_is_sent_once(pipeline: Pipeline) -> None:
 
 def test_an_unwanted_delivery_is_never_attempted(pipeline: Pipeline) -> None:
     """This also holds for a run that ends after such deliveries were skipped."""
-    run_ends.skip_unwanted(pipeline.context)
+    delivery_attempts.skip_unwanted(pipeline.context)
     a_finished_run(pipeline)
 
-    assert not run_ends.deliver_next(pipeline.context)
+    assert not delivery_attempts.deliver_next(pipeline.context)
     assert pipeline.value(STATES) == "file pending, webhook pending"
 
 
@@ -370,11 +370,11 @@ def test_every_end_of_a_run_is_delivered(settings: Settings) -> None:
     failing = ModelAccessError("The key is wrong.", "Mend it.")
     pipeline = a_pipeline(settings, failing, quoting_the_text, repeat_last=True)
     submission = pipeline.analyze(TEXT)
-    retry.retry(pipeline.context, submission.run_id)
+    run_control.retry(pipeline.context, submission.run_id)
     pipeline.work(submission)
     other = pipeline.submit(f"{TEXT} Or not.")
-    retry.cancel(pipeline.context.database, other.run_id)
-    retry.cancel(pipeline.context.database, other.run_id)
+    run_control.cancel(pipeline.context.database, other.run_id)
+    run_control.cancel(pipeline.context.database, other.run_id)
 
     with receiving() as receiver:
         deliver(told_by(pipeline, receiver))
@@ -424,7 +424,7 @@ def test_existing_files_are_not_overwritten(pipeline: Pipeline, tmp_path: Path) 
     submission = a_finished_run(pipeline, "../../mine")
     deliver(dropping(pipeline, tmp_path))
     pipeline.execute("UPDATE jobs SET status = 'failed'")
-    retry.retry(pipeline.context, submission.run_id)
+    run_control.retry(pipeline.context, submission.run_id)
     pipeline.work(submission)
 
     deliver(dropping(pipeline, tmp_path))

@@ -19,7 +19,7 @@ from chordwise.pipeline.recovery.recover import recover
 from chordwise.pipeline.runtime.messages import CHUNK_QUEUE, FAN_OUT, MAX_SLICE, Messenger, sliced
 from chordwise.settings import Settings
 from tests.fakes.pipeline import LONG, a_pipeline, quoting_the_text, with_settings
-from worker.slots import ChunkThreads
+from worker.chunk_threads import ChunkThreads
 from worker.tasks import analyze_slice
 
 TEXTS = [f"{number}. {LONG}" for number in range(4)]

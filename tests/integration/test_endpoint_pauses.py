@@ -9,7 +9,7 @@ from chordwise.domain.states import JobStatus
 from chordwise.errors import ModelAccessError, ModelUnreachableError, QuotaExceededError
 from chordwise.pipeline.diagnosis import models
 from chordwise.pipeline.diagnosis.outcome import CheckStatus
-from chordwise.pipeline.jobs import backoff, retry
+from chordwise.pipeline.jobs import endpoint_pauses, run_control
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.pipeline import AWAY, PARAGRAPH, SCRIPTED, Pipeline, a_pipeline, quoting_the_text
 
@@ -46,13 +46,13 @@ def test_a_retry_asks_again_and_ends_the_pause(settings: Settings) -> None:
     first = pipeline.analyze(PARAGRAPH)
     second = pipeline.analyze(f"Another text. {PARAGRAPH}")
 
-    retry.retry(pipeline.context, first.run_id)
+    run_control.retry(pipeline.context, first.run_id)
     pipeline.work(first)
     third = pipeline.analyze(f"A third text. {PARAGRAPH}")
 
     statuses = [pipeline.job(each).status for each in (first, second, third)]
     assert statuses == [JobStatus.SUCCEEDED, JobStatus.PAUSED, JobStatus.SUCCEEDED]
-    retry.retry(pipeline.context, second.run_id)
+    run_control.retry(pipeline.context, second.run_id)
     pipeline.work(second)
     assert pipeline.job(second).status == JobStatus.SUCCEEDED
 
@@ -62,7 +62,7 @@ def test_an_unsuccessful_retry_costs_one_request(settings: Settings) -> None:
     pipeline = a_pipeline(settings, REFUSED, repeat_last=True)
     first = pipeline.analyze(PARAGRAPH, f"Another text. {PARAGRAPH}")
 
-    retry.retry(pipeline.context, first.run_id)
+    run_control.retry(pipeline.context, first.run_id)
     pipeline.work(first)
     pipeline.analyze(f"A third text. {PARAGRAPH}")
 
@@ -110,6 +110,6 @@ def test_a_retry_succeeds_while_valkey_is_unavailable(settings: Settings) -> Non
     submission = pipeline.analyze(PARAGRAPH)
     away = settings.model_copy(update={"broker_url": SecretStr("redis://127.0.0.1:1/0")})
 
-    backoff.resume(away, [SCRIPTED])
+    endpoint_pauses.probe_again(away, [SCRIPTED])
 
-    assert retry.retry(pipeline.context, submission.run_id) == 1
+    assert run_control.retry(pipeline.context, submission.run_id) == 1

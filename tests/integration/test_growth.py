@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain import chunking
 from chordwise.domain.json_values import objects
-from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.recovery import chunks
 from chordwise.pipeline.recovery.chunks import MAX_PROMISED
@@ -189,7 +189,7 @@ def test_a_retry_uses_several_transactions(settings: Settings, size: int) -> Non
     failed = size // 2
 
     with measured(pipeline) as meter:
-        assert retry.retry(pipeline.context, run_id) == failed
+        assert run_control.retry(pipeline.context, run_id) == failed
 
     assert len(meter.transactions) <= 2 * -(-failed // STEP) + 6
     assert meter.max_statements <= 8
@@ -205,7 +205,7 @@ def test_a_step_of_a_retry_reads_only_its_jobs(settings: Settings) -> None:
     middle = pipeline.rows("SELECT id FROM jobs WHERE status = 'failed' ORDER BY id OFFSET 2000")
 
     def step(session: Session) -> None:
-        retry._reopen_some(pipeline.context, session, run_id, uuid.UUID(str(middle[0][0])))
+        run_control._reopen_some(pipeline.context, session, run_id, uuid.UUID(str(middle[0][0])))
 
     # Each job and its chunk are found, locked and changed.
     assert rows_read(pipeline, step) <= 8 * STEP
@@ -217,7 +217,7 @@ def test_a_cancellation_uses_several_transactions(settings: Settings, size: int)
     unfinished = size - size // 4
 
     with measured(pipeline) as meter:
-        assert retry.cancel(pipeline.context.database, run_id) == unfinished
+        assert run_control.cancel(pipeline.context.database, run_id) == unfinished
 
     assert len(meter.transactions) <= -(-unfinished // STEP) + 5
     assert meter.max_statements <= 9
@@ -516,7 +516,7 @@ def test_a_run_with_more_jobs_than_a_statement_has_parameters_is_cancelled(
     fan_out(pipeline.context, pipeline.job(submission).id)
     pipeline.execute(_MORE_JOBS, more=MANY - 1)
 
-    assert retry.cancel(pipeline.context.database, submission.run_id) == MANY
+    assert run_control.cancel(pipeline.context.database, submission.run_id) == MANY
     assert pipeline.rows("SELECT DISTINCT status FROM jobs") == [("cancelled",)]
     assert pipeline.value("SELECT bool_and(status = 'cancelled') FROM chunks") is True
 

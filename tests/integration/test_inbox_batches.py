@@ -13,7 +13,7 @@ import pytest
 
 from chordwise.errors import RunCancelledError
 from chordwise.pipeline.inbox import folders
-from chordwise.pipeline.inbox.lanes import SLOW_SECONDS
+from chordwise.pipeline.inbox.reading_threads import SLOW_SECONDS
 from chordwise.pipeline.intake import document_batches
 from chordwise.pipeline.intake.found_files import FileSource, Found
 from chordwise.pipeline.intake.submit import Submission

@@ -9,7 +9,7 @@ import pytest
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
-from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.recovery.chunks import send_everything
 from chordwise.pipeline.recovery.recover import recover
@@ -230,7 +230,7 @@ def test_a_cancelled_follower_can_be_retried(inbox: WatchedInbox) -> None:
     drop_in_runs(inbox, "a.txt", "b.txt")
     with inbox.pipeline.context.database.read() as session:
         run = runs.find(session, "latest")
-    retry.cancel(inbox.pipeline.context.database, run.id)
+    run_control.cancel(inbox.pipeline.context.database, run.id)
     inbox.work()
     assert inbox.pipeline.value(STATES) == ["succeeded", "cancelled"]
 
@@ -240,7 +240,7 @@ def test_a_cancelled_follower_can_be_retried(inbox: WatchedInbox) -> None:
     assert (of_it["same_as_intake"], jobs(of_it)[0]["reused_from"]) == (None, None)
     assert inbox.pipeline.value(REUSED) == [0, 0]
 
-    retry.retry(inbox.pipeline.context, run.id)
+    run_control.retry(inbox.pipeline.context, run.id)
     go_on(inbox)
 
     assert inbox.pipeline.value(REUSED) == [0, 1]

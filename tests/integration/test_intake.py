@@ -26,7 +26,7 @@ from chordwise.pipeline.intake.document_batches import (
 )
 from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.submit import Submission, claim, open_run
-from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs import run_control
 from chordwise.readers.discovery import discover
 from chordwise.readers.reading import Columns, ReadDocument, Reader
 from chordwise.settings import ReaderSettings, Settings
@@ -210,7 +210,7 @@ def test_a_batch_is_not_stored_if_its_run_is_cancelled_meanwhile(settings: Setti
     submission = open_run(pipeline.context, a_run(), NOW)
 
     def cancel_the_run(_session: Session, _batch: Sequence[Offered]) -> None:
-        retry.cancel(pipeline.context.database, submission.run_id)
+        run_control.cancel(pipeline.context.database, submission.run_id)
 
     with pytest.raises(RunCancelledError):
         submission.take_in(offered(a_letter(1)), cancel_the_run)
@@ -304,7 +304,7 @@ def test_two_runs_may_store_the_same_documents_concurrently(settings: Settings) 
 def test_a_batch_of_a_cancelled_or_lost_run_is_not_stored(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
     cancelled = open_run(pipeline.context, replace(a_run(), name="cancelled"), NOW)
-    retry.cancel(pipeline.context.database, cancelled.run_id)
+    run_control.cancel(pipeline.context.database, cancelled.run_id)
     lost = open_run(pipeline.context, replace(a_run(), name="lost"), NOW)
     pipeline.execute("UPDATE runs SET intake_token = :other", other=uuid.uuid4())
 

@@ -16,7 +16,7 @@ from chordwise.llm.limits.permits import Priority
 from chordwise.llm.middleware.metered import CallOutcome, call_start
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.submit import open_run
-from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.runtime.leases import Lease
 from chordwise.readers.reading import UnreadDocument
@@ -200,7 +200,7 @@ def test_a_cancelled_run_takes_in_no_documents(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
     submission.take_in(offered(a_document(PARAGRAPH)))
-    retry.cancel(pipeline.context.database, submission.run_id)
+    run_control.cancel(pipeline.context.database, submission.run_id)
     pipeline.execute("DELETE FROM outbox")
 
     for found in (
@@ -270,7 +270,7 @@ def test_a_cancelled_run_stores_no_late_answer(settings: Settings) -> None:
     """An answer that arrives after the cancellation is dropped."""
 
     def cancel_meanwhile(request: CompletionRequest) -> str:
-        retry.cancel(pipeline.context.database, submission.run_id)
+        run_control.cancel(pipeline.context.database, submission.run_id)
         return quoting_the_text(request)
 
     pipeline = a_pipeline(settings, cancel_meanwhile)
@@ -297,7 +297,7 @@ def test_a_retry_repeats_only_what_has_not_succeeded(small_chunks: Settings) -> 
     before = len(pipeline.model.requests)
     failing[0] = False
 
-    retry.retry(pipeline.context, submission.run_id)
+    run_control.retry(pipeline.context, submission.run_id)
     pipeline.work(submission)
 
     assert pipeline.job(submission).status == JobStatus.SUCCEEDED

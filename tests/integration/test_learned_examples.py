@@ -16,7 +16,7 @@ from chordwise.errors import ExitCode
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission
-from chordwise.pipeline.jobs.retry import retry
+from chordwise.pipeline.jobs.run_control import retry
 from chordwise.pipeline.learning.evaluation import EvaluationScope, evaluate
 from chordwise.pipeline.runs.explanation import explain
 from chordwise.settings import Settings

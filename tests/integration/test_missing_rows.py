@@ -17,7 +17,7 @@ from chordwise.domain.states import JobStatus
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission
-from chordwise.pipeline.jobs.retry import retry
+from chordwise.pipeline.jobs.run_control import retry
 from chordwise.settings import Settings
 from tests.fakes.commands import output_of
 from tests.fakes.generated_answers import a_field

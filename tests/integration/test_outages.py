@@ -22,7 +22,7 @@ from chordwise.errors import (
 )
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.submit import claim, open_run
-from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, SliceClaims, analyze_chunk
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.synthesize import synthesize, synthesize_claimed
@@ -323,7 +323,7 @@ def test_a_retry_does_not_repeat_calls_in_flight(small_chunks: Settings) -> None
     analyze_chunk(pipeline.context, refused)
     assert pipeline.job(submission).status == JobStatus.PAUSED
 
-    retry.retry(pipeline.context, submission.run_id)
+    run_control.retry(pipeline.context, submission.run_id)
 
     assert pipeline.value("SELECT lease_token FROM chunks WHERE status = 'running'") == token
 

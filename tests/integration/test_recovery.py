@@ -11,7 +11,7 @@ import pytest
 from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.errors import ModelAccessError, ModelOverloadedError, RateLimitedError
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, analyze_chunk
 from chordwise.pipeline.jobs.dispatch import dispatch
 from chordwise.pipeline.jobs.fan_out import fan_out
@@ -85,7 +85,7 @@ def test_a_rejected_key_pauses_the_run_until_a_retry(settings: Settings) -> None
     assert pipeline.value("SELECT status FROM runs") == "paused"
     assert len(pipeline.model.requests) == 1
 
-    retried = retry.retry(pipeline.context, submission.run_id)
+    retried = run_control.retry(pipeline.context, submission.run_id)
     pipeline.work(submission)
 
     assert retried == 2

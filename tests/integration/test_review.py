@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chordwise.domain.learning.remarks import FeedbackInput
+from chordwise.domain.learning.feedback_input import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import feedback, review

@@ -11,7 +11,7 @@ import pytest
 from chordwise.domain.analysis_tasks import AnalysisOptions
 from chordwise.domain.states import Lane
 from chordwise.errors import BudgetExceededError
-from chordwise.pipeline.jobs.retry import retry
+from chordwise.pipeline.jobs.run_control import retry
 from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
 from tests.fakes.batch_nights import handed_in, in_batches, judge, opened, pass_time
 from tests.fakes.pipeline import a_run, quoting_the_text

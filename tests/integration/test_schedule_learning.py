@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.domain.learning.remarks import FeedbackInput
+from chordwise.domain.learning.feedback_input import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.learning import evaluation, feedback

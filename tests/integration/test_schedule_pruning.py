@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import text
 
-from chordwise.domain.learning.remarks import FeedbackInput
+from chordwise.domain.learning.feedback_input import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.pipeline.intake.submit import open_run
-from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.learning import evaluation, feedback
 from chordwise.pipeline.learning.evaluation import EvaluationScope
 from chordwise.pipeline.learning.feedback import FeedbackLine, Signed
@@ -201,7 +201,7 @@ def test_a_run_retried_during_pruning_is_kept(
         steps.append(1)
         if len(steps) == 2:
             assert isinstance(run_id, uuid.UUID)
-            assert retry.retry(night.pipeline.context, run_id) == 1
+            assert run_control.retry(night.pipeline.context, run_id) == 1
         return False
 
     assert ScheduleRunner(night.pipeline.context, retry_after_the_first).work()
@@ -223,7 +223,7 @@ def test_a_run_with_an_uncommitted_retry_is_kept(settings: Settings) -> None:
         # The retry has locked its jobs, and waits for the run.
         with context.database.write() as session:
             session.execute(text("SELECT FROM runs WHERE id = :id FOR UPDATE"), {"id": run_id})
-            retried = threads.submit(retry.retry, context, run_id)
+            retried = threads.submit(run_control.retry, context, run_id)
             wait_until(lambda: night.pipeline.value(WAITING) == 1, 30, WAITING)
             pruned = threads.submit(night.carry_out)
             wait_until(lambda: night.pipeline.value(WAITING) == 2, 30, WAITING)

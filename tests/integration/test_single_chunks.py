@@ -18,7 +18,7 @@ from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.domain.states import JobStatus
 from chordwise.errors import RefusedError
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.jobs import job_results, retry
+from chordwise.pipeline.jobs import job_results, run_control
 from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, SliceClaims, analyze_chunk
 from chordwise.pipeline.jobs.dispatch import dispatch
 from chordwise.pipeline.jobs.fan_out import fan_out
@@ -41,7 +41,7 @@ from tests.fakes.pipeline import (
     with_settings,
 )
 from tests.fakes.scripted_model import Line
-from worker.slots import ChunkThreads
+from worker.chunk_threads import ChunkThreads
 from worker.tasks import analyze_slice
 
 TEXTS = [f"{number}. {PARAGRAPH}" for number in range(16)]
@@ -219,7 +219,7 @@ def test_a_job_paused_or_cancelled_during_a_call_keeps_its_answer(
 
     analyze_chunk(pipeline.context, pending(pipeline)[0])
     before = pipeline.value("SELECT count(*) FROM results")
-    retry.retry(pipeline.context, submission.run_id)
+    run_control.retry(pipeline.context, submission.run_id)
     pipeline.work(submission)
 
     assert before == 0
@@ -235,7 +235,7 @@ def test_a_retried_job_has_its_previous_result_in_the_history(settings: Settings
     pipeline.execute("UPDATE jobs SET status = 'partial'")
     pipeline.execute("UPDATE chunks SET status = 'failed'")
 
-    retry.retry(pipeline.context, submission.run_id)
+    run_control.retry(pipeline.context, submission.run_id)
     pipeline.work(submission)
 
     assert pipeline.job(submission).status == JobStatus.SUCCEEDED

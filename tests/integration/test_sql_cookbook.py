@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
-from chordwise.domain.learning.remarks import FeedbackInput
+from chordwise.domain.learning.feedback_input import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import ModelRequestError, RefusedError
 from chordwise.llm.model import CompletionRequest

@@ -12,7 +12,7 @@ from chordwise.errors import ChordwiseError, ModelOverloadedError, QuotaExceeded
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.run_options import RunOptions, identity
 from chordwise.pipeline.intake.submit import Submission
-from chordwise.pipeline.jobs import retry
+from chordwise.pipeline.jobs import run_control
 from chordwise.settings import Settings
 from tests.fakes.pipeline import (
     LONG,
@@ -137,7 +137,7 @@ def test_a_run_without_quota_pauses_before_the_critique_and_continues(settings: 
     submission = pipeline.analyze(PARAGRAPH, options=with_critique())
     paused = pipeline.job(submission)
 
-    retry.retry(pipeline.context, submission.run_id)
+    run_control.retry(pipeline.context, submission.run_id)
     pipeline.work(submission)
 
     assert (paused.status, paused.error_code) == ("paused", "quota_exceeded")

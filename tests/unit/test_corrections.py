@@ -13,8 +13,8 @@ from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.corrections import Corrected, correct
+from chordwise.domain.learning.feedback_input import FeedbackInput, understand
 from chordwise.domain.learning.judging import ClaimedAnswer
-from chordwise.domain.learning.remarks import FeedbackInput, understand
 from chordwise.domain.learning.truths import Remark, Truth, Verdict, from_remarks
 from chordwise.domain.places import Place, PlaceKind, Places
 from chordwise.errors import UsageError

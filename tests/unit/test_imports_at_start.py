@@ -47,7 +47,7 @@ def test_read_only_commands_import_only_what_they_need(module: str) -> None:
 
 def test_the_process_that_parses_files_imports_no_settings() -> None:
     """A new one starts for every two thousand files and after each failure."""
-    modules = imported_by("import chordwise.readers.child")
+    modules = imported_by("import chordwise.readers.parser_main")
 
     assert not {"pydantic", "chordwise.settings"} & modules
 

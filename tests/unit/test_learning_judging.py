@@ -9,6 +9,7 @@ import pytest
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, options_to_json
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields, truths
+from chordwise.domain.learning.feedback_input import FeedbackInput, parsed, understand
 from chordwise.domain.learning.fields import Rule
 from chordwise.domain.learning.judging import (
     ClaimedAnswer,
@@ -18,7 +19,6 @@ from chordwise.domain.learning.judging import (
     is_refuted,
     judge,
 )
-from chordwise.domain.learning.remarks import FeedbackInput, parsed, understand
 from chordwise.domain.learning.truths import Remark, Truth, Verdict
 from chordwise.domain.typed_values import DateOrder
 from chordwise.errors import UsageError

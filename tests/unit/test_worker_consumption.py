@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.telemetry.liveness import State
+from worker.chunk_threads import ChunkThreads
 from worker.consumption import Consumption, CountedThreads, Watchdog
-from worker.slots import ChunkThreads
 
 
 @dataclass(slots=True)

@@ -50,8 +50,8 @@ def endpoint_id(provider: str, base_url: str, model: str, api_key: SecretStr) ->
 class SharedLimits:
     """Grants the permits of one endpoint to all processes that use the same Valkey.
 
-    `place` is paused by denials, for all processes; without it nothing is paused. `clock` replaces
-    Valkey's clock in simulations.
+    Denials pause the endpoint `paused` for all processes; without it nothing is paused. `clock`
+    replaces Valkey's clock in simulations.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class SharedLimits:
         endpoint: str,
         policy: LimitPolicy,
         clock: Callable[[], float] | None = None,
-        place: ModelEndpoint | None = None,
+        paused: ModelEndpoint | None = None,
     ) -> None:
         self._script = client.register_script(_source())
         self._keys = [*keys(endpoint), pauses.KEY]
-        self._place = place
+        self._paused = paused
         self._policy = policy
         self._known = json.dumps(
-            _policy_values(policy) | {"pauses": list(place.names) if place else []}
+            _policy_values(policy) | {"pauses": list(paused.names) if paused else []}
         )
         self._clock = clock
         self._questions: Gathering[str, JsonObject] = Gathering(
@@ -106,7 +106,7 @@ class SharedLimits:
 
         If Valkey is unavailable or full, the permit expires.
         """
-        denial = self._place.pause(report.denial) if self._place and report.denial else None
+        denial = self._paused.pause(report.denial) if self._paused and report.denial else None
         left = {kind: quota.remaining for kind, quota in report.limits.items()}
         question: dict[str, object] = {
             "operation": "settle",
@@ -224,9 +224,9 @@ def open_limits(
     """
     policy = policy_of(settings, model)
     endpoint = endpoint_id(model.provider, model.base_url, model.model, api_key)
-    place = ModelEndpoint.of(model.provider, model.base_url, model.model, api_key)
+    paused = ModelEndpoint.of(model.provider, model.base_url, model.model, api_key)
     return ResilientLimits(
-        SharedLimits(client, endpoint, policy, place=place),
+        SharedLimits(client, endpoint, policy, paused=paused),
         ProcessLimits(policy),
         partial(read_state, client, endpoint, policy),
     )

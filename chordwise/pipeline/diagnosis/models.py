@@ -15,7 +15,7 @@ from chordwise.llm.providers import connect
 from chordwise.llm.providers.extractive import built_in
 from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.diagnosis.outcome import Check, warning
-from chordwise.pipeline.jobs import backoff
+from chordwise.pipeline.jobs import endpoint_pauses
 from chordwise.pipeline.models.budgets import PRICE_HINT
 from chordwise.pipeline.models.model_client import Models, server_of
 from chordwise.settings import ModelSettings, Settings
@@ -82,7 +82,7 @@ def question(settings: Settings) -> Check:
     once = settings.retries.model_copy(update={"attempts": 1})
     models = Models(settings.model_copy(update={"retries": once}), server_of(settings))
     task = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.ANALYZE, text=_TINY_TEXT)
-    backoff.resume(settings, [settings.model])
+    endpoint_pauses.probe_again(settings, [settings.model])
     started = time.monotonic()
     model = models.open(settings.model)
     source = Source(text=_TINY_TEXT)
@@ -100,7 +100,7 @@ def pauses(settings: Settings) -> Check:
         ServiceUnavailableError: The broker is unreachable.
         ConfigurationError: The broker has no database of the number in its address.
     """
-    paused = backoff.holding(settings)
+    paused = endpoint_pauses.active_pauses(settings)
     if not paused:
         return Check(name=PAUSES, finding="no calls are paused")
     first = paused[0]

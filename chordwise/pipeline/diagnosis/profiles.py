@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from chordwise.domain.inbox import MARK
 from chordwise.errors import ConfigurationError, DeliveryError, UsageError
-from chordwise.pipeline.deliveries import run_ends
+from chordwise.pipeline.deliveries import delivery_attempts
 from chordwise.pipeline.deliveries.webhook import allowed_addresses
 from chordwise.pipeline.diagnosis.outcome import Check, guarded, warning
 from chordwise.pipeline.exports import writers
@@ -122,7 +122,7 @@ def _webhook(settings: Settings) -> Check:
 
 
 def _delivery(settings: Settings) -> Check:
-    folder = run_ends.folder_of(settings)
+    folder = delivery_attempts.folder_of(settings)
     require_writable(folder, "delivery.folder")
     writers.require(settings.delivery.format)
     return Check(name="delivery", finding=f"{settings.delivery.format} files in {folder}")

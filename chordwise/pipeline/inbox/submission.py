@@ -28,7 +28,7 @@ from chordwise.errors import (
 )
 from chordwise.pipeline.inbox import folders, scan
 from chordwise.pipeline.inbox.folders import Store
-from chordwise.pipeline.inbox.lanes import Task
+from chordwise.pipeline.inbox.reading_threads import ReadingTask
 from chordwise.pipeline.inbox.scan import check, profile_named, with_side_car
 from chordwise.pipeline.intake.document_batches import BatchWriter, Offered
 from chordwise.pipeline.intake.found_files import FileSource, entry_of, marking_last
@@ -106,7 +106,7 @@ class FileSubmitter:
         """Return whether no other file may be read at the same time: this is its last attempt."""
         return file.id not in self._begun and file.attempts == MAX_ATTEMPTS - 1
 
-    def submit(self, task: Task, reader: Reader) -> None:
+    def submit(self, task: ReadingTask, reader: Reader) -> None:
         """Take in the documents of the files of a task, and record the outcome of each file in it.
 
         Files are stored together in few transactions. Errors of a file or its side-car are recorded
@@ -255,7 +255,7 @@ class FileSubmitter:
         for each, of in zip(placed, listed, strict=True):
             each.of = of
 
-    def _read(self, task: Task, placed: Sequence[_Placed], reader: Reader) -> None:
+    def _read(self, task: ReadingTask, placed: Sequence[_Placed], reader: Reader) -> None:
         source = FileSource(reader, io.BytesIO())
         batches = _Batches()
         with BatchWriter(lambda batch: self._record_outcomes(task, batches.store(batch))) as writer:
@@ -269,7 +269,7 @@ class FileSubmitter:
                     task.outcomes[each.file.id] = error
                     return
 
-    def _record_outcomes(self, task: Task, files: Sequence[InboxFile]) -> None:
+    def _record_outcomes(self, task: ReadingTask, files: Sequence[InboxFile]) -> None:
         for file in files:
             task.outcomes[file.id] = True
             self._begun.discard(file.id)

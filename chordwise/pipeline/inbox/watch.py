@@ -19,7 +19,7 @@ from chordwise.pipeline.inbox import scan
 from chordwise.pipeline.inbox.delivery import FileDeliverer
 from chordwise.pipeline.inbox.folders import Store, places
 from chordwise.pipeline.inbox.intake import FileTaker, InterruptedMove, ScannedFile
-from chordwise.pipeline.inbox.lanes import Lanes
+from chordwise.pipeline.inbox.reading_threads import ReadingThreads
 from chordwise.pipeline.inbox.scan import Refused, check, profile_named
 from chordwise.pipeline.inbox.submission import FileSubmitter
 from chordwise.pipeline.runtime.context import Context
@@ -62,7 +62,7 @@ class InboxWatch:
         self._monotonic = monotonic
         self._taker = FileTaker(context, store)
         self._submitter = FileSubmitter(context, store, monotonic=monotonic, now=now)
-        self._lanes = Lanes(self._submitter.submit, context.settings.readers, monotonic)
+        self._lanes = ReadingThreads(self._submitter.submit, context.settings.readers, monotonic)
         self._reading_turn_seconds = reading_turn_seconds
         self._deliverer = FileDeliverer(context, store)
         self._waiting = Sightings(self._settings.stability_seconds, MAX_WAITING)

@@ -32,7 +32,7 @@ from chordwise.pipeline.intake.run_options import (
     from_json,
     to_json,
 )
-from chordwise.pipeline.jobs import backoff
+from chordwise.pipeline.jobs import endpoint_pauses
 from chordwise.pipeline.models import budgets, model_client
 from chordwise.pipeline.models.model_client import lane_for
 from chordwise.pipeline.runtime.context import PATIENCE, Context
@@ -324,7 +324,7 @@ class Resume:
                 f"Wait for it with `chordwise wait {name}`.",
             )
         if vision := self._context.settings.readers.vision:
-            backoff.resume(self._context.settings, [vision])
+            endpoint_pauses.probe_again(self._context.settings, [vision])
         return submission
 
     def _require_interrupted(self, run_id: uuid.UUID) -> str:

@@ -37,7 +37,8 @@ from chordwise.storage import chunk_leases, chunks, jobs
 from chordwise.storage.chunk_leases import ClaimedChunk
 from chordwise.storage.chunk_work import ChunkEnd, Outcome, Stored
 from chordwise.storage.chunks import EndedChunk
-from chordwise.storage.synthesis_claims import ClaimedSynthesis, JobEnd
+from chordwise.storage.job_ends import JobEnd
+from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
 log = structlog.get_logger(__name__)
 
@@ -242,7 +243,7 @@ def _pause(context: Context, work: _Work, error: ChordwiseError) -> ChunkOutcome
     for attempt in context.database.attempts(context.lease):
         with attempt as session:
             chunk_leases.release(session, work.chunk.id, work.lease.token)
-    backoff.pause(context, work.chunk.job_id, error)
+    backoff.pause_jobs(context, work.chunk.job_id, error)
     return ChunkOutcome.NOT_ENDED
 
 

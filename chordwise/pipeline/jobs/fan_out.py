@@ -44,7 +44,7 @@ def fan_out(
         try:
             parts = _cut(context, begun) if begun.chunk_count is None else ()
         except ConfigurationError as error:
-            backoff.pause(context, job_id, error)
+            backoff.pause_jobs(context, job_id, error)
             return 0
         unsent = fan_outs.write(CutJob(job_id, parts))
         slices = sliced(unsent, slice_size(context.settings))

@@ -29,9 +29,10 @@ from chordwise.storage.chunk_leases import ClaimedChunk
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.documents import places_of
 from chordwise.storage.fan_outs import FanOut
+from chordwise.storage.job_ends import JobEnd
 from chordwise.storage.jobs import JobFailure
 from chordwise.storage.results import Result
-from chordwise.storage.synthesis_claims import ClaimedSynthesis, JobEnd
+from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,8 +36,9 @@ from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.leases import Lease
 from chordwise.storage import chunk_leases, chunks, jobs, synthesis_claims
 from chordwise.storage.chunk_work import Stored
+from chordwise.storage.job_ends import JobEnd
 from chordwise.storage.jobs import JobFailure
-from chordwise.storage.synthesis_claims import ClaimedSynthesis, JobEnd
+from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
 log = structlog.get_logger(__name__)
 
@@ -152,7 +153,7 @@ def _synthesize_document(context: Context, work: _Work) -> None:
         for attempt in context.database.attempts(context.lease):
             with attempt as session:
                 jobs.release(session, job.job_id, work.lease.token)
-        backoff.pause(context, job.job_id, error)
+        backoff.pause_jobs(context, job.job_id, error)
     except (ModelError, AwaitingBatchError) as error:
         _postpone(context, work, error)
     else:

@@ -14,7 +14,7 @@ from pathlib import Path
 from chordwise.domain import json_values
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.learning.remarks import parsed
+from chordwise.domain.learning.feedback_input import parsed
 from chordwise.domain.learning.truths import LABEL_PATHS, Truth
 from chordwise.errors import ReadError, UsageError
 from chordwise.readers import encodings

@@ -123,7 +123,7 @@ class JobBudget:
     """The budget of one job: that of its run and that of the day.
 
     `job_id` is the id of the run for calls that are made before there is a job. Implements
-    `chordwise.llm.middleware.budgeted.Budget`.
+    `chordwise.llm.middleware.budgeted.SharedBudget`.
     """
 
     reservations: Reservations
@@ -296,7 +296,7 @@ def _dollars(usd: Decimal) -> str:
 class DayBudget:
     """The budget of the day, for calls without a run or job.
 
-    Implements `chordwise.llm.middleware.budgeted.Budget`. Reservations belong to runs; here the
+    Implements `chordwise.llm.middleware.budgeted.SharedBudget`. Reservations belong to runs; the
     maximum cost of a request is booked as spent, and the difference is subtracted afterwards.
     Nothing is repeated: what is lost with the database stays booked.
     """

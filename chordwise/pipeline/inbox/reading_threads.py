@@ -20,7 +20,7 @@ SLOW_SECONDS = 5.0
 _LEAVING_SECONDS = 10.0
 
 
-class Task:
+class ReadingTask:
     """Files that are read one after the other; no other task runs beside one that is `alone`.
 
     `outcomes` contains, for each processed file, whether it was submitted, or the error.
@@ -98,10 +98,10 @@ class Task:
             self.ended.set()
 
 
-Submit: TypeAlias = Callable[[Task, Reader], None]
+Submit: TypeAlias = Callable[[ReadingTask, Reader], None]
 
 
-class Lanes:
+class ReadingThreads:
     """Two concurrent tasks: a file that is slow in the quick lane moves to the slow lane.
 
     The files behind it are begun again in the quick lane. If the slow lane is busy, the slow file
@@ -114,8 +114,8 @@ class Lanes:
         self._submit = submit
         self._settings = settings
         self._monotonic = monotonic
-        self._quick: Task | None = None
-        self._slow: Task | None = None
+        self._quick: ReadingTask | None = None
+        self._slow: ReadingTask | None = None
         self._known_slow: set[uuid.UUID] = set()
         self._idle_readers: list[Reader] = []
 
@@ -126,7 +126,7 @@ class Lanes:
         return self._quick is None and not is_alone
 
     @property
-    def tasks(self) -> list[Task]:
+    def tasks(self) -> list[ReadingTask]:
         """The running tasks."""
         return [task for task in (self._quick, self._slow) if task is not None]
 
@@ -139,7 +139,7 @@ class Lanes:
         """Return whether a file is known to be slow, and needs a separate task."""
         return file.id in self._known_slow
 
-    def begin(self, files: Sequence[InboxFile], *, alone: bool) -> Task | None:
+    def begin(self, files: Sequence[InboxFile], *, alone: bool) -> ReadingTask | None:
         """Begin to read files, or one slow file; return `None` if their lane is not free."""
         is_slow = self.is_slow(files[0])
         is_busy = self._slow is not None if is_slow else not self.is_free
@@ -150,7 +150,7 @@ class Lanes:
         if not files:
             return None
         reader = self._idle_readers.pop() if self._idle_readers else Reader(self._settings)
-        task = Task(files, reader, self._submit, self._monotonic, alone=alone)
+        task = ReadingTask(files, reader, self._submit, self._monotonic, alone=alone)
         if is_slow:
             self._slow = task
         else:

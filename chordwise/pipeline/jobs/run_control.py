@@ -12,7 +12,7 @@ from sqlalchemy import case, func, null, select, true, update
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import RETRYABLE_JOBS, ChunkStatus, JobStatus, RunStatus
-from chordwise.pipeline.jobs import backoff
+from chordwise.pipeline.jobs import endpoint_pauses
 from chordwise.pipeline.models import budgets
 from chordwise.pipeline.models.model_client import spill_over_time
 from chordwise.pipeline.runtime.context import PATIENCE, Context
@@ -43,7 +43,7 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
     with context.database.read() as session:
         models = session.scalars(select(Job.model).where(Job.run_id == run_id).distinct()).all()
     # Before the jobs are queued, so that no worker finds the pauses still in force.
-    backoff.resume(context.settings, models)
+    endpoint_pauses.probe_again(context.settings, models)
     _cancel_jobs(context.database, run_id)
     if budget_usd is not None:
         budgets.require_known_prices(context.settings, models)
