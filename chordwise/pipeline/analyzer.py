@@ -31,7 +31,8 @@ from chordwise.domain.validation import check_schema
 from chordwise.errors import ModelError, UsageError
 from chordwise.llm.model import EXTRACTIVE, ChatModel
 from chordwise.pipeline.asking import Question, ask
-from chordwise.pipeline.asking.critique import Examined, examine, unexamined
+from chordwise.pipeline.asking.assessment import AssessedAnswer
+from chordwise.pipeline.asking.critique import examine, unexamined
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 from chordwise.pipeline.asking.question import ONE_PROMPT, policy_of, text_budget
 from chordwise.pipeline.intake.transcription import ModelTranscriber
@@ -186,7 +187,7 @@ def _examined(
     synthesis: Synthesis,
     parts: Sequence[chunking.TextChunk],
     places: Places,
-) -> Examined:
+) -> AssessedAnswer:
     spans = [(part.start_char, part.end_char) for part in parts]
     task, text = synthesizer.task, synthesizer.document.source.text
     try:
@@ -213,7 +214,7 @@ def _task(request: AnalysisRequest) -> AnalysisTask:
 
 def _analysis(
     task: AnalysisTask,
-    examined: Examined,
+    examined: AssessedAnswer,
     error: ModelError | None,
     document: tuple[str, Places],
     parts: Sequence[Answer],

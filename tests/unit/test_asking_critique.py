@@ -23,7 +23,8 @@ from chordwise.errors import (
 )
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline.asking import ask
-from chordwise.pipeline.asking.critique import Examined, examine, examine_answer
+from chordwise.pipeline.asking.assessment import AssessedAnswer
+from chordwise.pipeline.asking.critique import examine, examine_answer
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 from tests.fakes.asking import TEXT, question
 from tests.fakes.completion_requests import a_task
@@ -41,14 +42,14 @@ OBJECTED = json.dumps({"violations": [OBJECTION]})
 
 def examined(
     *script: Line, task: AnalysisTask = TASK, draft: str = DRAFT
-) -> tuple[Examined, Answer, ScriptedModel]:
+) -> tuple[AssessedAnswer, Answer, ScriptedModel]:
     """Critique an answer with a scripted model; also return the original answer."""
     answer = ask(question(ScriptedModel([draft]), task, TEXT))
     model = ScriptedModel(script)
     return examine_answer(answer, question(model, task, TEXT)), answer, model
 
 
-def outcome_of(found: Examined) -> CritiqueOutcome:
+def outcome_of(found: AssessedAnswer) -> CritiqueOutcome:
     assert found.critique is not None
     return found.critique.outcome
 
@@ -259,7 +260,7 @@ def test_a_single_remaining_sample_needs_review(
     _, before, _ = examined(FINE)
     answer = replace(before, agreement=agreement, provider=provider)
 
-    found = Examined(answer=answer)
+    found = AssessedAnswer(answer=answer)
 
     reason = found.review_reason(1.0, replace(TASK, options=AnalysisOptions(votes=5)))
     assert bool(reason) is review
@@ -283,11 +284,11 @@ def test_the_reason_for_a_review_names_the_ungrounded_parts() -> None:
     outside = replace(before, output={**before.output, "key_findings": other})
 
     said = "2 of 3 quotes are not in the text: “b”."
-    assert Examined(answer=replace(unsure, quality=0.999)).review_reason(1.0, TASK) == said
-    assert Examined(answer=unsure).review_reason(1.0, TASK) == (
+    assert AssessedAnswer(answer=replace(unsure, quality=0.999)).review_reason(1.0, TASK) == said
+    assert AssessedAnswer(answer=unsure).review_reason(1.0, TASK) == (
         f"{said} The quality 0.33 is below 0.8."
     )
-    assert Examined(answer=outside).review_reason(1.0, TASK) == (
+    assert AssessedAnswer(answer=outside).review_reason(1.0, TASK) == (
         "Values that are not in their quotes: item 0, item 1, item 2, item 3, item 4 and 2 more."
     )
 

@@ -2,143 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
 from chordwise.domain import (
-    checks,
     critique,
-    grounding,
-    json_values,
     missing_rows,
-    self_consistency,
-    value_in_quote,
 )
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisTask, Stage
-from chordwise.domain.answers import CHECK_FACTOR, Answer, lowered_by
-from chordwise.domain.checks import FailedCheck
+from chordwise.domain.answers import Answer
 from chordwise.domain.critique import Critique, CritiqueOutcome
-from chordwise.domain.grounding import Source
-from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.json_values import JsonObject
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking import Question, ask
-from chordwise.pipeline.asking.check import reassessed, with_missing_rows
+from chordwise.pipeline.asking.assessment import AssessedAnswer
+from chordwise.pipeline.asking.check import reassessed
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
-
-MIN_QUALITY = 0.8
-"""An answer needs review if less of it could be checked against the text."""
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Examined:
-    """An answer, revised or not, and the result of its critique, which is `None` without one.
-
-    `is_merged_by_rule` is true if the synthesis failed and the parts were joined without a model.
-    """
-
-    answer: Answer
-    critique: Critique | None = None
-    is_merged_by_rule: bool = False
-
-    def with_unread_records(
-        self,
-        text: str,
-        task: AnalysisTask,
-        answered: Sequence[tuple[int, int]],
-        place: Callable[[int, int], str],
-    ) -> Examined:
-        """Return the same with the rows that are missing for records of the document's text.
-
-        Only the spans `answered` are searched for records; `place` names a span.
-        """
-        missing = missing_rows.unread(Source(text), self.answer.output, task, answered, place)
-        return replace(self, answer=with_missing_rows(self.answer, missing))
-
-    def failed_checks(self, task: AnalysisTask) -> tuple[FailedCheck, ...]:
-        """Return the checks that the answer fails."""
-        return checks.failures(self.answer.output, task.options, task.examples)
-
-    def quality(self, task: AnalysisTask) -> float:
-        """Return the quality of the answer, lowered by each failed check."""
-        return lowered_by(self.answer.quality, CHECK_FACTOR ** len(self.failed_checks(task)))
-
-    def review_reason(self, confidence: float, task: AnalysisTask) -> str:
-        """Return why the answer needs review, or an empty string if it does not.
-
-        If votes were requested, a single vote of a language model is a reason as well.
-        """
-        return " ".join((*self._losses(), *self._flaws(task), *self._doubts(confidence, task)))
-
-    def assessment(
-        self, parts: Sequence[JsonObject | None], task: AnalysisTask
-    ) -> tuple[float, list[JsonValue], str]:
-        """Return confidence, row counts, and why the answer needs review, or an empty string.
-
-        `parts` are the answers of all chunks in order, `None` for a chunk without one.
-        """
-        answer, kind = self.answer, task.analysis_type
-        confidence = self_consistency.tempered(answer.confidence, answer.agreement, kind)
-        counts = missing_rows.counts(parts, answer.output, task, answer.missing_rows)
-        reasons = (self.review_reason(confidence, task), *missing_rows.gaps(counts))
-        return confidence, counts, " ".join(filter(None, reasons))
-
-    def _losses(self) -> Iterator[str]:
-        if self.is_merged_by_rule:
-            yield "The parts were merged by rule."
-        yield from missing_rows.sentences(missing_rows.losses(self.answer.missing_rows))
-
-    def _flaws(self, task: AnalysisTask) -> Iterator[str]:
-        """Yield the parts of the output that contradict the text or the schema."""
-        output, analysis = self.answer.output, analysis_for(task.analysis_type)
-        if failed := self.failed_checks(task):
-            problems = (f"{each.check} {each.path}: {each.problem}" for each in failed)
-            yield f"Checks failed: {_first_few(problems, '; ')}."
-        quotes = grounding.quotes(output)
-        if lost := [each for each in quotes if each.get("grounded") is not True]:
-            named = _first_few(_shortened(json_values.text(each.get("quote"))) for each in lost)
-            yield f"{len(lost):,} of {len(quotes):,} quotes are not in the text: {named}."
-        if outside := value_in_quote.outside(output):
-            yield f"Values that are not in their quotes: {_first_few(outside)}."
-        if without := analysis.without_evidence(output, task.options):
-            yield f"Values without a quote: {_first_few(without)}."
-        if not analysis.has_findings(output):
-            yield "None of the requested items was found."
-
-    def _doubts(self, confidence: float, task: AnalysisTask) -> Iterator[str]:
-        answer, options = self.answer, task.options
-        if answer.quality < MIN_QUALITY:
-            yield f"The quality {answer.quality:.2f} is below {MIN_QUALITY:g}."
-        if confidence < options.confidence_threshold:
-            yield f"The confidence {confidence:.2f} is below {options.confidence_threshold:g}."
-        if self.critique is not None and self.critique.leaves_doubt:
-            yield "The critique failed, or its objections remain."
-        if options.votes > 1 and answer.agreement is None and answer.provider != EXTRACTIVE:
-            yield "Only one sample of the vote was usable."
-
-
-_FEW = 5
-_QUOTE_CHARACTERS = 80
-
-
-def _shortened(quote: str) -> str:
-    whole = " ".join(quote.split())
-    return f"“{whole if len(whole) <= _QUOTE_CHARACTERS else f'{whole[:_QUOTE_CHARACTERS]}…'}”"
-
-
-def _first_few(names: Iterable[str], mark: str = ", ") -> str:
-    """Return the first few names, and the number of the others."""
-    every = list(dict.fromkeys(names))
-    more = f" and {len(every) - _FEW} more" if len(every) > _FEW else ""
-    return f"{mark.join(every[:_FEW])}{more}"
-
-
-def examine(synthesizer: Synthesizer, synthesis: Synthesis, span: tuple[int, int]) -> Examined:
+def examine(
+    synthesizer: Synthesizer, synthesis: Synthesis, span: tuple[int, int]
+) -> AssessedAnswer:
     """Let a model examine the answer about a document, unless it was merged by rule.
 
     `span` is the part of the text that the answer covers if it joins no others.
@@ -154,7 +43,7 @@ def examine(synthesizer: Synthesizer, synthesis: Synthesis, span: tuple[int, int
     return examine_answer(synthesis.answer, question)
 
 
-def examine_answer(answer: Answer, question: Question) -> Examined:
+def examine_answer(answer: Answer, question: Question) -> AssessedAnswer:
     """Return the answer to a question, revised once if a critique by its model objects to it.
 
     The answer stays unchanged if the critique or the revision fails, or if the revision is less
@@ -167,7 +56,7 @@ def examine_answer(answer: Answer, question: Question) -> Examined:
     task = question.task
     is_built_in = EXTRACTIVE in {answer.provider, question.model.profile.provider}
     if not task.options.critique or is_built_in:
-        return Examined(answer=answer)
+        return AssessedAnswer(answer=answer)
     try:
         found = _violations(answer, question)
     except ModelError as error:
@@ -187,7 +76,7 @@ def _violations(answer: Answer, question: Question) -> tuple[JsonObject, ...]:
     return critique.named(critique.violations_in(output), principles)
 
 
-def _revise(answer: Answer, question: Question) -> Examined:
+def _revise(answer: Answer, question: Question) -> AssessedAnswer:
     task = question.task
     try:
         revised = ask(question)
@@ -203,14 +92,14 @@ def _revise(answer: Answer, question: Question) -> Examined:
     return _examined(_with_unrevised(revised, answer, task), task, CritiqueOutcome.REVISED)
 
 
-def unexamined(answer: Answer, task: AnalysisTask, error: ModelError) -> Examined:
+def unexamined(answer: Answer, task: AnalysisTask, error: ModelError) -> AssessedAnswer:
     """Return an answer whose critique failed, with the reason."""
     return _examined(answer, task, CritiqueOutcome.FAILED, error.what)
 
 
-def _merged_by_rule(answer: Answer, task: AnalysisTask) -> Examined:
+def _merged_by_rule(answer: Answer, task: AnalysisTask) -> AssessedAnswer:
     if not task.options.critique:
-        return Examined(answer=answer, is_merged_by_rule=True)
+        return AssessedAnswer(answer=answer, is_merged_by_rule=True)
     what = "The parts were merged by rule, since the synthesis failed."
     found = _examined(answer, task, CritiqueOutcome.FAILED, what)
     return replace(found, is_merged_by_rule=True)
@@ -225,7 +114,7 @@ def _with_unrevised(revised: Answer, before: Answer, task: AnalysisTask) -> Answ
 
 def _examined(
     answer: Answer, task: AnalysisTask, outcome: CritiqueOutcome, reason: str = ""
-) -> Examined:
+) -> AssessedAnswer:
     log.info("answer.critiqued", outcome=outcome, violations=len(task.violations), reason=reason)
     found = Critique(
         outcome=outcome,
@@ -233,4 +122,4 @@ def _examined(
         violations=task.violations,
         reason=reason,
     )
-    return Examined(answer=answer, critique=found)
+    return AssessedAnswer(answer=answer, critique=found)

@@ -1,4 +1,4 @@
-"""Reads files of the store in threads: in a quick lane, and in a slow lane for one slow file."""
+"""Reads files of the store in two threads, one of which is for slow files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chordwise.storage.inbox_files import InboxFile
 log = structlog.get_logger(__name__)
 
 SLOW_SECONDS = 5.0
-"""The time after which a file in the quick lane counts as slow."""
+"""The time after which a file in the quick thread counts as slow."""
 _LEAVING_SECONDS = 10.0
 
 
@@ -102,10 +102,10 @@ Submit: TypeAlias = Callable[[ReadingTask, Reader], None]
 
 
 class ReadingThreads:
-    """Two concurrent tasks: a file that is slow in the quick lane moves to the slow lane.
+    """Two concurrent tasks: a file that is slow in the quick thread moves to the slow one.
 
-    The files behind it are begun again in the quick lane. If the slow lane is busy, the slow file
-    is interrupted and begun again when that lane is free. All methods are for one thread.
+    The files behind it are begun again in the quick thread. If the slow one is busy, the slow file
+    is interrupted and begun again when that thread is free. All methods are for one thread.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class ReadingThreads:
 
     @property
     def held(self) -> set[uuid.UUID]:
-        """The ids of the files that are being read, or wait for the slow lane."""
+        """The ids of the files that are being read, or wait for the slow thread."""
         return self._known_slow.union(*(task.held for task in self.tasks))
 
     def is_slow(self, file: InboxFile) -> bool:
@@ -140,7 +140,7 @@ class ReadingThreads:
         return file.id in self._known_slow
 
     def begin(self, files: Sequence[InboxFile], *, alone: bool) -> ReadingTask | None:
-        """Begin to read files, or one slow file; return `None` if their lane is not free."""
+        """Begin to read files, or one slow file; return `None` if their thread is not free."""
         is_slow = self.is_slow(files[0])
         is_busy = self._slow is not None if is_slow else not self.is_free
         if is_busy or any(task.alone or alone for task in self.tasks):

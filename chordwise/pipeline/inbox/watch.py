@@ -62,7 +62,7 @@ class InboxWatch:
         self._monotonic = monotonic
         self._taker = FileTaker(context, store)
         self._submitter = FileSubmitter(context, store, monotonic=monotonic, now=now)
-        self._lanes = ReadingThreads(self._submitter.submit, context.settings.readers, monotonic)
+        self._threads = ReadingThreads(self._submitter.submit, context.settings.readers, monotonic)
         self._reading_turn_seconds = reading_turn_seconds
         self._deliverer = FileDeliverer(context, store)
         self._waiting = Sightings(self._settings.stability_seconds, MAX_WAITING)
@@ -134,7 +134,7 @@ class InboxWatch:
 
     def stop_reading(self) -> None:
         """Interrupt the reading of files immediately, and end the reader processes."""
-        self._lanes.close()
+        self._threads.close()
 
     def _read_events(self) -> None:
         now = self._monotonic()
@@ -202,7 +202,7 @@ class InboxWatch:
             for each in self._waiting.ripe(now)
             if not self._failures.is_waiting(each.path, now)
         )
-        while self._monotonic() <= now + _TURN_SECONDS and self._lanes.is_free:
+        while self._monotonic() <= now + _TURN_SECONDS and self._threads.is_free:
             some = list(itertools.islice(ripe, _BATCH))
             if not some:
                 return False
@@ -211,7 +211,7 @@ class InboxWatch:
                 with self._logging_errors(sighting.path, "take", is_whole=False):
                     self._add_if_complete(sighting, wanted)
             self._take(wanted)
-        return self._lanes.is_free
+        return self._threads.is_free
 
     def _add_if_complete(self, sighting: Sighting, wanted: list[ScannedFile]) -> None:
         """Add a file to those that are to be taken, unless it is still being written."""
@@ -243,18 +243,18 @@ class InboxWatch:
         now = self._monotonic()
         if now < self._pending_at:
             return
-        held = self._lanes.held
+        held = self._threads.held
         waiting = self._submitter.waiting(_BATCH + len(held))
         self._read([file for file in waiting if not self._failures.is_waiting(file.id, now)])
         is_behind = len(waiting) > _BATCH
         self._pending_at = self._monotonic() + (0 if is_behind else _PENDING_SECONDS)
 
     def _read(self, files: Iterable[InboxFile]) -> None:
-        """Begin to read files whose lanes are free, and wait briefly for each task to end."""
+        """Begin to read files for which a thread is free, and wait briefly for each task to end."""
         others: list[InboxFile] = []
         for file in files:
             alone = self._submitter.is_last_attempt(file)
-            if alone or self._lanes.is_slow(file):
+            if alone or self._threads.is_slow(file):
                 self._begin([file], alone=alone)
             else:
                 others.append(file)
@@ -262,13 +262,13 @@ class InboxWatch:
             self._begin(others, alone=False)
 
     def _begin(self, files: Sequence[InboxFile], *, alone: bool) -> None:
-        task = self._lanes.begin(files, alone=alone)
+        task = self._threads.begin(files, alone=alone)
         if task is not None:
             task.ended.wait(self._reading_turn_seconds)
             self._collect()
 
     def _collect(self) -> None:
-        for file, outcome in self._lanes.ended():
+        for file, outcome in self._threads.ended():
             with self._logging_errors(file.id, "submit"):
                 if isinstance(outcome, BaseException):
                     raise outcome

@@ -21,7 +21,7 @@ from chordwise.domain.json_values import JsonValue, as_json
 from chordwise.domain.places import Places, located
 from chordwise.domain.states import ChunkStatus, JobStatus
 from chordwise.llm.model import EXTRACTIVE
-from chordwise.pipeline.asking.critique import Examined
+from chordwise.pipeline.asking.assessment import AssessedAnswer
 from chordwise.pipeline.asking.merge import Synthesis
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import chunks
@@ -74,7 +74,7 @@ def job_input(
 
 
 def with_result(
-    job: JobInput, parts: Sequence[EndedChunk], synthesis: Synthesis, examined: Examined
+    job: JobInput, parts: Sequence[EndedChunk], synthesis: Synthesis, examined: AssessedAnswer
 ) -> JobEnd:
     """Return the end of a job with an answer that joins those of the chunks `parts`."""
     spans = [(part.start_char, part.end_char) for part in parts]
@@ -105,7 +105,7 @@ def of_only_chunk(job: JobInput, part: EndedChunk) -> JobEnd | None:
     if job.task.options.critique:
         return None
     synthesis = Synthesis(answer=chunks.answer_of(part))
-    return with_result(job, [part], synthesis, Examined(answer=synthesis.answer))
+    return with_result(job, [part], synthesis, AssessedAnswer(answer=synthesis.answer))
 
 
 _NO_CHUNKS = JobFailure(
@@ -142,7 +142,7 @@ def _count_in_words(failed: int, chunks: int, alike: int) -> str:
 
 
 def _status_of(
-    parts: Sequence[EndedChunk], synthesis: Synthesis, examined: Examined
+    parts: Sequence[EndedChunk], synthesis: Synthesis, examined: AssessedAnswer
 ) -> tuple[JobStatus, JobFailure | None]:
     """Return the status of a job that has a result: `partial` if anything is missing in it."""
     reasons: list[JobFailure] = []
@@ -163,7 +163,7 @@ def _status_of(
     return JobStatus.PARTIAL, replace(reasons[0], message=message)
 
 
-def _result(job: JobInput, parts: Sequence[EndedChunk], examined: Examined) -> Result:
+def _result(job: JobInput, parts: Sequence[EndedChunk], examined: AssessedAnswer) -> Result:
     task, answer = job.task, examined.answer
     analysis = analysis_for(task.analysis_type)
     output = located(analysis.complete(answer.output, task.options), job.places())

@@ -26,7 +26,8 @@ from chordwise.errors import (
 )
 from chordwise.llm.middleware.concurrency_limited import Turn
 from chordwise.pipeline.asking import Question
-from chordwise.pipeline.asking.critique import Examined, examine, unexamined
+from chordwise.pipeline.asking.assessment import AssessedAnswer
+from chordwise.pipeline.asking.critique import examine, unexamined
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 from chordwise.pipeline.asking.question import policy_of
 from chordwise.pipeline.jobs import backoff, job_results
@@ -175,7 +176,7 @@ def _synthesized(
 
 def _examined(
     context: Context, synthesizer: Synthesizer, synthesis: Synthesis, job: ClaimedSynthesis
-) -> Examined:
+) -> AssessedAnswer:
     """Have the answer examined; after the last postponement, keep it unexamined."""
     first = next(part for part in job.parts if part.status == ChunkStatus.SUCCEEDED)
     try:
