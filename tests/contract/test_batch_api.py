@@ -173,7 +173,7 @@ def test_a_cancelled_batch_ends(api: BatchApi, server: BatchServer) -> None:
 
 
 def test_a_cancelled_batch_keeps_the_answers_it_has(api: BatchApi, server: BatchServer) -> None:
-    server.holds, server.done_by_then = True, 1
+    server.holds, server.answered_before_cancellation = True, 1
     provider_id = handed_in(api, a_batch(api, "one", "two")).provider_id
     api.cancel(provider_id)
 

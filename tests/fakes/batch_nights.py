@@ -111,7 +111,7 @@ def pass_hours(pipeline: Pipeline, hours: float) -> None:
         pipeline.execute(f"UPDATE {table} SET {earlier}", seconds=hours * 3_600)  # noqa: S608 - constants of the tests
 
 
-def pass_the_night(pipeline: Pipeline, *submissions: Submission, ticks: int = 30) -> None:
+def work_until_finished(pipeline: Pipeline, *submissions: Submission, ticks: int = 30) -> None:
     """Do the work of workers and scheduler in turn until every job has ended."""
     for _ in range(ticks):
         for submission in submissions:
@@ -128,7 +128,7 @@ def handed_in(provider: BatchProvider) -> list[str]:
     return [str(line["custom_id"]) for batch in provider.batches for line in batch.lines]
 
 
-def judge(pipeline: Pipeline, provider: BatchProvider, rejected: int = 0) -> None:
+def check_invariants(pipeline: Pipeline, provider: BatchProvider, rejected: int = 0) -> None:
     """Check the invariants that hold after all jobs have ended.
 
     `rejected` is the number of questions in the ledger that the provider rejected.

@@ -83,7 +83,7 @@ FORGED: tuple[tuple[str, JsonValue], ...] = (
 )
 
 
-def bent(job_id: str, chunk_id: str) -> Iterator[JsonObject]:
+def malformed_messages(job_id: str, chunk_id: str) -> Iterator[JsonObject]:
     """Yield messages for existing work that try to crash Celery or to call other tasks."""
     ids: list[JsonValue] = [chunk_id]
     synthesis: JsonObject = {

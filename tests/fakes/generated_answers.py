@@ -51,10 +51,10 @@ def a_field(item: str, value: str | None, points: int | None = 5, **more: JsonVa
 
 @st.composite
 def grounded_answers(
-    draw: st.DrawFn, analysis_type: AnalysisType, at_most: int = 5
+    draw: st.DrawFn, analysis_type: AnalysisType, max_chunks: int = 5
 ) -> list[JsonObject]:
     """Draw the grounded answers of consecutive chunks; the text of each chunk is `TEXT`."""
-    count = draw(st.integers(1, at_most))
+    count = draw(st.integers(1, max_chunks))
     without_reasoning = analysis_for(analysis_type).without_reasoning
     found = [without_reasoning(draw(answers(analysis_type))) for _ in range(count)]
     offsets = [place * (len(TEXT) + 1) for place in range(count)]

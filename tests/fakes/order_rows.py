@@ -81,8 +81,8 @@ def rows_of(output: JsonObject) -> list[JsonValue]:
     return rows
 
 
-def extracting(at_most: int = ROW_COUNT) -> Callable[[CompletionRequest], str]:
-    """Return a model that extracts every row, and joins answers to at most `at_most` rows.
+def extracting(max_rows: int = ROW_COUNT) -> Callable[[CompletionRequest], str]:
+    """Return a model that extracts every row, and joins answers to at most `max_rows` rows.
 
     It adds title and kind if the schema has them.
     """
@@ -90,7 +90,7 @@ def extracting(at_most: int = ROW_COUNT) -> Callable[[CompletionRequest], str]:
     def answer(request: CompletionRequest) -> str:
         task = request.task
         if task.answers:
-            rows = [row for part in task.answers for row in rows_of(part)][:at_most]
+            rows = [row for part in task.answers for row in rows_of(part)][:max_rows]
             single: JsonObject = {"title": "The order", "kind": "whole"}
         else:
             rows, single = rows_in(task.text), {"title": task.text[-20:], "kind": "part"}

@@ -171,23 +171,23 @@ def a_pipeline(
     """
     assert settings.database_url is not None
     model = ScriptedModel(script, repeat_last=repeat_last)
-    patient = _asking_once(settings, named)
+    adapted = _asking_once(settings, named)
     # As in a worker: no thread waits for results or subscribes to them.
     _set_task_join_will_block(True)
     engine = open_engine(settings.database_url)
     _opened.append(engine.dispose)
     database = Database(engine)
-    pipeline = patient.pipeline
+    pipeline = adapted.pipeline
     context = Context(
-        settings=patient,
+        settings=adapted,
         database=database,
-        stores=open_stores(patient, database),
+        stores=open_stores(adapted, database),
         models=Models(
-            patient,
+            adapted,
             connected={SCRIPTED: model},
             batch_apis={SCRIPTED: batch_api} if batch_api else None,
         ),
-        messenger=_messenger(patient),
+        messenger=_messenger(adapted),
         leases=LeaseKeeper(
             database,
             timedelta(seconds=pipeline.lease_seconds),

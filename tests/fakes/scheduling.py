@@ -28,7 +28,7 @@ class KilledError(BaseException):
 
 
 @dataclass(slots=True, kw_only=True)
-class Night:
+class FakeScheduler:
     """A scheduler whose clock only the test advances."""
 
     pipeline: Pipeline
@@ -78,20 +78,22 @@ class Night:
         )
 
 
-def a_night(
+def a_scheduler(
     settings: Settings, *script: Line, repeat_last: bool = False, **schedules: ScheduleSettings
-) -> Night:
+) -> FakeScheduler:
     """Return a scheduler with these schedules that has just become the leader, in the evening."""
-    return a_night_over(a_pipeline(settings, *script, repeat_last=repeat_last), **schedules)
+    return a_scheduler_over(a_pipeline(settings, *script, repeat_last=repeat_last), **schedules)
 
 
-def a_night_over(pipeline: Pipeline, **schedules: ScheduleSettings) -> Night:
+def a_scheduler_over(pipeline: Pipeline, **schedules: ScheduleSettings) -> FakeScheduler:
     changed = pipeline.context.settings.model_copy(
         update={"schedules": schedules, "model": "scripted"}
     )
-    night = Night(pipeline=replace(pipeline, context=replace(pipeline.context, settings=changed)))
-    night.synchronize()
-    return night
+    scheduler = FakeScheduler(
+        pipeline=replace(pipeline, context=replace(pipeline.context, settings=changed))
+    )
+    scheduler.synchronize()
+    return scheduler
 
 
 def at_night(**values: object) -> ScheduleSettings:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from tests.fakes.configuration import CONCURRENCY, INTERVAL_SECONDS, LEASE_SECONDS
 from tests.faults.allowance import NOTHING_SPECIAL, Allowance
 from tests.faults.cluster import Cluster
-from tests.faults.oracle import INVARIANTS, Invariant, judge
+from tests.faults.oracle import INVARIANTS, Invariant, find_violations
 from tests.faults.rows import Row
 
 RECOVERY_SECONDS = LEASE_SECONDS + 2 * INTERVAL_SECONDS
@@ -61,7 +61,7 @@ class Experiment:
         allowance: Allowance = NOTHING_SPECIAL,
         *,
         notes: str = "",
-        patience_seconds: float = 90,
+        timeout_seconds: float = 90,
         bound_seconds: float | None = None,
         tolerance: float = TOLERANCE,
         invariants: Iterable[tuple[str, Invariant]] = INVARIANTS,
@@ -74,11 +74,11 @@ class Experiment:
         Raises:
             AssertionError: A run does not finish, an invariant is violated, or it takes too long.
         """
-        violations = self._wait(patience_seconds)
+        violations = self._wait(timeout_seconds)
         seconds = time.monotonic() - self._fault_at
         extra_calls = self.cluster.provider.extra_calls
         bound = bound_seconds or RECOVERY_SECONDS + self._work_seconds
-        violations = violations or judge(self.cluster, allowance, invariants)
+        violations = violations or find_violations(self.cluster, allowance, invariants)
         if not violations and seconds > bound * tolerance:
             violations = [f"it took {seconds:.1f} s, and {bound:.1f} s are promised"]
         self.report(

@@ -42,7 +42,7 @@ INVARIANTS: tuple[tuple[str, Invariant], ...] = (
 )
 
 
-def judge(
+def find_violations(
     cluster: Cluster,
     allowance: Allowance = NOTHING_SPECIAL,
     invariants: Iterable[tuple[str, Invariant]] = INVARIANTS,

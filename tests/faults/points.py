@@ -23,7 +23,7 @@ from chordwise.storage.job_ends import JobEnd
 Condition: TypeAlias = Callable[[tuple[object, ...], Mapping[str, object], object], bool]
 """Checks the arguments, the named arguments, and (afterwards) the return value."""
 
-EVERY_PASSING = 0
+EVERY_HIT = 0
 
 
 class Function(Protocol):
@@ -119,8 +119,8 @@ POINTS: Mapping[str, Point] = {
 
 
 @dataclass(slots=True, kw_only=True)
-class Passings:
-    """Acts at one passing of a point (the first is 1), or at every one."""
+class Hits:
+    """Acts at one hit of a point (the first is 1), or at every one."""
 
     name: str
     act: Callable[[str], None]
@@ -128,11 +128,11 @@ class Passings:
     count: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def pass_by(self) -> None:
-        """Count a passing, and act if it is the selected one."""
+    def hit(self) -> None:
+        """Count a hit, and act if it is the selected one."""
         with self._lock:
             self.count += 1
-            due = self.at in (EVERY_PASSING, self.count)
+            due = self.at in (EVERY_HIT, self.count)
         if due:
             sys.stderr.write(f"failpoint {self.name} passed, hit {self.count}\n")
             sys.stderr.flush()
@@ -140,10 +140,10 @@ class Passings:
 
 
 def arm(text: str) -> None:
-    """Wrap the functions of the points in `text`: `name:action[:argument][:passing]`, by `;`.
+    """Wrap the functions of the points in `text`: `name:action[:argument][:hit]`, by `;`.
 
-    Actions: `kill` (SIGKILL itself), `freeze` (SIGSTOP itself), `hang:SECONDS`, `raise`. The
-    passing is a number from 1, which is the default, or `*` for every one.
+    Actions: `kill` (SIGKILL itself), `freeze` (SIGSTOP itself), `hang:SECONDS`, `raise`. The hit
+    is a number from 1, which is the default, or `*` for every one.
 
     Raises:
         UnknownPointError: A name, an action, or the function of a point is unknown.
@@ -152,10 +152,10 @@ def arm(text: str) -> None:
         name, _, rest = entry.partition(":")
         if name not in POINTS:
             raise UnknownPointError(f"There is no failpoint “{name}”. Known: {', '.join(POINTS)}.")
-        _wrap(POINTS[name], _passings(name, rest.split(":")))
+        _wrap(POINTS[name], _hits(name, rest.split(":")))
 
 
-def _passings(name: str, words: list[str]) -> Passings:
+def _hits(name: str, words: list[str]) -> Hits:
     action, *rest = words
     act: Callable[[str], None]
     match action:
@@ -171,11 +171,11 @@ def _passings(name: str, words: list[str]) -> Passings:
             raise UnknownPointError(
                 f"“{action}” is not an action of a failpoint: kill, freeze, hang:S, raise."
             )
-    passing = rest[0] if rest else "1"
-    return Passings(name=name, act=act, at=EVERY_PASSING if passing == "*" else int(passing))
+    number = rest[0] if rest else "1"
+    return Hits(name=name, act=act, at=EVERY_HIT if number == "*" else int(number))
 
 
-def _wrap(point: Point, passings: Passings) -> None:
+def _wrap(point: Point, hits: Hits) -> None:
     *path, attribute = point.function.split(".")
     try:
         holder: object = importlib.import_module(point.module)
@@ -184,20 +184,20 @@ def _wrap(point: Point, passings: Passings) -> None:
         wrapped = cast("Function", getattr(holder, attribute))
     except (ImportError, AttributeError) as error:
         raise UnknownPointError(
-            f"The failpoint {passings.name} has lost its function: "
+            f"The failpoint {hits.name} has lost its function: "
             f"{point.module} has no {point.function}."
         ) from error
-    setattr(holder, attribute, _watched(wrapped, point, passings))
+    setattr(holder, attribute, _watched(wrapped, point, hits))
 
 
-def _watched(function: Function, point: Point, passings: Passings) -> Function:
+def _watched(function: Function, point: Point, hits: Hits) -> Function:
     @functools.wraps(function)
     def watched(*args: object, **named: object) -> object:
         if point.before and point.condition(args, named, None):
-            passings.pass_by()
+            hits.hit()
         returned = function(*args, **named)
         if not point.before and point.condition(args, named, returned):
-            passings.pass_by()
+            hits.hit()
         return returned
 
     return watched

@@ -43,10 +43,10 @@ class Target:
         return await asyncio.open_connection("127.0.0.1", self.port, limit=_PIECE)
 
 
-class Weather(Enum):
+class Mode(Enum):
     """The treatment of bytes."""
 
-    FAIR = auto()
+    PASSING = auto()
     REFUSING = auto()
     SWALLOWING = auto()
 
@@ -97,7 +97,7 @@ class Proxy:
         self.counts: Counter[str] = Counter()
         self.port = 0
         self._target = target
-        self._weather = Weather.FAIR
+        self._mode = Mode.PASSING
         self._delay_seconds = 0.0
         self._bytes_per_second = 0
         self._trap = _Trap(pattern=b"", holding=b"", left=0)
@@ -109,7 +109,7 @@ class Proxy:
 
     def pass_on(self) -> None:
         """Forward everything; connections that have lost bytes end on the server's side."""
-        self._turn(Weather.FAIR)
+        self._turn(Mode.PASSING)
 
     def cut(self) -> None:
         """Reset all connections; new ones are treated as before."""
@@ -117,20 +117,20 @@ class Proxy:
 
     def refuse(self) -> None:
         """Reset all connections, and each new one at once, until the next `pass_on`."""
-        self._turn(Weather.REFUSING)
+        self._turn(Mode.REFUSING)
         self._do(self._cut)
 
     def swallow(self) -> None:
         """Keep all connections open and discard all bytes; new connections get no response."""
-        self._turn(Weather.SWALLOWING)
+        self._turn(Mode.SWALLOWING)
 
     def delay(self, seconds: float) -> None:
         """Delay each piece of data by `seconds`, in both directions."""
-        self._turn(Weather.FAIR, delay_seconds=seconds)
+        self._turn(Mode.PASSING, delay_seconds=seconds)
 
     def drip(self, bytes_per_second: int) -> None:
         """Limit the bytes per second in each direction of a connection."""
-        self._turn(Weather.FAIR, bytes_per_second=bytes_per_second)
+        self._turn(Mode.PASSING, bytes_per_second=bytes_per_second)
 
     def drop_answer_after(
         self, pattern: bytes, occurrences: int = 1, *, holding: bytes = b""
@@ -158,15 +158,12 @@ class Proxy:
         self._thread.join(_PATIENCE_SECONDS)
         self._loop.close()
 
-    def _turn(
-        self, weather: Weather, *, delay_seconds: float = 0.0, bytes_per_second: int = 0
-    ) -> None:
+    def _turn(self, mode: Mode, *, delay_seconds: float = 0.0, bytes_per_second: int = 0) -> None:
         def turn() -> None:
-            self.counts[weather.name.lower()] += 1
-            self._weather = weather
+            self._mode = mode
             self._delay_seconds = delay_seconds
             self._bytes_per_second = bytes_per_second
-            if weather is Weather.FAIR:
+            if mode is Mode.PASSING:
                 self._tell_servers()
 
         self._do(turn)
@@ -211,10 +208,10 @@ class Proxy:
             link.reset()
 
     async def _serve(self, link: Link, reader: asyncio.StreamReader) -> None:
-        if self._weather is Weather.REFUSING:
+        if self._mode is Mode.REFUSING:
             self.counts["connections refused"] += 1
             return
-        if self._weather is Weather.SWALLOWING:
+        if self._mode is Mode.SWALLOWING:
             link.mute = True
             await self._hear_out(reader)
             return
@@ -241,7 +238,7 @@ class Proxy:
                 link.doomed = True
                 self._loop.call_later(_EXECUTION_SECONDS, link.reset)
             await self._carry(link, data, link.server)
-        if self._weather is Weather.SWALLOWING:
+        if self._mode is Mode.SWALLOWING:
             link.mute = True
             await asyncio.Event().wait()  # the server is not notified that its client has left
 
@@ -252,13 +249,13 @@ class Proxy:
                 link.reset()
                 return
             await self._carry(link, data, link.client)
-        if self._weather is Weather.SWALLOWING:
+        if self._mode is Mode.SWALLOWING:
             link.mute = True
 
     async def _carry(self, link: Link, data: bytes, to: asyncio.StreamWriter) -> None:
         if self._delay_seconds:
             await asyncio.sleep(self._delay_seconds)
-        if link.mute or self._weather is Weather.SWALLOWING:
+        if link.mute or self._mode is Mode.SWALLOWING:
             link.mute = True
             self.counts["bytes swallowed"] += len(data)
             return

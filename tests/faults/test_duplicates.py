@@ -16,7 +16,7 @@ from chordwise.domain.json_values import JsonValue
 from chordwise.pipeline.runtime import messages
 from chordwise.pipeline.runtime.messages import CHUNK_QUEUE, CONTROL_QUEUE, Messenger
 from tests.fakes.configuration import CONCURRENCY
-from tests.fakes.forged_messages import CANARY, FORGED, bent
+from tests.fakes.forged_messages import CANARY, FORGED, malformed_messages
 from tests.fakes.processes import wait_until
 from tests.faults.cluster import Cluster
 from tests.faults.experiment import RECOVERY_SECONDS, Experiment
@@ -226,7 +226,7 @@ def test_messages_with_foreign_options_are_rejected(
     begin_forging(cluster, experiment, "R07 options", "messages with valid ids and foreign options")
     ids = cluster.value(_AN_ENDED_CHUNK)
     assert isinstance(ids, list)
-    messages = list(bent(*ids))
+    messages = list(malformed_messages(*ids))
 
     forge(cluster, *messages)
 

@@ -192,7 +192,7 @@ def test_many_jobs_while_the_database_restarts(
     experiment.fault_is_over()
 
     seconds = jobs / _JOBS_A_SECOND
-    experiment.finish(patience_seconds=10 * seconds, bound_seconds=RECOVERY_SECONDS + 30 + seconds)
+    experiment.finish(timeout_seconds=10 * seconds, bound_seconds=RECOVERY_SECONDS + 30 + seconds)
     assert own_cluster.count("SELECT count(*) FROM results") == jobs + 1
 
 

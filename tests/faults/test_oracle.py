@@ -13,7 +13,7 @@ from tests.fakes.past_results import into_history
 from tests.faults import accounts, calls, leaks, leftovers, quiescence
 from tests.faults.allowance import NOTHING_SPECIAL
 from tests.faults.cluster import API_KEY, Cluster
-from tests.faults.oracle import Invariant, judge
+from tests.faults.oracle import Invariant, find_violations
 
 Tampering: TypeAlias = Callable[[Cluster], object]
 
@@ -125,7 +125,7 @@ def test_the_oracle_detects_tampering(cluster: Cluster, monkeypatch: pytest.Monk
     cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=6))
     cluster.wait_until_finished()
-    assert judge(cluster) == []
+    assert find_violations(cluster) == []
     cluster.members.end()
     monkeypatch.setattr(quiescence, "_SETTLING_SECONDS", 0.1)
 

@@ -59,8 +59,8 @@ def test_an_unknown_failpoint_ends_the_process(wrong: str) -> None:
 
 
 @pytest.mark.thorough
-def test_a_kill_happens_at_its_passing() -> None:
-    """The process ends at the second passing."""
+def test_a_kill_happens_at_its_hit() -> None:
+    """The process ends at the second hit."""
     done = run("-u", "-c", THREE_TIMES, "chunk.before_commit:kill:2")
 
     assert done.returncode == -9
@@ -68,7 +68,7 @@ def test_a_kill_happens_at_its_passing() -> None:
 
 
 @pytest.mark.thorough
-def test_an_error_can_be_raised_at_every_passing() -> None:
+def test_an_error_can_be_raised_at_every_hit() -> None:
     done = run("-c", THREE_TIMES, "chunk.before_commit:raise:*")
 
     assert "InjectedError: the failpoint chunk.before_commit" in done.stderr

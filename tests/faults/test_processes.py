@@ -23,7 +23,7 @@ from tests.faults.experiment import MESSAGES, RECOVERY_SECONDS, Experiment
 from tests.faults.members import Member
 from tests.faults.provider import HOLD, Request
 
-# The passing of each point at which the worker is killed, if possible during the work.
+# The hit of each point at which the worker is killed, if possible during the work.
 WORKER_POINTS = {
     "chunk.before_claim": 3,
     "chunk.claimed": 3,
@@ -54,11 +54,11 @@ IN_THE_SUBSET = ("chunk.claimed",)
 )
 def test_a_worker_killed_at_any_step(cluster: Cluster, experiment: Experiment, point: str) -> None:
     """P01, P04: SIGKILL costs a lease, and at most a call for each slot of the worker."""
-    passing = WORKER_POINTS[point]
+    hit = WORKER_POINTS[point]
     group = "P04" if point.startswith("broker.") else "P01"
-    experiment.begin(f"{group} {point}", f"kill -9 of a worker at hit {passing}")
+    experiment.begin(f"{group} {point}", f"kill -9 of a worker at hit {hit}")
     cluster.start_scheduler()
-    worker = cluster.start_worker(f"{point}:kill:{passing}")
+    worker = cluster.start_worker(f"{point}:kill:{hit}")
     cluster.submit(cluster.documents.write(chunks=24))
 
     assert worker.wait_for_end() == -9

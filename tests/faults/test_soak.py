@@ -49,6 +49,6 @@ def test_the_invariants_hold_after_continuous_kills(
     experiment.finish(
         Allowance(extra_calls=monkey.extra_calls),
         notes=f"{len(monkey.deeds)} faults, {len(own_cluster.documents.digests)} documents",
-        patience_seconds=180,
+        timeout_seconds=180,
         bound_seconds=2 * RECOVERY_SECONDS + 60,
     )

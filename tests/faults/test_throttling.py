@@ -89,7 +89,7 @@ def test_the_rate_recovers_after_a_storm_of_rejections(
     experiment.finish(
         Allowance(extra_calls=chunks // 2),
         notes=f"{asked} requests during the fault",
-        patience_seconds=2 * pace_seconds + 60,
+        timeout_seconds=2 * pace_seconds + 60,
         bound_seconds=pace_seconds + experiment.undisturbed_seconds,
     )
     assert asked <= 1.2 * seconds / retry_after + CONCURRENCY
@@ -125,7 +125,7 @@ def test_a_long_retry_after_is_capped(cluster: Cluster, experiment: Experiment) 
 
     experiment.finish(
         Allowance(extra_calls=1),
-        patience_seconds=2 * CAP_SECONDS,
+        timeout_seconds=2 * CAP_SECONDS,
         bound_seconds=CAP_SECONDS + experiment.undisturbed_seconds,
     )
 

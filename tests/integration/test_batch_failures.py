@@ -15,21 +15,21 @@ from chordwise.settings import ModelSettings, Settings
 from tests.fakes.batch_nights import (
     OTHER,
     RESERVED,
+    check_invariants,
     handed_in,
     in_batches,
-    judge,
     opened,
     pass_hours,
-    pass_the_night,
     pass_time,
     schedule,
+    work_until_finished,
 )
 from tests.fakes.in_memory_batches import InMemoryBatches
 from tests.fakes.pipeline import LONG, PARAGRAPH, SCRIPTED, Pipeline, a_pipeline, quoting_the_text
 from tests.peers.batch_provider import EXPIRED, BatchProvider
 
 RUNNING = "SELECT status = 'running' FROM batches"
-NEXT_LOOK = "SELECT extract(epoch FROM poll_at - clock_timestamp())::float FROM batches"
+NEXT_POLL = "SELECT extract(epoch FROM poll_at - clock_timestamp())::float FROM batches"
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
     return opened(small_chunks, provider, poll_seconds=30)
 
 
-def seconds_to_the_next_look(pipeline: Pipeline) -> float:
+def seconds_to_the_next_poll(pipeline: Pipeline) -> float:
     """Return the time until the scheduler next polls the only batch."""
-    found = pipeline.value(NEXT_LOOK)
+    found = pipeline.value(NEXT_POLL)
     assert isinstance(found, float)
     return found
 
@@ -62,14 +62,14 @@ def test_a_busy_provider_is_retried_after_the_requested_pause(
         schedule(pipeline)
 
     assert provider.asked[operation] == asked
-    assert 300 < seconds_to_the_next_look(pipeline) <= 400
+    assert 300 < seconds_to_the_next_poll(pipeline) <= 400
     assert pipeline.value("SELECT error_code IS NOT NULL FROM batches")
     assert pipeline.job(submission).status == "waiting"
     provider.statuses = {}
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
     assert len(provider.batches) == 1
     assert pipeline.value("SELECT error_code IS NULL FROM batches")
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_without_retry_after_the_pauses_grow(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -78,7 +78,7 @@ def test_without_retry_after_the_pauses_grow(pipeline: Pipeline, provider: Batch
     pauses = []
     for _ in range(12):
         pass_time(pipeline)
-        pauses.append(round(seconds_to_the_next_look(pipeline)))
+        pauses.append(round(seconds_to_the_next_poll(pipeline)))
 
     # A pause is read a moment after it has begun.
     assert all(after >= before - 1 for before, after in pairwise(pauses))
@@ -105,9 +105,9 @@ def test_a_wrong_key_pauses_the_run_before_anything_is_submitted(
     provider.statuses = {}
     run_control.retry(pipeline.context, submission.run_id)
 
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
     assert [len(batch.lines) for batch in provider.batches] == [2]
-    judge(pipeline, provider, rejected=2)
+    check_invariants(pipeline, provider, rejected=2)
 
 
 def test_a_key_changed_while_a_batch_is_running_loses_nothing(
@@ -123,10 +123,10 @@ def test_a_key_changed_while_a_batch_is_running_loses_nothing(
     assert pipeline.value("SELECT error_code FROM batches") == "model_access"
 
     provider.statuses = {}
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
 
     assert len(provider.batches) == 1
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
@@ -141,10 +141,10 @@ def test_a_batch_that_may_exist_is_kept_while_the_list_is_unreadable(
     assert pipeline.value("SELECT status FROM batches") == "preparing"
 
     provider.statuses = {}
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
 
     assert len(provider.batches) == 1
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_an_unreadable_batch_does_not_block_other_batches(
@@ -172,9 +172,9 @@ def test_an_unreadable_batch_does_not_block_other_batches(
     assert found == [("running", "model_transport"), ("ended", None)]
 
     monkeypatch.undo()
-    pass_the_night(pipeline, *submissions)
+    work_until_finished(pipeline, *submissions)
 
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 class Overtaken(InMemoryBatches):
@@ -210,9 +210,9 @@ def test_two_leaders_create_a_batch_once(
 
     assert provider.asked["upload"] == 2
     assert len(provider.batches) == 1
-    assert seconds_to_the_next_look(pipeline) > 500
-    pass_the_night(pipeline, submission)
-    judge(pipeline, provider)
+    assert seconds_to_the_next_poll(pipeline) > 500
+    work_until_finished(pipeline, submission)
+    check_invariants(pipeline, provider)
 
 
 def test_a_server_without_a_batch_api_pauses_the_run_with_a_hint(
@@ -254,12 +254,12 @@ def test_a_full_queue_leads_to_smaller_batches_submitted_one_at_a_time(
         schedule(pipeline)
         pass_time(pipeline)
 
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
 
     assert [len(batch.lines) for batch in provider.batches] == [8, 4, 2, 2, 2, 2]
     assert pipeline.model.requests == []
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_a_question_rejected_by_a_full_queue_waits_before_resubmission(
@@ -283,14 +283,14 @@ def test_a_question_rejected_by_a_full_queue_waits_before_resubmission(
 
     assert len(pipeline.model.requests) == 1
     assert pipeline.job(submission).status == "succeeded"
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_a_file_that_is_too_large_is_split(pipeline: Pipeline, provider: BatchProvider) -> None:
     provider.statuses = {"upload": 413}
     submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches("100"))
 
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
 
     assert provider.batches == []
     assert pipeline.value("SELECT max(request_count) FROM batches") == 2
@@ -325,7 +325,7 @@ def test_the_deadline_applies_while_a_provider_takes_a_day(
     schedule(pipeline)
     assert pipeline.value("SELECT status FROM batches") == "ended"
     assert len(provider.batches) == 1
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_the_answers_of_an_expired_batch_are_fetched(
@@ -346,10 +346,10 @@ def test_the_answers_of_an_expired_batch_are_fetched(
     pipeline.work(submission)
 
     assert sorted(job.status for job in pipeline.jobs(submission)) == ["succeeded", "waiting"]
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
     assert [len(batch.lines) for batch in provider.batches] == [2, 1]
     assert pipeline.model.requests == []
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_a_batch_that_never_ends_is_abandoned_after_days(
@@ -406,7 +406,7 @@ def test_answers_are_stored_although_the_budget_is_used_up(
 
     pipeline.execute("UPDATE budgets SET spent_usd = 1 WHERE scope LIKE :scope", scope=scope)
     run_control.retry(pipeline.context, submission.run_id)
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
     assert [len(batch.lines) for batch in provider.batches] == [chunks, 1]
     assert len(handed_in(provider)) == pipeline.value("SELECT count(*) FROM model_calls")
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)

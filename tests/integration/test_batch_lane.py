@@ -12,13 +12,13 @@ from chordwise.storage import batch_requests
 from tests.fakes.batch_nights import (
     OTHER,
     RESERVED,
+    check_invariants,
     handed_in,
     in_batches,
-    judge,
     opened,
     over_the_wire,
-    pass_the_night,
     pass_time,
+    work_until_finished,
 )
 from tests.fakes.pipeline import LONG, PARAGRAPH, SCRIPTED, Pipeline, a_pipeline, quoting_the_text
 from tests.peers.batch_provider import EXPIRED, MISSING, BatchProvider
@@ -37,7 +37,7 @@ def test_a_long_document_is_answered_in_two_batches(
     """The first batch has all chunks, the second the synthesis; the result is as online."""
     submission = pipeline.submit(LONG, options=in_batches())
 
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
 
     chunks = pipeline.value("SELECT count(*) FROM chunks")
     assert [len(batch.lines) for batch in provider.batches] == [chunks, 1]
@@ -45,21 +45,21 @@ def test_a_long_document_is_answered_in_two_batches(
     assert pipeline.value("SELECT coverage FROM results") == 1
     assert pipeline.value("SELECT bool_and(grounded) FROM facts WHERE quote IS NOT NULL")
     assert pipeline.model.requests == []
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_the_ledger_records_the_price_of_batches(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """It is half of 100 and 200 dollars for a million tokens, once for each question."""
-    pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
+    work_until_finished(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
 
     assert pipeline.value("SELECT cost_usd FROM model_calls") == Decimal("0.01")
     assert pipeline.value("SELECT cost_basis FROM model_calls") == "settings"
     assert pipeline.value("SELECT service_tier FROM model_calls") == "batch"
     assert pipeline.value("SELECT valid FROM model_calls")
     assert pipeline.value("SELECT lane FROM runs") == "batch"
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_a_waiting_chunk_holds_no_lease_and_counts_no_attempt(
@@ -87,18 +87,18 @@ def test_only_questions_without_an_answer_are_submitted_again(
     )
     submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches())
 
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
 
     assert [len(batch.lines) for batch in provider.batches] == [2, 1]
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_an_answer_that_is_read_twice_is_stored_once(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
     """A scheduler that was interrupted while it fetched reads the files again."""
-    pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches("100")))
+    work_until_finished(pipeline, pipeline.submit(PARAGRAPH, options=in_batches("100")))
     spent = "SELECT spent_usd FROM budgets WHERE run_id IS NOT NULL"
     before = pipeline.value(spent)
 
@@ -107,18 +107,18 @@ def test_an_answer_that_is_read_twice_is_stored_once(
 
     assert pipeline.value("SELECT status FROM batches") == "ended"
     assert pipeline.value(spent) == before
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_the_cache_is_used_before_any_batch(pipeline: Pipeline, provider: BatchProvider) -> None:
     """A run does not wait for an answer that another run received in a batch."""
-    pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
+    work_until_finished(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
 
     second = pipeline.analyze(PARAGRAPH, options=in_batches(threshold=0.4))
 
     assert pipeline.job(second).status == "succeeded"
     assert pipeline.value("SELECT count(*) FROM model_calls WHERE cache_hit") == 1
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_questions_are_collected_until_a_batch_is_full(
@@ -165,9 +165,9 @@ def test_questions_of_a_paused_job_are_not_submitted(
 
     run_control.retry(pipeline.context, submission.run_id)
 
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
     assert len(handed_in(provider)) == 1
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_a_cost_reported_with_a_batch_settles_the_budget(small_chunks: Settings) -> None:
@@ -176,7 +176,7 @@ def test_a_cost_reported_with_a_batch_settles_the_budget(small_chunks: Settings)
         server.cost_usage = {"cost": 0.003}
         pipeline = over_the_wire(small_chunks, "openai", server.base_url)
 
-        pass_the_night(pipeline, pipeline.submit(PARAGRAPH, options=in_batches("5")))
+        work_until_finished(pipeline, pipeline.submit(PARAGRAPH, options=in_batches("5")))
 
         calls = pipeline.rows("SELECT cost_usd, cost_basis, service_tier FROM model_calls")
         accounts = pipeline.rows("SELECT DISTINCT spent_usd, reserved_usd FROM budget_accounts")
@@ -219,7 +219,7 @@ def test_after_the_deadline_the_remaining_questions_are_asked_online(
     assert provider.batches[0].is_cancelled
     pass_time(pipeline)
     assert pipeline.value("SELECT status FROM batches") == "ended"
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_a_cancelled_run_asks_no_further_questions(
@@ -240,7 +240,7 @@ def test_a_cancelled_run_asks_no_further_questions(
     assert provider.batches[0].is_cancelled
     assert len(provider.batches) == 1
     assert pipeline.value("SELECT count(*) FROM results") == 0
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_a_late_answer_of_a_cancelled_run_is_paid_for(
@@ -259,7 +259,7 @@ def test_a_late_answer_of_a_cancelled_run_is_paid_for(
         "0.01"
     )
     assert pipeline.value("SELECT count(*) FROM results") == 0
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_a_run_whose_budget_is_used_up_pauses(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -273,8 +273,8 @@ def test_a_run_whose_budget_is_used_up_pauses(pipeline: Pipeline, provider: Batc
     run_control.retry(pipeline.context, submission.run_id, Decimal(100))
     pipeline.work(submission)
     assert pipeline.value(f"SELECT ({RESERVED}) > 0")
-    pass_the_night(pipeline, submission)
-    judge(pipeline, provider)
+    work_until_finished(pipeline, submission)
+    check_invariants(pipeline, provider)
 
 
 def test_a_provider_without_quota_pauses_the_run_until_it_is_paid(
@@ -292,9 +292,9 @@ def test_a_provider_without_quota_pauses_the_run_until_it_is_paid(
 
     run_control.retry(pipeline.context, submission.run_id)
 
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
     assert pipeline.job(submission).status == "succeeded"
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_a_batch_unknown_to_the_provider_is_finally_given_up(
@@ -313,5 +313,5 @@ def test_a_batch_unknown_to_the_provider_is_finally_given_up(
     assert pipeline.value("SELECT cost_usd IS NULL FROM model_calls")
 
     provider.is_forgetful = False
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
     assert pipeline.job(submission).status == "succeeded"

@@ -16,13 +16,13 @@ from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.settings import Settings
 from tests.fakes.batch_nights import (
     RESERVED,
+    check_invariants,
     handed_in,
     in_batches,
-    judge,
     opened,
     over_the_wire,
-    pass_the_night,
     pass_time,
+    work_until_finished,
 )
 from tests.fakes.counting import recorded
 from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline
@@ -64,7 +64,7 @@ def test_the_same_question_is_asked_once_in_a_batch(
     reserved = pipeline.value(RESERVED)
     assert pipeline.value("SELECT count(*) FROM budget_reservations") == 1
 
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
 
     assert reserved
     assert len(handed_in(provider)) == 1
@@ -74,7 +74,7 @@ def test_the_same_question_is_asked_once_in_a_batch(
     assert pipeline.value("SELECT bool_and(valid) FROM model_calls")
     assert pipeline.value("SELECT count(DISTINCT chunk_id) FROM model_calls") == 3
     assert pipeline.value(PAID) == ONE_QUESTION
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_one_of_two_concurrent_workers_asks_the_question(
@@ -97,9 +97,9 @@ def test_one_of_two_concurrent_workers_asks_the_question(
     assert pipeline.value(FOLLOWING) == len(owners) - 1
     assert pipeline.value("SELECT count(*) FROM batch_requests WHERE leads") == 1
     assert pipeline.value("SELECT count(*) FROM budget_reservations") == 1
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
     assert len(handed_in(provider)) == 1
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_an_answer_for_many_followers_is_stored_in_few_statements(
@@ -112,9 +112,9 @@ def test_an_answer_for_many_followers_is_stored_in_few_statements(
     steps = [steps_of_storing(pipeline, submission) for submission in (few, many)]
 
     assert steps[0] == steps[1]
-    pass_the_night(pipeline, few, many)
+    work_until_finished(pipeline, few, many)
     assert pipeline.value(HITS) == 2 + 23
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_without_the_cache_each_job_asks(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -124,11 +124,11 @@ def test_without_the_cache_each_job_asks(pipeline: Pipeline, provider: BatchProv
     pipeline.work(asking)
     pipeline.work(sharing)
 
-    pass_the_night(pipeline, asking, sharing)
+    work_until_finished(pipeline, asking, sharing)
 
     assert len(handed_in(provider)) == 3 + 1
     assert pipeline.value(HITS) == 2
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_a_question_without_an_answer_is_resubmitted_once(
@@ -138,11 +138,11 @@ def test_a_question_without_an_answer_is_resubmitted_once(
     provider.fate = lambda _question, before: "answered" if before else EXPIRED
     submission = pipeline.submit(*TWINS, options=in_batches("100"))
 
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
 
     assert [len(batch.lines) for batch in provider.batches] == [1, 1]
     assert pipeline.value("SELECT count(*) FROM results") == 3
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_a_permanent_error_applies_to_all_followers(
@@ -152,11 +152,11 @@ def test_a_permanent_error_applies_to_all_followers(
     provider.fate = lambda _question, _: "400"
     submission = pipeline.submit(*TWINS, options=in_batches())
 
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
 
     assert {job.error_code for job in pipeline.jobs(submission)} == {"model_request"}
     assert len(handed_in(provider)) == 1
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_an_invalid_answer_is_repaired_once(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -164,13 +164,13 @@ def test_an_invalid_answer_is_repaired_once(pipeline: Pipeline, provider: BatchP
     provider.fate = lambda _question, _: "answered" if provider.lines else INVALID
     submission = pipeline.submit(*TWINS, options=in_batches())
 
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
 
     assert [len(batch.lines) for batch in provider.batches] == [1, 1]
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
     stages = "SELECT stage, valid, count(*) FROM model_calls GROUP BY 1, 2 ORDER BY 1"
     assert pipeline.rows(stages) == [("analyze", False, 3), ("repair", True, 3)]
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_a_question_that_no_batch_answers_is_asked_online_once(
@@ -179,12 +179,12 @@ def test_a_question_that_no_batch_answers_is_asked_online_once(
     provider.fate = lambda _question, _: EXPIRED
     submission = pipeline.submit(*TWINS, options=in_batches("100"))
 
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
 
     assert len(handed_in(provider)) == MAX_ATTEMPTS
     assert len(pipeline.model.requests) == 1
     assert pipeline.value("SELECT count(*) FROM results") == 3
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_a_follower_of_a_cancelled_run_asks_again(
@@ -198,13 +198,13 @@ def test_a_follower_of_a_cancelled_run_asks_again(
     assert pipeline.value(STATUSES) == "following following pending"
 
     run_control.cancel(pipeline.context.database, first.run_id)
-    pass_the_night(pipeline, second)
+    work_until_finished(pipeline, second)
 
     assert len(handed_in(provider)) == 1
     assert {job.status for job in pipeline.jobs(second)} == {"succeeded"}
     assert pipeline.value("SELECT spent_usd FROM budgets WHERE cap_usd = 100") == 0
     assert pipeline.value("SELECT spent_usd FROM budgets WHERE cap_usd = 200") == ONE_QUESTION
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_a_batch_is_kept_for_the_followers_of_its_questions(
@@ -220,12 +220,12 @@ def test_a_batch_is_kept_for_the_followers_of_its_questions(
     assert not provider.batches[0].is_cancelled
 
     provider.holds = False
-    pass_the_night(pipeline, second)
+    work_until_finished(pipeline, second)
 
     assert len(handed_in(provider)) == 1
     assert pipeline.value("SELECT count(*) FROM results") == 1
     assert pipeline.value("SELECT spent_usd FROM budgets WHERE cap_usd = 100") == ONE_QUESTION
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_a_paused_run_is_not_waited_for(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -243,9 +243,9 @@ def test_a_paused_run_is_not_waited_for(pipeline: Pipeline, provider: BatchProvi
     assert pipeline.job(second).status == "succeeded"
 
     run_control.retry(pipeline.context, first.run_id)
-    pass_the_night(pipeline, first)
+    work_until_finished(pipeline, first)
     assert len(handed_in(provider)) == 1
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_a_follower_may_have_an_earlier_deadline(
@@ -266,8 +266,8 @@ def test_a_follower_may_have_an_earlier_deadline(
     assert len(pipeline.model.requests) == 1
     assert sorted(job.status for job in pipeline.jobs(submission)) == ["succeeded", "waiting"]
     provider.holds = False
-    pass_the_night(pipeline, submission)
-    judge(pipeline, provider)
+    work_until_finished(pipeline, submission)
+    check_invariants(pipeline, provider)
 
 
 def test_a_question_that_arrives_while_the_answer_is_stored_is_not_lost(
@@ -277,11 +277,11 @@ def test_a_question_that_arrives_while_the_answer_is_stored_is_not_lost(
     submission = pipeline.analyze(*TWINS[:2], options=in_batches())
     pipeline.execute("UPDATE batch_requests SET key = 'other' WHERE status = 'following'")
 
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
 
     assert pipeline.value(HITS) == 1
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_an_answered_question_has_no_followers(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -292,7 +292,7 @@ def test_an_answered_question_has_no_followers(pipeline: Pipeline, provider: Bat
         "error_code = 'model_request' WHERE leads"
     )
 
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
 
     assert len(handed_in(provider)) == 1
     assert sorted(job.status for job in pipeline.jobs(submission)) == ["failed", "succeeded"]
@@ -308,12 +308,12 @@ def test_chunks_synthesis_and_shared_questions_over_http(small_chunks: Settings,
         )
         submission = pipeline.submit(LONG, *TWINS, options=in_batches("500"))
 
-        pass_the_night(pipeline, submission)
+        work_until_finished(pipeline, submission)
 
         assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
         assert pipeline.value("SELECT bool_and(service_tier = 'batch') FROM model_calls")
         assert pipeline.value(HITS) == len(TWINS) - 1
-        judge(pipeline, server)
+        check_invariants(pipeline, server)
 
 
 def test_another_process_takes_over_the_followers(
@@ -324,11 +324,11 @@ def test_another_process_takes_over_the_followers(
     submission = pipeline.analyze(*TWINS, options=in_batches("100"))
     pass_time(pipeline)
 
-    pass_the_night(opened(small_chunks, provider), submission)
+    work_until_finished(opened(small_chunks, provider), submission)
 
     assert len(provider.batches) == 1
     assert pipeline.value(HITS) == 2
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_an_invalid_sample_is_repaired_in_a_later_batch(
@@ -339,12 +339,12 @@ def test_an_invalid_sample_is_repaired_in_a_later_batch(
     provider.fate = lambda _question, _before: next(fates, "answered")
     submission = pipeline.submit(PARAGRAPH, options=in_batches(votes=3))
 
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
 
     assert [len(batch.lines) for batch in provider.batches] == [3, 1]
     assert pipeline.job(submission).status == "succeeded"
     assert pipeline.value("SELECT agreement FROM results") == 1
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_critique_and_revision_are_further_batches(
@@ -353,7 +353,7 @@ def test_critique_and_revision_are_further_batches(
     """One batch each, after those of the chunks and the synthesis; all samples share a batch."""
     submission = pipeline.submit(LONG, options=in_batches("100", votes=2, critique=True))
 
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
 
     chunks = pipeline.value("SELECT count(*) FROM chunks")
     assert isinstance(chunks, int)
@@ -367,7 +367,7 @@ def test_critique_and_revision_are_further_batches(
     assert pipeline.value("SELECT count(*) FROM model_calls WHERE stage = 'critique'") == 1
     assert pipeline.value("SELECT bool_and(service_tier = 'batch') FROM model_calls")
     assert pipeline.model.requests == []
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)
 
 
 def test_an_answer_whose_critique_fails_in_its_batch_is_kept(
@@ -377,8 +377,8 @@ def test_an_answer_whose_critique_fails_in_its_batch_is_kept(
     provider.fate = lambda question, _: "400" if "analysis between" in question else "answered"
     submission = pipeline.submit(PARAGRAPH, options=in_batches(critique=True))
 
-    pass_the_night(pipeline, submission)
+    work_until_finished(pipeline, submission)
 
     assert pipeline.job(submission).status == "succeeded"
     assert pipeline.value("SELECT critique_outcome FROM document_results") == "failed"
-    judge(pipeline, provider)
+    check_invariants(pipeline, provider)

@@ -15,7 +15,14 @@ from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.runs import progress
 from chordwise.pipeline.runs.progress import BatchWait
 from chordwise.settings import Settings
-from tests.fakes.batch_nights import OTHER, in_batches, opened, pass_hours, pass_the_night, schedule
+from tests.fakes.batch_nights import (
+    OTHER,
+    in_batches,
+    opened,
+    pass_hours,
+    schedule,
+    work_until_finished,
+)
 from tests.fakes.commands import output_of, point_to
 from tests.fakes.pipeline import PARAGRAPH, Pipeline
 from tests.peers.batch_provider import BatchProvider
@@ -129,7 +136,7 @@ def test_a_provider_error_is_shown_with_its_message(
 def test_a_finished_run_waits_for_nothing(pipeline: Pipeline, provider: BatchProvider) -> None:
     done = pipeline.submit(PARAGRAPH, options=in_batches())
     provider.holds = False
-    pass_the_night(pipeline, done)
+    work_until_finished(pipeline, done)
     provider.holds = True
     cancelled = pipeline.analyze(OTHER, options=in_batches())
     schedule(pipeline)

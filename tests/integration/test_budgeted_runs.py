@@ -141,7 +141,7 @@ def serving() -> Iterator[ChargingServer]:
 
 def a_company(settings: Settings, provider: ChargingServer, **budget: object) -> Company:
     """Open a pipeline whose model is the provider, with configured prices."""
-    patient = with_settings(settings, "pipeline", postponement_base_seconds=0.01)
+    adapted = with_settings(settings, "pipeline", postponement_base_seconds=0.01)
     priced = ModelSettings(
         provider="openai",
         model="peer-1",
@@ -150,7 +150,7 @@ def a_company(settings: Settings, provider: ChargingServer, **budget: object) ->
         input_usd_per_million_tokens=INPUT_USD,
         output_usd_per_million_tokens=OUTPUT_USD,
     )
-    limited = with_settings(patient, "budget", **budget)
+    limited = with_settings(adapted, "budget", **budget)
     quick = with_settings(limited, "retries", base_seconds=0.01)
     pipeline = a_pipeline(quick)
     named = quick.model_copy(update={"models": {PEER: priced}})

@@ -30,12 +30,12 @@ from chordwise.storage.jobs import Job
 from chordwise.storage.runs import Run
 from tests.fakes.batch_nights import (
     OTHER,
+    check_invariants,
     in_batches,
-    judge,
     opened,
-    pass_the_night,
     pass_time,
     priced,
+    work_until_finished,
 )
 from tests.fakes.commands import environment_of
 from tests.fakes.inbox_watch import WatchedInbox
@@ -51,7 +51,7 @@ from tests.fakes.pipeline import (
     quoting_the_text,
 )
 from tests.fakes.processes import Processes, wait_until
-from tests.fakes.scheduling import a_night, nightly
+from tests.fakes.scheduling import a_scheduler, nightly
 from tests.peers.batch_provider import BatchProvider
 
 UNFINISHED = (
@@ -337,18 +337,20 @@ def test_a_schedule_stops_when_its_run_is_cancelled(settings: Settings, tmp_path
     """Its occurrence fails with the reason, and nothing more is taken in."""
     for number in range(6):
         (tmp_path / f"{number}.txt").write_text(f"Letter {number}. {PARAGRAPH}", "utf-8")
-    night = a_night(settings, letters=nightly(tmp_path))
-    night.pipeline.execute(CANCEL_AT_THE_SECOND)
-    night.pipeline.execute(ON_INTAKES)
-    night.start_at("2026-03-28T02:31")
+    scheduler = a_scheduler(settings, letters=nightly(tmp_path))
+    scheduler.pipeline.execute(CANCEL_AT_THE_SECOND)
+    scheduler.pipeline.execute(ON_INTAKES)
+    scheduler.start_at("2026-03-28T02:31")
 
-    night.carry_out()
-    recover(night.pipeline.context)
+    scheduler.carry_out()
+    recover(scheduler.pipeline.context)
 
-    assert night.rows("SELECT status, error_code FROM schedule_runs") == [("failed", "cancelled")]
-    assert night.rows("SELECT count(*) FROM intakes WHERE outcome <> 'not_taken'") == [(2,)]
-    assert night.rows("SELECT intake_status FROM run_accounts") == [("interrupted",)]
-    assert night.pipeline.value(STATUSES) == ["cancelled"]
+    assert scheduler.rows("SELECT status, error_code FROM schedule_runs") == [
+        ("failed", "cancelled")
+    ]
+    assert scheduler.rows("SELECT count(*) FROM intakes WHERE outcome <> 'not_taken'") == [(2,)]
+    assert scheduler.rows("SELECT intake_status FROM run_accounts") == [("interrupted",)]
+    assert scheduler.pipeline.value(STATUSES) == ["cancelled"]
 
 
 def test_a_batch_is_submitted_without_the_questions_of_a_cancelled_run(
@@ -366,7 +368,7 @@ def test_a_batch_is_submitted_without_the_questions_of_a_cancelled_run(
 
     run_control.cancel(pipeline.context.database, cancelled.run_id)
     provider.statuses = {}
-    pass_the_night(pipeline, kept)
+    work_until_finished(pipeline, kept)
 
     asked = [str(line) for batch in provider.batches for line in batch.lines]
     assert len(asked) == 1
@@ -374,4 +376,4 @@ def test_a_batch_is_submitted_without_the_questions_of_a_cancelled_run(
     assert pipeline.job(kept).status == JobStatus.SUCCEEDED
     spent = "SELECT spent_usd FROM budgets WHERE run_id = :id"
     assert pipeline.value(spent, id=cancelled.run_id) == 0
-    judge(pipeline, provider, rejected=2)
+    check_invariants(pipeline, provider, rejected=2)

@@ -235,20 +235,20 @@ def pipeline(settings: Settings) -> Pipeline:
     return a_pipeline(settings, quoting_the_text, repeat_last=True)
 
 
-def telling(pipeline: Pipeline, delivery: DeliverySettings) -> Pipeline:
+def with_delivery(pipeline: Pipeline, delivery: DeliverySettings) -> Pipeline:
     """Return the pipeline with these settings of the scheduler."""
     settings = pipeline.context.settings.model_copy(update={"delivery": delivery})
     return replace(pipeline, context=replace(pipeline.context, settings=settings))
 
 
-def told_by(pipeline: Pipeline, receiver: WebhookReceiver, **values: object) -> Pipeline:
-    return telling(pipeline, settings_for(receiver.url, **values))
+def delivering_to(pipeline: Pipeline, receiver: WebhookReceiver, **values: object) -> Pipeline:
+    return with_delivery(pipeline, settings_for(receiver.url, **values))
 
 
-def dropping(
+def delivering_into(
     pipeline: Pipeline, folder: Path, wanted: ExportFormat = ExportFormat.JSONL
 ) -> Pipeline:
-    return telling(pipeline, DeliverySettings(folder=folder, format=wanted))
+    return with_delivery(pipeline, DeliverySettings(folder=folder, format=wanted))
 
 
 def deliver(pipeline: Pipeline) -> int:
@@ -269,7 +269,7 @@ def test_the_account_of_a_finished_run_is_sent_once(pipeline: Pipeline) -> None:
     submission = a_finished_run(pipeline)
 
     with receiving() as receiver:
-        attempts = deliver(told_by(pipeline, receiver)) + deliver(told_by(pipeline, receiver))
+        attempts = sum(deliver(delivering_to(pipeline, receiver)) for _ in range(2))
 
     (request,) = receiver.received
     message = json.loads(request.body)
@@ -296,12 +296,12 @@ def test_a_failed_delivery_is_retried_with_the_same_id(pipeline: Pipeline) -> No
     a_finished_run(pipeline)
 
     with receiving(500, 503, 200) as receiver:
-        telling_them = told_by(pipeline, receiver, first_wait_seconds=100)
+        scheduler = delivering_to(pipeline, receiver, first_wait_seconds=100)
         waits = []
         for _ in range(3):
-            assert deliver(telling_them) == 1
+            assert deliver(scheduler) == 1
             waits.append(pipeline.value("SELECT max(due_at) - now() FROM deliveries"))
-            assert deliver(telling_them) == 0
+            assert deliver(scheduler) == 0
             pipeline.execute(NOW_DUE)
 
     names = {request.identity for request in receiver.received}
@@ -318,7 +318,7 @@ def test_a_delivery_fails_after_the_last_attempt(pipeline: Pipeline) -> None:
 
     with receiving(500) as receiver:
         for _ in range(3):
-            deliver(told_by(pipeline, receiver, max_attempts=2))
+            deliver(delivering_to(pipeline, receiver, max_attempts=2))
             pipeline.execute(NOW_DUE)
 
     assert len(receiver.received) == 2
@@ -331,7 +331,7 @@ def test_status_410_ends_a_delivery_at_once(pipeline: Pipeline) -> None:
     a_finished_run(pipeline)
 
     with receiving(410) as receiver:
-        deliver(told_by(pipeline, receiver))
+        deliver(delivering_to(pipeline, receiver))
 
     assert pipeline.value(STATES) == "file skipped, webhook failed"
 
@@ -341,12 +341,12 @@ def test_an_unrecorded_attempt_is_repeated_with_the_same_id(pipeline: Pipeline) 
     a_finished_run(pipeline)
 
     with receiving() as receiver:
-        telling_them = told_by(pipeline, receiver)
-        deliver(telling_them)
+        scheduler = delivering_to(pipeline, receiver)
+        deliver(scheduler)
         pipeline.execute("UPDATE deliveries SET status = 'pending' WHERE kind = 'webhook'")
-        too_early = deliver(telling_them)
+        too_early = deliver(scheduler)
         pipeline.execute(NOW_DUE)
-        deliver(telling_them)
+        deliver(scheduler)
 
     first, second = receiver.received
     assert too_early == 0
@@ -359,7 +359,7 @@ def test_a_delivery_that_kills_the_scheduler_is_given_up(pipeline: Pipeline) -> 
     pipeline.execute("UPDATE deliveries SET attempts = 12")
 
     with receiving() as receiver:
-        deliver(told_by(pipeline, receiver))
+        deliver(delivering_to(pipeline, receiver))
 
     assert receiver.received == []
     assert pipeline.value(STATES) == "file skipped, webhook failed"
@@ -377,7 +377,7 @@ def test_every_end_of_a_run_is_delivered(settings: Settings) -> None:
     run_control.cancel(pipeline.context.database, other.run_id)
 
     with receiving() as receiver:
-        deliver(told_by(pipeline, receiver))
+        deliver(delivering_to(pipeline, receiver))
 
     types = [json.loads(request.body)["type"] for request in receiver.received]
     assert types == ["run.paused", "run.finished", "run.cancelled"]
@@ -387,7 +387,7 @@ def test_the_answers_of_a_run_are_written_to_a_folder(pipeline: Pipeline, tmp_pa
     a_finished_run(pipeline, "the other one")
     submission = a_finished_run(pipeline, "reports 2026")
 
-    deliver(dropping(pipeline, tmp_path))
+    deliver(delivering_into(pipeline, tmp_path))
 
     (line,) = (tmp_path / "reports_2026.jsonl").read_text("utf-8").splitlines()
     account = json.loads((tmp_path / "reports_2026.account.json").read_text("utf-8"))
@@ -400,15 +400,15 @@ def test_the_answers_of_a_run_are_written_to_a_folder(pipeline: Pipeline, tmp_pa
 def test_a_repeated_delivery_leaves_one_file(pipeline: Pipeline, tmp_path: Path) -> None:
     """Killed after the file, after the account, or before both, it leaves the same two files."""
     a_finished_run(pipeline, "once")
-    telling_them = dropping(pipeline, tmp_path, ExportFormat.CSV)
+    scheduler = delivering_into(pipeline, tmp_path, ExportFormat.CSV)
 
     for gone in ([], ["once.csv"], ["once.csv", "once.account.json"]):
-        deliver(telling_them)
+        deliver(scheduler)
         for name in gone:
             (tmp_path / name).unlink()
         pipeline.execute("UPDATE deliveries SET status = 'pending' WHERE kind = 'file'")
         pipeline.execute(NOW_DUE)
-        deliver(telling_them)
+        deliver(scheduler)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["once.account.json", "once.csv"]
     assert len((tmp_path / "once.csv").read_text("utf-8").splitlines()) == 2
@@ -422,12 +422,12 @@ def test_existing_files_are_not_overwritten(pipeline: Pipeline, tmp_path: Path) 
     (tmp_path / "mine.jsonl").write_text("theirs", "utf-8")
     os.mkfifo(tmp_path / "mine-2.account.json")
     submission = a_finished_run(pipeline, "../../mine")
-    deliver(dropping(pipeline, tmp_path))
+    deliver(delivering_into(pipeline, tmp_path))
     pipeline.execute("UPDATE jobs SET status = 'failed'")
     run_control.retry(pipeline.context, submission.run_id)
     pipeline.work(submission)
 
-    deliver(dropping(pipeline, tmp_path))
+    deliver(delivering_into(pipeline, tmp_path))
 
     assert (tmp_path / "mine.jsonl").read_text("utf-8") == "theirs"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -443,12 +443,12 @@ def test_existing_files_are_not_overwritten(pipeline: Pipeline, tmp_path: Path) 
 def test_a_missing_folder_is_waited_for(pipeline: Pipeline, tmp_path: Path) -> None:
     """The folder is not created, because it may be a mount point of another machine."""
     a_finished_run(pipeline, "late")
-    telling_them = dropping(pipeline, tmp_path / "later")
-    deliver(telling_them)
+    scheduler = delivering_into(pipeline, tmp_path / "later")
+    deliver(scheduler)
     (tmp_path / "later").mkdir()
     pipeline.execute(NOW_DUE)
 
-    deliver(telling_them)
+    deliver(scheduler)
 
     assert (tmp_path / "later" / "late.jsonl").is_file()
     assert pipeline.value(STATES) == "file delivered, webhook skipped"
@@ -464,7 +464,7 @@ def test_a_report_is_announced_once(pipeline: Pipeline) -> None:
             deliveries.announce_occurrence(session, occurrence, event, content)
 
     with receiving(200) as receiver:
-        assert deliver(told_by(pipeline, receiver)) == 1
+        assert deliver(delivering_to(pipeline, receiver)) == 1
 
     message = json.loads(receiver.received[0].body)
     assert (message["type"], message["data"]) == ("report.written", content)
@@ -485,7 +485,7 @@ def test_a_report_is_sent_with_its_webhook(
         deliveries.announce_occurrence(session, uuid.uuid4(), event, content)
 
     with receiving(200) as receiver:
-        assert deliver(told_by(pipeline, receiver, webhook_report=True)) == 1
+        assert deliver(delivering_to(pipeline, receiver, webhook_report=True)) == 1
 
     html = file.read_text("utf-8") if is_kept else None
     assert json.loads(receiver.received[0].body)["data"] == {**content, "html": html}
@@ -523,6 +523,6 @@ def test_a_webhook_sends_no_other_file_instead_of_a_report(
         deliveries.announce_occurrence(session, uuid.uuid4(), event, content)
 
     with receiving(200) as receiver:
-        assert deliver(told_by(pipeline, receiver, webhook_report=True)) == 1
+        assert deliver(delivering_to(pipeline, receiver, webhook_report=True)) == 1
 
     assert json.loads(receiver.received[0].body)["data"] == {**content, "html": None}

@@ -253,7 +253,7 @@ def test_each_model_is_measured_if_several_answered(pipeline: Pipeline, tmp_path
     ) == [(True, None, 3, pytest.approx(2 / 3)), (False, "other", 1, 0), (False, "script-1", 2, 1)]
 
 
-SENSELESS: list[tuple[str, str]] = [
+INVALID_GOLD_FILES: list[tuple[str, str]] = [
     ('{"document": "a", "fields": {"b": NaN}}', "line 1 has characters that cannot be stored"),
     ('{"document": "a", "fields": {"b": 1e999}}', "or an invalid number"),
     ('{"document": "a.txt"}', "line 1: it has neither a label nor fields nor a summary"),
@@ -279,7 +279,7 @@ SENSELESS: list[tuple[str, str]] = [
 
 def test_an_invalid_gold_file_is_refused(pipeline: Pipeline, tmp_path: Path) -> None:
     classified(pipeline, {"a.txt": ("letter", 0.5)})
-    for text, said in SENSELESS:
+    for text, said in INVALID_GOLD_FILES:
         (tmp_path / "gold.jsonl").write_text(text, "utf-8")
 
         printed = output_of(

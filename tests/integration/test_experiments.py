@@ -24,7 +24,7 @@ from tests.fakes.commands import output_of, run, type_in
 from tests.fakes.counting import counting
 from tests.fakes.learning import written
 from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, offered
-from tests.fakes.scheduling import a_night
+from tests.fakes.scheduling import a_scheduler
 
 pytestmark = pytest.mark.usefixtures("addressed")
 FILE = """
@@ -279,13 +279,13 @@ def test_a_variant_whose_model_is_not_configured_gets_no_documents(
 def test_a_schedule_checks_the_guardrails(settings: Settings) -> None:
     """This works without new documents."""
     guard = ScheduleSettings(cron="0 6 * * *", kind="experiment")
-    night = a_night(settings, answering, repeat_last=True, guard=guard)
-    night.sleep_until("2026-03-28T08:01")
-    night.tick()
+    scheduler = a_scheduler(settings, answering, repeat_last=True, guard=guard)
+    scheduler.sleep_until("2026-03-28T08:01")
+    scheduler.tick()
 
-    assert night.carry_out()
+    assert scheduler.carry_out()
 
-    assert night.rows("SELECT status, outcome FROM schedule_runs") == [
+    assert scheduler.rows("SELECT status, outcome FROM schedule_runs") == [
         ("succeeded", {"stopped": 0})
     ]
 
@@ -430,7 +430,7 @@ def test_a_change_that_cannot_be_written_is_printed(
     assert settings_file.read_text("utf-8") == profile
 
 
-SENSELESS: list[tuple[list[str], str]] = [
+INVALID_PLANS: list[tuple[list[str], str]] = [
     (["--variant", "short:labels=a"], "cannot change labels"),
     (["--variant", "short:votes=1"], "does not differ"),
     (["--variant", "a:votes=3", "--variant", "b:votes=3"], "a and b are identical"),
@@ -445,7 +445,7 @@ SENSELESS: list[tuple[list[str], str]] = [
 
 @pytest.mark.usefixtures("settings_file")
 def test_an_invalid_plan_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, reason in SENSELESS:
+    for arguments, reason in INVALID_PLANS:
         code = run(["experiment", "start", "odd", "--profile", "mail", *arguments])
 
         assert code in {ExitCode.USAGE, ExitCode.CONFIGURATION}

@@ -175,7 +175,7 @@ def test_across_file_systems_a_file_is_copied_and_then_removed(
     assert prints is not None
     taking = FileTaker(inbox.pipeline.context, inbox.store, rename=another_file_system)
 
-    (file,) = taking.take([a_wanted(path, prints)])
+    (file,) = taking.take([a_scanned_file(path, prints)])
 
     assert isinstance(file, InboxFile)
     stored = inbox.store.path_of(file.id, "a.txt")
@@ -211,7 +211,7 @@ def test_a_file_that_cannot_be_recovered_yet_does_not_block_others(
 ) -> None:
     """F09: a copy interrupted by a kill waits for room on the disk and is reported once."""
     path = inbox.drop("a.txt", LETTER)
-    file = inbox.watch._taker._row(a_wanted(path, ()))
+    file = inbox.watch._taker._row(a_scanned_file(path, ()))
     with inbox.pipeline.context.database.write() as session:
         session.add(file)
         session.flush()
@@ -327,7 +327,7 @@ def test_a_copy_gets_no_rights_of_the_user_who_runs_the_scheduler(tmp_path: Path
     assert (target.read_text("utf-8"), target.stat().st_mtime_ns) == ("machine code", modified_ns)
 
 
-def a_wanted(path: Path, prints: tuple[Fingerprint, ...]) -> ScannedFile:
+def a_scanned_file(path: Path, prints: tuple[Fingerprint, ...]) -> ScannedFile:
     """Return a file of an inbox that is to be taken."""
     return ScannedFile(path=path, place=Inbox(folder=path.parent), profile="", prints=prints)
 

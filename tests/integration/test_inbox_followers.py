@@ -15,7 +15,7 @@ from chordwise.pipeline.recovery.chunks import send_everything
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.settings import ProfileSettings, Settings
 from chordwise.storage import clock, runs
-from tests.fakes.batch_nights import handed_in, judge, opened, pass_time
+from tests.fakes.batch_nights import check_invariants, handed_in, opened, pass_time
 from tests.fakes.inbox_watch import LETTER, QUIET_SECONDS, WatchedInbox, watched, watching
 from tests.fakes.pipeline import a_run
 from tests.peers.batch_provider import BatchProvider
@@ -144,7 +144,7 @@ def test_two_drops_need_one_analysis_in_batches(
     assert second["same_as_intake"] == first["id"]
     assert len(handed_in(provider)) == 1
     assert cheap.pipeline.value("SELECT count(*) FROM model_calls") == 1
-    judge(cheap.pipeline, provider)
+    check_invariants(cheap.pipeline, provider)
 
 
 @pytest.mark.parametrize("status", ["failed", "partial", "quarantined", "cancelled", "paused"])

@@ -77,7 +77,7 @@ def test_every_row_of_the_text_is_a_row_of_the_result(
 ) -> None:
     """Answers end at 2,048 tokens and a synthesis has at most 30 rows; each row has its place."""
     chosen = small_chunks if size == "small" else settings
-    script = within_limits(extracting(at_most=30))
+    script = within_limits(extracting(max_rows=30))
     pipeline, _ = worked(chosen, script, options=an_extraction_run(schema))
 
     assert pipeline.rows(MEASURES) == [("succeeded", 1.0, 1.0, False)]
@@ -191,7 +191,7 @@ def test_a_synthesis_that_drops_rows_is_partial_until_a_retry_keeps_them(
 
     Neither the partial result nor the cached completion that lost rows is reused.
     """
-    answers = [extracting(at_most=30)]
+    answers = [extracting(max_rows=30)]
 
     def better_later(request: CompletionRequest) -> str:
         return answers[-1](request)
@@ -263,7 +263,7 @@ def expect_missing_rows(run: str, folder: Path) -> None:
 
 def test_one_missing_row_of_many_is_not_rounded_away(small_chunks: Settings) -> None:
     pipeline, _ = worked(
-        small_chunks, extracting(at_most=ROW_COUNT - 1), options=an_extraction_run(UNJOINABLE)
+        small_chunks, extracting(max_rows=ROW_COUNT - 1), options=an_extraction_run(UNJOINABLE)
     )
 
     ((status, quality, coverage, needs_review),) = pipeline.rows(MEASURES)
@@ -293,7 +293,7 @@ def test_the_merge_after_a_truncated_synthesis_loses_no_row(small_chunks: Settin
 def test_failed_chunks_and_missing_rows_are_both_named(small_chunks: Settings) -> None:
     def failing_first(request: CompletionRequest) -> str:
         is_first = request.task.text.startswith(ORDER[:30])
-        return "no JSON" if is_first else extracting(at_most=30)(request)
+        return "no JSON" if is_first else extracting(max_rows=30)(request)
 
     pipeline, submission = worked(
         small_chunks, failing_first, options=an_extraction_run(UNJOINABLE)

@@ -27,7 +27,7 @@ def pipeline(settings: Settings) -> Pipeline:
     return pipeline
 
 
-def judged(pipeline: Pipeline, confidence: float, right: int, wrong: int) -> None:
+def add_judgments(pipeline: Pipeline, confidence: float, right: int, wrong: int) -> None:
     """Add judgments of other documents' answers by the same model, with one confidence."""
     pipeline.execute(
         "INSERT INTO judgments (id, document_id, result_id, options_hash, analysis_type, provider,"
@@ -54,8 +54,8 @@ def calibrated(pipeline: Pipeline) -> Sequence[tuple[object, ...]]:
 def test_there_is_no_calibration_without_enough_judgments(pipeline: Pipeline) -> None:
     """There is none without judgments, with too few, or if none of them is wrong."""
     assert "There are no judged answers yet" in output_of("recalibrate").err
-    judged(pipeline, 0.9, 29, 0)
-    judged(pipeline, 0.5, 10, 4)
+    add_judgments(pipeline, 0.9, 29, 0)
+    add_judgments(pipeline, 0.5, 10, 4)
 
     assert "too few" in output_of("recalibrate").out
     assert calibrated(pipeline) == [(claim, None, None, None) for claim in CLAIMS]
@@ -64,7 +64,7 @@ def test_there_is_no_calibration_without_enough_judgments(pipeline: Pipeline) ->
 def test_the_calibrated_confidence_is_beside_the_reported_one(pipeline: Pipeline) -> None:
     """The curve gives it; answers within the limit of errors are acceptable."""
     for claim, right, wrong in ((0.4, 10, 90), (0.6, 50, 50), (0.8, 100, 0)):
-        judged(pipeline, claim, right, wrong)
+        add_judgments(pipeline, claim, right, wrong)
 
     (lesson,) = json.loads(output_of("recalibrate", "--json").out)["lessons"]
 
@@ -85,11 +85,11 @@ def test_the_calibrated_confidence_is_beside_the_reported_one(pipeline: Pipeline
 
 def test_an_unchanged_calibration_is_not_stored_again(pipeline: Pipeline) -> None:
     """There is one calibration until there are new judgments."""
-    judged(pipeline, 0.8, 30, 20)
+    add_judgments(pipeline, 0.8, 30, 20)
     for _ in range(2):
         assert run(["recalibrate"]) == ExitCode.SUCCESS
     assert pipeline.value("SELECT count(*) FROM calibrations") == 1
-    judged(pipeline, 0.7, 0, 50)
+    add_judgments(pipeline, 0.7, 0, 50)
 
     assert run(["recalibrate"]) == ExitCode.SUCCESS
 
@@ -114,7 +114,7 @@ def test_without_scikit_learn_the_hint_says_what_to_install(
 
 def test_an_answer_shared_by_several_runs_counts_once(pipeline: Pipeline) -> None:
     """Feedback takes precedence over a gold file."""
-    judged(pipeline, 0.8, 1, 0)
+    add_judgments(pipeline, 0.8, 1, 0)
     pipeline.execute(
         "INSERT INTO judgments SELECT (json_populate_record(j, json_build_object("
         "'id', gen_random_uuid(), 'result_id', gen_random_uuid(), 'judged_by', 'feedback',"

@@ -222,7 +222,7 @@ def test_stored_texts_are_asked_again_once(desk: Desk) -> None:
 
     begun = desk.call("--profile", "letters", "--no-wait", "--run-name", "again")
     assert desk.reasons("--profile", "letters") == []  # it is being asked
-    renewed(desk)
+    answer_queued_jobs(desk)
 
     assert (begun["run"], begun["intakes_taken"]) == ("again", 2)
     assert desk.pipeline.rows(
@@ -242,7 +242,7 @@ def test_the_client_refreshes_stale_answers(desk: Desk) -> None:
     with Client() as client:
         (stale,) = client.stale("letters")
         again = client.refresh("letters", run_name="again")
-        renewed(desk)
+        answer_queued_jobs(desk)
         nothing = client.refresh("letters")
 
     assert stale.due == 2
@@ -265,7 +265,7 @@ def test_the_price_needs_confirmation(desk: Desk, monkeypatch: pytest.MonkeyPatc
     assert desk.pipeline.value("SELECT count(*) FROM runs") == 2
 
 
-def renewed(desk: Desk) -> None:
+def answer_queued_jobs(desk: Desk) -> None:
     """Process all jobs as workers do."""
     queued = "SELECT id FROM jobs WHERE status IN ('queued', 'running') ORDER BY id"
     for (job_id,) in desk.pipeline.rows(queued):
@@ -282,7 +282,7 @@ def test_corrections_are_kept_and_judge_the_new_answer(desk: Desk) -> None:
     desk.age()
 
     desk.call("--profile", "letters", "--no-wait", "--run-name", "again")
-    renewed(desk)
+    answer_queued_jobs(desk)
 
     before, after = desk.pipeline.rows(SHOWN)[:2], desk.pipeline.rows(SHOWN)[2:]
     assert after == [
@@ -315,7 +315,7 @@ def test_corrections_are_kept_for_a_changed_question(
     desk.profile(*lines)
 
     desk.call("--profile", "letters", "--no-wait", "--run-name", "again")
-    renewed(desk)
+    answer_queued_jobs(desk)
 
     said = "Ada" if shown == "invoice" else None
     assert desk.pipeline.rows(
@@ -335,7 +335,7 @@ def worked_on(desk: Desk) -> Iterator[None]:
     def work() -> None:
         taken = "SELECT count(*) FROM runs WHERE intake_finished_at IS NOT NULL"
         wait_until(lambda: desk.pipeline.value(taken) == 2, 60, taken)
-        renewed(desk)
+        answer_queued_jobs(desk)
 
     worker = threading.Thread(target=work)
     worker.start()
@@ -399,7 +399,7 @@ def test_only_failed_answers_are_asked_again(desk: Desk) -> None:
     assert [due for _, due in desk.reasons("--profile", "letters")] == [1]
     assert desk.reasons("--profile", "letters", "--failed") == [({"failed": "model_request"}, 1)]
     desk.call(submission.name, "--failed", "--no-wait", "--run-name", "again")
-    renewed(desk)
+    answer_queued_jobs(desk)
 
     assert desk.pipeline.rows("SELECT source FROM document_results WHERE run = 'again'") == [
         ("b.txt",)

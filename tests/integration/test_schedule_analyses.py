@@ -13,9 +13,16 @@ from chordwise.domain.states import Lane
 from chordwise.errors import BudgetExceededError
 from chordwise.pipeline.jobs.run_control import retry
 from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
-from tests.fakes.batch_nights import handed_in, in_batches, judge, opened, pass_time
+from tests.fakes.batch_nights import check_invariants, handed_in, in_batches, opened, pass_time
 from tests.fakes.pipeline import a_run, quoting_the_text
-from tests.fakes.scheduling import A_DAY, Night, a_night, a_night_over, at_night, nightly
+from tests.fakes.scheduling import (
+    A_DAY,
+    FakeScheduler,
+    a_scheduler,
+    a_scheduler_over,
+    at_night,
+    nightly,
+)
 from tests.peers.batch_provider import BatchProvider
 
 TEXTS = tuple(f"The bridge was opened in May 190{year}. Carts crossed it." for year in range(3))
@@ -47,51 +54,53 @@ def reanalysis(**values: object) -> ScheduleSettings:
     return at_night(kind="reanalyze", **values)
 
 
-def a_stale_night(
+def a_scheduler_after_stale_runs(
     settings: Settings, provider: BatchProvider, schedule: ScheduleSettings, *lanes: Lane
-) -> Night:
+) -> FakeScheduler:
     """Return a scheduler after a run in each of these lanes, with outdated prompts."""
-    night = a_night_over(opened(settings, provider), nightly=schedule)
+    scheduler = a_scheduler_over(opened(settings, provider), nightly=schedule)
     for lane, text in zip(lanes, TEXTS, strict=False):
         options = in_batches() if lane is Lane.BATCH else a_run()
-        night.pipeline.submit(text, options=options)
-    work_in_batches(night)
+        scheduler.pipeline.submit(text, options=options)
+    work_in_batches(scheduler)
     # A newer prompt is another question.
     for statement in (*STALE, "DELETE FROM cached_completions"):
-        night.pipeline.execute(statement)
-    return night
+        scheduler.pipeline.execute(statement)
+    return scheduler
 
 
-def work_in_batches(night: Night) -> None:
+def work_in_batches(scheduler: FakeScheduler) -> None:
     """Work and return batches until nothing waits any more."""
     for _ in range(4):
-        for (job_id,) in night.rows("SELECT id FROM jobs WHERE finished_at IS NULL ORDER BY id"):
-            night.pipeline.work_on(job_id)  # type: ignore[arg-type]  # a UUID, says the table
-        pass_time(night.pipeline)
+        for (job_id,) in scheduler.rows(
+            "SELECT id FROM jobs WHERE finished_at IS NULL ORDER BY id"
+        ):
+            scheduler.pipeline.work_on(job_id)  # type: ignore[arg-type]  # a UUID, says the table
+        pass_time(scheduler.pipeline)
 
 
-def let_it_be_due(night: Night) -> None:
+def complete_occurrence(scheduler: FakeScheduler) -> None:
     """Complete the occurrence of half past two."""
-    night.start_at("2026-03-28T02:30:05")
-    assert night.carry_out()
-    work_in_batches(night)
-    night.tick()
-    assert night.history() == [("28 02:30", "clock", "succeeded")]
+    scheduler.start_at("2026-03-28T02:30:05")
+    assert scheduler.carry_out()
+    work_in_batches(scheduler)
+    scheduler.tick()
+    assert scheduler.history() == [("28 02:30", "clock", "succeeded")]
 
 
 def test_a_scheduled_analysis_uses_batches(
     settings: Settings, provider: BatchProvider, folder: Path
 ) -> None:
     """Its profile sets no lane: all questions are in one batch, at half the price."""
-    night = a_night_over(opened(settings, provider), nightly=nightly(folder, lane="batch"))
+    scheduler = a_scheduler_over(opened(settings, provider), nightly=nightly(folder, lane="batch"))
 
-    let_it_be_due(night)
+    complete_occurrence(scheduler)
 
-    assert night.rows(RUNS) == [("batch", "nightly", 3)]
+    assert scheduler.rows(RUNS) == [("batch", "nightly", 3)]
     assert [len(batch.lines) for batch in provider.batches] == [3]
-    assert night.rows(COSTS) == [("batch", Decimal("0.01"))]
-    assert night.pipeline.model.requests == []
-    judge(night.pipeline, provider)
+    assert scheduler.rows(COSTS) == [("batch", Decimal("0.01"))]
+    assert scheduler.pipeline.model.requests == []
+    check_invariants(scheduler.pipeline, provider)
 
 
 @pytest.mark.parametrize(
@@ -114,11 +123,11 @@ def test_the_lane_of_a_schedule_overrides_the_profile(
     profile = ProfileSettings.model_validate({"lane": of_profile})
     named = settings.model_copy(update={"profiles": {"letters": profile}})
     schedule = nightly(folder, profile="letters", lane=of_schedule)
-    night = a_night_over(opened(named, provider), nightly=schedule)
+    scheduler = a_scheduler_over(opened(named, provider), nightly=schedule)
 
-    let_it_be_due(night)
+    complete_occurrence(scheduler)
 
-    assert night.rows(RUNS) == [(expected, "nightly", 3)]
+    assert scheduler.rows(RUNS) == [(expected, "nightly", 3)]
     assert len(handed_in(provider)) == (3 if expected == "batch" else 0)
 
 
@@ -126,14 +135,16 @@ def test_stale_results_are_refreshed_in_batches(
     settings: Settings, provider: BatchProvider
 ) -> None:
     schedule = reanalysis(lane="batch")
-    night = a_stale_night(settings, provider, schedule, Lane.ONLINE, Lane.BATCH, Lane.ONLINE)
-    asked_online = len(night.pipeline.model.requests)
+    scheduler = a_scheduler_after_stale_runs(
+        settings, provider, schedule, Lane.ONLINE, Lane.BATCH, Lane.ONLINE
+    )
+    asked_online = len(scheduler.pipeline.model.requests)
 
-    let_it_be_due(night)
+    complete_occurrence(scheduler)
 
-    assert night.rows(RUNS) == [("batch", "nightly", 3)]
-    assert night.rows(COSTS) == [("batch", Decimal("0.01"))]
-    assert len(night.pipeline.model.requests) == asked_online
+    assert scheduler.rows(RUNS) == [("batch", "nightly", 3)]
+    assert scheduler.rows(COSTS) == [("batch", Decimal("0.01"))]
+    assert len(scheduler.pipeline.model.requests) == asked_online
 
 
 @pytest.mark.parametrize(
@@ -147,108 +158,110 @@ def test_stale_results_keep_their_lane_unless_the_schedule_has_one(
     settings: Settings, provider: BatchProvider, lane: str | None, runs: list[object]
 ) -> None:
     schedule = reanalysis(lane=lane)
-    night = a_stale_night(settings, provider, schedule, Lane.ONLINE, Lane.BATCH, Lane.BATCH)
+    scheduler = a_scheduler_after_stale_runs(
+        settings, provider, schedule, Lane.ONLINE, Lane.BATCH, Lane.BATCH
+    )
 
-    let_it_be_due(night)
+    complete_occurrence(scheduler)
 
-    assert night.rows(RUNS) == runs
+    assert scheduler.rows(RUNS) == runs
 
 
 WANTED = ScheduleSettings.model_validate({"cron": "0 3 * * *", "kind": "reanalyze"})
 OUTCOME = "SELECT status, outcome FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
 
 
-def a_night_of_stale_results(settings: Settings) -> Night:
+def a_due_scheduler(settings: Settings) -> FakeScheduler:
     """Return a scheduler that is due after two runs with outdated prompts."""
-    night = a_night(settings, quoting_the_text, repeat_last=True, again=WANTED)
+    scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, again=WANTED)
     other = a_run(analysis=AnalysisOptions(instructions="Look for carts."))
     for texts, options in ((TEXTS, a_run()), (TEXTS[:1], other)):
-        night.pipeline.analyze(*texts, options=options)
+        scheduler.pipeline.analyze(*texts, options=options)
     for statement in STALE:
-        night.pipeline.execute(statement)
-    night.start_at("2026-03-28T04:01")
-    return night
+        scheduler.pipeline.execute(statement)
+    scheduler.start_at("2026-03-28T04:01")
+    return scheduler
 
 
 def test_stale_results_are_refreshed(settings: Settings) -> None:
     """Each question has a run with its options; the account of each balances."""
-    night = a_night_of_stale_results(settings)
+    scheduler = a_due_scheduler(settings)
 
-    night.carry_out()
-    night.work()
-    night.tick()
+    scheduler.carry_out()
+    scheduler.work()
+    scheduler.tick()
 
     expected = {"found": 4, "questions": 2, "unknown_models": 0, "jobs": {"succeeded": 4}}
-    assert night.rows(OUTCOME) == [("succeeded", expected)]
-    assert night.rows(
+    assert scheduler.rows(OUTCOME) == [("succeeded", expected)]
+    assert scheduler.rows(
         "SELECT accepted, intakes_balance, jobs_balance FROM run_accounts AS a"
         " JOIN runs AS r ON r.id = a.run_id WHERE r.schedule_run_id IS NOT NULL ORDER BY 1"
     ) == [(1, True, True), (3, True, True)]
-    assert night.rows(
+    assert scheduler.rows(
         "SELECT j.options ->> 'instructions', count(*) FROM jobs AS j JOIN runs AS r"
         " ON r.id = j.run_id WHERE r.schedule_run_id IS NOT NULL GROUP BY 1 ORDER BY 1"
     ) == [("", 3), ("Look for carts.", 1)]
-    assert night.rows("SELECT count(*) FROM documents") == [(3,)]
+    assert scheduler.rows("SELECT count(*) FROM documents") == [(3,)]
 
 
 def test_the_next_night_does_not_refresh_again(settings: Settings) -> None:
     """Old results stay stale in the view; one refresh is enough, even if it fails."""
-    night = a_night_of_stale_results(settings)
-    night.carry_out()
-    night.pipeline.execute("UPDATE jobs SET status = 'failed' WHERE status = 'running'")
-    night.pipeline.execute("UPDATE runs SET status = 'finished'")
-    night.tick()
-    night.start_at("2026-03-29T05:01")
+    scheduler = a_due_scheduler(settings)
+    scheduler.carry_out()
+    scheduler.pipeline.execute("UPDATE jobs SET status = 'failed' WHERE status = 'running'")
+    scheduler.pipeline.execute("UPDATE runs SET status = 'finished'")
+    scheduler.tick()
+    scheduler.start_at("2026-03-29T05:01")
 
-    night.carry_out()
+    scheduler.carry_out()
 
     expected = {"found": 0, "questions": 2, "unknown_models": 0}
-    assert night.rows(OUTCOME) == [("succeeded", expected)]
+    assert scheduler.rows(OUTCOME) == [("succeeded", expected)]
 
 
 def test_a_removed_model_is_counted(settings: Settings) -> None:
     """The other questions are asked nevertheless."""
-    night = a_night_of_stale_results(settings)
-    night.pipeline.execute(
+    scheduler = a_due_scheduler(settings)
+    scheduler.pipeline.execute(
         "UPDATE jobs SET model = 'gone' WHERE options ->> 'instructions' = 'Look for carts.'"
     )
 
-    night.carry_out()
+    scheduler.carry_out()
 
     expected = {"found": 3, "questions": 2, "unknown_models": 1}
-    assert night.rows(OUTCOME) == [("waiting", expected)]
+    assert scheduler.rows(OUTCOME) == [("waiting", expected)]
 
 
 def test_an_interrupted_refresh_continues(settings: Settings) -> None:
     """Questions asked before the kill are not repeated, and the account balances."""
-    night = a_night_of_stale_results(settings)
+    scheduler = a_due_scheduler(settings)
     looks = iter([False, False, True])
-    work = night.runner()
+    work = scheduler.runner()
     work._is_stopped = lambda: next(looks)
     work.work()
-    assert night.rows("SELECT status FROM schedule_runs") == [("due",)]
+    assert scheduler.rows("SELECT status FROM schedule_runs") == [("due",)]
 
-    night.carry_out()
-    night.work()
-    night.tick()
+    scheduler.carry_out()
+    scheduler.work()
+    scheduler.tick()
 
-    assert night.rows("SELECT status, outcome -> 'jobs' FROM schedule_runs") == [
+    assert scheduler.rows("SELECT status, outcome -> 'jobs' FROM schedule_runs") == [
         ("succeeded", {"succeeded": 4})
     ]
-    assert night.rows("SELECT bool_and(intakes_balance AND jobs_balance) FROM run_accounts") == [
-        (True,)
-    ]
+    assert scheduler.rows(
+        "SELECT bool_and(intakes_balance AND jobs_balance) FROM run_accounts"
+    ) == [(True,)]
 
 
 def test_without_stale_results_there_is_nothing_to_do(settings: Settings) -> None:
-    night = a_night(settings, quoting_the_text, repeat_last=True, again=WANTED)
-    night.pipeline.analyze(*TEXTS)
-    night.start_at("2026-03-28T04:01")
+    scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, again=WANTED)
+    scheduler.pipeline.analyze(*TEXTS)
+    scheduler.start_at("2026-03-28T04:01")
 
-    night.carry_out()
+    scheduler.carry_out()
 
-    assert night.rows("SELECT count(*) FROM runs") == [(1,)]
-    assert night.rows("SELECT status FROM schedule_runs") == [("succeeded",)]
+    assert scheduler.rows("SELECT count(*) FROM runs") == [(1,)]
+    assert scheduler.rows("SELECT status FROM schedule_runs") == [("succeeded",)]
 
 
 STATE = "SELECT status, error_code, error_message, hint FROM schedule_runs ORDER BY due_at LIMIT 1"
@@ -256,20 +269,20 @@ WHY = "The budget of the run is spent."
 
 
 @pytest.fixture
-def paused(settings: Settings, tmp_path: Path) -> Night:
+def paused(settings: Settings, tmp_path: Path) -> FakeScheduler:
     """Return a scheduler whose run was paused because its budget is used up."""
     (tmp_path / "letter.txt").write_text("The bridge was opened in May 1902.", "utf-8")
     script = (BudgetExceededError(WHY, "Raise it."), quoting_the_text)
-    night = a_night(settings, *script, repeat_last=True, nightly=nightly(tmp_path))
-    night.start_at("2026-03-28T02:31")
-    assert night.carry_out()
-    night.work()
-    assert night.rows("SELECT status FROM runs") == [("paused",)]
-    night.tick()
-    return night
+    scheduler = a_scheduler(settings, *script, repeat_last=True, nightly=nightly(tmp_path))
+    scheduler.start_at("2026-03-28T02:31")
+    assert scheduler.carry_out()
+    scheduler.work()
+    assert scheduler.rows("SELECT status FROM runs") == [("paused",)]
+    scheduler.tick()
+    return scheduler
 
 
-def test_the_history_shows_a_paused_run_and_the_reason(paused: Night) -> None:
+def test_the_history_shows_a_paused_run_and_the_reason(paused: FakeScheduler) -> None:
     """It does so long before the occurrence expires; its run can still be retried then."""
     ((status, code, message, hint),) = paused.rows(STATE)
     ((run,),) = paused.rows("SELECT name FROM runs")
@@ -287,7 +300,7 @@ def test_the_history_shows_a_paused_run_and_the_reason(paused: Night) -> None:
     assert paused.rows("SELECT status FROM runs") == [("paused",)]
 
 
-def test_a_resumed_occurrence_ends_like_any_other(paused: Night) -> None:
+def test_a_resumed_occurrence_ends_like_any_other(paused: FakeScheduler) -> None:
     ((run_id,),) = paused.rows("SELECT id FROM runs")
     retry(paused.pipeline.context, UUID(str(run_id)))
     paused.tick()
@@ -299,7 +312,7 @@ def test_a_resumed_occurrence_ends_like_any_other(paused: Night) -> None:
     assert paused.rows(STATE) == [("succeeded", None, None, None)]
 
 
-def test_an_occurrence_that_ends_just_in_time_has_succeeded(paused: Night) -> None:
+def test_an_occurrence_that_ends_just_in_time_has_succeeded(paused: FakeScheduler) -> None:
     """A late check does not treat finished work as expired."""
     ((run_id,),) = paused.rows("SELECT id FROM runs")
     retry(paused.pipeline.context, UUID(str(run_id)))
@@ -311,7 +324,7 @@ def test_an_occurrence_that_ends_just_in_time_has_succeeded(paused: Night) -> No
     assert [status for *_, status in paused.history()] == ["succeeded", "due"]
 
 
-def test_a_run_that_is_just_resuming_does_not_block_schedules(paused: Night) -> None:
+def test_a_run_that_is_just_resuming_does_not_block_schedules(paused: FakeScheduler) -> None:
     """Its job is not paused any more, but its run still is: no reason is recorded."""
     pipeline = paused.pipeline
     pipeline.execute("UPDATE schedule_runs SET error_code = NULL, error_message = NULL")

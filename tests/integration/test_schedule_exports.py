@@ -12,7 +12,7 @@ from chordwise.pipeline.schedules import exports
 from chordwise.pipeline.schedules.work import Work
 from chordwise.settings import ScheduleSettings, Settings
 from tests.fakes.pipeline import quoting_the_text
-from tests.fakes.scheduling import EXPIRE, OUTCOME, KilledError, Night, a_night
+from tests.fakes.scheduling import EXPIRE, OUTCOME, FakeScheduler, KilledError, a_scheduler
 
 FORMULA = "SELECT '=1+1' AS text, 7 AS number"
 NAME = "morning-20260328-0500"
@@ -23,22 +23,22 @@ def exporting(folder: Path, **values: object) -> ScheduleSettings:
     return ScheduleSettings.model_validate(given)
 
 
-def a_morning(settings: Settings, wanted: ScheduleSettings) -> Night:
+def a_due_scheduler(settings: Settings, wanted: ScheduleSettings) -> FakeScheduler:
     """Return a scheduler whose last tick started an export."""
-    night = a_night(settings, quoting_the_text, repeat_last=True, morning=wanted)
-    night.start_at("2026-03-28T06:01")
-    return night
+    scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, morning=wanted)
+    scheduler.start_at("2026-03-28T06:01")
+    return scheduler
 
 
 def test_a_view_is_exported_at_its_due_time(settings: Settings, tmp_path: Path) -> None:
     """The CSV file has the name of the schedule and the due time."""
-    night = a_morning(settings, exporting(tmp_path, view="document_results"))
-    night.pipeline.analyze("The bridge was opened in May 1902. It stands.")
+    scheduler = a_due_scheduler(settings, exporting(tmp_path, view="document_results"))
+    scheduler.pipeline.analyze("The bridge was opened in May 1902. It stands.")
 
-    assert night.carry_out()
+    assert scheduler.carry_out()
 
     path = tmp_path / f"{NAME}.csv"
-    assert night.rows(OUTCOME) == [("succeeded", None, {"file": str(path), "rows": 1})]
+    assert scheduler.rows(OUTCOME) == [("succeeded", None, {"file": str(path), "rows": 1})]
     (row,) = csv.DictReader(io.StringIO(path.read_text("utf-8")))
     assert row["status"] == "succeeded"
     assert list(tmp_path.iterdir()) == [path]
@@ -48,28 +48,28 @@ def test_a_view_is_exported_at_its_due_time(settings: Settings, tmp_path: Path) 
 def test_formulas_are_escaped_unless_raw_output_is_configured(
     settings: Settings, tmp_path: Path, values: dict[str, object], text: str
 ) -> None:
-    night = a_morning(settings, exporting(tmp_path, sql=FORMULA, **values))
+    scheduler = a_due_scheduler(settings, exporting(tmp_path, sql=FORMULA, **values))
 
-    night.carry_out()
+    scheduler.carry_out()
 
     assert (tmp_path / f"{NAME}.csv").read_text("utf-8") == f"text,number\n{text},7\n"
 
 
 def test_the_format_of_the_schedule_is_written(settings: Settings, tmp_path: Path) -> None:
-    night = a_morning(settings, exporting(tmp_path, sql=FORMULA, format="parquet"))
+    scheduler = a_due_scheduler(settings, exporting(tmp_path, sql=FORMULA, format="parquet"))
 
-    night.carry_out()
+    scheduler.carry_out()
 
     assert [file.name for file in tmp_path.iterdir()] == [f"{NAME}.parquet"]
 
 
 def test_no_exported_file_is_overwritten(settings: Settings, tmp_path: Path) -> None:
     """An existing file of that name is kept, even a broken link."""
-    night = a_morning(settings, exporting(tmp_path, sql=FORMULA))
+    scheduler = a_due_scheduler(settings, exporting(tmp_path, sql=FORMULA))
     (tmp_path / f"{NAME}.csv").write_text("mine", "utf-8")
     (tmp_path / f"{NAME}-2.csv").symlink_to("nowhere")
 
-    night.carry_out()
+    scheduler.carry_out()
 
     assert (tmp_path / f"{NAME}.csv").read_text("utf-8") == "mine"
     assert not (tmp_path / "nowhere").exists()
@@ -81,7 +81,7 @@ def test_a_killed_scheduler_leaves_one_file(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """If it was killed before or after writing, the next scheduler uses what exists."""
-    night = a_morning(settings, exporting(tmp_path, sql=FORMULA))
+    scheduler = a_due_scheduler(settings, exporting(tmp_path, sql=FORMULA))
     write = exports._write
 
     def killed(work: Work, path: Path) -> int:
@@ -91,14 +91,14 @@ def test_a_killed_scheduler_leaves_one_file(
 
     monkeypatch.setattr(exports, "_write", killed)
     with pytest.raises(KilledError):
-        night.carry_out()
+        scheduler.carry_out()
     monkeypatch.setattr(exports, "_write", write)
-    night.pipeline.execute(EXPIRE)
+    scheduler.pipeline.execute(EXPIRE)
 
-    assert night.carry_out()
+    assert scheduler.carry_out()
 
     path = tmp_path / f"{NAME}.csv"
-    ((status, code, outcome),) = night.rows(OUTCOME)
+    ((status, code, outcome),) = scheduler.rows(OUTCOME)
     assert (status, code) == ("succeeded", None)
     assert isinstance(outcome, dict)
     assert outcome["file"] == str(path)
@@ -116,11 +116,11 @@ def test_a_killed_scheduler_leaves_one_file(
 def test_a_failed_export_is_reported_with_the_reason(
     settings: Settings, tmp_path: Path, values: dict[str, object], reason: str
 ) -> None:
-    night = a_morning(settings, exporting(tmp_path, **values))
+    scheduler = a_due_scheduler(settings, exporting(tmp_path, **values))
 
-    night.carry_out()
+    scheduler.carry_out()
 
-    found = night.rows("SELECT status, error_message, outcome ? 'file' FROM schedule_runs")
+    found = scheduler.rows("SELECT status, error_message, outcome ? 'file' FROM schedule_runs")
     ((status, message, has_file),) = found
     assert (status, has_file in (None, False)) == ("failed", True)
     assert reason in str(message)
@@ -129,24 +129,26 @@ def test_a_failed_export_is_reported_with_the_reason(
 
 def test_a_missing_folder_is_an_error(settings: Settings, tmp_path: Path) -> None:
     """It is not created, because it may be a share that is not mounted."""
-    night = a_morning(settings, exporting(tmp_path / "share", sql=FORMULA))
+    scheduler = a_due_scheduler(settings, exporting(tmp_path / "share", sql=FORMULA))
 
-    night.carry_out()
+    scheduler.carry_out()
 
     message = f"There is no folder {tmp_path / 'share'}."
-    assert night.rows("SELECT status, error_message FROM schedule_runs") == [("failed", message)]
+    assert scheduler.rows("SELECT status, error_message FROM schedule_runs") == [
+        ("failed", message)
+    ]
 
 
 def test_a_scheduler_that_stops_releases_the_export(settings: Settings, tmp_path: Path) -> None:
     """It stops between two batches of rows; no partial file is visible."""
     many = "SELECT n FROM generate_series(1, 5000) AS n"
-    night = a_morning(settings, exporting(tmp_path, sql=many))
-    night.stopped = True
+    scheduler = a_due_scheduler(settings, exporting(tmp_path, sql=many))
+    scheduler.stopped = True
 
-    night.carry_out()
+    scheduler.carry_out()
 
-    assert night.rows("SELECT status, attempts FROM schedule_runs") == [("due", 0)]
+    assert scheduler.rows("SELECT status, attempts FROM schedule_runs") == [("due", 0)]
     assert list(tmp_path.iterdir()) == []
-    night.stopped = False
-    night.carry_out()
+    scheduler.stopped = False
+    scheduler.carry_out()
     assert len((tmp_path / f"{NAME}.csv").read_text("utf-8").splitlines()) == 5001

@@ -17,7 +17,7 @@ from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.sections import ProfileSettings
 from tests.fakes.learning import LABELS, a_learner, classified, obeying, written
-from tests.fakes.scheduling import Night, a_night
+from tests.fakes.scheduling import FakeScheduler, a_scheduler
 
 ENDS = "SELECT status, outcome, error_message FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
 CHOICES = {f"{n}.txt": ("letter" if n < 15 else "report", n / 30) for n in range(30)}
@@ -39,22 +39,22 @@ def classify(settings: Settings) -> Submission:
     return classified(a_learner(settings), CHOICES)
 
 
-def a_morning(settings: Settings, **schedules: ScheduleSettings) -> Night:
+def a_due_scheduler(settings: Settings, **schedules: ScheduleSettings) -> FakeScheduler:
     """Return a scheduler with due occurrences, after that run of the profile `letters`."""
     profiles = {"letters": ProfileSettings(labels=LABELS, confidence_threshold=0.0)}
-    night = a_night(
+    scheduler = a_scheduler(
         settings.model_copy(update={"profiles": profiles}), obeying, repeat_last=True, **schedules
     )
-    night.sleep_until("2026-03-28T06:01")
-    night.tick()
-    return night
+    scheduler.sleep_until("2026-03-28T06:01")
+    scheduler.tick()
+    return scheduler
 
 
 def test_schedules_evaluate_recalibrate_and_certify(settings: Settings, tmp_path: Path) -> None:
     """They run one after the other, with the outcome in the history."""
     truth = [{"document": name, "label": "report"} for name in [*CHOICES, "gone.txt"]]
     gold = written(tmp_path / "truth.jsonl", *truth)
-    night = a_morning(
+    scheduler = a_due_scheduler(
         settings,
         measure=at_six(kind="evaluate", gold=str(gold)),
         learn=at_six(cron="0 7 * * *", kind="recalibrate", max_error_rate=0.5),
@@ -62,25 +62,25 @@ def test_schedules_evaluate_recalibrate_and_certify(settings: Settings, tmp_path
             cron="0 8 * * *", kind="certify", profile="letters", max_error_rate=0.9, risk=0.2
         ),
     )
-    assert night.carry_out()
+    assert scheduler.carry_out()
     for time in ("07:01", "08:01"):
-        night.sleep_until(f"2026-03-28T{time}")
-        night.tick()
-        assert night.carry_out()
+        scheduler.sleep_until(f"2026-03-28T{time}")
+        scheduler.tick()
+        assert scheduler.carry_out()
 
-    assert night.rows(
+    assert scheduler.rows(
         "SELECT schedule, status, outcome FROM schedule_runs WHERE kind = 'evaluate'"
     ) == [("measure", "succeeded", {"judged": 30, "missing": 1})]
-    assert night.rows(
+    assert scheduler.rows(
         "SELECT value, count FROM evaluation_history WHERE metric = 'accuracy' AND is_whole"
     ) == [(0.5, 30)]
-    assert night.rows("SELECT outcome FROM schedule_runs WHERE kind = 'recalibrate'") == [
+    assert scheduler.rows("SELECT outcome FROM schedule_runs WHERE kind = 'recalibrate'") == [
         ({"changed": 1, "too_few": 0},)
     ]
-    assert night.rows("SELECT judged, max_error_rate FROM calibrations") == [(30, 0.5)]
+    assert scheduler.rows("SELECT judged, max_error_rate FROM calibrations") == [(30, 0.5)]
     counted = {"certified": 0, "open": 2, "impossible": 0, "withdrawn": 0}
-    assert night.rows(ENDS) == [("succeeded", counted, None)]
-    assert night.rows("SELECT DISTINCT max_error, risk FROM certifications") == [(0.9, 0.2)]
+    assert scheduler.rows(ENDS) == [("succeeded", counted, None)]
+    assert scheduler.rows("SELECT DISTINCT max_error, risk FROM certifications") == [(0.9, 0.2)]
 
 
 def test_only_answers_to_the_question_of_a_profile_are_evaluated(
@@ -88,13 +88,15 @@ def test_only_answers_to_the_question_of_a_profile_are_evaluated(
 ) -> None:
     """Another question about the same documents is not affected."""
     gold = written(tmp_path / "truth.jsonl", *({"document": n, "label": "letter"} for n in CHOICES))
-    night = a_morning(settings, measure=at_six(kind="evaluate", gold=str(gold), profile="letters"))
-    classified(night.pipeline, CHOICES, threshold=0.5)
+    scheduler = a_due_scheduler(
+        settings, measure=at_six(kind="evaluate", gold=str(gold), profile="letters")
+    )
+    classified(scheduler.pipeline, CHOICES, threshold=0.5)
 
-    assert night.carry_out()
+    assert scheduler.carry_out()
 
-    assert night.rows(ENDS) == [("succeeded", {"judged": 30, "missing": 0}, None)]
-    assert night.rows("SELECT profile FROM evaluations") == [("letters",)]
+    assert scheduler.rows(ENDS) == [("succeeded", {"judged": 30, "missing": 0}, None)]
+    assert scheduler.rows("SELECT profile FROM evaluations") == [("letters",)]
 
 
 def test_a_drop_in_quality_fails_the_occurrence_and_is_delivered(
@@ -103,67 +105,67 @@ def test_a_drop_in_quality_fails_the_occurrence_and_is_delivered(
     """It is delivered once, even if the scheduler is killed afterwards, and not the next night."""
     gold = tmp_path / "truth.jsonl"
     written(gold, *({"document": name, "label": label} for name, (label, _) in CHOICES.items()))
-    night = a_morning(settings, measure=at_six(kind="evaluate", gold=str(gold)))
-    assert night.carry_out()
-    assert night.rows(ENDS) == [("succeeded", {"judged": 30, "missing": 0}, None)]
+    scheduler = a_due_scheduler(settings, measure=at_six(kind="evaluate", gold=str(gold)))
+    assert scheduler.carry_out()
+    assert scheduler.rows(ENDS) == [("succeeded", {"judged": 30, "missing": 0}, None)]
     written(gold, *({"document": name, "label": "letter"} for name in CHOICES))
 
-    do_twice(night)
+    do_twice(scheduler)
 
     fell = "accuracy of classification fell from 1.000 to 0.500 (by 0.297 to 0.668)"
-    ((status, outcome, message),) = night.rows(ENDS)
+    ((status, outcome, message),) = scheduler.rows(ENDS)
     assert (status, message) == ("failed", f"Answers are worse than before: {fell}.")
     assert outcome == {"judged": 30, "missing": 0, "fell": [fell]}
-    assert night.rows("SELECT event, content FROM deliveries WHERE run_id IS NULL") == [
+    assert scheduler.rows("SELECT event, content FROM deliveries WHERE run_id IS NULL") == [
         ("answers.regressed", {"schedule": "measure", "profile": "", **outcome})
     ]
-    night.start_at("2026-03-30T06:01")
-    assert night.carry_out()
-    assert [row[0] for row in night.rows(ENDS)] == ["succeeded"]
-    assert night.rows("SELECT count(*) FROM evaluations") == [(3,)]
+    scheduler.start_at("2026-03-30T06:01")
+    assert scheduler.carry_out()
+    assert [row[0] for row in scheduler.rows(ENDS)] == ["succeeded"]
+    assert scheduler.rows("SELECT count(*) FROM evaluations") == [(3,)]
 
 
-def do_twice(night: Night) -> None:
+def do_twice(scheduler: FakeScheduler) -> None:
     """Do the work of the next morning, and again as if the scheduler was killed afterwards."""
-    night.start_at("2026-03-29T06:01")
-    assert night.carry_out()
-    night.pipeline.execute(
+    scheduler.start_at("2026-03-29T06:01")
+    assert scheduler.carry_out()
+    scheduler.pipeline.execute(
         "UPDATE schedule_runs SET status = 'due' WHERE status = 'failed' AND attempts = 1"
     )
-    assert night.carry_out()
+    assert scheduler.carry_out()
 
 
-def say(night: Night, verdict: Verdict, names: Iterable[str]) -> None:
+def say(scheduler: FakeScheduler, verdict: Verdict, names: Iterable[str]) -> None:
     """Record the same verdict on the newest result of each document."""
     signed = Signed(entered=FeedbackInput(verdict=verdict))
     lines = [
         FeedbackLine(number=1, document=each, analysis_type=None, signed=signed) for each in names
     ]
-    with night.pipeline.context.database.write() as session:
+    with scheduler.pipeline.context.database.write() as session:
         assert feedback.give_all(session, ResultSelection(), lines).stored == len(lines)
 
 
 def test_a_withdrawn_certificate_fails_the_occurrence(settings: Settings) -> None:
     """It is delivered once, even if the scheduler is killed afterwards."""
     accept = at_six(kind="certify", profile="letters", max_error_rate=0.3)
-    night = a_morning(settings, accept=accept)
-    say(night, Verdict.APPROVED, CHOICES)
-    assert night.carry_out()
-    assert night.rows("SELECT count(*) FROM results WHERE accepted") == [(30,)]
+    scheduler = a_due_scheduler(settings, accept=accept)
+    say(scheduler, Verdict.APPROVED, CHOICES)
+    assert scheduler.carry_out()
+    assert scheduler.rows("SELECT count(*) FROM results WHERE accepted") == [(30,)]
     later = {f"late-{n}.txt": ("report", 0.9) for n in range(20)}
-    classified(night.pipeline, later)
-    say(night, Verdict.REJECTED, later)
+    classified(scheduler.pipeline, later)
+    say(scheduler, Verdict.REJECTED, later)
 
-    do_twice(night)
+    do_twice(scheduler)
 
-    ((status, _, message),) = night.rows(ENDS)
+    ((status, _, message),) = scheduler.rows(ENDS)
     withdrawn = "Certificates withdrawn after later checks: report."
     assert (status, message) == ("failed", withdrawn)
     told = {"schedule": "accept", "profile": "letters", "withdrawn": ["report"]}
-    assert night.rows("SELECT event, content FROM deliveries WHERE run_id IS NULL") == [
+    assert scheduler.rows("SELECT event, content FROM deliveries WHERE run_id IS NULL") == [
         ("answers.regressed", told)
     ]
-    assert night.rows("SELECT count(*) FROM results WHERE accepted") == [(15,)]
+    assert scheduler.rows("SELECT count(*) FROM results WHERE accepted") == [(15,)]
 
 
 @pytest.mark.parametrize(
@@ -194,19 +196,21 @@ def test_the_question_of_a_profile_is_that_of_its_runs(
 
 def test_without_feedback_nothing_is_evaluated(settings: Settings) -> None:
     """This is not a failure, because feedback may follow later."""
-    night = a_morning(settings, measure=at_six(kind="evaluate"))
+    scheduler = a_due_scheduler(settings, measure=at_six(kind="evaluate"))
 
-    assert night.carry_out()
+    assert scheduler.carry_out()
 
-    assert night.rows(ENDS) == [("succeeded", {"judged": 0, "missing": 0}, None)]
+    assert scheduler.rows(ENDS) == [("succeeded", {"judged": 0, "missing": 0}, None)]
 
 
 def test_a_missing_gold_file_is_a_failure(settings: Settings, tmp_path: Path) -> None:
-    night = a_morning(settings, measure=at_six(kind="evaluate", gold=str(tmp_path / "gone.csv")))
+    scheduler = a_due_scheduler(
+        settings, measure=at_six(kind="evaluate", gold=str(tmp_path / "gone.csv"))
+    )
 
-    assert night.carry_out()
+    assert scheduler.carry_out()
 
-    ((status, _, message),) = night.rows(ENDS)
+    ((status, _, message),) = scheduler.rows(ENDS)
     assert status == "failed"
     assert "gone.csv cannot be read" in str(message)
 
@@ -215,10 +219,10 @@ def test_without_scikit_learn_a_schedule_fails(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    night = a_morning(settings, learn=at_six(kind="recalibrate"))
+    scheduler = a_due_scheduler(settings, learn=at_six(kind="recalibrate"))
 
-    assert night.carry_out()
+    assert scheduler.carry_out()
 
-    ((status, hint),) = night.rows("SELECT status, hint FROM schedule_runs")
+    ((status, hint),) = scheduler.rows("SELECT status, hint FROM schedule_runs")
     assert status == "failed"
     assert 'pip install "chordwise[learning]"' in str(hint)

@@ -14,7 +14,7 @@ from chordwise.pipeline.schedules import occurrences
 from chordwise.settings import Settings
 from chordwise.storage import schedules
 from chordwise.storage.schedules import ScheduleOrigin
-from tests.fakes.scheduling import A_DAY, Night, a_night, nightly, pruning
+from tests.fakes.scheduling import A_DAY, FakeScheduler, a_scheduler, nightly, pruning
 
 NEXT = (
     "SELECT to_char(next_due_at AT TIME ZONE 'Europe/Berlin', 'DD HH24:MI')"
@@ -30,128 +30,131 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def start_now(night: Night, name: str = "nightly") -> None:
-    with night.pipeline.context.database.write() as session:
-        occurrences.start_now(session, name, night.now)
+def start_now(scheduler: FakeScheduler, name: str = "nightly") -> None:
+    with scheduler.pipeline.context.database.write() as session:
+        occurrences.start_now(session, name, scheduler.now)
 
 
 def test_nothing_is_started_before_its_due_time(settings: Settings, folder: Path) -> None:
     """A scheduler that starts in the evening waits for the night."""
-    night = a_night(settings, nightly=nightly(folder))
-    night.sleep_until("2026-03-28T02:29:59")
+    scheduler = a_scheduler(settings, nightly=nightly(folder))
+    scheduler.sleep_until("2026-03-28T02:29:59")
 
-    assert night.tick() == 0
-    assert night.history() == []
-    assert night.rows(NEXT) == [("28 02:30",)]
+    assert scheduler.tick() == 0
+    assert scheduler.history() == []
+    assert scheduler.rows(NEXT) == [("28 02:30",)]
 
 
 def test_concurrent_schedulers_start_an_occurrence_once(settings: Settings, folder: Path) -> None:
-    night = a_night(settings, nightly=nightly(folder, cron="30 * * * *"))
+    scheduler = a_scheduler(settings, nightly=nightly(folder, cron="30 * * * *"))
     barrier = threading.Barrier(4)
     started: list[int] = []
 
     def look(_: int) -> None:
         for _ in range(6):
             barrier.wait(10)
-            started.append(night.tick())
+            started.append(scheduler.tick())
             if barrier.wait(10) == 0:
-                night.now += A_DAY / 24
-                night.pipeline.execute("UPDATE schedule_runs SET status = 'succeeded'")
+                scheduler.now += A_DAY / 24
+                scheduler.pipeline.execute("UPDATE schedule_runs SET status = 'succeeded'")
             barrier.wait(10)
 
-    night.sleep_until("2026-03-28T04:31")
+    scheduler.sleep_until("2026-03-28T04:31")
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(look, range(4)))
 
     assert len(started) == 24
     assert sum(started) == 6
-    assert night.rows("SELECT count(*), count(DISTINCT due_at) FROM schedule_runs") == [(6, 6)]
+    assert scheduler.rows("SELECT count(*), count(DISTINCT due_at) FROM schedule_runs") == [(6, 6)]
 
 
 def test_a_time_skipped_by_daylight_saving_has_an_occurrence(
     settings: Settings, folder: Path
 ) -> None:
     """On 29 March 2026 there is no 02:30 in Berlin, and it is due at three."""
-    night = a_night(settings, nightly=nightly(folder))
+    scheduler = a_scheduler(settings, nightly=nightly(folder))
 
     for local in ("2026-03-28T02:31", "2026-03-29T03:01", "2026-03-30T02:31"):
-        night.sleep_until(local)
-        night.tick()
-        night.pipeline.execute("UPDATE schedule_runs SET status = 'succeeded'")
+        scheduler.sleep_until(local)
+        scheduler.tick()
+        scheduler.pipeline.execute("UPDATE schedule_runs SET status = 'succeeded'")
 
     expected = [(f"{day}", "clock", "succeeded") for day in ("28 02:30", "29 03:00", "30 02:30")]
-    assert night.history() == expected
+    assert scheduler.history() == expected
 
 
 def test_a_time_repeated_by_daylight_saving_has_one_occurrence(
     settings: Settings, folder: Path
 ) -> None:
     """On 25 October 2026 there are two 02:30 in Berlin; the scheduler ticks every ten minutes."""
-    night = a_night(settings, nightly=nightly(folder))
-    night.sleep_until("2026-10-24T12:00")
-    night.pipeline.execute("UPDATE schedules SET next_due_at = '2026-10-25T02:30+02'")
+    scheduler = a_scheduler(settings, nightly=nightly(folder))
+    scheduler.sleep_until("2026-10-24T12:00")
+    scheduler.pipeline.execute("UPDATE schedules SET next_due_at = '2026-10-25T02:30+02'")
 
     for _ in range(24 * 6 + 1):
-        night.now += A_DAY / 144
-        night.tick()
+        scheduler.now += A_DAY / 144
+        scheduler.tick()
 
-    assert night.history() == [("25 02:30", "clock", "due")]
-    assert night.rows(NEXT) == [("26 02:30",)]
+    assert scheduler.history() == [("25 02:30", "clock", "due")]
+    assert scheduler.rows(NEXT) == [("26 02:30",)]
 
 
 def test_missed_nights_are_caught_up_once(settings: Settings, folder: Path) -> None:
     """After five days without a scheduler only the latest is run."""
-    night = a_night(settings, nightly=nightly(folder))
-    night.sleep_until("2026-04-02T09:00")
-    night.synchronize()
+    scheduler = a_scheduler(settings, nightly=nightly(folder))
+    scheduler.sleep_until("2026-04-02T09:00")
+    scheduler.synchronize()
 
-    assert night.tick() == 1
-    assert night.tick() == 0
-    assert night.history() == [("02 02:30", "catch_up", "due")]
-    assert night.rows(NEXT) == [("03 02:30",)]
+    assert scheduler.tick() == 1
+    assert scheduler.tick() == 0
+    assert scheduler.history() == [("02 02:30", "catch_up", "due")]
+    assert scheduler.rows(NEXT) == [("03 02:30",)]
 
 
 def test_missed_nights_may_be_skipped(settings: Settings, folder: Path) -> None:
     """The history has the missed one, and the next night is as usual."""
-    night = a_night(settings, nightly=nightly(folder, catch_up="none"))
-    night.sleep_until("2026-04-02T09:00")
+    scheduler = a_scheduler(settings, nightly=nightly(folder, catch_up="none"))
+    scheduler.sleep_until("2026-04-02T09:00")
 
-    assert night.tick() == 0
-    night.start_at("2026-04-03T02:35")
+    assert scheduler.tick() == 0
+    scheduler.start_at("2026-04-03T02:35")
 
-    assert night.history() == [("02 02:30", "catch_up", "skipped"), ("03 02:30", "clock", "due")]
-    assert night.rows("SELECT error_code FROM schedule_runs ORDER BY due_at LIMIT 1") == [
+    assert scheduler.history() == [
+        ("02 02:30", "catch_up", "skipped"),
+        ("03 02:30", "clock", "due"),
+    ]
+    assert scheduler.rows("SELECT error_code FROM schedule_runs ORDER BY due_at LIMIT 1") == [
         ("missed",)
     ]
 
 
 def test_no_occurrence_starts_while_another_is_running(settings: Settings, folder: Path) -> None:
     """This holds for the clock and for manual starts; the skipped one has the reason."""
-    night = a_night(settings, nightly=nightly(folder, expires_after_hours=72))
-    night.start_at("2026-03-28T02:31")
-    night.now += A_DAY
+    scheduler = a_scheduler(settings, nightly=nightly(folder, expires_after_hours=72))
+    scheduler.start_at("2026-03-28T02:31")
+    scheduler.now += A_DAY
 
-    assert night.tick() == 0
+    assert scheduler.tick() == 0
     with pytest.raises(UsageError, match="is running"):
-        start_now(night)
+        start_now(scheduler)
 
-    assert [status for *_, status in night.history()] == ["due", "skipped"]
-    assert night.rows("SELECT error_code FROM schedule_runs WHERE status = 'skipped'") == [
+    assert [status for *_, status in scheduler.history()] == ["due", "skipped"]
+    assert scheduler.rows("SELECT error_code FROM schedule_runs WHERE status = 'skipped'") == [
         ("still_running",)
     ]
 
 
 def test_an_expired_occurrence_does_not_block_the_next(settings: Settings, folder: Path) -> None:
     """The scheduler that still runs the expired one has lost its lease."""
-    night = a_night(settings, nightly=nightly(folder, expires_after_hours=20))
-    night.start_at("2026-03-28T02:31")
-    night.pipeline.execute("UPDATE schedule_runs SET status = 'running'")
-    night.now += A_DAY
+    scheduler = a_scheduler(settings, nightly=nightly(folder, expires_after_hours=20))
+    scheduler.start_at("2026-03-28T02:31")
+    scheduler.pipeline.execute("UPDATE schedule_runs SET status = 'running'")
+    scheduler.now += A_DAY
 
-    assert night.tick() == 1
+    assert scheduler.tick() == 1
 
-    assert [status for *_, status in night.history()] == ["expired", "due"]
-    assert night.rows("SELECT finished_at IS NOT NULL FROM schedule_runs ORDER BY due_at") == [
+    assert [status for *_, status in scheduler.history()] == ["expired", "due"]
+    assert scheduler.rows("SELECT finished_at IS NOT NULL FROM schedule_runs ORDER BY due_at") == [
         (True,),
         (False,),
     ]
@@ -159,16 +162,16 @@ def test_an_expired_occurrence_does_not_block_the_next(settings: Settings, folde
 
 def test_a_changed_schedule_applies_from_then_on(settings: Settings, folder: Path) -> None:
     """Its due time is computed again, and a removed schedule is disabled."""
-    night = a_night(settings, nightly=nightly(folder), other=nightly(folder))
-    later = night.pipeline.context.settings
+    scheduler = a_scheduler(settings, nightly=nightly(folder), other=nightly(folder))
+    later = scheduler.pipeline.context.settings
     changed = {"nightly": nightly(folder, cron="0 5 * * *"), "third": pruning(keep_runs_days=9)}
-    night.sleep_until("2026-03-28T04:00")
+    scheduler.sleep_until("2026-03-28T04:00")
 
     later.__dict__["schedules"] = changed
-    night.synchronize()
+    scheduler.synchronize()
 
-    assert night.tick() == 0
-    found = night.rows(
+    assert scheduler.tick() == 0
+    found = scheduler.rows(
         "SELECT name, enabled, to_char(next_due_at AT TIME ZONE 'Europe/Berlin', 'DD HH24:MI')"
         " FROM schedules ORDER BY name"
     )
@@ -181,41 +184,41 @@ def test_a_changed_schedule_applies_from_then_on(settings: Settings, folder: Pat
 
 def test_other_changes_keep_missed_due_times(settings: Settings, folder: Path) -> None:
     """A new path, or a setting of a new version, does not change the times."""
-    night = a_night(settings, nightly=nightly(folder))
-    night.sleep_until("2026-03-28T08:00")
+    scheduler = a_scheduler(settings, nightly=nightly(folder))
+    scheduler.sleep_until("2026-03-28T08:00")
     changed = {"nightly": nightly(folder, expires_after_hours=9)}
-    night.pipeline.context.settings.__dict__["schedules"] = changed
+    scheduler.pipeline.context.settings.__dict__["schedules"] = changed
 
-    night.synchronize()
+    scheduler.synchronize()
 
-    assert night.tick() == 1
-    assert night.history() == [("28 02:30", "catch_up", "due")]
-    assert night.rows("SELECT options -> 'expires_after_hours' FROM schedules") == [(9,)]
+    assert scheduler.tick() == 1
+    assert scheduler.history() == [("28 02:30", "catch_up", "due")]
+    assert scheduler.rows("SELECT options -> 'expires_after_hours' FROM schedules") == [(9,)]
 
 
 def test_schedules_of_the_database_stay_when_the_configuration_changes(
     settings: Settings, folder: Path
 ) -> None:
     """Only its owner removes a schedule, and its history is kept."""
-    night = a_night(settings, ours=nightly(folder))
-    database = night.pipeline.context.database
+    scheduler = a_scheduler(settings, ours=nightly(folder))
+    database = scheduler.pipeline.context.database
     wanted = nightly(folder)
 
     with database.write() as session:
-        occurrences.define(session, "theirs", wanted, ScheduleOrigin.DATABASE, night.now)
-    night.synchronize()
+        occurrences.define(session, "theirs", wanted, ScheduleOrigin.DATABASE, scheduler.now)
+    scheduler.synchronize()
     with database.write() as session, pytest.raises(UsageError, match="in the configuration"):
         occurrences.remove(session, "ours")
     with (
         pytest.raises(UsageError, match="configuration has a schedule"),
         database.write() as session,
     ):
-        occurrences.define(session, "ours", wanted, ScheduleOrigin.DATABASE, night.now)
-    start_now(night, "theirs")
+        occurrences.define(session, "ours", wanted, ScheduleOrigin.DATABASE, scheduler.now)
+    start_now(scheduler, "theirs")
     with database.write() as session:
         occurrences.remove(session, "theirs")
 
-    assert night.rows("SELECT name, enabled FROM schedules ORDER BY name") == [
+    assert scheduler.rows("SELECT name, enabled FROM schedules ORDER BY name") == [
         ("ours", True),
         ("theirs", False),
     ]
@@ -226,29 +229,29 @@ def test_schedules_of_the_database_stay_when_the_configuration_changes(
 
 def test_an_unreadable_schedule_does_not_stop_the_others(settings: Settings, folder: Path) -> None:
     """A newer version may have written it."""
-    night = a_night(settings, broken=nightly(folder), good=nightly(folder))
-    night.pipeline.execute(
+    scheduler = a_scheduler(settings, broken=nightly(folder), good=nightly(folder))
+    scheduler.pipeline.execute(
         "UPDATE schedules SET options = '{\"kind\": \"dance\"}' WHERE name = 'broken'"
     )
-    night.sleep_until("2026-03-28T02:31")
+    scheduler.sleep_until("2026-03-28T02:31")
 
-    assert night.tick() == 1
-    assert night.rows("SELECT schedule FROM schedule_runs") == [("good",)]
+    assert scheduler.tick() == 1
+    assert scheduler.rows("SELECT schedule FROM schedule_runs") == [("good",)]
 
 
 def test_an_unreadable_schedule_is_reported_once(settings: Settings, folder: Path) -> None:
     """It is reported again if the error changes; a manual start is refused."""
-    night = a_night(settings, broken=nightly(folder))
+    scheduler = a_scheduler(settings, broken=nightly(folder))
     told: list[object] = []
     for options in ('{"kind": "dance"}', '{"kind": "dance"}', '{"cron": "0 2 * *"}'):
-        night.pipeline.execute("UPDATE schedules SET options = CAST(:o AS jsonb)", o=options)
-        night.sleep_until("2026-03-28T02:31")
+        scheduler.pipeline.execute("UPDATE schedules SET options = CAST(:o AS jsonb)", o=options)
+        scheduler.sleep_until("2026-03-28T02:31")
 
         with structlog.testing.capture_logs() as lines:
-            assert night.tick() == 0
+            assert scheduler.tick() == 0
 
         told.append([(line["event"], line["schedule"]) for line in lines])
 
     assert told == [[("schedule.defect", "broken")], [], [("schedule.defect", "broken")]]
     with pytest.raises(UsageError, match=r"cannot be read: cron: .* 4 fields"):
-        start_now(night, "broken")
+        start_now(scheduler, "broken")

@@ -25,7 +25,7 @@ from chordwise.storage.intakes import IntakeEntry
 from tests.fakes.past_results import into_history
 from tests.fakes.pipeline import NOW, Pipeline, a_document, a_run, offered, quoting_the_text
 from tests.fakes.processes import wait_until
-from tests.fakes.scheduling import A_DAY, Night, a_night
+from tests.fakes.scheduling import A_DAY, FakeScheduler, a_scheduler
 from tests.fakes.scheduling import pruning as pruned_after
 
 OLD, SHARED, NEW = (
@@ -42,7 +42,7 @@ WAITING = (
 TABLES = ("runs", "intakes", "jobs", "results", "chunks", "facts", "documents", "result_history")
 
 
-def aged(pipeline: Pipeline, run: str) -> None:
+def move_to_the_past(pipeline: Pipeline, run: str) -> None:
     """Move a run with everything that belongs to it forty days into the past."""
     pipeline.execute(
         "UPDATE jobs SET finished_at = jobs.finished_at - interval '40 days'"
@@ -54,83 +54,91 @@ def aged(pipeline: Pipeline, run: str) -> None:
     )
 
 
-def a_past(settings: Settings, wanted: ScheduleSettings) -> Night:
+def a_scheduler_after_two_runs(settings: Settings, wanted: ScheduleSettings) -> FakeScheduler:
     """Return a scheduler after an old run of two documents and a new one that shares one."""
-    night = a_night(settings, quoting_the_text, repeat_last=True, tidy=wanted)
-    pipeline = night.pipeline
+    scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, tidy=wanted)
+    pipeline = scheduler.pipeline
     old = pipeline.analyze(OLD, SHARED)
     new = pipeline.submit(SHARED, NEW)
     for job in pipeline.jobs(new):
         if job.reused_from is None:
             pipeline.work_on(job.id)
-    aged(pipeline, old.name)
+    move_to_the_past(pipeline, old.name)
     pipeline.execute("UPDATE documents SET created_at = now() - interval '40 days'")
-    night.start_at("2026-03-28T02:31")
-    return night
+    scheduler.start_at("2026-03-28T02:31")
+    return scheduler
 
 
-def counts(night: Night) -> dict[str, object]:
+def counts(scheduler: FakeScheduler) -> dict[str, object]:
     return {
-        name: night.pipeline.value(f"SELECT count(*) FROM {name}")  # noqa: S608 - names of ours
+        name: scheduler.pipeline.value(f"SELECT count(*) FROM {name}")  # noqa: S608 - names of ours
         for name in TABLES
     }
 
 
 def test_old_runs_are_deleted_except_what_newer_runs_use(settings: Settings) -> None:
     """The next run pays again only for what was deleted."""
-    night = a_past(settings, pruned_after(keep_runs_days=30))
+    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_runs_days=30))
 
-    assert night.carry_out()
+    assert scheduler.carry_out()
 
-    assert night.rows(OUTCOME) == [("succeeded", {"runs": 1, "jobs": 2, "documents": 1})]
-    assert night.rows("SELECT text FROM documents ORDER BY text") == [(NEW,), (SHARED,)]
-    assert night.rows("SELECT count(*), count(reused_from) FROM jobs") == [(2, 0)]
-    assert night.rows("SELECT count(*) FROM document_results WHERE status = 'succeeded'") == [(2,)]
-    assert night.rows("SELECT intakes_balance, jobs_balance FROM run_accounts") == [(True, True)]
-    assert night.rows("SELECT count(*), count(job_id) FROM model_calls") == [(3, 1)]
-    again = night.pipeline.submit(OLD, SHARED, NEW)
-    reused = [job.reused_from is not None for job in night.pipeline.jobs(again)]
+    assert scheduler.rows(OUTCOME) == [("succeeded", {"runs": 1, "jobs": 2, "documents": 1})]
+    assert scheduler.rows("SELECT text FROM documents ORDER BY text") == [(NEW,), (SHARED,)]
+    assert scheduler.rows("SELECT count(*), count(reused_from) FROM jobs") == [(2, 0)]
+    assert scheduler.rows("SELECT count(*) FROM document_results WHERE status = 'succeeded'") == [
+        (2,)
+    ]
+    assert scheduler.rows("SELECT intakes_balance, jobs_balance FROM run_accounts") == [
+        (True, True)
+    ]
+    assert scheduler.rows("SELECT count(*), count(job_id) FROM model_calls") == [(3, 1)]
+    again = scheduler.pipeline.submit(OLD, SHARED, NEW)
+    reused = [job.reused_from is not None for job in scheduler.pipeline.jobs(again)]
     assert reused == [False, True, True]
 
 
 def test_the_calls_of_an_intake_are_kept_without_their_run(settings: Settings) -> None:
     """The cost of transcribing its pages was spent."""
-    night = a_past(settings, pruned_after(keep_runs_days=30))
+    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_runs_days=30))
     oldest = "(SELECT id FROM runs ORDER BY id LIMIT 1)"
     changed = f"run_id = {oldest}, job_id = NULL, chunk_id = NULL"
-    night.pipeline.execute(f"UPDATE model_calls SET {changed}")  # noqa: S608 - names of ours
+    scheduler.pipeline.execute(f"UPDATE model_calls SET {changed}")  # noqa: S608 - names of ours
 
-    assert night.carry_out()
+    assert scheduler.carry_out()
 
-    assert night.rows("SELECT count(*), count(run_id), count(run) FROM model_calls") == [(3, 0, 3)]
+    assert scheduler.rows("SELECT count(*), count(run_id), count(run) FROM model_calls") == [
+        (3, 0, 3)
+    ]
 
 
 def test_an_old_interrupted_run_is_deleted(settings: Settings) -> None:
     """Its list is deleted, too; a younger run and a run that is being taken in are kept."""
-    night = a_past(settings, pruned_after(keep_runs_days=30))
+    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_runs_days=30))
     listed = [IntakeEntry(source=f"{number}.txt", raw_path=b"/nowhere") for number in range(3)]
     names = []
     for ago in ("40 days", "1 day", "-1 day"):
-        run = open_run(night.pipeline.context, a_run(), NOW, listed)
+        run = open_run(scheduler.pipeline.context, a_run(), NOW, listed)
         run.take_in(offered(a_document(OLD)))
         names.append(run.name)
         run.close()
-        night.pipeline.execute(
+        scheduler.pipeline.execute(
             f"UPDATE runs SET intake_until = now() - interval '{ago}' WHERE name = :run",  # noqa: S608 - our own words
             run=run.name,
         )
-    night.work()
+    scheduler.work()
 
-    assert night.carry_out()
+    assert scheduler.carry_out()
 
-    assert night.rows("SELECT outcome ->> 'runs' FROM schedule_runs") == [("2",)]
-    assert {name for (name,) in night.rows("SELECT name FROM runs")} & set(names) == set(names[1:])
-    assert night.rows("SELECT count(*) FROM listed_files") == [(6,)]
+    assert scheduler.rows("SELECT outcome ->> 'runs' FROM schedule_runs") == [("2",)]
+    assert {name for (name,) in scheduler.rows("SELECT name FROM runs")} & set(names) == set(
+        names[1:]
+    )
+    assert scheduler.rows("SELECT count(*) FROM listed_files") == [(6,)]
 
 
 def test_feedback_is_deleted_with_its_job_and_judgments_are_kept(settings: Settings) -> None:
     """Evaluations keep the run's name; judgments keep confidence and verdict, but no text."""
-    night = a_past(settings, pruned_after(keep_runs_days=30))
+    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_runs_days=30))
     said = [
         FeedbackLine(
             number=number,
@@ -140,23 +148,23 @@ def test_feedback_is_deleted_with_its_job_and_judgments_are_kept(settings: Setti
         )
         for number, text in enumerate((OLD, NEW))
     ]
-    database = night.pipeline.context.database
+    database = scheduler.pipeline.context.database
     with database.write() as session:
         assert feedback.give_all(session, ResultSelection(), said).stored == 2
-    ((run,),) = night.rows("SELECT name FROM runs ORDER BY finished_at LIMIT 1")
+    ((run,),) = scheduler.rows("SELECT name FROM runs ORDER BY finished_at LIMIT 1")
 
     evaluation.evaluate(database, EvaluationScope(run=str(run)), None)
-    night.pipeline.execute("UPDATE judgments SET expected = '1', found = '2'")
+    scheduler.pipeline.execute("UPDATE judgments SET expected = '1', found = '2'")
 
-    assert night.carry_out()
+    assert scheduler.carry_out()
 
-    assert night.rows("SELECT count(*) FROM feedback") == [(1,)]
-    assert night.rows("SELECT run_id, run, judged FROM evaluations") == [(None, run, 1)]
-    assert night.rows(
+    assert scheduler.rows("SELECT count(*) FROM feedback") == [(1,)]
+    assert scheduler.rows("SELECT run_id, run, judged FROM evaluations") == [(None, run, 1)]
+    assert scheduler.rows(
         "SELECT job_id IS NULL, expected IS NULL, found IS NULL, confidence, is_right"
         " FROM judgments ORDER BY 1"
     ) == [(False, False, False, 0.7, True), (True, True, True, 0.7, True)]
-    assert night.rows("SELECT count(*) FROM judged_claims") == [(2,)]
+    assert scheduler.rows("SELECT count(*) FROM judged_claims") == [(2,)]
 
 
 _INBOX_FILE = """
@@ -177,14 +185,14 @@ def test_a_run_is_deleted_with_its_inbox_files_and_deliveries(
     settings: Settings, status: str, left: int
 ) -> None:
     """It is kept while one of its files has not been delivered."""
-    night = a_past(settings, pruned_after(keep_runs_days=30))
-    night.pipeline.execute(_INBOX_FILE, status=status)
+    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_runs_days=30))
+    scheduler.pipeline.execute(_INBOX_FILE, status=status)
 
-    assert night.carry_out()
+    assert scheduler.carry_out()
 
-    assert counts(night)["runs"] == left
-    assert night.rows("SELECT count(*) FROM inbox_files") == [(left - 1,)]
-    assert night.rows("SELECT count(DISTINCT run_id) FROM deliveries") == [(left,)]
+    assert counts(scheduler)["runs"] == left
+    assert scheduler.rows("SELECT count(*) FROM inbox_files") == [(left - 1,)]
+    assert scheduler.rows("SELECT count(DISTINCT run_id) FROM deliveries") == [(left,)]
 
 
 def test_a_run_retried_during_pruning_is_kept(
@@ -192,46 +200,46 @@ def test_a_run_retried_during_pruning_is_kept(
 ) -> None:
     """Each step checks again: neither the retried jobs nor the run are deleted."""
     monkeypatch.setattr(pruning, "STEP", 1)
-    night = a_past(settings, pruned_after(keep_runs_days=30))
-    night.pipeline.execute(FAIL_THE_OLD)
-    ((run_id,),) = night.rows(THE_OLD)
+    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_runs_days=30))
+    scheduler.pipeline.execute(FAIL_THE_OLD)
+    ((run_id,),) = scheduler.rows(THE_OLD)
     steps: list[int] = []
 
     def retry_after_the_first() -> bool:
         steps.append(1)
         if len(steps) == 2:
             assert isinstance(run_id, uuid.UUID)
-            assert run_control.retry(night.pipeline.context, run_id) == 1
+            assert run_control.retry(scheduler.pipeline.context, run_id) == 1
         return False
 
-    assert ScheduleRunner(night.pipeline.context, retry_after_the_first).work()
+    assert ScheduleRunner(scheduler.pipeline.context, retry_after_the_first).work()
 
-    assert night.rows("SELECT count(*), count(DISTINCT run_id) FROM jobs") == [(3, 2)]
-    assert night.rows("SELECT status FROM runs ORDER BY id") == [("open",), ("finished",)]
-    assert night.rows(OUTCOME) == [("succeeded", {"runs": 0, "jobs": 1, "documents": 0})]
+    assert scheduler.rows("SELECT count(*), count(DISTINCT run_id) FROM jobs") == [(3, 2)]
+    assert scheduler.rows("SELECT status FROM runs ORDER BY id") == [("open",), ("finished",)]
+    assert scheduler.rows(OUTCOME) == [("succeeded", {"runs": 0, "jobs": 1, "documents": 0})]
 
 
 def test_a_run_with_an_uncommitted_retry_is_kept(settings: Settings) -> None:
     """Pruning waits for the commit of the retry, and then sees it."""
-    night = a_past(settings, pruned_after(keep_runs_days=30))
-    night.pipeline.execute(FAIL_THE_OLD)
-    ((run_id,),) = night.rows(THE_OLD)
+    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_runs_days=30))
+    scheduler.pipeline.execute(FAIL_THE_OLD)
+    ((run_id,),) = scheduler.rows(THE_OLD)
     assert isinstance(run_id, uuid.UUID)
-    context = night.pipeline.context
+    context = scheduler.pipeline.context
 
     with ThreadPoolExecutor(2) as threads:
         # The retry has locked its jobs, and waits for the run.
         with context.database.write() as session:
             session.execute(text("SELECT FROM runs WHERE id = :id FOR UPDATE"), {"id": run_id})
             retried = threads.submit(run_control.retry, context, run_id)
-            wait_until(lambda: night.pipeline.value(WAITING) == 1, 30, WAITING)
-            pruned = threads.submit(night.carry_out)
-            wait_until(lambda: night.pipeline.value(WAITING) == 2, 30, WAITING)
+            wait_until(lambda: scheduler.pipeline.value(WAITING) == 1, 30, WAITING)
+            pruned = threads.submit(scheduler.carry_out)
+            wait_until(lambda: scheduler.pipeline.value(WAITING) == 2, 30, WAITING)
         assert retried.result(30) == 2
         assert pruned.result(30)
 
-    assert night.rows("SELECT status FROM runs ORDER BY id") == [("open",), ("finished",)]
-    assert night.rows("SELECT count(*) FROM jobs") == [(4,)]
+    assert scheduler.rows("SELECT status FROM runs ORDER BY id") == [("open",), ("finished",)]
+    assert scheduler.rows("SELECT count(*) FROM jobs") == [(4,)]
 
 
 def test_a_run_that_finished_again_during_pruning_is_kept(
@@ -239,41 +247,41 @@ def test_a_run_that_finished_again_during_pruning_is_kept(
 ) -> None:
     """Retried and finished between two steps, it ended only recently."""
     monkeypatch.setattr(pruning, "STEP", 1)
-    night = a_past(settings, pruned_after(keep_runs_days=30))
+    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_runs_days=30))
     steps: list[int] = []
 
     def end_again_after_the_first() -> bool:
         steps.append(1)
         if len(steps) == 2:
-            night.pipeline.execute("UPDATE runs SET finished_at = now()")
+            scheduler.pipeline.execute("UPDATE runs SET finished_at = now()")
         return False
 
-    assert ScheduleRunner(night.pipeline.context, end_again_after_the_first).work()
+    assert ScheduleRunner(scheduler.pipeline.context, end_again_after_the_first).work()
 
-    assert night.rows("SELECT count(*) FROM runs") == [(2,)]
-    assert night.rows("SELECT count(*) FROM jobs") == [(3,)]
+    assert scheduler.rows("SELECT count(*) FROM runs") == [(2,)]
+    assert scheduler.rows("SELECT count(*) FROM jobs") == [(3,)]
 
 
 def test_an_unfinished_run_is_kept(settings: Settings) -> None:
-    night = a_night(
+    scheduler = a_scheduler(
         settings, quoting_the_text, repeat_last=True, tidy=pruned_after(keep_runs_days=1)
     )
-    submission = night.pipeline.submit(OLD)
-    aged(night.pipeline, submission.name)
-    night.pipeline.execute("UPDATE runs SET created_at = now() - interval '40 days'")
-    night.start_at("2026-03-28T02:31")
+    submission = scheduler.pipeline.submit(OLD)
+    move_to_the_past(scheduler.pipeline, submission.name)
+    scheduler.pipeline.execute("UPDATE runs SET created_at = now() - interval '40 days'")
+    scheduler.start_at("2026-03-28T02:31")
 
-    night.carry_out()
+    scheduler.carry_out()
 
-    assert counts(night)["jobs"] == 1
+    assert counts(scheduler)["jobs"] == 1
 
 
 def test_old_cache_entries_are_deleted(settings: Settings) -> None:
     """Newer entries and active claims are kept, and nothing else is deleted."""
-    night = a_past(settings, pruned_after(keep_cache_days=30))
-    before = counts(night)
+    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_cache_days=30))
+    before = counts(scheduler)
     for key, age, completion in (("old", 31, "{}"), ("new", 29, "{}"), ("asked", 31, None)):
-        night.pipeline.execute(
+        scheduler.pipeline.execute(
             "INSERT INTO cached_completions (key, provider, model, prompt_version, completion,"
             " created_at) VALUES (:key, 'p', 'm', 's@1', CAST(:completion AS jsonb),"
             " now() - make_interval(days => :age))",
@@ -282,39 +290,39 @@ def test_old_cache_entries_are_deleted(settings: Settings) -> None:
             completion=completion,
         )
 
-    night.carry_out()
+    scheduler.carry_out()
 
-    assert night.rows("SELECT key FROM cached_completions WHERE provider = 'p'") == [
+    assert scheduler.rows("SELECT key FROM cached_completions WHERE provider = 'p'") == [
         ("new",),
         ("asked",),
     ]
-    assert counts(night) == before
-    assert night.rows(OUTCOME) == [("succeeded", {"completions": 1})]
+    assert counts(scheduler) == before
+    assert scheduler.rows(OUTCOME) == [("succeeded", {"completions": 1})]
 
 
 def test_answers_are_deleted_only_for_successful_jobs(settings: Settings) -> None:
     """The result is unchanged; other jobs keep their answers for a retry."""
-    night = a_past(settings, pruned_after(keep_answers_days=30))
-    night.pipeline.execute(
+    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_answers_days=30))
+    scheduler.pipeline.execute(
         "UPDATE jobs SET status = 'partial' WHERE id = (SELECT max(id::text) FROM jobs"
         " WHERE finished_at < now() - interval '30 days')::uuid"
     )
-    results = night.rows("SELECT id, output FROM results ORDER BY id")
+    results = scheduler.rows("SELECT id, output FROM results ORDER BY id")
 
-    night.carry_out()
+    scheduler.carry_out()
 
-    assert night.rows(OUTCOME) == [("succeeded", {"answers": 1, "past_results": 0})]
-    assert night.rows("SELECT id, output FROM results ORDER BY id") == results
-    assert night.rows("SELECT count(*), count(answer) FROM chunks") == [(3, 2)]
+    assert scheduler.rows(OUTCOME) == [("succeeded", {"answers": 1, "past_results": 0})]
+    assert scheduler.rows("SELECT id, output FROM results ORDER BY id") == results
+    assert scheduler.rows("SELECT count(*), count(answer) FROM chunks") == [(3, 2)]
 
 
 def test_replaced_results_are_deleted_with_the_answers(settings: Settings) -> None:
-    night = a_past(settings, pruned_after(keep_answers_days=30))
-    night.pipeline.execute(into_history("now() - interval '31 days'"))
+    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_answers_days=30))
+    scheduler.pipeline.execute(into_history("now() - interval '31 days'"))
 
-    night.carry_out()
+    scheduler.carry_out()
 
-    found = counts(night)
+    found = counts(scheduler)
     assert (found["result_history"], found["results"]) == (0, 4)
 
 
@@ -323,18 +331,20 @@ def test_pruning_in_small_steps_is_complete(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     monkeypatch.setattr(pruning, "STEP", step)
-    night = a_past(settings, pruned_after(keep_runs_days=30, keep_answers_days=30))
+    scheduler = a_scheduler_after_two_runs(
+        settings, pruned_after(keep_runs_days=30, keep_answers_days=30)
+    )
 
-    night.carry_out()
+    scheduler.carry_out()
 
-    found = counts(night)
+    found = counts(scheduler)
     assert (found["runs"], found["jobs"], found["documents"]) == (1, 2, 2)
 
 
 def test_a_document_taken_in_during_its_deletion_is_not_lost(settings: Settings) -> None:
     """The intake waits for the deletion, and stores the document again."""
-    night = a_night(settings, tidy=pruned_after(keep_runs_days=30))
-    database = night.pipeline.context.database
+    scheduler = a_scheduler(settings, tidy=pruned_after(keep_runs_days=30))
+    database = scheduler.pipeline.context.database
     again = threading.Event()
     stored: list[object] = []
 
@@ -343,7 +353,7 @@ def test_a_document_taken_in_during_its_deletion_is_not_lost(settings: Settings)
 
     with database.write() as session:
         documents.store_all(session, [letter()])
-    night.pipeline.execute("UPDATE documents SET created_at = now() - interval '40 days'")
+    scheduler.pipeline.execute("UPDATE documents SET created_at = now() - interval '40 days'")
 
     def store() -> None:
         with database.write() as session:
@@ -357,19 +367,19 @@ def test_a_document_taken_in_during_its_deletion_is_not_lost(settings: Settings)
         assert again.wait(30)
     thread.join(30)
 
-    assert night.rows("SELECT id FROM documents") == [(stored[0],)]
+    assert scheduler.rows("SELECT id FROM documents") == [(stored[0],)]
 
 
 def test_a_document_of_an_uncommitted_intake_is_kept(settings: Settings) -> None:
     """The open transaction of the intake locks the document."""
-    night = a_night(settings, tidy=pruned_after(keep_runs_days=30))
-    database = night.pipeline.context.database
-    night.pipeline.submit(OLD, options=a_run())
-    night.pipeline.execute("UPDATE documents SET created_at = now() - interval '40 days'")
-    night.pipeline.execute("DELETE FROM outbox")
-    night.pipeline.execute("DELETE FROM chunks")
-    night.pipeline.execute("DELETE FROM jobs")
-    night.pipeline.execute("DELETE FROM intakes")
+    scheduler = a_scheduler(settings, tidy=pruned_after(keep_runs_days=30))
+    database = scheduler.pipeline.context.database
+    scheduler.pipeline.submit(OLD, options=a_run())
+    scheduler.pipeline.execute("UPDATE documents SET created_at = now() - interval '40 days'")
+    scheduler.pipeline.execute("DELETE FROM outbox")
+    scheduler.pipeline.execute("DELETE FROM chunks")
+    scheduler.pipeline.execute("DELETE FROM jobs")
+    scheduler.pipeline.execute("DELETE FROM intakes")
 
     with database.write() as taking_in:
         letter = Document(source="a", media_type="text/plain", text=OLD, normalization={})
@@ -377,4 +387,4 @@ def test_a_document_of_an_uncommitted_intake_is_kept(settings: Settings) -> None
         with database.write() as session:
             assert pruning.forget_documents(session, A_DAY) == 0
 
-    assert night.rows("SELECT text FROM documents") == [(OLD,)]
+    assert scheduler.rows("SELECT text FROM documents") == [(OLD,)]

@@ -17,7 +17,7 @@ from chordwise.settings.schedules import ScheduleKind
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.web.report import write_scheduled
 from tests.fakes.pipeline import AN_UNREAD_SCAN, a_document, quoting_the_text
-from tests.fakes.scheduling import Night, a_night, pruning
+from tests.fakes.scheduling import FakeScheduler, a_scheduler, pruning
 
 INTO_THE_NIGHT = (
     "UPDATE results SET needs_review = true, created_at = '2026-03-28T01:00Z'",
@@ -33,24 +33,24 @@ def reporting(folder: Path) -> ScheduleSettings:
     )
 
 
-def a_night_with_a_run(settings: Settings, folder: Path) -> Night:
+def a_scheduler_after_a_run(settings: Settings, folder: Path) -> FakeScheduler:
     """Return a scheduler after a run with one analyzed and one unreadable document."""
-    night = a_night(settings, quoting_the_text, repeat_last=True, morning=reporting(folder))
-    pipeline = night.pipeline
+    scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, morning=reporting(folder))
+    pipeline = scheduler.pipeline
     letter = a_document("The bridge was opened in May 1902. Carts crossed it.", HOSTILE)
     pipeline.analyze(letter, AN_UNREAD_SCAN)
     for moved in INTO_THE_NIGHT:
         pipeline.execute(moved)
-    night.start_at("2026-03-28T06:01")
-    return night
+    scheduler.start_at("2026-03-28T06:01")
+    return scheduler
 
 
-def report_of(night: Night, hour: str, folder: Path) -> str:
-    night.sleep_until(f"2026-03-28T{hour}:01")
-    night.tick()
-    night.carry_out()
+def report_of(scheduler: FakeScheduler, hour: str, folder: Path) -> str:
+    scheduler.sleep_until(f"2026-03-28T{hour}:01")
+    scheduler.tick()
+    scheduler.carry_out()
     written = "UPDATE schedule_runs SET finished_at = due_at + interval '5 seconds'"
-    night.pipeline.execute(written + " WHERE schedule = 'morning'")
+    scheduler.pipeline.execute(written + " WHERE schedule = 'morning'")
     return max(folder.glob("morning-*")).read_text("utf-8")
 
 
@@ -60,11 +60,11 @@ def section(written: str, heading: str) -> str:
 
 
 def test_a_report_has_every_section(settings: Settings, tmp_path: Path) -> None:
-    night = a_night_with_a_run(settings, tmp_path)
+    scheduler = a_scheduler_after_a_run(settings, tmp_path)
 
-    assert night.carry_out()
+    assert scheduler.carry_out()
 
-    ((status, outcome),) = night.rows("SELECT status, outcome ->> 'file' FROM schedule_runs")
+    ((status, outcome),) = scheduler.rows("SELECT status, outcome ->> 'file' FROM schedule_runs")
     assert status == "succeeded"
     written = Path(str(outcome)).read_text("utf-8")
     assert len([line for line in written.splitlines() if line.startswith("#")]) == 9
@@ -77,10 +77,10 @@ def test_a_report_has_every_section(settings: Settings, tmp_path: Path) -> None:
 
 
 def test_a_report_begins_at_the_end_of_the_previous_one(settings: Settings, tmp_path: Path) -> None:
-    night = a_night_with_a_run(settings, tmp_path)
-    night.carry_out()
+    scheduler = a_scheduler_after_a_run(settings, tmp_path)
+    scheduler.carry_out()
 
-    newest = report_of(night, "07", tmp_path)
+    newest = report_of(scheduler, "07", tmp_path)
 
     assert newest.startswith("# Chordwise, 2026-03-28 05:00 to 2026-03-28 06:00 UTC")
     assert "## Runs\n\nNothing." in newest
@@ -89,13 +89,13 @@ def test_a_report_begins_at_the_end_of_the_previous_one(settings: Settings, tmp_
 @pytest.mark.parametrize("end", ["finished", "cancelled"])
 def test_the_end_of_a_run_is_in_one_report(settings: Settings, tmp_path: Path, end: str) -> None:
     """It is the report of its time, with failures; before that the run is shown as open."""
-    night = a_night_with_a_run(settings, tmp_path)
-    night.pipeline.execute("UPDATE runs SET status = 'open', finished_at = NULL")
-    first = report_of(night, "06", tmp_path)
+    scheduler = a_scheduler_after_a_run(settings, tmp_path)
+    scheduler.pipeline.execute("UPDATE runs SET status = 'open', finished_at = NULL")
+    first = report_of(scheduler, "06", tmp_path)
     ended = "UPDATE runs SET status = :end, finished_at = '2026-03-28T05:30Z'"
-    night.pipeline.execute(ended, end=end)
+    scheduler.pipeline.execute(ended, end=end)
 
-    second, third = report_of(night, "07", tmp_path), report_of(night, "08", tmp_path)
+    second, third = report_of(scheduler, "07", tmp_path), report_of(scheduler, "08", tmp_path)
 
     assert "| open |" in section(first, "Runs")
     assert f"| {end} |" in section(second, "Runs")
@@ -107,11 +107,11 @@ def test_an_end_after_the_due_time_is_in_the_next_report(
     settings: Settings, tmp_path: Path
 ) -> None:
     """This applies to a report that is written late, and also to calls after the due time."""
-    night = a_night_with_a_run(settings, tmp_path)
-    night.pipeline.execute("UPDATE runs SET finished_at = '2026-03-28T05:00:30Z'")
-    night.pipeline.execute("UPDATE model_calls SET started_at = '2026-03-28T05:00:30Z'")
+    scheduler = a_scheduler_after_a_run(settings, tmp_path)
+    scheduler.pipeline.execute("UPDATE runs SET finished_at = '2026-03-28T05:00:30Z'")
+    scheduler.pipeline.execute("UPDATE model_calls SET started_at = '2026-03-28T05:00:30Z'")
 
-    first, second = report_of(night, "06", tmp_path), report_of(night, "07", tmp_path)
+    first, second = report_of(scheduler, "06", tmp_path), report_of(scheduler, "07", tmp_path)
 
     assert "| open |" in section(first, "Runs")
     assert section(first, "What it cost") == "Nothing."
@@ -123,21 +123,21 @@ def test_an_end_after_the_due_time_is_in_the_next_report(
 def test_the_end_of_an_occurrence_is_in_one_report(settings: Settings, tmp_path: Path) -> None:
     """This holds however long ago it was due; reports do not count themselves."""
     tidy = pruning(keep_cache_days=30)
-    night = a_night(settings, morning=reporting(tmp_path), tidy=tidy)
-    night.sleep_until("2026-03-28T02:31")
-    night.tick()
-    night.pipeline.execute(
+    scheduler = a_scheduler(settings, morning=reporting(tmp_path), tidy=tidy)
+    scheduler.sleep_until("2026-03-28T02:31")
+    scheduler.tick()
+    scheduler.pipeline.execute(
         "UPDATE schedule_runs SET status = 'running', lease_until = 'infinity'"
         " WHERE schedule = 'tidy'"
     )
-    night.carry_out()
-    first = report_of(night, "06", tmp_path)
-    night.pipeline.execute(
+    scheduler.carry_out()
+    first = report_of(scheduler, "06", tmp_path)
+    scheduler.pipeline.execute(
         "UPDATE schedule_runs SET status = 'failed', error_message = 'It broke.',"
         " finished_at = '2026-03-28T05:30Z' WHERE schedule = 'tidy'"
     )
 
-    second, third = report_of(night, "07", tmp_path), report_of(night, "08", tmp_path)
+    second, third = report_of(scheduler, "07", tmp_path), report_of(scheduler, "08", tmp_path)
 
     done = "Schedules"
     assert "| tidy | 2026-03-28 01:30 | running | – |" in section(first, done)
@@ -147,16 +147,16 @@ def test_the_end_of_an_occurrence_is_in_one_report(settings: Settings, tmp_path:
 
 def test_failures_are_listed_with_their_hints(settings: Settings, tmp_path: Path) -> None:
     """The first twenty are listed, including some of each code, with the number of others."""
-    night = a_night(settings, morning=reporting(tmp_path))
+    scheduler = a_scheduler(settings, morning=reporting(tmp_path))
     errors = {
         f"{number:02}.pdf": ReadError(f"No {number}.", f"Fix {number}.", "unreadable", "broken")
         for number in range(25)
     }
     errors["zz.pdf"] = ReadError("It is locked.", "Unlock it.", "encrypted", "zz_locked")
-    night.pipeline.submit(*(UnreadDocument(source=s, error=e) for s, e in errors.items()))
-    night.pipeline.execute(INTO_THE_NIGHT[1])
+    scheduler.pipeline.submit(*(UnreadDocument(source=s, error=e) for s, e in errors.items()))
+    scheduler.pipeline.execute(INTO_THE_NIGHT[1])
 
-    written = report_of(night, "06", tmp_path)
+    written = report_of(scheduler, "06", tmp_path)
 
     assert len(section(written, "What failed, by name").splitlines()[2:]) == 20
     assert "| zz.pdf | – | encrypted | zz_locked | It is locked. | Unlock it. |" in written
@@ -167,7 +167,7 @@ def test_failures_are_listed_with_their_hints(settings: Settings, tmp_path: Path
 
 def test_failed_inbox_files_without_a_run_are_listed(settings: Settings, tmp_path: Path) -> None:
     """A file with a broken side-car is listed only in the report of its time."""
-    night = a_night(settings, morning=reporting(tmp_path))
+    scheduler = a_scheduler(settings, morning=reporting(tmp_path))
     file = InboxFile(
         store_id=uuid.uuid4(),
         folder="/in",
@@ -181,10 +181,10 @@ def test_failed_inbox_files_without_a_run_are_listed(settings: Settings, tmp_pat
         hint="docs/inbox.md",
         delivered_at=datetime(2026, 3, 28, 1, tzinfo=UTC),
     )
-    with night.pipeline.context.database.write() as session:
+    with scheduler.pipeline.context.database.write() as session:
         session.add(file)
 
-    first, second = report_of(night, "06", tmp_path), report_of(night, "07", tmp_path)
+    first, second = report_of(scheduler, "06", tmp_path), report_of(scheduler, "07", tmp_path)
 
     told = section(first, "Files of an inbox that could not be taken in")
     assert "| /in | a\\|b.txt | usage | The side-car is wrong." in told
@@ -195,14 +195,14 @@ def test_failed_inbox_files_without_a_run_are_listed(settings: Settings, tmp_pat
 
 def test_failed_deliveries_are_listed(settings: Settings, tmp_path: Path) -> None:
     """They have the reason of the last attempt; other deliveries are not listed."""
-    night = a_night_with_a_run(settings, tmp_path)
-    night.pipeline.execute(
+    scheduler = a_scheduler_after_a_run(settings, tmp_path)
+    scheduler.pipeline.execute(
         "UPDATE deliveries SET finished_at = '2026-03-28T01:00Z', attempts = 9,"
         " status = CASE kind WHEN 'webhook' THEN 'failed' ELSE 'delivered' END,"
         " last_error = 'The server answered 410.'"
     )
 
-    written = report_of(night, "06", tmp_path)
+    written = report_of(scheduler, "06", tmp_path)
 
     told = section(written, "Permanently failed deliveries").splitlines()[2:]
     (line,) = told
@@ -223,18 +223,18 @@ def test_costs_are_formatted_as_in_other_outputs(
     settings: Settings, tmp_path: Path, usd: str | None, shown: str
 ) -> None:
     """No sum has an exponent, and an unknown cost is not shown as zero."""
-    night = a_night_with_a_run(settings, tmp_path)
-    night.pipeline.execute("UPDATE model_calls SET cost_usd = CAST(:usd AS numeric)", usd=usd)
+    scheduler = a_scheduler_after_a_run(settings, tmp_path)
+    scheduler.pipeline.execute("UPDATE model_calls SET cost_usd = CAST(:usd AS numeric)", usd=usd)
 
-    assert f"| {shown} |" in section(report_of(night, "06", tmp_path), "What it cost")
+    assert f"| {shown} |" in section(report_of(scheduler, "06", tmp_path), "What it cost")
 
 
 def test_a_report_that_cannot_be_written_is_a_failure(settings: Settings, tmp_path: Path) -> None:
-    night = a_night_with_a_run(settings, tmp_path / "gone")
+    scheduler = a_scheduler_after_a_run(settings, tmp_path / "gone")
 
-    night.carry_out()
+    scheduler.carry_out()
 
-    ((status, message),) = night.rows("SELECT status, error_message FROM schedule_runs")
+    ((status, message),) = scheduler.rows("SELECT status, error_message FROM schedule_runs")
     assert status == "failed"
     assert "gone" in str(message)
     assert "There is no folder" in str(message)
@@ -248,41 +248,41 @@ def test_a_report_is_not_written_through_a_link(
     folder, own = tmp_path / "reports", tmp_path / "own.toml"
     folder.mkdir()
     own.write_text("own", "utf-8")
-    night = a_night_with_a_run(settings, folder)
-    ((occurrence,),) = night.rows("SELECT id FROM schedule_runs")
+    scheduler = a_scheduler_after_a_run(settings, folder)
+    ((occurrence,),) = scheduler.rows("SELECT id FROM schedule_runs")
     assert isinstance(occurrence, uuid.UUID)
     (folder / f"morning-20260328-0500-{occurrence.hex[-4:]}.{ending}").symlink_to(own)
 
-    night.carry_out()
+    scheduler.carry_out()
 
     assert own.read_text("utf-8") == "own"
     status = "failed" if ending == "md" else "succeeded"
-    assert night.rows("SELECT status FROM schedule_runs") == [(status,)]
+    assert scheduler.rows("SELECT status FROM schedule_runs") == [(status,)]
 
 
 def test_plots_are_written_by_a_schedule(settings: Settings, tmp_path: Path) -> None:
     """The outcome has the file and the sums, for programs that are notified of it."""
     plotting = {"cron": "0 * * * *", "kind": "insight", "folder": str(tmp_path), "days": 7}
-    night = a_night(
+    scheduler = a_scheduler(
         settings,
         quoting_the_text,
         repeat_last=True,
         plots=ScheduleSettings.model_validate(plotting),
     )
-    night.pipeline.analyze("The bridge was opened in May 1902.")
-    night.start_at("2026-03-28T06:01")
+    scheduler.pipeline.analyze("The bridge was opened in May 1902.")
+    scheduler.start_at("2026-03-28T06:01")
     runner = ScheduleRunner(
-        night.pipeline.context, lambda: False, {ScheduleKind.INSIGHT: write_scheduled}
+        scheduler.pipeline.context, lambda: False, {ScheduleKind.INSIGHT: write_scheduled}
     )
 
     assert runner.work()
 
-    ((outcome,),) = night.rows("SELECT outcome FROM schedule_runs WHERE status = 'succeeded'")
+    ((outcome,),) = scheduler.rows("SELECT outcome FROM schedule_runs WHERE status = 'succeeded'")
     (written,) = tmp_path.glob("plots-*")
     assert isinstance(outcome, dict)
     assert outcome["file"] == str(written)
     assert outcome["totals"]["results"] == 1
     assert isinstance(outcome["totals"]["results"], int)
     assert '<h2 id="throughput">' in written.read_text("utf-8")
-    told = night.rows("SELECT event, content FROM deliveries WHERE run_id IS NULL")
+    told = scheduler.rows("SELECT event, content FROM deliveries WHERE run_id IS NULL")
     assert told == [("report.written", {"schedule": "plots", **outcome})]

@@ -14,7 +14,7 @@ from chordwise.pipeline.schedules import work
 from chordwise.pipeline.schedules.runner import MAX_ATTEMPTS
 from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
 from tests.fakes.pipeline import SCRIPTED, quoting_the_text
-from tests.fakes.scheduling import EXPIRE, OUTCOME, KilledError, Night, a_night, nightly
+from tests.fakes.scheduling import EXPIRE, OUTCOME, FakeScheduler, KilledError, a_scheduler, nightly
 
 ACCOUNT = (
     "SELECT intakes_found, accepted, duplicate, intakes_balance, jobs_balance, a.status"
@@ -32,11 +32,11 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def a_due_night(settings: Settings, wanted: ScheduleSettings) -> Night:
+def a_due_scheduler(settings: Settings, wanted: ScheduleSettings) -> FakeScheduler:
     """Return a scheduler whose last tick started an occurrence of a schedule."""
-    night = a_night(settings, quoting_the_text, repeat_last=True, nightly=wanted)
-    night.start_at("2026-03-28T02:31")
-    return night
+    scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, nightly=wanted)
+    scheduler.start_at("2026-03-28T02:31")
+    return scheduler
 
 
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,38 +73,38 @@ def test_a_folder_is_analyzed_and_the_occurrence_ends_with_its_run(
     settings: Settings, folder: Path
 ) -> None:
     """It waits for the workers; the run is a nightly one, and refers to the schedule."""
-    night = a_due_night(settings, nightly(folder))
+    scheduler = a_due_scheduler(settings, nightly(folder))
 
-    assert night.carry_out()
-    assert not night.carry_out()
-    assert night.rows(OUTCOME) == [("waiting", None, {"found": 5})]
-    night.tick()
-    assert night.rows(OUTCOME) == [("waiting", None, {"found": 5})]
-    night.work()
-    night.tick()
+    assert scheduler.carry_out()
+    assert not scheduler.carry_out()
+    assert scheduler.rows(OUTCOME) == [("waiting", None, {"found": 5})]
+    scheduler.tick()
+    assert scheduler.rows(OUTCOME) == [("waiting", None, {"found": 5})]
+    scheduler.work()
+    scheduler.tick()
 
-    assert night.rows(OUTCOME) == [("succeeded", None, {"found": 5, "jobs": {"succeeded": 5}})]
-    assert night.rows(ACCOUNT) == [(5, 5, 0, True, True, "finished")]
-    assert night.rows(
+    assert scheduler.rows(OUTCOME) == [("succeeded", None, {"found": 5, "jobs": {"succeeded": 5}})]
+    assert scheduler.rows(ACCOUNT) == [(5, 5, 0, True, True, "finished")]
+    assert scheduler.rows(
         "SELECT r.priority, r.name LIKE 'nightly-20260328-0130-%' FROM runs AS r"
         " JOIN schedule_runs AS s ON s.id = r.schedule_run_id"
     ) == [("nightly", True)]
 
 
 def test_the_next_night_pays_only_for_new_letters(settings: Settings, folder: Path) -> None:
-    night = a_due_night(settings, nightly(folder))
-    night.carry_out()
-    night.work()
-    night.tick()
+    scheduler = a_due_scheduler(settings, nightly(folder))
+    scheduler.carry_out()
+    scheduler.work()
+    scheduler.tick()
     (folder / "6.txt").write_text("Another letter: the bridge was closed.", "utf-8")
-    night.start_at("2026-03-29T03:01")
-    night.carry_out()
-    night.work()
-    night.tick()
+    scheduler.start_at("2026-03-29T03:01")
+    scheduler.carry_out()
+    scheduler.work()
+    scheduler.tick()
 
-    assert [status for *_, status in night.history()] == ["succeeded", "succeeded"]
-    assert night.rows("SELECT count(*) FROM model_calls") == [(6,)]
-    assert night.rows("SELECT reused FROM run_accounts ORDER BY run") == [(0,), (5,)]
+    assert [status for *_, status in scheduler.history()] == ["succeeded", "succeeded"]
+    assert scheduler.rows("SELECT count(*) FROM model_calls") == [(6,)]
+    assert scheduler.rows("SELECT reused FROM run_accounts ORDER BY run") == [(0,), (5,)]
 
 
 @pytest.mark.parametrize("count", [0, 2, 5])
@@ -112,34 +112,34 @@ def test_a_killed_scheduler_loses_or_duplicates_no_letter(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     """Another one continues the same run, and the account balances."""
-    night = a_due_night(settings, nightly(folder))
+    scheduler = a_due_scheduler(settings, nightly(folder))
     stop_killing = killed_after(monkeypatch, count)
     with pytest.raises(KilledError):
-        night.carry_out()
+        scheduler.carry_out()
     stop_killing()
 
     listed = "SELECT intakes_found, not_taken, intakes_balance IS TRUE, status FROM run_accounts"
-    night.pipeline.execute("UPDATE runs SET intake_until = now()")
-    night.work()
-    assert night.rows(listed) == [(5, 5 - count, count == 5, "open")]
-    assert not night.carry_out()
-    night.pipeline.execute(EXPIRE)
+    scheduler.pipeline.execute("UPDATE runs SET intake_until = now()")
+    scheduler.work()
+    assert scheduler.rows(listed) == [(5, 5 - count, count == 5, "open")]
+    assert not scheduler.carry_out()
+    scheduler.pipeline.execute(EXPIRE)
     (folder / "0.txt").unlink()
-    assert night.carry_out()
-    night.work()
-    night.tick()
+    assert scheduler.carry_out()
+    scheduler.work()
+    scheduler.tick()
 
     accepted, status = (5, "succeeded") if count else (4, "incomplete")
-    assert night.rows(ACCOUNT) == [(5, accepted, 0, True, True, "finished")]
-    assert night.rows("SELECT status, attempts FROM schedule_runs") == [(status, 2)]
-    assert night.rows("SELECT count(*) FROM runs") == [(1,)]
+    assert scheduler.rows(ACCOUNT) == [(5, accepted, 0, True, True, "finished")]
+    assert scheduler.rows("SELECT status, attempts FROM schedule_runs") == [(status, 2)]
+    assert scheduler.rows("SELECT count(*) FROM runs") == [(1,)]
 
 
 def test_a_suspended_scheduler_writes_nothing_once_replaced(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It resumes between two letters, after another one has taken over and finished."""
-    night = a_due_night(settings, nightly(folder))
+    scheduler = a_due_scheduler(settings, nightly(folder))
     frozen, thawed = threading.Event(), threading.Event()
     wrapped = Submission.take_in
     counted: list[object] = []
@@ -153,103 +153,105 @@ def test_a_suspended_scheduler_writes_nothing_once_replaced(
         return wrapped(self, *found, **named)  # type: ignore[arg-type]  # passed on as they came
 
     monkeypatch.setattr(Submission, "take_in", take_in)
-    first = threading.Thread(target=night.carry_out)
+    first = threading.Thread(target=scheduler.carry_out)
     first.start()
     assert frozen.wait(60)
-    night.pipeline.execute(EXPIRE)
+    scheduler.pipeline.execute(EXPIRE)
 
-    assert night.carry_out()
+    assert scheduler.carry_out()
     thawed.set()
     first.join(60)
-    night.work()
-    night.tick()
+    scheduler.work()
+    scheduler.tick()
 
-    assert night.rows(ACCOUNT) == [(5, 5, 0, True, True, "finished")]
-    assert night.rows("SELECT status, attempts FROM schedule_runs") == [("succeeded", 2)]
+    assert scheduler.rows(ACCOUNT) == [(5, 5, 0, True, True, "finished")]
+    assert scheduler.rows("SELECT status, attempts FROM schedule_runs") == [("succeeded", 2)]
 
 
 def test_a_scheduler_that_stops_releases_its_occurrence(settings: Settings, folder: Path) -> None:
     """The next one need not wait for a lease, and the attempt does not count."""
-    night = a_due_night(settings, nightly(folder))
-    night.stopped = True
+    scheduler = a_due_scheduler(settings, nightly(folder))
+    scheduler.stopped = True
 
-    assert night.carry_out()
-    assert night.rows("SELECT status, attempts FROM schedule_runs") == [("due", 0)]
-    night.stopped = False
-    assert night.carry_out()
+    assert scheduler.carry_out()
+    assert scheduler.rows("SELECT status, attempts FROM schedule_runs") == [("due", 0)]
+    scheduler.stopped = False
+    assert scheduler.carry_out()
 
-    assert night.rows("SELECT status, attempts FROM schedule_runs") == [("waiting", 1)]
+    assert scheduler.rows("SELECT status, attempts FROM schedule_runs") == [("waiting", 1)]
 
 
 def test_a_heartbeat_keeps_the_lease_of_an_occurrence(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a long file is read, no other scheduler claims the occurrence."""
-    night = a_due_night(settings, nightly(folder))
-    runner = night.runner()
+    scheduler = a_due_scheduler(settings, nightly(folder))
+    runner = scheduler.runner()
     seen: list[object] = []
     one_by_one(monkeypatch)
     wrapped = Submission.take_in
 
     def take_in(self: Submission, *found: object, **named: object) -> object:
-        night.pipeline.execute(EXPIRE)
+        scheduler.pipeline.execute(EXPIRE)
         runner.beat()
-        seen.append(night.carry_out())
+        seen.append(scheduler.carry_out())
         return wrapped(self, *found, **named)  # type: ignore[arg-type]  # passed on as they came
 
     monkeypatch.setattr(Submission, "take_in", take_in)
     runner.work()
 
     assert seen == [False] * 5
-    assert night.rows("SELECT status, attempts FROM schedule_runs") == [("waiting", 1)]
+    assert scheduler.rows("SELECT status, attempts FROM schedule_runs") == [("waiting", 1)]
 
 
 def test_an_occurrence_that_ended_several_schedulers_is_given_up(
     settings: Settings, folder: Path
 ) -> None:
-    night = a_due_night(settings, nightly(folder))
-    night.pipeline.execute(
+    scheduler = a_due_scheduler(settings, nightly(folder))
+    scheduler.pipeline.execute(
         "UPDATE schedule_runs SET status = 'running', attempts = :attempts,"
         " lease_until = now() - interval '1 second'",
         attempts=MAX_ATTEMPTS,
     )
 
-    assert not night.carry_out()
+    assert not scheduler.carry_out()
 
-    assert night.rows("SELECT status, error_code FROM schedule_runs") == [("failed", "quarantined")]
+    assert scheduler.rows("SELECT status, error_code FROM schedule_runs") == [
+        ("failed", "quarantined")
+    ]
 
 
 def test_an_expired_occurrence_is_not_continued(settings: Settings, folder: Path) -> None:
     """No scheduler claims it."""
-    night = a_due_night(settings, nightly(folder))
-    night.sleep_until("2026-03-29T01:00")
-    night.tick()
+    scheduler = a_due_scheduler(settings, nightly(folder))
+    scheduler.sleep_until("2026-03-29T01:00")
+    scheduler.tick()
 
-    assert not night.carry_out()
-    assert night.rows("SELECT status FROM schedule_runs") == [("expired",)]
+    assert not scheduler.carry_out()
+    assert scheduler.rows("SELECT status FROM schedule_runs") == [("expired",)]
 
 
 def test_an_empty_folder_is_no_error(settings: Settings, tmp_path: Path) -> None:
     """It makes no run; neither does a pattern that matches nothing."""
     (tmp_path / "empty").mkdir()
     paths = (str(tmp_path / "empty"), str(tmp_path / "empty" / "*.pdf"))
-    night = a_due_night(settings, nightly(tmp_path, paths=paths))
+    scheduler = a_due_scheduler(settings, nightly(tmp_path, paths=paths))
 
-    night.carry_out()
+    scheduler.carry_out()
 
-    assert night.rows(OUTCOME) == [("succeeded", None, {"found": 0})]
-    assert night.rows("SELECT count(*) FROM runs") == [(0,)]
+    assert scheduler.rows(OUTCOME) == [("succeeded", None, {"found": 0})]
+    assert scheduler.rows("SELECT count(*) FROM runs") == [(0,)]
 
 
 @pytest.mark.parametrize("path", ["gone", "gone/*.pdf"])
 def test_a_missing_folder_is_an_error(settings: Settings, tmp_path: Path, path: str) -> None:
     """It may be a share that is not mounted; the next night tries again."""
-    night = a_due_night(settings, nightly(tmp_path, paths=(str(tmp_path / path),)))
+    scheduler = a_due_scheduler(settings, nightly(tmp_path, paths=(str(tmp_path / path),)))
 
-    night.carry_out()
+    scheduler.carry_out()
 
-    assert night.rows("SELECT status, error_code FROM schedule_runs") == [("failed", "usage")]
-    night.start_at("2026-03-29T03:01")
+    assert scheduler.rows("SELECT status, error_code FROM schedule_runs") == [("failed", "usage")]
+    scheduler.start_at("2026-03-29T03:01")
 
 
 def test_an_unreadable_file_makes_an_occurrence_incomplete(
@@ -257,13 +259,13 @@ def test_an_unreadable_file_makes_an_occurrence_incomplete(
 ) -> None:
     """The occurrence needs attention, and its run names the file."""
     (folder / "broken.pdf").write_bytes(b"%PDF-1.7 and nothing else")
-    night = a_due_night(settings, nightly(folder))
+    scheduler = a_due_scheduler(settings, nightly(folder))
 
-    night.carry_out()
-    night.work()
-    night.tick()
+    scheduler.carry_out()
+    scheduler.work()
+    scheduler.tick()
 
-    ((status, code, outcome),) = night.rows(OUTCOME)
+    ((status, code, outcome),) = scheduler.rows(OUTCOME)
     assert (status, code) == ("incomplete", "incomplete")
     assert outcome == {"found": 6, "jobs": {"succeeded": 5}}
 
@@ -271,11 +273,11 @@ def test_an_unreadable_file_makes_an_occurrence_incomplete(
 def test_a_profile_defines_the_questions_of_a_schedule(settings: Settings, folder: Path) -> None:
     profile = ProfileSettings.model_validate({"types": ["summary", "sentiment"], "model": SCRIPTED})
     with_profile = settings.model_copy(update={"profiles": {"letters": profile}})
-    night = a_due_night(with_profile, nightly(folder, profile="letters"))
+    scheduler = a_due_scheduler(with_profile, nightly(folder, profile="letters"))
 
-    night.carry_out()
+    scheduler.carry_out()
 
-    assert night.rows("SELECT analysis_type, count(*) FROM jobs GROUP BY 1 ORDER BY 1") == [
+    assert scheduler.rows("SELECT analysis_type, count(*) FROM jobs GROUP BY 1 ORDER BY 1") == [
         ("sentiment", 5),
         ("summary", 5),
     ]
@@ -283,11 +285,11 @@ def test_a_profile_defines_the_questions_of_a_schedule(settings: Settings, folde
 
 def test_a_removed_profile_is_reported(settings: Settings, folder: Path) -> None:
     """A schedule of the database may outlive it."""
-    night = a_due_night(settings, nightly(folder, profile="gone"))
+    scheduler = a_due_scheduler(settings, nightly(folder, profile="gone"))
 
-    night.carry_out()
+    scheduler.carry_out()
 
-    assert night.rows("SELECT status, error_code FROM schedule_runs") == [
+    assert scheduler.rows("SELECT status, error_code FROM schedule_runs") == [
         ("failed", "configuration")
     ]
 
@@ -296,12 +298,14 @@ def test_a_programming_error_fails_the_occurrence(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does not end the thread of the scheduler."""
-    night = a_due_night(settings, nightly(folder))
+    scheduler = a_due_scheduler(settings, nightly(folder))
 
     def broken(*_: object) -> None:
         raise RuntimeError("a defect")
 
     monkeypatch.setattr(work, "open_run", broken)
-    night.carry_out()
+    scheduler.carry_out()
 
-    assert night.rows("SELECT status, error_code FROM schedule_runs") == [("failed", "internal")]
+    assert scheduler.rows("SELECT status, error_code FROM schedule_runs") == [
+        ("failed", "internal")
+    ]

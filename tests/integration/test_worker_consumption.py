@@ -96,7 +96,7 @@ class Scene:
         wait_until(lambda: self.health()[1] == sentence, 60, sentence)
         return self.health()[0]
 
-    def judge(self) -> None:
+    def check_nothing_lost(self) -> None:
         """Check that neither the database nor the broker has lost anything."""
         assert self.value("SELECT bool_and(status = 'succeeded') FROM jobs")
         assert self.value("SELECT coverage = 1 FROM results")
@@ -186,7 +186,7 @@ def test_a_worker_that_does_not_consume_is_replaced(impatient_scene: Scene) -> N
     assert scene.value("SELECT max(attempts) = 0 FROM chunks")
     scene.provider.delay_seconds = 0.1
     scene.wait_for("SELECT status = 'finished' FROM runs")
-    scene.judge()
+    scene.check_nothing_lost()
     assert scene.exits == [os.EX_SOFTWARE]
 
 
@@ -207,4 +207,4 @@ def test_a_worker_that_stops_returns_its_messages(scene: Scene) -> None:
     assert scene.broker.hlen("chordwise:unacked") == 0
     scene.provider.delay_seconds = 0.1
     scene.wait_for("SELECT status = 'finished' FROM runs")
-    scene.judge()
+    scene.check_nothing_lost()

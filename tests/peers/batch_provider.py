@@ -38,10 +38,10 @@ class BatchProvider:
 
     `holds` keeps batches in progress; `fate` determines the outcome of each line. `loses_answer`
     closes the connection after a batch was created; `refuses` is the error code of the next batch.
-    Up to `done_by_then` questions of a cancelled batch are answered. If the provider `lags`, a
-    batch has ended, but its files do not exist yet; if it `is_forgetful`, it knows no batch any
-    more. `statuses` are the HTTP errors of operations of `BatchApi`, with `retry_after` in seconds.
-    `asked` counts the operations.
+    Up to `answered_before_cancellation` questions of a cancelled batch are answered. If the
+    provider `lags`, a batch has ended, but its files do not exist yet; if it `is_forgetful`, it
+    knows no batch any more. `statuses` are the HTTP errors of operations of `BatchApi`, with
+    `retry_after` in seconds. `asked` counts the operations.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class BatchProvider:
         self.loses_answer = False
         self.refuses = ""
         self.is_forgetful = False
-        self.done_by_then = 0
+        self.answered_before_cancellation = 0
         self.lags = False
         self.statuses: dict[str, int] = {}
         self.retry_after = 0
@@ -79,7 +79,7 @@ class BatchProvider:
             questions = [question_of(line) for line in batch.lines]
             batch.fates = [
                 EXPIRED
-                if batch.is_cancelled and place >= self.done_by_then
+                if batch.is_cancelled and place >= self.answered_before_cancellation
                 else self.fate(each, self.lines.count(each))
                 for place, each in enumerate(questions)
             ]

@@ -113,9 +113,9 @@ def test_rows_dropped_by_a_synthesis_are_reported() -> None:
 
     losing, complete = (
         DocumentAnalyzer(
-            ScriptedModel([order_rows.extracting(at_most)], repeat_last=True), chunk_tokens=800
+            ScriptedModel([order_rows.extracting(max_rows)], repeat_last=True), chunk_tokens=800
         ).analyze_document(request)
-        for at_most in (30, order_rows.ROW_COUNT)
+        for max_rows in (30, order_rows.ROW_COUNT)
     )
 
     (missing,) = losing.missing_rows
@@ -180,7 +180,7 @@ def test_a_list_with_the_maximum_length_of_its_schema_is_complete() -> None:
     schema = json.loads(json.dumps(order_rows.SCHEMA))
     schema["properties"]["line_items"]["maxItems"] = 60
     request = AnalysisRequest(text=order_rows.ORDER, analysis_type=EXTRACTION, schema=schema)
-    model = ScriptedModel([order_rows.extracting(at_most=30)], repeat_last=True)
+    model = ScriptedModel([order_rows.extracting(max_rows=30)], repeat_last=True)
 
     full = DocumentAnalyzer(model, chunk_tokens=400).analyze_document(request)
 

@@ -76,7 +76,7 @@ def test_completing_an_answer_changes_none_of_its_values(
     analysis_type: AnalysisType, data: st.DataObject
 ) -> None:
     """Derived members are added."""
-    (part,) = data.draw(grounded_answers(analysis_type, at_most=1))
+    (part,) = data.draw(grounded_answers(analysis_type, max_chunks=1))
 
     output = analysis_for(analysis_type).complete(part, options_for(analysis_type))
 

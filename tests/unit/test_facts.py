@@ -46,7 +46,7 @@ def test_the_path_of_a_fact_resolves_to_its_value(
     analysis_type: AnalysisType, data: st.DataObject
 ) -> None:
     """Each path is a JSON Pointer into the stored output, and paths are unique."""
-    (part,) = data.draw(grounded_answers(analysis_type, at_most=1))
+    (part,) = data.draw(grounded_answers(analysis_type, max_chunks=1))
     output = analysis_for(analysis_type).complete(part, options_for(analysis_type))
 
     found = facts_of(output, analysis_type)

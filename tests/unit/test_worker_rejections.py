@@ -9,7 +9,7 @@ import uuid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fakes.forged_messages import bent
+from tests.fakes.forged_messages import malformed_messages
 from worker.rejections import MAX_CHARACTERS, Rejection, rejection_of
 
 JSON = st.recursive(
@@ -63,7 +63,7 @@ def test_messages_that_call_other_tasks_are_rejected() -> None:
 
 def test_messages_with_valid_ids_and_other_options_are_rejected() -> None:
     """These are options that make Celery fail or call other tasks."""
-    messages = list(bent(str(uuid.uuid4()), str(uuid.uuid4())))
+    messages = list(malformed_messages(str(uuid.uuid4()), str(uuid.uuid4())))
 
     passed = [each for each in messages if rejection_of(each) is not Rejection.OPTIONS]
 
