@@ -33,11 +33,11 @@ from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.settings import Settings, load
 from chordwise.storage import database, group_commit, migration
 from chordwise.storage.database import open_engine
+from tests.fakes.corpora import CORPORA
 from tests.fakes.databases import Databases
 from tests.fakes.other_postgres import OtherPostgres
 from tests.fakes.pipeline import close_all
 
-CORPORA = Path(__file__).resolve().parents[2] / "shared" / "corpora"
 _TEMPLATE = "template_chordwise"
 _MOMENT_SECONDS = 0.02
 # Fault experiments share a measurement of work without faults; web tests share a browser.

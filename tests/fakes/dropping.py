@@ -57,8 +57,10 @@ def identity(file: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def sha256(path: Path) -> str:
+    """Return the hash of a file of any size."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_content(file: Path) -> bool:

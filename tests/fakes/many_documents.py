@@ -64,6 +64,12 @@ CALLS = (
     """,
 )
 """A chunk and two calls for each job, over a hundred days; 40,000 jobs have failed."""
+MORE_JOBS = """
+INSERT INTO jobs
+SELECT (jsonb_populate_record(j, jsonb_build_object('id', gen_random_uuid(), 'options_hash', n))).*
+FROM jobs AS j, generate_series(1, :more) AS n
+"""
+"""Copies every job `more` times."""
 
 
 def fill(pipeline: Pipeline, *further: str, many: int = DOCUMENTS) -> None:

@@ -6,8 +6,8 @@ import hashlib
 import itertools
 import json
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
@@ -20,7 +20,7 @@ from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.states import OPEN_CHUNKS, Lane
 from chordwise.errors import ReadError
 from chordwise.llm.batching.api import BatchApi
-from chordwise.llm.model import CompletionRequest
+from chordwise.llm.model import ChatModel, CompletionRequest
 from chordwise.pipeline.intake.document_batches import Offered
 from chordwise.pipeline.intake.found_files import Found
 from chordwise.pipeline.intake.run_options import RunOptions
@@ -52,6 +52,7 @@ AN_UNREAD_SCAN = UnreadDocument(
     error=ReadError("scan.pdf holds no text.", "Run it through OCR.", "unreadable", "needs_ocr"),
 )
 PARAGRAPH = "The harbour of Lindau was rebuilt in 1856. It cost more than the town had planned. "
+SHORT = "The bridge was opened in May. Carts crossed it on the same day."
 LONG = "".join(f"{number}. {PARAGRAPH}" for number in range(120))
 _names = itertools.count(1)
 _messengers: dict[str, Messenger] = {}
@@ -197,6 +198,14 @@ def a_pipeline(
     )
     _opened.append(context.leases.stop)
     return Pipeline(context=context, model=model)
+
+
+def with_models(
+    pipeline: Pipeline, settings: Settings, connected: Mapping[str, ChatModel] | None = None
+) -> Pipeline:
+    """Return the pipeline with these settings and their models; `connected` replaces some."""
+    models = Models(settings, connected=connected)
+    return replace(pipeline, context=replace(pipeline.context, settings=settings, models=models))
 
 
 def _asking_once(settings: Settings, named: ModelSettings) -> Settings:

@@ -34,6 +34,10 @@ def completed(
     )
 
 
+class KilledError(BaseException):
+    """Ends a thread like a kill, without cleaning up in the database."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Processes:
     """The processes of one test; `environment` is added to a minimal environment."""

@@ -23,10 +23,6 @@ OUTCOME = "SELECT status, error_code, outcome FROM schedule_runs ORDER BY due_at
 EXPIRE = "UPDATE schedule_runs SET lease_until = now() - interval '1 second'"
 
 
-class KilledError(BaseException):
-    """Ends a thread like a kill, without cleaning up in the database."""
-
-
 @dataclass(slots=True, kw_only=True)
 class FakeScheduler:
     """A scheduler whose clock only the test advances."""

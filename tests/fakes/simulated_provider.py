@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
@@ -94,6 +94,19 @@ class SimulatedProvider:
         }
 
 
+def rate_of(times: Iterable[float], start: float, end: float) -> float:
+    """Return how many of these times per second are between `start` and `end`."""
+    return sum(start <= at < end for at in times) / (end - start)
+
+
+def share_of_refused(
+    refused: Iterable[float], answered: Iterable[float], start: float, end: float
+) -> float:
+    """Return the share of refused calls among all calls between `start` and `end`."""
+    count = sum(start <= at < end for at in refused)
+    return count / max(1, count + sum(start <= at < end for at in answered))
+
+
 @dataclass(slots=True, kw_only=True)
 class Tally:
     """The events of a simulation: times, with the lane and the wait where known."""
@@ -108,12 +121,11 @@ class Tally:
     def rate(self, start: float, end: float, priority: Priority | None = None) -> float:
         """Return the answers per second between two times, of one lane or of all."""
         hits = [at for at, lane in self.answered if priority in (None, lane)]
-        return sum(start <= at < end for at in hits) / (end - start)
+        return rate_of(hits, start, end)
 
     def refused_share(self, start: float, end: float) -> float:
         """Return the share of refused calls between two times."""
-        refused = sum(start <= at < end for at in self.refused)
-        return refused / max(1, refused + sum(start <= at < end for at, _ in self.answered))
+        return share_of_refused(self.refused, (at for at, _ in self.answered), start, end)
 
 
 class Simulation:

@@ -45,6 +45,8 @@ from tests.faults.proxy import Proxy, proxy_to
 from tests.faults.servers import BrokerServer, DatabaseServer, address_through
 
 API_KEY = "sk-planted-5d1c0f3a9b7e4c22"
+COUNT_RECEIVED = "chunk.before_claim:hang:0:*"
+"""The failpoint of workers whose received chunks are counted."""
 
 _MODEL = "timeout_seconds = 20"
 _PIPELINE = """
@@ -104,6 +106,11 @@ class Cluster:
     def temporary(self) -> Path:
         """Return the folder for temporary files of all processes."""
         return self.folder / "tmp"
+
+    @property
+    def received(self) -> int:
+        """Return how often workers with `COUNT_RECEIVED` have started a chunk of a message."""
+        return self.logs().count("chunk.before_claim passed")
 
     def start_worker(self, failpoints: str = "", **environment: str) -> Member:
         """Start a worker without waiting for `has_started`."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.fakes.dropping import sha256
 
 # The 400 tokens per chunk of `tests.fakes.configuration`, in characters.
 _CHUNK_CHARACTERS = 1_550
@@ -27,7 +28,7 @@ class Documents:
         number = len(self.digests) + 1
         path = self.folder / f"document-{number}.txt"
         path.write_text(f"{saying} {self.text(number, chunks)}".strip(), "utf-8")
-        self.digests[path] = _digest(path)
+        self.digests[path] = sha256(path)
         return path
 
     def text(self, number: int, chunks: int = 1) -> str:
@@ -48,9 +49,5 @@ class Documents:
         return [
             path
             for path, digest in self.digests.items()
-            if not path.is_file() or _digest(path) != digest
+            if not path.is_file() or sha256(path) != digest
         ]
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

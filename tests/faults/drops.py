@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
-from tests.fakes.dropping import Folders, identity
+from tests.fakes.dropping import Folders, identity, sha256
 from tests.fakes.processes import wait_until
 
 STABILITY_SECONDS = 1.0
@@ -58,14 +57,14 @@ class Drops:
 
     def expect(self, path: Path) -> None:
         """Record that this content was dropped."""
-        self.contents[digest(path)] += 1
+        self.contents[sha256(path)] += 1
 
     def found(self) -> Counter[str]:
         """Return the counts of the contents in inbox, store, done/ and failed/, by hash."""
         folders = self.folders
         places = (folders.inbox, folders.store, folders.done, folders.failed)
         files = {identity(file): file for place in places for file in contents_of(place)}
-        return Counter(digest(file) for file in files.values())
+        return Counter(sha256(file) for file in files.values())
 
     def notes(self, name: str = "") -> list[JsonObject]:
         """Return the notes of all delivered files, or of those that were dropped as `name`."""
@@ -106,12 +105,6 @@ def contents_of(place: Path) -> Iterator[Path]:
             is_ours = name.startswith(".") or name.endswith((_NOTE, _SIDE_CAR))
             if not is_ours and path.is_file() and not path.is_symlink():
                 yield path
-
-
-def digest(path: Path) -> str:
-    """Return the hash of a file of any size."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _outcome(note: JsonObject) -> str:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from tests.fakes.configuration import CONCURRENCY, INTERVAL_SECONDS, LEASE_SECONDS
 from tests.faults.allowance import NOTHING_SPECIAL, Allowance
 from tests.faults.cluster import Cluster
+from tests.faults.members import Member
 from tests.faults.oracle import INVARIANTS, Invariant, find_violations
 from tests.faults.rows import Row
 
@@ -46,6 +47,13 @@ class Experiment:
         self.id, self.injected, self.seed = id_, injected, seed
         self._work_seconds = self.work_seconds(chunks)
         self.fault_is_over()
+
+    def begin_with_document(self, id_: str, injected: str) -> Member:
+        """Begin, and start a scheduler, a worker and a document; return the worker."""
+        self.begin(id_, injected)
+        worker = self.cluster.start_both()
+        self.cluster.submit(self.cluster.documents.write(chunks=CHUNKS))
+        return worker
 
     @property
     def undisturbed_seconds(self) -> float:

@@ -10,8 +10,7 @@ from contextlib import contextmanager, suppress
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 from tests.faults.provider import Provider
-
-_PIECE = 65_536
+from tests.peers.tls_tunnel import relay
 
 
 class Front(ThreadingTCPServer):
@@ -41,18 +40,7 @@ class _Carrier(BaseRequestHandler):
             if self.server.context is not None:
                 client = self.server.context.wrap_socket(client, server_side=True)
             with client, socket.create_connection(("127.0.0.1", self.server.provider_port)) as to:
-                back = threading.Thread(target=_carry, args=(to, client), daemon=True)
-                back.start()
-                _carry(client, to)
-                back.join()
-
-
-def _carry(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError):
-        while piece := source.recv(_PIECE):
-            target.sendall(piece)
-    with suppress(OSError):
-        target.shutdown(socket.SHUT_WR)
+                relay(client, to)
 
 
 @contextmanager

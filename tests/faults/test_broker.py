@@ -23,13 +23,6 @@ RECONNECTION_SECONDS = 5.0
 _FORGOTTEN = "SELECT count(*) FROM incidents WHERE kind = 'rescue' AND reason = 'broker_data_lost'"
 
 
-def begin(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> None:
-    """Start a scheduler, a worker and a document."""
-    experiment.begin(id_, injected)
-    cluster.start_both()
-    cluster.submit(cluster.documents.write(chunks=24))
-
-
 def wait_for_percent(cluster: Cluster, percent: int) -> None:
     """Wait until this share of the document is done; with 0, until its first messages are sent."""
     if percent:
@@ -52,7 +45,9 @@ def test_a_flushed_broker_costs_no_calls(
     cluster: Cluster, experiment: Experiment, percent: int
 ) -> None:
     """R01: FLUSHALL costs two intervals, no document and no call, and is counted as an incident."""
-    begin(cluster, experiment, f"R01 {percent} %", f"FLUSHALL with {percent} % of the chunks done")
+    experiment.begin_with_document(
+        f"R01 {percent} %", f"FLUSHALL with {percent} % of the chunks done"
+    )
     wait_for_percent(cluster, percent)
 
     cluster.broker.flush()
@@ -68,7 +63,7 @@ def test_a_repeatedly_flushed_broker_costs_no_calls(
     cluster: Cluster, experiment: Experiment
 ) -> None:
     """R01: repeated FLUSHALL during a document costs no call."""
-    begin(cluster, experiment, "R01 repeated", "FLUSHALL at every eighth of the document")
+    experiment.begin_with_document("R01 repeated", "FLUSHALL at every eighth of the document")
 
     for eighth in range(1, 8):
         cluster.wait_for_share(eighth / 8)
@@ -104,7 +99,7 @@ def test_a_restarted_broker_costs_no_calls(
 ) -> None:
     """R02: with or without its data, the same worker continues, and no call is repeated."""
     id_ = f"R02 {memory} {percent} %"
-    begin(own_cluster, experiment, id_, f"kill -9 of the broker, memory {memory}")
+    experiment.begin_with_document(id_, f"kill -9 of the broker, memory {memory}")
     wait_for_percent(own_cluster, percent)
 
     own_cluster.broker.kill()
@@ -123,7 +118,7 @@ def test_a_broker_outage_of_several_leases(
     own_cluster: Cluster, experiment: Experiment, memory: str
 ) -> None:
     """R03: commands read PostgreSQL and report the broker; a submission runs later."""
-    begin(own_cluster, experiment, f"R03 {memory}", "broker unavailable for three leases")
+    experiment.begin_with_document(f"R03 {memory}", "broker unavailable for three leases")
     own_cluster.wait_for_share(0.25)
 
     own_cluster.broker.kill()
@@ -149,14 +144,6 @@ SILENCE_SECONDS = 10.0
 OVERTAKEN_SECONDS = 10.0
 
 
-def begin_beside(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> Member:
-    """Start a scheduler, a worker and a document; return the worker."""
-    experiment.begin(id_, injected)
-    worker = cluster.start_both()
-    cluster.submit(cluster.documents.write(chunks=24))
-    return worker
-
-
 def wait(seconds: float) -> None:
     """Wait for the duration of the fault; there is no condition to wait for."""
     ends_at = time.monotonic() + seconds
@@ -171,7 +158,7 @@ def test_half_open_broker_connections_are_replaced(
 ) -> None:
     """R05: half-open connections are closed, and the same worker continues."""
     id_ = f"R05 {seconds:g} s {share:.0%}"
-    worker = begin_beside(cluster, experiment, id_, f"bytes to the broker lost for {seconds:g} s")
+    worker = experiment.begin_with_document(id_, f"bytes to the broker lost for {seconds:g} s")
     cluster.wait_for_share(share)
 
     cluster.to_broker.swallow()
@@ -222,8 +209,8 @@ def test_repeated_connection_resets_cause_no_repeated_calls(
     cluster: Cluster, experiment: Experiment
 ) -> None:
     """R05: frequent resets of all connections to the broker cause no repeated calls."""
-    worker = begin_beside(
-        cluster, experiment, "R05 resets", "connections to the broker reset every 0.5 s"
+    worker = experiment.begin_with_document(
+        "R05 resets", "connections to the broker reset every 0.5 s"
     )
 
     for _ in range(12):
@@ -338,9 +325,7 @@ def test_a_broker_restored_to_an_earlier_state(
     own_cluster: Cluster, experiment: Experiment
 ) -> None:
     """R02: acknowledged messages are delivered again, beside those that are still waiting."""
-    begin(
-        own_cluster,
-        experiment,
+    experiment.begin_with_document(
         "R02 earlier",
         "broker restarted with its data at a quarter of the chunks",
     )
@@ -362,7 +347,7 @@ def test_a_broker_that_loads_slowly_is_waited_for(
     own_cluster: Cluster, experiment: Experiment
 ) -> None:
     """R02: while it responds with LOADING, all processes wait, and a submission is accepted."""
-    begin(own_cluster, experiment, "R02 loading", "kill -9 of the broker, which then loads slowly")
+    experiment.begin_with_document("R02 loading", "kill -9 of the broker, which then loads slowly")
     own_cluster.wait_for_share(0.25)
     with own_cluster.broker.client() as client:
         lengthen_memory(client)

@@ -18,11 +18,10 @@ from chordwise.pipeline.runtime.messages import CHUNK_QUEUE, CONTROL_QUEUE, Mess
 from tests.fakes.configuration import CONCURRENCY
 from tests.fakes.forged_messages import CANARY, FORGED, malformed_messages
 from tests.fakes.processes import wait_until
-from tests.faults.cluster import Cluster
+from tests.faults.cluster import COUNT_RECEIVED, Cluster
 from tests.faults.experiment import RECOVERY_SECONDS, Experiment
 
 _QUEUE = f"chordwise:{messages.CHUNK_QUEUE}"
-_COUNT_RECEIVED = "chunk.before_claim:hang:0:*"
 _TIMES = 3
 _SYNTHESIZING = "SELECT bool_and(status = 'synthesizing') FROM jobs"
 _SYNTHESES = """
@@ -58,11 +57,6 @@ def status_of(cluster: Cluster, message: bytes) -> object:
     return cluster.value(f"SELECT status FROM chunks WHERE id = '{chunk_id}'")  # noqa: S608 - an id of the test
 
 
-def received(cluster: Cluster) -> int:
-    """Return how often the worker has started a chunk of a message."""
-    return cluster.logs().count("chunk.before_claim passed")
-
-
 def chunks_and_canary(cluster: Cluster) -> int:
     """Return the number of chunks, including that of the oracle's document."""
     return cluster.count("SELECT count(*) FROM chunks")
@@ -89,7 +83,7 @@ def begin(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> 
     experiment.begin(id_, injected)
     cluster.provider.delay_seconds = _CALL_SECONDS
     cluster.start_scheduler()
-    cluster.start_worker(_COUNT_RECEIVED)
+    cluster.start_worker(COUNT_RECEIVED)
     cluster.submit(cluster.documents.write(chunks=24))
 
 
@@ -115,7 +109,7 @@ def test_copies_of_a_running_header_are_not_counted(
     wait_until(lambda: status_of(cluster, message) != "pending", 5, "the chunk is claimed")
     assert status_of(cluster, message) == "running"
     finish(cluster, experiment)
-    assert received(cluster) == chunks_and_canary(cluster) + _TIMES * len(chunks_of(message))
+    assert cluster.received == chunks_and_canary(cluster) + _TIMES * len(chunks_of(message))
 
 
 @pytest.mark.thorough
@@ -131,7 +125,7 @@ def test_copies_of_a_completed_header_are_not_counted(
     deliver_again(cluster, message)
 
     finish(cluster, experiment)
-    assert received(cluster) == chunks_and_canary(cluster) + _TIMES * len(chunks_of(message))
+    assert cluster.received == chunks_and_canary(cluster) + _TIMES * len(chunks_of(message))
 
 
 @pytest.mark.thorough

@@ -117,7 +117,6 @@ def test_a_file_each_second(
     assert growth < GROWTH_MEGABYTES
 
 
-MEGABYTE = 1_048_576
 READER_MEGABYTES = 1_024
 LONG_LINE_CHARACTERS = 40_000
 _USUAL_MEGABYTES = 400
@@ -139,7 +138,7 @@ def large(cluster: Cluster) -> Iterator[Path]:
     folder.mkdir()
     yield folder
     for path in cluster.folder.rglob("*.txt"):
-        if path.stat().st_size > MEGABYTE:
+        if path.stat().st_size > _MEGABYTE:
             path.unlink()
 
 
@@ -147,7 +146,7 @@ def write_line(path: Path, megabytes: int) -> Path:
     """Write one line of words without a sentence end."""
     with path.open("wb") as file:
         for _ in range(megabytes):
-            file.write(b"words of " * (MEGABYTE // 9) + b" " * (MEGABYTE % 9))
+            file.write(b"words of " * (_MEGABYTE // 9) + b" " * (_MEGABYTE % 9))
     return path
 
 
@@ -155,16 +154,15 @@ def write_gigabyte(path: Path) -> Path:
     """Write a sparse text file of a gigabyte."""
     with path.open("wb") as file:
         file.write(b"A text that never ends. ")
-        file.truncate(1_024 * MEGABYTE)
+        file.truncate(1_024 * _MEGABYTE)
     return path
 
 
 def peak_megabytes(member: Member) -> int:
     """Return the peak memory of a member and its children."""
-    return member.peak_bytes // MEGABYTE
+    return member.peak_bytes // _MEGABYTE
 
 
-@pytest.mark.thorough
 def test_empty_and_oversized_files_are_refused(
     cluster: Cluster, large: Path, experiment: Experiment
 ) -> None:
@@ -226,7 +224,6 @@ def drop_pages(cluster: Cluster, drops: Drops, count: int, padding_bytes: int) -
         drops.drop(f"{number}.html", page(cluster, number, padding_bytes))
 
 
-@pytest.mark.thorough
 def test_a_store_on_another_file_system_survives_kills(
     cluster: Cluster, experiment: Experiment, tmp_path: Path
 ) -> None:
@@ -254,7 +251,6 @@ def test_a_store_on_another_file_system_survives_kills(
         assert cluster.count("SELECT count(*) FROM inbox_files") == FEW_FILES
 
 
-@pytest.mark.thorough
 def test_files_wait_for_room_in_the_store(
     small_disk: SmallDisk, cluster: Cluster, experiment: Experiment
 ) -> None:
@@ -289,7 +285,6 @@ def test_files_wait_for_room_in_the_store(
     assert set(drops.outcomes().values()) == {"done"}
 
 
-@pytest.mark.thorough
 def test_delivery_waits_for_room_beside_the_inbox(
     small_disk: SmallDisk, cluster: Cluster, experiment: Experiment
 ) -> None:

@@ -48,14 +48,15 @@ def bursts(cluster: Cluster, apart_seconds: float) -> list[int]:
     return sizes
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("status", "breaker_seconds", "seconds"),
     [
-        pytest.param(503, BREAKER_SECONDS, 6, marks=pytest.mark.thorough),
-        pytest.param(500, BREAKER_SECONDS, 15, marks=pytest.mark.thorough),
-        pytest.param(502, BREAKER_SECONDS, 15, marks=pytest.mark.thorough),
-        pytest.param(529, BREAKER_SECONDS, 15, marks=pytest.mark.thorough),
-        pytest.param(503, 15.0, 20, marks=pytest.mark.thorough),
+        (503, BREAKER_SECONDS, 6),
+        (500, BREAKER_SECONDS, 15),
+        (502, BREAKER_SECONDS, 15),
+        (529, BREAKER_SECONDS, 15),
+        (503, 15.0, 20),
     ],
 )
 def test_the_breaker_opens_during_an_outage(
@@ -218,10 +219,8 @@ def failure_of(cluster: Cluster, model: str) -> tuple[str, str, str]:
     ("name", "host", "ends", "reason"),
     [
         ("expired", "localhost", LONG_AGO, "certificate has expired"),
-        pytest.param(
-            "other-host", "elsewhere.test", FAR_OFF, "Hostname mismatch", marks=pytest.mark.thorough
-        ),
-        pytest.param("unknown", "localhost", FAR_OFF, "self-signed", marks=pytest.mark.thorough),
+        ("other-host", "elsewhere.test", FAR_OFF, "Hostname mismatch"),
+        ("unknown", "localhost", FAR_OFF, "self-signed"),
     ],
 )
 def test_an_invalid_certificate_pauses_the_run(

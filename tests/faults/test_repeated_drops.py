@@ -131,7 +131,6 @@ def expect(drops: Drops, *contents: Iterable[str]) -> None:
         drops.expect(copy)
 
 
-@pytest.mark.thorough
 def test_slowly_written_files_are_taken_once_complete(
     cluster: Cluster, experiment: Experiment
 ) -> None:
@@ -164,7 +163,6 @@ def test_slowly_written_files_are_taken_once_complete(
     assert drops.outcomes() == dict.fromkeys(names, "done")
 
 
-@pytest.mark.thorough
 def test_a_closed_file_is_taken_after_the_stability_delay(
     cluster: Cluster, experiment: Experiment
 ) -> None:
@@ -195,7 +193,6 @@ def test_a_closed_file_is_taken_after_the_stability_delay(
     assert {"closed.txt", "closed (2).txt"} <= {each.name for each in drops.folders.done.iterdir()}
 
 
-@pytest.mark.thorough
 def test_a_new_watch_takes_no_growing_file(cluster: Cluster, experiment: Experiment) -> None:
     """F01: a watch that starts or is restarted takes no file that still grows."""
     experiment.begin("F01 mid write", "a watch started during a write, killed, and restarted")

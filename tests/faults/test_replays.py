@@ -23,13 +23,6 @@ _RESULTS = "chordwise:celery-task-meta-*"
 _TIMES = 3
 
 
-def begin(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> None:
-    """Start a scheduler, a worker and a document."""
-    experiment.begin(id_, injected)
-    cluster.start_both()
-    cluster.submit(cluster.documents.write(chunks=24))
-
-
 def begin_with_copies(
     cluster: Cluster, experiment: Experiment, id_: str, injected: str
 ) -> list[bytes]:
@@ -38,7 +31,7 @@ def begin_with_copies(
     They remain in the queue. Each names as many chunks as the worker has slots.
     """
     cluster.provider.treat(HOLD, times=CONCURRENCY)
-    begin(cluster, experiment, id_, injected)
+    experiment.begin_with_document(id_, injected)
     with cluster.broker.client() as client:
         wait_until(lambda: client.llen(_QUEUE) > 1, 60, "messages for chunks wait")
         found = client.lrange(_QUEUE, 0, -1)
@@ -113,7 +106,9 @@ def test_lost_chord_state_does_not_delay_the_synthesis(
 ) -> None:
     """R08: without the chord's counter or results, the synthesis is not delayed."""
     id_ = f"R08 {what} {percent} %"
-    begin(cluster, experiment, id_, f"keys of {what} deleted with {percent} % of the chunks done")
+    experiment.begin_with_document(
+        id_, f"keys of {what} deleted with {percent} % of the chunks done"
+    )
     cluster.wait_for_share(percent / 100)
 
     with cluster.broker.client() as client:
@@ -127,7 +122,7 @@ def test_lost_chord_state_does_not_delay_the_synthesis(
 @pytest.mark.thorough
 def test_celery_state_is_not_needed(cluster: Cluster, experiment: Experiment) -> None:
     """R08: a broker that only keeps messages is sufficient."""
-    begin(cluster, experiment, "R08 always", "keys of chords and results deleted continuously")
+    experiment.begin_with_document("R08 always", "keys of chords and results deleted continuously")
 
     def forget_until_finished() -> bool:
         for pattern in (_CHORDS, _RESULTS):

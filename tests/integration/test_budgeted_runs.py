@@ -25,10 +25,9 @@ from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.run_control import retry
 from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.models import budgets
-from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.runs.accounts import BudgetLine, caps_of_run
 from chordwise.settings import ModelSettings, Settings
-from tests.fakes.pipeline import LONG, Pipeline, a_pipeline, a_run, with_settings
+from tests.fakes.pipeline import LONG, Pipeline, a_pipeline, a_run, with_models, with_settings
 from tests.peers.answering_server import AnsweringHandler, AnsweringServer, summary
 from tests.peers.serving import serving_in_a_thread
 
@@ -154,9 +153,7 @@ def a_company(settings: Settings, provider: ChargingServer, **budget: object) ->
     quick = with_settings(limited, "retries", base_seconds=0.01)
     pipeline = a_pipeline(quick)
     named = quick.model_copy(update={"models": {PEER: priced}})
-    models = Models(named)
-    context = replace(pipeline.context, settings=named, models=models)
-    return Company(pipeline=replace(pipeline, context=context), provider=provider)
+    return Company(pipeline=with_models(pipeline, named), provider=provider)
 
 
 def with_budget(usd: str | None = None, votes: int = 1, *, critique: bool = False) -> RunOptions:

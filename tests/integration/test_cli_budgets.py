@@ -14,17 +14,10 @@ from chordwise.errors import ExitCode, ModelRequestError
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.models.budgets import JobBudget, Reservations
 from chordwise.settings import Settings
-from tests.fakes.commands import output_of, point_to
-from tests.fakes.pipeline import AWAY, SCRIPTED, Pipeline, a_pipeline, a_run, a_summary
+from tests.fakes.commands import output_of
+from tests.fakes.pipeline import AWAY, SCRIPTED, SHORT, Pipeline, a_pipeline, a_run, a_summary
 
-TEXT = "The bridge was opened in May. Carts crossed it on the same day."
-
-
-@pytest.fixture
-def _addresses(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    point_to(settings, monkeypatch)
-    (tmp_path / "letter.txt").write_text(TEXT)
+pytestmark = pytest.mark.usefixtures("addressed")
 
 
 @pytest.fixture
@@ -37,7 +30,7 @@ def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
 def a_budgeted_run(settings: Settings) -> tuple[Pipeline, Submission]:
     """Create a run that has spent a quarter of a dollar and is about to spend more."""
     pipeline = a_pipeline(settings, a_summary("The bridge was opened in May."))
-    submission = pipeline.submit(TEXT, options=replace(a_run(), budget_usd=Decimal(2)))
+    submission = pipeline.submit(SHORT, options=replace(a_run(), budget_usd=Decimal(2)))
     reservations = Reservations(settings, pipeline.context.database)
     budget = JobBudget(reservations=reservations, job_id=pipeline.job(submission).id)
     spent = budget.reserve(Decimal(1), 60)
@@ -48,7 +41,6 @@ def a_budgeted_run(settings: Settings) -> tuple[Pipeline, Submission]:
     return pipeline, submission
 
 
-@pytest.mark.usefixtures("_addresses")
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -67,8 +59,11 @@ def test_an_invalid_budget_is_refused_before_anything_begins(
     command: str,
     code: ExitCode,
     said: str,
+    tmp_path: Path,
 ) -> None:
     """No run is created and no service is called; the hint says what to do."""
+    (tmp_path / "letter.txt").write_text(SHORT)
+
     error = output_of(command, "letter.txt", *arguments, code=code).err
 
     assert said in error
@@ -76,7 +71,6 @@ def test_an_invalid_budget_is_refused_before_anything_begins(
     assert "Run " not in error
 
 
-@pytest.mark.usefixtures("_addresses")
 def test_a_run_shows_its_budget(settings: Settings) -> None:
     """JSON has sums as numbers, and the scope contains the run's name."""
     _, submission = a_budgeted_run(settings)
@@ -102,13 +96,13 @@ def a_run_that_failed(settings: Settings) -> tuple[Pipeline, Submission]:
     pipeline = a_pipeline(
         settings, ModelRequestError("No."), a_summary("The bridge was opened in May.")
     )
-    submission = pipeline.analyze(TEXT)
+    submission = pipeline.analyze(SHORT)
     assert pipeline.job(submission).status == JobStatus.FAILED
     pipeline.execute("UPDATE model_calls SET cost_usd = 0.75")
     return pipeline, submission
 
 
-@pytest.mark.usefixtures("_addresses", "_scripted")
+@pytest.mark.usefixtures("_scripted")
 def test_a_budget_set_by_a_retry_includes_earlier_costs(settings: Settings) -> None:
     """The run continues within its first cap."""
     pipeline, submission = a_run_that_failed(settings)
@@ -123,7 +117,7 @@ def test_a_budget_set_by_a_retry_includes_earlier_costs(settings: Settings) -> N
     assert (budget["cap_usd"], budget["spent_usd"], budget["left_usd"]) == (2, 0.75, 1.25)
 
 
-@pytest.mark.usefixtures("_addresses", "_scripted")
+@pytest.mark.usefixtures("_scripted")
 def test_a_retry_with_an_insufficient_budget_changes_nothing(settings: Settings) -> None:
     """It exits with 2 and a hint."""
     pipeline, submission = a_run_that_failed(settings)
@@ -138,9 +132,8 @@ def test_a_retry_with_an_insufficient_budget_changes_nothing(settings: Settings)
     assert pipeline.value("SELECT count(*) FROM budget_accounts WHERE cap_usd IS NOT NULL") == 0
 
 
-@pytest.mark.usefixtures("_addresses")
 def test_a_run_without_a_budget_shows_none(settings: Settings) -> None:
     pipeline = a_pipeline(settings, a_summary("The bridge was opened in May."))
-    pipeline.analyze(TEXT)
+    pipeline.analyze(SHORT)
 
     assert "Budget" not in output_of("runs", "latest").out

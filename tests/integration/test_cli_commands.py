@@ -31,9 +31,8 @@ from chordwise.readers.reading import UnreadDocument
 from chordwise.settings import Settings
 from chordwise.storage.database import open_engine
 from tests.fakes.commands import called, output_of, run
-from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, a_run, a_summary
+from tests.fakes.pipeline import NOW, SHORT, Pipeline, a_document, a_pipeline, a_run, a_summary
 
-TEXT = "The bridge was opened in May. Carts crossed it on the same day."
 ANSWER = a_summary("The bridge was opened in May.", topic="A [bold]bridge[/bold]")
 HOSTILE = "evil\x1b[2J.txt"
 pytestmark = pytest.mark.usefixtures("desk")
@@ -54,8 +53,8 @@ def desk(settings: Settings, addressed: None) -> Desk:
     pipeline = a_pipeline(settings, ANSWER, failing)
     locked = ReadError("evil.txt is locked.", "Unlock it.", IntakeOutcome.ENCRYPTED, "password")
     submission = pipeline.analyze(
-        a_document(TEXT, "bridge.txt"),
-        a_document(f"{TEXT} Or not.", "odd.txt"),
+        a_document(SHORT, "bridge.txt"),
+        a_document(f"{SHORT} Or not.", "odd.txt"),
         UnreadDocument(source=HOSTILE, error=locked),
     )
     return Desk(pipeline=pipeline, submission=submission)
@@ -118,7 +117,7 @@ def test_results_can_be_filtered() -> None:
 
 def test_without_a_run_the_newest_answer_to_a_question_is_listed(desk: Desk) -> None:
     """A later run reuses the answer about the same document: it is listed once."""
-    later = desk.pipeline.submit(a_document(TEXT, "bridge.txt"))
+    later = desk.pipeline.submit(a_document(SHORT, "bridge.txt"))
 
     every = json.loads(output_of("results", "--json").out)
     of_the_first = json.loads(output_of("results", "--json", "--run", desk.submission.name).out)
@@ -300,7 +299,7 @@ def test_the_cause_of_a_delay_is_shown_during_the_run(desk: Desk) -> None:
 
 def test_a_wait_ends_with_the_run(desk: Desk) -> None:
     """The display is updated during the work, and the wait ends with it."""
-    waiting = desk.pipeline.submit(a_document(TEXT, "bridge.txt"), options=a_run(fresh=True))
+    waiting = desk.pipeline.submit(a_document(SHORT, "bridge.txt"), options=a_run(fresh=True))
     said: list[str] = []
 
     def cancel_meanwhile(_seconds: float) -> None:
@@ -321,7 +320,7 @@ def test_a_wait_ends_with_the_run(desk: Desk) -> None:
 
 
 def test_a_wait_reports_a_lack_of_progress(desk: Desk) -> None:
-    waiting = desk.pipeline.submit(a_document(TEXT, "bridge.txt"), options=a_run(fresh=True))
+    waiting = desk.pipeline.submit(a_document(SHORT, "bridge.txt"), options=a_run(fresh=True))
     warned: list[str] = []
     now = [0.0]
 

@@ -10,20 +10,19 @@ from sqlalchemy import text
 
 from chordwise.settings import Settings
 from chordwise.storage.database import open_engine
-from tests.fakes.commands import output_of, point_to, run
+from tests.fakes.commands import output_of, run
+from tests.fakes.pipeline import SHORT
 
-TEXT = "The bridge was opened in May. Carts crossed it on the same day."
+pytestmark = pytest.mark.usefixtures("addressed")
 MODEL = "openai/gpt-6.1-terra"
 SAID = "has no Batch API; the run uses the online lane."
 
 
 @pytest.fixture(autouse=True)
-def _addresses(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Point the commands to this test's servers, and let them start nothing."""
-    monkeypatch.chdir(tmp_path)
-    point_to(settings, monkeypatch)
+def _letter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Provide a document, and a key for the models of OpenAI."""
     monkeypatch.setenv("OPENAI_API_KEY", "key")
-    (tmp_path / "letter.txt").write_text(TEXT)
+    (tmp_path / "letter.txt").write_text(SHORT)
 
 
 def lane_of_the_run(settings: Settings) -> object:

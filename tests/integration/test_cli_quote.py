@@ -25,11 +25,12 @@ from chordwise.pipeline.quoting import quote
 from chordwise.pipeline.quoting.quote import Quote
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.settings import Settings
-from tests.fakes.commands import Output, output_of, point_to
+from tests.fakes.commands import Output, output_of
 from tests.fakes.office_files import scan
 from tests.fakes.pipeline import (
     LONG,
     SCRIPTED,
+    SHORT,
     Pipeline,
     a_document,
     a_pipeline,
@@ -39,8 +40,8 @@ from tests.fakes.pipeline import (
 )
 from tests.peers.answering_server import AnsweringServer, serving
 
+pytestmark = pytest.mark.usefixtures("addressed")
 GPT = "openai/gpt-6.1-terra"
-SHORT = "The bridge was opened in May. Carts crossed it on the same day."
 
 FREE: JsonObject = {"low": 0, "typical": 0, "high": 0}
 
@@ -81,13 +82,11 @@ def desk(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> Desk:
-    """Point the command to this test's servers, without a key for any provider."""
+    """Fill a folder, and let the command have no key for any provider."""
     folder = tmp_path / "reports"
     folder.mkdir()
     (folder / "bridge.txt").write_text(SHORT, "utf-8")
     (folder / "harbour.txt").write_text(LONG, "utf-8")
-    monkeypatch.chdir(tmp_path)
-    point_to(settings, monkeypatch)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     narrow = with_settings(settings, "pipeline", chunk_tokens=300)
     pipeline = a_pipeline(narrow, quoting_the_text, repeat_last=True)

@@ -10,9 +10,10 @@ import pytest
 from chordwise.embedded.supervisor import has_open_work
 from chordwise.errors import ExitCode
 from chordwise.settings import Settings
-from tests.fakes.commands import output_of, point_to, run
+from tests.fakes.commands import output_of, run
 from tests.fakes.pipeline import a_pipeline
 
+pytestmark = pytest.mark.usefixtures("addressed")
 CONFIGURATION = """
 [schedules.nightly]
 cron = "0 2 * * *"
@@ -27,10 +28,8 @@ PRUNE = (*ADD, "--kind", "prune", "--keep-cache-days", "30")
 
 
 @pytest.fixture(autouse=True)
-def _addresses(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Point the commands to this test's servers and configuration."""
-    monkeypatch.chdir(tmp_path)
-    point_to(settings, monkeypatch)
+def _configuration(tmp_path: Path) -> None:
+    """Write the settings of the commands."""
     (tmp_path / "chordwise.toml").write_text(CONFIGURATION, "utf-8")
 
 

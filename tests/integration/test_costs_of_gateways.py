@@ -17,10 +17,17 @@ from chordwise.errors import ExitCode
 from chordwise.pipeline.diagnosis import models as diagnosis
 from chordwise.pipeline.diagnosis.outcome import CheckStatus
 from chordwise.pipeline.intake.submit import Submission
-from chordwise.pipeline.models.model_client import Models
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.commands import output_of
-from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline, a_pipeline, a_run, with_settings
+from tests.fakes.pipeline import (
+    LONG,
+    PARAGRAPH,
+    Pipeline,
+    a_pipeline,
+    a_run,
+    with_models,
+    with_settings,
+)
 from tests.peers.answering_server import AnsweringServer, serving
 
 GATEWAY = "gateway"
@@ -67,9 +74,7 @@ def an_office(
     limited = with_settings(settings, "budget", **budget)
     pipeline = a_pipeline(limited)
     known = pipeline.context.settings.model_copy(update={"models": {GATEWAY: named}})
-    models = Models(known)
-    context = replace(pipeline.context, settings=known, models=models)
-    return Office(pipeline=replace(pipeline, context=context))
+    return Office(pipeline=with_models(pipeline, known))
 
 
 @pytest.mark.usefixtures("addressed")

@@ -27,7 +27,7 @@ from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs import run_control
 from chordwise.settings import DeliverySettings, Settings
 from chordwise.storage import deliveries
-from tests.fakes.pipeline import Pipeline, a_pipeline, a_run, quoting_the_text
+from tests.fakes.pipeline import SHORT, Pipeline, a_pipeline, a_run, quoting_the_text
 from tests.peers.webhook_receiver import WebhookReceiver, receiving
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # noqa: S105 - the convention's own example
@@ -225,7 +225,6 @@ def test_an_unreachable_receiver_is_a_failure() -> None:
         Webhook(settings_for("http://nobody.invalid/")).post("run_1", 1, BODY)
 
 
-TEXT = "The bridge was opened in May. Carts crossed it on the same day."
 NOW_DUE = "UPDATE deliveries SET due_at = now() WHERE status = 'pending'"
 STATES = "SELECT string_agg(kind || ' ' || status, ', ' ORDER BY created_at, kind) FROM deliveries"
 
@@ -261,7 +260,7 @@ def deliver(pipeline: Pipeline) -> int:
 
 def a_finished_run(pipeline: Pipeline, name: str = "") -> Submission:
     options = replace(a_run(), name=name) if name else a_run()
-    return pipeline.analyze(TEXT, options=options)
+    return pipeline.analyze(SHORT, options=options)
 
 
 def test_the_account_of_a_finished_run_is_sent_once(pipeline: Pipeline) -> None:
@@ -369,10 +368,10 @@ def test_every_end_of_a_run_is_delivered(settings: Settings) -> None:
     """Paused, resumed and finished, or cancelled: each is delivered once."""
     failing = ModelAccessError("The key is wrong.", "Mend it.")
     pipeline = a_pipeline(settings, failing, quoting_the_text, repeat_last=True)
-    submission = pipeline.analyze(TEXT)
+    submission = pipeline.analyze(SHORT)
     run_control.retry(pipeline.context, submission.run_id)
     pipeline.work(submission)
-    other = pipeline.submit(f"{TEXT} Or not.")
+    other = pipeline.submit(f"{SHORT} Or not.")
     run_control.cancel(pipeline.context.database, other.run_id)
     run_control.cancel(pipeline.context.database, other.run_id)
 

@@ -18,6 +18,7 @@ from chordwise.domain.json_values import JsonObject, as_object
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.readers.read_documents import checked
 from chordwise.settings import Settings
+from tests.fakes.corpora import CORPORA
 from tests.fakes.pipeline import Pipeline, a_document, a_pipeline, a_run
 from tests.fakes.scripted_model import Line
 
@@ -149,7 +150,6 @@ def test_flagged_passages_are_stored_and_the_results_need_review(settings: Setti
 
 
 FLAGS = "SELECT d.flags FROM documents AS d WHERE d.source = :source AND d.flags <> '[]'"
-CORPORA = Path(__file__).parents[2].parent / "shared" / "corpora"
 BIPIA = CORPORA / "prompt_injection_bipia"
 CLEAN = ("cuad_contracts", "movie_reviews", "qmsum_meetings", "sec_filings", "speeches", "xquad")
 REQUESTS = (

@@ -23,7 +23,7 @@ from chordwise.storage import pruning
 from tests.fakes.commands import output_of, run, type_in
 from tests.fakes.counting import counting
 from tests.fakes.learning import written
-from tests.fakes.pipeline import NOW, Pipeline, a_document, a_pipeline, offered
+from tests.fakes.pipeline import NOW, Pipeline, a_document, a_label, a_pipeline, offered
 from tests.fakes.scheduling import a_scheduler
 
 pytestmark = pytest.mark.usefixtures("addressed")
@@ -55,15 +55,7 @@ VARIANTS = "SELECT variant, paired, count(*) FROM experiment_answers GROUP BY 1,
 def answering(request: CompletionRequest) -> str:
     """Answer `letter` if brevity is requested, else `invoice`, the right label of all documents."""
     label = "letter" if "terse" in request.task.options.instructions else "invoice"
-    return json.dumps(
-        {
-            "primary_label": label,
-            "secondary_label": None,
-            "confidence": 0.9,
-            "features": [{"feature": "it says so", "quote": "Dear madam"}],
-            "uncertainty_factors": [],
-        }
-    )
+    return a_label(label, 0.9, "Dear madam")
 
 
 def failing(request: CompletionRequest) -> str:

@@ -24,10 +24,11 @@ from chordwise.pipeline.exports import selection
 from chordwise.pipeline.exports.selection import Selection
 from chordwise.pipeline.runs import user_sql
 from chordwise.settings import Settings
-from tests.fakes.commands import output_of, point_to, run
+from tests.fakes.commands import output_of, run
 from tests.fakes.pipeline import Pipeline, a_pipeline, a_summary
 from tests.fakes.processes import ROOT, completed
 
+pytestmark = pytest.mark.usefixtures("addressed")
 FORMULA = "=HYPERLINK(1)"
 ROWS = 200_000
 # Runs a command, and prints its peak memory in kilobytes.
@@ -63,10 +64,8 @@ def desk(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> Desk:
-    """Fill the database, and point the commands to it."""
-    monkeypatch.chdir(tmp_path)
+    """Fill the database, and let the commands have no broker."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    point_to(settings, monkeypatch)
     monkeypatch.setenv("CHORDWISE_BROKER_URL", "redis://localhost:1/0")
     pipeline = a_pipeline(settings, a_summary("Carts crossed", topic=FORMULA), repeat_last=True)
     first, second = (

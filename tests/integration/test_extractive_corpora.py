@@ -10,7 +10,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TypedDict
 
 import pytest
@@ -21,8 +20,8 @@ from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, Analy
 from chordwise.domain.extractive.sentences import sentences
 from chordwise.domain.json_values import JsonObject
 from chordwise.llm.providers.extractive import answer
+from tests.fakes.corpora import CORPORA
 
-CORPORA = Path(__file__).parents[2] / ".." / "shared" / "corpora"
 CHUNK_CHARACTERS = 12_000
 ANSWERED = tuple(each for each in AnalysisType if each is not AnalysisType.REASONING)
 

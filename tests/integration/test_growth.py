@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import redis
 from sqlalchemy import Connection, event, text
 from sqlalchemy.orm import Session
 
@@ -29,7 +30,9 @@ from chordwise.storage.chunk_work import CallEntry, ChunkEnd
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.fan_outs import CutJob
 from tests.fakes.inbox_watch import watched
+from tests.fakes.many_documents import MORE_JOBS
 from tests.fakes.pipeline import PARAGRAPH, Pipeline, a_pipeline
+from tests.fakes.processes import KilledError
 
 SIZES = (1_000, 20_000)
 STEP = 1_000
@@ -226,18 +229,13 @@ def test_a_cancellation_uses_several_transactions(settings: Settings, size: int)
     assert pipeline.value("SELECT status = 'cancelled' AND finished_at IS NOT NULL FROM runs")
 
 
-def flush(pipeline: Pipeline) -> None:
-    with pipeline.context.messenger._app.connection_for_write() as connection:
-        connection.default_channel.client.flushall()
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_messages_lost_by_the_broker_are_stored_again_in_batches(
-    settings: Settings, size: int
+    settings: Settings, valkey: redis.Redis, size: int
 ) -> None:
     """Each waiting job or chunk has one message; SQL creates them without loading rows."""
     pipeline, _ = a_large_run(settings, size, "queued", "running")
-    flush(pipeline)
+    valkey.flushall()
 
     with measured(pipeline) as meter:
         assert recover(pipeline.context)["broker_data_lost"] == size
@@ -249,18 +247,14 @@ def test_messages_lost_by_the_broker_are_stored_again_in_batches(
     assert pipeline.value("SELECT count(DISTINCT arguments ->> -1) FROM outbox") == size
 
 
-class KilledError(Exception):
-    """The process is killed."""
-
-
 def test_a_kill_during_the_resend_of_all_messages(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, valkey: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next recovery continues from there, although stored messages were sent in between."""
     size = 3_000
     monkeypatch.setattr(chunks, "MAX_PROMISED", size // 6)
     pipeline, _ = a_large_run(settings, size, "queued", "running")
-    flush(pipeline)
+    valkey.flushall()
     put, calls = outbox.add_selected, iter(range(100))
 
     def until_killed(*arguments: object, **named: object) -> int:
@@ -445,11 +439,6 @@ def test_frequent_updates_are_heap_only(settings: Settings) -> None:
 
 
 MANY = 66_000
-_MORE_JOBS = """
-INSERT INTO jobs
-SELECT (jsonb_populate_record(j, jsonb_build_object('id', gen_random_uuid(), 'options_hash', n))).*
-FROM jobs AS j, generate_series(1, :more) AS n
-"""
 _ROWS = 5_000
 _ROWS_OF_A_FILE = (
     """
@@ -492,7 +481,9 @@ FROM inbox_files AS f, generate_series(1, :more) AS n
 
 
 @pytest.mark.nightly
-def test_more_lost_messages_than_a_statement_has_parameters(settings: Settings) -> None:
+def test_more_lost_messages_than_a_statement_has_parameters(
+    settings: Settings, valkey: redis.Redis
+) -> None:
     """Every chunk gets a message again, and the scheduler's recovery continues."""
     pipeline = a_pipeline(settings)
     job = pipeline.job(pipeline.submit(PARAGRAPH))
@@ -500,7 +491,7 @@ def test_more_lost_messages_than_a_statement_has_parameters(settings: Settings) 
     fan_out(pipeline.context, job.id)
     pipeline.execute(_MORE_CHUNKS, more=MANY - 1)
     pipeline.execute("DELETE FROM outbox")
-    flush(pipeline)
+    valkey.flushall()
 
     assert recover(pipeline.context)["broker_data_lost"] == MANY
     assert pipeline.value("SELECT count(DISTINCT arguments ->> 1) FROM outbox") == MANY
@@ -514,7 +505,7 @@ def test_a_run_with_more_jobs_than_a_statement_has_parameters_is_cancelled(
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH)
     fan_out(pipeline.context, pipeline.job(submission).id)
-    pipeline.execute(_MORE_JOBS, more=MANY - 1)
+    pipeline.execute(MORE_JOBS, more=MANY - 1)
 
     assert run_control.cancel(pipeline.context.database, submission.run_id) == MANY
     assert pipeline.rows("SELECT DISTINCT status FROM jobs") == [("cancelled",)]

@@ -23,10 +23,7 @@ from chordwise.pipeline.recovery.recover import recover
 from chordwise.settings import ProfileSettings, Settings
 from chordwise.storage.inbox_files import InboxFile
 from tests.fakes.inbox_watch import LETTER, OTHER, QUIET_SECONDS, WatchedInbox, intake, watched
-
-
-class KilledError(BaseException):
-    """Ends a watch like a kill, without cleaning up in the database."""
+from tests.fakes.processes import KilledError
 
 
 def test_a_folder_that_is_not_writable_is_reported_once(inbox: WatchedInbox) -> None:

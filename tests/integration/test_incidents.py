@@ -97,8 +97,8 @@ def a_chunk(pipeline: Pipeline) -> uuid.UUID:
     return chunk_id
 
 
-def test_a_late_answer_is_counted_as_a_lost_lease(settings: Settings) -> None:
-    """The heartbeat comes after the answer: the loss is counted once, for the answer."""
+def test_a_late_answer_is_discarded_and_counted_as_a_lost_lease(settings: Settings) -> None:
+    """Another worker has claimed the chunk; heartbeats after the answer count no further loss."""
 
     def slowly(request: CompletionRequest) -> str:
         pipeline.expire_leases()
@@ -114,6 +114,7 @@ def test_a_late_answer_is_counted_as_a_lost_lease(settings: Settings) -> None:
     pipeline.context.leases.beat()
     assert outcome is ChunkOutcome.NOT_ENDED
     assert pipeline.value("SELECT status || attempts FROM chunks") == f"{ChunkStatus.RUNNING}2"
+    assert pipeline.value("SELECT answer IS NULL FROM chunks") is True
     assert pipeline.value(LOSSES) == "answer1"
 
 

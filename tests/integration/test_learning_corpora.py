@@ -14,11 +14,11 @@ from chordwise.llm.model import CompletionRequest
 from chordwise.llm.providers.extractive import answer
 from chordwise.settings import Settings
 from tests.fakes.commands import run
+from tests.fakes.corpora import CORPORA
 from tests.fakes.learning import written
 from tests.fakes.pipeline import Pipeline, a_document, a_pipeline, a_run
 
 COUNT = 240
-CORPORA = Path(__file__).parents[2] / ".." / "shared" / "corpora"
 
 pytestmark = [
     pytest.mark.corpus,

@@ -14,7 +14,7 @@ from chordwise.domain import json_values
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import JobStatus
-from chordwise.llm.model import Completion, CompletionRequest, FinishReason
+from chordwise.llm.model import Completion, CompletionRequest
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs.run_control import retry
@@ -35,7 +35,7 @@ from tests.fakes.order_rows import (
     within_limits,
 )
 from tests.fakes.pipeline import Pipeline, a_pipeline, a_run
-from tests.fakes.scripted_model import Line, ScriptedModel
+from tests.fakes.scripted_model import Line, cut_off
 
 SENTENCE = "30 of 600 rows of `line_items` are in the result."
 MEASURES = "SELECT status, quality, coverage, needs_review FROM document_results"
@@ -59,12 +59,10 @@ def stored_output(pipeline: Pipeline) -> JsonObject:
     return json_values.as_object(pipeline.value("SELECT output FROM results"))
 
 
-def cut_off(request: CompletionRequest) -> str | Completion:
+def cut_off_in_syntheses(request: CompletionRequest) -> str | Completion:
     """Answer about chunks, and exceed the output limit in every synthesis."""
     text = extracting()(request)
-    if not request.task.answers:
-        return text
-    return replace(ScriptedModel([]).completion(text), finish_reason=FinishReason.LENGTH)
+    return cut_off(text) if request.task.answers else text
 
 
 @pytest.mark.parametrize(
@@ -274,7 +272,9 @@ def test_one_missing_row_of_many_is_not_rounded_away(small_chunks: Settings) -> 
 
 def test_the_merge_after_a_truncated_synthesis_loses_no_row(small_chunks: Settings) -> None:
     """Equal rows are kept, each with its quote; the result is partial and needs review."""
-    pipeline, submission = worked(small_chunks, cut_off, options=an_extraction_run(TITLED))
+    pipeline, submission = worked(
+        small_chunks, cut_off_in_syntheses, options=an_extraction_run(TITLED)
+    )
 
     job = pipeline.job(submission)
     output = stored_output(pipeline)

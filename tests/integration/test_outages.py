@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -26,7 +25,6 @@ from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, SliceClaims, analyze_chunk
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.synthesize import synthesize, synthesize_claimed
-from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.pipeline.runtime.leases import Lease
 from chordwise.settings import ModelSettings, Settings
@@ -42,6 +40,7 @@ from tests.fakes.pipeline import (
     a_run,
     offered,
     quoting_the_text,
+    with_models,
     with_settings,
 )
 from tests.fakes.processes import wait_until
@@ -544,8 +543,7 @@ def pipeline_asking(provider: AnsweringServer, settings: Settings) -> Pipeline:
         base_seconds=0.01,
         total_seconds=TOTAL_SECONDS,
     )
-    context = replace(opened.context, settings=asking, models=Models(asking))
-    return replace(opened, context=context)
+    return with_models(opened, asking)
 
 
 def test_every_request_has_the_whole_deadline_and_attempts_are_limited(

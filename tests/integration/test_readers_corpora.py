@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from chordwise.domain.json_values import JsonObject, as_object, text
 from chordwise.domain.text_normalization import normalize
 from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
+from tests.fakes.corpora import CORPORA
 
-CORPORA = Path(__file__).parents[2].parent / "shared" / "corpora"
 UNSUPPORTED = ("wpd", "hwp", "bin", "p7s")
 PICTURES = ("png", "jpg")
 KINDS = {

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,8 +20,9 @@ from chordwise.readers import capacity
 from chordwise.readers.reading import ReadDocument, Reader, RenderedPage, UnreadDocument
 from chordwise.settings import ReaderSettings
 from tests.fakes.office_files import archive, document, docx, paragraph, pdf, shown
+from tests.fakes.processes import wait_until
 
-PATIENCE_SECONDS = 20
+TIMEOUT_SECONDS = 20
 # Four million elements, which need over a second of parsing and very little memory.
 SLOW = b"<html>" + b"<p>x &amp; y</p>" * 4_000_000
 
@@ -36,14 +36,6 @@ def failure_of(outcome: ReadDocument | UnreadDocument) -> tuple[str, str]:
     """Return outcome and reason of an unread file."""
     assert isinstance(outcome, UnreadDocument), outcome
     return outcome.error.outcome, outcome.error.reason
-
-
-def await_condition(condition: Callable[[], bool]) -> None:
-    """Wait until the condition holds, and fail if it never does."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        threading.Event().wait(0.02)
 
 
 def child_of(reader: Reader) -> psutil.Process:
@@ -144,7 +136,7 @@ def test_a_child_killed_during_a_file_affects_only_that_file(
     idle = child.cpu_times().user
 
     def stop_when_busy() -> None:
-        await_condition(lambda: child.cpu_times().user > idle + 0.2)
+        wait_until(lambda: child.cpu_times().user > idle + 0.2, TIMEOUT_SECONDS, "it is busy")
         child.send_signal(number)
 
     stopper = threading.Thread(target=stop_when_busy)
@@ -161,7 +153,7 @@ def test_a_child_that_died_between_files_affects_no_file(reader: Reader) -> None
     text_of(reader.read_bytes(b"before", "a.txt"))
     child = child_of(reader)
     child.kill()
-    await_condition(lambda: child.status() == psutil.STATUS_ZOMBIE)
+    wait_until(lambda: child.status() == psutil.STATUS_ZOMBIE, TIMEOUT_SECONDS, "it is dead")
 
     assert text_of(reader.read_bytes(b"after", "a.txt")) == "after"
 
@@ -198,7 +190,11 @@ def test_the_child_ends_when_its_parent_is_killed() -> None:
 
         parent.kill()
 
-        await_condition(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+        wait_until(
+            lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE,
+            TIMEOUT_SECONDS,
+            "the child ends",
+        )
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")

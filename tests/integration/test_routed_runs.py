@@ -22,17 +22,18 @@ from chordwise.errors import (
 from chordwise.llm.model import CompletionRequest, ModelProfile
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission
-from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.runs import user_sql
 from chordwise.settings import AUTO, ModelSettings, Settings, TierSettings
 from tests.fakes.pipeline import (
     LONG,
     SCRIPTED,
+    SHORT,
     Pipeline,
     a_pipeline,
     a_run,
     a_summary,
     quoting_the_text,
+    with_models,
     with_settings,
 )
 from tests.fakes.scripted_model import Answer, Line, ScriptedModel
@@ -70,8 +71,7 @@ def routed(settings: Settings, small: Line, large: Line) -> Pipeline:
             "tiers": TierSettings(small="small", large="large"),
         }
     )
-    models = Models(own, connected=tiers)
-    return replace(plain, context=replace(plain.context, settings=own, models=models))
+    return with_models(plain, own, tiers)
 
 
 def a_routed_run(model: str = AUTO) -> RunOptions:
@@ -182,8 +182,7 @@ def test_other_thresholds_make_another_result(settings: Settings) -> None:
     pipeline = routed(settings, quoting_the_text, quoting_the_text)
     pipeline.analyze("The harbour of Lindau is old.", options=a_routed_run())
     stricter = with_settings(pipeline.context.settings, "routing", accept_confidence=0.65)
-    models = Models(stricter)
-    other = replace(pipeline, context=replace(pipeline.context, settings=stricter, models=models))
+    other = with_models(pipeline, stricter)
 
     again = pipeline.submit("The harbour of Lindau is old.", options=a_routed_run())
     changed = other.submit("The harbour of Lindau is old.", options=a_routed_run())
@@ -197,7 +196,6 @@ def _decimal(value: object) -> Decimal:
     return value
 
 
-TEXT = "The bridge was opened in May. Carts crossed it on the same day."
 SUMMARY = a_summary("The bridge was opened in May.")
 SECOND = "second"
 PRICED = ModelSettings(
@@ -216,7 +214,7 @@ class Pair:
     pipeline: Pipeline
 
     def work(self) -> Submission:
-        return self.pipeline.analyze(TEXT, options=a_run())
+        return self.pipeline.analyze(SHORT, options=a_run())
 
     def calls(self) -> list[tuple[object, ...]]:
         """Return the models that were asked, in order, with the outcomes."""
@@ -235,9 +233,7 @@ def a_pair(settings: Settings, first: Line, *second: Line) -> Pair:
         provider="second-provider", model="second-1", context_tokens=32_768, max_output_tokens=2_048
     )
     connected = {SCRIPTED: pipeline.model, SECOND: ScriptedModel(second, profile=profile)}
-    asked = Models(named, connected=connected)
-    context = replace(pipeline.context, settings=named, models=asked)
-    return Pair(pipeline=replace(pipeline, context=context))
+    return Pair(pipeline=with_models(pipeline, named, connected))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from chordwise.pipeline.schedules import exports
 from chordwise.pipeline.schedules.work import Work
 from chordwise.settings import ScheduleSettings, Settings
 from tests.fakes.pipeline import quoting_the_text
-from tests.fakes.scheduling import EXPIRE, OUTCOME, FakeScheduler, KilledError, a_scheduler
+from tests.fakes.processes import KilledError
+from tests.fakes.scheduling import EXPIRE, OUTCOME, FakeScheduler, a_scheduler
 
 FORMULA = "SELECT '=1+1' AS text, 7 AS number"
 NAME = "morning-20260328-0500"

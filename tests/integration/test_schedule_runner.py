@@ -14,7 +14,8 @@ from chordwise.pipeline.schedules import work
 from chordwise.pipeline.schedules.runner import MAX_ATTEMPTS
 from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
 from tests.fakes.pipeline import SCRIPTED, quoting_the_text
-from tests.fakes.scheduling import EXPIRE, OUTCOME, FakeScheduler, KilledError, a_scheduler, nightly
+from tests.fakes.processes import KilledError
+from tests.fakes.scheduling import EXPIRE, OUTCOME, FakeScheduler, a_scheduler, nightly
 
 ACCOUNT = (
     "SELECT intakes_found, accepted, duplicate, intakes_balance, jobs_balance, a.status"

@@ -6,7 +6,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from tests.fakes.simulated_provider import Bucket
+from tests.fakes.simulated_provider import Bucket, rate_of, share_of_refused
 
 SLOW_DOWN = b'{"error":{"message":"slow down"}}'
 
@@ -39,9 +39,8 @@ class Admission:
 
     def rate(self, start: float, end: float) -> float:
         """Return the admitted requests per second between two times."""
-        return sum(start <= at < end for at in self.answered_at) / (end - start)
+        return rate_of(self.answered_at, start, end)
 
     def refused_share(self, start: float, end: float) -> float:
         """Return the share of refused requests between two times."""
-        refused = sum(start <= at < end for at in self.refused_at)
-        return refused / max(1, refused + sum(start <= at < end for at in self.answered_at))
+        return share_of_refused(self.refused_at, self.answered_at, start, end)

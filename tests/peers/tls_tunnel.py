@@ -38,16 +38,20 @@ def _serve(client: socket.socket, context: ssl.SSLContext, target: Path) -> None
         socket.socket(socket.AF_UNIX) as server,
     ):
         server.connect(str(target))
-        back = threading.Thread(target=_copy, args=(server, source), daemon=True)
-        back.start()
-        _copy(source, server)
-        back.join()
+        relay(source, server)
+
+
+def relay(client: socket.socket, server: socket.socket) -> None:
+    """Forward bytes in both directions until both have ended."""
+    back = threading.Thread(target=_copy, args=(server, client), daemon=True)
+    back.start()
+    _copy(client, server)
+    back.join()
 
 
 def _copy(source: socket.socket, sink: socket.socket) -> None:
     with suppress(OSError):
         while piece := source.recv(_PIECE):
             sink.sendall(piece)
-    for each in (source, sink):
-        with suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
