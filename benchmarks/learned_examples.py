@@ -28,7 +28,7 @@ from chordwise.domain.learning.learned_examples import (
     ExampleIndex,
     JudgedAnswer,
     LearnedExample,
-    learned,
+    example_from,
 )
 from chordwise.domain.learning.truths import Remark, Verdict
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, ModelProfile
@@ -144,7 +144,7 @@ def _corrected(options: AnalysisOptions, chosen: Sequence[Labelled]) -> Iterator
             judged="none of these",
             corrected=each.label,
         )
-        example = learned(
+        example = example_from(
             JudgedAnswer(
                 document_id=uuid.uuid5(uuid.NAMESPACE_URL, each.text),
                 sha256=hash_of(each.text),

@@ -141,7 +141,7 @@ class Loop:
         """Publish the state since the last time, including a chore that was postponed."""
         state = State.HELD_UP if self._is_held_up else State.WORKING
         self._is_held_up = False
-        liveness.show(self._context.settings.home, "scheduler", state)
+        liveness.write_heartbeat(self._context.settings.home, "scheduler", state)
 
     def _dispatch(self) -> None:
         """Send batch after batch, but let the other chores take turns.

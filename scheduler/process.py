@@ -17,7 +17,7 @@ import structlog
 from chordwise.domain.json_values import JsonObject
 from chordwise.embedded import processes
 from chordwise.errors import ExitCode, ServiceUnavailableError
-from chordwise.pipeline.inbox.folders import places
+from chordwise.pipeline.inbox.folders import inboxes_of
 from chordwise.pipeline.runtime import broker
 from chordwise.pipeline.runtime.child_process import ChildProcess
 from chordwise.pipeline.runtime.context import Context
@@ -82,7 +82,7 @@ def run_part(settings: Settings, do: Callable[[Context, Event], None]) -> int:
         ConfigurationError: No database or broker is configured, or inboxes cannot be watched.
     """
     stop = _stopped_in_order()
-    limits.offer_to_kernel(_READERS_SCORE)
+    limits.set_oom_score(_READERS_SCORE)
     require_files(_FILES)
     do(open_context(settings, "scheduler"), stop)
     return ExitCode.SUCCESS
@@ -95,7 +95,7 @@ def run(settings: Settings, context: Context, stop: Event) -> None:
         ConfigurationError: No database is configured, or inboxes cannot be watched.
     """
     if context.settings.inbox.is_watched:
-        places(context.settings)
+        inboxes_of(context.settings)
     url = settings.require_database_url()
     seconds = _leader_seconds(settings.pipeline)
     engine = open_engine(url, pool_size=1, name="chordwise leader", statement_seconds=seconds)

@@ -98,7 +98,7 @@ def work(settings: Settings, name: str) -> int:
     """Consume messages in the thread pool until a signal arrives."""
     # Celery warns root because of pickle; we accept nothing but JSON.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    shares = shares_of(settings.worker, processes.usable())
+    shares = shares_of(settings.worker, processes.usable_cores())
     concurrency = shares[0]
     share = settings.worker.model_copy(update={"concurrency": concurrency})
     settings = settings.model_copy(update={"worker": share})
@@ -142,7 +142,7 @@ def watch(settings: Settings, name: str, consumption: Consumption, shutdown: Shu
         consumption,
         patience_seconds=settings.worker.consumer_timeout_seconds,
         ping=partial(broker.require_working, broker.require_url(settings)),
-        show=partial(liveness.show, settings.home, name),
+        show=partial(liveness.write_heartbeat, settings.home, name),
         leave=shutdown.leave_broken,
     )
     worker_ready.connect(watchdog.begin, weak=False)

@@ -79,7 +79,7 @@ def run(arguments: Sequence[str]) -> int:
             app = listing()
         else:
             begins_with_command = bool(hoisted) and hoisted[0] in MODULES
-            app = application(named_in(hoisted), takes_options=not begins_with_command)
+            app = application(modules_to_load(hoisted), takes_options=not begins_with_command)
         app(args=hoisted, prog_name="chordwise", obj=invocation)
     except BaseException as error:  # noqa: BLE001 - the outermost handler
         return explain(error, invocation)
@@ -103,7 +103,7 @@ def hoist(arguments: Sequence[str]) -> list[str]:
     return front + rest
 
 
-def named_in(hoisted: Sequence[str]) -> Iterable[str]:
+def modules_to_load(hoisted: Sequence[str]) -> Iterable[str]:
     """Return the modules to load: that of the named command, or all for completion."""
     words = [word for word in hoisted if word in MODULES]
     return {MODULES[words[0]]} if words else dict.fromkeys(MODULES.values())

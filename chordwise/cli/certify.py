@@ -12,7 +12,7 @@ from rich.text import Text
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, OnlyProfile, OnlyTypes, RunOrProfile, share_of
+from chordwise.cli.options import AsJson, OnlyProfile, OnlyTypes, RunOrProfile, parse_share
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.layouts import FirstThatFits
 from chordwise.cli.rendering.plain_text import one_line
@@ -48,7 +48,9 @@ def certify(  # noqa: PLR0913 - the options of a command
 
     chordwise review contracts --queue term
     """
-    bounds = Bounds(max_error=share_of("--max-error", max_error), risk=share_of("--risk", risk))
+    bounds = Bounds(
+        max_error=parse_share("--max-error", max_error), risk=parse_share("--risk", risk)
+    )
     settings = invocation.settings()
     with access.database(access.reach(invocation, settings)) as database:
         with database.read() as session:

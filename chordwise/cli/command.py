@@ -21,7 +21,7 @@ P = ParamSpec("P")
 EPILOG = "Global options: --config FILE, --home FOLDER, --verbose, --debug."
 
 
-class Without:
+class ExcludeFields:
     """Excludes fields of an options object from a command: `Annotated[…, Without(…)]`."""
 
     def __init__(self, *names: str) -> None:

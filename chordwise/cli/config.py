@@ -16,7 +16,7 @@ from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain import addresses, json_values
 from chordwise.domain.json_values import JsonValue
 from chordwise.settings import Settings, secret_values
-from chordwise.settings.environment import without_key
+from chordwise.settings.environment import missing_key_finding
 
 _COMMENT_COLUMN = 50
 
@@ -90,7 +90,7 @@ def entries(
 def missing_keys(settings: Settings) -> Iterator[str]:
     """Yield a sentence for each configured model that has no key."""
     for name in settings.models:
-        if keyless := without_key(settings, name):
+        if keyless := missing_key_finding(settings, name):
             yield f"models.{name}: {keyless[0]}. {keyless[1]}"
 
 

@@ -146,7 +146,7 @@ async def _serve(
         UsageError: The port cannot be opened.
     """
     url = settings.require_database_url()
-    login = await asyncio.to_thread(tool_access.allow, url)
+    login = await asyncio.to_thread(tool_access.create_login, url)
     try:
         async with tool_access.forwarded(host, port, tool_access.socket_of(url)) as opened:
             own = make_url(url.get_secret_value()).set(query={}, host=host, port=opened)
@@ -163,7 +163,7 @@ async def _serve(
             f"Use --listen {host}:0 for a free port.",
         ) from error
     finally:
-        await asyncio.to_thread(tool_access.forbid, url, login)
+        await asyncio.to_thread(tool_access.remove_login, url, login)
 
 
 async def _stopped(settings: Settings, url: SecretStr, login: Login) -> None:
@@ -173,7 +173,7 @@ async def _stopped(settings: Settings, url: SecretStr, login: Login) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     while not stop.is_set():
         stack.touch_last_used(settings.home)
-        await asyncio.to_thread(tool_access.prolong, url, login)
+        await asyncio.to_thread(tool_access.extend_login, url, login)
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _KEEP_ALIVE_SECONDS)
 

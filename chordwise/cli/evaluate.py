@@ -74,7 +74,7 @@ def evaluate(
     if options.model or options.limit:
         raise UsageError("--model and --limit need --suite.", "Add --suite FOLDER.")
     truth = gold.read(options.gold_file) if options.gold_file else None
-    scope = evaluation.of(settings, run, options.profile, options.types or ())
+    scope = evaluation.scope_of(settings, run, options.profile, options.types or ())
     with access.database(access.reach(invocation, settings)) as database:
         found = evaluation.evaluate(database, scope, truth)
     if not found:
@@ -106,7 +106,7 @@ def _evaluate_suite(
     with access.working_context(settings) as context, live.display(screen) as display:
         watch = RunWatch(settings, context.database, screen.info)
         wait = partial(watch.wait_until_over, display=display)
-        done.extend(suites.both(context, parts, model, now, wait))
+        done.extend(suites.evaluate_all(context, parts, model, now, wait))
     answered = [each for models in done for each in models]
     if as_json:
         screen.write_json(

@@ -22,7 +22,7 @@ from rich.text import Text
 from chordwise.cli import access, command
 from chordwise.cli.command import EPILOG
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, budget_of, share_of
+from chordwise.cli.options import AsJson, parse_budget, parse_share
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import Screen
@@ -63,7 +63,7 @@ SHARES: Mapping[str, float | None] = {
     "max_cost": _MAX_TIMES,
     "max_latency": _MAX_TIMES,
 }
-"""The options that are shares, with their maximum; see `share_of`."""
+"""The options that are shares, with their maximum; see `parse_share`."""
 # A comma separates entries only before a name and “=”, so a value may contain commas.
 _ENTRIES = re.compile(r",(?=[a-z_]+=)")
 
@@ -119,7 +119,7 @@ def start(invocation: Invocation, name: Name, options: ExperimentOptions) -> Non
     chordwise experiment start cheaper --profile contracts --variant small:model=small --paired 20%
     """
     given_shares = {
-        each: share_of(f"--{each.replace('_', '-')}", given, up_to)
+        each: parse_share(f"--{each.replace('_', '-')}", given, up_to)
         for each, up_to in SHARES.items()
         if (given := getattr(options, each))
     }
@@ -128,7 +128,7 @@ def start(invocation: Invocation, name: Name, options: ExperimentOptions) -> Non
         profile=options.profile,
         variants=[_variant(each) for each in options.variant],
         outcome=options.outcome,
-        budget_usd=budget_of(options.budget),
+        budget_usd=parse_budget(options.budget),
         **given_shares,
     )
     settings = access.reach(invocation)

@@ -15,7 +15,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering import results as rendered_results
-from chordwise.cli.rendering.plain_text import encoded, moment, one_line, safe
+from chordwise.cli.rendering.plain_text import encoded, local_time, one_line, safe
 from chordwise.cli.rendering.screen import indented
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.json_values import objects, text
@@ -106,7 +106,7 @@ def _corrections(found: Explanation) -> Iterator[RenderableType]:
         sentence = f"{remark.verdict} {remark.field or remark.path or 'the whole answer'}"
         if remark.corrected is not None:
             sentence += f": {encoded(remark.corrected)} (was {encoded(remark.judged)})"
-        whose = f" · {remark.author or 'no author'}, {moment(remark.created_at)}"
+        whose = f" · {remark.author or 'no author'}, {local_time(remark.created_at)}"
         note = f" · {remark.note}" if remark.note else ""
         yield Text(f"  Feedback: {one_line(sentence + whose + note, _LINE)}", style="green")
 

@@ -13,7 +13,7 @@ import typer
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import Force, OnlyRun, Raw, listed
+from chordwise.cli.options import Force, OnlyRun, Raw, split_commas
 from chordwise.cli.rendering.screen import until_reader_left
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.visible_text import visible
@@ -59,7 +59,7 @@ def export(invocation: Invocation, options: ExportOptions) -> None:
 
     chordwise export facts --format jsonl > facts.jsonl
     """
-    names = listed(options.columns)
+    names = split_commas(options.columns)
     if bool(options.view) == bool(options.sql) or (options.sql and (options.run or names)):
         raise UsageError(
             "Give either a view or --sql; --run and --columns need a view.",

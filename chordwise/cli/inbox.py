@@ -15,7 +15,7 @@ from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.cli.rendering import layouts
-from chordwise.cli.rendering.plain_text import moment, one_line
+from chordwise.cli.rendering.plain_text import local_time, one_line
 from chordwise.cli.rendering.screen import hint, indented
 from chordwise.domain.inbox import FAILED, side_car_name
 from chordwise.domain.states import InboxStatus
@@ -109,7 +109,7 @@ def _table(recent: Sequence[RecentFile]) -> Table:
             one_line(file.name),
             one_line(file.profile),
             Text(file.status, style="yellow" if file.status == InboxStatus.FAILED else ""),
-            moment(file.taken_at),
+            local_time(file.taken_at),
             one_line(file.run or ""),
         )
         for file in recent

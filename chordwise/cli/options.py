@@ -53,12 +53,12 @@ AnyRun: TypeAlias = Annotated[
 ]
 
 
-def listed(given: str) -> tuple[str, ...]:
+def split_commas(given: str) -> tuple[str, ...]:
     """Return the parts of a text between commas, without blank ones."""
     return tuple(part for each in given.split(",") if (part := each.strip()))
 
 
-def budget_of(given: str | None) -> Decimal | None:
+def parse_budget(given: str | None) -> Decimal | None:
     """Parse an amount in US dollars; `None` stays `None`.
 
     Raises:
@@ -74,7 +74,7 @@ def budget_of(given: str | None) -> Decimal | None:
         raise UsageError(f"--budget {given} is not an amount.", "Example: --budget 2.50") from error
 
 
-def share_of(option: str, given: str, up_to: float | None = None) -> float:
+def parse_share(option: str, given: str, up_to: float | None = None) -> float:
     """Parse a share such as 2%, 2 % or 0.02; below 100 %, or at most `up_to`.
 
     Raises:

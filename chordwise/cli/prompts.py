@@ -55,13 +55,13 @@ def list_prompts(invocation: Invocation, *, as_json: AsJson = False) -> ExitCode
     code = ExitCode.CONFIGURATION if wrong else ExitCode.SUCCESS
     if as_json:
         members = [{**_members(each), "origin": origin} for each, origin in found]
-        titles = [{"name": each.name, "title": each.title} for each in packs.every().values()]
+        titles = [{"name": each.name, "title": each.title} for each in packs.all_packs().values()]
         problems = [{"message": each.what, "hint": each.hint} for each in wrong]
         screen.write_json(templates=members, packs=titles, problems=problems)
         return code
     rows = [(each.title, each.version, origin) for each, origin in found]
     screen.show(layouts.folded(("Template", "Version", "From"), rows, ("Version",)))
-    named = [(each.name, each.title) for each in packs.every().values()]
+    named = [(each.name, each.title) for each in packs.all_packs().values()]
     screen.show(layouts.folded(("Pack", "Description"), named, ("Pack",)))
     for each in wrong:
         screen.info(f"{each.what} {each.hint}")
@@ -75,7 +75,7 @@ def show(invocation: Invocation, name: Name, *, as_json: AsJson = False) -> None
 
     chordwise prompts show legal
     """
-    if name in packs.every() and not as_json:
+    if name in packs.all_packs() and not as_json:
         invocation.screen.write(packs.named(name).source)
         return
     template = _find(invocation.settings(), name)

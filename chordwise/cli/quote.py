@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from chordwise.cli import access
-from chordwise.cli.command import Without
+from chordwise.cli.command import ExcludeFields
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.cli.rendering import layouts
@@ -56,7 +56,7 @@ from chordwise.settings import Settings
 def quote(
     invocation: Invocation,
     request: Annotated[
-        RunRequest, Without("save_as", "run_name", "no_wait", "no_cache", "nightly", "budget")
+        RunRequest, ExcludeFields("save_as", "run_name", "no_wait", "no_cache", "nightly", "budget")
     ],
     *,
     sample: Annotated[

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from chordwise.cli import access, quote, run_watch
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AnyRun, AsJson, Budget, Model, NoWait, RunName, budget_of
+from chordwise.cli.options import AnyRun, AsJson, Budget, Model, NoWait, RunName, parse_budget
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.request import profile_with
@@ -263,7 +263,7 @@ def target_of(
 def _renewal_options(
     options: RefreshOptions, settings: Settings, run: Run | None, note: Callable[[str], None]
 ) -> RunOptions:
-    budget_usd = budget_of(options.budget)
+    budget_usd = parse_budget(options.budget)
     profile = options.profile or (refreshing.profile_of(settings, run) if run else "")
     if profile or run is None:
         given = {"model": options.model, "lane": options.lane, "budget_usd": budget_usd}

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from chordwise.cli.options import Budget, Model, NoWait, RunName, budget_of, listed
+from chordwise.cli.options import Budget, Model, NoWait, RunName, parse_budget, split_commas
 from chordwise.domain.analysis_tasks import CONFIDENCE_THRESHOLD, MAX_VOTES, AnalysisType
 from chordwise.domain.states import Lane
 from chordwise.domain.visible_text import printable
@@ -136,13 +136,13 @@ def run_options(request: RunRequest, settings: Settings) -> RunOptions:
     """
     principles, labels_file = request.principles, request.labels_file
     given: dict[str, object] = {
-        **{name: getattr(request, name) for name in AS_IN_A_PROFILE},
+        **{name: getattr(request, name) for name in PROFILE_OPTIONS},
         "types": tuple(request.types or ()),
         "schema_file": request.schema.absolute() if request.schema else None,
-        "labels": listed(request.labels),
+        "labels": split_commas(request.labels),
         "labels_file": labels_file.absolute() if labels_file else None,
         "principles": intake_options.read_principles(principles) if principles else (),
-        "budget_usd": budget_of(request.budget),
+        "budget_usd": parse_budget(request.budget),
         "learned_examples": request.learned_examples,
     }
     profile = profile_with(settings, request.profile, given)
@@ -176,7 +176,7 @@ def profile_with(settings: Settings, name: str, given: Mapping[str, object]) -> 
 
 
 _OF_LABELS = {"labels", "labels_file"}
-AS_IN_A_PROFILE = (
+PROFILE_OPTIONS = (
     "instructions",
     "answer_language",
     "pack",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chordwise.cli import access, run_watch
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, Budget, NoWait, RunArgument, budget_of
+from chordwise.cli.options import AsJson, Budget, NoWait, RunArgument, parse_budget
 from chordwise.domain.wording import counted
 from chordwise.errors import ExitCode
 from chordwise.pipeline.jobs import run_control as retrying
@@ -26,7 +26,7 @@ def retry(
 
     chordwise retry latest --budget 5
     """
-    budget_usd = budget_of(budget)
+    budget_usd = parse_budget(budget)
     settings, found = access.for_run(invocation, run)
     with access.working_context(settings) as working:
         count = retrying.retry(working, found.id, budget_usd)

@@ -24,7 +24,7 @@ from chordwise.cli.options import AsJson, RunArgument
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import live
 from chordwise.cli.rendering import results as rendered_results
-from chordwise.cli.rendering.accounts import EVERY, MAX_FAILURES
+from chordwise.cli.rendering.accounts import MAX_FAILURES, UNLIMITED
 from chordwise.cli.rendering.live import Display
 from chordwise.domain.states import JobStatus
 from chordwise.domain.wording import counted
@@ -230,7 +230,7 @@ def report(
     wanted = ResultSelection(run_id=account.run_id)
     most = None if as_json else MAX_RESULTS
     found = stored_results.read(session, wanted, most)
-    failed = accounts.failures(session, account.run, EVERY if as_json else MAX_FAILURES)
+    failed = accounts.failures(session, account.run, UNLIMITED if as_json else MAX_FAILURES)
     screen = invocation.screen
     if as_json:
         screen.write_json(
@@ -318,7 +318,7 @@ def _quoted(part: str) -> str:
 
 
 @contextmanager
-def deferred(on_press: Callable[[], None]) -> Iterator[Event]:
+def deferred_interrupt(on_press: Callable[[], None]) -> Iterator[Event]:
     """Let the first Ctrl-C set the event and call `on_press`; let the second one interrupt."""
 
     def press(pressed: Event) -> None:
@@ -349,5 +349,5 @@ def interruptible() -> Iterator[Event]:
 @contextmanager
 def _handled(press: Callable[[Event], None]) -> Iterator[Event]:
     pressed = Event()
-    with processes.handling((Signals.SIGINT,), lambda *_: press(pressed)):
+    with processes.handle_signals((Signals.SIGINT,), lambda *_: press(pressed)):
         yield pressed

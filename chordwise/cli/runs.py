@@ -15,9 +15,9 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AnyRun, AsJson
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import layouts, live
-from chordwise.cli.rendering.accounts import EVERY, MAX_FAILURES
+from chordwise.cli.rendering.accounts import MAX_FAILURES, UNLIMITED
 from chordwise.cli.rendering.layouts import FirstThatFits
-from chordwise.cli.rendering.plain_text import EXTRACTIVE, moment, one_line
+from chordwise.cli.rendering.plain_text import EXTRACTIVE, local_time, one_line
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.states import JobStatus
 from chordwise.domain.wording import counted, share
@@ -62,12 +62,12 @@ def _show(session: Session, screen: Screen, name: str, *, as_json: bool) -> None
     """Show the details of the run with this name or id."""
     run_id = stored_runs.find(session, name).id
     account = accounts.of_run(session, run_id)
-    most = EVERY if as_json else MAX_FAILURES
+    most = UNLIMITED if as_json else MAX_FAILURES
     failed = accounts.failures(session, account.run, most)
     noticed = accounts.notices(session, run_id, most)
     counts = progress.read(session, run_id)
     caps = caps_of_run(session, run_id)
-    listed = accounts.jobs_of_run(session, run_id, EVERY if as_json else MAX_JOBS)
+    listed = accounts.jobs_of_run(session, run_id, UNLIMITED if as_json else MAX_JOBS)
     owed = deliveries.of_run(session, run_id)
     if as_json:
         screen.write_json(
@@ -146,6 +146,6 @@ def _parts(line: DeliveryLine) -> Iterator[str]:
     yield line.status
     yield counted(line.attempts, "attempt")
     if line.status == DeliveryStatus.PENDING:
-        yield f"next {moment(line.due_at)}"
+        yield f"next {local_time(line.due_at)}"
     if line.last_error:
         yield one_line(line.last_error)

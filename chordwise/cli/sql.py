@@ -46,7 +46,7 @@ def sql(
     if as_csv and as_json:
         raise UsageError("--csv and --json cannot be used together.")
     screen = invocation.screen
-    with user_sql.answer(access.reach(invocation).require_sql_url(), statement) as answer:
+    with user_sql.run_query(access.reach(invocation).require_sql_url(), statement) as answer:
         if as_csv:
             rows = itertools.islice(answer.rows, limit)
             for line in csv_lines(answer.columns, rows, raw=raw):

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from chordwise.cli import access, quote, run_watch
-from chordwise.cli.command import Without
+from chordwise.cli.command import ExcludeFields
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, NoWait, RunArgument
 from chordwise.cli.rendering import accounts as rendered_accounts
@@ -42,7 +42,7 @@ _STOPPING = "Stopping after the current document. Press Ctrl-C again to stop at 
 
 def submit(
     invocation: Invocation,
-    request: Annotated[RunRequest, Without("no_wait")],
+    request: Annotated[RunRequest, ExcludeFields("no_wait")],
     *,
     as_json: AsJson = False,
 ) -> ExitCode:
@@ -146,7 +146,7 @@ class RunIntake:
         with (
             Reader(self.settings.readers) as reader,
             live.display(self.screen) as display,
-            run_watch.deferred(lambda: self.screen.info(_STOPPING)) as stopped,
+            run_watch.deferred_interrupt(lambda: self.screen.info(_STOPPING)) as stopped,
         ):
             counts = itertools.count(account.taken + 1)
 

@@ -75,9 +75,9 @@ def _serve(invocation: Invocation, settings: Settings, port: int | None) -> None
 
 
 def _print_hash(screen: Screen) -> None:
-    from chordwise.web.access_control import hashed  # noqa: PLC0415 - as above
+    from chordwise.web.access_control import hash_password  # noqa: PLC0415 - as above
 
-    screen.write(f"{hashed(_password())}\n")
+    screen.write(f"{hash_password(_password())}\n")
     screen.info('Set it as password_hash = "…" in [web], or as CHORDWISE_WEB__PASSWORD_HASH.')
 
 

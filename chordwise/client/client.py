@@ -16,10 +16,10 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from chordwise.cli.experiment import SHARES
-from chordwise.cli.options import budget_of, listed, share_of
+from chordwise.cli.options import parse_budget, parse_share, split_commas
 from chordwise.cli.quote import read_all
 from chordwise.cli.refresh import RefreshOptions, refuse_contradictions, target_of
-from chordwise.cli.request import AS_IN_A_PROFILE, absolute, profile_with
+from chordwise.cli.request import PROFILE_OPTIONS, absolute, profile_with
 from chordwise.client.connection import Connection
 from chordwise.client.run import Result, Run, member
 from chordwise.domain.analysis_tasks import AnalysisType, implied_types
@@ -33,7 +33,12 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.exports.table import distinct
 from chordwise.pipeline.intake import found_files
 from chordwise.pipeline.intake.found_files import FileSource
-from chordwise.pipeline.intake.run_options import RunOptions, answerable, run_options, to_json
+from chordwise.pipeline.intake.run_options import (
+    RunOptions,
+    effective_options,
+    run_options,
+    to_json,
+)
 from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
 from chordwise.pipeline.learning import certification, evaluation, experiments, review
 from chordwise.pipeline.learning import refresh as refreshing
@@ -239,7 +244,7 @@ class Client:
             UsageError: The run or the profile does not exist, or a share is invalid.
         """
         bounds = Bounds(
-            max_error=share_of("max_error", str(max_error)), risk=share_of("risk", str(risk))
+            max_error=parse_share("max_error", str(max_error)), risk=parse_share("risk", str(risk))
         )
         return certification.certify(self._connection.database, self._scope(name, types), bounds)
 
@@ -335,7 +340,7 @@ class Client:
         budget = arguments.get("budget_usd")
         given = dict[str, object](arguments)
         shares = {
-            each: share_of(each, str(given[each]), up_to)
+            each: parse_share(each, str(given[each]), up_to)
             for each, up_to in SHARES.items()
             if each in given
         }
@@ -347,7 +352,7 @@ class Client:
                 for each, changes in variants.items()
             ],
             outcome=member(Outcome, arguments.get("outcome", Outcome.RIGHT), "outcome"),
-            budget_usd=None if budget is None else budget_of(str(budget)),
+            budget_usd=None if budget is None else parse_budget(str(budget)),
             **shares,
         )
         experiments.start(self._reading(), plan)
@@ -382,7 +387,7 @@ class Client:
             UsageError: The statement is not read-only, or PostgreSQL refuses it.
             ConfigurationError: The reader role is missing, or cannot log in.
         """
-        with user_sql.answer(
+        with user_sql.run_query(
             self._connection.settings.reader_url or self._connection.address, statement
         ) as answer:
             names = distinct(answer.columns)
@@ -427,13 +432,13 @@ class Client:
             types = implied_types(types, schema=True, labels=bool(labels))
         file = Path(schema).absolute() if isinstance(schema, str | os.PathLike) else None
         given = {
-            **{name: arguments.get(name) for name in AS_IN_A_PROFILE},
+            **{name: arguments.get(name) for name in PROFILE_OPTIONS},
             "types": types,
             "schema_file": file,
             "labels": _texts(labels),
             "principles": _texts(arguments.get("principles", ())),
             "lane": None if lane is None else member(Lane, lane, "lane"),
-            "budget_usd": None if budget is None else budget_of(str(budget)),
+            "budget_usd": None if budget is None else parse_budget(str(budget)),
             "learned_examples": arguments.get("learned_examples"),
         }
         settings = self._connection.settings
@@ -467,7 +472,7 @@ class Client:
             if row is None:
                 return None
             stored, is_interrupted = row
-            asked = to_json(answerable(self._connection.settings, options))
+            asked = to_json(effective_options(self._connection.settings, options))
             differing = sorted(name for name in asked if asked[name] != stored.options.get(name))
             if differing:
                 raise UsageError(
@@ -496,7 +501,7 @@ def _refuse_unknown(arguments: Mapping[str, object], declared: type) -> None:
 
 def _texts(given: Iterable[str]) -> tuple[str, ...]:
     """Return the strings; a single string is split at its commas, as on the command line."""
-    return listed(given) if isinstance(given, str) else tuple(given)
+    return split_commas(given) if isinstance(given, str) else tuple(given)
 
 
 def _type(name: str) -> AnalysisType:

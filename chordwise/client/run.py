@@ -305,7 +305,7 @@ class Run:
             columns = answer_tables.columns_for(options.types, options.analysis)
             if stored.saved_as and (saved := session.get(AnswerTable, stored.saved_as)):
                 asked = {column.key for column in columns}
-                shown = answer_tables.widened(stored_tables.columns_of(saved), columns)
+                shown = answer_tables.with_new_columns(stored_tables.columns_of(saved), columns)
                 columns = [column for column in shown if column.key in asked]
             kind = answer_tables.kind_of_rows(options.types)
             query = stored_tables.query_of_run(self.id, kind, columns)

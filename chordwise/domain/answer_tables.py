@@ -90,7 +90,9 @@ def columns_for(types: Sequence[AnalysisType], options: AnalysisOptions) -> list
     return _named(found[:MAX_COLUMNS])
 
 
-def widened(old: Sequence[AnswerColumn], wanted: Sequence[AnswerColumn]) -> list[AnswerColumn]:
+def with_new_columns(
+    old: Sequence[AnswerColumn], wanted: Sequence[AnswerColumn]
+) -> list[AnswerColumn]:
     """Return the old columns, followed by the new ones.
 
     A column that is wanted with another kind than before gets a separate name, and replaces the old

@@ -129,7 +129,7 @@ class RequestSentence:
     features: Mapping[str, float]
 
 
-def found(content: str) -> Iterator[tuple[int, int]]:
+def find_requests(content: str) -> Iterator[tuple[int, int]]:
     """Yield the spans of requests that are unrelated to the surrounding text."""
     requests, usual = candidates(content)
     wanted = -WEIGHTS["bias"] - _weight(usual)

@@ -118,7 +118,9 @@ def violations_in(output: JsonObject) -> list[JsonObject]:
     return json_values.objects(output.get("violations"))
 
 
-def named(violations: Sequence[JsonObject], principles: Sequence[str]) -> tuple[JsonObject, ...]:
+def with_principle_texts(
+    violations: Sequence[JsonObject], principles: Sequence[str]
+) -> tuple[JsonObject, ...]:
     """Return the violations with the texts of their principles instead of the numbers."""
     return tuple(
         {**each, "principle": principles[int(json_values.number(each["principle"]) or 1) - 1]}

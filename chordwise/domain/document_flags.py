@@ -91,7 +91,7 @@ def flags(
         _orders(content, small, FlagKind.ROLE_MARK),
         (
             _flag(content, FlagKind.REQUEST, start, end)
-            for start, end in assistant_requests.found(content)
+            for start, end in assistant_requests.find_requests(content)
             if not any(each.start_char < end and start < each.end_char for each in orders)
         ),
         _encoded(content, small),
@@ -342,7 +342,7 @@ _CUES: Mapping[FlagKind, Sequence[_Cue]] = {FlagKind.ORDER: _ORDERS, FlagKind.RO
 _BEFORE, _BEHIND = 160, 240
 
 
-def addressed(hidden: str) -> tuple[str, ...]:
+def lines_addressing_model(hidden: str) -> tuple[str, ...]:
     """Return the lines of a hidden text that address a model, up to the limit of kept passages."""
     small = _in_small_letters(hidden)
     found = (flag for kind in _CUES for flag in _orders(hidden, small, kind))

@@ -66,7 +66,7 @@ ASSUMED_PICTURE = Interval(low=0.5, typical=1, high=2)
 """The ratio of the counted to the estimated tokens of a picture."""
 
 
-def assumed(kind: AnalysisType, text_tokens: float, max_tokens: float) -> Interval:
+def assumed_answer_length(kind: AnalysisType, text_tokens: float, max_tokens: float) -> Interval:
     """Return the assumed length of one answer by its type: from a third to three times as much."""
     fixed, share_of_text = analysis_for(kind).assumed_length
     typical = min(max_tokens, fixed + share_of_text * text_tokens)

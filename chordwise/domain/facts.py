@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from chordwise.domain import json_values, value_in_quote
-from chordwise.domain.analyses.analysis import AnalysisDefinition, claimed
+from chordwise.domain.analyses.analysis import AnalysisDefinition, claimed_number
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.grounding import Grounding
 from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
@@ -206,7 +206,7 @@ def _surest(entries: Sequence[JsonObject], path: str) -> JsonObject:
         key=lambda each: (
             each.get("grounded") is True,
             value_in_quote.mark_at(each, path) is not False,
-            claimed(each),
+            claimed_number(each),
         ),
     )
 

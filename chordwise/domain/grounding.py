@@ -409,7 +409,7 @@ def ground(answer: JsonObject, source: Source) -> JsonObject:
         quote: [(each.start_char - source.offset, each.end_char - source.offset) for each in own]
         for quote, own in spans.items()
     }
-    meant = iter(mentions.chosen(findings, places, source.text))
+    meant = iter(mentions.choose_mentions(findings, places, source.text))
 
     def located(finding: JsonObject) -> JsonObject:
         quote, mention = json_values.text(finding["quote"]), next(meant)

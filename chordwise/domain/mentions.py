@@ -31,7 +31,7 @@ class _Finding:
     listed: str | None
 
 
-def chosen(
+def choose_mentions(
     findings: Sequence[JsonObject], places: Mapping[str, Sequence[Place]], text: str
 ) -> list[int | None]:
     """Return for each finding the index of the mention of its quote; `None` if it has none.

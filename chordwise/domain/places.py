@@ -274,7 +274,7 @@ def moved(place: Place, offset: Callable[[int], int]) -> Place:
     return replace(place, start_char=new, end_char=offset(place.end_char), layout=layout)
 
 
-def within(label: str, places: Sequence[Place], length: int) -> list[Place]:
+def nest_in_message(label: str, places: Sequence[Place], length: int) -> list[Place]:
     """Return the places of a message or attachment, with `label` prepended to their labels."""
     whole = Place(kind=PlaceKind.MAIL, label=label, start_char=0, end_char=length)
     inner = [each for each in places if each.label != MESSAGE]

@@ -235,7 +235,7 @@ _GROUP = 3
 _FEWEST_CELLS = 3
 
 
-def sole(text: str) -> Quantity | None:
+def parse_single(text: str) -> Quantity | None:
     """Parse a text that is one number, or one sum of money or percentage.
 
     `None` is returned for any other text, and if the number is ambiguous.

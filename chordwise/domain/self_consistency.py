@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from chordwise.domain import json_values, words
 from chordwise.domain.analyses import extraction
-from chordwise.domain.analyses.analysis import claimed
+from chordwise.domain.analyses.analysis import claimed_number
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analyses.schema_data import identity
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
@@ -59,7 +59,7 @@ def combined(parts: Iterable[float | None], joined: float | None = None) -> floa
     return min([*mean, *own], default=None)
 
 
-def tempered(confidence: float, agreement: float | None, kind: AnalysisType) -> float:
+def adjusted_confidence(confidence: float, agreement: float | None, kind: AnalysisType) -> float:
     """Return a claimed confidence, adjusted by the agreement of a vote.
 
     For labels and values it is multiplied by the agreement. Two good texts are never identical, so
@@ -160,7 +160,7 @@ class _Ballot:
 
         def weight(value: tuple[str, int]) -> tuple[int, float]:
             entries = self.found[value]
-            return len(entries), math.fsum(claimed(entry) for entry in entries)
+            return len(entries), math.fsum(claimed_number(entry) for entry in entries)
 
         return [max(sorted(self.found), key=weight)]
 
@@ -205,7 +205,7 @@ def _foremost(answers: Collection[Answer]) -> Answer:
 
 def _surest(entries: Collection[JsonObject]) -> JsonObject:
     """Return a grounded entry if there is one, then that with the highest confidence."""
-    return max(entries, key=lambda e: (e.get("grounded") is True, claimed(e), identity(e)))
+    return max(entries, key=lambda e: (e.get("grounded") is True, claimed_number(e), identity(e)))
 
 
 def _place(entry: JsonObject) -> tuple[float, str]:

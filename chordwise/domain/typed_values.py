@@ -55,7 +55,7 @@ def typed(value: JsonValue, order: DateOrder | None = None) -> TypedValue:
         return TypedValue()
     if dates := list(_dates(value, order)):
         return TypedValue(date=dates[0]) if len(set(dates)) == 1 else TypedValue()
-    found = quantities.sole(value)
+    found = quantities.parse_single(value)
     if found is None:
         return TypedValue()
     unit = found.unit if found.code else found.unit or found.currency

@@ -21,9 +21,9 @@ from chordwise.domain.quantities import (
     cells_in,
     currencies_in,
     currencies_of,
+    parse_single,
     powers_in,
     quantities,
-    sole,
     units_in,
 )
 from chordwise.domain.typed_values import (
@@ -233,7 +233,7 @@ def _has_words(text: str, quote: str, question: str) -> bool | None:
     stated = _Stated(quote, question)
     if _has_no_case(plain):
         is_short = len(_PUNCTUATION.sub("", plain)) <= _MAX_IDEOGRAPHS
-        number = sole(text)
+        number = parse_single(text)
         return _has_code(plain, other) or bool(number and stated.has(number)) if is_short else None
     tokens = list(_names_and_numbers(plain))
     if not tokens:
@@ -249,7 +249,7 @@ def _has_words(text: str, quote: str, question: str) -> bool | None:
         and all(token in words or any(quantities(token)) for token in tokens if token[0].isdigit())
     ):
         return _is_company(tokens, words) and _is_one_name(plain, other)
-    is_code = sole(text) is None or _LONG_NUMBER.fullmatch(text) is not None
+    is_code = parse_single(text) is None or _LONG_NUMBER.fullmatch(text) is not None
     is_long = len(_PUNCTUATION.sub("", plain)) >= _SHORTEST_CODE
     has_digits = any(token[0].isdigit() for token in tokens)
     return has_digits and is_code and is_long and _has_code(plain, other)
@@ -364,7 +364,7 @@ def _has_no_case(text: str) -> bool:
 # Marks in answers
 
 
-def outside(output: JsonObject) -> list[str]:
+def values_not_in_quotes(output: JsonObject) -> list[str]:
     """Return the names of the items, or the paths, whose values do not occur in their quotes."""
     found: list[str] = []
     for entry in grounding.quotes(output):

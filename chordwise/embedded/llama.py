@@ -105,7 +105,7 @@ def _files(run: Path, model: Path) -> tuple[Path, Path]:
     return run / f"llama-{digest}.json", run / f"llama-{digest}.key"
 
 
-def running(home: Home, model: str) -> tuple[str, str] | None:
+def server_address(home: Home, model: str) -> tuple[str, str] | None:
     """Return address and key of the server of a model, given by its name in the settings.
 
     The address is the root of the server's API, without `/v1`.
@@ -155,12 +155,12 @@ def threads() -> int:
     One core is left for the other processes: the threads wait for each other at every step, so a
     thread without a core stops all of them (measured in docs/models.md).
     """
-    return max(1, min(processes.usable() - 1, _MAX_THREADS))
+    return max(1, min(processes.usable_cores() - 1, _MAX_THREADS))
 
 
 def slots(settings: Settings) -> int:
     """Return how many requests a local model's server answers at once: one on few cores."""
-    fitting = max(1, processes.usable() // _CORES_OF_A_SLOT)
+    fitting = max(1, processes.usable_cores() // _CORES_OF_A_SLOT)
     return min(fitting, _MAX_SLOTS, settings.worker.concurrency)
 
 

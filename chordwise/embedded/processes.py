@@ -174,7 +174,7 @@ def wait_until(condition: Callable[[], bool], seconds: float, every: float = 0.0
 
 
 @contextmanager
-def handling(
+def handle_signals(
     numbers: Sequence[Signals], handler: Callable[[int, FrameType | None], None]
 ) -> Iterator[None]:
     """Handle signals until the block ends; outside the main thread this has no effect."""
@@ -227,7 +227,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 
 
-def usable(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int:
+def usable_cores(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int:
     """Return the cores of the machine, within the process's affinity and its cgroup's quota."""
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quotas = [int(quota) for quota in _quotas(cgroups, membership)]

@@ -100,7 +100,7 @@ class BackgroundProcess:
         return processes.tail(self._log, _LAST_LOG_LINES, self._log_begins)
 
 
-class Watched:
+class RestartingService:
     """A service that is restarted when it dies, after pauses that double from 0.5 to 10 seconds.
 
     `identity` is its process as of the last start or `check`.
@@ -240,7 +240,7 @@ class Children:
         self._home = home
         self._report = report
         self._is_stopped = is_stopped
-        self._watched: dict[str, Watched] = {}
+        self._watched: dict[str, RestartingService] = {}
         self._serves_pages = False  # stays true after the first plan that requests it
         self._reader, self._writer = os.pipe()
         self.database_url: str | None = None
@@ -398,7 +398,7 @@ class Children:
     def _start(self, name: str, service: Service, activity: str = "") -> None:
         if activity:
             self._report(activity)
-        watched = Watched(service)
+        watched = RestartingService(service)
         watched.start()
         self._watched[name] = watched
 

@@ -91,7 +91,7 @@ class Supervisor:
         try:
             with (
                 locked(self._home),
-                processes.handling(_SIGNALS, lambda *_: self.request_stop()),
+                processes.handle_signals(_SIGNALS, lambda *_: self.request_stop()),
             ):
                 self._work()
         finally:

@@ -48,7 +48,7 @@ class Content:
             raise failures.changed()
 
 
-def of_file(file: BinaryIO, max_megabytes: int) -> Content:
+def hash_file(file: BinaryIO, max_megabytes: int) -> Content:
     """Return the content of an open regular file, hashed in slices.
 
     Raises:
@@ -63,7 +63,7 @@ def of_file(file: BinaryIO, max_megabytes: int) -> Content:
             if byte_count > max_megabytes * MEGABYTE:
                 raise failures.larger_than(max_megabytes)
     except OSError as error:
-        raise explained(error) from error
+        raise read_error_for(error) from error
     return Content(
         file=file, sha256=digest.hexdigest(), byte_count=byte_count, modified_ns=modified_ns
     )
@@ -99,7 +99,7 @@ def _nameless_file() -> BinaryIO:
         # Unbuffered: the child reads the same file by its descriptor.
         return tempfile.TemporaryFile(buffering=0)
     except OSError as error:
-        raise explained(error) from error
+        raise read_error_for(error) from error
 
 
 def _write(file: BinaryIO, piece: bytes | bytearray) -> None:
@@ -108,7 +108,7 @@ def _write(file: BinaryIO, piece: bytes | bytearray) -> None:
         while view:
             view = view[file.write(view) :]
     except OSError as error:
-        raise explained(error) from error
+        raise read_error_for(error) from error
 
 
 def opened(path: Path, max_megabytes: int, *, follow_symlinks: bool) -> BinaryIO:
@@ -125,7 +125,7 @@ def opened(path: Path, max_megabytes: int, *, follow_symlinks: bool) -> BinaryIO
     try:
         descriptor = os.open(path, flags if follow_symlinks else flags | os.O_NOFOLLOW)
     except (OSError, ValueError) as error:
-        raise explained(error) from error
+        raise read_error_for(error) from error
     file = os.fdopen(descriptor, "rb", buffering=0)
     try:
         status = os.fstat(file.fileno())
@@ -142,7 +142,7 @@ def _check_kind(path: Path, *, follow_symlinks: bool) -> None:
     try:
         mode = (path.stat() if follow_symlinks else path.lstat()).st_mode
     except (OSError, ValueError) as error:
-        raise explained(error) from error
+        raise read_error_for(error) from error
     _refuse_irregular(mode)
 
 
@@ -165,7 +165,7 @@ def _kind(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "something else")
 
 
-def explained(error: OSError | ValueError) -> ReadError:
+def read_error_for(error: OSError | ValueError) -> ReadError:
     """Return an error of the operating system as a sentence with a hint."""
     if not isinstance(error, OSError):
         return failures.refused("has a name that no file can have.", "Check the name.", "name")

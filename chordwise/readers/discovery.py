@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError, UsageError
 from chordwise.readers import failures
-from chordwise.readers.contents import explained
+from chordwise.readers.contents import read_error_for
 
 STDIN = "-"
 STDIN_SOURCE = "stdin"
@@ -121,7 +121,7 @@ class _Walk:
             with os.scandir(folder) as entries:
                 listed = [entry for entry in entries if not is_ignored(entry.name)]
         except OSError as error:
-            yield _failed(folder, explained(error))
+            yield _failed(folder, read_error_for(error))
             return
         listed.sort(key=lambda entry: os.fsencode(entry.name), reverse=True)
         waiting.extend((entry, (*path, entry.name)) for entry in listed)
@@ -140,7 +140,7 @@ class _Walk:
         try:
             target = os.path.realpath(link, strict=True)
         except OSError as error:
-            yield _failed(link, explained(error))
+            yield _failed(link, read_error_for(error))
             return
         if os.path.commonpath((self._boundary, target)) != self._boundary:
             what, hint = "is a symbolic link out of its folder.", "Name its target as an argument."

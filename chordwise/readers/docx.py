@@ -85,7 +85,7 @@ class _Document:
             title=self._title(),
             invisible_characters=nonblank_characters(self._unseen),
             unseen=tuple(self._unseen),
-            left_out=document_flags.addressed("\n".join(self._left_out)),
+            left_out=document_flags.lines_addressing_model("\n".join(self._left_out)),
         )
 
     def _texts_of(

@@ -80,7 +80,9 @@ def extracted(page: Page, encoding: str | None = None) -> Extracted:
         encoding=encoding,
         invisible_characters=nonblank_characters(page.unseen),
         unseen=tuple(page.unseen),
-        left_out=document_flags.addressed("\n".join(each.strip() for each in page.left_out)),
+        left_out=document_flags.lines_addressing_model(
+            "\n".join(each.strip() for each in page.left_out)
+        ),
     )
 
 

@@ -35,10 +35,10 @@ def limit_process(memory_megabytes: int) -> None:
         (resource.RLIMIT_AS, address_space),
     ):
         _lower(limit, value)
-    offer_to_kernel(_FIRST_TO_END)
+    set_oom_score(_FIRST_TO_END)
 
 
-def offer_to_kernel(score: int) -> None:
+def set_oom_score(score: int) -> None:
     """Let Linux end this process before those with a lower score when memory runs out.
 
     Scores go up to 1,000. Any process may raise its own score; children inherit it.

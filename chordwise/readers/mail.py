@@ -82,7 +82,7 @@ def text_of_message(
     text = "\n\n".join("\n".join(lines) for lines in (listed, bodies, names) if lines)
     return Extracted(
         text=text,
-        places=places.within(label, (), len(text)),
+        places=places.nest_in_message(label, (), len(text)),
         media_type=media_type,
         title=headers["Subject"],
         place=place,

@@ -34,7 +34,7 @@ _TIME_SIGNALS = (-signal.SIGALRM, -signal.SIGXCPU)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileQuestion:
+class FileRequest:
     """A request about a file; `ocr_data` is the folder of language data if it is a scan.
 
     With `shows_pages` the answers are the pages of a scan, those without text as pictures. `page`
@@ -76,7 +76,7 @@ class ParserProcess:
         self._time_setting = "timeout_seconds"
 
     def answers(
-        self, file: BinaryIO, question: FileQuestion, reading_time: ReadingTime
+        self, file: BinaryIO, question: FileRequest, reading_time: ReadingTime
     ) -> Generator[ParserReply, None, None]:
         """Yield the answers of the child about an open file: texts, parts and failures.
 
@@ -149,13 +149,13 @@ class ParserProcess:
         return self._settings.ocr_timeout_seconds if is_ocr else self._settings.timeout_seconds
 
     def _ask(
-        self, channel: socket.socket, file: BinaryIO, question: FileQuestion, deadline: float
+        self, channel: socket.socket, file: BinaryIO, question: FileRequest, deadline: float
     ) -> None:
         frames.send_file(channel, file.fileno(), deadline)
         frames.send(channel, self._request(question), b"", deadline)
 
     def _answer(
-        self, channel: socket.socket, question: FileQuestion, reading_time: ReadingTime
+        self, channel: socket.socket, question: FileRequest, reading_time: ReadingTime
     ) -> ParserReply:
         """Return the next answer; a part is written to a file while it is received.
 
@@ -194,7 +194,7 @@ class ParserProcess:
                 raise ConnectionError("a part is longer than allowed")
             yield piece
 
-    def _request(self, question: FileQuestion) -> JsonObject:
+    def _request(self, question: FileRequest) -> JsonObject:
         settings, bounds = self._settings, self._limits
         return {
             "name": question.name,

@@ -143,7 +143,7 @@ def with_places(content: ReadText, encoded: bytes, within: str) -> ReadText:
     found = [
         replace(each, label=line(each.label)[:MAX_LABEL]) for each in places.decode(encoded, length)
     ]
-    found = places.within(within, found, length) if within else found
+    found = places.nest_in_message(within, found, length) if within else found
     return replace(content, places=found)
 
 

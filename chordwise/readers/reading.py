@@ -22,7 +22,7 @@ from chordwise.readers import contents, failures
 from chordwise.readers.capacity import ReadingInterruptedError, ReadingTime, limits
 from chordwise.readers.contents import Content
 from chordwise.readers.limits import BYTES_PER_CHARACTER, MEGABYTE
-from chordwise.readers.parser_process import FileQuestion, ParserProcess, ParserReply
+from chordwise.readers.parser_process import FileRequest, ParserProcess, ParserReply
 from chordwise.readers.read_documents import (
     ReadDocument,
     ReadText,
@@ -118,7 +118,7 @@ class Reader:
         try:
             file = contents.opened(path, megabytes, follow_symlinks=follow_symlinks)
             with file:
-                content = contents.of_file(file, megabytes)
+                content = contents.hash_file(file, megabytes)
                 yield from self._unpacking(columns, transcriber).documents(content, source)
         except ReadError as error:
             yield UnreadDocument(source=source, error=failures.named(source, error))
@@ -165,7 +165,7 @@ class Reader:
             ReadingInterruptedError: See `interrupt`.
         """
         self._interruption.clear()
-        question = FileQuestion(name="", page=page)
+        question = FileRequest(name="", page=page)
         answers = list(self._parsers.answers(file, question, self._reading_time()))
         header = answers[0].header if answers else {}
         if "what" in header:
@@ -226,7 +226,7 @@ _OF_THE_SYSTEM = (
 )
 
 
-def folder(settings: ReaderSettings) -> Path:
+def tesseract_data_folder(settings: ReaderSettings) -> Path:
     """Return the first folder with the data of all languages in the settings.
 
     Raises:
@@ -378,7 +378,7 @@ class Unpacking:
             ReadError: The file cannot be unpacked, or exceeds the limits.
             ReadingInterruptedError: Another thread has interrupted it.
         """
-        question = FileQuestion(name=here)
+        question = FileRequest(name=here)
         with closing(self._parser_at(level).answers(content.file, question, self._time)) as answers:
             for answer in answers:
                 if answer.part is None:
@@ -420,7 +420,7 @@ class Unpacking:
     def _answers(self, content: Content, origin: _Origin, level: int) -> Iterator[ParserReply]:
         """Query the parser; query it again if it finds pictures of pages that are to be read."""
         parser = self._parser_at(level)
-        question = FileQuestion(name=origin.name, columns=self._columns)
+        question = FileRequest(name=origin.name, columns=self._columns)
         for answer in parser.answers(content.file, question, self._time):
             header = answer.header
             is_scanned = header.get("reason") == failures.NEEDS_OCR or header.get("pages_scanned")
@@ -434,8 +434,8 @@ class Unpacking:
 
     def _scan(
         self,
-        ask: Callable[[FileQuestion], Iterator[ParserReply]],
-        question: FileQuestion,
+        ask: Callable[[FileRequest], Iterator[ParserReply]],
+        question: FileRequest,
         source: str,
     ) -> Iterator[ParserReply]:
         """Transcribe the pages of a scan with the model, or recognize them with OCR."""
@@ -452,7 +452,7 @@ class Unpacking:
                 yield answer
                 return
         recognized: JsonObject = {"transcribed_by": TESSERACT}
-        for answer in ask(replace(question, ocr_data=str(folder(self._settings)))):
+        for answer in ask(replace(question, ocr_data=str(tesseract_data_folder(self._settings)))):
             yield replace(answer, header={**answer.header, **recognized})
 
     def _answered(

@@ -29,7 +29,9 @@ def read(data: bytes, max_characters: int) -> Extracted:
     if len(text) > max_characters:
         raise failures.too_many_characters(max_characters)
     return Extracted(
-        text=text.strip(), media_type=MEDIA_TYPE, left_out=document_flags.addressed(left_out)
+        text=text.strip(),
+        media_type=MEDIA_TYPE,
+        left_out=document_flags.lines_addressing_model(left_out),
     )
 
 

@@ -66,7 +66,7 @@ def child_environment(home: Path, config: Path | None = None) -> dict[str, str]:
 _NO_NAME = re.compile(r"[^A-Z0-9]+")
 
 
-def without_key(settings: Settings, name: str) -> tuple[str, str] | None:
+def missing_key_finding(settings: Settings, name: str) -> tuple[str, str] | None:
     """Return a finding and a hint if a model is used without a key.
 
     This only applies to models with a `base_url`.

@@ -57,14 +57,16 @@ def renew(session: Session, name: str, kind: AnalysisType, wanted: Sequence[Answ
         UsageError: Another table has a view of the same name.
     """
     found = session.get(AnswerTable, name)
-    if found is not None and answer_tables.widened(columns_of(found), wanted) == columns_of(found):
+    if found is not None and answer_tables.with_new_columns(
+        columns_of(found), wanted
+    ) == columns_of(found):
         return
     session.execute(text("LOCK TABLE answer_tables IN EXCLUSIVE MODE"))
     found = session.get(AnswerTable, name, populate_existing=True)
     if found is None:
         found = AnswerTable(name=name, analysis_type=kind, columns=[])
         session.add(found)
-    columns = answer_tables.widened(columns_of(found), wanted)
+    columns = answer_tables.with_new_columns(columns_of(found), wanted)
     found.columns = as_json(columns)
     found.changed_at = database_now()
     session.flush()
@@ -81,7 +83,7 @@ def prune(session: Session, name: str, wanted: Sequence[AnswerColumn]) -> Sequen
         UsageError: A view of the user depends on a removed column.
     """
     found = get(session, name)
-    kept = answer_tables.widened([], wanted)
+    kept = answer_tables.with_new_columns([], wanted)
     dropped = {c.name for c in columns_of(found)} - {c.name for c in kept}
     views = view_names(found)
     found.columns = as_json(kept)

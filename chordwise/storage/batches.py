@@ -72,7 +72,7 @@ def change(session: Session, batch_id: uuid.UUID, **values: object) -> None:
 
 def postpone(session: Session, batch_id: uuid.UUID, delay: timedelta, **values: object) -> None:
     """Count a poll, and schedule the next one after `delay`."""
-    change(session, batch_id, polls=Batch.polls + 1, poll_at=clock.after(delay), **values)
+    change(session, batch_id, polls=Batch.polls + 1, poll_at=clock.now_plus(delay), **values)
 
 
 def attempt(session: Session, batch: Batch, upload_id: str) -> bool:

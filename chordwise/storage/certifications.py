@@ -98,7 +98,7 @@ def in_force(session: Session, run: str, profile: str) -> Sequence[Certification
     ).all()
 
 
-def draw(
+def last_seed(
     session: Session, run: str, profile: str, questions: Collection[str]
 ) -> tuple[str, datetime] | None:
     """Return the last used seed for answers to these questions, and when it was drawn."""

@@ -191,7 +191,7 @@ def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) ->
     statement = (
         update(Chunk)
         .where(Chunk.id.in_(held), is_held)
-        .values(lease_until=clock.after(lease))
+        .values(lease_until=clock.now_plus(lease))
         .returning(Chunk.lease_token)
     )
     return {token for token in session.scalars(statement) if token is not None}
@@ -208,7 +208,7 @@ def postpone(
         session,
         held(chunk_id, token),
         status=ChunkStatus.WAITING,
-        due_at=clock.after(delay),
+        due_at=clock.now_plus(delay),
         attempts=Chunk.attempts - 1,
         postponements=Chunk.postponements + int(not error.is_throttling),
         error_code=error.code,

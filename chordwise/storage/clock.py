@@ -29,7 +29,7 @@ def statement_start() -> ColumnElement[datetime]:
     return func.statement_timestamp()
 
 
-def after(delay: timedelta) -> ColumnElement[datetime]:
+def now_plus(delay: timedelta) -> ColumnElement[datetime]:
     """Return the time `delay` from now."""
     return func.clock_timestamp() + literal(delay)
 

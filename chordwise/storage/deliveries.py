@@ -149,7 +149,7 @@ def end(
 
 def postpone(session: Session, delivery: Delivery, delay: timedelta, reason: str) -> None:
     """Record why an attempt failed, and when the next one is due."""
-    _record(session, delivery, due_at=clock.after(delay), last_error=reason)
+    _record(session, delivery, due_at=clock.now_plus(delay), last_error=reason)
 
 
 def of_run(session: Session, run_id: uuid.UUID) -> Sequence[DeliveryLine]:

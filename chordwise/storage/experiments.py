@@ -12,7 +12,7 @@ from sqlalchemy import JSON, ForeignKey, Index, exists, func, or_, select, text,
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning.experiments import Guarded, Moments
+from chordwise.domain.learning.experiments import GuardrailOutcomes, Moments
 from chordwise.domain.states import RunStatus
 from chordwise.storage import budgets, clock
 from chordwise.storage.budgets import Budget
@@ -263,7 +263,7 @@ _GUARDED = text("""
 
 def guarded(
     session: Session, experiment: Experiment, control: str
-) -> Mapping[tuple[str, str], Guarded]:
+) -> Mapping[tuple[str, str], GuardrailOutcomes]:
     """Return what guardrails compare, by variant and outcome; the control must have the outcome."""
     bounds = {"max_cost": experiment.max_cost, "max_latency": experiment.max_latency}
     rows = session.execute(_GUARDED, {"id": experiment.id, "control": control, **bounds}).all()
@@ -274,7 +274,7 @@ def guarded(
         for row in rows
     }
     return {
-        (row.variant, row.outcome): Guarded(
+        (row.variant, row.outcome): GuardrailOutcomes(
             control=means[control, row.outcome],
             variant=means[row.variant, row.outcome],
             gains=Moments(count=row.pairs, mean=row.gain, variance=row.gain_variance),

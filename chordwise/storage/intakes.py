@@ -267,7 +267,7 @@ def claim(
     statement = (
         update(Run)
         .where(Run.id == run_id, is_free)
-        .values(intake_token=token, intake_until=clock.after(lease))
+        .values(intake_token=token, intake_until=clock.now_plus(lease))
         .returning(Run.id)
     )
     return session.scalar(statement) is not None
@@ -294,7 +294,7 @@ def extend(session: Session, tokens: Collection[uuid.UUID | None], lease: timede
     session.execute(
         update(Run)
         .where(Run.intake_token.in_(tokens), Run.intake_finished_at.is_(None))
-        .values(intake_until=clock.after(lease))
+        .values(intake_until=clock.now_plus(lease))
     )
 
 

@@ -209,7 +209,7 @@ def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) ->
     statement = (
         update(Job)
         .where(Job.id.in_(held), is_held)
-        .values(lease_until=clock.after(lease))
+        .values(lease_until=clock.now_plus(lease))
         .returning(Job.lease_token)
     )
     return {token for token in session.scalars(statement) if token is not None}
@@ -254,7 +254,7 @@ def postpone(
         status=JobStatus.WAITING,
         attempts=Job.attempts - 1,
         postponements=Job.postponements + int(not is_throttling),
-        due_at=clock.after(delay),
+        due_at=clock.now_plus(delay),
         error_code=error.code,
         error_message=error.what,
         hint=error.hint or None,

@@ -152,7 +152,9 @@ def by_document(
     return found
 
 
-def about(rows: Iterable[Feedback], kind: AnalysisType, question: JsonObject) -> Sequence[Feedback]:
+def applicable(
+    rows: Iterable[Feedback], kind: AnalysisType, question: JsonObject
+) -> Sequence[Feedback]:
     """Return the feedback that applies to answers to a question (`truths.holds_for`)."""
     return [
         each

@@ -193,7 +193,7 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
     stated: list[dict[str, object]] = []
     for result, options in asked:
         kind, question = AnalysisType(result.analysis_type), question_of(options)
-        about = judgments.about(feedback[result.document_id], kind, question)
+        about = judgments.applicable(feedback[result.document_id], kind, question)
         truth = truths.from_remarks(kind, [judgments.remark(each) for each in about])
         stated += _correct(session, result, truth, marked[result.job_id])
     session.execute(delete(Fact).where(of_jobs))

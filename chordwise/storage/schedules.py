@@ -230,7 +230,7 @@ def claim(session: Session, token: uuid.UUID, lease: timedelta) -> ScheduleRun |
             status=ScheduleRunStatus.RUNNING,
             attempts=ScheduleRun.attempts + 1,
             lease_token=token,
-            lease_until=clock.after(lease),
+            lease_until=clock.now_plus(lease),
             started_at=func.coalesce(ScheduleRun.started_at, clock.database_now()),
         )
         .returning(ScheduleRun)
@@ -247,7 +247,7 @@ def extend(
     session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID, lease: timedelta
 ) -> bool:
     """Extend a lease; return false if it is lost."""
-    return _change(session, _held(schedule_run_id, token), lease_until=clock.after(lease))
+    return _change(session, _held(schedule_run_id, token), lease_until=clock.now_plus(lease))
 
 
 def release(session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID) -> bool:

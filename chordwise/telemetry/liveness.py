@@ -62,7 +62,7 @@ def alive_file(home: Path, process: str) -> Path:
     return home / "run" / f"{process}.alive"
 
 
-def show(home: Path, process: str, state: State) -> None:
+def write_heartbeat(home: Path, process: str, state: State) -> None:
     """Write the state of a process to its heartbeat file, atomically.
 
     A failed write, for example on a full disk, is ignored: the last heartbeat becomes stale.

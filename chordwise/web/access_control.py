@@ -118,7 +118,7 @@ _COST = 2**14
 _BLOCK_SIZE = 8
 
 
-def hashed(password: str) -> str:
+def hash_password(password: str) -> str:
     """Return the stored form of a password: `scrypt:salt:hash`.
 
     It contains no dollar sign, which Compose would interpolate.
@@ -127,8 +127,8 @@ def hashed(password: str) -> str:
     return f"scrypt:{_encoded(salt)}:{_encoded(_scrypt(password, salt))}"
 
 
-def is_password(password: str, kept: str) -> bool:
-    """Return whether a password matches a stored hash; see `hashed`."""
+def verify_password(password: str, kept: str) -> bool:
+    """Return whether a password matches a stored hash; see `hash_password`."""
     try:
         _, salt, known = kept.split(":")
         return hmac.compare_digest(

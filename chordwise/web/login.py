@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from chordwise.web.access_control import is_password, open_session, rules_of
+from chordwise.web.access_control import open_session, rules_of, verify_password
 from chordwise.web.site import redirect, render, text_in, user_of
 
 _LONGEST_NAME = 80
@@ -58,7 +58,7 @@ def _sign_in(request: Request) -> Response:
         message = f"Too many wrong passwords. Try again in {-(-seconds // 60)} minutes."
         return _form(request, message, to, 429, {"Retry-After": str(seconds)})
     rules = rules_of(request)
-    if not is_password(text_in(request, "password"), rules.password_hash):
+    if not verify_password(text_in(request, "password"), rules.password_hash):
         failed.note(address)
         return _form(request, "This password is wrong.", to, 403)
     open_session(request, _given_name(request) or "unnamed", rules)

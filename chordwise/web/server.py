@@ -120,7 +120,7 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop on the first signal; further signals have no additional effect."""
-        with processes.handling((Signals.SIGINT, Signals.SIGTERM), self.handle_exit):
+        with processes.handle_signals((Signals.SIGINT, Signals.SIGTERM), self.handle_exit):
             yield
 
     async def main_loop(self) -> None:

@@ -40,7 +40,7 @@ def _answer(request: Request) -> Response:
     """Show the first rows of the answer below the statement, or the error."""
     statement = _statement(request)
     try:
-        with user_sql.answer(site_of(request).settings.require_sql_url(), statement) as answer:
+        with user_sql.run_query(site_of(request).settings.require_sql_url(), statement) as answer:
             rows = list(itertools.islice(answer.rows, MAX_ROWS + 1))
     except ServiceUnavailableError:
         raise
@@ -60,7 +60,7 @@ def _as_csv(request: Request) -> Response:
     with ExitStack() as opening:
         try:
             answer = opening.enter_context(
-                user_sql.answer(site_of(request).settings.require_sql_url(), statement)
+                user_sql.run_query(site_of(request).settings.require_sql_url(), statement)
             )
         except ServiceUnavailableError:
             raise

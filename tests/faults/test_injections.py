@@ -125,7 +125,7 @@ def local_model(folder: Path) -> Iterator[Treatment]:
     log, environment = home.log("llama"), python_path()
     server = EmbeddedLlama(model, home.run, log=log, environment=environment)
     server.start()
-    address = llama.running(home, str(model.file))
+    address = llama.server_address(home, str(model.file))
     assert address is not None
     url, key = address
 

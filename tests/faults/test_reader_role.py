@@ -170,7 +170,7 @@ def taken_by_sql(url: SecretStr, statements: Sequence[str]) -> list[str]:
 
     def is_taken(statement: str) -> bool:
         try:
-            with user_sql.answer(url, statement) as answer:
+            with user_sql.run_query(url, statement) as answer:
                 list(itertools.islice(answer.rows, 10))
         except UsageError:
             return False
@@ -196,7 +196,7 @@ def taken_in_session(session: psycopg.Connection, statements: Sequence[str]) -> 
 @contextmanager
 def logged_in(url: SecretStr) -> Iterator[psycopg.Connection]:
     """Open a session as another program does, and disable all limits that it may disable."""
-    login = tool_access.allow(url)
+    login = tool_access.create_login(url)
     address = make_conninfo(url.get_secret_value(), user=login.role, password=login.password)
     try:
         with psycopg.connect(address, autocommit=True) as session:
@@ -204,7 +204,7 @@ def logged_in(url: SecretStr) -> Iterator[psycopg.Connection]:
             session.execute("SET statement_timeout = 0")
             yield session
     finally:
-        tool_access.forbid(url, login)
+        tool_access.remove_login(url, login)
 
 
 @pytest.mark.thorough
@@ -235,7 +235,7 @@ def test_forbidden_statements_of_a_reader_are_refused(
         with session.transaction():  # an open snapshot does not block workers
             session.execute("SELECT count(*) FROM chunks")
             cluster.wait_until_finished()
-    with user_sql.answer(url, "SELECT generate_series(1, 2000000000)") as answer:
+    with user_sql.run_query(url, "SELECT generate_series(1, 2000000000)") as answer:
         first = list(itertools.islice(answer.rows, 2))
     sleeping.join()
     experiment.fault_is_over()

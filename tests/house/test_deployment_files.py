@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from chordwise import settings as settings_module
 from chordwise.embedded.stack_plan import Commands
-from chordwise.pipeline.inbox.folders import Store, places
+from chordwise.pipeline.inbox.folders import Store, inboxes_of
 from chordwise.readers import capacity
 from chordwise.settings import ReaderSettings, Settings
 from tests.house.checkout import PACKAGES, ROOT
@@ -329,7 +329,7 @@ def test_the_store_outlives_its_container(compose: Compose) -> None:
 def test_an_inbox_and_its_sibling_folders_are_in_one_mount() -> None:
     """Files are moved between these folders by a rename."""
     file = ROOT / "deploy" / "settings" / "chordwise.toml"
-    (inbox,) = places(settings_module.load(file)).inboxes
+    (inbox,) = inboxes_of(settings_module.load(file)).inboxes
     named = re.findall(r'(?m)^# folder = "(.+)"$', file.read_text("utf-8"))
 
     for each in (inbox.folder, inbox.done, inbox.failed, *map(Path, named)):

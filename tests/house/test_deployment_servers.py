@@ -103,12 +103,12 @@ def test_chordwise_works_as_a_role_without_superuser_privileges(
     _, revision = migration.migrate(engine)
     engine.dispose()
     address = SecretStr(url.render_as_string(hide_password=False))
-    with user_sql.answer(address, "SELECT count(*) FROM documents") as answer:
+    with user_sql.run_query(address, "SELECT count(*) FROM documents") as answer:
         (documents,) = next(iter(answer.rows))
 
     with (
         pytest.raises(UsageError, match="permission denied for function"),
-        user_sql.answer(address, "SELECT pg_advisory_lock(1)") as answer,
+        user_sql.run_query(address, "SELECT pg_advisory_lock(1)") as answer,
     ):
         next(iter(answer.rows))
 

@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from chordwise.domain.analysis_tasks import AnalysisOptions
 from chordwise.errors import ModelOverloadedError
-from chordwise.llm.middleware.cached import Cached, CacheEntry, ClaimStatus, facts_about
+from chordwise.llm.middleware.cached import Cached, CacheEntry, ClaimStatus, answer_settings
 from chordwise.llm.middleware.metered import CallStart, NullLedger
 from chordwise.llm.model import ChatModel, Completion
 from chordwise.llm.providers import connect
@@ -87,7 +87,7 @@ def a_completion(content: str = "{}") -> Completion:
 def wrapped(
     model: ChatModel, cache: StoredCompletions, ledger: CountingLedger | None = None
 ) -> Cached:
-    about = facts_about(ModelSettings(provider="openai", model="peer"))
+    about = answer_settings(ModelSettings(provider="openai", model="peer"))
     return Cached(model, cache, ledger or CountingLedger(), about, 60, pause)
 
 
@@ -281,7 +281,7 @@ def test_a_cache_hit_is_recorded_in_the_ledger(settings: Settings) -> None:
     database = pipeline.context.database
     enter = GroupCommit(database.transaction, store_entries).commit
     ledger = Ledger(enter=enter, patience=timedelta(seconds=5), job_id=job.id)
-    about = facts_about(ModelSettings(provider="openai", model="peer"))
+    about = answer_settings(ModelSettings(provider="openai", model="peer"))
     cache = stored_completions(settings, completion_store(settings, database), job.id)
     assert cache is not None
     model = Cached(ScriptedModel(["{}"]), cache, ledger, about, 60, pause)

@@ -58,7 +58,7 @@ def scope_of(pipeline: Pipeline, types: Sequence[str], **asked: object) -> Evalu
     """Return the answers to the question of a profile."""
     profile = ProfileSettings.model_validate({"types": types, **asked})
     settings = pipeline.context.settings.model_copy(update={"profiles": {"deals": profile}})
-    return evaluation.of(settings, None, "deals")
+    return evaluation.scope_of(settings, None, "deals")
 
 
 def deals(pipeline: Pipeline) -> EvaluationScope:
@@ -211,7 +211,7 @@ def test_of_two_concurrent_certifications_the_last_stored_one_applies(
 def test_certifications_that_are_read_and_stored_at_the_same_time_have_one_order(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw, database = certifications.draw, pipeline.context.database
+    draw, database = certifications.last_seed, pipeline.context.database
 
     def read_before_a_commit(
         session: Session, name: str, profile: str, questions: Collection[str]

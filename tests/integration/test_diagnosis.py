@@ -158,7 +158,7 @@ def test_checking_an_inbox_creates_no_files(tmp_path: Path) -> None:
 def test_a_schedule_is_shown_with_its_next_time(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
 
-    (check,) = schedules.configured(loaded(tmp_path, f'{NIGHTLY}paths = ["in"]'))
+    (check,) = schedules.check_configured(loaded(tmp_path, f'{NIGHTLY}paths = ["in"]'))
 
     assert (check.name, check.verdict) == ("schedule nightly", CheckStatus.OK)
     assert check.finding.startswith("analyze, due ")
@@ -187,7 +187,7 @@ def test_a_schedule_that_would_fail_is_a_warning(
     monkeypatch.setitem(sys.modules, "sklearn", None)
     (tmp_path / "out").mkdir()
     for toml, finding in FAILING:
-        (check,) = schedules.configured(loaded(tmp_path, toml, settings))
+        (check,) = schedules.check_configured(loaded(tmp_path, toml, settings))
 
         assert (check.verdict, check.exit_code) == (CheckStatus.WARN, ExitCode.SUCCESS)
         assert finding in check.finding
@@ -212,7 +212,7 @@ def test_schedules_of_the_database_are_checked_too(settings: Settings, tmp_path:
     assert settings.database_url is not None
     engine = open_engine(settings.database_url)
 
-    broken, tidy = schedules.added(loaded(tmp_path, "", settings), engine)
+    broken, tidy = schedules.check_added(loaded(tmp_path, "", settings), engine)
 
     engine.dispose()
     assert (broken.name, broken.verdict) == ("schedule broken", CheckStatus.FAIL)
@@ -311,10 +311,10 @@ def test_a_worker_that_waits_is_a_warning(tmp_path: Path) -> None:
     """Processes that run without working are distinguished from those that work."""
     settings = load(home=tmp_path)
     missing = check_processes(settings, {})
-    liveness.show(tmp_path, "scheduler", State.WORKING)
-    liveness.show(tmp_path, "worker", State.WAITING)
+    liveness.write_heartbeat(tmp_path, "scheduler", State.WORKING)
+    liveness.write_heartbeat(tmp_path, "worker", State.WAITING)
     waiting = check_processes(settings, {})
-    liveness.show(tmp_path, "worker", State.BUSY)
+    liveness.write_heartbeat(tmp_path, "worker", State.BUSY)
 
     working = check_processes(settings, {})
 
@@ -349,7 +349,7 @@ def test_a_new_process_has_time_for_its_first_sign_of_life(home: Path) -> None:
 
     The check ends as soon as the sign is there.
     """
-    liveness.show(home, "scheduler", State.HELD_UP)
+    liveness.write_heartbeat(home, "scheduler", State.HELD_UP)
     stack.ensure(settings_for(home), Level.ALL, commands=SLOW)
     before = liveness.last_sign(home, "scheduler")
     threading.Timer(1, (home / "go").touch).start()

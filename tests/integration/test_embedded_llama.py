@@ -95,7 +95,7 @@ def test_the_server_answers_clients_with_the_key(
     """
     server.start()
 
-    found = llama.running(home, str(model))
+    found = llama.server_address(home, str(model))
 
     assert found is not None
     url, key = found
@@ -105,11 +105,11 @@ def test_the_server_answers_clients_with_the_key(
     processes.stop(server.identity())
     assert server.identity() is None
     server.start()
-    assert llama.running(home, str(model)) == found
+    assert llama.server_address(home, str(model)) == found
     identity = server.identity()
     assert server.stop()
     assert not processes.is_alive(identity)
-    assert llama.running(home, str(model)) is None
+    assert llama.server_address(home, str(model)) is None
 
 
 def test_an_invalid_model_file_is_named(home: Home, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_the_stack_serves_the_models_of_the_settings(home: Home, model: Path) ->
 
     try:
         stack.ensure(settings, Level.ALL, commands=commands)
-        found = llama.running(home, str(model))
+        found = llama.server_address(home, str(model))
         state = stack.find(home.path)
         concurrency = (home.path / "concurrency").read_text("utf-8")
     finally:
@@ -153,7 +153,7 @@ def test_the_deadline_is_extended_on_a_slow_machine(
     server.start()
     named = ModelSettings(provider="local", model=str(model), timeout_seconds=0.001)
     settings = Settings(home=home.path, models={"tiny": named})
-    found = llama.running(home, str(model))
+    found = llama.server_address(home, str(model))
     assert found is not None
     models = Models(settings, local_server=lambda _model: (found[0], SecretStr(found[1])))
     ledger = Attempts()

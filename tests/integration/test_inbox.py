@@ -15,7 +15,7 @@ import watchfiles
 
 from chordwise.errors import ConfigurationError, ExitCode
 from chordwise.pipeline.inbox import scan, watch
-from chordwise.pipeline.inbox.folders import places
+from chordwise.pipeline.inbox.folders import inboxes_of
 from chordwise.pipeline.inbox.scan import Refused
 from chordwise.settings import InboxSettings, ProfileSettings, Settings
 from scheduler.inbox import InboxWatcher
@@ -472,7 +472,7 @@ def test_overlapping_inboxes_are_refused(tmp_path: Path, folders: tuple[str, ...
     inbox = InboxSettings(folders=tuple(tmp_path / each for each in folders))
 
     with pytest.raises(ConfigurationError, match="overlap"):
-        places(Settings(inbox=inbox))
+        inboxes_of(Settings(inbox=inbox))
 
 
 def test_the_folder_of_a_profile_must_be_inside_the_inbox(tmp_path: Path) -> None:
@@ -481,7 +481,7 @@ def test_the_folder_of_a_profile_must_be_inside_the_inbox(tmp_path: Path) -> Non
     profiles = {"x": ProfileSettings(folder=Path("../elsewhere"))}
 
     with pytest.raises(ConfigurationError, match=r"profiles\.x\.folder"):
-        places(Settings(inbox=inbox, profiles=profiles))
+        inboxes_of(Settings(inbox=inbox, profiles=profiles))
 
 
 @pytest.mark.parametrize("folder", ["in/bills", "in/other/../bills", "link"])
@@ -492,7 +492,7 @@ def test_two_profiles_for_one_folder_are_refused(tmp_path: Path, folder: str) ->
     profiles = {"bills": ProfileSettings(), "more": ProfileSettings(folder=tmp_path / folder)}
 
     with pytest.raises(ConfigurationError) as caught:
-        places(Settings(inbox=inbox, profiles=profiles))
+        inboxes_of(Settings(inbox=inbox, profiles=profiles))
 
     assert (
         caught.value.what == f"profiles.bills and profiles.more are both for {tmp_path}/in/bills."
@@ -510,7 +510,7 @@ def test_schedules_may_share_a_folder_that_no_inbox_watches(
     shared = tmp_path / ("out" if enabled else "in/bills")
     profiles = {name: ProfileSettings(folder=shared) for name in ("bills", "more")}
 
-    assert shared in places(Settings(inbox=inbox, profiles=profiles)).bindings
+    assert shared in inboxes_of(Settings(inbox=inbox, profiles=profiles)).bindings
 
 
 Changes = set[tuple[watchfiles.Change, str]]

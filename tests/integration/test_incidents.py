@@ -63,7 +63,7 @@ def test_read_only_users_can_query_incidents(database: Database, database_url: S
     with database.write() as session:
         incidents.count(session, IncidentKind.RESCUE, "lease_expired")
 
-    with user_sql.answer(database_url, "SELECT kind, reason, count FROM incidents") as answer:
+    with user_sql.run_query(database_url, "SELECT kind, reason, count FROM incidents") as answer:
         rows = list(answer.rows)
 
     assert rows == [("rescue", "lease_expired", 1)]

@@ -181,7 +181,7 @@ def test_a_missing_language_is_named(tmp_path: Path) -> None:
 
 
 def test_languages_are_found_in_the_usual_folder() -> None:
-    assert reading.folder(ReaderSettings()) == DATA
+    assert reading.tesseract_data_folder(ReaderSettings()) == DATA
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def listed(pipeline: Pipeline, wanted: ResultFilter) -> list[str]:
     with pipeline.context.database.read() as session:
         found = result_lists.read(session, wanted, limit=10)
         assert result_lists.count(session, wanted, limit=10) == len(found)
-    with user_sql.answer(database_url, result_lists.as_sql(wanted)) as answer:
+    with user_sql.run_query(database_url, result_lists.as_sql(wanted)) as answer:
         rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
     assert rows == [asdict(each) for each in found]
     return [each.source for each in found]

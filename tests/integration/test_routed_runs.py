@@ -95,7 +95,7 @@ def documented() -> tuple[str, list[str]]:
 
 def statistics(address: SecretStr) -> dict[str, dict[str, object]]:
     """Return the statistics of each tier in the view, read as a read-only user."""
-    with user_sql.answer(address, "SELECT * FROM tier_statistics") as answer:
+    with user_sql.run_query(address, "SELECT * FROM tier_statistics") as answer:
         rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
     return {str(row["tier"]): row for row in rows}
 
@@ -133,7 +133,7 @@ def test_savings_are_relative_to_the_price_of_the_large_tier(
     statement, columns = documented()
 
     found = statistics(database_url)
-    with user_sql.answer(database_url, statement) as answer:
+    with user_sql.run_query(database_url, statement) as answer:
         rows = list(answer.rows)
     pipeline.execute("UPDATE model_calls SET cost_usd = NULL WHERE tier = 'large'")
     unknown = statistics(database_url)

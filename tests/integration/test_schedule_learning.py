@@ -185,7 +185,7 @@ def test_the_question_of_a_profile_is_that_of_its_runs(
     critique = settings.critique.model_copy(update={"principles": ("Be right.",)})
     known = {"profiles": {"letters": profile}, "critique": critique}
 
-    scope = evaluation.of(settings.model_copy(update=known), None, "letters")
+    scope = evaluation.scope_of(settings.model_copy(update=known), None, "letters")
 
     assert scope.question is not None
     quality_options = ("votes", "critique", "principles")

@@ -91,7 +91,7 @@ class Reader:
 
     def ask(self, statement: str) -> Table:
         """Run a statement as `chordwise sql` does."""
-        with user_sql.answer(self._address, statement) as answer:
+        with user_sql.run_query(self._address, statement) as answer:
             columns = list(answer.columns)
             rows = [dict(zip(columns, row, strict=True)) for row in answer.rows]
         return Table(columns=columns, rows=rows)

@@ -68,7 +68,7 @@ def answered(pipeline: Pipeline, folder: Path, limit: int | None = None) -> list
     parts = suite.read(settings, folder, limit)
     return [
         each
-        for together in suite.both(pipeline.context, parts, SCRIPTED, NOW, work)
+        for together in suite.evaluate_all(pipeline.context, parts, SCRIPTED, NOW, work)
         for each in together
     ]
 

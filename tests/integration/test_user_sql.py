@@ -62,7 +62,7 @@ REFUSED = [
 
 
 def ask(database_url: SecretStr, statement: str) -> list[Row]:
-    with user_sql.answer(database_url, statement) as answer:
+    with user_sql.run_query(database_url, statement) as answer:
         return list(answer.rows)
 
 
@@ -121,7 +121,7 @@ def test_a_percent_sign_is_not_a_placeholder(database_url: SecretStr) -> None:
 
 
 def test_an_empty_answer_has_its_columns(database_url: SecretStr) -> None:
-    with user_sql.answer(database_url, "SELECT id, name FROM runs") as answer:
+    with user_sql.run_query(database_url, "SELECT id, name FROM runs") as answer:
         assert list(answer.columns) == ["id", "name"]
         assert list(answer.rows) == []
 
@@ -170,7 +170,7 @@ def test_a_large_answer_need_not_be_read_to_the_end(database_url: SecretStr) -> 
     """It is cancelled at once when the caller stops."""
     endless = "SELECT generate_series(1, 1000000000)"
 
-    with user_sql.answer(database_url, endless) as answer:
+    with user_sql.run_query(database_url, endless) as answer:
         found = list(itertools.islice(answer.rows, 3))
 
     assert found == [(1,), (2,), (3,)]
@@ -180,7 +180,7 @@ def test_an_error_after_some_rows_is_reported(database_url: SecretStr) -> None:
     """Rows before it are kept; the message is PostgreSQL's own."""
     statement = "SELECT 10 / (3 - n) FROM generate_series(1, 5) AS n"
 
-    with user_sql.answer(database_url, statement) as answer:
+    with user_sql.run_query(database_url, statement) as answer:
         assert next(answer.rows) == (5,)
         with pytest.raises(UsageError, match="division by zero"):
             list(answer.rows)
@@ -205,7 +205,7 @@ def test_a_statement_without_rows_runs_once(
         changed AS MATERIALIZED (SELECT set_config('statement_timeout', '0', false) FROM earlier)
         SELECT 1 / (length(setting) - 1) AS second FROM earlier, changed WHERE setting = '0'"""
 
-    with user_sql.answer(database_url, statement) as answer:
+    with user_sql.run_query(database_url, statement) as answer:
         assert list(answer.columns) == ["second"]
         assert list(answer.rows) == []
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from chordwise.cli import application
-from chordwise.cli.application import MODULES, explain, hoist, named_in, wants_listing
+from chordwise.cli.application import MODULES, explain, hoist, modules_to_load, wants_listing
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.run_watch import deferred, interruptible
+from chordwise.cli.run_watch import deferred_interrupt, interruptible
 from chordwise.errors import ConfigurationError, ExitCode
 from tests.fakes.commands import output_of, run
 from tests.fakes.processes import completed
@@ -41,8 +41,8 @@ def test_global_options_are_accepted_anywhere(given: list[str], hoisted: list[st
 
 
 def test_only_the_module_of_the_named_command_is_loaded() -> None:
-    assert set(named_in(["--home", "h", "version"])) == {"version"}
-    assert set(named_in(["--help"])) == set(MODULES.values())
+    assert set(modules_to_load(["--home", "h", "version"])) == {"version"}
+    assert set(modules_to_load(["--help"])) == set(MODULES.values())
 
 
 def test_the_list_of_commands_matches_the_application(capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,7 +234,7 @@ def test_the_second_ctrl_c_interrupts_immediately() -> None:
     """The first one requests a stop and notifies the user."""
     heard: list[str] = []
 
-    with deferred(lambda: heard.append("stopping")) as stopped:
+    with deferred_interrupt(lambda: heard.append("stopping")) as stopped:
         assert not stopped.is_set()
         signal.raise_signal(signal.SIGINT)
         assert stopped.is_set()

@@ -50,7 +50,7 @@ def test_custom_templates_are_listed_with_the_released_ones() -> None:
     (own,) = (each for each in found if each["origin"] == "prompts")
     assert own["version"].startswith("summary.analyze@brief-")
     assert len(found) == len(library.replaceable()) + 1
-    assert [each["name"] for each in shown["packs"]] == list(packs.every())
+    assert [each["name"] for each in shown["packs"]] == list(packs.all_packs())
     assert output_of("prompts", "show", "legal").out == packs.named("legal").source
 
 

@@ -43,7 +43,7 @@ def test_a_prediction_is_never_below_the_observed_minimum() -> None:
 
 @pytest.mark.parametrize("kind", AnalysisType)
 def test_default_intervals_are_wide_and_within_the_output_limit(kind: AnalysisType) -> None:
-    assumed = estimates.assumed(kind, 3_000, 512)
+    assumed = estimates.assumed_answer_length(kind, 3_000, 512)
 
     assert 0 < assumed.low < assumed.typical <= assumed.high <= 512
     assert assumed.typical / assumed.low == pytest.approx(3)

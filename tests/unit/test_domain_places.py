@@ -51,7 +51,7 @@ def test_a_span_over_a_page_break_has_boxes_on_both_pages() -> None:
 
 def test_the_innermost_place_is_used() -> None:
     """A page of an attachment has both names; text outside every place has none."""
-    inside = places.within("message 2, attachment x.pdf", [ONE], 120)
+    inside = places.nest_in_message("message 2, attachment x.pdf", [ONE], 120)
 
     assert Places(inside).locate(0, 4).place == "message 2, attachment x.pdf, p. 1"
     assert Places(inside).locate(110, 115).place == "message 2, attachment x.pdf"

@@ -14,7 +14,7 @@ from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.answers import Answer, quality_of
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.self_consistency import combined, elected, tempered
+from chordwise.domain.self_consistency import adjusted_confidence, combined, elected
 from chordwise.domain.validation import problems
 from tests.fakes.completion_requests import a_task
 from tests.fakes.generated_answers import a_field
@@ -161,7 +161,9 @@ def test_equal_samples_have_full_agreement(data: st.DataObject) -> None:
     assert winner.agreement == 1
     if kind is not EXTRACTION:
         assert winner.output == sample.output
-        assert tempered(winner.confidence, 1.0, kind) == pytest.approx(sample.confidence, abs=1e-5)
+        assert adjusted_confidence(winner.confidence, 1.0, kind) == pytest.approx(
+            sample.confidence, abs=1e-5
+        )
 
 
 @given(votes())
@@ -296,8 +298,8 @@ def test_values_of_a_users_schema_are_compared_regardless_of_form(
 )
 def test_disagreement_lowers_the_confidence(kind: AnalysisType, worth: float) -> None:
     """It counts fully for labels and values and half for texts; without votes nothing changes."""
-    assert tempered(0.8, 0.6, kind) == pytest.approx(worth)
-    assert tempered(0.8, None, kind) == 0.8
+    assert adjusted_confidence(0.8, 0.6, kind) == pytest.approx(worth)
+    assert adjusted_confidence(0.8, None, kind) == 0.8
 
 
 def test_the_agreement_of_a_document_is_that_of_its_weaker_stage() -> None:

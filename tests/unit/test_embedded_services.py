@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from chordwise.embedded import llama, processes
 from chordwise.embedded.home import Level, StackPhase, StackState, fits_socket
 from chordwise.embedded.processes import ProcessIdentity
-from chordwise.embedded.services import Watched
+from chordwise.embedded.services import RestartingService
 from chordwise.embedded.stack_plan import StackPlan, fingerprint
 from chordwise.errors import ServiceUnavailableError
 from chordwise.settings import EmbeddedSettings, ModelSettings, Settings
@@ -57,7 +57,7 @@ def test_a_dead_service_is_restarted_after_half_a_second(
     service: FragileService, clock: SleptClock
 ) -> None:
     """Nothing is reported or started while it is alive."""
-    watched = Watched(service, clock=clock)
+    watched = RestartingService(service, clock=clock)
     watched.start()
     assert watched.check() is None
     assert service.starts == 1
@@ -80,7 +80,7 @@ def test_restart_delays_double_up_to_ten_seconds(
     service: FragileService, clock: SleptClock
 ) -> None:
     service.is_broken = True
-    watched = Watched(service, clock=clock)
+    watched = RestartingService(service, clock=clock)
     watched.check()
     tried_at = []
 
@@ -96,7 +96,7 @@ def test_restart_delays_double_up_to_ten_seconds(
 
 
 def test_a_long_uptime_resets_the_restart_delay(service: FragileService, clock: SleptClock) -> None:
-    watched = Watched(service, clock=clock)
+    watched = RestartingService(service, clock=clock)
     watched.start()
     for _ in range(3):
         service.is_alive = False
@@ -199,7 +199,7 @@ def test_the_cpu_quota_of_a_container_is_respected(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content, "utf-8")
 
-    assert processes.usable(tmp_path, tmp_path / "own") == usable
+    assert processes.usable_cores(tmp_path, tmp_path / "own") == usable
 
 
 @pytest.mark.parametrize(

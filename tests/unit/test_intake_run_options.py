@@ -18,7 +18,12 @@ from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.states import Lane
 from chordwise.errors import UsageError
 from chordwise.pipeline.inbox.scan import with_side_car
-from chordwise.pipeline.intake.run_options import RunOptions, answerable, labels_of, run_options
+from chordwise.pipeline.intake.run_options import (
+    RunOptions,
+    effective_options,
+    labels_of,
+    run_options,
+)
 from chordwise.settings import ProfileSettings, Settings
 
 PROFILE = """
@@ -345,8 +350,8 @@ def test_reasoning_with_only_the_built_in_model_is_rejected() -> None:
     asked = RunOptions(types=(AnalysisType.SUMMARY, AnalysisType.REASONING), model="extractive")
 
     with pytest.raises(UsageError, match="does not do reasoning") as raised:
-        answerable(settings.load(), asked)
+        effective_options(settings.load(), asked)
 
     assert "--model" in raised.value.hint
     loaded = settings.load(fallback=("extractive",))
-    assert answerable(loaded, replace(asked, model="openai/gpt-x")).types == asked.types
+    assert effective_options(loaded, replace(asked, model="openai/gpt-x")).types == asked.types

@@ -18,7 +18,7 @@ from chordwise.domain.learning import experiments
 from chordwise.domain.learning.experiments import (
     CONTROL,
     Evidence,
-    Guarded,
+    GuardrailOutcomes,
     Moments,
     Observation,
     Outcome,
@@ -27,8 +27,8 @@ from chordwise.domain.learning.experiments import (
     assign,
     difference,
     exceeds,
-    further,
-    share,
+    remaining_documents,
+    share_interval,
     verdict,
 )
 
@@ -98,7 +98,7 @@ def test_the_interval_of_amounts_contains_their_mean(seeds: int) -> None:
         random, amounts = Random(seed), list[float]()
         for _ in range(DOCUMENTS):
             amounts.append(random.expovariate(2.0))
-            found = experiments.amount(experiments.moments(amounts), RISK)
+            found = experiments.amount_interval(experiments.moments(amounts), RISK)
             if not found.low <= 0.5 <= found.high:
                 missed += 1
                 break
@@ -152,19 +152,21 @@ def test_without_documents_there_is_no_result() -> None:
 
     assert (shares.low, shares.high, shares.count) == (-1, 1, 0)
     assert (amounts.low, amounts.high) == (-math.inf, math.inf)
-    assert further(empty, Outcome.RIGHT, RISK, is_paired=True) is None
+    assert remaining_documents(empty, Outcome.RIGHT, RISK, is_paired=True) is None
 
 
 def test_the_estimated_number_of_further_documents_suffices() -> None:
     """The later documents are like the earlier ones; half the number does not suffice."""
     found = of_shares(0.7, 0.9, 40)
-    more = further(found, Outcome.RIGHT, RISK, is_paired=False)
+    more = remaining_documents(found, Outcome.RIGHT, RISK, is_paired=False)
 
     assert more
     enough, too_few = of_shares(0.7, 0.9, 40 + more), of_shares(0.7, 0.9, 40 + more // 2)
     assert difference(enough, Outcome.RIGHT, RISK, is_paired=False).excludes_zero
     assert not difference(too_few, Outcome.RIGHT, RISK, is_paired=False).excludes_zero
-    assert further(of_shares(0.7, 0.7, 40), Outcome.RIGHT, RISK, is_paired=False) is None
+    assert (
+        remaining_documents(of_shares(0.7, 0.7, 40), Outcome.RIGHT, RISK, is_paired=False) is None
+    )
 
 
 def summed(values: Sequence[float]) -> Moments:
@@ -173,9 +175,9 @@ def summed(values: Sequence[float]) -> Moments:
     return Moments(count=len(values), mean=fmean(values), variance=pvariance(values))
 
 
-def guarded(found: Evidence, allowed: float = 1.0) -> Guarded:
+def guarded(found: Evidence, allowed: float = 1.0) -> GuardrailOutcomes:
     """Sum up outcomes as the database does."""
-    return Guarded(
+    return GuardrailOutcomes(
         control=summed(found.control),
         variant=summed(found.variant),
         gains=summed([max(0, other - allowed * one) for one, other in found.pairs]),
@@ -224,7 +226,7 @@ def test_the_interval_of_a_sum_contains_the_share(seeds: int, rate: float) -> No
         random, total = Random(seed), 0.0
         for count in range(1, DOCUMENTS + 1):
             total += (float(random.random() < rate) + float(random.random() < rate)) / 2
-            found = share(Moments(count=count, mean=total / count), RISK)
+            found = share_interval(Moments(count=count, mean=total / count), RISK)
             if not found.low <= rate <= found.high:
                 missed += 1
                 break

@@ -14,9 +14,9 @@ from chordwise.domain.learning.learned_examples import (
     ExampleIndex,
     JudgedAnswer,
     LearnedExample,
+    example_from,
     excerpt,
     is_held_out,
-    learned,
 )
 from chordwise.domain.learning.truths import Remark, Verdict
 from chordwise.domain.prompting import render_examples
@@ -75,7 +75,7 @@ def judged(kind: AnalysisType, output: JsonObject, *remarks: Remark) -> JudgedAn
 
 
 def answer_of(kind: AnalysisType, output: JsonObject, *remarks: Remark) -> JsonObject | None:
-    found = learned(judged(kind, output, *remarks), 1_000)
+    found = example_from(judged(kind, output, *remarks), 1_000)
     return found.example.answer if found else None
 
 
@@ -160,7 +160,7 @@ def an_example(text: str, label: str = "letter") -> LearnedExample:
     answer = judged(
         AnalysisType.CLASSIFICATION, output, said(Verdict.APPROVED, "/primary_label", label)
     )
-    found = learned(replace(answer, sha256=hash_of(text), text=text), 1_000)
+    found = example_from(replace(answer, sha256=hash_of(text), text=text), 1_000)
     assert found is not None
     return found
 
@@ -204,7 +204,8 @@ def test_the_id_of_an_example_depends_on_its_feedback() -> None:
     approval = said(Verdict.APPROVED, "/primary_label", "letter")
     first = judged(AnalysisType.CLASSIFICATION, LABELLED, approval)
     made = [
-        learned(each, 1_000) for each in (first, first, replace(first, feedback_ids=[uuid.uuid4()]))
+        example_from(each, 1_000)
+        for each in (first, first, replace(first, feedback_ids=[uuid.uuid4()]))
     ]
 
     once, again, later = (each.example.id for each in made if each is not None)

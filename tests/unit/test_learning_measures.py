@@ -44,7 +44,7 @@ def choices(*pairs: tuple[str | None, str]) -> list[Choice]:
 
 
 def measured(found: Sequence[Choice]) -> dict[tuple[str, str, str], Measure]:
-    return {(m.metric, m.label, m.found): m for m in measures.of_choices(found, seeded(1))}
+    return {(m.metric, m.label, m.found): m for m in measures.measure_choices(found, seeded(1))}
 
 
 def score(
@@ -133,7 +133,7 @@ def test_undefined_measures_are_omitted() -> None:
 @given(CHOICES)
 def test_measures_stay_within_their_bounds(found: list[Choice]) -> None:
     """Each has one row; the confusion matrix has every chosen label."""
-    listed = list(measures.of_choices(found, seeded(0)))
+    listed = list(measures.measure_choices(found, seeded(0)))
 
     assert len(listed) == len({(m.metric, m.label, m.found) for m in listed})
     assert sum(m.value for m in listed if m.metric == "confusion") == len(found)
@@ -153,7 +153,7 @@ def test_measures_of_fields_computed_by_hand() -> None:
         score("price", 0, 0, 0),
     ]
 
-    found = {(m.metric, m.label): m for m in measures.of_fields(scores, seeded(1))}
+    found = {(m.metric, m.label): m for m in measures.measure_fields(scores, seeded(1))}
 
     assert found["match", ""].value == 0.5
     assert found["exact_match", ""].value == 0.25
@@ -162,7 +162,7 @@ def test_measures_of_fields_computed_by_hand() -> None:
     assert found["f1", ""].value == pytest.approx(6 / 9)
     assert found["recall", "price"].value == pytest.approx(1 / 3)
     assert found["match", "price"].value == 0.5
-    empty = measures.of_fields([score("a", 0, 0, 0)], seeded(1))
+    empty = measures.measure_fields([score("a", 0, 0, 0)], seeded(1))
     assert {m.metric for m in empty} == {
         "match",
         "exact_match",

@@ -13,7 +13,7 @@ from chordwise.domain.states import Lane
 from chordwise.errors import AwaitingBatchError, ConfigurationError, ModelError, RefusedError
 from chordwise.llm import batching
 from chordwise.llm.middleware.batched import Batched, BatchQuestion
-from chordwise.llm.middleware.cached import facts_about, key_of
+from chordwise.llm.middleware.cached import answer_settings, key_of
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.model import Completion, FinishReason, Usage
 from chordwise.llm.pricing import BATCH, ListPrice, OwnPrice, max_input_tokens, price_of
@@ -47,7 +47,7 @@ class ScriptedQueue:
 
 def batched(queue: ScriptedQueue, model: ScriptedModel) -> Batched:
     connected = OpenAIModel(PUBLIC, SecretStr("key"))
-    return Batched(model, queue, connected.body, price_of(PUBLIC), facts_about(PUBLIC))
+    return Batched(model, queue, connected.body, price_of(PUBLIC), answer_settings(PUBLIC))
 
 
 def test_the_answer_of_a_batch_is_the_completion() -> None:
@@ -70,7 +70,7 @@ def test_a_batch_question_has_the_cache_key_and_body_of_an_online_request() -> N
     batched(queue, ScriptedModel(["{}"])).complete(request)
 
     (question,) = queue.questions
-    assert question.key == key_of(request, facts_about(PUBLIC))
+    assert question.key == key_of(request, answer_settings(PUBLIC))
     assert question.body == OpenAIModel(PUBLIC, SecretStr("key")).body(request)
     online = price_of(PUBLIC).max_usd(request)
     assert online is not None

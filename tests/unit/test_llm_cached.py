@@ -15,7 +15,7 @@ from chordwise.llm.middleware.cached import (
     Cached,
     CacheEntry,
     ClaimStatus,
-    facts_about,
+    answer_settings,
     is_cacheable,
     key_of,
 )
@@ -26,7 +26,7 @@ from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_page, a_request
 from tests.fakes.scripted_model import Answer, ScriptedModel, cut_off
 
-ABOUT = facts_about(ModelSettings(provider="openai", model="gpt"))
+ABOUT = answer_settings(ModelSettings(provider="openai", model="gpt"))
 
 
 class MemoryCache:
@@ -106,7 +106,7 @@ def test_the_same_request_is_sent_once() -> None:
 def test_another_request_or_another_model_has_another_key(
     other: CompletionRequest, changes: dict[str, object]
 ) -> None:
-    about = facts_about(
+    about = answer_settings(
         ModelSettings.model_validate({"provider": "openai", "model": "gpt"} | changes)
     )
 

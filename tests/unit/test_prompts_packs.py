@@ -20,7 +20,7 @@ from chordwise.settings import Settings
 from tests.fakes.asking import TEXT, question
 from tests.fakes.completion_requests import a_task
 
-EVERY = packs.every()
+EVERY = packs.all_packs()
 OWN: JsonObject = {"type": "object", "properties": {"fee": {"type": "number"}}}
 
 

@@ -17,7 +17,7 @@ from chordwise.telemetry.liveness import State
 
 def test_a_process_without_a_recent_heartbeat_is_not_healthy(tmp_path: Path) -> None:
     """The heartbeat becomes stale, as after a deadlock; the message has the last state."""
-    liveness.show(tmp_path, "worker", State.BUSY)
+    liveness.write_heartbeat(tmp_path, "worker", State.BUSY)
     then = time.time() - liveness.STALE_SECONDS - 1
 
     os.utime(liveness.alive_file(tmp_path, "worker"), (then, then))
@@ -31,7 +31,7 @@ def test_a_process_without_a_recent_heartbeat_is_not_healthy(tmp_path: Path) -> 
 @pytest.mark.parametrize("state", State)
 def test_only_a_working_process_is_healthy(tmp_path: Path, state: State) -> None:
     """The heartbeat of one process does not count for another."""
-    liveness.show(tmp_path / "home", "worker", state)
+    liveness.write_heartbeat(tmp_path / "home", "worker", state)
 
     sign = liveness.last_sign(tmp_path / "home", "worker")
 
@@ -56,7 +56,7 @@ def test_a_heartbeat_that_cannot_be_written_becomes_stale(tmp_path: Path) -> Non
     """A full or unwritable home does not stop the process."""
     (tmp_path / "run").write_text("no folder", "utf-8")
 
-    liveness.show(tmp_path, "worker", State.BUSY)
+    liveness.write_heartbeat(tmp_path, "worker", State.BUSY)
 
     assert not liveness.last_sign(tmp_path, "worker").is_fresh
 
@@ -77,7 +77,7 @@ def test_health_is_reported_as_an_exit_code_and_a_message(
     assert callable(main)
 
     before = main()
-    liveness.show(tmp_path, process, State.WORKING)
+    liveness.write_heartbeat(tmp_path, process, State.WORKING)
     assert (before, main()) == (ExitCode.UNAVAILABLE, ExitCode.SUCCESS)
     assert capsys.readouterr().out.splitlines() == [
         f"The {process} has sent no heartbeat on this machine.",

@@ -239,7 +239,7 @@ def test_values_outside_their_quotes_lower_the_quality() -> None:
     assert quality_of(judged(25, 12.5), repaired=False) == 1.0
     assert quality_of(judged(52, 12.5), repaired=False) == 0.5
     assert quality_of(judged(25, 21.5), repaired=False) == 0.75
-    assert value_in_quote.outside(judged(52, 21.5)) == ["/total", "/rows/0/amount"]
+    assert value_in_quote.values_not_in_quotes(judged(52, 21.5)) == ["/total", "/rows/0/amount"]
 
 
 def test_each_fact_has_whether_its_value_is_in_the_quote() -> None:
@@ -268,7 +268,7 @@ def test_marks_of_rows_are_kept_when_answers_are_merged() -> None:
 
     merged = EXTRACTION.merge([judged(25, 12.5), judged(25, 21.5)], options)
 
-    assert value_in_quote.outside(merged) == ["/rows/1/amount"]
+    assert value_in_quote.values_not_in_quotes(merged) == ["/rows/1/amount"]
     assert EXTRACTION.with_marks(merged, options) == merged
 
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from chordwise.settings import WebSettings
-from chordwise.web.access_control import _is_ours, hashed, is_password, rules_for
+from chordwise.web.access_control import _is_ours, hash_password, rules_for, verify_password
 from chordwise.web.login import FailedLogins, _is_page
 
 SECRET = "correct horse battery"  # noqa: S105 - of this test
@@ -14,14 +14,16 @@ SECRET = "correct horse battery"  # noqa: S105 - of this test
 
 def test_a_password_is_verified_by_its_hash() -> None:
     """Two hashes of it differ, and both verify it; other passwords and invalid hashes fail."""
-    one, other = hashed(SECRET), hashed(SECRET)
+    one, other = hash_password(SECRET), hash_password(SECRET)
 
     assert one != other
     assert "$" not in one  # Compose would interpret it as a variable
-    assert is_password(SECRET, one)
-    assert is_password(SECRET, other)
-    assert not is_password(SECRET + " ", one)
-    assert not any(is_password(SECRET, broken) for broken in ("", "scrypt:x", "scrypt:!:!", SECRET))
+    assert verify_password(SECRET, one)
+    assert verify_password(SECRET, other)
+    assert not verify_password(SECRET + " ", one)
+    assert not any(
+        verify_password(SECRET, broken) for broken in ("", "scrypt:x", "scrypt:!:!", SECRET)
+    )
 
 
 def test_login_attempts_are_limited_and_expire() -> None:
@@ -80,7 +82,7 @@ def test_a_login_redirects_only_to_own_pages(address: str, *, expected: bool) ->
 
 def test_the_token_is_accepted_only_from_this_machine() -> None:
     """For other addresses only the password is accepted."""
-    settings = WebSettings.model_validate({"password_hash": hashed(SECRET)})
+    settings = WebSettings.model_validate({"password_hash": hash_password(SECRET)})
 
     addresses = ("127.0.0.1", "::1", "localhost", "0.0.0.0")  # noqa: S104 - not bound to
     found = [rules_for(settings, address, SECRET).token for address in addresses]

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, expect
 from pydantic import SecretStr
 
 from chordwise.settings import Settings
-from chordwise.web.access_control import hashed
+from chordwise.web.access_control import hash_password
 from chordwise.web.server import Served
 from tests.fakes.pipeline import with_settings
 from tests.web.conftest import serving, visiting
@@ -210,7 +210,7 @@ def test_a_slow_body_is_refused(
 
 def test_the_password_signs_in_and_attempts_are_limited(settings: Settings) -> None:
     """The right password leads to the requested page; after five wrong ones even it is refused."""
-    known = with_settings(settings, "web", password_hash=SecretStr(hashed(PASSPHRASE)))
+    known = with_settings(settings, "web", password_hash=SecretStr(hash_password(PASSPHRASE)))
     with serving(known) as served:
         base = served.link.partition("/?")[0]
         with httpx.Client(base_url=base) as client:
@@ -243,7 +243,7 @@ def test_a_user_signs_in_and_out(
     request: pytest.FixtureRequest, settings: Settings, browser: Browser
 ) -> None:
     """A wrong password is reported, the right one opens the page, signing out ends the session."""
-    known = with_settings(settings, "web", password_hash=SecretStr(hashed(PASSPHRASE)))
+    known = with_settings(settings, "web", password_hash=SecretStr(hash_password(PASSPHRASE)))
     with serving(known) as served:
         away = replace(served, link=served.link.partition("?")[0] + "runs")
         pictures = request.config.getoption("--screenshots")

@@ -65,7 +65,7 @@ def test_results_are_found_sorted_and_exported(answered: Pipeline, visit: Visit)
     page.get_by_text("The same in SQL").click()
     statement = page.locator("#sql").inner_text()
     assert answered.context.settings.database_url is not None
-    with user_sql.answer(answered.context.settings.database_url, statement) as answer:
+    with user_sql.run_query(answered.context.settings.database_url, statement) as answer:
         at = list(answer.columns).index("source")
         assert [row[at] for row in answer.rows] == found
     with page.expect_download() as download:

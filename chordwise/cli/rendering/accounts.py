@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chordwise.cli.rendering import layouts
-from chordwise.cli.rendering.plain_text import moment, one_line
+from chordwise.cli.rendering.plain_text import local_time, one_line
 from chordwise.cli.rendering.screen import hint, indented
 from chordwise.domain.money import dollars
 from chordwise.domain.states import JobStatus
@@ -19,7 +19,7 @@ from chordwise.domain.wording import counted
 from chordwise.pipeline.runs.accounts import Account, BudgetLine, Failure, Notice
 
 MAX_FAILURES = 10_000
-EVERY = 1_000_000_000
+UNLIMITED = 1_000_000_000
 _MESSAGE_WIDTH = 300
 _MAX_REASONS = 30
 _MAX_OF_A_REASON = 3
@@ -65,7 +65,7 @@ def table(accounts: Sequence[Account]) -> Table:
         (
             one_line(account.run),
             _status(account),
-            moment(account.created_at),
+            local_time(account.created_at),
             f"{account.states[JobStatus.SUCCEEDED]}/{account.jobs_planned}",
             Text(str(account.problems), style="yellow" if account.problems else ""),
         )

@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli.rendering.plain_text import EXTRACTIVE, moment, one_line
+from chordwise.cli.rendering.plain_text import EXTRACTIVE, local_time, one_line
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.wording import approximate, counted, money, span
 from chordwise.pipeline.runs.progress import BatchWait, Pace, Progress
@@ -171,13 +171,13 @@ def in_short(found: Sequence[BatchWait]) -> str:
     parts = []
     if out:
         questions = counted(sum(wait.questions for wait in out), "question")
-        since = moment(min(wait.since for wait in out))
+        since = local_time(min(wait.since for wait in out))
         noun = "1 batch" if len(out) == 1 else f"{len(out):,} batches"
         parts.append(f"{questions} in {noun} since {since}")
     if gathered:
         parts.append(f"{counted(gathered, 'question')} for the next batch")
     if deadlines := [wait.until for wait in found if wait.until is not None]:
-        parts.append(f"online after {moment(min(deadlines))}")
+        parts.append(f"online after {local_time(min(deadlines))}")
     return ", ".join(parts)
 
 
@@ -187,9 +187,9 @@ def _parts(wait: BatchWait) -> Iterator[str]:
         yield one_line(wait.provider_id)
     yield one_line(wait.provider_status or wait.status)
     yield _questions(wait)
-    yield f"since {moment(wait.since)}"
+    yield f"since {local_time(wait.since)}"
     if wait.until is not None:
-        yield f"online after {moment(wait.until)}"
+        yield f"online after {local_time(wait.until)}"
     if wait.error:
         yield one_line(wait.error)
 

@@ -41,7 +41,7 @@ EXTRACTIVE = (
 )
 
 
-def moment(when: datetime) -> str:
+def local_time(when: datetime) -> str:
     """Return a time in the time zone of this machine, without seconds."""
     return f"{when.astimezone():%Y-%m-%d %H:%M}"
 
@@ -49,7 +49,7 @@ def moment(when: datetime) -> str:
 SCHEMA_VERSION = 1
 
 
-def document(**members: object) -> str:
+def json_document(**members: object) -> str:
     """Return one JSON document with these members and a newline."""
     return f"{encoded({'schema_version': SCHEMA_VERSION, **members}, indent=2)}\n"
 

@@ -247,7 +247,7 @@ def quote(item: Mapping[str, JsonValue]) -> Text:
         shown.append(f" [{start}–{end}]", style="dim not italic")
     elif item.get("grounded") is False:
         shown.append(" [not found in the document]", style="yellow not italic")
-    if outside := value_in_quote.outside({"item": dict(item)}):
+    if outside := value_in_quote.values_not_in_quotes({"item": dict(item)}):
         named = one_line(", ".join(outside), _QUOTE_WIDTH)
         shown.append(f" [not in the quote: {named}]", style="yellow not italic")
     return shown

@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.segment import Segment
 from rich.text import Text
 
-from chordwise.cli.rendering.plain_text import document, one_line
+from chordwise.cli.rendering.plain_text import json_document, one_line
 from chordwise.domain.visible_text import visible
 
 _WIDTH_WITHOUT_TERMINAL = 100
@@ -47,7 +47,7 @@ class Screen:
 
     def write_json(self, **members: object) -> None:
         """Write one JSON document with these members."""
-        self.write(document(**members))
+        self.write(json_document(**members))
 
     def info_renderables(self, *renderables: RenderableType) -> None:
         """Print to standard error, laid out for reading."""

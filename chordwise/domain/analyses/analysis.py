@@ -82,7 +82,7 @@ class AnalysisDefinition(ABC):
 
     def confidence(self, answer: JsonObject) -> float:
         """Return the confidence that the answer claims, on the scale 0 to 1."""
-        return claimed(answer) / self.points
+        return claimed_number(answer) / self.points
 
     @abstractmethod
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
@@ -173,7 +173,7 @@ def display_number(value: JsonValue) -> str:
     return "–" if number is None else f"{number:g}"
 
 
-def claimed(answer: JsonObject, name: str = "confidence") -> float:
+def claimed_number(answer: JsonObject, name: str = "confidence") -> float:
     """Return a number that the answer claims, or 0."""
     return json_values.number(answer.get(name)) or 0.0
 

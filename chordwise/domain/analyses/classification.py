@@ -9,7 +9,7 @@ from typing import ClassVar
 from chordwise.domain import json_values, schemas
 from chordwise.domain.analyses.analysis import (
     AnalysisDefinition,
-    claimed,
+    claimed_number,
     gather_findings,
     gather_strings,
 )
@@ -73,7 +73,7 @@ class Classification(AnalysisDefinition):
         """
         voters = [each for each in answers if self.has_findings(each)]
         if not voters:
-            surest = max(answers, key=claimed)
+            surest = max(answers, key=claimed_number)
             return dict(surest)
         answers, votes = voters, _votes(voters)
         ranked = sorted(votes, key=lambda label: -votes[label])
@@ -85,7 +85,7 @@ class Classification(AnalysisDefinition):
         return {
             "primary_label": ranked[0],
             "secondary_label": ranked[1] if len(ranked) > 1 else None,
-            "confidence": round(share * max(claimed(answer) for answer in winners), 3),
+            "confidence": round(share * max(claimed_number(answer) for answer in winners), 3),
             "features": gather_findings(winners, "features", MAX_FEATURES),
             "uncertainty_factors": factors,
         }
@@ -98,7 +98,7 @@ def _votes(answers: Sequence[JsonObject]) -> dict[str, float]:
     """
     votes: dict[str, float] = defaultdict(float)
     for answer in answers:
-        confidence = claimed(answer)
+        confidence = claimed_number(answer)
         votes[json_values.text(answer.get("primary_label"))] += confidence
         if secondary := json_values.text(answer.get("secondary_label")):
             votes[secondary] += min(confidence, (1 - confidence) / 2)

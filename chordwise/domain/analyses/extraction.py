@@ -16,7 +16,7 @@ from chordwise.domain.analyses.analysis import (
     AnalysisDefinition,
     Joining,
     RowCount,
-    claimed,
+    claimed_number,
     mean,
 )
 from chordwise.domain.analyses.schema_nodes import SchemaNode
@@ -84,7 +84,7 @@ class Extraction(AnalysisDefinition):
         """Return the mean over the found values; without any, the mean over the entries."""
         fields = _fields(answer)
         found = [field for field in fields if field.get("status") != NOT_MENTIONED]
-        return mean(claimed(field) for field in found or fields) / self.points
+        return mean(claimed_number(field) for field in found or fields) / self.points
 
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:
         """Return the items without an entry, and the found entries without a value or quote.

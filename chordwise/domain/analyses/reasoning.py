@@ -8,7 +8,7 @@ from typing import ClassVar
 from chordwise.domain import json_values, schemas
 from chordwise.domain.analyses.analysis import (
     AnalysisDefinition,
-    claimed,
+    claimed_number,
     display_number,
     gather_findings,
     gather_strings,
@@ -77,7 +77,7 @@ class Reasoning(AnalysisDefinition):
 
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Keep the order of the argument; average scores; use the surest chunk's assessments."""
-        surest = max(answers, key=claimed)
+        surest = max(answers, key=claimed_number)
         return {
             "logical_flow": gather_findings(answers, "logical_flow", MAX_STEPS),
             "argument_strength": _mean_score(answers, "argument_strength"),
@@ -90,7 +90,7 @@ class Reasoning(AnalysisDefinition):
 
 
 def _mean_score(answers: Sequence[JsonObject], name: str) -> int:
-    return scale_to_ten(mean(claimed(answer, name) for answer in answers))
+    return scale_to_ten(mean(claimed_number(answer, name) for answer in answers))
 
 
 def _merged_evidence_quality(answers: Sequence[JsonObject], surest: JsonObject) -> JsonObject:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from chordwise.domain import json_values, schemas
 from chordwise.domain.analyses.analysis import (
     AnalysisDefinition,
-    claimed,
+    claimed_number,
     display_number,
     gather_objects,
     gather_strings,
@@ -61,22 +61,22 @@ class Sentiment(AnalysisDefinition):
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:  # noqa: ARG002
         """Return a problem if label and score contradict each other."""
         wrong = {"positive": -1, "negative": 1}.get(json_values.text(answer.get("label")), 0)
-        if wrong and claimed(answer, "score") * wrong > NEUTRAL_BELOW:
+        if wrong and claimed_number(answer, "score") * wrong > NEUTRAL_BELOW:
             return ["/score: contradicts the label"]
         return []
 
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Average the chunks, weighted by confidence; strong chunks of both signs give “mixed”."""
-        weights = [claimed(answer) or 0.01 for answer in answers]
-        scores = [claimed(answer, "score") for answer in answers]
+        weights = [claimed_number(answer) or 0.01 for answer in answers]
+        scores = [claimed_number(answer, "score") for answer in answers]
         score = sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
         lists = gather_objects(answers, "sentences")
-        strongest = [sorted(each, key=lambda s: -abs(claimed(s, "score"))) for each in lists]
+        strongest = [sorted(each, key=lambda s: -abs(claimed_number(s, "score"))) for each in lists]
         sentences = unique(round_robin(strongest, MAX_SENTENCES))
         return {
             "label": label_for(score, scores),
             "score": round(score, 3),
-            "confidence": round(mean(claimed(answer) for answer in answers), 3),
+            "confidence": round(mean(claimed_number(answer) for answer in answers), 3),
             "emotions": gather_strings(answers, "emotions", MAX_EMOTIONS),
             "sentences": list(sentences),
         }

@@ -8,7 +8,7 @@ from typing import ClassVar
 from chordwise.domain import grounding, json_values, schemas
 from chordwise.domain.analyses.analysis import (
     AnalysisDefinition,
-    claimed,
+    claimed_number,
     gather_findings,
     gather_strings,
     mean,
@@ -53,12 +53,12 @@ class Summary(AnalysisDefinition):
 
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Keep findings from the whole document; the most confident chunk provides the topic."""
-        surest = max(answers, key=claimed)
+        surest = max(answers, key=claimed_number)
         return {
             "main_topic": json_values.text(surest.get("main_topic")),
             "key_findings": gather_findings(answers, "key_findings", MAX_FINDINGS),
             "conclusions": gather_strings(answers, "conclusions", MAX_CONCLUSIONS),
-            "confidence": scale_to_ten(mean(claimed(answer) for answer in answers)),
+            "confidence": scale_to_ten(mean(claimed_number(answer) for answer in answers)),
         }
 
     def complete(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002

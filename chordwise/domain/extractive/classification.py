@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
 
 from chordwise.domain import grounding, json_values, words
-from chordwise.domain.analyses.analysis import claimed, mean
+from chordwise.domain.analyses.analysis import claimed_number, mean
 from chordwise.domain.analyses.classification import Classification
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask
 from chordwise.domain.extractive import forms, ranking, sentiment
@@ -97,11 +97,11 @@ def analyze(task: AnalysisTask) -> JsonObject:
 def synthesize(task: AnalysisTask) -> JsonObject:
     """Let each chunk vote for its label; earlier chunks weigh more, because they contain titles."""
     votes: list[JsonObject] = [
-        {**answer, "secondary_label": None, "confidence": claimed(answer) / (1 + place)}
+        {**answer, "secondary_label": None, "confidence": claimed_number(answer) / (1 + place)}
         for place, answer in enumerate(task.answers)
     ]
     merged = Classification().merge(votes, task.options)
-    merged["confidence"] = min(MAX_CONFIDENCE, claimed(merged))
+    merged["confidence"] = min(MAX_CONFIDENCE, claimed_number(merged))
     return grounding.without_spans(merged)
 
 

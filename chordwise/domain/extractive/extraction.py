@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from chordwise.domain import grounding, json_values, typed_values, validation, words
-from chordwise.domain.analyses.analysis import claimed
+from chordwise.domain.analyses.analysis import claimed_number
 from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED, Extraction, items
 from chordwise.domain.analyses.schema_nodes import MAX_DEPTH, SchemaNode
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask
@@ -47,7 +47,7 @@ def surest(joined: JsonObject, options: AnalysisOptions) -> JsonObject:
     kept: list[JsonValue] = []
     for item in items(options):
         own = [one for one in json_values.objects(joined["fields"]) if one.get("item") == item]
-        kept += own if item_of(item).is_list else [max(own, key=claimed)]
+        kept += own if item_of(item).is_list else [max(own, key=claimed_number)]
     return {**joined, "fields": kept}
 
 

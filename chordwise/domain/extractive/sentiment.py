@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from chordwise.domain import grounding, json_values, words
-from chordwise.domain.analyses.analysis import claimed, mean
+from chordwise.domain.analyses.analysis import claimed_number, mean
 from chordwise.domain.analyses.sentiment import MAX_SENTENCES, NEUTRAL_BELOW, Sentiment, label_for
 from chordwise.domain.analysis_tasks import AnalysisTask
 from chordwise.domain.extractive.answer_context import checkpoint, similarities
@@ -66,7 +66,7 @@ def synthesize(task: AnalysisTask) -> JsonObject:
     score = json_values.number(merged["score"]) or 0.0
     if merged["label"] == "mixed" and abs(score) > NEUTRAL_BELOW:
         merged["label"] = label_for(score, [score])
-    merged["confidence"] = min(MAX_CONFIDENCE, claimed(merged))
+    merged["confidence"] = min(MAX_CONFIDENCE, claimed_number(merged))
     return grounding.without_spans(merged)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from chordwise.domain import grounding, json_values, words
-from chordwise.domain.analyses.analysis import claimed, gather_objects, round_robin
+from chordwise.domain.analyses.analysis import claimed_number, gather_objects, round_robin
 from chordwise.domain.analyses.summary import MAX_FINDINGS, Summary
 from chordwise.domain.analysis_tasks import AnalysisTask
 from chordwise.domain.extractive import ranking
@@ -59,7 +59,7 @@ def synthesize(task: AnalysisTask) -> JsonObject:
         "main_topic": _topic(quotes, task.options.instructions),
         "key_findings": kept or merged["key_findings"],
         "conclusions": merged["conclusions"],
-        "confidence": min(MAX_CONFIDENCE, round(claimed(merged)) or 1),
+        "confidence": min(MAX_CONFIDENCE, round(claimed_number(merged)) or 1),
     }
     return grounding.without_spans(answer)
 

@@ -109,7 +109,7 @@ class Moments:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Guarded:
+class GuardrailOutcomes:
     """The outcomes of control and variant, summarized for a guardrail.
 
     For a share, `gains` and `losses` of the variant are those on documents that both have answered,
@@ -179,7 +179,7 @@ class ShareSequence:
         return MeanInterval(count=self._count, mean=self._total / self._count, low=low, high=high)
 
 
-def amount(found: Moments, risk: float) -> MeanInterval:
+def amount_interval(found: Moments, risk: float) -> MeanInterval:
     """Return the interval of a mean of unbounded numbers; infinite below `MIN_AMOUNTS` numbers."""
     count, mean = found.count, found.mean
     if count < MIN_AMOUNTS:
@@ -192,7 +192,7 @@ def amount(found: Moments, risk: float) -> MeanInterval:
     return MeanInterval(count=count, mean=mean, low=mean - reach, high=mean + reach)
 
 
-def share(found: Moments, risk: float) -> MeanInterval:
+def share_interval(found: Moments, risk: float) -> MeanInterval:
     """Return the interval of a mean of numbers from 0 to 1, computed from their count and mean."""
     ones = found.count * found.mean
     noughts = max(0.0, found.count - ones)
@@ -267,7 +267,7 @@ def moments(values: Sequence[float]) -> Moments:
 
 def _mean(values: Sequence[float], outcome: Outcome, risk: float) -> MeanInterval:
     if not outcome.is_share:
-        return amount(moments(values), risk)
+        return amount_interval(moments(values), risk)
     sequence = ShareSequence(risk)
     for value in values:
         sequence.add(value)
@@ -291,7 +291,9 @@ def verdict(difference: MeanInterval, outcome: Outcome) -> VariantVerdict:
     )
 
 
-def further(found: Evidence, outcome: Outcome, risk: float, *, is_paired: bool) -> int | None:
+def remaining_documents(
+    found: Evidence, outcome: Outcome, risk: float, *, is_paired: bool
+) -> int | None:
     """Return the estimated number of further documents of the variant until a decision.
 
     The estimate repeats the observed outcomes; None if a decision would take too many documents or
@@ -314,7 +316,7 @@ def further(found: Evidence, outcome: Outcome, risk: float, *, is_paired: bool) 
 
 
 def exceeds(
-    found: Guarded, outcome: Outcome, bound: float, risk: float, *, is_paired: bool
+    found: GuardrailOutcomes, outcome: Outcome, bound: float, risk: float, *, is_paired: bool
 ) -> bool:
     """Return whether the data proves the variant worse than the control by more than a bound.
 
@@ -323,14 +325,20 @@ def exceeds(
     """
     apart_risk = risk / 4 if is_paired else risk / 2
     if outcome.is_share:
-        high = share(found.variant, apart_risk).high - share(found.control, apart_risk).low
+        high = (
+            share_interval(found.variant, apart_risk).high
+            - share_interval(found.control, apart_risk).low
+        )
         if is_paired:
-            paired = share(found.gains, risk / 4).high - share(found.losses, risk / 4).low
+            paired = (
+                share_interval(found.gains, risk / 4).high
+                - share_interval(found.losses, risk / 4).low
+            )
             high = min(high, paired)
         return high < -bound
     control, factor = found.control, 1 + bound
     allowed = replace(control, mean=control.mean * factor, variance=control.variance * factor**2)
-    low = amount(found.variant, apart_risk).low - amount(allowed, apart_risk).high
+    low = amount_interval(found.variant, apart_risk).low - amount_interval(allowed, apart_risk).high
     if is_paired:
-        low = max(low, amount(found.gains, risk / 2).low)
+        low = max(low, amount_interval(found.gains, risk / 2).low)
     return low > 0

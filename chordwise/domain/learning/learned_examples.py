@@ -92,7 +92,7 @@ class LearnedExample:
         return tokens.estimate(f"{self.example.text}{answer}") + _FRAME_TOKENS
 
 
-def learned(judged: JudgedAnswer, characters: int) -> LearnedExample | None:
+def example_from(judged: JudgedAnswer, characters: int) -> LearnedExample | None:
     """Return the example made of a judged answer, with at most `characters` characters of text.
 
     `None` if the right answer is unknown, or if it is no valid answer to the question: each of its

@@ -37,7 +37,7 @@ class Measure:
     high: float | None = None
 
 
-def of_choices(choices: Sequence[Choice], random: Random) -> Iterator[Measure]:
+def measure_choices(choices: Sequence[Choice], random: Random) -> Iterator[Measure]:
     """Measure the chosen labels: all together, per label, and the confusion matrix."""
     if not choices:
         return
@@ -58,7 +58,7 @@ def of_choices(choices: Sequence[Choice], random: Random) -> Iterator[Measure]:
         )
 
 
-def of_fields(scores: Sequence[FieldScore], random: Random) -> Iterator[Measure]:
+def measure_fields(scores: Sequence[FieldScore], random: Random) -> Iterator[Measure]:
     """Measure the values of fields: all together, and per field over the documents."""
     if not scores:
         return
@@ -71,14 +71,14 @@ def of_fields(scores: Sequence[FieldScore], random: Random) -> Iterator[Measure]
             yield from _of_scores(name, own, random)
 
 
-def of_means(values: Mapping[str, Sequence[float]], random: Random) -> Iterator[Measure]:
+def measure_means(values: Mapping[str, Sequence[float]], random: Random) -> Iterator[Measure]:
     """Measure means by metric; `values` has one number per document."""
     for metric, numbers in values.items():
         if numbers:
             yield _averaged(metric, numbers, mean, random)
 
 
-def of_confidence(judgments: Iterable[Judgment], label: str = "") -> Iterator[Measure]:
+def measure_confidence(judgments: Iterable[Judgment], label: str = "") -> Iterator[Measure]:
     """Measure the calibration error of the claimed confidences."""
     claims = [(j.confidence, j.is_right) for j in judgments if j.confidence is not None]
     if claims:

@@ -61,7 +61,7 @@ class Cached(Middleware):
 
     While another caller sends the same request, it waits for that completion, up to
     `longest_wait_seconds` and within the request's time; then it sends the request itself in the
-    time left. `about` are the model settings that determine its answers (`facts_about`).
+    time left. `about` are the model settings that determine its answers (`answer_settings`).
     """
 
     cache: CompletionCache
@@ -123,7 +123,7 @@ class Cached(Middleware):
         )
 
 
-def facts_about(settings: ModelSettings) -> JsonObject:
+def answer_settings(settings: ModelSettings) -> JsonObject:
     """Return the settings of a model that determine its answers."""
     return {
         "provider": settings.provider,

@@ -75,7 +75,7 @@ class AssessedAnswer:
         `parts` are the answers of all chunks in order, `None` for a chunk without one.
         """
         answer, kind = self.answer, task.analysis_type
-        confidence = self_consistency.tempered(answer.confidence, answer.agreement, kind)
+        confidence = self_consistency.adjusted_confidence(answer.confidence, answer.agreement, kind)
         counts = missing_rows.counts(parts, answer.output, task, answer.missing_rows)
         reasons = (self.review_reason(confidence, task), *missing_rows.gaps(counts))
         return confidence, counts, " ".join(filter(None, reasons))
@@ -95,7 +95,7 @@ class AssessedAnswer:
         if lost := [each for each in quotes if each.get("grounded") is not True]:
             named = _first_few(_shortened(json_values.text(each.get("quote"))) for each in lost)
             yield f"{len(lost):,} of {len(quotes):,} quotes are not in the text: {named}."
-        if outside := value_in_quote.outside(output):
+        if outside := value_in_quote.values_not_in_quotes(output):
             yield f"Values that are not in their quotes: {_first_few(outside)}."
         if without := analysis.without_evidence(output, task.options):
             yield f"Values without a quote: {_first_few(without)}."

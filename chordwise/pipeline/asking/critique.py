@@ -73,7 +73,7 @@ def _violations(answer: Answer, question: Question) -> tuple[JsonObject, ...]:
     task = replace(question.task, stage=Stage.CRITIQUE, draft=answer.output)
     output = ask(replace(question, task=task)).output
     principles = critique.principles_for(task.analysis_type, task.options)
-    return critique.named(critique.violations_in(output), principles)
+    return critique.with_principle_texts(critique.violations_in(output), principles)
 
 
 def _revise(answer: Answer, question: Question) -> AssessedAnswer:

@@ -71,7 +71,7 @@ class Arrivals:
                 cost = self._store_answer(session, row, outcome)
             if row.finished_at is not None and row.reservation_id is not None:
                 costs[row.reservation_id] = cost
-        share(session, list(found))
+        copy_to_followers(session, list(found))
         session.flush()
         budgets.settle_all(session, costs)
         return len(found)
@@ -139,7 +139,7 @@ def _finish_call(session: Session, row: BatchRequest, values: Mapping[str, objec
         model_calls.change(session, row.call_id, finished_at=finished_at, **values)
 
 
-def share(session: Session, rows: Sequence[BatchRequest]) -> None:
+def copy_to_followers(session: Session, rows: Sequence[BatchRequest]) -> None:
     """Copy the outcomes of leading questions to their followers, and end the leadership.
 
     Questions without an outcome continue to lead.

@@ -266,7 +266,7 @@ class _Batches:
         too_long = isinstance(error, ContextTooLongError) and batch.request_count > 1
         if not (too_long or isinstance(error, RateLimitedError)):
             return arrivals
-        times = len(self._commit(lambda s: refused(s, batch.model_name)))
+        times = len(self._commit(lambda s: rejected_batch_sizes(s, batch.model_name)))
         return replace(arrivals, delay=self._pause(times), counts_as_attempt=False)
 
     def _arrivals(self, batch: Batch) -> Arrivals:
@@ -317,7 +317,7 @@ def prepare(context: Context) -> None:
                 _create_batch(session, name, size)
 
 
-def refused(session: Session, name: str) -> Sequence[int]:
+def rejected_batch_sizes(session: Session, name: str) -> Sequence[int]:
     """Return the sizes of a model's batches that were too large within a day, newest first."""
     return batches.refused_sizes(session, name, _TOO_MUCH, _REMEMBERED)
 
@@ -328,7 +328,7 @@ def _size(session: Session, name: str, max_requests: int) -> int:
     After a batch was too large for the provider, the next one has half of its size, and is prepared
     only while no other batch of the model is open.
     """
-    too_large = refused(session, name)
+    too_large = rejected_batch_sizes(session, name)
     if not too_large:
         return max_requests
     return 0 if batches.is_open(session, name) else min(max_requests, max(1, too_large[0] // 2))

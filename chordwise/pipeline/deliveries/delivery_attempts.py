@@ -174,7 +174,7 @@ def _write_files(context: Context, delivery: Delivery) -> None:
             writers.write(sink, table, settings.delivery.format)
 
     content: JsonObject = {"schema_version": SCHEMA_VERSION, **(delivery.content or {})}
-    drop(folder, settings.delivery.format, content, write)
+    write_files(folder, settings.delivery.format, content, write)
 
 
 def folder_of(settings: Settings) -> Path:
@@ -226,7 +226,7 @@ _MAX_NAMES = 1_000
 _ACCOUNT_MEGABYTES = 1
 
 
-def drop(
+def write_files(
     folder: Path,
     file_format: ExportFormat,
     content: JsonObject,

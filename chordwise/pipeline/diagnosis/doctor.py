@@ -55,7 +55,7 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
     yield guarded("broker", lambda: check_broker(settings))
     yield check_processes(settings, _connected(settings))
     yield from profiles.check_places(settings)
-    yield from schedules.configured(settings)
+    yield from schedules.check_configured(settings)
     for name in _names(settings):
         yield guarded(f"model {name}", partial(models.model, settings, name))
     yield guarded(models.PAUSES, lambda: models.pauses(settings))
@@ -106,7 +106,7 @@ def _database_checks(settings: Settings) -> Iterator[Check]:
             yield guarded("schema", lambda: _schema(engine))
             yield guarded("clock", lambda: _clock(engine))
             yield _reader(settings)
-            yield from schedules.added(settings, engine)
+            yield from schedules.check_added(settings, engine)
 
 
 @contextmanager

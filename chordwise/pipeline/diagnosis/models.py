@@ -19,7 +19,7 @@ from chordwise.pipeline.jobs import endpoint_pauses
 from chordwise.pipeline.models.budgets import PRICE_HINT
 from chordwise.pipeline.models.model_client import Models, server_of
 from chordwise.settings import ModelSettings, Settings
-from chordwise.settings.environment import without_key
+from chordwise.settings.environment import missing_key_finding
 
 PAUSES = "pauses"
 _MINUTE = 60
@@ -42,7 +42,7 @@ def model(settings: Settings, name: str) -> Check:
         return _local_model(settings, name, named)
     connect(named, settings.api_key_for(named))
     check = Check(name=f"model {name}", finding="name and key are set; --ask sends a test request")
-    if keyless := without_key(settings, name):
+    if keyless := missing_key_finding(settings, name):
         finding, hint = keyless
         check = replace(check, finding=f"{finding}; --ask sends a test request", hint=hint)
     return check if price_of(named).is_known() else _of_unknown_price(settings, check)
@@ -63,7 +63,7 @@ def _of_unknown_price(settings: Settings, check: Check) -> Check:
 
 
 def _local_model(settings: Settings, name: str, named: ModelSettings) -> Check:
-    if llama.running(home_at(settings.home), named.model) is None:
+    if llama.server_address(home_at(settings.home), named.model) is None:
         raise ServiceUnavailableError(
             f"No server runs {named.model}.", f"Start it with: chordwise up --model {name}"
         )

@@ -15,7 +15,7 @@ from chordwise.pipeline.deliveries import delivery_attempts
 from chordwise.pipeline.deliveries.webhook import allowed_addresses
 from chordwise.pipeline.diagnosis.outcome import Check, guarded, warning
 from chordwise.pipeline.exports import writers
-from chordwise.pipeline.inbox.folders import Inbox, places
+from chordwise.pipeline.inbox.folders import Inbox, inboxes_of
 from chordwise.pipeline.intake.run_options import run_options
 from chordwise.settings import Settings
 
@@ -64,7 +64,7 @@ def _profile(settings: Settings, name: str) -> Check:
 
 def _inbox(settings: Settings) -> Check:
     """Check that files can be moved out of each inbox."""
-    found = places(settings).inboxes
+    found = inboxes_of(settings).inboxes
     for each in found:
         _require_movable(each)
     folders = ", ".join(str(each.folder) for each in found)

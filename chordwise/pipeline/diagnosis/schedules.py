@@ -17,7 +17,7 @@ from chordwise.errors import ChordwiseError, ConfigurationError
 from chordwise.pipeline.diagnosis.outcome import Check, CheckStatus, failed, guarded
 from chordwise.pipeline.diagnosis.profiles import require_writable
 from chordwise.pipeline.exports import selection, writers
-from chordwise.pipeline.inbox.folders import places
+from chordwise.pipeline.inbox.folders import inboxes_of
 from chordwise.pipeline.learning import gold
 from chordwise.pipeline.models.model_client import lane_for
 from chordwise.pipeline.schedules import occurrences
@@ -30,14 +30,14 @@ from chordwise.storage.database import translate_errors
 from chordwise.storage.schedules import Schedule, ScheduleOrigin
 
 
-def configured(settings: Settings) -> Iterator[Check]:
+def check_configured(settings: Settings) -> Iterator[Check]:
     """Yield the checks of the schedules in the settings."""
     for name, schedule in settings.schedules.items():
         anchored = occurrences.anchor(settings, schedule, settings.base_folder)
         yield schedule_check(settings, name, anchored)
 
 
-def added(settings: Settings, engine: Engine) -> Iterator[Check]:
+def check_added(settings: Settings, engine: Engine) -> Iterator[Check]:
     """Yield the checks of the schedules in the database."""
     try:
         with translate_errors(), Session(engine) as session:
@@ -81,7 +81,7 @@ def schedule_check(settings: Settings, name: str, schedule: ScheduleSettings) ->
 def _analysis(settings: Settings, schedule: ScheduleSettings) -> None:
     _require_profile(settings, schedule)
     for path in schedule.paths:
-        if settings.inbox.is_watched and places(settings).holding(Path(path)) is not None:
+        if settings.inbox.is_watched and inboxes_of(settings).holding(Path(path)) is not None:
             what = f"{path} is in a watched inbox, which takes its files at once."
             raise ConfigurationError(what, "Use another folder, or set inbox.enabled = false.")
         matches_any_file(path)

@@ -179,7 +179,7 @@ class Inboxes:
         return next(found, None)
 
 
-def places(settings: Settings) -> Inboxes:
+def inboxes_of(settings: Settings) -> Inboxes:
     """Return the inboxes and bindings of the settings as absolute paths; no folder is created.
 
     Raises:

@@ -14,7 +14,7 @@ from chordwise.domain.states import InboxStatus
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError
 from chordwise.pipeline.inbox import scan
-from chordwise.pipeline.inbox.folders import Inbox, Inboxes, places
+from chordwise.pipeline.inbox.folders import Inbox, Inboxes, inboxes_of
 from chordwise.pipeline.inbox.scan import Refused, check, profile_named
 from chordwise.settings import Settings
 from chordwise.storage import inbox_files
@@ -90,7 +90,7 @@ def accounts(session: Session, settings: Settings, most_recent: int) -> list[Inb
     Raises:
         ConfigurationError: The inboxes overlap, or a profile's folder is outside of them.
     """
-    known = places(settings)
+    known = inboxes_of(settings)
     return [_account(session, settings, known, inbox, most_recent) for inbox in known.inboxes]
 
 

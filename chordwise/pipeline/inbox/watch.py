@@ -17,7 +17,7 @@ from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.inbox import scan
 from chordwise.pipeline.inbox.delivery import FileDeliverer
-from chordwise.pipeline.inbox.folders import Store, places
+from chordwise.pipeline.inbox.folders import Store, inboxes_of
 from chordwise.pipeline.inbox.intake import FileTaker, InterruptedMove, ScannedFile
 from chordwise.pipeline.inbox.reading_threads import ReadingThreads
 from chordwise.pipeline.inbox.scan import Refused, check, profile_named
@@ -58,7 +58,7 @@ class InboxWatch:
     ) -> None:
         self._context = context
         self._settings = context.settings.inbox
-        self._places = places(context.settings)
+        self._places = inboxes_of(context.settings)
         self._monotonic = monotonic
         self._taker = FileTaker(context, store)
         self._submitter = FileSubmitter(context, store, monotonic=monotonic, now=now)

@@ -32,7 +32,7 @@ def table_of(options: RunOptions) -> str | None:
     return name
 
 
-def show(session: Session, run: Run, options: RunOptions) -> None:
+def ensure_table(session: Session, run: Run, options: RunOptions) -> None:
     """Create the table of a run's answers, or add the missing columns.
 
     Raises:

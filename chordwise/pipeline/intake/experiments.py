@@ -14,7 +14,13 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.analysis_tasks import options_to_json
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning.experiments import CONTROL, Guarded, Outcome, assign, exceeds
+from chordwise.domain.learning.experiments import (
+    CONTROL,
+    GuardrailOutcomes,
+    Outcome,
+    assign,
+    exceeds,
+)
 from chordwise.errors import ConfigurationError
 from chordwise.pipeline.intake.document_batches import Group, NewDocument, RunQuestions
 from chordwise.pipeline.intake.run_options import RunOptions, from_json
@@ -210,7 +216,9 @@ def check(database: Database, interval: timedelta = timedelta(), write: Write | 
 
 
 def _broken(
-    experiment: Experiment, names: Sequence[str], summed: Mapping[tuple[str, str], Guarded]
+    experiment: Experiment,
+    names: Sequence[str],
+    summed: Mapping[tuple[str, str], GuardrailOutcomes],
 ) -> Iterator[tuple[str, str]]:
     """Yield the variants that violate a guardrail, with the reason; the tests share the risk."""
     bounds = (experiment.max_invalid, experiment.max_cost, experiment.max_latency)

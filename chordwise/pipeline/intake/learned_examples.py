@@ -20,8 +20,8 @@ from chordwise.domain.learning.learned_examples import (
     ExampleIndex,
     JudgedAnswer,
     LearnedExample,
+    example_from,
     is_held_out,
-    learned,
 )
 from chordwise.errors import ConfigurationError
 from chordwise.llm.model import EXTRACTIVE
@@ -91,7 +91,8 @@ def _learned(
             own_feedback = [each for each in feedback if each.document_id == document_id]
             own = by_document[document_id]
             made = (
-                learned(_judged_answer(each, text, kind, own_feedback), max_tokens) for each in own
+                example_from(_judged_answer(each, text, kind, own_feedback), max_tokens)
+                for each in own
             )
             if (example := next(filter(None, made), None)) is not None:
                 yield example

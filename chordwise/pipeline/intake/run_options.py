@@ -77,7 +77,7 @@ class RunOptions:
     is_refresh: bool = False
 
 
-def answerable(settings: Settings, options: RunOptions) -> RunOptions:
+def effective_options(settings: Settings, options: RunOptions) -> RunOptions:
     """Return the effective options: principles are taken from the settings unless given.
 
     If no language model is asked, votes and critique are disabled: the built-in model would give

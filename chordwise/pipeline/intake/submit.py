@@ -27,8 +27,8 @@ from chordwise.pipeline.intake.document_batches import Offered, RunQuestions, Ta
 from chordwise.pipeline.intake.experiments import VariantAssignment
 from chordwise.pipeline.intake.run_options import (
     RunOptions,
-    answerable,
     check_name,
+    effective_options,
     from_json,
     to_json,
 )
@@ -75,7 +75,7 @@ class Submission:
         self._context = context
         self._token = token
         self._guard = guard
-        self.options = answerable(context.settings, from_json(run.options, run.name))
+        self.options = effective_options(context.settings, from_json(run.options, run.name))
         run_questions = RunQuestions.of(context, run, self.options)
         examples = learned_examples.of_run(context, self.options, run_questions.budgets)
         self._run_questions = replace(run_questions, examples=examples)
@@ -230,7 +230,7 @@ def open_run(
         ConfigurationError: The model is unknown, or there is a budget and the model has no price.
     """
     model_client.identity(context.settings, options.model)
-    options = answerable(context.settings, options)
+    options = effective_options(context.settings, options)
     cap_usd = budgets.cap_for(context.settings, options.model, options.budget_usd)
     run_id, token = run_id or new_id(), uuid.uuid4()
     name = options.name or f"{now:%Y%m%d-%H%M%S}-{run_id.hex[-4:]}"
@@ -247,7 +247,7 @@ def open_run(
                 if stored is None:  # otherwise an earlier attempt was committed
                     run.intake_token, run.saved_as = token, saved_as
                     _store(context, session, run, found, cap_usd)
-                    answer_tables.show(session, run, options)
+                    answer_tables.ensure_table(session, run, options)
     except IntegrityError as error:
         what = f"A run named “{name}” already exists."
         raise UsageError(what, "Choose another --run-name.") from error
@@ -388,7 +388,7 @@ def open_or_resume(
         known = session.scalars(select(Run).where(Run.name == options.name)).one_or_none()
     if known is None or known.intake_finished_at or known.status == RunStatus.CANCELLED:
         return open_run(context, options, now, found)
-    requested = to_json(answerable(context.settings, options))
+    requested = to_json(effective_options(context.settings, options))
     differing = sorted(name for name in requested if requested[name] != known.options.get(name))
     if differing:
         raise UsageError(

@@ -336,7 +336,7 @@ class _Draw:
     @classmethod
     def of(cls, session: Session, run: str, profile: str, questions: Collection[str]) -> _Draw:
         """Return the last draw for answers to these questions, or a new one."""
-        known = certifications.draw(session, run, profile, questions)
+        known = certifications.last_seed(session, run, profile, questions)
         seed, drawn_at = known or (secrets.token_hex(16), clock.read(session))
         return cls(seed=seed, curves=calibrations.curves(session, drawn_at))
 
@@ -369,7 +369,7 @@ def _of_result(
 ) -> Iterator[Candidate]:
     """Yield the parts of an answer; `asked` are the identities of the questions of some jobs."""
     kind = result.listed.analysis_type
-    about_it = judgments.about(feedback, kind, result.listed.question)
+    about_it = judgments.applicable(feedback, kind, result.listed.question)
     truth = judgeable.truth_of(kind, about_it)
     is_right = correct_by_field(result.answer, truth) if about_it else {}
     is_of_fields = kind is AnalysisType.EXTRACTION

@@ -20,7 +20,7 @@ from chordwise.domain.learning.measures import Measure
 from chordwise.domain.learning.truths import LABEL_PATHS, Truth
 from chordwise.errors import UsageError
 from chordwise.pipeline.intake.run_options import (
-    answerable,
+    effective_options,
     identities,
     required_profile,
     run_options,
@@ -182,15 +182,15 @@ def _measures(found: Sequence[ComparedResult], random: Random) -> Iterator[Measu
     whole = [j for judged in all_judged for j in judged.judgments if j.part is JudgedPart.RESULT]
     values = [j for judged in all_judged for j in judged.judgments if j.part is JudgedPart.FIELD]
     choices = [judged.choice for judged in all_judged if judged.choice]
-    yield from measures.of_choices(choices, random)
+    yield from measures.measure_choices(choices, random)
     if whole and not choices:
         yield measures.share("accuracy", sum(j.is_right for j in whole), len(whole))
-    yield from measures.of_fields([s for judged in all_judged for s in judged.scores], random)
+    yield from measures.measure_fields([s for judged in all_judged for s in judged.scores], random)
     named = {name for each in found for name in each.means}
     means = {n: [each.means[n] for each in found if n in each.means] for n in sorted(named)}
-    yield from measures.of_means(means, random)
-    yield from measures.of_confidence(whole)
-    yield from measures.of_confidence(values, "values")
+    yield from measures.measure_means(means, random)
+    yield from measures.measure_confidence(whole)
+    yield from measures.measure_confidence(values, "values")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +207,7 @@ class EvaluationScope:
     identities: Mapping[AnalysisType, str] = field(default_factory=dict)
 
 
-def of(
+def scope_of(
     settings: Settings, run: str | None, profile: str, types: Sequence[AnalysisType] = ()
 ) -> EvaluationScope:
     """Return the scope of a run and a profile.
@@ -218,7 +218,7 @@ def of(
     """
     if not profile:
         return EvaluationScope(run=run, types=tuple(types))
-    asked = answerable(settings, run_options(settings, required_profile(settings, profile)))
+    asked = effective_options(settings, run_options(settings, required_profile(settings, profile)))
     return EvaluationScope(
         run=run,
         profile=profile,
@@ -242,7 +242,7 @@ def named(
         UsageError: Neither exists, or a run and a profile have this name.
     """
     if not name:
-        return of(settings, None, profile, types)
+        return scope_of(settings, None, profile, types)
     try:
         run = runs.find(session, name).name
     except UsageError as error:
@@ -250,13 +250,13 @@ def named(
             raise
         if name not in settings.profiles:
             raise UsageError(f"There is no run or profile “{name}”.", error.hint) from error
-        return of(settings, None, name, types)
+        return scope_of(settings, None, name, types)
     if name in settings.profiles and not profile:
         raise UsageError(
             f"There is a run “{name}” and a profile “{name}”.",
             "Use --profile NAME for the profile, or the id of the run for the run.",
         )
-    return of(settings, run, profile, types)
+    return scope_of(settings, run, profile, types)
 
 
 def wanted(session: Session, scope: EvaluationScope) -> tuple[ResultSelection, str | None]:
@@ -358,7 +358,7 @@ def _with_feedback_on(
     truth_of: dict[uuid.UUID, Truth] = {}
     for result in results:
         of_document = feedback.get(result.document_id, ())
-        about = judgments.about(of_document, result.analysis_type, result.question)
+        about = judgments.applicable(of_document, result.analysis_type, result.question)
         if about:
             truth_of[result.result_id] = judgeable.truth_of(result.analysis_type, about)
     compared = _compared(session, [r for r in results if r.result_id in truth_of], truth_of)

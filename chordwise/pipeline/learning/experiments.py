@@ -35,7 +35,7 @@ from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline.intake.experiments import experiment_key
 from chordwise.pipeline.intake.run_options import (
     RunOptions,
-    answerable,
+    effective_options,
     identities,
     required_profile,
     run_options,
@@ -156,7 +156,7 @@ def start(context: ReadingContext, plan: ExperimentPlan) -> Experiment:
     settings = context.settings
     _check(plan)
     profile = required_profile(settings, plan.profile)
-    control = answerable(settings, run_options(settings, profile))
+    control = effective_options(settings, run_options(settings, profile))
     wanted = [_with_changes(context, profile, control, each) for each in plan.variants]
     asked = [to_json(options) for _, options in wanted]
     for place, each in enumerate(asked):
@@ -247,7 +247,7 @@ def _with_changes(
     except ValidationError as error:
         what = f"The variant {variant.name} is invalid: {'; '.join(problems(error))}."
         raise UsageError(what) from error
-    options = answerable(settings, run_options(settings, changed))
+    options = effective_options(settings, run_options(settings, changed))
     if options.types != control.types:
         raise UsageError(f"The variant {variant.name} changes the analysis types.")
     if identities(settings, options) == identities(settings, control):
@@ -334,7 +334,7 @@ def _is_current(settings: Settings, experiment: Experiment) -> bool:
     profile = settings.profiles.get(experiment.profile)
     if profile is None:
         return False
-    asked = answerable(settings, run_options(settings, profile))
+    asked = effective_options(settings, run_options(settings, profile))
     return as_json(experiment_key(asked)) == experiment.control
 
 
@@ -403,7 +403,9 @@ class _Comparison:
     def further(self, variant: str) -> int | None:
         """Return the estimated number of further documents until a variant is decided."""
         found = self._evidence(variant, self.outcome)
-        return statistics.further(found, self.outcome, self.risk, is_paired=self.is_paired)
+        return statistics.remaining_documents(
+            found, self.outcome, self.risk, is_paired=self.is_paired
+        )
 
     def _evidence(self, variant: str, outcome: Outcome) -> statistics.Evidence:
         judged = self.judged if outcome is Outcome.RIGHT else {}

@@ -232,7 +232,7 @@ def _selected(
 def _about(session: Session, target: Judgeable) -> Sequence[Feedback]:
     """Return all feedback on answers to this question, the latest last."""
     found = judgments.of_documents(session, [target.result.document_id])
-    return judgments.about(found, target.answer.analysis_type, target.listed.question)
+    return judgments.applicable(found, target.answer.analysis_type, target.listed.question)
 
 
 def _apply(session: Session, targets: Sequence[Judgeable]) -> None:
@@ -241,7 +241,7 @@ def _apply(session: Session, targets: Sequence[Judgeable]) -> None:
     judged = []
     for target in targets:
         kind, own = target.answer.analysis_type, feedback[target.result.document_id]
-        about = judgments.about(own, kind, target.listed.question)
+        about = judgments.applicable(own, kind, target.listed.question)
         truth = judgeable.truth_of(kind, about)
         judged.append((target.result, judge(target.answer, truth).judgments))
     judgments.store(session, judged, JudgedBy.FEEDBACK)

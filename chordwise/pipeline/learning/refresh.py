@@ -29,7 +29,7 @@ from chordwise.pipeline.intake.found_files import STORED_AT_ONCE, stored_documen
 from chordwise.pipeline.intake.run_options import (
     MAX_NAME_LENGTH,
     RunOptions,
-    answerable,
+    effective_options,
     from_json,
     identities,
     user_templates,
@@ -114,7 +114,7 @@ def target(
         ConfigurationError: The model is unknown.
         UsageError: Only the built-in model is asked, and it cannot answer the question.
     """
-    asked = answerable(context.settings, options)
+    asked = effective_options(context.settings, options)
     renewal = Renewal(
         hashes={kind.value: own for kind, own in identities(context.settings, asked).items()},
         run_id=run_id,
@@ -393,6 +393,6 @@ def _differences(
             yield kind, None
             continue
         result, question = after
-        about = judgments.about(feedback[document_id], AnalysisType(kind), question)
+        about = judgments.applicable(feedback[document_id], AnalysisType(kind), question)
         truth = judgeable.truth_of(AnalysisType(kind), about)
         yield kind, difference(judgeable.answer_of(before), judgeable.answer_of(result), truth)

@@ -159,7 +159,7 @@ def evaluate(
     return Answered(part=part.name, model=model, run=submission.name, evaluated=measured)
 
 
-def both(
+def evaluate_all(
     context: Context,
     parts: Iterable[SuitePart],
     model: str,

@@ -28,7 +28,7 @@ from chordwise.llm.limits.permits import Limits, Priority, ProcessLimits
 from chordwise.llm.limits.shared import open_client, open_limits, policy_of
 from chordwise.llm.middleware.batched import Batched, BatchQueue
 from chordwise.llm.middleware.budgeted import Budgeted, SharedBudget
-from chordwise.llm.middleware.cached import Cached, CompletionCache, facts_about
+from chordwise.llm.middleware.cached import Cached, CompletionCache, answer_settings
 from chordwise.llm.middleware.concurrency_limited import ConcurrencyLimited, Slots, Turn
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.middleware.metered import CallLedger, Metered, NullLedger
@@ -55,7 +55,7 @@ def server_of(settings: Settings) -> LocalServer:
     """Return a function that finds the servers started below the home of the settings."""
 
     def find(model: str) -> tuple[str, SecretStr] | None:
-        found = llama.running(home_at(settings.home), model)
+        found = llama.server_address(home_at(settings.home), model)
         return (found[0], SecretStr(found[1])) if found else None
 
     return find
@@ -233,7 +233,7 @@ class Models:
                 settings=settings,
                 connection=connected[name] if name in connected else self._connect(settings),
                 price=price_of(settings),
-                facts=facts_about(settings),
+                facts=answer_settings(settings),
             )
         return self._models[name]
 
@@ -310,4 +310,4 @@ def batch_until(settings: Settings, lane: Lane) -> ColumnElement[datetime] | Non
 
 def spill_over_time(settings: Settings) -> ColumnElement[datetime]:
     """Return the time after which unanswered questions are asked online."""
-    return clock.after(timedelta(hours=settings.batch.spill_over_hours))
+    return clock.now_plus(timedelta(hours=settings.batch.spill_over_hours))

@@ -251,7 +251,7 @@ class Pricing:
 
     def _assumed(self, text_tokens: float) -> Interval:
         most = self._model.profile.max_output_tokens
-        return estimates.assumed(self._kind.analysis_type, text_tokens, most)
+        return estimates.assumed_answer_length(self._kind.analysis_type, text_tokens, most)
 
     def _one_of(self, answers: Interval) -> Interval:
         """Return the tokens of one answer, given those of all."""

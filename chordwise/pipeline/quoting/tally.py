@@ -25,7 +25,7 @@ from chordwise.errors import InternalError
 from chordwise.llm import pricing
 from chordwise.llm.batching import has_batches
 from chordwise.llm.counting import TokenCounter, count_request, counter_for
-from chordwise.llm.middleware.cached import facts_about, key_of
+from chordwise.llm.middleware.cached import answer_settings, key_of
 from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import (
     EXTRACTIVE,
@@ -47,7 +47,7 @@ from chordwise.pipeline.asking.question import (
     text_budget,
 )
 from chordwise.pipeline.intake import learned_examples
-from chordwise.pipeline.intake.run_options import RunOptions, answerable, identities
+from chordwise.pipeline.intake.run_options import RunOptions, effective_options, identities
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.reading import ReadDocument, Transcriber, UnreadDocument
 from chordwise.settings import ModelSettings, Settings
@@ -166,7 +166,7 @@ class TallyBuilder:
         self._max_age = timedelta(days=cache.max_age_days) if uses_cache else None
         self._waiting: list[tuple[str, ReadDocument]] = []
         self._counted: list[_Counted] = []
-        self._options = answerable(context.settings, options)
+        self._options = effective_options(context.settings, options)
         self._sample = sample
         settings, lane = context.settings, options.lane
         self._tiers = {
@@ -280,7 +280,7 @@ class TallyBuilder:
     def _keys(self, kind: WorkKind, request: CompletionRequest) -> Sequence[str]:
         if self._max_age is None or not kind.model.profile.understands_language:
             return ()
-        about = facts_about(kind.model.settings)
+        about = answer_settings(kind.model.settings)
         tasks = (replace(request.task, sample=number + 1) for number in range(kind.votes))
         return [key_of(replace(request, task=task), about) for task in tasks]
 

@@ -30,7 +30,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.prompting import Prompt
 from chordwise.domain.states import ChunkStatus
 from chordwise.errors import ChordwiseError, InvalidAnswerError, UsageError
-from chordwise.llm.middleware.cached import facts_about, key_of
+from chordwise.llm.middleware.cached import answer_settings, key_of
 from chordwise.llm.model import ChatModel, CompletionRequest
 from chordwise.pipeline.asking import Question
 from chordwise.pipeline.asking.merge import Synthesizer
@@ -392,7 +392,8 @@ def _remarks(session: Session, job: Job) -> Sequence[AnswerFeedback]:
     kind, question = AnalysisType(job.analysis_type), question_of(job.options)
     feedback = judgments.of_documents(session, [job.document_id])
     return [
-        copied(AnswerFeedback, each) for each in reversed(judgments.about(feedback, kind, question))
+        copied(AnswerFeedback, each)
+        for each in reversed(judgments.applicable(feedback, kind, question))
     ]
 
 
@@ -498,7 +499,7 @@ class _Asked:
         """Return the text of the completion, or `None` if it is not in the cache."""
         with suppress(ChordwiseError):
             for name in self.settings.selected_names(self.job.model):
-                key = key_of(request, facts_about(self.settings.model_named(name)))
+                key = key_of(request, answer_settings(self.settings.model_named(name)))
                 kept = self.session.get(CachedCompletion, key)
                 if kept is not None and kept.completion is not None:
                     return json_values.text(kept.completion.get("text"))

@@ -33,8 +33,8 @@ class Login:
     password: str = field(repr=False)
 
 
-def allow(database_url: SecretStr) -> Login:
-    """Create a login that expires ten minutes after the last `prolong`; `forbid` removes it.
+def create_login(database_url: SecretStr) -> Login:
+    """Create a login that expires ten minutes after the last `extend_login`, or is removed.
 
     The database has to be the embedded one, whose owner may create roles.
     """
@@ -54,18 +54,18 @@ def allow(database_url: SecretStr) -> Login:
             setting = sql.SQL("ALTER ROLE {} SET {} = {}")
             values = sql.SQL(", ").join(map(sql.Literal, value.split(", ")))
             owner.execute(setting.format(sql.Identifier(login.role), sql.Identifier(name), values))
-    prolong(database_url, login)
+    extend_login(database_url, login)
     return login
 
 
-def prolong(database_url: SecretStr, login: Login) -> None:
+def extend_login(database_url: SecretStr, login: Login) -> None:
     """Extend a login by another ten minutes from now."""
     with _owner(database_url) as owner:
         change = sql.SQL("ALTER ROLE {} VALID UNTIL {}")
         owner.execute(change.format(sql.Identifier(login.role), password_expiry(owner)))
 
 
-def forbid(database_url: SecretStr, login: Login) -> None:
+def remove_login(database_url: SecretStr, login: Login) -> None:
     """Remove a login, and end its sessions."""
     with _owner(database_url) as owner:
         role = sql.Identifier(login.role)

@@ -88,7 +88,7 @@ class QueryResult:
 
 
 @contextmanager
-def answer(database_url: SecretStr, statement: str) -> Iterator[QueryResult]:
+def run_query(database_url: SecretStr, statement: str) -> Iterator[QueryResult]:
     """Run one read-only statement; the rows can be read until the block ends.
 
     Raises:

@@ -137,7 +137,7 @@ def wait_until_ready(settings: Settings, process: str, stop: Event) -> bool:
         while not stop.is_set():
             if _is_ready(engine, process):
                 return True
-            liveness.show(settings.home, process, liveness.State.HELD_UP)
+            liveness.write_heartbeat(settings.home, process, liveness.State.HELD_UP)
             stop.wait(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         return False

@@ -98,7 +98,7 @@ def evaluate(work: Work) -> JsonObject:
     outcome = _stored_outcome(work)
     if outcome is None:
         truth = gold.read(Path(work.settings.gold)) if work.settings.gold else None
-        scope = evaluation.of(work.context.settings, None, work.settings.profile)
+        scope = evaluation.scope_of(work.context.settings, None, work.settings.profile)
         record = partial(_record_evaluation, work)
         evaluation.evaluate(work.context.database, scope, truth, work.write, record)
         outcome = _stored_outcome(work) or {}
@@ -159,7 +159,7 @@ def certify(work: Work) -> JsonObject:
     """
     named = {"max_error": work.settings.max_error_rate, "risk": work.settings.risk}
     bounds = Bounds(**{name: each for name, each in named.items() if each is not None})
-    scope = evaluation.of(work.context.settings, None, work.settings.profile)
+    scope = evaluation.scope_of(work.context.settings, None, work.settings.profile)
     record = partial(_record_certification, work) if _stored_outcome(work) is None else None
     certification.certify(work.context.database, scope, bounds, work.write, record)
     outcome = _stored_outcome(work) or {}

@@ -35,7 +35,7 @@ class Pack:
 
 
 @cache
-def every() -> Mapping[str, Pack]:
+def all_packs() -> Mapping[str, Pack]:
     """Return all packs by name."""
     folder = resources.files(__name__)
     files = (file for file in folder.iterdir() if file.name.endswith(".toml"))
@@ -49,9 +49,9 @@ def named(name: str) -> Pack:
     Raises:
         UsageError: It does not exist.
     """
-    if name not in every():
-        raise UsageError(f"There is no pack “{name}”.", f"Known: {', '.join(every())}.")
-    return every()[name]
+    if name not in all_packs():
+        raise UsageError(f"There is no pack “{name}”.", f"Known: {', '.join(all_packs())}.")
+    return all_packs()[name]
 
 
 def completed(
