@@ -348,8 +348,8 @@ def _prepared(bench: Bench) -> Iterator[Measured]:
         postgres.start()
         valkey.start()
         with (
-            psycopg.connect(postgres.connection_string(), autocommit=True) as connection,
-            redis.Redis.from_url(valkey.redis_url()) as broker,
+            psycopg.connect(postgres.url(), autocommit=True) as connection,
+            redis.Redis.from_url(valkey.url()) as broker,
             _scheduler(folder, postgres.url(), valkey.url()) as (context, transactions),
         ):
             yield Measured(

@@ -100,8 +100,7 @@ class Stack:
     def database(self) -> Iterator[psycopg.Connection]:
         """Open a connection as the owner of the tables, in autocommit mode."""
         state = json.loads((self.home / "run" / "stack.json").read_text("utf-8"))
-        url = state["database_url"].replace("+psycopg", "")
-        with psycopg.connect(url, autocommit=True) as connection:
+        with psycopg.connect(state["database_url"], autocommit=True) as connection:
             yield connection
 
     def number(self, query: LiteralString) -> float:

@@ -54,7 +54,7 @@ class Servers:
 
     def connect(self) -> psycopg.Connection[tuple[object, ...]]:
         """Return a connection of the owner in autocommit mode."""
-        return psycopg.connect(self.postgres.connection_string("postgres"), autocommit=True)
+        return psycopg.connect(self.postgres.url("postgres"), autocommit=True)
 
 
 class AnyDialect(PGDialect_psycopg):
@@ -110,7 +110,7 @@ def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
 
 def _hash_password_again(postgres: EmbeddedPostgres) -> None:
     """Hash the owner's password again with the current number of iterations."""
-    with psycopg.connect(postgres.connection_string(), autocommit=True) as connection:
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
         password = sql.Literal(connection.info.password)
         connection.execute(sql.SQL("ALTER ROLE CURRENT_USER PASSWORD {}").format(password))
 
@@ -187,7 +187,7 @@ def database_url(
 
 @pytest.fixture
 def broker_url(servers: Servers) -> Iterator[SecretStr]:
-    with redis.Redis.from_url(servers.valkey.redis_url()) as client:
+    with redis.Redis.from_url(servers.valkey.url()) as client:
         client.flushall()
         yield SecretStr(servers.valkey.url())
 

@@ -85,7 +85,7 @@ def connect(
     chordwise connect --listen 127.0.0.1:5433
     """
     settings = invocation.settings()
-    if settings.embedded_database:
+    if settings.database_url is None:
         host, port = _address(listen)
         reached = access.reach(invocation, settings)
         asyncio.run(_serve(invocation, reached, host, port, as_json=as_json))

@@ -95,7 +95,7 @@ def _unwatched(settings: Settings) -> Iterator[Check]:
 
 def _reach(invocation: Invocation, settings: Settings) -> Settings:
     """Use the running stack, or start one if a service is embedded."""
-    if not settings.embedded_database and not settings.embedded_broker:
+    if settings.database_url is not None and settings.broker_url is not None:
         return settings
     found = stack.find(settings.home)
     if found is None or found.level is not Level.ALL:

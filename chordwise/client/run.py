@@ -7,7 +7,7 @@ import importlib
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -178,9 +178,8 @@ class Run:
             TimeoutError: The run is not over after `timeout` seconds; it continues.
             ServiceUnavailableError: The database stays unavailable.
         """
-        with ExitStack() as shown:
-            screen, connection = Screen(), self._connection
-            view = shown.enter_context(display(screen)) if progress else Display()
+        screen, connection = Screen(), self._connection
+        with display(screen) if progress else nullcontext(Display()) as view:
             warn = screen.info if progress else lambda _sentence: None
             pause = _until(timeout, self.name)
             watch = RunWatch(connection.settings, connection.database, warn, pause=pause)
@@ -207,8 +206,7 @@ class Run:
         if not as_completed:
             yield from Result.read(self._connection, wanted)
             return
-        with ExitStack() as shown:
-            view = shown.enter_context(display(Screen())) if progress else Display()
+        with display(Screen()) if progress else nullcontext(Display()) as view:
             yield from self._as_completed(wanted, view)
 
     def retry(self, *, budget_usd: Decimal | float | None = None) -> int:

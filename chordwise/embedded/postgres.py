@@ -97,17 +97,10 @@ class EmbeddedPostgres:
         return processes.find_by_pid_file(self._data / "postmaster.pid", str(self._data))
 
     def url(self, database: str = DATABASE) -> str:
-        """Return the address for SQLAlchemy, including the password."""
-        return f"postgresql+psycopg://{self._address(database)}"
-
-    def connection_string(self, database: str = DATABASE) -> str:
-        """Return the address for psycopg, including the password."""
-        return f"postgresql://{self._address(database)}"
-
-    def _address(self, database: str) -> str:
+        """Return the address, including the password."""
         password = password_in(self._password_file)
         folder = quote(str(self._sockets), safe="")
-        return f"{USER}:{password}@/{database}?host={folder}&port={PORT}"
+        return f"postgresql://{USER}:{password}@/{database}?host={folder}&port={PORT}"
 
     def _initialize(self) -> None:
         if self._data.exists():
@@ -222,13 +215,13 @@ class EmbeddedPostgres:
 
     def _problem(self) -> str:
         try:
-            with psycopg.connect(self.connection_string("postgres"), connect_timeout=5):
+            with psycopg.connect(self.url("postgres"), connect_timeout=5):
                 return ""
         except psycopg.OperationalError as error:
             return str(error) or "no answer"
 
     def _create_database(self) -> None:
-        with psycopg.connect(self.connection_string("postgres"), autocommit=True) as connection:
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             query = "SELECT 1 FROM pg_database WHERE datname = %s"
             if connection.execute(query, (DATABASE,)).fetchone() is None:
                 statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE))

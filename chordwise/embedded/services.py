@@ -155,33 +155,6 @@ class RestartingService:
         return pause
 
 
-def run_and_wait(
-    command: Sequence[str], *, environment: Mapping[str, str], log: Path, seconds: float
-) -> None:
-    """Run a command of Chordwise and wait for it.
-
-    Raises:
-        ServiceUnavailableError: It failed, or took too long.
-    """
-    try:
-        with log.open("ab") as output:
-            outcome = subprocess.run(  # noqa: S603 - the commands are of our own making
-                list(command),
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                timeout=seconds,
-                check=False,
-            )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ServiceUnavailableError(f"{command[-1]} failed: {error}.") from error
-    if outcome.returncode != 0:
-        raise ServiceUnavailableError(
-            f"“{' '.join(command[-2:])}” failed: {processes.tail(log, 3)}", f"See {log}."
-        )
-
-
 _GRACE_SECONDS = 30.0
 
 
@@ -257,7 +230,7 @@ class Children:
             ConfigurationError: A setting prevents it, or the plan conflicts with the running one.
             ServiceUnavailableError: A service does not start.
         """
-        if plan.is_database_embedded and POSTGRES not in self._watched:
+        if plan.database_url is None and POSTGRES not in self._watched:
             self._start_postgres(plan)
         if plan.level is Level.ALL:
             self._apply_all(plan)
@@ -311,13 +284,24 @@ class Children:
 
     def _migrate(self, plan: StackPlan, database_url: str) -> None:
         self._report("Updating the database schema")
-        environment = plan.environment | {"CHORDWISE_DATABASE_URL": database_url}
-        run_and_wait(
-            plan.commands.migrate,
-            environment=environment,
-            log=self._home.log("migrate"),
-            seconds=_MIGRATE_SECONDS,
-        )
+        command, log = plan.commands.migrate, self._home.log("migrate")
+        try:
+            with log.open("ab") as output:
+                outcome = subprocess.run(  # noqa: S603 - the command is of our own making
+                    command,
+                    env=plan.environment | {"CHORDWISE_DATABASE_URL": database_url},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    timeout=_MIGRATE_SECONDS,
+                    check=False,
+                )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ServiceUnavailableError(f"{command[-1]} failed: {error}.") from error
+        if outcome.returncode != 0:
+            raise ServiceUnavailableError(
+                f"“{' '.join(command[-2:])}” failed: {processes.tail(log, 3)}", f"See {log}."
+            )
 
     def _start_valkey(self) -> None:
         server = valkey(self._home)

@@ -61,7 +61,7 @@ def ensure(
             )
         return settings
     home = home_at(settings.home)
-    if level is Level.DATABASE and not settings.embedded_database:
+    if level is Level.DATABASE and settings.database_url is not None:
         return settings
     home.prepare()
     home.touch()

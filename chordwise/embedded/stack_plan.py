@@ -59,11 +59,6 @@ class StackPlan(BaseModel, frozen=True, hide_input_in_errors=True):
     grace_seconds: float
 
     @property
-    def is_database_embedded(self) -> bool:
-        """Whether the stack starts PostgreSQL."""
-        return self.database_url is None
-
-    @property
     def is_broker_embedded(self) -> bool:
         """Whether the stack starts Valkey."""
         return self.level is Level.ALL and self.broker_url is None
@@ -72,7 +67,7 @@ class StackPlan(BaseModel, frozen=True, hide_input_in_errors=True):
         """Return whether a running stack fulfills this plan."""
         if found.phase is not StackPhase.READY:
             return False
-        if self.is_database_embedded and found.database_url is None:
+        if self.database_url is None and found.database_url is None:
             return False
         if self.level is Level.DATABASE:
             return True

@@ -64,16 +64,9 @@ class EmbeddedValkey:
         return processes.find_by_pid_file(self._pid_file, str(self._configuration))
 
     def url(self) -> str:
-        """Return the address for Celery, for messages and for results, with the password in it."""
-        return f"redis+socket://{self._address()}"
-
-    def redis_url(self) -> str:
-        """Return the address for redis-py, with the password in it."""
-        return f"unix://{self._address()}"
-
-    def _address(self) -> str:
+        """Return the address, including the password."""
         password = password_in(self._password_file)
-        return f":{password}@{quote(str(self._socket))}"
+        return f"unix://:{password}@{quote(str(self._socket))}"
 
     def _configuration_text(self) -> str:
         entries = {

@@ -139,11 +139,6 @@ class ParserProcess:
                 os.killpg(process.pid, signal.SIGKILL)
 
     @property
-    def process_id(self) -> int | None:
-        """The process id of the child while it runs."""
-        return self._process.pid if self._process is not None else None
-
-    @property
     def _seconds(self) -> float:
         is_ocr = self._time_setting == "ocr_timeout_seconds"
         return self._settings.ocr_timeout_seconds if is_ocr else self._settings.timeout_seconds

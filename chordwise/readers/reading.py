@@ -140,11 +140,9 @@ class Reader:
         except ReadError as error:
             yield UnreadDocument(source=source, error=failures.named(source, error))
 
-    def documents_in(
-        self, data: bytes, name: str, columns: Columns = WHOLE
-    ) -> Iterator[ReadDocument | UnreadDocument]:
+    def documents_in(self, data: bytes, name: str) -> Iterator[ReadDocument | UnreadDocument]:
         """Yield the documents of content in memory; `name` distinguishes kinds of text."""
-        return self.documents_from(io.BytesIO(data), name, columns)
+        return self.documents_from(io.BytesIO(data), name)
 
     def read(
         self, path: Path, *, follow_symlinks: bool = True, transcriber: Transcriber | None = None

@@ -270,16 +270,6 @@ class Settings(BaseSettings):
         """
         return self.reader_url or self.require_database_url()
 
-    @property
-    def embedded_database(self) -> bool:
-        """Whether the database is embedded."""
-        return self.database_url is None
-
-    @property
-    def embedded_broker(self) -> bool:
-        """Whether the broker is embedded."""
-        return self.broker_url is None
-
     def selected_names(self, name: str) -> tuple[str, ...]:
         """Return the names of the models that a name selects, without fallbacks.
 

@@ -82,17 +82,24 @@ _FROM_WANTED = """
     JOIN runs r ON r.id = j.run_id"""
 # Repeated beside each join, so that the planner finds chunks by id whatever its statistics say.
 _NAMED = "c.id = ANY(CAST(:ids AS uuid[]))"
-_CLAIMABLE = f"""(
-    c.status = 'pending'
-    OR c.status = 'waiting' AND c.due_at <= clock_timestamp()
-    OR c.status = 'running' AND c.lease_until < clock_timestamp() AND {LEASES_MAY_EXPIRE}
+
+
+def _claimable(chunk: str) -> str:
+    """Return the SQL for whether a chunk can be claimed; `chunk` is its table or alias."""
+    return f"""(
+    {chunk}.status = 'pending'
+    OR {chunk}.status = 'waiting' AND {chunk}.due_at <= clock_timestamp()
+    OR {chunk}.status = 'running' AND {chunk}.lease_until < clock_timestamp()
+        AND {LEASES_MAY_EXPIRE}
 )"""
+
+
 _CLAIM = text(f"""
     WITH {WANTED}, marked AS (
         UPDATE jobs SET status = 'running', due_at = NULL,
             error_code = NULL, error_message = NULL, hint = NULL
         WHERE status = 'waiting' AND id IN (
-            SELECT c.job_id FROM chunks c WHERE {_NAMED} AND {_CLAIMABLE}
+            SELECT c.job_id FROM chunks c WHERE {_NAMED} AND {_claimable("c")}
         )
         RETURNING id
     ), free AS (
@@ -101,7 +108,7 @@ _CLAIM = text(f"""
         JOIN jobs j ON j.id = c.job_id
         JOIN runs r ON r.id = j.run_id
         WHERE (SELECT count(*) >= 0 FROM marked)  -- the jobs first, as everywhere
-            AND {_NAMED} AND {_CLAIMABLE} AND c.attempts < :below
+            AND {_NAMED} AND {_claimable("c")} AND c.attempts < :below
             AND j.status IN ('running', 'waiting') AND r.status <> 'cancelled'
         ORDER BY c.id
         FOR NO KEY UPDATE OF c
@@ -117,10 +124,8 @@ _CLAIM = text(f"""
         coalesce(claimed.lease_token, c.lease_token)
     {_FROM_WANTED} LEFT JOIN claimed ON claimed.id = c.id WHERE {_NAMED}""")  # noqa: S608 - fixed names
 _FIND = text(f"""
-    WITH wanted AS (
-        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS uuid[])) AS wanted (id, token)
-    )
-    {_SELECT} c.status, c.attempts, c.lease_token {_FROM_WANTED} WHERE {_NAMED}""")  # noqa: S608 - fixed names
+    WITH {WANTED}
+    {_SELECT} c.status, c.attempts, c.lease_token {_FROM_WANTED} WHERE {_NAMED}""")
 
 
 Claims: TypeAlias = Sequence[tuple[uuid.UUID, uuid.UUID]]
@@ -147,19 +152,6 @@ def find_claimed(store: Store, claims: Claims) -> dict[uuid.UUID, ClaimedChunk]:
 def arrays_of(claims: Claims) -> dict[str, object]:
     """Return claims as the parameters of a statement."""
     return {"ids": [each[0] for each in claims], "tokens": [each[1] for each in claims]}
-
-
-def claimable() -> ColumnElement[bool]:
-    """Return the condition that a chunk can be claimed."""
-    return or_(
-        Chunk.status == ChunkStatus.PENDING,
-        and_(Chunk.status == ChunkStatus.WAITING, Chunk.due_at <= clock.database_now()),
-        and_(
-            Chunk.status == ChunkStatus.RUNNING,
-            Chunk.lease_until < clock.database_now(),
-            clock.leases_may_expire(),
-        ),
-    )
 
 
 def claim(
@@ -245,7 +237,7 @@ def quarantine(session: Session, chunk_id: uuid.UUID, attempts: int) -> bool:
     """Quarantine a chunk whose worker was lost too often; false if it is claimed or ended."""
     return leave(
         session,
-        and_(Chunk.id == chunk_id, Chunk.attempts >= attempts, claimable()),
+        and_(Chunk.id == chunk_id, Chunk.attempts >= attempts, text(_claimable("chunks"))),
         status=ChunkStatus.QUARANTINED,
         lease_token=None,
         error_code="worker_lost",

@@ -94,14 +94,7 @@ def announce_occurrence(
     """Add a webhook with the outcome of an occurrence of a schedule, once for each occurrence."""
     session.execute(
         insert(Delivery)
-        .values(
-            id=schedule_run_id,
-            kind=DeliveryKind.WEBHOOK,
-            event=event,
-            status=DeliveryStatus.PENDING,
-            attempts=0,
-            content=content,
-        )
+        .values(id=schedule_run_id, kind=DeliveryKind.WEBHOOK, event=event, content=content)
         .on_conflict_do_nothing()
     )
 

@@ -16,7 +16,7 @@ from chordwise.domain.learning.experiments import GuardrailOutcomes, Moments
 from chordwise.domain.states import RunStatus
 from chordwise.storage import budgets, clock
 from chordwise.storage.budgets import Budget
-from chordwise.storage.record import CreatedAt, Identity, Record, in_ids, insert_all
+from chordwise.storage.record import CreatedAt, Identity, Record, in_ids
 from chordwise.storage.runs import Run
 
 _WAIT = 0.02
@@ -153,13 +153,6 @@ def documents_in(
             )
         )
     )
-
-
-def add_documents(
-    session: Session, experiment_id: uuid.UUID, rows: Sequence[dict[str, object]]
-) -> None:
-    """Assign documents to variants; a row has `intake_id`, `document_id`, `variant`, `paired`."""
-    insert_all(session, ExperimentDocument, rows, experiment_id=experiment_id)
 
 
 def open_pairs(session: Session, experiment: Experiment, count: int) -> bool:

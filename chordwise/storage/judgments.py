@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from operator import attrgetter
@@ -233,11 +233,7 @@ def store_evaluation(session: Session, evaluation: Evaluation, measured: Sequenc
     evaluation.run_id = session.scalar(of_run.with_for_update(read=True, key_share=True))
     session.add(evaluation)
     session.flush()
-    names = Measure.__dataclass_fields__
-    rows = [
-        {"evaluation_id": evaluation.id, **{name: getattr(each, name) for name in names}}
-        for each in measured
-    ]
+    rows = [{"evaluation_id": evaluation.id, **asdict(each)} for each in measured]
     if rows:
         session.execute(insert(EvaluationMeasure), rows)
 

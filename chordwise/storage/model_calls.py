@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,14 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.analysis_tasks import AnalysisType, Stage
 from chordwise.domain.json_values import JsonValue
 from chordwise.storage.database import Store
-from chordwise.storage.record import CreatedAt, Identity, Record, block_range_index, day_of
+from chordwise.storage.record import (
+    CreatedAt,
+    Identity,
+    Record,
+    block_range_index,
+    day_of,
+    rows_as_json,
+)
 
 
 class ModelCall(Record):
@@ -170,7 +176,7 @@ def begin_all(
         return set()
     of_leases = [row for row in rows if row["id"] in tokens] if tokens else []
     wanted = {
-        "rows": _json(rows),
+        "rows": rows_as_json(rows),
         "ids": [row["id"] for row in of_leases],
         "tokens": list((tokens or {}).values()),
         "jobs": [row["job_id"] for row in of_leases if not row["chunk_id"]],
@@ -182,23 +188,19 @@ def begin_all(
 def end_all(store: Store, rows: Sequence[Mapping[str, object]]) -> None:
     """Record the ends of calls, and the checks of their answers."""
     if rows:
-        store.execute(_END, {"rows": _json(rows)})
+        store.execute(_END, {"rows": rows_as_json(rows)})
 
 
 def check_all(store: Store, rows: Sequence[Mapping[str, object]]) -> None:
     """Record the checks of the answers to calls whose ends are already stored."""
     if rows:
-        store.execute(_CHECK, {"rows": _json(rows)})
+        store.execute(_CHECK, {"rows": rows_as_json(rows)})
 
 
 def delete_all(store: Store, call_ids: Sequence[uuid.UUID]) -> None:
     """Delete the unfinished rows of calls that were not made."""
     if call_ids:
         store.execute(_DELETE, {"ids": list(call_ids)})
-
-
-def _json(rows: Sequence[Mapping[str, object]]) -> str:
-    return json.dumps(rows, default=str, allow_nan=False)
 
 
 def add_all(session: Session, rows: Sequence[Mapping[str, object]]) -> None:

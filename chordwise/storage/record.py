@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
@@ -103,6 +104,11 @@ def _insertion(
         [*names, *same, *(name for name, _ in expressions)],
         select(*(found.c[name] for name in names), *shared, *added),
     )
+
+
+def rows_as_json(rows: Sequence[Mapping[str, object]]) -> str:
+    """Return rows as the parameter of a statement that reads them by `json_populate_recordset`."""
+    return json.dumps(rows, allow_nan=False, default=str)
 
 
 def unnested(table: type[Record], columns: Mapping[str, Sequence[object]]) -> TableValuedAlias:

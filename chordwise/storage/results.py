@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -49,6 +48,7 @@ from chordwise.storage.record import (
     Record,
     in_ids,
     new_id,
+    rows_as_json,
     unnested,
     words_index,
 )
@@ -154,7 +154,7 @@ def _add(session: Session, results: Sequence[Result]) -> set[uuid.UUID]:
             each.job_id, facts(each.output, analysis_for(AnalysisType(each.analysis_type)))
         )
     ]
-    added = session.execute(_ADD, {"rows": _as_json(rows), "facts": _as_json(stated)}).all()
+    added = session.execute(_ADD, {"rows": rows_as_json(rows), "facts": rows_as_json(stated)}).all()
     correct(session, [job_id for job_id, is_judged in added if is_judged])
     return {job_id for job_id, _ in added}
 
@@ -197,7 +197,7 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
         truth = truths.from_remarks(kind, [judgments.remark(each) for each in about])
         stated += _correct(session, result, truth, marked[result.job_id])
     session.execute(delete(Fact).where(of_jobs))
-    session.execute(_STATE, {"facts": _as_json(stated)})
+    session.execute(_STATE, {"facts": rows_as_json(stated)})
     session.flush()
 
 
@@ -238,18 +238,12 @@ def copy_all(session: Session, copies: Mapping[uuid.UUID, uuid.UUID]) -> None:
     )
 
 
-def reusable(session: Session, document_id: uuid.UUID, options_hash: str) -> uuid.UUID | None:
-    """Return the job with the newest complete answer to the same question, or `None`.
-
-    A job with a reused answer is returned only if the job with the original answer is gone. The job
-    is protected from pruning until the commit.
-    """
-    question = document_id, options_hash
-    return reusable_all(session, [question]).get(question)
-
-
 def reusable_all(session: Session, questions: Sequence[ResultKey]) -> dict[ResultKey, uuid.UUID]:
-    """Return the result of `reusable` for each question that has one."""
+    """Return for each question, if any, the job with the newest complete answer to it.
+
+    A job with a reused answer is returned only if the job with the original answer is gone. The
+    jobs are protected from pruning until the commit.
+    """
     if not questions:
         return {}
     document_ids, hashes = zip(*questions, strict=True)
@@ -486,10 +480,6 @@ _ADD = text(f"""
             AND feedback.analysis_type = added.analysis_type
     ) AS is_judged
     FROM added""")  # noqa: S608 - fixed names
-
-
-def _as_json(rows: Sequence[Mapping[str, object]]) -> str:
-    return json.dumps(rows, allow_nan=False, default=str)
 
 
 def _columns(result: Result) -> dict[str, object]:

@@ -26,7 +26,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import UNFINISHED_SCHEDULE_RUNS, ScheduleRunStatus
 from chordwise.storage import clock
-from chordwise.storage.record import CreatedAt, Identity, Record, new_id, status_in
+from chordwise.storage.record import CreatedAt, Identity, Record, status_in
 
 
 def waiting(session: Session) -> Sequence[ScheduleRun]:
@@ -97,7 +97,6 @@ def insert_new(session: Session, name: str, origin: ScheduleOrigin, options: Jso
     session.execute(
         insert(Schedule)
         .values(
-            id=new_id(),
             name=name,
             origin=origin,
             enabled=False,
@@ -183,17 +182,15 @@ class End:
 
 def add(session: Session, schedule: Schedule, *, due_at: datetime, **values: object) -> bool:
     """Insert an occurrence; return false if this due time already has one."""
-    row = {
-        "id": new_id(),
-        "schedule_id": schedule.id,
-        "schedule": schedule.name,
-        "kind": schedule.kind,
-        "due_at": due_at,
-        **values,
-    }
     statement = (
         insert(ScheduleRun)
-        .values(row)
+        .values(
+            schedule_id=schedule.id,
+            schedule=schedule.name,
+            kind=schedule.kind,
+            due_at=due_at,
+            **values,
+        )
         .on_conflict_do_nothing(constraint="uq_schedule_runs_schedule_id_due_at")
     )
     return session.scalar(statement.returning(ScheduleRun.id)) is not None

@@ -56,13 +56,12 @@ def serve(settings: Settings, on_ready: Callable[[Served], None]) -> None:
     Raises:
         ConfigurationError: The address cannot be used, or the pages would be open to others.
     """
-    if settings.database_url is None:
-        raise ConfigurationError("No database is configured.", "Set CHORDWISE_DATABASE_URL.")
+    url = settings.require_database_url()
     home = home_at(settings.home)
     for folder in (home.path, home.run, home.web):
         make_folder(folder)
     rules = rules_for(settings.web, settings.web.address, password_in(home.web / "token"))
-    engine = open_engine(settings.database_url, pool_size=_CONNECTIONS, name="chordwise web")
+    engine = open_engine(url, pool_size=_CONNECTIONS, name="chordwise web")
     site = Site(settings=settings, database=Database(engine))
     try:
         with suppress(ServiceUnavailableError):  # the pages report it and retry

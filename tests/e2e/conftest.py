@@ -82,7 +82,7 @@ def stage_at_work(
     databases: Databases,
 ) -> Iterator[Stage]:
     """Prepare an environment for all tests of a module, with a running scheduler and worker."""
-    with redis.Redis.from_url(servers.valkey.redis_url()) as valkey:
+    with redis.Redis.from_url(servers.valkey.url()) as valkey:
         valkey.flushall()
     broker = SecretStr(servers.valkey.url())
     with databases.lend() as database:

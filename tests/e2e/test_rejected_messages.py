@@ -23,7 +23,7 @@ COUNTS = "SELECT json_object_agg(reason, count) FROM incidents WHERE kind = 'rej
 @pytest.fixture
 def broker(servers: Servers) -> Iterator[redis.Redis]:
     """Return a client of the broker, as any program that can reach it may open."""
-    with redis.Redis.from_url(servers.valkey.redis_url()) as client:
+    with redis.Redis.from_url(servers.valkey.url()) as client:
         yield client
 
 

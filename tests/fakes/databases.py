@@ -150,4 +150,4 @@ class Databases:
 
     def _connected(self, name: str = "postgres") -> psycopg.Connection[tuple[object, ...]]:
         """Return a connection of the owner in autocommit mode."""
-        return psycopg.connect(self._postgres.connection_string(name), autocommit=True)
+        return psycopg.connect(self._postgres.url(name), autocommit=True)

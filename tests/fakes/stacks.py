@@ -40,7 +40,7 @@ gone.wait()
 """
 MIGRATION = """
 import os, psycopg
-address = os.environ["CHORDWISE_DATABASE_URL"].replace("+psycopg", "")
+address = os.environ["CHORDWISE_DATABASE_URL"]
 with psycopg.connect(address) as connection:
     connection.execute("CREATE TABLE IF NOT EXISTS jobs (status text)")
     connection.execute("CREATE TABLE IF NOT EXISTS outbox (sent_at timestamptz)")

@@ -53,7 +53,7 @@ def _dump(cluster: Cluster) -> str:
     dump = subprocess.run(
         [
             str(programs() / "pg_dump"),
-            f"--dbname={cluster.database.postgres.connection_string(cluster.name)}",
+            f"--dbname={cluster.database.postgres.url(cluster.name)}",
         ],
         capture_output=True,
         check=True,

@@ -52,9 +52,7 @@ class DatabaseServer:
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[tuple[object, ...]]:
         """Return a connection that bypasses the proxy, in autocommit mode."""
-        return psycopg.connect(
-            self.postgres.connection_string(database), autocommit=True, connect_timeout=5
-        )
+        return psycopg.connect(self.postgres.url(database), autocommit=True, connect_timeout=5)
 
     def kill(self) -> None:
         """Kill the server with SIGKILL; its children exit."""
@@ -96,12 +94,12 @@ class BrokerServer:
 
     @property
     def password(self) -> str:
-        return urlsplit(self.valkey.redis_url()).password or ""
+        return urlsplit(self.valkey.url()).password or ""
 
     @contextmanager
     def client(self) -> Iterator[redis.Redis]:
         """Open a client that bypasses the proxy."""
-        with redis.Redis.from_url(self.valkey.redis_url(), socket_timeout=10) as client:
+        with redis.Redis.from_url(self.valkey.url(), socket_timeout=10) as client:
             yield client
 
     def flush(self) -> None:

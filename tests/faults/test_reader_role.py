@@ -216,7 +216,7 @@ def test_forbidden_statements_of_a_reader_are_refused(
     statements = [each.replace("{file}", f"{tmp_path}/mine") for each in STATEMENTS]
     experiment.begin("S05", f"{len(statements)} statements of the reader role, by two interfaces")
     # Bypasses the proxy, which runs in this process and is blocked while libpq waits.
-    url = SecretStr(cluster.database.postgres.connection_string(cluster.name))
+    url = SecretStr(cluster.database.postgres.url(cluster.name))
     cluster.start_both()
     cluster.submit(cluster.documents.write(chunks=24))
     before = cluster.rows(_CATALOG)

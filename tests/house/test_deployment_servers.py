@@ -50,9 +50,7 @@ def database(folder: Path) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
     server = EmbeddedPostgres(folder / "postgres", folder / "run")
     server.start()
     clear_the_names(server)
-    address = server.connection_string("postgres").replace(
-        f"//{postgres.USER}:", f"//{ADMINISTRATOR}:"
-    )
+    address = server.url("postgres").replace(f"//{postgres.USER}:", f"//{ADMINISTRATOR}:")
     with psycopg.connect(address, autocommit=True) as connection:
         yield connection
     server.stop()
@@ -60,7 +58,7 @@ def database(folder: Path) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
 
 def clear_the_names(server: EmbeddedPostgres) -> None:
     """Rename the embedded server's owner and drop its database: the script creates both names."""
-    address = server.connection_string("postgres")
+    address = server.url("postgres")
     with psycopg.connect(address, autocommit=True) as connection:
         connection.execute("CREATE ROLE helper SUPERUSER LOGIN PASSWORD 'helper'")
         connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(postgres.DATABASE)))

@@ -53,7 +53,7 @@ def own_certificate(tmp_path: Path) -> Certificate:
 
 @pytest.fixture
 def tls_address(servers: Servers, own_certificate: Certificate) -> Iterator[str]:
-    parts = urlsplit(servers.valkey.redis_url())
+    parts = urlsplit(servers.valkey.url())
     with tls_tunnel(own_certificate.context(), Path(parts.path)) as port:
         yield f"rediss://:{parts.password}@localhost:{port}/3"
 

@@ -138,7 +138,7 @@ def test_an_interrupt_between_two_polls_cancels_the_statement(
     servers: Servers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The connection is closed: it would be busy with the statement, and could not roll back."""
-    address = servers.postgres.connection_string()
+    address = servers.postgres.url()
     moments = itertools.count()
 
     def interrupting() -> float:

@@ -246,7 +246,7 @@ def valkey() -> Iterator[EmbeddedValkey]:
 @pytest.fixture
 def broker(valkey: EmbeddedValkey) -> Iterator[redis.Redis]:
     """Return a client of the broker, and remove its limit afterwards."""
-    with redis.Redis.from_url(valkey.redis_url()) as client:
+    with redis.Redis.from_url(valkey.url()) as client:
         yield client
         client.config_set("maxmemory", 0)
 

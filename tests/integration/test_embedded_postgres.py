@@ -78,7 +78,7 @@ def answer(server: EmbeddedPostgres, query: str) -> object:
 def test_data_survives_a_restart(used: EmbeddedPostgres) -> None:
     """Committed data exists after the next start; the stop leaves no process."""
     used.start()
-    with psycopg.connect(used.connection_string()) as connection:
+    with psycopg.connect(used.url()) as connection:
         connection.execute("CREATE TABLE notes AS SELECT 'kept' AS note")
     identity = used.identity()
     assert identity is not None
@@ -103,7 +103,7 @@ def test_the_server_is_closed_and_independent_of_the_system_locale(
     assert answer(running, "SELECT lower('ÄÖÜ')") == "äöü"
     assert answer(running, "SHOW server_encoding") == "UTF8"
     assert answer(running, "SHOW listen_addresses") == ""
-    forged = running.connection_string().replace("://chordwise:", "://chordwise:not-")
+    forged = running.url().replace("://chordwise:", "://chordwise:not-")
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         psycopg.connect(forged)
     with pytest.raises(ServiceUnavailableError, match="is already running"):
@@ -199,7 +199,7 @@ def test_the_server_starts_after_a_kill(home: Path, used: EmbeddedPostgres, cras
     used.start()
     identity = used.identity()
     assert identity is not None
-    with psycopg.connect(used.connection_string(), autocommit=True) as connection:
+    with psycopg.connect(used.url(), autocommit=True) as connection:
         connection.execute("CREATE TABLE notes AS SELECT 'kept' AS note")
         processes.stop(identity)
     pid_file = home / "postgres" / "postmaster.pid"

@@ -15,6 +15,7 @@ import redis
 from chordwise.embedded import processes
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.errors import ServiceUnavailableError
+from chordwise.settings.address_checks import celery_address
 from tests.fakes.processes import completed
 
 CELERY_APPLICATION = """
@@ -55,7 +56,7 @@ def server(home: Path) -> Iterator[EmbeddedValkey]:
 
 @contextmanager
 def client(server: EmbeddedValkey) -> Iterator[redis.Redis]:
-    connection = redis.Redis.from_url(server.redis_url(), decode_responses=True)
+    connection = redis.Redis.from_url(server.url(), decode_responses=True)
     try:
         yield connection
     finally:
@@ -139,7 +140,7 @@ def test_a_chord_of_celery_runs_over_the_socket(tmp_path: Path, server: Embedded
     server.start()
     script = tmp_path / "sums.py"
     script.write_text(CELERY_APPLICATION, encoding="utf-8")
-    environment = {"URL": server.url()}
+    environment = {"URL": celery_address(server.url())}
     worker = processes.launch(
         [sys.executable, str(script), "work"], log=tmp_path / "log", environment=environment
     )

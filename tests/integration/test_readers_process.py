@@ -39,9 +39,9 @@ def failure_of(outcome: ReadDocument | UnreadDocument) -> tuple[str, str]:
 
 
 def child_of(reader: Reader) -> psutil.Process:
-    process_id = reader._parsers.process_id
-    assert process_id is not None
-    return psutil.Process(process_id)
+    process = reader._parsers._process
+    assert process is not None
+    return psutil.Process(process.pid)
 
 
 def test_a_document_has_the_hash_of_its_bytes(reader: Reader, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_no_process_starts_before_the_first_file(tmp_path: Path) -> None:
         assert failure_of(reader.read(tmp_path))[0] == "refused"
         assert failure_of(reader.read_bytes(b"", "empty"))[0] == "empty"
 
-        assert reader._parsers.process_id is None
+        assert reader._parsers._process is None
 
 
 def test_parsing_is_stopped_at_the_time_limit() -> None:
@@ -175,7 +175,7 @@ from chordwise.readers.reading import Reader
 from chordwise.settings import ReaderSettings
 reader = Reader(ReaderSettings())
 reader.read_bytes(b"text", "a.txt")
-print(reader._parsers.process_id, flush=True)
+print(reader._parsers._process.pid, flush=True)
 sys.stdin.read()
 """
 

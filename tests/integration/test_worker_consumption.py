@@ -113,14 +113,14 @@ def open_scene(
         tempfile.TemporaryDirectory(prefix="cw-") as short,
         own_broker(Path(short)) as valkey,
         proxy_to(Target(path=Path(short) / SOCKET_NAME)) as proxy,
-        redis.Redis.from_url(valkey.redis_url()) as broker,
+        redis.Redis.from_url(valkey.url()) as broker,
         serving(delay_seconds=0.5) as provider,
     ):
         config = folder / "chordwise.toml"
         patience = f"consumer_timeout_seconds = {consumer_timeout_seconds}"
         written = configuration(provider.base_url, worker=patience)
         config.write_text(written, "utf-8")
-        password = urlsplit(valkey.redis_url()).password
+        password = urlsplit(valkey.url()).password
         environment = {
             "CHORDWISE_HOME": str(folder / "home"),
             "CHORDWISE_CONFIG": str(config),

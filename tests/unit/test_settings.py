@@ -53,8 +53,8 @@ def test_defaults_apply_without_any_settings() -> None:
     found = load()
 
     assert found.model == "extractive"
-    assert found.embedded_database
-    assert found.embedded_broker
+    assert found.database_url is None
+    assert found.broker_url is None
     assert found.pipeline.heartbeat_seconds < found.pipeline.lease_seconds
 
 

@@ -27,8 +27,8 @@ from chordwise.pipeline.intake.run_options import RunOptions, from_json
 from chordwise.pipeline.runtime.context import Context, Write
 from chordwise.storage import deliveries, experiments, intakes
 from chordwise.storage.database import Database
-from chordwise.storage.experiments import Experiment, ExperimentVariant
-from chordwise.storage.record import new_id
+from chordwise.storage.experiments import Experiment, ExperimentDocument, ExperimentVariant
+from chordwise.storage.record import insert_all, new_id
 from chordwise.storage.runs import Run
 
 log = structlog.get_logger(__name__)
@@ -128,7 +128,7 @@ class VariantAssignment:
         further = [each for each in variants if each.name in usable]
         places = self._paired(session, experiment, further, places)
         rows = [each.row() for each in places if each.is_new]
-        experiments.add_documents(session, experiment.id, rows)
+        insert_all(session, ExperimentDocument, rows, experiment_id=experiment.id)
         return places
 
     def _paired(

@@ -94,7 +94,7 @@ def _end_or_dispatch(context: Context, session: Session, job: Job) -> None:
     question = job.document_id, job.options_hash
     run = session.get_one(Run, job.run_id)
     leader = leaders(session, run, [question], job.id).get(question)
-    stored = results.reusable(session, job.document_id, job.options_hash)
+    stored = results.reusable_all(session, [question]).get(question)
     job.reused_from = stored or leader
     if stored is not None:
         results.copy_all(session, {job.id: stored})
