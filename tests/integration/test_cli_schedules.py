@@ -68,7 +68,7 @@ def test_adding_a_schedule_reports_its_due_time_and_missing_folders(tmp_path: Pa
     (tmp_path / "in").mkdir()
     ready = output_of(*nightly).err
 
-    assert "\nWarning: Make its folder" in lacking
+    assert "\nWarning: Create or mount its folder" in lacking
     assert "Warning" not in ready
     assert "02:30 UTC." in ready
 

@@ -431,7 +431,7 @@ INVALID_PLANS: list[tuple[list[str], str]] = [
     (["--variant", "control:votes=3"], "a different name"),
     (["--variant", "short"], "is not NAME:KEY=VALUE"),
     (["--variant", "short:votes=3", "--share", "100%"], "is not a valid share"),
-    (["--variant", "a:votes=3", "--variant", "b:votes=5", "--share", "50%"], "nothing is left"),
+    (["--variant", "a:votes=3", "--variant", "b:votes=5", "--share", "50%"], "leave no documents"),
 ]
 
 

@@ -422,7 +422,7 @@ def test_uncertain_secondary_labels_do_not_outvote_the_primary_label() -> None:
 
 def test_an_analysis_of_reasoning_needs_a_language_model() -> None:
     """The built-in model rejects it with a hint, as it cannot judge arguments."""
-    with pytest.raises(RefusedError, match="does not do reasoning") as raised:
+    with pytest.raises(RefusedError, match="does not support reasoning") as raised:
         analyze(AnalysisType.REASONING, ESSAY)
 
     assert "--model" in raised.value.hint

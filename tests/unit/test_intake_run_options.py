@@ -190,8 +190,8 @@ def test_an_empty_entry_of_a_profile_means_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("side_car", "complaint", "hint"),
     [
-        ('schema = "rent.json"', "schema is for extractions, and .* is sentiment", "extraction"),
-        ('labels = ["a", "b"]', "labels are for classifications, and", "classification"),
+        ('schema = "rent.json"', "schema is for extractions, but .* are sentiment", "extraction"),
+        ('labels = ["a", "b"]', "labels are for classifications, but", "classification"),
         (
             'types = ["summary"]\nschema = "rent.json"',
             "the requested types are summary",
@@ -349,7 +349,7 @@ def test_reasoning_with_only_the_built_in_model_is_rejected() -> None:
     """The run does not start; with a language model it does."""
     asked = RunOptions(types=(AnalysisType.SUMMARY, AnalysisType.REASONING), model="extractive")
 
-    with pytest.raises(UsageError, match="does not do reasoning") as raised:
+    with pytest.raises(UsageError, match="does not support reasoning") as raised:
         effective_options(settings.load(), asked)
 
     assert "--model" in raised.value.hint

@@ -138,7 +138,7 @@ def answer(task: AnalysisTask) -> JsonObject:
     method = _METHODS.get(task.analysis_type)
     if method is None:
         raise RefusedError(
-            f"The built-in model does not do {task.analysis_type}.",
+            f"The built-in model does not support {task.analysis_type}.",
             "Choose a language model: --model, or model in the settings.",
         )
     if task.stage is Stage.SYNTHESIZE and task.answers:
