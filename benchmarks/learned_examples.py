@@ -169,7 +169,7 @@ def _index(examples: Iterator[LearnedExample]) -> ExampleIndex:
 def _label(
     model: FollowingExamples, options: AnalysisOptions, index: ExampleIndex, document: Labelled
 ) -> str:
-    shown = index.chosen(hash_of(document.text), document.text)
+    shown = index.select(hash_of(document.text), document.text)
     task = AnalysisTask(
         analysis_type=AnalysisType.CLASSIFICATION,
         stage=Stage.ANALYZE,

@@ -117,7 +117,7 @@ class InboxWatcher(Thread):
     def _poll_until_retry(self, folder: Path, seconds: float) -> None:
         pause = min(self._context.settings.inbox.polling_seconds, _LONGEST_PAUSE_SECONDS)
         for _ in range(1 + int(seconds / pause)):
-            self._watch.disturb([folder])
+            self._watch.record_changes([folder])
             if self._stop_event.wait(pause):
                 return
 
@@ -140,9 +140,9 @@ class InboxWatcher(Thread):
             yield_on_timeout=True,
         ):
             if not is_listening:
-                self._watch.disturb([folder])
+                self._watch.record_changes([folder])
                 is_listening = True
-            self._watch.disturb(Path(path) for _, path in changes)
+            self._watch.record_changes(Path(path) for _, path in changes)
             if _identity(folder) != identity:
                 return
 

@@ -14,7 +14,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import one_line
-from chordwise.domain.learning.calibration import FEWEST, FEWEST_OF_EACH
+from chordwise.domain.learning.calibration import MIN_JUDGMENTS, MIN_JUDGMENTS_OF_EACH
 from chordwise.domain.wording import share
 from chordwise.pipeline.learning import recalibration
 from chordwise.pipeline.learning.recalibration import Lesson
@@ -67,8 +67,8 @@ def render(found: Sequence[Lesson], max_error_rate: float) -> Iterator[Renderabl
     )
     if any(each.curve is None for each in found):
         yield Text(
-            f"Too few: at least {FEWEST} judged answers are needed, {FEWEST_OF_EACH} of them "
-            f"right and {FEWEST_OF_EACH} wrong.",
+            f"Too few: at least {MIN_JUDGMENTS} judged answers are needed, of which "
+            f"{MIN_JUDGMENTS_OF_EACH} are right and {MIN_JUDGMENTS_OF_EACH} wrong.",
             style="dim",
         )
 

@@ -66,7 +66,7 @@ def _review_all(
     for place, candidate in enumerate(found.candidates, start=1):
         try:
             with database.read() as session:
-                question = reviewing.question(session, candidate.job_id, candidate.path)
+                question = reviewing.review_item(session, candidate.job_id, candidate.path)
         except UsageError as error:
             screen.info(f"{candidate.source}: {error.what}")
             continue

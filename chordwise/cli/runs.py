@@ -96,8 +96,8 @@ _COLUMNS = ("Document", "Type", "Status", *_NUMBERS)
 def usage(progress: Progress) -> RenderableType:
     """Return the cost of a run, its last error, and whether the built-in model answered."""
     lines = [Text(f"Usage    {live.spent(progress)}")]
-    if progress.trouble and not progress.is_over:
-        error = f"Error    the last call failed: {one_line(progress.trouble, _ERROR_WIDTH)}"
+    if progress.last_error and not progress.is_over:
+        error = f"Error    the last call failed: {one_line(progress.last_error, _ERROR_WIDTH)}"
         lines.append(Text(error, style="yellow"))
     if progress.calls.extractive:
         lines.append(Text(EXTRACTIVE, style="yellow"))

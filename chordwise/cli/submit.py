@@ -151,7 +151,7 @@ class RunIntake:
             counts = itertools.count(account.taken + 1)
 
             def count(shown: str, _taken: TakenIn) -> None:
-                display.taking_in(next(counts), account.intakes_found or 0, shown)
+                display.show_intake(next(counts), account.intakes_found or 0, shown)
 
             source = FileSource(reader, sys.stdin.buffer)
             found_files.take_in(
@@ -169,7 +169,7 @@ def _find_files(invocation: Invocation, paths: Sequence[str]) -> Sequence[FoundF
     with live.display(invocation.screen) as display:
         for file in discover(paths):
             found.append(file)
-            display.finding(len(found))
+            display.show_found(len(found))
     invocation.screen.note(f"Found {counted(len(found), 'file')}.")
     return found
 

@@ -79,7 +79,7 @@ class AsyncClient(_Asynchronous[Client]):
     quote = _in_a_thread(Client.quote)
     certify = _in_a_thread(Client.certify)
     decide = _in_a_thread(Client.decide)
-    stale = _in_a_thread(Client.stale)
+    stale_answers = _in_a_thread(Client.stale_answers)
     start_experiment = _in_a_thread(Client.start_experiment)
     experiment = _in_a_thread(Client.experiment)
     conclude_experiment = _in_a_thread(Client.conclude_experiment)
@@ -100,11 +100,11 @@ class AsyncClient(_Asynchronous[Client]):
         run = await asyncio.to_thread(self.sync.refresh, name, **arguments)
         return None if run is None else AsyncRun(run)
 
-    def to_check(
+    def answers_to_check(
         self, field: str, name: str, *, types: Sequence[AnalysisType | str] = ()
     ) -> AsyncIterator[ReviewItem]:
         """Yield the answers to check before a field or label can be certified."""
-        return _each(self.sync.to_check(field, name, types=types))
+        return _each(self.sync.answers_to_check(field, name, types=types))
 
 
 class AsyncRun(_Asynchronous[Run]):

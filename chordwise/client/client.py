@@ -248,7 +248,7 @@ class Client:
         )
         return certification.certify(self._connection.database, self._scope(name, types), bounds)
 
-    def to_check(
+    def answers_to_check(
         self, field: str, name: str, *, types: Sequence[AnalysisType | str] = ()
     ) -> Iterator[ReviewItem]:
         """Yield the answers to check before a field or label can be certified, in random order.
@@ -264,7 +264,7 @@ class Client:
         for each in candidates:
             try:
                 with database.read() as session:
-                    question = review.question(session, each.job_id, each.path)
+                    question = review.review_item(session, each.job_id, each.path)
             except UsageError:
                 continue
             yield question
@@ -292,7 +292,7 @@ class Client:
             decision = review.decide(session, question.job_id, question.result_id, signed)
         return decision is not None
 
-    def stale(
+    def stale_answers(
         self, name: str | None = None, **arguments: Unpack[RefreshArguments]
     ) -> Sequence[Stale]:
         """Return the numbers of stale answers of a run or a profile, with the reasons.

@@ -126,7 +126,7 @@ def _of_type(kind: AnalysisType, options: AnalysisOptions) -> Iterator[AnswerCol
         for name, item in analysis.score_columns.items():
             yield AnswerColumn(name=name, item=item, kind=ColumnKind.SCORE, analysis_type=kind)
     elif options.schema is not None:
-        yield from _of_node(SchemaNode.of(options.schema), (), ())
+        yield from _of_node(SchemaNode.root_of(options.schema), (), ())
     else:
         for item in extraction.items(options):
             yield AnswerColumn(

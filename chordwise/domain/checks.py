@@ -116,7 +116,7 @@ def check_declarations(schema: JsonObject) -> None:
     if not isinstance(declared, list) or len(declared) > MAX_CHECKS:
         raise UsageError(f"{CHECKS} must be a list of at most {MAX_CHECKS} checks.", _HINT)
     for number, each in enumerate(declared, start=1):
-        if problem := _problem(each, SchemaNode.of(schema)):
+        if problem := _problem(each, SchemaNode.root_of(schema)):
             raise UsageError(f"{CHECKS}, check {number}: {problem}.", _HINT)
 
 

@@ -13,7 +13,7 @@ from chordwise.domain.analysis_tasks import AnalysisType
 COVERAGE = 0.9
 """The coverage of an interval that is based on observations."""
 
-LEAST_OBSERVATIONS = 5
+MIN_OBSERVATIONS = 5
 _SPREAD = 3.0
 _NORMAL = statistics.NormalDist().inv_cdf((1 + COVERAGE) / 2)
 
@@ -34,7 +34,7 @@ class Interval:
             high=self.high + other.high,
         )
 
-    def of_each(self, other: Interval) -> Interval:
+    def multiplied_by(self, other: Interval) -> Interval:
         """Return the product of a count and the interval of each counted item."""
         return Interval(
             low=self.low * other.low,
@@ -44,7 +44,7 @@ class Interval:
 
     def times(self, factor: float) -> Interval:
         """Return the interval multiplied by a factor."""
-        return self.of_each(Interval(low=factor, typical=factor, high=factor))
+        return self.multiplied_by(Interval(low=factor, typical=factor, high=factor))
 
 
 NOTHING = Interval(low=0, typical=0, high=0)

@@ -239,4 +239,4 @@ def _with_evidence(
 
 def _confidence(value: JsonObject, analysis: AnalysisDefinition) -> float | None:
     points = json_values.number(value.get("confidence"))
-    return None if points is None else points / analysis.points
+    return None if points is None else points / analysis.max_confidence

@@ -130,7 +130,7 @@ class Sightings:
             self._seen[path] = known
         return left_out
 
-    def disturb(self, path: PurePath, now: float) -> None:
+    def restart_quiet_period(self, path: PurePath, now: float) -> None:
         """Restart the quiet period of a file."""
         known = self._seen.get(path)
         if known is not None:
@@ -140,7 +140,7 @@ class Sightings:
         """Stop observing a file."""
         self._seen.pop(path, None)
 
-    def ripe(self, now: float) -> list[Sighting]:
+    def complete_files(self, now: float) -> list[Sighting]:
         """Return the files that have been quiet for long enough, the oldest first."""
         until = now - self._quiet_seconds
         return sorted(

@@ -263,7 +263,7 @@ def _unread_tables(
     task: AnalysisTask,
 ) -> Iterator[tuple[str, Span]]:
     """Yield each empty or absent list with the first row of a table that names its members."""
-    root = SchemaNode.of(task.options.schema or {})
+    root = SchemaNode.root_of(task.options.schema or {})
     for name in root.properties:
         node, path = root.member(name), json_values.pointer("/data", name)
         is_empty = path not in counted or not counted[path].number

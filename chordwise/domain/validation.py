@@ -224,7 +224,7 @@ def _require_limits(schema: JsonObject) -> None:
         raise UsageError(what, "Look for \\u0000.")
     if len(json.dumps(schema)) > MAX_SCHEMA_CHARACTERS:
         raise UsageError(f"The schema is longer than {MAX_SCHEMA_CHARACTERS:,} characters.")
-    if any(itertools.islice(SchemaNode.of(schema).nodes(), MAX_VALUES, None)):
+    if any(itertools.islice(SchemaNode.root_of(schema).nodes(), MAX_VALUES, None)):
         raise UsageError(
             f"The schema describes more than {MAX_VALUES:,} values, as references repeat them.",
             "Remove references between definitions.",

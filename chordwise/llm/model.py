@@ -83,11 +83,11 @@ class CompletionRequest:
     call_id: str = ""
     route: Route | None = None
 
-    def within(self, seconds: float) -> float:
+    def limit_seconds(self, seconds: float) -> float:
         """Return the smaller of `seconds` and the time left for the request."""
         return seconds if self.timeout_seconds is None else min(seconds, self.timeout_seconds)
 
-    def after(self, seconds: float) -> CompletionRequest:
+    def with_less_time(self, seconds: float) -> CompletionRequest:
         """Return the request with `seconds` less time left, but at least one second."""
         if self.timeout_seconds is None:
             return self

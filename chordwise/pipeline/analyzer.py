@@ -149,7 +149,9 @@ class DocumentAnalyzer:
         parts = chunking.split(text, text_budget(self._model, task, self._chunk_tokens))
         document = Question(model=self._model, task=task, source=Source(text), policy=self._policy)
         synthesizer = Synthesizer(document=document)
-        answers = [ask(synthesizer.about(part.start_char, part.end_char)) for part in parts]
+        answers = [
+            ask(synthesizer.question_about(part.start_char, part.end_char)) for part in parts
+        ]
         synthesis = synthesizer.synthesize(answers)
         examined = _examined(synthesizer, synthesis, parts, places)
         found = _analysis(task, examined, synthesis.error, (text, places), answers)

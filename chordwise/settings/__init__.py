@@ -276,7 +276,7 @@ class Settings(BaseSettings):
         Raises:
             ConfigurationError: `auto` without any tier.
         """
-        return tuple(self.tiers.behind(name).values()) or (name,)
+        return tuple(self.tiers.selected_by(name).values()) or (name,)
 
     def model_named(self, name: str) -> ModelSettings:
         """Return the model for a name in `[models]`, the name of a tier, or `provider/model`.
@@ -284,7 +284,7 @@ class Settings(BaseSettings):
         Raises:
             ConfigurationError: The name or the provider is unknown.
         """
-        tiers = self.tiers.behind(name)
+        tiers = self.tiers.selected_by(name)
         if len(tiers) == 1 and name != AUTO:
             (name,) = tiers.values()
         if name in self.models:

@@ -221,7 +221,7 @@ class TierSettings(Section):
         named = {Tier.SMALL: self.small, Tier.MEDIUM: self.medium, Tier.LARGE: self.large}
         return {tier: name for tier, name in named.items() if name}
 
-    def behind(self, name: str) -> dict[Tier, str]:
+    def selected_by(self, name: str) -> dict[Tier, str]:
         """Return the models of the tiers that a name selects, in ascending order.
 
         These are all tiers for `auto`, one for the name of a tier, and none for a model.

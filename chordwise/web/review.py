@@ -47,13 +47,13 @@ def _review(request: Request) -> Response:
     question: ReviewItem | None
     with site_of(request).database.read() as session:
         if "job" in asked:
-            question = review.question(session, _id(asked["job"]), asked.get("path", ""))
+            question = review.review_item(session, _id(asked["job"]), asked.get("path", ""))
             following = listing.address()
         elif "queue" in listing.filters:
             question, following = _queued(session, listing)
         else:
             after = review.place_of(listing.after)
-            question = review.next_question(session, _scope(listing), after)
+            question = review.next_item(session, _scope(listing), after)
             following = listing.address() if after else ""
             if question and question.place:
                 following = listing.next_page(question.place)
@@ -88,7 +88,7 @@ def _queued(session: Session, listing: Listing) -> tuple[ReviewItem | None, str]
     left = [each for each in queue.candidates if orders[each.job_id] > after]
     if not left:
         return None, listing.address() if queue.candidates else ""
-    question = review.question(session, left[0].job_id, left[0].path)
+    question = review.review_item(session, left[0].job_id, left[0].path)
     return replace(question, left=len(left)), listing.next_page((orders[left[0].job_id],))
 
 

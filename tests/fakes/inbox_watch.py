@@ -61,7 +61,7 @@ class WatchedInbox:
         path = self.folders.inbox / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, "utf-8")
-        self.watch.disturb([path])
+        self.watch.record_changes([path])
         return path
 
     @property

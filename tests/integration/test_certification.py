@@ -466,13 +466,13 @@ def test_the_client_certifies_by_checks(pipeline: Pipeline) -> None:
     """It uses the same queue as the command."""
     with Client() as client:
         client.certify("deals", max_error="10%", risk=0.2)
-        questions = list(client.to_check("party", "deals"))
+        questions = list(client.answers_to_check("party", "deals"))
         new = [client.decide(each, "approved", author="Ada") for each in questions[:20]]
         again = client.decide(questions[0], "approved", author="Ada")
         with pytest.raises(UsageError, match="no verdict “fine”"):
             client.decide(questions[0], "fine")
         party, term = client.certify("deals", max_error="10%", risk=0.2)
-        left = list(client.to_check("party", "deals"))
+        left = list(client.answers_to_check("party", "deals"))
 
     assert len(questions) == DOCUMENTS
     assert {each.value.item for each in questions if each.value} == {"party"}

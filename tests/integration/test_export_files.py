@@ -33,7 +33,7 @@ COLUMNS = (
     Column(name="sum", kind=CellType.DECIMAL),
     Column(name="sure", kind=CellType.BOOLEAN),
     Column(name="day", kind=CellType.DATE),
-    Column(name="at", kind=CellType.MOMENT),
+    Column(name="at", kind=CellType.TIMESTAMP),
     Column(name="output", kind=CellType.JSON),
 )
 MOMENT = datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC)

@@ -266,7 +266,7 @@ def test_a_special_file_is_refused_once_and_left_in_place(
         inbox.drop("good.txt", LETTER)
         for _ in range(4):
             inbox.deliver()
-            inbox.watch.disturb([folder / "link.txt"])
+            inbox.watch.record_changes([folder / "link.txt"])
 
     refused = [Path(str(line["file"])).name for line in logs if line["event"] == "inbox.refused"]
     left = ["link.txt", "loop", "pipe.txt", "socket.txt", "twin.txt"]
@@ -284,7 +284,7 @@ def test_a_refused_file_is_taken_once_it_is_acceptable(inbox: WatchedInbox) -> N
     assert path.exists()
 
     other.unlink()
-    inbox.watch.disturb([path])
+    inbox.watch.record_changes([path])
     inbox.deliver()
 
     assert (inbox.folders.done / "a.txt").exists()
@@ -301,7 +301,7 @@ def test_unusual_names_are_unchanged(inbox: WatchedInbox) -> None:
     for number, name in enumerate(ODD_NAMES):
         path = inbox.folders.inbox / os.fsdecode(name)
         path.write_text(f"{number}. {LETTER}", "utf-8")
-        inbox.watch.disturb([path])
+        inbox.watch.record_changes([path])
 
     inbox.deliver()
 
@@ -345,7 +345,7 @@ def test_a_folder_with_an_event_is_scanned(inbox: WatchedInbox) -> None:
     inbox.wait(2 * STABILITY_SECONDS)
     assert inbox.pipeline.value("SELECT count(*) FROM inbox_files") == 0
 
-    inbox.watch.disturb([inbox.folders.inbox])
+    inbox.watch.record_changes([inbox.folders.inbox])
     inbox.take()
 
     assert inbox.pipeline.value("SELECT count(*) FROM inbox_files") == 1
@@ -411,7 +411,7 @@ def test_a_file_open_for_writing_is_not_taken(inbox: WatchedInbox) -> None:
         assert path.exists()
         file.write(OTHER)
 
-    inbox.watch.disturb([path])
+    inbox.watch.record_changes([path])
     inbox.deliver()
 
     assert (inbox.folders.done / "a.txt").read_text("utf-8") == LETTER + OTHER

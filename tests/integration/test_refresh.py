@@ -240,7 +240,7 @@ def test_the_client_refreshes_stale_answers(desk: Desk) -> None:
     desk.classify("a.txt", "b.txt")
     desk.age()
     with Client() as client:
-        (stale,) = client.stale("letters")
+        (stale,) = client.stale_answers("letters")
         again = client.refresh("letters", run_name="again")
         answer_queued_jobs(desk)
         nothing = client.refresh("letters")

@@ -47,7 +47,7 @@ def queue(pipeline: Pipeline, scope: ReviewScope) -> Iterator[ReviewItem]:
     after = None
     while True:
         with pipeline.context.database.read() as session:
-            found = review.next_question(session, scope, after)
+            found = review.next_item(session, scope, after)
         if found is None:
             return
         yield found
@@ -163,9 +163,9 @@ def test_the_queue_is_read_from_an_index(pipeline: Pipeline) -> None:
     pipeline.execute("ANALYZE")
     database = pipeline.context.database
     with recorded() as statements, database.read() as session:
-        first = review.next_question(session, ReviewScope())
+        first = review.next_item(session, ReviewScope())
         assert first is not None
-        review.next_question(session, ReviewScope(), (True, 0.5, *(first.place or ())[2:]))
+        review.next_item(session, ReviewScope(), (True, 0.5, *(first.place or ())[2:]))
         review.table(session, ReviewScope(), 25, first.place)
 
     plans = []

@@ -454,7 +454,7 @@ def test_an_inbox_retries_a_scan(tmp_path: Path, settings: Settings) -> None:
     )
     path = inbox.drop("a.pdf", "")
     path.write_bytes(scan(FIRST))
-    inbox.watch.disturb([path])
+    inbox.watch.record_changes([path])
     inbox.take()
     assert inbox.pipeline.rows("SELECT outcome FROM intakes") == [("not_taken",)]
 

@@ -85,8 +85,8 @@ def test_a_log_reports_why_calls_fail() -> None:
     lines = ProgressLines(said.append, iter(range(0, 100, 10)).__next__)
     trouble = "127.0.0.1 cannot be reached."
 
-    lines.progress(replace(a_progress(10), trouble=trouble), Pace())
-    lines.progress(replace(a_progress(100, status=RunStatus.FINISHED), trouble=trouble), Pace())
+    lines.progress(replace(a_progress(10), last_error=trouble), Pace())
+    lines.progress(replace(a_progress(100, status=RunStatus.FINISHED), last_error=trouble), Pace())
 
     assert said[0].endswith(f"the last call failed: {trouble}")
     assert trouble not in said[1]
@@ -96,7 +96,7 @@ def test_bars_are_updated_by_the_intake_and_the_progress() -> None:
     shown: list[object] = []
     bars = Bars(shown.append)
 
-    bars.taking_in(1, 2, "[red]a.txt")
+    bars.show_intake(1, 2, "[red]a.txt")
     bars.progress(a_progress(50), Pace())
 
     assert len(shown) == 2

@@ -511,7 +511,9 @@ def test_a_model_decides_only_contradictions_between_chunks() -> None:
     ]
 
     joining = analysis.join(parts, options)
-    decided = analysis.decided(joining, an_order({"total": 7, "paid": False, "parties": []}))
+    decided = analysis.apply_reconciliation(
+        joining, an_order({"total": 7, "paid": False, "parties": []})
+    )
 
     assert joining.contested == ["/total"]
     shown = [json_values.as_object(part["data"])["parties"] for part in joining.parts]

@@ -96,19 +96,19 @@ def test_a_file_is_ripe_after_a_time_without_events_and_changes() -> None:
     """An event or a change restarts the wait."""
     waiting, a, b = Sightings(5, most=10), PurePath("/a"), PurePath("/b")
     waiting.replace([(a, (print_of(),)), (b, (print_of(),))], now=0)
-    waiting.disturb(a, now=2)
+    waiting.restart_quiet_period(a, now=2)
 
-    assert [each.path for each in waiting.ripe(now=4.9)] == []
-    assert [each.path for each in waiting.ripe(now=5)] == [b]
+    assert [each.path for each in waiting.complete_files(now=4.9)] == []
+    assert [each.path for each in waiting.complete_files(now=5)] == [b]
 
     waiting.replace([(a, (print_of(),)), (b, (print_of(size=2),))], now=6)
-    assert [each.path for each in waiting.ripe(now=7)] == [a]
-    assert [each.path for each in waiting.ripe(now=11)] == [a, b]
+    assert [each.path for each in waiting.complete_files(now=7)] == [a]
+    assert [each.path for each in waiting.complete_files(now=11)] == [a, b]
 
     # A change of a side-car also restarts the wait.
     waiting.replace([(a, (print_of(), print_of(size=9)))], now=12)
-    assert waiting.ripe(now=16) == []
-    assert [each.path for each in waiting.ripe(now=17)] == [a]
+    assert waiting.complete_files(now=16) == []
+    assert [each.path for each in waiting.complete_files(now=17)] == [a]
 
 
 @given(ages=st.lists(st.integers(0, 50), max_size=40), most=st.integers(1, 20))
@@ -119,7 +119,9 @@ def test_a_limited_number_of_files_is_returned_in_order_of_age(ages: list[int], 
 
     left_out = waiting.replace([(path, (print_of(modified_ns=age),)) for age, path in found], 0)
 
-    assert [each.prints[0].modified_ns for each in waiting.ripe(now=1)] == sorted(ages)[:most]
+    assert [each.prints[0].modified_ns for each in waiting.complete_files(now=1)] == sorted(ages)[
+        :most
+    ]
     assert left_out == max(0, len(ages) - most)
 
 
@@ -129,7 +131,7 @@ def test_a_processed_file_is_forgotten() -> None:
 
     waiting.forget(a)
     waiting.replace([], now=1)
-    waiting.disturb(a, now=1)
+    waiting.restart_quiet_period(a, now=1)
 
     assert len(waiting) == 0
     assert waiting.has_room

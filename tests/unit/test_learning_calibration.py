@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from chordwise.domain.learning.calibration import (
-    FEWEST,
+    MIN_JUDGMENTS,
     ConfidenceClaim,
     Method,
     Points,
@@ -166,7 +166,7 @@ def test_learning_requires_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None
         (claims((0.5, 25, 5)), True),
         (claims((0.5, 26, 4)), False),
         (claims((0.5, 4, 26)), False),
-        (claims((0.5, 15, FEWEST - 16)), False),
+        (claims((0.5, 15, MIN_JUDGMENTS - 16)), False),
     ],
 )
 def test_a_curve_needs_enough_judgments_of_both_kinds(

@@ -175,19 +175,19 @@ def test_examples_are_similar_to_the_document_and_diverse() -> None:
     """The most similar one is last; near-duplicates and unrelated texts are skipped."""
     index = ExampleIndex([BILL, BOAT, SAME_BOAT, HARBOUR], 2, 10_000)
 
-    chosen = index.chosen("0", "When does the boat leave the harbour with our mail?")
+    chosen = index.select("0", "When does the boat leave the harbour with our mail?")
 
     assert chosen == (HARBOUR, BOAT)
-    assert index.chosen("0", "Nothing in common.") == ()
+    assert index.select("0", "Nothing in common.") == ()
 
 
 def test_a_document_is_not_its_own_example() -> None:
     """Nor is another file with the same words."""
     index = ExampleIndex([BOAT, HARBOUR], 4, 10_000)
 
-    assert BOAT not in index.chosen(BOAT.sha256, "The boat in the harbour.")
+    assert BOAT not in index.select(BOAT.sha256, "The boat in the harbour.")
     shouted = BOAT.example.text.upper().replace(" ", "\n")
-    assert index.chosen("0", shouted) == (HARBOUR,)
+    assert index.select("0", shouted) == (HARBOUR,)
 
 
 def test_examples_fit_into_their_token_budget() -> None:
@@ -195,8 +195,8 @@ def test_examples_fit_into_their_token_budget() -> None:
     long = an_example(f"The boat and the harbour, the mail. {'The boat. ' * 80}")
     index = ExampleIndex([long, HARBOUR], 4, HARBOUR.token_count + 1)
 
-    assert index.chosen("0", "The boat, the mail.") == ()
-    assert index.chosen("0", "The boat in the harbour.") == (HARBOUR,)
+    assert index.select("0", "The boat, the mail.") == ()
+    assert index.select("0", "The boat in the harbour.") == (HARBOUR,)
 
 
 def test_the_id_of_an_example_depends_on_its_feedback() -> None:

@@ -431,7 +431,7 @@ def given(**values: object) -> Settings:
 def test_auto_selects_the_tiers_and_a_tier_its_model() -> None:
     found = given()
 
-    assert found.tiers.behind(AUTO) == {Tier.SMALL: "tiny", Tier.LARGE: TIERS["large"]}
+    assert found.tiers.selected_by(AUTO) == {Tier.SMALL: "tiny", Tier.LARGE: TIERS["large"]}
     assert found.selected_names(AUTO) == ("tiny", TIERS["large"])
     assert found.selected_names("small") == ("tiny",)
     assert found.selected_names("tiny") == ("tiny",)
@@ -442,7 +442,7 @@ def test_a_model_may_have_the_name_of_its_tier() -> None:
     found = given(models={"small": TINY}, tiers={"small": "small"})
 
     assert found.model_named("small").model == "tiny-1"
-    assert found.tiers.behind("small") == {Tier.SMALL: "small"}
+    assert found.tiers.selected_by("small") == {Tier.SMALL: "small"}
 
 
 @pytest.mark.parametrize("name", [AUTO, "small", "medium"])

@@ -26,10 +26,10 @@ _ERROR_WIDTH = 160
 class Display:
     """Shows the progress of a waiting command; this base class shows nothing."""
 
-    def finding(self, count: int) -> None:
+    def show_found(self, count: int) -> None:
         """Show the number of files found."""
 
-    def taking_in(self, count: int, found: int, source: str) -> None:
+    def show_intake(self, count: int, found: int, source: str) -> None:
         """Show the progress of the intake; `source` is the last document."""
 
     def progress(self, progress: Progress, pace: Pace) -> None:
@@ -57,12 +57,12 @@ class ProgressLines(Display):
         self._due_at = 0.0
         self._last = ""
 
-    def finding(self, count: int) -> None:
+    def show_found(self, count: int) -> None:
         """Print the number of files found, if the search takes a long time."""
         self._due_at = self._due_at or self._clock() + _LINE_SECONDS
         self._print(f"Found {counted(count, 'file')} so far", is_last=False)
 
-    def taking_in(self, count: int, found: int, source: str) -> None:
+    def show_intake(self, count: int, found: int, source: str) -> None:
         """Print the progress of the intake."""
         self._print(
             f"Reading documents: {count_of_found(count, found)}, last: {source}", is_last=False
@@ -93,11 +93,11 @@ class Bars(Display):
         self._update = update
         self._spinner = Spinner("dots")
 
-    def finding(self, count: int) -> None:
+    def show_found(self, count: int) -> None:
         """Show the number of files found."""
         self._spin(f"Found {counted(count, 'file')}")
 
-    def taking_in(self, count: int, found: int, source: str) -> None:
+    def show_intake(self, count: int, found: int, source: str) -> None:
         """Show the progress of the intake."""
         self._spin(f"Reading documents: {count_of_found(count, found)} · {one_line(source, 60)}")
 
@@ -146,8 +146,8 @@ def _speed(progress: Progress, pace: Pace) -> str:
         parts.append(f"about {span(remaining)} left")
     if progress.jobs.failed:
         parts.append(f"{progress.jobs.failed:,} with problems")
-    if progress.trouble and not progress.is_over:
-        parts.append(f"the last call failed: {one_line(progress.trouble, _ERROR_WIDTH)}")
+    if progress.last_error and not progress.is_over:
+        parts.append(f"the last call failed: {one_line(progress.last_error, _ERROR_WIDTH)}")
     if progress.batches and not progress.is_over:
         parts.append(in_short(progress.batches))
     elif progress.jobs.waiting and not progress.is_over:

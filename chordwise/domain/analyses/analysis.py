@@ -53,7 +53,7 @@ class AnalysisDefinition(ABC):
     """The members of an object with a quote; the first non-empty one is the fact's value."""
     nullable_path: ClassVar[str] = ""
     """The JSON Pointer of a scalar that is a fact even if it is null (nothing was found)."""
-    points: ClassVar[int] = 10
+    max_confidence: ClassVar[int] = 10
     """The highest confidence that an answer or a part of it can claim."""
     is_prose: ClassVar[bool] = False
     """Whether equally good answers differ in their words, so that votes compare words."""
@@ -82,7 +82,7 @@ class AnalysisDefinition(ABC):
 
     def confidence(self, answer: JsonObject) -> float:
         """Return the confidence that the answer claims, on the scale 0 to 1."""
-        return claimed_number(answer) / self.points
+        return claimed_number(answer) / self.max_confidence
 
     @abstractmethod
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
@@ -96,7 +96,7 @@ class AnalysisDefinition(ABC):
         """
         return Joining(output=self.merge(answers, options), parts=answers)
 
-    def decided(self, joining: Joining, answer: JsonObject) -> JsonObject:  # noqa: ARG002
+    def apply_reconciliation(self, joining: Joining, answer: JsonObject) -> JsonObject:  # noqa: ARG002
         """Return the joined answer after a model has reconciled its parts in `answer`."""
         return answer
 

@@ -31,7 +31,7 @@ class Classification(AnalysisDefinition):
     type = AnalysisType.CLASSIFICATION
     principal_fields = ("feature",)
     nullable_path = "/primary_label"
-    points = 1
+    max_confidence = 1
     complexity = 0.1
     assumed_length = 120, 0.01
     principles = ("The primary label fits the text as a whole better than any other label does.",)

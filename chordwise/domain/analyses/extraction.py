@@ -84,7 +84,7 @@ class Extraction(AnalysisDefinition):
         """Return the mean over the found values; without any, the mean over the entries."""
         fields = _fields(answer)
         found = [field for field in fields if field.get("status") != NOT_MENTIONED]
-        return mean(claimed_number(field) for field in found or fields) / self.points
+        return mean(claimed_number(field) for field in found or fields) / self.max_confidence
 
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:
         """Return the items without an entry, and the found entries without a value or quote.
@@ -127,13 +127,13 @@ class Extraction(AnalysisDefinition):
             output={"fields": [field for item in items(options) for field in _all_of(item, fields)]}
         )
 
-    def decided(self, joining: Joining, answer: JsonObject) -> JsonObject:
+    def apply_reconciliation(self, joining: Joining, answer: JsonObject) -> JsonObject:
         """Return the output with only the contested values taken from the model's answer."""
-        return schema_data.decided(joining, answer) if joining.contested else answer
+        return schema_data.apply_reconciliation(joining, answer) if joining.contested else answer
 
     def needs_model_to_join(self, options: AnalysisOptions) -> bool:
         """Return whether the user's data has single values, which chunks may contradict."""
-        return options.schema is not None and SchemaNode.of(options.schema).has_single_values()
+        return options.schema is not None and SchemaNode.root_of(options.schema).has_single_values()
 
     def has_findings(self, answer: JsonObject) -> bool:
         """Return whether any item or member of the data has a value."""

@@ -26,7 +26,7 @@ def row_counts(answers: Sequence[JsonObject], schema: JsonObject) -> dict[str, R
     answers have read at the same place, or that continues from one answer to the next, counts once,
     too.
     """
-    tally, node = _Tally(), SchemaNode.of(schema)
+    tally, node = _Tally(), SchemaNode.root_of(schema)
     for answer, repeated in zip(answers, _repeated_rows(answers, node), strict=True):
         tally.add(_without_rows(answer.get("data"), repeated), node, "")
     for path in (path for paths in _continued_rows(answers, node) for path in paths):
@@ -97,7 +97,7 @@ def repetitions(answer: JsonObject, schema: JsonObject) -> dict[str, int]:
     Rows without a place may be different rows. Lists of distinct values are left out, since they
     drop equal rows.
     """
-    places, node = _places_of_rows(answer), SchemaNode.of(schema)
+    places, node = _places_of_rows(answer), SchemaNode.root_of(schema)
     read = Counter(
         (listed, frozenset(places[path]), identity(row))
         for listed, path, row in _joined_rows(answer.get("data"), node, "")
@@ -268,7 +268,7 @@ def join(answers: Sequence[JsonObject], schema: JsonObject) -> Joining:
     not changed. A single value on which the parts differ is contested: a model gets the parts
     without their lists to decide it.
     """
-    node = SchemaNode.of(schema)
+    node = SchemaNode.root_of(schema)
     repeated, continued = _repeated_rows(answers, node), _continued_rows(answers, node)
     merge_ = _Merge(repeated=repeated, continued=continued)
     values = [
@@ -283,7 +283,7 @@ def join(answers: Sequence[JsonObject], schema: JsonObject) -> Joining:
     return Joining(output=output, parts=parts, contested=merge_.contested)
 
 
-def decided(joining: Joining, answer: JsonObject) -> JsonObject:
+def apply_reconciliation(joining: Joining, answer: JsonObject) -> JsonObject:
     """Return the joined output with the contested values taken from an answer, where it has them.
 
     If the answer has no evidence for a value, the evidence of a part with the same value is used.
@@ -520,7 +520,7 @@ def quoted_values(answer: JsonObject) -> int:
 
 def with_marks(answer: JsonObject, schema: JsonObject) -> JsonObject:
     """Mark for each value with evidence whether it occurs there (see `value_in_quote`)."""
-    root, data = SchemaNode.of(schema), answer.get("data")
+    root, data = SchemaNode.root_of(schema), answer.get("data")
     evidence = json_values.objects(answer.get("evidence"))
     return {**answer, "evidence": [_marked(each, data, root) for each in evidence]}
 
@@ -530,7 +530,7 @@ def without_evidence(answer: JsonObject, schema: JsonObject) -> list[str]:
 
     Evidence counts for the value that it names and for all values nested in it.
     """
-    root, data = SchemaNode.of(schema), answer.get("data")
+    root, data = SchemaNode.root_of(schema), answer.get("data")
     entries = json_values.objects(answer.get("evidence"))
     quoted = [json_values.text(each.get("path")) for each in entries if each.get("quote")]
     covered = {exact for path in quoted if (exact := _exact(path, data))}

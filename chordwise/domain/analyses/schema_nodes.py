@@ -23,7 +23,7 @@ class SchemaNode:
     schemas: tuple[JsonValue, ...]
 
     @classmethod
-    def of(cls, schema: JsonObject) -> SchemaNode:
+    def root_of(cls, schema: JsonObject) -> SchemaNode:
         """Return the root node of the data."""
         return cls(schema, (schema,))
 
@@ -156,14 +156,14 @@ class SchemaNode:
         members = [self.member(name) for name in self.properties if depth < MAX_DEPTH]
         return not members or any(member.has_single_values(depth + 1) for member in members)
 
-    def members_of_rows(self, depth: int = 0) -> int:
+    def max_row_width(self, depth: int = 0) -> int:
         """Return the number of values in a row of the widest list of objects; 0 without one."""
         inside = [self.member(name) for name in self.properties]
         if self.is_list and self.items.properties:
             return self.items.count_values(depth)
         if depth >= _COUNTED_DEPTH:
             return 0
-        return max((member.members_of_rows(depth + 1) for member in inside), default=0)
+        return max((member.max_row_width(depth + 1) for member in inside), default=0)
 
     def count_values(self, depth: int = 0) -> int:
         """Return the number of values in an object, including nested objects and lists."""

@@ -31,7 +31,7 @@ class Sentiment(AnalysisDefinition):
 
     type = AnalysisType.SENTIMENT
     principal_fields = ("quote",)
-    points = 1
+    max_confidence = 1
     complexity = 0.1
     assumed_length = 150, 0.04
     principles = (

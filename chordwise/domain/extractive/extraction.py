@@ -29,7 +29,7 @@ def analyze(task: AnalysisTask) -> JsonObject:
     searchable = SearchableText(task.text)
     if task.options.schema is not None:
         walk = _Walk(root=task.options.schema, searchable=searchable)
-        data = walk.members(SchemaNode.of(walk.root), "", 0)
+        data = walk.members(SchemaNode.root_of(walk.root), "", 0)
         return {"data": data, "evidence": list(walk.evidence)}
     return {"fields": [each for item in items(task.options) for each in _fields(item, searchable)]}
 

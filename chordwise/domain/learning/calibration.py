@@ -19,9 +19,9 @@ from typing import TypeAlias
 from chordwise.domain.learning.measures import calibration_error, wilson
 from chordwise.errors import ConfigurationError
 
-FEWEST = 30
+MIN_JUDGMENTS = 30
 """The number of judgments that a calibration needs."""
-FEWEST_OF_EACH = 5
+MIN_JUDGMENTS_OF_EACH = 5
 """The number of right and of wrong judgments that a calibration needs, each."""
 _FOLDS = 5
 _LEAST_DOUBT = 1e-12
@@ -90,7 +90,7 @@ def require() -> None:
 def is_enough(claims: Sequence[ConfidenceClaim]) -> bool:
     """Return whether there are enough judgments to learn from."""
     right = sum(claim.is_right for claim in claims)
-    return len(claims) >= FEWEST and min(right, len(claims) - right) >= FEWEST_OF_EACH
+    return len(claims) >= MIN_JUDGMENTS and min(right, len(claims) - right) >= MIN_JUDGMENTS_OF_EACH
 
 
 def learn(claims: Sequence[ConfidenceClaim]) -> Curve:

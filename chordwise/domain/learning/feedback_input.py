@@ -191,12 +191,12 @@ def _is_field(output: JsonObject, name: str, schema: JsonObject | None) -> bool:
     rows = [each for each in (path, *others) if each.rpartition("/")[2].isdecimal()]
     if any(row not in there for row in rows):
         return False
-    return path in there or (schema is not None and SchemaNode.of(schema).at(pointer).is_known)
+    return path in there or (schema is not None and SchemaNode.root_of(schema).at(pointer).is_known)
 
 
 def _fitting(schema: JsonObject, name: str, value: JsonValue) -> JsonValue:
     """Return a correction converted to the schema: text to a number, a single value to a list."""
-    node = SchemaNode.of(schema).at(name)
+    node = SchemaNode.root_of(schema).at(name)
     fitting = _converted(node, value)
     if value is None or not node.is_known:
         return fitting

@@ -289,7 +289,7 @@ class ExampleIndex:
     def __len__(self) -> int:
         return len(self._found)
 
-    def chosen(self, sha256: str, text: str) -> tuple[LearnedExample, ...]:
+    def select(self, sha256: str, text: str) -> tuple[LearnedExample, ...]:
         """Return the examples to show for a document, the most similar one last.
 
         Examples of the document itself are excluded, by the hash of its text, and so are those of a

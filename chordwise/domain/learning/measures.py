@@ -234,7 +234,7 @@ def _f1(shared: int, found: int, wanted: int) -> float:
 
 Z = 1.959963984540054
 """The 97.5 % quantile of the standard normal distribution."""
-FEWEST = 10
+MIN_BOOTSTRAP_ITEMS = 10
 """The number of items that the bootstrap needs: with fewer its interval is too narrow."""
 _FEWEST_RESAMPLES, _MAX_RESAMPLES = 100, 400
 _DRAWS = 1_000_000
@@ -261,11 +261,11 @@ def bootstrap(
 ) -> tuple[float, float] | tuple[None, None]:
     """Return the 95 % interval of a metric that has no formula, by resampling the items.
 
-    Fewer than `FEWEST` items have no interval.
+    Fewer than `MIN_BOOTSTRAP_ITEMS` items have no interval.
 
     The bounds are percentiles: Efron, “Bootstrap methods: another look at the jackknife”, 1979.
     """
-    if len(items) < FEWEST:
+    if len(items) < MIN_BOOTSTRAP_ITEMS:
         return None, None
     resamples = min(_MAX_RESAMPLES, max(_FEWEST_RESAMPLES, _DRAWS // len(items)))
     drawn = sorted(measured(random.choices(items, k=len(items))) for _ in range(resamples))

@@ -79,13 +79,13 @@ class Cached(Middleware):
         """
         started = time.monotonic()
         entry = self._entry(request)
-        found = self._poll(entry, request.within(self.longest_wait_seconds))
+        found = self._poll(entry, request.limit_seconds(self.longest_wait_seconds))
         waited = time.monotonic() - started
         match found:
             case ClaimStatus.OURS:
-                return self._ask_and_store(request.after(waited), entry)
+                return self._ask_and_store(request.with_less_time(waited), entry)
             case ClaimStatus.OTHERS | ClaimStatus.UNKNOWN:
-                return self.model.complete(request.after(waited))
+                return self.model.complete(request.with_less_time(waited))
             case _:
                 start = call_start(self.profile, request)
                 call_id = self.ledger.record_hit(start, found, round(waited * 1000))

@@ -50,7 +50,7 @@ class Turn:
             self._is_asking = self._slots.asking.acquire()
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        self.recall()
+        self.release_slot()
         if error is not None:
             self.close()
 
@@ -61,7 +61,7 @@ class Turn:
         if not self._is_sent:
             self._is_sent = self._slots.sent.acquire()
 
-    def recall(self) -> None:
+    def release_slot(self) -> None:
         """Release the slot of this thread's request, so that another thread can send one."""
         if self._is_sent:
             self._is_sent = False

@@ -92,7 +92,7 @@ class Fallback:
         asked: list[ChatModel] = []
         started = self._clock()
         for model in self._models:
-            remaining = request.after(self._clock() - started)
+            remaining = request.with_less_time(self._clock() - started)
             if errors and _is_skipped(remaining, model, errors):
                 continue
             if errors:

@@ -171,7 +171,7 @@ class Gate:
             self.turn.send()
         answer = self.limits.acquire(permit_request)
         if self.turn and not isinstance(answer, Permit):
-            self.turn.recall()
+            self.turn.release_slot()
         return answer
 
 

@@ -48,12 +48,12 @@ class Retrying(Middleware):
         Raises:
             ModelError: The last error, or the first that is not transient.
         """
-        seconds = request.within(self.policy.total_seconds)
+        seconds = request.limit_seconds(self.policy.total_seconds)
         deadline = _Deadline(ends_at=self.clock() + seconds)
         numbers = count(request.attempt)
 
         def ask() -> Completion:
-            left = request.within(deadline.ends_at - self.clock())
+            left = request.limit_seconds(deadline.ends_at - self.clock())
             try:
                 return self.model.complete(
                     replace(request, attempt=next(numbers), timeout_seconds=left)

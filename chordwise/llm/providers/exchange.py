@@ -55,7 +55,7 @@ class Exchange:
         headers = self.with_key()
         if request.call_id:
             headers[CALL_HEADER] = request.call_id
-        seconds = request.within(self.timeout_seconds)
+        seconds = request.limit_seconds(self.timeout_seconds)
         response = self.transport.post_json(self.url, headers, body, seconds)
         answer = response.body if isinstance(response.body, dict) else {}
         if response.status >= LOWEST_ERROR_STATUS or answer.get("error"):

@@ -87,7 +87,7 @@ class ExtractiveModel(ChatModel):
 
     def _deadline(self, request: CompletionRequest) -> Check:
         """Return the check that aborts the answer to this request after its time limit."""
-        seconds = request.within(self._timeout_seconds)
+        seconds = request.limit_seconds(self._timeout_seconds)
         ends_at = self._clock() + seconds
 
         def check() -> None:

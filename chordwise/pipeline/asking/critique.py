@@ -39,7 +39,7 @@ def examine(
     if synthesis.error is not None:
         return _merged_by_rule(synthesis.answer, synthesizer.task)
     joined = synthesis.joined
-    question = synthesizer.joining(joined) if joined else synthesizer.about(*span)
+    question = synthesizer.question_joining(joined) if joined else synthesizer.question_about(*span)
     return examine_answer(synthesis.answer, question)
 
 

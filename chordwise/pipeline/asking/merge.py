@@ -56,12 +56,12 @@ class Synthesizer:
         """The task, without a text."""
         return self.document.task
 
-    def about(self, start: int, end: int) -> Question:
+    def question_about(self, start: int, end: int) -> Question:
         """Return the question about a part of the text, from one character to another."""
         task, source = about_part(self.task, self.document.source.text, start, end)
         return replace(self.document, task=task, source=source)
 
-    def joining(self, answers: Sequence[Answer]) -> Question:
+    def question_joining(self, answers: Sequence[Answer]) -> Question:
         """Return the question that joins answers."""
         outputs = tuple(answer.output for answer in answers)
         task = replace(self.task, stage=Stage.SYNTHESIZE, answers=outputs)
@@ -102,7 +102,7 @@ class Synthesizer:
         if len(answers) < 2:  # noqa: PLR2004 - there is nothing to join
             return []
         groups = self._groups(_level(answers, self._joining(answers)))
-        return [self.joining(group) for group in groups if len(group) > 1]
+        return [self.question_joining(group) for group in groups if len(group) > 1]
 
     def _joining(self, answers: Sequence[Answer]) -> Joining:
         """Return the answers joined by rule, or all of them if the schema needs a model.
@@ -129,7 +129,7 @@ class Synthesizer:
 
     def _decided(self, answer: Answer, joining: Joining, answers: Sequence[Answer]) -> Answer:
         analysis, whole = analysis_for(self.task.analysis_type), merged(answers, self.task)
-        output = analysis.decided(joining, answer.output)
+        output = analysis.apply_reconciliation(joining, answer.output)
         factor = REPAIR_FACTOR if answer.repaired else 1.0
         return replace(
             answer,
@@ -172,7 +172,7 @@ class Synthesizer:
     def _join(self, group: list[Answer]) -> Answer:
         if len(group) == 1:
             return group[0]
-        joined = ask(self.joining(group))
+        joined = ask(self.question_joining(group))
         parts = [answer.agreement for answer in group]
         return replace(joined, agreement=self_consistency.combined(parts, joined.agreement))
 

@@ -168,7 +168,7 @@ def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
 
 def values_of_rows(options: AnalysisOptions) -> int:
     """Return the number of values in a row if the schema asks for a list of objects, else 0."""
-    return SchemaNode.of(options.schema).members_of_rows() if options.schema else 0
+    return SchemaNode.root_of(options.schema).max_row_width() if options.schema else 0
 
 
 def room_for_answers(model: ChatModel, task: AnalysisTask) -> float:

@@ -191,7 +191,7 @@ def _type(column: Column) -> pa.DataType:
         CellType.INTEGER: pa.int64(),
         CellType.FLOAT: pa.float64(),
         CellType.DATE: pa.date32(),
-        CellType.MOMENT: pa.timestamp("us", tz="UTC"),
+        CellType.TIMESTAMP: pa.timestamp("us", tz="UTC"),
     }
     return types.get(column.kind, pa.string())
 

@@ -25,7 +25,7 @@ class CellType(StrEnum):
     FLOAT = "float"
     DECIMAL = "decimal"
     DATE = "date"
-    MOMENT = "moment"
+    TIMESTAMP = "moment"
     JSON = "json"
     TEXT = "text"
 
@@ -155,7 +155,7 @@ _KINDS = {
     701: CellType.FLOAT,
     1700: CellType.DECIMAL,
     1082: CellType.DATE,
-    1184: CellType.MOMENT,
+    1184: CellType.TIMESTAMP,
     114: CellType.JSON,
     3802: CellType.JSON,
 }

@@ -351,7 +351,7 @@ class _Batches:
             if placed.file.reason is not None:
                 return
             if position >= placed.done:
-                offered = Offered(found=document, of=placed.of, is_last=is_last)
+                offered = Offered(found=document, entry_id=placed.of, is_last=is_last)
                 self._places[offered.intake_id] = placed, position
                 yield offered
 

@@ -94,7 +94,7 @@ class InboxWatch:
             with contextlib.suppress(OSError):
                 folder.mkdir(parents=True, exist_ok=True)
 
-    def disturb(self, paths: Iterable[Path]) -> None:
+    def record_changes(self, paths: Iterable[Path]) -> None:
         """Record that these paths have changed; safe to call from other threads."""
         for path in paths:
             self._events.put(path)
@@ -141,7 +141,9 @@ class InboxWatch:
         while not self._events.empty():
             path = self._events.get()
             # A change of a side-car counts as a change of its file.
-            self._waiting.disturb(path.with_name(path.name.removesuffix(SIDE_CAR)), now)
+            self._waiting.restart_quiet_period(
+                path.with_name(path.name.removesuffix(SIDE_CAR)), now
+            )
             self._scan_at = min(self._scan_at, now)
 
     def _recover(self) -> None:
@@ -199,7 +201,7 @@ class InboxWatch:
         now = self._monotonic()
         ripe = (
             each
-            for each in self._waiting.ripe(now)
+            for each in self._waiting.complete_files(now)
             if not self._failures.is_waiting(each.path, now)
         )
         while self._monotonic() <= now + _TURN_SECONDS and self._threads.is_free:
@@ -220,7 +222,7 @@ class InboxWatch:
         if inbox is None:
             return
         if scan.fingerprints(path) != sighting.prints or scan.is_being_written(path):
-            self._waiting.disturb(path, now)
+            self._waiting.restart_quiet_period(path, now)
             self._scan_at = min(self._scan_at, now)
             return
         profile = self._places.profile_of(path)

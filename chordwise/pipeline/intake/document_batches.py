@@ -64,12 +64,12 @@ class TakenIn:
 class Offered:
     """One document, or unread document, to take in; its intake gets the id `intake_id`.
 
-    `of` is the intake id of the list entry that contains it; the entry is removed from the list
+    `entry_id` is the intake id of the list entry that contains it; the entry is removed from the list
     with its last document. `shown` is the name of that entry, `raw_path` the path of its file.
     """
 
     found: ReadDocument | UnreadDocument
-    of: uuid.UUID | None = None
+    entry_id: uuid.UUID | None = None
     is_last: bool = True
     shown: str = ""
     raw_path: bytes | None = None
@@ -132,7 +132,7 @@ class RunQuestions:
         if not self.examples:
             return {}
         return {
-            (sha256, kind): found.chosen(sha256, text)
+            (sha256, kind): found.select(sha256, text)
             for each in offered
             if isinstance(each.found, ReadDocument) and (text := each.found.content.text)
             for sha256 in (documents.hash_of(text),)
@@ -369,8 +369,8 @@ def _batch_until(settings: Settings, run: Run) -> ColumnElement[datetime] | Null
 
 
 def _remove_from_list(session: Session, run_id: uuid.UUID, offered: Sequence[Offered]) -> None:
-    counts = Counter(each.of for each in offered if each.of is not None)
-    ended = {each.of for each in offered if each.is_last}
+    counts = Counter(each.entry_id for each in offered if each.entry_id is not None)
+    ended = {each.entry_id for each in offered if each.is_last}
     intakes.add_documents_taken(session, {of: counts[of] for of in counts if of not in ended})
     intakes.unlist(session, run_id, {of: counts[of] for of in counts if of in ended})
 

@@ -128,7 +128,7 @@ def take_in(
 def _offered(listed: ListedFile, found: Found, *, is_last: bool) -> Offered:
     return Offered(
         found=found,
-        of=listed.intake_id,
+        entry_id=listed.intake_id,
         is_last=is_last,
         shown=listed.source,
         raw_path=listed.raw_path,

@@ -208,7 +208,7 @@ class Submission:
                 for part in _split_or_replace(offered, error)
                 for each in self._store(part, also)
             ]
-        self._unlisted += sum(each.of is None for each in offered)
+        self._unlisted += sum(each.entry_id is None for each in offered)
         self._trial.check()
         return taken
 

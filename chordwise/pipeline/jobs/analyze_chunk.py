@@ -227,7 +227,7 @@ def _postpone(context: Context, work: _Work, error: TransientError) -> ChunkOutc
     delay = backoff.postponement(settings, chunk.postponements, error, context.random)
     work.lease.require()
 
-    for attempt in context.database.attempts(context.outage):
+    for attempt in context.database.attempts(context.outage_timeout):
         with attempt as session:
             jobs.lock(session, chunk.job_id)
             if chunk_leases.postpone(session, chunk.id, work.lease.token, delay, error):
@@ -266,7 +266,7 @@ def _end(context: Context, work: _Work, ended: EndedChunk) -> None:
         calls=work.ledger.pop_ended(),
         synthesis_token=synthesis.token if claims_synthesis else None,
     )
-    stores, patience = context.stores.chunks, context.outage
+    stores, patience = context.stores.chunks, context.outage_timeout
     try:
         stored = stores.end(replace(end, job_end=_job_end(context, work, ended)), patience)
     except ServiceUnavailableError:
@@ -284,7 +284,7 @@ def _end(context: Context, work: _Work, ended: EndedChunk) -> None:
 def _end_without_job(context: Context, work: _Work, end: ChunkEnd) -> Outcome:
     """Store the end of a chunk without its job's end; keep its calls if that is refused."""
     try:
-        return context.stores.chunks.end(end, context.outage)
+        return context.stores.chunks.end(end, context.outage_timeout)
     except ServiceUnavailableError:
         raise
     except Exception:

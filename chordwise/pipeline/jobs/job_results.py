@@ -63,7 +63,7 @@ def job_input(
     context: Context, claimed: ClaimedChunk | ClaimedSynthesis, task: AnalysisTask, text: str
 ) -> JobInput:
     """Return the job of claimed work; the places of its document are read on demand."""
-    read = partial(places_of, context.database, claimed.document_id, context.outage)
+    read = partial(places_of, context.database, claimed.document_id, context.outage_timeout)
     return JobInput(
         id=claimed.job_id,
         document_id=claimed.document_id,

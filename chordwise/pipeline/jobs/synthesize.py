@@ -208,7 +208,7 @@ def _end(context: Context, work: _Work, end: JobEnd) -> None:
     calls = work.ledger.pop_ended()
     ended = replace(end, token=lease.token, calls=calls)
     try:
-        stored = context.stores.chunks.end(ended, context.outage)
+        stored = context.stores.chunks.end(ended, context.outage_timeout)
     except ServiceUnavailableError:
         raise
     except Exception:

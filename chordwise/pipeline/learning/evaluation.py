@@ -26,7 +26,7 @@ from chordwise.pipeline.intake.run_options import (
     run_options,
 )
 from chordwise.pipeline.learning import judgeable
-from chordwise.pipeline.learning.gold import Gold, says
+from chordwise.pipeline.learning.gold import Gold, covers
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
 from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.pipeline.runtime.context import Write
@@ -454,7 +454,7 @@ def _compared(
 
 def _compared_one(each: Judgeable, truth: Truth) -> ComparedResult | None:
     judged = judge(each.answer, truth)
-    if not judged.judgments and not says(truth, each.answer.analysis_type):
+    if not judged.judgments and not covers(truth, each.answer.analysis_type):
         return None
     return ComparedResult(
         result=each.result,

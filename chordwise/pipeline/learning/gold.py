@@ -34,10 +34,10 @@ class Gold:
 
     def names_of(self, kind: AnalysisType) -> Sequence[str]:
         """Return the documents for which the file has the truth of this analysis type."""
-        return [name for name, truth in self.truths.items() if says(truth, kind)]
+        return [name for name, truth in self.truths.items() if covers(truth, kind)]
 
 
-def says(truth: Truth, kind: AnalysisType) -> bool:
+def covers(truth: Truth, kind: AnalysisType) -> bool:
     """Return whether a truth of a gold file covers an analysis type."""
     if kind in LABEL_PATHS:
         return truth.label is not None
@@ -78,7 +78,7 @@ def _truth(file: RecordFile, line: int, record: JsonObject) -> Truth:
         fields=fields,
         pages={} if file.is_csv else _pages(file, line, record, fields),
     )
-    if not any(says(truth, kind) for kind in AnalysisType):
+    if not any(covers(truth, kind) for kind in AnalysisType):
         raise file.wrong(line, "it has neither a label nor fields nor a summary.")
     return truth
 

@@ -190,7 +190,7 @@ _CONTINUED = """
 _PLACE = ("fine", "confidence", "result", "doubt", "path")
 
 
-def next_question(
+def next_item(
     session: Session, scope: ReviewScope, after: Place | None = None
 ) -> ReviewItem | None:
     """Return the first value of the queue, or the first after a position; `None` at the end."""
@@ -205,7 +205,7 @@ def next_question(
         if queued is not None:
             job_id, reasons, calibrated, *place, left = queued
             return replace(
-                question(session, job_id, queued.path),
+                review_item(session, job_id, queued.path),
                 reasons=reasons,
                 calibrated_confidence=calibrated,
                 place=place_of(place),
@@ -321,7 +321,7 @@ _OF_RESULT = (
 )
 
 
-def question(session: Session, job_id: uuid.UUID, path: str) -> ReviewItem:
+def review_item(session: Session, job_id: uuid.UUID, path: str) -> ReviewItem:
     """Return the value at a path, whether it is in the queue or not.
 
     Raises:

@@ -261,7 +261,7 @@ def _truth(record: JsonObject, suite: SuiteSettings) -> Truth | None:
         reference=json_values.text(json_values.at(record, suite.summary)) or None,
         fields={name: json_values.at(record, place) for name, place in suite.fields.items()},
     )
-    return truth if any(gold.says(truth, kind) for kind in AnalysisType) else None
+    return truth if any(gold.covers(truth, kind) for kind in AnalysisType) else None
 
 
 _GOLD = (".gold.json", ".json")

@@ -122,7 +122,7 @@ class Models:
             ConfigurationError: A model or tier is unknown or cannot be used as configured.
         """
         call_context = call_context or CallContext()
-        tiers, fallback = self._settings.tiers.behind(name), self._settings.fallback
+        tiers, fallback = self._settings.tiers.selected_by(name), self._settings.fallback
         if not tiers:
             return self._with_fallbacks(call_context, name, *fallback)
         largest = list(tiers)[-1]
@@ -272,7 +272,7 @@ def identity(settings: Settings, name: str) -> list[str]:
     Raises:
         ConfigurationError: There is no such model or tier.
     """
-    tiers = settings.tiers.behind(name)
+    tiers = settings.tiers.selected_by(name)
     names = dict.fromkeys((*(tiers.values() or (name,)), *settings.fallback))
     found = [settings.model_named(each) for each in names]
     models = [

@@ -203,8 +203,8 @@ class Pricing:
         repeated = estimates.repeats(self._asked.asked, self._asked.repeated)
         read = _exactly(kind.input_tokens) + material + examined
         written = answers + joined + mended
-        input_tokens = read + read.of_each(repeated)
-        output_tokens = written + written.of_each(repeated)
+        input_tokens = read + read.multiplied_by(repeated)
+        output_tokens = written + written.multiplied_by(repeated)
         return QuotedLine(
             analysis_type=kind.analysis_type,
             model=self._model.label,
@@ -232,7 +232,7 @@ class Pricing:
     def _experience(self) -> Sequence[int]:
         if len(self._kind.observed) > 1:
             return self._kind.observed
-        enough = len(self._asked.output_tokens) >= estimates.LEAST_OBSERVATIONS
+        enough = len(self._asked.output_tokens) >= estimates.MIN_OBSERVATIONS
         return self._asked.output_tokens if enough else []
 
     def _basis(self) -> str:
@@ -268,7 +268,7 @@ class Pricing:
         questions = _interval(low.questions, typical.questions, high.questions)
         frames = questions.times(kind.synthesis_frame)
         material = _interval(low.material_tokens, typical.material_tokens, high.material_tokens)
-        return questions, frames + material, questions.of_each(joined)
+        return questions, frames + material, questions.multiplied_by(joined)
 
     def _critiques(self, answers: Interval) -> tuple[Interval, Interval, Interval]:
         """Return the number of critiques and revisions, and their input and output tokens."""
@@ -279,13 +279,15 @@ class Pricing:
         read = answer.times(kind.critiques + kind.critiqued_answers)
         read += _exactly(kind.critique_tokens)
         share = estimates.ASSUMED_REVISIONS
-        written = asked.of_each(estimates.ASSUMED_CRITIQUE) + asked.of_each(share).of_each(answer)
-        return asked + asked.of_each(share), read + read.of_each(share), written
+        written = asked.multiplied_by(estimates.ASSUMED_CRITIQUE) + asked.multiplied_by(
+            share
+        ).multiplied_by(answer)
+        return asked + asked.multiplied_by(share), read + read.multiplied_by(share), written
 
     def _joined_answer(self, answer: Interval) -> Interval:
         """Return the tokens of a joined answer, which has the form of the answers that it joins."""
         known = self._joined.output_tokens
-        if len(known) >= estimates.LEAST_OBSERVATIONS:
+        if len(known) >= estimates.MIN_OBSERVATIONS:
             return estimates.predicted(known, 1)
         most = self._model.profile.max_output_tokens
         return Interval(low=answer.low, typical=answer.typical, high=min(most, 2 * answer.high))

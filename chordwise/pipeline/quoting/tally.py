@@ -171,7 +171,7 @@ class TallyBuilder:
         settings, lane = context.settings, options.lane
         self._tiers = {
             tier: UnaskedModel(settings, name, lane)
-            for tier, name in settings.tiers.behind(options.model).items()
+            for tier, name in settings.tiers.selected_by(options.model).items()
         }
         self._model = (
             Tiered(self._tiers, settings.routing, lambda *_: None)
@@ -239,7 +239,7 @@ class TallyBuilder:
         task, budget = self._task(analysis_type), self._budgets[analysis_type]
         if found := self._examples.get(analysis_type):
             sha256 = documents.hash_of(text)
-            shown = tuple(each.example for each in found.chosen(sha256, text))
+            shown = tuple(each.example for each in found.select(sha256, text))
             task = replace(task, examples=shown)
             most = self._context.settings.pipeline.chunk_tokens
             budget = text_budget(self._model, task, most)

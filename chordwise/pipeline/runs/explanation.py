@@ -347,9 +347,9 @@ def _later_questions(
     if draft is None:
         return
     if len(answers) > 1:
-        question = joining[0] if joining else synthesizer.joining(answers)
+        question = joining[0] if joining else synthesizer.question_joining(answers)
     else:
-        question = synthesizer.about(chunks[0].start_char, chunks[0].end_char)
+        question = synthesizer.question_about(chunks[0].start_char, chunks[0].end_char)
     task = replace(question.task, stage=Stage.CRITIQUE, draft=draft)
     yield replace(question, task=task)
     stored = json_values.objects(critique.get("violations"))

@@ -69,7 +69,7 @@ class CallCounts:
 class Progress:
     """The state of a run; two are equal if nothing changed in between.
 
-    `trouble` is the error of the newest call that has ended; it is empty if that call succeeded,
+    `last_error` is the error of the newest call that has ended; it is empty if that call succeeded,
     and once the run is over. `is_interrupted` means that the run has found more items than it has
     taken in, and no process continues its intake.
     """
@@ -80,7 +80,7 @@ class Progress:
     chunks: int = 0
     chunks_done: int = 0
     calls: CallCounts = CallCounts()
-    trouble: str = ""
+    last_error: str = ""
     batches: Sequence[BatchWait] = ()
     is_interrupted: bool = False
 
@@ -138,7 +138,7 @@ def read(session: Session, run_id: uuid.UUID) -> Progress:
     calls = _calls(session, run_id, found.status)
     found = replace(found, chunks=chunks, chunks_done=chunks_done, calls=calls)
     if found.calls.failed and not found.is_over:
-        return replace(found, trouble=_trouble(session, run_id))
+        return replace(found, last_error=_trouble(session, run_id))
     return found
 
 
@@ -240,7 +240,7 @@ SELECT
     b.provider_id, coalesce(b.status, 'gathering') AS status, b.provider_status,
     count(*) AS questions, coalesce(b.request_count, 0) AS request_count, b.counts,
     coalesce(b.submitted_at, b.created_at, min(r.created_at)) AS since,
-    min(j.batch_until) AS until, b.expires_at, b.poll_at AS next_look_at, b.error_message AS error
+    min(j.batch_until) AS until, b.expires_at, b.poll_at AS next_poll_at, b.error_message AS error
 FROM batch_requests AS r
 INNER JOIN jobs AS j ON j.id = r.job_id
 LEFT JOIN batch_requests AS leader
@@ -275,7 +275,7 @@ class BatchWait:
     since: datetime
     until: datetime | None
     expires_at: datetime | None
-    next_look_at: datetime | None = field(compare=False)
+    next_poll_at: datetime | None = field(compare=False)
     error: str | None
 
 

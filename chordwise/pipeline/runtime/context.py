@@ -93,7 +93,7 @@ class Context(ReadingContext):
         return timedelta(seconds=self.settings.pipeline.lease_seconds)
 
     @property
-    def outage(self) -> timedelta:
+    def outage_timeout(self) -> timedelta:
         """How long a paid answer waits for an unavailable database."""
         return timedelta(seconds=self.settings.pipeline.database_outage_timeout_seconds)
 
@@ -101,7 +101,7 @@ class Context(ReadingContext):
         """Return the ledger of a chunk or synthesis: no call starts once its lease is lost."""
         return Ledger(
             enter=self.stores.chunks.enter,
-            patience=self.outage,
+            patience=self.outage_timeout,
             job_id=lease.job_id,
             chunk_id=lease.chunk_id,
             token=lease.token,
