@@ -144,11 +144,11 @@ def _home(arguments: list[str]) -> Path:
 
     The fork determines the home of its command again, so any server gives the same result.
     """
-    for place, argument in enumerate(arguments):
+    for index, argument in enumerate(arguments):
         if argument.startswith("--home="):
             return Path(argument.partition("=")[2]).expanduser()
-        if argument == "--home" and arguments[place + 1 :]:
-            return Path(arguments[place + 1]).expanduser()
+        if argument == "--home" and arguments[index + 1 :]:
+            return Path(arguments[index + 1]).expanduser()
     variables = os.environ  # noqa: TID251 - the settings take longer to load than a fork to start
     if home := variables.get("CHORDWISE_HOME"):
         return Path(home).expanduser()

@@ -63,14 +63,14 @@ def _review_all(
 ) -> Counter[Verdict | None]:
     """Ask about each answer in turn; count the verdicts, with `None` for skipped answers."""
     done: Counter[Verdict | None] = Counter()
-    for place, candidate in enumerate(found.candidates, start=1):
+    for index, candidate in enumerate(found.candidates, start=1):
         try:
             with database.read() as session:
                 question = reviewing.review_item(session, candidate.job_id, candidate.path)
         except UsageError as error:
             screen.info(f"{candidate.source}: {error.what}")
             continue
-        screen.show(*render(question, f"{place:,} of {len(found.candidates):,}"))
+        screen.show(*render(question, f"{index:,} of {len(found.candidates):,}"))
         key = _ask_verdict(database, screen, candidate, question, author)
         if key == _QUIT:
             break

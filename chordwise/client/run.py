@@ -292,8 +292,8 @@ class Run:
         """Return the values of each column, with ids as `str` and decimals as `float`."""
         columns, rows = self._table()
         return {
-            column.name: [_plain(row[place]) for row in rows]
-            for place, column in enumerate(columns)
+            column.name: [_plain(row[index]) for row in rows]
+            for index, column in enumerate(columns)
         }
 
     def _table(self) -> tuple[Sequence[Column], Sequence[Row]]:

@@ -380,7 +380,7 @@ def _decompose(folded: str) -> str:
 def _origins(folded: str) -> list[int]:
     """Return the origin of each character of the decomposed text, followed by the end."""
     lengths = {char: 1 if char.isascii() else len(_parts(char)) for char in set(folded)}
-    places = ([place] * lengths[char] for place, char in enumerate(folded))
+    places = ([index] * lengths[char] for index, char in enumerate(folded))
     return [*itertools.chain.from_iterable(places), len(folded)]
 
 

@@ -54,7 +54,7 @@ def choose_mentions(
 def _named(number: int, finding: JsonObject) -> _Finding:
     quote, path = (json_values.text(finding.get(name)) for name in ("quote", "path"))
     steps = path.split("/")
-    positions = [place for place, step in enumerate(steps) if step.isdecimal()]
+    positions = [index for index, step in enumerate(steps) if step.isdecimal()]
     if not positions:
         return _Finding(number, quote, number, None)
     row, listed = (steps[:end] for end in (positions[-1] + 1, positions[0]))

@@ -451,13 +451,13 @@ def _figures(match: re.Match[str]) -> str:
     if words[0] in _MULTIPLES:
         return match[0]
     total = current = Decimal(0)
-    for place, word in enumerate(words):
+    for index, word in enumerate(words):
         if word in ("thousand", "million", "billion"):
             total, current = total + (current or Decimal(1)) * _MULTIPLES[word], Decimal(0)
         elif word in _MULTIPLES:
             current = (current or Decimal(1)) * _MULTIPLES[word]
         elif word == "half":
-            adds = not current or words[place - 1] == "a"
+            adds = not current or words[index - 1] == "a"
             current = current + Decimal("0.5") if adds else current / 2
         elif word in _PARTS or (word in ORDINALS and current == 1):
             current = (current or Decimal(1)) / (_PARTS.get(word) or ORDINALS[word])

@@ -84,7 +84,7 @@ def normalize(text: str) -> NormalizedText:
 def _without_nul(text: str) -> tuple[str, Sequence[int]]:
     if "\0" not in text:
         return text, ()
-    return text.replace("\0", ""), [place for place, char in enumerate(text) if char == "\0"]
+    return text.replace("\0", ""), [index for index, char in enumerate(text) if char == "\0"]
 
 
 def _without_surrogates(text: str) -> tuple[str, int]:

@@ -378,7 +378,7 @@ class TextLines:
                 return True
             if len(lines) >= _MANY_RECORDS and self._are_uniform(blocks, taken):
                 return True
-        places = [place for place, each in enumerate(records) if each in taken]
+        places = [index for index, each in enumerate(records) if each in taken]
         return count >= _FEWEST_ROWS_OF_LINES and (
             _are_regular(places, len(records)) or self._are_speakers(records, taken)
         )
@@ -475,8 +475,8 @@ class TextLines:
             elif _SUM.search(self._stripped(each)):
                 break
         return any(
-            total >= max((own[place] for own in rows if place < len(own)), default=0)
-            for place, total in enumerate(_amounts(self._stripped(number)))
+            total >= max((own[index] for own in rows if index < len(own)), default=0)
+            for index, total in enumerate(_amounts(self._stripped(number)))
         )
 
     def _begun(self, spans: Sequence[Span]) -> set[int]:
@@ -590,8 +590,8 @@ def _blocks(numbers: Sequence[int], taken: Sequence[int], alone: int) -> Iterato
     distances = [after - before for before, after in itertools.pairwise(taken)]
     most = min(distances) + _LINES_BETWEEN if distances else alone
     borders = [
-        place
-        for place, (before, after) in enumerate(itertools.pairwise(numbers), start=1)
+        index
+        for index, (before, after) in enumerate(itertools.pairwise(numbers), start=1)
         if after - before > most
     ]
     for start, end in itertools.pairwise([0, *borders, len(numbers)]):

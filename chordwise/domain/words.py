@@ -60,7 +60,7 @@ def _terms_of(word: str) -> Iterable[str]:
     if word in STOPWORDS:
         return ()
     if is_unspaced(word):  # the overlapping pairs of its characters
-        return [word[place : place + 2] for place in range(max(1, len(word) - 1))]
+        return [word[index : index + 2] for index in range(max(1, len(word) - 1))]
     return (stem(word),) if len(word) > 1 else ()
 
 

@@ -131,11 +131,11 @@ class _Words:
             self._add_piece((start, start + len(word)), boxes)
             return
         first, piece = start, list[Box]()
-        for place, char in enumerate(word, start):
+        for index, char in enumerate(word, start):
             found = self._next_box(char)
             if piece and found and not _is_in_line([piece[-1], found]):
-                self._add_piece((first, place), piece)
-                first, piece = place, []
+                self._add_piece((first, index), piece)
+                first, piece = index, []
             piece += [found] if found else []
         self._add_piece((first, start + len(word)), piece)
 

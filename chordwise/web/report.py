@@ -137,7 +137,7 @@ def _figure(plot: Plot) -> ShownFigure:
         },
         series=names,
         columns=plot.columns,
-        numeric=[_is_numeric(plot, place) for place in range(len(plot.columns))],
+        numeric=[_is_numeric(plot, index) for index in range(len(plot.columns))],
         rows=[
             [_written(name, cell) for name, cell in zip(plot.columns, row, strict=True)]
             for row in reversed(plot.rows)

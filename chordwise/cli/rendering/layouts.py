@@ -41,8 +41,8 @@ def table(
 ) -> Table:
     """Return a table that never breaks words; prose is wrapped at `prose_width` or more."""
     shown = empty()
-    for place, name in enumerate(names):
-        lines = [line for row in rows for line in _text(row[place]).split(allow_blank=True)]
+    for index, name in enumerate(names):
+        lines = [line for row in rows for line in _text(row[index]).split(allow_blank=True)]
         widest = max(line.cell_len for line in (Text(name), *lines))
         is_broken = widest > prose_width and any(" " in line.plain for line in lines)
         shown.add_column(

@@ -97,8 +97,8 @@ def analyze(task: AnalysisTask) -> JsonObject:
 def synthesize(task: AnalysisTask) -> JsonObject:
     """Let each chunk vote for its label; earlier chunks weigh more, because they contain titles."""
     votes: list[JsonObject] = [
-        {**answer, "secondary_label": None, "confidence": claimed_number(answer) / (1 + place)}
-        for place, answer in enumerate(task.answers)
+        {**answer, "secondary_label": None, "confidence": claimed_number(answer) / (1 + index)}
+        for index, answer in enumerate(task.answers)
     ]
     merged = Classification().merge(votes, task.options)
     merged["confidence"] = min(MAX_CONFIDENCE, claimed_number(merged))
@@ -141,7 +141,7 @@ def _contributions(
     """
     title = forms.title(found) or ("", "")
     terms = [frozenset(one.terms) for one in found]
-    early = [(_OWN_WORD / (1 + place), each) for place, each in enumerate(terms)]
+    early = [(_OWN_WORD / (1 + index), each) for index, each in enumerate(terms)]
     early.append((_OWN_WORD * _TITLE_WEIGHT, frozenset(words.terms(title[0]))))
     parts = [*_parts(own, early), *_parts(described, [(_DESCRIBING, each) for each in terms])]
     added: dict[str, dict[str, float]] = {label: defaultdict(float) for label in own}

@@ -253,8 +253,8 @@ class SearchableText:
         """Return the values with labels that match an item, the best matches first."""
         found: list[tuple[int, Match]] = []
         unlabelled = 2 + 2 * (not _PATTERN_KINDS.isdisjoint(item.kinds[:1]))
-        for place in range(len(self._sentences)):
-            for label, value, quote in self._pairs(item, place):
+        for index in range(len(self._sentences)):
+            for label, value, quote in self._pairs(item, index):
                 distance = item.distance(words.terms(label))
                 if distance is not None:
                     confidence = unlabelled if distance else _SURE
@@ -401,8 +401,8 @@ class _Walk:
         wanted = replace(wanted, is_list=is_list or wanted.is_list)
         limit = node.max_items if is_list else 1
         found = self._valid_matches(wanted, node.items if is_list else node, limit)
-        for place, (_, match) in enumerate(found):
-            at = json_values.pointer(path, place) if is_list else path
+        for index, (_, match) in enumerate(found):
+            at = json_values.pointer(path, index) if is_list else path
             self.evidence.append({"path": at, "quote": match.quote, "confidence": match.confidence})
         filled = [value for value, _ in found]
         if is_list or filled:

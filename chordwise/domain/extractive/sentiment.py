@@ -75,9 +75,9 @@ def _rate(sentence: Sentence) -> _Rated:
     listed = words.words(sentence.text)
     leaning = _LEANING_WEIGHT * _leaning(sentence.text)
     praise, blame = max(0.0, leaning), max(0.0, -leaning)
-    for place, word in enumerate(listed):
+    for index, word in enumerate(listed):
         if word in _VALENCE:
-            is_negated = not _NEGATING.isdisjoint(listed[max(0, place - _REACH) : place])
+            is_negated = not _NEGATING.isdisjoint(listed[max(0, index - _REACH) : index])
             strength = _VALENCE[word] * (_NEGATED if is_negated else 1.0)
             praise += max(0.0, strength)
             blame += max(0.0, -strength) * _BLAME_WEIGHT

@@ -50,8 +50,8 @@ def synthesize(task: AnalysisTask) -> JsonObject:
     findings = _grounded_findings(task.answers)
     texts = [json_values.text(item.get("quote")) for item in findings]
     quotes = [
-        Sentence(text=text, start_char=place, terms=tuple(words.terms(text)))
-        for place, text in enumerate(texts)
+        Sentence(text=text, start_char=index, terms=tuple(words.terms(text)))
+        for index, text in enumerate(texts)
     ]
     chosen = _central(quotes, MAX_FINDINGS, task.options.instructions)
     kept: list[JsonValue] = [findings[one.start_char] for one in chosen]

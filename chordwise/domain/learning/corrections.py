@@ -167,7 +167,7 @@ class _Work:
         """Remove rejected entries from the list of an extraction."""
         listed = self.output.get("fields")
         if self.dropped and isinstance(listed, list):
-            kept = [e for place, e in enumerate(listed) if f"{_FIELDS}{place}" not in self.dropped]
+            kept = [e for index, e in enumerate(listed) if f"{_FIELDS}{index}" not in self.dropped]
             self.output["fields"] = kept
 
     def _correct_item(self, name: str, right: Sequence[JsonValue]) -> None:
@@ -207,8 +207,8 @@ class _Work:
         for fact in wrong:
             verdict = Verdict.CORRECTED if left else Verdict.REJECTED
             self.facts[fact.path] = _with_verdict(fact, verdict, left.pop(0) if left else None)
-        for place, value in enumerate(left):
-            fact = Fact(path=path_of(place), item=own[0].item, row_index=_row(own, place))
+        for index, value in enumerate(left):
+            fact = Fact(path=path_of(index), item=own[0].item, row_index=_row(own, index))
             self.facts[fact.path] = _with_verdict(fact, Verdict.CORRECTED, value)
 
     def _replace(self, path: str, right: JsonValue) -> None:

@@ -130,8 +130,8 @@ def entries(output: JsonObject, name: str) -> list[FieldValue]:
     if USER_DATA in output:
         return list(_of_data(output, name))
     return [
-        _entry(f"/fields/{place}", "", field.get("value"), field.get("confidence"))
-        for place, field in enumerate(_listed(output))
+        _entry(f"/fields/{index}", "", field.get("value"), field.get("confidence"))
+        for index, field in enumerate(_listed(output))
         if field.get("item") == name
     ]
 

@@ -278,9 +278,9 @@ class ExampleIndex:
         self._tokens = [each.token_count for each in found]
         self._cosines: dict[tuple[int, int], float] = {}
         self._postings: dict[str, list[tuple[int, float]]] = defaultdict(list)
-        for place, vector in enumerate(self._vectors):
+        for index, vector in enumerate(self._vectors):
             for term, value in vector.items():
-                self._postings[term].append((place, value))
+                self._postings[term].append((index, value))
         most_common = max(_COMMON, len(found) // _COMMON_SHARE)
         common = [term for term, listed in self._postings.items() if len(listed) > most_common]
         for term in common:  # they distinguish little, and their lists are the longest

@@ -221,9 +221,9 @@ def _longest_common(one: Sequence[str], other: Sequence[str]) -> int:
     row = [0] * (len(other) + 1)
     for word in one:
         diagonal = 0
-        for place, candidate in enumerate(other, start=1):
-            above = row[place]
-            row[place] = diagonal + 1 if word == candidate else max(above, row[place - 1])
+        for index, candidate in enumerate(other, start=1):
+            above = row[index]
+            row[index] = diagonal + 1 if word == candidate else max(above, row[index - 1])
             diagonal = above
     return row[-1]
 

@@ -57,8 +57,8 @@ class Tiered:
         tiers = routing.steps(wanted, self._models)
         progress = _Progress()
         return tuple(
-            TierModel(self._models[tier], Route(tier=tier, escalated=place > 0), progress)
-            for place, tier in enumerate(tiers)
+            TierModel(self._models[tier], Route(tier=tier, escalated=index > 0), progress)
+            for index, tier in enumerate(tiers)
         )
 
     def complete(self, request: CompletionRequest) -> Completion:

@@ -59,8 +59,8 @@ def write_answers(sink: BinaryIO, tables: Mapping[str, Table], *, raw: bool) -> 
     """
     (first, answers), (second, evidence), *_ = tables.items()
     links = {
-        place: f"internal:'{second}'!{xl_col_to_name(evidence.names.index(f'{name}_quote'))}"
-        for place, name in enumerate(answers.names)
+        index: f"internal:'{second}'!{xl_col_to_name(evidence.names.index(f'{name}_quote'))}"
+        for index, name in enumerate(answers.names)
         if f"{name}_quote" in evidence.names
     }
     counts: dict[str, int] = {}

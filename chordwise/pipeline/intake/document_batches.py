@@ -64,8 +64,8 @@ class TakenIn:
 class Offered:
     """One document, or unread document, to take in; its intake gets the id `intake_id`.
 
-    `entry_id` is the intake id of the list entry that contains it; the entry is removed from the list
-    with its last document. `shown` is the name of that entry, `raw_path` the path of its file.
+    `entry_id` is the intake id of the list entry that contains it; the entry is removed from the
+    list with its last document. `shown` is the name of that entry, `raw_path` the path of its file.
     """
 
     found: ReadDocument | UnreadDocument

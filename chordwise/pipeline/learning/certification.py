@@ -296,7 +296,7 @@ def queue(session: Session, scope: EvaluationScope, name: str) -> Queue:
     of = found[0]
     unit = CertificationUnit(AnalysisType(of.analysis_type), of.name)
     stored = [uuid.UUID(each) for each in json_values.strings(of.to_check)]
-    places = {job_id: place for place, job_id in enumerate(stored)}
+    places = {job_id: index for index, job_id in enumerate(stored)}
     named = judgeable.listed(session, replace(wanted, job_ids=tuple(stored)), scope.question)
     candidates = [
         each

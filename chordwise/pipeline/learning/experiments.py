@@ -159,9 +159,9 @@ def start(context: ReadingContext, plan: ExperimentPlan) -> Experiment:
     control = effective_options(settings, run_options(settings, profile))
     wanted = [_with_changes(context, profile, control, each) for each in plan.variants]
     asked = [to_json(options) for _, options in wanted]
-    for place, each in enumerate(asked):
-        if each in asked[:place]:
-            names = [plan.variants[at].name for at in (asked.index(each), place)]
+    for index, each in enumerate(asked):
+        if each in asked[:index]:
+            names = [plan.variants[at].name for at in (asked.index(each), index)]
             raise UsageError(
                 f"The variants {' and '.join(names)} are identical.", "Omit one of them."
             )
@@ -179,8 +179,8 @@ def start(context: ReadingContext, plan: ExperimentPlan) -> Experiment:
         **{each: getattr(plan, each) for each in _BOUNDS},
     )
     variants = [
-        ExperimentVariant(name=each.name, position=place, changes=changes, options=to_json(options))
-        for place, (each, (changes, options)) in enumerate(zip(plan.variants, wanted, strict=True))
+        ExperimentVariant(name=each.name, position=index, changes=changes, options=to_json(options))
+        for index, (each, (changes, options)) in enumerate(zip(plan.variants, wanted, strict=True))
     ]
     _store(context.database, run, experiment, variants, plan.budget_usd)
     return experiment

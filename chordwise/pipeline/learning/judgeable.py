@@ -80,9 +80,9 @@ class Names:
     def add(self, document_id: uuid.UUID, name: str) -> None:
         """Register a document under a name and under each suffix of it after a `/` or `#`."""
         self._whole[name].add(document_id)
-        for place, character in enumerate(name[:-1]):
+        for index, character in enumerate(name[:-1]):
             if character in "/#":
-                self._ends[name[place + 1 :]].add(document_id)
+                self._ends[name[index + 1 :]].add(document_id)
 
     def find(self, name: str) -> frozenset[uuid.UUID]:
         """Return the documents with this name, or otherwise those whose name ends with it."""
