@@ -52,11 +52,11 @@ class TolerantReceipts(redis.QoS):
         self._was_full = False
         self.in_use.add(self)
 
-    slots: ClassVar[ChunkThreads | None] = None
+    chunk_threads: ClassVar[ChunkThreads | None] = None
 
     def can_consume(self) -> bool:
         """Return whether to request another message: only if there is room for its work."""
-        has_room = self.slots is None or self.slots.has_room
+        has_room = self.chunk_threads is None or self.chunk_threads.has_room
         return has_room and bool(super().can_consume())  # type: ignore[no-untyped-call]
 
     def append(self, message: object, delivery_tag: str) -> None:
@@ -190,16 +190,16 @@ class ObservedConnection(Connection):
 
 
 def observe(
-    app: Celery, consumption: Consumption, rejections: Rejections, slots: ChunkThreads
+    app: Celery, consumption: Consumption, rejections: Rejections, threads: ChunkThreads
 ) -> None:
     """Make all connections of the application report the messages that they receive.
 
-    A connection requests messages while the slots have room, and as soon as they have room again.
+    A connection requests messages while the threads have room, and as soon as they have room again.
     """
     ObservedTransport.rejections = rejections
-    TolerantReceipts.slots = slots
+    TolerantReceipts.chunk_threads = threads
     app.steps["consumer"].add(Waking)
-    slots.on_room = Waking.wake
+    threads.on_room = Waking.wake
     app.amqp.Connection = ObservedConnection
     app.conf.broker_transport_options = {
         **app.conf.broker_transport_options,

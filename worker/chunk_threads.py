@@ -1,4 +1,4 @@
-"""The slots of a worker: the threads that analyze chunks of all messages."""
+"""The threads of a worker that analyze the chunks of all messages."""
 
 from __future__ import annotations
 

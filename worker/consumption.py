@@ -94,19 +94,19 @@ class CountedThreads(TaskPool):  # type: ignore[misc]  # Celery ships no types
     """
 
     consumption: ClassVar[Consumption]
-    slots: ClassVar[ChunkThreads]
+    chunk_threads: ClassVar[ChunkThreads]
 
     def on_apply(
         self, target: Callable[Arguments, object], *args: object, **options: object
     ) -> object:
         """Run a task in a thread."""
-        self.slots.count_message()
+        self.chunk_threads.count_message()
         return super().on_apply(self._watched(target), *args, **options)
 
     def _watched(self, target: Callable[Arguments, object]) -> Callable[Arguments, object]:
         @functools.wraps(target)
         def run(*args: Arguments.args, **options: Arguments.kwargs) -> object:
-            with self.slots.message(), self.consumption.working():
+            with self.chunk_threads.message(), self.consumption.working():
                 try:
                     return target(*args, **options)
                 except Exception as error:  # noqa: BLE001 - any error has to free the slot

@@ -106,12 +106,12 @@ def work(settings: Settings, name: str) -> int:
     app = messages.open_app(settings)
     rejections = Rejections(context.database)
     rejections.start()
-    slots = ChunkThreads(concurrency)
-    tasks.register(app, context, rejections, slots)
+    threads = ChunkThreads(concurrency)
+    tasks.register(app, context, rejections, threads)
     messages_at_once = concurrency + _CONTROL_MESSAGES
-    CountedThreads.consumption = Consumption(messages_at_once, has_room=lambda: slots.has_room)
-    CountedThreads.slots = slots
-    broker_connection.observe(app, CountedThreads.consumption, rejections, slots)
+    CountedThreads.consumption = Consumption(messages_at_once, has_room=lambda: threads.has_room)
+    CountedThreads.chunk_threads = threads
+    broker_connection.observe(app, CountedThreads.consumption, rejections, threads)
     use_tolerant_results(app, CountedThreads.consumption)
     shutdown = Shutdown(context.leases, settings.worker.shutdown_grace_seconds)
     shutdown.install(app)

@@ -28,25 +28,25 @@ Returned = TypeVar("Returned")
 log = structlog.get_logger(__name__)
 
 
-def register(app: Celery, context: Context, rejections: Rejections, slots: ChunkThreads) -> None:
+def register(app: Celery, context: Context, rejections: Rejections, threads: ChunkThreads) -> None:
     """Register the tasks with the application; their names are a contract.
 
     `worker.rejections` has checked the form of the ids, but not whether they exist.
     """
 
     def fan_out_task(job_id: str) -> None:
-        if fan_out(context, UUID(job_id), partial(analyze_slice, context, slots)) is None:
+        if fan_out(context, UUID(job_id), partial(analyze_slice, context, threads)) is None:
             rejections.add(Rejection.UNKNOWN_WORK, messages.CONTROL_QUEUE)
 
     def analyze_slice_task(*chunk_ids: str) -> None:
-        outcomes = analyze_slice(context, slots, [UUID(chunk_id) for chunk_id in chunk_ids])
+        outcomes = analyze_slice(context, threads, [UUID(chunk_id) for chunk_id in chunk_ids])
         for _ in range(outcomes.count(ChunkOutcome.UNKNOWN)):
             rejections.add(Rejection.UNKNOWN_WORK, messages.CHUNK_QUEUE)
         if any(outcome is not ChunkOutcome.ENDED for outcome in outcomes):
             raise Ignore
 
     def synthesize_task(job_id: str) -> None:
-        slots.mark_begun()
+        threads.mark_begun()
         if not synthesize(context, UUID(job_id)):
             rejections.add(Rejection.UNKNOWN_WORK, messages.CONTROL_QUEUE)
 
@@ -56,7 +56,7 @@ def register(app: Celery, context: Context, rejections: Rejections, slots: Chunk
 
 
 def analyze_slice(
-    context: Context, slots: ChunkThreads, chunk_ids: Sequence[UUID]
+    context: Context, threads: ChunkThreads, chunk_ids: Sequence[UUID]
 ) -> Sequence[ChunkOutcome]:
     """Analyze the chunks of a message; those that start together are claimed together.
 
@@ -67,17 +67,17 @@ def analyze_slice(
         ServiceUnavailableError: The database could not be reached for one of them.
     """
     begun: list[Future[ChunkOutcome]] = []
-    slices = messages.sliced(chunk_ids, slots.count)
+    slices = messages.sliced(chunk_ids, threads.count)
     claims = [SliceClaims(context, ids, claims_syntheses=True) for ids in slices]
     for ids, claim in zip(slices, claims, strict=True):
-        begun += slots.begin(partial(analyze_chunk, context, claims=claim), ids)
+        begun += threads.begin(partial(analyze_chunk, context, claims=claim), ids)
     syntheses: list[Future[None]] = []
     for _ in as_completed(begun):
         for claim in claims:
             while claim.syntheses:
                 lease, claimed = claim.syntheses.popleft()
                 synthesis = partial(synthesize_claimed, context, lease)
-                syntheses += slots.begin(synthesis, [claimed])
+                syntheses += threads.begin(synthesis, [claimed])
     wait(syntheses)
     return [each.result() for each in begun]
 

@@ -15,8 +15,8 @@ import structlog
 from chordwise.domain.inbox import Fingerprint
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.inbox import folders, scan
+from chordwise.pipeline.inbox.file_taker import FileTaker, ScannedFile
 from chordwise.pipeline.inbox.folders import Inbox, take
-from chordwise.pipeline.inbox.intake import FileTaker, ScannedFile
 from chordwise.pipeline.intake import document_batches
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.recovery.recover import recover

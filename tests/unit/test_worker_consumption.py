@@ -148,7 +148,7 @@ def test_consuming_is_reported_only_after_it_has_begun() -> None:
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountedThreads]:
     monkeypatch.setattr(CountedThreads, "consumption", Consumption(1), raising=False)
-    monkeypatch.setattr(CountedThreads, "slots", ChunkThreads(4), raising=False)
+    monkeypatch.setattr(CountedThreads, "chunk_threads", ChunkThreads(4), raising=False)
     opened = CountedThreads(1)
     yield opened
     opened.on_stop()
@@ -191,20 +191,20 @@ def test_messages_are_taken_only_for_free_slots_and_one_slice_ahead(pool: Counte
     cut, asked = threading.Event(), threading.Event()
     rooms: list[bool] = []
     woken: list[bool] = []
-    pool.slots.on_room = lambda: woken.append(pool.slots.has_room)
+    pool.chunk_threads.on_room = lambda: woken.append(pool.chunk_threads.has_room)
 
     def task() -> tuple[int, object, float]:
         cut.wait(10)
-        begun = pool.slots.begin(lambda _: asked.wait(10), range(4))
+        begun = pool.chunk_threads.begin(lambda _: asked.wait(10), range(4))
         return (0, all(each.result() for each in begun), 0.0)
 
     def other() -> tuple[int, object, float]:
         return (0, "other", 0.0)
 
     for function in (task, other):
-        rooms.append(pool.slots.has_room)
+        rooms.append(pool.chunk_threads.has_room)
         pool.on_apply(function, (), {}, callback=answers.put)
-    rooms.append(pool.slots.has_room)
+    rooms.append(pool.chunk_threads.has_room)
     cut.set()
     asked.set()
     ended = [answers.get(timeout=10), answers.get(timeout=10)]
@@ -212,7 +212,7 @@ def test_messages_are_taken_only_for_free_slots_and_one_slice_ahead(pool: Counte
 
     assert rooms == [True, True, False]  # four concurrent calls, and another slice in preparation
     assert ended == [(0, True, 0.0), (0, "other", 0.0)]
-    assert pool.slots.has_room
+    assert pool.chunk_threads.has_room
     assert woken == [True]
 
 

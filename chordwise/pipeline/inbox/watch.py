@@ -16,12 +16,12 @@ from chordwise.domain.inbox import SIDE_CAR, Sighting, Sightings
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.inbox import scan
-from chordwise.pipeline.inbox.delivery import FileDeliverer
+from chordwise.pipeline.inbox.file_returner import FileReturner
+from chordwise.pipeline.inbox.file_submitter import FileSubmitter
+from chordwise.pipeline.inbox.file_taker import FileTaker, InterruptedMove, ScannedFile
 from chordwise.pipeline.inbox.folders import Store, inboxes_of
-from chordwise.pipeline.inbox.intake import FileTaker, InterruptedMove, ScannedFile
 from chordwise.pipeline.inbox.reading_threads import ReadingThreads
 from chordwise.pipeline.inbox.scan import Refused, check, profile_named
-from chordwise.pipeline.inbox.submission import FileSubmitter
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage.inbox_files import InboxFile
 
@@ -64,7 +64,7 @@ class InboxWatch:
         self._submitter = FileSubmitter(context, store, monotonic=monotonic, now=now)
         self._threads = ReadingThreads(self._submitter.submit, context.settings.readers, monotonic)
         self._reading_turn_seconds = reading_turn_seconds
-        self._deliverer = FileDeliverer(context, store)
+        self._deliverer = FileReturner(context, store)
         self._waiting = Sightings(self._settings.stability_seconds, MAX_WAITING)
         self._failures = FailureBackoff()
         self._events: SimpleQueue[Path] = SimpleQueue()

@@ -1,4 +1,4 @@
-"""Delivers files whose analyses have ended: moves them to done/ or failed/, each with its note."""
+"""Returns files whose analyses have ended: moves them to done/ or failed/, each with its note."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class FileOutcome:
     trouble: Mapping[str, str | None]
 
 
-class FileDeliverer:
+class FileReturner:
     """Moves files out of the store; records each destination first, to resume interrupted moves."""
 
     def __init__(self, context: Context, store: Store) -> None:
