@@ -221,7 +221,7 @@ def test_certifications_that_are_read_and_stored_at_the_same_time_have_one_order
         certify(database, deals(pipeline), LOOSE)
         return found
 
-    monkeypatch.setattr(certifications, "draw", read_before_a_commit)
+    monkeypatch.setattr(certifications, "last_seed", read_before_a_commit)
     certify(database, deals(pipeline), LOOSE)
     assert pipeline.value("SELECT count(DISTINCT seed) FROM certifications") == 1
 

@@ -209,7 +209,7 @@ def test_slots_and_threads_fit_the_number_of_cores(
     monkeypatch: pytest.MonkeyPatch, machine: int, threads: int, slots: int
 ) -> None:
     """One core is reserved for the other processes; a second slot needs its own cores."""
-    monkeypatch.setattr(processes, "usable", lambda: machine)
+    monkeypatch.setattr(processes, "usable_cores", lambda: machine)
 
     assert (llama.threads(), llama.slots(Settings())) == (threads, slots)
 
@@ -218,7 +218,7 @@ def test_the_concurrency_of_a_worker_is_the_number_of_slots(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A configured value overrides it; with another model in use, its own limits apply."""
-    monkeypatch.setattr(processes, "usable", lambda: 2)
+    monkeypatch.setattr(processes, "usable_cores", lambda: 2)
     remote = {"house": {"provider": "openai", "model": "m", "base_url": "http://h/v1"}}
 
     assert llama.worker_concurrency(Settings(model=LOCAL)) == 1
