@@ -35,7 +35,7 @@ signal.signal(signal.SIGTERM, lambda *_: gone.set())
 wanted = ("CHORDWISE_DATABASE_URL", "CHORDWISE_BROKER_URL", "CHORDWISE_MODEL")
 note.write_text("\\n".join(os.environ.get(name, "") for name in wanted))
 processes.watch_parent(lambda: (note.write_text("orphaned"), gone.set()))
-liveness.show(Path(os.environ["CHORDWISE_HOME"]), sys.argv[1], liveness.State.CONSUMING)
+liveness.write_heartbeat(Path(os.environ["CHORDWISE_HOME"]), sys.argv[1], liveness.State.CONSUMING)
 gone.wait()
 """
 MIGRATION = """

@@ -225,7 +225,7 @@ SILENT = """
 go = note.with_name("go")
 while not go.exists() and not gone.wait(0.05):
     pass
-liveness.show"""
+liveness.write_heartbeat"""
 SLOW = Commands(
     migrate=COMMANDS.migrate,
     worker=COMMANDS.worker,

@@ -35,7 +35,7 @@ from chordwise.telemetry import liveness
 Path(os.environ["CHORDWISE_HOME"], "concurrency").write_text(
     str(settings.load().worker.concurrency)
 )
-liveness.show(Path(os.environ["CHORDWISE_HOME"]), "worker", liveness.State.CONSUMING)
+liveness.write_heartbeat(Path(os.environ["CHORDWISE_HOME"]), "worker", liveness.State.CONSUMING)
 signal.pause()
 """
 

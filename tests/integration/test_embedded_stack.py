@@ -276,7 +276,7 @@ import os, sys, time
 from pathlib import Path
 from chordwise.telemetry import liveness
 time.sleep(float(sys.argv[2]))
-liveness.show(Path(os.environ["CHORDWISE_HOME"]), "worker", liveness.State(sys.argv[1]))
+liveness.write_heartbeat(Path(os.environ["CHORDWISE_HOME"]), "worker", liveness.State(sys.argv[1]))
 time.sleep(600)
 """
 
