@@ -396,7 +396,7 @@ def _parts(char: str) -> str:
 def ground(answer: JsonObject, source: Source) -> JsonObject:
     """Return the answer with the span of every quote, and in `grounded` whether one was found.
 
-    If a quote occurs several times, `mentions.chosen` selects the mention.
+    If a quote occurs several times, `mentions.choose_mentions` selects the mention.
     """
     findings = list(json_values.findings(answer))
     said = Counter(json_values.text(each["quote"]) for each in findings)
