@@ -81,7 +81,7 @@ def clauses_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
             yield from _known(answer, item if is_right else "")
 
 
-def _known(answer: judging.ClaimedAnswer, right: str) -> Iterator[Known]:
+def _known(answer: judging.AnswerWithConfidence, right: str) -> Iterator[Known]:
     """Yield the units of an answer; only the unit with the name `right` is right."""
     for each in certification.scored(answer, None):
         yield Known(

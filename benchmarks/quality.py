@@ -103,7 +103,7 @@ def share(
 @cache
 def answered(
     analysis_type: AnalysisType, text: str, *, labels: tuple[str, ...] = (), instructions: str = ""
-) -> judging.ClaimedAnswer:
+) -> judging.AnswerWithConfidence:
     """Return the answer of the built-in model about a document, as the pipeline would store it."""
     request = AnalysisRequest(
         text=text,
@@ -116,7 +116,7 @@ def answered(
     found = DocumentAnalyzer(measured.model).analyze_document(request)
     measured.seconds += time.process_time() - started
     measured.answers += 1
-    return judging.ClaimedAnswer(
+    return judging.AnswerWithConfidence(
         analysis_type=analysis_type,
         output=found.output,
         confidence=found.confidence,

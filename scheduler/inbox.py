@@ -41,7 +41,7 @@ def watch(context: Context, stop: Event) -> None:
 
 
 class InboxWatcher(Thread):
-    """Watches the inboxes unless another scheduler of the home does, and takes over from it."""
+    """Watches the inboxes unless another scheduler does, and takes over when that one has ended."""
 
     def __init__(self, context: Context, stop: Event) -> None:
         super().__init__(name="inbox", daemon=True)

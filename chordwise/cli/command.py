@@ -22,7 +22,7 @@ EPILOG = "Global options: --config FILE, --home FOLDER, --verbose, --debug."
 
 
 class ExcludeFields:
-    """Excludes fields of an options object from a command: `Annotated[…, Without(…)]`."""
+    """Excludes fields of an options object from a command: `Annotated[…, ExcludeFields(…)]`."""
 
     def __init__(self, *names: str) -> None:
         self.names = names

@@ -7,7 +7,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Budget, NoWait, RunArgument, parse_budget
 from chordwise.domain.wording import counted
 from chordwise.errors import ExitCode
-from chordwise.pipeline.jobs import run_control as retrying
+from chordwise.pipeline.jobs import run_control as control
 
 
 def retry(
@@ -29,7 +29,7 @@ def retry(
     budget_usd = parse_budget(budget)
     settings, found = access.for_run(invocation, run)
     with access.working_context(settings) as working:
-        count = retrying.retry(working, found.id, budget_usd)
+        count = control.retry(working, found.id, budget_usd)
     invocation.screen.info(f"{counted(count, 'analysis')} retried.")
     if not no_wait:
         return run_watch.follow(invocation, settings, found.id, found.name, as_json=as_json)
@@ -46,7 +46,7 @@ def cancel(invocation: Invocation, run: RunArgument, *, as_json: AsJson = False)
     settings = access.reach(invocation)
     found = access.find_run(settings, run)
     with access.database(settings) as database:
-        count = retrying.cancel(database, found.id)
+        count = control.cancel(database, found.id)
     if as_json:
         invocation.screen.write_json(run_id=found.id, run=found.name, cancelled=count)
     else:

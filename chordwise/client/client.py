@@ -251,9 +251,10 @@ class Client:
     def answers_to_check(
         self, field: str, name: str, *, types: Sequence[AnalysisType | str] = ()
     ) -> Iterator[ReviewItem]:
-        """Yield the answers to check before a field or label can be certified, in random order.
+        """Yield the answers to check before a field or label can be certified.
 
-        Answers that were replaced in the meantime are omitted.
+        Their order is the random one that `certify` has drawn. Answers that were replaced in the
+        meantime are omitted.
 
         Raises:
             UsageError: The run or the profile does not exist, or the field is not certified yet.

@@ -29,7 +29,7 @@ from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline.exports.table import Column
 from chordwise.pipeline.intake.run_options import from_json
-from chordwise.pipeline.jobs import run_control as retrying
+from chordwise.pipeline.jobs import run_control as control
 from chordwise.pipeline.learning import feedback
 from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.models.budgets import checked_cap
@@ -212,11 +212,11 @@ class Run:
     def retry(self, *, budget_usd: Decimal | float | None = None) -> int:
         """Retry the jobs that have not succeeded; return their number. See `chordwise retry`."""
         cap = None if budget_usd is None else checked_cap(Decimal(str(budget_usd)))
-        return retrying.retry(self._connection.context, self.id, cap)
+        return control.retry(self._connection.context, self.id, cap)
 
     def cancel(self) -> int:
         """Cancel the unfinished jobs; return their number."""
-        return retrying.cancel(self._connection.database, self.id)
+        return control.cancel(self._connection.database, self.id)
 
     def feedback(
         self,

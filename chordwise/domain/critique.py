@@ -48,11 +48,6 @@ class Critique:
     violations: tuple[JsonObject, ...] = ()
     reason: str = ""
 
-    @property
-    def leaves_doubt(self) -> bool:
-        """Return whether the answer needs review: an objection remains, or the critique failed."""
-        return self.outcome in (CritiqueOutcome.KEPT, CritiqueOutcome.FAILED)
-
     def to_json(self) -> JsonObject:
         """Return the JSON stored in `results.critique`."""
         return {
@@ -84,10 +79,6 @@ class Examination(AnalysisDefinition):
             }
         )
         return schemas.closed({"violations": schemas.array(violation, at_most=MAX_VIOLATIONS)})
-
-    def headline(self, output: JsonObject) -> str:
-        """Return the problems."""
-        return "; ".join(json_values.text(each.get("problem")) for each in violations_in(output))
 
     def confidence(self, answer: JsonObject) -> float:  # noqa: ARG002 - a critique claims none
         """Return 1, so that no critique is repeated because of low confidence."""

@@ -22,7 +22,7 @@ class LeaderFailedError(InternalError):
 
 
 @dataclass(slots=True, eq=False)
-class WaitingItem(Generic[Item, Outcome]):
+class GatheredEntry(Generic[Item, Outcome]):
     """An item of a thread that waits for its outcome or error, or to become the leader.
 
     No thread waits for an item that `is_left`.
@@ -68,7 +68,7 @@ class Gathering(Generic[Item, Outcome]):
 
     def __init__(
         self,
-        act: Callable[[list[WaitingItem[Item, Outcome]]], list[WaitingItem[Item, Outcome]]],
+        act: Callable[[list[GatheredEntry[Item, Outcome]]], list[GatheredEntry[Item, Outcome]]],
         gather: Callable[[], None],
         max_items: int,
         linger_seconds: float = 0.0,
@@ -78,7 +78,7 @@ class Gathering(Generic[Item, Outcome]):
         self._max_items = max_items
         self._linger_seconds = linger_seconds
         self._lock = Lock()
-        self._waiting: list[WaitingItem[Item, Outcome]] = []
+        self._waiting: list[GatheredEntry[Item, Outcome]] = []
         self._is_led = False
         self._is_lingering = False
 
@@ -87,7 +87,7 @@ class Gathering(Generic[Item, Outcome]):
 
         An item that is to be processed `at_once` does not wait for a leader.
         """
-        entry: WaitingItem[Item, Outcome] = WaitingItem(item, is_left=True)
+        entry: GatheredEntry[Item, Outcome] = GatheredEntry(item, is_left=True)
         if at_once or not self._linger_seconds:
             if self._leads_with(entry):
                 self._lead(entry)
@@ -114,21 +114,21 @@ class Gathering(Generic[Item, Outcome]):
         Raises:
             Exception: The error of this item.
         """
-        entry: WaitingItem[Item, Outcome] = WaitingItem(item)
+        entry: GatheredEntry[Item, Outcome] = GatheredEntry(item)
         if not self._leads_with(entry):
             entry.event.wait()
         if not entry.is_settled:
             self._lead(entry)
         return entry.result()
 
-    def _leads_with(self, entry: WaitingItem[Item, Outcome]) -> bool:
+    def _leads_with(self, entry: GatheredEntry[Item, Outcome]) -> bool:
         """Queue an entry, and return whether its thread has to lead."""
         with self._lock:
             self._waiting.append(entry)
             leads, self._is_led = not self._is_led, True
         return leads
 
-    def _lead(self, entry: WaitingItem[Item, Outcome]) -> None:
+    def _lead(self, entry: GatheredEntry[Item, Outcome]) -> None:
         try:
             self._wait_for_others()
             while not entry.is_settled:

@@ -480,7 +480,7 @@ class TextLines:
         )
 
     def _begun(self, spans: Sequence[Span]) -> set[int]:
-        """Return the lines of a row by number; divided lines count only if a span begins them."""
+        """Return the numbers of a row's lines; divided lines count only if a span begins them."""
         touched = ((each, span) for span in spans for each in self._touched([span]))
         return {each for each, span in touched if not self.are_divided or self._begins(each, span)}
 

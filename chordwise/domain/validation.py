@@ -48,7 +48,10 @@ _MAX_PATTERNS_BYTES = 100_000_000
 MAX_PATH_CHARACTERS = 500
 """The limit for the names on the way to a value, which `facts.item` and its index contain."""
 _MAX_LOOKS = 2_000_000
-"""The maximum number of character accesses of the lenient parser; about two are usual for each."""
+"""The maximum number of character accesses of the lenient parser.
+
+A regular answer needs about two for each of its characters.
+"""
 
 
 class _RepeatedMemberError(ValueError):

@@ -105,17 +105,17 @@ class EmbeddedPostgres:
     def _initialize(self) -> None:
         if self._data.exists():
             self._check_data()
-            account_for(self._data).chown(self._data)
+            owner_of(self._data).chown(self._data)
             return
         # Other users cannot enter this folder: for root, initdb runs as `nobody`, a shared user.
         closed = self._data.with_name(f"{self._data.name}.new")
         # An initialization that crashed may have left one.
         shutil.rmtree(closed, ignore_errors=True)
         fresh = home.make_folder(home.make_folder(closed) / "data")
-        named_account().chown(fresh)
+        named_user().chown(fresh)
         password_in(self._password_file)
         self._run_initdb(fresh)
-        account_for(self._data).chown(fresh)
+        owner_of(self._data).chown(fresh)
         fresh.rename(self._data)
         closed.rmdir()
 
@@ -133,7 +133,7 @@ class EmbeddedPostgres:
             "--no-sync",
             "--no-instructions",
         ]
-        command = named_account().command([str(self._programs / "initdb"), *options])
+        command = named_user().command([str(self._programs / "initdb"), *options])
         try:
             outcome = subprocess.run(  # noqa: S603 - the command is of our own making
                 command,
@@ -208,7 +208,7 @@ class EmbeddedPostgres:
         options = [f"--{name}={value}" for name, value in settings.items()]
         command = [str(self._programs / "postgres"), "-D", str(self._data), "-p", str(PORT)]
         return processes.launch(
-            account_for(self._data).command([*command, *options]),
+            owner_of(self._data).command([*command, *options]),
             log=self._log,
             environment=_ENVIRONMENT,
         )
@@ -276,7 +276,7 @@ class SystemUser:
         os.chown(folder, self.uid, self.gid)  # last: until then an interrupted call is repeated
 
 
-def account_for(data: Path) -> SystemUser:
+def owner_of(data: Path) -> SystemUser:
     """Return the user that runs the server: this user or, as PostgreSQL refuses root, another one.
 
     For root it is the owner of the data. New data, and data of `nobody`, gets a user id without an
@@ -292,10 +292,10 @@ def account_for(data: Path) -> SystemUser:
     return SystemUser(uid=uid, gid=uid, is_other=True)
 
 
-def named_account() -> SystemUser:
+def named_user() -> SystemUser:
     """Return a user with a name on this system: this user, or `nobody` for root.
 
-    `initdb` looks up the name of its user. Until its output belongs to the user of `account_for`,
+    `initdb` looks up the name of its user. Until its output belongs to the user of `owner_of`,
     the output must be in a folder that only root may enter.
 
     Raises:

@@ -48,7 +48,7 @@ class Content:
             raise failures.changed()
 
 
-def hash_file(file: BinaryIO, max_megabytes: int) -> Content:
+def content_of_file(file: BinaryIO, max_megabytes: int) -> Content:
     """Return the content of an open regular file, hashed in slices.
 
     Raises:

@@ -118,7 +118,7 @@ class Reader:
         try:
             file = contents.opened(path, megabytes, follow_symlinks=follow_symlinks)
             with file:
-                content = contents.hash_file(file, megabytes)
+                content = contents.content_of_file(file, megabytes)
                 yield from self._unpacking(columns, transcriber).documents(content, source)
         except ReadError as error:
             yield UnreadDocument(source=source, error=failures.named(source, error))

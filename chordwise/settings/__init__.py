@@ -32,8 +32,8 @@ from chordwise.domain import identifiers
 from chordwise.domain.addresses import is_at_provider
 from chordwise.domain.tiers import Tier
 from chordwise.errors import ConfigurationError
-from chordwise.settings import address_checks
 from chordwise.settings import schedules as schedules_module
+from chordwise.settings import service_addresses
 from chordwise.settings.environment import variable
 from chordwise.settings.locations import (
     FILE_NAME,
@@ -168,7 +168,7 @@ class Settings(BaseSettings):
     def check_database_url(cls, url: SecretStr | None) -> SecretStr | None:
         """Refuse an address that is not a PostgreSQL address."""
         if url is not None:
-            address_checks.check_database(url.get_secret_value())
+            service_addresses.check_database(url.get_secret_value())
         return url
 
     @field_validator("broker_url")
@@ -176,7 +176,7 @@ class Settings(BaseSettings):
     def check_broker_url(cls, url: SecretStr | None) -> SecretStr | None:
         """Refuse an address that is not a Valkey or Redis address."""
         if url is not None:
-            address_checks.check_broker(url.get_secret_value())
+            service_addresses.check_broker(url.get_secret_value())
         return url
 
     @field_validator("profiles")

@@ -31,7 +31,7 @@ from chordwise.domain.inbox import is_inside
 from chordwise.domain.states import Lane
 from chordwise.domain.tiers import Tier
 from chordwise.errors import ConfigurationError
-from chordwise.settings import address_checks
+from chordwise.settings import service_addresses
 
 AUTO = "auto"
 """The model name that lets routing choose among the tiers."""
@@ -118,7 +118,7 @@ class ModelSettings(Section):
     def check_base_url(cls, url: str) -> str:
         """Refuse an invalid web address."""
         if url:
-            address_checks.check_web(url)
+            service_addresses.check_web(url)
         return url
 
     @model_validator(mode="after")
@@ -545,7 +545,7 @@ class DeliverySettings(Section):
         if not url.isascii():
             raise ValueError("webhook_url must be an ASCII address that begins with https://")
         try:
-            address_checks.check_web(url)
+            service_addresses.check_web(url)
         except ValueError as error:
             raise ValueError(f"webhook_url: {error}") from None
         if url.strip().lower().startswith("http://") and not self.allow_http:

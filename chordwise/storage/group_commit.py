@@ -11,7 +11,7 @@ from functools import partial
 from random import Random
 from typing import Generic, TypeAlias, TypeVar
 
-from chordwise.domain.gathering import Gathering, LeaderFailedError, WaitingItem
+from chordwise.domain.gathering import GatheredEntry, Gathering, LeaderFailedError
 from chordwise.errors import ServiceUnavailableError
 
 Transaction = TypeVar("Transaction")
@@ -31,7 +31,7 @@ class _Timed(Generic[Item]):
     ends_at: float
 
 
-_Group: TypeAlias = list[WaitingItem[_Timed[Item], Outcome]]
+_Group: TypeAlias = list[GatheredEntry[_Timed[Item], Outcome]]
 
 
 class GroupCommit(Generic[Transaction, Item, Outcome]):

@@ -35,7 +35,7 @@ from chordwise.domain.facts import DATA, facts
 from chordwise.domain.facts import Fact as FactValue
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import corrections, fields, truths
-from chordwise.domain.learning.judging import ClaimedAnswer, is_refuted
+from chordwise.domain.learning.judging import AnswerWithConfidence, is_refuted
 from chordwise.domain.learning.truths import Truth
 from chordwise.domain.states import JobStatus
 from chordwise.storage import documents, judgments
@@ -209,7 +209,9 @@ def _correct(
     places = documents.places_in(session, result.document_id) if truth.quoted else None
     corrected = corrections.correct(result.output, analysis_for(kind), truth, places)
     result.corrected_output = corrected.output
-    answer = ClaimedAnswer(analysis_type=kind, output=result.output, confidence=result.confidence)
+    answer = AnswerWithConfidence(
+        analysis_type=kind, output=result.output, confidence=result.confidence
+    )
     result.accepted = result.accepted and not is_refuted(answer, truth)
     named = {each.path: _field_of(each) for each in corrected.facts}
     refuted = {name for name in set(named.values()) if is_refuted(answer, truth, name)}

@@ -24,7 +24,7 @@ from chordwise.errors import ServiceUnavailableError, UsageError
 from chordwise.pipeline.intake.found_files import entry_of
 from chordwise.pipeline.intake.run_options import run_options
 from chordwise.pipeline.intake.submit import Resume, open_run
-from chordwise.pipeline.jobs import run_control as retrying
+from chordwise.pipeline.jobs import run_control as control
 from chordwise.pipeline.runs import accounts, progress
 from chordwise.pipeline.runs.accounts import Account, Cap
 from chordwise.pipeline.runs.progress import Pace, Progress
@@ -214,13 +214,13 @@ def _begin(request: Request) -> Response:
 
 def _cancel(request: Request) -> Response:
     run = _found(request)
-    count = retrying.cancel(site_of(request).database, run.id)
+    count = control.cancel(site_of(request).database, run.id)
     return redirect(request, f"/runs/{run.id}", f"{counted(count, 'analysis')} cancelled.")
 
 
 def _retry(request: Request) -> Response:
     run = _found(request)
-    count = retrying.retry(site_of(request).context(), run.id, _budget(request))
+    count = control.retry(site_of(request).context(), run.id, _budget(request))
     return redirect(request, f"/runs/{run.id}", f"{counted(count, 'analysis')} retried.")
 
 

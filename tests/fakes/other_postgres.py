@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from chordwise.embedded import postgres
-from chordwise.embedded.postgres import EmbeddedPostgres, named_account
+from chordwise.embedded.postgres import EmbeddedPostgres, named_user
 
 
 class OtherPostgres(EmbeddedPostgres):
@@ -26,5 +26,5 @@ class OtherPostgres(EmbeddedPostgres):
             "--encoding=UTF8",
             "--locale=C",
         ]
-        command = named_account().command([str(self._programs / "initdb"), *options])
+        command = named_user().command([str(self._programs / "initdb"), *options])
         subprocess.run(command, check=True, capture_output=True)

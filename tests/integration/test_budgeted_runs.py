@@ -277,7 +277,7 @@ def test_a_run_stopped_by_the_daily_cap_continues_the_next_day(
     company.work(submission, workers=1)
 
     assert (paused.status, paused.error_code) == (JobStatus.PAUSED, "budget_exceeded")
-    assert "ends at midnight UTC. Then run `chordwise retry RUN`" in str(paused.hint)
+    assert "ends at midnight UTC: run `chordwise retry RUN` then" in str(paused.hint)
     (today,) = company.lines(submission)
     assert provider.charged_usd <= today.spent_usd <= Decimal("0.05")
     assert provider.charged_usd > 0

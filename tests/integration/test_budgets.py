@@ -180,7 +180,7 @@ def test_the_daily_cap_limits_all_runs_together(bank: Bank) -> None:
     with pytest.raises(BudgetExceededError) as error:
         second.reserve(Decimal("0.4"), 60)
 
-    assert error.value.hint.endswith("or raise budget.usd_per_day.")
+    assert error.value.hint.endswith("or raise budget.usd_per_day and run it now.")
     assert "ends at midnight UTC" in error.value.hint
 
 

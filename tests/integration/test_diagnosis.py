@@ -22,7 +22,7 @@ from chordwise.embedded.home import Level
 from chordwise.embedded.stack_plan import Commands
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.errors import ConfigurationError, ExitCode
-from chordwise.pipeline.diagnosis import profiles, schedules
+from chordwise.pipeline.diagnosis import configured_paths, schedules
 from chordwise.pipeline.diagnosis.doctor import check_broker, check_ocr, check_processes
 from chordwise.pipeline.diagnosis.outcome import Check, CheckStatus, guarded
 from chordwise.settings import ReaderSettings, Settings, load
@@ -65,7 +65,9 @@ def loaded(folder: Path, toml: str, servers: Settings | None = None) -> Settings
 
 def looked_at(folder: Path, toml: str) -> dict[str, Check]:
     """Return the findings about the places of a configuration, by name."""
-    return {each.name: each for each in profiles.check_places(loaded(folder, toml))}
+    return {
+        each.name: each for each in configured_paths.check_configured_paths(loaded(folder, toml))
+    }
 
 
 def webhook(url: str, more: str = "") -> str:
@@ -124,7 +126,7 @@ def test_a_place_of_another_user_is_reported(toml: str) -> None:
         folder.chmod(0o555)
 
         with as_nobody():
-            (check,) = profiles.check_places(settings)
+            (check,) = configured_paths.check_configured_paths(settings)
             user = os.geteuid()
 
         folder.chmod(0o755)
@@ -142,7 +144,7 @@ def test_an_inbox_that_cannot_be_created_is_a_warning(
     settings = loaded(tmp_path, '[inbox]\nfolders = ["in"]')
     monkeypatch.setattr(os, "mkdir", refuse)
 
-    (check,) = profiles.check_places(settings)
+    (check,) = configured_paths.check_configured_paths(settings)
 
     assert (check.verdict, check.exit_code) == (CheckStatus.WARN, ExitCode.SUCCESS)
     assert check.finding == f"{tmp_path}/in cannot be created: No such file or directory"

@@ -15,7 +15,7 @@ import redis
 from chordwise.embedded import processes
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.errors import ServiceUnavailableError
-from chordwise.settings.address_checks import celery_address
+from chordwise.settings.service_addresses import celery_address
 from tests.fakes.processes import completed
 
 CELERY_APPLICATION = """

@@ -21,20 +21,20 @@ from pyarrow import parquet
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.pipeline.exports import workbook, writers
-from chordwise.pipeline.exports.table import CellType, Column, Table
+from chordwise.pipeline.exports.table import Column, ColumnType, Table
 from chordwise.pipeline.exports.writers import new_file
 from chordwise.pipeline.runs.user_sql import Row
 
 COLUMNS = (
     Column(name="text"),
-    Column(name="count", kind=CellType.INTEGER),
-    Column(name="share", kind=CellType.FLOAT),
-    Column(name="cost", kind=CellType.DECIMAL, precision=14, scale=8),
-    Column(name="sum", kind=CellType.DECIMAL),
-    Column(name="sure", kind=CellType.BOOLEAN),
-    Column(name="day", kind=CellType.DATE),
-    Column(name="at", kind=CellType.TIMESTAMP),
-    Column(name="output", kind=CellType.JSON),
+    Column(name="count", kind=ColumnType.INTEGER),
+    Column(name="share", kind=ColumnType.FLOAT),
+    Column(name="cost", kind=ColumnType.DECIMAL, precision=14, scale=8),
+    Column(name="sum", kind=ColumnType.DECIMAL),
+    Column(name="sure", kind=ColumnType.BOOLEAN),
+    Column(name="day", kind=ColumnType.DATE),
+    Column(name="at", kind=ColumnType.TIMESTAMP),
+    Column(name="output", kind=ColumnType.JSON),
 )
 MOMENT = datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC)
 ROW: Row = (
@@ -105,7 +105,7 @@ def test_parquet_keeps_types_and_values() -> None:
 
 
 def test_decimals_of_parquet_have_the_precision_that_their_values_need() -> None:
-    columns = [Column(name=name, kind=CellType.DECIMAL) for name in ("sum", "none", "odd")]
+    columns = [Column(name=name, kind=ColumnType.DECIMAL) for name in ("sum", "none", "odd")]
     rows: list[Row] = [
         (Decimal(12345678901234567890), None, Decimal(1)),
         (Decimal("0.000000000000000001"), None, Decimal("NaN")),
@@ -199,7 +199,9 @@ def test_no_text_of_an_xlsx_is_a_formula(raw: bool) -> None:  # noqa: FBT001 - p
 
 
 def test_rows_beyond_the_limit_of_a_sheet_are_on_another_sheet() -> None:
-    table = a_table([(n,) for n in range(7)], [], columns=[Column(name="n", kind=CellType.INTEGER)])
+    table = a_table(
+        [(n,) for n in range(7)], [], columns=[Column(name="n", kind=ColumnType.INTEGER)]
+    )
     sink = io.BytesIO()
 
     count = workbook.write(sink, table, raw=False, max_rows=4)
@@ -220,7 +222,7 @@ def test_a_text_too_long_for_a_cell_is_refused() -> None:
 
 
 def test_a_value_that_parquet_cannot_hold_is_refused() -> None:
-    columns = [Column(name="cost", kind=CellType.DECIMAL, precision=4, scale=2)]
+    columns = [Column(name="cost", kind=ColumnType.DECIMAL, precision=4, scale=2)]
 
     with pytest.raises(UsageError, match="A value in cost does not fit"):
         written(a_table([(Decimal("1.005"),)], columns=columns), ExportFormat.PARQUET)
@@ -235,7 +237,7 @@ def test_a_partial_table_is_an_invalid_file(wanted: ExportFormat) -> None:
         raise UsageError("That was all.")
 
     sink = io.BytesIO()
-    table = Table(columns=[Column(name="n", kind=CellType.INTEGER)], batches=breaking_off())
+    table = Table(columns=[Column(name="n", kind=ColumnType.INTEGER)], batches=breaking_off())
 
     with pytest.raises(UsageError, match="That was all"):
         writers.write(sink, table, wanted)

@@ -186,7 +186,7 @@ def test_a_file_that_cannot_be_delivered_does_not_affect_others(
     drop(inbox, "a.txt", "b.txt", "c.txt")
     inbox.take()
     inbox.work()
-    place = folders.place
+    place = folders.move
 
     def failing(source: Path, target: Path, token: str) -> None:
         if source.name == "b.txt":

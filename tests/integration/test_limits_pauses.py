@@ -270,7 +270,7 @@ def test_a_pause_is_listed_and_can_be_ended(valkey: redis.Redis) -> None:
         valkey,
         "endpoint",
         LimitPolicy(pause_seconds=PAUSE_SECONDS),
-        paused=ModelEndpoint.of("openai", "http://peer", "small", SecretStr(KEY)),
+        model_endpoint=ModelEndpoint.of("openai", "http://peer", "small", SecretStr(KEY)),
     )
     wanted = [
         PermitRequest(permit=str(n), priority=Priority.INTERACTIVE, cost={}) for n in range(4)
@@ -322,7 +322,7 @@ def test_a_pause_contains_neither_address_nor_key(valkey: redis.Redis) -> None:
     """Some addresses contain a password, before the host or after it."""
     url = "https://me:hunter2@peer/v1"
     place = ModelEndpoint.of("openai", url, "small", SecretStr(KEY))
-    limits = SharedLimits(valkey, "endpoint", LimitPolicy(), paused=place)
+    limits = SharedLimits(valkey, "endpoint", LimitPolicy(), model_endpoint=place)
     permit = limits.acquire(PermitRequest(permit="1", priority=Priority.INTERACTIVE, cost={}))
     assert isinstance(permit, Permit)
 

@@ -379,7 +379,7 @@ def test_a_denial_that_another_program_wrote_can_be_stored(valkey: redis.Redis) 
     pause = place.pause(Denial(code="model_access", what="A\0 key", hint="\0"))
     times = {"began_at": "0", "asks_again_at": "1e12", "looked_at": "0"}
     valkey.hset(pauses.KEY, place.names[0], json.dumps(pause | times))
-    limits = SharedLimits(valkey, ENDPOINT, LimitPolicy(), paused=place)
+    limits = SharedLimits(valkey, ENDPOINT, LimitPolicy(), model_endpoint=place)
 
     answer = limits.acquire(PermitRequest(permit="own", priority=Priority.INTERACTIVE, cost={}))
 

@@ -14,7 +14,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.corrections import Corrected, correct
 from chordwise.domain.learning.feedback_input import FeedbackInput, understand
-from chordwise.domain.learning.judging import ClaimedAnswer
+from chordwise.domain.learning.judging import AnswerWithConfidence
 from chordwise.domain.learning.truths import Remark, Truth, Verdict, from_remarks
 from chordwise.domain.places import Place, PlaceKind, Places
 from chordwise.errors import UsageError
@@ -44,7 +44,9 @@ def items(*values: tuple[str, str | None]) -> JsonObject:
 
 def corrected_by(path: str, value: JsonValue, output: JsonObject) -> Remark:
     """Return the remark of a user who corrects a value of an extraction."""
-    answer = ClaimedAnswer(analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.5)
+    answer = AnswerWithConfidence(
+        analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.5
+    )
     entered = FeedbackInput(verdict=Verdict.CORRECTED, path=path, value=value)
     return understand(answer, entered, schema=SCHEMA).remark
 

@@ -8,7 +8,7 @@ from threading import Barrier, Event
 
 import pytest
 
-from chordwise.domain.gathering import Gathering, LeaderFailedError, WaitingItem
+from chordwise.domain.gathering import GatheredEntry, Gathering, LeaderFailedError
 from tests.fakes.processes import wait_until
 
 THREADS = 8
@@ -22,7 +22,7 @@ class Group:
         self.groups: list[list[int]] = []
         self.gathering: Gathering[int, int] = Gathering(self.act, gather, max_items=THREADS)
 
-    def act(self, group: list[WaitingItem[int, int]]) -> list[WaitingItem[int, int]]:
+    def act(self, group: list[GatheredEntry[int, int]]) -> list[GatheredEntry[int, int]]:
         self.groups.append([entry.item for entry in group])
         for entry in group:
             if entry.item < 0:
@@ -93,7 +93,7 @@ def test_a_lingering_item_is_processed_with_the_next_item() -> None:
 def test_a_lingering_item_is_processed_without_a_next_item() -> None:
     done = Event()
 
-    def act(group: list[WaitingItem[int, int]]) -> list[WaitingItem[int, int]]:
+    def act(group: list[GatheredEntry[int, int]]) -> list[GatheredEntry[int, int]]:
         group[0].settle(0)
         done.set()
         return []
@@ -112,7 +112,7 @@ def test_a_failed_leader_leaves_no_thread_waiting() -> None:
     """The callers in its group get an error, and the next caller leads."""
     failed = Event()
 
-    def act(group: list[WaitingItem[int, int]]) -> list[WaitingItem[int, int]]:
+    def act(group: list[GatheredEntry[int, int]]) -> list[GatheredEntry[int, int]]:
         if not failed.is_set():
             failed.set()
             raise SystemExit
@@ -135,7 +135,7 @@ def test_a_failed_leader_leaves_no_thread_waiting() -> None:
 
 
 def test_an_error_of_a_left_item_does_not_block_the_next_leader() -> None:
-    def act(group: list[WaitingItem[int, int]]) -> list[WaitingItem[int, int]]:
+    def act(group: list[GatheredEntry[int, int]]) -> list[GatheredEntry[int, int]]:
         for entry in group:
             if entry.is_left:
                 raise ValueError("not reported")

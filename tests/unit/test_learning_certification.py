@@ -195,7 +195,7 @@ def test_a_field_is_ranked_by_its_calibrated_claim_and_its_evidence() -> None:
             a_field("law", "ACME", None, grounding="exact"),
         ]
     }
-    answer = judging.ClaimedAnswer(
+    answer = judging.AnswerWithConfidence(
         analysis_type=AnalysisType.EXTRACTION, output=fields, confidence=0.6
     )
     found = list(scored(answer, None, lambda part, claim: claim / (2 if part == "field" else 3)))

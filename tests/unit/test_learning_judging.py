@@ -12,7 +12,7 @@ from chordwise.domain.learning import fields, truths
 from chordwise.domain.learning.feedback_input import FeedbackInput, parsed, understand
 from chordwise.domain.learning.fields import Rule
 from chordwise.domain.learning.judging import (
-    ClaimedAnswer,
+    AnswerWithConfidence,
     Difference,
     correct_by_field,
     difference,
@@ -40,32 +40,36 @@ DATA: JsonObject = {
 }
 
 
-def an_extraction(output: JsonObject) -> ClaimedAnswer:
+def an_extraction(output: JsonObject) -> AnswerWithConfidence:
     """Return an extraction with an overall confidence of 0.7."""
-    return ClaimedAnswer(analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.7)
+    return AnswerWithConfidence(
+        analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.7
+    )
 
 
-def a_sentiment(label: str) -> ClaimedAnswer:
-    return ClaimedAnswer(
+def a_sentiment(label: str) -> AnswerWithConfidence:
+    return AnswerWithConfidence(
         analysis_type=AnalysisType.SENTIMENT, output={"label": label, "score": 0.1}, confidence=0.8
     )
 
 
-def a_summary(topic: str, confidence: float = 0.6) -> ClaimedAnswer:
+def a_summary(topic: str, confidence: float = 0.6) -> AnswerWithConfidence:
     output: JsonObject = {"main_topic": topic, "conclusions": ["So it is."]}
-    return ClaimedAnswer(analysis_type=AnalysisType.SUMMARY, output=output, confidence=confidence)
+    return AnswerWithConfidence(
+        analysis_type=AnalysisType.SUMMARY, output=output, confidence=confidence
+    )
 
 
 APPROVAL, REJECTION = (FeedbackInput(verdict=each) for each in (Verdict.APPROVED, Verdict.REJECTED))
 
 
-def verdicts(answer: ClaimedAnswer, truth: Truth) -> list[tuple[str, float | None, bool]]:
+def verdicts(answer: AnswerWithConfidence, truth: Truth) -> list[tuple[str, float | None, bool]]:
     """Return the path, claim and verdict of each judgment of an answer."""
     judged = judge(answer, truth).judgments
     return [(each.path, each.confidence, each.is_right) for each in judged]
 
 
-def said(answer: ClaimedAnswer, *entered: FeedbackInput) -> Truth:
+def said(answer: AnswerWithConfidence, *entered: FeedbackInput) -> Truth:
     """Return the truth that follows from a user's remarks on an answer."""
     remarks = [understand(answer, entered).remark for entered in entered]
     return truths.from_remarks(answer.analysis_type, remarks)
@@ -323,7 +327,7 @@ def test_a_summary_is_judged_while_its_values_are_the_same() -> None:
     ],
 )
 def test_an_invalid_path_or_value_is_reported(
-    answer: ClaimedAnswer, path: str, value: str | None, what: str
+    answer: AnswerWithConfidence, path: str, value: str | None, what: str
 ) -> None:
     with pytest.raises(UsageError, match=what) as refused:
         understand(answer, FeedbackInput(verdict=Verdict.CORRECTED, path=path, value=value))

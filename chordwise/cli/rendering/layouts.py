@@ -115,7 +115,7 @@ NAME_WIDTH = 48
 
 
 def shortened(found: Sequence[str], room: int = NAME_WIDTH) -> list[Text]:
-    """Return names cut at the front, without their common folder if one is longer than `room`."""
+    """Return names cut at the front; if one exceeds `room`, all lose their common folder."""
     names = [one_line(source) for source in found]
     folder = _common_folder(names)
     if folder and max(map(len, names)) > room:

@@ -41,7 +41,7 @@ class Joining:
 
 
 class AnalysisDefinition(ABC):
-    """An analysis type: its schema, its checks, the merging of its answers, and its facts.
+    """Everything that is specific to an analysis type: schema, checks, merging, facts, columns.
 
     An *answer* is what a model returns and the schema describes; grounding adds `start_char`,
     `end_char`, `grounded` and `grounding` beside every `quote`. Merging takes and returns grounded
@@ -72,9 +72,9 @@ class AnalysisDefinition(ABC):
     def schema(self, options: AnalysisOptions) -> JsonObject:
         """Return the JSON Schema of an answer under these options."""
 
-    @abstractmethod
     def headline(self, output: JsonObject) -> str:
-        """Return a one-line summary of an output, for lists of documents."""
+        """Return a one-line summary of an output, for lists of documents: its JSON by default."""
+        return json_values.encoded(output)
 
     def without_reasoning(self, answer: JsonObject) -> JsonObject:
         """Return an answer without the members that only serve the model's reasoning."""

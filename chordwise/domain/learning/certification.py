@@ -147,7 +147,7 @@ def certify(answers: Sequence[ScoredAnswer], max_error: float, risk: float) -> C
 
 
 def scored(
-    answer: judging.ClaimedAnswer,
+    answer: judging.AnswerWithConfidence,
     agreement: float | None,
     worth: Worth = lambda _part, claim: claim,
 ) -> Iterator[Scored]:
@@ -254,7 +254,7 @@ def _at(paths: Sequence[str], listed: Sequence[Fact]) -> list[Fact]:
     ]
 
 
-def _doubts(answer: judging.ClaimedAnswer, own: Sequence[Fact]) -> int:
+def _doubts(answer: judging.AnswerWithConfidence, own: Sequence[Fact]) -> int:
     refuted = (fact.grounded is False or fact.value_in_quote is False for fact in own)
     return answer.needs_review + sum(refuted)
 

@@ -16,7 +16,7 @@ from chordwise.domain.answer_tables import ColumnKind, kind_of_item
 from chordwise.domain.facts import DATA
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
-from chordwise.domain.learning.judging import ClaimedAnswer
+from chordwise.domain.learning.judging import AnswerWithConfidence
 from chordwise.domain.learning.truths import LABEL_PATHS, Remark, Verdict
 from chordwise.domain.typed_values import has_unread_date, typed
 from chordwise.errors import UsageError
@@ -63,7 +63,7 @@ def parsed(text: str) -> JsonValue:
 
 
 def understand(
-    answer: ClaimedAnswer,
+    answer: AnswerWithConfidence,
     entered: FeedbackInput,
     labels: Sequence[str] = (),
     schema: JsonObject | None = None,
@@ -83,7 +83,9 @@ def understand(
     return _of_anything(answer, entered)
 
 
-def _of_label(answer: ClaimedAnswer, entered: FeedbackInput, labels: Sequence[str]) -> Understood:
+def _of_label(
+    answer: AnswerWithConfidence, entered: FeedbackInput, labels: Sequence[str]
+) -> Understood:
     path = LABEL_PATHS[answer.analysis_type]
     if entered.path not in ("", "label", path, path.removeprefix("/")):
         return _of_anything(answer, entered)
@@ -111,7 +113,7 @@ def _of_label(answer: ClaimedAnswer, entered: FeedbackInput, labels: Sequence[st
 
 
 def _of_field(
-    answer: ClaimedAnswer, entered: FeedbackInput, schema: JsonObject | None
+    answer: AnswerWithConfidence, entered: FeedbackInput, schema: JsonObject | None
 ) -> Understood:
     name = _field_at(answer.output, entered.path, schema)
     entries = fields.entries(answer.output, name)
@@ -236,7 +238,7 @@ def _fields_there_are(path: str, known: Sequence[str]) -> str:
     return f"It has {', '.join(known[:_MAX_NAMED])}."
 
 
-def _of_anything(answer: ClaimedAnswer, entered: FeedbackInput) -> Understood:
+def _of_anything(answer: AnswerWithConfidence, entered: FeedbackInput) -> Understood:
     """Return the remark on a whole answer, or on a value of an answer without fields."""
     if entered.verdict is Verdict.CORRECTED and not entered.path:
         raise UsageError("The correction names no value.", "Use the form PATH=VALUE.")

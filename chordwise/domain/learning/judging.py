@@ -25,7 +25,7 @@ class JudgedPart(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimedAnswer:
+class AnswerWithConfidence:
     """A stored answer with its claimed confidence (0 to 1)."""
 
     analysis_type: AnalysisType
@@ -92,7 +92,7 @@ class Judged:
     scores: tuple[FieldScore, ...] = ()
 
 
-def judge(answer: ClaimedAnswer, truth: Truth) -> Judged:
+def judge(answer: AnswerWithConfidence, truth: Truth) -> Judged:
     """Compare an answer with the truth."""
     if answer.analysis_type in LABEL_PATHS:
         return _judge_label(answer, truth)
@@ -101,7 +101,7 @@ def judge(answer: ClaimedAnswer, truth: Truth) -> Judged:
     return _judge_by_remarks(answer, truth)
 
 
-def correct_by_field(answer: ClaimedAnswer, truth: Truth) -> dict[str, bool]:
+def correct_by_field(answer: AnswerWithConfidence, truth: Truth) -> dict[str, bool]:
     """Return whether each field is right, or the whole answer under the empty name.
 
     Fields that the truth does not cover are left out. A list or an object is wrong if a value in it
@@ -117,7 +117,7 @@ def correct_by_field(answer: ClaimedAnswer, truth: Truth) -> dict[str, bool]:
     return dict.fromkeys(right, True) | dict.fromkeys(map(fields.top, wrong), False)
 
 
-def is_refuted(answer: ClaimedAnswer, truth: Truth, field: str = "") -> bool:
+def is_refuted(answer: AnswerWithConfidence, truth: Truth, field: str = "") -> bool:
     """Return whether an answer is known to be wrong, without a known right one.
 
     For an extraction, only the given field is considered, or all fields if none is given.
@@ -132,13 +132,13 @@ def is_refuted(answer: ClaimedAnswer, truth: Truth, field: str = "") -> bool:
     return truth.label is None and correct_by_field(answer, truth).get("") is False
 
 
-def _is_rejected(answer: ClaimedAnswer, truth: Truth) -> bool:
+def _is_rejected(answer: AnswerWithConfidence, truth: Truth) -> bool:
     """Return whether the last remark on the whole extraction rejects it."""
     said = [each for each in truth.remarks if not each.path and each.judged == answer.output]
     return bool(said) and said[-1].verdict is Verdict.REJECTED
 
 
-def _rejected_with_it(answer: ClaimedAnswer, truth: Truth) -> Sequence[str]:
+def _rejected_with_it(answer: AnswerWithConfidence, truth: Truth) -> Sequence[str]:
     """Return the fields of a rejected extraction that have no verdict of their own."""
     if not _is_rejected(answer, truth):
         return ()
@@ -161,7 +161,9 @@ class Difference:
     worse: int
 
 
-def difference(before: ClaimedAnswer, after: ClaimedAnswer, truth: Truth) -> Difference:
+def difference(
+    before: AnswerWithConfidence, after: AnswerWithConfidence, truth: Truth
+) -> Difference:
     """Compare two answers about one document with each other and with the truth, field by field."""
     old, new = _by_field(before), _by_field(after)
     names = {*old, *new}
@@ -179,7 +181,7 @@ def difference(before: ClaimedAnswer, after: ClaimedAnswer, truth: Truth) -> Dif
 _NOTHING: frozenset[fields.Key] = frozenset()
 
 
-def _by_field(answer: ClaimedAnswer) -> dict[str, frozenset[fields.Key]]:
+def _by_field(answer: AnswerWithConfidence) -> dict[str, frozenset[fields.Key]]:
     """Return the keys of an answer by field, or under the empty name, as in `correct_by_field`."""
     if answer.analysis_type is AnalysisType.EXTRACTION:
         names = fields.names(answer.output)
@@ -190,7 +192,7 @@ def _by_field(answer: ClaimedAnswer) -> dict[str, frozenset[fields.Key]]:
     return {"": frozenset((fact.item, fields.normalized(fact.value)) for fact in stated)}
 
 
-def _judge_label(answer: ClaimedAnswer, truth: Truth) -> Judged:
+def _judge_label(answer: AnswerWithConfidence, truth: Truth) -> Judged:
     found = label_in(answer.analysis_type, answer.output)
     is_wrong = any(fields.is_same(found, label) for label in truth.wrong_labels)
     if truth.label is None and not is_wrong:
@@ -202,7 +204,7 @@ def _judge_label(answer: ClaimedAnswer, truth: Truth) -> Judged:
     return Judged(judgments=(judgment,), choice=choice)
 
 
-def _judge_fields(answer: ClaimedAnswer, truth: Truth) -> Judged:
+def _judge_fields(answer: AnswerWithConfidence, truth: Truth) -> Judged:
     judgments: list[Judgment] = []
     scores: list[FieldScore] = []
     listed = facts(answer.output, analysis_for(answer.analysis_type)) if truth.pages else []
@@ -242,7 +244,7 @@ def _usual_rule(entries: Sequence[FieldValue]) -> Rule:
     return Rule.TYPED if has_number else Rule.EQUAL
 
 
-def _judge_by_remarks(answer: ClaimedAnswer, truth: Truth) -> Judged:
+def _judge_by_remarks(answer: AnswerWithConfidence, truth: Truth) -> Judged:
     """Apply the verdicts on answers with the same content; a corrected value is wrong."""
     verdicts = [
         remark.verdict is Verdict.APPROVED
@@ -255,7 +257,12 @@ def _judge_by_remarks(answer: ClaimedAnswer, truth: Truth) -> Judged:
 
 
 def _of_result(
-    answer: ClaimedAnswer, path: str, expected: JsonValue, found: JsonValue, *, is_right: bool
+    answer: AnswerWithConfidence,
+    path: str,
+    expected: JsonValue,
+    found: JsonValue,
+    *,
+    is_right: bool,
 ) -> Judgment:
     return Judgment(
         part=JudgedPart.RESULT,
@@ -280,7 +287,7 @@ def _of_entry(entry: FieldValue, expected: JsonValue) -> Judgment:
     )
 
 
-def _of_refuted(answer: ClaimedAnswer, name: str) -> Iterator[Judgment]:
+def _of_refuted(answer: AnswerWithConfidence, name: str) -> Iterator[Judgment]:
     """Yield a judgment that the only value of a field is wrong.
 
     With several values it is unknown which one is wrong.
@@ -290,7 +297,7 @@ def _of_refuted(answer: ClaimedAnswer, name: str) -> Iterator[Judgment]:
         yield replace(_of_entry(entries[0], None), is_right=False)
 
 
-def _refuted(answer: ClaimedAnswer, truth: Truth) -> list[str]:
+def _refuted(answer: AnswerWithConfidence, truth: Truth) -> list[str]:
     """Return the fields that have the value that is known to be wrong."""
     return [
         name

@@ -13,7 +13,7 @@ from typing import cast
 import redis
 from pydantic import SecretStr
 
-from chordwise.domain.gathering import Gathering, WaitingItem
+from chordwise.domain.gathering import GatheredEntry, Gathering
 from chordwise.domain.json_values import JsonObject, as_object, text
 from chordwise.domain.text_normalization import normalize
 from chordwise.llm.limits import pauses
@@ -32,7 +32,7 @@ from chordwise.llm.limits.permits import (
     WaitReason,
 )
 from chordwise.llm.reported_limits import QuotaKind
-from chordwise.settings import LimitSettings, ModelSettings, address_checks
+from chordwise.settings import LimitSettings, ModelSettings, service_addresses
 
 PREFIX = "chordwise:limits"
 _MAX_QUESTIONS = 64
@@ -50,7 +50,7 @@ def endpoint_id(provider: str, base_url: str, model: str, api_key: SecretStr) ->
 class SharedLimits:
     """Grants the permits of one endpoint to all processes that use the same Valkey.
 
-    Denials pause the endpoint `paused` for all processes; without it nothing is paused. `clock`
+    Denials pause `model_endpoint` for all processes; without it nothing is paused. `clock`
     replaces Valkey's clock in simulations.
     """
 
@@ -60,14 +60,15 @@ class SharedLimits:
         endpoint: str,
         policy: LimitPolicy,
         clock: Callable[[], float] | None = None,
-        paused: ModelEndpoint | None = None,
+        model_endpoint: ModelEndpoint | None = None,
     ) -> None:
         self._script = client.register_script(_source())
         self._keys = [*keys(endpoint), pauses.KEY]
-        self._paused = paused
+        self._model_endpoint = model_endpoint
         self._policy = policy
         self._known = json.dumps(
-            _policy_values(policy) | {"pauses": list(paused.names) if paused else []}
+            _policy_values(policy)
+            | {"pauses": list(model_endpoint.names) if model_endpoint else []}
         )
         self._clock = clock
         self._questions: Gathering[str, JsonObject] = Gathering(
@@ -106,7 +107,11 @@ class SharedLimits:
 
         If Valkey is unavailable or full, the permit expires.
         """
-        denial = self._paused.pause(report.denial) if self._paused and report.denial else None
+        denial = (
+            self._model_endpoint.pause(report.denial)
+            if self._model_endpoint and report.denial
+            else None
+        )
         left = {kind: quota.remaining for kind, quota in report.limits.items()}
         question: dict[str, object] = {
             "operation": "settle",
@@ -129,8 +134,8 @@ class SharedLimits:
         return json.dumps(question)
 
     def _answer_all(
-        self, group: list[WaitingItem[str, JsonObject]]
-    ) -> list[WaitingItem[str, JsonObject]]:
+        self, group: list[GatheredEntry[str, JsonObject]]
+    ) -> list[GatheredEntry[str, JsonObject]]:
         """Run the script once for the requests of several threads."""
         questions = [entry.item for entry in group]
         try:
@@ -188,7 +193,7 @@ _MAX_CONNECTIONS = 8
 
 def open_client(broker_url: SecretStr) -> redis.Redis:
     """Return a client of the broker's Valkey with a small connection pool; it connects lazily."""
-    address = address_checks.redis_address(broker_url.get_secret_value())
+    address = service_addresses.redis_address(broker_url.get_secret_value())
     seconds = {"socket_timeout": _ANSWER_SECONDS, "timeout": _ANSWER_SECONDS}
     if not address.startswith("unix://"):
         seconds["socket_connect_timeout"] = _ANSWER_SECONDS
@@ -224,9 +229,9 @@ def open_limits(
     """
     policy = policy_of(settings, model)
     endpoint = endpoint_id(model.provider, model.base_url, model.model, api_key)
-    paused = ModelEndpoint.of(model.provider, model.base_url, model.model, api_key)
+    model_endpoint = ModelEndpoint.of(model.provider, model.base_url, model.model, api_key)
     return ResilientLimits(
-        SharedLimits(client, endpoint, policy, paused=paused),
+        SharedLimits(client, endpoint, policy, model_endpoint=model_endpoint),
         ProcessLimits(policy),
         partial(read_state, client, endpoint, policy),
     )

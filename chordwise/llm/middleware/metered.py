@@ -124,7 +124,7 @@ def call_start(profile: ModelProfile, request: CompletionRequest) -> CallStart:
     )
 
 
-def answered(completion: Completion, price: Price, reference: Price | None) -> CallOutcome:
+def outcome_of_answer(completion: Completion, price: Price, reference: Price | None) -> CallOutcome:
     """Return the ledger's data about an answer, without a latency."""
     cost = booked_cost(price, completion)
     # The reference is the price of another model, not of the one that the answer names.
@@ -179,7 +179,7 @@ class Metered(Middleware):
             raise
         latency_ms = self._milliseconds_since(started)
         is_compared = request.route is not None and request.route.is_compared
-        outcome = answered(completion, self.price, self.reference if is_compared else None)
+        outcome = outcome_of_answer(completion, self.price, self.reference if is_compared else None)
         self.ledger.finish(call_id, replace(outcome, latency_ms=latency_ms))
         return replace(completion, call_id=str(call_id))
 

@@ -105,7 +105,7 @@ class PermitQueue:
         return self._UNNOTICED_SECONDS if is_until_returned else refusal.seconds
 
     def note_granted(self, refused_for: WaitReason | None) -> None:
-        """Note that a thread was granted its permit, at once or after a last refusal.
+        """Note that a permit was granted: at once, or after the refusal `refused_for`.
 
         Without pressure, and when the endpoint's first call has ended, all threads are woken; they
         then wait only for their slots.

@@ -17,7 +17,7 @@ from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisTask
 from chordwise.domain.answers import CHECK_FACTOR, Answer, lowered_by
 from chordwise.domain.checks import FailedCheck
-from chordwise.domain.critique import Critique
+from chordwise.domain.critique import Critique, CritiqueOutcome
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.llm.model import EXTRACTIVE
@@ -100,7 +100,7 @@ class AssessedAnswer:
         if without := analysis.without_evidence(output, task.options):
             yield f"Values without a quote: {_first_few(without)}."
         if not analysis.has_findings(output):
-            yield "None of the requested items was found."
+            yield "The answer has nothing that was requested."
 
     def _doubts(self, confidence: float, task: AnalysisTask) -> Iterator[str]:
         answer, options = self.answer, task.options
@@ -108,12 +108,16 @@ class AssessedAnswer:
             yield f"The quality {answer.quality:.2f} is below {MIN_QUALITY:g}."
         if confidence < options.confidence_threshold:
             yield f"The confidence {confidence:.2f} is below {options.confidence_threshold:g}."
-        if self.critique is not None and self.critique.leaves_doubt:
-            yield "The critique failed, or its objections remain."
+        if self.critique is not None and self.critique.outcome in _DOUBTS:
+            yield _DOUBTS[self.critique.outcome]
         if options.votes > 1 and answer.agreement is None and answer.provider != EXTRACTIVE:
             yield "Only one sample of the vote was usable."
 
 
+_DOUBTS = {
+    CritiqueOutcome.FAILED: "The critique failed.",
+    CritiqueOutcome.KEPT: "The answer was kept in spite of the objections of a critique.",
+}
 _FEW = 5
 _QUOTE_CHARACTERS = 80
 

@@ -30,8 +30,8 @@ class AskingPolicy:
 
     `prompts` names the further templates for answers that stay invalid. All calls and their waits
     together take at most `seconds`. A further prompt or model is tried only while more time is left
-    than a timed-out request of the same question took. `require` is
-    called before each request and raises if the answer is no longer needed.
+    than a timed-out request of the same question took. `require` is called before each request, and
+    raises if the answer is no longer needed.
     """
 
     prompts: tuple[str, ...] = ()

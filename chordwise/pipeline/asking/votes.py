@@ -39,10 +39,11 @@ def ask_by_vote(question: Question) -> Answer:
     """Return the answer that wins the vote of a question's samples.
 
     Failed samples have no vote. The samples are requested one after the other and share the time of
-    the policy; each needs more time than an earlier one that timed out had.
+    the policy; the next one is requested while more time is left than one that timed out took.
 
     Raises:
-        ModelError: No sample gave an answer, or continuing would not help now.
+        ModelError: No sample gave an answer (a transient error takes precedence over the first
+            one), or continuing would not help now.
         AwaitingBatchError: Some samples are still expected from a batch.
     """
     task, policy = question.task, question.policy

@@ -16,7 +16,7 @@ from chordwise.domain.states import BatchRequestStatus
 from chordwise.errors import ModelError, ModelTransportError, RefusedError, TransientError
 from chordwise.llm.batching.api import LineOutcome
 from chordwise.llm.middleware.cached import is_cacheable
-from chordwise.llm.middleware.metered import answered
+from chordwise.llm.middleware.metered import outcome_of_answer
 from chordwise.llm.model import Completion
 from chordwise.llm.pricing import BATCH, CostBasis, Price
 from chordwise.pipeline.models import answer_cache
@@ -80,7 +80,7 @@ class Arrivals:
         self, session: Session, row: BatchRequest, completion: Completion
     ) -> Decimal | None:
         answer = replace(completion, service_tier=BATCH)
-        outcome = answered(answer, self.price, self.reference if row.is_compared else None)
+        outcome = outcome_of_answer(answer, self.price, self.reference if row.is_compared else None)
         _finish_call(session, row, asdict(outcome))
         row.answer, row.finished_at = to_json(answer), clock.read(session)
         if row.status == BatchRequestStatus.SUBMITTED:

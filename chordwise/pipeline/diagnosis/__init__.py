@@ -1,1 +1,1 @@
-"""The checks of `chordwise doctor`, one module for each subject."""
+"""The checks of `chordwise doctor`."""

@@ -22,7 +22,7 @@ from chordwise.errors import (
     DatabaseRefusedError,
     ServiceUnavailableError,
 )
-from chordwise.pipeline.diagnosis import models, profiles, schedules
+from chordwise.pipeline.diagnosis import configured_paths, models, schedules
 from chordwise.pipeline.diagnosis.outcome import Check, CheckStatus, guarded, warning
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runtime import broker
@@ -54,7 +54,7 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
     yield from _database_checks(settings)
     yield guarded("broker", lambda: check_broker(settings))
     yield check_processes(settings, _connected(settings))
-    yield from profiles.check_places(settings)
+    yield from configured_paths.check_configured_paths(settings)
     yield from schedules.check_configured(settings)
     for name in _names(settings):
         yield guarded(f"model {name}", partial(models.model, settings, name))

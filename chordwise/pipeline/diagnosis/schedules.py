@@ -14,8 +14,8 @@ from chordwise.domain import due_times
 from chordwise.domain.learning import calibration
 from chordwise.domain.states import Lane
 from chordwise.errors import ChordwiseError, ConfigurationError
+from chordwise.pipeline.diagnosis.configured_paths import require_writable
 from chordwise.pipeline.diagnosis.outcome import Check, CheckStatus, failed, guarded
-from chordwise.pipeline.diagnosis.profiles import require_writable
 from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.inbox.folders import inboxes_of
 from chordwise.pipeline.learning import gold

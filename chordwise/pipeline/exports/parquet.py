@@ -16,7 +16,7 @@ from pyarrow import parquet
 from chordwise.domain import json_values
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports import table
-from chordwise.pipeline.exports.table import CellType, Column, Table, distinct
+from chordwise.pipeline.exports.table import Column, ColumnType, Table, distinct
 from chordwise.pipeline.runs.user_sql import Row
 
 _GROUP_BYTES = 32 * 1024 * 1024
@@ -75,7 +75,9 @@ _Digits: TypeAlias = tuple[int, int]
 
 def _with_measured_decimals(table: Table, file: IO[bytes]) -> Table:
     """Return a table whose decimal columns all have digits; its rows are buffered in a file."""
-    if all(column.kind is not CellType.DECIMAL or _has_digits(column) for column in table.columns):
+    if all(
+        column.kind is not ColumnType.DECIMAL or _has_digits(column) for column in table.columns
+    ):
         return table
     digits: list[_Digits] = [(0, 0)] * len(table.columns)
     for rows in table.batches:
@@ -96,7 +98,7 @@ def _read_back(file: IO[bytes]) -> Iterator[Sequence[Row]]:
 
 def _digits(column: Column, values: Sequence[object]) -> _Digits:
     """Return the digits that the values of a decimal column without declared precision need."""
-    if column.kind is not CellType.DECIMAL or _has_digits(column):
+    if column.kind is not ColumnType.DECIMAL or _has_digits(column):
         return 0, 0
     return _maximum([_digits_of(value) for value in values if isinstance(value, Decimal)])
 
@@ -116,10 +118,10 @@ def _maximum(digits: Sequence[_Digits]) -> _Digits:
 
 def _fitting(column: Column, digits: _Digits) -> Column:
     """Return a column with precision and scale for its decimals, or a floating-point column."""
-    if column.kind is not CellType.DECIMAL or _has_digits(column):
+    if column.kind is not ColumnType.DECIMAL or _has_digits(column):
         return column
     if sum(digits) > _MAX_DIGITS:
-        return replace(column, kind=CellType.FLOAT)
+        return replace(column, kind=ColumnType.FLOAT)
     return replace(column, precision=_MAX_DIGITS, scale=digits[1])
 
 
@@ -187,18 +189,18 @@ def _type(column: Column) -> pa.DataType:
     if _has_digits(column):
         return pa.decimal128(column.precision, column.scale)
     types = {
-        CellType.BOOLEAN: pa.bool_(),
-        CellType.INTEGER: pa.int64(),
-        CellType.FLOAT: pa.float64(),
-        CellType.DATE: pa.date32(),
-        CellType.TIMESTAMP: pa.timestamp("us", tz="UTC"),
+        ColumnType.BOOLEAN: pa.bool_(),
+        ColumnType.INTEGER: pa.int64(),
+        ColumnType.FLOAT: pa.float64(),
+        ColumnType.DATE: pa.date32(),
+        ColumnType.TIMESTAMP: pa.timestamp("us", tz="UTC"),
     }
     return types.get(column.kind, pa.string())
 
 
 def _has_digits(column: Column) -> bool:
     """Return whether a decimal type of Parquet can hold every value of the column."""
-    if column.kind is not CellType.DECIMAL or column.precision is None or column.scale is None:
+    if column.kind is not ColumnType.DECIMAL or column.precision is None or column.scale is None:
         return False
     return column.precision <= _MAX_DIGITS and 0 <= column.scale <= column.precision
 
@@ -206,8 +208,8 @@ def _has_digits(column: Column) -> bool:
 def _value(column: Column, value: object) -> object:
     if value is None:
         return None
-    if column.kind is CellType.JSON:
+    if column.kind is ColumnType.JSON:
         return json_values.encoded(value)
-    if column.kind is CellType.TEXT:
+    if column.kind is ColumnType.TEXT:
         return table.text_of(value)
-    return float(value) if isinstance(value, Decimal) and column.kind is CellType.FLOAT else value
+    return float(value) if isinstance(value, Decimal) and column.kind is ColumnType.FLOAT else value

@@ -17,7 +17,7 @@ from chordwise.domain import json_values
 from chordwise.pipeline.runs.user_sql import Row
 
 
-class CellType(StrEnum):
+class ColumnType(StrEnum):
     """The type of a column, as far as a format distinguishes it."""
 
     BOOLEAN = "boolean"
@@ -25,7 +25,7 @@ class CellType(StrEnum):
     FLOAT = "float"
     DECIMAL = "decimal"
     DATE = "date"
-    TIMESTAMP = "moment"
+    TIMESTAMP = "timestamp"
     JSON = "json"
     TEXT = "text"
 
@@ -38,15 +38,15 @@ class Column:
     """
 
     name: str
-    kind: CellType = CellType.TEXT
+    kind: ColumnType = ColumnType.TEXT
     precision: int | None = None
     scale: int | None = None
-    elements: CellType | None = None
+    elements: ColumnType | None = None
 
     @classmethod
     def described(cls, column: psycopg.Column) -> Column:
         """Return the column that a PostgreSQL column description describes."""
-        kind = _KINDS.get(column.type_code, CellType.TEXT)
+        kind = _KINDS.get(column.type_code, ColumnType.TEXT)
         return cls(
             name=column.name,
             kind=kind,
@@ -147,19 +147,19 @@ def text_of(value: object) -> str:
 
 # OIDs of built-in types, which never change (pg_type.dat of PostgreSQL).
 _KINDS = {
-    16: CellType.BOOLEAN,
-    20: CellType.INTEGER,
-    21: CellType.INTEGER,
-    23: CellType.INTEGER,
-    700: CellType.FLOAT,
-    701: CellType.FLOAT,
-    1700: CellType.DECIMAL,
-    1082: CellType.DATE,
-    1184: CellType.TIMESTAMP,
-    114: CellType.JSON,
-    3802: CellType.JSON,
+    16: ColumnType.BOOLEAN,
+    20: ColumnType.INTEGER,
+    21: ColumnType.INTEGER,
+    23: ColumnType.INTEGER,
+    700: ColumnType.FLOAT,
+    701: ColumnType.FLOAT,
+    1700: ColumnType.DECIMAL,
+    1082: ColumnType.DATE,
+    1184: ColumnType.TIMESTAMP,
+    114: ColumnType.JSON,
+    3802: ColumnType.JSON,
 }
-_ELEMENTS = {1009: CellType.TEXT, 1182: CellType.DATE, 1231: CellType.DECIMAL}
+_ELEMENTS = {1009: ColumnType.TEXT, 1182: ColumnType.DATE, 1231: ColumnType.DECIMAL}
 
 
 _QUOTED = "\r\n"

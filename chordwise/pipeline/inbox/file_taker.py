@@ -38,7 +38,7 @@ class ScannedFile:
     """A file of an inbox that is to be taken, in the state in which it was scanned."""
 
     path: Path
-    place: Inbox
+    inbox: Inbox
     profile: str
     prints: tuple[Fingerprint, ...]
 
@@ -109,12 +109,12 @@ class FileTaker:
         ]
 
     def _row(self, wanted: ScannedFile) -> InboxFile:
-        path, place = wanted.path, wanted.place
-        file_id, relative = new_id(), path.relative_to(place.folder)
+        path, inbox = wanted.path, wanted.inbox
+        file_id, relative = new_id(), path.relative_to(inbox.folder)
         return InboxFile(
             id=file_id,
             store_id=self._store.id,
-            folder=str(place.folder),
+            folder=str(inbox.folder),
             name=printable(str(relative)),
             raw_name=os.fsencode(relative),
             profile=wanted.profile,
@@ -199,4 +199,4 @@ def _restore(source: Path, stored: Path, token: str) -> None:
         folders.hidden_path(source, f"{token}-back").unlink(missing_ok=True)
         moved.unlink()
         return
-    folders.place_numbered(moved, source, f"{token}-back")
+    folders.move_numbered(moved, source, f"{token}-back")

@@ -66,7 +66,7 @@ def finish_taking(mark: Path, target: Path) -> None:
     mark.unlink()
 
 
-def place(source: Path, target: Path, token: str) -> None:
+def move(source: Path, target: Path, token: str) -> None:
     """Move a file to a name that must be free; an existing file is never overwritten.
 
     Raises:
@@ -88,11 +88,11 @@ def place(source: Path, target: Path, token: str) -> None:
         source.unlink()
 
 
-def place_numbered(source: Path, target: Path, token: str) -> None:
+def move_numbered(source: Path, target: Path, token: str) -> None:
     """Move a file to a name, or to a numbered variant of it if it is taken."""
     for name in names_like(target.name):
         try:
-            place(source, target.with_name(name), token)
+            move(source, target.with_name(name), token)
         except FileExistsError:
             continue
         return

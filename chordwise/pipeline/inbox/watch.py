@@ -16,7 +16,7 @@ from chordwise.domain.inbox import SIDE_CAR, Sighting, Sightings
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.inbox import scan
-from chordwise.pipeline.inbox.file_returner import FileReturner
+from chordwise.pipeline.inbox.file_deliverer import FileDeliverer
 from chordwise.pipeline.inbox.file_submitter import FileSubmitter
 from chordwise.pipeline.inbox.file_taker import FileTaker, InterruptedMove, ScannedFile
 from chordwise.pipeline.inbox.folders import Store, inboxes_of
@@ -58,13 +58,13 @@ class InboxWatch:
     ) -> None:
         self._context = context
         self._settings = context.settings.inbox
-        self._places = inboxes_of(context.settings)
+        self._inboxes = inboxes_of(context.settings)
         self._monotonic = monotonic
         self._taker = FileTaker(context, store)
         self._submitter = FileSubmitter(context, store, monotonic=monotonic, now=now)
         self._threads = ReadingThreads(self._submitter.submit, context.settings.readers, monotonic)
         self._reading_turn_seconds = reading_turn_seconds
-        self._deliverer = FileReturner(context, store)
+        self._deliverer = FileDeliverer(context, store)
         self._waiting = Sightings(self._settings.stability_seconds, MAX_WAITING)
         self._failures = FailureBackoff()
         self._events: SimpleQueue[Path] = SimpleQueue()
@@ -78,7 +78,7 @@ class InboxWatch:
     @property
     def folders(self) -> tuple[Path, ...]:
         """The absolute paths of the inboxes."""
-        return tuple(each.folder for each in self._places.inboxes)
+        return tuple(each.folder for each in self._inboxes.inboxes)
 
     def make_folders(self) -> None:
         """Create missing inboxes, and in them a folder for each profile.
@@ -87,7 +87,7 @@ class InboxWatch:
         """
         of_profiles = [
             Path(folder)
-            for folder in self._places.bindings
+            for folder in self._inboxes.bindings
             if any(folder.is_relative_to(inbox) for inbox in self.folders)
         ]
         for folder in (*self.folders, *of_profiles):
@@ -186,7 +186,7 @@ class InboxWatch:
 
         found = [
             file
-            for inbox in self._places.inboxes
+            for inbox in self._inboxes.inboxes
             for file in scan.oldest_files(inbox.folder, MAX_WAITING + 1, refuse)
         ]
         found.sort(key=lambda file: (file[1][0].modified_ns, bytes(file[0])))
@@ -218,17 +218,17 @@ class InboxWatch:
     def _add_if_complete(self, sighting: Sighting, wanted: list[ScannedFile]) -> None:
         """Add a file to those that are to be taken, unless it is still being written."""
         path, now = Path(sighting.path), self._monotonic()
-        inbox = self._places.holding(path)
+        inbox = self._inboxes.holding(path)
         if inbox is None:
             return
         if scan.fingerprints(path) != sighting.prints or scan.is_being_written(path):
             self._waiting.restart_quiet_period(path, now)
             self._scan_at = min(self._scan_at, now)
             return
-        profile = self._places.profile_of(path)
+        profile = self._inboxes.profile_of(path)
         settings = self._context.settings
         check(settings, profile_named(settings, profile))
-        wanted.append(ScannedFile(path=path, place=inbox, profile=profile, prints=sighting.prints))
+        wanted.append(ScannedFile(path=path, inbox=inbox, profile=profile, prints=sighting.prints))
 
     def _take(self, wanted: Sequence[ScannedFile]) -> None:
         files = []

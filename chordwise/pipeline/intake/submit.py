@@ -45,7 +45,7 @@ from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 
 AlsoOfBatch: TypeAlias = Callable[[Session, Sequence[Offered]], None]
-InTransaction: TypeAlias = Callable[[Session], None]
+SessionAction: TypeAlias = Callable[[Session], None]
 
 
 def unguarded(_session: Session) -> None:
@@ -65,7 +65,7 @@ class Submission:
         context: Context,
         run: Run,
         token: uuid.UUID,
-        guard: InTransaction = unguarded,
+        guard: SessionAction = unguarded,
         *,
         is_resumed: bool = False,
     ) -> None:
@@ -79,7 +79,7 @@ class Submission:
         run_questions = RunQuestions.of(context, run, self.options)
         examples = learned_examples.of_run(context, self.options, run_questions.budgets)
         self._run_questions = replace(run_questions, examples=examples)
-        self._trial = VariantAssignment(context, self._run_questions)
+        self._assignment = VariantAssignment(context, self._run_questions)
         self.lane = Lane(run.lane)
         self.transcriber = transcription.for_run(context, run, self._require_open)
         self._unlisted = 0
@@ -97,7 +97,7 @@ class Submission:
         return (given.votes, given.critique) != (wanted.analysis.votes, wanted.analysis.critique)
 
     def enlist(
-        self, entries: Sequence[IntakeEntry], also: InTransaction | None = None
+        self, entries: Sequence[IntakeEntry], also: SessionAction | None = None
     ) -> Sequence[uuid.UUID]:
         """Add entries to the list of the run; return the ids of their intakes.
 
@@ -194,7 +194,7 @@ class Submission:
                     if taken and intakes.exists(session, offered[0].intake_id):
                         continue  # an earlier attempt was committed; only its response was lost
                     self._guard(session)
-                    settings, divide = self._context.settings, self._trial.groups
+                    settings, divide = self._context.settings, self._assignment.groups
                     taken = document_batches.store(
                         session, settings, self._run_questions, offered, shown, divide
                     )
@@ -209,7 +209,7 @@ class Submission:
                 for each in self._store(part, also)
             ]
         self._unlisted += sum(each.entry_id is None for each in offered)
-        self._trial.check()
+        self._assignment.check()
         return taken
 
 
@@ -218,7 +218,7 @@ def open_run(
     options: RunOptions,
     now: datetime,
     found: Sequence[IntakeEntry] = (),
-    guard: InTransaction = unguarded,
+    guard: SessionAction = unguarded,
     run_id: uuid.UUID | None = None,
 ) -> Submission:
     """Begin a run with the list of discovered files; `now` is used in a generated name.
@@ -400,7 +400,7 @@ def open_or_resume(
 
 
 def claim(
-    context: Context, run_id: uuid.UUID, guard: InTransaction = unguarded, *, by_force: bool = False
+    context: Context, run_id: uuid.UUID, guard: SessionAction = unguarded, *, by_force: bool = False
 ) -> Submission | None:
     """Claim the intake of a run; `None` if it is finished, cancelled, or held by another process.
 

@@ -266,9 +266,8 @@ def wanted(session: Session, scope: EvaluationScope) -> tuple[ResultSelection, s
         UsageError: The run does not exist.
     """
     run = runs.find(session, scope.run) if scope.run else None
-    return ResultSelection(
-        run_id=run.id if run else None, types=scope.types
-    ), run.name if run else None
+    wanted = ResultSelection(run_id=run.id if run else None, types=scope.types)
+    return wanted, run.name if run else None
 
 
 Group: TypeAlias = tuple[str, str, str]

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain.analysis_tasks import AnalysisType, question_of
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import truths
-from chordwise.domain.learning.judging import ClaimedAnswer
+from chordwise.domain.learning.judging import AnswerWithConfidence
 from chordwise.domain.learning.learned_examples import is_held_out
 from chordwise.domain.learning.truths import Truth
 from chordwise.pipeline.runs import stored_results
@@ -61,7 +61,7 @@ class Judgeable:
 
     listed: Listed
     result: JudgedResult
-    answer: ClaimedAnswer
+    answer: AnswerWithConfidence
     agreement: float | None
     created_at: datetime
     seconds: float | None
@@ -170,9 +170,9 @@ def truth_of(kind: AnalysisType, about: Iterable[Feedback]) -> Truth:
     return truths.from_remarks(kind, [judgments.remark(each) for each in about])
 
 
-def answer_of(result: Result) -> ClaimedAnswer:
+def answer_of(result: Result) -> AnswerWithConfidence:
     """Return the answer of a result as it is judged."""
-    return ClaimedAnswer(
+    return AnswerWithConfidence(
         analysis_type=AnalysisType(result.analysis_type),
         output=result.output,
         confidence=result.confidence,

@@ -278,7 +278,8 @@ def _exceeded(account: Budget, cap_usd: Decimal, amount_usd: Decimal) -> BudgetE
     day = account.scope.removeprefix("day:")
     return BudgetExceededError(
         what,
-        f"{day} ends at midnight UTC. Then run `chordwise retry RUN`, or raise budget.usd_per_day.",
+        f"{day} ends at midnight UTC: run `chordwise retry RUN` then, or raise budget.usd_per_day "
+        "and run it now.",
     )
 
 

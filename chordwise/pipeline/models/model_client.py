@@ -1,4 +1,4 @@
-"""The model client, which `Models.model_for` builds from the inside out."""
+"""The model client: `Models.open` assembles it, and `model_for` builds one model."""
 
 from __future__ import annotations
 

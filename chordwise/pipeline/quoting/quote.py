@@ -279,10 +279,9 @@ class Pricing:
         read = answer.times(kind.critiques + kind.critiqued_answers)
         read += _exactly(kind.critique_tokens)
         share = estimates.ASSUMED_REVISIONS
-        written = asked.multiplied_by(estimates.ASSUMED_CRITIQUE) + asked.multiplied_by(
-            share
-        ).multiplied_by(answer)
-        return asked + asked.multiplied_by(share), read + read.multiplied_by(share), written
+        revisions = asked.multiplied_by(share)
+        written = asked.multiplied_by(estimates.ASSUMED_CRITIQUE) + revisions.multiplied_by(answer)
+        return asked + revisions, read + read.multiplied_by(share), written
 
     def _joined_answer(self, answer: Interval) -> Interval:
         """Return the tokens of a joined answer, which has the form of the answers that it joins."""

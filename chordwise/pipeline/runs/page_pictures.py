@@ -118,7 +118,7 @@ class PagePictures:
         if state not in self._hashes:
             if len(self._hashes) >= _REMEMBERED_FILES:
                 self._hashes.clear()
-            self._hashes[state] = contents.hash_file(file, self._megabytes).sha256
+            self._hashes[state] = contents.content_of_file(file, self._megabytes).sha256
         return self._hashes[state]
 
 

@@ -10,7 +10,7 @@ import redis
 from pydantic import SecretStr
 
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
-from chordwise.settings import Settings, address_checks
+from chordwise.settings import Settings, service_addresses
 
 _SECONDS = 5.0
 _PROBE_KEY = "chordwise:probe"
@@ -95,7 +95,7 @@ def report(url: SecretStr) -> BrokerReport:
 
 @contextmanager
 def _connected(url: SecretStr) -> Iterator[redis.Redis]:
-    address = address_checks.redis_address(url.get_secret_value())
+    address = service_addresses.redis_address(url.get_secret_value())
     limits = {"socket_timeout": _SECONDS}
     if not address.startswith("unix://"):
         limits["socket_connect_timeout"] = _SECONDS

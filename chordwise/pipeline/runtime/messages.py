@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.runtime import broker
-from chordwise.settings import Settings, address_checks
+from chordwise.settings import Settings, service_addresses
 
 FAN_OUT = "chordwise.fan_out"
 ANALYZE_SLICE = "chordwise.analyze_slice"
@@ -43,7 +43,7 @@ def open_app(settings: Settings) -> Celery:
     Raises:
         ConfigurationError: No broker is configured.
     """
-    url = address_checks.celery_address(broker.require_url(settings).get_secret_value())
+    url = service_addresses.celery_address(broker.require_url(settings).get_secret_value())
     app = Celery("chordwise", broker=url, backend=url, set_as_current=False)
     app.conf.update(_reliability(settings), **_hygiene())
     return app

@@ -22,7 +22,7 @@ from chordwise.settings import Settings
 _HTTPS_PORT, _HTTP_PORT = 443, 80
 
 
-def check_places(settings: Settings) -> Iterator[Check]:
+def check_configured_paths(settings: Settings) -> Iterator[Check]:
     """Yield the checks of the configured profiles, inboxes and deliveries."""
     for name in settings.profiles:
         yield guarded(f"profile {name}", partial(_profile, settings, name))
@@ -78,15 +78,15 @@ def _inbox(settings: Settings) -> Check:
     return Check(name="inbox", finding=f"{how}: {folders}")
 
 
-def _require_movable(place: Inbox) -> None:
-    for folder in (place.folder, place.done, place.failed):
+def _require_movable(inbox: Inbox) -> None:
+    for folder in (inbox.folder, inbox.done, inbox.failed):
         # The scheduler creates missing folders.
         require_writable(_nearest(folder), "inbox.folders")
-    if place.folder.exists() and not os.access(place.folder, os.R_OK, effective_ids=True):
-        what = f"inbox.folders: {place.folder} cannot be listed by user {os.geteuid()}."
+    if inbox.folder.exists() and not os.access(inbox.folder, os.R_OK, effective_ids=True):
+        what = f"inbox.folders: {inbox.folder} cannot be listed by user {os.geteuid()}."
         raise ConfigurationError(
             what,
-            f"Make it readable for the user of the scheduler, such as: chmod u+r {place.folder}",
+            f"Make it readable for the user of the scheduler, such as: chmod u+r {inbox.folder}",
         )
 
 

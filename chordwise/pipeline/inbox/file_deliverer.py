@@ -48,7 +48,7 @@ class FileOutcome:
     trouble: Mapping[str, str | None]
 
 
-class FileReturner:
+class FileDeliverer:
     """Moves files out of the store; records each destination first, to resume interrupted moves."""
 
     def __init__(self, context: Context, store: Store) -> None:
@@ -157,7 +157,7 @@ class FileReturner:
         while True:
             destination = Path(os.fsdecode(file.raw_destination or b""))
             try:
-                folders.place(stored, destination, file.id.hex)
+                folders.move(stored, destination, file.id.hex)
             except FileExistsError:
                 self._record_destinations([file], {file.id: found})
             else:
@@ -167,7 +167,7 @@ class FileReturner:
         side_car = self._store.side_car_of(file.id, file.relative.name)
         if os.path.lexists(side_car):
             beside = destination.with_name(side_car_name(destination.name))
-            folders.place_numbered(side_car, beside, f"{file.id.hex}-side-car")
+            folders.move_numbered(side_car, beside, f"{file.id.hex}-side-car")
 
     def _add_note(self, file: InboxFile, destination: Path, found: FileOutcome) -> None:
         note = destination.with_name(name_of_note(destination.name))
@@ -178,7 +178,7 @@ class FileReturner:
         found.note.seek(0)
         with mark.open("w", encoding="utf-8") as written:
             shutil.copyfileobj(found.note, written)
-        folders.place_numbered(mark, note, f"{file.id.hex}-note-again")
+        folders.move_numbered(mark, note, f"{file.id.hex}-note-again")
 
 
 def _by_file(
@@ -220,8 +220,8 @@ def _final_values(file: InboxFile, destination: Path, found: FileOutcome) -> Map
 
 
 def _folder_for(file: InboxFile, found: FileOutcome) -> Path:
-    place = Inbox(folder=Path(file.folder))
-    base = place.done if found.is_done else place.failed
+    inbox = Inbox(folder=Path(file.folder))
+    base = inbox.done if found.is_done else inbox.failed
     folder = base / file.relative.parent
     # A symbolic link in the path could lead out of the folder.
     is_below = is_inside(file.relative) and folder.resolve().is_relative_to(base.resolve())
