@@ -231,7 +231,7 @@ liveness.write_heartbeat"""
 SLOW = Commands(
     migrate=COMMANDS.migrate,
     worker=COMMANDS.worker,
-    scheduler=python(PROCESS.replace("\nliveness.show", SILENT), "scheduler"),
+    scheduler=python(PROCESS.replace("\nliveness.write_heartbeat", SILENT), "scheduler"),
 )
 
 

@@ -239,7 +239,7 @@ def test_a_file_that_can_neither_be_taken_nor_moved_back_is_kept(
     monkeypatch.setattr(inbox.watch._taker, "_rename", another_file_system)
     with monkeypatch.context() as away:
         away.setattr(folders, "copy", no_space)
-        away.setattr(folders, "place", out_of_reach)
+        away.setattr(folders, "move", out_of_reach)
         inbox.take()
         inbox.drop("b.txt", OTHER)
         for _ in range(5):
