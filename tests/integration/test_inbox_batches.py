@@ -194,7 +194,7 @@ def test_a_file_that_cannot_be_delivered_does_not_affect_others(
         place(source, target, token)
 
     with monkeypatch.context() as context:
-        context.setattr(folders, "place", failing)
+        context.setattr(folders, "move", failing)
         inbox.wait(1)
     assert sorted(each.name for each in inbox.folders.done.glob("*.txt")) == ["a.txt", "c.txt"]
 
