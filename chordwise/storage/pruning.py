@@ -18,11 +18,13 @@ from chordwise.storage.certifications import Certification
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.deliveries import Delivery
 from chordwise.storage.documents import Document
+from chordwise.storage.evaluations import Evaluation
 from chordwise.storage.experiments import Experiment, ExperimentDocument
+from chordwise.storage.feedback import Feedback
 from chordwise.storage.inbox_files import InboxFile, InboxIntake
 from chordwise.storage.intakes import Intake, ListedFile
 from chordwise.storage.jobs import Job
-from chordwise.storage.judgments import Evaluation, Feedback, Judgment
+from chordwise.storage.judgments import Judgment
 from chordwise.storage.learned_examples import LearnedExample
 from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.results import Fact, PastResult, Result

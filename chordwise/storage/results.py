@@ -38,7 +38,8 @@ from chordwise.domain.learning import corrections, fields, truths
 from chordwise.domain.learning.judging import AnswerWithConfidence, is_refuted
 from chordwise.domain.learning.truths import Truth
 from chordwise.domain.states import JobStatus
-from chordwise.storage import documents, judgments
+from chordwise.storage import documents
+from chordwise.storage import feedback as stored_feedback
 from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
@@ -184,7 +185,7 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
         .order_by(Result.id)
         .with_for_update(of=Result)
     ).all()
-    feedback = judgments.by_document(session, (result.document_id for result, _ in asked))
+    feedback = stored_feedback.by_document(session, (result.document_id for result, _ in asked))
     of_jobs = in_ids(Fact.job_id, job_ids)
     marked: dict[uuid.UUID, list[str]] = defaultdict(list)
     paths = select(Fact.job_id, Fact.path).where(of_jobs, Fact.accepted)
@@ -193,8 +194,8 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
     stated: list[dict[str, object]] = []
     for result, options in asked:
         kind, question = AnalysisType(result.analysis_type), question_of(options)
-        about = judgments.applicable(feedback[result.document_id], kind, question)
-        truth = truths.from_remarks(kind, [judgments.remark(each) for each in about])
+        about = stored_feedback.applicable(feedback[result.document_id], kind, question)
+        truth = truths.from_remarks(kind, [stored_feedback.remark(each) for each in about])
         stated += _correct(session, result, truth, marked[result.job_id])
     session.execute(delete(Fact).where(of_jobs))
     session.execute(_STATE, {"facts": rows_as_json(stated)})

@@ -28,9 +28,10 @@ from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.runtime.context import PATIENCE, ReadingContext
 from chordwise.settings import Settings
-from chordwise.storage import judgments, learned_examples
+from chordwise.storage import feedback as stored_feedback
+from chordwise.storage import learned_examples
 from chordwise.storage.documents import Document
-from chordwise.storage.judgments import Feedback
+from chordwise.storage.feedback import Feedback
 from chordwise.storage.learned_examples import ResultWithFeedback
 from chordwise.storage.record import in_ids
 
@@ -85,7 +86,7 @@ def _learned(
         texts = select(Document.id, Document.text).where(in_ids(Document.id, some))
         for attempt in context.database.attempts(PATIENCE):
             with attempt as session:
-                feedback = judgments.of_documents(session, some)
+                feedback = stored_feedback.of_documents(session, some)
                 found = session.execute(texts).all()
         for document_id, text in found:
             own_feedback = [each for each in feedback if each.document_id == document_id]
@@ -112,7 +113,7 @@ def _judged_answer(
         analysis_type=kind,
         options=options_from(result.options),
         output=result.output,
-        remarks=[judgments.remark(each) for each in own_feedback],
+        remarks=[stored_feedback.remark(each) for each in own_feedback],
         feedback_ids=[each.id for each in own_feedback],
     )
 

@@ -34,11 +34,13 @@ from chordwise.pipeline.learning.evaluation import EvaluationScope
 from chordwise.pipeline.learning.judgeable import Judgeable
 from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.pipeline.runtime.context import Write
-from chordwise.storage import calibrations, certifications, clock, jobs, judgments
+from chordwise.storage import calibrations, certifications, clock, jobs
+from chordwise.storage import feedback as stored_feedback
 from chordwise.storage.calibrations import Key
 from chordwise.storage.certifications import AcceptanceMark, Certification
 from chordwise.storage.database import Database
-from chordwise.storage.judgments import Feedback, JudgedResult
+from chordwise.storage.feedback import Feedback
+from chordwise.storage.judgments import JudgedResult
 from chordwise.storage.record import copied, new_id
 from chordwise.storage.runs import Run
 
@@ -354,7 +356,7 @@ def _candidates(
     session: Session, listed: Sequence[judgeable.Listed], draw: _Draw
 ) -> list[Candidate]:
     """Return all answers with the feedback on them."""
-    feedback = judgments.by_document(session, (each.document_id for each in listed))
+    feedback = stored_feedback.by_document(session, (each.document_id for each in listed))
     given = [each for some in feedback.values() for each in some]
     asked = jobs.hashes(session, [each.job_id for each in given if each.verdict != _APPROVED])
     return [
@@ -369,7 +371,7 @@ def _of_result(
 ) -> Iterator[Candidate]:
     """Yield the parts of an answer; `asked` are the identities of the questions of some jobs."""
     kind = result.listed.analysis_type
-    about_it = judgments.applicable(feedback, kind, result.listed.question)
+    about_it = stored_feedback.applicable(feedback, kind, result.listed.question)
     truth = judgeable.truth_of(kind, about_it)
     is_right = correct_by_field(result.answer, truth) if about_it else {}
     is_of_fields = kind is AnalysisType.EXTRACTION

@@ -31,9 +31,12 @@ from chordwise.pipeline.learning.judgeable import Judgeable, Listed
 from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.pipeline.runtime.context import Write
 from chordwise.settings import Settings
-from chordwise.storage import judgments, runs
+from chordwise.storage import evaluations, judgments, runs
+from chordwise.storage import feedback as stored_feedback
 from chordwise.storage.database import Database
-from chordwise.storage.judgments import Drop, Evaluation, Feedback, JudgedBy, JudgedResult
+from chordwise.storage.evaluations import Drop, Evaluation
+from chordwise.storage.feedback import Feedback
+from chordwise.storage.judgments import JudgedBy, JudgedResult
 
 OnStored: TypeAlias = "Callable[[Session, Sequence[Evaluated]], None]"
 """A function that runs in the transaction that stores evaluations."""
@@ -96,7 +99,7 @@ def evaluate(
         done.clear()
         for each in found:
             ids = _store(session, scope, (chosen.run_id, run), gold, each)
-            done.append(replace(each, drops=judgments.drops(session, ids)))
+            done.append(replace(each, drops=evaluations.drops(session, ids)))
         if on_stored:
             on_stored(session, done)
         return len(done)
@@ -168,7 +171,7 @@ def _store(
             unjudged=each.unjudged,
             missing=len(evaluated.comparison.missing),
         )
-        judgments.store_evaluation(session, evaluation, each.measures)
+        evaluations.store(session, evaluation, each.measures)
         ids.append(evaluation.id)
         if each.is_whole:
             judged = [(c.result, c.judged.judgments) for c in evaluated.comparison.compared]
@@ -344,7 +347,7 @@ def compare(
 
 
 def _with_feedback(session: Session, results: Sequence[Listed]) -> Sequence[Comparison]:
-    feedback = judgments.by_document(session, (result.document_id for result in results))
+    feedback = stored_feedback.by_document(session, (result.document_id for result in results))
     return [
         _with_feedback_on(session, [r for r in results if r.analysis_type is kind], feedback)
         for kind in dict.fromkeys(r.analysis_type for r in results if r.document_id in feedback)
@@ -357,7 +360,7 @@ def _with_feedback_on(
     truth_of: dict[uuid.UUID, Truth] = {}
     for result in results:
         of_document = feedback.get(result.document_id, ())
-        about = judgments.applicable(of_document, result.analysis_type, result.question)
+        about = stored_feedback.applicable(of_document, result.analysis_type, result.question)
         if about:
             truth_of[result.result_id] = judgeable.truth_of(result.analysis_type, about)
     compared = _compared(session, [r for r in results if r.result_id in truth_of], truth_of)

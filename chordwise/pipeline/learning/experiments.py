@@ -48,11 +48,12 @@ from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.settings import ProfileSettings, Settings
 from chordwise.settings.sections import problems
-from chordwise.storage import clock, experiments, judgments
+from chordwise.storage import clock, experiments
+from chordwise.storage import feedback as stored_feedback
 from chordwise.storage.budgets import Budget, scope_of_run
 from chordwise.storage.database import Database
 from chordwise.storage.experiments import AnsweredJob, Experiment, ExperimentVariant
-from chordwise.storage.judgments import Feedback
+from chordwise.storage.feedback import Feedback
 from chordwise.storage.record import copied, new_id
 from chordwise.storage.runs import Run
 
@@ -427,7 +428,7 @@ def _judged(
     said: dict[tuple[uuid.UUID, str], list[Feedback]] = defaultdict(list)
     asked = [experiment.control, *(each.options for each in variants)]
     questions = [as_json(question_of(options_to_json(options_from(each)))) for each in asked]
-    for each in judgments.of_documents(session, sorted({one.document_id for one in jobs})):
+    for each in stored_feedback.of_documents(session, sorted({one.document_id for one in jobs})):
         if each.question in questions:
             said[each.document_id, each.analysis_type].append(each)
     wanted = [one.job_id for one in jobs if (one.document_id, one.analysis_type) in said]

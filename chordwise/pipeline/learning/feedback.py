@@ -24,7 +24,9 @@ from chordwise.pipeline.learning.gold import RecordFile, read_records
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
 from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.storage import documents, jobs, judgments, results, runs
-from chordwise.storage.judgments import Feedback, JudgedBy
+from chordwise.storage import feedback as stored_feedback
+from chordwise.storage.feedback import Feedback
+from chordwise.storage.judgments import JudgedBy
 from chordwise.storage.record import id_in
 
 _COLUMNS = ("document", "type", "path", "verdict", "value", "note", "author")
@@ -85,7 +87,7 @@ def withdraw(session: Session, feedback_id: uuid.UUID, author: str = "") -> Feed
     Raises:
         UsageError: The feedback does not exist, or it is already withdrawn.
     """
-    found = judgments.withdraw(session, feedback_id, author.strip() or None)
+    found = stored_feedback.withdraw(session, feedback_id, author.strip() or None)
     if found is None:
         raise UsageError("There is no such feedback, or it is withdrawn already.")
     _apply(session, [one(session, str(found.job_id))])
@@ -187,7 +189,7 @@ def _store(session: Session, target: Judgeable, signed: Signed) -> bool:
     understood = _understood(target, signed.entered)
     remark = understood.remark
     quote, start, end = _selected(session, target, signed.entered)
-    return judgments.store_feedback(
+    return stored_feedback.store(
         session,
         Feedback(
             job_id=target.result.job_id,
@@ -231,17 +233,17 @@ def _selected(
 
 def _about(session: Session, target: Judgeable) -> Sequence[Feedback]:
     """Return all feedback on answers to this question, the latest last."""
-    found = judgments.of_documents(session, [target.result.document_id])
-    return judgments.applicable(found, target.answer.analysis_type, target.listed.question)
+    found = stored_feedback.of_documents(session, [target.result.document_id])
+    return stored_feedback.applicable(found, target.answer.analysis_type, target.listed.question)
 
 
 def _apply(session: Session, targets: Sequence[Judgeable]) -> None:
     """Update judgments and corrections of results from all feedback on the same questions."""
-    feedback = judgments.by_document(session, (each.result.document_id for each in targets))
+    feedback = stored_feedback.by_document(session, (each.result.document_id for each in targets))
     judged = []
     for target in targets:
         kind, own = target.answer.analysis_type, feedback[target.result.document_id]
-        about = judgments.applicable(own, kind, target.listed.question)
+        about = stored_feedback.applicable(own, kind, target.listed.question)
         truth = judgeable.truth_of(kind, about)
         judged.append((target.result, judge(target.answer, truth).judgments))
     judgments.store(session, judged, JudgedBy.FEEDBACK)

@@ -21,11 +21,12 @@ from chordwise.domain.learning.learned_examples import is_held_out
 from chordwise.domain.learning.truths import Truth
 from chordwise.pipeline.runs import stored_results
 from chordwise.pipeline.runs.stored_results import ResultSelection
-from chordwise.storage import judgments
+from chordwise.storage import feedback as stored_feedback
 from chordwise.storage.documents import Document
+from chordwise.storage.feedback import Feedback
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
-from chordwise.storage.judgments import Feedback, JudgedResult
+from chordwise.storage.judgments import JudgedResult
 from chordwise.storage.model_calls import ModelCall
 from chordwise.storage.record import copied
 from chordwise.storage.results import Result
@@ -167,7 +168,7 @@ _COST = (
 
 def truth_of(kind: AnalysisType, about: Iterable[Feedback]) -> Truth:
     """Return the truth that feedback on one question implies; `about` is sorted, latest last."""
-    return truths.from_remarks(kind, [judgments.remark(each) for each in about])
+    return truths.from_remarks(kind, [stored_feedback.remark(each) for each in about])
 
 
 def answer_of(result: Result) -> AnswerWithConfidence:

@@ -40,7 +40,8 @@ from chordwise.pipeline.runtime.context import Context, ReadingContext
 from chordwise.prompts import library
 from chordwise.readers.reading import ReadDocument
 from chordwise.settings import Settings
-from chordwise.storage import judgments, results
+from chordwise.storage import feedback as stored_feedback
+from chordwise.storage import results
 from chordwise.storage.database import Database
 from chordwise.storage.intakes import IntakeEntry
 from chordwise.storage.jobs import Job
@@ -386,13 +387,13 @@ def _differences(
         for result, options in rows
         if result.job_id not in earlier
     }
-    feedback = judgments.by_document(session, document_ids)
+    feedback = stored_feedback.by_document(session, document_ids)
     for document_id, kind, job_id in jobs:
         before, after = old.get(job_id), new.get((document_id, kind))
         if before is None or after is None:
             yield kind, None
             continue
         result, question = after
-        about = judgments.applicable(feedback[document_id], AnalysisType(kind), question)
+        about = stored_feedback.applicable(feedback[document_id], AnalysisType(kind), question)
         truth = judgeable.truth_of(AnalysisType(kind), about)
         yield kind, difference(judgeable.answer_of(before), judgeable.answer_of(result), truth)

@@ -26,7 +26,7 @@ from chordwise.domain.learning.truths import LABEL_PATHS
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import feedback
 from chordwise.pipeline.learning.feedback import Signed
-from chordwise.storage.judgments import Feedback
+from chordwise.storage.feedback import Feedback
 from chordwise.storage.results import Result
 
 Place: TypeAlias = tuple[bool, float, str, float, str]

@@ -40,7 +40,8 @@ from chordwise.pipeline.runs import stored_results
 from chordwise.pipeline.runs.stored_results import ResultSelection, StoredResult
 from chordwise.prompts import library
 from chordwise.settings import Settings
-from chordwise.storage import documents, judgments, learned_examples
+from chordwise.storage import documents, learned_examples
+from chordwise.storage import feedback as stored_feedback
 from chordwise.storage.cached_completions import CachedCompletion
 from chordwise.storage.chunks import Chunk, EndedChunk, answer_of
 from chordwise.storage.documents import Document
@@ -390,10 +391,10 @@ def _facts(session: Session, job_id: uuid.UUID) -> Sequence[ExplainedFact]:
 def _remarks(session: Session, job: Job) -> Sequence[AnswerFeedback]:
     """Return the feedback on all answers to the question of a job, latest first."""
     kind, question = AnalysisType(job.analysis_type), question_of(job.options)
-    feedback = judgments.of_documents(session, [job.document_id])
+    feedback = stored_feedback.of_documents(session, [job.document_id])
     return [
         copied(AnswerFeedback, each)
-        for each in reversed(judgments.applicable(feedback, kind, question))
+        for each in reversed(stored_feedback.applicable(feedback, kind, question))
     ]
 
 

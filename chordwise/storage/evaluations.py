@@ -1,0 +1,121 @@
+"""Evaluations: the measures of answers against a truth, and their significant drops."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import (
+    ForeignKey,
+    column,
+    false,
+    select,
+    table,
+)
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from chordwise.domain.learning.measures import Measure
+from chordwise.storage.clock import database_now
+from chordwise.storage.record import Identity, Record
+from chordwise.storage.runs import Run
+
+
+class Evaluation(Record):
+    """The results of one analysis type compared with the truth.
+
+    `is_whole` is false for the part of one provider, model and prompt version, if there are
+    several; these columns are null for the whole. It is also false for the part that `is_held_out`:
+    the documents that are excluded from becoming examples. `run` is the name of the run, null for
+    the current results of all runs. `gold_file` and its hash are null if feedback was the truth.
+    `missing` counts the documents of the truth without a result, and its fields that no question
+    asks for; `unjudged` counts results that the truth does not cover.
+    """
+
+    __tablename__ = "evaluations"
+
+    id: Mapped[Identity]
+    run_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("runs.id"), index=True)
+    run: Mapped[str | None]
+    profile: Mapped[str | None]
+    analysis_type: Mapped[str]
+    is_whole: Mapped[bool]
+    is_held_out: Mapped[bool] = mapped_column(server_default=false())
+    provider: Mapped[str | None]
+    model: Mapped[str | None]
+    prompt_version: Mapped[str | None]
+    gold_file: Mapped[str | None]
+    gold_sha256: Mapped[str | None]
+    judged: Mapped[int]
+    unjudged: Mapped[int]
+    missing: Mapped[int]
+    evaluated_at: Mapped[datetime] = mapped_column(server_default=database_now(), index=True)
+
+
+class EvaluationMeasure(Record):
+    """One number of an evaluation, with its 95 % confidence bounds if it has any.
+
+    `label` is a label or a field, empty for all together; in a confusion matrix it is the right
+    label, and `found` is the chosen one. `count` is the number of measured cases.
+    """
+
+    __tablename__ = "evaluation_measures"
+
+    evaluation_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("evaluations.id"), primary_key=True)
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    label: Mapped[str] = mapped_column(primary_key=True)
+    found: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    count: Mapped[int]
+
+
+def store(session: Session, evaluation: Evaluation, measured: Sequence[Measure]) -> None:
+    """Add an evaluation and its measures; of a run pruned meanwhile only the name is kept."""
+    of_run = select(Run.id).where(Run.id == evaluation.run_id)
+    evaluation.run_id = session.scalar(of_run.with_for_update(read=True, key_share=True))
+    session.add(evaluation)
+    session.flush()
+    rows = [{"evaluation_id": evaluation.id, **asdict(each)} for each in measured]
+    if rows:
+        session.execute(insert(EvaluationMeasure), rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """A number that fell since the previous evaluation by more than chance explains.
+
+    `change_low` and `change_high` are the 95 % confidence bounds of the change.
+    """
+
+    analysis_type: str
+    metric: str
+    value: float
+    earlier_value: float
+    earlier_at: datetime
+    change_low: float
+    change_high: float
+
+
+_CHANGES = table(
+    "evaluation_changes",
+    *map(column, Drop.__dataclass_fields__),
+    *map(column, ("evaluation_id", "label", "has_dropped")),
+)
+
+
+def drops(session: Session, evaluation_ids: Sequence[uuid.UUID]) -> Sequence[Drop]:
+    """Return the drops of the measures over all labels or fields of some evaluations."""
+    found = session.execute(
+        select(*(_CHANGES.c[name] for name in Drop.__dataclass_fields__))
+        .where(
+            _CHANGES.c.evaluation_id.in_(evaluation_ids),
+            _CHANGES.c.has_dropped,
+            _CHANGES.c.label == "",
+        )
+        .order_by(_CHANGES.c.analysis_type, _CHANGES.c.metric)
+    )
+    return [Drop(**row) for row in found.mappings()]
