@@ -68,7 +68,7 @@ class Loop:
         self._is_held_up = False
         self._recovers_from = 0.0
         self._has_synchronized = False
-        self._troubles = FailureBackoff()
+        self._failures = FailureBackoff()
         self._deliveries = LeaderWork("deliveries", self._deliver)
         self._dispatching = Chore("dispatch", settings.dispatch_interval_seconds, self._dispatch)
         self._chores = [
@@ -190,7 +190,7 @@ class Loop:
         if not self._has_synchronized:
             occurrences.synchronize(self._context)
             self._has_synchronized = True
-        occurrences.tick(self._context, troubles=self._troubles)
+        occurrences.tick(self._context, failures=self._failures)
 
     def _forget(self) -> None:
         if self._leadership.hold():

@@ -135,15 +135,15 @@ class Watchdog:
         self,
         consumption: Consumption,
         *,
-        patience_seconds: float,
+        timeout_seconds: float,
         ping: Callable[[], None],
         show: Callable[[State], None],
         leave: Callable[[str], None],
     ) -> None:
         self._consumption = consumption
-        self._interval_seconds = min(INTERVAL_SECONDS, patience_seconds / _CHECKS)
+        self._interval_seconds = min(INTERVAL_SECONDS, timeout_seconds / _CHECKS)
         # Checks are counted instead of time, so that the time of a stopped process does not count.
-        self._max_failed_checks = round(patience_seconds / self._interval_seconds)
+        self._max_failed_checks = round(timeout_seconds / self._interval_seconds)
         self._failed_checks = 0
         self._shown: State | None = None
         self._ping_broker = ping

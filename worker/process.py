@@ -140,7 +140,7 @@ def watch(settings: Settings, name: str, consumption: Consumption, shutdown: Shu
     """Check every few seconds whether this worker consumes, and publish the result."""
     watchdog = Watchdog(
         consumption,
-        patience_seconds=settings.worker.consumer_timeout_seconds,
+        timeout_seconds=settings.worker.consumer_timeout_seconds,
         ping=partial(broker.require_working, broker.require_url(settings)),
         show=partial(liveness.write_heartbeat, settings.home, name),
         leave=shutdown.leave_broken,

@@ -68,7 +68,7 @@ def _checks(invocation: Invocation, *, asks_model: bool) -> Iterator[Check]:
     if unknown := unknown_variables(type(settings).model_fields):
         yield Check(
             name="environment",
-            verdict=CheckStatus.WARN,
+            status=CheckStatus.WARN,
             finding=f"unknown variables: {', '.join(unknown)}",
             hint="The form is CHORDWISE_SECTION__NAME; `chordwise config` shows all settings.",
         )
@@ -87,7 +87,7 @@ def _unwatched(settings: Settings) -> Iterator[Check]:
     if is_ready and autostart_fingerprint(settings) and stack.is_watching(settings) is False:
         yield Check(
             name="stack",
-            verdict=CheckStatus.WARN,
+            status=CheckStatus.WARN,
             finding="runs with other settings: these inboxes and schedules are not active",
             hint="Run `chordwise down`, then `chordwise up` with these settings.",
         )
@@ -108,9 +108,9 @@ def _lines(check: Check) -> Iterator[RenderableType]:
     line = Table.grid()
     line.add_column(no_wrap=True)
     line.add_column(overflow="fold")
-    verdict = Text(f"{check.verdict.upper():<5}", style=_STYLES[check.verdict])
-    verdict.append(f"{check.name:<12} ", style="bold")
-    line.add_row(verdict, Text(one_line(check.finding)))
+    status = Text(f"{check.status.upper():<5}", style=_STYLES[check.status])
+    status.append(f"{check.name:<12} ", style="bold")
+    line.add_row(status, Text(one_line(check.finding)))
     yield line
     if check.hint:
         yield hint(check.hint, columns=5)

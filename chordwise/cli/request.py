@@ -195,5 +195,5 @@ PROFILE_OPTIONS = (
 
 
 def absolute(path: str) -> str:
-    """Return a path argument that is valid in every working folder."""
+    """Return a path argument made absolute; `-` is kept, and patterns stay patterns."""
     return path if path == STDIN else printable(os.path.join(os.getcwd(), path))  # noqa: PTH109, PTH118 - it may be a pattern

@@ -177,7 +177,7 @@ def add(invocation: Invocation, name: Name, options: ScheduleOptions) -> None:
     check = schedule_check(settings, name, wanted)
     finding = check.finding.removesuffix(".")
     screen.info(f"Stored the schedule {name}: {finding}. A scheduler must be running then.")
-    if check.verdict is CheckStatus.WARN:
+    if check.status is CheckStatus.WARN:
         screen.info(f"Warning: {check.hint}")
 
 

@@ -346,15 +346,16 @@ def _may_be_left_out(text: str, start: int, end: int) -> bool:
     return not any(denies(_decompose(_fold(each))) for each in plain)
 
 
-def _ends_sentence(text: str, place: int) -> bool:
-    """Return whether a point ends a sentence, and not an abbreviation or a number.
+def _ends_sentence(text: str, index: int) -> bool:
+    """Return whether the character at `index` ends a sentence.
 
-    A word in lower case precedes the end of a sentence.
+    A full stop, or an exclamation or question mark, does so after a word in lower case, but not
+    after an abbreviation or a number.
     """
-    words = text[max(0, place - _LONGEST_WORD) : place].split()
+    words = text[max(0, index - _LONGEST_WORD) : index].split()
     word = words[-1].rstrip("\"'”’)]") if words else ""
     is_word = len(word) >= _SHORTEST_WORD and word.isalpha() and word.islower()
-    return text[place] not in ".!?" or is_word
+    return text[index] not in ".!?" or is_word
 
 
 def _occurrences(quote: str, text: str) -> Iterator[Place]:

@@ -19,7 +19,7 @@ from chordwise.domain import json_values, words
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analyses.analysis import claimed_number
 from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.analyses.schema_data import identity
+from chordwise.domain.analyses.schema_data import canonical_json
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.answers import Answer, quality_of
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -200,17 +200,19 @@ def _alike(one: Marks, other: Marks) -> float:
 
 def _foremost(answers: Collection[Answer]) -> Answer:
     """Return the answer with the highest quality, then confidence; ties break deterministically."""
-    return max(answers, key=lambda a: (a.quality, a.confidence, identity(a.output), a.model))
+    return max(answers, key=lambda a: (a.quality, a.confidence, canonical_json(a.output), a.model))
 
 
 def _surest(entries: Collection[JsonObject]) -> JsonObject:
     """Return a grounded entry if there is one, then that with the highest confidence."""
-    return max(entries, key=lambda e: (e.get("grounded") is True, claimed_number(e), identity(e)))
+    return max(
+        entries, key=lambda e: (e.get("grounded") is True, claimed_number(e), canonical_json(e))
+    )
 
 
 def _place(entry: JsonObject) -> tuple[float, str]:
     start = json_values.number(entry.get("start_char"))
-    return math.inf if start is None else start, identity(entry)
+    return math.inf if start is None else start, canonical_json(entry)
 
 
 def _claim(answers: Iterable[Answer]) -> float:

@@ -29,7 +29,7 @@ from chordwise.settings import Settings
 
 _MAX_SUPERVISORS = 3
 # How long a command waits for its answer.
-_PATIENCE_SECONDS = 240.0
+_START_TIMEOUT_SECONDS = 240.0
 _POLL_SECONDS = 0.03
 # The worker's grace period, and the time that the servers need after it.
 _STOP_SECONDS = 120.0
@@ -162,7 +162,7 @@ def _request_plan(
     home: Home, plan: StackPlan, on_progress: Callable[[str], None] | None
 ) -> StackState:
     """Send a plan to the supervisor; start a supervisor if none runs, also after it was killed."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _START_TIMEOUT_SECONDS
     started: list[ProcessIdentity | None] = []
     while time.monotonic() < deadline:
         found = current_state(home)

@@ -33,7 +33,7 @@ LOGGER = logging.getLogger("chordwise.embedded")
 _CHECK_SECONDS = 0.5
 _IDLE_CHECK_SECONDS = 2.0
 # How long a supervisor waits for the first request.
-_PATIENCE_SECONDS = 10.0
+_IDLE_SECONDS = 10.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _OPEN_WORK = """
 SELECT EXISTS (SELECT 1 FROM jobs WHERE status IN ('queued', 'running', 'waiting', 'synthesizing'))
@@ -70,7 +70,7 @@ class Supervisor:
         self._control_socket = Path()
         self._client: socket.socket | None = None
         self._children = Children(home, self._report_activity, self._stopped.is_set)
-        self._idle_seconds = plan.idle_seconds if plan else _PATIENCE_SECONDS
+        self._idle_seconds = plan.idle_seconds if plan else _IDLE_SECONDS
         self._idle_check_at = 0.0
         self._check_at = 0.0
         self._published: StackState | None = None

@@ -182,10 +182,10 @@ class DeadlineNetwork(httpcore.NetworkBackend):
         """Connect to the first address that accepts."""
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
         for address in self._resolve(host, port):
-            patience = min(CONNECT_SECONDS, self._deadline.remaining())
+            seconds = min(CONNECT_SECONDS, self._deadline.remaining())
             try:
                 stream = self._sockets.connect_tcp(
-                    address, port, patience, local_address, socket_options or ()
+                    address, port, seconds, local_address, socket_options or ()
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
@@ -232,8 +232,8 @@ class DeadlineStream(httpcore.NetworkStream):
         timeout: float | None = None,  # noqa: ARG002 - as above
     ) -> httpcore.NetworkStream:
         """Return the encrypted connection (Python applies one timeout to the whole handshake)."""
-        patience = min(CONNECT_SECONDS, self._deadline.remaining())
-        stream = self._stream.start_tls(ssl_context, server_hostname, patience)
+        seconds = min(CONNECT_SECONDS, self._deadline.remaining())
+        stream = self._stream.start_tls(ssl_context, server_hostname, seconds)
         return DeadlineStream(stream, self._deadline)
 
     def get_extra_info(self, info: str) -> object:

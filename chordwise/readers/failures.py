@@ -134,7 +134,7 @@ def too_many_pages(limit: int) -> ReadError:
     """Return the error for more pages to be read by a model than the settings allow."""
     return too_large(
         f"has more than {limit:,} pages for the model of readers.vision to read.",
-        "Split it, or raise readers.vision_max_pages.",
+        "Split it, or raise readers.max_vision_pages.",
         "too_many_pages",
     )
 

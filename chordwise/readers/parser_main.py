@@ -53,7 +53,7 @@ def _serve(channel: socket.socket) -> None:
         request, _ = frames.receive(channel, 0)
         seconds = number(request["timeout_seconds"]) or 0
         limits.limit_file(seconds)
-        for header, body in _answers(request, file):
+        for header, body in _replies(request, file):
             # The limit applies to each answer, without the time that the parent needs to store it.
             limits.release_file()
             frames.send(channel, header, body)
@@ -61,8 +61,8 @@ def _serve(channel: socket.socket) -> None:
         limits.release_file()
 
 
-def _answers(request: JsonObject, file: BinaryIO) -> Iterator[tuple[JsonObject, bytes]]:
-    """Yield an answer for each item in the file; the last answer is marked as such."""
+def _replies(request: JsonObject, file: BinaryIO) -> Iterator[tuple[JsonObject, bytes]]:
+    """Yield a reply for each item in the file; the last one is marked as such."""
     try:
         if page := integer(request["page"]):
             yield _picture(file.read(), page)

@@ -201,8 +201,8 @@ class ParserProcess:
             "id_column": question.columns.identity,
             "ocr_data": question.ocr_data,
             "ocr_languages": settings.ocr_languages,
-            "shown_pages": settings.vision_max_pages if question.shows_pages else 0,
-            "edge_pixels": settings.vision_max_edge_pixels,
+            "shown_pages": settings.max_vision_pages if question.shows_pages else 0,
+            "edge_pixels": settings.max_vision_edge_pixels,
             "page": question.page,
         }
 

@@ -299,7 +299,7 @@ class ShownPages:
     def _page(self, answer: ParserReply) -> PageText:
         """Validate and return a page; the data may be controlled by a hostile file."""
         self._bytes_left -= _BYTES_PER_PAGE + len(answer.places)
-        header, edge = answer.header, self._settings.vision_max_edge_pixels
+        header, edge = answer.header, self._settings.max_vision_edge_pixels
         place = len(self._pages) + 1
         width, height = (number(header.get(name)) or 0.0 for name in ("width", "height"))
         pixels = header.get("pixels")
@@ -311,8 +311,8 @@ class ShownPages:
             return PageText(number=place, text=text, width=width, height=height, layout=layout)
         across, down = (min(edge, max(1, int(number(each) or 0))) for each in (*pixels, 0, 0)[:2])
         picture = Picture(number=place, data=bytes(answer.text), width=across, height=down)
-        if sum(each.picture is not None for each in self._pages) >= self._settings.vision_max_pages:
-            raise failures.too_many_pages(self._settings.vision_max_pages)
+        if sum(each.picture is not None for each in self._pages) >= self._settings.max_vision_pages:
+            raise failures.too_many_pages(self._settings.max_vision_pages)
         return PageText(number=place, text="", width=width, height=height, picture=picture)
 
 

@@ -174,7 +174,7 @@ class PipelineSettings(Section):
     max_attempts: PositiveInt = Field(default=3, description="Claims before quarantine.")
     max_postponements: PositiveInt = Field(default=8, description="Waits for a provider.")
     postponement_base_seconds: PositiveFloat = 30
-    postponement_max_seconds: PositiveFloat = 900
+    max_postponement_seconds: PositiveFloat = 900
     database_outage_timeout_seconds: PositiveFloat = Field(
         default=600, description="For an unavailable database."
     )
@@ -197,7 +197,7 @@ class LimitSettings(Section):
 
     first_in_flight: PositiveInt = Field(default=16, description="Concurrent calls at the start.")
     max_in_flight: PositiveInt = Field(default=1_024, description="Maximum concurrent calls.")
-    longest_wait_seconds: PositiveFloat = Field(
+    max_wait_seconds: PositiveFloat = Field(
         default=60, description="For a permit; then the work is postponed."
     )
     breaker_failures: PositiveInt = Field(
@@ -309,8 +309,8 @@ class ReaderSettings(Section):
         default="",
         description="The model that reads scans and images: a name in [models] or provider/model.",
     )
-    vision_max_pages: PositiveInt = Field(default=200, description="Maximum pages of one document.")
-    vision_max_edge_pixels: int = Field(
+    max_vision_pages: PositiveInt = Field(default=200, description="Maximum pages of one document.")
+    max_vision_edge_pixels: int = Field(
         default=1_568, ge=256, le=2_576, description="Longer edge of a page image."
     )
 
@@ -402,7 +402,7 @@ class BatchSettings(Section):
         default=30, description="Time without a new question after which a batch is submitted."
     )
     poll_seconds: PositiveFloat = Field(default=30, description="Until the first poll of a batch.")
-    poll_max_seconds: PositiveFloat = Field(default=600, description="Maximum time between polls.")
+    max_poll_seconds: PositiveFloat = Field(default=600, description="Maximum time between polls.")
     spill_over_hours: PositiveFloat = Field(
         default=20, description="Time after which unanswered questions are asked online."
     )

@@ -125,9 +125,10 @@ class ChunkWork:
     def end(self, end: ChunkEnd | JobEnd, within: timedelta) -> Outcome:
         """Store the end of a chunk, or of a job that is leased for its synthesis.
 
-        The ends of its calls are stored with it. If the end of the job is given, the job ends too;
-        otherwise its count of open chunks is decremented, and the last chunk promises the
-        synthesis, and claims it if it has a token for that and the attempt is not the last one.
+        The ends of its calls are stored with it. If the end of the job is given, the job ends too.
+        Otherwise its count of open chunks is decremented, and the last chunk queues the synthesis;
+        with a `synthesis_token` it also claims it, unless the attempt is the last one. Returns what
+        was stored, or the claimed synthesis.
 
         Raises:
             ServiceUnavailableError: The database was unavailable for longer than `within`.

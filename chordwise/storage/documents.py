@@ -158,7 +158,7 @@ class DocumentTexts:
         self._reading: dict[uuid.UUID, Lock] = {}
         self._lock = Lock()
 
-    def of(self, document_id: uuid.UUID, within: timedelta) -> str:
+    def text(self, document_id: uuid.UUID, within: timedelta) -> str:
         """Return the text of a document.
 
         Raises:

@@ -49,8 +49,8 @@ class CutJob:
 class FanOuts:
     """Stores the steps of fan-outs; thread-safe.
 
-    `patience` is how long an attempt that makes progress is not counted again, `within` how long a
-    step waits during an outage of the database, and `synthesis` the task that is promised for a job
+    For `stall_timeout` an attempt that makes progress is not counted again. `within` is how long a
+    step waits during an outage of the database, and `synthesis` the task that is queued for a job
     without open chunks.
     """
 
@@ -58,12 +58,12 @@ class FanOuts:
         self,
         database: Database,
         max_attempts: int,
-        patience: timedelta,
+        stall_timeout: timedelta,
         within: timedelta,
         synthesis: str,
     ) -> None:
         self._max_attempts = max_attempts
-        self._patience = patience
+        self._stall_timeout = stall_timeout
         self._within = within
         self._synthesis = synthesis
         self._begun = GroupCommit(database.autocommit, self._begin_all, _GATHER_SECONDS)
@@ -93,7 +93,7 @@ class FanOuts:
         named = {
             "ids": list(job_ids),
             "max_attempts": self._max_attempts,
-            "patience": self._patience,
+            "stall_timeout": self._stall_timeout,
         }
         found = {row[0]: FanOut(*row[1:]) for row in store.execute(_BEGIN, named)}
         return [found.get(job_id) for job_id in job_ids]
@@ -139,7 +139,8 @@ _MAY_FAN_OUT = """
     id = ANY(CAST(:ids AS uuid[])) AND status IN ('queued', 'running') AND reused_from IS NULL
     AND NOT EXISTS (SELECT FROM runs r WHERE r.id = jobs.run_id AND r.status = 'cancelled')"""
 _COMES_ON = """(
-    j.status = 'running' OR j.attempts > 0 AND j.last_progress_at > clock_timestamp() - :patience
+    j.status = 'running'
+    OR j.attempts > 0 AND j.last_progress_at > clock_timestamp() - :stall_timeout
 )"""
 _BEGIN = text(f"""
     WITH locked AS MATERIALIZED (

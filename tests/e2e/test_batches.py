@@ -27,7 +27,7 @@ output_usd_per_million_tokens = 200"""
 LANE = """[batch]
 gather_seconds = 1
 poll_seconds = 0.5
-poll_max_seconds = 1"""
+max_poll_seconds = 1"""
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ _MODEL = "timeout_seconds = 20"
 _PIPELINE = """
 stalled_seconds = 4
 postponement_base_seconds = 1
-postponement_max_seconds = 4
+max_postponement_seconds = 4
 """
 _RETRIES = """
 [retries]

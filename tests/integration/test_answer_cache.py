@@ -280,7 +280,7 @@ def test_a_cache_hit_is_recorded_in_the_ledger(settings: Settings) -> None:
     job = pipeline.job(pipeline.submit(PARAGRAPH))
     database = pipeline.context.database
     enter = GroupCommit(database.transaction, store_entries).commit
-    ledger = Ledger(enter=enter, patience=timedelta(seconds=5), job_id=job.id)
+    ledger = Ledger(enter=enter, timeout=timedelta(seconds=5), job_id=job.id)
     about = answer_settings(ModelSettings(provider="openai", model="peer"))
     cache = stored_completions(settings, completion_store(settings, database), job.id)
     assert cache is not None

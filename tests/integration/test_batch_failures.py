@@ -83,7 +83,7 @@ def test_without_retry_after_the_pauses_grow(pipeline: Pipeline, provider: Batch
     # A pause is read a moment after it has begun.
     assert all(after >= before - 1 for before, after in pairwise(pauses))
     assert pauses[0] == pytest.approx(30, abs=1)
-    longest = pipeline.context.settings.batch.poll_max_seconds
+    longest = pipeline.context.settings.batch.max_poll_seconds
     assert pauses[-1] == pytest.approx(longest, abs=1)
 
 

@@ -248,7 +248,7 @@ def test_doctor_checks_every_component() -> None:
     """All pass except the processes: that no worker runs is a warning."""
     found = json.loads(output_of("doctor", "--ask", "--json").out)
 
-    verdicts = {check["name"]: check["verdict"] for check in found["checks"]}
+    verdicts = {check["name"]: check["status"] for check in found["checks"]}
     well = ("settings", "limits", "database", "schema", "clock", "reader", "broker", "question")
     assert {name: verdicts[name] for name in well} == dict.fromkeys(well, "ok")
     assert verdicts["processes"] == "warn"

@@ -327,10 +327,10 @@ def test_doctor_warns_of_an_unknown_price_if_there_is_a_budget(
     file.write_text(f'{budget}{house}price = "free"\n', "utf-8")
     free = diagnosis.model(settings_module.load(), GATEWAY)
 
-    assert found.verdict is verdict
+    assert found.status is verdict
     assert said in found.finding
     assert ('price = "free"' in found.hint) is (verdict is CheckStatus.WARN)
-    assert free.verdict is CheckStatus.OK
+    assert free.status is CheckStatus.OK
     assert "price" not in free.hint
 
 

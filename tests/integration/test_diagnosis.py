@@ -94,7 +94,7 @@ def test_valid_places_are_listed(tmp_path: Path) -> None:
         "webhook": "127.0.0.1 resolves to 127.0.0.1, which is allowed; requests are signed",
         "delivery": f"jsonl files in {tmp_path}/out",
     }
-    assert {each.verdict for each in found.values()} == {CheckStatus.OK}
+    assert {each.status for each in found.values()} == {CheckStatus.OK}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_an_invalid_place_is_reported(tmp_path: Path, toml: str, finding: str, h
     """It is a failure of the configuration, with a hint; no request is sent."""
     (check,) = looked_at(tmp_path, toml).values()
 
-    assert (check.verdict, check.exit_code) == (CheckStatus.FAIL, ExitCode.CONFIGURATION)
+    assert (check.status, check.exit_code) == (CheckStatus.FAIL, ExitCode.CONFIGURATION)
     assert finding in check.finding
     assert hint in check.hint
 
@@ -130,7 +130,7 @@ def test_a_place_of_another_user_is_reported(toml: str) -> None:
             user = os.geteuid()
 
         folder.chmod(0o755)
-    assert check.verdict is CheckStatus.FAIL
+    assert check.status is CheckStatus.FAIL
     assert f"cannot be written to by user {user}" in check.finding
     assert f"chown {user} {folder}" in check.hint
 
@@ -146,7 +146,7 @@ def test_an_inbox_that_cannot_be_created_is_a_warning(
 
     (check,) = configured_paths.check_configured_paths(settings)
 
-    assert (check.verdict, check.exit_code) == (CheckStatus.WARN, ExitCode.SUCCESS)
+    assert (check.status, check.exit_code) == (CheckStatus.WARN, ExitCode.SUCCESS)
     assert check.finding == f"{tmp_path}/in cannot be created: No such file or directory"
     assert check.hint == "Create it, or change inbox.folders."
 
@@ -162,7 +162,7 @@ def test_a_schedule_is_shown_with_its_next_time(tmp_path: Path) -> None:
 
     (check,) = schedules.check_configured(loaded(tmp_path, f'{NIGHTLY}paths = ["in"]'))
 
-    assert (check.name, check.verdict) == ("schedule nightly", CheckStatus.OK)
+    assert (check.name, check.status) == ("schedule nightly", CheckStatus.OK)
     assert check.finding.startswith("analyze, due ")
     assert check.finding.endswith(" 02:30 Europe/Berlin")
 
@@ -191,7 +191,7 @@ def test_a_schedule_that_would_fail_is_a_warning(
     for toml, finding in FAILING:
         (check,) = schedules.check_configured(loaded(tmp_path, toml, settings))
 
-        assert (check.verdict, check.exit_code) == (CheckStatus.WARN, ExitCode.SUCCESS)
+        assert (check.status, check.exit_code) == (CheckStatus.WARN, ExitCode.SUCCESS)
         assert finding in check.finding
         assert check.hint
         assert list((tmp_path / "out").iterdir()) == []
@@ -217,9 +217,9 @@ def test_schedules_of_the_database_are_checked_too(settings: Settings, tmp_path:
     broken, tidy = schedules.check_added(loaded(tmp_path, "", settings), engine)
 
     engine.dispose()
-    assert (broken.name, broken.verdict) == ("schedule broken", CheckStatus.FAIL)
+    assert (broken.name, broken.status) == ("schedule broken", CheckStatus.FAIL)
     assert "is invalid: cron: Field required" in broken.finding
-    assert (tidy.name, tidy.verdict) == ("schedule tidy", CheckStatus.OK)
+    assert (tidy.name, tidy.status) == ("schedule tidy", CheckStatus.OK)
 
 
 # Waits for a file before it shows its first sign of life.
@@ -282,19 +282,19 @@ def test_a_broker_without_a_limit_is_healthy(own_settings: Settings, broker: red
 
     check = broker_check(own_settings)
 
-    assert check.verdict is CheckStatus.OK
+    assert check.status is CheckStatus.OK
     assert "MB in use; messages survive" in check.finding
 
 
-@pytest.mark.parametrize(("share", "verdict"), [(0.4, CheckStatus.OK), (0.85, CheckStatus.WARN)])
+@pytest.mark.parametrize(("share", "status"), [(0.4, CheckStatus.OK), (0.85, CheckStatus.WARN)])
 def test_a_broker_that_is_nearly_full_is_a_warning(
-    own_settings: Settings, broker: redis.Redis, share: float, verdict: CheckStatus
+    own_settings: Settings, broker: redis.Redis, share: float, status: CheckStatus
 ) -> None:
     limit_to(broker, share)
 
     check = broker_check(own_settings)
 
-    assert check.verdict is verdict
+    assert check.status is status
     assert "of its maxmemory" in check.finding
 
 
@@ -304,7 +304,7 @@ def test_a_full_broker_is_a_failure(own_settings: Settings, broker: redis.Redis)
 
     check = broker_check(own_settings)
 
-    assert (check.verdict, check.exit_code) == (CheckStatus.FAIL, ExitCode.UNAVAILABLE)
+    assert (check.status, check.exit_code) == (CheckStatus.FAIL, ExitCode.UNAVAILABLE)
     assert check.finding == "The broker is full and accepts no messages."
     assert "maxmemory" in check.hint
 
@@ -320,12 +320,12 @@ def test_a_worker_that_waits_is_a_warning(tmp_path: Path) -> None:
 
     working = check_processes(settings, {})
 
-    assert missing.verdict is CheckStatus.WARN
+    assert missing.status is CheckStatus.WARN
     assert missing.finding == "no worker and no scheduler is running or connected to the database"
-    assert waiting.verdict is CheckStatus.WARN
+    assert waiting.status is CheckStatus.WARN
     assert waiting.finding.startswith("The worker is waiting for the broker.")
     assert waiting.hint.endswith("worker.log.")
-    assert working.verdict is CheckStatus.OK
+    assert working.status is CheckStatus.OK
 
 
 def test_processes_on_other_machines_are_found_in_the_database(
@@ -341,7 +341,7 @@ def test_processes_on_other_machines_are_found_in_the_database(
     scheduler.dispose()
 
     assert seen["worker"].sessions == 2
-    assert check.verdict is CheckStatus.OK
+    assert check.status is CheckStatus.OK
     assert "connected to the database from another machine: 2 sessions of a worker" in check.finding
     assert "1 session of a scheduler" in check.finding
 
@@ -360,7 +360,7 @@ def test_a_new_process_has_time_for_its_first_sign_of_life(home: Path) -> None:
 
     assert "scheduler" in running(home).children
     assert before.state is None
-    assert check.verdict is CheckStatus.OK
+    assert check.status is CheckStatus.OK
     assert check.finding == "The worker is consuming. The scheduler is consuming."
 
 
@@ -372,7 +372,7 @@ def test_disabled_ocr_is_reported(vision: str, finding: str) -> None:
     """A model that reads scans instead is named; it is checked with the other models."""
     check = check_ocr(ReaderSettings(vision=vision))
 
-    assert check.verdict is CheckStatus.OK
+    assert check.status is CheckStatus.OK
     assert finding in check.finding
 
 
@@ -380,7 +380,7 @@ def test_working_ocr_has_recognized_a_sample() -> None:
     """The check recognizes a word in a real picture."""
     check = check_ocr(ReaderSettings(ocr=True, ocr_data=DATA))
 
-    assert (check.verdict, check.hint) == (CheckStatus.OK, "")
+    assert (check.status, check.hint) == (CheckStatus.OK, "")
     assert check.finding.endswith("(eng): FILE")
 
 

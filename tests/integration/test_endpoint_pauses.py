@@ -85,12 +85,12 @@ def test_a_changed_key_is_used_at_once(settings: Settings) -> None:
 def test_doctor_reports_the_pause(settings: Settings) -> None:
     """It reports the duration and what to do; without a pause the check passes."""
     pipeline = a_pipeline(settings, REFUSED)
-    assert models.pauses(settings_asking(settings)).verdict is CheckStatus.OK
+    assert models.pauses(settings_asking(settings)).status is CheckStatus.OK
 
     pipeline.analyze(PARAGRAPH)
 
     found = models.pauses(settings_asking(settings))
-    assert found.verdict is CheckStatus.WARN
+    assert found.status is CheckStatus.WARN
     assert found.finding == "The key is refused. Calls of all runs are paused for 5 min."
     assert found.hint == "Check api_key. To try again now: chordwise retry RUN."
 

@@ -456,7 +456,7 @@ def impatient(settings: Settings) -> Settings:
         "pipeline",
         max_postponements=1,
         postponement_base_seconds=0.01,
-        postponement_max_seconds=0.01,
+        max_postponement_seconds=0.01,
         chunk_tokens=800,
     )
 

@@ -240,7 +240,7 @@ def test_a_compromised_parser_cannot_exceed_the_requested_pictures(
     header: JsonObject, reason: str
 ) -> None:
     """The number and size of pictures and the length of the text are limited."""
-    settings = ReaderSettings(vision_max_pages=3, max_characters=2_500)
+    settings = ReaderSettings(max_vision_pages=3, max_characters=2_500)
     pages = (
         ParserReply(header={"page": -1, "width": "x", **header}, text=bytearray(b"x" * 100))
         for _ in range(50)
@@ -253,7 +253,7 @@ def test_a_compromised_parser_cannot_exceed_the_requested_pictures(
     assert caught.value.reason == reason
     assert len(reader.seen) == (3 if header else 0)
     assert all(
-        1 <= size <= settings.vision_max_edge_pixels
+        1 <= size <= settings.max_vision_edge_pixels
         for each in reader.seen
         for size in (each.width, each.height)
     )

@@ -299,8 +299,8 @@ def test_pictures_are_limited_in_size_and_number(settings: Settings, tmp_path: P
     pipeline = a_seeing_pipeline(
         settings,
         reading(FIRST, "", SECOND),
-        vision_max_edge_pixels=edge,
-        vision_max_pages=2,
+        max_vision_edge_pixels=edge,
+        max_vision_pages=2,
     )
     blank = Image.new("L", (1_000, 1_400), 255)
     # Equal pages would share one call, if the first answer is cached before the second is asked.
@@ -418,7 +418,7 @@ def test_a_scan_is_transcribed_and_analyzed(
     (received,) = server.received
     require(received.body)
     (picture,) = shown_to(received.body)
-    assert max(Image.open(io.BytesIO(picture)).size) <= ReaderSettings().vision_max_edge_pixels
+    assert max(Image.open(io.BytesIO(picture)).size) <= ReaderSettings().max_vision_edge_pixels
     assert result["transcribed_by"] == f"{provider}/eyes-1"
     findings = objects(as_object(result["output"])["key_findings"])
     assert {each["page"] for each in findings} == {1}

@@ -117,8 +117,8 @@ def open_scene(
         serving(delay_seconds=0.5) as provider,
     ):
         config = folder / "chordwise.toml"
-        patience = f"consumer_timeout_seconds = {consumer_timeout_seconds}"
-        written = configuration(provider.base_url, worker=patience)
+        setting = f"consumer_timeout_seconds = {consumer_timeout_seconds}"
+        written = configuration(provider.base_url, worker=setting)
         config.write_text(written, "utf-8")
         password = urlsplit(valkey.url()).password
         environment = {

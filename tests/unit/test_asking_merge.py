@@ -199,7 +199,7 @@ def test_delays_grow_to_a_limit_and_respect_retry_after(
     before: int, seed: int, asked_for: float | None
 ) -> None:
     """The delay is between half and the whole of the doubled delay, and at least `Retry-After`."""
-    settings = PipelineSettings(postponement_base_seconds=30, postponement_max_seconds=900)
+    settings = PipelineSettings(postponement_base_seconds=30, max_postponement_seconds=900)
     error = RateLimitedError("busy")
     error.retry_after_seconds = asked_for
 

@@ -37,7 +37,7 @@ def watched(world: World) -> tuple[Consumption, Watchdog]:
     consumption = Consumption(2, clock=lambda: world.now)
     watchdog = Watchdog(
         consumption,
-        patience_seconds=15,
+        timeout_seconds=15,
         ping=world.ping,
         show=world.shown.append,
         leave=world.reasons.append,

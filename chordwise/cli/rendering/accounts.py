@@ -102,7 +102,7 @@ def intake_progress(account: Account) -> str:
 
 
 def _intake(account: Account) -> str:
-    """Return whether the intake is complete and balances."""
+    """Return the state of the intake: interrupted, incomplete, or its balance."""
     if account.is_interrupted:
         return f" ✗ interrupted, {intake_progress(account)}"
     if account.not_taken:

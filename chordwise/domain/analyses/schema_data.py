@@ -99,7 +99,7 @@ def repetitions(answer: JsonObject, schema: JsonObject) -> dict[str, int]:
     """
     places, node = _places_of_rows(answer), SchemaNode.root_of(schema)
     read = Counter(
-        (listed, frozenset(places[path]), identity(row))
+        (listed, frozenset(places[path]), canonical_json(row))
         for listed, path, row in _joined_rows(answer.get("data"), node, "")
         if path in places and not node.at(listed).is_unique
     )
@@ -122,7 +122,7 @@ def _repeated_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set[
         found.append(set())
         for listed, path, row in _joined_rows(answer.get("data"), node, ""):
             if (place := places.get(path)) is not None:
-                reading = (listed, frozenset(place), identity(row))
+                reading = (listed, frozenset(place), canonical_json(row))
                 own[reading] += 1
                 if own[reading] <= seen[reading]:
                     found[-1].add(path)
@@ -217,7 +217,7 @@ def _without_rows(value: JsonValue, left_out: Collection[str], path: str = "") -
     return value
 
 
-def identity(value: JsonValue) -> str:
+def canonical_json(value: JsonValue) -> str:
     """Return the canonical JSON text of a value; `true`, 1 and 1.0 have different texts."""
     return json.dumps(value, sort_keys=True)
 
@@ -242,7 +242,7 @@ class _Tally:
     def _add_list(self, value: list[JsonValue], node: SchemaNode, path: str) -> None:
         is_nested = ANY_POSITION in json_values.steps(path)
         if node.is_unique and not is_nested:
-            self.distinct.setdefault(path, set()).update(identity(item) for item in value)
+            self.distinct.setdefault(path, set()).update(canonical_json(item) for item in value)
         self.rows[path] = self.rows.get(path, 0) + len(value)
         self.limits[path] = None if is_nested else node.max_items
         if node.is_unique or node.is_selection:
@@ -350,10 +350,10 @@ def _same(one: JsonValue, other: JsonValue) -> bool:
 def _folded(value: JsonValue) -> str:
     """Return a text that is equal for equivalent values: 7 equals 7.0, and case is ignored."""
     if isinstance(value, str):
-        return identity(" ".join(value.casefold().split()))
+        return canonical_json(" ".join(value.casefold().split()))
     if isinstance(value, float) and value.is_integer():
-        return identity(int(value))
-    return identity(value)
+        return canonical_json(int(value))
+    return canonical_json(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -470,9 +470,9 @@ class _Merge:
     def _record_repetitions(
         self, kept: Sequence[_Row], lists: Sequence[Sequence[_Row]], place: str
     ) -> None:
-        positions = {identity(row[0].content): position for position, row in enumerate(kept)}
+        positions = {canonical_json(row[0].content): position for position, row in enumerate(kept)}
         for row in (row for each in lists for row in each):
-            position = positions.get(identity(row[0].content))
+            position = positions.get(canonical_json(row[0].content))
             if position is not None:
                 self._record(self.moved, row, json_values.pointer(place, position))
 
@@ -500,7 +500,7 @@ def _first_of_each(lists: Sequence[Sequence[_Row]]) -> list[list[_Row]]:
     for rows in lists:
         kept.append([])
         for row in rows:
-            if (own := identity(row[0].content)) not in seen:
+            if (own := canonical_json(row[0].content)) not in seen:
                 seen.add(own)
                 kept[-1].append(row)
     return kept

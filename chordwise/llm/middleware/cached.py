@@ -60,14 +60,14 @@ class Cached(Middleware):
     """Sends a request only if its completion is not cached; only clean completions are stored.
 
     While another caller sends the same request, it waits for that completion, up to
-    `longest_wait_seconds` and within the request's time; then it sends the request itself in the
+    `max_wait_seconds` and within the request's time; then it sends the request itself in the
     time left. `about` are the model settings that determine its answers (`answer_settings`).
     """
 
     cache: CompletionCache
     ledger: CallLedger
     about: JsonObject
-    longest_wait_seconds: float
+    max_wait_seconds: float
     sleep: Callable[[float], None]
 
     def complete(self, request: CompletionRequest) -> Completion:
@@ -79,7 +79,7 @@ class Cached(Middleware):
         """
         started = time.monotonic()
         entry = self._entry(request)
-        found = self._poll(entry, request.limit_seconds(self.longest_wait_seconds))
+        found = self._poll(entry, request.limit_seconds(self.max_wait_seconds))
         waited = time.monotonic() - started
         match found:
             case ClaimStatus.OURS:
@@ -91,12 +91,12 @@ class Cached(Middleware):
                 call_id = self.ledger.record_hit(start, found, round(waited * 1000))
                 return replace(found, call_id=str(call_id), cache_key=entry.key)
 
-    def _poll(self, entry: CacheEntry, patience_seconds: float) -> Completion | ClaimStatus:
-        """Poll the cache while another caller holds the claim, with growing waits."""
+    def _poll(self, entry: CacheEntry, timeout_seconds: float) -> Completion | ClaimStatus:
+        """Poll the cache with exponential backoff until the claim is ours or the answer is stored."""
         waited, wait = 0.0, _FIRST_WAIT_SECONDS
         while True:
             found = self.cache.find_or_claim(entry)
-            if found is not ClaimStatus.OTHERS or waited >= patience_seconds:
+            if found is not ClaimStatus.OTHERS or waited >= timeout_seconds:
                 return found
             self.sleep(wait)
             waited += wait

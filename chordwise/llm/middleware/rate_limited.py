@@ -179,14 +179,14 @@ class Gate:
 class RateLimited(Middleware):
     """Waits for a permit, sends the request, and reports the outcome to the limits.
 
-    The wait does not count toward the request's time. If it would exceed `longest_wait_seconds`, an
+    The wait does not count toward the request's time. If it would exceed `max_wait_seconds`, an
     error postpones the work. With a `gate`, which the wrapped model enters before it sends a
     request, the permit is taken there as long as permits are granted at once.
     """
 
     limits: Limits
     priority: Priority
-    longest_wait_seconds: float
+    max_wait_seconds: float
     wait: Callable[[Event, float], bool] = Event.wait
     clock: Callable[[], float] = time.monotonic
     gate: Gate | None = None
@@ -244,7 +244,7 @@ class RateLimited(Middleware):
         self, gate: Gate, permit_request: PermitRequest, answer: Wait | Denial | None
     ) -> Permit:
         """Wait for a permit; `answer` is the limits' answer to an earlier request for it."""
-        ends_at = self.clock() + self.longest_wait_seconds
+        ends_at = self.clock() + self.max_wait_seconds
         with self.queue.joined() as woken:
             found: Permit | Wait | Denial | None = answer
             refused_for: WaitReason | None = None

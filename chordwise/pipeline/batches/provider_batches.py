@@ -109,7 +109,7 @@ class _Batches:
             return
         if state is None:
             # Another leader is creating it; it cannot be found until that is done.
-            longest = timedelta(seconds=self._settings.poll_max_seconds)
+            longest = timedelta(seconds=self._settings.max_poll_seconds)
             self._commit(lambda s: batches.postpone(s, batch.id, longest))
             return
         self._record_submitted(batch, state)
@@ -253,7 +253,7 @@ class _Batches:
     def _pause(self, times: int) -> timedelta:
         """Return the time until the next poll: it grows with each poll, up to a limit."""
         seconds = self._settings.poll_seconds * _GROWTH ** min(times, 50)
-        return timedelta(seconds=min(seconds, self._settings.poll_max_seconds))
+        return timedelta(seconds=min(seconds, self._settings.max_poll_seconds))
 
     def _arrivals_after(self, batch: Batch, error: ModelError) -> Arrivals:
         """Return the `Arrivals` that record the rejection of a batch.

@@ -102,7 +102,7 @@ def _database_checks(settings: Settings) -> Iterator[Check]:
     with _opened(settings) as engine:
         reached = guarded("database", lambda: _database(engine))
         yield reached
-        if reached.verdict is not CheckStatus.FAIL:
+        if reached.status is not CheckStatus.FAIL:
             yield guarded("schema", lambda: _schema(engine))
             yield guarded("clock", lambda: _clock(engine))
             yield _reader(settings)

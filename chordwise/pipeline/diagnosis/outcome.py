@@ -22,7 +22,7 @@ class Check:
     """The outcome of one check; `exit_code` applies when it failed."""
 
     name: str
-    verdict: CheckStatus = CheckStatus.OK
+    status: CheckStatus = CheckStatus.OK
     finding: str
     hint: str = ""
     exit_code: ExitCode = ExitCode.SUCCESS
@@ -30,7 +30,7 @@ class Check:
 
 def warning(name: str, finding: str, hint: str) -> Check:
     """Return a check with a warning."""
-    return Check(name=name, verdict=CheckStatus.WARN, finding=finding, hint=hint)
+    return Check(name=name, status=CheckStatus.WARN, finding=finding, hint=hint)
 
 
 def failed(name: str, error: ChordwiseError) -> Check:
@@ -38,7 +38,7 @@ def failed(name: str, error: ChordwiseError) -> Check:
     has_own_code = error.exit_code in (ExitCode.CONFIGURATION, ExitCode.UNAVAILABLE)
     return Check(
         name=name,
-        verdict=CheckStatus.FAIL,
+        status=CheckStatus.FAIL,
         finding=error.what,
         hint=error.hint,
         exit_code=error.exit_code if has_own_code else ExitCode.UNAVAILABLE,

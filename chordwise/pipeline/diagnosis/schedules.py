@@ -69,13 +69,13 @@ def schedule_check(settings: Settings, name: str, schedule: ScheduleSettings) ->
         if schedule.kind in _NEEDS:
             _NEEDS[schedule.kind](settings, schedule)
     except ChordwiseError as error:
-        verdict, hint, what = CheckStatus.WARN, error.hint, f"; {error.what}"
+        status, hint, what = CheckStatus.WARN, error.hint, f"; {error.what}"
     else:
-        verdict, hint, what = CheckStatus.OK, "", ""
+        status, hint, what = CheckStatus.OK, "", ""
     now = datetime.now(UTC)  # noqa: TID251 - the clock
     due_at = due_times.next_due(schedule.cron, schedule.zone, now).astimezone(schedule.zone)
     finding = f"{schedule.kind}, due {due_at:%Y-%m-%d %H:%M} {schedule.time_zone}{what}"
-    return Check(name=f"schedule {name}", verdict=verdict, finding=finding, hint=hint)
+    return Check(name=f"schedule {name}", status=status, finding=finding, hint=hint)
 
 
 def _analysis(settings: Settings, schedule: ScheduleSettings) -> None:

@@ -40,12 +40,12 @@ _NOTE_BYTES = 1024 * 1024
 class FileOutcome:
     """Whether all analyses of a file succeeded, and the note that reports the outcome.
 
-    `trouble` contains the columns of the first error of a failed file whose row has no reason.
+    `first_failure` has the columns of the first error of a failed file whose row has no reason.
     """
 
     is_done: bool
     note: IO[str]
-    trouble: Mapping[str, str | None]
+    first_failure: Mapping[str, str | None]
 
 
 class FileDeliverer:
@@ -115,8 +115,8 @@ class FileDeliverer:
                     run = None if file.run_id is None else session.get_one(Run, file.run_id)
                     write(note, file, run, outcomes, now, is_done=is_done)
                     has_reason = is_done or file.reason is not None
-                    trouble = {} if has_reason else inbox_files.first_failure(session, file.id)
-                    found[file.id] = FileOutcome(is_done=is_done, note=note, trouble=trouble)
+                    failure = {} if has_reason else inbox_files.first_failure(session, file.id)
+                    found[file.id] = FileOutcome(is_done=is_done, note=note, first_failure=failure)
             yield found
 
     def _record_destinations(
@@ -215,7 +215,7 @@ def _final_values(file: InboxFile, destination: Path, found: FileOutcome) -> Map
         "reason": file.reason,
         "message": file.message,
         "hint": file.hint,
-        **found.trouble,
+        **found.first_failure,
     }
 
 

@@ -26,7 +26,7 @@ from chordwise.domain.learning.learned_examples import (
 from chordwise.errors import ConfigurationError
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.intake.run_options import RunOptions
-from chordwise.pipeline.runtime.context import PATIENCE, ReadingContext
+from chordwise.pipeline.runtime.context import DATABASE_TIMEOUT, ReadingContext
 from chordwise.settings import Settings
 from chordwise.storage import feedback as stored_feedback
 from chordwise.storage import learned_examples
@@ -76,7 +76,7 @@ def _learned(
     examples are created.
     """
     by_document: dict[uuid.UUID, list[ResultWithFeedback]] = defaultdict(list)
-    for attempt in context.database.attempts(PATIENCE):
+    for attempt in context.database.attempts(DATABASE_TIMEOUT):
         with attempt as session:
             results = list(_usable(session, context.settings, options, kind))
     for result in results:
@@ -84,7 +84,7 @@ def _learned(
     ids = list(by_document)
     for some in (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE)):
         texts = select(Document.id, Document.text).where(in_ids(Document.id, some))
-        for attempt in context.database.attempts(PATIENCE):
+        for attempt in context.database.attempts(DATABASE_TIMEOUT):
             with attempt as session:
                 feedback = stored_feedback.of_documents(session, some)
                 found = session.execute(texts).all()

@@ -35,7 +35,7 @@ from chordwise.pipeline.intake.run_options import (
 from chordwise.pipeline.jobs import endpoint_pauses
 from chordwise.pipeline.models import budgets, model_client
 from chordwise.pipeline.models.model_client import lane_for
-from chordwise.pipeline.runtime.context import PATIENCE, Context
+from chordwise.pipeline.runtime.context import DATABASE_TIMEOUT, Context
 from chordwise.prompts import library
 from chordwise.readers.reading import UnreadDocument
 from chordwise.storage import intakes, prompt_versions
@@ -109,7 +109,7 @@ class Submission:
         """
         stored: Sequence[uuid.UUID] = ()
         with self._turn:
-            for attempt in self._context.database.attempts(PATIENCE):
+            for attempt in self._context.database.attempts(DATABASE_TIMEOUT):
                 with attempt as session:
                     if stored and intakes.exists(session, stored[0]):
                         continue  # an earlier attempt was committed; only its response was lost
@@ -155,7 +155,7 @@ class Submission:
         The run can only finish if no entry is left on its list; otherwise it is interrupted.
         """
         self._context.leases.drop_intake(self._token)
-        for attempt in self._context.database.attempts(PATIENCE):
+        for attempt in self._context.database.attempts(DATABASE_TIMEOUT):
             with attempt as session:
                 intakes.release(session, self.run_id, self._token, self._unlisted)
 
@@ -166,7 +166,7 @@ class Submission:
             return run.intake_token == self._token and run.status != RunStatus.CANCELLED
 
     def _require_open(self) -> None:
-        for attempt in self._context.database.attempts(PATIENCE):
+        for attempt in self._context.database.attempts(DATABASE_TIMEOUT):
             with attempt as session:
                 self._guard(session)
                 self._require_lease(session)
@@ -189,7 +189,7 @@ class Submission:
         taken: Sequence[TakenIn] = ()
         try:
             shown = self._run_questions.choose_examples(offered)
-            for attempt in self._context.database.attempts(PATIENCE):
+            for attempt in self._context.database.attempts(DATABASE_TIMEOUT):
                 with attempt as session:
                     if taken and intakes.exists(session, offered[0].intake_id):
                         continue  # an earlier attempt was committed; only its response was lost
@@ -238,7 +238,7 @@ def open_run(
     saved_as = answer_tables.table_of(options)
     templates = [*library.released().values(), *options.analysis.templates]
     try:
-        for attempt in context.database.attempts(PATIENCE):
+        for attempt in context.database.attempts(DATABASE_TIMEOUT):
             with attempt as session:
                 guard(session)
                 prompt_versions.register(session, templates)
@@ -408,7 +408,7 @@ def claim(
     the other process has ended.
     """
     token = uuid.uuid4()
-    for attempt in context.database.attempts(PATIENCE):
+    for attempt in context.database.attempts(DATABASE_TIMEOUT):
         with attempt as session:
             guard(session)
             is_ours = intakes.claim(session, run_id, token, context.lease, by_force=by_force)

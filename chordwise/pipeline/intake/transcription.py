@@ -71,7 +71,7 @@ def for_run(context: Context, run: Run, require: Callable[[], None]) -> Transcri
     def context_for(source: str) -> PageContext:
         ledger = Ledger(
             enter=context.stores.chunks.enter,
-            patience=context.outage_timeout,
+            timeout=context.outage_timeout,
             run_id=run.id,
             source=source,
             discard=partial(answer_cache.discard, database),

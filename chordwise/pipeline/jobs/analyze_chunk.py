@@ -178,7 +178,7 @@ def _work_on(context: Context, work: _Work) -> ChunkOutcome:
 def _work(context: Context, lease: Lease, chunk: ClaimedChunk, claims: SliceClaims) -> _Work:
     text = chunk.text
     if text is None:
-        text = context.stores.texts.of(chunk.document_id, within=context.lease)
+        text = context.stores.texts.text(chunk.document_id, within=context.lease)
     task, source = about_part(task_of(chunk), text, chunk.start_char, chunk.end_char)
     return _Work(
         lease=lease,
@@ -266,9 +266,9 @@ def _end(context: Context, work: _Work, ended: EndedChunk) -> None:
         calls=work.ledger.pop_ended(),
         synthesis_token=synthesis.token if claims_synthesis else None,
     )
-    stores, patience = context.stores.chunks, context.outage_timeout
+    stores, timeout = context.stores.chunks, context.outage_timeout
     try:
-        stored = stores.end(replace(end, job_end=_job_end(context, work, ended)), patience)
+        stored = stores.end(replace(end, job_end=_job_end(context, work, ended)), timeout)
     except ServiceUnavailableError:
         raise
     except Exception:  # the answer is kept, and the synthesis reports the defect of the result

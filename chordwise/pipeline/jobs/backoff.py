@@ -38,7 +38,7 @@ def postponement(
     if isinstance(error, AwaitingBatchError):
         return timedelta(seconds=error.retry_after_seconds or 0.0)
     ceiling = min(
-        settings.postponement_max_seconds, settings.postponement_base_seconds * 2.0**before
+        settings.max_postponement_seconds, settings.postponement_base_seconds * 2.0**before
     )
     wait = random.uniform(ceiling / 2, ceiling)
     requested_seconds = error.retry_after_seconds if isinstance(error, TransientError) else None

@@ -87,6 +87,6 @@ def _cut(context: Context, begun: FanOut) -> Sequence[chunking.TextChunk]:
     texts = context.stores.texts
     if begun.text is not None:
         texts.add(begun.document_id, begun.text)
-    text = begun.text or texts.of(begun.document_id, within=context.lease)
+    text = begun.text or texts.text(begun.document_id, within=context.lease)
     model, most = context.models.open(begun.model), context.settings.pipeline.chunk_tokens
     return chunking.split(text, text_budget(model, task_of(begun), most))

@@ -15,7 +15,7 @@ from chordwise.domain.states import RETRYABLE_JOBS, ChunkStatus, JobStatus, RunS
 from chordwise.pipeline.jobs import endpoint_pauses
 from chordwise.pipeline.models import budgets
 from chordwise.pipeline.models.model_client import spill_over_time
-from chordwise.pipeline.runtime.context import PATIENCE, Context
+from chordwise.pipeline.runtime.context import DATABASE_TIMEOUT, Context
 from chordwise.pipeline.runtime.messages import FAN_OUT
 from chordwise.storage import batch_requests, clock, jobs, outbox, runs
 from chordwise.storage.chunks import Chunk
@@ -52,7 +52,7 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
     begun_at = _now(context.database)
     steps = list(_reopen_jobs(context, run_id))
     for step in steps:
-        for attempt in context.database.attempts(PATIENCE):
+        for attempt in context.database.attempts(DATABASE_TIMEOUT):
             with attempt as session:
                 _send(session, run_id, step, begun_at)
     return sum(step.count for step in steps)
@@ -67,18 +67,18 @@ def cancel(database: Database, run_id: uuid.UUID) -> int:
     stored.
     """
     begun_at = _now(database)
-    for attempt in database.attempts(PATIENCE):
+    for attempt in database.attempts(DATABASE_TIMEOUT):
         with attempt as session:
             runs.mark_cancelled(session, run_id)
     _cancel_jobs(database, run_id)
-    for attempt in database.attempts(PATIENCE):
+    for attempt in database.attempts(DATABASE_TIMEOUT):
         with attempt as session:
             cancelled = runs.cancelled_since(session, run_id, begun_at)
     return cancelled
 
 
 def _now(database: Database) -> datetime:
-    for attempt in database.attempts(PATIENCE):
+    for attempt in database.attempts(DATABASE_TIMEOUT):
         with attempt as session:
             moment = clock.read(session)
     return moment
@@ -88,7 +88,7 @@ def _cancel_jobs(database: Database, run_id: uuid.UUID) -> None:
     """Cancel the jobs of a cancelled run in several transactions."""
     cancelled = _STEP
     while cancelled:
-        for attempt in database.attempts(PATIENCE):
+        for attempt in database.attempts(DATABASE_TIMEOUT):
             with attempt as session:
                 cancelled = runs.cancel_jobs(session, run_id, limit=_STEP)
 
@@ -113,7 +113,7 @@ def _reopen_jobs(context: Context, run_id: uuid.UUID) -> Iterator[_Step]:
     """Queue the jobs of a run that are to be retried, each once, in several transactions."""
     after = _BEFORE_ALL
     while True:
-        for attempt in context.database.attempts(PATIENCE):
+        for attempt in context.database.attempts(DATABASE_TIMEOUT):
             with attempt as session:
                 step = _reopen_some(context, session, run_id, after)
         if step is None:

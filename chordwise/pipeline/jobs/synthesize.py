@@ -137,7 +137,7 @@ def _synthesize(context: Context, work: _Work) -> None:
 def _synthesize_document(context: Context, work: _Work) -> None:
     job, parts = work.job, work.job.parts
     answers = [chunks.answer_of(part) for part in parts if part.status == ChunkStatus.SUCCEEDED]
-    text = context.stores.texts.of(job.document_id, within=context.lease)
+    text = context.stores.texts.text(job.document_id, within=context.lease)
     call_context = context.call_context(job, work.ledger, work.turn)
     try:
         document = Question(

@@ -47,7 +47,6 @@ from chordwise.storage.runs import Run
 _MAX_TO_CHECK = 500
 _APPROVED = truths.Verdict.APPROVED
 
-
 OnStored: TypeAlias = "Callable[[Session, Sequence[Certified]], None]"
 """A function that runs in the transaction that stores certificates."""
 

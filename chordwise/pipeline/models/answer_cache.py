@@ -23,7 +23,7 @@ from chordwise.storage.database import Database
 log = structlog.get_logger(__name__)
 
 # A paid answer is worth a short wait; the work continues without the cache.
-_PATIENCE = timedelta(seconds=5)
+_DATABASE_TIMEOUT = timedelta(seconds=5)
 _COUNTS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens")
 
 
@@ -53,12 +53,12 @@ class StoredCompletions:
     def store(self, entry: CacheEntry, completion: Completion) -> None:
         """Store the completion of a request that the owner has claimed."""
         with _ignoring_outages():
-            self.completions.store(self._claim(entry), to_json(completion), _PATIENCE)
+            self.completions.store(self._claim(entry), to_json(completion), _DATABASE_TIMEOUT)
 
     def release(self, entry: CacheEntry) -> None:
         """Release the claim of a request that gave no completion to store."""
         with _ignoring_outages():
-            self.completions.release(self._claim(entry), _PATIENCE)
+            self.completions.release(self._claim(entry), _DATABASE_TIMEOUT)
 
     def _claim(self, entry: CacheEntry) -> RequestClaim:
         return RequestClaim(
@@ -87,7 +87,7 @@ def stored_completions(
     """
     if completions is None:
         return None
-    longest = settings.retries.total_seconds + settings.limits.longest_wait_seconds
+    longest = settings.retries.total_seconds + settings.limits.max_wait_seconds
     return StoredCompletions(
         completions=completions, owner=owner, claim_lasts=timedelta(seconds=longest)
     )
@@ -98,7 +98,7 @@ def discard(database: Database, completion: Completion) -> None:
     if not completion.cache_key:
         return
     with _ignoring_outages():
-        for attempt in database.attempts(_PATIENCE):
+        for attempt in database.attempts(_DATABASE_TIMEOUT):
             with attempt as session:
                 cached_completions.discard(session, completion.cache_key)
 

@@ -27,7 +27,7 @@ from chordwise.storage.database import Database
 from chordwise.storage.record import new_id
 
 # Nothing is paid for yet, so there is no reason to wait for long.
-_PATIENCE = timedelta(seconds=15)
+_DATABASE_TIMEOUT = timedelta(seconds=15)
 _WINDOW = timedelta(hours=30)
 """The time after its latest submission in which a question may be answered and paid for."""
 
@@ -64,7 +64,7 @@ class JobBatches:
             ModelError: The provider returned an error, or the budget does not cover the question.
             ConfigurationError: There is a cap, and the price is unknown.
         """
-        for attempt in self.database.attempts(_PATIENCE):
+        for attempt in self.database.attempts(_DATABASE_TIMEOUT):
             with attempt as session:
                 found = self._check(session, question)
         if isinstance(found, ChordwiseError):

@@ -30,7 +30,7 @@ from chordwise.storage.record import new_id
 
 log = structlog.get_logger(__name__)
 # Before anything is paid for, there is no reason to wait for long.
-_RESERVE_PATIENCE = timedelta(seconds=15)
+_RESERVE_TIMEOUT = timedelta(seconds=15)
 PRICE_HINT = (
     "Set input_usd_per_million_tokens and output_usd_per_million_tokens of the model, "
     'or price = "free" where it costs nothing, or budget.allow_unknown_prices (docs/budgets.md).'
@@ -145,7 +145,7 @@ class JobBudget:
         request = _Request(
             reservation_id=new_id(), job_id=self.job_id, max_usd=max_usd, lasts=lasts
         )
-        outcome = self.reservations.reserved.commit(request, _RESERVE_PATIENCE)
+        outcome = self.reservations.reserved.commit(request, _RESERVE_TIMEOUT)
         return request.reservation_id if _granted(outcome) else None
 
     def reserve_in(
@@ -169,8 +169,8 @@ class JobBudget:
                 spent.
         """
         settings = self.reservations.settings.pipeline
-        patience = timedelta(seconds=settings.database_outage_timeout_seconds)
-        reserved_usd = self.reservations.settled.commit((reservation_id, cost_usd), patience)
+        timeout = timedelta(seconds=settings.database_outage_timeout_seconds)
+        reserved_usd = self.reservations.settled.commit((reservation_id, cost_usd), timeout)
         if cost_usd is not None and reserved_usd and cost_usd > reserved_usd:
             log.warning(
                 "budget.bound_exceeded", cost_usd=str(cost_usd), reserved_usd=str(reserved_usd)

@@ -18,7 +18,7 @@ from chordwise.storage.chunk_work import CallEntry
 from chordwise.storage.record import new_id
 
 # Before anything is paid for, there is no reason to wait for long.
-_BEGIN_PATIENCE = timedelta(seconds=15)
+_BEGIN_TIMEOUT = timedelta(seconds=15)
 _IDS = ("id", "run_id", "job_id", "chunk_id")
 
 
@@ -30,14 +30,14 @@ class Ledger:
 
     A call is committed before it is made. Its end is stored with the next entry or with the end of
     the work, which takes it (`pop_ended`); an error is stored at once. The end of an answered call
-    waits `patience` for an unavailable database. With the `token` of a claim, no call starts once
+    waits `timeout` for an unavailable database. With the `token` of a claim, no call starts once
     the claim is lost. `discard` deletes an invalid or incomplete completion from the cache.
     `enter` stores an entry and waits for the database up to the given time. A ledger belongs to one
     thread.
     """
 
     enter: Callable[[CallEntry, timedelta], bool]
-    patience: timedelta
+    timeout: timedelta
     job_id: uuid.UUID | None = None
     chunk_id: uuid.UUID | None = None
     token: uuid.UUID | None = None
@@ -57,7 +57,7 @@ class Ledger:
         ended = self.pop_ended()
         entry = CallEntry(begun=begun, token=self.token, ended=ended)
         try:
-            begins = self.enter(entry, _BEGIN_PATIENCE)
+            begins = self.enter(entry, _BEGIN_TIMEOUT)
         except BaseException:
             self.restore_ended(ended)
             raise
@@ -67,14 +67,14 @@ class Ledger:
 
     def withdraw(self, call_id: uuid.UUID) -> None:
         """Delete the row of a call that was not made."""
-        self.enter(CallEntry(withdrawn=(call_id,)), self.patience)
+        self.enter(CallEntry(withdrawn=(call_id,)), self.timeout)
 
     def record_hit(self, start: CallStart, completion: Completion, latency_ms: int) -> uuid.UUID:
         """Record a cache hit: no request, no tokens, no cost."""
         call_id = new_id()
         begun = self._row(call_id, start) | {"cache_hit": True}
         known = hit_of(completion) | {"id": str(call_id), "latency_ms": latency_ms}
-        self.enter(CallEntry(begun=begun), _BEGIN_PATIENCE)
+        self.enter(CallEntry(begun=begun), _BEGIN_TIMEOUT)
         self._ended[str(call_id)] = known
         return call_id
 
@@ -94,7 +94,7 @@ class Ledger:
             known.update(valid=verdict.valid, quality=verdict.quality)
         elif completion.call_id:
             checked = {"id": completion.call_id, "valid": verdict.valid, "quality": verdict.quality}
-            self.enter(CallEntry(checked=(checked,)), self.patience)
+            self.enter(CallEntry(checked=(checked,)), self.timeout)
 
     def pop_ended(self) -> list[dict[str, object]]:
         """Return the ends of calls that are not stored yet; the caller stores them."""
@@ -108,7 +108,7 @@ class Ledger:
     def flush(self) -> None:
         """Store the ends of calls that are not stored yet."""
         if self._ended:
-            self.enter(CallEntry(ended=self.pop_ended()), self.patience)
+            self.enter(CallEntry(ended=self.pop_ended()), self.timeout)
 
     def _row(self, call_id: uuid.UUID, start: CallStart) -> dict[str, object]:
         ids = (call_id, self.run_id, self.job_id, self.chunk_id)

@@ -150,7 +150,7 @@ class Models:
             policy = settings.retries.model_copy(update=seconds)
             retrying = Retrying(metered, policy, _sleep, self._random)
             return ConcurrencyLimited(self._cached(named, call_context, retrying), self._turns)
-        limits, longest = self._limits(named), settings.limits.longest_wait_seconds
+        limits, longest = self._limits(named), settings.limits.max_wait_seconds
         gate = Gate(limits, turn) if turn else None
         if gate:
             metered.wait = gate.enter

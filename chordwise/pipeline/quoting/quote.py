@@ -103,7 +103,7 @@ def priced(context: ReadingContext, tally: Tally) -> Quote:
 
 def _pages(settings: Settings, count: int) -> QuotedPages:
     """Return the tokens and cost of transcribing `count` pages of typical size and length."""
-    name, edge = settings.readers.vision, settings.readers.vision_max_edge_pixels
+    name, edge = settings.readers.vision, settings.readers.max_vision_edge_pixels
     model = UnaskedModel(settings, name, Lane.ONLINE)
     page = Picture(number=1, data=b"", width=1, height=1)
     prompt = model.tokens_of(transcription.request_for(model.profile, page))
@@ -355,11 +355,11 @@ def ask_sample(context: ReadingContext, tally: Tally, *, fresh: bool) -> None:
 
 def _call_context(context: ReadingContext, *, fresh: bool) -> CallContext:
     settings, database = context.settings, context.database
-    patience = timedelta(seconds=settings.pipeline.database_outage_timeout_seconds)
+    timeout = timedelta(seconds=settings.pipeline.database_outage_timeout_seconds)
     completions = None if fresh else answer_cache.completion_store(settings, database)
     return CallContext(
         ledger=Ledger(
-            enter=GroupCommit(database.transaction, store_entries).commit, patience=patience
+            enter=GroupCommit(database.transaction, store_entries).commit, timeout=timeout
         ),
         budget=DayBudget(settings, database),
         cache=answer_cache.stored_completions(settings, completions, new_id()),

@@ -138,7 +138,7 @@ def read(session: Session, run_id: uuid.UUID) -> Progress:
     calls = _calls(session, run_id, found.status)
     found = replace(found, chunks=chunks, chunks_done=chunks_done, calls=calls)
     if found.calls.failed and not found.is_over:
-        return replace(found, last_error=_trouble(session, run_id))
+        return replace(found, last_error=_last_error(session, run_id))
     return found
 
 
@@ -209,7 +209,7 @@ def _calls(session: Session, run_id: uuid.UUID, status: RunStatus) -> CallCounts
     return copied(CallCounts, row, tokens=int(row.tokens), cost_usd=cost_usd)
 
 
-def _trouble(session: Session, run_id: uuid.UUID) -> str:
+def _last_error(session: Session, run_id: uuid.UUID) -> str:
     """Return the error message of the newest call that has ended; empty if it succeeded."""
     moved_at = session.scalar(select(func.max(Job.last_progress_at)).where(Job.run_id == run_id))
     if moved_at is None:

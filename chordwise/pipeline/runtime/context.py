@@ -33,7 +33,7 @@ from chordwise.storage.jobs import Walk
 from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
 _WALKED = (JobStatus.RUNNING, JobStatus.WAITING, JobStatus.SYNTHESIZING)
-PATIENCE = timedelta(seconds=20)
+DATABASE_TIMEOUT = timedelta(seconds=20)
 """How long a command waits for a restarting database before it reports the outage."""
 Write: TypeAlias = Callable[[Callable[[Session], int]], int]
 """Runs a function in a transaction, and returns its return value."""
@@ -64,10 +64,10 @@ def open_stores(settings: Settings, database: Database, together: Database | Non
     lease = timedelta(seconds=settings.pipeline.lease_seconds)
     together = together or database
     pipeline = settings.pipeline
-    patience = timedelta(seconds=min(pipeline.lease_seconds, pipeline.stalled_seconds))
+    stall_timeout = timedelta(seconds=min(pipeline.lease_seconds, pipeline.stalled_seconds))
     return Stores(
         chunks=ChunkWork(together, lease, pipeline.max_attempts, SYNTHESIZE),
-        fan_outs=FanOuts(together, pipeline.max_attempts, patience, lease, SYNTHESIZE),
+        fan_outs=FanOuts(together, pipeline.max_attempts, stall_timeout, lease, SYNTHESIZE),
         reservations=Reservations(settings, database),
         texts=DocumentTexts(database),
         completions=answer_cache.completion_store(settings, together),
@@ -101,7 +101,7 @@ class Context(ReadingContext):
         """Return the ledger of a chunk or synthesis: no call starts once its lease is lost."""
         return Ledger(
             enter=self.stores.chunks.enter,
-            patience=self.outage_timeout,
+            timeout=self.outage_timeout,
             job_id=lease.job_id,
             chunk_id=lease.chunk_id,
             token=lease.token,

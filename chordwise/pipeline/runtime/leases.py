@@ -22,7 +22,7 @@ from chordwise.storage.incidents import IncidentKind
 
 log = structlog.get_logger(__name__)
 
-_LEAVING_PATIENCE = timedelta(seconds=5)
+_LEAVING_TIMEOUT = timedelta(seconds=5)
 _OUTAGE_PAUSE_SECONDS = 1.0
 
 
@@ -128,7 +128,7 @@ class LeaseKeeper:
         for lease in held:
             lease.lost = True
 
-        for attempt in self._database.attempts(_LEAVING_PATIENCE):
+        for attempt in self._database.attempts(_LEAVING_TIMEOUT):
             with attempt as session:
                 for job_id in fanning_out:
                     outbox.add(session, FAN_OUT, job_id, reason="shutdown")

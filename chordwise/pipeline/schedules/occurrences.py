@@ -49,12 +49,12 @@ _MISSED = End(
 
 
 def tick(
-    context: Context, read_clock: Clock = clock.read, troubles: FailureBackoff | None = None
+    context: Context, read_clock: Clock = clock.read, failures: FailureBackoff | None = None
 ) -> int:
     """End and expire unfinished occurrences, then start the due ones; return how many were started.
 
     Each due time is handled in one transaction, which stores the occurrence and the next due time.
-    Two concurrent ticks, or a tick that is killed, start nothing twice. With `troubles`, the defect
+    Two concurrent ticks, or a tick that is killed, start nothing twice. With `failures`, the defect
     of an invalid schedule is logged once, not at every tick.
     """
     with context.database.write() as session:
@@ -73,7 +73,7 @@ def tick(
                 started += _start_due(session, schedule, now)
             except ValueError as error:  # a row of another version, or an unknown time zone
                 broken.add(schedule.id)
-                if troubles is None or troubles.record(schedule.id, reason(error), now.timestamp()):
+                if failures is None or failures.record(schedule.id, reason(error), now.timestamp()):
                     log.error("schedule.defect", schedule=schedule.name, reason=reason(error))  # noqa: TRY400 - the reason suffices
 
 

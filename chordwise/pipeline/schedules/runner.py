@@ -29,7 +29,7 @@ from chordwise.pipeline.intake import experiments
 from chordwise.pipeline.learning import certification, evaluation, gold, recalibration
 from chordwise.pipeline.learning.certification import Bounds, Certified
 from chordwise.pipeline.learning.evaluation import Evaluated
-from chordwise.pipeline.runtime.context import PATIENCE, Context
+from chordwise.pipeline.runtime.context import DATABASE_TIMEOUT, Context
 from chordwise.pipeline.schedules.analyses import analyze, reanalyze
 from chordwise.pipeline.schedules.exports import export
 from chordwise.pipeline.schedules.reports import report
@@ -332,7 +332,7 @@ class ScheduleRunner:
         return End(status=status, outcome=outcome)
 
     def _finish(self, work: Work, end: End) -> None:
-        for attempt in self._context.database.attempts(PATIENCE):
+        for attempt in self._context.database.attempts(DATABASE_TIMEOUT):
             with attempt as session:
                 finished = schedules.finish(session, work.schedule_run_id, work.token, end)
         if finished:

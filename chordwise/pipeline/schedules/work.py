@@ -17,7 +17,7 @@ from chordwise.errors import LeaseLostError
 from chordwise.pipeline.intake.found_files import FileSource, take_in
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission, claim, open_run
-from chordwise.pipeline.runtime.context import PATIENCE, Context
+from chordwise.pipeline.runtime.context import DATABASE_TIMEOUT, Context
 from chordwise.settings import ScheduleSettings
 from chordwise.storage import schedules
 from chordwise.storage.intakes import IntakeEntry
@@ -64,7 +64,7 @@ class Work:
         Raises:
             LeaseLostError: The lease is lost; nothing was written.
         """
-        for attempt in self.context.database.attempts(PATIENCE):
+        for attempt in self.context.database.attempts(DATABASE_TIMEOUT):
             with attempt as session:
                 self.guard(session)
                 changed = change(session)
