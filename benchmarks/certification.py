@@ -19,7 +19,7 @@ from benchmarks.quality import CLAUSES, OUT_OF_SCOPE, Measured, answered, label_
 from chordwise.domain import json_values
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning import certification, judging
+from chordwise.domain.learning import certification, judgments
 from chordwise.domain.learning.certification import CertificationVerdict
 from chordwise.llm.providers.extractive import ExtractiveModel
 
@@ -81,7 +81,7 @@ def clauses_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
             yield from _known(answer, item if is_right else "")
 
 
-def _known(answer: judging.AnswerWithConfidence, right: str) -> Iterator[Known]:
+def _known(answer: judgments.AnswerWithConfidence, right: str) -> Iterator[Known]:
     """Yield the units of an answer; only the unit with the name `right` is right."""
     for each in certification.scored(answer, None):
         yield Known(

@@ -20,7 +20,7 @@ from benchmarks import report
 from benchmarks.quality import parser, publish, share
 from chordwise.domain import assistant_requests, json_values
 from chordwise.domain.document_flags import flags
-from chordwise.readers.reading import ReadDocument, Reader
+from chordwise.readers.reader import ReadDocument, Reader
 from chordwise.settings import ReaderSettings
 
 PLANTED = Path(__file__).with_name("planted_passages.tsv")

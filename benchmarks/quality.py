@@ -25,7 +25,7 @@ from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.extractive import ranking
 from chordwise.domain.extractive.sentences import sentences
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning import judging
+from chordwise.domain.learning import judgments
 from chordwise.domain.learning.measures import Z, wilson
 from chordwise.llm.providers.encoder import Encoder
 from chordwise.llm.providers.extractive import ExtractiveModel
@@ -103,7 +103,7 @@ def share(
 @cache
 def answered(
     analysis_type: AnalysisType, text: str, *, labels: tuple[str, ...] = (), instructions: str = ""
-) -> judging.AnswerWithConfidence:
+) -> judgments.AnswerWithConfidence:
     """Return the answer of the built-in model about a document, as the pipeline would store it."""
     request = AnalysisRequest(
         text=text,
@@ -116,7 +116,7 @@ def answered(
     found = DocumentAnalyzer(measured.model).analyze_document(request)
     measured.seconds += time.process_time() - started
     measured.answers += 1
-    return judging.AnswerWithConfidence(
+    return judgments.AnswerWithConfidence(
         analysis_type=analysis_type,
         output=found.output,
         confidence=found.confidence,

@@ -17,7 +17,7 @@ from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.layouts import FirstThatFits
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain.learning.certification import CertificationVerdict
-from chordwise.domain.wording import counted
+from chordwise.domain.number_formats import counted
 from chordwise.errors import ExitCode
 from chordwise.pipeline.learning import certification, evaluation
 from chordwise.pipeline.learning.certification import Bounds, Certified

@@ -20,7 +20,7 @@ from chordwise.cli.rendering import layouts, live
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.run_watch import RunWatch
 from chordwise.domain.learning.measures import Measure
-from chordwise.domain.wording import counted
+from chordwise.domain.number_formats import counted
 from chordwise.embedded.home import Level
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import evaluation, gold

@@ -20,7 +20,7 @@ from chordwise.cli.rendering.screen import indented
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.json_values import objects, text
 from chordwise.domain.money import dollars
-from chordwise.domain.wording import counted, money, score, share
+from chordwise.domain.number_formats import counted, money, score, share
 from chordwise.pipeline.runs import explanation
 from chordwise.pipeline.runs.explanation import Call, ExplainedChunk, ExplainedStep, Explanation
 

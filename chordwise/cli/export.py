@@ -16,8 +16,8 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import Force, OnlyRun, Raw, split_commas
 from chordwise.cli.rendering.screen import until_reader_left
 from chordwise.domain.export_formats import ExportFormat
+from chordwise.domain.number_formats import counted
 from chordwise.domain.visible_text import visible
-from chordwise.domain.wording import counted
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.exports.selection import Selection

@@ -15,7 +15,7 @@ from chordwise.cli.options import AsJson, Author, OnlyDocument, OnlyTypes
 from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.learning.feedback_input import FeedbackInput, parsed
 from chordwise.domain.learning.truths import Verdict
-from chordwise.domain.wording import counted
+from chordwise.domain.number_formats import counted
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import feedback as remarks
 from chordwise.pipeline.learning.feedback import Given, Signed

@@ -18,8 +18,8 @@ from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import local_time, one_line
 from chordwise.cli.rendering.screen import hint, indented
 from chordwise.domain.inbox import FAILED, side_car_name
+from chordwise.domain.number_formats import counted
 from chordwise.domain.states import InboxStatus
-from chordwise.domain.wording import counted
 from chordwise.embedded import stack
 from chordwise.errors import UsageError
 from chordwise.pipeline.inbox import status

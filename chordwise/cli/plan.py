@@ -16,8 +16,8 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.domain import sizing
 from chordwise.domain.money import dollars
+from chordwise.domain.number_formats import counted
 from chordwise.domain.sizing import GIGA, TERA, Load, Machine, Model, Shape, Sizing
-from chordwise.domain.wording import counted
 from chordwise.errors import UsageError
 
 OfTheShape: TypeAlias = Annotated[

@@ -20,13 +20,13 @@ from chordwise.cli.request import RunRequest, run_options
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.prompting import Prompt, render
+from chordwise.domain.prompts import Prompt, render
 from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import ConfigurationError, ExitCode, UsageError
 from chordwise.prompts import library, packs
 from chordwise.readers.discovery import discover
+from chordwise.readers.reader import UnreadDocument
 from chordwise.readers.reader_output import WHOLE
-from chordwise.readers.reading import UnreadDocument
 from chordwise.settings import Settings
 
 Name: TypeAlias = Annotated[

@@ -22,10 +22,10 @@ from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.request import RunRequest, run_options
 from chordwise.domain.money import dollars
+from chordwise.domain.number_formats import approximate, counted
 from chordwise.domain.states import Lane
-from chordwise.domain.wording import approximate, counted
 from chordwise.errors import ExitCode
-from chordwise.llm.pricing import BATCH
+from chordwise.llm.prices import BATCH
 from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.models.budgets import PRICE_HINT
@@ -43,7 +43,7 @@ from chordwise.pipeline.quoting.quote import (
 from chordwise.pipeline.quoting.tally import Tally, assumed_pages
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.discovery import STDIN, FoundFile, discover
-from chordwise.readers.reading import (
+from chordwise.readers.reader import (
     Columns,
     ReadDocument,
     Reader,

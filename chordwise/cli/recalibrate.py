@@ -15,7 +15,7 @@ from chordwise.cli.options import AsJson
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain.learning.calibration import MIN_JUDGMENTS, MIN_JUDGMENTS_OF_EACH
-from chordwise.domain.wording import share
+from chordwise.domain.number_formats import share
 from chordwise.pipeline.learning import recalibration
 from chordwise.pipeline.learning.recalibration import Lesson
 from chordwise.storage import calibrations

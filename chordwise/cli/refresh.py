@@ -22,11 +22,11 @@ from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.request import profile_with
 from chordwise.cli.run_watch import suggest
 from chordwise.cli.submit import RunIntake
-from chordwise.domain import wording
+from chordwise.domain import number_formats
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.learning.measures import wilson
+from chordwise.domain.number_formats import approximate, counted
 from chordwise.domain.states import Lane
-from chordwise.domain.wording import approximate, counted
 from chordwise.embedded.home import Level
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.intake.run_options import RunOptions, run_options
@@ -341,16 +341,17 @@ def _of_trial(each: RefreshTrial, due: Mapping[AnalysisType, int]) -> Iterator[s
         yield f"{counted(each.unanswered, 'document')} without a new answer."
     if not each.fields:
         return
-    low, high = wording.share(each.low), wording.share(each.high)
+    low, high = number_formats.share(each.low), number_formats.share(each.high)
     all_fields = each.fields / each.documents * due[each.analysis_type]
     changed = approximate(round(all_fields * each.changed / each.fields))
     yield (
-        f"{wording.share(each.changed / each.fields)} of the fields changed (95 % interval: {low} "
-        f"to {high}); extrapolated: {changed} of {approximate(round(all_fields))} stale fields."
+        f"{number_formats.share(each.changed / each.fields)} of the fields changed (95 % interval: "
+        f"{low} to {high}); extrapolated: {changed} of {approximate(round(all_fields))} stale "
+        "fields."
     )
     if decided := each.better + each.worse:
-        low, high = (wording.share(bound) for bound in wilson(each.better, decided))
-        better = wording.share(each.better / decided)
+        low, high = (number_formats.share(bound) for bound in wilson(each.better, decided))
+        better = number_formats.share(each.better / decided)
         yield (
             f"of {counted(decided, 'change')} with a known right value, {better} are improvements "
             f"(95 % interval: {low} to {high})."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from chordwise.cli import access, run_watch
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Budget, NoWait, RunArgument, parse_budget
-from chordwise.domain.wording import counted
+from chordwise.domain.number_formats import counted
 from chordwise.errors import ExitCode
 from chordwise.pipeline.jobs import run_control as control
 

@@ -26,8 +26,8 @@ from chordwise.cli.rendering import live
 from chordwise.cli.rendering import results as rendered_results
 from chordwise.cli.rendering.accounts import MAX_FAILURES, UNLIMITED
 from chordwise.cli.rendering.live import Display
+from chordwise.domain.number_formats import counted
 from chordwise.domain.states import JobStatus
-from chordwise.domain.wording import counted
 from chordwise.embedded import processes, stack
 from chordwise.errors import ExitCode, ServiceUnavailableError
 from chordwise.pipeline.runs import accounts, progress, stored_results

@@ -19,8 +19,8 @@ from chordwise.cli.rendering.accounts import MAX_FAILURES, UNLIMITED
 from chordwise.cli.rendering.layouts import FirstThatFits
 from chordwise.cli.rendering.plain_text import EXTRACTIVE, local_time, one_line
 from chordwise.cli.rendering.screen import Screen
+from chordwise.domain.number_formats import counted, share
 from chordwise.domain.states import JobStatus
-from chordwise.domain.wording import counted, share
 from chordwise.pipeline.runs import accounts, progress
 from chordwise.pipeline.runs.accounts import JobLine, caps_of_run
 from chordwise.pipeline.runs.progress import Progress

@@ -19,8 +19,8 @@ from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import live
 from chordwise.cli.request import RunRequest, absolute, run_options
 from chordwise.cli.run_watch import suggest
+from chordwise.domain.number_formats import counted
 from chordwise.domain.states import IntakeStatus
-from chordwise.domain.wording import counted
 from chordwise.embedded.home import Level
 from chordwise.errors import ChordwiseError, ExitCode, RunCancelledError
 from chordwise.pipeline.intake import answer_tables, found_files
@@ -33,7 +33,7 @@ from chordwise.pipeline.runs import accounts
 from chordwise.pipeline.runs.accounts import Account
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import FoundFile, discover
-from chordwise.readers.reading import Reader
+from chordwise.readers.reader import Reader
 from chordwise.settings import Settings
 
 _NO_VOTES = "Votes and critique have no effect on the built-in extractive model."

@@ -16,7 +16,7 @@ from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.rendering.screen import hint, indented
 from chordwise.domain.answer_tables import BASE_COLUMNS
-from chordwise.domain.wording import counted
+from chordwise.domain.number_formats import counted
 from chordwise.errors import UsageError
 from chordwise.pipeline.intake.answer_tables import prune as prune_table
 from chordwise.settings import Settings

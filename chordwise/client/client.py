@@ -56,7 +56,7 @@ from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.discovery import discover
-from chordwise.readers.reading import Reader
+from chordwise.readers.reader import Reader
 from chordwise.settings import load
 from chordwise.storage import intakes, runs
 from chordwise.storage.runs import Run as StoredRun

@@ -15,7 +15,7 @@ from functools import cache
 
 from pydantic import TypeAdapter
 
-from chordwise.domain import grounding, json_values, wording
+from chordwise.domain import grounding, json_values, number_formats
 from chordwise.domain.analyses import schema_data
 from chordwise.domain.analyses.analysis import RowCount
 from chordwise.domain.analyses.catalog import analysis_for
@@ -25,7 +25,7 @@ from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.places import Places
 from chordwise.domain.records import Span, whole_lines
-from chordwise.domain.unread_records import DENSE, TextLines, UnreadRecords
+from chordwise.domain.unanswered_records import DENSE, TextLines, UnreadRecords
 
 CODE = "missing_rows"
 _HINT = (
@@ -402,5 +402,5 @@ def from_json(stored: JsonValue) -> tuple[MissingRows, ...]:
 def _listed(missing: Sequence[MissingRows]) -> str:
     named = [str(each) for each in missing[:_MAX_NAMED]]
     if rest := len(missing) - len(named):
-        named.append(f"rows of {wording.counted(rest, 'more list')}")
+        named.append(f"rows of {number_formats.counted(rest, 'more list')}")
     return " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 
-from chordwise.domain.wording import counted
+from chordwise.domain.number_formats import counted
 
 BYTE_ORDER_MARK = "\ufeff"
 REPLACEMENT = "\ufffd"

@@ -37,7 +37,7 @@ from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 from chordwise.pipeline.asking.question import ONE_PROMPT, policy_of, text_budget
 from chordwise.pipeline.intake.transcription import ModelTranscriber
 from chordwise.pipeline.models.model_client import Models
-from chordwise.readers.reading import Reader, ReadText, UnreadDocument
+from chordwise.readers.reader import Reader, ReadText, UnreadDocument
 from chordwise.telemetry.logging import configure_library
 
 DEFAULT_CHUNK_TOKENS = 3_000

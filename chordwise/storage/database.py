@@ -34,7 +34,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from chordwise.domain.wording import counted
+from chordwise.domain.number_formats import counted
 from chordwise.errors import ConfigurationError, DatabaseRefusedError, ServiceUnavailableError
 
 _DRIVER = "postgresql+psycopg"

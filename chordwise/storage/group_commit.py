@@ -11,7 +11,7 @@ from functools import partial
 from random import Random
 from typing import Generic, TypeAlias, TypeVar
 
-from chordwise.domain.gathering import GatheredEntry, Gathering, LeaderFailedError
+from chordwise.domain.thread_groups import GatheredEntry, Gathering, LeaderFailedError
 from chordwise.errors import ServiceUnavailableError
 
 Transaction = TypeVar("Transaction")

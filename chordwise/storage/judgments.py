@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonValue
-from chordwise.domain.learning.judging import Judgment as JudgmentValue
+from chordwise.domain.learning.judgments import Judgment as JudgmentValue
 from chordwise.storage import jobs
 from chordwise.storage.clock import database_now
 from chordwise.storage.evaluations import Evaluation

@@ -35,7 +35,7 @@ from chordwise.domain.facts import DATA, facts
 from chordwise.domain.facts import Fact as FactValue
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import corrections, fields, truths
-from chordwise.domain.learning.judging import AnswerWithConfidence, is_refuted
+from chordwise.domain.learning.judgments import AnswerWithConfidence, is_refuted
 from chordwise.domain.learning.truths import Truth
 from chordwise.domain.states import JobStatus
 from chordwise.storage import documents

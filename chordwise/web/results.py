@@ -22,7 +22,7 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.runs import result_lists
 from chordwise.pipeline.runs.result_lists import ResultFilter, ResultOrder, RowMark
-from chordwise.web.listing import PAGE_ROWS, Key, Listing, listing_of, no_page
+from chordwise.web.lists import PAGE_ROWS, Key, Listing, listing_of, no_page
 from chordwise.web.site import render, site_of
 
 _FILTERS = (

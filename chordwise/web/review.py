@@ -26,7 +26,7 @@ from chordwise.pipeline.learning.review import ReviewItem, ReviewScope
 from chordwise.storage import clock
 from chordwise.storage import runs as stored_runs
 from chordwise.storage.feedback import Feedback
-from chordwise.web.listing import Listing, listing_of
+from chordwise.web.lists import Listing, listing_of
 from chordwise.web.site import fragment, redirect, render, site_of, text_in, user_of
 
 _PLACE = re.compile(r"[0-9]{1,9}")

@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from chordwise.domain.number_formats import counted
 from chordwise.domain.states import RETRYABLE_JOBS, RunStatus
-from chordwise.domain.wording import counted
 from chordwise.embedded.home import home_at
 from chordwise.errors import ServiceUnavailableError, UsageError
 from chordwise.pipeline.intake.found_files import entry_of
@@ -34,7 +34,7 @@ from chordwise.storage import runs as stored_runs
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 from chordwise.web import uploads
-from chordwise.web.listing import PAGE_ROWS, Listing, listing_of, no_page
+from chordwise.web.lists import PAGE_ROWS, Listing, listing_of, no_page
 from chordwise.web.site import form_of, fragment, redirect, render, site_of, text_in
 
 MAX_FAILURES = 50

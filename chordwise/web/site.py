@@ -22,8 +22,8 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from chordwise.domain.json_values import JsonValue, encoded
 from chordwise.domain.marked_text import words_at
 from chordwise.domain.money import dollars
+from chordwise.domain.number_formats import approximate, counted, money, score, share, span
 from chordwise.domain.visible_text import visible
-from chordwise.domain.wording import approximate, counted, money, score, share, span
 from chordwise.settings import Settings
 from chordwise.storage.database import Database
 

@@ -32,7 +32,7 @@ from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.runtime.context import Context, open_stores
 from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.pipeline.runtime.messages import Messenger, open_app
-from chordwise.readers.reading import ReadDocument, ReadText, UnreadDocument
+from chordwise.readers.reader import ReadDocument, ReadText, UnreadDocument
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import chunk_leases
 from chordwise.storage.chunks import Chunk

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chordwise.domain import chunking
-from chordwise.readers.reading import ReadDocument, Reader
+from chordwise.readers.reader import ReadDocument, Reader
 from chordwise.settings import PipelineSettings, ReaderSettings
 from tests.house.checkout import ROOT
 

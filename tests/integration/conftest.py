@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 
 from chordwise.embedded.home import home_at
 from chordwise.embedded.postgres import EmbeddedPostgres
-from chordwise.llm.limits.shared import open_client
-from chordwise.readers.reading import Reader
+from chordwise.llm.limits.shared_limits import open_client
+from chordwise.readers.reader import Reader
 from chordwise.settings import ProfileSettings, ReaderSettings, Settings
 from chordwise.storage.database import Database, open_engine
 from tests.fakes.commands import point_to

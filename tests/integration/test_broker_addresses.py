@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 
 from chordwise.errors import ServiceUnavailableError
-from chordwise.llm.limits.shared import open_client
+from chordwise.llm.limits.shared_limits import open_client
 from chordwise.pipeline.runtime import broker, messages
 from chordwise.settings import Settings, load
 from tests.conftest import Servers

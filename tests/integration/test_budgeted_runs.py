@@ -17,7 +17,7 @@ import pytest
 from chordwise.domain.analysis_tasks import AnalysisOptions
 from chordwise.domain.states import ChunkStatus, JobStatus, RunStatus
 from chordwise.errors import ConfigurationError, UsageError
-from chordwise.llm.pricing import MILLION
+from chordwise.llm.prices import MILLION
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk

@@ -27,7 +27,7 @@ from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus
 from chordwise.errors import ExitCode, ModelRequestError, ReadError, ServiceUnavailableError
 from chordwise.pipeline.intake.submit import Submission, open_run
 from chordwise.pipeline.runs import progress
-from chordwise.readers.reading import UnreadDocument
+from chordwise.readers.reader import UnreadDocument
 from chordwise.settings import Settings
 from chordwise.storage.database import open_engine
 from tests.fakes.commands import called, output_of, run

@@ -18,8 +18,8 @@ from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import Lane
 from chordwise.errors import ExitCode
-from chordwise.llm.counting import count_request, counter_for
 from chordwise.llm.providers.openai import OpenAIModel
+from chordwise.llm.token_counts import count_request, counter_for
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.quoting import quote
 from chordwise.pipeline.quoting.quote import Quote

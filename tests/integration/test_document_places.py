@@ -15,7 +15,7 @@ from chordwise.errors import ExitCode
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
-from chordwise.readers.reading import Reader
+from chordwise.readers.reader import Reader
 from chordwise.settings import ReaderSettings, Settings
 from tests.fakes.commands import output_of, run
 from tests.fakes.counting import counting

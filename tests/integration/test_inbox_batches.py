@@ -18,7 +18,7 @@ from chordwise.pipeline.intake import document_batches
 from chordwise.pipeline.intake.found_files import FileSource, Found
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.readers.discovery import FoundFile
-from chordwise.readers.reading import Columns, Transcriber
+from chordwise.readers.reader import Columns, Transcriber
 from tests.fakes.counting import counting
 from tests.fakes.inbox_watch import LETTER, STABILITY_SECONDS, WatchedInbox, intake
 from tests.fakes.processes import wait_until

@@ -28,7 +28,7 @@ from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.submit import Submission, claim, open_run
 from chordwise.pipeline.jobs import run_control
 from chordwise.readers.discovery import discover
-from chordwise.readers.reading import Columns, ReadDocument, Reader
+from chordwise.readers.reader import Columns, ReadDocument, Reader
 from chordwise.settings import ReaderSettings, Settings
 from chordwise.storage.record import new_id
 from tests.fakes.counting import counting

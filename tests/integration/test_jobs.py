@@ -19,7 +19,7 @@ from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.runtime.leases import Lease
-from chordwise.readers.reading import UnreadDocument
+from chordwise.readers.reader import UnreadDocument
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.completion_requests import a_request
 from tests.fakes.generated_answers import a_field

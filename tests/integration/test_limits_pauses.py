@@ -21,7 +21,7 @@ from chordwise.llm.limits.permits import (
     Wait,
     WaitReason,
 )
-from chordwise.llm.limits.shared import SharedLimits, endpoint_id
+from chordwise.llm.limits.shared_limits import SharedLimits, endpoint_id
 from chordwise.llm.reported_limits import QuotaKind
 
 PAUSE_SECONDS = 300.0

@@ -27,7 +27,7 @@ from chordwise.llm.limits.permits import (
     Wait,
     WaitReason,
 )
-from chordwise.llm.limits.shared import (
+from chordwise.llm.limits.shared_limits import (
     SharedLimits,
     endpoint_id,
     keys,

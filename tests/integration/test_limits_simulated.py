@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from chordwise.llm.limits.permits import LimitPolicy, Priority
-from chordwise.llm.limits.shared import SharedLimits
+from chordwise.llm.limits.shared_limits import SharedLimits
 from chordwise.llm.reported_limits import QuotaKind
 from tests.fakes.simulated_provider import Bucket, SimulatedProvider, Simulation, Tally
 

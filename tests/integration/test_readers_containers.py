@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from chordwise.domain.places import Places
-from chordwise.readers import reading
-from chordwise.readers.reading import Columns, ReadDocument, Reader, UnreadDocument
+from chordwise.readers import reader as reader_module
+from chordwise.readers.reader import Columns, ReadDocument, Reader, UnreadDocument
 from chordwise.settings import ReaderSettings
 from tests.fakes.office_files import archive, docx, pdf, shown, workbook
 from tests.fakes.office_files import document as word_document
@@ -203,7 +203,7 @@ def test_an_archive_that_begins_with_a_pdf_is_an_archive(reader: Reader) -> None
 
 def test_many_failing_parts_end_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a number of workbooks that crash their parser the rest is not read."""
-    monkeypatch.setattr(reading, "_COSTLY_PARTS", 4)
+    monkeypatch.setattr(reader_module, "_COSTLY_PARTS", 4)
     data = archive({f"{number}.xlsx": SPARSE for number in range(6)})
     with Reader(ReaderSettings(memory_megabytes=200)) as reader:
         found = listed(reader.documents_in(data, "a.zip"))

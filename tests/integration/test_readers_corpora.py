@@ -8,7 +8,7 @@ import pytest
 
 from chordwise.domain.json_values import JsonObject, as_object, text
 from chordwise.domain.text_normalization import normalize
-from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
+from chordwise.readers.reader import ReadDocument, Reader, UnreadDocument
 from tests.fakes.corpora import CORPORA
 
 UNSUPPORTED = ("wpd", "hwp", "bin", "p7s")

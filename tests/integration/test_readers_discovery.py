@@ -11,7 +11,7 @@ import pytest
 
 from chordwise.errors import UsageError
 from chordwise.readers.discovery import FoundFile, discover
-from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
+from chordwise.readers.reader import ReadDocument, Reader, UnreadDocument
 from chordwise.settings import ReaderSettings
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import psutil
 import pytest
 
-from chordwise.readers.reading import ReadDocument, Reader, UnreadDocument
+from chordwise.readers.reader import ReadDocument, Reader, UnreadDocument
 from chordwise.settings import ReaderSettings
 from tests.fakes.compound_files import compound_file, message
 from tests.fakes.office_files import (

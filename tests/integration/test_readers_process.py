@@ -17,7 +17,7 @@ from PIL import Image
 
 from chordwise.errors import ReadError
 from chordwise.readers import capacity
-from chordwise.readers.reading import ReadDocument, Reader, RenderedPage, UnreadDocument
+from chordwise.readers.reader import ReadDocument, Reader, RenderedPage, UnreadDocument
 from chordwise.settings import ReaderSettings
 from tests.fakes.office_files import archive, document, docx, paragraph, pdf, shown
 from tests.fakes.processes import wait_until
@@ -171,7 +171,7 @@ def test_closing_a_reader_leaves_no_process(reader: Reader) -> None:
 
 ORPHAN = """
 import sys
-from chordwise.readers.reading import Reader
+from chordwise.readers.reader import Reader
 from chordwise.settings import ReaderSettings
 reader = Reader(ReaderSettings())
 reader.read_bytes(b"text", "a.txt")

@@ -17,9 +17,9 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.pictures import Picture
 from chordwise.domain.places import Places
 from chordwise.errors import ReadError
-from chordwise.readers import reading
+from chordwise.readers import reader
 from chordwise.readers.parser_process import ParserReply
-from chordwise.readers.reading import ReadDocument, Reader, ShownPages, UnreadDocument
+from chordwise.readers.reader import ReadDocument, Reader, ShownPages, UnreadDocument
 from chordwise.settings import ReaderSettings
 from tests.fakes.office_files import archive, joined, pdf, scan, shown
 
@@ -181,7 +181,7 @@ def test_a_missing_language_is_named(tmp_path: Path) -> None:
 
 
 def test_languages_are_found_in_the_usual_folder() -> None:
-    assert reading.tesseract_data_folder(ReaderSettings()) == DATA
+    assert reader.tesseract_data_folder(ReaderSettings()) == DATA
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.learning import refresh
 from chordwise.pipeline.learning.refresh import Target
 from chordwise.pipeline.quoting import quote
-from chordwise.readers.reading import Reader
+from chordwise.readers.reader import Reader
 from chordwise.settings import Settings
 from chordwise.storage import pruning
 from tests.fakes.commands import output_of, run, type_in

@@ -11,7 +11,7 @@ import pytest
 from chordwise.domain.states import InboxStatus
 from chordwise.errors import ReadError
 from chordwise.pipeline.schedules.runner import ScheduleRunner
-from chordwise.readers.reading import UnreadDocument
+from chordwise.readers.reader import UnreadDocument
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.schedules import ScheduleKind
 from chordwise.storage.inbox_files import InboxFile

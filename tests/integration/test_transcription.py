@@ -31,7 +31,7 @@ from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.submit import Resume, Submission, open_run
 from chordwise.pipeline.runs import explanation, progress
 from chordwise.readers.discovery import discover
-from chordwise.readers.reading import Reader
+from chordwise.readers.reader import Reader
 from chordwise.settings import ModelSettings, ReaderSettings, Settings
 from tests.fakes.commands import output_of, point_to
 from tests.fakes.inbox_watch import watching

@@ -24,9 +24,9 @@ from chordwise.domain.analyses.catalog import headline
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.money import dollars
+from chordwise.domain.number_formats import approximate, money, share
 from chordwise.domain.states import IntakeOutcome, JobStatus
 from chordwise.domain.visible_text import visible
-from chordwise.domain.wording import approximate, money, share
 from chordwise.pipeline.runs.accounts import Account, Failure
 from chordwise.pipeline.runs.stored_results import StoredResult
 

@@ -14,7 +14,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.corrections import Corrected, correct
 from chordwise.domain.learning.feedback_input import FeedbackInput, understand
-from chordwise.domain.learning.judging import AnswerWithConfidence
+from chordwise.domain.learning.judgments import AnswerWithConfidence
 from chordwise.domain.learning.truths import Remark, Truth, Verdict, from_remarks
 from chordwise.domain.places import Place, PlaceKind, Places
 from chordwise.errors import UsageError

@@ -17,7 +17,7 @@ from chordwise.domain.analysis_tasks import (
     Stage,
 )
 from chordwise.domain.json_values import JsonValue
-from chordwise.domain.prompting import render
+from chordwise.domain.prompts import render
 from chordwise.errors import UsageError
 from chordwise.prompts import library
 from tests.fakes.pipeline import a_summary

@@ -11,7 +11,7 @@ import pytest
 
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning import certification, judging
+from chordwise.domain.learning import certification, judgments
 from chordwise.domain.learning.certification import (
     CertificationVerdict,
     ScoredAnswer,
@@ -195,7 +195,7 @@ def test_a_field_is_ranked_by_its_calibrated_claim_and_its_evidence() -> None:
             a_field("law", "ACME", None, grounding="exact"),
         ]
     }
-    answer = judging.AnswerWithConfidence(
+    answer = judgments.AnswerWithConfidence(
         analysis_type=AnalysisType.EXTRACTION, output=fields, confidence=0.6
     )
     found = list(scored(answer, None, lambda part, claim: claim / (2 if part == "field" else 3)))

@@ -19,7 +19,7 @@ from chordwise.domain.learning.learned_examples import (
     is_held_out,
 )
 from chordwise.domain.learning.truths import Remark, Verdict
-from chordwise.domain.prompting import render_examples
+from chordwise.domain.prompts import render_examples
 from chordwise.storage.documents import hash_of
 from tests.fakes.completion_requests import a_task
 from tests.fakes.generated_answers import a_field

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import measures
-from chordwise.domain.learning.judging import Choice, FieldScore
+from chordwise.domain.learning.judgments import Choice, FieldScore
 from chordwise.domain.learning.measures import (
     Measure,
     bootstrap,

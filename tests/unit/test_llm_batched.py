@@ -16,7 +16,7 @@ from chordwise.llm.middleware.batched import Batched, BatchQuestion
 from chordwise.llm.middleware.cached import answer_settings, key_of
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.model import Completion, FinishReason, Usage
-from chordwise.llm.pricing import BATCH, ListPrice, OwnPrice, max_input_tokens, price_of
+from chordwise.llm.prices import BATCH, ListPrice, OwnPrice, max_input_tokens, price_of
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.pipeline.asking.answers import gather
 from chordwise.pipeline.models.batch_queue import from_json, to_json

@@ -21,7 +21,7 @@ from chordwise.errors import (
 )
 from chordwise.llm.middleware.budgeted import LONGEST_WAIT_SECONDS, Budgeted
 from chordwise.llm.model import Completion, FinishReason, Usage
-from chordwise.llm.pricing import FreePrice, ListPrice, OwnPrice, Price
+from chordwise.llm.prices import FreePrice, ListPrice, OwnPrice, Price
 from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import Line, ScriptedModel
 

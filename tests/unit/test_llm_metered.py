@@ -12,7 +12,7 @@ import pytest
 from chordwise.errors import RateLimitedError, RefusedError, ServiceUnavailableError
 from chordwise.llm.middleware.metered import CallOutcome, CallStart, Metered, NullLedger
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Usage
-from chordwise.llm.pricing import CostBasis, OwnPrice
+from chordwise.llm.prices import CostBasis, OwnPrice
 from tests.fakes.completion_requests import a_request
 from tests.fakes.list_ledger import ListLedger
 from tests.fakes.scripted_model import ScriptedModel

@@ -16,7 +16,7 @@ from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.errors import ConfigurationError, InvalidAnswerError, ModelTransportError
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, FinishReason, Usage
-from chordwise.llm.pricing import price_of
+from chordwise.llm.prices import price_of
 from chordwise.llm.providers import connect
 from chordwise.llm.providers.anthropic import (
     API_VERSION,

@@ -37,7 +37,7 @@ from chordwise.llm.limits.permits import (
 from chordwise.llm.middleware.concurrency_limited import Slots, Turn
 from chordwise.llm.middleware.metered import Metered
 from chordwise.llm.middleware.rate_limited import Gate, PermitQueue, RateLimited
-from chordwise.llm.pricing import FreePrice
+from chordwise.llm.prices import FreePrice
 from chordwise.llm.reported_limits import Quota, QuotaKind
 from tests.fakes.clocks import SleptClock
 from tests.fakes.completion_requests import a_page, a_request

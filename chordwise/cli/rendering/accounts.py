@@ -14,8 +14,8 @@ from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import local_time, one_line
 from chordwise.cli.rendering.screen import hint, indented
 from chordwise.domain.money import dollars
+from chordwise.domain.number_formats import counted
 from chordwise.domain.states import JobStatus
-from chordwise.domain.wording import counted
 from chordwise.pipeline.runs.accounts import Account, BudgetLine, Failure, Notice
 
 MAX_FAILURES = 10_000

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from chordwise.cli.rendering.plain_text import EXTRACTIVE, local_time, one_line
 from chordwise.cli.rendering.screen import Screen
-from chordwise.domain.wording import approximate, counted, money, span
+from chordwise.domain.number_formats import approximate, counted, money, span
 from chordwise.pipeline.runs.progress import BatchWait, Pace, Progress
 
 _LINE_SECONDS = 5.0

@@ -22,8 +22,8 @@ from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.facts import text_of
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, strings, text
 from chordwise.domain.learning import fields
+from chordwise.domain.number_formats import counted, score, share
 from chordwise.domain.states import JobStatus
-from chordwise.domain.wording import counted, score, share
 from chordwise.pipeline.runs.stored_results import StoredResult
 
 MAX_IN_FULL = 10

@@ -25,8 +25,8 @@ from chordwise.domain import json_values
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.facts import DATA, Fact, facts
-from chordwise.domain.learning import fields, judging
-from chordwise.domain.learning.judging import JudgedPart
+from chordwise.domain.learning import fields, judgments
+from chordwise.domain.learning.judgments import JudgedPart
 from chordwise.domain.learning.truths import LABEL_PATHS, label_in
 
 SETS = 5
@@ -147,7 +147,7 @@ def certify(answers: Sequence[ScoredAnswer], max_error: float, risk: float) -> C
 
 
 def scored(
-    answer: judging.AnswerWithConfidence,
+    answer: judgments.AnswerWithConfidence,
     agreement: float | None,
     worth: Worth = lambda _part, claim: claim,
 ) -> Iterator[Scored]:
@@ -254,7 +254,7 @@ def _at(paths: Sequence[str], listed: Sequence[Fact]) -> list[Fact]:
     ]
 
 
-def _doubts(answer: judging.AnswerWithConfidence, own: Sequence[Fact]) -> int:
+def _doubts(answer: judgments.AnswerWithConfidence, own: Sequence[Fact]) -> int:
     refuted = (fact.grounded is False or fact.value_in_quote is False for fact in own)
     return answer.needs_review + sum(refuted)
 

@@ -16,7 +16,7 @@ from chordwise.domain.answer_tables import ColumnKind, kind_of_item
 from chordwise.domain.facts import DATA
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
-from chordwise.domain.learning.judging import AnswerWithConfidence
+from chordwise.domain.learning.judgments import AnswerWithConfidence
 from chordwise.domain.learning.truths import LABEL_PATHS, Remark, Verdict
 from chordwise.domain.typed_values import has_unread_date, typed
 from chordwise.errors import UsageError

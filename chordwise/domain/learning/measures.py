@@ -14,7 +14,7 @@ from chordwise.domain import json_values, words
 from chordwise.domain.analyses.analysis import mean
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.fields import normalized
-from chordwise.domain.learning.judging import Choice, FieldScore, Judgment
+from chordwise.domain.learning.judgments import Choice, FieldScore, Judgment
 
 Item = TypeVar("Item")
 _BINS = 10

@@ -11,7 +11,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.llm.middleware.cached import key_of
 from chordwise.llm.middleware.metered import CallStart, call_start
 from chordwise.llm.model import Completion, CompletionRequest, Middleware
-from chordwise.llm.pricing import BATCH, Price
+from chordwise.llm.prices import BATCH, Price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from chordwise.errors import BudgetReservedError, ChordwiseError, ServiceUnavailableError
 from chordwise.llm.model import Completion, CompletionRequest, Middleware
-from chordwise.llm.pricing import Price, booked_cost, booked_failure
+from chordwise.llm.prices import Price, booked_cost, booked_failure
 
 ReservationId: TypeAlias = UUID
 

@@ -19,7 +19,7 @@ from chordwise.llm.model import (
     Middleware,
     ModelProfile,
 )
-from chordwise.llm.pricing import CostBasis, Price, booked_cost, booked_failure
+from chordwise.llm.prices import CostBasis, Price, booked_cost, booked_failure
 
 CallId: TypeAlias = UUID
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from chordwise.domain import grounding, missing_rows, prompting, validation
+from chordwise.domain import grounding, missing_rows, prompts, validation
 from chordwise.domain.analysis_tasks import AnalysisTask
 from chordwise.domain.answers import Answer, lowered_by, quality_of
 from chordwise.domain.critique import analysis_of
@@ -116,7 +116,7 @@ def _check(
     clean = completion.finish_reason is FinishReason.STOP
     parsed = validation.parse(completion.text, lenient=clean)
     analysis = analysis_of(task)
-    if prompting.repeats_mark(completion.text, task):
+    if prompts.repeats_mark(completion.text, task):
         raise InvalidAnswerError("The answer repeats the mark around the text.")
     if found := validation.problems(parsed.answer, request.schema):
         raise InvalidAnswerError(f"The answer does not match the schema: {'; '.join(found)}.")

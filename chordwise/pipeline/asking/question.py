@@ -15,7 +15,7 @@ from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, Stage
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.memo import memoized_by_identity
-from chordwise.domain.prompting import render, render_examples, render_header, render_revision
+from chordwise.domain.prompts import render, render_examples, render_header, render_revision
 from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import ConfigurationError, InvalidAnswerError
 from chordwise.llm.model import ChatModel, CompletionRequest, ModelProfile

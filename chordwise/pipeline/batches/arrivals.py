@@ -18,7 +18,7 @@ from chordwise.llm.batching.api import LineOutcome
 from chordwise.llm.middleware.cached import is_cacheable
 from chordwise.llm.middleware.metered import outcome_of_answer
 from chordwise.llm.model import Completion
-from chordwise.llm.pricing import BATCH, CostBasis, Price
+from chordwise.llm.prices import BATCH, CostBasis, Price
 from chordwise.pipeline.models import answer_cache
 from chordwise.pipeline.models.batch_queue import from_json, to_json
 from chordwise.pipeline.models.ledger import hit_of

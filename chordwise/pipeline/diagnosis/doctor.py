@@ -28,7 +28,7 @@ from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runtime import broker
 from chordwise.pipeline.runtime.broker import BrokerReport
 from chordwise.readers import failures
-from chordwise.readers.reading import Reader, UnreadDocument
+from chordwise.readers.reader import Reader, UnreadDocument
 from chordwise.settings import ReaderSettings, Settings
 from chordwise.storage import revisions
 from chordwise.storage.database import ConnectedProcess, connected, open_engine, translate_errors

@@ -10,7 +10,7 @@ from chordwise.domain.grounding import Source
 from chordwise.embedded import llama
 from chordwise.embedded.home import home_at
 from chordwise.errors import ServiceUnavailableError
-from chordwise.llm.pricing import price_of
+from chordwise.llm.prices import price_of
 from chordwise.llm.providers import connect
 from chordwise.llm.providers.extractive import built_in
 from chordwise.pipeline.asking import Question, ask

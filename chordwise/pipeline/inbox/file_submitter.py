@@ -36,7 +36,7 @@ from chordwise.pipeline.intake.run_options import run_options
 from chordwise.pipeline.intake.submit import Submission, claim, open_run
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import FoundFile
-from chordwise.readers.reading import Reader, ReadingInterruptedError
+from chordwise.readers.reader import Reader, ReadingInterruptedError
 from chordwise.settings import ProfileSettings
 from chordwise.storage import inbox_files, intakes
 from chordwise.storage.inbox_files import InboxFile

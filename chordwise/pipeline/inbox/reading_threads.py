@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import structlog
 
-from chordwise.readers.reading import Reader, ReadingInterruptedError
+from chordwise.readers.reader import Reader, ReadingInterruptedError
 from chordwise.settings import ReaderSettings
 from chordwise.storage.inbox_files import InboxFile
 

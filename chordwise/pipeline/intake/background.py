@@ -14,7 +14,7 @@ from chordwise.pipeline.intake import found_files
 from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.runtime.context import Context
-from chordwise.readers.reading import Reader, ReadingInterruptedError
+from chordwise.readers.reader import Reader, ReadingInterruptedError
 
 log = structlog.get_logger(__name__)
 

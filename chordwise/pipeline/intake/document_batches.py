@@ -28,7 +28,7 @@ from chordwise.pipeline.models.model_client import batch_until
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT
 from chordwise.readers import failures
-from chordwise.readers.reading import ReadDocument, ReadText, UnreadDocument
+from chordwise.readers.reader import ReadDocument, ReadText, UnreadDocument
 from chordwise.settings import Settings
 from chordwise.storage import (
     chunks,

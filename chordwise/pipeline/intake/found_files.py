@@ -20,7 +20,7 @@ from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers import failures
 from chordwise.readers.discovery import STDIN_SOURCE, FoundFile
-from chordwise.readers.reading import (
+from chordwise.readers.reader import (
     WHOLE,
     Columns,
     ReadDocument,

@@ -37,7 +37,7 @@ from chordwise.pipeline.models import budgets, model_client
 from chordwise.pipeline.models.model_client import lane_for
 from chordwise.pipeline.runtime.context import DATABASE_TIMEOUT, Context
 from chordwise.prompts import library
-from chordwise.readers.reading import UnreadDocument
+from chordwise.readers.reader import UnreadDocument
 from chordwise.storage import intakes, prompt_versions
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.intakes import IntakeEntry, ListedFile

@@ -12,7 +12,7 @@ from chordwise.domain import json_values, tokens, validation
 from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.pictures import Picture
-from chordwise.domain.prompting import render_transcription
+from chordwise.domain.prompts import render_transcription
 from chordwise.errors import (
     InvalidAnswerError,
     ModelError,
@@ -31,7 +31,7 @@ from chordwise.pipeline.models.model_client import CallContext, Models
 from chordwise.pipeline.runtime.context import Context
 from chordwise.prompts import library
 from chordwise.readers import failures
-from chordwise.readers.reading import Transcriber
+from chordwise.readers.reader import Transcriber
 from chordwise.settings import Settings
 from chordwise.storage.runs import Run
 

@@ -13,7 +13,7 @@ from chordwise.errors import (
 )
 from chordwise.llm.limits import pauses
 from chordwise.llm.limits.pauses import ModelEndpoint, Pause
-from chordwise.llm.limits.shared import open_client
+from chordwise.llm.limits.shared_limits import open_client
 from chordwise.pipeline.runtime import broker
 from chordwise.settings import ModelSettings, Settings
 

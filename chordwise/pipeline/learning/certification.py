@@ -27,7 +27,7 @@ from chordwise.domain.learning.certification import (
     ScoredAnswer,
     Worth,
 )
-from chordwise.domain.learning.judging import JudgedPart, correct_by_field, is_refuted
+from chordwise.domain.learning.judgments import JudgedPart, correct_by_field, is_refuted
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import evaluation, judgeable
 from chordwise.pipeline.learning.evaluation import EvaluationScope

@@ -15,7 +15,7 @@ from chordwise.domain import grounding
 from chordwise.domain.analysis_tasks import AnalysisType, options_from, options_to_json
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import fields, measures
-from chordwise.domain.learning.judging import Judged, JudgedPart, judge
+from chordwise.domain.learning.judgments import Judged, JudgedPart, judge
 from chordwise.domain.learning.measures import Measure
 from chordwise.domain.learning.truths import LABEL_PATHS, Truth
 from chordwise.errors import UsageError

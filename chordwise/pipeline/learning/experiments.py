@@ -28,7 +28,7 @@ from chordwise.domain.learning.experiments import (
     Outcome,
     VariantVerdict,
 )
-from chordwise.domain.learning.judging import correct_by_field
+from chordwise.domain.learning.judgments import correct_by_field
 from chordwise.domain.states import Lane, RunStatus
 from chordwise.errors import UsageError
 from chordwise.llm.limits.permits import Priority

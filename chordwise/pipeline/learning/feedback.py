@@ -16,7 +16,7 @@ from chordwise.domain import json_values
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.feedback_input import FeedbackInput, Understood, parsed, understand
-from chordwise.domain.learning.judging import judge
+from chordwise.domain.learning.judgments import judge
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import judgeable

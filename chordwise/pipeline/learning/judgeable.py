@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain.analysis_tasks import AnalysisType, question_of
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import truths
-from chordwise.domain.learning.judging import AnswerWithConfidence
+from chordwise.domain.learning.judgments import AnswerWithConfidence
 from chordwise.domain.learning.learned_examples import is_held_out
 from chordwise.domain.learning.truths import Truth
 from chordwise.pipeline.runs import stored_results

@@ -22,7 +22,7 @@ from chordwise.domain.analysis_tasks import (
     question_of,
 )
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning.judging import Difference, difference
+from chordwise.domain.learning.judgments import Difference, difference
 from chordwise.domain.learning.measures import wilson
 from chordwise.pipeline.intake.answer_tables import table_of
 from chordwise.pipeline.intake.found_files import STORED_AT_ONCE, stored_documents
@@ -38,7 +38,7 @@ from chordwise.pipeline.intake.submit import Submission, open_run
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.runtime.context import Context, ReadingContext
 from chordwise.prompts import library
-from chordwise.readers.reading import ReadDocument
+from chordwise.readers.reader import ReadDocument
 from chordwise.settings import Settings
 from chordwise.storage import feedback as stored_feedback
 from chordwise.storage import results

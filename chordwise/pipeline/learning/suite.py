@@ -34,7 +34,7 @@ from chordwise.pipeline.learning.gold import Gold, read_records
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import discover
 from chordwise.readers.read_documents import ReadDocument, checked
-from chordwise.readers.reading import Reader
+from chordwise.readers.reader import Reader
 from chordwise.settings import ProfileSettings, Settings
 
 FILE = "suite.toml"

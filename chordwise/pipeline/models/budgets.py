@@ -19,7 +19,7 @@ from chordwise.errors import (
     ConfigurationError,
     UsageError,
 )
-from chordwise.llm.pricing import MAX_USD, price_of
+from chordwise.llm.prices import MAX_USD, price_of
 from chordwise.settings import Settings
 from chordwise.settings.sections import BudgetSettings
 from chordwise.storage import budgets

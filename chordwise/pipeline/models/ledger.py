@@ -12,7 +12,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.errors import LeaseLostError
 from chordwise.llm.middleware.metered import CallOutcome, CallStart
 from chordwise.llm.model import EXTRACTIVE, Completion, FinishReason
-from chordwise.llm.pricing import CostBasis
+from chordwise.llm.prices import CostBasis
 from chordwise.pipeline.asking.check import CheckResult
 from chordwise.storage.chunk_work import CallEntry
 from chordwise.storage.record import new_id

@@ -25,7 +25,7 @@ from chordwise.llm import batching
 from chordwise.llm.batching import has_batches
 from chordwise.llm.batching.api import BatchApi
 from chordwise.llm.limits.permits import Limits, Priority, ProcessLimits
-from chordwise.llm.limits.shared import open_client, open_limits, policy_of
+from chordwise.llm.limits.shared_limits import open_client, open_limits, policy_of
 from chordwise.llm.middleware.batched import Batched, BatchQueue
 from chordwise.llm.middleware.budgeted import Budgeted, SharedBudget
 from chordwise.llm.middleware.cached import Cached, CompletionCache, answer_settings
@@ -37,7 +37,7 @@ from chordwise.llm.middleware.rate_limited import Gate, PermitQueue, RateLimited
 from chordwise.llm.middleware.retrying import Retrying
 from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import ChatModel, ModelProfile
-from chordwise.llm.pricing import Price, price_of
+from chordwise.llm.prices import Price, price_of
 from chordwise.llm.providers import connect
 from chordwise.llm.providers.extractive import built_in
 from chordwise.settings import ModelSettings, Settings

@@ -23,7 +23,7 @@ from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.models.model_client import CallContext
 from chordwise.pipeline.quoting.tally import Tally, TallyBuilder, UnaskedModel, WorkKind
 from chordwise.pipeline.runtime.context import ReadingContext
-from chordwise.readers.reading import ReadDocument, UnreadDocument
+from chordwise.readers.reader import ReadDocument, UnreadDocument
 from chordwise.settings import Settings
 from chordwise.storage import model_calls
 from chordwise.storage.chunk_work import store_entries

@@ -22,9 +22,8 @@ from chordwise.domain.pictures import Picture
 from chordwise.domain.states import Lane
 from chordwise.embedded import llama
 from chordwise.errors import InternalError
-from chordwise.llm import pricing
+from chordwise.llm import prices
 from chordwise.llm.batching import has_batches
-from chordwise.llm.counting import TokenCounter, count_request, counter_for
 from chordwise.llm.middleware.cached import answer_settings, key_of
 from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import (
@@ -40,6 +39,7 @@ from chordwise.llm.providers import connect, has_service_tiers
 from chordwise.llm.providers.anthropic import AnthropicModel
 from chordwise.llm.providers.extractive import built_in
 from chordwise.llm.providers.openai import OpenAIModel
+from chordwise.llm.token_counts import TokenCounter, count_request, counter_for
 from chordwise.pipeline.asking.question import (
     about_part,
     request_for,
@@ -49,7 +49,7 @@ from chordwise.pipeline.asking.question import (
 from chordwise.pipeline.intake import learned_examples
 from chordwise.pipeline.intake.run_options import RunOptions, effective_options, identities
 from chordwise.pipeline.runtime.context import ReadingContext
-from chordwise.readers.reading import ReadDocument, Transcriber, UnreadDocument
+from chordwise.readers.reader import ReadDocument, Transcriber, UnreadDocument
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import cached_completions, documents, results
 from chordwise.storage.documents import Document
@@ -368,7 +368,7 @@ class UnaskedModel(ChatModel):
     def lane(self) -> str:
         """The lane in which the run asks this model."""
         if self._wanted is Lane.BATCH and has_batches(self.settings):
-            return pricing.BATCH
+            return prices.BATCH
         return self.lane_now
 
     @property
@@ -379,8 +379,8 @@ class UnaskedModel(ChatModel):
     @property
     def lanes(self) -> tuple[str, ...]:
         """The lanes that the model's provider offers."""
-        flex = (pricing.FLEX,) if has_service_tiers(self.settings) else ()
-        batch = (pricing.BATCH,) if has_batches(self.settings) else ()
+        flex = (prices.FLEX,) if has_service_tiers(self.settings) else ()
+        batch = (prices.BATCH,) if has_batches(self.settings) else ()
         return (ONLINE, *flex, *batch)
 
     def complete(self, request: CompletionRequest) -> Completion:
@@ -411,7 +411,7 @@ class UnaskedModel(ChatModel):
             model=self.profile.model,
             service_tier="" if lane == ONLINE else lane,
         )
-        return pricing.price_of(self.settings).cost_usd(completion)
+        return prices.price_of(self.settings).cost_usd(completion)
 
 
 def _connected(settings: ModelSettings) -> ChatModel:

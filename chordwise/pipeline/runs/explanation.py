@@ -27,7 +27,7 @@ from chordwise.domain.analysis_tasks import (
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.prompting import Prompt
+from chordwise.domain.prompts import Prompt
 from chordwise.domain.states import ChunkStatus
 from chordwise.errors import ChordwiseError, InvalidAnswerError, UsageError
 from chordwise.llm.middleware.cached import answer_settings, key_of

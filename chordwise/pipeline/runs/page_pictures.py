@@ -19,7 +19,7 @@ from chordwise.errors import ReadError
 from chordwise.readers import contents
 from chordwise.readers.capacity import limits
 from chordwise.readers.contents import Content
-from chordwise.readers.reading import Reader
+from chordwise.readers.reader import Reader
 from chordwise.settings import ReaderSettings
 from chordwise.storage.inbox_files import InboxFile, InboxIntake
 from chordwise.storage.intakes import Intake

@@ -23,7 +23,7 @@ from chordwise.pipeline.intake.run_options import identity as identity_of
 from chordwise.pipeline.schedules.work import Work, take_in_all
 from chordwise.readers import discovery
 from chordwise.readers.discovery import discover
-from chordwise.readers.reading import Reader
+from chordwise.readers.reader import Reader
 from chordwise.settings import ProfileSettings
 from chordwise.storage.intakes import Intake, IntakeEntry
 from chordwise.storage.jobs import Job

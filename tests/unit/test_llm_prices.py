@@ -23,7 +23,7 @@ from chordwise.errors import (
     RefusedError,
 )
 from chordwise.llm.model import Completion, FinishReason, Usage
-from chordwise.llm.pricing import (
+from chordwise.llm.prices import (
     BookedCost,
     CostBasis,
     FreePrice,

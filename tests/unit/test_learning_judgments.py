@@ -11,7 +11,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields, truths
 from chordwise.domain.learning.feedback_input import FeedbackInput, parsed, understand
 from chordwise.domain.learning.fields import Rule
-from chordwise.domain.learning.judging import (
+from chordwise.domain.learning.judgments import (
     AnswerWithConfidence,
     Difference,
     correct_by_field,

@@ -15,7 +15,7 @@ from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.answers import quality_of
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.prompting import Prompt, render
+from chordwise.domain.prompts import Prompt, render
 from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import ConfigurationError
 from chordwise.prompts import library

@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request
 
 from chordwise.errors import UsageError
-from chordwise.web.listing import Listing, listing_of
+from chordwise.web.lists import Listing, listing_of
 
 
 def asked(query: str) -> Listing:

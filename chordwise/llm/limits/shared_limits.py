@@ -13,9 +13,9 @@ from typing import cast
 import redis
 from pydantic import SecretStr
 
-from chordwise.domain.gathering import GatheredEntry, Gathering
 from chordwise.domain.json_values import JsonObject, as_object, text
 from chordwise.domain.text_normalization import normalize
+from chordwise.domain.thread_groups import GatheredEntry, Gathering
 from chordwise.llm.limits import pauses
 from chordwise.llm.limits.pauses import ModelEndpoint
 from chordwise.llm.limits.permits import (

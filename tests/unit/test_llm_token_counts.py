@@ -12,10 +12,10 @@ from pydantic import SecretStr
 
 from chordwise.domain import tokens
 from chordwise.domain.json_values import JsonObject
-from chordwise.llm import counting
-from chordwise.llm.counting import TokenCounter, counter_for
+from chordwise.llm import token_counts
 from chordwise.llm.providers.anthropic import AnthropicModel
 from chordwise.llm.providers.openai import OpenAIModel
+from chordwise.llm.token_counts import TokenCounter, counter_for
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request
 
@@ -40,18 +40,18 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]
         monkeypatch.delitem(sys.modules, library, raising=False)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     importlib.invalidate_caches()
-    counting.is_installed.cache_clear()
+    token_counts.is_installed.cache_clear()
     yield tmp_path
     for library in ("toktok", "ctok"):
         sys.modules.pop(library, None)
-    counting.is_installed.cache_clear()
+    token_counts.is_installed.cache_clear()
 
 
 def test_tokens_are_estimated_without_a_tokenizer(installed: Path) -> None:
     """The estimate is marked as inexact."""
     assert list(installed.iterdir()) == []
 
-    counter = counting.counter_for(GPT)
+    counter = token_counts.counter_for(GPT)
 
     assert (counter.name, counter.is_exact) == ("classes of characters", False)
     assert counter.count("Some words here.") == tokens.estimate("Some words here.")
@@ -86,7 +86,7 @@ def test_only_models_with_a_known_vocabulary_are_counted_exactly(
     """
     (installed / "toktok.py").write_text(TOKTOK)
 
-    counter = counting.counter_for(settings)
+    counter = token_counts.counter_for(settings)
 
     assert (counter.is_exact, counter.count("words \ud800")) == (is_exact, count)
     assert ("toktok" in counter.name) is (settings != HOUSE)
@@ -105,7 +105,7 @@ def test_claude_is_estimated_by_its_generation(
     """Without its tokenizer, newer generations count more tokens than o200k."""
     (installed / name).write_text(code)
 
-    counter = counting.counter_for(CLAUDE)
+    counter = token_counts.counter_for(CLAUDE)
 
     assert counter.is_exact is is_exact
     assert counter.count(text) == count
@@ -122,7 +122,7 @@ def test_claude_is_estimated_by_its_generation(
     ],
 )
 def test_the_generation_of_a_claude_model_is_recognized(model: str, version: str) -> None:
-    assert counting.claude_version(model) == version
+    assert token_counts.claude_version(model) == version
 
 
 def test_a_request_includes_its_texts_its_frame_and_its_schema() -> None:
@@ -130,8 +130,8 @@ def test_a_request_includes_its_texts_its_frame_and_its_schema() -> None:
     request = a_request(system="abc", user="defgh")
     body = OpenAIModel(GPT, SecretStr("k")).body(request)
 
-    with_schema = counting.count_request(BY_CHARACTER, GPT, body)
-    without = counting.count_request(BY_CHARACTER, GPT, {**body, "response_format": {}})
+    with_schema = token_counts.count_request(BY_CHARACTER, GPT, body)
+    without = token_counts.count_request(BY_CHARACTER, GPT, {**body, "response_format": {}})
 
     assert without == 3 + 5 + 2 * 3 + 3
     assert with_schema > without + 100
@@ -141,14 +141,14 @@ def test_a_schema_enforced_by_a_grammar_has_no_tokens() -> None:
     """Self-hosted servers enforce a schema without adding it to the prompt."""
     body = OpenAIModel(HOUSE, SecretStr("")).body(a_request(system="abc", user="defgh"))
 
-    assert counting.count_request(BY_CHARACTER, HOUSE, body) == 3 + 5 + 2 * 3 + 3
+    assert token_counts.count_request(BY_CHARACTER, HOUSE, body) == 3 + 5 + 2 * 3 + 3
 
 
 def test_a_request_to_claude_includes_the_system_prompt_in_either_form() -> None:
     body = AnthropicModel(CLAUDE, SecretStr("k")).body(a_request(system="abc", user="defgh"))
     blocks: JsonObject = {**body, "system": [{"type": "text", "text": "abc"}]}
 
-    counts = [counting.count_request(BY_CHARACTER, CLAUDE, each) for each in (body, blocks)]
+    counts = [token_counts.count_request(BY_CHARACTER, CLAUDE, each) for each in (body, blocks)]
 
     assert counts[0] == counts[1] > 8
 

@@ -8,7 +8,7 @@ from threading import Barrier, Event
 
 import pytest
 
-from chordwise.domain.gathering import GatheredEntry, Gathering, LeaderFailedError
+from chordwise.domain.thread_groups import GatheredEntry, Gathering, LeaderFailedError
 from tests.fakes.processes import wait_until
 
 THREADS = 8
