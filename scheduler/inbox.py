@@ -25,7 +25,7 @@ _PAUSE_SECONDS = 1.0
 _EVENTS_MILLISECONDS = 500
 _LEAVING_SECONDS = 30.0
 _RETRY_SECONDS = 30.0
-_LONGEST_PAUSE_SECONDS = 2.0
+_MAX_PAUSE_SECONDS = 2.0
 
 
 def watch(context: Context, stop: Event) -> None:
@@ -115,7 +115,7 @@ class InboxWatcher(Thread):
                 self._poll_until_retry(folder, _RETRY_SECONDS * isinstance(error, OSError))
 
     def _poll_until_retry(self, folder: Path, seconds: float) -> None:
-        pause = min(self._context.settings.inbox.polling_seconds, _LONGEST_PAUSE_SECONDS)
+        pause = min(self._context.settings.inbox.polling_seconds, _MAX_PAUSE_SECONDS)
         for _ in range(1 + int(seconds / pause)):
             self._watch.record_changes([folder])
             if self._stop_event.wait(pause):

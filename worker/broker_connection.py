@@ -30,7 +30,7 @@ BROKER_ERRORS = (OperationalError, RedisError, OSError)
 
 log = structlog.get_logger(__name__)
 
-_LONGEST_PAUSE_SECONDS = 5.0
+_MAX_PAUSE_SECONDS = 5.0
 _RETURN_ATTEMPTS = 2
 _PIPE_BYTES = 4_096
 
@@ -184,7 +184,7 @@ class ObservedConnection(Connection):
 
     def ensure_connection(self, *args: object, **options: object) -> ObservedConnection:
         """Connect with short pauses, so that work resumes soon after a long outage."""
-        pauses = {"interval_max": _LONGEST_PAUSE_SECONDS, **options}
+        pauses = {"interval_max": _MAX_PAUSE_SECONDS, **options}
         super().ensure_connection(*args, **pauses)  # type: ignore[no-untyped-call]
         return self
 

@@ -174,7 +174,7 @@ def assumptions(plan: HardwarePlan) -> Iterator[str]:
     yield (
         f"{sizing.BANDWIDTH_SHARE:.0%} of the bandwidth and {sizing.COMPUTE_SHARE:.0%} of the "
         f"compute are used; runtime and activations take {sizing.RUNTIME_SHARE:.0%} more memory, "
-        f"at least {sizing.LEAST_RUNTIME_BYTES / GIGA:g} GB."
+        f"at least {sizing.MIN_RUNTIME_BYTES / GIGA:g} GB."
     )
     yield "All requests run concurrently with continuous batching; no prompt is cached."
 

@@ -105,7 +105,7 @@ def report_detached(
 
 
 # The polling interval grows with the duration of the wait.
-_SHORTEST_SECONDS, _LONGEST_SECONDS = 0.25, 1.0
+_MIN_SECONDS, _MAX_SECONDS = 0.25, 1.0
 _SHARE_OF_WAIT = 40
 # It is also at least this many times the duration of a query.
 _QUERY_TIMES = 20
@@ -163,8 +163,8 @@ class RunWatch:
                     return found
             self._keep_alive()
             now = self._clock()
-            usual = min(_LONGEST_SECONDS, (now - first) / _SHARE_OF_WAIT)
-            seconds = max(_SHORTEST_SECONDS, usual, (now - began) * _QUERY_TIMES)
+            usual = min(_MAX_SECONDS, (now - first) / _SHARE_OF_WAIT)
+            seconds = max(_MIN_SECONDS, usual, (now - began) * _QUERY_TIMES)
             if self._pause(seconds):
                 raise KeyboardInterrupt
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 
 _FIRST_SECONDS = 1.0
-_LONGEST_SECONDS = 60.0
+_MAX_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class FailureBackoff:
     def record(self, key: Hashable, reason: str, now: float) -> bool:
         """Record a failure; return whether it is new or has a new reason, and should be logged."""
         known = self._known.get(key)
-        pause = min(2 * known.pause_seconds, _LONGEST_SECONDS) if known else _FIRST_SECONDS
+        pause = min(2 * known.pause_seconds, _MAX_SECONDS) if known else _FIRST_SECONDS
         self._known[key] = _Failure(reason=reason, pause_seconds=pause, retry_at=now + pause)
         return known is None or known.reason != reason
 

@@ -298,7 +298,7 @@ _ELLIPSIS = re.compile(
     r"\[\s*+(?:\.{3,}+|…)\s*+\]|\(\s*+(?:\.{3,}+|…)\s*+\)|\.{3,}+|…|\.(?: \.){2,}+"
 )
 _MAX_PARTS = 12
-_LEAST_WORDS, _LEAST_LETTERS = 3, 10
+_MIN_WORDS, _MIN_LETTERS = 3, 10
 _SPACELESS = "\u0e00"
 _MAX_LEFT_OUT, _MAX_LEFT_OUT_OF_REPEATED = 1_000, 200
 _FEWEST_REPETITIONS, _NEAR = 2, 0.1
@@ -321,8 +321,8 @@ def _is_telling(part: str) -> bool:
     """Return whether a part has enough words and letters; an ideograph counts as two letters."""
     letters = [char for char in part if char.isalnum()]
     spaceless = sum(map(_is_spaceless, letters))
-    is_long = len(letters) + spaceless >= _LEAST_LETTERS
-    return is_long and (spaceless > 0 or len(part.split()) >= _LEAST_WORDS)
+    is_long = len(letters) + spaceless >= _MIN_LETTERS
+    return is_long and (spaceless > 0 or len(part.split()) >= _MIN_WORDS)
 
 
 def _is_spaceless(char: str) -> bool:

@@ -54,8 +54,8 @@ _SENTENCE_END = re.compile(
 _ENDS_OF_SENTENCES = (".", "!", "?", ":", ";", "。", "\uff01", "\uff1f")
 _BROKEN_SHARE = 0.6
 _LINES_BY_SENTENCE = 5
-_LEAST_PROSE_LINES = 2
-_LEAST_RETURNS, _LEAST_RETURNS_OF_WORDS = 2, 4
+_MIN_PROSE_LINES = 2
+_LEAST_RETURNS, _MIN_RETURNS_OF_WORDS = 2, 4
 _UNIFORM_SHARE = 0.8
 _ALIKE_SHARE = 0.9
 _GAP_FACTOR = 8
@@ -153,7 +153,7 @@ def _record_starts(lines: Sequence[TextLine]) -> list[int]:
 
 def _chain(lines: Sequence[TextLine], numbers: Sequence[int], shape: _Shape) -> Sequence[int]:
     """Return the lines of a shape that begin records; none if the recurrence may be chance."""
-    if len(numbers) < (_LEAST_RETURNS_OF_WORDS if shape.is_weak else _LEAST_RETURNS):
+    if len(numbers) < (_MIN_RETURNS_OF_WORDS if shape.is_weak else _LEAST_RETURNS):
         return ()
     if shape.kind == _NAME and _usual_gap(numbers) > _MAX_LINES_BETWEEN_NAMES:
         return ()
@@ -176,7 +176,7 @@ def _usual_gap(numbers: Sequence[int]) -> float:
 
 def _regular(numbers: Sequence[int]) -> Sequence[int]:
     """Return the longest run of numbers at similar distances."""
-    if len(numbers) < _LEAST_RETURNS_OF_WORDS:
+    if len(numbers) < _MIN_RETURNS_OF_WORDS:
         return ()
     usual = _usual_gap(numbers)
     runs = [[numbers[0]]]
@@ -187,7 +187,7 @@ def _regular(numbers: Sequence[int]) -> Sequence[int]:
     run = max(runs, key=len)
     near = sum(usual <= 2 * (after - before) <= 4 * usual for before, after in pairwise(run))
     is_regular = near >= _ALIKE_SHARE * (len(run) - 1)
-    return run if is_regular and len(run) >= _LEAST_RETURNS_OF_WORDS else ()
+    return run if is_regular and len(run) >= _MIN_RETURNS_OF_WORDS else ()
 
 
 def _alike(lines: Sequence[TextLine], numbers: Sequence[int], shape: _Shape) -> Sequence[int]:
@@ -196,7 +196,7 @@ def _alike(lines: Sequence[TextLine], numbers: Sequence[int], shape: _Shape) -> 
     They belong to the text before the list. If the following line of the last one differs as well,
     a word before a blank line ends a record instead of beginning one.
     """
-    if len(numbers) < _LEAST_RETURNS_OF_WORDS:
+    if len(numbers) < _MIN_RETURNS_OF_WORDS:
         return numbers
     following = [lines[at + 1].following if at + 1 < len(lines) else None for at in numbers]
     usual, count = Counter(following).most_common(1)[0]
@@ -274,7 +274,7 @@ def _paragraphs(text: str) -> Iterator[list[Span]]:
 
 def is_prose(text: str, lines: Sequence[Span]) -> bool:
     """Return whether lines are wrapped at a fixed width, in the middle of sentences."""
-    if len(lines) < _LEAST_PROSE_LINES:
+    if len(lines) < _MIN_PROSE_LINES:
         return False
     parts = [text[start:end] for start, end in lines]
     width = max(map(len, parts))

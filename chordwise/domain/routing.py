@@ -60,7 +60,7 @@ _MANY_FIELDS = 30
 _MANY_INSTRUCTION_WORDS = 150
 _MANY_PARTS = 12
 # The language of fewer words cannot be determined.
-_FEWEST_WORDS = 20
+_MIN_WORDS = 20
 _UNKNOWN = 0.5
 _SENTENCE_END = re.compile(
     r"(?<![.!?…\u3002\uff01\uff1f\u0964\u061f])[.!?…\u3002\uff01\uff1f\u0964\u061f]++"
@@ -143,7 +143,7 @@ def _language(found: Sequence[str]) -> float:
     latin = sum(len(word) for word in found if _LATIN.match(word))
     if latin * 2 < letters:
         return 1.0
-    return 0.0 if len(found) < _FEWEST_WORDS or words.is_english(found) else _UNKNOWN
+    return 0.0 if len(found) < _MIN_WORDS or words.is_english(found) else _UNKNOWN
 
 
 def _demand(task: AnalysisTask) -> float:

@@ -18,7 +18,7 @@ _HOUR_SECONDS = 3_600
 RUNTIME_SHARE = 0.1
 """The memory of the runtime and the activations, as a share of weights and cache."""
 
-LEAST_RUNTIME_BYTES = 0.5e9
+MIN_RUNTIME_BYTES = 0.5e9
 BANDWIDTH_SHARE = 0.7
 """The share of the memory bandwidth that reading weights reaches in practice."""
 
@@ -141,7 +141,7 @@ class Sizing:
 def sizing(model: Model, load: Load, machine: Machine) -> Sizing:
     """Return memory, speed and cost of a model on a machine under a load."""
     cache = model.kv_bytes_per_token * load.context_tokens * load.parallel
-    runtime = max(LEAST_RUNTIME_BYTES, RUNTIME_SHARE * (model.weight_bytes + cache))
+    runtime = max(MIN_RUNTIME_BYTES, RUNTIME_SHARE * (model.weight_bytes + cache))
     reading, computing = step_seconds(model, load, machine)
     step = max(reading, computing)
     documents, rate = _documents_per_hour(model, load, machine, step), machine.usd_per_hour
@@ -189,7 +189,7 @@ def step_seconds(model: Model, load: Load, machine: Machine) -> tuple[float, flo
 
 def max_parallel(model: Model, context_tokens: int, memory_bytes: float) -> int:
     """Return how many requests fit into a memory beside the weights; 0 if none does."""
-    usable = min(memory_bytes / (1 + RUNTIME_SHARE), memory_bytes - LEAST_RUNTIME_BYTES)
+    usable = min(memory_bytes / (1 + RUNTIME_SHARE), memory_bytes - MIN_RUNTIME_BYTES)
     free = usable - model.weight_bytes
     return max(0, int(free // (model.kv_bytes_per_token * context_tokens)))
 

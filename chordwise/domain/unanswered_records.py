@@ -23,7 +23,7 @@ from chordwise.domain.records import LINE, Span
 
 DENSE = 5
 """The number of rows from which on a part of a text is assumed to lie within a list."""
-_FEWEST_ROWS, _FEWEST_ROWS_OF_LINES = 2, 3
+_MIN_ROWS, _MIN_ROWS_OF_LINES = 2, 3
 """The number of rows in lines of one shape from which on the other lines count as records.
 
 In a table it is one; lines of words and names before values need three unless they are clear.
@@ -33,7 +33,7 @@ _LEAST_LINES_BY_ROW = 0.8
 _LEAST_SHARE_OF_PARTS = 0.9
 _LONGEST_MARK = 5
 _LINES_BETWEEN = 4
-_FEWEST_RECORDS, _MANY_RECORDS = 4, 8
+_MIN_RECORDS, _MANY_RECORDS = 4, 8
 _STOP = re.compile(r"[.!?] +|(?<=[]}>\[]),? *+(?=[{<])")
 """The ends of sentences, and of elements or objects on a common line."""
 _YEARS = re.compile(r"(?:(?:19|20)\d\d[.,]?)++")
@@ -208,14 +208,14 @@ class TextLines:
             )
             shape, count = shapes.most_common(1)[0]
             taken = {each for own in left for each in own if self._shapes[each] == shape}
-            fewest = 1 if line_shapes.is_table(shape) or self.are_divided else _FEWEST_ROWS
+            fewest = 1 if line_shapes.is_table(shape) or self.are_divided else _MIN_ROWS
             is_enough = count >= max(fewest, _LEAST_SHARE * len(rows) * (not found))
             if not is_enough or len(taken) < _LEAST_LINES_BY_ROW * count:
                 break
             records = self._of_shape(shape, taken, count, elsewhere - taken)
             if (
                 line_shapes.is_named_or_name(shape)
-                and count < _FEWEST_ROWS_OF_LINES
+                and count < _MIN_ROWS_OF_LINES
                 and not records.is_clear
             ):
                 break
@@ -344,8 +344,8 @@ class TextLines:
         )
         own = {*taken, *itertools.chain(*runs)}
         records = [[each for each in block if each in own] for block in blocks]
-        is_enough = count >= _FEWEST_ROWS_OF_LINES or (
-            is_named and count >= _FEWEST_ROWS and self._are_uniform(records, taken)
+        is_enough = count >= _MIN_ROWS_OF_LINES or (
+            is_named and count >= _MIN_ROWS and self._are_uniform(records, taken)
         )
         share = len(taken) / (len(taken) + sum(map(len, runs)))
         is_most = is_enough and share >= (_LEAST_SHARE if is_named else _LEAST_CLEAR_SHARE)
@@ -366,7 +366,7 @@ class TextLines:
         records = [*itertools.chain(*blocks)]
         left = [each for each in records if each not in taken]
         is_amid = len(left) == 1 and any(left[0] in block[1:-1] for block in blocks)
-        are_few = len(records) < _FEWEST_RECORDS or (len(left) < _FEWEST_ROWS and not is_amid)
+        are_few = len(records) < _MIN_RECORDS or (len(left) < _MIN_ROWS and not is_amid)
         if are_few or len(taken) > count:
             return False
         lines = [self._line(each) for each in records]
@@ -379,7 +379,7 @@ class TextLines:
             if len(lines) >= _MANY_RECORDS and self._are_uniform(blocks, taken):
                 return True
         places = [index for index, each in enumerate(records) if each in taken]
-        return count >= _FEWEST_ROWS_OF_LINES and (
+        return count >= _MIN_ROWS_OF_LINES and (
             _are_regular(places, len(records)) or self._are_speakers(records, taken)
         )
 

@@ -57,7 +57,7 @@ _FORMS = {form: form for form in _COMPANIES.split()} | _WRITTEN_OUT
 _OPTIONAL = "co company mbh se sa sas ab as mr mrs ms dr prof the and of state commonwealth"
 """Further company forms, titles and function words that are optional in a name."""
 _MAY_BE_MISSING = frozenset((*_FORMS, *_OPTIONAL.split()))
-_FEWEST_LETTERS, _LONGEST_ENDING = 4, 2
+_MIN_LETTERS, _LONGEST_ENDING = 4, 2
 _MAX_IDEOGRAPHS = 8
 _SHORTEST_CODE = 5
 _LONG_NUMBER = re.compile(r"\+?\d(?:[ -]?\d){6,}")
@@ -346,7 +346,7 @@ def _matches_any(token: str, words: Collection[str]) -> bool:
         return True
     if len(word) == 1:
         return not word.isdigit() and any(each.startswith(word) for each in words)
-    longest = len(word) + _LONGEST_ENDING if len(word) >= _FEWEST_LETTERS else 0
+    longest = len(word) + _LONGEST_ENDING if len(word) >= _MIN_LETTERS else 0
     return any(each.startswith(word) and len(each) <= longest for each in words)
 
 

@@ -9,7 +9,7 @@ import hmac
 from collections.abc import Mapping
 
 PREFIX = "whsec_"
-_FEWEST_BYTES = 24
+_MIN_BYTES = 24
 _MAX_BYTES = 64
 
 
@@ -23,8 +23,8 @@ def key_of(secret: str) -> bytes:
         key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
     except (binascii.Error, ValueError):
         raise ValueError("not base64") from None
-    if not _FEWEST_BYTES <= len(key) <= _MAX_BYTES:
-        raise ValueError(f"not {_FEWEST_BYTES} to {_MAX_BYTES} bytes in base64")
+    if not _MIN_BYTES <= len(key) <= _MAX_BYTES:
+        raise ValueError(f"not {_MIN_BYTES} to {_MAX_BYTES} bytes in base64")
     return key
 
 

@@ -23,7 +23,7 @@ from chordwise.settings.environment import SUPERVISOR_PIPE_VARIABLE
 from chordwise.telemetry import liveness
 
 FIRST_PAUSE_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 10.0
+MAX_PAUSE_SECONDS = 10.0
 # A child that ran this long did not fail at its start.
 _HEALTHY_SECONDS = 30.0
 _MAX_DOUBLINGS = 10
@@ -149,7 +149,7 @@ class RestartingService:
     def _plan_restart(self, now: float) -> float:
         if now - self._started_at > _HEALTHY_SECONDS:
             self._failures = 0
-        pause = min(FIRST_PAUSE_SECONDS * 2.0**self._failures, LONGEST_PAUSE_SECONDS)
+        pause = min(FIRST_PAUSE_SECONDS * 2.0**self._failures, MAX_PAUSE_SECONDS)
         self._failures = min(self._failures + 1, _MAX_DOUBLINGS)
         self._due_at = now + pause
         return pause

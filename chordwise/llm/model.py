@@ -18,7 +18,7 @@ EXTRACTIVE = "extractive"
 UNANSWERED_BY_EXTRACTIVE = frozenset({AnalysisType.REASONING})
 """The analysis types that require a language model; word statistics cannot judge arguments."""
 
-SHORTEST_REQUEST_SECONDS = 1.0
+MIN_REQUEST_SECONDS = 1.0
 """With less time left, a request could not return an answer."""
 
 
@@ -91,7 +91,7 @@ class CompletionRequest:
         """Return the request with `seconds` less time left, but at least one second."""
         if self.timeout_seconds is None:
             return self
-        left = max(SHORTEST_REQUEST_SECONDS, self.timeout_seconds - seconds)
+        left = max(MIN_REQUEST_SECONDS, self.timeout_seconds - seconds)
         return replace(self, timeout_seconds=left)
 
 

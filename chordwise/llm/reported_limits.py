@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 # A limit that takes longer than this to replenish in full is per day, not per minute.
-LONGEST_MINUTE_SECONDS = 120.0
+MAX_MINUTE_SECONDS = 120.0
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _DURATION = re.compile(r"(?<![\d.])(\d++(?:\.\d*+)?)(ms|us|µs|ns|h|m|s)")
@@ -75,7 +75,7 @@ def _is_daily(limit: int, remaining: int | None, reset: float | None) -> bool:
     # Groq, and OpenAI for free accounts, count requests per day under the same name.
     if remaining is None or reset is None or remaining >= limit:
         return False
-    return reset * limit / (limit - remaining) > LONGEST_MINUTE_SECONDS
+    return reset * limit / (limit - remaining) > MAX_MINUTE_SECONDS
 
 
 def _anthropic(name: str, headers: Mapping[str, str]) -> Quota | None:

@@ -17,7 +17,7 @@ RESERVED_MEGABYTES = 420
 """The memory of the three processes of a scheduler and their parsers before they read a file."""
 READERS = 3
 """The number of files a scheduler reads at once: one fast, one slow, and one of a schedule."""
-_LEAST_MEGABYTES = 48
+_MIN_MEGABYTES = 48
 _MAX_MEMORY_MEGABYTES = 1_024
 _MAX_FILE_MEGABYTES = 256
 # Storing a text takes several copies: as bytes, as characters, and in the driver.
@@ -57,7 +57,7 @@ def memory_megabytes() -> int:
 
 def _share(megabytes: int) -> int:
     share = (megabytes - RESERVED_MEGABYTES) // READERS
-    return max(_LEAST_MEGABYTES, min(_MAX_MEMORY_MEGABYTES, share))
+    return max(_MIN_MEGABYTES, min(_MAX_MEMORY_MEGABYTES, share))
 
 
 def _group_limits(groups: Path, mount: Path) -> Iterator[int]:

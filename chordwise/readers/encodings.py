@@ -167,7 +167,7 @@ _WESTERN_LETTERS = frozenset(
 )
 _WESTERN_SIGNS = frozenset("“”‘’„‚–—…•€£¥¢§¶©®™°«»‹›·¿¡ªº×÷±½²µ\u00a0\u00ad")  # noqa: RUF001 - intended characters
 _WITHOUT_SPACES = ("cp932", "euc_jp", "gb18030", "big5")
-_LONGEST_WORD_BYTES = 500
+_MAX_WORD_BYTES = 500
 _SHARE_OF_ACCENTS = 1 / 3
 _LAST_OF_ASCII = 0x7F
 _SAMPLE_BYTES = 65_536
@@ -198,7 +198,7 @@ def _sample(data: bytes) -> bytes:
 def _is_one_word(sample: bytes, encoding: str) -> bool:
     """Return whether alphabetic text would have no spaces at all, which excludes the encoding."""
     return (
-        len(sample) > _LONGEST_WORD_BYTES
+        len(sample) > _MAX_WORD_BYTES
         and encoding not in _WITHOUT_SPACES
         and not any(blank in sample for blank in (b" ", b"\n", b"\t"))
     )

@@ -291,7 +291,7 @@ def _is_picture(page: pypdfium2.PdfPage) -> bool:
 # The lowest level that is indistinguishable from white paper.
 _WHITE = 240
 _BLACK = (0, 0, 0, 255)
-_LEAST_POINTS = 0.5
+_MIN_POINTS = 0.5
 # The width of a line that can be the background of a word.
 _THICK_POINTS = 4.0
 _MAX_LEVELS = 8
@@ -407,7 +407,7 @@ def _opened(found: raw.FPDF_PAGEOBJECT, matrix: PdfMatrix | None, levels: int) -
 
 
 def _suspicion(text: _Object) -> _Reason | None:
-    if text.points < _LEAST_POINTS:
+    if text.points < _MIN_POINTS:
         return _Reason.SMALL
     mode = raw.FPDFTextObj_GetTextRenderMode(text.found)
     red, green, blue, alpha = text.fill

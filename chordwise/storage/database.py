@@ -301,7 +301,7 @@ _ON_TOP = 1.25
 _ON_TOP_SECONDS = 1.0
 _CONNECT_SECONDS = 10
 _CANCEL_SECONDS = 5.0
-_LEAST_CONNECT_SECONDS = 2  # the minimum of libpq
+_MIN_CONNECT_SECONDS = 2  # the minimum of libpq
 
 
 class BoundedConnection(psycopg.Connection[TupleRow]):
@@ -398,7 +398,7 @@ def parameters(
     return {
         "application_name": name,
         "connect_timeout": max(
-            _LEAST_CONNECT_SECONDS, min(_CONNECT_SECONDS, round(statement_seconds))
+            _MIN_CONNECT_SECONDS, min(_CONNECT_SECONDS, round(statement_seconds))
         ),
         "keepalives_idle": idle,
         "keepalives_interval": interval,

@@ -143,7 +143,7 @@ def _snapshot(
     )
 
 
-_LEAST_SECONDS = 1.0
+_MIN_SECONDS = 1.0
 # A large run is polled less often, which limits polling to a small share of the time.
 _LOOKING_SHARE = 20
 _POLL_SECONDS = 0.25
@@ -183,7 +183,7 @@ async def _events(request: Request, run_id: uuid.UUID) -> AsyncIterator[str]:
         if is_over:
             yield _event("end", "")
             return
-        until = begun + max(_LEAST_SECONDS, (time.monotonic() - begun) * _LOOKING_SHARE)
+        until = begun + max(_MIN_SECONDS, (time.monotonic() - begun) * _LOOKING_SHARE)
         while time.monotonic() < until and not site.is_stopping():  # noqa: ASYNC110 - a signal sets it
             await asyncio.sleep(_POLL_SECONDS)
 

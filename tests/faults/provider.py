@@ -19,7 +19,7 @@ Answering: TypeAlias = Callable[[AnsweringHandler, str], None]
 
 CALL_HEADER = "X-Client-Request-Id"
 _MARK = re.compile(r"TEXT-[0-9a-f]+")
-_LONGEST_HOLD_SECONDS = 600.0
+_MAX_HOLD_SECONDS = 600.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -115,7 +115,7 @@ class Provider(AnsweringServer):
 
     def wait_for_release(self) -> None:
         """Wait for `release`."""
-        self._released.wait(_LONGEST_HOLD_SECONDS)
+        self._released.wait(_MAX_HOLD_SECONDS)
 
     def write_down(self, call_id: str | None, prompt: str, authorization: str) -> Request:
         """Add a request to the journal, and call the hook."""

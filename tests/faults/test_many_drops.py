@@ -201,7 +201,7 @@ FEW_FILES = 24
 POLLING_SECONDS = 1.0
 PADDING_BYTES = 2_000_000
 # The pause after six failures; each pause is twice as long as the one before.
-LONGEST_PAUSE_SECONDS = 32.0
+MAX_PAUSE_SECONDS = 32.0
 _MEGABYTES = 24
 _POLLING = f"polling = true\npolling_seconds = {POLLING_SECONDS}"
 
@@ -277,7 +277,7 @@ def test_files_wait_for_room_in_the_store(
 
     drops.wait_until_delivered(FEW_FILES + 1, 120, cluster.story)
     experiment.finish(
-        bound_seconds=LONGEST_PAUSE_SECONDS + WAITING_SECONDS + experiment.undisturbed_seconds,
+        bound_seconds=MAX_PAUSE_SECONDS + WAITING_SECONDS + experiment.undisturbed_seconds,
         notes="each reported once per watch",
     )
     assert left == FEW_FILES
@@ -305,7 +305,7 @@ def test_delivery_waits_for_room_beside_the_inbox(
 
     drops.wait_until_delivered(FEW_FILES, 120, cluster.story)
     experiment.finish(
-        bound_seconds=LONGEST_PAUSE_SECONDS + WAITING_SECONDS + experiment.undisturbed_seconds,
+        bound_seconds=MAX_PAUSE_SECONDS + WAITING_SECONDS + experiment.undisturbed_seconds,
         notes="each reported once",
     )
     assert delivered == 0

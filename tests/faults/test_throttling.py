@@ -25,7 +25,7 @@ from tests.peers.answering_server import AnsweringHandler, completion, summary
 CHUNKS = 36
 # The storm accepts one of twenty requests.
 REFUSED = 19
-# `LONGEST_PAUSE_SECONDS` of permits.py, after which the provider is called again in any case.
+# `MAX_PAUSE_SECONDS` of permits.py, after which the provider is called again in any case.
 CAP_SECONDS = 300.0
 _GOOD = Treatment()
 _BY_THE_PEER = 6

@@ -19,7 +19,7 @@ from chordwise.errors import (
     RateLimitedError,
     ServiceUnavailableError,
 )
-from chordwise.llm.middleware.budgeted import LONGEST_WAIT_SECONDS, Budgeted
+from chordwise.llm.middleware.budgeted import MAX_WAIT_SECONDS, Budgeted
 from chordwise.llm.model import Completion, FinishReason, Usage
 from chordwise.llm.prices import FreePrice, ListPrice, OwnPrice, Price
 from tests.fakes.completion_requests import a_request
@@ -188,7 +188,7 @@ def test_the_wait_for_money_is_limited() -> None:
     with pytest.raises(BudgetReservedError) as error:
         setup.ask()
 
-    assert LONGEST_WAIT_SECONDS / 2 < setup.seconds <= LONGEST_WAIT_SECONDS
+    assert MAX_WAIT_SECONDS / 2 < setup.seconds <= MAX_WAIT_SECONDS
     assert error.value.is_throttling
     assert error.value.has_waited
     assert setup.model.requests == []

@@ -22,7 +22,7 @@ from chordwise.errors import (
     RefusedError,
 )
 from chordwise.llm.providers import anthropic, openai
-from chordwise.llm.providers.faults import LONGEST_BELIEVED_SECONDS, read_fault, retry_after_seconds
+from chordwise.llm.providers.faults import MAX_BELIEVED_SECONDS, read_fault, retry_after_seconds
 from chordwise.llm.transport import JsonResponse
 
 
@@ -238,7 +238,7 @@ NOON = 1_795_521_600.0  # Tue, 24 Nov 2026 12:00:00 GMT
             },
             10.0,
         ),
-        ({"retry-after": "99999999999"}, LONGEST_BELIEVED_SECONDS),
+        ({"retry-after": "99999999999"}, MAX_BELIEVED_SECONDS),
         ({"retry-after": "-3"}, None),
         ({"retry-after": "nan"}, None),
         ({"retry-after": "inf"}, None),
@@ -267,4 +267,4 @@ def test_any_header_is_parsed_to_a_bounded_delay_or_none(
 
     found = retry_after_seconds(headers)
 
-    assert found is None or 0 <= found <= LONGEST_BELIEVED_SECONDS
+    assert found is None or 0 <= found <= MAX_BELIEVED_SECONDS

@@ -20,8 +20,8 @@ from chordwise.llm.prices import price_of
 from chordwise.llm.providers import connect
 from chordwise.llm.providers.anthropic import (
     API_VERSION,
-    LEAST_CACHED_TOKENS,
     MAX_UNSTREAMED_TOKENS,
+    MIN_CACHED_TOKENS,
     AnthropicModel,
 )
 from chordwise.llm.providers.exchange import endpoint
@@ -249,7 +249,7 @@ def test_the_price_is_that_of_the_tier_in_the_response(settings: ModelSettings) 
     assert costs == {"": full, "default": full, "flex": full / 2, "batch": full / 2}
 
 
-LONG = "Follow this rule in every answer. " * (LEAST_CACHED_TOKENS // 6)
+LONG = "Follow this rule in every answer. " * (MIN_CACHED_TOKENS // 6)
 
 
 def sent_to_openai(request: CompletionRequest, **given: str | int) -> JsonObject:
@@ -383,7 +383,7 @@ def questions(model: ChatModel) -> list[CompletionRequest]:
     repaired = with_problems(found[0], InvalidAnswerError("“due” is missing."), model.profile)
     raised = with_raised_limit(found[0], model.profile)
     assert raised is not None
-    return [*found, repaired, raised, replace(found[0], system="Rule. " * LEAST_CACHED_TOKENS)]
+    return [*found, repaired, raised, replace(found[0], system="Rule. " * MIN_CACHED_TOKENS)]
 
 
 @pytest.mark.parametrize("form", OPENAI)

@@ -24,7 +24,7 @@ from chordwise.errors import (
     TransientError,
 )
 from chordwise.llm.limits.permits import (
-    LONGEST_PAUSE_SECONDS,
+    MAX_PAUSE_SECONDS,
     CallReport,
     CallResult,
     Denial,
@@ -88,7 +88,7 @@ def test_no_wait_postpones_work_for_longer_than_a_pause_may_last() -> None:
     with pytest.raises(RateLimitedError) as caught:
         limited(limits).complete(a_request())
 
-    assert caught.value.retry_after_seconds == LONGEST_PAUSE_SECONDS
+    assert caught.value.retry_after_seconds == MAX_PAUSE_SECONDS
 
 
 def test_waiting_does_not_count_toward_the_timeout_of_the_request() -> None:
@@ -201,8 +201,8 @@ def test_a_rate_limit_is_reported_with_its_delay_and_limits() -> None:
     with pytest.raises(RateLimitedError) as caught:
         limited(limits, error).complete(a_request())
 
-    assert caught.value.retry_after_seconds == LONGEST_PAUSE_SECONDS
-    assert limits.reports[0].retry_after_seconds == LONGEST_PAUSE_SECONDS
+    assert caught.value.retry_after_seconds == MAX_PAUSE_SECONDS
+    assert limits.reports[0].retry_after_seconds == MAX_PAUSE_SECONDS
     assert limits.reports[0].limits[QuotaKind.REQUESTS].limit == 60
 
 

@@ -24,7 +24,7 @@ _SENTENCE_END = re.compile(r"[.!?…:;\u3002\uff01\uff1f\u0964\u061f]['\")\]”�
 _BEGINS_ANEW = re.compile(r"\s*+(?:[A-Z0-9]|[^\w\s\"'(“])")
 _WIDEST_WRAPPED_LINE = 100
 _SHORT_LINE = 0.6
-_FEWEST_WRAPPED_LINES = 4
+_MIN_WRAPPED_LINES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ def _sentence(text: str, start: int, end: int) -> Sentence:
 def _wrap_width(text: str) -> int:
     """Return the line width of a hard-wrapped text; 0 if its lines are paragraphs."""
     lines = [line for line in text.split("\n") if line.strip()]
-    if len(lines) < _FEWEST_WRAPPED_LINES:
+    if len(lines) < _MIN_WRAPPED_LINES:
         return 0
     width = sorted(len(line) for line in lines)[len(lines) * 9 // 10]
     open_ended = sum(not _SENTENCE_END.search(line.rstrip()) for line in lines)

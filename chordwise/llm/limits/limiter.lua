@@ -24,16 +24,16 @@ local EPISODE_SECONDS = 1      -- refusals this soon after a cut belong to it; f
                                -- failure stops the doubling of the window
 local EPISODE_ANSWERS = 8
 local MEASURING_SECONDS = 10   -- minimum length of a measurement, except while the rate is sought
-local LONGEST_PAUSE_SECONDS = 300
-local LONGEST_BREAK_SECONDS = 60
+local MAX_PAUSE_SECONDS = 300
+local MAX_BREAK_SECONDS = 60
 local NIGHTLY_SHARE = 0.05     -- of all permits, while interactive work waits
-local SHORTEST_WAIT_SECONDS = 0.02
-local LONGEST_HINT_SECONDS = 8
-local LONGEST_HINT_AT_FIRST = 3 -- while the window doubles
+local MIN_WAIT_SECONDS = 0.02
+local MAX_HINT_SECONDS = 8
+local MAX_HINT_AT_FIRST = 3 -- while the window doubles
 local EARLY = 0.8              -- callers ask again after this share of the expected wait
 local GONE_SECONDS = 5         -- a caller that is late by this much is removed from the queue
 local OVERDUE_SECONDS = 0.5    -- a permit is kept for a caller that has waited for longer than this,
-local OVERDUE = 4              -- and for this multiple of the usual time, at most LONGEST_HINT_SECONDS
+local OVERDUE = 4              -- and for this multiple of the usual time, at most MAX_HINT_SECONDS
 local KEPT_SECONDS = 86400
 local HEAD_START_SECONDS = 2   -- for which others wait, as a denial of a key arrives soon
 local HEAD_START_WAIT_SECONDS = 0.1
@@ -208,11 +208,11 @@ end
 
 local function hint(seconds)
   local is_doubling = state.slow_start == 1 and not is_known()
-  return math.min(is_doubling and LONGEST_HINT_AT_FIRST or LONGEST_HINT_SECONDS, seconds)
+  return math.min(is_doubling and MAX_HINT_AT_FIRST or MAX_HINT_SECONDS, seconds)
 end
 
 local function wait(seconds, reason)
-  seconds = math.max(seconds, SHORTEST_WAIT_SECONDS)
+  seconds = math.max(seconds, MIN_WAIT_SECONDS)
   redis.call('ZADD', lane(), 'NX', exactly(now), ask.waiter)
   redis.call('ZADD', ALIVE, exactly(now + seconds + GONE_SECONDS), ask.waiter)
   save()
@@ -228,10 +228,10 @@ end
 -- returns would otherwise leave none to the other processes.
 local function is_overdue(usual_seconds)
   local first = redis.call('ZRANGE', lane(), 0, 0, 'WITHSCORES')
-  local patience = math.min(OVERDUE * usual_seconds, LONGEST_HINT_SECONDS)
+  local max_wait = math.min(OVERDUE * usual_seconds, MAX_HINT_SECONDS)
   local asks_at = tonumber(redis.call('ZSCORE', ALIVE, first[1]) or 0) - GONE_SECONDS
   local is_late = now > asks_at + OVERDUE_SECONDS  -- it may be gone
-  return not is_late and now - tonumber(first[2]) > math.max(OVERDUE_SECONDS, patience)
+  return not is_late and now - tonumber(first[2]) > math.max(OVERDUE_SECONDS, max_wait)
 end
 
 local function deny_for(pause)
@@ -419,7 +419,7 @@ end
 
 local function pause(seconds)
   if seconds and seconds > 0 then
-    seconds = math.min(seconds, LONGEST_PAUSE_SECONDS)
+    seconds = math.min(seconds, MAX_PAUSE_SECONDS)
     state.paused_until = math.max(state.paused_until, now + seconds)
     state.cool_until = math.max(state.cool_until, now + seconds + COOL_DOWN_SECONDS)
   end
@@ -528,7 +528,7 @@ local function ask_alone_again()
   state.refusals = state.refusals + 1
   state.began_at = 0
   pause(seconds)
-  state.marked_at = now + math.min(seconds, LONGEST_PAUSE_SECONDS)
+  state.marked_at = now + math.min(seconds, MAX_PAUSE_SECONDS)
   state.accepted = 0
 end
 
@@ -541,7 +541,7 @@ local function failed()
   if not is_probe and state.failures < ask.breaker_failures then return end
   if is_probe and ask.granted_at < state.open_until then return end  -- sent before it opened
   local seconds = ask.breaker_seconds * 2 ^ state.openings
-  state.open_until = now + math.min(seconds, LONGEST_BREAK_SECONDS)
+  state.open_until = now + math.min(seconds, MAX_BREAK_SECONDS)
   state.openings = math.min(state.openings + 1, 16)
   state.probed_until = 0
 end

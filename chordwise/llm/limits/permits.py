@@ -252,9 +252,9 @@ class ResilientLimits:
             self._uses_fallback = False
 
 
-LONGEST_PAUSE_SECONDS = 300.0
+MAX_PAUSE_SECONDS = 300.0
 """A provider is called again after this time, even if it requests a longer wait."""
-_SHORTEST_WAIT_SECONDS = 0.05
+_MIN_WAIT_SECONDS = 0.05
 
 
 class ProcessLimits:
@@ -286,9 +286,9 @@ class ProcessLimits:
             if now < self._paused_until:
                 return Wait(seconds=self._paused_until - now, reason=WaitReason.PAUSED)
             if self._in_flight >= max(1, int(self._state.window)):
-                return Wait(seconds=_SHORTEST_WAIT_SECONDS, reason=WaitReason.IN_FLIGHT)
+                return Wait(seconds=_MIN_WAIT_SECONDS, reason=WaitReason.IN_FLIGHT)
             if now < self._next_at:
-                wait = max(self._next_at - now, _SHORTEST_WAIT_SECONDS)
+                wait = max(self._next_at - now, _MIN_WAIT_SECONDS)
                 return Wait(seconds=wait, reason=WaitReason.RATE)
             self._in_flight += 1
             self._next_at = max(self._next_at, now - 1) + self._state.seconds_for(request.cost)
@@ -299,5 +299,5 @@ class ProcessLimits:
         with self._lock:
             self._in_flight -= 1
             if report.result in {CallResult.LIMITED, CallResult.FAILED}:
-                pause = min(report.retry_after_seconds or 0.0, LONGEST_PAUSE_SECONDS)
+                pause = min(report.retry_after_seconds or 0.0, MAX_PAUSE_SECONDS)
                 self._paused_until = max(self._paused_until, self._clock() + pause)

@@ -16,10 +16,10 @@ from chordwise.llm.prices import Price, booked_cost, booked_failure
 
 ReservationId: TypeAlias = UUID
 
-LONGEST_WAIT_SECONDS = 10.0
+MAX_WAIT_SECONDS = 10.0
 """A waiting call may hold a permit and a slot, so work with a longer wait is postponed."""
-_SHORTEST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 1.0
+_MIN_PAUSE_SECONDS = 0.1
+_MAX_PAUSE_SECONDS = 1.0
 
 
 class SharedBudget(Protocol):
@@ -84,10 +84,10 @@ class Budgeted(Middleware):
         return completion
 
     def _reserve(self, request: CompletionRequest) -> ReservationId | None:
-        """Reserve; wait up to `LONGEST_WAIT_SECONDS` for other reservations to be settled."""
+        """Reserve; wait up to `MAX_WAIT_SECONDS` for other reservations to be settled."""
         max_usd = self.price.max_usd(request)
-        ends_at = self.clock() + LONGEST_WAIT_SECONDS
-        pause = _SHORTEST_PAUSE_SECONDS
+        ends_at = self.clock() + MAX_WAIT_SECONDS
+        pause = _MIN_PAUSE_SECONDS
         while True:
             try:
                 return self.budget.reserve(max_usd, request.timeout_seconds)
@@ -95,4 +95,4 @@ class Budgeted(Middleware):
                 if self.clock() + pause > ends_at:
                     raise
             self.sleep(self.random.uniform(pause / 2, pause))
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            pause = min(2 * pause, _MAX_PAUSE_SECONDS)

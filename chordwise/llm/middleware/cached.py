@@ -17,7 +17,7 @@ from chordwise.settings import ModelSettings
 
 KEY_FORMAT = 1
 _FIRST_WAIT_SECONDS = 0.05
-_LONGEST_WAIT_SECONDS = 1.0
+_MAX_WAIT_SECONDS = 1.0
 _GROWTH = 1.5
 
 
@@ -100,7 +100,7 @@ class Cached(Middleware):
                 return found
             self.sleep(wait)
             waited += wait
-            wait = min(wait * _GROWTH, _LONGEST_WAIT_SECONDS)
+            wait = min(wait * _GROWTH, _MAX_WAIT_SECONDS)
 
     def _ask_and_store(self, request: CompletionRequest, entry: CacheEntry) -> Completion:
         is_stored = False

@@ -24,7 +24,7 @@ from chordwise.errors import (
     TransientError,
 )
 from chordwise.llm.limits.permits import (
-    LONGEST_PAUSE_SECONDS,
+    MAX_PAUSE_SECONDS,
     CallReport,
     CallResult,
     Denial,
@@ -285,7 +285,7 @@ class RateLimited(Middleware):
             )
         else:
             error = RateLimitedError(f"{model} has no capacity for another request at present.")
-        error.retry_after_seconds = min(wait.seconds, LONGEST_PAUSE_SECONDS)
+        error.retry_after_seconds = min(wait.seconds, MAX_PAUSE_SECONDS)
         error.has_waited = True
         raise error
 
@@ -331,7 +331,7 @@ def _failure(error: ChordwiseError) -> CallReport:
     if not isinstance(error, TransientError):
         return CallReport(result=_result(error))
     if error.retry_after_seconds is not None:
-        error.retry_after_seconds = min(error.retry_after_seconds, LONGEST_PAUSE_SECONDS)
+        error.retry_after_seconds = min(error.retry_after_seconds, MAX_PAUSE_SECONDS)
     reported = error.reported_limits
     return CallReport(
         result=_result(error),

@@ -12,7 +12,7 @@ import tenacity
 
 from chordwise.errors import ModelTimeoutError, TransientError
 from chordwise.llm.model import (
-    SHORTEST_REQUEST_SECONDS,
+    MIN_REQUEST_SECONDS,
     Completion,
     CompletionRequest,
     Middleware,
@@ -25,7 +25,7 @@ class _Deadline:
     """The end of a question's time, and the least time left with which a request may start."""
 
     ends_at: float
-    min_seconds: float = SHORTEST_REQUEST_SECONDS
+    min_seconds: float = MIN_REQUEST_SECONDS
 
 
 @dataclass(slots=True, eq=False)

@@ -45,7 +45,7 @@ API_VERSION = "2026-10-21"
 # Longer answers may take more than ten minutes and must be streamed (128,000 tokens an hour).
 MAX_UNSTREAMED_TOKENS = 21_333
 # The minimum that is cached is 512 to 4,096 tokens, by model; below it the mark has no effect.
-LEAST_CACHED_TOKENS = 1_024
+MIN_CACHED_TOKENS = 1_024
 
 CODES: Mapping[str, Kind] = MappingProxyType(
     {
@@ -189,7 +189,7 @@ def _system(text: str) -> JsonValue:
     If they are long enough for Anthropic's prompt cache, they are marked for caching: a write costs
     a quarter more than the usual price, a read a tenth of it.
     """
-    if tokens.estimate(text) < LEAST_CACHED_TOKENS:
+    if tokens.estimate(text) < MIN_CACHED_TOKENS:
         return text
     return [{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}]
 

@@ -164,7 +164,7 @@ def _status(status: int, error: JsonObject) -> int:
     return status
 
 
-LONGEST_BELIEVED_SECONDS = 86_400.0
+MAX_BELIEVED_SECONDS = 86_400.0
 _OF_THE_PROVIDER_BEHIND = "llm_provider-"
 """LiteLLM's proxy adds this prefix to the headers of its upstream provider."""
 
@@ -187,7 +187,7 @@ def retry_after_seconds(
         elif seconds is None:
             seconds = _until_date(headers, prefix, wall_clock)
         if seconds is not None:
-            return min(seconds, LONGEST_BELIEVED_SECONDS)
+            return min(seconds, MAX_BELIEVED_SECONDS)
     return None
 
 

@@ -25,7 +25,7 @@ from chordwise.settings import ModelSettings
 log = structlog.get_logger(__name__)
 UNLIMITED = "-1"
 _TIMEOUT_SECONDS = 10.0
-_LONGEST_INTERVAL_SECONDS = 60.0
+_MAX_INTERVAL_SECONDS = 60.0
 _SECONDS: Mapping[str, int] = MappingProxyType({"s": 1, "m": 60, "h": 3_600})
 
 
@@ -55,9 +55,9 @@ def require_keep_alive(settings: ModelSettings) -> None:
 def interval_seconds(settings: ModelSettings) -> float:
     """Return the interval of the request; a reloaded model has the default of its server again."""
     if settings.keep_alive == UNLIMITED:
-        return _LONGEST_INTERVAL_SECONDS
+        return _MAX_INTERVAL_SECONDS
     length = int(settings.keep_alive[:-1]) * _SECONDS[settings.keep_alive[-1]]
-    return min(_LONGEST_INTERVAL_SECONDS, length / 2)
+    return min(_MAX_INTERVAL_SECONDS, length / 2)
 
 
 def _keep_alive_request(settings: ModelSettings, exchange: Exchange) -> Callable[[], None]:

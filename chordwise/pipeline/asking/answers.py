@@ -36,7 +36,7 @@ from chordwise.errors import (
 from chordwise.llm.middleware.fallback import further_models
 from chordwise.llm.model import (
     EXTRACTIVE,
-    SHORTEST_REQUEST_SECONDS,
+    MIN_REQUEST_SECONDS,
     ChatModel,
     Completion,
     CompletionRequest,
@@ -145,7 +145,7 @@ class _Attempts:
             answer = checked(completion, request, source, record_check, repaired=False)
             return self._rechecked(answer, request, model)
         except InvalidAnswerError as error:
-            if self._seconds_left() < SHORTEST_REQUEST_SECONDS:
+            if self._seconds_left() < MIN_REQUEST_SECONDS:
                 raise
             request = with_problems(request, error, model.profile)
         request, repaired = self._completed(request, model)
@@ -161,7 +161,7 @@ class _Attempts:
         """
         task, flaws = request.task, _flaws_of(answer, request.task, self.question.source)
         is_built_in = model.profile.provider == EXTRACTIVE
-        if not flaws or is_built_in or self._seconds_left() < SHORTEST_REQUEST_SECONDS:
+        if not flaws or is_built_in or self._seconds_left() < MIN_REQUEST_SECONDS:
             return answer
         problem = "; ".join(list(flaws)[:MAX_PROBLEMS])
         again = with_problems(request, InvalidAnswerError(problem), model.profile)
@@ -183,14 +183,14 @@ class _Attempts:
         if completion.finish_reason is not FinishReason.LENGTH:
             return request, completion
         raised = with_raised_limit(request, model.profile)
-        if raised is None or self._seconds_left() < SHORTEST_REQUEST_SECONDS:
+        if raised is None or self._seconds_left() < MIN_REQUEST_SECONDS:
             return request, completion
         self.question.record_check(completion, INVALID)
         return raised, self._complete(raised, model)
 
     def _complete(self, request: CompletionRequest, model: ChatModel) -> Completion:
         self.question.policy.require()
-        left = max(SHORTEST_REQUEST_SECONDS, self._seconds_left())
+        left = max(MIN_REQUEST_SECONDS, self._seconds_left())
         bounded = replace(request, timeout_seconds=left) if left < math.inf else request
         return model.complete(bounded)
 

@@ -83,8 +83,8 @@ def about_part(task: AnalysisTask, text: str, start: int, end: int) -> tuple[Ana
 REPAIR_TOKENS = 256
 """The maximum size of the remark below a repeated question, in estimated tokens."""
 _NO_BLANK = re.compile(r"\S")
-_LEAST_TEXT_TOKENS = 64
-_LEAST_LIST_TOKENS = 100
+_MIN_TEXT_TOKENS = 64
+_MIN_LIST_TOKENS = 100
 _GROWTH_OF_ROWS, _GROWTH_BY_ROW = 4, 9
 """In an answer, a value of 3 tokens takes 9, and the quote of a row takes 27 plus the row."""
 _RAISED_BY = 2
@@ -152,7 +152,7 @@ def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
     used = tokens.estimate(request.system + request.user) + REPAIR_TOKENS
     used += request.max_output_tokens + reserve_for_critique(model, task)
     room = model.profile.context_tokens - used
-    if room < _LEAST_TEXT_TOKENS:
+    if room < _MIN_TEXT_TOKENS:
         raise ConfigurationError(
             f"The prompt and the answer fill the context of {model.profile.model} "
             f"({model.profile.context_tokens:,} tokens) without any text.",
@@ -162,7 +162,7 @@ def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
     if values and profile.understands_language:
         answer = min(_RAISED_BY * profile.max_output_tokens, profile.output_ceiling)
         growth = max(1 + values, _GROWTH_OF_ROWS + _GROWTH_BY_ROW / values)
-        room = min(room, max(_LEAST_LIST_TOKENS, int(answer / growth)))
+        room = min(room, max(_MIN_LIST_TOKENS, int(answer / growth)))
     return min(task.options.chunk_tokens or chunk_tokens, room)
 
 

@@ -44,7 +44,7 @@ _SLICE = 100
 # Providers end a batch after a day, and keep its results for weeks.
 _LONGEST = timedelta(days=3)
 _GROWTH = 1.5
-_LONGEST_WAIT_SECONDS = 3_600
+_MAX_WAIT_SECONDS = 3_600
 
 
 def tick(context: Context) -> None:
@@ -291,7 +291,7 @@ def _require_no_cancelled(session: Session, batch: Batch) -> None:
 def _requested_wait(error: ChordwiseError) -> timedelta:
     """Return the wait that the provider requests, up to a limit."""
     seconds = error.retry_after_seconds if isinstance(error, TransientError) else None
-    return timedelta(seconds=min(seconds or 0, _LONGEST_WAIT_SECONDS))
+    return timedelta(seconds=min(seconds or 0, _MAX_WAIT_SECONDS))
 
 
 def _line_of(row: BatchRequest) -> BatchLine:

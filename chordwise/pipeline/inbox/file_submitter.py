@@ -44,7 +44,7 @@ from chordwise.storage.runs import Run
 
 log = structlog.get_logger(__name__)
 
-_LONGEST_SECONDS = 3_600.0
+_MAX_SECONDS = 3_600.0
 """The maximum time that a run stays open while files keep arriving."""
 MAX_ATTEMPTS = 3
 """The number of processes that may die while reading a file before it is quarantined."""
@@ -151,7 +151,7 @@ class FileSubmitter:
         now, quiet = self._monotonic(), self._context.settings.inbox.quiet_seconds
         with self._lock:
             for key, each in list(self._open.items()):
-                is_old = now - each.opened_at >= _LONGEST_SECONDS
+                is_old = now - each.opened_at >= _MAX_SECONDS
                 if everything or is_old or now - each.last_at >= quiet:
                     self._retired.append(self._open.pop(key))
         # A slow file may still be read into a run that accepts no further files.

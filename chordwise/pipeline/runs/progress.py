@@ -28,7 +28,7 @@ from chordwise.storage.record import copied, first_id
 from chordwise.storage.runs import Run
 
 _WINDOW_SECONDS = 60.0
-_LEAST_SECONDS = 3.0
+_MIN_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +126,7 @@ class Pace:
 
     def _per_second(self, counts: list[int], times: int) -> float | None:
         elapsed = self._seen[-1][0] - self._seen[0][0] if self._seen else 0.0
-        if elapsed < _LEAST_SECONDS:
+        if elapsed < _MIN_SECONDS:
             return None
         return times * (counts[-1] - counts[0]) / elapsed
 

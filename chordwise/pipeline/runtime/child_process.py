@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 1.0
-_LONGEST_PAUSE_SECONDS = 30.0
+_MAX_PAUSE_SECONDS = 30.0
 _LEAVING_SECONDS = 12.0
 _POLL_SECONDS = 0.5
 
@@ -87,9 +87,9 @@ class ChildProcess(Thread):
         if status == 0 or self._stop_event.is_set():
             self._pause = _FIRST_PAUSE_SECONDS
             return _FIRST_PAUSE_SECONDS
-        if time.monotonic() - begun_at > _LONGEST_PAUSE_SECONDS:
+        if time.monotonic() - begun_at > _MAX_PAUSE_SECONDS:
             self._pause = _FIRST_PAUSE_SECONDS  # it did not fail at its start
-        pause, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
+        pause, self._pause = self._pause, min(2 * self._pause, _MAX_PAUSE_SECONDS)
         log.error("process.lost", process=self.name, status=status, again_seconds=pause)
         with self._context.database.write() as session:
             incidents.count(session, IncidentKind.PROCESS_LOST, self.name)

@@ -103,7 +103,7 @@ def run_process(process: str, run: Callable[[Settings], int]) -> int:
 
 _FIRST_PAUSE_SECONDS = 0.5
 # Shorter than the silence after which a health check reports a process as dead.
-_LONGEST_PAUSE_SECONDS = liveness.INTERVAL_SECONDS
+_MAX_PAUSE_SECONDS = liveness.INTERVAL_SECONDS
 
 
 def require_files(wanted: int, setting: str = "") -> None:
@@ -139,7 +139,7 @@ def wait_until_ready(settings: Settings, process: str, stop: Event) -> bool:
                 return True
             liveness.write_heartbeat(settings.home, process, liveness.State.HELD_UP)
             stop.wait(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            pause = min(2 * pause, _MAX_PAUSE_SECONDS)
         return False
     finally:
         engine.dispose()
