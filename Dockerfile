@@ -1,14 +1,14 @@
 # One image for every process: `python -m worker`, `python -m scheduler`, `chordwise …`.
 
-# docker-compose.yml names an image by its digest: docs/deployment.md.
+# docker-compose.yml sets this image by its digest; see docs/deployment.md.
 ARG PYTHON_IMAGE=python:3.13-slim
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /source
-# With requirements-ocr.lock, scans can be read as well; with requirements-learning.lock, confidences
-# can be recalibrated; with "requirements-ocr.lock -r requirements-learning.lock", both.
+# The lock file to install: requirements-ocr.lock adds OCR, requirements-learning.lock adds
+# recalibration, and "requirements-ocr.lock -r requirements-learning.lock" adds both.
 ARG LOCK=requirements.lock
-# The libraries first: this layer stays as long as the lock files do.
+# Dependencies are installed first, so that this layer is cached until a lock file changes.
 COPY requirements.lock requirements-ocr.lock requirements-learning.lock requirements-build.lock ./
 COPY requirements-encoder.lock ./
 RUN python -m venv --without-pip /opt/chordwise \

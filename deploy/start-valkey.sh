@@ -1,6 +1,6 @@
-# Valkey's container runs this: the password goes into a file that only the server's user can read,
-# in memory, for everyone on the host can read the arguments of a process. The arguments of this
-# script are those of the server.
+# Starts the server in Valkey's container, with the arguments of this script. The password is passed
+# in a file in memory that only the server's user can read, because every user of the host can read
+# the arguments of a process.
 set -eu
 umask 077
 file="${TMPDIR:-/tmp}/valkey-password.conf"
