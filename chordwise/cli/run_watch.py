@@ -228,8 +228,8 @@ def report(
     usage = progress.read(session, account.run_id)
     caps = caps_of_run(session, account.run_id)
     wanted = ResultSelection(run_id=account.run_id)
-    most = None if as_json else MAX_RESULTS
-    found = stored_results.read(session, wanted, most)
+    limit = None if as_json else MAX_RESULTS
+    found = stored_results.read(session, wanted, limit)
     failed = accounts.failures(session, account.run, UNLIMITED if as_json else MAX_FAILURES)
     screen = invocation.screen
     if as_json:
@@ -238,7 +238,7 @@ def report(
         )
         return
     screen.show(*rendered_results.render(found))
-    if len(found) == most:
+    if len(found) == limit:
         words = stored_results.count_in_words(session, wanted)
         screen.note(f"Showing the first {len(found)} of {words} results.")
     screen.show(*rendered_accounts.failures(failed), *rendered_accounts.render(account))

@@ -62,9 +62,9 @@ def _show(session: Session, screen: Screen, name: str, *, as_json: bool) -> None
     """Show the details of the run with this name or id."""
     run_id = stored_runs.find(session, name).id
     account = accounts.of_run(session, run_id)
-    most = UNLIMITED if as_json else MAX_FAILURES
-    failed = accounts.failures(session, account.run, most)
-    noticed = accounts.notices(session, run_id, most)
+    limit = UNLIMITED if as_json else MAX_FAILURES
+    failed = accounts.failures(session, account.run, limit)
+    noticed = accounts.notices(session, run_id, limit)
     counts = progress.read(session, run_id)
     caps = caps_of_run(session, run_id)
     listed = accounts.jobs_of_run(session, run_id, UNLIMITED if as_json else MAX_JOBS)

@@ -196,12 +196,12 @@ def _stems(small: str) -> Iterator[str]:
             yield match[0][:_PREFIX]
 
 
-def _count(stems: Iterable[str], most: int) -> int:
-    """Return the number of distinct stems, at most `most`."""
+def _count(stems: Iterable[str], limit: int) -> int:
+    """Return the number of distinct stems, at most `limit`."""
     found: set[str] = set()
     for stem in stems:
         found.add(stem)
-        if len(found) == most:
+        if len(found) == limit:
             break
     return len(found)
 

@@ -61,12 +61,12 @@ def is_inside(relative: PurePath) -> bool:
 def _cut(name: str, reserved_bytes: int) -> str:
     """Shorten a name so that `reserved_bytes` remain free; characters are not split."""
     encoded = os.fsencode(name)
-    most = _MAX_BYTES - reserved_bytes
-    if len(encoded) <= most:
+    limit = _MAX_BYTES - reserved_bytes
+    if len(encoded) <= limit:
         return name
-    while encoded[most] & 0xC0 == 0x80:  # noqa: PLR2004 - the middle of a character in UTF-8
-        most -= 1
-    return os.fsdecode(encoded[:most])
+    while encoded[limit] & 0xC0 == 0x80:  # noqa: PLR2004 - the middle of a character in UTF-8
+        limit -= 1
+    return os.fsdecode(encoded[:limit])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,11 +97,11 @@ class Sighting:
 
 
 class Sightings:
-    """The observed files, at most `most` at a time, so that memory use is bounded."""
+    """The observed files, at most `limit` at a time, so that memory use is bounded."""
 
-    def __init__(self, quiet_seconds: float, most: int) -> None:
+    def __init__(self, quiet_seconds: float, limit: int) -> None:
         self._quiet_seconds = quiet_seconds
-        self._most = most
+        self._limit = limit
         self._seen: dict[PurePath, Sighting] = {}
 
     def __len__(self) -> int:
@@ -110,7 +110,7 @@ class Sightings:
     @property
     def has_room(self) -> bool:
         """Whether less than half of the capacity is used, so that a further scan is useful."""
-        return len(self._seen) < max(1, self._most // 2)
+        return len(self._seen) < max(1, self._limit // 2)
 
     def replace(self, found: Iterable[Found], now: float) -> int:
         """Observe the files that a scan found, oldest first; return how many had no room.
@@ -121,7 +121,7 @@ class Sightings:
         before, self._seen = self._seen, {}
         left_out = 0
         for path, prints in found:
-            if len(self._seen) >= self._most:
+            if len(self._seen) >= self._limit:
                 left_out += 1
                 continue
             known = before.get(path)

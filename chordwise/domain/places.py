@@ -105,9 +105,9 @@ class Layout:
     @classmethod
     def unpacked(cls, place: Place) -> Layout:
         """Return the layout of a place; empty if its data was not produced by `packed`."""
-        most = _LAYOUT_ROW_BYTES * max(1, place.end_char - place.start_char)
+        limit = _LAYOUT_ROW_BYTES * max(1, place.end_char - place.start_char)
         try:
-            content = zlib.decompressobj().decompress(place.layout, most) if place.layout else b""
+            content = zlib.decompressobj().decompress(place.layout, limit) if place.layout else b""
         except zlib.error:
             content = b""
         size = len(content) // _LAYOUT_ROW_BYTES * array("i").itemsize

@@ -154,9 +154,9 @@ class _Ballot:
         The result is empty if no value has a majority and at least half of the samples deny the
         item.
         """
-        most = [value for value, entries in self.found.items() if 2 * len(entries) > self.count]
-        if most or not self.found or 2 * len(self.denials) >= self.count:
-            return most
+        majority = [value for value, entries in self.found.items() if 2 * len(entries) > self.count]
+        if majority or not self.found or 2 * len(self.denials) >= self.count:
+            return majority
 
         def weight(value: tuple[str, int]) -> tuple[int, float]:
             entries = self.found[value]

@@ -588,11 +588,11 @@ def _blocks(numbers: Sequence[int], taken: Sequence[int], alone: int) -> Iterato
     plus a few lines for a heading; next to a single taken line, at most `alone`.
     """
     distances = [after - before for before, after in itertools.pairwise(taken)]
-    most = min(distances) + _LINES_BETWEEN if distances else alone
+    limit = min(distances) + _LINES_BETWEEN if distances else alone
     borders = [
         index
         for index, (before, after) in enumerate(itertools.pairwise(numbers), start=1)
-        if after - before > most
+        if after - before > limit
     ]
     for start, end in itertools.pairwise([0, *borders, len(numbers)]):
         first = bisect_left(taken, numbers[start])

@@ -258,10 +258,10 @@ class ListPrice(Price):
             for written in (0, input_tokens)
         )
         costs = [self._cost(self.model, usage, tier) for usage in usages for tier in tiers]
-        most = max((cost for cost in costs if cost is not None), default=None)
-        if most is None or self.provider != "anthropic":
-            return most
-        return most * REGIONAL_FACTOR
+        highest = max((cost for cost in costs if cost is not None), default=None)
+        if highest is None or self.provider != "anthropic":
+            return highest
+        return highest * REGIONAL_FACTOR
 
 
 @lru_cache(maxsize=1024)

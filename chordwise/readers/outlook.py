@@ -102,15 +102,15 @@ class _Message:
 
     def _body(self) -> Extracted:
         """Return the body that a mail program displays: HTML, else plain text, else RTF."""
-        most = self._wanted.max_characters
+        limit = self._wanted.max_characters
         markup = self._stream(_HTML, _BINARY).rstrip(b"\0") or self._string(_HTML).encode()
-        shown = html.read(markup, most) if markup else None
+        shown = html.read(markup, limit) if markup else None
         if shown is not None and shown.text:
             return shown
         if plain := self._string(_BODY):
             return Extracted(text=plain, media_type=MEDIA_TYPE)
         if packed := self._stream(_RICH, _BINARY):
-            return rich_text.read(_unpacked(packed), most)
+            return rich_text.read(_unpacked(packed), limit)
         return shown or Extracted(text="", media_type=MEDIA_TYPE)
 
     def _sender(self) -> str:

@@ -507,9 +507,9 @@ class Unpacking:
 
     def _count_document(self) -> None:
         if not self._documents_left:
-            most = self._settings.max_documents
+            limit = self._settings.max_documents
             raise _bound_reached(
-                f"holds more than {most:,} documents; the ones after them were left out.",
+                f"holds more than {limit:,} documents; the ones after them were left out.",
                 "Split it, or raise readers.max_documents.",
                 "too_many_documents",
             )

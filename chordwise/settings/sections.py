@@ -159,8 +159,8 @@ class ModelSettings(Section):
     @property
     def output_ceiling(self) -> int:
         """The output limit for the retry of a truncated answer."""
-        most = self.max_output_tokens_on_retry or RAISED_BY * self.max_output_tokens
-        return max(self.max_output_tokens, most)
+        limit = self.max_output_tokens_on_retry or RAISED_BY * self.max_output_tokens
+        return max(self.max_output_tokens, limit)
 
 
 class PipelineSettings(Section):

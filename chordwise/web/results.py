@@ -46,8 +46,8 @@ def _results(request: Request) -> Response:
     wanted = _wanted(listing)
     with site_of(request).database.read() as session:
         found = result_lists.read(session, wanted, PAGE_ROWS + 1, _mark(listing.after))
-        most = _MAX_COUNTED_WITH_WORDS if wanted.words else _MAX_COUNTED
-        count = result_lists.count(session, wanted, most + 1)
+        limit = _MAX_COUNTED_WITH_WORDS if wanted.words else _MAX_COUNTED
+        count = result_lists.count(session, wanted, limit + 1)
         choices = result_lists.choices(session)
     shown = found[:PAGE_ROWS]
     more = ""
@@ -59,7 +59,7 @@ def _results(request: Request) -> Response:
         listing=listing,
         sought=sought_in(wanted.words),
         results=[(each, headline(each.analysis_type, each.output)) for each in shown],
-        count=f"{count:,}" if count <= most else f"more than {most:,}",
+        count=f"{count:,}" if count <= limit else f"more than {limit:,}",
         more=more,
         choices={
             "type": [each.value for each in AnalysisType],

@@ -94,7 +94,7 @@ def test_paths_that_leave_the_folder_are_detected(path: str) -> None:
 
 def test_a_file_is_ripe_after_a_time_without_events_and_changes() -> None:
     """An event or a change restarts the wait."""
-    waiting, a, b = Sightings(5, most=10), PurePath("/a"), PurePath("/b")
+    waiting, a, b = Sightings(5, limit=10), PurePath("/a"), PurePath("/b")
     waiting.replace([(a, (print_of(),)), (b, (print_of(),))], now=0)
     waiting.restart_quiet_period(a, now=2)
 
@@ -111,22 +111,22 @@ def test_a_file_is_ripe_after_a_time_without_events_and_changes() -> None:
     assert [each.path for each in waiting.complete_files(now=17)] == [a]
 
 
-@given(ages=st.lists(st.integers(0, 50), max_size=40), most=st.integers(1, 20))
-def test_a_limited_number_of_files_is_returned_in_order_of_age(ages: list[int], most: int) -> None:
+@given(ages=st.lists(st.integers(0, 50), max_size=40), limit=st.integers(1, 20))
+def test_a_limited_number_of_files_is_returned_in_order_of_age(ages: list[int], limit: int) -> None:
     """The limit bounds the memory."""
-    waiting = Sightings(1, most=most)
+    waiting = Sightings(1, limit=limit)
     found = sorted((age, PurePath(f"/{number}")) for number, age in enumerate(ages))
 
     left_out = waiting.replace([(path, (print_of(modified_ns=age),)) for age, path in found], 0)
 
     assert [each.prints[0].modified_ns for each in waiting.complete_files(now=1)] == sorted(ages)[
-        :most
+        :limit
     ]
-    assert left_out == max(0, len(ages) - most)
+    assert left_out == max(0, len(ages) - limit)
 
 
 def test_a_processed_file_is_forgotten() -> None:
-    waiting, a, b = Sightings(1, most=10), PurePath("/a"), PurePath("/b")
+    waiting, a, b = Sightings(1, limit=10), PurePath("/a"), PurePath("/b")
     waiting.replace([(a, (print_of(),)), (b, (print_of(),))], now=0)
 
     waiting.forget(a)

@@ -300,7 +300,7 @@ def remaining_documents(
     no outcomes are known.
     """
     count = len(found.variant)
-    most = min(_MAX_TIMES, _MAX_REPEATED // max(1, len(found.control) + count))
+    limit = min(_MAX_TIMES, _MAX_REPEATED // max(1, len(found.control) + count))
 
     def decides(times: int) -> bool:
         repeated = Evidence(
@@ -310,9 +310,9 @@ def remaining_documents(
         )
         return difference(repeated, outcome, risk, is_paired=is_paired).excludes_zero
 
-    if not found.control or not count or most < 1 or not decides(most):
+    if not found.control or not count or limit < 1 or not decides(limit):
         return None
-    return bisect_left(range(1, most), True, key=decides) * count
+    return bisect_left(range(1, limit), True, key=decides) * count
 
 
 def exceeds(

@@ -266,12 +266,12 @@ def _terms(text: str) -> tuple[str, ...]:
 class ExampleIndex:
     """An index of the examples of a profile and an analysis type by the terms of their texts.
 
-    For a document it selects at most `most` examples with at most `max_tokens` estimated tokens.
+    For a document it selects at most `limit` examples with at most `max_tokens` estimated tokens.
     """
 
-    def __init__(self, found: Sequence[LearnedExample], most: int, max_tokens: int) -> None:
+    def __init__(self, found: Sequence[LearnedExample], limit: int, max_tokens: int) -> None:
         self._found = found
-        self._most = most
+        self._limit = limit
         self._max_tokens = max_tokens
         self._weights = ranking.inverse_frequencies([each.terms for each in found])
         self._vectors = [ranking.vector(each.terms, self._weights) for each in found]
@@ -312,7 +312,7 @@ class ExampleIndex:
         alike = dict.fromkeys(pool, 0.0)
         picked: list[int] = []
         left = self._max_tokens
-        while len(picked) < self._most:
+        while len(picked) < self._limit:
             worth = {
                 place: _RELEVANCE * likeness - (1 - _RELEVANCE) * alike[place]
                 for place, likeness in pool.items()

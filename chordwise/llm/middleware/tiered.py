@@ -42,12 +42,12 @@ class Tiered:
         smallest = min(profiles, key=_room)
         output = min(profile.max_output_tokens for profile in profiles)
         room = _room(smallest)
-        most = min(profile.output_ceiling for profile in profiles)
+        limit = min(profile.output_ceiling for profile in profiles)
         return replace(
             smallest,
             context_tokens=room + output,
             max_output_tokens=output,
-            max_output_tokens_on_retry=most,
+            max_output_tokens_on_retry=limit,
         )
 
     def steps(self, task: AnalysisTask) -> tuple[TierModel, ...]:

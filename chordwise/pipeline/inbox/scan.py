@@ -40,13 +40,13 @@ class Refused:
     reason: str
 
 
-def oldest_files(folder: Path, most: int, refuse: Callable[[Refused], None]) -> list[Found]:
-    """Return at most `most` files of an inbox that can be taken, the oldest first.
+def oldest_files(folder: Path, limit: int, refuse: Callable[[Refused], None]) -> list[Found]:
+    """Return at most `limit` files of an inbox that can be taken, the oldest first.
 
     Sub-folders are scanned, links are not followed. `refuse` is called with each refused entry.
     """
     return heapq.nsmallest(
-        most, _files(folder, refuse), key=lambda found: (found[1][0].modified_ns, bytes(found[0]))
+        limit, _files(folder, refuse), key=lambda found: (found[1][0].modified_ns, bytes(found[0]))
     )
 
 

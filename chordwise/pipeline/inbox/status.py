@@ -136,7 +136,7 @@ def _held_back(settings: Settings, waiting: Mapping[str, int]) -> list[HeldBack]
     return found
 
 
-def _recent(session: Session, folder: Path, most: int) -> list[RecentFile]:
+def _recent(session: Session, folder: Path, limit: int) -> list[RecentFile]:
     return [
         copied(
             RecentFile,
@@ -145,5 +145,5 @@ def _recent(session: Session, folder: Path, most: int) -> list[RecentFile]:
             path=file.delivered_path or file.stored_path,
             taken_at=file.created_at,
         )
-        for file, run in inbox_files.newest(session, str(folder), most)
+        for file, run in inbox_files.newest(session, str(folder), limit)
     ]

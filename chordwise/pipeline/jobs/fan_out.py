@@ -72,11 +72,11 @@ def _quarantine(context: Context, job_id: uuid.UUID) -> Literal[0] | None:
 
     Returns `None` if there is no such job.
     """
-    most = context.settings.pipeline.max_attempts
+    limit = context.settings.pipeline.max_attempts
     for attempt in context.database.attempts(context.lease):
         with attempt as session:
             job = jobs.lock(session, job_id)
-            if job and job.status == JobStatus.QUEUED and job.attempts >= most:
+            if job and job.status == JobStatus.QUEUED and job.attempts >= limit:
                 jobs.end(job, JobStatus.QUARANTINED, _LOST)
                 session.flush()
                 runs.settle(session, job.run_id)
@@ -88,5 +88,5 @@ def _cut(context: Context, begun: FanOut) -> Sequence[chunking.TextChunk]:
     if begun.text is not None:
         texts.add(begun.document_id, begun.text)
     text = begun.text or texts.text(begun.document_id, within=context.lease)
-    model, most = context.models.open(begun.model), context.settings.pipeline.chunk_tokens
-    return chunking.split(text, text_budget(model, task_of(begun), most))
+    model, limit = context.models.open(begun.model), context.settings.pipeline.chunk_tokens
+    return chunking.split(text, text_budget(model, task_of(begun), limit))

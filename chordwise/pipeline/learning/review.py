@@ -194,9 +194,9 @@ def next_item(
     session: Session, scope: ReviewScope, after: Place | None = None
 ) -> ReviewItem | None:
     """Return the first value of the queue, or the first after a position; `None` at the end."""
-    start, most = after, _FEW_RESULTS
+    start, limit = after, _FEW_RESULTS
     while True:
-        found = _results(session, scope, most, start, comparison=">=")
+        found = _results(session, scope, limit, start, comparison=">=")
         asked: dict[str, object] = {"ids": [row.result_id for row in found]}
         if after is not None:
             asked |= dict(zip(_PLACE, after, strict=True))
@@ -210,15 +210,15 @@ def next_item(
                 calibrated_confidence=calibrated,
                 place=place_of(place),
                 left=left,
-                is_all=len(found) < most,
+                is_all=len(found) < limit,
             )
-        if len(found) < most:
+        if len(found) < limit:
             return None
-        start, most = _place_of_row(found[-1]), min(2 * most, _MANY_RESULTS)
+        start, limit = _place_of_row(found[-1]), min(2 * limit, _MANY_RESULTS)
 
 
 def _results(
-    session: Session, scope: ReviewScope, most: int, after: Place | None, *, comparison: str
+    session: Session, scope: ReviewScope, limit: int, after: Place | None, *, comparison: str
 ) -> list[TableRow]:
     """Return results in the order of the queue; unused conditions are left out of the statement."""
     asked: dict[str, object] = {
@@ -229,7 +229,7 @@ def _results(
         narrowing += _AFTER.format(comparison=comparison)
         asked |= dict(zip(_PLACE[:3], after[:3], strict=True))
     statement = text(_RESULTS.format(narrowing=narrowing))
-    rows = session.execute(statement, {**asked, "most": most}).mappings()
+    rows = session.execute(statement, {**asked, "most": limit}).mappings()
     return [TableRow(**row) for row in rows]
 
 
@@ -418,19 +418,19 @@ def _excerpt(
 
 
 def table(
-    session: Session, scope: ReviewScope, most: int, after: Place | None = None
+    session: Session, scope: ReviewScope, limit: int, after: Place | None = None
 ) -> ReviewTable:
     """Return the first results in the order of the queue, or those after one of them.
 
     Results without values to check are included; values are those of labels and fields.
     """
-    found = _results(session, scope, most + 1, after, comparison=">")
-    rows = found[:most]
+    found = _results(session, scope, limit + 1, after, comparison=">")
+    rows = found[:limit]
     values = _values(session, [row.job_id for row in rows], is_flat=True)
     for row in rows:
         row.cells.update(_cells(AnalysisType(row.analysis_type), values[row.job_id]))
     names = list(dict.fromkeys(name for row in rows for name in row.cells))
-    is_whole = len(found) <= most
+    is_whole = len(found) <= limit
     after = None if is_whole else _place_of_row(rows[-1])
     return ReviewTable(fields=names[:_MAX_FIELDS], rows=rows, after=after)
 

@@ -250,8 +250,8 @@ class Pricing:
         return self._assumed(text_tokens).times(kind.questions)
 
     def _assumed(self, text_tokens: float) -> Interval:
-        most = self._model.profile.max_output_tokens
-        return estimates.assumed_answer_length(self._kind.analysis_type, text_tokens, most)
+        limit = self._model.profile.max_output_tokens
+        return estimates.assumed_answer_length(self._kind.analysis_type, text_tokens, limit)
 
     def _one_of(self, answers: Interval) -> Interval:
         """Return the tokens of one answer, given those of all."""
@@ -288,8 +288,8 @@ class Pricing:
         known = self._joined.output_tokens
         if len(known) >= estimates.MIN_OBSERVATIONS:
             return estimates.predicted(known, 1)
-        most = self._model.profile.max_output_tokens
-        return Interval(low=answer.low, typical=answer.typical, high=min(most, 2 * answer.high))
+        limit = self._model.profile.max_output_tokens
+        return Interval(low=answer.low, typical=answer.typical, high=min(limit, 2 * answer.high))
 
     def _cost(self, asked: Interval, read: Interval, written: Interval, lane: str) -> Cost | None:
         bounds = zip(astuple(asked), astuple(read), astuple(written), strict=True)

@@ -179,9 +179,9 @@ class TallyBuilder:
             else UnaskedModel(settings, options.model, lane)
         )
         self._hashes = identities(context.settings, self._options)
-        most = context.settings.pipeline.chunk_tokens
+        limit = context.settings.pipeline.chunk_tokens
         self._budgets = {
-            each: text_budget(self._model, self._task(each), most) for each in options.types
+            each: text_budget(self._model, self._task(each), limit) for each in options.types
         }
         self._examples = learned_examples.of_run(context, self._options, self._budgets)
         self._seen: set[str] = set()
@@ -241,8 +241,8 @@ class TallyBuilder:
             sha256 = documents.hash_of(text)
             shown = tuple(each.example for each in found.select(sha256, text))
             task = replace(task, examples=shown)
-            most = self._context.settings.pipeline.chunk_tokens
-            budget = text_budget(self._model, task, most)
+            limit = self._context.settings.pipeline.chunk_tokens
+            budget = text_budget(self._model, task, limit)
         parts = chunking.split(text, budget)
         for part in parts:
             asked, _ = about_part(task, text, part.start_char, part.end_char)
