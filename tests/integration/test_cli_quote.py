@@ -478,7 +478,7 @@ def test_a_sample_for_the_batch_lane_is_announced_as_online(desk: Desk) -> None:
             ("BUDGET__USD_PER_DAY", "0.001"),
             ("The day's budget of $0.001 is used up", "Quote without --sample"),
         ),
-        ("slow", ("LIMITS__LONGEST_WAIT_SECONDS", "1"), ("peer",)),
+        ("slow", ("LIMITS__MAX_WAIT_SECONDS", "1"), ("peer",)),
     ],
 )
 def test_a_sample_stays_within_budget_and_limits(
