@@ -205,7 +205,7 @@ def _nearest(texts: Sequence[str], labels: Sequence[str]) -> list[str]:
     """Return for each text the label with the highest cosine, by TF-IDF of the corpus."""
     documents = [words.terms(text) for text in texts]
     spelled = [words.terms(label.replace("_", " ")) for label in labels]
-    weights = ranking.inverse_frequencies([*documents, *spelled])
+    weights = ranking.inverse_document_frequencies([*documents, *spelled])
     points = [ranking.vector(terms, weights) for terms in spelled]
     nearest = []
     for terms in documents:

@@ -157,7 +157,7 @@ def history(
     if as_json:
         screen.write_json(schedule_runs=found)
     elif found:
-        screen.show(past_table(found), *reasons(found))
+        screen.show(past_table(found), *failure_lines(found))
     else:
         screen.info(
             "No schedule has been due yet. `chordwise schedules list` shows the next due times."
@@ -266,7 +266,7 @@ def past_table(found: Sequence[PastLine]) -> RenderableType:
     )
 
 
-def reasons(found: Sequence[PastLine]) -> Iterator[Text]:
+def failure_lines(found: Sequence[PastLine]) -> Iterator[Text]:
     """Yield a line for each due time that failed, with a hint."""
     for each in found:
         if each.error_message:

@@ -106,7 +106,7 @@ def test_the_most_central_sentence_has_the_highest_rank() -> None:
         "Cats chase mice at night. Dogs chase cats around houses. "
         "Cats and dogs chase mice around houses at night. Quantum theory puzzles physicists."
     )
-    weights = ranking.inverse_frequencies([one.terms for one in found])
+    weights = ranking.inverse_document_frequencies([one.terms for one in found])
     vectors = [ranking.vector(one.terms, weights) for one in found]
 
     scores = ranking.sentence_scores(found, vectors, {})
@@ -118,7 +118,7 @@ def test_the_most_central_sentence_has_the_highest_rank() -> None:
 def test_a_topic_changes_the_ranking() -> None:
     """Among equals, sentences about the user's question come first."""
     found = sentences("Apples grow on tall trees here. Fishes swim in deep rivers there.")
-    weights = ranking.inverse_frequencies([one.terms for one in found])
+    weights = ranking.inverse_document_frequencies([one.terms for one in found])
     vectors = [ranking.vector(one.terms, weights) for one in found]
     topic = ranking.vector(words.terms("fishes"), weights)
 

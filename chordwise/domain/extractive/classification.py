@@ -158,7 +158,9 @@ def _parts(
     `places` are the terms of a text's parts with their weights.
     """
     split = {name: [frozenset(words.terms(one)) for one in own] for name, own in phrases.items()}
-    rarity = ranking.inverse_frequencies([frozenset().union(*own) for own in split.values()])
+    rarity = ranking.inverse_document_frequencies(
+        [frozenset().union(*own) for own in split.values()]
+    )
     known = frozenset().union(*(terms for _, terms in places))
     for label, phrase in [(label, phrase) for label, own in split.items() for phrase in own]:
         checkpoint()

@@ -224,7 +224,7 @@ class SearchableText:
     def __init__(self, text: str) -> None:
         self._text = text
         self._sentences = sentences(text)
-        self._rarity = ranking.inverse_frequencies([one.terms for one in self._sentences])
+        self._rarity = ranking.inverse_document_frequencies([one.terms for one in self._sentences])
         # A capitalized word that the text also has in lower case is not a name.
         bare = (word.strip('.,;:()"“”') for word in text.split())
         self._ordinary = frozenset(word for word in bare if word.islower())

@@ -22,7 +22,7 @@ _REDUNDANCY = 0.8
 _NEARNESS = 0.3
 
 
-def inverse_frequencies(term_lists: Sequence[Iterable[str]]) -> Vector:
+def inverse_document_frequencies(term_lists: Sequence[Iterable[str]]) -> Vector:
     """Return the inverse document frequency of each term over the lists."""
     counts = Counter(term for terms in term_lists for term in dict.fromkeys(terms))
     return {term: math.log(1 + len(term_lists) / count) for term, count in counts.items()}

@@ -65,7 +65,7 @@ def synthesize(task: AnalysisTask) -> JsonObject:
 
 
 def _central(found: Sequence[Sentence], count: int, instructions: str) -> list[Sentence]:
-    weights = ranking.inverse_frequencies([one.terms for one in found])
+    weights = ranking.inverse_document_frequencies([one.terms for one in found])
     vectors = [ranking.vector(one.terms, weights) for one in found]
     topic = ranking.vector(words.terms(instructions), weights)
     scores = ranking.sentence_scores(found, vectors, topic)

@@ -273,7 +273,7 @@ class ExampleIndex:
         self._found = found
         self._limit = limit
         self._max_tokens = max_tokens
-        self._weights = ranking.inverse_frequencies([each.terms for each in found])
+        self._weights = ranking.inverse_document_frequencies([each.terms for each in found])
         self._vectors = [ranking.vector(each.terms, self._weights) for each in found]
         self._tokens = [each.token_count for each in found]
         self._cosines: dict[tuple[int, int], float] = {}

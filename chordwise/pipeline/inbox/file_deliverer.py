@@ -127,8 +127,8 @@ class FileDeliverer:
         values: dict[uuid.UUID, Mapping[str, object]] = {}
         for file in files:
             if self._resumed(file, self._store.stored(file)) is None:
-                place = _free_place(file, found[file.id], chosen)
-                file.raw_destination = os.fsencode(place)
+                path = _free_place(file, found[file.id], chosen)
+                file.raw_destination = os.fsencode(path)
                 values[file.id] = {"raw_destination": file.raw_destination}
         with self._context.database.write() as session:
             inbox_files.write_each(session, values, {"status": InboxStatus.DELIVERING})

@@ -112,7 +112,7 @@ class InboxWatch:
             self._collect()
             self._read_events()
             self._scan_if_due()
-            is_behind = self._take_ripe()
+            is_behind = self._take_complete()
             self._submit_pending()
             self._deliver_due()
             self._submitter.close_quiet()
@@ -196,16 +196,16 @@ class InboxWatch:
         self._refused = refused
         self._failures.keep_only({file[0] for file in found}, of=PurePath)
 
-    def _take_ripe(self) -> bool:
+    def _take_complete(self) -> bool:
         """Take files for one turn; return whether some are left."""
         now = self._monotonic()
-        ripe = (
+        complete = (
             each
             for each in self._waiting.complete_files(now)
             if not self._failures.is_waiting(each.path, now)
         )
         while self._monotonic() <= now + _TURN_SECONDS and self._threads.is_free:
-            some = list(itertools.islice(ripe, _BATCH))
+            some = list(itertools.islice(complete, _BATCH))
             if not some:
                 return False
             wanted: list[ScannedFile] = []
