@@ -34,6 +34,7 @@ from chordwise.pipeline.runs import accounts, progress, stored_results
 from chordwise.pipeline.runs.accounts import Account, caps_of_run
 from chordwise.pipeline.runs.progress import Pace, Progress
 from chordwise.pipeline.runs.stored_results import ResultSelection
+from chordwise.pipeline.runtime import broker
 from chordwise.settings import Settings
 from chordwise.storage.database import Database, connected
 from chordwise.storage.runs import Run
@@ -140,8 +141,7 @@ class RunWatch:
         self._pause = pause or Event().wait
         self._pace = Pace()
         self._touched_at = float("-inf")
-        self._moved_at = self._changed_at = clock()
-        self._reached_at = clock()
+        self._moved_at = self._reached_at = clock()
         self._last: Progress | None = None
         self._warned = ""
 
@@ -184,12 +184,11 @@ class RunWatch:
         now = self._clock()
         self._pace.record(now, found)
         if found != self._last:
-            self._last, self._moved_at, self._changed_at = found, now, now
+            self._last, self._moved_at = found, now
         elif now - self._moved_at > _STILL_SECONDS:
             self._moved_at = now
             sentence = self.diagnosis(found)
-            # A batch may take hours: its warning is not repeated.
-            if not found.batches or sentence != self._warned:
+            if sentence != self._warned:
                 self._warn(sentence)
             self._warned = sentence
 
@@ -202,15 +201,12 @@ class RunWatch:
             return f"{still}: {found.jobs.waiting} jobs wait for the provider. Ctrl-C detaches."
         try:
             with self._database.read() as session:
-                worker = connected(session).get("worker")
+                has_worker = "worker" in connected(session)
         except ServiceUnavailableError:
             return f"{still}, and the database is unavailable. Ctrl-C detaches."
-        if worker is None:
-            return (
-                f"No progress for {self._clock() - self._changed_at:.0f} seconds, and no worker is "
-                "connected to the database. Run `chordwise up` or `chordwise doctor`."
-            )
-        return f"{still}; connected: {worker}. A model call may take minutes."
+        if has_worker or broker.has_worker(self._settings):
+            return f"{still}; a worker is connected. A model call may take minutes."
+        return f"{still}, and no worker is connected. Run `chordwise up` or `chordwise doctor`."
 
     def _keep_alive(self) -> None:
         if self._clock() - self._touched_at > _KEEP_ALIVE_SECONDS:

@@ -12,10 +12,15 @@ import pytest
 
 from chordwise import AsyncClient, Client
 from chordwise.errors import UsageError
+from chordwise.pipeline.diagnosis.doctor import diagnose
+from chordwise.pipeline.diagnosis.outcome import CheckStatus
+from chordwise.pipeline.runtime import broker
+from chordwise.settings import load
 from tests.conftest import Servers
 from tests.e2e.conftest import Stage, stage_at_work
 from tests.fakes.configuration import configuration
 from tests.fakes.databases import Databases
+from tests.fakes.processes import wait_until
 from tests.peers.answering_server import serving
 
 pytestmark = pytest.mark.xdist_group("client")
@@ -56,6 +61,21 @@ def addresses(stage: Stage) -> Mapping[str, str | Path]:
 @pytest.fixture
 def client(addresses: Mapping[str, str | Path]) -> Client:
     return Client(**addresses)  # type: ignore[arg-type]  # each value has the type of its argument
+
+
+def test_the_idle_worker_of_another_home_is_running(stage: Stage) -> None:
+    """It has no session in the database, and no heartbeat in this home."""
+    settings = load(
+        home=stage.folder / "elsewhere",
+        database_url=stage.processes.environment["CHORDWISE_DATABASE_URL"],
+        broker_url=stage.processes.environment["CHORDWISE_BROKER_URL"],
+    )
+    wait_until(lambda: broker.has_worker(settings), 30, "a worker that takes messages")
+
+    (check,) = [each for each in diagnose(settings) if each.name == "processes"]
+
+    assert check.status is CheckStatus.OK
+    assert check.finding.startswith("connected from another home or machine:")
 
 
 def test_a_run_from_submission_to_data_frames(client: Client, stage: Stage) -> None:

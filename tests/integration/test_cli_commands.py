@@ -319,14 +319,14 @@ def test_a_wait_ends_with_the_run(desk: Desk) -> None:
     assert [line.split(" · ")[0] for line in said] == ["0/1 documents", "1/1 documents"]
 
 
-def test_a_wait_reports_a_lack_of_progress(desk: Desk) -> None:
+def test_a_wait_reports_a_lack_of_progress_once(desk: Desk) -> None:
     waiting = desk.pipeline.submit(a_document(SHORT, "bridge.txt"), options=a_run(fresh=True))
     warned: list[str] = []
     now = [0.0]
 
     def pass_time(_seconds: float) -> None:
         now[0] += 25
-        if len(warned) == 2:
+        if now[0] > 300:
             desk.pipeline.execute("UPDATE runs SET status = 'paused'")
 
     watch = RunWatch(
@@ -338,8 +338,8 @@ def test_a_wait_reports_a_lack_of_progress(desk: Desk) -> None:
     )
     watch.wait_until_over(waiting.run_id, ProgressLines(lambda _line: None))
 
-    assert len(warned) == 2
-    assert all("no worker is connected to the database" in line for line in warned)
+    (sentence,) = warned
+    assert sentence.startswith("No progress for 60 seconds, and no worker is connected.")
 
 
 def test_a_wait_reports_that_a_worker_is_running(desk: Desk) -> None:
@@ -353,7 +353,7 @@ def test_a_wait_reports_that_a_worker_is_running(desk: Desk) -> None:
         said = watch.diagnosis(progress.read(session, waiting.run_id))
     engine.dispose()
 
-    assert "No progress for 60 seconds; connected: 1 session of a worker" in said
+    assert said.startswith("No progress for 60 seconds; a worker is connected.")
 
 
 def test_a_wait_survives_a_short_outage_of_the_database(desk: Desk) -> None:

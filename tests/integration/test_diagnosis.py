@@ -23,12 +23,14 @@ from chordwise.embedded.stack_plan import Commands
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.errors import ConfigurationError, ExitCode
 from chordwise.pipeline.diagnosis import configured_paths, schedules
-from chordwise.pipeline.diagnosis.doctor import check_broker, check_ocr, check_processes
+from chordwise.pipeline.diagnosis.doctor import check_broker, check_ocr, check_processes, diagnose
 from chordwise.pipeline.diagnosis.outcome import Check, CheckStatus, guarded
 from chordwise.settings import ReaderSettings, Settings, load
 from chordwise.storage.database import connected, open_engine
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import State
+from tests.conftest import Servers
+from tests.fakes.databases import Databases
 from tests.fakes.pipeline import a_pipeline
 from tests.fakes.stacks import COMMANDS, PROCESS, python, running, settings_for
 
@@ -222,6 +224,25 @@ def test_schedules_of_the_database_are_checked_too(settings: Settings, tmp_path:
     assert (tidy.name, tidy.status) == ("schedule tidy", CheckStatus.OK)
 
 
+def test_an_empty_database_is_one_problem(
+    servers: Servers, databases: Databases, settings: Settings
+) -> None:
+    """What needs tables is not checked while they are missing."""
+    with databases.lend() as name, servers.connect() as connection:
+        empty = f"{name}_empty"
+        connection.execute(f"CREATE DATABASE {empty}".encode())
+        address = SecretStr(servers.postgres.url(empty))
+        found = list(diagnose(settings.model_copy(update={"database_url": address})))
+        connection.execute(f"DROP DATABASE {empty}".encode())
+
+    (problem,) = [check for check in found if check.status is CheckStatus.FAIL]
+    assert (problem.name, problem.hint) == (
+        "schema",
+        "Run `chordwise migrate` with this version.",
+    )
+    assert {"reader", "schedules"}.isdisjoint(check.name for check in found)
+
+
 # Waits for a file before it shows its first sign of life.
 SILENT = """
 go = note.with_name("go")
@@ -321,7 +342,7 @@ def test_a_worker_that_waits_is_a_warning(tmp_path: Path) -> None:
     working = check_processes(settings, {})
 
     assert missing.status is CheckStatus.WARN
-    assert missing.finding == "no worker and no scheduler is running or connected to the database"
+    assert missing.finding == "no worker and no scheduler is running or connected"
     assert waiting.status is CheckStatus.WARN
     assert waiting.finding.startswith("The worker is waiting for the broker.")
     assert waiting.hint.endswith("worker.log.")
@@ -336,13 +357,14 @@ def test_processes_on_other_machines_are_found_in_the_database(
     scheduler = open_engine(database_url, name="chordwise scheduler")
     with worker.connect(), scheduler.connect(), worker.connect() as connection:
         seen = connected(connection)
-        check = check_processes(load(home=tmp_path), seen)
+        named = {name: str(process) for name, process in seen.items()}
+        check = check_processes(load(home=tmp_path), named)
     worker.dispose()
     scheduler.dispose()
 
     assert seen["worker"].sessions == 2
     assert check.status is CheckStatus.OK
-    assert "connected to the database from another machine: 2 sessions of a worker" in check.finding
+    assert "connected from another home or machine: 2 sessions of a worker" in check.finding
     assert "1 session of a scheduler" in check.finding
 
 

@@ -31,7 +31,7 @@ from chordwise.readers import failures
 from chordwise.readers.reader import Reader, UnreadDocument
 from chordwise.settings import ReaderSettings, Settings
 from chordwise.storage import revisions
-from chordwise.storage.database import ConnectedProcess, connected, open_engine, translate_errors
+from chordwise.storage.database import connected, open_engine, translate_errors
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import Sign
 
@@ -53,7 +53,7 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
     yield guarded("ocr", lambda: check_ocr(settings.readers))
     yield from _database_checks(settings)
     yield guarded("broker", lambda: check_broker(settings))
-    yield check_processes(settings, _connected(settings))
+    yield check_processes(settings, _elsewhere(settings))
     yield from configured_paths.check_configured_paths(settings)
     yield from schedules.check_configured(settings)
     for name in _names(settings):
@@ -103,10 +103,12 @@ def _database_checks(settings: Settings) -> Iterator[Check]:
         reached = guarded("database", lambda: _database(engine))
         yield reached
         if reached.status is not CheckStatus.FAIL:
-            yield guarded("schema", lambda: _schema(engine))
+            schema = guarded("schema", lambda: _schema(engine))
+            yield schema
             yield guarded("clock", lambda: _clock(engine))
-            yield _reader(settings)
-            yield from schedules.check_added(settings, engine)
+            if schema.status is not CheckStatus.FAIL:
+                yield _reader(settings)
+                yield from schedules.check_added(settings, engine)
 
 
 @contextmanager
@@ -211,37 +213,36 @@ def _memory(found: BrokerReport) -> str:
     return f"{used} in use, {found.memory_share:.0%} of its maxmemory"
 
 
-def _connected(settings: Settings) -> Mapping[str, ConnectedProcess]:
-    """Return the processes that are connected to the database; none if it is unreachable."""
+def _elsewhere(settings: Settings) -> Mapping[str, str]:
+    """Return the processes of any home or machine that use the broker or the database, in words.
+
+    An idle worker has no session in the database.
+    """
+    found = {"worker": "a worker that takes messages"} if broker.has_worker(settings) else {}
     with (
         suppress(ChordwiseError),
         _opened(settings) as engine,
         translate_errors(),
         engine.connect() as connection,
     ):
-        return connected(connection)
-    return {}
+        found |= {name: str(process) for name, process in connected(connection).items()}
+    return found
 
 
-def check_processes(settings: Settings, elsewhere: Mapping[str, ConnectedProcess]) -> Check:
-    """Check for a worker and a scheduler, on this machine or connected to the database.
-
-    `elsewhere` are the processes that are connected to the database, on any machine.
-    """
+def check_processes(settings: Settings, elsewhere: Mapping[str, str]) -> Check:
+    """Check for a worker and a scheduler, of this home or among those of any: `elsewhere`."""
     state = stack.find(settings.home)
     running = state.children if state is not None else {}
     signs = [_sign_of(settings.home, name, running.get(name)) for name in _PROCESSES]
     absent = [sign for sign in signs if sign.process not in running and not sign.is_fresh]
     missing = [sign.process for sign in absent if sign.process not in elsewhere]
     if missing:
-        finding = f"no {' and no '.join(missing)} is running or connected to the database"
+        finding = f"no {' and no '.join(missing)} is running or connected"
         hint = "Run `chordwise up`, or `python -m worker` and `python -m scheduler`."
         return warning("processes", finding, hint)
     if absent:
-        seen = "; ".join(str(elsewhere[sign.process]) for sign in absent)
-        return Check(
-            name="processes", finding=f"connected to the database from another machine: {seen}"
-        )
+        seen = "; ".join(elsewhere[sign.process] for sign in absent)
+        return Check(name="processes", finding=f"connected from another home or machine: {seen}")
     return _processes_check(settings, signs)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import redis
 from pydantic import SecretStr
 
-from chordwise.errors import ConfigurationError, ServiceUnavailableError
+from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
 from chordwise.settings import Settings, service_addresses
 
 _SECONDS = 5.0
@@ -91,6 +91,18 @@ def report(url: SecretStr) -> BrokerReport:
         memory_used=int(entries.get("used_memory", 0)),
         memory_limit=int(entries.get("maxmemory", 0)),
     )
+
+
+def has_worker(settings: Settings) -> bool:
+    """Return whether a worker of any home or machine takes messages from the broker.
+
+    False if the broker cannot be reached, or does not tell.
+    """
+    with suppress(ChordwiseError), _connected(require_url(settings)) as client:
+        database = str(client.get_connection_kwargs().get("db", 0))
+        clients = client.client_list()
+        return any(each["cmd"] == "brpop" and each["db"] == database for each in clients)
+    return False
 
 
 @contextmanager
