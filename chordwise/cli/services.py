@@ -95,8 +95,21 @@ CREATE ROLE chordwise_reader NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE;
 GRANT chordwise_reader TO OWNER;
 GRANT USAGE ON SCHEMA public, answers TO chordwise_reader;
 GRANT SELECT ON {readable} TO chordwise_reader;
--- A login for `chordwise sql` (CHORDWISE_READER_URL) and for other programs:
-CREATE ROLE chordwise_tools LOGIN PASSWORD 'choose one' IN ROLE chordwise_reader;
+-- A login for `chordwise sql` (CHORDWISE_READER_URL) and for other programs. It may not switch to
+-- chordwise_reader, whose settings it could change; before PostgreSQL 16, it is no member of it,
+-- and the statements from GRANT USAGE on have to be run again after each update of Chordwise.
+CREATE ROLE chordwise_tools LOGIN PASSWORD 'choose one';
+DO $$ BEGIN
+    IF current_setting('server_version_num')::int >= 160000 THEN
+        EXECUTE 'GRANT chordwise_reader TO chordwise_tools WITH INHERIT TRUE, SET FALSE';
+    ELSE
+        GRANT USAGE ON SCHEMA public, answers TO chordwise_tools;
+        GRANT SELECT ON {readable} TO chordwise_tools;
+        GRANT SELECT ON ALL TABLES IN SCHEMA answers TO chordwise_tools;
+        ALTER DEFAULT PRIVILEGES FOR ROLE OWNER IN SCHEMA answers
+            GRANT SELECT ON TABLES TO chordwise_tools;
+    END IF;
+END $$;
 ALTER ROLE chordwise_tools SET default_transaction_read_only = on;
 ALTER ROLE chordwise_tools SET search_path = answers, public;
 """

@@ -6,7 +6,7 @@ import errno
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -39,6 +39,22 @@ from chordwise.errors import ConfigurationError, DatabaseRefusedError, ServiceUn
 
 _DRIVER = "postgresql+psycopg"
 STATEMENT_SECONDS = 60.0
+VALUE_SETTINGS = {
+    "datestyle": "ISO,MDY",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "client_encoding": "UTF8",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "search_path": "public",
+    "row_security": "on",
+    "standard_conforming_strings": "on",
+    "transform_null_equals": "off",
+    "lc_monetary": "C",
+    "lc_numeric": "C",
+    "lc_time": "C",
+}
+"""The settings that change what a session reads; a role or a database may have others."""
 _POOL_SECONDS = 30.0
 _QUIET_SECONDS = 2.0
 # Servers end unused sessions of Chordwise after thirty seconds.
@@ -384,6 +400,7 @@ def parameters(
     idle, interval = max(1, round(statement_seconds / 4)), max(1, round(statement_seconds / 12))
     silence = max(1_000, milliseconds // 4)
     of_server = {
+        **VALUE_SETTINGS,
         "statement_timeout": milliseconds,
         "lock_timeout": milliseconds // 2,
         "idle_in_transaction_session_timeout": milliseconds,
@@ -392,7 +409,6 @@ def parameters(
         "tcp_keepalives_interval": interval,
         "tcp_keepalives_count": 3,
         "tcp_user_timeout": silence,
-        "timezone": "UTC",
         "plan_cache_mode": "force_generic_plan" if keeps_plans else "auto",
     }
     return {
@@ -404,8 +420,13 @@ def parameters(
         "keepalives_interval": interval,
         "keepalives_count": 3,
         "tcp_user_timeout": silence,
-        "options": " ".join(f"-c {option}={value}" for option, value in of_server.items()),
+        "options": as_options(of_server),
     }
+
+
+def as_options(settings: Mapping[str, str | int]) -> str:
+    """Return libpq's `options` with settings, which outrank those of the role and the database."""
+    return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
 @contextmanager

@@ -92,7 +92,13 @@ def test_the_duckdb_recipe_reads_the_answers(opened: Mapping[str, object]) -> No
 
 @pytest.mark.parametrize(
     "statement",
-    ["DELETE FROM facts", "SELECT * FROM outbox", "SELECT pg_read_file('/etc/hostname')"],
+    [
+        "DELETE FROM facts",
+        "SELECT * FROM outbox",
+        "SELECT pg_read_file('/etc/hostname')",
+        "SET ROLE chordwise_reader",
+        "ALTER ROLE chordwise_reader SET extra_float_digits = -15",
+    ],
 )
 def test_programs_can_only_read(opened: Mapping[str, object], statement: str) -> None:
     """Programs have the privileges of the reader role only, whatever they set in the session."""

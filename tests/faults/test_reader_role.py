@@ -68,6 +68,7 @@ OBJECTS = (
 ROLES = (
     "SET ROLE chordwise",
     "SET ROLE postgres",
+    "SET ROLE chordwise_reader",
     "SET SESSION AUTHORIZATION chordwise",
     "SET session_replication_role = replica",
     "SET temp_file_limit = -1",
@@ -77,6 +78,7 @@ ROLES = (
     "ALTER ROLE CURRENT_USER VALID UNTIL 'infinity'",
     "ALTER ROLE chordwise_reader PASSWORD 'known'",
     "ALTER ROLE chordwise_reader SET statement_timeout = 0",
+    "ALTER ROLE chordwise_reader SET extra_float_digits = -15",
     "ALTER ROLE ALL SET statement_timeout = 0",
     "GRANT pg_read_server_files TO CURRENT_USER",
     "GRANT pg_execute_server_program TO chordwise_reader",

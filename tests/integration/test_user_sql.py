@@ -13,10 +13,15 @@ from pydantic import SecretStr
 from sqlalchemy import make_url
 
 from chordwise.errors import ConfigurationError, ServiceUnavailableError, UsageError
+from chordwise.pipeline.diagnosis.doctor import diagnose
+from chordwise.pipeline.diagnosis.outcome import Check, CheckStatus
 from chordwise.pipeline.runs import user_sql
+from chordwise.pipeline.runs.tool_access import LOGIN
 from chordwise.pipeline.runs.user_sql import READER, Row
-from chordwise.storage.database import Lock
+from chordwise.settings import Settings
+from chordwise.storage.database import Lock, open_engine
 from tests.conftest import Servers
+from tests.fakes.commands import run
 
 REFUSED = [
     "INSERT INTO runs (id) VALUES (gen_random_uuid())",
@@ -321,6 +326,122 @@ def test_a_reader_that_is_a_superuser_is_refused(
             ask(database_url, "SELECT 1")
     finally:
         owner.execute(sql.SQL("ALTER ROLE {} NOSUPERUSER").format(role))
+
+
+ODD_SETTINGS = {
+    "extra_float_digits": "-15",
+    "datestyle": "German",
+    "intervalstyle": "iso_8601",
+    "timezone": "Asia/Kolkata",
+    "bytea_output": "escape",
+    "client_encoding": "LATIN1",
+    "search_path": "answers",
+    "row_security": "off",
+    "standard_conforming_strings": "off",
+    "transform_null_equals": "on",
+}
+VALUES = (
+    r"SELECT 0.249::float8::text, DATE '2020-03-01'::text, INTERVAL '90 min'::text,"
+    r" TIMESTAMPTZ '2020-03-01 00:00Z'::text, 'a\n'::text, '\x00'::bytea::text,"
+    r" NULL = NULL, current_setting('search_path'), current_setting('row_security')"
+)
+AS_STORED = (
+    *("0.249", "2020-03-01", "01:30:00", "2020-03-01 00:00:00+00", r"a\n", r"\x00"),
+    *(None, "public", "on"),
+)
+
+
+def set_odd_values(owner: psycopg.Connection[Row], what: sql.Composable) -> None:
+    for name, value in ODD_SETTINGS.items():
+        owner.execute(
+            sql.SQL("ALTER {} SET {} = {}").format(what, sql.Identifier(name), sql.Literal(value))
+        )
+
+
+def role(name: str) -> sql.Composed:
+    return sql.SQL("ROLE {}").format(sql.Identifier(name))
+
+
+def test_settings_of_a_role_or_a_database_change_no_value(
+    database_url: SecretStr, owner: psycopg.Connection[Row]
+) -> None:
+    """Neither for readers, whose role's settings are removed, nor for other sessions."""
+    of_database = sql.SQL("DATABASE {}").format(sql.Identifier(owner.info.dbname))
+    for what in (role(READER), sql.SQL("{} IN {}").format(role(READER), of_database), of_database):
+        set_odd_values(owner, what)
+
+    found = ask(database_url, VALUES)
+    engine = open_engine(database_url)
+    with engine.connect() as connection:
+        others = connection.exec_driver_sql(VALUES).one()
+    engine.dispose()
+
+    left = "SELECT count(*) FROM pg_db_role_setting WHERE setrole = 'chordwise_reader'::regrole"
+    assert found == [AS_STORED]
+    assert tuple(others) == AS_STORED
+    assert owner.execute(left).fetchone() == (0,)
+
+
+@pytest.fixture
+def tools(
+    database_url: SecretStr, owner: psycopg.Connection[Row], capsys: pytest.CaptureFixture[str]
+) -> Iterator[SecretStr]:
+    """Return the address of the login that `chordwise migrate --print-roles` creates."""
+    assert run(("migrate", "--print-roles")) == 0
+    statements = capsys.readouterr().out.replace("CREATE ROLE chordwise_reader", "-- exists:")
+    statements = statements.replace("OWNER", owner.info.user).replace("choose one", "known")
+    owner.execute(statements.encode())
+    url = make_url(database_url.get_secret_value())
+    own = url.set(username=LOGIN, password="known")  # noqa: S106 - of this test
+    yield SecretStr(own.render_as_string(hide_password=False))
+    owner.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(LOGIN)))
+
+
+def test_the_login_of_other_programs_cannot_change_what_others_read(
+    database_url: SecretStr, tools: SecretStr, owner: psycopg.Connection[Row]
+) -> None:
+    """It cannot switch to the reader role; its changed settings do not apply to `chordwise sql`."""
+    owner.execute("CREATE VIEW answers.later AS SELECT 1 AS number")
+    owner.execute("GRANT SELECT ON answers.later TO chordwise_reader")
+    address = make_url(tools.get_secret_value()).set(drivername="postgresql")
+    with psycopg.connect(address.render_as_string(hide_password=False), autocommit=True) as login:
+        login.execute("SET default_transaction_read_only = off")
+        for statement in (
+            "SET ROLE chordwise_reader",
+            "ALTER ROLE chordwise_reader SET extra_float_digits = -15",
+            "ALTER ROLE chordwise_reader PASSWORD 'known'",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                login.execute(statement.encode())
+        set_odd_values(login, role(LOGIN))
+
+    found = ask(tools, VALUES)
+    changed = user_sql.changed_settings(database_url, [LOGIN])
+
+    assert found == [AS_STORED]
+    assert ask(tools, "SELECT count(*) FROM runs") == [(0,)]
+    assert ask(tools, "SELECT number FROM answers.later") == [(1,)]
+    assert f"{LOGIN}: extra_float_digits=-15" in changed
+    assert [name for name in ODD_SETTINGS if any(name in each.lower() for each in changed)] == [
+        name for name in ODD_SETTINGS if name not in ("timezone", "search_path")
+    ]
+
+
+def test_doctor_names_settings_that_change_how_values_are_written(
+    settings: Settings, owner: psycopg.Connection[Row]
+) -> None:
+    """The next login of the reader role removes them; a time zone changes no value."""
+    for setting in ("extra_float_digits = -15", "timezone = 'Asia/Kolkata'"):
+        owner.execute(f"ALTER ROLE chordwise_reader SET {setting}".encode())
+
+    def found() -> Check:
+        return next(each for each in diagnose(settings) if each.name == "reader")
+
+    first, second = found(), found()
+
+    assert first.status is CheckStatus.WARN
+    assert first.finding.endswith("written: chordwise_reader: extra_float_digits=-15")
+    assert second.status is CheckStatus.OK
 
 
 def test_an_unreachable_server_is_unavailable(servers: Servers) -> None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, make_url, text
 
 from chordwise.embedded import processes, stack
 from chordwise.embedded.home import home_at
@@ -24,7 +24,7 @@ from chordwise.errors import (
 )
 from chordwise.pipeline.diagnosis import configured_paths, models, schedules
 from chordwise.pipeline.diagnosis.outcome import Check, CheckStatus, guarded, warning
-from chordwise.pipeline.runs import user_sql
+from chordwise.pipeline.runs import tool_access, user_sql
 from chordwise.pipeline.runtime import broker
 from chordwise.pipeline.runtime.broker import BrokerReport
 from chordwise.readers import failures
@@ -163,13 +163,22 @@ def _clock(engine: Engine) -> Check:
 
 def _reader(settings: Settings) -> Check:
     """Check the read-only role; without it only `chordwise sql` does not work."""
+    url = settings.require_database_url()
+    logins = [tool_access.LOGIN]
+    if settings.reader_url:
+        logins.append(make_url(settings.reader_url.get_secret_value()).username or "")
     try:
-        callable_ = user_sql.callable_functions(settings.require_database_url())
+        changed = user_sql.changed_settings(url, logins)
+        callable_ = user_sql.callable_functions(url)
     except ChordwiseError as error:
         return warning("reader", error.what, error.hint)
     if callable_:
         finding = f"{user_sql.READER} may call {', '.join(callable_)}"
         hint = "Let a superuser revoke them from PUBLIC: docs/operations.md, “The role of readers”."
+        return warning("reader", finding, hint)
+    if changed:
+        finding = f"settings that change how values are written: {'; '.join(changed)}"
+        hint = "Chordwise's own sessions ignore them. Remove them: ALTER ROLE … RESET …;"
         return warning("reader", finding, hint)
     return Check(name="reader", finding=f"{user_sql.READER} can log in (chordwise sql)")
 

@@ -14,7 +14,7 @@ from psycopg import sql
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
-from chordwise.pipeline.runs.user_sql import password_expiry, verifier
+from chordwise.pipeline.runs.user_sql import READER, password_expiry, reset_reader, verifier
 
 LOGIN = "chordwise_tools"
 """The role of other programs on an external server, and the prefix of embedded roles' names."""
@@ -44,8 +44,12 @@ def create_login(database_url: SecretStr) -> Login:
             owner.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
         owner.execute(_CLOSE.format(sql.Identifier(owner.info.dbname)))
         password = verifier(owner, login.role, login.password)
-        make = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE chordwise_reader")
+        make = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
         owner.execute(make.format(sql.Identifier(login.role), password))
+        # A session that may set the role could change the settings of everybody's exports.
+        join = sql.SQL("GRANT {} TO {} WITH INHERIT TRUE, SET FALSE")
+        owner.execute(join.format(sql.Identifier(READER), sql.Identifier(login.role)))
+        reset_reader(owner)
         for name, value in (
             ("default_transaction_read_only", "on"),
             ("statement_timeout", f"{_STATEMENT_SECONDS}s"),

@@ -25,7 +25,7 @@ from pydantic import SecretStr
 from sqlalchemy import URL, make_url
 
 from chordwise.errors import ConfigurationError, ServiceUnavailableError, UsageError
-from chordwise.storage.database import BoundedConnection, Lock
+from chordwise.storage.database import VALUE_SETTINGS, BoundedConnection, Lock, as_options
 
 READER = "chordwise_reader"
 STATEMENT_SECONDS = 30
@@ -119,6 +119,23 @@ def callable_functions(database_url: SecretStr) -> list[str]:
         return [str(row[0]) for row in rows]
 
 
+def changed_settings(database_url: SecretStr, logins: Sequence[str]) -> list[str]:
+    """Return the settings of the reader role and of logins by which numbers or dates differ."""
+    names = [name for name in VALUE_SETTINGS if name not in ("search_path", "timezone")]
+    with _translating_errors(), _connect(make_url(database_url.get_secret_value())) as session:
+        return [str(row[0]) for row in session.execute(_CHANGED, ([READER, *logins], names))]
+
+
+_CHANGED = """
+SELECT DISTINCT r.rolname || ': ' || setting
+FROM pg_db_role_setting AS s
+INNER JOIN pg_roles AS r ON r.oid = s.setrole
+CROSS JOIN unnest(s.setconfig) AS setting
+WHERE r.rolname = ANY(%s) AND lower(split_part(setting, '=', 1)) = ANY(%s)
+ORDER BY 1
+"""
+
+
 def _described(connection: Connection, statement: str) -> list[str]:
     """Return the column names of a statement without running it."""
     encoding = connection.info.encoding
@@ -181,9 +198,8 @@ def reader(
     """
     url = make_url(database_url.get_secret_value())
     options = (
-        "-c default_transaction_read_only=on -c search_path=public -c timezone=UTC "
-        f"-c statement_timeout={statement_seconds}s -c lock_timeout=5s "
-        f"-c idle_in_transaction_session_timeout={idle_seconds}s"
+        f"-c default_transaction_read_only=on -c statement_timeout={statement_seconds}s "
+        f"-c lock_timeout=5s -c idle_in_transaction_session_timeout={idle_seconds}s"
     )
     with _translating_errors(), _opened(url, options) as connection:
         connection.answer_seconds = statement_seconds + _CLIENT_MARGIN_SECONDS
@@ -192,8 +208,7 @@ def reader(
 
 
 _IS_READER = """
-SELECT pg_has_role(current_user, 'chordwise_reader', 'MEMBER')
-    AND NOT has_table_privilege('outbox', 'SELECT')
+SELECT has_table_privilege('runs', 'SELECT') AND NOT has_table_privilege('outbox', 'SELECT')
 """
 
 
@@ -270,7 +285,7 @@ def _connect(
         make_conninfo("", **{**parameters, **address}),
         connect_timeout=_CONNECT_SECONDS,
         application_name="chordwise sql",
-        options=options,
+        options=f"{as_options(VALUE_SETTINGS)} {options}",
         autocommit=autocommit,
     )
 
@@ -286,11 +301,31 @@ def _set_password(owner: Connection, password: str) -> None:
         raise ConfigurationError(
             f"The role {READER} is a superuser.", f"ALTER ROLE {READER} NOSUPERUSER;"
         )
+    reset_reader(owner)
     owner.execute(
         sql.SQL("ALTER ROLE {} LOGIN PASSWORD {} VALID UNTIL {}").format(
             sql.Identifier(READER), verifier(owner, READER, password), password_expiry(owner)
         )
     )
+
+
+def reset_reader(owner: psycopg.Connection[Row]) -> None:
+    """Remove the settings of the reader role, which apply to every session that logs in as it."""
+    role = sql.Identifier(READER)
+    for (database,) in owner.execute(_DATABASES_WITH_SETTINGS, (READER,)).fetchall():
+        where = sql.SQL("IN DATABASE {}").format(sql.Identifier(str(database)))
+        owner.execute(
+            sql.SQL("ALTER ROLE {} {} RESET ALL").format(role, where if database else sql.SQL(""))
+        )
+
+
+_DATABASES_WITH_SETTINGS = """
+SELECT d.datname
+FROM pg_db_role_setting AS s
+INNER JOIN pg_roles AS r ON r.oid = s.setrole
+LEFT JOIN pg_database AS d ON d.oid = s.setdatabase
+WHERE r.rolname = %s
+"""
 
 
 def verifier(owner: psycopg.Connection[Row], role: str, password: str) -> str:
