@@ -220,6 +220,9 @@ def _with_evidence(
     """
     quote = json_values.text(entry.get("quote"))
     stands = value_in_quote.mark_at(entry, path)
+    if fact.number and (fact.value or "").startswith("("):
+        is_positive = value_in_quote.is_positive_in(fact.number, quote)
+        fact = replace(fact, number=-fact.number if is_positive else fact.number)
     number = fact.number if stands and not (fact.currency or fact.unit) else None
     if number is not None and (found := value_in_quote.measured(number, quote)):
         fact = replace(fact, currency=found.code, unit=found.unit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
@@ -42,6 +42,7 @@ class Quantity:
 
 # Currencies and scales
 
+_SPACES = " \u00a0\u2009\u202f"
 _CODES = """
 AED ARS AUD BDT BGN BRL CAD CHF CLP CNY COP CZK DKK EGP EUR GBP HKD HUF IDR ILS INR ISK JPY KES KRW
 KZT LKR MAD MXN MYR NGN NOK NZD PEN PHP PKR PLN QAR RON RSD RUB SAR SEK SGD THB TRY TWD UAH USD VND
@@ -88,7 +89,9 @@ _CURRENCY = "|".join(
     for name in sorted({*_SYMBOLS, *_SHARED_BY, *_CODES.split()}, key=len, reverse=True)
 )
 _FIRST = "".join(sorted({re.escape(name[0]) for name in (*_SYMBOLS, *_SHARED_BY, *_CODES.split())}))
-_CURRENCIES = re.compile(f"(?=[{_FIRST}])(?:{_CURRENCY})")
+CURRENCY = f"(?=[{_FIRST}])(?:{_CURRENCY})"
+"""The pattern of a symbol, code or name of a currency."""
+_CURRENCIES = re.compile(CURRENCY)
 _NAMES_OF_SCALES = {
     2: "hundred",
     3: "k thousand thousands tsd tausend mille mil mila duizend tys bin тыс тис тысяч тысячи 千",
@@ -101,17 +104,30 @@ _NAMES_OF_SCALES = {
     7: "crore crores",
     8: "億 亿 억",
     9: (
-        "b bn bln billion billions mrd milliarde milliarden milliard milliards miliardi miljard "
-        "miljarder milliarder mld miliardów milyar млрд миллиард миллиарда миллиардов"
+        "b bn bil bln billion billions mrd milliarde milliarden milliard milliards miliardi "
+        "miljard miljarder milliarder mld miliardów milyar млрд миллиард миллиарда миллиардов"
     ),
-    12: "tn trillion trillions трлн 兆 조",
+    12: "t tn trn trillion trillions трлн 兆 조",
 }
 _SCALES = {name: power for power, names in _NAMES_OF_SCALES.items() for name in names.split()}
-_SCALE = "|".join(
-    rf"{name}\b\.?" if name.islower() else name for name in sorted(_SCALES, key=len, reverse=True)
-)
-_UNSURE_SCALES = ("m", "mm", "b")
+_UNSURE_SCALES = ("b", "k", "m", "mm", "t")
 """Scales that are units, or letters of codes, unless a currency is beside them."""
+_HOMONYMS = ("bin", "mil")
+"""Scales of some languages that have another meaning in English, and beside a dollar sign."""
+
+
+def _pattern(names: Iterable[str]) -> str:
+    longest_first = sorted(names, key=len, reverse=True)
+    joined = "|".join(rf"{name}\b(?!&)" if name.islower() else name for name in longest_first)
+    return f"(?i:{joined})"
+
+
+SCALE = _pattern(_SCALES.keys() - {*_UNSURE_SCALES, *_HOMONYMS})
+"""The pattern of a scale that any number may have: “million”, “bn”."""
+_GAP_OF_SCALE = rf"(?:[{_SPACES}-]?|\n(?={SCALE}))"
+_SCALE_OF_MONEY = _pattern(_SCALES)
+SCALED_MONEY = rf"{_GAP_OF_SCALE}{_SCALE_OF_MONEY}"
+"""The pattern of a scale after an amount of money, with the gap: “m”, “bn”, “-million”."""
 
 
 def currencies_in(text: str) -> set[str]:
@@ -208,7 +224,6 @@ def _unit(name: str) -> tuple[str, Decimal] | None:
 
 # Numbers
 
-_SPACES = " \u00a0\u2009\u202f"
 _DIGITS = rf"\d+(?:[.,'’{_SPACES}]\d+)*"
 _BLANKS = re.compile(f"['’{_SPACES}]")
 _MARKS = re.compile("[.,]")
@@ -219,10 +234,13 @@ _AMOUNT = re.compile(
     rf"(?P<open>\()?(?:(?P<before>{_CURRENCY}){_GAP})?"
     rf"(?:(?P<sign>[-−–+]|\b(?:minus|negative)(?=[ ])){_GAP})?"
     rf"(?:(?P<inside>{_CURRENCY}){_GAP})?(?P<inner>\()?(?P<digits>{_DIGITS})(?P<closed>\))?"
-    rf"(?:[{_SPACES}-]?(?P<scale>(?i:{_SCALE})))?(?:,?[-–—])?(?P<close>\))?"
-    rf"{_GAP}(?:(?P<after>{_CURRENCY})|(?P<unit>{_UNIT}))?"
+    rf"(?:{_GAP_OF_SCALE}(?P<scale>{_SCALE_OF_MONEY}\.?))?(?:,?[-–—])?(?P<close>\))?"
+    rf"{_GAP}(?:(?:US[ ])?(?P<after>{_CURRENCY})|(?P<unit>{_UNIT}))?"
 )
+_ENGLISH = "b bn k m mm mn t thousand tn million billion trillion"
 _BEFORE_MINUS = re.compile(r"\b(?:a|at|by|from|is|of|to|was|were)$")
+_LAST_WORD = re.compile(r"\s[^\W\d_]+\.?\s*$")
+_NEAR = 80
 _MINUS = ("-", "−", "–", "minus", "negative")
 # A number in words before its figures: "thirty (30) days".
 _IN_WORDS = re.compile(r"^[A-Za-z-]+(?: [A-Za-z-]+)? \(")
@@ -240,17 +258,20 @@ def parse_single(text: str) -> Quantity | None:
 
     `None` is returned for any other text, and if the number is ambiguous.
     """
-    text = _straightened(text).strip()
+    text = " ".join(_straightened(text).split())
     found = list(_AMOUNT.finditer(text))
     if len(found) != 1:
         return None
     match = found[0]
     currency, scale, unit = _currency_of(match), _scale_of(match), match["unit"]
     is_marked = currency is not None or unit in ("%", "‰")
-    number = _number(match["digits"], is_money=currency is not None)
+    number = _number(match["digits"], is_money=currency is not None, scale=scale)
     if number is None or not (is_marked or match.start() == 0 or _IN_WORDS.match(text)):
         return None
-    if scale in _UNSURE_SCALES[1:] and currency is None:
+    is_letter = scale in _UNSURE_SCALES and currency is None
+    if (scale in _HOMONYMS and currency in _SHARED_BY) or (is_letter and not _unit(scale)):
+        return None
+    if is_letter:
         scale, unit = "", match["scale"]
     is_negative = match["sign"] in _MINUS or _is_in_brackets(match, text)
     number = number * 10 ** _SCALES.get(scale, 0)
@@ -332,15 +353,27 @@ def _signed(match: re.Match[str], text: str, number: Decimal) -> tuple[Decimal, 
         return (number, -number) if is_sum else (-number,)
     if match["sign"] in _MINUS and not text[end].isspace():
         return (number,) if before[-1:].isalnum() and len(before) == start else (-number,)
-    is_closed = match["closed"] or match["close"]
-    is_in_brackets = is_closed and (match["open"] or match["inner"])
-    if not is_in_brackets or text[: match.start()].rstrip().endswith(f"{number.normalize():f}"):
+    end = max(match.end("closed"), match.end("close"))
+    is_in_brackets = end > 0 and (match["open"] or match["inner"])
+    before = text[max(0, match.start() - _NEAR) : match.start()]
+    named = _LAST_WORD.sub("", before)  # five thousand dollars ($5,000)
+    if not is_in_brackets or named.rstrip().endswith(f"{number.normalize():f}"):
         return (number,)
+    if match["open"] and match["before"] and not match["inner"]:
+        return _signed_in_brackets(number, before, text[end : end + _NEAR])
     is_amount = _MARKS.search(match["digits"]) or _currency_of(match) or match["scale"]
     return (-number,) if is_amount or match["unit"] in ("%", "‰") else (number, -number)
 
 
-def _number(digits: str, *, is_money: bool) -> Decimal | None:
+def _signed_in_brackets(number: Decimal, before: str, after: str) -> tuple[Decimal, ...]:
+    """Return the signs of ($1,000): negative alone in a cell, positive within a sentence."""
+    if before.rstrip(_SPACES)[-1:].isalpha() and after.lstrip(_SPACES)[:1].isalpha():
+        return (number,)
+    is_alone = not (before.rstrip()[-1:].isalpha() or after.lstrip()[:1].isalpha())
+    return (-number,) if is_alone else (-number, number)
+
+
+def _number(digits: str, *, is_money: bool, scale: str) -> Decimal | None:
     """Parse digits with marks; `None` if a mark may separate thousands or decimals."""
     plain = _BLANKS.sub("", digits)
     marks = [mark for mark in plain if mark in ".,"]
@@ -352,9 +385,11 @@ def _number(digits: str, *, is_money: bool) -> Decimal | None:
         return _decimal(f"{_MARKS.sub('', whole)}.{rest}")
     if len(marks) > 1:
         return _decimal(plain.replace(last, "")) if _is_grouped(plain, last) else None
-    divides_thousands = len(rest) == _GROUP and whole != "0" and (is_money or last == ",")
-    if last == "." and len(rest) == _GROUP and whole != "0" and not is_money:
-        return None  # 1.500 is 1500 in German, and 1.5 in English
+    divides_thousands = len(rest) == _GROUP and whole != "0"
+    if last == "." and divides_thousands:
+        divides_thousands = scale not in _ENGLISH.split()  # 1.234 Mio., 1.234 million
+        if divides_thousands and not is_money:
+            return None  # 1.500 is 1500 in German, and 1.5 in English
     return _decimal(whole + rest if divides_thousands else f"{whole}.{rest}")
 
 

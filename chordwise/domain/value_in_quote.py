@@ -134,6 +134,12 @@ def measured(number: Decimal, quote: str) -> Quantity | None:
     return found.pop() if len(found) == 1 else None
 
 
+def is_positive_in(number: Decimal, quote: str) -> bool:
+    """Return whether a quote states a negative number as positive, as a sentence does ($1,000)."""
+    stated = {each.number for each in _all_in(quote)}
+    return number < 0 and number not in stated and -number in stated
+
+
 # Numbers
 
 
@@ -236,8 +242,8 @@ def _has_words(text: str, quote: str, question: str) -> bool | None:
         number = parse_single(text)
         return _has_code(plain, other) or bool(number and stated.has(number)) if is_short else None
     tokens = list(_names_and_numbers(plain))
-    if not tokens:
-        return None
+    if not tokens or (text[0] == "(" and text in quote):
+        return True if tokens else None
     words = {word.casefold() for word in _TOKEN.findall(other)}
     rest = words - {*map(str.casefold, tokens)}  # one word is not two of a name
     numbers = list(quantities(text))

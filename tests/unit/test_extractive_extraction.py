@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from decimal import Decimal
 
 import pytest
 
@@ -10,6 +11,7 @@ from chordwise.domain import json_values, validation
 from chordwise.domain.analyses.extraction import Extraction
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.extractive.values import ValueKind, values
+from chordwise.domain.facts import facts
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.llm.providers.extractive import answer
 from tests.fakes.completion_requests import a_task
@@ -166,6 +168,19 @@ def test_the_value_of_an_item_is_found(text: str, item: str, values: list[str]) 
     assert extract(text, item) == {item: values}
 
 
+def test_a_sum_keeps_its_scale() -> None:
+    """Its typed value is the whole sum, also in a number of a user's schema."""
+    text = "The amount raised by the fund is $100m."
+    task = a_task(AnalysisType.EXTRACTION, text, AnalysisOptions(instructions="amount raised"))
+
+    (fact,) = facts(answer(task), Extraction())
+
+    assert (fact.value, fact.number, fact.currency) == ("$100m", Decimal(100_000_000), "USD")
+    assert fill(text, closed(amount_raised={"type": "number"}))["data"] == {
+        "amount_raised": 100_000_000
+    }
+
+
 def test_parties_are_a_list() -> None:
     """Several values of one item are several entries."""
     found = extract(CONTRACT, "parties")["parties"]
@@ -196,6 +211,14 @@ def test_the_default_items_are_lists_of_names_dates_and_amounts() -> None:
         (ValueKind.LAW, "the laws of the State of Ohio", ["laws of the State of Ohio"]),
         (ValueKind.LAW, "governed by French law", ["French law"]),
         (ValueKind.MONEY, "$1.5 million, EUR 20; 30 euros", ["$1.5 million", "EUR 20", "30 euros"]),
+        (ValueKind.MONEY, "It raised $100m, £1.2bn.", ["$100m", "£1.2bn"]),
+        (ValueKind.MONEY, "5 Mio. EUR, US$2bn, RMB 3k", ["5 Mio. EUR", "US$2bn", "RMB 3k"]),
+        (ValueKind.MONEY, "a $50-million-dollar fund", ["$50-million"]),
+        (ValueKind.MONEY, "$5 to $10 million; $5-10", ["$5 to $10 million", "$5"]),
+        (ValueKind.MONEY, "€1.234,50 and CHF 120'000", ["€1.234,50", "CHF 120'000"]),
+        (ValueKind.MONEY, "100 m sprint, 5 k run, Euro 1996", []),
+        (ValueKind.MONEY, "$500 M&A fee, $5\nM. Smith", ["$500", "$5"]),
+        (ValueKind.NUMBER, "5 million people, 100 m", ["5 million", "100"]),
         (ValueKind.PERCENT, "12.5% or 3 percent of 100", ["12.5%", "3 percent"]),
         (ValueKind.PHONE, "+43 1 234 5678, 555-010-9999", ["+43 1 234 5678", "555-010-9999"]),
         (ValueKind.PHONE, "on 2021-03-04 for $555-010", []),

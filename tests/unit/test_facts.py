@@ -142,6 +142,23 @@ def test_a_finding_is_one_fact() -> None:
     assert (sentence.grounded, sentence.start_char) == (False, None)
 
 
+@pytest.mark.parametrize(
+    ("quote", "number"),
+    [
+        ("a fee of One Million Dollars ($1,000,000) to the Seller", 1_000_000),
+        ("the sum of ($1,000,000) is due", 1_000_000),
+        ("| Transfers | ($1,000,000) |", -1_000_000),
+        ("Transfers ($1,000,000)", -1_000_000),
+    ],
+)
+def test_a_sum_in_brackets_is_negative_in_a_table_only(quote: str, number: int) -> None:
+    field = a_field("amount", "($1,000,000)", 7, quote=quote, value_in_quote=True)
+
+    (fact,) = facts_of({"fields": [field]}, AnalysisType.EXTRACTION)
+
+    assert (fact.value, fact.number, fact.currency) == ("($1,000,000)", Decimal(number), "USD")
+
+
 def test_the_evidence_of_a_summary_is_not_listed_twice() -> None:
     """It repeats the findings; under a user's schema, only the evidence has the quotes."""
     evidence: list[JsonValue] = [{"path": "/total", "quote": "q", "grounded": False}]

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 
 from chordwise.domain import words
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, Sentence
-from chordwise.domain.extractive.values import CURRENCY, FORMS
+from chordwise.domain.extractive.values import FORMS
+from chordwise.domain.quantities import CURRENCY
 
 Found = tuple[str, str]  # a value and its quote
 
@@ -50,8 +51,8 @@ def title(sentences: Sequence[Sentence]) -> Found | None:
 
 # Receipts and invoices: short lines of labels and amounts, which may be in separate columns.
 _AMOUNT = (
-    rf"(?<![\w.,])(?:{CURRENCY} ?)?[$€£¥₹]? ?-?(?:\d{{1,3}}(?:[.,]\d{{3}})*+|\d++)?[.,]\d\d"
-    rf"(?: ?(?:{CURRENCY}|€))?"
+    rf"(?<![\w.,])(?:{CURRENCY} ?){{0,2}}-?(?:\d{{1,3}}(?:[.,]\d{{3}})*+|\d++)?[.,]\d\d"
+    rf"(?: ?{CURRENCY})?"
 )
 _LINE = re.compile(
     rf"^[^\S\n]*+(?P<label>[^\n]{{0,60}}?)(?:(?P<amount>{_AMOUNT})(?: ?[A-Z]{{1,3}})?)?[^\S\n]*$",

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from chordwise.domain.extractive.answer_context import checkpoint
+from chordwise.domain.quantities import CURRENCY, SCALE, SCALED_MONEY
 from chordwise.domain.words import LEXICON, STOPWORDS
 
 
@@ -48,8 +49,9 @@ _DAY = (
     r"(?=\s+day\b))"
 )
 _MONTH_NUMBER = r"(?:1[0-2]|0?[1-9])"
-_AMOUNT = r"(?:\d[\d,]*+(?:\.\d+)?|\.\d\d)(?:\s?(?:million|billion|trillion|thousand|bn)\b)?"
-CURRENCY = r"(?:USD|EUR|GBP|CHF|JPY|CAD|AUD|INR|CNY|MYR|RM|Rs\.?)"
+_FIGURES = r"(?:\d+(?:[.,'’]\d+)*+|\.\d\d)"
+_UPPER_END = rf"(?:\s?(?:[-–—]|to)\s?(?:{CURRENCY})?{_FIGURES}(?={SCALED_MONEY}))?"  # 1-2 million
+_AMOUNT = rf"{_FIGURES}{_UPPER_END}(?:{SCALED_MONEY})?"
 _COUNT = (
     r"(?:\d+|one|two|three|four|five|six|seven|eight|nine|ten|twelve|fifteen|eighteen|twenty"
     r"|thirty|forty-five|sixty|ninety)(?:\s*\(\s*\d+\s*\))?"
@@ -68,8 +70,8 @@ _PATTERNS: dict[ValueKind, re.Pattern[str]] = {
         rf"|\b{_MONTH}(?:\s*+,)?\s++\d{{4}}\b|\b{_MONTH}\s+{_DAY}\b|\b{_DAY}\s+{_MONTH}(?=\W)"
     ),
     ValueKind.MONEY: re.compile(
-        rf"(?:\b(?:US|CA|AU|HK)\s?)?[$€£¥₹]\s?{_AMOUNT}|\b{CURRENCY}\s?{_AMOUNT}"
-        rf"|\b{_AMOUNT}\s?(?:(?:US\s)?dollars\b|euros?\b|pounds\b|cents\b|€|{CURRENCY}\b)"
+        rf"(?=\D{{0,10}}+\d)(?:\b(?:US|CA|AU|HK)\s)?(?!\w?[a-z]{{2}}){CURRENCY}\s?{_AMOUNT}"
+        rf"|(?<![\d.,]){_AMOUNT}\.?[\s-]?(?:(?:US\s)?{CURRENCY}|(?:pounds|cents)\b)"
     ),
     ValueKind.PERCENT: re.compile(r"\d[\d.,]*+\s?(?:%|percent\b|per\s?cent\b|percentage points)"),
     ValueKind.EMAIL: re.compile(r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,6}\b"),
@@ -87,7 +89,7 @@ _PATTERNS: dict[ValueKind, re.Pattern[str]] = {
         rf"\b(?i:laws?)(?:\s+and\s+\w+)?\s+(?i:of|in\s+force\s+in)\s+(?:the\s+)?{_STATE_WORDS}"
         rf"{_PROPER}|(?<=\b[Bb]y )(?:the\s+)?{_PROPER}\s+[Ll]aws?\b"
     ),
-    ValueKind.NUMBER: re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?![\d%])"),
+    ValueKind.NUMBER: re.compile(rf"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:[\s-]{SCALE})?(?![\d%])"),
     ValueKind.IDENTIFIER: re.compile(
         r"(?<![\w/-])(?=[A-Z/-]*\d)[A-Z0-9][A-Z0-9/-]{2,29}(?![\w/-])"
     ),

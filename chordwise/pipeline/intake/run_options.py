@@ -36,7 +36,7 @@ from chordwise.readers.reader_output import WHOLE, Columns
 from chordwise.settings import CritiqueSettings, ProfileSettings, Settings
 from chordwise.storage.record import id_in
 
-PIPELINE_VERSION = 5
+PIPELINE_VERSION = 6
 """Incremented with each change of the code that changes the answer to the same question."""
 MAX_NAME_LENGTH = 200
 
