@@ -16,7 +16,15 @@ from rich.text import Text
 
 from chordwise.cli import access, quote, run_watch
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AnyRun, AsJson, Budget, Model, NoWait, RunName, parse_budget
+from chordwise.cli.options import (
+    AsJson,
+    Budget,
+    Model,
+    NoWait,
+    RunName,
+    RunOrProfile,
+    parse_budget,
+)
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.request import profile_with
@@ -30,6 +38,7 @@ from chordwise.domain.states import Lane
 from chordwise.embedded.home import Level
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.intake.run_options import RunOptions, run_options
+from chordwise.pipeline.learning import evaluation
 from chordwise.pipeline.learning import refresh as refreshing
 from chordwise.pipeline.learning.refresh import RefreshReason, RefreshTrial, Sample, Stale, Target
 from chordwise.pipeline.models.model_client import Models
@@ -38,7 +47,6 @@ from chordwise.pipeline.quoting.quote import Quote
 from chordwise.pipeline.runs import accounts
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.settings import Settings
-from chordwise.storage import runs
 from chordwise.storage.runs import Run
 
 _WIDTH = 60
@@ -49,7 +57,7 @@ _SAMPLE = "--try 50"
 class RefreshOptions:
     """The options of the command."""
 
-    run: AnyRun = None
+    run: RunOrProfile = None
     profile: Annotated[
         str, typer.Option(metavar="NAME", help="Use [profiles.NAME] as it is now.")
     ] = ""
@@ -63,7 +71,7 @@ class RefreshOptions:
         ),
     ] = None
     failed: Annotated[
-        bool, typer.Option("--failed", help="Renew only failed analyses, stale or not.")
+        bool, typer.Option("--failed", help="Renew only failed and partial analyses, stale or not.")
     ] = False
     model: Model = None
     lane: Annotated[
@@ -176,7 +184,8 @@ class _Work:
                 "texts are kept; submit the files again to read them with the current model."
             )
         if not self.stale:
-            screen.info(f"There are no {'failed' if self._options.failed else 'stale'} answers.")
+            which = "failed or partial" if self._options.failed else "stale"
+            screen.info(f"There are no {which} answers.")
             return
         screen.show(_table(self.stale, "Failed" if self._options.failed else "Stale"))
         if self._sample is None:
@@ -247,16 +256,14 @@ def target_of(
     `note` receives a sentence about each option that was not given.
 
     Raises:
-        UsageError: The run or the profile is unknown.
+        UsageError: The run or the profile is unknown, or both have this name.
         ConfigurationError: The model, or a template, is unknown.
     """
-    settings, run = context.settings, None
-    if options.run:
-        with context.database.read() as session:
-            run = runs.find(session, options.run)
-    asked = _renewal_options(options, settings, run, note)
-    name = options.profile if run is None else run.name
-    run_id = None if run is None else run.id
+    settings = context.settings
+    with context.database.read() as session:
+        run, profile = evaluation.run_or_profile(session, settings, options.run, options.profile)
+    asked = _renewal_options(replace(options, profile=profile), settings, run, note)
+    name, run_id = (profile, None) if run is None else (run.name, run.id)
     return refreshing.target(context, name, asked, run_id, of_failed=options.failed)
 
 

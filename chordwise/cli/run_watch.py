@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,12 +26,13 @@ from chordwise.cli.rendering import live
 from chordwise.cli.rendering import results as rendered_results
 from chordwise.cli.rendering.accounts import MAX_FAILURES, UNLIMITED
 from chordwise.cli.rendering.live import Display
+from chordwise.domain import missing_rows
 from chordwise.domain.number_formats import counted
 from chordwise.domain.states import JobStatus
 from chordwise.embedded import processes, stack
 from chordwise.errors import ExitCode, ServiceUnavailableError
 from chordwise.pipeline.runs import accounts, progress, stored_results
-from chordwise.pipeline.runs.accounts import Account, caps_of_run
+from chordwise.pipeline.runs.accounts import Account, Failure, caps_of_run
 from chordwise.pipeline.runs.progress import Pace, Progress
 from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.pipeline.runtime import broker
@@ -242,20 +243,27 @@ def report(
     unsure = stored_results.count(session, replace(wanted, needs_review=True))
     review = f" {counted(unsure, 'answer')} marked for review." if unsure else ""
     screen.info(f"{rendered_accounts.in_words(account)}{review} {live.spent(usage)}.")
-    _suggest_next_steps(invocation, settings, account)
+    _suggest_next_steps(invocation, settings, account, failed)
     saved_as = session.get_one(Run, account.run_id).saved_as or ""
     _suggest_queries(invocation, settings, account.run, saved_as, has_results=bool(found))
 
 
-def _suggest_next_steps(invocation: Invocation, settings: Settings, account: Account) -> None:
+def _suggest_next_steps(
+    invocation: Invocation, settings: Settings, account: Account, failed: Sequence[Failure]
+) -> None:
+    """Suggest `retry`, except for answers that lack rows: it keeps the answers of their chunks."""
     info = invocation.screen.info
-    ended_badly = account.states[JobStatus.SUCCEEDED] < sum(account.states.values())
+    ended_badly = account.total - account.states[JobStatus.SUCCEEDED]
+    lacking = sum(each.what == "job" and each.error_code == missing_rows.CODE for each in failed)
     if account.states[JobStatus.PAUSED]:
         info("The run is paused. Resolve the error above, then continue it with:")
-    elif ended_badly:
+    elif ended_badly > lacking:
         info("Retry the unsuccessful analyses with:")
-    if ended_badly:
+    if ended_badly > lacking:
         suggest(invocation, settings, "retry", account.run)
+    if lacking:
+        info("Ask again where rows are missing; add --model NAME to ask another model:")
+        suggest(invocation, settings, "refresh", account.run, "--failed")
     if account.is_interrupted:
         info("The intake was interrupted. Resume it with:")
         suggest(invocation, settings, "resume", account.run)

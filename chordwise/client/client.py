@@ -409,11 +409,10 @@ class Client:
         """Return the answers to refresh, and the question that replaces theirs."""
         _refuse_unknown(arguments, RefreshArguments)
         context = self._reading()
-        is_profile = name in context.settings.profiles and not arguments.get("profile")
         lane, budget = arguments.get("lane"), arguments.get("budget_usd")
         options = RefreshOptions(
-            run=None if is_profile else name,
-            profile=name if is_profile and name else arguments.get("profile", ""),
+            run=name,
+            profile=arguments.get("profile", ""),
             model=arguments.get("model"),
             lane=None if lane is None else member(Lane, lane, "lane"),
             budget=None if budget is None else str(budget),

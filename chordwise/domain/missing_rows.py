@@ -30,17 +30,20 @@ from chordwise.domain.unanswered_records import DENSE, TextLines, UnreadRecords
 CODE = "missing_rows"
 _HINT = (
     "The answers of the parts, with all their rows, are in chunks.answer. chordwise retry RUN "
-    "joins them again; a larger pipeline.chunk_tokens leaves fewer parts to join. If equal values "
-    'are meant to count once, set "uniqueItems": true for the list in your schema.'
+    "joins them again; a larger pipeline.chunk_tokens leaves fewer parts to join."
 )
-_HINT_OF_ONE_CHUNK = (
-    "The model dropped them when it repaired an invalid answer. Submit the document again with "
-    "--fresh, with another model (--model) or a smaller pipeline.chunk_tokens."
+_ALIKE = (
+    ' If equal values are meant to count once, set "uniqueItems": true for the list in your schema.'
 )
-_HINT_OF_RECORDS = (
-    "The model left records of the text out. Submit the document again with --fresh, with another "
-    "model (--model) or a smaller pipeline.chunk_tokens. If the list is meant to hold only some of "
-    'the records, set "x-selection": true for it in your JSON Schema (--schema).'
+_RENEW = (
+    "To ask again: chordwise refresh RUN --failed, with another model (--model NAME) or a smaller "
+    "pipeline.chunk_tokens."
+)
+_HINT_OF_ONE_CHUNK = f"The model dropped them when it repaired an invalid answer. {_RENEW}"
+_HINT_OF_RECORDS = f"The model left records of the text out. {_RENEW}"
+_SELECTION = (
+    ' If the list is meant to hold only some of the records, set "x-selection": true for it in '
+    "your JSON Schema (--schema)."
 )
 _MAX_NAMED = 5
 _CELL_BORDER = re.compile(r"[|\t,;]|  ")
@@ -375,10 +378,14 @@ def naming(places: Callable[[], Places], parts: Sequence[Span]) -> Callable[[int
 
 
 def hint(lost: Sequence[MissingRows], parts: int) -> str:
-    """Return advice about missing rows in an answer that was joined from `parts` chunks."""
+    """Return advice about missing rows in an answer that was joined from `parts` chunks.
+
+    Only the lists of a schema, not the items of instructions, can be declared in it.
+    """
+    has_schema = any(not each.path.startswith("/fields/") for each in lost)
     if any(each.records for each in lost):
-        return _HINT_OF_RECORDS
-    return _HINT if parts > 1 else _HINT_OF_ONE_CHUNK
+        return _HINT_OF_RECORDS + _SELECTION * has_schema
+    return _HINT + _ALIKE * has_schema if parts > 1 else _HINT_OF_ONE_CHUNK
 
 
 def union(one: Iterable[MissingRows], other: Iterable[MissingRows]) -> tuple[MissingRows, ...]:

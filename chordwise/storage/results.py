@@ -275,7 +275,7 @@ class Renewal:
     An answer is due if it answers another question than the current ones, whose hashes by analysis
     type are `hashes`, and if no job for the current question has an answer or is in progress. If
     the answers are saved under a name, only jobs under that name count. With `of_failed`, jobs
-    without an answer are selected instead, whatever their question.
+    without a complete answer are selected instead, whatever their question.
     """
 
     hashes: Mapping[str, str]
@@ -435,12 +435,13 @@ class _Newest:
 
     def _is_due(self) -> ColumnElement[bool]:
         of, found, other = self._of, self._found, aliased(Job)
+        failed = [*_WITHOUT_ANSWER, *([JobStatus.PARTIAL] if of.of_failed else [])]
         today = list(of.hashes.values())
         is_asked = exists().where(
             other.document_id == found.document_id,
             other.analysis_type == found.analysis_type,
             other.options_hash.in_(today),
-            other.status.not_in([*_WITHOUT_ANSWER, JobStatus.CANCELLED]),
+            other.status.not_in([*failed, JobStatus.CANCELLED]),
         )
         if self._only is not None:  # uses the index on documents instead of all jobs
             is_asked = is_asked.where(in_ids(other.document_id, self._only))
@@ -448,7 +449,7 @@ class _Newest:
             run = aliased(Run)
             is_asked = is_asked.where(run.id == other.run_id, run.saved_as == of.saved_as)
         is_stale = found.result_id.is_not(None) & found.options_hash.not_in(today)
-        is_failed = found.status.in_(_WITHOUT_ANSWER)
+        is_failed = found.status.in_(failed)
         return (is_failed if of.of_failed else is_stale) & ~is_asked
 
 

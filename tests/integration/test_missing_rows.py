@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,11 @@ from tests.fakes.order_rows import (
 from tests.fakes.pipeline import Pipeline, a_pipeline, a_run
 from tests.fakes.scripted_model import Line, cut_off
 
+SCRIPTED_MODEL = """[models.scripted]
+provider = "openai"
+model = "scripted"
+base_url = "http://127.0.0.1:9/v1"
+"""
 SENTENCE = "30 of 600 rows of `line_items` are in the result."
 MEASURES = "SELECT status, quality, coverage, needs_review FROM document_results"
 
@@ -210,6 +216,33 @@ def test_a_synthesis_that_drops_rows_is_partial_until_a_retry_keeps_them(
     assert len(rows_of(stored_output(pipeline))) == ROW_COUNT
 
 
+@pytest.mark.usefixtures("addressed")
+def test_the_proposed_command_recovers_rows_that_a_model_left_out(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """The same question is asked again; a retry would keep the answer."""
+    first = an_extraction(rows_in(ORDER)[:9])
+    answers: list[Callable[[CompletionRequest], str]] = [lambda _: first]
+    text = "".join(ORDER.splitlines(keepends=True)[:30])
+    pipeline = a_pipeline(settings, lambda request: answers[-1](request), repeat_last=True)
+    submission = pipeline.analyze(text, options=an_extraction_run())
+    (tmp_path / "chordwise.toml").write_text(SCRIPTED_MODEL, "utf-8")
+    said = output_of("wait", submission.name, code=3).in_one_line
+    answers.append(extracting())
+
+    output_of("refresh", submission.name, "--failed", "--yes", "--no-wait")
+    (job_id,) = pipeline.value("SELECT array_agg(id) FROM jobs WHERE status <> 'partial'")  # type: ignore[misc]  # one id
+    pipeline.work_on(job_id)
+
+    assert f"'{submission.name}' --failed" in said
+    assert "retry" not in said
+    statuses = "SELECT status, jsonb_array_length(output -> 'data' -> 'line_items')"
+    assert pipeline.rows(f"{statuses} FROM document_results ORDER BY created_at") == [
+        ("partial", 9),
+        ("succeeded", 30),
+    ]
+
+
 def expect_partial(pipeline: Pipeline, submission: Submission) -> None:
     """Check the stored values of a result that has 30 of all rows."""
     job = pipeline.job(submission)
@@ -237,8 +270,7 @@ def expect_partial(pipeline: Pipeline, submission: Submission) -> None:
 
 def expect_missing_rows(run: str, folder: Path) -> None:
     """Check that missing rows are reported in commands, JSON, SQL and exports."""
-    model = '[models.scripted]\nprovider = "openai"\nmodel = "scripted"\n'
-    (folder / "chordwise.toml").write_text(f'{model}base_url = "http://127.0.0.1:9/v1"\n')
+    (folder / "chordwise.toml").write_text(SCRIPTED_MODEL, "utf-8")
 
     def said(*arguments: str, code: int = 0) -> str:
         return " ".join(output_of(*arguments, code=code).out.split())
@@ -318,7 +350,7 @@ def test_a_repair_that_drops_rows_is_partial(settings: Settings) -> None:
     job = pipeline.job(submission)
     assert (job.status, job.error_code) == (JobStatus.PARTIAL, "missing_rows")
     assert job.error_message == "5 of 20 rows of `line_items` are in the result."
-    assert "--fresh" in str(job.hint)
+    assert "chordwise refresh RUN --failed" in str(job.hint)
     assert pipeline.rows(MEASURES) == [("partial", 0.2, 0.25, True)]
     assert pipeline.value("SELECT missing_rows -> 0 ->> 'found' FROM chunks") == "20"
     pipeline.execute("TRUNCATE runs, documents, cached_completions CASCADE")

@@ -407,6 +407,18 @@ def test_only_failed_answers_are_asked_again(desk: Desk) -> None:
     assert desk.reasons("--profile", "letters", "--failed") == []
 
 
+def test_the_argument_is_a_run_or_a_profile(desk: Desk) -> None:
+    """As for `certify`; a name that both have is refused."""
+    submission = desk.classify("a.txt")
+    desk.age()
+
+    assert desk.reasons("letters") == desk.reasons("--profile", "letters") != []
+    desk.pipeline.execute("UPDATE runs SET name = 'letters'")
+    said = output_of("refresh", "letters", "--dry-run", code=ExitCode.USAGE).err
+    assert "There is a run “letters” and a profile “letters”." in said
+    assert desk.reasons(str(submission.run_id)) == desk.reasons("--profile", "letters")
+
+
 def test_a_text_deleted_during_the_refresh_is_named(desk: Desk) -> None:
     """It is omitted, and the others are asked."""
     pruned = desk.classify("a.txt")

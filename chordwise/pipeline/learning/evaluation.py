@@ -37,6 +37,7 @@ from chordwise.storage.database import Database
 from chordwise.storage.evaluations import Drop, Evaluation
 from chordwise.storage.feedback import Feedback
 from chordwise.storage.judgments import JudgedBy, JudgedResult
+from chordwise.storage.runs import Run
 
 OnStored: TypeAlias = "Callable[[Session, Sequence[Evaluated]], None]"
 """A function that runs in the transaction that stores evaluations."""
@@ -244,22 +245,34 @@ def named(
         ConfigurationError: The profile does not exist, or it names an unknown model.
         UsageError: Neither exists, or a run and a profile have this name.
     """
+    run, profile = run_or_profile(session, settings, name, profile)
+    return scope_of(settings, run.name if run else None, profile, types)
+
+
+def run_or_profile(
+    session: Session, settings: Settings, name: str | None, profile: str = ""
+) -> tuple[Run | None, str]:
+    """Return the run and the profile that RUN|PROFILE and the option --profile name.
+
+    Raises:
+        UsageError: Neither exists, or a run and a profile have this name.
+    """
     if not name:
-        return scope_of(settings, None, profile, types)
+        return None, profile
     try:
-        run = runs.find(session, name).name
+        run = runs.find(session, name)
     except UsageError as error:
         if profile:
             raise
         if name not in settings.profiles:
             raise UsageError(f"There is no run or profile “{name}”.", error.hint) from error
-        return scope_of(settings, None, name, types)
+        return None, name
     if name in settings.profiles and not profile:
         raise UsageError(
             f"There is a run “{name}” and a profile “{name}”.",
             "Use --profile NAME for the profile, or the id of the run for the run.",
         )
-    return scope_of(settings, run, profile, types)
+    return run, profile
 
 
 def wanted(session: Session, scope: EvaluationScope) -> tuple[ResultSelection, str | None]:

@@ -115,7 +115,9 @@ def target(
         ConfigurationError: The model is unknown.
         UsageError: Only the built-in model is asked, and it cannot answer the question.
     """
-    asked = effective_options(context.settings, options)
+    # A cached completion would give a partial answer again.
+    use_cache = options.use_cache and not of_failed
+    asked = effective_options(context.settings, replace(options, use_cache=use_cache))
     renewal = Renewal(
         hashes={kind.value: own for kind, own in identities(context.settings, asked).items()},
         run_id=run_id,
