@@ -26,9 +26,8 @@ from chordwise.errors import ChordwiseError, ExitCode, RunCancelledError
 from chordwise.pipeline.intake import answer_tables, found_files
 from chordwise.pipeline.intake.document_batches import TakenIn
 from chordwise.pipeline.intake.found_files import FileSource
-from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.intake.run_options import RunOptions, require_answerable
 from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
-from chordwise.pipeline.models import budgets
 from chordwise.pipeline.runs import accounts
 from chordwise.pipeline.runs.accounts import Account
 from chordwise.pipeline.runtime.context import Context
@@ -70,8 +69,7 @@ def run_request(
         )
     found = _find_files(invocation, request.paths)
     settings = access.with_model(invocation, settings, options.model)
-    # Check the budget before the stack is started.
-    budgets.cap_for(settings, options.model, options.budget_usd)
+    require_answerable(settings, options)  # before the stack is started
     access.require_external_database(settings)
     intake = RunIntake(invocation, access.reach(invocation, settings, Level.ALL))
     with access.working_context(intake.settings) as context:

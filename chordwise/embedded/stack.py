@@ -113,6 +113,14 @@ def find(home: Path) -> StackState | None:
     return current_state(home_at(home))
 
 
+def is_alone(settings: Settings) -> bool:
+    """Return whether no worker outside the stack here can work: the broker is embedded."""
+    if settings.broker_url is None:
+        return settings.embedded.start
+    found = find(settings.home)
+    return found is not None and found.broker_url == settings.broker_url.get_secret_value()
+
+
 def is_watching(settings: Settings) -> bool | None:
     """Return whether the stack here watches the folders and runs the schedules of these settings.
 

@@ -15,8 +15,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from chordwise import Client
 from chordwise.cli.rendering.plain_text import EXTRACTIVE
-from chordwise.errors import ExitCode
+from chordwise.errors import ConfigurationError, ExitCode
+from chordwise.pipeline.inbox import scan
+from chordwise.settings import ProfileSettings
 from tests.fakes.processes import Processes, wait_until
 
 pytestmark = pytest.mark.xdist_group("cli_embedded")
@@ -32,7 +35,13 @@ processes = 1
 provider = "openai"
 model = "nobody"
 base_url = "http://127.0.0.1:1/v1"
+
+[models.keyless]
+provider = "openai"
+model = "gpt-6.1-terra"
+api_key_env = "MISSING_API_KEY"
 """
+KEY_VARIABLES = {"openai/gpt-6.1-terra": "OPENAI_API_KEY", "keyless": "MISSING_API_KEY"}
 LETTER = (
     "The parcel arrived broken. Nobody answers the phone. Please send the money back by Monday."
 )
@@ -82,6 +91,23 @@ def test_analyze_answers_a_file_and_reports_an_empty_one(desk: Desk) -> None:
     assert "2 found = 1 accepted + 1 empty ✓" in shown
     assert "1 planned = 1 succeeded ✓" in shown
     assert EXTRACTIVE in shown
+
+
+def test_a_missing_key_is_refused_before_anything_is_taken_in(desk: Desk) -> None:
+    """Only the workers of this stack could answer, and they have its environment."""
+    options = {"config": desk.folder / "chordwise.toml", "home": desk.folder / "home"}
+    with Client(**options) as client:  # type: ignore[arg-type]  # each value has the type of its argument
+        before = [run.name for run in client.runs()]
+        for model in ("openai/gpt-6.1-terra", "keyless"):
+            done = desk.processes.call("submit", "letters", "--model", model)
+            with pytest.raises(ConfigurationError, match="key for openai/gpt-6.1-terra"):
+                client.submit(desk.folder / "letters", model=model)
+
+            assert done.returncode == ExitCode.CONFIGURATION
+            assert f"Set {KEY_VARIABLES[model]}" in done.stderr
+        with pytest.raises(ConfigurationError, match="There is no API key"):
+            scan.check(client._connection.settings, ProfileSettings(model="openai/gpt-6.1-terra"))
+        assert [run.name for run in client.runs()] == before
 
 
 def test_standard_input_is_a_document(desk: Desk) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -221,18 +221,16 @@ def test_the_proposed_command_recovers_rows_that_a_model_left_out(
     settings: Settings, tmp_path: Path
 ) -> None:
     """The same question is asked again; a retry would keep the answer."""
-    first = an_extraction(rows_in(ORDER)[:9])
-    answers: list[Callable[[CompletionRequest], str]] = [lambda _: first]
+    first, later = an_extraction(rows_in(ORDER)[:9]), extracting()
     text = "".join(ORDER.splitlines(keepends=True)[:30])
-    pipeline = a_pipeline(settings, lambda request: answers[-1](request), repeat_last=True)
+    pipeline = a_pipeline(settings, first, first, later, repeat_last=True)
     submission = pipeline.analyze(text, options=an_extraction_run())
     (tmp_path / "chordwise.toml").write_text(SCRIPTED_MODEL, "utf-8")
     said = output_of("wait", submission.name, code=3).in_one_line
-    answers.append(extracting())
 
     output_of("refresh", submission.name, "--failed", "--yes", "--no-wait")
-    (job_id,) = pipeline.value("SELECT array_agg(id) FROM jobs WHERE status <> 'partial'")  # type: ignore[misc]  # one id
-    pipeline.work_on(job_id)
+    job_id = pipeline.value("SELECT id FROM jobs WHERE status <> 'partial'")
+    pipeline.work_on(UUID(str(job_id)))
 
     assert f"'{submission.name}' --failed" in said
     assert "retry" not in said

@@ -31,15 +31,15 @@ def connect(
     require_keep_alive(settings)
     match settings.provider:
         case "openai":
-            _require_key(settings, api_key, "OPENAI_API_KEY")
+            require_key(settings, api_key)
             model = OpenAIModel(settings, api_key, transport)
             return with_keep_alive(model, settings)
         case "anthropic":
-            _require_key(settings, api_key, "ANTHROPIC_API_KEY")
+            require_key(settings, api_key)
             return AnthropicModel(settings, api_key, transport)
         case "local":
             _require_address(settings)
-            _require_key(settings, api_key, settings.api_key_env)
+            require_key(settings, api_key)
             return OpenAIModel(settings, api_key, transport)
         case "extractive":
             raise ConfigurationError("The extractive model has no address to connect to.")
@@ -58,7 +58,12 @@ def _require_tier(settings: ModelSettings) -> None:
         )
 
 
-def _require_key(settings: ModelSettings, api_key: SecretStr, variable: str) -> None:
+def require_key(settings: ModelSettings, api_key: SecretStr) -> None:
+    """Refuse a model whose server needs a key, if there is none.
+
+    Raises:
+        ConfigurationError: The key is missing.
+    """
     if api_key.get_secret_value().strip():
         return
     if settings.api_key_env:
@@ -71,7 +76,8 @@ def _require_key(settings: ModelSettings, api_key: SecretStr, variable: str) -> 
     if is_at_provider(settings.provider, settings.base_url):
         raise ConfigurationError(
             f"There is no API key for {settings.provider}/{settings.model}.",
-            f"Set {variable}, or api_key of the model. Without a key: --model extractive.",
+            f"Set {settings.provider.upper()}_API_KEY, or api_key of the model. Without a key: "
+            "--model extractive.",
         )
 
 

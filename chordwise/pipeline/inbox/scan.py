@@ -17,8 +17,7 @@ from pydantic import ValidationError
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.inbox import Fingerprint, Found, side_car_name, side_car_owner
 from chordwise.errors import ReadError, UsageError
-from chordwise.pipeline.intake.run_options import parse_toml, run_options
-from chordwise.pipeline.models import budgets, model_client
+from chordwise.pipeline.intake.run_options import parse_toml, require_answerable, run_options
 from chordwise.readers import contents
 from chordwise.readers.discovery import is_ignored
 from chordwise.settings import ProfileSettings, Settings
@@ -238,11 +237,9 @@ def check(settings: Settings, profile: ProfileSettings) -> None:
 
     Raises:
         UsageError: The profile contradicts itself, or its schema cannot be used.
-        ConfigurationError: Its model is unknown, or there is a budget and the model has no price.
+        ConfigurationError: `require_answerable` refuses it.
     """
-    options = run_options(settings, profile)
-    model_client.identity(settings, options.model)
-    budgets.cap_for(settings, options.model, options.budget_usd)
+    require_answerable(settings, run_options(settings, profile))
 
 
 def _ignored_entries(given: Collection[str], wanted: ProfileSettings) -> set[str]:

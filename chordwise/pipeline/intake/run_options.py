@@ -29,7 +29,7 @@ from chordwise.domain.states import Lane
 from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import ConfigurationError, ReadError, UsageError
 from chordwise.llm.model import EXTRACTIVE, UNANSWERED_BY_EXTRACTIVE
-from chordwise.pipeline.models import model_client
+from chordwise.pipeline.models import budgets, model_client
 from chordwise.prompts import library, packs
 from chordwise.readers import contents
 from chordwise.readers.reader_output import WHOLE, Columns
@@ -118,6 +118,18 @@ def identity(settings: Settings, analysis_type: AnalysisType, options: RunOption
         **_critique(analysis_type, options.analysis),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def require_answerable(settings: Settings, options: RunOptions) -> Decimal | None:
+    """Refuse a run whose questions nobody could answer; return its cap, `None` without one.
+
+    Raises:
+        UsageError: The budget cannot be one.
+        ConfigurationError: A model is unknown or has no key, or there is a budget and no price.
+    """
+    model_client.identity(settings, options.model)
+    model_client.require_keys(settings, options.model)
+    return budgets.cap_for(settings, options.model, options.budget_usd)
 
 
 def identities(settings: Settings, options: RunOptions) -> dict[AnalysisType, str]:

@@ -30,10 +30,11 @@ from chordwise.pipeline.intake.run_options import (
     check_name,
     effective_options,
     from_json,
+    require_answerable,
     to_json,
 )
 from chordwise.pipeline.jobs import endpoint_pauses
-from chordwise.pipeline.models import budgets, model_client
+from chordwise.pipeline.models import budgets
 from chordwise.pipeline.models.model_client import lane_for
 from chordwise.pipeline.runtime.context import DATABASE_TIMEOUT, Context
 from chordwise.prompts import library
@@ -227,11 +228,10 @@ def open_run(
 
     Raises:
         UsageError: The name is taken or not permitted, or the budget or the table name is invalid.
-        ConfigurationError: The model is unknown, or there is a budget and the model has no price.
+        ConfigurationError: `require_answerable` refuses it.
     """
-    model_client.identity(context.settings, options.model)
+    cap_usd = require_answerable(context.settings, options)
     options = effective_options(context.settings, options)
-    cap_usd = budgets.cap_for(context.settings, options.model, options.budget_usd)
     run_id, token = run_id or new_id(), uuid.uuid4()
     name = options.name or f"{now:%Y%m%d-%H%M%S}-{run_id.hex[-4:]}"
     check_name(name)
