@@ -37,6 +37,7 @@ bench := $(call installed,bench,-bench)
 audit := $(call installed,audit,-audit)
 smollm2 := $(call installed,smollm2,-smollm2)
 nightly := $(call installed,nightly,-nightly)
+lowest := $(call installed,lowest,-lowest)
 postgresql := $(VENV)-postgresql/.fetched-$(call checksum,.ci/postgresql.sha512)
 package := $(VENV)/.package-$(version)-$(call checksum,pyproject.toml)
 
@@ -88,10 +89,10 @@ endif
 test: $(dev) $(package) ## run the tests, which start the servers that they need
 	@$(python) -m pytest $(parallel) $(OPTIONS) $(or $(ARGS),$(suites))
 
-nightly: $(dev) $(nightly) $(postgresql) $(package) ## run all tests, including long ones, and every fault experiment
+nightly: $(dev) $(nightly) $(lowest) $(postgresql) $(package) ## run all tests, including long ones, and every fault experiment
 	@$(python) -m pytest $(parallel) -m 'nightly or not thorough' --durations=20 \
 		--litellm $(others)/bin/litellm $(suites); \
-		outcome=$$?; $(unit_tests_elsewhere) $(other_postgresql) $(other_redis) \
+		outcome=$$?; $(unit_tests_elsewhere) $(lowest_versions) $(other_postgresql) $(other_redis) \
 		$(MAKE) --no-print-directory faults && exit $$outcome
 
 # Repeats tests on each PostgreSQL from npm, and on each version installed from Debian packages.
@@ -127,6 +128,12 @@ for other in python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do \
 	fi; \
 done;
 endef
+
+# Runs the suites with the lowest version of every dependency that pyproject.toml allows.
+define lowest_versions
+$(oldest)/bin/python -m pytest -W default -p no:anyio $(parallel) $(suites) || outcome=1;
+endef
+oldest := $(VENV)-lowest
 
 # House rules are part of `make check`. The longest tests run first, so that none runs alone at the
 # end.
@@ -209,7 +216,7 @@ hooks: $(dev) ## install a git hook that runs the checks before each commit
 clean: ## remove environments, build output, caches and the data of the demo
 	@if [ -x $(chordwise) ] && [ -d '$(DEMO_HOME)' ]; then \
 		CHORDWISE_HOME='$(DEMO_HOME)' $(chordwise) down >/dev/null 2>&1 || true; fi
-	@rm -rf $(VENV) $(others) $(dir $(postgresql)) '$(DEMO_HOME)' dist build .mypy_cache .ruff_cache \
+	@rm -rf $(VENV) $(others) $(oldest) $(dir $(postgresql)) '$(DEMO_HOME)' dist build .mypy_cache .ruff_cache \
 		.pytest_cache .hypothesis .import_linter_cache
 
 # --- lock files ----------------------------------------------------------------------------------
@@ -242,6 +249,8 @@ define compile_in
 		--constraints requirements-dev.lock
 	@$(compile) --directory $(1) --output-file requirements-smollm2.lock --no-deps --group smollm2
 	@$(compile) --directory $(1) --output-file requirements-nightly.lock --group nightly
+	@$(compile) --directory $(1) --output-file requirements-lowest.lock pyproject.toml \
+		--resolution lowest-direct
 endef
 
 lock: $(dev) ## update the lock files after a change in pyproject.toml
@@ -307,6 +316,16 @@ $(nightly): | $(dev)
 	@$(python) -m venv --clear $(others)
 	@$(call locked,-nightly,,$(others)) && touch $@ \
 		|| echo "The installation failed, so tests with these servers are skipped." >&2
+
+# The tools of the tests keep their versions; only the runtime dependencies are replaced.
+$(lowest): | $(dev)
+	@echo "Installing the lowest versions of the dependencies (first time only) …"
+	@$(python) -m venv --clear $(oldest)
+	@$(call locked,-build,,$(oldest))
+	@$(call locked,-dev,,$(oldest))
+	@$(call locked,-lowest,--no-deps,$(oldest))
+	@$(call quiet_pip,$(oldest)) --no-deps --no-build-isolation --editable .
+	@touch $@
 
 $(postgresql):
 	@echo "Downloading PostgreSQL 14, 15 and 17 (first time only) …"

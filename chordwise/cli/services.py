@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Model
 from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.web import shown_link
 from chordwise.embedded import processes, stack
 from chordwise.embedded.home import home_at, read_address
 from chordwise.errors import ConfigurationError
@@ -61,7 +63,10 @@ def _print_link(screen: Screen, folder: Path) -> None:
     file = home.web_link_file
     if processes.wait_until(lambda: read_address(file) is not None, _LINK_SECONDS, every=0.2):
         found = read_address(file)
-        screen.info_verbatim(f"Web pages: {found.url}" if found else "The web server stopped.")
+        if found is None:
+            screen.info("The web server stopped.")
+            return
+        screen.info_verbatim(f"Web pages: {shown_link(found.url, sys.stderr)}")
     else:
         screen.note(f"The web server has not started yet. See {home.log('web')}.")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import getpass
-from typing import Annotated
+import sys
+from typing import Annotated, TextIO
 
 import typer
 
@@ -68,10 +69,15 @@ def _serve(invocation: Invocation, settings: Settings, port: int | None) -> None
 
     def ready(served: server.Served) -> None:
         processes.watch_parent(served.stop)
-        screen.write(f"{served.link}\n")
+        screen.write(f"{shown_link(served.link, sys.stdout)}\n")
         screen.info("Serving the web pages at this address. Press Ctrl-C to stop.")
 
     server.serve(reached, ready)
+
+
+def shown_link(link: str, stream: TextIO) -> str:
+    """Return a link for a stream: without its token unless it is a terminal, as a log is kept."""
+    return link if stream.isatty() else link.partition("?")[0]
 
 
 def _print_hash(screen: Screen) -> None:

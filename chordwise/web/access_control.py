@@ -12,6 +12,7 @@ import getpass
 import hashlib
 import hmac
 import ipaddress
+import re
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Sequence
@@ -52,6 +53,9 @@ _HEADERS: Final = {
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 TOKEN = "token"  # noqa: S105 - the name of the parameter
 _OPEN_PATHS = ("/static/", "/login", "/health")
+_HOST = re.compile(r"(?P<name>[\w.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
+_PORTS = {"http": 80, "https": 443}
+_MAX_SESSIONS = 10_000
 _MEBIBYTE = 1024 * 1024
 _BODY_SECONDS = 30.0
 # Otherwise the server would receive and discard the rest of a refused body.
@@ -75,11 +79,40 @@ class Rules:
         """Whether browsers connect over TLS, so that the cookie can be restricted to it."""
         return self.public_url.startswith("https://")
 
-    @property
-    def credential(self) -> str:
-        """A digest of the credentials; a session opened with other credentials is invalid."""
-        known = f"{self.token}\n{self.password_hash}\n{self.user_header}"
-        return hashlib.sha256(known.encode()).hexdigest()[:16]
+
+class Sessions:
+    """The sessions that users have opened and not ended, up to a limit; safe between threads.
+
+    They end with the process. A cookie holds only the id of its session, so that one that was
+    copied before its user signed out is of no use afterwards.
+    """
+
+    def __init__(self) -> None:
+        self._users: dict[str, str] = {}
+
+    def open(self, request: Request, user: str) -> None:
+        """Sign a user in, in a cleared session with a new CSRF token."""
+        self.end(request)
+        if len(self._users) >= _MAX_SESSIONS:
+            self._users.pop(next(iter(self._users)), None)
+        request.session["id"] = session_id = secrets.token_urlsafe(24)
+        self._users[session_id] = user
+        csrf_of(request)
+
+    def end(self, request: Request) -> None:
+        """Sign a user out."""
+        self._users.pop(str(request.session.get("id", "")), None)
+        request.session.clear()
+
+    def user(self, request: Request) -> str:
+        """Return who has opened the session of a request, or an empty string."""
+        return self._users.get(str(request.session.get("id", "")), "")
+
+
+def sessions_of(request: Request) -> Sessions:
+    """Return the sessions of the server that received a request."""
+    sessions: Sessions = request.app.state.sessions
+    return sessions
 
 
 def rules_for(settings: WebSettings, address: str, token: str) -> Rules:
@@ -185,9 +218,13 @@ class Access:
         await (refusal or self._app)(scope, receive, send)
 
     def _refusal(self, request: Request) -> Response | None:
-        if not _is_ours(request.headers.get("host", ""), self._rules.public_url):
+        if not _is_ours(",".join(request.headers.getlist("host")), self._rules.public_url):
             text = "This server does not accept that host name. Set web.public_url if it should.\n"
             return PlainTextResponse(text, 421)
+        # Not that of `request.url`, which is made from the Host header.
+        path: str = request.scope["path"]
+        if not path.startswith("/") or path.startswith("//"):
+            return PlainTextResponse("This is not the address of a page.\n", 400)
         if b"%00" in request.scope["raw_path"] + request.scope["query_string"]:
             return PlainTextResponse("The address contains a NUL character.\n", 400)
         if request.method not in SAFE_METHODS and not _is_same_origin(request, self._rules):
@@ -195,7 +232,7 @@ class Access:
         if request.method in SAFE_METHODS and TOKEN in request.query_params:
             return self._exchange(request)
         request.state.user = self._user(request)
-        if request.state.user or request.url.path.startswith(_OPEN_PATHS):
+        if request.state.user or path.startswith(_OPEN_PATHS):
             return None
         if self._rules.password_hash:
             return redirect(request, f"/login?{_next(request)}")
@@ -208,23 +245,24 @@ class Access:
 
     def _exchange(self, request: Request) -> Response:
         """Open a session for the token of the link and redirect to the address without it."""
-        given = request.query_params[TOKEN].encode()
-        if not self._rules.token or not hmac.compare_digest(given, self._rules.token.encode()):
+        sent = request.query_params[TOKEN].encode()
+        if not self._rules.token or not hmac.compare_digest(sent, self._rules.token.encode()):
             return error_page(request, 403, "No access", "This link is not valid.", _LINK)
-        open_session(request, getpass.getuser(), self._rules)
-        rest = request.url.remove_query_params(TOKEN)
-        return RedirectResponse(f"{rest.path}?{rest.query}".rstrip("?"), 303)
+        sessions_of(request).open(request, getpass.getuser())
+        rest = [
+            (name, value) for name, value in request.query_params.multi_items() if name != TOKEN
+        ]
+        return RedirectResponse(f"{request.scope['path']}?{urlencode(rest)}".rstrip("?"), 303)
 
     def _user(self, request: Request) -> str:
-        session, client = request.session, request.client
+        client = request.client
         if self._rules.user_header and client is not None:
             names = request.headers.getlist(self._rules.user_header)
             sender = ipaddress.ip_address(client.host)
             # A second name may be one that the client sent to the proxy.
             if len(names) == 1 and any(sender in network for network in self._rules.proxies):
                 return names[0]
-        is_valid = session.get("credential") == self._rules.credential
-        return str(session.get("user", "")) if is_valid else ""
+        return sessions_of(request).user(request)
 
 
 _LINK = "Open the link that `chordwise web` has printed; `chordwise web --link` prints it again."
@@ -236,23 +274,14 @@ def rules_of(request: Request) -> Rules:
     return rules
 
 
-def open_session(request: Request, user: str, rules: Rules) -> None:
-    """Sign a user in, in a cleared session with a new CSRF token."""
-    request.session.clear()
-    request.session.update(user=user, credential=rules.credential)
-    csrf_of(request)
-
-
 def _is_ours(host: str, public_url: str) -> bool:
     """Return whether a Host header is an IP address, `localhost` or the host of `web.public_url`.
 
     This prevents DNS rebinding: a page of an attacker whose name resolves to this server cannot
-    read the pages.
+    read the pages. Nothing but a name and a port is accepted, since addresses are made from it.
     """
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return False
+    match = _HOST.fullmatch(host)
+    name = match["name"].lower().strip("[]") if match else ""
     if name == "localhost" or (public_url and name == urlsplit(public_url).hostname):
         return True
     try:
@@ -263,11 +292,25 @@ def _is_ours(host: str, public_url: str) -> bool:
 
 
 def _is_same_origin(request: Request, rules: Rules) -> bool:
-    ours = {urlsplit(rules.public_url).netloc, request.headers.get("host", "")} - {""}
+    """Return whether a change comes from a page of this server, by scheme, host and port.
+
+    Without `web.public_url` the scheme is http, since this server does not speak TLS itself.
+    """
+    public, direct = _origin(rules.public_url), _origin(f"http://{request.headers['host']}")
+    sent = _origin(request.headers.get("origin", ""))
+    # A page of the public host that was not sent over TLS may come from anybody on the way.
+    is_public_host = rules.is_https and direct[1] == public[1]
+    return bool(sent[1]) and (sent == public or (sent == direct and not is_public_host))
+
+
+def _origin(address: str) -> tuple[str, str, int]:
+    """Return the scheme, host and port of an address; all are empty if it is not a valid one."""
     try:
-        return urlsplit(request.headers.get("origin", "")).netloc in ours
+        parts = urlsplit(address)
+        port = parts.port or _PORTS.get(parts.scheme, 0)
     except ValueError:
-        return False
+        return "", "", 0
+    return parts.scheme, parts.hostname or "", port
 
 
 def _next(request: Request) -> str:
@@ -275,9 +318,9 @@ def _next(request: Request) -> str:
 
     It is the requested page, or `/` for a change.
     """
-    path = request.url.path if request.method in SAFE_METHODS else "/"
-    query = f"?{request.url.query}" if request.url.query and path != "/" else ""
-    return urlencode({"next": f"{path}{query}"})
+    path = request.scope["path"] if request.method in SAFE_METHODS else "/"
+    query = request.scope["query_string"].decode("latin-1")
+    return urlencode({"next": f"{path}?{query}".rstrip("?") if path != "/" else "/"})
 
 
 def guarded(route: Route, max_upload_bytes: int) -> Route:
@@ -293,7 +336,7 @@ def guarded(route: Route, max_upload_bytes: int) -> Route:
         except (ChordwiseError, HTTPException):
             raise
         except Exception as error:
-            log.exception("web.defect", path=request.url.path)
+            log.exception("web.defect", path=request.scope["path"])
             raise InternalError(
                 f"An internal error occurred: {type(error).__name__}.",
                 "The log of this server has the details.",
@@ -333,16 +376,18 @@ def _bounded(request: Request, max_upload_bytes: int) -> Receive:
     """Return a `receive` function that refuses a body that is too large or too slow.
 
     Only signed-in users may upload files. Each part of an upload has a time limit; any other body
-    has one as a whole.
+    has one as a whole. What follows the body, which is the end of the connection, has none.
     """
     is_multipart = request.headers.get("content-type", "").startswith("multipart/")
     is_upload = is_multipart and bool(user_of(request))
     limit = max_upload_bytes if is_upload else _MEBIBYTE
     clock = asyncio.get_running_loop().time
-    received, until = 0, clock() + _BODY_SECONDS
+    received, until, is_complete = 0, clock() + _BODY_SECONDS, False
 
     async def receive() -> Message:
-        nonlocal received, until
+        nonlocal received, until, is_complete
+        if is_complete:
+            return await request.receive()
         try:
             async with asyncio.timeout_at(until):
                 message = await request.receive()
@@ -351,6 +396,7 @@ def _bounded(request: Request, max_upload_bytes: int) -> Receive:
         if is_upload:
             until = clock() + _BODY_SECONDS
         received += len(message.get("body", b""))
+        is_complete = not message.get("more_body", False)
         if received > limit:
             raise HTTPException(413, too_much, _CLOSING)
         return message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
@@ -17,18 +18,25 @@ from starlette.staticfiles import StaticFiles
 
 from chordwise.errors import ChordwiseError, ServiceUnavailableError, UsageError
 from chordwise.web import document, inbox, insight, login, results, review, runs, schedules, sql
-from chordwise.web.access_control import SAFE_METHODS, Access, Rules, SecurityHeaders, guarded
+from chordwise.web.access_control import (
+    SAFE_METHODS,
+    Access,
+    Rules,
+    SecurityHeaders,
+    Sessions,
+    guarded,
+)
 from chordwise.web.site import FOLDER, Site, error_page
 
 _MODULES: Final = (login, runs, results, document, review, insight, inbox, schedules, sql)
 _MEBIBYTE = 1024 * 1024
 
 
-def create_app(site: Site, rules: Rules, secret: str, cookie: str = "chordwise") -> Starlette:
-    """Return the application; `secret` signs the session cookie, which is named `cookie`."""
+def create_app(site: Site, rules: Rules, cookie: str = "chordwise") -> Starlette:
+    """Return the application; its session cookie is named `cookie`."""
     session = Middleware(
         SessionMiddleware,
-        secret_key=secret,
+        secret_key=secrets.token_urlsafe(),
         session_cookie=cookie,
         same_site="strict",
         https_only=rules.is_https,
@@ -39,7 +47,7 @@ def create_app(site: Site, rules: Rules, secret: str, cookie: str = "chordwise")
         exception_handlers={ChordwiseError: _explain, HTTPException: _explain_status},
     )
     app.state.site, app.state.rules = site, rules
-    app.state.failed_logins = login.FailedLogins()
+    app.state.sessions, app.state.attempts = Sessions(), login.Attempts()
     return app
 
 

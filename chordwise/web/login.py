@@ -2,47 +2,68 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from threading import Lock
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from chordwise.web.access_control import open_session, rules_of, verify_password
+from chordwise.domain.number_formats import counted
+from chordwise.web.access_control import rules_of, sessions_of, verify_password
 from chordwise.web.site import redirect, render, text_in, user_of
 
 _LONGEST_NAME = 80
 
 
-class FailedLogins:
-    """Limits failed logins in a sliding window of 15 minutes: 5 per address and 100 in total."""
+class Attempts:
+    """Counts attempts to sign in before they are checked, in a sliding window of 15 minutes.
+
+    After a few of them there is a wait, which doubles with each further attempt. Nobody else shares
+    the long waits of a name at an address. As a name can be made up, an address has waits too, but
+    short ones, since everybody behind a proxy has the same address. Safe to share between threads.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._failures: deque[tuple[float, str]] = deque()
+        self._lock = Lock()
+        self._attempts: deque[tuple[float, str, str]] = deque(maxlen=_MAX_ATTEMPTS)
 
-    def wait_seconds(self, address: str) -> int:
-        """Return the seconds that an address has to wait before its next attempt, or 0."""
-        now = self._clock()
-        while self._failures and now - self._failures[0][0] >= _WINDOW_SECONDS:
-            self._failures.popleft()
-        own = [at for at, of in self._failures if of == address]
-        if len(own) >= _MAX_FAILURES_OF_ADDRESS:
-            return round(own[-_MAX_FAILURES_OF_ADDRESS] + _WINDOW_SECONDS - now) + 1
-        if len(self._failures) >= _MAX_FAILURES:
-            return round(self._failures[-_MAX_FAILURES][0] + _WINDOW_SECONDS - now) + 1
-        return 0
+    def begin(self, name: str, address: str) -> int:
+        """Count an attempt and return 0; or return the seconds to wait before it may be made."""
+        with self._lock:
+            now = self._clock()
+            while self._attempts and now - self._attempts[0][0] >= _WINDOW_SECONDS:
+                self._attempts.popleft()
+            of_address = [each for each in self._attempts if each[2] == address]
+            of_name = [each for each in of_address if each[1] == name]
+            until = max(_next_at(of_name, *_OF_NAME), _next_at(of_address, *_OF_ADDRESS))
+            if until > now:
+                return math.ceil(until - now)
+            self._attempts.append((now, name, address))
+            return 0
 
-    def note(self, address: str) -> None:
-        """Count a failed login."""
-        self._failures.append((self._clock(), address))
+    def succeed(self, name: str, address: str) -> None:
+        """Forget the attempts of a name at an address, since the last one was right."""
+        with self._lock:
+            rest = [each for each in self._attempts if each[1:] != (name, address)]
+            self._attempts = deque(rest, maxlen=_MAX_ATTEMPTS)
+
+
+def _next_at(attempts: Sequence[tuple[float, str, str]], free: int, max_seconds: float) -> float:
+    """Return when the next attempt may be made; `free` attempts may be made without a wait."""
+    if len(attempts) < free:
+        return 0.0
+    return attempts[-1][0] + min(2.0 ** (len(attempts) - free), max_seconds)
 
 
 _WINDOW_SECONDS = 900.0
-_MAX_FAILURES_OF_ADDRESS = 5
-_MAX_FAILURES = 100
+_MAX_ATTEMPTS = 10_000
+_OF_NAME = 5, 300.0
+_OF_ADDRESS = 30, 8.0
 
 
 def _login(request: Request) -> Response:
@@ -52,21 +73,21 @@ def _login(request: Request) -> Response:
 
 
 def _sign_in(request: Request) -> Response:
-    failed: FailedLogins = request.app.state.failed_logins
-    address, to = request.client.host if request.client else "", text_in(request, "next")
-    if seconds := failed.wait_seconds(address):
-        message = f"Too many wrong passwords. Try again in {-(-seconds // 60)} minutes."
+    attempts: Attempts = request.app.state.attempts
+    name, to = _given_name(request), text_in(request, "next")
+    known = name.casefold(), request.client.host if request.client else ""
+    if seconds := attempts.begin(*known):
+        message = f"Too many wrong passwords. Try again in {counted(seconds, 'second')}."
         return _form(request, message, to, 429, {"Retry-After": str(seconds)})
-    rules = rules_of(request)
-    if not verify_password(text_in(request, "password"), rules.password_hash):
-        failed.note(address)
+    if not verify_password(text_in(request, "password"), rules_of(request).password_hash):
         return _form(request, "This password is wrong.", to, 403)
-    open_session(request, _given_name(request) or "unnamed", rules)
+    attempts.succeed(*known)
+    sessions_of(request).open(request, name or "unnamed")
     return redirect(request, to if _is_page(to) else "/")
 
 
 def _sign_out(request: Request) -> Response:
-    request.session.clear()
+    sessions_of(request).end(request)
     return redirect(request, "/")
 
 

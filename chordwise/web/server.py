@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -21,7 +22,6 @@ from chordwise.embedded.home import (
     ServerAddress,
     home_at,
     make_folder,
-    password_in,
     write_private,
 )
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
@@ -60,13 +60,13 @@ def serve(settings: Settings, on_ready: Callable[[Served], None]) -> None:
     home = home_at(settings.home)
     for folder in (home.path, home.run, home.web):
         make_folder(folder)
-    rules = rules_for(settings.web, settings.web.address, password_in(home.web / "token"))
+    rules = rules_for(settings.web, settings.web.address, secrets.token_urlsafe())
     engine = open_engine(url, pool_size=_CONNECTIONS, name="chordwise web")
     site = Site(settings=settings, database=Database(engine))
     try:
         with suppress(ServiceUnavailableError):  # the pages report it and retry
             admitted(lambda: require_compatible(engine))
-        app = create_app(site, rules, password_in(home.web / "secret"), _cookie(home))
+        app = create_app(site, rules, _cookie(home))
         # An embedded stack in the background keeps running while pages are served.
         keep_up = partial(stack.touch_last_used, settings.home)
         forget = partial(uploads.forget, home, site.database)

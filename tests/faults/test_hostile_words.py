@@ -19,6 +19,7 @@ from lxml import html
 from openpyxl.cell import Cell
 
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.embedded.home import home_at, read_address
 from tests.fakes.processes import wait_until
 from tests.faults.allowance import SUCCEEDED, Allowance
 from tests.faults.cluster import Cluster
@@ -136,8 +137,10 @@ def _pieces(terminal: int) -> Iterator[bytes]:
 def visited(cluster: Cluster) -> Iterator[tuple[str, str]]:
     """Serve the pages, and yield the address and the HTML of each."""
     web = cluster.members.start("web", "")
-    wait_until(lambda: "?token=" in web.text(), 60, "the pages are served")
-    link = web.text().split()[0]
+    wait_until(lambda: "http://" in web.text(), 60, "the pages are served")
+    served = read_address(home_at(cluster.folder / "home").web_link_file)
+    assert served is not None
+    link = served.url
     ids = {
         "run": str(cluster.value("SELECT id FROM runs LIMIT 1")),
         "document": str(cluster.value("SELECT id FROM documents LIMIT 1")),

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from chordwise.settings import WebSettings
 from chordwise.web.access_control import _is_ours, hash_password, rules_for, verify_password
-from chordwise.web.login import FailedLogins, _is_page
+from chordwise.web.login import Attempts, _is_page
 
 SECRET = "correct horse battery"  # noqa: S105 - of this test
 
@@ -26,21 +26,37 @@ def test_a_password_is_verified_by_its_hash() -> None:
     )
 
 
-def test_login_attempts_are_limited_and_expire() -> None:
-    """The limit is five from an address and a hundred in total within a quarter of an hour."""
+def test_waits_between_attempts_grow() -> None:
+    """Five attempts of a name are free, and each further one doubles the wait, up to a limit."""
     now = 0.0
-    failed = FailedLogins(clock=lambda: now)
-    for _ in range(5):
-        assert failed.wait_seconds("one") == 0
-        failed.note("one")
+    attempts = Attempts(clock=lambda: now)
+    assert [attempts.begin("ada", "one") for _ in range(6)] == [0, 0, 0, 0, 0, 1]
 
-    assert failed.wait_seconds("one") == 901
-    assert failed.wait_seconds("other") == 0
-    for number in range(95):
-        failed.note(f"address {number}")
-    assert failed.wait_seconds("new") == 901
-    now = 901.0
-    assert failed.wait_seconds("one") == 0
+    waits = []
+    for _ in range(4):
+        now += attempts.begin("ada", "one")
+        assert attempts.begin("ada", "one") == 0
+        waits.append(attempts.begin("ada", "one"))
+
+    assert waits == [2, 4, 8, 16]
+    attempts.succeed("ada", "one")
+    assert attempts.begin("ada", "one") == 0
+
+
+def test_a_name_does_not_lock_out_others_at_its_address() -> None:
+    """Everybody behind a proxy has its address: the waits that they share stay short."""
+    now = 0.0
+    attempts = Attempts(clock=lambda: now)
+    for _ in range(20):
+        attempts.begin("mallory", "proxy")
+    assert attempts.begin("mallory", "proxy") > 0
+    assert attempts.begin("ada", "proxy") == 0
+
+    for number in range(1_000):
+        now += attempts.begin(f"name {number}", "proxy")
+
+    assert attempts.begin("ada", "proxy") <= 8
+    assert attempts.begin("ada", "elsewhere") == 0
 
 
 @pytest.mark.parametrize(
@@ -57,6 +73,10 @@ def test_login_attempts_are_limited_and_expire() -> None:
         ("127.0.0.1.attacker.example", "https://documents.example.com", False),
         ("127.0.0.1@attacker.example", "", False),
         ("[::1", "", False),
+        ("127.0.0.1/static/", "", False),
+        ("127.0.0.1:8484/static/?", "", False),
+        ("127.0.0.1,127.0.0.1", "", False),
+        ("localhost#", "", False),
         ("", "", False),
     ],
 )

@@ -30,16 +30,15 @@ def test_an_unavailable_database_is_reported_and_retried(settings: Settings) -> 
 
 
 def test_the_link_is_private_to_the_user(settings: Settings) -> None:
-    """It exists while pages are served, and no other user can read it or the keys."""
+    """It exists while pages are served, and no other user can read it."""
     home = home_at(settings.home)
     with serving(settings) as served:
         found = read_address(home.web_link_file)
-        kept = [home.web_link_file, home.web / "token", home.web / "secret"]
-        modes = {path.name: path.stat().st_mode & 0o777 for path in kept}
+        mode = home.web_link_file.stat().st_mode & 0o777
 
     assert found is not None
     assert found.url == served.link
-    assert set(modes.values()) == {0o600}
+    assert mode == 0o600
     assert home.web.stat().st_mode & 0o777 == 0o700
     assert read_address(home.web_link_file) is None
 
