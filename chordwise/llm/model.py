@@ -7,6 +7,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol
 
+from chordwise.domain import tokens
 from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.pictures import Picture
@@ -82,6 +83,12 @@ class CompletionRequest:
     timeout_seconds: float | None = None
     call_id: str = ""
     route: Route | None = None
+
+    @property
+    def estimated_tokens(self) -> float:
+        """The tokens of the prompt's texts, without its schema, and at most those of pictures."""
+        shown = sum(each.max_tokens for each in self.pictures)
+        return tokens.weigh(self.system) + tokens.weigh(self.user) + shown
 
     def limit_seconds(self, seconds: float) -> float:
         """Return the smaller of `seconds` and the time left for the request."""

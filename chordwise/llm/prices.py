@@ -7,14 +7,14 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
 from typing import ClassVar
 
-from chordwise.domain import money
+from chordwise.domain import money, tokens
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.memo import memoized_by_identity
 from chordwise.errors import (
@@ -53,6 +53,9 @@ The price list does not contain it. A workspace may require a region even if its
 _ANYWHERE = frozenset({"", "global", "not_available"})
 MAX_USD = Decimal(1_000_000)
 """Costs of a request from this amount upward are implausible: an error in the token count."""
+# Estimates of tokens are high for degenerate texts, such as lines of dots, and gateways may charge
+# less than the configured price.
+_LEAST_SHARE = 0.05
 # Prompts of a run differ by few tokens: a cost that is rounded up is computed once for many.
 _TOKEN_STEP = 64
 _HOUR_SECONDS = 3600
@@ -71,13 +74,15 @@ _UNBILLED: tuple[type[ChordwiseError], ...] = (
 class CostBasis(StrEnum):
     """How the cost of a request is known; stored in `model_calls.cost_basis`.
 
-    `NOT_BILLED` is a request that no model has processed, or an answer without a request.
+    `NOT_BILLED` is a request that no model has processed, or an answer without a request;
+    `ESTIMATED` replaces a cost or usage that the server reported and that cannot be true.
     """
 
     FREE = "free"
     SETTINGS = "settings"
     PRICE_LIST = "price_list"
     REPORTED = "reported"
+    ESTIMATED = "estimated"
     NOT_BILLED = "not_billed"
 
 
@@ -211,9 +216,9 @@ class ListPrice(Price):
         is possible unless requests name their tier. A workspace at Anthropic may be limited to one
         region, which costs more.
         """
-        tokens = math.ceil(max_input_tokens(request) / _TOKEN_STEP) * _TOKEN_STEP
+        input_tokens = math.ceil(max_input_tokens(request) / _TOKEN_STEP) * _TOKEN_STEP
         hour = int(time.time()) // _HOUR_SECONDS
-        return _max_list_usd(self, tokens, request.max_output_tokens, service_tier, hour)
+        return _max_list_usd(self, input_tokens, request.max_output_tokens, service_tier, hour)
 
     def is_known(self) -> bool:
         """Return whether the list contains the requested model."""
@@ -227,7 +232,7 @@ class ListPrice(Price):
 
         context = _CONTEXT.get(service_tier)
         read, written = _cached(usage)
-        tokens = genai_prices.Usage(
+        priced = genai_prices.Usage(
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cache_read_tokens=read,
@@ -236,11 +241,11 @@ class ListPrice(Price):
         try:
             if self.base_url:
                 price = genai_prices.calc_price(
-                    tokens, model, provider_api_url=self.base_url, price_context=context
+                    priced, model, provider_api_url=self.base_url, price_context=context
                 )
             else:
                 price = genai_prices.calc_price(
-                    tokens, model, provider_id=self.provider, price_context=context
+                    priced, model, provider_id=self.provider, price_context=context
                 )
         except (LookupError, ValueError):
             return None
@@ -301,13 +306,45 @@ def price_of(settings: ModelSettings) -> Price:
     )
 
 
-def booked_cost(price: Price, completion: Completion) -> BookedCost:
-    """Return the cost to record for a completion: reported by its server, else by its price."""
-    if completion.reported_cost_usd is not None:
-        usd = money.rounded_up(completion.reported_cost_usd)
-        return BookedCost(usd=usd, basis=CostBasis.REPORTED)
-    computed = price.cost_usd(completion)
-    return BookedCost(usd=computed, basis=None if computed is None else price.basis)
+def booked_cost(price: Price, completion: Completion, prompt_tokens: float) -> BookedCost:
+    """Return the cost to record for a completion: reported by its server, else by its price.
+
+    What the server reports is replaced by an estimate if it is far less than prompt and answer can
+    cost, such as zero, at the price of the settings or of the list. `prompt_tokens` is an estimate.
+    """
+    reported = completion.reported_cost_usd
+    usd = price.cost_usd(completion) if reported is None else money.rounded_up(reported)
+    if usd is None:
+        return BookedCost(usd=None, basis=None)
+    if _is_implausible(price, completion, usd, prompt_tokens):
+        usage = _estimated(prompt_tokens, completion.text)
+        estimated_usd = price.cost_usd(replace(completion, usage=usage))
+        if estimated_usd is not None and estimated_usd > usd:
+            return BookedCost(usd=estimated_usd, basis=CostBasis.ESTIMATED)
+    return BookedCost(usd=usd, basis=price.basis if reported is None else CostBasis.REPORTED)
+
+
+def _is_implausible(
+    price: Price, completion: Completion, usd: Decimal, prompt_tokens: float
+) -> bool:
+    """Return whether a reported usage or cost is below a small share of the estimated tokens.
+
+    A reported cost is compared with that of such a prompt that was read from the cache.
+    """
+    claimed, least = completion.usage, _estimated(prompt_tokens, completion.text, _LEAST_SHARE)
+    if completion.reported_cost_usd is None:
+        return (claimed.input_tokens or 0) < (least.input_tokens or 0) or (
+            claimed.output_tokens or 0
+        ) < (least.output_tokens or 0)
+    cached = replace(least, cached_input_tokens=least.input_tokens)
+    return usd < (price.cost_usd(replace(completion, usage=cached)) or 0)
+
+
+def _estimated(prompt_tokens: float, answer: str, share: float = 1) -> Usage:
+    return Usage(
+        input_tokens=math.ceil(prompt_tokens * share),
+        output_tokens=math.ceil(tokens.weigh(answer) * share),
+    )
 
 
 def booked_failure(price: Price, error: ChordwiseError) -> BookedCost:

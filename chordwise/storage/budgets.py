@@ -308,18 +308,22 @@ def of_run(session: Session, run_id: uuid.UUID) -> Sequence[Budget]:
     ).all()
 
 
-def unpriced_calls(session: Session, account: Budget) -> int:
-    """Return how many calls of the run or day of an account ended with an unknown cost."""
+def uncertain_calls(session: Session, account: Budget) -> tuple[int, int]:
+    """Return how many ended calls of an account's run or day have no cost, and an estimated one."""
     call = ModelCall if account.run_id is None else jobs.calls_of(account.run_id)
     calls = (
-        select(func.count())
+        select(
+            func.count().filter(call.cost_usd.is_(None)),
+            func.count().filter(call.cost_basis == "estimated"),
+        )
         .select_from(call)
-        .where(call.cost_usd.is_(None), call.finished_at.is_not(None))
+        .where(call.finished_at.is_not(None))
     )
     if account.run_id is None:
         day = date.fromisoformat(account.scope.removeprefix("day:"))
         calls = calls.where(day_of_call() == day)
-    return session.scalars(calls).one()
+    unpriced, estimated = session.execute(calls).one()
+    return unpriced, estimated
 
 
 def _scopes(run_id: uuid.UUID, day: date) -> tuple[str, str]:

@@ -173,15 +173,15 @@ def test_questions_of_a_paused_job_are_not_submitted(
 def test_a_cost_reported_with_a_batch_settles_the_budget(small_chunks: Settings) -> None:
     """It takes precedence over the configured price, as online; the ledger records its source."""
     with serving_batches() as server:
-        server.cost_usage = {"cost": 0.003}
+        server.cost_usage = {"cost": 0.03}
         pipeline = over_the_wire(small_chunks, "openai", server.base_url)
 
         work_until_finished(pipeline, pipeline.submit(PARAGRAPH, options=in_batches("5")))
 
         calls = pipeline.rows("SELECT cost_usd, cost_basis, service_tier FROM model_calls")
         accounts = pipeline.rows("SELECT DISTINCT spent_usd, reserved_usd FROM budget_accounts")
-        assert calls == [(Decimal("0.003"), "reported", "batch")]
-        assert accounts == [(Decimal("0.003"), Decimal(0))]
+        assert calls == [(Decimal("0.03"), "reported", "batch")]
+        assert accounts == [(Decimal("0.03"), Decimal(0))]
 
 
 def test_a_run_with_a_budget_submits_no_batch_of_unknown_price(small_chunks: Settings) -> None:

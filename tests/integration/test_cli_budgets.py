@@ -87,6 +87,7 @@ def test_a_run_shows_its_budget(settings: Settings) -> None:
             "reserved_usd": 0.5,
             "left_usd": 1.25,
             "unpriced_calls": 0,
+            "estimated_calls": 0,
         }
     ]
 

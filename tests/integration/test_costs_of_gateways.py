@@ -12,6 +12,7 @@ from types import MappingProxyType
 import pytest
 
 from chordwise import settings as settings_module
+from chordwise.domain.json_values import JsonValue
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ExitCode
 from chordwise.pipeline.diagnosis import models as diagnosis
@@ -192,11 +193,9 @@ def test_a_configured_price_is_used(
     ("headers", "usage", "usd"),
     [
         ({COST_HEADER: "0.0042"}, {}, "0.0042"),
-        ({COST_HEADER: "4.4999999999999996e-05"}, {}, "0.000045"),
         ({}, {"cost": 0.95, "cost_details": {"upstream_inference_cost": 19}}, "0.95"),
         ({}, {"cost": 0.05, "is_byok": True, **UPSTREAM}, "1.05"),
         ({COST_HEADER: "0.3"}, {"cost": 0.2}, "0.3"),
-        ({COST_HEADER: "0.0"}, {}, "0"),
     ],
 )
 def test_a_reported_cost_is_recorded_with_its_source(
@@ -270,6 +269,34 @@ def test_allowed_unknown_prices_count_with_the_reported_cost(
     assert office.costs() == 3 * [(Decimal("0.4"), "reported")]
     assert spent(office) == Decimal("1.2")
     assert office.pipeline.job(submission).status == JobStatus.PAUSED
+
+
+ZERO = (
+    ({COST_HEADER: "0"}, {}),
+    ({}, {"cost": 0}),
+    ({}, {"prompt_tokens": 0, "completion_tokens": 0}),
+)
+
+
+@pytest.mark.usefixtures("addressed")
+@pytest.mark.parametrize(("headers", "usage"), ZERO)
+def test_a_budget_holds_against_a_server_that_reports_zero(
+    small_chunks: Settings,
+    server: AnsweringServer,
+    headers: dict[str, str],
+    usage: dict[str, JsonValue],
+) -> None:
+    """The estimated cost of each call is charged, and the run shows that it is an estimate."""
+    server.cost_headers, server.cost_usage = headers, usage
+    office = an_office(small_chunks, server, PRICES)
+
+    submission = office.analyze(LONG, budget_usd="2.5")
+
+    costs = office.costs()
+    assert {basis for _, basis in costs} == {"estimated"}
+    assert spent(office) == sum(Decimal(str(usd)) for usd, _ in costs) > Decimal("0.1")
+    assert office.pipeline.job(submission).status == JobStatus.SUCCEEDED
+    assert f"{len(costs)} calls estimated (implausible report)" in output_of("runs", "latest").out
 
 
 @pytest.mark.usefixtures("addressed")

@@ -90,7 +90,7 @@ def a_setup(
     [
         (ANSWER, Decimal("0.003")),
         (replace(ANSWER, usage=Usage()), None),
-        (replace(ANSWER, reported_cost_usd=Decimal(0)), 0),
+        (replace(ANSWER, reported_cost_usd=Decimal(0)), Decimal("0.00006")),
         (replace(ANSWER, reported_cost_usd=Decimal("0.002")), Decimal("0.002")),
     ],
 )

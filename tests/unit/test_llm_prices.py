@@ -113,7 +113,7 @@ def test_the_built_in_server_and_models_configured_as_free_cost_nothing(
 ) -> None:
     assert price_of(settings) == FreePrice()
     assert cost(settings, FRESH) == 0
-    assert booked_cost(price_of(settings), completion("m", FRESH)).basis == "free"
+    assert booked_cost(price_of(settings), completion("m", FRESH), 0).basis == "free"
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "local"])
@@ -136,22 +136,73 @@ def test_the_price_of_a_self_hosted_server_is_unknown(provider: str, base_url: s
 
     assert not price.is_known()
     assert price.max_usd(a_request()) is None
-    assert booked_cost(price, completion("gpt-6.1-terra", FRESH)) == BookedCost(
+    assert booked_cost(price, completion("gpt-6.1-terra", FRESH), 1_000) == BookedCost(
         usd=None, basis=None
     )
 
 
 @pytest.mark.parametrize(
     ("reported", "booked"),
-    [("0", "0"), ("0.0042", "0.0042"), ("4.4999999999999996e-05", "0.000045"), ("1e-12", "1e-8")],
+    [("0.0042", "0.0042"), ("4.4999999999999996e-05", "0.000045"), ("1e-12", "1e-8")],
 )
 def test_the_cost_reported_by_the_server_is_booked(reported: str, booked: str) -> None:
     """It overrides any price and is rounded up to the precision of the accounts."""
-    answer = replace(completion("m", FRESH), reported_cost_usd=Decimal(reported))
+    answer = replace(completion("m", FRESH), text="", reported_cost_usd=Decimal(reported))
 
     for settings in (OWN, LISTED, ModelSettings(provider="local", model="tiny.gguf")):
-        cost = booked_cost(price_of(settings), answer)
+        cost = booked_cost(price_of(settings), answer, 0)
         assert cost == BookedCost(usd=Decimal(booked), basis=CostBasis.REPORTED)
+
+
+PROMPT_TOKENS = 4_000
+CLAIMS = [
+    (Usage(input_tokens=0, output_tokens=0), None),
+    (Usage(input_tokens=1, output_tokens=1), None),
+    (Usage(input_tokens=4_000, output_tokens=1), None),
+    (Usage(), Decimal(0)),
+    (Usage(input_tokens=4_000, output_tokens=250), Decimal(0)),
+    (Usage(input_tokens=4_000, output_tokens=250), Decimal("1e-9")),
+]
+
+
+@pytest.mark.parametrize(("usage", "reported"), CLAIMS)
+@pytest.mark.parametrize("own", [None, 3])
+def test_a_report_far_below_the_length_of_the_texts_is_replaced_by_an_estimate(
+    usage: Usage, reported: Decimal | None, own: int | None
+) -> None:
+    """Otherwise a server that reports zero would turn off every budget."""
+    price = price_of(priced(own, own))
+    claim = replace(
+        completion("gpt-6.1-terra", usage), text="word " * 200, reported_cost_usd=reported
+    )
+    honest = replace(claim, usage=Usage(input_tokens=PROMPT_TOKENS, output_tokens=250))
+
+    assert booked_cost(price, claim, PROMPT_TOKENS) == BookedCost(
+        usd=price.cost_usd(honest), basis=CostBasis.ESTIMATED
+    )
+    assert booked_cost(FreePrice(), claim, PROMPT_TOKENS).basis is not CostBasis.ESTIMATED
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        Usage(input_tokens=3_000, output_tokens=40, cached_input_tokens=3_000),
+        Usage(input_tokens=1_300, output_tokens=40, cached_input_tokens=1_300),
+        Usage(input_tokens=300, output_tokens=20),
+    ],
+)
+@pytest.mark.parametrize("own", [None, 3])
+def test_cached_prompts_and_fewer_tokens_than_estimated_are_believed(
+    usage: Usage, own: int | None
+) -> None:
+    """The same applies to a gateway that charges a tenth of the configured price."""
+    price = price_of(priced(own, own))
+    answer = replace(completion("gpt-6.1-terra", usage), text="word " * 200)
+    usual = price.cost_usd(replace(answer, usage=Usage(input_tokens=4_000, output_tokens=250)))
+    reported = replace(answer, reported_cost_usd=(usual or Decimal(0)) / 10)
+
+    assert booked_cost(price, answer, PROMPT_TOKENS).usd == price.cost_usd(answer)
+    assert booked_cost(price, reported, PROMPT_TOKENS).basis is CostBasis.REPORTED
 
 
 @pytest.mark.parametrize(
@@ -165,7 +216,7 @@ def test_a_computed_cost_names_the_source_of_its_price(settings: ModelSettings, 
     """The source is the list or the settings; a rejected request is not billed."""
     price = price_of(settings)
 
-    assert booked_cost(price, completion(settings.model, FRESH)).basis == basis
+    assert booked_cost(price, completion(settings.model, FRESH), 1_000).basis == basis
     assert booked_failure(price, RateLimitedError("too fast")).basis == "not_billed"
     assert booked_failure(price, ModelOverloadedError("broken")).basis is None
 

@@ -181,10 +181,12 @@ def budget_lines(found: Sequence[BudgetLine]) -> Iterator[Text]:
         kind, _, name = line.scope.partition(":")
         whose = "this run" if kind == "run" else f"all runs on {name} UTC"
         unpriced = f"{counted(line.unpriced_calls, 'call')} of unknown cost"
+        estimated = f"{counted(line.estimated_calls, 'call')} estimated (implausible report)"
         parts = [
             f"{dollars(line.spent_usd)} of {dollars(line.cap_usd)} spent by {whose}",
             *([f"{dollars(line.reserved_usd)} reserved for calls"] if line.reserved_usd else []),
             f"{dollars(line.left_usd)} left",
             *([unpriced] if line.unpriced_calls else []),
+            *([estimated] if line.estimated_calls else []),
         ]
         yield Text(f"Budget   {' · '.join(parts)}")

@@ -80,7 +80,8 @@ class Budgeted(Middleware):
         except ChordwiseError as error:
             self.budget.settle(reservation_id, booked_failure(self.price, error).usd)
             raise
-        self.budget.settle(reservation_id, booked_cost(self.price, completion).usd)
+        cost = booked_cost(self.price, completion, request.estimated_tokens)
+        self.budget.settle(reservation_id, cost.usd)
         return completion
 
     def _reserve(self, request: CompletionRequest) -> ReservationId | None:

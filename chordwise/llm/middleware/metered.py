@@ -9,6 +9,8 @@ from decimal import Decimal
 from typing import Protocol, TypeAlias
 from uuid import UUID, uuid4
 
+import structlog
+
 from chordwise.domain.analysis_tasks import AnalysisType, Stage
 from chordwise.domain.tiers import Route
 from chordwise.errors import ChordwiseError, RefusedError
@@ -21,6 +23,7 @@ from chordwise.llm.model import (
 )
 from chordwise.llm.prices import CostBasis, Price, booked_cost, booked_failure
 
+log = structlog.get_logger(__name__)
 CallId: TypeAlias = UUID
 
 
@@ -124,9 +127,21 @@ def call_start(profile: ModelProfile, request: CompletionRequest) -> CallStart:
     )
 
 
-def outcome_of_answer(completion: Completion, price: Price, reference: Price | None) -> CallOutcome:
-    """Return the ledger's data about an answer, without a latency."""
-    cost = booked_cost(price, completion)
+def outcome_of_answer(
+    completion: Completion, price: Price, reference: Price | None, prompt_tokens: float
+) -> CallOutcome:
+    """Return the ledger's data about an answer to a prompt, without a latency."""
+    cost = booked_cost(price, completion, prompt_tokens)
+    if cost.basis is CostBasis.ESTIMATED:
+        log.warning(
+            "model.cost_implausible",
+            model=completion.model,
+            reported_usd=str(completion.reported_cost_usd),
+            input_tokens=completion.usage.input_tokens,
+            output_tokens=completion.usage.output_tokens,
+            estimated_usd=str(cost.usd),
+            hint='If the model costs nothing, set price = "free" (docs/budgets.md).',
+        )
     # The reference is the price of another model, not of the one that the answer names.
     compared_usd = reference.cost_usd(replace(completion, model="")) if reference else None
     return CallOutcome(
@@ -179,7 +194,8 @@ class Metered(Middleware):
             raise
         latency_ms = self._milliseconds_since(started)
         is_compared = request.route is not None and request.route.is_compared
-        outcome = outcome_of_answer(completion, self.price, self.reference if is_compared else None)
+        reference = self.reference if is_compared else None
+        outcome = outcome_of_answer(completion, self.price, reference, request.estimated_tokens)
         self.ledger.finish(call_id, replace(outcome, latency_ms=latency_ms))
         return replace(completion, call_id=str(call_id))
 

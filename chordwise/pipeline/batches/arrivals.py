@@ -11,7 +11,7 @@ from decimal import Decimal
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from chordwise.domain import json_values
+from chordwise.domain import json_values, tokens
 from chordwise.domain.states import BatchRequestStatus
 from chordwise.errors import ModelError, ModelTransportError, RefusedError, TransientError
 from chordwise.llm.batching.api import LineOutcome
@@ -80,7 +80,8 @@ class Arrivals:
         self, session: Session, row: BatchRequest, completion: Completion
     ) -> Decimal | None:
         answer = replace(completion, service_tier=BATCH)
-        outcome = outcome_of_answer(answer, self.price, self.reference if row.is_compared else None)
+        reference = self.reference if row.is_compared else None
+        outcome = outcome_of_answer(answer, self.price, reference, tokens.weigh(row.body))
         _finish_call(session, row, asdict(outcome))
         row.answer, row.finished_at = to_json(answer), clock.read(session)
         if row.status == BatchRequestStatus.SUBMITTED:

@@ -282,12 +282,13 @@ class Cap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetLine(Cap):
-    """The state of a budget with a cap, and its number of calls with unknown cost.
+    """The state of a budget with a cap, and its number of calls with unknown and estimated cost.
 
-    Amounts reserved for such calls count as spent.
+    Amounts reserved for calls of unknown cost count as spent.
     """
 
     unpriced_calls: int
+    estimated_calls: int
 
 
 def caps(session: Session, run_id: uuid.UUID) -> Sequence[Cap]:
@@ -296,11 +297,12 @@ def caps(session: Session, run_id: uuid.UUID) -> Sequence[Cap]:
 
 
 def caps_of_run(session: Session, run_id: uuid.UUID) -> Sequence[BudgetLine]:
-    """Return the caps with their calls of unknown cost; this reads all calls of both budgets."""
-    return [
-        BudgetLine(**asdict(cap), unpriced_calls=budgets.unpriced_calls(session, account))
-        for account, cap in _capped(session, run_id)
-    ]
+    """Return the caps with their uncertain calls; this reads all calls of both budgets."""
+    lines = []
+    for account, cap in _capped(session, run_id):
+        unpriced, estimated = budgets.uncertain_calls(session, account)
+        lines.append(BudgetLine(**asdict(cap), unpriced_calls=unpriced, estimated_calls=estimated))
+    return lines
 
 
 def _capped(session: Session, run_id: uuid.UUID) -> Iterator[tuple[Budget, Cap]]:
