@@ -21,6 +21,7 @@ from chordwise.cli.rendering.plain_text import one_line
 from chordwise.cli.run_watch import RunWatch
 from chordwise.domain.learning.measures import Measure
 from chordwise.domain.number_formats import counted
+from chordwise.domain.typed_values import DateOrder
 from chordwise.embedded.home import Level
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import evaluation, gold
@@ -40,6 +41,9 @@ class EvaluateOptions:
         typer.Option(
             "--gold", metavar="FILE", help="CSV or JSONL file of right answers. Default: feedback."
         ),
+    ] = None
+    dates: Annotated[
+        DateOrder | None, typer.Option(help="The order in dates such as 3/1/03, with --gold.")
     ] = None
     suite: Annotated[
         Path | None,
@@ -64,6 +68,8 @@ def evaluate(
     chordwise evaluate --suite suites/contracts --model gpt-5-mini
     """
     settings = invocation.settings()
+    if options.dates and not options.gold_file:
+        raise UsageError("--dates needs --gold.", "A suite has its own `dates`.")
     if options.suite is not None:
         if run or options.gold_file or options.profile or options.types:
             raise UsageError(
@@ -73,7 +79,7 @@ def evaluate(
         return _evaluate_suite(invocation, settings, options, as_json=as_json)
     if options.model or options.limit:
         raise UsageError("--model and --limit need --suite.", "Add --suite FOLDER.")
-    truth = gold.read(options.gold_file) if options.gold_file else None
+    truth = gold.read(options.gold_file, options.dates) if options.gold_file else None
     scope = evaluation.scope_of(settings, run, options.profile, options.types or ())
     with access.database(access.reach(invocation, settings)) as database:
         found = evaluation.evaluate(database, scope, truth)

@@ -132,6 +132,27 @@ def test_fields_are_compared_one_by_one(pipeline: Pipeline, tmp_path: Path) -> N
     ]
 
 
+def test_values_are_compared_by_their_type(pipeline: Pipeline, tmp_path: Path) -> None:
+    """A date or a sum may be written differently; `--dates` reads ambiguous dates."""
+    extracted(
+        pipeline,
+        {
+            "a.txt": {"signed": ("June 1, 2020", 9), "cap": ("$1.5 million", 9)},
+            "b.txt": {"signed": ("March 1, 2003", 9), "cap": ("$100m", 9)},
+        },
+    )
+    gold = tmp_path / "gold.csv"
+    gold.write_text("document,signed,cap\na.txt,2020-06-01,1500000\nb.txt,3/1/03,100\n")
+
+    plain = evaluated("--gold", str(gold))
+    ordered = evaluated("--gold", str(gold), "--dates", "mdy")
+
+    assert [each["match", "signed", ""]["value"] for each in (plain, ordered)] == [0.5, 1]
+    assert [each["match", "cap", ""]["value"] for each in (plain, ordered)] == [0.5, 0.5]
+    refused = output_of("evaluate", "--dates", "mdy", code=ExitCode.USAGE)
+    assert "--dates needs --gold" in refused.err
+
+
 def test_a_field_without_a_question_is_named_and_not_judged(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:

@@ -372,7 +372,15 @@ def test_a_typed_value_is_a_text_unless_it_is_json(typed: str, value: JsonValue)
 @pytest.mark.parametrize(
     ("rule", "found", "right", "same"),
     [
-        (Rule.EQUAL, "EUR 1,300.50", "1300.5", False),
+        (Rule.EQUAL, "EUR 1,300.50", "1300.5", True),
+        (Rule.EQUAL, "June 1, 2020", "2020-06-01", True),
+        (Rule.EQUAL, "June 1, 2020", "2020-06-02", False),
+        (Rule.EQUAL, "$1.5 million", "USD 1,500,000", True),
+        (Rule.EQUAL, "$1,500,000", "EUR 1,500,000", False),
+        (Rule.EQUAL, "24 months", "2 years", True),
+        (Rule.EQUAL, "30 days", "30 months", False),
+        (Rule.EQUAL, "2019", "2020", False),
+        (Rule.EQUAL, "some", "other", False),
         (Rule.TYPED, "EUR 1,300.50", 1300.5, True),
         (Rule.TYPED, "1,301.00", "1300.5", True),
         (Rule.TYPED, "1,302.00", "1300.5", False),
@@ -388,7 +396,7 @@ def test_a_typed_value_is_a_text_unless_it_is_json(typed: str, value: JsonValue)
 def test_a_rule_determines_when_a_value_is_right(
     rule: Rule, found: str, right: JsonValue, *, same: bool
 ) -> None:
-    """Rules: a number within a thousandth, the same date, or whole words of the found value."""
+    """Rules: the same text, date or number, one within a thousandth, or whole words of it."""
     answer = an_extraction({"fields": [a_field("total", found, 9)]})
     truth = Truth(fields={"total": right}, rules={"total": rule})
 
@@ -446,11 +454,11 @@ def test_pages_are_compared_with_those_of_the_facts() -> None:
 
 
 def test_repeated_rows_are_counted() -> None:
-    """A row with another value is wrong at any position."""
+    """A row with another value is wrong at any position; values are compared as elsewhere."""
     one: JsonObject = {"sku": "A-1", "n": 1}
     two: JsonObject = {"sku": "B-2", "n": 2}
     rows: JsonValue = [{**one}, {**one}, {**two}]
-    found: JsonValue = [{"n": 2, "sku": "b-2"}, {**one}, {**one, "n": 3}]
+    found: JsonValue = [{"n": "2.0", "sku": "b-2"}, {**one}, {**one, "n": 3}]
     answer = an_extraction({"data": {"lines": found}, "evidence": []})
 
     (score,) = judge(answer, Truth(fields={"/lines": rows})).scores

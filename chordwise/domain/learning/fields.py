@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -15,7 +15,8 @@ from chordwise.domain import json_values
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analysis_tasks import AnalysisOptions
 from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
-from chordwise.domain.typed_values import DateOrder, typed
+from chordwise.domain.quantities import Quantity
+from chordwise.domain.typed_values import DateOrder, TypedValue, typed
 
 Key: TypeAlias = tuple[str, str]
 """The identity of a value: its path below the field, without list indexes, and normalized text."""
@@ -45,7 +46,11 @@ class FieldValue:
 
 
 class Rule(StrEnum):
-    """The rule by which a value of a field counts as right."""
+    """The rule by which a value of a field counts as right.
+
+    Equal values are the same text, date, or number with its currency and unit; the rule `typed`
+    also accepts a number within a thousandth, and `contains` a text with the right one in it.
+    """
 
     EQUAL = "equal"
     TYPED = "typed"
@@ -53,29 +58,41 @@ class Rule(StrEnum):
 
 
 def aligned(
-    entry: FieldValue, expected: JsonValue, rule: Rule, dates: DateOrder | None = None
-) -> FieldValue:
-    """Return an entry with the key of the right value that it matches by the rule, if any."""
-    if rule is Rule.EQUAL or entry.key is None:
+    found: Sequence[FieldValue], expected: JsonValue, rule: Rule, dates: DateOrder | None = None
+) -> list[FieldValue]:
+    """Return entries, each with the key of the right value that it matches by the rule, if any."""
+    right = keys(expected)
+    leaves = [(path, leaf, typed(leaf, dates)) for path, leaf in _leaves(expected)]
+
+    def matched(entry: FieldValue) -> FieldValue:
+        if entry.key is None or entry.key in right:
+            return entry
+        text, value = f" {normalized(entry.value)} ", typed(entry.value, dates)
+        for path, leaf, other in leaves:
+            if path == entry.key[0] and (
+                bool(normalized(leaf)) and f" {normalized(leaf)} " in text
+                if rule is Rule.CONTAINS
+                else _is_equivalent(value, other, _TOLERANCE if rule is Rule.TYPED else Decimal(0))
+            ):
+                return replace(entry, key=_key(path, leaf))
         return entry
-    for path, leaf in _leaves(expected):
-        if path == entry.key[0] and _is_equivalent(entry.value, leaf, rule, dates):
-            return replace(entry, key=_key(path, leaf))
-    return entry
+
+    return [matched(entry) for entry in found]
 
 
 _TOLERANCE = Decimal("0.001")
 
 
-def _is_equivalent(found: JsonValue, right: JsonValue, rule: Rule, dates: DateOrder | None) -> bool:
-    if rule is Rule.CONTAINS:
-        return bool(normalized(right)) and f" {normalized(right)} " in f" {normalized(found)} "
-    one, other = typed(found, dates), typed(right, dates)
-    if one.date or other.date:
-        return one.date == other.date
-    if one.number is None or other.number is None:
+def _is_equivalent(found: TypedValue, right: TypedValue, tolerance: Decimal) -> bool:
+    if found.number is None or right.number is None:
+        return found.date is not None and found.date == right.date
+    if found.currency and right.currency and found.currency != right.currency:
         return False
-    return abs(one.number - other.number) <= abs(other.number) * _TOLERANCE
+    number, unit = Quantity(number=found.number, unit=found.unit).measure
+    right_number, right_unit = Quantity(number=right.number, unit=right.unit).measure
+    if not unit or not right_unit:
+        return abs(found.number - right.number) <= abs(right.number) * tolerance
+    return unit == right_unit and abs(number - right_number) <= abs(right_number) * tolerance
 
 
 def names(output: JsonObject) -> list[str]:
@@ -166,6 +183,16 @@ def keys(value: JsonValue) -> frozenset[Key]:
 def rows(value: JsonValue) -> Counter[Row]:
     """Return the objects of a list, each as the set of its keys, with their counts."""
     return Counter(keys(row) for row in json_values.objects(value))
+
+
+def rows_of(found: Sequence[FieldValue], name: str) -> Counter[Row]:
+    """Return the rows of a field, a member of a user's own schema, like `rows`, from its values."""
+    depth = len(json_values.steps(pointer(name))) + 1
+    keys_by_row: dict[str, set[Key]] = defaultdict(set)
+    for entry in found:
+        if entry.key:
+            keys_by_row["/".join(json_values.steps(entry.path)[depth : depth + 1])].add(entry.key)
+    return Counter(map(frozenset, keys_by_row.values()))
 
 
 def exact(value: JsonValue) -> frozenset[str]:

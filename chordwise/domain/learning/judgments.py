@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -210,12 +209,10 @@ def _judge_fields(answer: AnswerWithConfidence, truth: Truth) -> Judged:
     listed = facts(answer.output, analysis_for(answer.analysis_type)) if truth.pages else []
     page_at = {fact.path: fact.page for fact in listed}
     for name, expected in truth.fields.items():
-        found = fields.entries(answer.output, name)
-        rule = truth.rules.get(name) or _usual_rule(found)
-        entries = [fields.aligned(entry, expected, rule, truth.dates) for entry in found]
+        found, rule = fields.entries(answer.output, name), truth.rules.get(name, Rule.EQUAL)
+        entries = fields.aligned(found, expected, rule, truth.dates)
         judgments += (_of_entry(entry, expected) for entry in entries)
-        found_rows = fields.rows(fields.data_at(answer.output, name))
-        score = _score(name, entries, expected, found_rows)
+        score = _score(name, entries, expected)
         pages = truth.pages.get(name, frozenset())
         named = {page_at.get(entry.path) for entry in entries if entry.key}
         scores.append(replace(score, pages=len(pages), pages_found=len(pages & named)))
@@ -232,16 +229,6 @@ def _judge_fields(answer: AnswerWithConfidence, truth: Truth) -> Judged:
     is_right = all(verdicts) and not _is_rejected(answer, truth)
     whole = _of_result(answer, "", expected_fields or None, said, is_right=is_right)
     return Judged(judgments=(whole, *judgments), scores=tuple(scores))
-
-
-def _usual_rule(entries: Sequence[FieldValue]) -> Rule:
-    """Return the default rule: numbers are compared by value.
-
-    A gold file may have numbers as texts, such as 67.50.
-    """
-    values = (each.value for each in entries)
-    has_number = any(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    return Rule.TYPED if has_number else Rule.EQUAL
 
 
 def _judge_by_remarks(answer: AnswerWithConfidence, truth: Truth) -> Judged:
@@ -306,9 +293,7 @@ def _refuted(answer: AnswerWithConfidence, truth: Truth) -> list[str]:
     ]
 
 
-def _score(
-    name: str, entries: list[FieldValue], expected: JsonValue, found_rows: Counter[fields.Row]
-) -> FieldScore:
+def _score(name: str, entries: list[FieldValue], expected: JsonValue) -> FieldScore:
     right, found = fields.keys(expected), _keys(entries)
     values: list[JsonValue] = [entry.value for entry in entries if entry.key]
     right_rows = fields.rows(expected)
@@ -319,7 +304,7 @@ def _score(
         only_expected=len(right - found),
         is_exact=right == found and fields.exact(values) == fields.exact(expected),
         rows=right_rows.total(),
-        rows_found=(right_rows & found_rows).total(),
+        rows_found=(right_rows & fields.rows_of(entries, name)).total(),
     )
 
 

@@ -58,7 +58,7 @@ class Truth:
 
     `fields` holds the right values of each field of an extraction, and `wrong_fields` known wrong
     ones; likewise the labels. `rules` define when a value of a field counts as right, by default if
-    it is equal, and `dates` how the rule `typed` reads ambiguous dates. `pages` holds the numbers
+    it is equal, and `dates` how ambiguous dates are read. `pages` holds the numbers
     of the pages with the values of a field. `reference` is a summary written by a person. `remarks`
     apply to answers with the same value as the one they were made on. `quoted` are the remarks
     whose right value was selected in the text, the latest last.

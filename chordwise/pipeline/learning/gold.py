@@ -8,7 +8,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chordwise.domain import json_values
@@ -16,6 +16,7 @@ from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.feedback_input import parsed
 from chordwise.domain.learning.truths import LABEL_PATHS, Truth
+from chordwise.domain.typed_values import DateOrder
 from chordwise.errors import ReadError, UsageError
 from chordwise.readers import encodings
 
@@ -46,8 +47,8 @@ def covers(truth: Truth, kind: AnalysisType) -> bool:
     return kind is AnalysisType.SUMMARY and truth.reference is not None
 
 
-def read(path: Path) -> Gold:
-    """Read a gold file.
+def read(path: Path, dates: DateOrder | None = None) -> Gold:
+    """Read a gold file; `dates` is the order in ambiguous dates of the file and of answers.
 
     Raises:
         UsageError: The file cannot be read, contains no truth, or names a document twice.
@@ -60,7 +61,7 @@ def read(path: Path) -> Gold:
             raise file.wrong(line, "there is no “document”.")
         if name in truths:
             raise file.wrong(line, f"“{name}” is on an earlier line too.")
-        truths[name] = _truth(file, line, record)
+        truths[name] = replace(_truth(file, line, record), dates=dates)
     if not truths:
         raise file.wrong(1, "it has no records.")
     return Gold(name=path.name, sha256=file.sha256, truths=truths)

@@ -57,7 +57,7 @@ class SuiteSettings(ProfileSettings):
     Paths are relative to the file; in the layout `records` the paths in the records are relative to
     the file of records. `name`, `path`, `text`, `label`, `summary` and the values of `fields` are
     JSON Pointers into these records. `rules` define when a value of a field counts as right, and
-    `dates` how the rule `typed` reads ambiguous dates. `no_label` is the label that means that no
+    `dates` how ambiguous dates are read. `no_label` is the label that means that no
     label fits.
     """
 
