@@ -101,7 +101,8 @@ class RunRequest:
             min=0,
             max=1,
             metavar="0…1",
-            help=f"Mark answers below this for review. Default: {CONFIDENCE_THRESHOLD}.",
+            help="Mark answers below this for review. "
+            f"Default: {CONFIDENCE_THRESHOLD}, or 0 for the built-in model.",
         ),
     ] = None
     votes: Annotated[

@@ -62,7 +62,8 @@ class Example:
 class AnalysisOptions:
     """The options of the user beyond the type; part of the identity of a result.
 
-    `schema` is the user's own JSON Schema for an extraction. Each question is asked `votes` times,
+    `schema` is the user's own JSON Schema for an extraction. A `confidence_threshold` of `None` is
+    the default, or 0 if only the built-in model is asked. Each question is asked `votes` times,
     and the answer on which the samples agree is used. With `critique` the answer about a document
     is checked against `principles`, or the default ones if there are none. `templates` are the
     user's own; they take precedence over released ones of the same names. `label_descriptions`
@@ -74,7 +75,7 @@ class AnalysisOptions:
     instructions: str = ""
     labels: tuple[str, ...] = ()
     schema: JsonObject | None = None
-    confidence_threshold: float = CONFIDENCE_THRESHOLD
+    confidence_threshold: float | None = None
     votes: int = 1
     critique: bool = False
     principles: tuple[str, ...] = ()
@@ -147,7 +148,7 @@ def options_from(stored: JsonObject) -> AnalysisOptions:
         instructions=json_values.text(stored.get("instructions")),
         labels=tuple(json_values.strings(stored.get("labels"))),
         schema=schema if isinstance(schema, dict) else None,
-        confidence_threshold=json_values.number(stored.get("confidence_threshold")) or 0.0,
+        confidence_threshold=json_values.number(stored.get("confidence_threshold")),
         votes=json_values.integer(stored.get("votes")) or 1,
         critique=stored.get("critique") is True,
         principles=tuple(json_values.strings(stored.get("principles"))),

@@ -11,7 +11,6 @@ from chordwise import settings as settings_module
 from chordwise.domain import chunking, document_flags, facts, missing_rows
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analysis_tasks import (
-    CONFIDENCE_THRESHOLD,
     AnalysisOptions,
     AnalysisTask,
     AnalysisType,
@@ -50,8 +49,9 @@ class AnalysisRequest:
     `labels` are the permitted labels of a classification, and `label_descriptions` are their
     meanings; `schema` is the JSON Schema of an extraction. `answer_language` is the tag of the
     language of the answer, such as `de`. An answer whose confidence is below `confidence_threshold`
-    (0 to 1) is marked as needing review. `votes` is how many times each question is asked. With
-    `critique` the answer is examined against `principles`, or against the default ones.
+    (0 to 1) is marked as needing review; the default is 0.5, or 0 for the built-in model. `votes`
+    is how many times each question is asked. With `critique` the answer is examined against
+    `principles`, or against the default ones.
     """
 
     text: str = ""
@@ -62,7 +62,7 @@ class AnalysisRequest:
     label_descriptions: Mapping[str, str] = field(default_factory=dict)
     answer_language: str = ""
     schema: JsonObject | None = None
-    confidence_threshold: float = CONFIDENCE_THRESHOLD
+    confidence_threshold: float | None = None
     votes: int = 1
     critique: bool = False
     principles: tuple[str, ...] = ()
@@ -146,6 +146,8 @@ class DocumentAnalyzer:
         if not text.strip():
             raise UsageError("The text is empty.")
         task = _task(request)
+        if request.confidence_threshold is None and not self._model.profile.understands_language:
+            task = replace(task, options=replace(task.options, confidence_threshold=0.0))
         parts = chunking.split(text, text_budget(self._model, task, self._chunk_tokens))
         document = Question(model=self._model, task=task, source=Source(text), policy=self._policy)
         synthesizer = Synthesizer(document=document)

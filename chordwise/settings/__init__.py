@@ -278,6 +278,16 @@ class Settings(BaseSettings):
         """
         return tuple(self.tiers.selected_by(name).values()) or (name,)
 
+    def is_built_in(self, name: str) -> bool:
+        """Return whether a name selects only the built-in model, regardless of fallbacks.
+
+        Raises:
+            ConfigurationError: There is no such model or tier.
+        """
+        return all(
+            self.model_named(each).provider == "extractive" for each in self.selected_names(name)
+        )
+
     def model_named(self, name: str) -> ModelSettings:
         """Return the model for a name in `[models]`, the name of a tier, or `provider/model`.
 

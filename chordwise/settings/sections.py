@@ -25,7 +25,7 @@ from pydantic import (
 
 from chordwise.domain import webhook_signatures
 from chordwise.domain.addresses import has_user, is_at_provider, provider_host
-from chordwise.domain.analysis_tasks import CONFIDENCE_THRESHOLD, MAX_VOTES, AnalysisType
+from chordwise.domain.analysis_tasks import MAX_VOTES, AnalysisType
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.inbox import is_inside
 from chordwise.domain.states import Lane
@@ -432,8 +432,11 @@ class ProfileSettings(Section):
     lane: Lane = Field(default=Lane.ONLINE, description="batch: half the price, within a day.")
     nightly: bool = Field(default=False, description="Give the calls of other runs priority.")
     budget_usd: CapUsd | None = Field(default=None, description="Of one run.")
-    confidence_threshold: float = Field(
-        default=CONFIDENCE_THRESHOLD, ge=0, le=1, description="Answers below it need review."
+    confidence_threshold: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Answers below it need review; unset: 0.5, or 0 for the built-in model.",
     )
     critique: bool = Field(default=False, description="The model checks and revises its answer.")
     principles: Principles = Field(
@@ -465,7 +468,8 @@ class ProfileSettings(Section):
     id_column: str = Field(default="", description="The column with the name of each row.")
 
     @field_validator(
-        *("schema_file", "labels_file", "examples_file", "budget_usd", "chunk_tokens"),
+        *("schema_file", "labels_file", "examples_file"),
+        *("budget_usd", "chunk_tokens", "confidence_threshold"),
         mode="before",
     )
     @classmethod

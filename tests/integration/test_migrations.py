@@ -84,7 +84,7 @@ def test_a_newer_schema_without_a_note_is_refused(engine: Engine) -> None:
     ("revision", "noted"),
     [
         ("0001", "DROP TABLE schema_versions"),
-        ("0017", "UPDATE schema_versions SET revision = '0017', works_from = '0003'"),
+        ("0017", "UPDATE schema_versions SET revision = '0017' WHERE revision = '0001'"),
     ],
 )
 def test_a_schema_of_an_unreleased_version_is_refused(

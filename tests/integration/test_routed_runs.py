@@ -279,3 +279,20 @@ def test_invalid_answers_are_in_the_ledger_as_invalid(settings: Settings) -> Non
     assert set(before) == {("scripted", "script-1", None, False, False)}
     assert last == ("second-provider", "second-1", None, True, True)
     assert pair.pipeline.job(submission).status == JobStatus.SUCCEEDED
+
+
+@pytest.mark.parametrize(("model", "review", "queued"), [("extractive", 0, 0), (SCRIPTED, 1, 1)])
+def test_the_built_in_model_needs_review_only_in_place_of_a_language_model(
+    settings: Settings, model: str, review: int, queued: int
+) -> None:
+    """Its confidence is not calibrated; a fallback is marked by the default threshold."""
+    plain = a_pipeline(settings, ModelOverloadedError("Busy."), repeat_last=True)
+    own = plain.context.settings.model_copy(update={"fallback": ("extractive",)})
+    pipeline = with_models(plain, own, {SCRIPTED: plain.model})
+
+    pipeline.analyze(SHORT, options=replace(a_run(), model=model))
+
+    assert pipeline.rows("SELECT provider, needs_review::int, confidence < 0.5 FROM results") == [
+        ("extractive", review, True)
+    ]
+    assert pipeline.rows("SELECT count(*) FROM review_queue") == [(queued,)]

@@ -182,7 +182,7 @@ def test_a_context_without_room_for_text_is_a_configuration_error() -> None:
         instructions=st.text(),
         labels=st.lists(st.text()).map(tuple),
         schema=st.none() | st.just(json_values.as_object({"type": "object"})),
-        confidence_threshold=st.floats(0, 1),
+        confidence_threshold=st.none() | st.floats(0, 1),
         votes=st.integers(1, 15),
         critique=st.just(True),
         principles=st.lists(st.text()).map(tuple),
@@ -191,7 +191,7 @@ def test_a_context_without_room_for_text_is_a_configuration_error() -> None:
 def test_stored_options_are_restored(options: AnalysisOptions) -> None:
     """A row of an older version has fewer members and no threshold."""
     assert options_from(json.loads(json.dumps(options_to_json(options)))) == options
-    assert options_from({}) == AnalysisOptions(confidence_threshold=0)
+    assert options_from({}) == AnalysisOptions()
 
 
 @given(st.integers(0, 40), st.integers(0, 1_000), st.none() | st.floats(0, 5_000))

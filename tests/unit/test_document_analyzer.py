@@ -63,6 +63,30 @@ def test_an_answer_with_low_confidence_needs_review(
     assert DocumentAnalyzer(model).analyze_document(request).needs_review is review
 
 
+@pytest.mark.parametrize(("threshold", "review"), [(None, False), (0.5, True)])
+def test_the_confidence_of_the_built_in_model_needs_no_review(
+    threshold: float | None, *, review: bool
+) -> None:
+    """It is derived from matching words; a threshold that the user sets applies nevertheless."""
+    request = AnalysisRequest(text=TEXT, confidence_threshold=threshold)
+
+    analysis = DocumentAnalyzer().analyze_document(request)
+
+    assert analysis.confidence < 0.5
+    assert analysis.needs_review is review
+    assert analysis.review_reason.startswith("The confidence") is review
+
+
+def test_the_built_in_model_needs_review_if_nothing_was_found() -> None:
+    request = AnalysisRequest(
+        text=TEXT, analysis_type=EXTRACTION, specific_instructions="passport number"
+    )
+
+    analysis = DocumentAnalyzer().analyze_document(request)
+
+    assert analysis.review_reason == "The answer has nothing that was requested."
+
+
 def test_offsets_refer_to_the_normalized_text() -> None:
     """Line ends and NUL are normalized; grounded facts have offsets in `analysis.text`."""
     model = ScriptedModel([a_summary("It cost more than the town had planned.")])

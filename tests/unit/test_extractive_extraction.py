@@ -111,6 +111,18 @@ Net 35.50
 Fee 4.50
 Total RM 31.00 SR
 """
+CAPTIONS = """ANNUAL REPORT
+LAKE.NET, INC.
+(Registrant Name, as specified in its charter)
+
+Rue Louis Blanc 6
+1701 Fribourg
+(Address of the office)
+Texas
+(State of incorporation)
+(512) 516-8177
+(Telephone number of the registrant)
+"""
 
 
 @pytest.mark.parametrize(
@@ -162,6 +174,11 @@ Total RM 31.00 SR
         (FORM, "delivery date", []),
         (FORM, "company", ["Hill & Sons Trading"]),
         ("Total due\n$99.50\nThank you.", "total due", ["$99.50"]),
+        # In some forms the name of a value is in brackets below it.
+        (CAPTIONS, "registrant name", ["LAKE.NET, INC."]),
+        (CAPTIONS, "registrant", ["LAKE.NET, INC."]),
+        (CAPTIONS, "telephone number of the registrant", ["(512) 516-8177"]),
+        (CAPTIONS, "state of incorporation", ["Texas"]),
     ],
 )
 def test_the_value_of_an_item_is_found(text: str, item: str, values: list[str]) -> None:

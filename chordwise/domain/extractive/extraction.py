@@ -198,6 +198,7 @@ _HEADING_TERMS = 6
 _LABEL_SHARE = 0.5
 _LABEL_ENDS = " \t\n:=#"
 _LABEL = re.compile(r"^\W*+([^:=\t\n]{1,60}?)(?:\s*+[:=]|[^\S\t]*+\t)\s*+(?=\S)(.+)$", re.DOTALL)
+_CAPTION = re.compile(r"\([^()]{3,}\)")
 _SET_OFF = re.compile(r"[:=#\t]\s*$")
 _SEGMENT = re.compile(r"[.;|,(]\s|\t|\n|\s{3}")
 _PATTERN_KINDS = {
@@ -254,7 +255,8 @@ class SearchableText:
         found: list[tuple[int, Match]] = []
         unlabelled = 2 + 2 * (not _PATTERN_KINDS.isdisjoint(item.kinds[:1]))
         for index in range(len(self._sentences)):
-            for label, value, quote in self._pairs(item, index):
+            pairs = (*self._captioned(item, index), *self._pairs(item, index))
+            for label, value, quote in pairs:
                 distance = item.distance(words.terms(label))
                 if distance is not None:
                     confidence = unlabelled if distance else _SURE
@@ -275,14 +277,31 @@ class SearchableText:
             last = " ".join(before.split()[-1:])
             if item.is_pure or _SET_OFF.search(before) or (is_loose and words.terms(last)):
                 yield _SEGMENT.split(before.rstrip(_LABEL_ENDS))[-1], value.text, text
-            if place and not text[: value.start_char].strip(_LABEL_ENDS):
-                above = self._sentences[place - 1].text
+            above = self._sentences[place - 1].text if place else ""
+            is_label = above and not _CAPTION.fullmatch(above)
+            if is_label and not text[: value.start_char].strip(_LABEL_ENDS):
                 yield above, value.text, self._joined(place - 1) or text
         if not end and _PATTERN_KINDS.isdisjoint(item.kinds):
             quote = text if not text.endswith(":") else self._joined(place)
             match = _LABEL.match(quote)
             if match and item.known.issuperset(words.terms(match[1])):
                 yield match[1], _SEGMENT.split(match[2])[0].strip(), quote
+
+    def _captioned(self, item: Item, place: int) -> Iterator[tuple[str, str, str]]:
+        """Yield a caption with the value above it and the quote of both.
+
+        In forms the name of a value stands in brackets on a line of its own below it.
+        """
+        sentence = self._sentences[place]
+        if _CAPTION.fullmatch(sentence.text):
+            start = sentence.start_char
+            before = self._text[max(0, start - MAX_QUOTE_CHARACTERS // 2) : start]
+            above = before.rstrip().rpartition("\n")[2].strip()
+            is_line = not item.kinds or not NAMES.isdisjoint(item.kinds)
+            found = [above] if is_line else [one.text for one in self._values(item.kinds, above)]
+            if above and "\n" in before[len(before.rstrip()) :]:
+                quote = f"{before[before.rindex(above) :]}{sentence.text}"
+                yield from ((sentence.text, value, quote) for value in found[:1])
 
     def _hits(self, item: Item) -> list[tuple[int, float]]:
         """Return the places of the best sentences with their coverage of the item's words."""
@@ -316,6 +335,11 @@ class SearchableText:
 
     def _matches(self, item: Item, place: int, coverage: float) -> Iterator[Match]:
         sentence = self._sentences[place]
+        if captioned := list(self._captioned(item, place)):
+            yield from (
+                Match(value=found, quote=quote, confidence=3) for _, found, quote in captioned
+            )
+            return
         sure = 1 + (coverage >= _LEAST_COVERAGE) + (coverage >= _SURE_COVERAGE)
         for quote in (sentence.text, self._with_next(place)):
             if found := self._nearest_first(item, quote):

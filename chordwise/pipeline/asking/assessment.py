@@ -14,7 +14,7 @@ from chordwise.domain import (
     value_in_quote,
 )
 from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.analysis_tasks import AnalysisTask
+from chordwise.domain.analysis_tasks import CONFIDENCE_THRESHOLD, AnalysisTask
 from chordwise.domain.answers import CHECK_FACTOR, Answer, lowered_by
 from chordwise.domain.checks import FailedCheck
 from chordwise.domain.critique import Critique, CritiqueOutcome
@@ -106,8 +106,10 @@ class AssessedAnswer:
         answer, options = self.answer, task.options
         if answer.quality < MIN_QUALITY:
             yield f"The quality {answer.quality:.2f} is below {MIN_QUALITY:g}."
-        if confidence < options.confidence_threshold:
-            yield f"The confidence {confidence:.2f} is below {options.confidence_threshold:g}."
+        threshold = options.confidence_threshold
+        threshold = CONFIDENCE_THRESHOLD if threshold is None else threshold
+        if confidence < threshold:
+            yield f"The confidence {confidence:.2f} is below {threshold:g}."
         if self.critique is not None and self.critique.outcome in _DOUBTS:
             yield _DOUBTS[self.critique.outcome]
         if options.votes > 1 and answer.agreement is None and answer.provider != EXTRACTIVE:

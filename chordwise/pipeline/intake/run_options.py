@@ -28,7 +28,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import Lane
 from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import ConfigurationError, ReadError, UsageError
-from chordwise.llm.model import EXTRACTIVE, UNANSWERED_BY_EXTRACTIVE
+from chordwise.llm.model import UNANSWERED_BY_EXTRACTIVE
 from chordwise.pipeline.models import budgets, model_client
 from chordwise.prompts import library, packs
 from chordwise.readers import contents
@@ -88,8 +88,7 @@ def effective_options(settings: Settings, options: RunOptions) -> RunOptions:
         UsageError: Only the built-in model is asked, and it does not support an analysis type.
     """
     wanted = options.analysis
-    asked = (settings.model_named(name) for name in settings.selected_names(options.model))
-    if all(model.provider == EXTRACTIVE for model in asked):
+    if settings.is_built_in(options.model):
         if unanswered := UNANSWERED_BY_EXTRACTIVE.intersection(options.types):
             raise UsageError(
                 f"The built-in model does not support {', '.join(sorted(unanswered))}.",

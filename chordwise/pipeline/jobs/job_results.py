@@ -63,6 +63,9 @@ def job_input(
     context: Context, claimed: ClaimedChunk | ClaimedSynthesis, task: AnalysisTask, text: str
 ) -> JobInput:
     """Return the job of claimed work; the places of its document are read on demand."""
+    options = task.options
+    if options.confidence_threshold is None and context.settings.is_built_in(claimed.model):
+        task = replace(task, options=replace(options, confidence_threshold=0.0))
     read = partial(places_of, context.database, claimed.document_id, context.outage_timeout)
     return JobInput(
         id=claimed.job_id,
