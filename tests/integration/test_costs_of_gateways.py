@@ -271,11 +271,11 @@ def test_allowed_unknown_prices_count_with_the_reported_cost(
     assert office.pipeline.job(submission).status == JobStatus.PAUSED
 
 
-ZERO = (
+ZERO: list[tuple[dict[str, str], dict[str, JsonValue]]] = [
     ({COST_HEADER: "0"}, {}),
     ({}, {"cost": 0}),
     ({}, {"prompt_tokens": 0, "completion_tokens": 0}),
-)
+]
 
 
 @pytest.mark.usefixtures("addressed")
