@@ -23,27 +23,48 @@ from chordwise.errors import ConfigurationError
 from chordwise.settings.environment import config_path
 
 FILE_NAME = "chordwise.toml"
+_NAMED_ONLY = ("home", "ocr_data")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SettingsFile:
-    """A trusted settings file and its content."""
+    """A trusted settings file and its content; `is_named` is false if it was found in a folder."""
 
     path: Path
     content: bytes
+    is_named: bool
 
     def values(self) -> dict[str, object]:
         """Return the settings in the file.
 
         Raises:
-            ConfigurationError: It is not valid TOML in UTF-8.
+            ConfigurationError: It is not valid TOML in UTF-8, or has a setting for which the user
+                must have named it.
         """
         try:
-            return tomllib.loads(self.content.decode("utf-8"))
+            values = tomllib.loads(self.content.decode("utf-8"))
         except tomllib.TOMLDecodeError as error:
             raise ConfigurationError(f"{self.path} is not valid TOML: {error}.") from error
         except UnicodeDecodeError as error:
             raise _unreadable(self.path, error) from error
+        readers = values.get("readers")
+        for name in (*values, *(readers if isinstance(readers, dict) else ())):
+            self.require_named_for(name)
+        return values
+
+    def require_named_for(self, setting: str) -> None:
+        """Refuse a setting that names files on which programs run, if the file was found.
+
+        Raises:
+            ConfigurationError: The user has not named the file.
+        """
+        if setting in _NAMED_ONLY and not self.is_named:
+            raise ConfigurationError(
+                f"The settings file {self.path} sets {setting}, and you have not named this file.",
+                f"Programs run on the files of that folder. If you trust them, name the file with "
+                f"--config {self.path} or CHORDWISE_CONFIG. Otherwise, remove the line; your own "
+                "value belongs in the environment, such as CHORDWISE_HOME.",
+            )
 
 
 def find_file(start: Path) -> Path | None:
@@ -69,7 +90,8 @@ def settings_file(config: Path | None) -> SettingsFile | None:
             f"The settings file {path} does not exist.", "Check --config and CHORDWISE_CONFIG."
         )
     try:
-        return SettingsFile(path=path, content=_read(path, is_named=named is not None))
+        is_named = named is not None
+        return SettingsFile(path=path, content=_read(path, is_named=is_named), is_named=is_named)
     except OSError as error:
         raise _unreadable(path, error) from error
 
@@ -108,7 +130,7 @@ def find_home(config: Path | None = None, home: Path | None = None) -> Path:
     """Return the home, even if other settings are invalid, with the usual precedence.
 
     Raises:
-        ConfigurationError: The settings file is missing or not trusted.
+        ConfigurationError: The settings file is missing or not trusted, or not named and has it.
     """
     known = _Home() if home is None else _Home(home=home)
     if "home" in known.model_fields_set:
@@ -128,6 +150,7 @@ def _home_in(file: SettingsFile) -> Path | None:
         with suppress(tomllib.TOMLDecodeError):
             home = tomllib.loads(part).get("home")
             if isinstance(home, str):
+                file.require_named_for("home")
                 return Path(home)
     return None
 

@@ -34,10 +34,32 @@ def test_the_home_has_the_precedence_of_the_settings(
     (folder / FILE_NAME).write_text(rest, "utf-8")
     assert find_home() == default
     (folder / FILE_NAME).write_text(f'home = "of the file"\n{rest}', "utf-8")
+    monkeypatch.setenv("CHORDWISE_CONFIG", FILE_NAME)
     assert find_home() == Path("of the file")
     monkeypatch.setenv("CHORDWISE_HOME", "of the variable")
     assert find_home() == Path("of the variable")
     assert find_home(home=Path("of the flag")) == Path("of the flag")
+
+
+@pytest.mark.parametrize("toml", ['home = "data"\n', '[readers]\nocr_data = "data"\n'])
+def test_a_file_that_was_only_found_names_no_files_for_programs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, toml: str
+) -> None:
+    """Such as a database that is part of a download, whose configuration starts programs."""
+    (folder / FILE_NAME).write_text(toml, "utf-8")
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder / "below")
+    file = folder / FILE_NAME
+
+    with pytest.raises(ConfigurationError, match="you have not named this file") as caught:
+        load()
+    assert run(["runs"]) == run(["up"]) == ExitCode.CONFIGURATION
+    assert toml.startswith("[") or run(["down"]) == ExitCode.CONFIGURATION
+
+    assert f"--config {file}" in caught.value.hint
+    assert load(file)
+    monkeypatch.setenv("CHORDWISE_CONFIG", str(file))
+    assert load()
 
 
 @pytest.mark.parametrize("content", [b"home = 5\n", b'home = "a\n', b'home = "\xff"\n'])
@@ -59,7 +81,7 @@ def test_a_stack_can_be_stopped_with_invalid_settings(folder: Path) -> None:
     """The error is still printed, and other commands fail."""
     (folder / FILE_NAME).write_text(f'home = "data"\n{WRONG}', "utf-8")
 
-    shown = output_of("down").err
+    shown = output_of("down", "--config", FILE_NAME).err
 
     assert "worker.concurrency" in shown
     assert "Stopping the services of data anyway." in shown

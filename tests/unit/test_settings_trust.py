@@ -31,7 +31,7 @@ def written(folder: Path) -> Path:
     """Write a settings file into a new folder, regardless of the umask."""
     folder.mkdir(mode=0o755)
     file = folder / "chordwise.toml"
-    file.write_text('model = "theirs"\nhome = "/somewhere"\n', "utf-8")
+    file.write_text('model = "theirs"\n', "utf-8")
     file.chmod(0o644)
     folder.chmod(0o755)
     return file
