@@ -100,7 +100,7 @@ def test_a_missing_key_is_refused_before_anything_is_taken_in(desk: Desk) -> Non
         before = [run.name for run in client.runs()]
         for model in ("openai/gpt-6.1-terra", "keyless"):
             done = desk.processes.call("submit", "letters", "--model", model)
-            with pytest.raises(ConfigurationError, match="key for openai/gpt-6.1-terra"):
+            with pytest.raises(ConfigurationError, match=r"key for openai/gpt-6\.1-terra"):
                 client.submit(desk.folder / "letters", model=model)
 
             assert done.returncode == ExitCode.CONFIGURATION
