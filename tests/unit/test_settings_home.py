@@ -57,9 +57,9 @@ def test_a_file_that_was_only_found_names_no_files_for_programs(
     assert toml.startswith("[") or run(["down"]) == ExitCode.CONFIGURATION
 
     assert f"--config {file}" in caught.value.hint
-    assert load(file)
+    assert load(file).toml_file == file
     monkeypatch.setenv("CHORDWISE_CONFIG", str(file))
-    assert load()
+    assert load().toml_file == file
 
 
 @pytest.mark.parametrize("content", [b"home = 5\n", b'home = "a\n', b'home = "\xff"\n'])
