@@ -155,7 +155,7 @@ def profile_with(settings: Settings, name: str, given: Mapping[str, object]) -> 
     """Return the named profile, or an empty one, overridden by the given values.
 
     Raises:
-        UsageError: The profile is unknown, or `save_as` is blank.
+        UsageError: The profile is unknown, `save_as` is blank, or a value is invalid.
     """
     if name and name not in settings.profiles:
         known = ", ".join(sorted(settings.profiles))
@@ -173,7 +173,7 @@ def profile_with(settings: Settings, name: str, given: Mapping[str, object]) -> 
     if not {*_OF_LABELS, "schema_file"}.isdisjoint(changes):
         changes["examples_file"] = None  # its examples have the fields or labels of the profile
     profile = settings.profiles[name] if name else ProfileSettings()
-    return profile.model_copy(update=changes)
+    return intake_options.checked_profile(dict(profile) | changes)
 
 
 _OF_LABELS = {"labels", "labels_file"}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
 
 from chordwise.client.client import Client, Paths, RefreshArguments, RunArguments
 from chordwise.client.run import Result, Run
 from chordwise.domain.analysis_tasks import AnalysisType
-from chordwise.domain.json_values import JsonValue
 from chordwise.pipeline.learning.review import ReviewItem
 
 Arguments = ParamSpec("Arguments")
@@ -93,6 +92,16 @@ class AsyncClient(_Asynchronous[Client]):
         """Return a run by its name or id."""
         return AsyncRun(await asyncio.to_thread(self.sync.run, name))
 
+    async def runs(self, limit: int = 100) -> list[AsyncRun]:
+        """Return the newest runs, newest first."""
+        return [AsyncRun(run) for run in await asyncio.to_thread(self.sync.runs, limit)]
+
+    def results(
+        self, *, types: Sequence[AnalysisType | str] = (), document: str = ""
+    ) -> AsyncIterator[Result]:
+        """Yield the newest answer to each question about each document; see `Client.results`."""
+        return _each(self.sync.results(types=types, document=document))
+
     async def refresh(
         self, name: str | None = None, **arguments: Unpack[RefreshArguments]
     ) -> AsyncRun | None:
@@ -108,7 +117,7 @@ class AsyncClient(_Asynchronous[Client]):
 
 
 class AsyncRun(_Asynchronous[Run]):
-    """`Run` for asyncio; `sync` is the `Run`, which has further methods."""
+    """`Run` for asyncio; its methods have the same arguments."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run)
@@ -116,16 +125,22 @@ class AsyncRun(_Asynchronous[Run]):
         self.name = run.name
 
     progress = _in_a_thread(Run.progress)
+    account = _in_a_thread(Run.account)
+    failures = _in_a_thread(Run.failures)
+    feedback = _in_a_thread(Run.feedback)
+    to_arrow = _in_a_thread(Run.to_arrow)
+    to_pandas = _in_a_thread(Run.to_pandas)
+    to_polars = _in_a_thread(Run.to_polars)
     wait = _in_a_thread(Run.wait)
     retry = _in_a_thread(Run.retry)
     cancel = _in_a_thread(Run.cancel)
 
     def results(
-        self, *, as_completed: bool = False, types: Sequence[str] = ()
+        self,
+        *,
+        as_completed: bool = False,
+        types: Sequence[AnalysisType | str] = (),
+        progress: bool = False,
     ) -> AsyncIterator[Result]:
         """Yield the stored results or, with `as_completed`, each result once it is stored."""
-        return _each(self.sync.results(as_completed=as_completed, types=types))
-
-    async def correct(self, document: str, values: Mapping[str, JsonValue]) -> int:
-        """Correct values of a document; return the number of newly stored corrections."""
-        return await asyncio.to_thread(self.sync.feedback, document, correct=values)
+        return _each(self.sync.results(as_completed=as_completed, types=types, progress=progress))

@@ -16,13 +16,14 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from chordwise.cli.experiment import SHARES
-from chordwise.cli.options import parse_budget, parse_share, split_commas
+from chordwise.cli.options import parse_budget, parse_share
 from chordwise.cli.quote import read_all
 from chordwise.cli.refresh import RefreshOptions, refuse_contradictions, target_of
 from chordwise.cli.request import PROFILE_OPTIONS, absolute, profile_with
 from chordwise.client.connection import Connection
-from chordwise.client.run import Result, Run, member
+from chordwise.client.run import Result, Run, analysis_types, member, texts
 from chordwise.domain.analysis_tasks import AnalysisType, implied_types
+from chordwise.domain.identifiers import nearest
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.experiments import Outcome
 from chordwise.domain.learning.feedback_input import FeedbackInput
@@ -57,7 +58,7 @@ from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.discovery import discover
 from chordwise.readers.reader import Reader
-from chordwise.settings import load
+from chordwise.settings import Settings, load
 from chordwise.storage import intakes, runs
 from chordwise.storage.runs import Run as StoredRun
 from chordwise.telemetry.logging import configure_library
@@ -143,7 +144,9 @@ class Client:
 
         Raises:
             ConfigurationError: A file is missing or invalid, or a value is invalid.
+            UsageError: No setting has the name of an argument.
         """
+        _refuse_unknown(settings, Settings.model_fields)
         configure_library()
         file = Path(config) if config is not None else None
         addresses = {
@@ -176,7 +179,7 @@ class Client:
             ConfigurationError: The model is unknown, or a setting is missing.
             ServiceUnavailableError: A service does not start or cannot be reached.
         """
-        _refuse_unknown(arguments, RunArguments)
+        _refuse_unknown(arguments, RunArguments.__annotations__)
         given = _listed(paths)
         options = replace(self._options(arguments), paths=tuple(map(absolute, given)))
         known = self._existing_run(options)
@@ -195,7 +198,7 @@ class Client:
         Raises:
             UsageError: Nothing matches the paths, or the arguments contradict each other.
         """
-        _refuse_unknown(arguments, RunArguments)
+        _refuse_unknown(arguments, RunArguments.__annotations__)
         given = _listed(paths)
         options = self._options(cast("RunArguments", arguments))
         settings = self._connection.settings
@@ -225,8 +228,8 @@ class Client:
 
         `document` is a substring of a source or title, or a document's id.
         """
-        kinds = tuple(map(_type, types))
-        yield from Result.read(self._connection, ResultSelection(types=kinds, document=document))
+        selected = ResultSelection(types=analysis_types(types), document=document)
+        yield from Result.read(self._connection, selected)
 
     def certify(
         self,
@@ -337,7 +340,7 @@ class Client:
                 same question as the profile, or the profile already has an experiment.
             ConfigurationError: The profile or a model does not exist, or a price is unknown.
         """
-        _refuse_unknown(arguments, ExperimentArguments)
+        _refuse_unknown(arguments, ExperimentArguments.__annotations__)
         budget = arguments.get("budget_usd")
         given = dict[str, object](arguments)
         shares = {
@@ -403,11 +406,11 @@ class Client:
         """Return the results of these types that the name of a run or a profile selects."""
         settings = self._connection.settings
         with self._connection.database.read() as session:
-            return evaluation.named(session, settings, name, types=tuple(map(_type, types)))
+            return evaluation.named(session, settings, name, types=analysis_types(types))
 
     def _renewed(self, name: str | None, arguments: RefreshArguments) -> Target:
         """Return the answers to refresh, and the question that replaces theirs."""
-        _refuse_unknown(arguments, RefreshArguments)
+        _refuse_unknown(arguments, RefreshArguments.__annotations__)
         context = self._reading()
         lane, budget = arguments.get("lane"), arguments.get("budget_usd")
         options = RefreshOptions(
@@ -427,7 +430,7 @@ class Client:
         schema, labels = arguments.get("schema"), arguments.get("labels", ())
         budget, lane = arguments.get("budget_usd"), arguments.get("lane")
         own = check_schema(dict(schema)) if isinstance(schema, Mapping) else None
-        types = tuple(map(_type, _texts(arguments.get("types", ()))))
+        types = analysis_types(arguments.get("types", ()))
         if own is not None and not arguments.get("profile"):
             types = implied_types(types, schema=True, labels=bool(labels))
         file = Path(schema).absolute() if isinstance(schema, str | os.PathLike) else None
@@ -435,8 +438,8 @@ class Client:
             **{name: arguments.get(name) for name in PROFILE_OPTIONS},
             "types": types,
             "schema_file": file,
-            "labels": _texts(labels),
-            "principles": _texts(arguments.get("principles", ())),
+            "labels": texts(labels),
+            "principles": texts(arguments.get("principles", ())),
             "lane": None if lane is None else member(Lane, lane, "lane"),
             "budget_usd": None if budget is None else parse_budget(str(budget)),
             "learned_examples": arguments.get("learned_examples"),
@@ -491,21 +494,9 @@ class Client:
         return Run(self._connection, submission.run_id, submission.name)
 
 
-def _refuse_unknown(arguments: Mapping[str, object], declared: type) -> None:
-    known = declared.__annotations__.keys()
-    if unknown := sorted(arguments.keys() - known):
-        raise UsageError(
-            f"There is no argument “{unknown[0]}”.", f"Known: {', '.join(sorted(known))}."
-        )
-
-
-def _texts(given: Iterable[str]) -> tuple[str, ...]:
-    """Return the strings; a single string is split at its commas, as on the command line."""
-    return split_commas(given) if isinstance(given, str) else tuple(given)
-
-
-def _type(name: str) -> AnalysisType:
-    return member(AnalysisType, name, "analysis type")
+def _refuse_unknown(arguments: Mapping[str, object], known: Iterable[str]) -> None:
+    for name in sorted(arguments.keys() - set(known)):
+        raise UsageError(f"There is no argument “{name}”.", f"Similar: {nearest(name, known)}.")
 
 
 def _listed(paths: Paths) -> list[str]:

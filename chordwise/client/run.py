@@ -6,7 +6,7 @@ import html
 import importlib
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from sqlalchemy import select
 
+from chordwise.cli.options import split_commas
 from chordwise.cli.rendering.live import Display, display
 from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.run_watch import RunWatch
@@ -190,7 +191,7 @@ class Run:
         self,
         *,
         as_completed: bool = False,
-        types: Sequence[str] = (),
+        types: Sequence[AnalysisType | str] = (),
         progress: bool = False,
     ) -> Iterator[Result]:
         """Yield the stored results in the order of the intake.
@@ -201,8 +202,7 @@ class Run:
         Raises:
             UsageError: There is no such analysis type.
         """
-        kinds = tuple(member(AnalysisType, each, "analysis type") for each in types)
-        wanted = ResultSelection(run_id=self.id, types=kinds)
+        wanted = ResultSelection(run_id=self.id, types=analysis_types(types))
         if not as_completed:
             yield from Result.read(self._connection, wanted)
             return
@@ -409,6 +409,20 @@ def member(of: type[_Member], name: str, what: str) -> _Member:
         return of(name)
     except ValueError as error:
         raise UsageError(f"There is no {what} “{name}”.", f"Known: {', '.join(of)}.") from error
+
+
+def texts(given: Iterable[str]) -> tuple[str, ...]:
+    """Return the strings; a single string is split at its commas, as on the command line."""
+    return split_commas(given) if isinstance(given, str) else tuple(given)
+
+
+def analysis_types(given: Iterable[str]) -> tuple[AnalysisType, ...]:
+    """Return the analysis types of these names, or of the names in a single string.
+
+    Raises:
+        UsageError: There is no such type.
+    """
+    return tuple(member(AnalysisType, each, "analysis type") for each in texts(given))
 
 
 def _required(library: str) -> ModuleType:

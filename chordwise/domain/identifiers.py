@@ -1,9 +1,11 @@
-"""SQL identifiers that need no quotes."""
+"""SQL identifiers that need no quotes, and names that are similar to an unknown one."""
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
+from collections.abc import Iterable
 
 _MAX_NAME = 40
 # Words that PostgreSQL accepts as column names only in quotes.
@@ -31,3 +33,8 @@ def sql_identifier(name: str) -> str:
     if name[:1].isdigit():
         name = f"n_{name}"
     return f"{name}_value" if name in _RESERVED.split() else name
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the three known names that are most similar to an unknown one, in one line."""
+    return ", ".join(difflib.get_close_matches(name, list(known), n=3, cutoff=0))

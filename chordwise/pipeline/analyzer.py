@@ -34,6 +34,7 @@ from chordwise.pipeline.asking.assessment import AssessedAnswer
 from chordwise.pipeline.asking.critique import examine, unexamined
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 from chordwise.pipeline.asking.question import ONE_PROMPT, policy_of, text_budget
+from chordwise.pipeline.intake.run_options import checked_profile
 from chordwise.pipeline.intake.transcription import ModelTranscriber
 from chordwise.pipeline.models.model_client import Models
 from chordwise.readers.reader import Reader, ReadText, UnreadDocument
@@ -135,11 +136,17 @@ class DocumentAnalyzer:
         """Return the analysis of a text; a long text is split into chunks and synthesized.
 
         Raises:
-            UsageError: There is no text, or both a text and a path, or the schema is invalid.
+            UsageError: There is no text, or both a text and a path, or the schema or a value is
+                invalid.
             ReadError: The file cannot be read.
             ConfigurationError: The prompt alone fills the model's context.
             ModelError: The model returned no usable answer; the subclass gives the reason.
         """
+        if not isinstance(request, AnalysisRequest):
+            raise UsageError(
+                "analyze_document takes an AnalysisRequest.",
+                "Pass AnalysisRequest(text=…) or AnalysisRequest(path=…).",
+            )
         read = _read(request)
         normalized = normalize(read.text)
         text, places = normalized.text, Places(read.places)
@@ -202,6 +209,7 @@ def _examined(
 
 
 def _task(request: AnalysisRequest) -> AnalysisTask:
+    checked_profile({name: getattr(request, name) for name in ("confidence_threshold", "votes")})
     options = AnalysisOptions(
         instructions=request.specific_instructions,
         labels=request.labels,

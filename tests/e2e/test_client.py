@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import re
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -11,16 +14,17 @@ from pathlib import Path
 import pytest
 
 from chordwise import AsyncClient, Client
+from chordwise.client import AsyncRun, Run
 from chordwise.errors import UsageError
 from chordwise.pipeline.diagnosis.doctor import diagnose
-from chordwise.pipeline.diagnosis.outcome import CheckStatus
+from chordwise.pipeline.diagnosis.outcome import Check, CheckStatus
 from chordwise.pipeline.runtime import broker
 from chordwise.settings import load
 from tests.conftest import Servers
 from tests.e2e.conftest import Stage, stage_at_work
 from tests.fakes.configuration import configuration
 from tests.fakes.databases import Databases
-from tests.fakes.processes import wait_until
+from tests.fakes.processes import ROOT, completed, wait_until
 from tests.peers.answering_server import serving
 
 pytestmark = pytest.mark.xdist_group("client")
@@ -32,6 +36,15 @@ TEXTS = {
 }
 
 
+PROFILE = """
+[profiles.contracts]
+types = ["extraction", "classification"]
+instructions = "governing law, term"
+labels = ["lease", "supply"]
+model = "extractive"
+"""
+
+
 @pytest.fixture(scope="module")
 def stage(
     servers: Servers, databases: Databases, tmp_path_factory: pytest.TempPathFactory
@@ -41,7 +54,7 @@ def stage(
     for name, text in TEXTS.items():
         (folder / name).write_text(text, "utf-8")
     with serving(delay_seconds=0.5) as provider:
-        settings = configuration(provider.base_url)
+        settings = configuration(provider.base_url, more=PROFILE)
         with stage_at_work(folder, settings, provider, servers, databases) as found:
             yield found
 
@@ -70,12 +83,14 @@ def test_the_idle_worker_of_another_home_is_running(stage: Stage) -> None:
         database_url=stage.processes.environment["CHORDWISE_DATABASE_URL"],
         broker_url=stage.processes.environment["CHORDWISE_BROKER_URL"],
     )
-    wait_until(lambda: broker.has_worker(settings), 30, "a worker that takes messages")
 
-    (check,) = [each for each in diagnose(settings) if each.name == "processes"]
+    def processes() -> Check:
+        (check,) = [each for each in diagnose(settings) if each.name == "processes"]
+        return check
 
-    assert check.status is CheckStatus.OK
-    assert check.finding.startswith("connected from another home or machine:")
+    wait_until(lambda: processes().status is CheckStatus.OK, 30, "the processes are found")
+    assert broker.has_worker(settings)
+    assert processes().finding.startswith("connected from another home or machine:")
 
 
 def test_a_run_from_submission_to_data_frames(client: Client, stage: Stage) -> None:
@@ -108,6 +123,107 @@ def test_a_run_from_submission_to_data_frames(client: Client, stage: Stage) -> N
     assert pandas["annual_fee"].sum() == polars["annual_fee"].sum() == 62_000.5
     assert str(pandas["effective_date"].dtype).startswith("datetime64")
     assert arrow.num_rows == 2
+
+
+def test_mistakes_are_refused_by_name(
+    client: Client, stage: Stage, addresses: Mapping[str, str | Path]
+) -> None:
+    with client:
+        with pytest.raises(UsageError, match="confidence_threshold: Input should be less"):
+            client.submit(stage.folder / "lease.txt", confidence_threshold=7)
+        with pytest.raises(UsageError, match="no argument “modle”") as refused:
+            client.submit(stage.folder / "lease.txt", modle="extractive")  # type: ignore[call-arg]  # the mistake
+        assert refused.value.hint.startswith("Similar: model, ")
+        with pytest.raises(UsageError, match="no argument “modle”") as refused:
+            Client(**addresses, modle="extractive")  # type: ignore[arg-type]  # as above
+        assert refused.value.hint.startswith("Similar: model, models, ")
+        run = client.submit(stage.folder / "lease.txt", profile="contracts")
+        run.wait(timeout=60)
+        found = {one.analysis_type for one in run.results(types="extraction")}
+        newest = {one.analysis_type for one in client.results(types="extraction", document="lease")}
+    assert found == newest == {"extraction"}
+
+
+@pytest.mark.parametrize(("other", "of"), [(AsyncClient, Client), (AsyncRun, Run)])
+def test_the_asynchronous_objects_have_the_same_calls(other: type, of: type) -> None:
+    def calls(of: type) -> dict[str, list[str]]:
+        found = inspect.getmembers(of, inspect.isfunction)
+        return {
+            name: list(inspect.signature(call).parameters)
+            for name, call in found
+            if not name.startswith("_")
+        }
+
+    assert calls(other) == calls(of)
+
+
+SNIPPET = re.compile(r"(?ms)^```python\n(.*?)^```")
+# Pages in the order in which their snippets need each other.
+PAGES = ("README.md", "docs/python.md", "docs/connect.md", "docs/airflow.md", "docs/dagster.md")
+# Modules in place of Airflow and Dagster, which run a task when it is declared.
+SCHEDULERS = {
+    "airflow/__init__.py": "",
+    "airflow/exceptions.py": "AirflowException = RuntimeError\n",
+    "airflow/sdk.py": """
+def dag(**_):
+    return lambda function: function
+def task(**_):
+    return lambda function: lambda: function("2026-01-01")
+""",
+    "dagster.py": """
+from types import SimpleNamespace
+AssetExecutionContext, Failure = SimpleNamespace, RuntimeError
+DailyPartitionsDefinition = RetryPolicy = dict
+def asset(**_):
+    return lambda function: function(SimpleNamespace(partition_key="2026-01-01"))
+""",
+}
+
+
+def snippets(page: Path) -> list[str]:
+    return [str(found) for found in SNIPPET.findall(page.read_text("utf-8"))]
+
+
+def test_every_snippet_of_the_documentation_runs(
+    stage: Stage, addresses: Mapping[str, str | Path], tmp_path: Path
+) -> None:
+    """Only the names of folders and servers are replaced by those of the test."""
+    for folder in ("contracts", "2026-01-01"):
+        (stage.folder / folder).mkdir()
+        for number in range(3):
+            text = f"Contract {number} in {folder} is governed by the laws of Ohio."
+            text += " The term is three years."
+            (stage.folder / folder / f"{number}.txt").write_text(text, "utf-8")
+    for name, source in SCHEDULERS.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(source, "utf-8")
+    url = str(addresses["database_url"])
+    replaced = {
+        '"/data/': f'"{stage.folder}/',
+        '"ADDRESS"': repr(url.replace("postgresql:", "postgresql+psycopg:")),
+        '"postgresql+psycopg://chordwise@db.example/chordwise"': repr(url),
+        '"redis://broker.example:6379/0"': repr(addresses["broker_url"]),
+    }
+
+    printed = []
+    for snippet in [each for page in PAGES for each in snippets(ROOT / page)]:
+        source = f"from chordwise import Client\nclient = Client()\n{snippet}"
+        for place, replacement in replaced.items():
+            source = source.replace(place, replacement)
+        path = {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+        done = completed(
+            sys.executable,
+            "-c",
+            source,
+            environment={**stage.processes.environment, **path},
+            folder=stage.folder,
+        )
+        assert done.returncode == 0, f"{source}\n{done.stderr}"
+        printed.append(done.stdout)
+
+    assert "0.txt laws of Ohio" in printed[0]
+    every_page = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    assert len(printed) == sum(len(snippets(page)) for page in every_page)
 
 
 def test_a_run_name_with_other_options_is_refused(client: Client, stage: Stage) -> None:

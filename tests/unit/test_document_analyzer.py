@@ -239,6 +239,18 @@ def test_an_extraction_follows_the_users_schema() -> None:
     assert model.requests[0].prompt_version == "extraction.schema.analyze@1"
 
 
+def test_a_string_and_invalid_numbers_are_refused_by_name() -> None:
+    analyzer = DocumentAnalyzer()
+
+    with pytest.raises(UsageError) as refused:
+        analyzer.analyze_document("hi")  # type: ignore[arg-type]  # the mistake
+    assert refused.value.hint == "Pass AnalysisRequest(text=…) or AnalysisRequest(path=…)."
+    with pytest.raises(UsageError, match="confidence_threshold: Input should be less"):
+        analyzer.analyze_document(AnalysisRequest(text="hi", confidence_threshold=7))
+    with pytest.raises(UsageError, match="votes: Input should be greater"):
+        analyzer.analyze_document(AnalysisRequest(text="hi", votes=0))
+
+
 def test_blank_texts_and_invalid_schemas_are_rejected_before_any_request() -> None:
     analyzer = DocumentAnalyzer(ScriptedModel([]))
 

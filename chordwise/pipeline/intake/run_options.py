@@ -34,6 +34,7 @@ from chordwise.prompts import library, packs
 from chordwise.readers import contents
 from chordwise.readers.reader_output import WHOLE, Columns
 from chordwise.settings import CritiqueSettings, ProfileSettings, Settings
+from chordwise.settings.sections import problems
 from chordwise.storage.record import id_in
 
 PIPELINE_VERSION = 6
@@ -117,6 +118,18 @@ def identity(settings: Settings, analysis_type: AnalysisType, options: RunOption
         **_critique(analysis_type, options.analysis),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def checked_profile(values: Mapping[str, object]) -> ProfileSettings:
+    """Return a profile with these values, by the names of its fields.
+
+    Raises:
+        UsageError: A value is invalid.
+    """
+    try:
+        return ProfileSettings.model_validate(values, by_name=True)
+    except ValidationError as error:
+        raise UsageError(f"Invalid options: {'; '.join(problems(error))}.") from error
 
 
 def require_answerable(settings: Settings, options: RunOptions) -> Decimal | None:
