@@ -64,8 +64,8 @@ class Fact:
         return None if self.grounding is None else self.grounding != Grounding.NONE
 
 
-def facts(output: JsonObject, analysis: AnalysisDefinition) -> list[Fact]:
-    """Return the facts of a stored output in its order, each path once.
+def facts(output: JsonObject, analysis: AnalysisDefinition) -> Iterator[Fact]:
+    """Yield the facts of a stored output in its order, each path once.
 
     An object with a quote is one fact; elsewhere each scalar is one. In a user's own data, each
     scalar, null, empty list and empty object is a fact, with its own evidence or that of the
@@ -73,11 +73,11 @@ def facts(output: JsonObject, analysis: AnalysisDefinition) -> list[Fact]:
     evidence that a summary repeats from its findings is left out.
     """
     if analysis.type is AnalysisType.EXTRACTION and USER_DATA in output:
-        return list(_of_data(output, analysis))
+        return _of_data(output, analysis)
     shown = dict(output)
     if analysis.type is AnalysisType.SUMMARY:
         shown.pop(_DERIVED, None)
-    return list(_facts(shown, ValuePosition(), analysis))
+    return _facts(shown, ValuePosition(), analysis)
 
 
 def text_of(value: JsonValue) -> str | None:

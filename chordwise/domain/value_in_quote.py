@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from functools import lru_cache
 
 from chordwise.domain import grounding, json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -148,10 +149,14 @@ def _has_number(value: float, quote: str, question: str) -> bool:
     return number is not None and _Stated(quote, question).has(Quantity(number=number))
 
 
-def _all_in(quote: str) -> Iterator[Quantity]:
-    """Yield all possible readings of the numbers in a quote, including its CSV cells."""
-    for part in (quote, *cells_in(quote)):
-        yield from itertools.chain.from_iterable(quantities(part))
+@lru_cache(maxsize=64)
+def _all_in(quote: str) -> tuple[Quantity, ...]:
+    """Return all possible readings of the numbers in a quote, including its CSV cells.
+
+    Cached, since a quote often supports all values of a row.
+    """
+    parts = (quote, *cells_in(quote))
+    return tuple(itertools.chain.from_iterable(itertools.chain(*map(quantities, parts))))
 
 
 class _Stated:
@@ -160,7 +165,7 @@ class _Stated:
     def __init__(self, quote: str, question: str) -> None:
         self._quote, self._question = quote, question
         powers = powers_in(question)
-        found = list(_all_in(quote))
+        found = _all_in(quote)
         asked = (each for each in found if each.power in powers)
         unscaled = [replace(each, number=each.number.scaleb(-each.power)) for each in asked]
         self._quantities = [*found, *unscaled]

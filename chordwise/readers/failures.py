@@ -180,6 +180,15 @@ def too_many_characters(limit: int) -> ReadError:
     )
 
 
+def too_many_rows(rows: int, characters: int) -> ReadError:
+    """Return the error for a table whose list of values would exceed the memory."""
+    return too_large(
+        f"has more rows than one answer may list: at most {rows:,} in {characters:,} characters.",
+        "Split it, or analyze each row as a document (--text-column).",
+        "too_many_rows",
+    )
+
+
 def too_much_text(byte_count: int) -> ReadError:
     """Return the error for a text longer than the memory allows."""
     return too_large(

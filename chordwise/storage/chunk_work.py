@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum
 from operator import attrgetter
@@ -16,7 +16,16 @@ from typing import TypeAlias
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from chordwise.storage import chunk_leases, chunks, job_ends, jobs, model_calls, synthesis_claims
+from chordwise.errors import LeaseLostError
+from chordwise.storage import (
+    chunk_leases,
+    chunks,
+    job_ends,
+    jobs,
+    model_calls,
+    results,
+    synthesis_claims,
+)
 from chordwise.storage.chunk_leases import ClaimedChunk, Claims, attempts_before_last
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.database import Database
@@ -95,6 +104,7 @@ class ChunkWork:
         self._claims = GroupCommit(database.autocommit, self._store_claims)
         self._synthesis_claims = GroupCommit(database.autocommit, self._store_synthesis_claims)
         self._work = GroupCommit(database.transaction, self._store, _GATHER_SECONDS)
+        self._long_results = GroupCommit(database.transaction, self._store_long_results)
 
     def claim(self, claims: Claims) -> Mapping[uuid.UUID, ClaimedChunk]:
         """Claim chunks by pairs of id and token; return the current state of those found, by token.
@@ -128,11 +138,14 @@ class ChunkWork:
         The ends of its calls are stored with it. If the end of the job is given, the job ends too.
         Otherwise its count of open chunks is decremented, and the last chunk queues the synthesis;
         with a `synthesis_token` it also claims it, unless the attempt is the last one. Returns what
-        was stored, or the claimed synthesis.
+        was stored, or the claimed synthesis. A long result does not delay other threads.
 
         Raises:
             ServiceUnavailableError: The database was unavailable for longer than `within`.
+            LeaseLostError: The lease is lost, and the result is long.
         """
+        if isinstance(end, JobEnd) and end.result is not None and end.result.more_facts:
+            return self._long_results.commit(end, within)
         return self._work.commit(end, within)
 
     def _store_claims(
@@ -155,6 +168,21 @@ class ChunkWork:
     ) -> Mapping[uuid.UUID, ClaimedSynthesis]:
         below = attempts_before_last(self._max_attempts)
         return synthesis_claims.claim_all(store, claims, self._lease, below)
+
+    def _store_long_results(self, store: Connection, group: Sequence[JobEnd]) -> Sequence[Outcome]:
+        """Store results with many facts, and only then lock and end their jobs.
+
+        The heartbeat extends the leases meanwhile. Nothing is stored if one of them is lost.
+        """
+        over = jobs.ended_by(store, [(end.job_id, end.token) for end in group])
+        left = [end for end in group if end.job_id not in over]
+        with Session(store) as session:
+            results.save_all(session, [end.result for end in left if end.result])
+            session.flush()
+        outcomes = self._store(store, [replace(end, result=None) for end in group])
+        if Stored.LOST in outcomes:
+            raise LeaseLostError("Another worker has claimed the synthesis.")
+        return outcomes
 
     def _store(
         self, store: Connection, group: Sequence[CallEntry | ChunkEnd | JobEnd]

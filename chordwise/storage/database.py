@@ -71,6 +71,8 @@ _CROWDED = re.compile(
 )
 _INSUFFICIENT_PRIVILEGE = "42501"
 _READ_ONLY = "25006"
+_IDLE_IN_TRANSACTION = "25P03"
+_PAUSED_HINT = "The machine was suspended or overloaded; the work is repeated."
 _HINTS = {
     _INSUFFICIENT_PRIVILEGE: "The role in database_url (CHORDWISE_DATABASE_URL) has to own the "
     "tables and the schema public for migrations, and to read and write the tables otherwise.",
@@ -244,6 +246,9 @@ def translate_errors() -> Iterator[None]:
             raise DatabaseRefusedError(f"PostgreSQL refuses: {_reason(error)}", hint) from error
         if not isinstance(error, _AWAY) or _code(error).startswith(_LIMIT_EXCEEDED):
             raise
+        if _code(error) == _IDLE_IN_TRANSACTION:
+            what = f"PostgreSQL ended a transaction because this process paused: {_reason(error)}"
+            raise ServiceUnavailableError(what, _PAUSED_HINT) from error
         raise ServiceUnavailableError(
             f"PostgreSQL cannot be reached: {_reason(error)}", "Run `chordwise doctor`."
         ) from error

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain.states import JobStatus
 from chordwise.storage import jobs, results, runs
 from chordwise.storage.jobs import JobFailure
-from chordwise.storage.results import Result
+from chordwise.storage.results import NewResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class JobEnd:
     job_id: uuid.UUID
     status: JobStatus
     failure: JobFailure | None = None
-    result: Result | None = None
+    result: NewResult | None = None
     token: uuid.UUID | None = None
     calls: Sequence[Mapping[str, object]] = ()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
+import zlib
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import TypeAlias
@@ -55,6 +57,8 @@ from chordwise.storage.record import (
 )
 from chordwise.storage.runs import Run
 
+FACTS_AT_ONCE = 5_000
+"""The number of facts in a statement; a megabyte or two."""
 ResultKey: TypeAlias = tuple[uuid.UUID, str]
 """A document, and the hash of the question about it (`jobs.options_hash`)."""
 
@@ -127,10 +131,41 @@ class PastResult(Findings, Record):
     replaced_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
-def save_all(session: Session, results: Sequence[Result]) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewResult:
+    """A result with its facts, in the form in which statements store them.
+
+    `row` and `first_facts` are JSON; `more_facts` are batches of compressed JSON, and are empty
+    unless there are thousands of facts.
+    """
+
+    job_id: uuid.UUID
+    row: str
+    first_facts: str
+    more_facts: Iterable[bytes]
+
+    @classmethod
+    def of(cls, result: Result) -> NewResult:
+        """Return a result with its facts; those after the first batch are computed when needed."""
+        stated = facts(result.output, analysis_for(AnalysisType(result.analysis_type)))
+        batches = _batches(_rows_of(result.job_id, stated))
+        return cls(
+            job_id=result.job_id,
+            row=_elements([{**_columns(result), "id": new_id()}]),
+            first_facts=next(batches, ""),
+            more_facts=(zlib.compress(each.encode(), 1) for each in batches),
+        )
+
+    def computed(self) -> NewResult:
+        """Return the result with all of its facts, so that a transaction need not wait for them."""
+        return replace(self, more_facts=tuple(self.more_facts))
+
+
+def save_all(session: Session, results: Sequence[NewResult]) -> None:
     """Store the current results of jobs, with their facts, in a few statements.
 
     Earlier results are moved to the history. A result needs review if its intake has a message.
+    Existing feedback on answers to the same question is applied.
     """
     if not results:
         return
@@ -139,25 +174,18 @@ def save_all(session: Session, results: Sequence[Result]) -> None:
         job_ids = [each.job_id for each in again]
         session.execute(_TO_HISTORY, {"ids": job_ids})
         session.execute(delete(Fact).where(in_ids(Fact.job_id, job_ids)))
-        _add(session, again)
+        added |= _add(session, again)
+    for batch in itertools.chain.from_iterable(each.more_facts for each in results):
+        session.execute(_STATE, {"facts": f"[{zlib.decompress(batch).decode()}]"})
+    correct(session, [job_id for job_id, is_judged in added.items() if is_judged])
 
 
-def _add(session: Session, results: Sequence[Result]) -> set[uuid.UUID]:
-    """Insert the results of jobs that have none, and return these jobs.
-
-    Existing feedback on answers to the same question is applied to the new results.
-    """
-    rows = [{**_columns(each), "id": new_id()} for each in results]
-    stated = [
-        row
-        for each in results
-        for row in _rows_of(
-            each.job_id, facts(each.output, analysis_for(AnalysisType(each.analysis_type)))
-        )
-    ]
-    added = session.execute(_ADD, {"rows": rows_as_json(rows), "facts": rows_as_json(stated)}).all()
-    correct(session, [job_id for job_id, is_judged in added if is_judged])
-    return {job_id for job_id, _ in added}
+def _add(session: Session, results: Sequence[NewResult]) -> dict[uuid.UUID, bool]:
+    """Insert the results of jobs that have none; return these jobs, and whether they are judged."""
+    rows = ",".join(each.row for each in results)
+    stated = ",".join(each.first_facts for each in results if each.first_facts)
+    added = session.execute(_ADD, {"rows": f"[{rows}]", "facts": f"[{stated}]"})
+    return {row.job_id: row.is_judged for row in added}
 
 
 def jobs_with_results(
@@ -191,20 +219,21 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
     paths = select(Fact.job_id, Fact.path).where(of_jobs, Fact.accepted)
     for job_id, path in session.execute(paths):
         marked[job_id].append(path)
-    stated: list[dict[str, object]] = []
+    stated: list[Iterable[dict[str, object]]] = []
     for result, options in asked:
         kind, question = AnalysisType(result.analysis_type), question_of(options)
         about = stored_feedback.applicable(feedback[result.document_id], kind, question)
         truth = truths.from_remarks(kind, [stored_feedback.remark(each) for each in about])
-        stated += _correct(session, result, truth, marked[result.job_id])
+        stated.append(_correct(session, result, truth, marked[result.job_id]))
     session.execute(delete(Fact).where(of_jobs))
-    session.execute(_STATE, {"facts": rows_as_json(stated)})
+    for batch in _batches(itertools.chain.from_iterable(stated)):
+        session.execute(_STATE, {"facts": f"[{batch}]"})
     session.flush()
 
 
 def _correct(
     session: Session, result: Result, truth: Truth, marked: Collection[str]
-) -> list[dict[str, object]]:
+) -> Iterable[dict[str, object]]:
     """Correct a result, and return its facts; `marked` ones stay accepted if not wrong."""
     kind = AnalysisType(result.analysis_type)
     places = documents.places_in(session, result.document_id) if truth.quoted else None
@@ -227,7 +256,10 @@ def _field_of(fact: FactValue) -> str:
 
 
 def copy_all(session: Session, copies: Mapping[uuid.UUID, uuid.UUID]) -> None:
-    """Copy the current results of other jobs to jobs; `copies` maps each job to its source job."""
+    """Copy the current results of other jobs to jobs; `copies` maps each job to its source job.
+
+    Most facts of a long result are computed between the statements, since they exceed the memory.
+    """
     if not copies:
         return
     found = session.scalars(select(Result).where(in_ids(Result.job_id, set(copies.values()))))
@@ -235,7 +267,7 @@ def copy_all(session: Session, copies: Mapping[uuid.UUID, uuid.UUID]) -> None:
     save_all(
         session,
         [
-            Result(**{**_columns(originals[from_job_id]), "job_id": job_id})
+            NewResult.of(Result(**{**_columns(originals[from_job_id]), "job_id": job_id}))
             for job_id, from_job_id in copies.items()
         ],
     )
@@ -491,14 +523,23 @@ def _columns(result: Result) -> dict[str, object]:
 
 
 def _rows_of(
-    job_id: uuid.UUID, found: Sequence[FactValue], accepted: Collection[str] = ()
-) -> list[dict[str, object]]:
-    """Return rows of `facts`; those at the `accepted` paths are marked."""
-    return [
-        {"id": new_id(), "job_id": job_id, "accepted": fact.path in accepted}
-        | {name: getattr(fact, name) for name in FactValue.__dataclass_fields__}
-        for fact in found
-    ]
+    job_id: uuid.UUID, found: Iterable[FactValue], accepted: Collection[str] = ()
+) -> Iterator[dict[str, object]]:
+    """Yield rows of `facts` without nulls; those at the `accepted` paths are marked."""
+    for fact in found:
+        values = ((name, getattr(fact, name)) for name in FactValue.__dataclass_fields__)
+        row = {"id": new_id(), "job_id": job_id, "accepted": fact.path in accepted}
+        yield row | {name: value for name, value in values if value is not None}
+
+
+def _batches(rows: Iterator[dict[str, object]]) -> Iterator[str]:
+    """Yield rows in batches, each as the elements of a JSON array."""
+    while batch := list(itertools.islice(rows, FACTS_AT_ONCE)):
+        yield _elements(batch)
+
+
+def _elements(rows: Sequence[Mapping[str, object]]) -> str:
+    return rows_as_json(rows)[1:-1]
 
 
 class Fact(Record):

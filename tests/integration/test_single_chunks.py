@@ -27,7 +27,7 @@ from chordwise.pipeline.recovery.recover import recover
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT, SYNTHESIZE, Messenger
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import group_commit, results
-from chordwise.storage.results import Result
+from chordwise.storage.results import NewResult
 from tests.fakes.counting import counting
 from tests.fakes.order_rows import ORDER, SCHEMA, an_extraction, rows_in
 from tests.fakes.pipeline import (
@@ -252,7 +252,7 @@ def test_a_result_that_cannot_be_stored_does_not_affect_others(
     bad = pipeline.jobs(submission)[7].id
     save_all = results.save_all
 
-    def refusing(session: Session, new: Sequence[Result]) -> None:
+    def refusing(session: Session, new: Sequence[NewResult]) -> None:
         save_all(session, new)
         if bad in {each.job_id for each in new}:
             raise ValueError("PostgreSQL does not take this result.")

@@ -36,7 +36,7 @@ def resolve(path: str, value: JsonValue) -> JsonValue:
 
 
 def facts_of(output: JsonObject, analysis_type: AnalysisType) -> list[Fact]:
-    return facts(output, analysis_for(analysis_type))
+    return list(facts(output, analysis_for(analysis_type)))
 
 
 @pytest.mark.parametrize("analysis_type", list(AnalysisType))

@@ -257,7 +257,7 @@ def test_each_fact_has_whether_its_value_is_in_the_quote() -> None:
 
     A number without a currency gets that of a quote with the same number.
     """
-    right, wrong = (facts(judged(25, amount), EXTRACTION) for amount in (12.5, 21.5))
+    right, wrong = (list(facts(judged(25, amount), EXTRACTION)) for amount in (12.5, 21.5))
 
     assert {fact.path: fact.value_in_quote for fact in wrong} == {
         "/data/total": True,

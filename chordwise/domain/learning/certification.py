@@ -158,7 +158,7 @@ def scored(
     review, such as one that failed a check.
     """
     kind, output = answer.analysis_type, answer.output
-    listed = facts(output, analysis_for(kind))
+    listed = list(facts(output, analysis_for(kind)))
     whole = worth(JudgedPart.RESULT, answer.confidence)
     if kind is not AnalysisType.EXTRACTION:
         path = LABEL_PATHS.get(kind, "")

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Null, null
 from sqlalchemy.orm import Session
 
 from chordwise.domain import chunking, document_flags, places, text_normalization
+from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage, options_to_json
 from chordwise.domain.json_values import as_json
 from chordwise.domain.learning.learned_examples import LearnedExample
@@ -47,6 +48,9 @@ from chordwise.storage.results import ResultKey
 from chordwise.storage.runs import Run
 
 MAX_DOCUMENTS = 200
+MAX_ROWS, MAX_ROW_CHARACTERS = 250_000, 25_000_000
+"""The limits of a table whose rows one answer lists: a worker needs about 4 kB for each row."""
+_TABLES = ("/csv", "/tab-separated-values", "/x-ndjson", "excel", "spreadsheet")
 MAX_BYTES = 4 * 1024 * 1024
 """The size of the texts at which a batch is full, in bytes."""
 
@@ -189,6 +193,24 @@ def _text_budgets(context: Context, options: RunOptions) -> dict[AnalysisType, i
         return {}
 
 
+def within_row_limits(
+    found: ReadDocument | UnreadDocument, options: RunOptions
+) -> ReadDocument | UnreadDocument:
+    """Return a document, or why its rows are too many for a list in one answer."""
+    if isinstance(found, UnreadDocument) or AnalysisType.EXTRACTION not in options.types:
+        return found
+    schema, text = options.analysis.schema, found.content.text
+    is_list = schema is None or any(node.is_list for node in SchemaNode.root_of(schema).nodes())
+    is_long = len(text) > MAX_ROW_CHARACTERS or text.rstrip().count("\n") > MAX_ROWS
+    is_table = any(name in found.content.media_type for name in _TABLES)
+    if not (is_list and is_long and is_table):
+        return found
+    error = failures.named(found.source, failures.too_many_rows(MAX_ROWS, MAX_ROW_CHARACTERS))
+    return UnreadDocument(
+        source=found.source, error=error, sha256=found.sha256, byte_count=found.byte_count
+    )
+
+
 def unstorable(offered: Offered, error: Exception) -> Offered:
     """Return what is stored instead of a document that PostgreSQL rejects."""
     found = offered.found
@@ -220,6 +242,8 @@ def store(
     Raises:
         LeaseLostError: Another process has taken in the file of one of them.
     """
+    options = run_questions.options
+    offered = [replace(each, found=within_row_limits(each.found, options)) for each in offered]
     document_ids = _documents(session, offered)
     seen = intakes.documents_in(session, run_questions.run.id, list(document_ids.values()))
     rows, new = _rows(offered, document_ids, seen)
@@ -228,7 +252,7 @@ def store(
     for group in divide(session, new):
         reused += _add_jobs(session, settings, group.run_questions, group.documents, shown)
     _remove_from_list(session, run_questions.run.id, offered)
-    jobs = len(run_questions.options.types)
+    jobs = len(options.types)
     return [
         TakenIn(
             outcome=IntakeOutcome(str(row["outcome"])),

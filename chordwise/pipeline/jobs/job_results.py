@@ -31,7 +31,7 @@ from chordwise.storage.documents import places_of
 from chordwise.storage.fan_outs import FanOut
 from chordwise.storage.job_ends import JobEnd
 from chordwise.storage.jobs import JobFailure
-from chordwise.storage.results import Result
+from chordwise.storage.results import NewResult, Result
 from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
 
@@ -84,7 +84,7 @@ def with_result(
     place = missing_rows.naming(job.places, spans)
     examined = examined.with_unread_records(job.text, job.task, _answered(parts), place)
     status, failure = _status_of(parts, synthesis, examined)
-    result = _result(job, parts, examined)
+    result = NewResult.of(_result(job, parts, examined)).computed()
     return JobEnd(job_id=job.id, status=status, failure=failure, result=result)
 
 

@@ -47,6 +47,7 @@ from chordwise.pipeline.asking.question import (
     text_budget,
 )
 from chordwise.pipeline.intake import learned_examples
+from chordwise.pipeline.intake.document_batches import within_row_limits
 from chordwise.pipeline.intake.run_options import RunOptions, effective_options, identities
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.reader import ReadDocument, Transcriber, UnreadDocument
@@ -190,6 +191,7 @@ class TallyBuilder:
 
     def add(self, found: ReadDocument | UnreadDocument) -> None:
         """Count a document."""
+        found = within_row_limits(found, self._options)
         if isinstance(found, UnreadDocument):
             self._tally.unread.append(found)
             return

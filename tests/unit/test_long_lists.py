@@ -1,0 +1,108 @@
+"""Tests that the synthesis of a list takes time and memory in proportion to its rows."""
+
+from __future__ import annotations
+
+import sys
+import tracemalloc
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from types import FrameType
+
+import pytest
+
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.grounding import Source
+from chordwise.domain.places import Places
+from chordwise.pipeline.asking import Question, ask
+from chordwise.pipeline.asking.assessment import AssessedAnswer
+from chordwise.pipeline.asking.merge import Synthesizer
+from chordwise.pipeline.asking.question import about_part
+from chordwise.pipeline.jobs import job_results
+from chordwise.pipeline.jobs.job_results import JobInput
+from chordwise.storage import chunks, results
+from chordwise.storage.job_ends import JobEnd
+from tests.fakes.asking import ignore
+from tests.fakes.order_rows import SCHEMA, extracting
+from tests.fakes.scripted_model import ScriptedModel
+
+SIZES = (100, 400)
+FACTOR = 4
+ROWS_OF_CHUNK = 25
+MODEL = ScriptedModel([extracting()], repeat_last=True)
+TASK = AnalysisTask(
+    analysis_type=AnalysisType.EXTRACTION,
+    stage=Stage.ANALYZE,
+    options=AnalysisOptions(schema=SCHEMA),
+)
+
+
+def synthesis_of(size: int) -> Callable[[], JobEnd]:
+    """Return the synthesis of a list of this size, whose chunks have been analyzed."""
+    lines = [f"Part-{number:06} costs {number:06} EUR.\n" for number in range(size)]
+    text, length = "".join(lines), len(lines[0]) * ROWS_OF_CHUNK
+    parts = []
+    for start in range(0, len(text), length):
+        task, source = about_part(TASK, text, start, start + length)
+        answer = ask(Question(model=MODEL, task=task, source=source, record_check=ignore))
+        ended = chunks.answered(answer)
+        parts.append(replace(ended, start_char=start, end_char=start + length))
+    document = Question(model=MODEL, task=TASK, source=Source(text), record_check=ignore)
+    job = JobInput(id=uuid.uuid4(), document_id=uuid.uuid4(), task=TASK, text=text, places=Places)
+
+    def synthesize() -> JobEnd:
+        answers = [chunks.answer_of(part) for part in parts]
+        synthesis = Synthesizer(document=document).synthesize(answers)
+        examined = AssessedAnswer(answer=synthesis.answer)
+        return job_results.with_result(job, parts, synthesis, examined)
+
+    return synthesize
+
+
+def calls_in(work: Callable[[], object]) -> int:
+    """Return how many Python functions are called."""
+    count = 0
+
+    def record(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(record)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def peak_of(work: Callable[[], object]) -> int:
+    """Return the bytes that are allocated at the same time."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_time_and_memory_of_a_synthesis_are_proportional_to_the_rows() -> None:
+    small, large = (synthesis_of(size) for size in SIZES)
+    small()  # fills caches
+
+    calls = calls_in(large) / calls_in(small)
+    memory = peak_of(large) / peak_of(small)
+
+    assert calls < 1.1 * FACTOR
+    assert memory < 1.25 * FACTOR
+
+
+def test_the_facts_of_a_long_result_are_held_in_compressed_form(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each row has two facts of more than three hundred bytes."""
+    monkeypatch.setattr(results, "FACTS_AT_ONCE", 100)
+
+    end = synthesis_of(200)()
+
+    assert end.result is not None
+    assert sum(map(len, end.result.more_facts)) < 100 * 300
