@@ -111,10 +111,11 @@ def _views_of(
 _QUERIES = {
     "text": "SELECT {column}, count(*) FROM {table} GROUP BY 1 ORDER BY 2 DESC",
     "date": "SELECT document, {column} FROM {table} WHERE {column} >= DATE '2024-01-01'",
-    "numeric": "SELECT sum({column}) FROM {table}",
+    "numeric": "SELECT document, {column} FROM {table} ORDER BY 2 DESC NULLS LAST",
     "text[]": "SELECT document, unnest({column}) FROM {table}",
 }
 """An example query for a column of each type."""
+_BY_CURRENCY = "SELECT {column}_currency, sum({column}) FROM {table} GROUP BY 1"
 
 
 def _queries(view: str, columns: Sequence[ViewColumn]) -> Iterator[str]:
@@ -122,6 +123,8 @@ def _queries(view: str, columns: Sequence[ViewColumn]) -> Iterator[str]:
     first: dict[str, str] = {}
     for column in columns:
         first.setdefault(column.type, column.name)
+    names = {column.name for column in columns}
     for kind, query in _QUERIES.items():
-        if kind in first:
-            yield query.format(column=first[kind], table=f"{SCHEMA}.{view}")
+        if name := first.get(kind):
+            chosen = _BY_CURRENCY if f"{name}_currency" in names else query
+            yield chosen.format(column=name, table=f"{SCHEMA}.{view}")

@@ -535,6 +535,12 @@ def test_the_command_lists_tables_that_read_only_users_can_query() -> None:
     assert len(questions) > 3
     for question in questions:
         assert run(["sql", question]) == ExitCode.SUCCESS
+    assert "sum(" not in listed  # its amounts have no column with their currency
+    of_contracts = output_of("tables", "contracts").in_one_line
+    by_currency = "SELECT annual_fee_currency, sum(annual_fee) FROM answers.contracts GROUP BY 1"
+    assert by_currency in of_contracts
+    said = output_of("tables", "invoicse", code=ExitCode.USAGE).err
+    assert "Similar: invoices, contracts. `chordwise tables` lists the tables." in said
     assert run(["tables", "invoices", "--drop"]) == ExitCode.SUCCESS
     assert run(["sql", "TABLE answers.invoices"]) == ExitCode.USAGE
 

@@ -132,11 +132,14 @@ def test_an_empty_answer_has_its_columns(database_url: SecretStr) -> None:
 
 
 def test_every_view_and_table_for_users_can_be_read(database_url: SecretStr) -> None:
-    """The hint of an error lists them, and each of them can be queried."""
+    """The hint of an error names similar ones, and a statement that lists them all."""
     with pytest.raises(UsageError) as caught:
-        ask(database_url, "SELECT * FROM nothing")
+        ask(database_url, "SELECT * FROM fact_qoutes")
 
-    names = caught.value.hint.removeprefix("Tables and views: ").removesuffix(".").split(", ")
+    similar, _, statement = caught.value.hint.partition(". To list all: ")
+    assert similar.startswith("Similar: fact_quotes, ")
+    assert similar.count(", ") == 2
+    names = [str(name) for _, name in ask(database_url, statement)]
     assert {"documents", "results", "fact_quotes", "run_accounts", "model_costs_by_day"} < {*names}
     assert "outbox" not in names
     for name in names:
@@ -195,7 +198,7 @@ def test_a_statement_that_takes_too_long_is_ended(database_url: SecretStr) -> No
     with (
         user_sql.reader(database_url, statement_seconds=1) as connection,
         pytest.raises(UsageError, match="took longer"),
-        user_sql.explaining(""),
+        user_sql.explaining(),
     ):
         connection.execute("SELECT pg_sleep(60)")
 
@@ -223,7 +226,7 @@ def test_the_client_enforces_a_disabled_statement_timeout(
 
     with user_sql.reader(database_url, statement_seconds=1) as connection:
         connection.execute("SELECT set_config('statement_timeout', '0', false)")
-        with pytest.raises(UsageError, match="took longer"), user_sql.explaining("", 1):
+        with pytest.raises(UsageError, match="took longer"), user_sql.explaining(seconds=1):
             connection.execute("SELECT pg_sleep(600)")
 
     running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600%'"

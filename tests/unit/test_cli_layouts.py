@@ -135,6 +135,18 @@ def test_jobs_of_one_folder_can_be_distinguished() -> None:
     assert f"{INBOX}/letter-2.txt  classification" in wide
 
 
+def test_a_long_name_keeps_its_beginning_and_its_end() -> None:
+    """They say whose document it is and of what format; folders are left out first."""
+    long = "LakesideHoldingsInc_20070810_S-1_EX-10.33_362297_Affiliate Agreement.txt"
+    deep = "/files/contracts/2007/second quarter/Lakeside Affiliate Agreement.txt"
+
+    names = [name.plain for name in layouts.shortened([long, f"/files/{long}", deep])]
+
+    assert names[0] == names[1] == f"LakesideHoldingsInc_2007…{long[-23:]}"
+    assert names[2] == f"…{deep[-47:]}"
+    assert {len(name) for name in names} == {layouts.NAME_WIDTH}
+
+
 def test_a_folder_that_all_results_share_is_not_shown() -> None:
     """Short names are unchanged."""
     long = [a_result(source=f"{INBOX}/{number}.txt") for number in range(11)]

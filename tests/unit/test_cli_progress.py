@@ -56,6 +56,17 @@ def test_the_remaining_time_follows_from_the_open_chunks_and_the_speed(
     assert seconds != 45 or pace.documents_per_minute() == 12.0
 
 
+def test_the_speed_is_measured_anew_after_a_retry() -> None:
+    """A retry reopens documents that were done; the speed is never negative."""
+    pace = Pace()
+    for moment, done in ((0.0, 40), (10.0, 90), (20.0, 50)):
+        pace.record(moment, a_progress(done))
+
+    assert pace.documents_per_minute() is None
+    pace.record(25.0, a_progress(60))
+    assert pace.documents_per_minute() == 12.0
+
+
 def test_an_unsplit_document_counts_with_the_average_number_of_chunks() -> None:
     """Five of ten documents have eighty chunks, so the other five count as eighty more."""
     progress = replace(a_progress(40, chunks=80), jobs=JobCounts(documents=10, total=10, unsplit=5))

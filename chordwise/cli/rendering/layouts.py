@@ -115,14 +115,24 @@ NAME_WIDTH = 48
 
 
 def shortened(found: Sequence[str], room: int = NAME_WIDTH) -> list[Text]:
-    """Return names cut at the front; if one exceeds `room`, all lose their common folder."""
+    """Return names that keep their beginning and their end, without their folders if need be.
+
+    If one exceeds `room`, all lose their common folder.
+    """
     names = [one_line(source) for source in found]
     folder = _common_folder(names)
     if folder and max(map(len, names)) > room:
         names = [f"…/{name.removeprefix(folder)}" for name in names]
-    return [
-        Text(name if len(name) <= NAME_WIDTH else f"…{name[1 - NAME_WIDTH :]}") for name in names
-    ]
+    return [Text(_shortened(name)) for name in names]
+
+
+def _shortened(name: str) -> str:
+    file, half = name.rpartition("/")[2], NAME_WIDTH // 2
+    if len(name) <= NAME_WIDTH:
+        return name
+    if len(file) < NAME_WIDTH - 1:
+        return f"…{name[1 - NAME_WIDTH :]}"
+    return file if len(file) <= NAME_WIDTH else f"{file[:half]}…{file[1 - half :]}"
 
 
 def _common_folder(names: Sequence[str]) -> str:

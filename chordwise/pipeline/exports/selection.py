@@ -19,6 +19,7 @@ from psycopg import IsolationLevel, sql
 from psycopg.types.json import set_json_loads
 from pydantic import SecretStr
 
+from chordwise.domain.identifiers import nearest
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports.table import Column, Table
 from chordwise.pipeline.runs import user_sql
@@ -94,21 +95,20 @@ def opened_in_one_snapshot(
         ExitStack() as opened_so_far,
     ):
         names = user_sql.readable_names(connection)
-        readable = f"Tables and views: {', '.join(names)}."
         statements = [
             each if isinstance(each, str) else _statement(connection, each, names)
             for each in selections
         ]
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
         yield [
-            opened_so_far.enter_context(_opened(connection, number, statement, readable))
+            opened_so_far.enter_context(_opened(connection, number, statement, names))
             for number, statement in enumerate(statements)
         ]
 
 
 @contextmanager
 def _opened(
-    connection: Connection, number: int, statement: str | sql.Composed, readable: str
+    connection: Connection, number: int, statement: str | sql.Composed, readable: Sequence[str]
 ) -> Iterator[Table]:
     with connection.cursor(f"export{number}") as cursor:
         set_json_loads(partial(json.loads, parse_float=Decimal), cursor)
@@ -120,7 +120,7 @@ def _opened(
 
 
 def _batches(
-    cursor: psycopg.ServerCursor[Row], readable: str
+    cursor: psycopg.ServerCursor[Row], readable: Sequence[str]
 ) -> Generator[Sequence[Row], None, None]:
     """Yield rows in batches of about the same total size."""
     count = _FIRST_ROWS
@@ -146,7 +146,7 @@ def _statement(connection: Connection, selection: Selection, names: Sequence[str
     if selection.name not in names:
         raise UsageError(
             f"There is no table or view “{selection.name}” to export.",
-            f"Tables and views: {', '.join(names)}.",
+            user_sql.similar(selection.name, names),
         )
     name = sql.Identifier(*selection.name.split("."))
     columns = [str(row[0]) for row in connection.execute(_COLUMNS, (name.as_string(connection),))]
@@ -154,7 +154,8 @@ def _statement(connection: Connection, selection: Selection, names: Sequence[str
     unknown = [column for column in selection.columns if column not in columns]
     if unknown:
         raise UsageError(
-            f"{selection.name} has no column “{unknown[0]}”.", f"Columns: {', '.join(columns)}."
+            f"{selection.name} has no column “{unknown[0]}”.",
+            f"Similar: {nearest(unknown[0], columns)}.",
         )
     return sql.SQL("SELECT {} FROM {} WHERE {}{}").format(
         sql.SQL(", ").join(map(sql.Identifier, selection.columns or columns)),

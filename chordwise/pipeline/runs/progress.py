@@ -107,7 +107,16 @@ class Pace:
         self._seen: deque[tuple[float, Progress]] = deque()
 
     def record(self, seconds: float, progress: Progress) -> None:
-        """Record a progress; `seconds` are those of a monotonic clock."""
+        """Record a progress; `seconds` are those of a monotonic clock.
+
+        If fewer documents or chunks are done than before, a retry has reopened some, and the
+        measurement begins again.
+        """
+        last = self._seen[-1][1] if self._seen else progress
+        if progress.jobs.documents_done < last.jobs.documents_done or (
+            progress.chunks_done < last.chunks_done
+        ):
+            self._seen.clear()
         self._seen.append((seconds, progress))
         while seconds - self._seen[0][0] > _WINDOW_SECONDS:
             self._seen.popleft()
@@ -157,18 +166,22 @@ def read_jobs(session: Session, run_id: uuid.UUID) -> Progress:
 
 
 def _jobs(session: Session, run: Run) -> JobCounts:
-    """Return the counts; each accepted intake has one job per analysis type."""
-    counted = select(Job.status, func.count()).where(Job.run_id == run.id).group_by(Job.status)
-    states = Counter(dict(session.execute(counted).all()))
+    """Return the counts; each accepted intake has one job per analysis type.
+
+    One statement counts everything, since an intake may add jobs meanwhile.
+    """
     unfinished = (
         select(func.count().filter(Job.chunk_count.is_(None)).label("unsplit"))
         .where(Job.run_id == run.id, Job.status.in_(UNFINISHED_JOBS))
         .group_by(Job.intake_id)
-        .subquery()
+        .cte()
     )
-    unfinished_documents, unsplit = session.execute(
-        select(func.count(), func.coalesce(func.sum(unfinished.c.unsplit), 0))
-    ).one()
+    of_unfinished = (func.count(), func.coalesce(func.sum(unfinished.c.unsplit), 0))
+    counts = (select(each).select_from(unfinished).scalar_subquery() for each in of_unfinished)
+    counted = select(Job.status, func.count(), *counts).where(Job.run_id == run.id)
+    rows = session.execute(counted.group_by(Job.status)).all()
+    states = Counter({row[0]: row[1] for row in rows})
+    unfinished_documents, unsplit = rows[0][2:] if rows else (0, 0)
     documents = -(-states.total() // run.type_count)
     return JobCounts(
         documents=documents,

@@ -24,6 +24,7 @@ from psycopg.pq import ExecStatus
 from pydantic import SecretStr
 from sqlalchemy import URL, make_url
 
+from chordwise.domain.identifiers import nearest
 from chordwise.errors import ConfigurationError, ServiceUnavailableError, UsageError
 from chordwise.storage.database import VALUE_SETTINGS, BoundedConnection, Lock, as_options
 
@@ -52,7 +53,7 @@ _TOO_LARGE = (
     errors.OutOfMemory,
     errors.StatementTooComplex,
 )
-_WHERE_NAMES_HELP = (errors.UndefinedTable, errors.InsufficientPrivilege, errors.SyntaxError)
+_WHERE_NAMES_HELP = (errors.UndefinedTable, errors.InsufficientPrivilege)
 
 
 RISKY_FUNCTIONS = (
@@ -97,7 +98,7 @@ def run_query(database_url: SecretStr, statement: str) -> Iterator[QueryResult]:
     """
     check_reading(statement)
     with reader(database_url) as connection:
-        readable = f"Tables and views: {', '.join(readable_names(connection))}."
+        readable = readable_names(connection)
         cursor = connection.cursor()
         # Stream the rows, as a large result may not fit into memory. The extended protocol accepts
         # a single statement only. Closing the stream cancels the rest.
@@ -151,7 +152,7 @@ def _stream(cursor: psycopg.Cursor[Row], statement: str) -> Generator[Row, None,
     yield from cursor.stream(statement)
 
 
-def _chained(first: Row | None, rows: Iterator[Row], readable: str) -> Iterator[Row]:
+def _chained(first: Row | None, rows: Iterator[Row], readable: Sequence[str]) -> Iterator[Row]:
     if first is None:
         return
     yield first
@@ -411,8 +412,8 @@ def _translating_errors() -> Iterator[None]:
 
 
 @contextmanager
-def explaining(readable: str, seconds: int = STATEMENT_SECONDS) -> Iterator[None]:
-    """Translate PostgreSQL's errors about a statement; `readable` is a hint.
+def explaining(readable: Sequence[str] = (), seconds: int = STATEMENT_SECONDS) -> Iterator[None]:
+    """Translate PostgreSQL's errors about a statement; `readable` are the names that it may use.
 
     Raises:
         UsageError: PostgreSQL refuses it, or it takes too long.
@@ -436,12 +437,26 @@ def explaining(readable: str, seconds: int = STATEMENT_SECONDS) -> Iterator[None
         raise UsageError(what, _hint(error, readable)) from error
 
 
-def _hint(error: psycopg.Error, readable: str) -> str:
-    """Return the hint: the readable names, if a name is unknown or not permitted."""
+def similar(name: str, readable: Sequence[str]) -> str:
+    """Return a hint with the readable names that are most similar to a name."""
+    return f"Similar: {nearest(name, readable)}. {_ALL}"
+
+
+_ALL = (
+    "To list all: SELECT table_schema, table_name FROM information_schema.tables "
+    "WHERE table_schema IN ('public', 'answers')"
+)
+# An unknown table, or one that the reader may not read.
+_TABLE = re.compile(r'(?:relation|table|view) "?([^" ]+)')
+
+
+def _hint(error: psycopg.Error, readable: Sequence[str]) -> str:
+    """Return the hint: similar readable names, if a name is unknown or not permitted."""
     if "multiple commands" in str(error):
         return "Run one statement at a time."
-    if isinstance(error, _WHERE_NAMES_HELP):
-        return readable
+    named = _TABLE.search(error.diag.message_primary or "")
+    if isinstance(error, _WHERE_NAMES_HELP) and named and readable:
+        return similar(named[1], readable)
     return "docs/sql-cookbook.md has statements to begin with."
 
 
