@@ -196,7 +196,7 @@ def _task(settings: Settings, template: PromptTemplate, profile: str, pack: str)
     if profile or pack:
         types = [kind] if pack else None
         request = RunRequest(paths=[], profile=profile, pack=pack, types=types)
-        options = run_options(request, settings).analysis
+        options = run_options(request, settings).analysis_of(kind)
     if kind is AnalysisType.EXTRACTION:
         is_own = template.name.startswith("extraction.schema.")
         options = replace(options, schema=(options.schema or _ANY) if is_own else None)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
 
@@ -133,6 +133,26 @@ def implied_types(
     if labels:
         implied.append(AnalysisType.CLASSIFICATION)
     return tuple(implied) or (AnalysisType.SUMMARY,)
+
+
+def options_for(
+    kind: AnalysisType, types: Collection[AnalysisType], options: AnalysisOptions
+) -> AnalysisOptions:
+    """Return what an answer of one type depends on, of the options of a request for several types.
+
+    The instructions are the items of an extraction without a schema, and then belong to it alone;
+    otherwise they are guidance for all types.
+    """
+    extracts, classifies = kind is AnalysisType.EXTRACTION, kind is AnalysisType.CLASSIFICATION
+    have_items = AnalysisType.EXTRACTION in types and options.schema is None
+    return replace(
+        options,
+        instructions="" if have_items and not extracts else options.instructions,
+        labels=options.labels if classifies else (),
+        label_descriptions=options.label_descriptions if classifies else {},
+        schema=options.schema if extracts else None,
+        examples=tuple(each for each in options.examples if each.analysis_type is kind),
+    )
 
 
 @lru_cache(maxsize=256)

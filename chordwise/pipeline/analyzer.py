@@ -142,19 +142,12 @@ class DocumentAnalyzer:
             ConfigurationError: The prompt alone fills the model's context.
             ModelError: The model returned no usable answer; the subclass gives the reason.
         """
-        if not isinstance(request, AnalysisRequest):
-            raise UsageError(
-                "analyze_document takes an AnalysisRequest.",
-                "Pass AnalysisRequest(text=…) or AnalysisRequest(path=…).",
-            )
         read = _read(request)
         normalized = normalize(read.text)
         text, places = normalized.text, Places(read.places)
         if not text.strip():
             raise UsageError("The text is empty.")
-        task = _task(request)
-        if request.confidence_threshold is None and not self._model.profile.understands_language:
-            task = replace(task, options=replace(task.options, confidence_threshold=0.0))
+        task = _task(request, self._model)
         parts = chunking.split(text, text_budget(self._model, task, self._chunk_tokens))
         document = Question(model=self._model, task=task, source=Source(text), policy=self._policy)
         synthesizer = Synthesizer(document=document)
@@ -180,6 +173,11 @@ class DocumentAnalyzer:
 
 def _read(request: AnalysisRequest) -> ReadText:
     """Return the text of the request; a separate process reads it if it is in a file."""
+    if not isinstance(request, AnalysisRequest):
+        raise UsageError(
+            "analyze_document takes an AnalysisRequest.",
+            "Pass AnalysisRequest(text=…) or AnalysisRequest(path=…).",
+        )
     if request.path is None:
         return ReadText(text=request.text, media_type="text/plain")
     if request.text:
@@ -208,7 +206,10 @@ def _examined(
     return found.with_unread_records(text, task, spans, missing_rows.naming(lambda: places, spans))
 
 
-def _task(request: AnalysisRequest) -> AnalysisTask:
+def _task(request: AnalysisRequest, model: ChatModel) -> AnalysisTask:
+    threshold = request.confidence_threshold
+    if threshold is None and not model.profile.understands_language:
+        threshold = 0.0
     checked_profile({name: getattr(request, name) for name in ("confidence_threshold", "votes")})
     options = AnalysisOptions(
         instructions=request.specific_instructions,
@@ -216,7 +217,7 @@ def _task(request: AnalysisRequest) -> AnalysisTask:
         label_descriptions=request.label_descriptions,
         answer_language=request.answer_language,
         schema=None if request.schema is None else check_schema(request.schema),
-        confidence_threshold=request.confidence_threshold,
+        confidence_threshold=threshold,
         votes=request.votes,
         critique=request.critique,
         principles=request.principles,

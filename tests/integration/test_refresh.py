@@ -31,7 +31,16 @@ from chordwise.storage import pruning
 from tests.fakes.commands import output_of, run, type_in
 from tests.fakes.counting import recorded
 from tests.fakes.learning import LABELS, obeying
-from tests.fakes.pipeline import AWAY, NOW, SCRIPTED, Pipeline, a_document, a_pipeline, a_run
+from tests.fakes.pipeline import (
+    AWAY,
+    NOW,
+    SCRIPTED,
+    SHORT,
+    Pipeline,
+    a_document,
+    a_pipeline,
+    a_run,
+)
 from tests.fakes.processes import wait_until
 from tests.fakes.scripted_model import Answer
 
@@ -482,3 +491,30 @@ def test_invalid_options_are_refused(desk: Desk, arguments: Sequence[str]) -> No
 
     assert run(["refresh", *arguments, "--yes"]) == ExitCode.USAGE
     assert desk.pipeline.value("SELECT count(*) FROM runs") == 1
+
+
+def test_another_item_makes_only_the_extraction_stale(settings: Settings) -> None:
+    """The other answers are reused, feedback on them stays, and no other job stores the items."""
+    kinds = AnalysisType.EXTRACTION, AnalysisType.CLASSIFICATION, AnalysisType.SUMMARY
+    pipeline, analysis = a_pipeline(settings), AnalysisOptions(labels=LABELS)
+    asked = [
+        replace(a_run(*kinds, analysis=replace(analysis, instructions=items)), model="extractive")
+        for items in ("harbour", "harbour, fee")
+    ]
+    first = pipeline.analyze(SHORT, options=asked[0])
+    of = refresh.target(pipeline.context, "again", asked[1], first.run_id)
+
+    stale = refresh.survey(pipeline.context, of)
+    pipeline.analyze(SHORT, options=asked[1])
+
+    assert [(each.analysis_type, list(each.reasons), each.due) for each in stale] == [
+        (AnalysisType.EXTRACTION, ["instructions"], 1)
+    ]
+    assert pipeline.rows(
+        "SELECT analysis_type, count(reused_from), string_agg(options ->> 'instructions', '|'"
+        " ORDER BY id) FROM jobs GROUP BY 1 ORDER BY 1"
+    ) == [
+        ("classification", 1, "|"),
+        ("extraction", 0, "harbour|harbour, fee"),
+        ("summary", 1, "|"),
+    ]

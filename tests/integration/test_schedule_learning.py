@@ -187,11 +187,10 @@ def test_the_question_of_a_profile_is_that_of_its_runs(
 
     scope = evaluation.scope_of(settings.model_copy(update=known), None, "letters")
 
-    assert scope.question is not None
+    assert scope.questions is not None
+    (question,) = scope.questions
     quality_options = ("votes", "critique", "principles")
-    assert {
-        name: scope.question[name] for name in quality_options if name in scope.question
-    } == asked
+    assert {name: question[name] for name in quality_options if name in question} == asked
 
 
 def test_without_feedback_nothing_is_evaluated(settings: Settings) -> None:

@@ -14,17 +14,21 @@ import pytest
 
 from chordwise import settings
 from chordwise.domain import json_values
-from chordwise.domain.analysis_tasks import AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import Lane
 from chordwise.errors import UsageError
+from chordwise.pipeline.asking.question import request_for
 from chordwise.pipeline.inbox.scan import with_side_car
 from chordwise.pipeline.intake.run_options import (
     RunOptions,
     effective_options,
+    identities,
     labels_of,
     run_options,
 )
 from chordwise.settings import ProfileSettings, Settings
+from tests.fakes.scripted_model import ScriptedModel
 
 PROFILE = """
 [profiles.contracts]
@@ -355,3 +359,58 @@ def test_reasoning_with_only_the_built_in_model_is_rejected() -> None:
     assert "--model" in raised.value.hint
     loaded = settings.load(fallback=("extractive",))
     assert effective_options(loaded, replace(asked, model="openai/gpt-x")).types == asked.types
+
+
+TYPES = (AnalysisType.EXTRACTION, AnalysisType.CLASSIFICATION, AnalysisType.SUMMARY)
+
+
+@pytest.mark.parametrize(
+    ("change", "schema", "stale"),
+    [
+        ({"instructions": "fee, term, penalty"}, None, TYPES[:1]),
+        ({"instructions": "Answer in German."}, {"type": "object"}, TYPES),
+        ({"schema": {"type": "object", "properties": {}}}, {"type": "object"}, TYPES[:1]),
+        ({"labels": ("lease", "sale", "other")}, None, TYPES[1:2]),
+        ({"label_descriptions": {"sale": "a purchase"}}, None, TYPES[1:2]),
+        ({"answer_language": "de"}, None, TYPES),
+    ],
+)
+def test_an_option_belongs_to_the_questions_that_use_it(
+    change: dict[str, object], schema: JsonObject | None, stale: tuple[AnalysisType, ...]
+) -> None:
+    """Answers of the other types do not become stale, and are reused."""
+    analysis = AnalysisOptions(instructions="fee, term", labels=("lease", "sale"), schema=schema)
+    asked = RunOptions(types=TYPES, analysis=analysis, model="extractive")
+    changed = replace(asked, analysis=replace(analysis, **change))  # type: ignore[arg-type]  # of the test
+
+    before, after = identities(Settings(), asked), identities(Settings(), changed)
+
+    assert tuple(kind for kind in TYPES if before[kind] != after[kind]) == stale
+
+
+@pytest.mark.parametrize(
+    ("types", "schema", "shown"),
+    [
+        (TYPES, None, TYPES[:1]),
+        (TYPES, {"type": "object"}, TYPES),
+        (TYPES[1:], None, TYPES[1:]),
+    ],
+)
+def test_items_of_an_extraction_are_in_no_other_prompt(
+    types: tuple[AnalysisType, ...], schema: JsonObject | None, shown: tuple[AnalysisType, ...]
+) -> None:
+    """Instructions are items if there is an extraction without a schema, otherwise guidance."""
+    analysis = AnalysisOptions(instructions="the rare fee", labels=("lease", "sale"), schema=schema)
+    options = RunOptions(types=types, analysis=analysis, model="extractive")
+    prompts = {
+        kind: request_for(
+            ScriptedModel([]),
+            AnalysisTask(
+                analysis_type=kind, stage=Stage.ANALYZE, options=options.analysis_of(kind), text="A"
+            ),
+        ).system
+        for kind in types
+    }
+
+    assert tuple(kind for kind in types if "the rare fee" in prompts[kind]) == shown
+    assert not any("- people" in prompts[kind] for kind in types if kind not in shown)

@@ -184,7 +184,9 @@ def _text_budgets(context: Context, options: RunOptions) -> dict[AnalysisType, i
         return {
             each: text_budget(
                 model,
-                AnalysisTask(analysis_type=each, stage=Stage.ANALYZE, options=options.analysis),
+                AnalysisTask(
+                    analysis_type=each, stage=Stage.ANALYZE, options=options.analysis_of(each)
+                ),
                 chunk_tokens,
             )
             for each in options.types
@@ -317,15 +319,12 @@ def _add_jobs(
     learned_examples.store(session, [one for each in unanswered for one in each.shown])
     whole = {each.id: len(each.text) for each in asking if run_questions.fits_one_chunk(each)}
     now = clock.read(session) if stored else None
-    insert_all(
-        session,
-        Job,
-        [_job(each, stored, leaders, now, whole) for each in jobs],
-        run_id=run_questions.run.id,
-        options=options_to_json(run_questions.options.analysis),
-        model=run_questions.options.model,
-        batch_until=_batch_until(settings, run_questions.run),
-    )
+    options, run = run_questions.options, run_questions.run
+    same = {"run_id": run.id, "model": options.model, "batch_until": _batch_until(settings, run)}
+    for kind in options.types:
+        rows = [_job(j, stored, leaders, now, whole) for j in jobs if j.analysis_type is kind]
+        question = options_to_json(options.analysis_of(kind))
+        insert_all(session, Job, rows, options=question, **same)
     ended = [each for each in jobs if each.question in stored]
     results.copy_all(session, {each.id: stored[each.question] for each in ended})
     chunk_ids = chunks.insert_single(session, whole)

@@ -121,7 +121,7 @@ def _judged_answer(
 def _usable(
     session: Session, settings: Settings, options: RunOptions, kind: AnalysisType
 ) -> Iterator[ResultWithFeedback]:
-    question = question_of(options_to_json(options.analysis))
+    question = question_of(options_to_json(options.analysis_of(kind)))
     addresses = _addresses(settings, options.model)
     variants = _variants(options.analysis)
     found = learned_examples.results_with_feedback(

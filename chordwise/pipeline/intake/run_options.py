@@ -21,6 +21,7 @@ from chordwise.domain.analysis_tasks import (
     Example,
     Stage,
     implied_types,
+    options_for,
     options_from,
     options_to_json,
 )
@@ -77,6 +78,10 @@ class RunOptions:
     is_suite: bool = False
     is_refresh: bool = False
 
+    def analysis_of(self, kind: AnalysisType) -> AnalysisOptions:
+        """Return the options that the answers of one of the types depend on."""
+        return options_for(kind, self.types, self.analysis)
+
 
 def effective_options(settings: Settings, options: RunOptions) -> RunOptions:
     """Return the effective options: principles are taken from the settings unless given.
@@ -102,11 +107,12 @@ def effective_options(settings: Settings, options: RunOptions) -> RunOptions:
 
 def identity(settings: Settings, analysis_type: AnalysisType, options: RunOptions) -> str:
     """Return the hash of everything that a result depends on, except the document."""
-    task = AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, options=options.analysis)
+    analysis = options.analysis_of(analysis_type)
+    task = AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, options=analysis)
     synthesis = replace(task, stage=Stage.SYNTHESIZE)
     parts: Mapping[str, object] = {
         "type": analysis_type,
-        "options": options_to_json(replace(options.analysis, templates=())),
+        "options": options_to_json(replace(analysis, templates=())),
         "prompts": [
             template.version
             for each in (task, synthesis)
@@ -115,7 +121,7 @@ def identity(settings: Settings, analysis_type: AnalysisType, options: RunOption
         "models": model_client.identity(settings, options.model),
         "chunk_tokens": settings.pipeline.chunk_tokens,
         "pipeline": PIPELINE_VERSION,
-        **_critique(analysis_type, options.analysis),
+        **_critique(analysis_type, analysis),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

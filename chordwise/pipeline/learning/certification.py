@@ -174,7 +174,7 @@ def _read(session: Session, scope: EvaluationScope, risk: float) -> _Basis:
     in_force = _by_unit(certifications.in_force(session, run, profile))
     certified_at = clock.read(session)
     every = replace(wanted, types=tuple(scope.identities))
-    listed = judgeable.listed(session, every, scope.question)
+    listed = judgeable.listed(session, every, scope.questions)
     asked = {} if run else _asked(listed, scope.identities)
     questions = set(asked.values()) or {""}
     listed = [each for each in listed if not asked or each.options_hash in questions]
@@ -298,7 +298,7 @@ def queue(session: Session, scope: EvaluationScope, name: str) -> Queue:
     unit = CertificationUnit(AnalysisType(of.analysis_type), of.name)
     stored = [uuid.UUID(each) for each in json_values.strings(of.to_check)]
     places = {job_id: index for index, job_id in enumerate(stored)}
-    named = judgeable.listed(session, replace(wanted, job_ids=tuple(stored)), scope.question)
+    named = judgeable.listed(session, replace(wanted, job_ids=tuple(stored)), scope.questions)
     candidates = [
         each
         for each in _candidates(session, named, _Draw(seed=of.seed, curves={}))

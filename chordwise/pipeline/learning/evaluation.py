@@ -91,7 +91,7 @@ def evaluate(
     """
     with database.read() as session:
         chosen, run = wanted(session, scope)
-        comparisons = compare(session, chosen, scope.question, gold)
+        comparisons = compare(session, chosen, scope.questions, gold)
     random = Random(0)  # noqa: S311 - statistics, not secrets
     found = [Evaluated(comparison=each, measured=measure(each, random)) for each in comparisons]
     done: list[Evaluated] = []
@@ -199,7 +199,7 @@ def _measures(found: Sequence[ComparedResult], random: Random) -> Iterator[Measu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationScope:
-    """What the user selected; `question` is the question of the profile, as in `jobs.options`.
+    """What the user selected; `questions` are those of the profile, as in `jobs.options`.
 
     `identities` are those of the questions that the profile asks today, as in `jobs.options_hash`.
     """
@@ -207,7 +207,7 @@ class EvaluationScope:
     run: str | None = None
     profile: str | None = None
     types: tuple[AnalysisType, ...] = ()
-    question: JsonObject | None = None
+    questions: Sequence[JsonObject] | None = None
     identities: Mapping[AnalysisType, str] = field(default_factory=dict)
 
 
@@ -227,7 +227,7 @@ def scope_of(
         run=run,
         profile=profile,
         types=tuple(types) or asked.types,
-        question=options_to_json(asked.analysis),
+        questions=[options_to_json(asked.analysis_of(each)) for each in asked.types],
         identities=identities(settings, asked),
     )
 
@@ -333,18 +333,21 @@ class Comparison:
 
 
 def compare(
-    session: Session, wanted: ResultSelection, question: JsonObject | None, gold: Gold | None
+    session: Session,
+    wanted: ResultSelection,
+    questions: Sequence[JsonObject] | None,
+    gold: Gold | None,
 ) -> Sequence[Comparison]:
     """Compare results with a gold file, or with the feedback on them.
 
-    If `question` is given, in the form of `jobs.options`, only answers to it are compared. Without
-    any feedback the result is empty. Answers are read in batches, and the session's transaction
-    ends after each.
+    If `questions` are given, in the form of `jobs.options`, only answers to them are
+    compared. Without any feedback the result is empty. Answers are read in batches, and the
+    session's transaction ends after each.
 
     Raises:
         UsageError: A gold file matches no result, or its labels could belong to two types.
     """
-    results = judgeable.listed(session, wanted, question)
+    results = judgeable.listed(session, wanted, questions)
     if gold is None:
         found = _with_feedback(session, results)
         return [comparison for comparison in found if comparison.compared]

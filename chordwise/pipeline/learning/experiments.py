@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from tomlkit.exceptions import TOMLKitError
 
 from chordwise.domain import json_values
-from chordwise.domain.analysis_tasks import options_from, options_to_json, question_of
+from chordwise.domain.analysis_tasks import AnalysisType, options_to_json, question_of
 from chordwise.domain.json_values import JsonObject, as_json
 from chordwise.domain.learning import experiments as statistics
 from chordwise.domain.learning.experiments import (
@@ -36,6 +36,7 @@ from chordwise.pipeline.intake.experiments import experiment_key
 from chordwise.pipeline.intake.run_options import (
     RunOptions,
     effective_options,
+    from_json,
     identities,
     required_profile,
     run_options,
@@ -426,10 +427,13 @@ def _judged(
     Feedback on one answer also judges other answers to the same document.
     """
     said: dict[tuple[uuid.UUID, str], list[Feedback]] = defaultdict(list)
-    asked = [experiment.control, *(each.options for each in variants)]
-    questions = [as_json(question_of(options_to_json(options_from(each)))) for each in asked]
+    asked = [from_json(one, "") for one in (experiment.control, *(v.options for v in variants))]
+    questions = {
+        kind: [as_json(question_of(options_to_json(one.analysis_of(kind)))) for one in asked]
+        for kind in asked[0].types
+    }
     for each in stored_feedback.of_documents(session, sorted({one.document_id for one in jobs})):
-        if each.question in questions:
+        if each.question in questions.get(AnalysisType(each.analysis_type), ()):
             said[each.document_id, each.analysis_type].append(each)
     wanted = [one.job_id for one in jobs if (one.document_id, one.analysis_type) in said]
     found: dict[uuid.UUID, _Known] = {}

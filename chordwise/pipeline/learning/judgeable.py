@@ -92,9 +92,9 @@ class Names:
 
 
 def listed(
-    session: Session, wanted: ResultSelection, question: JsonObject | None = None
+    session: Session, wanted: ResultSelection, questions: Sequence[JsonObject] | None = None
 ) -> Sequence[Listed]:
-    """Return the selected results; if `question` is given, only answers to it."""
+    """Return the selected results; if `questions` are given, only answers to them."""
     statement = (
         select(
             Result.id.label("result_id"),
@@ -110,8 +110,8 @@ def listed(
         .where(Result.id.in_(stored_results.ids(wanted)))
         .order_by(Result.id)
     )
-    if question is not None:
-        statement = statement.where(Job.options == question)
+    if questions is not None:
+        statement = statement.where(Job.options.in_(questions))
     return [
         copied(
             Listed,

@@ -200,7 +200,9 @@ def _reasons(
     if of.renewal.of_failed:
         yield RefreshReason.FAILED, group.error_code or ""
         return
-    found = [*_of_answer(settings, of, group), *_of_options(of, asked)]
+    kind = AnalysisType(group.analysis_type)
+    today = options_to_json(of.options.analysis_of(kind))
+    found = [*_of_answer(settings, of, group), *_of_options(today, asked)]
     yield from found or [(RefreshReason.VERSION, "")]
 
 
@@ -213,7 +215,8 @@ def _of_answer(
     # Providers append a date to the requested model name.
     if not any(answered_by.startswith(f"{each.provider}/{each.model}") for each in today):
         yield RefreshReason.MODEL, answered_by
-    kind, options = AnalysisType(group.analysis_type), of.options.analysis
+    kind = AnalysisType(group.analysis_type)
+    options = of.options.analysis_of(kind)
     stages = (Stage.ANALYZE, Stage.SYNTHESIZE)
     tasks = [AnalysisTask(analysis_type=kind, stage=each, options=options) for each in stages]
     fallback = settings.prompts.fallback
@@ -222,8 +225,7 @@ def _of_answer(
         yield RefreshReason.TEMPLATE, group.prompt_version or ""
 
 
-def _of_options(of: Target, asked: JsonObject) -> Iterator[tuple[RefreshReason, str]]:
-    today = options_to_json(of.options.analysis)
+def _of_options(today: JsonObject, asked: JsonObject) -> Iterator[tuple[RefreshReason, str]]:
     names = (asked.keys() | today.keys()) - {"templates"}
     differing = sorted(name for name in names if asked.get(name) != today.get(name))
     yield from ((each, "") for each in dict.fromkeys(_OPTIONS.get(n) for n in differing) if each)

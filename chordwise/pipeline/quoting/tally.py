@@ -180,6 +180,7 @@ class TallyBuilder:
             else UnaskedModel(settings, options.model, lane)
         )
         self._hashes = identities(context.settings, self._options)
+        self._asked = {each: self._options.analysis_of(each) for each in options.types}
         limit = context.settings.pipeline.chunk_tokens
         self._budgets = {
             each: text_budget(self._model, self._task(each), limit) for each in options.types
@@ -251,7 +252,7 @@ class TallyBuilder:
             self._add_question(replace(asked, text=asked.text.strip() or asked.text))
         # Whether the chunks contradict each other is unknown; count as if they did.
         analysis = analysis_for(analysis_type)
-        if len(parts) > 1 and analysis.needs_model_to_join(self._options.analysis):
+        if len(parts) > 1 and analysis.needs_model_to_join(task.options):
             joining = replace(self._task(analysis_type), stage=Stage.SYNTHESIZE)
             self._kind(joining).joined.append(len(parts))
         if self._options.analysis.critique:
@@ -334,7 +335,7 @@ class TallyBuilder:
         return self._model
 
     def _task(self, analysis_type: AnalysisType) -> AnalysisTask:
-        options = self._options.analysis
+        options = self._asked[analysis_type]
         return AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, options=options)
 
 
