@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
 from collections.abc import Callable, Mapping
-from threading import Event, Thread
+from threading import Event
 
 import structlog
 
-from chordwise.domain.json_values import JsonObject
 from chordwise.embedded import processes
-from chordwise.errors import ExitCode, ServiceUnavailableError
+from chordwise.errors import ExitCode
 from chordwise.pipeline.inbox.folders import inboxes_of
 from chordwise.pipeline.runtime import broker
 from chordwise.pipeline.runtime.child_process import ChildProcess
@@ -27,15 +25,12 @@ from chordwise.pipeline.runtime.startup import (
     run_process,
     wait_until_ready,
 )
-from chordwise.pipeline.schedules.runner import ScheduleRunner
-from chordwise.pipeline.schedules.work import Work
 from chordwise.readers import limits
 from chordwise.settings import PipelineSettings, Settings
-from chordwise.settings.schedules import ScheduleKind
 from chordwise.storage import outbox
 from chordwise.storage.database import open_engine
 from chordwise.telemetry import logging
-from scheduler import inbox
+from scheduler import inbox, schedules
 from scheduler.leadership import Leadership
 from scheduler.listener import Listener
 from scheduler.loop import Loop
@@ -63,10 +58,13 @@ def schedule(settings: Settings) -> int:
     """Wait for the database, then run the loop until a signal arrives.
 
     Raises:
-        ConfigurationError: No database or broker is configured, or the schema is not compatible.
+        ConfigurationError: No database or broker is configured, the schema is not compatible, or
+            the command of a schedule is invalid.
         DatabaseRefusedError: The database refuses access.
     """
     stop = _stopped_in_order()
+    if settings.schedules:
+        schedules.check(settings)
     broker.require_database(settings)
     require_files(_FILES)
     context = open_context(settings, "scheduler")
@@ -141,62 +139,5 @@ def _leader_seconds(pipeline: PipelineSettings) -> float:
 
 _PARTS: Mapping[str, Callable[[Context, Event], None]] = {
     "inbox": inbox.watch,
-    "schedules": lambda context, stop: ScheduleThread(context, stop).run(),
+    "schedules": schedules.execute_due,
 }
-
-
-_POLL_SECONDS = 2.0
-_OUTAGE_SECONDS = 5.0
-_LEAVING_SECONDS = 5.0
-_IDLE_SECONDS = 30.0
-
-
-def _write_insight(work: Work) -> JsonObject:
-    # Imported on demand, because it loads the templates of the pages.
-    from chordwise.web.report import write_scheduled  # noqa: PLC0415 - see above
-
-    return write_scheduled(work)
-
-
-class ScheduleThread:
-    """Executes occurrences in a thread, while the calling thread extends their leases."""
-
-    def __init__(self, context: Context, stop: Event) -> None:
-        self._heartbeat_seconds = context.settings.pipeline.heartbeat_seconds
-        self._stop = stop
-        self._runner = ScheduleRunner(context, stop.is_set, {ScheduleKind.INSIGHT: _write_insight})
-        self._thread = Thread(target=self._run, name="schedules", daemon=True)
-
-    def run(self) -> None:
-        """Work until there is nothing to do for a while, or `stop` is set.
-
-        An occurrence that is being executed then is released after the current file.
-        """
-        self._thread.start()
-        while self._thread.is_alive() and not self._stop.is_set():
-            self._beat()
-            self._thread.join(self._heartbeat_seconds)
-        self._thread.join(_LEAVING_SECONDS)
-
-    def _beat(self) -> None:
-        try:
-            self._runner.beat()
-        except ServiceUnavailableError as error:
-            log.warning("schedule.postponed", reason=error.what)
-
-    def _run(self) -> None:
-        worked_at, pause = time.monotonic(), 0.0
-        while not self._stop.wait(pause) and time.monotonic() - worked_at < _IDLE_SECONDS:
-            pause = self._work()
-            if pause == 0.0:
-                worked_at = time.monotonic()
-
-    def _work(self) -> float:
-        """Execute one occurrence; return the seconds until the next attempt."""
-        try:
-            return 0.0 if self._runner.work() else _POLL_SECONDS
-        except ServiceUnavailableError as error:
-            log.warning("schedule.postponed", reason=error.what)
-        except Exception:  # the thread has to outlive a defect
-            log.exception("schedule.defect")
-        return _OUTAGE_SECONDS

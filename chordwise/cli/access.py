@@ -6,6 +6,7 @@ import importlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
@@ -90,7 +91,7 @@ def require_external_database(settings: Settings) -> None:
 
 
 @contextmanager
-def working_context(settings: Settings) -> Iterator[Context]:
+def working_context(invocation: Invocation, settings: Settings) -> Iterator[Context]:
     """Open a context to submit and retry with, on a writable database.
 
     Raises:
@@ -101,7 +102,7 @@ def working_context(settings: Settings) -> Iterator[Context]:
     from chordwise.storage.readiness import require_ready  # noqa: PLC0415 - loads all tables
 
     with database(settings, require_ready):
-        context = open_context(settings, "command")
+        context = replace(open_context(settings, "command"), occurrence=invocation.occurrence)
     try:
         yield context
     finally:

@@ -42,7 +42,9 @@ COMMANDS = {
     "connect": ("connect", "Show how to connect other programs to the answers."),
     "sql": ("sql", "Run a read-only SQL query."),
     "export": ("export", "Export a view, a table or a query to a file."),
-    "report": ("report", "Write plots of speed, quality and cost to an HTML file."),
+    "insight": ("insight", "Write plots of speed, quality and cost to an HTML file."),
+    "night-report": ("night_report", "Write what happened in a night to a Markdown file."),
+    "prune": ("prune", "Delete old completions, answers or runs."),
     "web": ("web", "Serve web pages to watch runs and correct results."),
     "up": ("services", "Run all services in the foreground until Ctrl-C."),
     "down": ("services", "Stop all services on this machine."),
@@ -134,7 +136,7 @@ def application(modules: Iterable[str], *, takes_options: bool = True) -> typer.
     for module in modules:
         loaded = load(f"chordwise.cli.{module}")
         for name in (name for name in MODULES if MODULES[name] == module):
-            found = getattr(loaded, name)
+            found = getattr(loaded, name.replace("-", "_"))
             if isinstance(found, typer.Typer):
                 app.add_typer(found, name=name)
             else:

@@ -55,7 +55,7 @@ def certify(  # noqa: PLR0913 - the options of a command
     with access.database(access.reach(invocation, settings)) as database:
         with database.read() as session:
             scope = evaluation.named(session, settings, target, profile, types or ())
-        found = certification.certify(database, scope, bounds)
+        found = certification.certify(database, scope, bounds, invocation.occurrence)
     if as_json:
         invocation.screen.write_json(bounds=bounds, certified=[_as_json(each) for each in found])
     elif found:

@@ -46,12 +46,19 @@ def command(function: Callable[P, ExitCode | None]) -> Callable[[], None]:
     call = cast("FunctionType", function)  # Typer parses values into the hinted types
 
     def run(**given: object) -> None:
+        for name in (name for name, hint in hints.items() if hint is Invocation):
+            invocation = Invocation.of(cast("typer.Context", given[name]))
+            if invocation.parsed is not None:
+                invocation.parsed |= given
+                raise typer.Exit
+            if invocation.occurrence is not None:  # nobody can answer, and others are due
+                given |= {option: True for option in ("yes", "no_wait") if option in given}
+                if invocation.occurrence.is_resumed and "force" in given:
+                    given["force"] = True  # an earlier process may have written the file
+            given[name] = invocation
         for name, of in objects.items():
-            taken = [each.name for each in fields(of) if each.name in given]
-            given[name] = of(**{each: given.pop(each) for each in taken})
-        for name, hint in hints.items():
-            if hint is Invocation:
-                given[name] = Invocation.of(cast("typer.Context", given[name]))
+            options = [each.name for each in fields(of) if each.name in given]
+            given[name] = of(**{option: given.pop(option) for option in options})
         code: object = call(**given)
         raise typer.Exit(code if isinstance(code, ExitCode) else ExitCode.SUCCESS)
 

@@ -28,7 +28,7 @@ from typing import TextIO, TypedDict
 
 SERVED = frozenset({
     "analyze", "cancel", "certify", "connect", "evaluate", "experiment", "explain", "export",
-    "feedback", "inbox", "prompts", "quote", "refresh", "report", "results", "resume", "retry",
+    "feedback", "inbox", "insight", "prompts", "quote", "refresh", "results", "resume", "retry",
     "runs", "schedules", "sql", "submit", "tables", "wait",
 })  # fmt: skip
 """The commands that run in a fork: they use the database and need no terminal."""

@@ -10,6 +10,7 @@ from enum import StrEnum
 from pydantic import SecretStr
 from pydantic_settings import EnvSettingsSource
 
+from chordwise.cli import scheduled
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.cli.rendering.plain_text import one_line
@@ -49,6 +50,7 @@ def config(invocation: Invocation, *, as_json: AsJson = False) -> None:
     chordwise --config other.toml config --json
     """
     settings, screen = invocation.settings(), invocation.screen
+    scheduled.check_all(settings)
     file = type(settings).toml_file
     sources = {
         SettingSource.FLAG: {} if invocation.home is None else {"home": str(invocation.home)},

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli import access
+from chordwise.cli import access, scheduled
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.cli.rendering.plain_text import one_line
@@ -78,6 +78,16 @@ def _checks(invocation: Invocation, *, asks_model: bool) -> Iterator[Check]:
         yield failed("stack", error)
     yield from _unwatched(settings)
     yield from diagnose(settings, asks_model=asks_model)
+    yield from _schedules(settings)
+
+
+def _schedules(settings: Settings) -> Iterator[Check]:
+    """Yield the checks of the schedules; without a database only of those in the settings."""
+    try:
+        with access.read(settings) as session:
+            yield from scheduled.checks(settings, session)
+    except ChordwiseError:  # an earlier check reports it
+        yield from scheduled.checks(settings, None)
 
 
 def _unwatched(settings: Settings) -> Iterator[Check]:

@@ -81,9 +81,10 @@ def evaluate(
         raise UsageError("--model and --limit need --suite.", "Add --suite FOLDER.")
     truth = gold.read(options.gold_file, options.dates) if options.gold_file else None
     scope = evaluation.scope_of(settings, run, options.profile, options.types or ())
+    occurrence = invocation.occurrence
     with access.database(access.reach(invocation, settings)) as database:
-        found = evaluation.evaluate(database, scope, truth)
-    if not found:
+        found = evaluation.evaluate(database, scope, truth, occurrence)
+    if not found and occurrence is None:
         raise UsageError(
             "There are no right answers to compare these results with.",
             "Give --gold FILE, or add feedback with `chordwise feedback`.",
@@ -93,7 +94,7 @@ def evaluate(
     else:
         for each in found:
             invocation.screen.show(*render(each))
-    return _code(found)
+    return _code(found) if occurrence is None else ExitCode.SUCCESS
 
 
 def _evaluate_suite(
@@ -109,7 +110,7 @@ def _evaluate_suite(
     settings = access.reach(invocation, settings, Level.ALL)
     now = datetime.now(UTC)  # noqa: TID251 - the clock
     done: list[Sequence[Answered]] = []
-    with access.working_context(settings) as context, live.display(screen) as display:
+    with access.working_context(invocation, settings) as context, live.display(screen) as display:
         watch = RunWatch(settings, context.database, screen.info)
         wait = partial(watch.wait_until_over, display=display)
         done.extend(suites.evaluate_all(context, parts, model, now, wait))

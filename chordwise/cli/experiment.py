@@ -29,7 +29,9 @@ from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.experiments import CONTROL, MIN_AMOUNTS, Outcome, VariantVerdict
 from chordwise.domain.money import dollars
+from chordwise.domain.number_formats import counted
 from chordwise.errors import UsageError
+from chordwise.pipeline.intake import experiments as guardrails
 from chordwise.pipeline.learning import experiments
 from chordwise.pipeline.learning.experiments import (
     ComparedVariant,
@@ -428,6 +430,20 @@ def _doubts(found: Status, promote: str) -> Iterator[str]:
         )
 
 
+def check(invocation: Invocation) -> None:
+    """Stop the variants of running experiments that violate a guardrail.
+
+    chordwise experiment check
+    """
+    occurrence = invocation.occurrence
+    with access.database(access.reach(invocation)) as database:
+        write = occurrence.write if occurrence else None
+        stopped = guardrails.check(database, write=write)
+    if occurrence is not None:
+        occurrence.record({"stopped": stopped})
+    invocation.screen.info(f"{counted(stopped, 'variant')} stopped.")
+
+
 experiment = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP, epilog=EPILOG)
-for _each in (start, status, conclude):
+for _each in (start, status, check, conclude):
     command.add(experiment, _each.__name__, _each)

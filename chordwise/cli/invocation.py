@@ -14,17 +14,25 @@ from chordwise.errors import InternalError
 
 if TYPE_CHECKING:
     from chordwise.cli.rendering.screen import Screen
+    from chordwise.pipeline.runtime.occurrence import Occurrence
     from chordwise.settings import Settings
 
 
 @dataclass(kw_only=True)
 class Invocation:
-    """The global options, filled in when they are parsed."""
+    """The global options, filled in when they are parsed.
+
+    `loaded` and `occurrence` are set for the command of a schedule: the settings of the scheduler,
+    and the due time. With `parsed`, a command is not run; its arguments are stored there.
+    """
 
     config: Path | None = None
     home: Path | None = None
     is_verbose: bool = False
     is_debug: bool = False
+    loaded: Settings | None = None
+    occurrence: Occurrence | None = None
+    parsed: dict[str, object] | None = None
 
     @classmethod
     def of(cls, context: typer.Context) -> Invocation:
@@ -51,6 +59,8 @@ class Invocation:
         Raises:
             ConfigurationError: A file is missing or broken, or a value is wrong.
         """
+        if self.loaded is not None:
+            return self.loaded.model_copy(update=flags)
         from chordwise.settings import load  # noqa: PLC0415 - slow to import
         from chordwise.telemetry.logging import configure  # noqa: PLC0415 - as above
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
@@ -25,6 +26,10 @@ OnlyProfile: TypeAlias = Annotated[
 ]
 Author: TypeAlias = Annotated[str, typer.Option(metavar="NAME", help="Author of the feedback.")]
 Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")]
+Yes: TypeAlias = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+Out: TypeAlias = Annotated[
+    Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")
+]
 RunName: TypeAlias = Annotated[
     str, typer.Option(metavar="NAME", help="Name of the run. Default: generated.")
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -43,8 +44,13 @@ def recalibrate(
         with database.read() as session:
             claims = calibrations.claims(session)
         lessons = recalibration.learn(claims, max_error_rate)
-        with database.write() as session:
-            changed = recalibration.store(session, lessons, max_error_rate)
+        commit = invocation.occurrence.write if invocation.occurrence else database.commit
+        changed = commit(
+            partial(recalibration.store, lessons=lessons, max_error_rate=max_error_rate)
+        )
+    if invocation.occurrence is not None:
+        too_few = sum(lesson.curve is None for lesson in lessons)
+        invocation.occurrence.record({"changed": changed, "too_few": too_few})
     if as_json:
         screen.write_json(lessons=lessons, max_error_rate=max_error_rate, changed=changed)
     elif lessons:

@@ -23,6 +23,7 @@ from chordwise.cli.options import (
     NoWait,
     RunName,
     RunOrProfile,
+    Yes,
     parse_budget,
 )
 from chordwise.cli.rendering import layouts
@@ -79,7 +80,7 @@ class RefreshOptions:
     ] = None
     budget: Budget = None
     run_name: RunName = ""
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False
+    yes: Yes = False
     no_wait: NoWait = False
 
 
@@ -198,7 +199,7 @@ class _Work:
         """Take the stored documents in as a new run; wait for it and show its results."""
         intake = RunIntake(self._invocation, settings)
         only = None if self._sample is None else self._sample.documents
-        with access.working_context(settings) as context:
+        with access.working_context(self._invocation, settings) as context:
             now = datetime.now(UTC)  # noqa: TID251 - the clock
             submission = refreshing.begin(context, self._first, now, only)
             intake.screen.info(f"Renewing the answers in run {submission.name}.")

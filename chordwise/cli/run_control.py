@@ -28,7 +28,7 @@ def retry(
     """
     budget_usd = parse_budget(budget)
     settings, found = access.for_run(invocation, run)
-    with access.working_context(settings) as working:
+    with access.working_context(invocation, settings) as working:
         count = control.retry(working, found.id, budget_usd)
     invocation.screen.info(f"{counted(count, 'analysis')} retried.")
     if not no_wait:

@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias
+from zoneinfo import ZoneInfo
 
 import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from chordwise.cli import access, command
+from chordwise.cli import access, command, scheduled
 from chordwise.cli.command import EPILOG
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, Raw
+from chordwise.cli.options import AsJson
 from chordwise.cli.rendering import layouts
 from chordwise.cli.rendering.layouts import FirstThatFits
 from chordwise.cli.rendering.plain_text import one_line
-from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.states import Lane, ScheduleRunStatus
+from chordwise.domain.states import ScheduleRunStatus
 from chordwise.embedded.home import Level
 from chordwise.errors import UsageError
 from chordwise.pipeline.diagnosis.outcome import CheckStatus
-from chordwise.pipeline.diagnosis.schedules import schedule_check
 from chordwise.pipeline.schedules import occurrences
 from chordwise.pipeline.schedules.occurrences import PastLine, ScheduleLine
-from chordwise.settings import ScheduleSettings, Settings
-from chordwise.settings.schedules import CatchUp, ScheduleKind, check, reason
+from chordwise.settings import ScheduleSettings
+from chordwise.settings.schedules import CatchUp, check_name, reason
 from chordwise.storage import clock
 from chordwise.storage import schedules as stored_schedules
 from chordwise.storage.schedules import ScheduleOrigin
 
-Age: TypeAlias = Annotated[
-    float | None, typer.Option(min=0, metavar="DAYS", help="For prune: delete older data.")
-]
 Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="Name of the schedule.")]
 _HELP = """List, start, add and remove schedules.
 
@@ -43,65 +38,6 @@ chordwise schedules list
 
 chordwise schedules run nightly
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduleOptions:
-    """The options of `chordwise schedules add`, named like the settings."""
-
-    cron: Annotated[
-        str, typer.Option(metavar="CRON", help="Minute hour day month weekday, in quotes.")
-    ]
-    time_zone: Annotated[str, typer.Option(metavar="ZONE", help="Such as Europe/Berlin.")] = "UTC"
-    kind: Annotated[ScheduleKind, typer.Option(help="The task to run.")] = ScheduleKind.ANALYZE
-    profile: Annotated[str, typer.Option(metavar="NAME", help="Profile of the analysis.")] = ""
-    paths: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--path", metavar="PATH", help="File, folder or pattern to analyze; may be repeated."
-        ),
-    ] = None
-    lane: Annotated[
-        Lane | None,
-        typer.Option(help="For analyze and reanalyze. Default: as in the profile or run."),
-    ] = None
-    folder: Annotated[
-        str, typer.Option(metavar="FOLDER", help="Output folder of reports and exports.")
-    ] = ""
-    days: Annotated[
-        int | None,
-        typer.Option(min=1, max=3_660, help="For insight: number of days to show. Default: 30."),
-    ] = None
-    view: Annotated[str, typer.Option(metavar="VIEW", help="For export: a view or a table.")] = ""
-    sql: Annotated[
-        str, typer.Option(metavar='"SELECT …"', help="For export: a query instead of a view.")
-    ] = ""
-    format: Annotated[
-        ExportFormat | None, typer.Option(help="For export: file format. Default: csv.")
-    ] = None
-    raw: Raw = False
-    gold: Annotated[
-        str, typer.Option(metavar="FILE", help="For evaluate: right answers. Default: feedback.")
-    ] = ""
-    max_error_rate: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, metavar="0…1", help="Allowed share of wrong answers among the accepted."
-        ),
-    ] = None
-    catch_up: Annotated[
-        CatchUp,
-        typer.Option(help="Missed due times after a downtime: run once, or skip."),
-    ] = CatchUp.ONCE
-    expires_after_hours: Annotated[
-        float,
-        typer.Option(
-            min=0.01, metavar="HOURS", help="After this time it no longer blocks the next run."
-        ),
-    ] = 22
-    keep_cache_days: Age = None
-    keep_answers_days: Age = None
-    keep_runs_days: Age = None
 
 
 def list_schedules(invocation: Invocation, *, as_json: AsJson = False) -> None:
@@ -164,17 +100,49 @@ def history(
         )
 
 
-def add(invocation: Invocation, name: Name, options: ScheduleOptions) -> None:
-    """Add a schedule to the database, or replace it.
+def add(  # noqa: PLR0913 - the options of a command
+    invocation: Invocation,
+    name: Name,
+    run: Annotated[
+        str, typer.Argument(metavar='"COMMAND …"', help="The command to run, in quotes.")
+    ],
+    *,
+    cron: Annotated[
+        str, typer.Option(metavar="CRON", help="Minute hour day month weekday, in quotes.")
+    ],
+    time_zone: Annotated[str, typer.Option(metavar="ZONE", help="Such as Europe/Berlin.")] = "UTC",
+    catch_up: Annotated[
+        CatchUp, typer.Option(help="Missed due times after a downtime: run once, or skip.")
+    ] = CatchUp.ONCE,
+    expires_after_hours: Annotated[
+        float,
+        typer.Option(
+            min=0.01, metavar="HOURS", help="After this time it no longer blocks the next run."
+        ),
+    ] = 22,
+) -> None:
+    """Add a schedule to the database, or replace it. The command runs in the current folder.
 
-    chordwise schedules add nightly --cron "0 2 * * *" --time-zone Europe/Berlin --path contracts
+    chordwise schedules add nightly "submit contracts --nightly" --cron "0 2 * * *"
     """
-    screen, settings = invocation.screen, invocation.settings()
-    wanted = occurrences.anchor(settings, _checked(settings, name, options), Path.cwd())
-    settings = access.reach(invocation, settings)
+    values = {
+        "run": run,
+        "cron": cron,
+        "time_zone": time_zone,
+        "catch_up": catch_up,
+        "expires_after_hours": expires_after_hours,
+    }
+    try:
+        wanted = ScheduleSettings.model_validate(values)
+        check_name(name)
+    except ValueError as error:
+        raise UsageError(f"{reason(error)}.", "See the examples in docs/schedules.md.") from error
+    scheduled.checked(name, wanted)
+    screen, settings, folder = invocation.screen, access.reach(invocation), Path.cwd()
     with access.write(settings) as session:
-        occurrences.define(session, name, wanted, ScheduleOrigin.DATABASE, clock.read(session))
-    check = schedule_check(settings, name, wanted)
+        origin, now = ScheduleOrigin.DATABASE, clock.read(session)
+        occurrences.define(session, name, wanted, folder, origin, now)
+    check = scheduled.check(settings, name, wanted, folder)
     finding = check.finding.removesuffix(".")
     screen.info(f"Stored the schedule {name}: {finding}. A scheduler must be running then.")
     if check.status is CheckStatus.WARN:
@@ -197,21 +165,6 @@ for _each in (run, history, add, remove):
     command.add(schedules, _each.__name__, _each)
 
 
-def _checked(settings: Settings, name: str, options: ScheduleOptions) -> ScheduleSettings:
-    """Return the schedule that the options define.
-
-    Raises:
-        UsageError: The options are invalid or contradict each other.
-    """
-    try:
-        values = asdict(options) | {"paths": tuple(options.paths or ())}
-        wanted = ScheduleSettings.model_validate(values)
-        check(name, wanted, settings.profiles, settings.inbox.folders)
-    except ValueError as error:
-        raise UsageError(f"{reason(error)}.", "See the examples in docs/schedules.md.") from error
-    return wanted
-
-
 _UNREMARKABLE = (
     ScheduleRunStatus.DUE,
     ScheduleRunStatus.RUNNING,
@@ -220,8 +173,9 @@ _UNREMARKABLE = (
 )
 _NOTHING = "–"
 _OUTCOME_WIDTH = 20
+_RUN_WIDTH = 60
 # Columns whose values are always short.
-_SHORT = ("Kind", "From", "Due (UTC)", "By", "Status")
+_SHORT = ("From", "Due (UTC)", "By", "Status")
 
 
 def table(found: Sequence[ScheduleLine]) -> RenderableType:
@@ -230,13 +184,20 @@ def table(found: Sequence[ScheduleLine]) -> RenderableType:
     A narrow terminal shows the time zone below the time.
     """
     wide = [
-        (each.name, each.kind, each.cron, _next(each), each.time_zone, each.origin)
-        for each in found
+        (
+            line.name,
+            one_line(line.run, _RUN_WIDTH),
+            line.cron,
+            _next(line),
+            line.time_zone,
+            line.origin,
+        )
+        for line in found
     ]
     narrow = [(*row[:3], f"{row[3]}\n{row[4]}", row[5]) for row in wide]
     return FirstThatFits(
-        layouts.table(("Schedule", "Kind", "Cron", "Next", "Time zone", "From"), wide),
-        layouts.folded(("Schedule", "Kind", "Cron", "Next", "From"), narrow, _SHORT),
+        layouts.table(("Schedule", "Runs", "Cron", "Next", "Time zone", "From"), wide),
+        layouts.folded(("Schedule", "Runs", "Cron", "Next", "From"), narrow, _SHORT),
     )
 
 
@@ -277,13 +238,16 @@ def failure_lines(found: Sequence[PastLine]) -> Iterator[Text]:
 def _next(line: ScheduleLine) -> str:
     if line.next_due_at is None or line.defect:
         return _NOTHING
-    zone = ScheduleSettings.model_validate(line.options).zone
-    return f"{line.next_due_at.astimezone(zone):%Y-%m-%d %H:%M}"
+    return f"{line.next_due_at.astimezone(ZoneInfo(line.time_zone)):%Y-%m-%d %H:%M}"
 
 
 def _outcome(outcome: JsonObject | None) -> str:
-    parts = []
-    for name, value in (outcome or {}).items():
+    parts: list[str] = []
+    outcome = dict(outcome or {})
+    output = str(outcome.pop("output", ""))
+    if not outcome and output:
+        return output.splitlines()[-1]
+    for name, value in outcome.items():
         members = value.items() if isinstance(value, dict) else [(name, value)]
         parts += [f"{key} {count}" for key, count in members]
     return ", ".join(parts)

@@ -14,7 +14,7 @@ import typer
 from pydantic import SecretStr
 from sqlalchemy.exc import ProgrammingError
 
-from chordwise.cli import access
+from chordwise.cli import access, scheduled
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Model
 from chordwise.cli.rendering.screen import Screen
@@ -35,6 +35,8 @@ def up(invocation: Invocation, *, model: Model = None) -> None:
     chordwise up --model local/model.gguf
     """
     settings, screen = invocation.settings(model=model), invocation.screen
+    if settings.schedules:
+        scheduled.check_all(settings)
 
     def ready(reached: Settings) -> None:
         screen.info(f"Ready. Data folder: {reached.home}. Press Ctrl-C to stop.")

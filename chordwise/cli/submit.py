@@ -31,6 +31,7 @@ from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
 from chordwise.pipeline.runs import accounts
 from chordwise.pipeline.runs.accounts import Account
 from chordwise.pipeline.runtime.context import Context
+from chordwise.readers import discovery
 from chordwise.readers.discovery import FoundFile, discover
 from chordwise.readers.reader import Reader
 from chordwise.settings import Settings
@@ -67,12 +68,18 @@ def run_request(
         invocation.screen.info(
             f"The answers of “{options.save_as}” are in the table answers.{table}."
         )
-    found = _find_files(invocation, request.paths)
+    paths = request.paths
+    if invocation.occurrence is not None:
+        waits, paths = False, list(filter(discovery.matches_any_file, paths))
+        if not paths:
+            invocation.screen.info("There are no files to analyze.")
+            return ExitCode.SUCCESS
+    found = _find_files(invocation, paths)
     settings = access.with_model(invocation, settings, options.model)
     require_answerable(settings, options)  # before the stack is started
     access.require_external_database(settings)
     intake = RunIntake(invocation, access.reach(invocation, settings, Level.ALL))
-    with access.working_context(intake.settings) as context:
+    with access.working_context(invocation, intake.settings) as context:
         if options.budget_usd is not None:
             quote.announce(context, request.paths, options, options.budget_usd, invocation.screen)
         asked = replace(options, paths=tuple(map(absolute, request.paths)))
@@ -225,6 +232,6 @@ def resume(
     """
     settings, found = access.for_run(invocation, run)
     intake = RunIntake(invocation, settings)
-    with access.working_context(settings) as working:
+    with access.working_context(invocation, settings) as working:
         account = intake.take_in(working, intake.resume(working).resume(found.id))
     return intake.conclude(account, waits=not no_wait, as_json=as_json)

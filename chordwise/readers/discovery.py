@@ -211,3 +211,20 @@ def is_ignored(name: str) -> bool:
     """Return whether a name inside a folder is hidden, temporary, or internal to a program."""
     lowered = name.lower()
     return lowered.startswith(_STARTS) or lowered.endswith(_ENDS) or lowered in _NAMES
+
+
+def matches_any_file(path: str) -> bool:
+    """Return whether a path matches any file; false for an existing but empty folder.
+
+    Raises:
+        UsageError: The path, or the folder of its pattern, does not exist.
+    """
+    try:
+        next(discover([path]))
+    except UsageError as error:
+        folder = split(path)[0] if has_wildcard(path) else path
+        if Path(folder).is_dir():
+            return False
+        hint = "Create or mount its folder where the scheduler runs; it may be empty."
+        raise UsageError(error.what, hint) from error
+    return True

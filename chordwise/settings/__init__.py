@@ -235,9 +235,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def check_schedules(self) -> Settings:
-        """Refuse invalid schedules."""
-        for name, schedule in self.schedules.items():
-            schedules_module.check(name, schedule, self.profiles, self.inbox.folders)
+        """Refuse invalid names of schedules."""
+        for name in self.schedules:
+            schedules_module.check_name(name)
         return self
 
     def _timeout_seconds(self, name: str) -> float:

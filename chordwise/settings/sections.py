@@ -526,7 +526,7 @@ class DeliverySettings(Section):
         default=False, description="Allow a webhook_url on this machine or its network."
     )
     webhook_report: bool = Field(
-        default=False, description="Send the file of an insight schedule with the webhook."
+        default=False, description="Send the file of a scheduled insight with the webhook."
     )
     folder: Path | None = Field(
         default=None,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
+from typing import TypeAlias
 
 from sqlalchemy import ColumnElement, delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
+from chordwise.domain.json_values import JsonValue
 from chordwise.domain.states import UNDELIVERED, UNFINISHED_JOBS, JobStatus, RunStatus
 from chordwise.storage import clock, intakes
 from chordwise.storage.batch_requests import BatchRequest
@@ -16,6 +19,7 @@ from chordwise.storage.budgets import Budget, BudgetReservation
 from chordwise.storage.cached_completions import CachedCompletion
 from chordwise.storage.certifications import Certification
 from chordwise.storage.chunks import Chunk
+from chordwise.storage.database import Database
 from chordwise.storage.deliveries import Delivery
 from chordwise.storage.documents import Document
 from chordwise.storage.evaluations import Evaluation
@@ -33,6 +37,48 @@ from chordwise.storage.runs import Run
 STEP = 200
 """The number of rows in a step; a step with fewer rows was the last one."""
 _OVER = (RunStatus.FINISHED, RunStatus.CANCELLED)
+
+
+Commit: TypeAlias = Callable[[Callable[[Session], int]], int]
+
+
+def prune(
+    database: Database, ages: Mapping[str, timedelta], commit: Commit
+) -> Mapping[str, JsonValue]:
+    """Delete data older than its age, in steps; return the number of deleted items by kind.
+
+    `ages` has at least one of `cache`, `answers` and `runs`. `commit` runs the transaction of a
+    step and returns the number of rows.
+    """
+    deleted: dict[str, JsonValue] = {}
+    if age := ages.get("cache"):
+        deleted["completions"] = _all(commit, partial(forget_completions, age=age))
+    if age := ages.get("answers"):
+        deleted["answers"] = _all(commit, partial(forget_answers, age=age))
+        deleted["past_results"] = _all(commit, partial(forget_past_results, age=age))
+    if age := ages.get("runs"):
+        deleted |= _forget_runs(database, age, commit)
+    return deleted
+
+
+def _forget_runs(database: Database, age: timedelta, commit: Commit) -> Mapping[str, JsonValue]:
+    with database.read() as session:
+        old = old_runs(session, age)
+    runs = jobs = 0
+    for run_id in old:
+        jobs += _all(commit, partial(forget_jobs, run_id=run_id, age=age))
+        runs += commit(partial(forget_run, run_id=run_id, age=age))
+    documents = _all(commit, partial(forget_documents, age=age))
+    return {"runs": runs, "jobs": jobs, "documents": documents}
+
+
+def _all(commit: Commit, step: Callable[[Session], int]) -> int:
+    """Repeat a step until it finds fewer rows than its limit; return the total."""
+    total = count = commit(step)
+    while count >= STEP:
+        count = commit(step)
+        total += count
+    return total
 
 
 def forget_completions(session: Session, age: timedelta) -> int:

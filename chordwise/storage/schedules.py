@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -47,10 +47,10 @@ class ScheduleOrigin(StrEnum):
 
 
 class Schedule(Record):
-    """A task and its times; `next_due_at` is null while the schedule is not `enabled`.
+    """A command line and its times; `next_due_at` is null while the schedule is not `enabled`.
 
-    A removed schedule is kept, disabled, for its history. `options` are its settings, with absolute
-    paths.
+    `folder` is the base of the relative paths in `run`. A removed schedule is kept, disabled, for
+    its history.
     """
 
     __tablename__ = "schedules"
@@ -61,8 +61,10 @@ class Schedule(Record):
     enabled: Mapped[bool] = mapped_column(server_default=true())
     cron: Mapped[str]
     time_zone: Mapped[str]
-    kind: Mapped[str]
-    options: Mapped[JsonObject]
+    run: Mapped[str]
+    folder: Mapped[str]
+    catch_up: Mapped[str]
+    expires_after_hours: Mapped[float]
     next_due_at: Mapped[datetime | None]
     created_at: Mapped[CreatedAt]
     changed_at: Mapped[CreatedAt]
@@ -92,21 +94,12 @@ def next_due(
     ).one_or_none()
 
 
-def insert_new(session: Session, name: str, origin: ScheduleOrigin, options: JsonObject) -> None:
+def insert_new(
+    session: Session, name: str, origin: ScheduleOrigin, values: Mapping[str, object]
+) -> None:
     """Insert a disabled schedule, unless one with this name exists."""
-    session.execute(
-        insert(Schedule)
-        .values(
-            name=name,
-            origin=origin,
-            enabled=False,
-            cron="",
-            time_zone="",
-            kind="",
-            options=options,
-        )
-        .on_conflict_do_nothing()
-    )
+    row = {"name": name, "origin": origin, "enabled": False, **values}
+    session.execute(insert(Schedule).values(row).on_conflict_do_nothing())
 
 
 def disable_others(session: Session, names: Collection[str]) -> Sequence[str]:
@@ -134,7 +127,7 @@ class Trigger(StrEnum):
 class ScheduleRun(Record):
     """An occurrence: one due time of a schedule and its outcome.
 
-    `outcome` holds counts by kind of work. A schedule has at most one unfinished occurrence at a
+    `outcome` holds what the command reports. A schedule has at most one unfinished occurrence at a
     time.
     """
 
@@ -152,7 +145,7 @@ class ScheduleRun(Record):
     id: Mapped[Identity]
     schedule_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("schedules.id"))
     schedule: Mapped[str]
-    kind: Mapped[str]
+    run: Mapped[str]
     due_at: Mapped[datetime]
     trigger: Mapped[str]
     status: Mapped[str]
@@ -187,7 +180,7 @@ def add(session: Session, schedule: Schedule, *, due_at: datetime, **values: obj
         .values(
             schedule_id=schedule.id,
             schedule=schedule.name,
-            kind=schedule.kind,
+            run=schedule.run,
             due_at=due_at,
             **values,
         )
@@ -299,6 +292,17 @@ def newest(session: Session, name: str | None, limit: int) -> Sequence[ScheduleR
     if name is not None:
         statement = statement.where(ScheduleRun.schedule == name)
     return session.scalars(statement).all()
+
+
+def last_success(session: Session, name: str, before: datetime) -> datetime | None:
+    """Return the last due time before `before` whose occurrence succeeded."""
+    return session.scalar(
+        select(func.max(ScheduleRun.due_at)).where(
+            ScheduleRun.schedule == name,
+            ScheduleRun.status == ScheduleRunStatus.SUCCEEDED,
+            ScheduleRun.due_at < before,
+        )
+    )
 
 
 def _held(schedule_run_id: uuid.UUID, token: uuid.UUID) -> ColumnElement[bool]:

@@ -19,9 +19,7 @@ from chordwise.domain.money import dollars
 from chordwise.domain.visible_text import visible
 from chordwise.pipeline.runs import insight
 from chordwise.pipeline.runs.insight import Cell, Plot
-from chordwise.pipeline.schedules import reports
-from chordwise.pipeline.schedules.work import Work
-from chordwise.storage import clock, deliveries
+from chordwise.storage import clock
 from chordwise.web.site import FOLDER, TEMPLATES
 
 DEFAULT_DAYS = 30
@@ -94,29 +92,6 @@ def page(session: Session, days: int) -> tuple[str, JsonObject]:
         version=version("chordwise"),
     )
     return html, {name: round(number, 8) for name, number in insight.totals(plots).items()}
-
-
-def write_scheduled(work: Work) -> JsonObject:
-    """Write the report of a schedule into its folder; return the file's name and the sums.
-
-    A webhook delivery sends both to the receiver.
-
-    Raises:
-        ConfigurationError: The file cannot be written.
-        LeaseLostError: Another process has taken over the occurrence.
-    """
-    with work.context.database.read() as session:
-        html, sums = page(session, work.settings.days or DEFAULT_DAYS)
-    outcome: JsonObject = {"file": str(reports.write(work, html, "html")), "totals": sums}
-
-    def announce(session: Session) -> int:
-        told = {"schedule": work.schedule, **outcome}
-        event = deliveries.REPORT_WRITTEN
-        deliveries.announce_occurrence(session, work.schedule_run_id, event, told)
-        return 1
-
-    work.write(announce)
-    return outcome
 
 
 def _figure(plot: Plot) -> ShownFigure:

@@ -43,7 +43,7 @@ instructions = "who writes to whom"
 [schedules.nightly]
 cron = "0 2 * * *"
 time_zone = "Europe/Berlin"
-paths = ["letters"]
+run = "submit letters"
 """
 TEXT = "The council of Lindau voted in 1856 about the harbour. It was rebuilt in the same year. "
 BRIDGES = "run_id = (SELECT id FROM runs WHERE name = 'bridges')"
@@ -175,7 +175,7 @@ def test_a_due_schedule_produces_results(stage: Stage) -> None:
     assert done.returncode == 0, done.stderr
     (line,) = json.loads(done.stdout)["schedule_runs"]
     assert (line["status"], line["trigger"]) == ("succeeded", "clock")
-    assert line["outcome"] == {"found": LETTERS, "jobs": {"succeeded": LETTERS}}
+    assert line["outcome"]["jobs"] == {"succeeded": LETTERS}
     assert stage.value("SELECT next_due_at > now() FROM schedules")
     assert stage.count("SELECT count(*) FROM runs WHERE schedule_run_id IS NOT NULL") == 1
     assert stage.count(f"SELECT accepted FROM run_accounts WHERE {NIGHTLY}") == LETTERS  # noqa: S608 - constants of the test

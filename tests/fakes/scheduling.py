@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
 
+from chordwise.cli.scheduled import CommandExecutor
 from chordwise.domain.failure_backoff import FailureBackoff
 from chordwise.pipeline.schedules import occurrences
 from chordwise.pipeline.schedules.runner import ScheduleRunner
@@ -56,7 +58,9 @@ class FakeScheduler:
         return self.runner().work()
 
     def runner(self) -> ScheduleRunner:
-        return ScheduleRunner(self.pipeline.context, lambda: self.stopped)
+        context = self.pipeline.context
+        executor = CommandExecutor(context.settings)
+        return ScheduleRunner(context, executor.execute, lambda: self.stopped)
 
     def work(self) -> None:
         """Do the work of the workers for all jobs."""
@@ -92,20 +96,15 @@ def a_scheduler_over(pipeline: Pipeline, **schedules: ScheduleSettings) -> FakeS
     return scheduler
 
 
-def at_night(**values: object) -> ScheduleSettings:
+def at_night(run: str, **values: object) -> ScheduleSettings:
     """Return a schedule at half past two in Berlin."""
-    given = {"cron": "30 2 * * *", "time_zone": "Europe/Berlin", **values}
+    given = {"cron": "30 2 * * *", "time_zone": "Europe/Berlin", "run": run, **values}
     return ScheduleSettings.model_validate(given)
 
 
-def nightly(folder: Path, **values: object) -> ScheduleSettings:
+def nightly(path: Path, options: str = "", **values: object) -> ScheduleSettings:
     """Return a schedule that analyzes a folder at half past two in Berlin."""
-    return at_night(**{"paths": (str(folder),), **values})
-
-
-def pruning(**ages: float) -> ScheduleSettings:
-    """Return a schedule that prunes at half past two in Berlin."""
-    return at_night(kind="prune", **ages)
+    return at_night(f"submit {shlex.quote(str(path))} --nightly {options}", **values)
 
 
 A_DAY = timedelta(days=1)

@@ -197,7 +197,7 @@ def test_hostile_texts_are_shown_as_text_in_every_output(
     }
     pages = dict(visited(cluster))
     book, page = cluster.folder / "book.xlsx", cluster.folder / "report.html"
-    for words in (("export", "fact_quotes", "--output", str(book)), ("report", "-o", str(page))):
+    for words in (("export", "fact_quotes", "--output", str(book)), ("insight", "-o", str(page))):
         assert cluster.run(*words).returncode == 0
     cells = exported(cluster, "document_results", "source") + exported(cluster, "facts", "value")
     pages["report"] = page.read_text("utf-8")

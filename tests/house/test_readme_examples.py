@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from chordwise import settings
+from chordwise.cli import scheduled
 from tests.house.checkout import ROOT
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -51,7 +52,7 @@ def test_a_settings_file_can_be_read(loaded: settings.Settings) -> None:
     model = loaded.model_named(loaded.model)
 
     assert loaded.inbox.folders or model.max_tokens_field == "max_tokens"
-    assert all(each.profile in loaded.profiles for each in loaded.schedules.values())
+    scheduled.check_all(loaded)
 
 
 def test_the_excerpt_quotes_the_samples() -> None:

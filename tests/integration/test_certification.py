@@ -162,9 +162,7 @@ def test_later_answers_are_accepted_until_their_checks_show_a_drift(
 
 @pytest.mark.parametrize("stored", [0, 1])
 def test_a_killed_withdrawal_leaves_no_accepted_value_uncertified(
-    stored: int,
-    pipeline: Pipeline,
-    tmp_path: Path,
+    stored: int, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Certificate and marks end together; the next call completes the withdrawal."""
     check(tmp_path, certified()["party"], ["approved"] * 20)
@@ -173,13 +171,15 @@ def test_a_killed_withdrawal_leaves_no_accepted_value_uncertified(
     to_check = objects(certified()["party"]["to_check"])
     later: JsonValue = [each for each in to_check if "later" in str(each["source"])]
     check(tmp_path, {"name": "party", "to_check": later}, ["rejected"] * 5)
-    changes = iter([pipeline.context.database.commit] * stored)
+    database = pipeline.context.database
+    changes = iter([database.commit] * stored)
 
     def killed(change: Callable[[Session], int]) -> int:
         return next(changes)(change)
 
-    with pytest.raises(StopIteration):
-        certify(pipeline.context.database, deals(pipeline), LOOSE, killed)
+    with monkeypatch.context() as patch, pytest.raises(StopIteration):
+        patch.setattr(database, "commit", killed)
+        certify(database, deals(pipeline), LOOSE)
 
     rejected = 5  # these lose their marks at once
     verdict, count = ("withdrawn", 0) if stored else ("certified", 2 * DOCUMENTS - rejected)
@@ -190,10 +190,11 @@ def test_a_killed_withdrawal_leaves_no_accepted_value_uncertified(
 
 
 def test_of_two_concurrent_certifications_the_last_stored_one_applies(
-    pipeline: Pipeline, tmp_path: Path
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The marks that the other one has not yet set are dropped."""
     database = pipeline.context.database
+    commit = database.commit
     narrow = Bounds(max_error=0.001, risk=0.05)
     check(tmp_path, certified()["party"], ["approved"] * 20)
     commits = count()
@@ -202,9 +203,10 @@ def test_of_two_concurrent_certifications_the_last_stored_one_applies(
         if next(commits) == 1:
             assert accepted(pipeline)[0] == ("party", 0)
             certify(database, deals(pipeline), narrow)
-        return database.commit(change)
+        return commit(change)
 
-    certify(database, deals(pipeline), LOOSE, interrupted)
+    monkeypatch.setattr(database, "commit", interrupted)
+    certify(database, deals(pipeline), LOOSE)
     assert accepted(pipeline)[0] == ("party", 0)
 
 
@@ -247,11 +249,12 @@ def test_only_the_newest_answers_to_a_question_are_accepted(
 
 
 def test_an_answer_replaced_during_certification_is_not_accepted(
-    pipeline: Pipeline, tmp_path: Path
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The certificate was for the previous answer."""
     check(tmp_path, certified()["party"], ["approved"] * 20)
-    commits = count()
+    database = pipeline.context.database
+    commit, commits = database.commit, count()
 
     def replaced(change: Callable[[Session], int]) -> int:
         if next(commits) == 1:
@@ -259,27 +262,31 @@ def test_an_answer_replaced_during_certification_is_not_accepted(
                 "UPDATE results SET id = gen_random_uuid() WHERE job_id = (SELECT id FROM jobs"
                 " ORDER BY id LIMIT 1)"
             )
-        return pipeline.context.database.commit(change)
+        return commit(change)
 
-    certify(pipeline.context.database, deals(pipeline), LOOSE, replaced)
+    monkeypatch.setattr(database, "commit", replaced)
+    certify(database, deals(pipeline), LOOSE)
 
     assert accepted(pipeline)[0] == ("party", DOCUMENTS - 1)
 
 
-def test_a_run_pruned_during_certification_is_reported(pipeline: Pipeline) -> None:
+def test_a_run_pruned_during_certification_is_reported(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     database, name = pipeline.context.database, str(pipeline.value("SELECT name FROM runs"))
     pipeline.execute("UPDATE runs SET finished_at = now() - interval '1 day'")
     run_id = uuid.UUID(str(pipeline.value("SELECT id FROM runs")))
-    commits = count()
+    commit, commits = database.commit, count()
 
     def pruned(change: Callable[[Session], int]) -> int:
         if next(commits) == 0:
             for forget in (pruning.forget_jobs, pruning.forget_run):
-                assert database.commit(partial(forget, run_id=run_id, age=timedelta(0)))
-        return database.commit(change)
+                assert commit(partial(forget, run_id=run_id, age=timedelta(0)))
+        return commit(change)
 
+    monkeypatch.setattr(database, "commit", pruned)
     with pytest.raises(UsageError, match=name):
-        certify(database, EvaluationScope(run=name), LOOSE, pruned)
+        certify(database, EvaluationScope(run=name), LOOSE)
 
 
 @pytest.mark.parametrize(("bounds", "wrong"), [(("--max-error", "1%"), 0), (BOUNDS, 5)])
@@ -288,6 +295,7 @@ def test_a_certificate_that_no_longer_holds_is_not_kept(
     wrong: int,
     pipeline: Pipeline,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It ends if a smaller error is required, or if its checks became wrong."""
     found = certified()

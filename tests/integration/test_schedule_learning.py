@@ -19,14 +19,15 @@ from chordwise.settings.sections import ProfileSettings
 from tests.fakes.learning import LABELS, a_learner, classified, obeying, written
 from tests.fakes.scheduling import FakeScheduler, a_scheduler
 
-ENDS = "SELECT status, outcome, error_message FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
+ENDS = (
+    "SELECT status, outcome - 'output', error_message FROM schedule_runs"
+    " ORDER BY due_at DESC LIMIT 1"
+)
 CHOICES = {f"{n}.txt": ("letter" if n < 15 else "report", n / 30) for n in range(30)}
 
 
-def at_six(**values: object) -> ScheduleSettings:
-    return ScheduleSettings.model_validate(
-        {"cron": "0 6 * * *", "time_zone": "Europe/Berlin", **values}
-    )
+def at_six(run: str, cron: str = "0 6 * * *") -> ScheduleSettings:
+    return ScheduleSettings(cron=cron, time_zone="Europe/Berlin", run=run)
 
 
 @pytest.fixture
@@ -56,11 +57,9 @@ def test_schedules_evaluate_recalibrate_and_certify(settings: Settings, tmp_path
     gold = written(tmp_path / "truth.jsonl", *truth)
     scheduler = a_due_scheduler(
         settings,
-        measure=at_six(kind="evaluate", gold=str(gold)),
-        learn=at_six(cron="0 7 * * *", kind="recalibrate", max_error_rate=0.5),
-        accept=at_six(
-            cron="0 8 * * *", kind="certify", profile="letters", max_error_rate=0.9, risk=0.2
-        ),
+        measure=at_six(f"evaluate --gold {gold}"),
+        learn=at_six("recalibrate --max-error-rate 0.5", "0 7 * * *"),
+        accept=at_six("certify letters --max-error 0.9 --risk 0.2", "0 8 * * *"),
     )
     assert scheduler.carry_out()
     for time in ("07:01", "08:01"):
@@ -69,14 +68,14 @@ def test_schedules_evaluate_recalibrate_and_certify(settings: Settings, tmp_path
         assert scheduler.carry_out()
 
     assert scheduler.rows(
-        "SELECT schedule, status, outcome FROM schedule_runs WHERE kind = 'evaluate'"
+        "SELECT schedule, status, outcome - 'output' FROM schedule_runs WHERE schedule = 'measure'"
     ) == [("measure", "succeeded", {"judged": 30, "missing": 1})]
     assert scheduler.rows(
         "SELECT value, count FROM evaluation_history WHERE metric = 'accuracy' AND is_whole"
     ) == [(0.5, 30)]
-    assert scheduler.rows("SELECT outcome FROM schedule_runs WHERE kind = 'recalibrate'") == [
-        ({"changed": 1, "too_few": 0},)
-    ]
+    assert scheduler.rows(
+        "SELECT outcome - 'output' FROM schedule_runs WHERE schedule = 'learn'"
+    ) == [({"changed": 1, "too_few": 0},)]
     assert scheduler.rows("SELECT judged, max_error_rate FROM calibrations") == [(30, 0.5)]
     counted = {"certified": 0, "open": 2, "impossible": 0, "withdrawn": 0}
     assert scheduler.rows(ENDS) == [("succeeded", counted, None)]
@@ -89,7 +88,7 @@ def test_only_answers_to_the_question_of_a_profile_are_evaluated(
     """Another question about the same documents is not affected."""
     gold = written(tmp_path / "truth.jsonl", *({"document": n, "label": "letter"} for n in CHOICES))
     scheduler = a_due_scheduler(
-        settings, measure=at_six(kind="evaluate", gold=str(gold), profile="letters")
+        settings, measure=at_six(f"evaluate --gold {gold} --profile letters")
     )
     classified(scheduler.pipeline, CHOICES, threshold=0.5)
 
@@ -105,7 +104,7 @@ def test_a_drop_in_quality_fails_the_occurrence_and_is_delivered(
     """It is delivered once, even if the scheduler is killed afterwards, and not the next night."""
     gold = tmp_path / "truth.jsonl"
     written(gold, *({"document": name, "label": label} for name, (label, _) in CHOICES.items()))
-    scheduler = a_due_scheduler(settings, measure=at_six(kind="evaluate", gold=str(gold)))
+    scheduler = a_due_scheduler(settings, measure=at_six(f"evaluate --gold {gold}"))
     assert scheduler.carry_out()
     assert scheduler.rows(ENDS) == [("succeeded", {"judged": 30, "missing": 0}, None)]
     written(gold, *({"document": name, "label": "letter"} for name in CHOICES))
@@ -115,9 +114,9 @@ def test_a_drop_in_quality_fails_the_occurrence_and_is_delivered(
     fell = "accuracy of classification fell from 1.000 to 0.500 (by 0.297 to 0.668)"
     ((status, outcome, message),) = scheduler.rows(ENDS)
     assert (status, message) == ("failed", f"Answers are worse than before: {fell}.")
-    assert outcome == {"judged": 30, "missing": 0, "fell": [fell]}
+    assert outcome == {"judged": 30, "missing": 0, "profile": "", "fell": [fell]}
     assert scheduler.rows("SELECT event, content FROM deliveries WHERE run_id IS NULL") == [
-        ("answers.regressed", {"schedule": "measure", "profile": "", **outcome})
+        ("answers.regressed", {"schedule": "measure", **outcome})
     ]
     scheduler.start_at("2026-03-30T06:01")
     assert scheduler.carry_out()
@@ -147,7 +146,7 @@ def say(scheduler: FakeScheduler, verdict: Verdict, names: Iterable[str]) -> Non
 
 def test_a_withdrawn_certificate_fails_the_occurrence(settings: Settings) -> None:
     """It is delivered once, even if the scheduler is killed afterwards."""
-    accept = at_six(kind="certify", profile="letters", max_error_rate=0.3)
+    accept = at_six("certify letters --max-error 0.3")
     scheduler = a_due_scheduler(settings, accept=accept)
     say(scheduler, Verdict.APPROVED, CHOICES)
     assert scheduler.carry_out()
@@ -195,7 +194,7 @@ def test_the_question_of_a_profile_is_that_of_its_runs(
 
 def test_without_feedback_nothing_is_evaluated(settings: Settings) -> None:
     """This is not a failure, because feedback may follow later."""
-    scheduler = a_due_scheduler(settings, measure=at_six(kind="evaluate"))
+    scheduler = a_due_scheduler(settings, measure=at_six("evaluate"))
 
     assert scheduler.carry_out()
 
@@ -203,9 +202,7 @@ def test_without_feedback_nothing_is_evaluated(settings: Settings) -> None:
 
 
 def test_a_missing_gold_file_is_a_failure(settings: Settings, tmp_path: Path) -> None:
-    scheduler = a_due_scheduler(
-        settings, measure=at_six(kind="evaluate", gold=str(tmp_path / "gone.csv"))
-    )
+    scheduler = a_due_scheduler(settings, measure=at_six(f"evaluate --gold {tmp_path}/gone.csv"))
 
     assert scheduler.carry_out()
 
@@ -218,7 +215,7 @@ def test_without_scikit_learn_a_schedule_fails(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    scheduler = a_due_scheduler(settings, learn=at_six(kind="recalibrate"))
+    scheduler = a_due_scheduler(settings, learn=at_six("recalibrate"))
 
     assert scheduler.carry_out()
 

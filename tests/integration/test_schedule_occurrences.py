@@ -14,7 +14,7 @@ from chordwise.pipeline.schedules import occurrences
 from chordwise.settings import Settings
 from chordwise.storage import schedules
 from chordwise.storage.schedules import ScheduleOrigin
-from tests.fakes.scheduling import A_DAY, FakeScheduler, a_scheduler, nightly, pruning
+from tests.fakes.scheduling import A_DAY, FakeScheduler, a_scheduler, at_night, nightly
 
 NEXT = (
     "SELECT to_char(next_due_at AT TIME ZONE 'Europe/Berlin', 'DD HH24:MI')"
@@ -164,7 +164,7 @@ def test_a_changed_schedule_applies_from_then_on(settings: Settings, folder: Pat
     """Its due time is computed again, and a removed schedule is disabled."""
     scheduler = a_scheduler(settings, nightly=nightly(folder), other=nightly(folder))
     later = scheduler.pipeline.context.settings
-    changed = {"nightly": nightly(folder, cron="0 5 * * *"), "third": pruning(keep_runs_days=9)}
+    changed = {"nightly": nightly(folder, cron="0 5 * * *"), "third": at_night("prune --runs 9")}
     scheduler.sleep_until("2026-03-28T04:00")
 
     later.__dict__["schedules"] = changed
@@ -193,7 +193,7 @@ def test_other_changes_keep_missed_due_times(settings: Settings, folder: Path) -
 
     assert scheduler.tick() == 1
     assert scheduler.history() == [("28 02:30", "catch_up", "due")]
-    assert scheduler.rows("SELECT options -> 'expires_after_hours' FROM schedules") == [(9,)]
+    assert scheduler.rows("SELECT expires_after_hours FROM schedules") == [(9,)]
 
 
 def test_schedules_of_the_database_stay_when_the_configuration_changes(
@@ -202,10 +202,10 @@ def test_schedules_of_the_database_stay_when_the_configuration_changes(
     """Only its owner removes a schedule, and its history is kept."""
     scheduler = a_scheduler(settings, ours=nightly(folder))
     database = scheduler.pipeline.context.database
-    wanted = nightly(folder)
+    wanted, added = nightly(folder), ScheduleOrigin.DATABASE
 
     with database.write() as session:
-        occurrences.define(session, "theirs", wanted, ScheduleOrigin.DATABASE, scheduler.now)
+        occurrences.define(session, "theirs", wanted, folder, added, scheduler.now)
     scheduler.synchronize()
     with database.write() as session, pytest.raises(UsageError, match="in the configuration"):
         occurrences.remove(session, "ours")
@@ -213,7 +213,7 @@ def test_schedules_of_the_database_stay_when_the_configuration_changes(
         pytest.raises(UsageError, match="configuration has a schedule"),
         database.write() as session,
     ):
-        occurrences.define(session, "ours", wanted, ScheduleOrigin.DATABASE, scheduler.now)
+        occurrences.define(session, "ours", wanted, folder, added, scheduler.now)
     start_now(scheduler, "theirs")
     with database.write() as session:
         occurrences.remove(session, "theirs")
@@ -230,9 +230,7 @@ def test_schedules_of_the_database_stay_when_the_configuration_changes(
 def test_an_unreadable_schedule_does_not_stop_the_others(settings: Settings, folder: Path) -> None:
     """A newer version may have written it."""
     scheduler = a_scheduler(settings, broken=nightly(folder), good=nightly(folder))
-    scheduler.pipeline.execute(
-        "UPDATE schedules SET options = '{\"kind\": \"dance\"}' WHERE name = 'broken'"
-    )
+    scheduler.pipeline.execute("UPDATE schedules SET run = 'dance' WHERE name = 'broken'")
     scheduler.sleep_until("2026-03-28T02:31")
 
     assert scheduler.tick() == 1
@@ -243,8 +241,8 @@ def test_an_unreadable_schedule_is_reported_once(settings: Settings, folder: Pat
     """It is reported again if the error changes; a manual start is refused."""
     scheduler = a_scheduler(settings, broken=nightly(folder))
     told: list[object] = []
-    for options in ('{"kind": "dance"}', '{"kind": "dance"}', '{"cron": "0 2 * *"}'):
-        scheduler.pipeline.execute("UPDATE schedules SET options = CAST(:o AS jsonb)", o=options)
+    for change in ("run = 'dance'", "run = 'dance'", "run = 'prune', cron = '0 2 * *'"):
+        scheduler.pipeline.execute(f"UPDATE schedules SET {change}")  # noqa: S608 - names of ours
         scheduler.sleep_until("2026-03-28T02:31")
 
         with structlog.testing.capture_logs() as lines:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from chordwise.domain.learning.feedback_input import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
@@ -17,7 +19,6 @@ from chordwise.pipeline.learning import evaluation, feedback
 from chordwise.pipeline.learning.evaluation import EvaluationScope
 from chordwise.pipeline.learning.feedback import FeedbackLine, Signed
 from chordwise.pipeline.runs.stored_results import ResultSelection
-from chordwise.pipeline.schedules.runner import ScheduleRunner
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.storage import documents, pruning
 from chordwise.storage.documents import Document, hash_of
@@ -25,14 +26,13 @@ from chordwise.storage.intakes import IntakeEntry
 from tests.fakes.past_results import into_history
 from tests.fakes.pipeline import NOW, Pipeline, a_document, a_run, offered, quoting_the_text
 from tests.fakes.processes import wait_until
-from tests.fakes.scheduling import A_DAY, FakeScheduler, a_scheduler
-from tests.fakes.scheduling import pruning as pruned_after
+from tests.fakes.scheduling import A_DAY, FakeScheduler, a_scheduler, at_night
 
 OLD, SHARED, NEW = (
     f"The {name} bridge was opened in May 1902. Carts crossed it."
     for name in ("old", "wide", "new")
 )
-OUTCOME = "SELECT status, outcome FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
+OUTCOME = "SELECT status, outcome - 'output' FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
 THE_OLD = "SELECT id FROM runs ORDER BY finished_at LIMIT 1"
 FAIL_THE_OLD = f"UPDATE jobs SET status = 'failed' WHERE run_id = ({THE_OLD})"  # noqa: S608 - ours
 WAITING = (
@@ -69,6 +69,19 @@ def a_scheduler_after_two_runs(settings: Settings, wanted: ScheduleSettings) -> 
     return scheduler
 
 
+def prune_runs(
+    scheduler: FakeScheduler, before_each_step: Callable[[], None] = lambda: None
+) -> Mapping[str, object]:
+    """Delete runs older than thirty days, step by step; return the numbers."""
+    database = scheduler.pipeline.context.database
+
+    def commit(step: Callable[[Session], int]) -> int:
+        before_each_step()
+        return database.commit(step)
+
+    return pruning.prune(database, {"runs": 30 * A_DAY}, commit)
+
+
 def counts(scheduler: FakeScheduler) -> dict[str, object]:
     return {
         name: scheduler.pipeline.value(f"SELECT count(*) FROM {name}")  # noqa: S608 - names of ours
@@ -78,7 +91,7 @@ def counts(scheduler: FakeScheduler) -> dict[str, object]:
 
 def test_old_runs_are_deleted_except_what_newer_runs_use(settings: Settings) -> None:
     """The next run pays again only for what was deleted."""
-    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_runs_days=30))
+    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
 
     assert scheduler.carry_out()
 
@@ -99,7 +112,7 @@ def test_old_runs_are_deleted_except_what_newer_runs_use(settings: Settings) -> 
 
 def test_the_calls_of_an_intake_are_kept_without_their_run(settings: Settings) -> None:
     """The cost of transcribing its pages was spent."""
-    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_runs_days=30))
+    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
     oldest = "(SELECT id FROM runs ORDER BY id LIMIT 1)"
     changed = f"run_id = {oldest}, job_id = NULL, chunk_id = NULL"
     scheduler.pipeline.execute(f"UPDATE model_calls SET {changed}")  # noqa: S608 - names of ours
@@ -113,7 +126,7 @@ def test_the_calls_of_an_intake_are_kept_without_their_run(settings: Settings) -
 
 def test_an_old_interrupted_run_is_deleted(settings: Settings) -> None:
     """Its list is deleted, too; a younger run and a run that is being taken in are kept."""
-    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_runs_days=30))
+    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
     listed = [IntakeEntry(source=f"{number}.txt", raw_path=b"/nowhere") for number in range(3)]
     names = []
     for ago in ("40 days", "1 day", "-1 day"):
@@ -138,7 +151,7 @@ def test_an_old_interrupted_run_is_deleted(settings: Settings) -> None:
 
 def test_feedback_is_deleted_with_its_job_and_judgments_are_kept(settings: Settings) -> None:
     """Evaluations keep the run's name; judgments keep confidence and verdict, but no text."""
-    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_runs_days=30))
+    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
     said = [
         FeedbackLine(
             number=number,
@@ -185,7 +198,7 @@ def test_a_run_is_deleted_with_its_inbox_files_and_deliveries(
     settings: Settings, status: str, left: int
 ) -> None:
     """It is kept while one of its files has not been delivered."""
-    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_runs_days=30))
+    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
     scheduler.pipeline.execute(_INBOX_FILE, status=status)
 
     assert scheduler.carry_out()
@@ -200,28 +213,27 @@ def test_a_run_retried_during_pruning_is_kept(
 ) -> None:
     """Each step checks again: neither the retried jobs nor the run are deleted."""
     monkeypatch.setattr(pruning, "STEP", 1)
-    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_runs_days=30))
+    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
     scheduler.pipeline.execute(FAIL_THE_OLD)
     ((run_id,),) = scheduler.rows(THE_OLD)
     steps: list[int] = []
 
-    def retry_after_the_first() -> bool:
+    def retry_after_the_first() -> None:
         steps.append(1)
         if len(steps) == 2:
             assert isinstance(run_id, uuid.UUID)
             assert run_control.retry(scheduler.pipeline.context, run_id) == 1
-        return False
 
-    assert ScheduleRunner(scheduler.pipeline.context, retry_after_the_first).work()
+    deleted = prune_runs(scheduler, retry_after_the_first)
 
     assert scheduler.rows("SELECT count(*), count(DISTINCT run_id) FROM jobs") == [(3, 2)]
     assert scheduler.rows("SELECT status FROM runs ORDER BY id") == [("open",), ("finished",)]
-    assert scheduler.rows(OUTCOME) == [("succeeded", {"runs": 0, "jobs": 1, "documents": 0})]
+    assert deleted == {"runs": 0, "jobs": 1, "documents": 0}
 
 
 def test_a_run_with_an_uncommitted_retry_is_kept(settings: Settings) -> None:
     """Pruning waits for the commit of the retry, and then sees it."""
-    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_runs_days=30))
+    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
     scheduler.pipeline.execute(FAIL_THE_OLD)
     ((run_id,),) = scheduler.rows(THE_OLD)
     assert isinstance(run_id, uuid.UUID)
@@ -233,10 +245,10 @@ def test_a_run_with_an_uncommitted_retry_is_kept(settings: Settings) -> None:
             session.execute(text("SELECT FROM runs WHERE id = :id FOR UPDATE"), {"id": run_id})
             retried = threads.submit(run_control.retry, context, run_id)
             wait_until(lambda: scheduler.pipeline.value(WAITING) == 1, 30, WAITING)
-            pruned = threads.submit(scheduler.carry_out)
+            pruned = threads.submit(prune_runs, scheduler)
             wait_until(lambda: scheduler.pipeline.value(WAITING) == 2, 30, WAITING)
         assert retried.result(30) == 2
-        assert pruned.result(30)
+        assert pruned.result(30)["runs"] == 0
 
     assert scheduler.rows("SELECT status FROM runs ORDER BY id") == [("open",), ("finished",)]
     assert scheduler.rows("SELECT count(*) FROM jobs") == [(4,)]
@@ -247,16 +259,15 @@ def test_a_run_that_finished_again_during_pruning_is_kept(
 ) -> None:
     """Retried and finished between two steps, it ended only recently."""
     monkeypatch.setattr(pruning, "STEP", 1)
-    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_runs_days=30))
+    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
     steps: list[int] = []
 
-    def end_again_after_the_first() -> bool:
+    def end_again_after_the_first() -> None:
         steps.append(1)
         if len(steps) == 2:
             scheduler.pipeline.execute("UPDATE runs SET finished_at = now()")
-        return False
 
-    assert ScheduleRunner(scheduler.pipeline.context, end_again_after_the_first).work()
+    prune_runs(scheduler, end_again_after_the_first)
 
     assert scheduler.rows("SELECT count(*) FROM runs") == [(2,)]
     assert scheduler.rows("SELECT count(*) FROM jobs") == [(3,)]
@@ -264,7 +275,7 @@ def test_a_run_that_finished_again_during_pruning_is_kept(
 
 def test_an_unfinished_run_is_kept(settings: Settings) -> None:
     scheduler = a_scheduler(
-        settings, quoting_the_text, repeat_last=True, tidy=pruned_after(keep_runs_days=1)
+        settings, quoting_the_text, repeat_last=True, tidy=at_night("prune --runs 1")
     )
     submission = scheduler.pipeline.submit(OLD)
     move_to_the_past(scheduler.pipeline, submission.name)
@@ -278,7 +289,7 @@ def test_an_unfinished_run_is_kept(settings: Settings) -> None:
 
 def test_old_cache_entries_are_deleted(settings: Settings) -> None:
     """Newer entries and active claims are kept, and nothing else is deleted."""
-    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_cache_days=30))
+    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --cache 30"))
     before = counts(scheduler)
     for key, age, completion in (("old", 31, "{}"), ("new", 29, "{}"), ("asked", 31, None)):
         scheduler.pipeline.execute(
@@ -302,7 +313,7 @@ def test_old_cache_entries_are_deleted(settings: Settings) -> None:
 
 def test_answers_are_deleted_only_for_successful_jobs(settings: Settings) -> None:
     """The result is unchanged; other jobs keep their answers for a retry."""
-    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_answers_days=30))
+    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --answers 30"))
     scheduler.pipeline.execute(
         "UPDATE jobs SET status = 'partial' WHERE id = (SELECT max(id::text) FROM jobs"
         " WHERE finished_at < now() - interval '30 days')::uuid"
@@ -317,7 +328,7 @@ def test_answers_are_deleted_only_for_successful_jobs(settings: Settings) -> Non
 
 
 def test_replaced_results_are_deleted_with_the_answers(settings: Settings) -> None:
-    scheduler = a_scheduler_after_two_runs(settings, pruned_after(keep_answers_days=30))
+    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --answers 30"))
     scheduler.pipeline.execute(into_history("now() - interval '31 days'"))
 
     scheduler.carry_out()
@@ -331,9 +342,7 @@ def test_pruning_in_small_steps_is_complete(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     monkeypatch.setattr(pruning, "STEP", step)
-    scheduler = a_scheduler_after_two_runs(
-        settings, pruned_after(keep_runs_days=30, keep_answers_days=30)
-    )
+    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30 --answers 30"))
 
     scheduler.carry_out()
 
@@ -343,7 +352,7 @@ def test_pruning_in_small_steps_is_complete(
 
 def test_a_document_taken_in_during_its_deletion_is_not_lost(settings: Settings) -> None:
     """The intake waits for the deletion, and stores the document again."""
-    scheduler = a_scheduler(settings, tidy=pruned_after(keep_runs_days=30))
+    scheduler = a_scheduler(settings, tidy=at_night("prune --runs 30"))
     database = scheduler.pipeline.context.database
     again = threading.Event()
     stored: list[object] = []
@@ -372,7 +381,7 @@ def test_a_document_taken_in_during_its_deletion_is_not_lost(settings: Settings)
 
 def test_a_document_of_an_uncommitted_intake_is_kept(settings: Settings) -> None:
     """The open transaction of the intake locks the document."""
-    scheduler = a_scheduler(settings, tidy=pruned_after(keep_runs_days=30))
+    scheduler = a_scheduler(settings, tidy=at_night("prune --runs 30"))
     database = scheduler.pipeline.context.database
     scheduler.pipeline.submit(OLD, options=a_run())
     scheduler.pipeline.execute("UPDATE documents SET created_at = now() - interval '40 days'")

@@ -10,14 +10,11 @@ import pytest
 
 from chordwise.domain.states import InboxStatus
 from chordwise.errors import ReadError
-from chordwise.pipeline.schedules.runner import ScheduleRunner
 from chordwise.readers.reader import UnreadDocument
 from chordwise.settings import ScheduleSettings, Settings
-from chordwise.settings.schedules import ScheduleKind
 from chordwise.storage.inbox_files import InboxFile
-from chordwise.web.report import write_scheduled
 from tests.fakes.pipeline import AN_UNREAD_SCAN, a_document, quoting_the_text
-from tests.fakes.scheduling import FakeScheduler, a_scheduler, pruning
+from tests.fakes.scheduling import FakeScheduler, a_scheduler, at_night
 
 INTO_THE_NIGHT = (
     "UPDATE results SET needs_review = true, created_at = '2026-03-28T01:00Z'",
@@ -28,9 +25,8 @@ HOSTILE = "letter|<b>one</b>![a](//evil.example)`\x1b[2J\u202e.txt"
 
 
 def reporting(folder: Path) -> ScheduleSettings:
-    return ScheduleSettings.model_validate(
-        {"cron": "0 * * * *", "kind": "report", "folder": str(folder)}
-    )
+    run = f"night-report --out {folder}/morning-{{due}}.md"
+    return ScheduleSettings(cron="0 * * * *", run=run)
 
 
 def a_scheduler_after_a_run(settings: Settings, folder: Path) -> FakeScheduler:
@@ -122,7 +118,7 @@ def test_an_end_after_the_due_time_is_in_the_next_report(
 
 def test_the_end_of_an_occurrence_is_in_one_report(settings: Settings, tmp_path: Path) -> None:
     """This holds however long ago it was due; reports do not count themselves."""
-    tidy = pruning(keep_cache_days=30)
+    tidy = at_night("prune --cache 30")
     scheduler = a_scheduler(settings, morning=reporting(tmp_path), tidy=tidy)
     scheduler.sleep_until("2026-03-28T02:31")
     scheduler.tick()
@@ -240,44 +236,32 @@ def test_a_report_that_cannot_be_written_is_a_failure(settings: Settings, tmp_pa
     assert "There is no folder" in str(message)
 
 
-@pytest.mark.parametrize("ending", ["md", "md.part"])
-def test_a_report_is_not_written_through_a_link(
-    settings: Settings, tmp_path: Path, ending: str
-) -> None:
+def test_a_report_is_not_written_through_a_link(settings: Settings, tmp_path: Path) -> None:
     """Other users may be able to write to the folder of reports."""
-    folder, own = tmp_path / "reports", tmp_path / "own.toml"
+    folder, other = tmp_path / "reports", tmp_path / "other.toml"
     folder.mkdir()
-    own.write_text("own", "utf-8")
+    other.write_text("other", "utf-8")
     scheduler = a_scheduler_after_a_run(settings, folder)
-    ((occurrence,),) = scheduler.rows("SELECT id FROM schedule_runs")
-    assert isinstance(occurrence, uuid.UUID)
-    (folder / f"morning-20260328-0500-{occurrence.hex[-4:]}.{ending}").symlink_to(own)
+    (folder / "morning-20260328-0500.md").symlink_to(other)
 
     scheduler.carry_out()
 
-    assert own.read_text("utf-8") == "own"
-    status = "failed" if ending == "md" else "succeeded"
-    assert scheduler.rows("SELECT status FROM schedule_runs") == [(status,)]
+    assert other.read_text("utf-8") == "other"
+    assert scheduler.rows("SELECT status FROM schedule_runs") == [("failed",)]
 
 
 def test_plots_are_written_by_a_schedule(settings: Settings, tmp_path: Path) -> None:
     """The outcome has the file and the sums, for programs that are notified of it."""
-    plotting = {"cron": "0 * * * *", "kind": "insight", "folder": str(tmp_path), "days": 7}
-    scheduler = a_scheduler(
-        settings,
-        quoting_the_text,
-        repeat_last=True,
-        plots=ScheduleSettings.model_validate(plotting),
-    )
+    run = f"insight --out {tmp_path}/plots-{{due}}.html --days 7"
+    plots = ScheduleSettings(cron="0 * * * *", run=run)
+    scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, plots=plots)
     scheduler.pipeline.analyze("The bridge was opened in May 1902.")
     scheduler.start_at("2026-03-28T06:01")
-    runner = ScheduleRunner(
-        scheduler.pipeline.context, lambda: False, {ScheduleKind.INSIGHT: write_scheduled}
-    )
 
-    assert runner.work()
+    assert scheduler.carry_out()
 
-    ((outcome,),) = scheduler.rows("SELECT outcome FROM schedule_runs WHERE status = 'succeeded'")
+    query = "SELECT outcome - 'output' FROM schedule_runs WHERE status = 'succeeded'"
+    ((outcome,),) = scheduler.rows(query)
     (written,) = tmp_path.glob("plots-*")
     assert isinstance(outcome, dict)
     assert outcome["file"] == str(written)

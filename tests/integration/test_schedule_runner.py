@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import threading
+import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from chordwise.pipeline.intake import document_batches
+from chordwise.pipeline.intake import document_batches, submit
 from chordwise.pipeline.intake.submit import Submission
-from chordwise.pipeline.schedules import work
 from chordwise.pipeline.schedules.runner import MAX_ATTEMPTS
 from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
+from chordwise.storage import schedules
 from tests.fakes.pipeline import SCRIPTED, quoting_the_text
 from tests.fakes.processes import KilledError
-from tests.fakes.scheduling import EXPIRE, OUTCOME, FakeScheduler, a_scheduler, nightly
+from tests.fakes.scheduling import EXPIRE, FakeScheduler, a_scheduler, nightly
 
+STATUS = "SELECT status, error_code FROM schedule_runs ORDER BY due_at DESC LIMIT 1"
 ACCOUNT = (
     "SELECT intakes_found, accepted, duplicate, intakes_balance, jobs_balance, a.status"
     " FROM run_accounts AS a"
@@ -78,13 +80,14 @@ def test_a_folder_is_analyzed_and_the_occurrence_ends_with_its_run(
 
     assert scheduler.carry_out()
     assert not scheduler.carry_out()
-    assert scheduler.rows(OUTCOME) == [("waiting", None, {"found": 5})]
+    assert scheduler.rows(STATUS) == [("waiting", None)]
     scheduler.tick()
-    assert scheduler.rows(OUTCOME) == [("waiting", None, {"found": 5})]
+    assert scheduler.rows(STATUS) == [("waiting", None)]
     scheduler.work()
     scheduler.tick()
 
-    assert scheduler.rows(OUTCOME) == [("succeeded", None, {"found": 5, "jobs": {"succeeded": 5}})]
+    assert scheduler.rows(STATUS) == [("succeeded", None)]
+    assert scheduler.rows("SELECT outcome -> 'jobs' FROM schedule_runs") == [({"succeeded": 5},)]
     assert scheduler.rows(ACCOUNT) == [(5, 5, 0, True, True, "finished")]
     assert scheduler.rows(
         "SELECT r.priority, r.name LIKE 'nightly-20260328-0130-%' FROM runs AS r"
@@ -139,34 +142,30 @@ def test_a_killed_scheduler_loses_or_duplicates_no_letter(
 def test_a_suspended_scheduler_writes_nothing_once_replaced(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It resumes between two letters, after another one has taken over and finished."""
+    """Another one takes over between two letters, and takes in the rest."""
     scheduler = a_due_scheduler(settings, nightly(folder))
-    frozen, thawed = threading.Event(), threading.Event()
     wrapped = Submission.take_in
-    counted: list[object] = []
+    letters: list[object] = []
     one_by_one(monkeypatch)
 
     def take_in(self: Submission, *found: object, **named: object) -> object:
-        counted.append(found)
-        if len(counted) == 3:
-            frozen.set()
-            assert thawed.wait(60)
+        letters.append(found)
+        if len(letters) == 3:
+            scheduler.pipeline.execute(EXPIRE)
+            with scheduler.pipeline.context.database.write() as session:
+                assert schedules.claim(session, uuid.uuid4(), timedelta(seconds=60))
         return wrapped(self, *found, **named)  # type: ignore[arg-type]  # passed on as they came
 
     monkeypatch.setattr(Submission, "take_in", take_in)
-    first = threading.Thread(target=scheduler.carry_out)
-    first.start()
-    assert frozen.wait(60)
+    scheduler.carry_out()
+    assert scheduler.rows("SELECT accepted FROM run_accounts") == [(2,)]
     scheduler.pipeline.execute(EXPIRE)
-
-    assert scheduler.carry_out()
-    thawed.set()
-    first.join(60)
+    scheduler.carry_out()
     scheduler.work()
     scheduler.tick()
 
     assert scheduler.rows(ACCOUNT) == [(5, 5, 0, True, True, "finished")]
-    assert scheduler.rows("SELECT status, attempts FROM schedule_runs") == [("succeeded", 2)]
+    assert scheduler.rows("SELECT status, attempts FROM schedule_runs") == [("succeeded", 3)]
 
 
 def test_a_scheduler_that_stops_releases_its_occurrence(settings: Settings, folder: Path) -> None:
@@ -235,19 +234,19 @@ def test_an_expired_occurrence_is_not_continued(settings: Settings, folder: Path
 def test_an_empty_folder_is_no_error(settings: Settings, tmp_path: Path) -> None:
     """It makes no run; neither does a pattern that matches nothing."""
     (tmp_path / "empty").mkdir()
-    paths = (str(tmp_path / "empty"), str(tmp_path / "empty" / "*.pdf"))
-    scheduler = a_due_scheduler(settings, nightly(tmp_path, paths=paths))
+    line = nightly(tmp_path / "empty", f"'{tmp_path}/empty/*.pdf'")
+    scheduler = a_due_scheduler(settings, line)
 
     scheduler.carry_out()
 
-    assert scheduler.rows(OUTCOME) == [("succeeded", None, {"found": 0})]
+    assert scheduler.rows(STATUS) == [("succeeded", None)]
     assert scheduler.rows("SELECT count(*) FROM runs") == [(0,)]
 
 
 @pytest.mark.parametrize("path", ["gone", "gone/*.pdf"])
 def test_a_missing_folder_is_an_error(settings: Settings, tmp_path: Path, path: str) -> None:
     """It may be a share that is not mounted; the next night tries again."""
-    scheduler = a_due_scheduler(settings, nightly(tmp_path, paths=(str(tmp_path / path),)))
+    scheduler = a_due_scheduler(settings, nightly(tmp_path / path))
 
     scheduler.carry_out()
 
@@ -266,15 +265,14 @@ def test_an_unreadable_file_makes_an_occurrence_incomplete(
     scheduler.work()
     scheduler.tick()
 
-    ((status, code, outcome),) = scheduler.rows(OUTCOME)
-    assert (status, code) == ("incomplete", "incomplete")
-    assert outcome == {"found": 6, "jobs": {"succeeded": 5}}
+    assert scheduler.rows(STATUS) == [("incomplete", "incomplete")]
+    assert scheduler.rows("SELECT outcome -> 'jobs' FROM schedule_runs") == [({"succeeded": 5},)]
 
 
 def test_a_profile_defines_the_questions_of_a_schedule(settings: Settings, folder: Path) -> None:
     profile = ProfileSettings.model_validate({"types": ["summary", "sentiment"], "model": SCRIPTED})
     with_profile = settings.model_copy(update={"profiles": {"letters": profile}})
-    scheduler = a_due_scheduler(with_profile, nightly(folder, profile="letters"))
+    scheduler = a_due_scheduler(with_profile, nightly(folder, "--profile letters"))
 
     scheduler.carry_out()
 
@@ -286,13 +284,11 @@ def test_a_profile_defines_the_questions_of_a_schedule(settings: Settings, folde
 
 def test_a_removed_profile_is_reported(settings: Settings, folder: Path) -> None:
     """A schedule of the database may outlive it."""
-    scheduler = a_due_scheduler(settings, nightly(folder, profile="gone"))
+    scheduler = a_due_scheduler(settings, nightly(folder, "--profile gone"))
 
     scheduler.carry_out()
 
-    assert scheduler.rows("SELECT status, error_code FROM schedule_runs") == [
-        ("failed", "configuration")
-    ]
+    assert scheduler.rows("SELECT status, error_code FROM schedule_runs") == [("failed", "usage")]
 
 
 def test_a_programming_error_fails_the_occurrence(
@@ -304,7 +300,7 @@ def test_a_programming_error_fails_the_occurrence(
     def broken(*_: object) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(work, "open_run", broken)
+    monkeypatch.setattr(submit, "open_run", broken)
     scheduler.carry_out()
 
     assert scheduler.rows("SELECT status, error_code FROM schedule_runs") == [

@@ -49,16 +49,15 @@ def a_job(source: str) -> JobLine:
 
 
 def a_schedule(name: str, zone: str = "Europe/Berlin") -> ScheduleLine:
-    """Return a schedule with a long kind and a long origin."""
-    options = {"kind": "recalibrate", "cron": "0 2 * * MON-FRI", "time_zone": zone}
+    """Return a schedule with a long command and a long origin."""
     return ScheduleLine(
         name=name,
-        kind="recalibrate",
-        cron=options["cron"],
+        run="recalibrate",
+        cron="0 2 * * MON-FRI",
         time_zone=zone,
         next_due_at=NOW,
         origin="configuration",
-        options=dict(options),
+        folder="/srv",
         defect=None,
     )
 
@@ -66,7 +65,7 @@ def a_schedule(name: str, zone: str = "Europe/Berlin") -> ScheduleLine:
 def past(name: str) -> PastLine:
     return PastLine(
         schedule=name,
-        kind="analyze",
+        run="submit letters",
         due_at=NOW,
         trigger="catch_up",
         status="succeeded",
@@ -166,13 +165,13 @@ def test_schedules_are_not_truncated(name: str, zone: str) -> None:
 
     due = f"{_next(line)}{zone}".replace(" ", "")
     found = columns(narrow)
-    assert found[:3] == [name, line.kind, line.cron]
+    assert found[:3] == [name, line.run, line.cron]
     assert found[3].replace(" ", "") == due
     assert found[4] == line.origin
     assert all(len(each.rstrip()) <= NARROW for each in narrow.splitlines())
     lines = shown(table([a_schedule("nightly")] * 2), width=WIDE).splitlines()
     assert len(lines) == 3
-    assert lines[0].split() == ["Schedule", "Kind", "Cron", "Next", "Time", "zone", "From"]
+    assert lines[0].split() == ["Schedule", "Runs", "Cron", "Next", "Time", "zone", "From"]
     assert lines[1].split()[-2:] == ["Europe/Berlin", "configuration"]
 
 

@@ -85,8 +85,8 @@ def test_the_report_is_one_file(
     point_to(settings, monkeypatch)
     path = tmp_path / "report.html"
 
-    printed = output_of("report", "--out", str(path), "--json").out
-    assert run(["report", "--out", str(path)]) == ExitCode.USAGE
+    printed = output_of("insight", "--out", str(path), "--json").out
+    assert run(["insight", "--out", str(path)]) == ExitCode.USAGE
 
     assert json.loads(printed)["totals"]["cost_usd"] == 0.5
     asked: list[str] = []

@@ -22,7 +22,7 @@ from chordwise.errors import (
     DatabaseRefusedError,
     ServiceUnavailableError,
 )
-from chordwise.pipeline.diagnosis import configured_paths, models, schedules
+from chordwise.pipeline.diagnosis import configured_paths, models
 from chordwise.pipeline.diagnosis.outcome import Check, CheckStatus, guarded, warning
 from chordwise.pipeline.runs import tool_access, user_sql
 from chordwise.pipeline.runtime import broker
@@ -55,7 +55,6 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
     yield guarded("broker", lambda: check_broker(settings))
     yield check_processes(settings, _elsewhere(settings))
     yield from configured_paths.check_configured_paths(settings)
-    yield from schedules.check_configured(settings)
     for name in _names(settings):
         yield guarded(f"model {name}", partial(models.model, settings, name))
     yield guarded(models.PAUSES, lambda: models.pauses(settings))
@@ -108,7 +107,6 @@ def _database_checks(settings: Settings) -> Iterator[Check]:
             yield guarded("clock", lambda: _clock(engine))
             if schema.status is not CheckStatus.FAIL:
                 yield _reader(settings)
-                yield from schedules.check_added(settings, engine)
 
 
 @contextmanager

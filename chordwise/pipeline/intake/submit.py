@@ -49,33 +49,21 @@ AlsoOfBatch: TypeAlias = Callable[[Session, Sequence[Offered]], None]
 SessionAction: TypeAlias = Callable[[Session], None]
 
 
-def unguarded(_session: Session) -> None:
-    """Permit every transaction."""
-
-
 class Submission:
     """An open run that takes in documents, one batch per transaction, until it is closed.
 
-    It holds the lease of the run's intake with `token`. `guard` is called first in each
-    transaction, and raises if this process may no longer write. If `is_resumed`, it continues the
-    list of a run that was interrupted. `transcriber` reads pages without text.
+    It holds the lease of the run's intake with `token`. If `is_resumed`, it continues the list of a
+    run that was interrupted. `transcriber` reads pages without text.
     """
 
     def __init__(
-        self,
-        context: Context,
-        run: Run,
-        token: uuid.UUID,
-        guard: SessionAction = unguarded,
-        *,
-        is_resumed: bool = False,
+        self, context: Context, run: Run, token: uuid.UUID, *, is_resumed: bool = False
     ) -> None:
         self.run_id = run.id
         self.name = run.name
         self.is_resumed = is_resumed
         self._context = context
         self._token = token
-        self._guard = guard
         self.options = effective_options(context.settings, from_json(run.options, run.name))
         run_questions = RunQuestions.of(context, run, self.options)
         examples = learned_examples.of_run(context, self.options, run_questions.budgets)
@@ -114,7 +102,7 @@ class Submission:
                 with attempt as session:
                     if stored and intakes.exists(session, stored[0]):
                         continue  # an earlier attempt was committed; only its response was lost
-                    self._guard(session)
+                    self._context.guard(session)
                     self._require_lease(session)
                     stored = intakes.enlist(session, self.run_id, entries)
                     if also is not None:
@@ -169,7 +157,7 @@ class Submission:
     def _require_open(self) -> None:
         for attempt in self._context.database.attempts(DATABASE_TIMEOUT):
             with attempt as session:
-                self._guard(session)
+                self._context.guard(session)
                 self._require_lease(session)
 
     def _require_lease(self, session: Session) -> None:
@@ -194,7 +182,7 @@ class Submission:
                 with attempt as session:
                     if taken and intakes.exists(session, offered[0].intake_id):
                         continue  # an earlier attempt was committed; only its response was lost
-                    self._guard(session)
+                    self._context.guard(session)
                     settings, divide = self._context.settings, self._assignment.groups
                     taken = document_batches.store(
                         session, settings, self._run_questions, offered, shown, divide
@@ -219,12 +207,12 @@ def open_run(
     options: RunOptions,
     now: datetime,
     found: Sequence[IntakeEntry] = (),
-    guard: SessionAction = unguarded,
     run_id: uuid.UUID | None = None,
 ) -> Submission:
     """Begin a run with the list of discovered files; `now` is used in a generated name.
 
-    The run and its list are stored in one transaction, so the list is always complete.
+    The run and its list are stored in one transaction, so the list is always complete. A run that a
+    schedule starts belongs to its occurrence, is a nightly one, and is named after it by default.
 
     Raises:
         UsageError: The name is taken or not permitted, or the budget or the table name is invalid.
@@ -232,26 +220,28 @@ def open_run(
     """
     cap_usd = require_answerable(context.settings, options)
     options = effective_options(context.settings, options)
-    run_id, token = run_id or new_id(), uuid.uuid4()
-    name = options.name or f"{now:%Y%m%d-%H%M%S}-{run_id.hex[-4:]}"
+    run_id, token, occurrence = run_id or new_id(), uuid.uuid4(), context.occurrence
+    generated = occurrence.run_name if occurrence else f"{now:%Y%m%d-%H%M%S}-{run_id.hex[-4:]}"
+    name = options.name or generated
     check_name(name)
     saved_as = answer_tables.table_of(options)
     templates = [*library.released().values(), *options.analysis.templates]
     try:
         for attempt in context.database.attempts(DATABASE_TIMEOUT):
             with attempt as session:
-                guard(session)
+                context.guard(session)
                 prompt_versions.register(session, templates)
                 stored = session.get(Run, run_id)
                 run = stored or _run(context, run_id, name, options)
                 if stored is None:  # otherwise an earlier attempt was committed
                     run.intake_token, run.saved_as = token, saved_as
+                    run.schedule_run_id = occurrence.id if occurrence else None
                     _store(context, session, run, found, cap_usd)
                     answer_tables.ensure_table(session, run, options)
     except IntegrityError as error:
         what = f"A run named “{name}” already exists."
         raise UsageError(what, "Choose another --run-name.") from error
-    return Submission(context, run, token, guard)
+    return Submission(context, run, token)
 
 
 def _store(
@@ -271,12 +261,13 @@ def _store(
 
 
 def _run(context: Context, run_id: uuid.UUID, name: str, options: RunOptions) -> Run:
+    is_nightly = options.nightly or context.occurrence is not None
     return Run(
         id=run_id,
         name=name,
         options=to_json(options),
         type_count=len(options.types),
-        priority=Priority.NIGHTLY if options.nightly else Priority.INTERACTIVE,
+        priority=Priority.NIGHTLY if is_nightly else Priority.INTERACTIVE,
         use_cache=options.use_cache and not options.fresh,
         lane=lane_for(context.settings, options.model, options.lane),
     )
@@ -317,7 +308,10 @@ class Resume:
             UsageError: The run is not interrupted, or another process still holds its intake.
         """
         name = self._require_interrupted(run_id)
-        submission = claim(self._context, run_id) if self._wait_for_lease_end(run_id) else None
+        # The lease of an occurrence proves that the process which began its run has ended.
+        by_force = self._context.occurrence is not None
+        is_free = by_force or self._wait_for_lease_end(run_id)
+        submission = claim(self._context, run_id, by_force=by_force) if is_free else None
         if submission is None:
             raise UsageError(
                 "Another process is reading the files of this run.",
@@ -399,9 +393,7 @@ def open_or_resume(
     return resume.resume(known.id)
 
 
-def claim(
-    context: Context, run_id: uuid.UUID, guard: SessionAction = unguarded, *, by_force: bool = False
-) -> Submission | None:
+def claim(context: Context, run_id: uuid.UUID, *, by_force: bool = False) -> Submission | None:
     """Claim the intake of a run; `None` if it is finished, cancelled, or held by another process.
 
     `by_force` ignores the lease of another process; the caller must hold a lock which proves that
@@ -410,7 +402,7 @@ def claim(
     token = uuid.uuid4()
     for attempt in context.database.attempts(DATABASE_TIMEOUT):
         with attempt as session:
-            guard(session)
+            context.guard(session)
             is_ours = intakes.claim(session, run_id, token, context.lease, by_force=by_force)
             run = session.get_one(Run, run_id) if is_ours else None
-    return None if run is None else Submission(context, run, token, guard, is_resumed=True)
+    return None if run is None else Submission(context, run, token, is_resumed=True)

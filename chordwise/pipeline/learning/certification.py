@@ -5,20 +5,19 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from itertools import takewhile
-from typing import TypeAlias
 
 from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values
 from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.analysis_tasks import AnalysisType
-from chordwise.domain.json_values import JsonValue
+from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import calibration, certification, fields, truths
 from chordwise.domain.learning.calibration import Points
 from chordwise.domain.learning.certification import (
@@ -28,17 +27,18 @@ from chordwise.domain.learning.certification import (
     Worth,
 )
 from chordwise.domain.learning.judgments import JudgedPart, correct_by_field, is_refuted
-from chordwise.errors import UsageError
+from chordwise.errors import RegressionError, UsageError
 from chordwise.pipeline.learning import evaluation, judgeable
 from chordwise.pipeline.learning.evaluation import EvaluationScope
 from chordwise.pipeline.learning.judgeable import Judgeable
 from chordwise.pipeline.runs.stored_results import ResultSelection
-from chordwise.pipeline.runtime.context import Write
+from chordwise.pipeline.runtime.occurrence import Occurrence
 from chordwise.storage import calibrations, certifications, clock, jobs
 from chordwise.storage import feedback as stored_feedback
 from chordwise.storage.calibrations import Key
 from chordwise.storage.certifications import AcceptanceMark, Certification
 from chordwise.storage.database import Database
+from chordwise.storage.deliveries import ANSWERS_REGRESSED
 from chordwise.storage.feedback import Feedback
 from chordwise.storage.judgments import JudgedResult
 from chordwise.storage.record import copied, new_id
@@ -46,9 +46,6 @@ from chordwise.storage.runs import Run
 
 _MAX_TO_CHECK = 500
 _APPROVED = truths.Verdict.APPROVED
-
-OnStored: TypeAlias = "Callable[[Session, Sequence[Certified]], None]"
-"""A function that runs in the transaction that stores certificates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,16 +108,15 @@ def certify(
     database: Database,
     scope: EvaluationScope,
     bounds: Bounds,
-    write: Write | None = None,
-    on_stored: OnStored | None = None,
+    occurrence: Occurrence | None = None,
 ) -> Sequence[Certified]:
     """Certify each field and label of a scope, store the certificates and mark accepted answers.
 
-    One transaction stores the certificates, unmarks the answers that are no longer accepted and
-    calls `on_stored`. Newly accepted answers are marked afterwards, as long as the certificates are
-    in force: a process that is killed in between leaves too few marks, never too many, and the next
-    call sets them. If another process has certified the scope meanwhile, everything is computed
-    again, so the result is that of two successive certifications.
+    One transaction stores the certificates and, once, the outcome of an `occurrence`, and unmarks
+    the answers that are no longer accepted. Newly accepted answers are marked afterwards, as long
+    as the certificates are in force: a process that is killed in between leaves too few marks,
+    never too many, and the next call sets them. If another process has certified the scope
+    meanwhile, everything is computed again, so the result is that of two successive certifications.
 
     The risk holds for all units together: each gets an equal part of it (Bonferroni), including
     labels that were not chosen yet, so that a newly chosen label does not weaken earlier
@@ -129,17 +125,44 @@ def certify(
 
     Raises:
         UsageError: The scope names neither a run nor a profile, or the run does not exist.
+        RegressionError: An `occurrence` has withdrawn a certificate.
     """
-    commit = write or database.commit
+    commit = occurrence.write if occurrence else database.commit
+    recorded = occurrence if occurrence and occurrence.outcome() is None else None
     while True:
         with database.read() as session:
             basis = _read(session, scope, bounds.risk)
         certified = _round(basis, bounds)
-        if commit(partial(_store, certified=certified, on_stored=on_stored)):
+        if commit(partial(_store, certified=certified, scope=scope, recorded=recorded)):
             break
     for mark in certified.marks:
         commit(partial(_mark, certified=certified, mark=mark))
+    if occurrence is not None:
+        _require_none_withdrawn(occurrence)
     return certified.done
+
+
+def _record(
+    occurrence: Occurrence, session: Session, scope: EvaluationScope, done: Sequence[Certified]
+) -> None:
+    verdicts = Counter(each.certificate.verdict for each in done)
+    outcome: JsonObject = {verdict: verdicts[verdict] for verdict in CertificationVerdict}
+    withdrawn = [
+        each.unit.name or each.unit.analysis_type
+        for each in done
+        if each.certificate.verdict is CertificationVerdict.WITHDRAWN
+    ]
+    if withdrawn:
+        outcome = {"profile": scope.profile or "", "withdrawn": list[JsonValue](withdrawn)}
+    occurrence.record_in(session, outcome, ANSWERS_REGRESSED if withdrawn else "")
+
+
+def _require_none_withdrawn(occurrence: Occurrence) -> None:
+    if withdrawn := json_values.strings((occurrence.outcome() or {}).get("withdrawn")):
+        raise RegressionError(
+            f"Certificates withdrawn after later checks: {', '.join(withdrawn)}.",
+            "Their answers are no longer accepted; `chordwise certify` shows the checks.",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -534,7 +557,9 @@ def _round(basis: _Basis, bounds: Bounds) -> _Round:
     return _Round(basis=basis, done=done, marks=list(_marks(done, basis)), ids=ids)
 
 
-def _store(session: Session, certified: _Round, on_stored: OnStored | None) -> int:
+def _store(
+    session: Session, certified: _Round, scope: EvaluationScope, recorded: Occurrence | None
+) -> int:
     """Store the certificates and unmark answers that are no longer accepted.
 
     Of a kept certificate only the answers to check are stored. Returns 0 if another process has
@@ -552,8 +577,8 @@ def _store(session: Session, certified: _Round, on_stored: OnStored | None) -> i
         else:
             session.add(_row(each, certified, to_check))
     session.flush()
-    if on_stored:
-        on_stored(session, certified.done)
+    if recorded is not None:
+        _record(recorded, session, scope, certified.done)
     return 1
 
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TypeAlias
 
 from sqlalchemy.orm import Session
 
-from chordwise.domain import grounding
+from chordwise.domain import grounding, json_values
 from chordwise.domain.analysis_tasks import AnalysisType, options_from, options_to_json
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields, measures
 from chordwise.domain.learning.judgments import Judged, JudgedPart, judge
 from chordwise.domain.learning.measures import Measure
 from chordwise.domain.learning.truths import LABEL_PATHS, Truth
-from chordwise.errors import UsageError
+from chordwise.errors import RegressionError, UsageError
 from chordwise.pipeline.intake.run_options import (
     effective_options,
     identities,
@@ -29,18 +29,16 @@ from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning.gold import Gold, covers
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
 from chordwise.pipeline.runs.stored_results import ResultSelection
-from chordwise.pipeline.runtime.context import Write
+from chordwise.pipeline.runtime.occurrence import Occurrence
 from chordwise.settings import Settings
 from chordwise.storage import evaluations, judgments, runs
 from chordwise.storage import feedback as stored_feedback
 from chordwise.storage.database import Database
+from chordwise.storage.deliveries import ANSWERS_REGRESSED
 from chordwise.storage.evaluations import Drop, Evaluation
 from chordwise.storage.feedback import Feedback
 from chordwise.storage.judgments import JudgedBy, JudgedResult
 from chordwise.storage.runs import Run
-
-OnStored: TypeAlias = "Callable[[Session, Sequence[Evaluated]], None]"
-"""A function that runs in the transaction that stores evaluations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,19 +74,24 @@ def evaluate(
     database: Database,
     scope: EvaluationScope,
     gold: Gold | None,
-    write: Write | None = None,
-    on_stored: OnStored | None = None,
+    occurrence: Occurrence | None = None,
 ) -> Sequence[Evaluated]:
     """Compare results with a gold file, or with feedback if there is none, and store the metrics.
 
-    Returns an empty sequence if there is no feedback yet. `write` runs the transaction that stores
-    the metrics and calls `on_stored`. No transaction is open during the computation. The random
-    seed is fixed, so repeated evaluations give the same intervals.
+    Returns an empty sequence if there is no feedback yet. No transaction is open during the
+    computation. The random seed is fixed, so repeated evaluations give the same intervals.
+
+    The outcome of an `occurrence` is stored in the transaction that stores the metrics. A process
+    that resumes it after a crash reports the same drop, and evaluates nothing.
 
     Raises:
+        RegressionError: The answers of an `occurrence` are worse than at the previous evaluation.
         UsageError: The run does not exist, the gold file matches no result, or its labels could
             belong to two types.
     """
+    if occurrence is not None and occurrence.outcome() is not None:
+        _require_no_drop(occurrence)
+        return ()
     with database.read() as session:
         chosen, run = wanted(session, scope)
         comparisons = compare(session, chosen, scope.questions, gold)
@@ -101,12 +104,34 @@ def evaluate(
         for each in found:
             ids = _store(session, scope, (chosen.run_id, run), gold, each)
             done.append(replace(each, drops=evaluations.drops(session, ids)))
-        if on_stored:
-            on_stored(session, done)
+        if occurrence is not None:
+            _record(occurrence, session, scope, done)
         return len(done)
 
-    (write or database.commit)(store)
+    if occurrence is None:
+        database.commit(store)
+    else:
+        occurrence.write(store)
+        _require_no_drop(occurrence)
     return done
+
+
+def _record(
+    occurrence: Occurrence, session: Session, scope: EvaluationScope, done: Sequence[Evaluated]
+) -> None:
+    outcome: JsonObject = {
+        "judged": sum(len(each.comparison.compared) for each in done),
+        "missing": sum(len(each.comparison.missing) for each in done),
+    }
+    drops = [drop_in_words(drop) for each in done for drop in each.drops]
+    if drops:
+        outcome |= {"profile": scope.profile or "", "fell": list[JsonValue](drops)}
+    occurrence.record_in(session, outcome, ANSWERS_REGRESSED if drops else "")
+
+
+def _require_no_drop(occurrence: Occurrence) -> None:
+    if drops := json_values.strings((occurrence.outcome() or {}).get("fell")):
+        raise RegressionError(f"Answers are worse than before: {'; '.join(drops)}.")
 
 
 def drop_in_words(drop: Drop) -> str:

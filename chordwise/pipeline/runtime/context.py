@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from random import Random
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from sqlalchemy.orm import Session
 
@@ -31,6 +31,9 @@ from chordwise.storage.documents import DocumentTexts
 from chordwise.storage.fan_outs import FanOuts
 from chordwise.storage.jobs import Walk
 from chordwise.storage.synthesis_claims import ClaimedSynthesis
+
+if TYPE_CHECKING:
+    from chordwise.pipeline.runtime.occurrence import Occurrence
 
 _WALKED = (JobStatus.RUNNING, JobStatus.WAITING, JobStatus.SYNTHESIZING)
 DATABASE_TIMEOUT = timedelta(seconds=20)
@@ -79,13 +82,24 @@ class Context(ReadingContext):
     """One per process; safe to share between threads.
 
     `walks` records how far recovery has come among the jobs that may wait for a synthesis.
+    `occurrence` is the due time of a schedule that the process executes.
     """
 
     stores: Stores
     messenger: Messenger
     leases: LeaseKeeper
     random: Random
+    occurrence: Occurrence | None = None
     walks: Sequence[Walk] = field(default_factory=lambda: tuple(map(Walk, _WALKED)))
+
+    def guard(self, session: Session) -> None:
+        """Check in a transaction that this process may write: that it holds its occurrence.
+
+        Raises:
+            LeaseLostError: Another process has taken the occurrence over, or it has expired.
+        """
+        if self.occurrence is not None:
+            self.occurrence.guard(session)
 
     @property
     def lease(self) -> timedelta:

@@ -20,7 +20,7 @@ from chordwise.domain.states import TAKEN_IN, JobStatus, RunStatus, ScheduleRunS
 from chordwise.errors import UsageError
 from chordwise.pipeline.runtime.context import Context
 from chordwise.settings import ScheduleSettings, Settings
-from chordwise.settings.schedules import CatchUp, ScheduleKind, profile_folders, reason
+from chordwise.settings.schedules import CatchUp, reason
 from chordwise.storage import clock, schedules
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
@@ -79,43 +79,30 @@ def tick(
 
 def synchronize(context: Context, read_clock: Clock = clock.read) -> None:
     """Store the schedules of the configuration, and disable those that it no longer contains."""
-    settings = context.settings
-    configured = settings.schedules
+    settings, configured = context.settings, context.settings.schedules
     with context.database.write() as session:
         now = read_clock(session)
         for name in sorted(configured):
-            anchored = anchor(settings, configured[name], settings.base_folder)
-            if define(session, name, anchored, ScheduleOrigin.CONFIGURATION, now):
-                log.info("schedule.defined", schedule=name, cron=anchored.cron)
+            if _define_configured(session, settings, name, now):
+                log.info("schedule.defined", schedule=name, cron=configured[name].cron)
         for name in schedules.disable_others(session, configured.keys()):
             log.info("schedule.disabled", schedule=name)
 
 
-def anchor(settings: Settings, wanted: ScheduleSettings, folder: Path) -> ScheduleSettings:
-    """Return a schedule with absolute paths, with `folder` as the base of relative ones."""
-    if wanted.kind in (ScheduleKind.REPORT, ScheduleKind.INSIGHT, ScheduleKind.EXPORT):
-        written_to = folder / Path(wanted.folder).expanduser()
-        return wanted.model_copy(update={"folder": str(written_to)})
-    if wanted.kind is ScheduleKind.EVALUATE and wanted.gold:
-        gold = folder / Path(wanted.gold).expanduser()
-        return wanted.model_copy(update={"gold": str(gold)})
-    if wanted.kind is ScheduleKind.ANALYZE:
-        return wanted.model_copy(update={"paths": _paths(settings, wanted, folder)})
-    return wanted
-
-
-def _paths(settings: Settings, wanted: ScheduleSettings, folder: Path) -> tuple[str, ...]:
-    """Return the paths that an analysis takes in: its own, or else the folders of its profile."""
-    if wanted.paths:
-        return tuple(str(folder / Path(path).expanduser()) for path in wanted.paths)
-    inboxes = [settings.base_folder / each.expanduser() for each in settings.inbox.folders]
-    return tuple(map(str, profile_folders(wanted, settings.profiles, inboxes)))
+def _define_configured(session: Session, settings: Settings, name: str, now: datetime) -> bool:
+    schedule, origin = settings.schedules[name], ScheduleOrigin.CONFIGURATION
+    return define(session, name, schedule, settings.base_folder, origin, now)
 
 
 def define(
-    session: Session, name: str, wanted: ScheduleSettings, origin: ScheduleOrigin, now: datetime
+    session: Session,
+    name: str,
+    wanted: ScheduleSettings,
+    folder: Path,
+    origin: ScheduleOrigin,
+    now: datetime,
 ) -> bool:
-    """Create or change a schedule; return whether it changed.
+    """Create or change a schedule, which runs in `folder`; return whether it changed.
 
     If its times are unchanged, it keeps its due time, so that a missed one is caught up. Otherwise
     it is next due after `now`.
@@ -123,8 +110,8 @@ def define(
     Raises:
         UsageError: The configuration contains a schedule with this name.
     """
-    options: JsonObject = wanted.model_dump(mode="json")
-    schedules.insert_new(session, name, origin, options)
+    values = {**wanted.model_dump(mode="json"), "folder": str(folder)}
+    schedules.insert_new(session, name, origin, values)
     schedule = schedules.of_name(session, name)
     if schedule is None:
         raise UsageError(f"The schedule {name} was removed in the meantime.", "Try again.")
@@ -135,13 +122,24 @@ def define(
         )
     was_enabled, times = schedule.enabled, (schedule.cron, schedule.time_zone)
     schedule.origin = origin
-    if was_enabled and schedule.options == options:
+    if was_enabled and all(getattr(schedule, key) == value for key, value in values.items()):
         return False
-    schedule.enabled, schedule.options, schedule.changed_at = True, options, now
-    schedule.cron, schedule.time_zone, schedule.kind = wanted.cron, wanted.time_zone, wanted.kind
+    for key, value in values.items():
+        setattr(schedule, key, value)
+    schedule.enabled, schedule.changed_at = True, now
     if not was_enabled or times != (wanted.cron, wanted.time_zone):
         schedule.next_due_at = due_times.next_due(wanted.cron, wanted.zone, now)
     return True
+
+
+def settings_of(schedule: Schedule) -> ScheduleSettings:
+    """Return the settings of a stored schedule.
+
+    Raises:
+        ValueError: This version cannot use them.
+    """
+    names = ScheduleSettings.model_fields
+    return ScheduleSettings.model_validate({name: getattr(schedule, name) for name in names})
 
 
 def remove(session: Session, name: str) -> None:
@@ -176,7 +174,7 @@ def require(session: Session, name: str) -> Schedule:
 def defect_of(schedule: Schedule) -> str | None:
     """Return why this version cannot use the options of a schedule; `None` if it can."""
     try:
-        ScheduleSettings.model_validate(schedule.options)
+        settings_of(schedule)
     except ValueError as error:
         return reason(error)
     return None
@@ -196,7 +194,7 @@ def start_now(session: Session, name: str, now: datetime) -> None:
             f"The schedule “{name}” is running.",
             f"`chordwise schedules history {name}` shows its progress.",
         )
-    wanted = ScheduleSettings.model_validate(schedule.options)
+    wanted = settings_of(schedule)
     _add(session, schedule, wanted, due_at=now, now=now, trigger=Trigger.COMMAND)
 
 
@@ -210,15 +208,14 @@ def run_now(session: Session, settings: Settings, name: str) -> datetime:
     """
     now = clock.read(session)
     if name in settings.schedules:
-        wanted = anchor(settings, settings.schedules[name], settings.base_folder)
-        define(session, name, wanted, ScheduleOrigin.CONFIGURATION, now)
+        _define_configured(session, settings, name, now)
     start_now(session, name, now)
     return now
 
 
 def _start_due(session: Session, schedule: Schedule, now: datetime) -> bool:
     """Store the occurrence and the next due time of a locked, due schedule."""
-    wanted = ScheduleSettings.model_validate(schedule.options)
+    wanted = settings_of(schedule)
     first = schedule.next_due_at or now
     due_at = due_times.latest_due(wanted.cron, wanted.zone, first, now)
     schedule.next_due_at = due_times.next_due(wanted.cron, wanted.zone, now)
@@ -341,12 +338,12 @@ class ScheduleLine:
     """An enabled schedule, as listed; `defect` is set if this version cannot use its options."""
 
     name: str
-    kind: str
+    run: str
     cron: str
     time_zone: str
     next_due_at: datetime | None
     origin: str
-    options: JsonObject
+    folder: str
     defect: str | None
 
 
@@ -355,7 +352,7 @@ class PastLine:
     """An occurrence, as listed, with its outcome and the names of its runs."""
 
     schedule: str
-    kind: str
+    run: str
     due_at: datetime
     trigger: str
     status: str

@@ -2,197 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import uuid
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
-from types import MappingProxyType
+from typing import TypeAlias
 
 import structlog
-from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from chordwise.domain import json_values
-from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.learning.certification import CertificationVerdict
-from chordwise.domain.states import ScheduleRunStatus
-from chordwise.errors import (
-    ChordwiseError,
-    LeaseLostError,
-    RegressionError,
-    ServiceUnavailableError,
-)
-from chordwise.pipeline.intake import experiments
-from chordwise.pipeline.learning import certification, evaluation, gold, recalibration
-from chordwise.pipeline.learning.certification import Bounds, Certified
-from chordwise.pipeline.learning.evaluation import Evaluated
+from chordwise.domain.json_values import JsonObject
+from chordwise.domain.states import RunStatus, ScheduleRunStatus
+from chordwise.errors import ChordwiseError, ExitCode, LeaseLostError, ServiceUnavailableError
 from chordwise.pipeline.runtime.context import DATABASE_TIMEOUT, Context
-from chordwise.pipeline.schedules.analyses import analyze, reanalyze
-from chordwise.pipeline.schedules.exports import export
-from chordwise.pipeline.schedules.reports import report
-from chordwise.pipeline.schedules.work import InterruptedWorkError, Kind, Work
-from chordwise.settings import ScheduleSettings
-from chordwise.settings.schedules import ScheduleKind
-from chordwise.storage import calibrations, deliveries, pruning, schedules
+from chordwise.pipeline.runtime.occurrence import Occurrence
+from chordwise.pipeline.schedules.occurrences import settings_of
+from chordwise.storage import schedules
 from chordwise.storage.runs import Run
 from chordwise.storage.schedules import End, Schedule, ScheduleRun
-
-
-def prune(work: Work) -> JsonObject:
-    """Delete data older than the configured ages; return the number of deleted items by kind.
-
-    Raises:
-        LeaseLostError: Another process continues the occurrence.
-    """
-    settings = work.settings
-    deleted: JsonObject = {}
-    if settings.keep_cache_days is not None:
-        age = timedelta(days=settings.keep_cache_days)
-        deleted["completions"] = _all_of(work, partial(pruning.forget_completions, age=age))
-    if settings.keep_answers_days is not None:
-        age = timedelta(days=settings.keep_answers_days)
-        deleted["answers"] = _all_of(work, partial(pruning.forget_answers, age=age))
-        deleted["past_results"] = _all_of(work, partial(pruning.forget_past_results, age=age))
-    if settings.keep_runs_days is not None:
-        deleted |= _runs(work, timedelta(days=settings.keep_runs_days))
-    return deleted
-
-
-def _runs(work: Work, age: timedelta) -> JsonObject:
-    with work.context.database.read() as session:
-        old = pruning.old_runs(session, age)
-    runs = jobs = 0
-    for run_id in old:
-        jobs += _all_of(work, partial(pruning.forget_jobs, run_id=run_id, age=age))
-        runs += work.write(partial(pruning.forget_run, run_id=run_id, age=age))
-    documents = _all_of(work, partial(pruning.forget_documents, age=age))
-    return {"runs": runs, "jobs": jobs, "documents": documents}
-
-
-def _all_of(work: Work, step: Callable[[Session], int]) -> int:
-    """Repeat a step until it finds fewer rows than its limit; return the total."""
-    total = 0
-    while True:
-        work.require_running()
-        found = work.write(step)
-        total += found
-        if found < pruning.STEP:
-            return total
-
-
-def evaluate(work: Work) -> JsonObject:
-    """Evaluate the results of the profile, or all current ones; return how many were compared.
-
-    The outcome is stored in the transaction that stores the evaluation. A process that resumes
-    after a crash therefore reports the same drop and does not compare the evaluation with itself.
-
-    Raises:
-        RegressionError: The answers are worse than at the previous evaluation.
-        UsageError: The gold file is invalid or matches no result.
-        ConfigurationError: The profile no longer exists.
-        LeaseLostError: Another process continues the occurrence.
-    """
-    outcome = _stored_outcome(work)
-    if outcome is None:
-        truth = gold.read(Path(work.settings.gold)) if work.settings.gold else None
-        scope = evaluation.scope_of(work.context.settings, None, work.settings.profile)
-        record = partial(_record_evaluation, work)
-        evaluation.evaluate(work.context.database, scope, truth, work.write, record)
-        outcome = _stored_outcome(work) or {}
-    if fell := json_values.strings(outcome.get("fell")):
-        raise RegressionError(f"Answers are worse than before: {'; '.join(fell)}.")
-    return outcome
-
-
-def _stored_outcome(work: Work) -> JsonObject | None:
-    with work.context.database.read() as session:
-        return session.get_one(ScheduleRun, work.schedule_run_id).outcome
-
-
-def _record_evaluation(work: Work, session: Session, found: Sequence[Evaluated]) -> None:
-    outcome: JsonObject = {
-        "judged": sum(len(each.comparison.compared) for each in found),
-        "missing": sum(len(each.comparison.missing) for each in found),
-    }
-    if fell := [evaluation.drop_in_words(drop) for each in found for drop in each.drops]:
-        outcome["fell"] = list[JsonValue](fell)
-        _announce_regression(work, session, outcome)
-    session.get_one(ScheduleRun, work.schedule_run_id).outcome = outcome
-
-
-def _announce_regression(work: Work, session: Session, outcome: JsonObject) -> None:
-    content = {"schedule": work.schedule, "profile": work.settings.profile, **outcome}
-    event = deliveries.ANSWERS_REGRESSED
-    deliveries.announce_occurrence(session, work.schedule_run_id, event, content)
-
-
-def recalibrate(work: Work) -> JsonObject:
-    """Learn calibrations from all judgments; return how many changed and how many lack judgments.
-
-    Raises:
-        ConfigurationError: scikit-learn is not installed.
-        LeaseLostError: Another process continues the occurrence.
-    """
-    max_error_rate = work.settings.max_error_rate
-    if max_error_rate is None:
-        max_error_rate = recalibration.MAX_ERROR_RATE
-    with work.context.database.read() as session:
-        claims = calibrations.claims(session)
-    lessons = recalibration.learn(claims, max_error_rate)
-    changed = work.write(lambda session: recalibration.store(session, lessons, max_error_rate))
-    return {"changed": changed, "too_few": sum(lesson.curve is None for lesson in lessons)}
-
-
-def certify(work: Work) -> JsonObject:
-    """Certify the results of the profile; return the number of each verdict.
-
-    The outcome is stored in the transaction that stores the certificates. A process that resumes
-    after a crash therefore completes the marks and reports the same withdrawn certificates.
-
-    Raises:
-        RegressionError: Checks of later answers have withdrawn a certificate.
-        ConfigurationError: The profile no longer exists.
-        LeaseLostError: Another process continues the occurrence.
-    """
-    named = {"max_error": work.settings.max_error_rate, "risk": work.settings.risk}
-    bounds = Bounds(**{name: each for name, each in named.items() if each is not None})
-    scope = evaluation.scope_of(work.context.settings, None, work.settings.profile)
-    record = partial(_record_certification, work) if _stored_outcome(work) is None else None
-    certification.certify(work.context.database, scope, bounds, work.write, record)
-    outcome = _stored_outcome(work) or {}
-    if withdrawn := json_values.strings(outcome.get("withdrawn")):
-        raise RegressionError(
-            f"Certificates withdrawn after later checks: {', '.join(withdrawn)}.",
-            "Their answers are no longer accepted; `chordwise certify` shows the checks.",
-        )
-    return outcome
-
-
-def _record_certification(work: Work, session: Session, found: Sequence[Certified]) -> None:
-    verdicts = Counter(each.certificate.verdict for each in found)
-    outcome: JsonObject = {verdict: verdicts[verdict] for verdict in CertificationVerdict}
-    if verdicts[CertificationVerdict.WITHDRAWN]:
-        withdrawn = [
-            each.unit.name or each.unit.analysis_type
-            for each in found
-            if each.certificate.verdict is CertificationVerdict.WITHDRAWN
-        ]
-        outcome = {"withdrawn": list[JsonValue](withdrawn)}
-        _announce_regression(work, session, outcome)
-    session.get_one(ScheduleRun, work.schedule_run_id).outcome = outcome
-
-
-def experiment(work: Work) -> JsonObject:
-    """Check the guardrails of running experiments; return how many variants were stopped.
-
-    Raises:
-        LeaseLostError: Another process continues the occurrence.
-    """
-    return {"stopped": experiments.check(work.context.database, write=work.write)}
-
 
 log = structlog.get_logger(__name__)
 
@@ -212,37 +43,35 @@ _DEFECT = End(
     hint="The scheduler's log has the details (schedule.defect).",
 )
 
-KINDS: Mapping[ScheduleKind, Kind] = {
-    ScheduleKind.ANALYZE: analyze,
-    ScheduleKind.REANALYZE: reanalyze,
-    ScheduleKind.PRUNE: prune,
-    ScheduleKind.REPORT: report,
-    ScheduleKind.EXPORT: export,
-    ScheduleKind.EVALUATE: evaluate,
-    ScheduleKind.RECALIBRATE: recalibrate,
-    ScheduleKind.CERTIFY: certify,
-    ScheduleKind.EXPERIMENT: experiment,
-}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandEnd:
+    """The exit code of a command, and the end of what it has printed."""
+
+    exit_code: int
+    output: str
+
+
+Execute: TypeAlias = Callable[[Occurrence, Path, Sequence[str]], CommandEnd]
+"""Runs the words of a command line in a folder, under an occurrence, until it ends or SIGINT."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Claimed:
+    occurrence: Occurrence
+    folder: Path
+    words: Sequence[str]
 
 
 class ScheduleRunner:
-    """Executes one occurrence at a time; `beat` extends its lease from another thread.
+    """Executes one occurrence at a time; `beat` extends its lease from another thread."""
 
-    `kinds` adds kinds of work that are implemented outside the pipeline, such as the pages of
-    plots.
-    """
-
-    def __init__(
-        self,
-        context: Context,
-        is_stopped: Callable[[], bool],
-        kinds: Mapping[ScheduleKind, Kind] = MappingProxyType({}),
-    ) -> None:
+    def __init__(self, context: Context, execute: Execute, is_stopped: Callable[[], bool]) -> None:
         self._context = context
+        self._execute = execute
         self._is_stopped = is_stopped
-        self._kinds = {**KINDS, **kinds}
         self._lease = max(context.lease, _LEAST_LEASE)
-        self._current: Work | None = None
+        self._current: Occurrence | None = None
 
     def work(self) -> bool:
         """Claim and execute one occurrence; return false if there is none.
@@ -251,27 +80,33 @@ class ScheduleRunner:
             ServiceUnavailableError: The database is unavailable. The lease expires, and a process
                 resumes the occurrence.
         """
-        work = self._claim()
-        if work is None:
+        claimed = self._claim()
+        if claimed is None:
             return False
-        self._current = work
+        self._current = claimed.occurrence
         try:
-            self._execute(work)
+            self._conclude(claimed)
         finally:
             self._current = None
         return True
 
     def beat(self) -> None:
-        """Extend the lease of the current occurrence, if any."""
-        work = self._current
-        if work is None:
+        """Extend the lease of the current occurrence, if any; interrupt it if the lease is lost."""
+        current = self._current
+        if current is None:
             return
         with self._context.database.write() as session:
-            kept = schedules.extend(session, work.schedule_run_id, work.token, self._lease)
-        if not kept and self._current is work:
-            log.warning("schedule.lease_lost", schedule=work.schedule)
+            kept = schedules.extend(session, current.id, current.token, self._lease)
+        if not kept and self._current is current:
+            log.warning("schedule.lease_lost", schedule=current.schedule)
+            self.interrupt()
 
-    def _claim(self) -> Work | None:
+    def interrupt(self) -> None:
+        """Interrupt the current command as Ctrl-C does, if any."""
+        if self._current is not None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def _claim(self) -> _Claimed | None:
         token = uuid.uuid4()
         with self._context.database.write() as session:
             claimed = schedules.claim(session, token, self._lease)
@@ -281,59 +116,98 @@ class ScheduleRunner:
                 schedules.finish(session, claimed.id, token, _QUARANTINED)
                 log.error("schedule.abandoned", schedule=claimed.schedule)
                 return None
-            return self._work(session, claimed, token)
+            return self._read(session, claimed, token)
 
-    def _work(self, session: Session, claimed: ScheduleRun, token: uuid.UUID) -> Work | None:
+    def _read(self, session: Session, claimed: ScheduleRun, token: uuid.UUID) -> _Claimed | None:
         schedule = session.get_one(Schedule, claimed.schedule_id)
         try:
-            settings = ScheduleSettings.model_validate(schedule.options)
-        except ValidationError:  # written by another version
+            words = settings_of(schedule).words
+        except ValueError:  # written by another version
             log.exception("schedule.defect", schedule=claimed.schedule)
             schedules.finish(session, claimed.id, token, _DEFECT)
             return None
         if claimed.attempts > 1:
             log.warning("schedule.taken_over", schedule=claimed.schedule, attempt=claimed.attempts)
-        return Work(
-            context=self._context,
-            settings=settings,
-            schedule_run_id=claimed.id,
+        occurrence = Occurrence(
+            database=self._context.database,
+            id=claimed.id,
             schedule=claimed.schedule,
             due_at=claimed.due_at,
             token=token,
-            is_stopped=self._is_stopped,
+            is_resumed=claimed.attempts > 1,
         )
+        named = [word.replace("{due}", occurrence.due) for word in words]
+        return _Claimed(occurrence=occurrence, folder=Path(schedule.folder), words=named)
 
-    def _execute(self, work: Work) -> None:
+    def _conclude(self, claimed: _Claimed) -> None:
+        occurrence, name = claimed.occurrence, claimed.occurrence.schedule
         try:
-            self._finish(work, self._outcome(work, self._kinds[work.settings.kind](work)))
-        except InterruptedWorkError:
+            ends = [
+                self._execute(occurrence, claimed.folder, words) for words in self._lines(claimed)
+            ]
+            if self._is_stopped():
+                raise KeyboardInterrupt  # noqa: TRY301 - the command ended early and in order
+            self._finish(occurrence, self._end(occurrence, ends))
+        except KeyboardInterrupt:
             with self._context.database.write() as session:
-                schedules.release(session, work.schedule_run_id, work.token)
-            log.info("schedule.released", schedule=work.schedule)
+                schedules.release(session, occurrence.id, occurrence.token)
+            log.info("schedule.released", schedule=name)
         except ServiceUnavailableError:
             raise
         except LeaseLostError as error:
-            log.warning("schedule.lease_lost", schedule=work.schedule, reason=error.what)
+            log.warning("schedule.lease_lost", schedule=name, reason=error.what)
         except ChordwiseError as error:
-            log.warning("schedule.failed", schedule=work.schedule, reason=error.what)
+            log.warning("schedule.failed", schedule=name, reason=error.what)
             failed = ScheduleRunStatus.FAILED
             end = End(status=failed, code=error.code, message=error.what, hint=error.hint)
-            self._finish(work, end)
+            self._finish(occurrence, end)
         except Exception:  # retries by other schedulers would meet the same defect
-            log.exception("schedule.defect", schedule=work.schedule)
-            self._finish(work, _DEFECT)
+            log.exception("schedule.defect", schedule=name)
+            self._finish(occurrence, _DEFECT)
 
-    def _outcome(self, work: Work, outcome: JsonObject) -> End:
-        """Return the end of the occurrence: succeeded, or waiting for the runs that it started."""
-        begun = select(Run.id).where(Run.schedule_run_id == work.schedule_run_id).exists()
+    def _lines(self, claimed: _Claimed) -> Iterator[Sequence[str]]:
+        """Yield the command, or those that continue the runs which an earlier process started."""
+        mine = select(Run).where(Run.schedule_run_id == claimed.occurrence.id).order_by(Run.id)
+        with self._context.database.read() as session:
+            runs = session.scalars(mine).all()
+        if not runs:
+            yield claimed.words
+        for run in runs:
+            if run.intake_finished_at is None and run.status != RunStatus.CANCELLED:
+                yield "resume", run.name
+
+    def _end(self, occurrence: Occurrence, ends: Sequence[CommandEnd]) -> End:
+        """Return the end of the occurrence; it waits for the runs that its command has started."""
+        begun = select(Run.id).where(Run.schedule_run_id == occurrence.id).exists()
         with self._context.database.read() as session:
             waits = session.scalar(select(begun))
-        status = ScheduleRunStatus.WAITING if waits else ScheduleRunStatus.SUCCEEDED
-        return End(status=status, outcome=outcome)
+        exit_code = max((end.exit_code for end in ends), default=ExitCode.SUCCESS)
+        output = "\n".join(end.output for end in ends)
+        printed: JsonObject = {"output": output} if output else {}
+        outcome: JsonObject = {**(occurrence.outcome() or {}), **printed}
+        if exit_code not in (ExitCode.SUCCESS, ExitCode.INCOMPLETE):
+            return End(
+                status=ScheduleRunStatus.FAILED,
+                code="usage",
+                message=f"The command ended with the exit code {exit_code}.",
+                hint="The outcome has its output; run the command in a terminal.",
+                outcome=outcome,
+            )
+        if waits:
+            return End(status=ScheduleRunStatus.WAITING, outcome=outcome)
+        if exit_code == ExitCode.SUCCESS:
+            return End(status=ScheduleRunStatus.SUCCEEDED, outcome=outcome)
+        return End(
+            status=ScheduleRunStatus.INCOMPLETE,
+            code="incomplete",
+            message="The command is not complete (exit code 3).",
+            hint="The outcome has its output.",
+            outcome=outcome,
+        )
 
-    def _finish(self, work: Work, end: End) -> None:
+    def _finish(self, occurrence: Occurrence, end: End) -> None:
         for attempt in self._context.database.attempts(DATABASE_TIMEOUT):
             with attempt as session:
-                finished = schedules.finish(session, work.schedule_run_id, work.token, end)
+                finished = schedules.finish(session, occurrence.id, occurrence.token, end)
         if finished:
-            log.info("schedule.done", schedule=work.schedule, status=end.status)
+            log.info("schedule.done", schedule=occurrence.schedule, status=end.status)

@@ -1,22 +1,23 @@
-"""`chordwise report`: plots of speed, quality and cost in one HTML file."""
+"""`chordwise insight`: plots of speed, quality and cost in one HTML file."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, Force
+from chordwise.cli.options import AsJson, Force, Out
+from chordwise.domain.json_values import JsonObject
 from chordwise.pipeline.exports import writers
+from chordwise.storage import deliveries
 from chordwise.web import report as pages
 
 
-def report(
+def insight(
     invocation: Invocation,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")],
+    out: Out,
     *,
     days: Annotated[
         int, typer.Option(min=1, max=pages.MAX_DAYS, help="The number of days to show.")
@@ -26,14 +27,17 @@ def report(
 ) -> None:
     """Write plots of speed, quality and cost to an HTML file. The file is self-contained.
 
-    chordwise report --out report.html
+    chordwise insight --out insight.html
     """
     writers.check(out, overwrite=force)
     with access.read(access.reach(invocation)) as session:
         html, totals = pages.page(session, days)
     with writers.new_file(out, overwrite=force) as sink:
         sink.write(html.encode())
+    written: JsonObject = {"file": str(out.absolute()), "totals": totals}
+    if invocation.occurrence is not None:
+        invocation.occurrence.record(written, deliveries.REPORT_WRITTEN)
     if as_json:
-        invocation.screen.write_json(file=str(out), totals=totals)
+        invocation.screen.write_json(**written)
     else:
-        invocation.screen.info(f"Wrote the report of the last {days} days to {out}.")
+        invocation.screen.info(f"Wrote the plots of the last {days} days to {out}.")

@@ -1,4 +1,4 @@
-"""Schedules that write a report on recent activity to a Markdown file."""
+"""The report of a night: sections, each a query, as Markdown."""
 
 from __future__ import annotations
 
@@ -6,73 +6,26 @@ import html
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
-from pathlib import Path
 
-from sqlalchemy import select, text
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from chordwise.domain.json_values import JsonObject
 from chordwise.domain.money import dollars
-from chordwise.domain.states import ScheduleRunStatus
 from chordwise.domain.visible_text import visible
-from chordwise.errors import ConfigurationError, UsageError
-from chordwise.pipeline.exports.writers import new_file
-from chordwise.pipeline.schedules.work import Work
-from chordwise.storage.schedules import ScheduleRun
 
-_AT_FIRST = timedelta(days=1)
 _LONGEST_CELL = 300
 _MARKUP = re.compile(r"[\\|\[\]`*]")  # of tables, links, images, code and emphasis
 
 
-def report(work: Work) -> JsonObject:
-    """Report the activity since the previous report, or of the last day; return the file's name.
+def markdown(session: Session, since: datetime, until: datetime, schedule: str = "") -> str:
+    """Return a report on the activity after `since` and up to `until`.
 
-    Work that had not ended at the due time is reported as open; its end is in a later report.
-
-    Raises:
-        ConfigurationError: The file cannot be written.
+    Work that had not ended at that time is reported as open; its end is in a later report. The
+    occurrence of `schedule` that is due at `since`, the previous report, is omitted.
     """
-    with work.context.database.read() as session:
-        since = _since(session, work)
-        lines = list(_lines(session, work.schedule, since, work.due_at))
-    return {"file": str(write(work, "\n".join(lines), "md"))}
-
-
-def write(work: Work, content: str, ending: str) -> Path:
-    """Write the file of an occurrence atomically, with the extension `ending`; return its path.
-
-    Raises:
-        ConfigurationError: The file cannot be written.
-    """
-    path = Path(work.settings.folder) / f"{work.run_name()}.{ending}"
-    try:
-        with new_file(path, overwrite=True) as file:
-            file.write(content.encode())
-    except UsageError as error:
-        raise ConfigurationError(
-            f"The report cannot be written: {error.what}",
-            f"Create or mount the folder {path.parent}, or name another one in the schedule.",
-        ) from error
-    return path
-
-
-def _since(session: Session, work: Work) -> datetime:
-    """Return the due time of the last successful report, or a day before this one."""
-    mine = select(ScheduleRun.schedule_id).where(ScheduleRun.id == work.schedule_run_id)
-    before = session.scalar(
-        select(ScheduleRun.due_at)
-        .where(
-            ScheduleRun.schedule_id == mine.scalar_subquery(),
-            ScheduleRun.status == ScheduleRunStatus.SUCCEEDED,
-            ScheduleRun.due_at < work.due_at,
-        )
-        .order_by(ScheduleRun.due_at.desc())
-        .limit(1)
-    )
-    return before or work.due_at - _AT_FIRST
+    return "\n".join(_lines(session, schedule, since, until))
 
 
 def _lines(session: Session, schedule: str, since: datetime, until: datetime) -> Iterator[str]:
