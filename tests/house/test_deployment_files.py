@@ -330,7 +330,9 @@ def test_an_inbox_and_its_sibling_folders_are_in_one_mount() -> None:
     """Files are moved between these folders by a rename."""
     file = ROOT / "deploy" / "settings" / "chordwise.toml"
     (inbox,) = inboxes_of(settings_module.load(file)).inboxes
-    named = re.findall(r'(?m)^# folder = "(.+)"$', file.read_text("utf-8"))
+    named = re.findall(
+        r'(?m)^# (?:folder = "|run = ".*--output )(/folders/\w+)', file.read_text("utf-8")
+    )
 
     for each in (inbox.folder, inbox.done, inbox.failed, *map(Path, named)):
         assert each.parent == Path(FOLDERS)

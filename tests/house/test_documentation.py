@@ -170,7 +170,7 @@ def test_commands_in_the_documents_exist() -> None:
         command
         for page in PAGES
         for code in code_of(page)
-        for command in re.findall(r"(?:^|[|&;(]\s*|\n)chordwise ([a-z]+)", code)
+        for command in re.findall(r"(?:^|[|&;(]\s*|\n)chordwise ([a-z][a-z-]*)", code)
     }
 
     assert {"analyze", "sql"} <= named

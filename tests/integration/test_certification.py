@@ -177,9 +177,10 @@ def test_a_killed_withdrawal_leaves_no_accepted_value_uncertified(
     def killed(change: Callable[[Session], int]) -> int:
         return next(changes)(change)
 
-    with monkeypatch.context() as patch, pytest.raises(StopIteration):
+    with monkeypatch.context() as patch:
         patch.setattr(database, "commit", killed)
-        certify(database, deals(pipeline), LOOSE)
+        with pytest.raises(StopIteration):
+            certify(database, deals(pipeline), LOOSE)
 
     rejected = 5  # these lose their marks at once
     verdict, count = ("withdrawn", 0) if stored else ("certified", 2 * DOCUMENTS - rejected)
@@ -295,7 +296,6 @@ def test_a_certificate_that_no_longer_holds_is_not_kept(
     wrong: int,
     pipeline: Pipeline,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It ends if a smaller error is required, or if its checks became wrong."""
     found = certified()
