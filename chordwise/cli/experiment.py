@@ -431,7 +431,7 @@ def _doubts(found: Status, promote: str) -> Iterator[str]:
 
 
 def check(invocation: Invocation) -> None:
-    """Stop the variants of running experiments that violate a guardrail.
+    """Stop variants that violate a guardrail.
 
     chordwise experiment check
     """

@@ -28,7 +28,7 @@ def night_report(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a report on schedules, runs, failures, costs and reviews to a Markdown file.
+    """Write what happened in a night to a Markdown file.
 
     chordwise night-report --out night.md
     """

@@ -28,7 +28,7 @@ def prune(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete old completions, answers of chunks, or runs. Costs and current results are kept.
+    """Delete old completions, answers or runs. Costs are kept.
 
     chordwise prune --cache 30
 

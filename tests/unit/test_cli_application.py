@@ -198,7 +198,7 @@ def test_a_closed_pipe_is_not_an_error(tmp_path: Path) -> None:
 def test_the_application_registers_every_command_of_the_table() -> None:
     app = application.application(dict.fromkeys(MODULES.values()))
 
-    names = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    names = {command.name for command in app.registered_commands}
     assert names | {group.name for group in app.registered_groups} == set(MODULES)
 
 
