@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from heapq import merge
-from itertools import groupby, islice
+from itertools import chain, groupby, islice, repeat
 from operator import itemgetter
 from string import ascii_letters, ascii_lowercase, digits
 from typing import NamedTuple, TypeAlias
@@ -76,10 +76,12 @@ def flags(
     unseen: Sequence[str] = (),
     removed: Sequence[tuple[int, str]] = (),
     left_out: Sequence[str] = (),
+    unseen_at: Sequence[int] = (),
 ) -> tuple[Flag, ...]:
     """Return the suspicious passages of a text in order, in time linear in its length.
 
-    `unseen` are the passages that are invisible in the file, in order. `removed` are the runs of
+    `unseen` are the passages that are invisible in the file, in order, `unseen_at` their positions
+    if these are known; one that is not in the text has no position. `removed` are the runs of
     invisible characters that normalization removed, with their positions. `left_out` are passages
     of the file that are not in the text and address a model; they have no position in it.
     """
@@ -95,7 +97,7 @@ def flags(
             if not any(each.start_char < end and start < each.end_char for each in orders)
         ),
         _encoded(content, small),
-        _hidden(content, unseen),
+        _hidden(content, unseen, unseen_at),
         (
             Flag(kind=FlagKind.HIDDEN_TEXT, start_char=0, end_char=0, excerpt=_shortened(passage))
             for passage in left_out
@@ -506,13 +508,16 @@ def _encoded(content: str, small: _Small) -> Iterator[Flag]:
             yield replace(flag, excerpt=_shortened(decoded))
 
 
-def _hidden(content: str, unseen: Sequence[str]) -> Iterator[Flag]:
+def _hidden(content: str, unseen: Sequence[str], unseen_at: Sequence[int]) -> Iterator[Flag]:
     end = 0
-    for passage in unseen:
-        start = content.find(passage, end)
+    for passage, at in zip(unseen, chain(unseen_at, repeat(0)), strict=False):
+        start = content.find(passage, max(end, at))
         if start >= 0 and passage:
             end = start + len(passage)
             yield _flag(content, FlagKind.HIDDEN_TEXT, start, end)
+        elif passage:
+            kind = FlagKind.HIDDEN_TEXT
+            yield Flag(kind=kind, start_char=0, end_char=0, excerpt=_shortened(passage))
 
 
 # The mark that the prompt of a transcription asks for.

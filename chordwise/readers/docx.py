@@ -22,6 +22,7 @@ from chordwise.readers.reader_output import (
     Extracted,
     Source,
     joined,
+    leaves_out_unseen,
     nonblank_characters,
 )
 
@@ -251,9 +252,10 @@ class _Story(PartTarget):
             self.left_out.append(text)
             return
         self._spend(len(text))
-        self._paragraphs[-1].append(text)
-        if run.is_tiny or (run.is_white and not self._may_have_ground()):
-            self.unseen.append(text)
+        is_unseen = run.is_tiny or (run.is_white and not self._may_have_ground())
+        self.unseen += [text] * is_unseen
+        if not (is_unseen and leaves_out_unseen.get()):
+            self._paragraphs[-1].append(text)
 
     def _may_have_ground(self) -> bool:
         """Return whether white text may be readable: on color, in a table or in a text box."""

@@ -10,7 +10,12 @@ from lxml import etree
 
 from chordwise.domain import document_flags, places
 from chordwise.readers import encodings
-from chordwise.readers.reader_output import CharacterAllowance, Extracted, nonblank_characters
+from chordwise.readers.reader_output import (
+    CharacterAllowance,
+    Extracted,
+    leaves_out_unseen,
+    nonblank_characters,
+)
 
 # fmt: off
 _PARAGRAPHS = frozenset((
@@ -180,6 +185,8 @@ class Page:
             return
         if self._formats[-1].is_unseen and text.strip():
             self.unseen.append(" ".join(text.split()))
+            if leaves_out_unseen.get():
+                return
         if self._heading is not None:
             self._heading.append(text)
         if self._preformatted:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, assert_never
 
 from chordwise.domain.json_values import JsonObject, integer, number, text
+from chordwise.domain.text_normalization import normalize
 from chordwise.errors import ReadError
 from chordwise.readers import failures, frames, limits, pdf, scans
 from chordwise.readers.contents import SLICE_BYTES
@@ -26,6 +27,7 @@ from chordwise.readers.reader_output import (
     ReadOptions,
     Unread,
     encoded_places,
+    leaves_out_unseen,
 )
 from chordwise.readers.text_extraction import extract
 
@@ -68,6 +70,7 @@ def _replies(request: JsonObject, file: BinaryIO) -> Iterator[tuple[JsonObject, 
             yield _picture(file.read(), page)
             return
         max_bytes = integer(request["max_text_bytes"]) or 0
+        leaves_out_unseen.set(bool(request["leaves_out_unseen"]))
         found = extract(file, text(request["name"]), _options_of(request))
         if isinstance(found, Extracted):
             header, body = _success(found, max_bytes)
@@ -136,6 +139,7 @@ def _success(extracted: Extracted, max_bytes: int) -> tuple[JsonObject, bytes]:
     body = extracted.text.encode("utf-8", "surrogatepass")
     if len(body) > max_bytes:
         raise failures.too_much_text(max_bytes)
+    offset = normalize(extracted.text).offsets() if extracted.unseen_at else None
     described = encoded_places(extracted.text, extracted.places) if extracted.places else b""
     if len(body) + len(described) > max_bytes:
         described = b""
@@ -150,6 +154,8 @@ def _success(extracted: Extracted, max_bytes: int) -> tuple[JsonObject, bytes]:
         "pages_scanned": extracted.pages_scanned,
         "invisible_characters": extracted.invisible_characters,
         "unseen": [_cut(each) for each in extracted.unseen[:_MAX_UNSEEN]],
+        "unseen_at": [offset(at) if offset else at for at in extracted.unseen_at[:_MAX_UNSEEN]],
+        "is_covered": extracted.is_covered,
         "left_out": [_cut(each) for each in extracted.left_out[:_MAX_UNSEEN]],
     }
     return header, body + described

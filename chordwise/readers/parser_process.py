@@ -204,6 +204,7 @@ class ParserProcess:
             "shown_pages": settings.max_vision_pages if question.shows_pages else 0,
             "edge_pixels": settings.max_vision_edge_pixels,
             "page": question.page,
+            "leaves_out_unseen": settings.hidden_text == "leave_out",
         }
 
     def _running(self) -> socket.socket:

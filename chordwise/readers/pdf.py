@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from enum import Enum, auto
+from functools import partial
+from itertools import chain, compress, product
 
 import pypdfium2
 from pypdfium2 import PdfMatrix, raw
@@ -20,6 +25,7 @@ from chordwise.readers.reader_output import (
     Extracted,
     PageText,
     RenderedPage,
+    leaves_out_unseen,
     of_pages,
 )
 
@@ -55,8 +61,14 @@ def read(data: bytes, max_characters: int) -> Extracted:
         pages=len(document),
         pages_unread=pages.unread,
         pages_scanned=pages.scanned,
-        invisible_characters=sum(each.characters for each in pages.unseen),
+        invisible_characters=sum(len(each.characters) for each in pages.unseen),
+        is_covered=any(each.is_covered for each in pages.unseen),
         unseen=tuple(passage for each in pages.unseen for passage in each.passages),
+        unseen_at=tuple(
+            place.start_char + start
+            for place, each in zip(places, pages.unseen, strict=True)
+            for start in each.starts
+        ),
     )
 
 
@@ -94,18 +106,39 @@ def _scale_within(width: float, height: float) -> float:
     return float(min(_PICTURE_DENSITY / POINTS_PER_INCH, by_area, by_side))
 
 
-def text_of(page: pypdfium2.PdfPage, text_page: pypdfium2.PdfTextPage, number: int) -> PageText:
-    """Return the text on a page, with the boxes of its words."""
+def text_of(
+    page: pypdfium2.PdfPage, text_page: pypdfium2.PdfTextPage, number: int
+) -> tuple[PageText, Unseen]:
+    """Return the text on a page, with the boxes of its words, and what of it is invisible.
+
+    Invisible text is left out if `leaves_out_unseen` says so.
+    """
     written = _CONTROLS.sub("", text_page.get_text_bounded())
     text = written.replace("\r\n", "\n").strip("\r\n")
     words = _Words(page, text_page)
+    hidden = words.unseen(text)
+    if leaves_out_unseen.get():
+        text, hidden = words.without(text, hidden)
     end = 0
     for word in _WORD.finditer(text):
         words.add(word.start(), word[0], begins_line="\n" in text[end : word.start()])
         end = word.end()
     width, height = page.get_size()
     layout = words.layout.packed()
-    return PageText(number=number, text=text, width=width, height=height, layout=layout)
+    return PageText(number=number, text=text, width=width, height=height, layout=layout), hidden
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """The indexes of invisible characters of a page, and their passages in its text.
+
+    `is_covered` is whether something is drawn over one of them, or below it in its color.
+    """
+
+    characters: AbstractSet[int] = frozenset()
+    is_covered: bool = False
+    passages: tuple[str, ...] = ()
+    starts: tuple[int, ...] = ()
 
 
 class _Words:
@@ -113,9 +146,11 @@ class _Words:
 
     def __init__(self, page: pypdfium2.PdfPage, text_page: pypdfium2.PdfTextPage) -> None:
         self.layout = Layout()
+        self._page, self._text_page = page, text_page
         self._outer = page.get_bbox()
         self._turned = _TURNS[page.get_rotation()]
-        self._characters, self._boxes = _characters(text_page, self._outer)
+        located = _characters(text_page, self._outer)
+        self._characters, self._boxes, self._indexes = located
         self._next = 0
         self._line: Box | None = None
         self._last: Box | None = None
@@ -138,6 +173,31 @@ class _Words:
                 first, piece = index, []
             piece += [found] if found else []
         self._add_piece((first, start + len(word)), piece)
+
+    def unseen(self, text: str) -> Unseen:
+        """Return the invisible characters, and their spans in the text of the page."""
+        hidden, is_covered = _unseen(self._page, self._text_page, self._indexes)
+        spans: list[tuple[int, int]] = []
+        following = 0
+        for offset, char in enumerate(text) if hidden else ():
+            place = self._characters.find(char, following, following + _MAX_SKIPPED)
+            if char.isspace() or place < 0:
+                continue
+            following = place + 1
+            if self._indexes[place] in hidden:
+                is_next = spans and not text[spans[-1][1] : offset].strip()
+                spans.append((spans.pop()[0] if is_next else offset, offset + 1))
+        passages = tuple(text[start:end] for start, end in spans)
+        return Unseen(hidden, is_covered, passages, tuple(start for start, _ in spans))
+
+    def without(self, text: str, hidden: Unseen) -> tuple[str, Unseen]:
+        """Return the text without hidden passages, in which no words are located."""
+        for start, passage in zip(hidden.starts[::-1], hidden.passages[::-1], strict=True):
+            text = text[:start] + text[start + len(passage) :]
+        is_kept = [index not in hidden.characters for index in self._indexes]
+        self._characters = "".join(compress(self._characters, is_kept))
+        self._boxes = list(compress(self._boxes, is_kept))
+        return text, replace(hidden, starts=())
 
     def _next_box(self, char: str) -> Box | None:
         place = self._characters.find(char, self._next, self._next + _MAX_SKIPPED)
@@ -175,16 +235,13 @@ def _is_in_line(boxes: Sequence[Box]) -> bool:
     return bool(max(bottoms) < min(tops) or max(lefts) < min(rights))
 
 
-def _overlap(one: Box, two: Box, axis: int) -> bool:
-    return one[axis] < two[axis + 2] and two[axis] < one[axis + 2]
-
-
-def _characters(text_page: pypdfium2.PdfTextPage, outer: Box) -> tuple[str, list[Box]]:
-    """Return the non-blank characters on a page, and the box of each on its axes."""
+def _characters(text_page: pypdfium2.PdfTextPage, outer: Box) -> tuple[str, list[Box], list[int]]:
+    """Return the non-blank characters on a page, the box of each on its axes, and its index."""
     edges = left, right, bottom, top = tuple(ctypes.c_double() for _ in range(4))
     west, south, east, north = outer
     characters: list[str] = []
     boxes: list[Box] = []
+    indexes: list[int] = []
     text, unicode_of, box_of = text_page.raw, raw.FPDFText_GetUnicode, raw.FPDFText_GetCharBox
     for index in range(raw.FPDFText_CountChars(text)):
         code = unicode_of(text, index)
@@ -194,7 +251,8 @@ def _characters(text_page: pypdfium2.PdfTextPage, outer: Box) -> tuple[str, list
         if x0 < east and west < x1 and y0 < north and south < y1:
             characters.append(chr(code))
             boxes.append(box)
-    return "".join(characters), boxes
+            indexes.append(index)
+    return "".join(characters), boxes, indexes
 
 
 # From the axes of a page (left, bottom, right, top) to its display: left, top, right, bottom.
@@ -264,15 +322,18 @@ class _Pages:
             self.unread += 1
             return
         text_page = page.get_textpage()
-        found = text_of(page, text_page, index + 1)
+        found, hidden = text_of(page, text_page, index + 1)
         text = found.text
         self.has_marks = self.has_marks or raw.FPDFPage_CountObjects(page) > 0
         self.scanned += not text.strip() and _is_picture(page)
-        if text:
-            self.unseen.append(unseen(page, text_page))
+        self.unseen.append(hidden)
         self.texts.append(found)
         page.close()
         self._spend(len(text))
+
+
+def _overlap(one: Box, two: Box, axis: int) -> bool:
+    return one[axis] < two[axis + 2] and two[axis] < one[axis + 2]
 
 
 def _is_picture(page: pypdfium2.PdfPage) -> bool:
@@ -288,49 +349,57 @@ def _is_picture(page: pypdfium2.PdfPage) -> bool:
     return bool(covered > width * height / 2)
 
 
-# The lowest level that is indistinguishable from white paper.
+# The lowest level that is indistinguishable from white paper, and the step between levels.
 _WHITE = 240
+_STEPS = bytes(level // 16 for level in range(256))
 _BLACK = (0, 0, 0, 255)
 _MIN_POINTS = 0.5
-# The width of a line that can be the background of a word.
+# The width of a line that can cover a word.
 _THICK_POINTS = 4.0
 _MAX_LEVELS = 8
-# The maximum size for rendering a text in more than one color.
-_MAX_PIXELS = 200
-# The check is skipped for more painted objects, as on a map, since it would take long.
-_MAX_GROUNDS = 2_000
+# The part of a character at each of its edges that may be visible.
+_INSET = 0.15
+_CELLS, _BOXES_IN_CELL = 16, 200
 _UNPAINTED = (raw.FPDF_TEXTRENDERMODE_INVISIBLE, raw.FPDF_TEXTRENDERMODE_CLIP)
 _FILLED = (raw.FPDF_TEXTRENDERMODE_FILL, raw.FPDF_TEXTRENDERMODE_FILL_CLIP)
 _BLANKS = frozenset(map(ord, "\t\n\r \xa0"))
 _PICTURES = (raw.FPDF_PAGEOBJ_IMAGE, raw.FPDF_PAGEOBJ_SHADING)
+_NOTES = (raw.FPDF_ANNOT_LINK, raw.FPDF_ANNOT_POPUP, raw.FPDF_ANNOT_TEXT)
 
 
-@dataclass(frozen=True, slots=True)
-class Unseen:
-    """The number of invisible characters in the text of a page, and their passages."""
+def _unseen(
+    page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage, indexes: Sequence[int]
+) -> tuple[AbstractSet[int], bool]:
+    """Return which characters are invisible, and whether something covers one of them.
 
-    characters: int = 0
-    passages: tuple[str, ...] = ()
-
-
-def unseen(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage) -> Unseen:
-    """Return the invisible text of a page; white space does not count.
-
-    Text is invisible if it is unpainted, white, or smaller than half a point. Unpainted text over a
-    picture is the recognized text of a scan, and white text over a painted background is readable:
-    neither counts.
+    Text is invisible if it is unpainted, smaller than half a point, or has the color of its ground
+    or is below something and the page looks the same without it. Unpainted text over a picture is
+    the recognized text of a scan and does not count, and neither does text below such a picture.
     """
-    objects = list(_objects(page))
-    texts = (each for each in objects if each.kind == raw.FPDF_PAGEOBJ_TEXT)
-    suspects = [(each, reason) for each in texts if (reason := _suspicion(each))]
-    unreadable = _unreadable(page, suspects, objects) if suspects else set()
-    return _unseen(page, text, unreadable) if unreadable else Unseen()
+    suspects = {_address(text.found): (text, reason) for text, reason in _suspects(page)}
+    if not suspects:
+        return frozenset(), False
+    comparison = _Comparison(page, [text for text, why in suspects.values() if why in _COMPARED])
+    found, covered = set[int](), set[int]()
+    for index in indexes:
+        suspect = suspects.get(_address(raw.FPDFText_GetTextObject(text, index)))
+        if suspect and comparison.hides(text, index, *suspect):
+            (covered if suspect[1] in _COVERED else found).add(index)
+    # Boxes for check marks are often drawn over the line of a form.
+    is_covered = any(chr(raw.FPDFText_GetUnicode(text, index)).isalnum() for index in covered)
+    return found | covered if is_covered else found, is_covered
 
 
 class _Reason(Enum):
     UNPAINTED = auto()
     WHITE = auto()
     SMALL = auto()
+    COVERED = auto()
+    ALIKE = auto()
+
+
+_COVERED = (_Reason.COVERED, _Reason.ALIKE)
+_COMPARED = (_Reason.WHITE, *_COVERED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,21 +411,12 @@ class _Object:
     matrix: PdfMatrix | None
 
     @property
-    def address(self) -> int:
-        """Return the identity of the object on its page."""
-        return ctypes.cast(self.found, ctypes.c_void_p).value or 0
-
-    @property
-    def bounds(self) -> Box:
-        """Return the box on the page, or in its form: left, bottom, right, top."""
+    def box(self) -> Box:
+        """Return the box on the page: left, bottom, right, top."""
         left, bottom, right, top = (ctypes.c_float() for _ in range(4))
         raw.FPDFPageObj_GetBounds(self.found, left, bottom, right, top)
-        return left.value, bottom.value, right.value, top.value
-
-    @property
-    def box(self) -> Box:
-        """Return the box on the page."""
-        box: Box = self.matrix.on_rect(*self.bounds) if self.matrix else self.bounds
+        inner = left.value, bottom.value, right.value, top.value
+        box: Box = self.matrix.on_rect(*inner) if self.matrix else inner
         return box
 
     @property
@@ -368,6 +428,11 @@ class _Object:
         return red.value, green.value, blue.value, alpha.value
 
     @property
+    def shade(self) -> bytes:
+        """Return the fill in coarse steps, in which similar colors are mostly equal."""
+        return bytes(self.fill).translate(_STEPS)
+
+    @property
     def points(self) -> float:
         """Return the font size of the text on the page, in points."""
         size, own = ctypes.c_float(), raw.FS_MATRIX()
@@ -377,15 +442,20 @@ class _Object:
         return float(abs(size.value) * _scale(own) * outer)
 
     @property
-    def is_ground(self) -> bool:
-        """Whether the object is a background: a non-white area, or a thick line."""
+    def _is_picture(self) -> bool:
+        """Whether the object is an image or a gradient."""
+        return self.kind in _PICTURES
+
+    @property
+    def is_cover(self) -> bool:
+        """Whether the object may cover a text: a filled shape, a thick line, or a picture."""
+        if self.kind != raw.FPDF_PAGEOBJ_PATH:
+            return self.kind in _PICTURES
         mode, is_stroked, width = ctypes.c_int(), ctypes.c_int(), ctypes.c_float()
         raw.FPDFPath_GetDrawMode(self.found, mode, is_stroked)
         raw.FPDFPageObj_GetStrokeWidth(self.found, width)
-        red, green, blue, alpha = self.fill
-        is_filled = mode.value != raw.FPDF_FILLMODE_NONE and alpha > 0
         is_line = bool(is_stroked.value) and width.value >= _THICK_POINTS
-        return is_line or (is_filled and min(red, green, blue) < _WHITE)
+        return is_line or (mode.value != raw.FPDF_FILLMODE_NONE and self.fill[-1] > 0)
 
 
 def _objects(page: pypdfium2.PdfPage) -> Iterator[_Object]:
@@ -417,71 +487,113 @@ def _suspicion(text: _Object) -> _Reason | None:
     return _Reason.WHITE if is_white else None
 
 
-def _unreadable(
-    page: pypdfium2.PdfPage,
-    suspects: Sequence[tuple[_Object, _Reason]],
-    objects: Sequence[_Object],
-) -> set[int]:
-    """Return the addresses of texts that neither the objects below nor a pattern make readable."""
-    pictures = [each.box for each in objects if each.kind in _PICTURES]
-    grounds = pictures
-    if any(reason is _Reason.WHITE for _, reason in suspects):
-        paths = (each for each in objects if each.kind == raw.FPDF_PAGEOBJ_PATH)
-        grounds = [*pictures, *(each.box for each in paths if each.is_ground)]
-    below = {_Reason.UNPAINTED: pictures, _Reason.WHITE: grounds, _Reason.SMALL: ()}
-    return {
-        text.address
-        for text, reason in suspects
-        if len(below[reason]) <= _MAX_GROUNDS
-        and not _is_on_background(text.box, below[reason])
-        and not (reason is _Reason.WHITE and _is_colorful(page, text))
-    }
-
-
-def _is_on_background(box: Box, grounds: Sequence[Box]) -> bool:
-    """Return whether the center of a box is on a background."""
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return any(left <= x <= right and bottom <= y <= top for left, bottom, right, top in grounds)
-
-
-def _is_colorful(page: pypdfium2.PdfPage, text: _Object) -> bool:
-    """Return whether a nominally white text is painted with a gradient or another pattern."""
-    left, bottom, right, top = text.bounds
-    scale = min(1.0, _MAX_PIXELS / max(1.0, right - left, top - bottom))
-    rendered = raw.FPDFTextObj_GetRenderedBitmap(page.pdf, page, text.found, scale)
-    if not rendered:
-        return False
-    length = raw.FPDFBitmap_GetStride(rendered) * raw.FPDFBitmap_GetHeight(rendered)
-    pixels = ctypes.string_at(raw.FPDFBitmap_GetBuffer(rendered), length)  # blue, green, red, alpha
-    raw.FPDFBitmap_Destroy(rendered)
-    alphas = pixels[3::4]
-    return any(
-        alpha and value < _WHITE
-        for channel in range(3)
-        for value, alpha in zip(pixels[channel::4], alphas, strict=True)
-    )
-
-
-def _unseen(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage, unreadable: set[int]) -> Unseen:
-    """Return the non-blank characters of these texts that are on the page."""
-    left, bottom, right, top = page.get_bbox()
-    x, y = ctypes.c_double(), ctypes.c_double()
-    characters, runs = 0, [[0, 0]]
-    for index in range(raw.FPDFText_CountChars(text)):
-        if raw.FPDFText_GetUnicode(text, index) in _BLANKS:
+def _suspects(page: pypdfium2.PdfPage) -> Iterator[tuple[_Object, _Reason]]:
+    """Yield the texts that may be invisible."""
+    objects, is_scan = list(_objects(page)), _is_picture(page)
+    boxes = [(each.box, place) for place, each in enumerate(objects)]
+    pictures = _Grid(page, (boxes[at] for at, each in enumerate(objects) if each.kind in _PICTURES))
+    notes = ((box, len(objects)) for box in _annotations(page))
+    drawn = (boxes[at] for at, each in enumerate(objects) if each.is_cover)
+    covers = _Grid(page, chain(drawn, notes))
+    for (box, place), text in zip(boxes, objects, strict=True):
+        if text.kind != raw.FPDF_PAGEOBJ_TEXT:
             continue
-        found = raw.FPDFText_GetTextObject(text, index)
-        if not found or ctypes.cast(found, ctypes.c_void_p).value not in unreadable:
-            if runs[-1][1]:
-                runs.append([0, 0])
-            continue
-        raw.FPDFText_GetCharOrigin(text, index, x, y)
-        if left <= x.value <= right and bottom <= y.value <= top:
-            characters += 1
-            runs[-1] = [runs[-1][0] if runs[-1][1] else index, index + 1]
-    spans = [(start, end) for start, end in runs if end]
-    found_texts = (text.get_text_range(start, end - start) for start, end in spans)
-    return Unseen(characters, tuple(_CONTROLS.sub("", each) for each in found_texts))
+        reason, below = _suspicion(text), pictures.touching(box)
+        if reason is None:
+            grounds = covers.touching(box)
+            is_below = any(at > place for at in grounds)
+            is_alike = any(text.shade == objects[at].shade for at in grounds if at < place)
+            reason = _Reason.COVERED if is_below else _Reason.ALIKE if is_alike else None
+        is_recognized = below and (reason is _Reason.UNPAINTED or (is_scan and place < max(below)))
+        if reason and not is_recognized:
+            yield text, reason
+
+
+class _Grid:
+    """Boxes with their places in the order of drawing, found by the cells that they touch.
+
+    A cell keeps the last boxes, so that a page takes time in proportion to its objects.
+    """
+
+    def __init__(self, page: pypdfium2.PdfPage, boxes: Iterable[tuple[Box, int]]) -> None:
+        self._outer = page.get_bbox()
+        self._by_cell: dict[tuple[int, int], deque[tuple[Box, int]]] = defaultdict(
+            lambda: deque(maxlen=_BOXES_IN_CELL)
+        )
+        for box, place in boxes:
+            for cell in self._cells(box):
+                self._by_cell[cell].append((box, place))
+
+    def touching(self, box: Box) -> list[int]:
+        """Return the places of the boxes that overlap a box."""
+        near = chain.from_iterable(self._by_cell.get(cell, ()) for cell in self._cells(box))
+        return [at for one, at in near if _overlap(box, one, 0) and _overlap(box, one, 1)]
+
+    def _cells(self, box: Box) -> Iterator[tuple[int, int]]:
+        outer, cells = self._outer, []
+        for edge, axis in enumerate((0, 1, 0, 1)):
+            share = (box[edge] - outer[axis]) / max(outer[axis + 2] - outer[axis], 1)
+            cells.append(int(_CELLS * max(0, min(1, share))))
+        return product(range(cells[0], cells[2] + 1), range(cells[1], cells[3] + 1))
+
+
+def _annotations(page: pypdfium2.PdfPage) -> Iterator[Box]:
+    """Yield the boxes of annotations that may cover a text; hide notes, which a reader can move."""
+    for index in range(raw.FPDFPage_GetAnnotCount(page)):
+        annotation, edges = raw.FPDFPage_GetAnnot(page, index), raw.FS_RECTF()
+        if raw.FPDFAnnot_GetSubtype(annotation) in _NOTES:
+            raw.FPDFAnnot_SetFlags(annotation, raw.FPDF_ANNOT_FLAG_HIDDEN)
+        else:
+            raw.FPDFAnnot_GetRect(annotation, edges)
+            yield edges.left, edges.bottom, edges.right, edges.top
+        raw.FPDFPage_CloseAnnot(annotation)
+
+
+class _Comparison:
+    """Compares a page with the same page without some of its texts."""
+
+    def __init__(self, page: pypdfium2.PdfPage, texts: Sequence[_Object]) -> None:
+        self._turned = partial(_TURNS[page.get_rotation()], page.get_bbox())
+        self._scale = _scale_within(*page.get_size())
+        self._edges = tuple(ctypes.c_double() for _ in range(4))
+        self._with = self._rendered(page) if texts else b""
+        for each in texts:
+            raw.FPDFPageObj_SetIsActive(each.found, 0)
+        self._without = self._rendered(page) if texts else b""
+
+    def _rendered(self, page: pypdfium2.PdfPage) -> bytes:
+        bitmap = page.render(scale=self._scale, may_draw_forms=False, rev_byteorder=True)
+        self._row, self._channels = bitmap.stride, bitmap.n_channels
+        return bytes(bitmap.buffer).translate(_STEPS)
+
+    def hides(
+        self, text: pypdfium2.PdfTextPage, index: int, owner: _Object, reason: _Reason
+    ) -> bool:
+        """Return whether a character, apart from its edges, does not change the page."""
+        if reason not in _COMPARED:
+            return True
+        left, right, bottom, top = self._edges
+        raw.FPDFText_GetCharBox(text, index, *self._edges)
+        box = self._turned((left.value, bottom.value, right.value, top.value))
+        x0, x1 = self._pixels(box[0], box[2])
+        y0, y1 = self._pixels(box[1], box[3])
+        x0, x1 = x0 * self._channels, x1 * self._channels
+        rows = range(y0 * self._row, y1 * self._row, self._row)
+        color = self._without[rows[0] + x0 : rows[0] + x0 + 3]
+        if reason is _Reason.ALIKE and color != owner.shade[:3]:
+            return False
+        return all(self._with[at + x0 : at + x1] == self._without[at + x0 : at + x1] for at in rows)
+
+    def _pixels(self, start: float, end: float) -> tuple[int, int]:
+        start, end = (max(0, min(_MAX_SIDE, edge)) for edge in (start, end))
+        inset = (end - start) * _INSET
+        first = max(0, math.floor((start + inset) * self._scale))
+        return first, max(first + 1, math.ceil((end - inset) * self._scale))
+
+
+def _address(found: raw.FPDF_PAGEOBJECT) -> int:
+    """Return the identity of an object on its page."""
+    return ctypes.cast(found, ctypes.c_void_p).value or 0
 
 
 def _scale(matrix: PdfMatrix | raw.FS_MATRIX) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from chordwise.domain import document_flags, places, text_normalization
 from chordwise.domain.document_flags import Flag
-from chordwise.domain.json_values import JsonObject, JsonValue, integer, strings, text
+from chordwise.domain.json_values import JsonObject, JsonValue, integer, listed, strings, text
 from chordwise.domain.places import MAX_LABEL, Place
 from chordwise.domain.states import FAILED_INTAKES, IntakeOutcome
 from chordwise.domain.text_normalization import FEW, normalize
@@ -109,7 +109,9 @@ def checked(header: JsonObject, body: bytes | bytearray, max_characters: int) ->
     if not normalized.text.strip():
         raise failures.empty()
     invisible = _count(header.get("invisible_characters")) or 0
-    unseen = strings(header.get("unseen")) if invisible > FEW else []
+    is_flagged = invisible > FEW or header.get("is_covered")
+    unseen = strings(header.get("unseen")) if is_flagged else []
+    at = [_count(each) or 0 for each in listed(header.get("unseen_at"))]
     passages = [normalize(each).text for each in unseen[: document_flags.MAX_FLAGS_OF_KIND]]
     left_out = [line(each) for each in strings(header.get("left_out"))]
     return ReadText(
@@ -128,7 +130,7 @@ def checked(header: JsonObject, body: bytes | bytearray, max_characters: int) ->
         line_ends_changed=normalized.line_ends_changed,
         invisible_removed=normalized.invisible_removed,
         hiding_removed=normalized.hiding_removed,
-        flags=document_flags.flags(normalized.text, passages, normalized.runs, left_out),
+        flags=document_flags.flags(normalized.text, passages, normalized.runs, left_out, at),
     )
 
 

@@ -424,7 +424,10 @@ class Unpacking:
             is_scanned = header.get("reason") == failures.NEEDS_OCR or header.get("pages_scanned")
             if is_scanned and (self._settings.ocr or self._transcriber is not None):
                 ask = partial(parser.answers, content.file, reading_time=self._time)
-                seen = {name: header.get(name) for name in ("invisible_characters", "unseen")}
+                seen = {
+                    name: header.get(name)
+                    for name in ("invisible_characters", "unseen", "is_covered")
+                }
                 for again in self._scan(ask, question, origin.source):
                     yield replace(again, header={**again.header, **seen})
             else:

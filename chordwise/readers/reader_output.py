@@ -6,6 +6,7 @@ import itertools
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, TypeAlias
 
@@ -15,6 +16,9 @@ from chordwise.domain.places import Place, PlaceKind
 from chordwise.domain.text_normalization import normalize
 from chordwise.errors import ReadError
 from chordwise.readers import failures
+
+leaves_out_unseen: ContextVar[bool] = ContextVar("leaves_out_unseen", default=False)
+"""Whether readers leave out text that is not visible in the file (`readers.hidden_text`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +87,9 @@ class Extracted:
     `encoding` is the name of the text encoding in Python, `None` for formats with their own
     encoding. `pages` counts pages if the format has them, `pages_unread` damaged ones, and
     `pages_scanned` those that are unrecognized pictures beside others with text.
-    `invisible_characters` counts characters of the text that are not visible in the file; `unseen`
-    are the passages with them, in order. `left_out` are passages that address a model and are not
+    `invisible_characters` counts characters that are not visible in the file; `unseen` are the
+    passages with them, in order, `unseen_at` their positions if these are known, and `is_covered`
+    is whether something is drawn over one. `left_out` are passages that address a model and are not
     in the text, because the file hides them. `place` is the name of the text within the file; empty
     for the text of the file itself. `places` are the pages, slides, sheets or sections of the text.
     """
@@ -98,6 +103,8 @@ class Extracted:
     pages_scanned: int = 0
     invisible_characters: int = 0
     unseen: tuple[str, ...] = ()
+    unseen_at: tuple[int, ...] = ()
+    is_covered: bool = False
     left_out: tuple[str, ...] = ()
     place: str = ""
     places: Sequence[Place] = ()

@@ -175,7 +175,7 @@ def points_of_pixel(page: Image) -> float:
 def _page(document: pypdfium2.PdfDocument, index: int) -> Image | PageText | None:
     try:
         page = document[index]
-        found = pdf.text_of(page, page.get_textpage(), index + 1)
+        found, _ = pdf.text_of(page, page.get_textpage(), index + 1)
         if found.text.strip():
             return found
         width, height = page.get_size()

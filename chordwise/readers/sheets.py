@@ -101,7 +101,7 @@ _MIN_WORDS = 4
 
 
 def _sentences(
-    rows: Sequence[Sequence[str]], start: tuple[int, int], hidden: _HiddenCells | None
+    rows: Sequence[list[str]], start: tuple[int, int], hidden: _HiddenCells | None
 ) -> Iterator[str]:
     """Yield the sentences in hidden cells, or in all cells if `hidden` is `None`.
 
@@ -110,6 +110,7 @@ def _sentences(
     for number, row in enumerate(rows, start[0]) if hidden != _NOTHING else ():
         for column, text in enumerate(row, start[1]):
             if (hidden is None or hidden.holds(number, column)) and len(text.split()) >= _MIN_WORDS:
+                row[column - start[1]] = "" if reader_output.leaves_out_unseen.get() else text
                 yield reader_output.cell(text)
 
 

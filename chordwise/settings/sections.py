@@ -299,6 +299,9 @@ class ReaderSettings(Section):
     max_characters: PositiveInt = 50_000_000
     max_documents: PositiveInt = 100_000
     max_unpacked_megabytes: PositiveInt = 1_024
+    hidden_text: Literal["keep", "leave_out"] = Field(
+        default="keep", description="Text that a person does not see in the file."
+    )
     ocr: bool = Field(default=False, description="Recognize scans and images with Tesseract.")
     ocr_languages: str = Field(default="eng", pattern=r"^[A-Za-z]\w*(\+[A-Za-z]\w*)*$")
     ocr_data: Path | None = Field(

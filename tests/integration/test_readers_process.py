@@ -15,6 +15,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from chordwise.domain.document_flags import FlagKind
 from chordwise.errors import ReadError
 from chordwise.readers import capacity
 from chordwise.readers.reader import ReadDocument, Reader, RenderedPage, UnreadDocument
@@ -42,6 +43,37 @@ def child_of(reader: Reader) -> psutil.Process:
     process = reader._parsers._process
     assert process is not None
     return psutil.Process(process.pid)
+
+
+WHITE_RUN = '<w:r><w:rPr><w:color w:val="FFFFFF"/></w:rPr><w:t>planted words</w:t></w:r>'
+WHITE_SPAN = "<span style='color: white'>planted words</span>"
+HIDING = {
+    "a.pdf": pdf([f"{shown('seen')} {shown('planted words', y=100)} 0 95 300 20 re f"]),
+    "a.docx": docx(document(f"<w:p><w:r><w:t>seen</w:t></w:r></w:p><w:p>{WHITE_RUN}</w:p>")),
+    "a.html": f"<html><p>seen</p><p>{WHITE_SPAN}</p>".encode(),
+    "a.eml": f"Subject: s\nContent-Type: text/html\n\n<p>seen</p><p>{WHITE_SPAN}</p>".encode(),
+}
+
+
+@pytest.mark.parametrize("name", HIDING)
+def test_hidden_text_is_left_out_if_the_settings_say_so(name: str) -> None:
+    """It is counted in both cases; covered words are always flagged, whatever their number."""
+    keeping, leaving = ReaderSettings(), ReaderSettings(hidden_text="leave_out")
+
+    with Reader(keeping) as one, Reader(leaving) as other:
+        kept, left = one.read_bytes(HIDING[name], name), other.read_bytes(HIDING[name], name)
+
+    assert isinstance(kept, ReadDocument)
+    assert isinstance(left, ReadDocument)
+    assert ("planted" in kept.content.text, "planted" in left.content.text) == (True, False)
+    assert [each.content.invisible_characters for each in (kept, left)] == [12, 12]
+    if name == "a.pdf":
+        start = kept.content.text.index("planted")
+        for read, at in ((kept, start), (left, 0)):
+            (flag,) = read.content.flags
+            assert (flag.kind, flag.start_char) == (FlagKind.HIDDEN_TEXT, at)
+            assert flag.excerpt == "planted words"
+            assert "a passage that cannot be seen" in read.content.review_reason
 
 
 def test_a_document_has_the_hash_of_its_bytes(reader: Reader, tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pypdfium2
 import pytest
 from PIL import ImageOps
 
-from chordwise.domain.places import Location, Places
+from chordwise.domain.places import Box, Location, Places
 from chordwise.errors import ReadError
 from chordwise.readers import pdf
+from chordwise.readers.reader_output import leaves_out_unseen
 from tests.fakes.office_files import pdf as build
 from tests.fakes.office_files import picture_page, shown
 
@@ -136,11 +139,113 @@ def test_text_with_a_gradient_is_not_counted() -> None:
     assert pdf.read(picture_page("", content), LIMIT).invisible_characters == 0
 
 
-def test_text_on_a_page_with_many_shapes_is_not_counted() -> None:
-    """White words are usual on maps, and the check must be fast."""
-    roads = " ".join(f"0 0 1 rg {n % 290} {n % 150} 1 1 re f" for n in range(3_000))
+BLACK = "0 g 57 195 300 20 re f"
+FORM_LINE = shown("I am ____ of age.")
 
-    assert counted(f"{roads} 1 g {shown(PLANTED)}") == 0
+
+def annotated(content: str, *annotations: str) -> bytes:
+    """Return a PDF with one page, and annotations with these entries."""
+    listed = "".join(f"<</Type/Annot {each}>>" for each in annotations)
+    return build([content]).replace(b"/MediaBox", f"/Annots[{listed}]/MediaBox".encode())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(f"{shown('Name: John Smith')} {BLACK}", id="below a black box"),
+        pytest.param(f"{BLACK} {shown('Name: John Smith')}", id="black on a black box"),
+        pytest.param(f"{shown('Name: John Smith')} 1 g 57 195 300 20 re f", id="below a white box"),
+        pytest.param(
+            f"{shown('Name: John Smith')} {BLACK} 1 g {shown('cut', x=150)}", id="with a label"
+        ),
+        pytest.param(f"{shown('Name: John Smith')} 20 w 57 205 m 300 205 l S", id="below a line"),
+    ],
+)
+def test_covered_words_are_located(content: str) -> None:
+    """Their number does not matter: a single name may be what a box is to hide."""
+    extracted = pdf.read(build([f"{shown('A Smith.', y=250)} {content}"]), LIMIT)
+
+    ((start, passage),) = zip(extracted.unseen_at, extracted.unseen, strict=True)
+    assert extracted.is_covered
+    assert passage == "John Smith"
+    assert extracted.text.startswith(passage, start)
+    assert extracted.text[:start].endswith("Name: ")
+    assert extracted.invisible_characters == len("JohnSmith")
+
+
+def test_words_below_an_annotation_are_covered() -> None:
+    """A note is not drawn over words for good, and a yellow highlight shows them."""
+    square = "/Subtype/Square/Rect[57 195 299 215]/IC[0 0 0]/C[0 0 0]"
+    black = "/Subtype/Highlight/Rect[57 195 299 215]/QuadPoints[57 215 299 215 57 195 299 195]"
+    note = "/Subtype/Text/Rect[57 195 80 215]/Name/Comment"
+    files = [
+        annotated(shown("Name: John Smith"), annotation)
+        for annotation in (square, f"{black}/C[0 0 0]", f"{black}/C[1 1 0]", note)
+    ]
+
+    assert [pdf.read(file, LIMIT).unseen for file in files] == [("John Smith",)] * 2 + [()] * 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(f"1 1 0 rg 0 195 300 20 re f 0 g {shown('Marked')}", id="on a box"),
+        pytest.param(f"{shown('Marked')} 0 g 0 185 300 5 re f", id="above a bar"),
+        pytest.param(f"{shown('Struck out')} 0 g 0 203 300 1 re f", id="struck out"),
+        pytest.param(f"{shown('Framed')} 0 185 290 30 re S", id="framed"),
+        pytest.param(f"{FORM_LINE} 1 g 40 195 28 20 re f", id="a field over a line"),
+        pytest.param(f"{BLACK} 1 0 0 rg {shown('Red on black')}", id="red on black"),
+        pytest.param(f"0 g 0 100 300 20 re f {shown('Elsewhere')}", id="beside a box"),
+        pytest.param(f"{shown('Twice')} {shown('Twice')}", id="painted twice"),
+    ],
+)
+def test_words_that_a_shape_does_not_cover_are_not_counted(content: str) -> None:
+    assert counted(content) == 0
+
+
+@pytest.mark.parametrize(("size", "expected"), [(300, 0), (50, LETTERS)])
+def test_words_below_the_picture_of_a_page_are_those_of_a_scan(size: int, expected: int) -> None:
+    """A small picture covers them."""
+    image = f"q {size} 0 0 {size} 0 180 cm /I Do Q".replace(" 180 ", f" {180 if size < 99 else 0} ")
+
+    file = picture_page("", f"{shown(PLANTED, x=2).replace('12 Tf', '4 Tf')} {image}")
+
+    assert pdf.read(file, LIMIT).invisible_characters == expected
+
+
+def test_hidden_text_may_be_left_out() -> None:
+    """The other words keep their boxes, and what was left out is still reported."""
+    data = build([f"{shown('Name: John Smith')} {BLACK} {shown('born in Graz', y=150)}"])
+
+    token = leaves_out_unseen.set(True)
+    try:
+        extracted = pdf.read(data, LIMIT)
+        found = where(data, "Graz")
+    finally:
+        leaves_out_unseen.reset(token)
+
+    assert extracted.text == "Name: \nborn in Graz"
+    assert (extracted.unseen, extracted.invisible_characters) == (("John Smith",), 9)
+    assert below(data, found) == ["Graz"]
+
+
+def test_shapes_are_compared_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both many shapes and many words are usual on maps."""
+    overlap, calls = pdf._overlap, Counter[int]()
+    monkeypatch.setattr(pdf, "_BOXES_IN_CELL", 5)
+
+    def count(number: int) -> int:
+        def counting(one: Box, two: Box, axis: int) -> bool:
+            calls[number] += 1
+            return overlap(one, two, axis)
+
+        monkeypatch.setattr(pdf, "_overlap", counting)
+        words = " ".join(shown("word", x=n % 280, y=n * 7 % 290) for n in range(number))
+        boxes = " ".join(f"{n % 290} {n * 7 % 290} 9 9 re f" for n in range(number))
+        pdf.read(build([f"{words} {boxes}"]), LIMIT)
+        return calls[number]
+
+    assert count(4_000) < 3 * count(2_000)
 
 
 def test_text_outside_the_page_is_neither_read_nor_counted() -> None:

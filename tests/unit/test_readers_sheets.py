@@ -12,7 +12,14 @@ from openpyxl.styles import Font, PatternFill
 from chordwise.domain.places import Places
 from chordwise.errors import ReadError
 from chordwise.readers import plain, reader_output, sheets
-from chordwise.readers.reader_output import Columns, Extracted, Extraction, ReadOptions, Unread
+from chordwise.readers.reader_output import (
+    Columns,
+    Extracted,
+    Extraction,
+    ReadOptions,
+    Unread,
+    leaves_out_unseen,
+)
 from chordwise.readers.sheets import documents_of_rows
 from tests.fakes.office_files import workbook
 
@@ -87,6 +94,12 @@ def test_sentences_in_hidden_cells_are_kept_and_counted() -> None:
     )
     assert read.invisible_characters == sum(len(each.replace(" ", "")) for each in read.unseen)
     assert all(each in read.text for each in read.unseen)
+    token = leaves_out_unseen.set(True)
+    (left,) = sheets.documents(data.getvalue(), WHOLE)
+    leaves_out_unseen.reset(token)
+    assert isinstance(left, Extracted)
+    assert not any(each in left.text for each in read.unseen)
+    assert (left.unseen, "seen by every reader here" in left.text) == (read.unseen, True)
 
 
 def test_rows_of_a_workbook_are_documents() -> None:
