@@ -56,7 +56,8 @@ from chordwise.settings import Settings
 def quote(
     invocation: Invocation,
     request: Annotated[
-        RunRequest, ExcludeFields("save_as", "run_name", "no_wait", "no_cache", "nightly", "budget")
+        RunRequest,
+        ExcludeFields("save_as", "run_name", "no_wait", "no_cache", "nightly", "budget", "yes"),
     ],
     *,
     sample: Annotated[
@@ -142,6 +143,19 @@ def announce(
     screen.info_renderables(*in_brief(made))
     for sentence in sentences(made, budget_usd):
         screen.info(sentence)
+
+
+def too_expensive(context: ReadingContext, options: RunOptions, found: Sequence[FoundFile]) -> str:
+    """Return why a person has to confirm a run's cost; empty if no one has to.
+
+    Raises:
+        ConfigurationError: The model cannot be used as configured.
+    """
+    settings = context.settings
+    read = read_all(settings, found, options.columns, assumed_pages(settings))
+    cost = quoting.cost_to_confirm(context, options, found, read)
+    limit = dollars(settings.budget.confirm_usd)
+    return f"Expected cost: {amount(cost)}, above budget.confirm_usd ({limit})." if cost else ""
 
 
 def sentences(made: Quote, budget_usd: Decimal) -> Iterator[str]:

@@ -123,6 +123,9 @@ class RunRequest:
         typer.Option(metavar="FILE", help="Principles for --critique, one on each line."),
     ] = None
     budget: Budget = None
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask, whatever the expected cost.")
+    ] = False
     learned_examples: Annotated[
         bool | None,
         typer.Option(help="Use corrected answers of the profile as examples."),

@@ -11,6 +11,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
+import typer
+
 from chordwise.cli import access, quote, run_watch
 from chordwise.cli.command import ExcludeFields
 from chordwise.cli.invocation import Invocation
@@ -22,7 +24,7 @@ from chordwise.cli.run_watch import suggest
 from chordwise.domain.number_formats import counted
 from chordwise.domain.states import IntakeStatus
 from chordwise.embedded.home import Level
-from chordwise.errors import ChordwiseError, ExitCode, RunCancelledError
+from chordwise.errors import ChordwiseError, ExitCode, RunCancelledError, UsageError
 from chordwise.pipeline.intake import answer_tables, found_files
 from chordwise.pipeline.intake.document_batches import TakenIn
 from chordwise.pipeline.intake.found_files import FileSource
@@ -82,9 +84,27 @@ def run_request(
     with access.working_context(invocation, intake.settings) as context:
         if options.budget_usd is not None:
             quote.announce(context, request.paths, options, options.budget_usd, invocation.screen)
+        reason = "" if request.yes else quote.too_expensive(context, options, found)
+        if not _is_agreed(invocation, reason):
+            invocation.screen.info("Cancelled. Nothing was submitted.")
+            return ExitCode.SUCCESS
         asked = replace(options, paths=tuple(map(absolute, request.paths)))
         account = intake.take_in(context, _open(context, intake, asked, found))
     return intake.conclude(account, waits=waits, as_json=as_json)
+
+
+def _is_agreed(invocation: Invocation, reason: str) -> bool:
+    """Ask for confirmation if there is a reason to.
+
+    Raises:
+        UsageError: There is one, and standard input is not a terminal.
+    """
+    if not reason:
+        return True
+    if not sys.stdin.isatty():
+        raise UsageError(reason, "Confirm with --yes, or limit the cost with --budget USD.")
+    invocation.screen.info(reason)
+    return typer.confirm("Submit the run?", err=True)
 
 
 class RunIntake:

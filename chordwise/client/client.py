@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from chordwise.cli.experiment import SHARES
 from chordwise.cli.options import parse_budget, parse_share
-from chordwise.cli.quote import read_all
+from chordwise.cli.quote import read_all, too_expensive
 from chordwise.cli.refresh import RefreshOptions, refuse_contradictions, target_of
 from chordwise.cli.request import PROFILE_OPTIONS, absolute, profile_with
 from chordwise.client.connection import Connection
@@ -97,6 +97,7 @@ class RunArguments(AnalysisArguments, total=False):
     nightly: bool
     budget_usd: Decimal | float | str
     learned_examples: bool
+    yes: bool
 
 
 class RefreshArguments(TypedDict, total=False):
@@ -174,8 +175,8 @@ class Client:
         once.
 
         Raises:
-            UsageError: Nothing matches the paths, the arguments contradict each other, or the run
-                of this name has other options.
+            UsageError: Nothing matches the paths, the arguments contradict each other, the run of
+                this name has other options, or its expected cost needs `yes=True` or a budget.
             ConfigurationError: The model is unknown, or a setting is missing.
             ServiceUnavailableError: A service does not start or cannot be reached.
         """
@@ -185,8 +186,11 @@ class Client:
         known = self._existing_run(options)
         if known is not None:
             return known
-        entries = [found_files.entry_of(file) for file in discover(given)]
+        found = list(discover(given))
+        entries = [found_files.entry_of(file) for file in found]
         context = self._connection.context
+        if not arguments.get("yes") and (reason := too_expensive(context, options, found)):
+            raise UsageError(reason, "Pass yes=True, or limit the cost with budget_usd.")
         resume = Resume(context, lambda _: None, time.sleep)  # noqa: TID251 - waits in real time
         now = datetime.now(UTC)  # noqa: TID251 - the clock
         submission = open_or_resume(context, options, now, entries, resume)

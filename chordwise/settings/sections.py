@@ -256,6 +256,9 @@ class BudgetSettings(Section):
 
     usd_per_run: CapUsd | None = Field(default=None, description="If --budget is not given.")
     usd_per_day: CapUsd | None = Field(default=None, description="Of all runs of a UTC day.")
+    confirm_usd: CapUsd = Field(
+        default=Decimal(20), description="Runs of a higher expected cost need --yes or a budget."
+    )
     allow_unknown_prices: bool = Field(
         default=False, description="Allow models of unknown price despite a budget."
     )

@@ -52,7 +52,8 @@ def test_every_setting_of_a_table_is_documented_with_its_default(name: str) -> N
 
     assert isinstance(shown, dict)
     assert set(shown) == set(defaults)
-    assert holding == {entry: value for entry, value in defaults.items() if value is not None}
+    assert set(holding) == {entry for entry, value in defaults.items() if value is not None}
+    assert sections()[name].model_validate(holding) == sections()[name]()
 
 
 @pytest.mark.parametrize(

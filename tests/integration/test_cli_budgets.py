@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from chordwise import Client
 from chordwise.domain.states import JobStatus
-from chordwise.errors import ExitCode, ModelRequestError
+from chordwise.errors import ExitCode, ModelRequestError, UsageError
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.models.budgets import JobBudget, Reservations
+from chordwise.pipeline.quoting.quote import cost_to_confirm
+from chordwise.readers.discovery import FoundFile
+from chordwise.readers.reader import ReadDocument
 from chordwise.settings import Settings
-from tests.fakes.commands import output_of
-from tests.fakes.pipeline import AWAY, SCRIPTED, SHORT, Pipeline, a_pipeline, a_run, a_summary
+from tests.fakes.commands import output_of, type_in
+from tests.fakes.pipeline import (
+    AWAY,
+    LONG,
+    SCRIPTED,
+    SHORT,
+    Pipeline,
+    a_pipeline,
+    a_run,
+    a_summary,
+)
 
 pytestmark = pytest.mark.usefixtures("addressed")
 
@@ -69,6 +83,70 @@ def test_an_invalid_budget_is_refused_before_anything_begins(
     assert said in error
     assert "Hint:" in error
     assert "Run " not in error
+
+
+@pytest.fixture
+def expensive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[str, ...]:
+    """Return the arguments of a run whose expected cost is above the limit for confirmations."""
+    prices = {"input_usd_per_million_tokens": "20000", "output_usd_per_million_tokens": "20000"}
+    away = AWAY.model_copy(update={"price": ""}).model_dump(mode="json", exclude_defaults=True)
+    monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({SCRIPTED: {**away, **prices}}))
+    (tmp_path / "letter.txt").write_text(LONG)
+    return "submit", "letter.txt", "--model", SCRIPTED
+
+
+def runs_of(settings: Settings) -> object:
+    return a_pipeline(settings).value("SELECT count(*) FROM runs")
+
+
+def test_an_expensive_run_without_a_budget_needs_a_confirmation(
+    settings: Settings, expensive: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a terminal it is refused; `--yes`, a budget or a higher limit are sufficient."""
+    refused = output_of(*expensive, code=ExitCode.USAGE).err
+    with Client() as client:
+        with pytest.raises(UsageError, match="Expected cost"):
+            client.submit("letter.txt", model=SCRIPTED)
+        assert runs_of(settings) == 0
+        client.submit("letter.txt", model=SCRIPTED, yes=True)
+
+    assert "above budget.confirm_usd ($20.00)" in refused
+    assert "--yes" in refused
+    for more in (["--yes"], ["--budget", "50"]):
+        output_of(*expensive, *more)
+    monkeypatch.setenv("CHORDWISE_BUDGET__CONFIRM_USD", "5000")
+    output_of(*expensive)
+    assert runs_of(settings) == 4
+
+
+@pytest.mark.parametrize(("reply", "count"), [("y", 1), ("n", 0), ("", 0)])
+def test_an_expensive_run_is_confirmed_on_a_terminal(
+    settings: Settings,
+    expensive: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    reply: str,
+    count: int,
+) -> None:
+    type_in(monkeypatch, reply)
+
+    shown = output_of(*expensive).err
+
+    assert "Submit the run? [y/N]" in shown
+    assert ("Nothing was submitted" in shown) is (count == 0)
+    assert runs_of(settings) == count
+
+
+def test_files_of_a_cheap_run_are_not_read_for_its_cost(settings: Settings, tmp_path: Path) -> None:
+    """Neither are those of a model that costs nothing, whatever their size."""
+    (tmp_path / "letter.txt").write_text(LONG)
+    context = a_pipeline(settings).context
+    found = [FoundFile(source="letter.txt", path=tmp_path / "letter.txt")]
+
+    assert cost_to_confirm(context, a_run(), found, a_trap()) is None
+
+
+def a_trap() -> Iterator[ReadDocument]:
+    yield pytest.fail("a file was read")
 
 
 def test_a_run_shows_its_budget(settings: Settings) -> None:

@@ -446,6 +446,7 @@ def test_a_sample_is_asked_and_paid_for(
     It is recorded in the ledger and paid from the daily budget.
     """
     monkeypatch.setenv("CHORDWISE_BUDGET__USD_PER_DAY", "1")
+    house.cost_usage = {"prompt_tokens": 1_000}
 
     output = desk.call("--model", "house", "--sample", "2", "--json")
 
@@ -454,7 +455,7 @@ def test_a_sample_is_asked_and_paid_for(
     assert len(house.journal) == 2
     assert (line["basis"], line["observations"]) == ("sample", 2)
     paid = desk.pipeline.value("SELECT sum(cost_usd) FROM model_calls WHERE job_id IS NULL")
-    assert paid == 2 * (100 * Decimal(1) + 50 * Decimal(5)) / 1_000_000
+    assert paid == 2 * (1_000 * Decimal(1) + 50 * Decimal(5)) / 1_000_000
     assert desk.pipeline.value("SELECT spent_usd FROM budgets WHERE cap_usd = 1") == paid
 
 

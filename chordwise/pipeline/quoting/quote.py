@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -15,14 +16,16 @@ from chordwise.domain.estimates import NOTHING, Interval
 from chordwise.domain.pictures import Picture
 from chordwise.domain.states import Lane
 from chordwise.llm.model import ChatModel
+from chordwise.llm.prices import CostBasis, price_of
 from chordwise.pipeline.intake import transcription
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.models import answer_cache
 from chordwise.pipeline.models.budgets import DayBudget
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.models.model_client import CallContext
-from chordwise.pipeline.quoting.tally import Tally, TallyBuilder, UnaskedModel, WorkKind
+from chordwise.pipeline.quoting.tally import ONLINE, Tally, TallyBuilder, UnaskedModel, WorkKind
 from chordwise.pipeline.runtime.context import ReadingContext
+from chordwise.readers.discovery import FoundFile
 from chordwise.readers.reader import ReadDocument, UnreadDocument
 from chordwise.settings import Settings
 from chordwise.storage import model_calls
@@ -99,6 +102,54 @@ def priced(context: ReadingContext, tally: Tally) -> Quote:
         total=_sum([*first, *(_in_lane(line, line.lane) for line in lines)]),
         transcription=pages,
     )
+
+
+def cost_to_confirm(
+    context: ReadingContext,
+    options: RunOptions,
+    found: Sequence[FoundFile],
+    read: Iterable[ReadDocument | UnreadDocument],
+) -> Cost | None:
+    """Return the expected cost of a run if it is so high that a person has to confirm it.
+
+    That is not the case if a budget limits it. The found files are only `read` if they are large
+    enough for such a cost; standard input cannot be read twice.
+
+    Raises:
+        ConfigurationError: The model is unknown, or its context is too small for any text.
+    """
+    budget = context.settings.budget
+    capped = options.budget_usd or budget.usd_per_run or budget.usd_per_day
+    if capped or any(file.path is None for file in found):
+        return None
+    size = 0
+    for file in found:
+        with suppress(OSError):
+            size += file.path.stat().st_size if file.path else 0
+    if size * _most_usd_per_byte(context.settings, options) <= budget.confirm_usd:
+        return None
+    total = estimate(context, read, options).total
+    return total if total is not None and total.typical > budget.confirm_usd else None
+
+
+# A byte of a compressed file may be several tokens of text, which prompts, votes and syntheses
+# repeat.
+_READ_PER_BYTE, _WRITTEN_PER_BYTE = 6, 1
+_MANY = 100_000
+
+
+def _most_usd_per_byte(settings: Settings, options: RunOptions) -> Decimal:
+    """Return a rough upper limit of the cost of a file's byte; 0 without a known price."""
+    vision = [settings.readers.vision] if settings.readers.vision else []
+    costs = [
+        UnaskedModel(settings, name, options.lane).cost_usd(
+            _READ_PER_BYTE * _MANY, _WRITTEN_PER_BYTE * _MANY, ONLINE
+        )
+        for name in (*settings.selected_names(options.model), *vision)
+        if price_of(settings.model_named(name)).basis is not CostBasis.FREE
+    ]
+    dearest = max((cost for cost in costs if cost is not None), default=Decimal(0))
+    return dearest * len(options.types) * options.analysis.votes / _MANY
 
 
 def _pages(settings: Settings, count: int) -> QuotedPages:
