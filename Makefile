@@ -208,7 +208,11 @@ audit: $(audit) ## check the packages of the lock files for known vulnerabilitie
 			$(foreach lock,$(wildcard requirements*.lock),--requirement $(lock)) 2>"$$log"; \
 		outcome=$$?; cat "$$log" >&2; \
 		if grep -q '^ERROR' "$$log"; then echo "audit: not every package was checked: the list" \
-			"of known vulnerabilities cannot be reached." >&2; fi; exit $$outcome
+			"of known vulnerabilities cannot be reached." >&2; fi; \
+		echo "Not covered: $(not_audited)."; exit $$outcome
+# The list of known vulnerabilities names Python packages.
+not_audited = the programs and libraries inside wheels (PostgreSQL, Valkey, PDFium, llama.cpp, libpq, OpenSSL, \
+	Tesseract and others: NOTICE, make sbom), htmx and uPlot, model files, container images
 
 hooks: $(dev) ## install a git hook that runs the checks before each commit
 	@$(VENV)/bin/pre-commit install

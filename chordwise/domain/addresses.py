@@ -7,19 +7,16 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
+_UNICAST = ip_network("2000::/3")  # RFC 4291, the only part of IPv6 that is assigned
 _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052: the last 32 bits are an IPv4 address
 # Addresses that `is_global` may accept, although they can lead to internal networks.
 _INSIDE = (
     ip_network("168.63.129.16/32"),  # internal services of Azure
     ip_network("192.0.0.0/24"),  # RFC 6890, includes the metadata service of some clouds
     ip_network("192.88.99.0/24"),  # RFC 7526, relays into IPv6
-    ip_network("::/96"),  # RFC 4291, deprecated IPv4-compatible addresses
-    ip_network("64:ff9b:1::/48"),  # RFC 8215, translation into a local network
     ip_network("2001::/32"),  # RFC 4380, Teredo
     ip_network("2002::/16"),  # RFC 3056, IPv4 inside of IPv6
     ip_network("3fff::/20"),  # RFC 9637, documentation
-    ip_network("5f00::/16"),  # RFC 9602, segment routing inside of a network
-    ip_network("fec0::/10"),  # RFC 3879, site-local
 )
 
 
@@ -35,6 +32,8 @@ def is_public(address: str) -> bool:
             inner = IPv4Address(int(found) & 0xFFFF_FFFF)
         if inner is not None:
             return is_public(str(inner))
+        if found not in _UNICAST:
+            return False
     inside = any(found in network for network in _INSIDE if network.version == found.version)
     return found.is_global and not found.is_multicast and not inside
 

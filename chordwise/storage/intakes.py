@@ -320,10 +320,21 @@ def release(session: Session, run_id: uuid.UUID, token: uuid.UUID, unlisted: int
         runs.settle(session, run_id)
 
 
+# During an outage of the database, a process cannot extend its lease.
+_LOST_FOR = timedelta(minutes=10)
+
+
 def finish_all(session: Session, of: ColumnElement[bool]) -> int:
-    """Finish intakes whose process is lost and whose list is empty; return their number."""
+    """Finish intakes whose process is lost and whose list is empty; return their number.
+
+    Without a list, that holds only if the process ended before it found anything.
+    """
     left = select(ListedFile.intake_id).where(ListedFile.run_id == Run.id).exists()
-    is_whole = Run.intake_finished_at.is_(None) & Run.found_count.is_not(None) & ~left
+    is_empty = (Run.intake_until < clock.now_plus(-_LOST_FOR)) & ~(
+        select(Intake.id).where(Intake.run_id == Run.id).exists()
+    )
+    has_list = Run.found_count.is_not(None)
+    is_whole = Run.intake_finished_at.is_(None) & ~left & or_(has_list, is_empty)
     statement = (
         update(Run)
         .where(of, is_whole, Run.status == RunStatus.OPEN)

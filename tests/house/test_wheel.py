@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -57,7 +58,20 @@ def test_files_are_packaged(wheel: zipfile.Path) -> None:
     assert f"{PACKAGED}/chordwise.example.toml" in names(wheel)
     assert f"{PACKAGED}/alembic.ini" in names(wheel)
     assert "chordwise/py.typed" in names(wheel)
-    assert any(name.endswith("licenses/LICENSE") for name in names(wheel))
+    for file in ("LICENSE", "NOTICE"):
+        assert any(name.endswith(f"licenses/{file}") for name in names(wheel))
+
+
+def test_the_notice_names_the_files_of_others(wheel: zipfile.Path) -> None:
+    """Each of their licenses is in the wheel, and in the list of `NOTICE`."""
+    notice = (ROOT / "NOTICE").read_text("utf-8")
+    licenses = {name for name in names(wheel) if name.endswith(".LICENSE")}
+    scripts = {name for name in names(wheel) if "/static/vendor/" in name and name.endswith(".js")}
+
+    assert {name.rpartition("/")[2] for name in licenses} == set(
+        re.findall(r"\S+\.LICENSE", notice)
+    )
+    assert len(licenses) == len(scripts)
 
 
 def test_every_module_is_packaged_and_no_test(wheel: zipfile.Path) -> None:

@@ -341,6 +341,22 @@ def test_a_document_with_an_unconfirmed_commit_is_taken_in_once(settings: Settin
     assert pipeline.value("SELECT intakes_balance AND jobs_planned = 1 FROM run_accounts")
 
 
+def test_a_run_that_was_lost_before_its_list_is_finished(settings: Settings) -> None:
+    """A kill of `refresh`, for example; one that has documents stays interrupted."""
+    pipeline = a_pipeline(settings, quoting_the_text)
+    empty, begun = (open_run(pipeline.context, a_run(), NOW) for _ in range(2))
+    begun.take_in(offered(a_document(PARAGRAPH)))
+    pipeline.execute("UPDATE runs SET intake_until = now()")
+    recover(pipeline.context)
+    assert pipeline.rows("SELECT DISTINCT status FROM runs") == [("open",)]
+
+    pipeline.execute("UPDATE runs SET intake_until = now() - interval '11 minutes'")
+    recover(pipeline.context)
+
+    statuses = {row[0]: row[1] for row in pipeline.rows("SELECT id, status FROM runs")}
+    assert statuses == {empty.run_id: "finished", begun.run_id: "open"}
+
+
 def test_a_submitter_with_an_expired_lease_may_continue(settings: Settings) -> None:
     pipeline = a_pipeline(settings, quoting_the_text)
     submission = open_run(pipeline.context, a_run(), NOW)

@@ -18,7 +18,7 @@ from chordwise.domain.learning.feedback_input import parsed
 from chordwise.domain.learning.truths import LABEL_PATHS, Truth
 from chordwise.domain.typed_values import DateOrder
 from chordwise.errors import ReadError, UsageError
-from chordwise.readers import encodings
+from chordwise.readers import contents, encodings
 
 _WHOLE = ("label", "summary")
 _OWN = ("document", "fields", *_WHOLE)
@@ -137,7 +137,21 @@ class RecordFile:
         return UsageError(f"{self.path.name}, line {line}: {what}", _HINT)
 
 
+_MAX_MEGABYTES = 64
 _HINT = "docs/evaluation.md shows what such a file looks like."
+
+
+def content_of(path: Path) -> bytes:
+    """Return the content of a regular file of limited size.
+
+    Raises:
+        UsageError: It is no such file, or cannot be read.
+    """
+    try:
+        with contents.opened(path, _MAX_MEGABYTES, follow_symlinks=True) as file:
+            return file.read()
+    except ReadError as error:
+        raise UsageError(f"{path} cannot be read: the file {error.what}", _HINT) from error
 
 
 def read_records(path: Path) -> RecordFile:
@@ -146,12 +160,9 @@ def read_records(path: Path) -> RecordFile:
     Raises:
         UsageError: The file cannot be read, or is neither CSV nor JSON Lines.
     """
+    data = content_of(path)
     try:
-        data = path.read_bytes()
         text = encodings.decode(data).text
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UsageError(f"{path} cannot be read: {reason}.") from error
     except ReadError as error:
         raise UsageError(f"{path} is not text.", _HINT) from error
     is_csv = path.suffix.lower() not in _LINES and not text.lstrip().startswith("{")

@@ -30,7 +30,7 @@ from chordwise.pipeline.intake.run_options import RunOptions, run_options
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.learning import evaluation, gold
 from chordwise.pipeline.learning.evaluation import Evaluated, EvaluationScope
-from chordwise.pipeline.learning.gold import Gold, read_records
+from chordwise.pipeline.learning.gold import Gold, content_of, read_records
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import discover
 from chordwise.readers.read_documents import ReadDocument, checked
@@ -187,11 +187,7 @@ def _suite_settings(folder: Path) -> SuiteSettings:
 
 
 def _text_in(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UsageError(f"{path} cannot be read: {reason}.", _HINT) from error
+    return content_of(path).decode("utf-8-sig")
 
 
 def _inside(folder: Path, named: Path) -> Path:
@@ -294,7 +290,7 @@ def _of_schemas(settings: Settings, folder: Path, suite: SuiteSettings) -> Itera
         truths, digest = {}, hashlib.sha256()
         for path, truth in own.items():
             values = _json(truth)
-            digest.update(truth.read_bytes())
+            digest.update(content_of(truth))
             members = values.items() if isinstance(values, dict) else ()
             named = {json_values.pointer("", name): value for name, value in members}
             truths[_document(folder, path).name] = Truth(fields=named, rules=rules)
