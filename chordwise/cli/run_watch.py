@@ -253,13 +253,12 @@ def _suggest_next_steps(
 ) -> None:
     """Suggest `retry`, except for answers that lack rows: it keeps the answers of their chunks."""
     info = invocation.screen.info
-    ended_badly = account.total - account.states[JobStatus.SUCCEEDED]
     lacking = sum(each.what == "job" and each.error_code == missing_rows.CODE for each in failed)
-    if account.states[JobStatus.PAUSED]:
-        info("The run is paused. Resolve the error above, then continue it with:")
-    elif ended_badly > lacking:
-        info("Retry the unsuccessful analyses with:")
-    if ended_badly > lacking:
+    if account.total > account.states[JobStatus.SUCCEEDED] + lacking:
+        paused = "The run is paused. Resolve the error above, then continue it with:"
+        info(
+            paused if account.states[JobStatus.PAUSED] else "Retry the unsuccessful analyses with:"
+        )
         suggest(invocation, settings, "retry", account.run)
     if lacking:
         info("Ask again where rows are missing; add --model NAME to ask another model:")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
 
 from chordwise.client.client import Client, Paths, RefreshArguments, RunArguments
-from chordwise.client.run import Result, Run
-from chordwise.domain.analysis_tasks import AnalysisType
-from chordwise.pipeline.learning.review import ReviewItem
+from chordwise.client.run import Run
 
 Arguments = ParamSpec("Arguments")
 Item = TypeVar("Item")
@@ -40,9 +38,20 @@ def _in_a_thread(
     return call
 
 
-async def _each(found: Iterator[Item]) -> AsyncIterator[Item]:
-    while (item := await asyncio.to_thread(next, found, None)) is not None:
-        yield item
+def _each(
+    method: Callable[Concatenate[Of, Arguments], Iterator[Item]],
+) -> Callable[Concatenate[_Asynchronous[Of], Arguments], AsyncIterator[Item]]:
+    """Return a function that iterates over the items of a method in threads."""
+
+    @functools.wraps(method)
+    async def call(
+        self: _Asynchronous[Of], /, *args: Arguments.args, **options: Arguments.kwargs
+    ) -> AsyncIterator[Item]:
+        found = method(self.sync, *args, **options)
+        while (item := await asyncio.to_thread(next, found, None)) is not None:
+            yield item
+
+    return call
 
 
 class AsyncClient(_Asynchronous[Client]):
@@ -83,6 +92,8 @@ class AsyncClient(_Asynchronous[Client]):
     experiment = _in_a_thread(Client.experiment)
     conclude_experiment = _in_a_thread(Client.conclude_experiment)
     sql = _in_a_thread(Client.sql)
+    results = _each(Client.results)
+    answers_to_check = _each(Client.answers_to_check)
 
     async def submit(self, paths: Paths, **arguments: Unpack[RunArguments]) -> AsyncRun:
         """Take in documents and return the run that analyzes them; see `Client.submit`."""
@@ -96,24 +107,12 @@ class AsyncClient(_Asynchronous[Client]):
         """Return the newest runs, newest first."""
         return [AsyncRun(run) for run in await asyncio.to_thread(self.sync.runs, limit)]
 
-    def results(
-        self, *, types: Sequence[AnalysisType | str] = (), document: str = ""
-    ) -> AsyncIterator[Result]:
-        """Yield the newest answer to each question about each document; see `Client.results`."""
-        return _each(self.sync.results(types=types, document=document))
-
     async def refresh(
         self, name: str | None = None, **arguments: Unpack[RefreshArguments]
     ) -> AsyncRun | None:
         """Renew the stale answers of a run or a profile in a new run; `None` if there are none."""
         run = await asyncio.to_thread(self.sync.refresh, name, **arguments)
         return None if run is None else AsyncRun(run)
-
-    def answers_to_check(
-        self, field: str, name: str, *, types: Sequence[AnalysisType | str] = ()
-    ) -> AsyncIterator[ReviewItem]:
-        """Yield the answers to check before a field or label can be certified."""
-        return _each(self.sync.answers_to_check(field, name, types=types))
 
 
 class AsyncRun(_Asynchronous[Run]):
@@ -134,13 +133,4 @@ class AsyncRun(_Asynchronous[Run]):
     wait = _in_a_thread(Run.wait)
     retry = _in_a_thread(Run.retry)
     cancel = _in_a_thread(Run.cancel)
-
-    def results(
-        self,
-        *,
-        as_completed: bool = False,
-        types: Sequence[AnalysisType | str] = (),
-        progress: bool = False,
-    ) -> AsyncIterator[Result]:
-        """Yield the stored results or, with `as_completed`, each result once it is stored."""
-        return _each(self.sync.results(as_completed=as_completed, types=types, progress=progress))
+    results = _each(Run.results)

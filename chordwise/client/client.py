@@ -499,7 +499,7 @@ class Client:
 
 
 def _refuse_unknown(arguments: Mapping[str, object], known: Iterable[str]) -> None:
-    for name in sorted(arguments.keys() - set(known)):
+    for name in arguments.keys() - set(known):
         raise UsageError(f"There is no argument “{name}”.", f"Similar: {nearest(name, known)}.")
 
 

@@ -378,10 +378,7 @@ def naming(places: Callable[[], Places], parts: Sequence[Span]) -> Callable[[int
 
 
 def hint(lost: Sequence[MissingRows], parts: int) -> str:
-    """Return advice about missing rows in an answer that was joined from `parts` chunks.
-
-    Only the lists of a schema, not the items of instructions, can be declared in it.
-    """
+    """Return advice about missing rows in an answer that was joined from `parts` chunks."""
     has_schema = any(not each.path.startswith("/fields/") for each in lost)
     if any(each.records for each in lost):
         return _HINT_OF_RECORDS + _SELECTION * has_schema

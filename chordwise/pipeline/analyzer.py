@@ -136,8 +136,7 @@ class DocumentAnalyzer:
         """Return the analysis of a text; a long text is split into chunks and synthesized.
 
         Raises:
-            UsageError: There is no text, or both a text and a path, or the schema or a value is
-                invalid.
+            UsageError: There is no text, or both a text and a path, or a value is invalid.
             ReadError: The file cannot be read.
             ConfigurationError: The prompt alone fills the model's context.
             ModelError: The model returned no usable answer; the subclass gives the reason.
@@ -171,13 +170,11 @@ class DocumentAnalyzer:
         )
 
 
-def _read(request: AnalysisRequest) -> ReadText:
+def _read(request: object) -> ReadText:
     """Return the text of the request; a separate process reads it if it is in a file."""
     if not isinstance(request, AnalysisRequest):
-        raise UsageError(
-            "analyze_document takes an AnalysisRequest.",
-            "Pass AnalysisRequest(text=…) or AnalysisRequest(path=…).",
-        )
+        hint = "Pass AnalysisRequest(text=…) or AnalysisRequest(path=…)."
+        raise UsageError("analyze_document takes an AnalysisRequest.", hint)
     if request.path is None:
         return ReadText(text=request.text, media_type="text/plain")
     if request.text:

@@ -112,8 +112,7 @@ def get(session: Session, name: str) -> AnswerTable:
     found = session.get(AnswerTable, name.removeprefix(f"{SCHEMA}."))
     if found is None:
         near = identifiers.nearest(name, session.scalars(select(AnswerTable.name)))
-        similar = f"Similar: {near}. " if near else ""
-        hint = f"{similar}`chordwise tables` lists the tables."
+        hint = f"Similar: {near or 'none'}. `chordwise tables` lists the tables."
         raise UsageError(f"There is no table “{name}”.", hint)
     return found
 

@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import TypeAlias, TypeVar
@@ -455,19 +454,6 @@ def _set_bound(raw: object, seconds: float | None) -> None:
         raw.answer_seconds = seconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectedProcess:
-    """Processes of one kind: the number of sessions, and the seconds since the last activity."""
-
-    name: str
-    sessions: int
-    idle_seconds: float
-
-    def __str__(self) -> str:
-        sessions = counted(self.sessions, "session")
-        return f"{sessions} of a {self.name}, the last statement {self.idle_seconds:.0f} s ago"
-
-
 # The name of each session begins with the name of its process; see `open_engine`.
 _CONNECTED = text(
     """
@@ -481,10 +467,9 @@ _CONNECTED = text(
 )
 
 
-def connected(database: Session | Connection) -> dict[str, ConnectedProcess]:
-    """Return the kinds of connected processes by name."""
-    rows = database.execute(_CONNECTED).all()
+def connected(database: Session | Connection) -> dict[str, str]:
+    """Return the kinds of connected processes by name, each with its sessions in words."""
     return {
-        name: ConnectedProcess(name=name, sessions=sessions, idle_seconds=float(idle_seconds))
-        for name, sessions, idle_seconds in rows
+        name: f"{counted(sessions, 'session')} of a {name}, the last statement {seconds:.0f} s ago"
+        for name, sessions, seconds in database.execute(_CONNECTED)
     }

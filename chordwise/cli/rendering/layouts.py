@@ -115,10 +115,7 @@ NAME_WIDTH = 48
 
 
 def shortened(found: Sequence[str], room: int = NAME_WIDTH) -> list[Text]:
-    """Return names that keep their beginning and their end, without their folders if need be.
-
-    If one exceeds `room`, all lose their common folder.
-    """
+    """Return names cut in the middle; if one exceeds `room`, all lose their common folder."""
     names = [one_line(source) for source in found]
     folder = _common_folder(names)
     if folder and max(map(len, names)) > room:
@@ -130,9 +127,9 @@ def _shortened(name: str) -> str:
     file, half = name.rpartition("/")[2], NAME_WIDTH // 2
     if len(name) <= NAME_WIDTH:
         return name
-    if len(file) < NAME_WIDTH - 1:
+    if len(file) < NAME_WIDTH:
         return f"…{name[1 - NAME_WIDTH :]}"
-    return file if len(file) <= NAME_WIDTH else f"{file[:half]}…{file[1 - half :]}"
+    return f"{file[:half]}…{file[1 - half :]}"
 
 
 def _common_folder(names: Sequence[str]) -> str:

@@ -59,11 +59,7 @@ def _require_tier(settings: ModelSettings) -> None:
 
 
 def require_key(settings: ModelSettings, api_key: SecretStr) -> None:
-    """Refuse a model whose server needs a key, if there is none.
-
-    Raises:
-        ConfigurationError: The key is missing.
-    """
+    """Raise `ConfigurationError` if the server of a model needs a key, and there is none."""
     if api_key.get_secret_value().strip():
         return
     if settings.api_key_env:

@@ -221,10 +221,7 @@ def _memory(found: BrokerReport) -> str:
 
 
 def _elsewhere(settings: Settings) -> Mapping[str, str]:
-    """Return the processes of any home or machine that use the broker or the database, in words.
-
-    An idle worker has no session in the database.
-    """
+    """Return the processes of any home or machine; an idle worker only has a broker."""
     found = {"worker": "a worker that takes messages"} if broker.has_worker(settings) else {}
     with (
         suppress(ChordwiseError),
@@ -232,7 +229,7 @@ def _elsewhere(settings: Settings) -> Mapping[str, str]:
         translate_errors(),
         engine.connect() as connection,
     ):
-        found |= {name: str(process) for name, process in connected(connection).items()}
+        found |= connected(connection)
     return found
 
 

@@ -19,7 +19,6 @@ from psycopg import IsolationLevel, sql
 from psycopg.types.json import set_json_loads
 from pydantic import SecretStr
 
-from chordwise.domain.identifiers import nearest
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports.table import Column, Table
 from chordwise.pipeline.runs import user_sql
@@ -154,8 +153,7 @@ def _statement(connection: Connection, selection: Selection, names: Sequence[str
     unknown = [column for column in selection.columns if column not in columns]
     if unknown:
         raise UsageError(
-            f"{selection.name} has no column “{unknown[0]}”.",
-            f"Similar: {nearest(unknown[0], columns)}.",
+            f"{selection.name} has no column “{unknown[0]}”.", f"Columns: {', '.join(columns)}."
         )
     return sql.SQL("SELECT {} FROM {} WHERE {}{}").format(
         sql.SQL(", ").join(map(sql.Identifier, selection.columns or columns)),

@@ -28,8 +28,10 @@ from chordwise.domain.analysis_tasks import (
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import Lane
 from chordwise.domain.templates import PromptTemplate
+from chordwise.embedded import stack
 from chordwise.errors import ConfigurationError, ReadError, UsageError
 from chordwise.llm.model import UNANSWERED_BY_EXTRACTIVE
+from chordwise.llm.providers import require_key
 from chordwise.pipeline.models import budgets, model_client
 from chordwise.prompts import library, packs
 from chordwise.readers import contents
@@ -141,12 +143,17 @@ def checked_profile(values: Mapping[str, object]) -> ProfileSettings:
 def require_answerable(settings: Settings, options: RunOptions) -> Decimal | None:
     """Refuse a run whose questions nobody could answer; return its cap, `None` without one.
 
+    Workers outside the stack here may have keys that this process does not have.
+
     Raises:
         UsageError: The budget cannot be one.
         ConfigurationError: A model is unknown or has no key, or there is a budget and no price.
     """
     model_client.identity(settings, options.model)
-    model_client.require_keys(settings, options.model)
+    if stack.is_alone(settings):
+        for name in (*settings.selected_names(options.model), *settings.fallback):
+            model = settings.model_named(name)
+            require_key(model, settings.api_key_for(model))
     return budgets.cap_for(settings, options.model, options.budget_usd)
 
 

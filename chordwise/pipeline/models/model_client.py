@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import Lane
-from chordwise.embedded import llama, stack
+from chordwise.embedded import llama
 from chordwise.embedded.home import home_at
 from chordwise.errors import ConfigurationError, ModelError
 from chordwise.llm import batching
@@ -38,7 +38,7 @@ from chordwise.llm.middleware.retrying import Retrying
 from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import ChatModel, ModelProfile
 from chordwise.llm.prices import Price, price_of
-from chordwise.llm.providers import connect, require_key
+from chordwise.llm.providers import connect
 from chordwise.llm.providers.extractive import built_in
 from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import clock
@@ -281,20 +281,6 @@ def identity(settings: Settings, name: str) -> list[str]:
     if len(tiers) < 2:  # noqa: PLR2004 - one tier is asked whatever the policy says
         return models
     return [*models, f"tiers {' '.join(tiers)}", settings.routing.model_dump_json()]
-
-
-def require_keys(settings: Settings, name: str) -> None:
-    """Refuse a model without its key, unless a worker elsewhere may have it.
-
-    The workers of the stack here have the same environment as the process that starts it.
-
-    Raises:
-        ConfigurationError: The key of the model, a tier of it or a fallback is missing.
-    """
-    if stack.is_alone(settings):
-        for each in (*settings.selected_names(name), *settings.fallback):
-            model = settings.model_named(each)
-            require_key(model, settings.api_key_for(model))
 
 
 def _temperature_suffix(model: ModelSettings) -> str:

@@ -107,16 +107,9 @@ class Pace:
         self._seen: deque[tuple[float, Progress]] = deque()
 
     def record(self, seconds: float, progress: Progress) -> None:
-        """Record a progress; `seconds` are those of a monotonic clock.
-
-        If fewer documents or chunks are done than before, a retry has reopened some, and the
-        measurement begins again.
-        """
-        last = self._seen[-1][1] if self._seen else progress
-        if progress.jobs.documents_done < last.jobs.documents_done or (
-            progress.chunks_done < last.chunks_done
-        ):
-            self._seen.clear()
+        """Record a progress; `seconds` are those of a monotonic clock."""
+        if self._seen and progress.jobs.done < self._seen[-1][1].jobs.done:
+            self._seen.clear()  # a retry has reopened jobs
         self._seen.append((seconds, progress))
         while seconds - self._seen[0][0] > _WINDOW_SECONDS:
             self._seen.popleft()

@@ -94,10 +94,7 @@ def report(url: SecretStr) -> BrokerReport:
 
 
 def has_worker(settings: Settings) -> bool:
-    """Return whether a worker of any home or machine takes messages from the broker.
-
-    False if the broker cannot be reached, or does not tell.
-    """
+    """Return whether a worker of any home takes messages; false if the broker does not tell."""
     with suppress(ChordwiseError), _connected(require_url(settings)) as client:
         database = str(client.get_connection_kwargs().get("db", 0))
         clients = client.client_list()
