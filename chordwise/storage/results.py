@@ -206,6 +206,7 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
     """Apply feedback on answers to the same questions to the current results of jobs."""
     if not job_ids:
         return
+    session.execute(_MAY_COMPUTE)
     asked = session.execute(
         select(Result, Job.options)
         .join(Job, Job.id == Result.job_id)
@@ -502,6 +503,8 @@ _STATED = f"""
         INSERT INTO facts ({_OF_FACTS}) SELECT {_OF_FACTS}
         FROM json_populate_recordset(NULL::facts, CAST(:facts AS json))"""  # noqa: S608 - fixed names
 _STATE = text(_STATED)
+# The rows are locked while the facts of long results are computed.
+_MAY_COMPUTE = text("SET LOCAL idle_in_transaction_session_timeout = 0")
 _ADD = text(f"""
     WITH added AS (
         INSERT INTO results ({_NAMES}) SELECT {_VALUES}

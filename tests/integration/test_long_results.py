@@ -105,6 +105,18 @@ def test_a_long_result_is_stored_once(pipeline: Pipeline) -> None:
     assert pipeline.rows(COUNTS) == [(1, 0, NUMBER, NUMBER)]
 
 
+def test_corrections_may_be_computed_within_their_transaction(pipeline: Pipeline) -> None:
+    """They take longer than a transaction may be idle if the result is long."""
+    job = pipeline.job(pipeline.analyze(ORDER, options=ROWS))
+
+    with pipeline.context.database.write() as session:
+        results.correct(session, [job.id])
+        allowed = session.scalar(text("SHOW idle_in_transaction_session_timeout"))
+
+    assert allowed == "0"
+    assert pipeline.rows(COUNTS) == [(1, 0, NUMBER, NUMBER)]
+
+
 def test_a_transaction_that_was_idle_is_not_reported_as_an_outage(
     database: Database, servers: Servers
 ) -> None:
