@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -131,22 +131,32 @@ class RequestSentence:
 
 def find_requests(content: str) -> Iterator[tuple[int, int]]:
     """Yield the spans of requests that are unrelated to the surrounding text."""
-    requests, usual = candidates(content)
-    wanted = -WEIGHTS["bias"] - _weight(usual)
+
+    def missing_of(request: RequestSentence, usual: Mapping[str, float]) -> float:
+        return -WEIGHTS["bias"] - _weight(usual) - _weight(request.features)
+
+    # More sentences only lower the weight, so what cannot be flagged any more is not kept.
+    requests, usual = candidates(content, lambda *each: missing_of(*each) < _MAX_STRANGENESS)
     for request in requests:
-        missing = wanted - _weight(request.features)
+        missing = missing_of(request, usual)
         strange = strangeness(content, request) if missing < _MAX_STRANGENESS else None
         if strange is not None and _weight(strange) > missing:
             yield request.start, request.end
 
 
-def candidates(content: str) -> tuple[list[RequestSentence], Mapping[str, float]]:
+def candidates(
+    content: str,
+    is_kept: Callable[[RequestSentence, Mapping[str, float]], bool] = lambda *_: True,
+) -> tuple[list[RequestSentence], Mapping[str, float]]:
     """Return the sentences that begin like requests, and the features that they share.
 
     The number of sentences and of requests are features: in a long text one of many sentences looks
-    unrelated, and in a text full of requests none does.
+    unrelated, and in a text full of requests none does. `is_kept` decides on a request by the
+    features that the text up to it has.
     """
-    sentences, requests = 0, []
+    first, _, _ = content.lstrip().partition("\n")
+    usual = {"sentences": 0.0, "requests": 0.0, "answers": float(first.rstrip().endswith("?"))}
+    sentences, count, requests = 0, 0, []
     has_cells = "|" in content
     opening = len(content) - len(content.lstrip(f"{_BULLET}\n"))
     for match in _SENTENCE.finditer(content):
@@ -159,14 +169,11 @@ def candidates(content: str) -> tuple[list[RequestSentence], Mapping[str, float]
                 continue
             is_cell = has_cells and "|" in (content[start - 1 : start], content[end : end + 1])
             if request := None if is_cell else _request(content, match, opening):
-                requests.append(request)
-    first, _, _ = content.lstrip().partition("\n")
-    usual = {
-        "sentences": log10(sentences + 1),
-        "requests": log10(len(requests) + 1),
-        "answers": float(first.rstrip().endswith("?")),
-    }
-    return requests, usual
+                count += 1
+                usual |= {"sentences": log10(sentences + 1), "requests": log10(count + 1)}
+                if is_kept(request, usual):
+                    requests.append(request)
+    return requests, usual | {"sentences": log10(sentences + 1)}
 
 
 def strangeness(content: str, request: RequestSentence) -> dict[str, float] | None:
@@ -308,13 +315,14 @@ def _form(body: str, head: re.Match[str], behind: str) -> dict[str, float]:
 _SHORT, _LONG = 4, 25
 
 
-_FULL_LINE = 40
+_FULL_LINE, _LONGEST_MARK = 40, 200
 _UNFINISHED = re.compile(r"[^\n]{30,}[a-z,]")
 
 
 def _place(content: str, start: int, end: int) -> dict[str, float]:
     """Return the position of a sentence in its line as features."""
-    line = content.rfind("\n", 0, start) + 1
+    earliest = max(0, start - _LONGEST_MARK)
+    line = content.rfind("\n", earliest, start) + 1 or earliest
     before = content[line:start]
     if before:
         return {} if before.strip(_PLAIN_BULLET) else {"marked": 1.0}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from bisect import bisect_left
+from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import sentencex
 
@@ -17,6 +18,7 @@ from chordwise.domain import tokens
 from chordwise.domain.records import LINE, QUOTED_FIELD, Division, Outline, Span, is_prose
 
 _WINDOW_CHARACTERS = 10_000
+_OUTLINED_CHARACTERS = 1_000_000
 _DELIMITERS = ",;"
 _FEWEST_DELIMITERS = 2
 _BRACKETS = ("{", "[", "(", "<")
@@ -32,9 +34,10 @@ _WITHOUT_MARK = {
     mark: re.compile(rf"^(?![ \t]*+[-+=]{{2}})[^{re.escape(mark)}\n]*+\n", re.MULTILINE)
     for mark in "|\t"
 }
+_BLANK_LINE = re.compile(r"(?<=\n)\n")
 _MAX_LINES_ABOVE_TABLE = 50
-_MAX_HEADER_CHARACTERS = 1_000
-_LONG_CHARACTERS, _KEPT_TEXTS = 200_000, 4
+_MAX_HEADER_CHARACTERS, _MAX_ROW_CHARACTERS = 1_000, 100_000
+_LONG_CHARACTERS, _KEPT_RESULTS = 200_000, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +59,7 @@ def sentence_ends(text: str) -> list[int]:
     ends: list[int] = []
     start = 0
     while start < len(text):
-        stop = _window_end(text, start)
+        stop = _window_end(text, start, _WINDOW_CHARACTERS)
         ends += [start + end for end in _ends_in(text[start:stop])]
         start = stop
     return ends
@@ -106,19 +109,15 @@ def table_header(text: str, place: int) -> Span | None:
     """
     if not place or text[place - 1] != "\n":
         return None
-    fields = _fields_before(text, place)
     rule = _TABLE_RULE.match(text, place)
     row = _record_at(text, rule.end() + 1 if rule else place)
-    before = text[_record_start(text, place, fields) : place]
+    before = _record_before(text, place)
     mark = _mark_of(row)
     if not mark or (mark != _GAP and not _count(before, mark) and not _TABLE_RULE.match(before)):
         return None
-    start = _paragraph_start(text, place, fields)
+    start = _last(_starts_behind(text, _BLANK_LINE), place)
     if mark in _WITHOUT_MARK:
-        others = _lines_without(text, mark)
-        between = others[bisect_left(others, (start,)) : bisect_left(others, (place,))]
-        outside = (end for at, end in reversed(between) if not _field_around(at, fields))
-        start = next(outside, start)
+        start = max(start, _last(_starts_behind(text, _WITHOUT_MARK[mark]), place))
     elif mark in _DELIMITERS and _count(before, mark) != _count(row, mark):
         return None
     header = _first_row(text, (start, place), mark, _count(row, mark))
@@ -155,40 +154,56 @@ def _record_at(text: str, start: int) -> str:
     """Return the line that begins at a place, including the further lines of its quoted fields."""
     end = _line_end(text, start)
     for field in QUOTED_FIELD.finditer(text, start) if '"' in text[start:end] else ():
-        if field.start() >= end:
+        if not field.start() < end <= start + _MAX_ROW_CHARACTERS:
             break
         end = _line_end(text, max(end, field.end()))
     return text[start:end]
 
 
-def _fields_before(text: str, place: int) -> Sequence[Span]:
-    fields = _fields(text, '"')
-    before = bisect_left(fields, (place,))
-    return fields[: before - 1] if before and fields[before - 1][1] > place else fields[:before]
+Pattern: TypeAlias = re.Pattern[str]
 
 
-Found = TypeVar("Found")
-
-
-def _cached(find: Callable[[str, str], Found]) -> Callable[[str, str], Found]:
+def _cached(
+    find: Callable[[str, Pattern], Sequence[int]],
+) -> Callable[[str, Pattern], Sequence[int]]:
     """Return a function that caches its results for the last long texts.
 
     Each chunk of a long text needs the same result; for a short text it is computed quickly.
     """
-    kept = lru_cache(maxsize=_KEPT_TEXTS)(find)
-    return lambda text, mark: (kept if len(text) > _LONG_CHARACTERS else find)(text, mark)
+    kept = lru_cache(maxsize=_KEPT_RESULTS)(find)
+    return lambda text, pattern: (kept if len(text) > _LONG_CHARACTERS else find)(text, pattern)
 
 
 @_cached
-def _fields(text: str, mark: str) -> Sequence[Span]:
-    """Return the quoted fields of a text that span several lines."""
-    found = QUOTED_FIELD.finditer(text) if mark in text else ()
-    return [each.span() for each in found if "\n" in each[0]]
+def _edges_of_fields(text: str, pattern: Pattern) -> Sequence[int]:
+    """Return the starts and ends, in turns, of the quoted fields that span several lines."""
+    edges = array("I")
+    for field in pattern.finditer(text) if '"' in text else ():
+        if "\n" in field[0]:
+            edges.extend(field.span())
+    return edges
 
 
 @_cached
-def _lines_without(text: str, mark: str) -> Sequence[Span]:
-    return [each.span() for each in _WITHOUT_MARK[mark].finditer(text)]
+def _starts_behind(text: str, pattern: Pattern) -> Sequence[int]:
+    """Return the ends of what matches a pattern outside of the quoted fields of several lines."""
+    edges = _edges_of_fields(text, QUOTED_FIELD)
+    return array(
+        "I",
+        (match.end() for match in pattern.finditer(text) if not _is_between(edges, match.start())),
+    )
+
+
+def _is_between(edges: Sequence[int], place: int) -> bool:
+    """Return whether a place is inside of a field, and not at its edges."""
+    before = bisect_left(edges, place)
+    return before % 2 == 1 and edges[before] != place
+
+
+def _last(starts: Sequence[int], place: int) -> int:
+    """Return the last of ascending places up to `place`; 0 if there is none."""
+    count = bisect_right(starts, place)
+    return starts[count - 1] if count else 0
 
 
 def _line_end(text: str, place: int) -> int:
@@ -196,25 +211,16 @@ def _line_end(text: str, place: int) -> int:
     return end if end >= 0 else len(text)
 
 
-def _record_start(text: str, place: int, fields: Sequence[Span]) -> int:
-    """Return the start of the line before a place, or of the record whose field continues there."""
+def _record_before(text: str, place: int) -> str:
+    """Return the line that ends at a place, with the earlier lines of its quoted fields.
+
+    The result is empty if it is too long for a row.
+    """
+    edges = _edges_of_fields(text, QUOTED_FIELD)
     start = text.rfind("\n", 0, place - 1) + 1
-    while field := _field_around(start, fields):
-        start = text.rfind("\n", 0, field[0]) + 1
-    return start
-
-
-def _paragraph_start(text: str, place: int, fields: Sequence[Span]) -> int:
-    blank = text.rfind("\n\n", 0, place)
-    while blank >= 0 and (field := _field_around(blank, fields)):
-        blank = text.rfind("\n\n", 0, field[0])
-    return blank + 2 if blank >= 0 else 0
-
-
-def _field_around(place: int, fields: Sequence[Span]) -> Span | None:
-    """Return the multi-line field that contains a place, or `None`."""
-    field = fields[bisect_left(fields, (place,)) - 1] if fields else (0, 0)
-    return field if field[0] < place < field[1] else None
+    while _is_between(edges, start) and place - start <= _MAX_ROW_CHARACTERS:
+        start = text.rfind("\n", 0, edges[bisect_left(edges, start) - 1]) + 1
+    return text[start:place] if place - start <= _MAX_ROW_CHARACTERS else ""
 
 
 def _mark_of(line: str) -> str:
@@ -244,13 +250,13 @@ def _ends_in(window: str) -> list[int]:
     return sorted(end for end in found | {len(window)} if 0 < end <= len(window))
 
 
-def _window_end(text: str, start: int) -> int:
+def _window_end(text: str, start: int, size: int) -> int:
     """Return the end of a window: after a paragraph, a line, a full stop or a word, if possible."""
-    end = start + _WINDOW_CHARACTERS
+    end = start + size
     if end >= len(text):
         return len(text)
     for mark in ("\n\n", "\n", ". ", "; ", " "):
-        place = text.rfind(mark, start + _WINDOW_CHARACTERS // 2, end)
+        place = text.rfind(mark, start + size // 2, end)
         if place > 0:
             return place + len(mark)
     return end
@@ -271,7 +277,7 @@ def split(text: str, max_tokens: int) -> list[TextChunk]:
         raise ValueError("max_tokens must be positive")
     if fits(text, max_tokens):
         return [TextChunk(position=0, start_char=0, end_char=len(text))] if text else []
-    pieces = _pieces(text, (0, len(text)), max_tokens, _splitters(text))
+    pieces = _pieces_of_windows(text, max_tokens)
     ends = _with_words(text, _pack(text, pieces, tokens.weigh(text), max_tokens))
     return [
         TextChunk(position=position, start_char=start, end_char=end)
@@ -317,6 +323,25 @@ def _with_words(text: str, ends: Sequence[int]) -> list[int]:
             kept[-1] = end
         start = end
     return kept or [len(text)]
+
+
+def _pieces_of_windows(text: str, max_tokens: int) -> Iterator[tuple[int, float]]:
+    """Yield the ends of the pieces of a text, which is outlined in windows to bound the memory.
+
+    A window begins with the last record or paragraph of the window before it, which may continue.
+    """
+    start = 0
+    while start < len(text):
+        stop = _window_end(text, start, _OUTLINED_CHARACTERS)
+        window = text[start:stop]
+        splitters = _splitters(window)
+        length = len(window)
+        if stop < len(text):
+            ends = splitters[0](0, length).ends
+            length = next((end for end in reversed(ends) if 2 * end > length > end), length)
+        for end, weight in _pieces(window, (0, length), max_tokens, splitters):
+            yield start + end, weight
+        start += length
 
 
 def _pieces(

@@ -357,18 +357,18 @@ def lines_addressing_model(hidden: str) -> tuple[str, ...]:
 
 def _orders(content: str, small: _Small, kind: FlagKind) -> Iterator[Flag]:
     """Yield passages that name a model or its instructions, or that resemble a prompt frame."""
-    spans = {
-        match.span()
-        for needles, pattern in _CUES[kind]
-        if not small.needles.isdisjoint(needles)
-        for start, end in _windows(small, needles)
-        for match in pattern.finditer(content, start, end)
-    }
+    cues = [cue for cue in _CUES[kind] if not small.needles.isdisjoint(cue[0])]
     last = 0
-    for start, end in sorted(spans):
+    for start, end in merge(*(_matches(content, small, cue) for cue in cues)):
         if start >= last:
             yield _flag(content, kind, start, end)
             last = end
+
+
+def _matches(content: str, small: _Small, cue: _Cue) -> Iterator[tuple[int, int]]:
+    needles, pattern = cue
+    for start, end in _windows(small, needles):
+        yield from (match.span() for match in pattern.finditer(content, start, end))
 
 
 _LOOKALIKES = (
@@ -434,12 +434,10 @@ class _Small(NamedTuple):
 
 
 def _in_small_letters(content: str) -> _Small:
-    small = content.lower()
-    if len(small) != len(content):
-        small = "".join(each.lower() if len(each.lower()) == 1 else each for each in content)
+    small = content.replace("\u0130", "I").lower()  # the only letter whose small form is longer
     written = small.encode("ascii", "replace")
-    words = f" {written.translate(_BLANKED).decode('ascii')} "
-    beginnings = {"", *_BEGINNING.findall(words)}
+    words = b" %b " % written.translate(_BLANKED)
+    beginnings = {"", *(match[1].decode() for match in _BEGINNING.finditer(words))}
     needles = (needle for each in beginnings for needle in _NEEDLES[each] if needle in small)
     return _Small(small, written, frozenset(needles))
 
@@ -466,12 +464,11 @@ def _rest(beginning: str) -> str:
 
 # Shorter words must be whole. The grouping by first letters makes the search twice as fast.
 _BEGINNING = re.compile(
-    " ("
-    + "|".join(
+    b" (%b)"
+    % "|".join(
         rf"{first}(?:{'|'.join(_rest(each) for each in group)})"
         for first, group in groupby(sorted(filter(None, _NEEDLES)), key=itemgetter(0))
-    )
-    + ")"
+    ).encode()
 )
 
 

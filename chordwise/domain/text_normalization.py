@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from io import StringIO
+from itertools import groupby, islice
 from operator import itemgetter
 
 from chordwise.domain.number_formats import counted
@@ -14,6 +16,7 @@ from chordwise.domain.number_formats import counted
 BYTE_ORDER_MARK = "\ufeff"
 REPLACEMENT = "\ufffd"
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_NUL = re.compile("\0")
 _PAIR = re.compile("\r\n")
 
 
@@ -23,10 +26,10 @@ class NormalizedText:
 
     A byte order mark at the start belongs to the encoding; it is removed and not counted.
     `hiding_removed` counts the invisible characters that can hide text, which are included in
-    `invisible_removed`. `runs` are the removed invisible characters with their offsets in the text,
-    if the document needs review. `removed_at` are the offsets of removed characters, one sequence
-    for each step except line ends, in the text before that step; `with_returns` is the text before
-    the step of line ends, if that removed any.
+    `invisible_removed`. `runs` are the first removed invisible characters with their offsets in the
+    text, if the document needs review. `removed_at` are the offsets of removed characters, one
+    sequence for each step except line ends, in the text before that step; `with_returns` is the
+    text before the step of line ends, if that removed any.
     """
 
     text: str
@@ -41,7 +44,7 @@ class NormalizedText:
 
     def offsets(self) -> Callable[[int], int] | None:
         """Return a function from original offsets to normalized ones; `None` if they are equal."""
-        returns_at = [pair.start() for pair in _PAIR.finditer(self.with_returns)]
+        returns_at = array("I", (pair.start() for pair in _PAIR.finditer(self.with_returns)))
         *first, last = self.removed_at or ((),)
         steps = [each for each in (*first, returns_at, last) if each]
 
@@ -61,13 +64,8 @@ def normalize(text: str) -> NormalizedText:
     marks_at = range(marked - len(text))
     with_returns = text
     text, line_ends_changed = _with_line_feeds(with_returns)
-    visible, removed = _visible(text)
-    runs = tuple(
-        (at, "".join(character for _, character in run))
-        for at, run in groupby(removed, key=itemgetter(0))
-    )
-    hiding = sum(len(_HIDING.findall(run)) for _, run in runs)
-    invisible_at = [at + before for before, (at, _) in enumerate(removed)]
+    visible, removed, invisible_at = _visible(text)
+    hiding = sum(1 for _ in _HIDING.finditer(removed))
     return NormalizedText(
         text=visible,
         nul_removed=len(nul_at),
@@ -75,7 +73,7 @@ def normalize(text: str) -> NormalizedText:
         line_ends_changed=line_ends_changed,
         invisible_removed=len(removed),
         hiding_removed=hiding,
-        runs=runs if hiding or len(removed) > FEW else (),
+        runs=_runs(removed, invisible_at) if hiding or len(removed) > FEW else (),
         removed_at=(nul_at, marks_at, invisible_at),
         with_returns=with_returns if len(text) < len(with_returns) else "",
     )
@@ -84,7 +82,7 @@ def normalize(text: str) -> NormalizedText:
 def _without_nul(text: str) -> tuple[str, Sequence[int]]:
     if "\0" not in text:
         return text, ()
-    return text.replace("\0", ""), [index for index, char in enumerate(text) if char == "\0"]
+    return text.replace("\0", ""), array("I", (nul.start() for nul in _NUL.finditer(text)))
 
 
 def _without_surrogates(text: str) -> tuple[str, int]:
@@ -101,6 +99,19 @@ def _with_line_feeds(text: str) -> tuple[str, int]:
     if not count:
         return text, 0
     return text.replace("\r\n", "\n").replace("\r", "\n"), count
+
+
+MAX_RUNS, _RUN_CHARACTERS = 20, 1_000
+
+
+def _runs(removed: str, removed_at: Sequence[int]) -> tuple[tuple[int, str], ...]:
+    """Return the first runs of removed characters and their places in the text without them."""
+    places = (place - before for before, place in enumerate(removed_at))
+    runs = groupby(zip(places, removed, strict=True), key=itemgetter(0))
+    return tuple(
+        (place, "".join(character for _, character in islice(run, _RUN_CHARACTERS)))
+        for place, run in islice(runs, MAX_RUNS)
+    )
 
 
 FEW = 20
@@ -175,22 +186,24 @@ _IN_RIGHT_TO_LEFT_TEXT = re.compile(
 _HIDING = re.compile("[\U000e0000-\U000e007f\U000e0100-\U000e01ef\ufe00-\ufe0d\u202d\u202e]")
 
 
-def _visible(text: str) -> tuple[str, list[tuple[int, str]]]:
+def _visible(text: str) -> tuple[str, str, Sequence[int]]:
     """Return a text without invisible characters that have no function in their context.
 
-    The second value holds the removed characters, each with its offset in the returned text.
+    The other values are the removed characters and their places in the given text.
     """
-    removed: list[tuple[int, str]] = []
+    removed_at = array("I")
     if text.isascii() or not _CANDIDATE.search(text):
-        return text, removed
+        return text, "", removed_at
     pattern = _IN_RIGHT_TO_LEFT_TEXT if _RIGHT_TO_LEFT.search(text) else _IN_ANY_TEXT
-
-    def kept(match: re.Match[str]) -> str:
+    visible, removed, end = StringIO(), StringIO(), 0
+    for match in pattern.finditer(text):
         if match[1] is None:
-            removed.append((match.start() - len(removed), match[0]))
-        return match[1] or ""
-
-    return pattern.sub(kept, text), removed
+            visible.write(text[end : match.start()])
+            removed.write(match[0])
+            removed_at.append(match.start())
+            end = match.end()
+    visible.write(text[end:])
+    return visible.getvalue(), removed.getvalue(), removed_at
 
 
 def review_reason(*, unseen: int, removed: int, hiding: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -275,3 +276,33 @@ def test_the_chunks_of_a_long_table_share_one_search(monkeypatch: pytest.MonkeyP
 
     assert headers == {(0, len("id,words"))}
     assert fields.searches == 1
+
+
+@pytest.mark.parametrize(
+    "unit", ["\n", "# a\n", "a\n\n", ',"a\nb",', "|\n\n", '{"a":1}\n', "- a\n"]
+)
+def test_memory_does_not_grow_with_the_boundaries(
+    unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text of many windows takes little more memory than a text of few."""
+    monkeypatch.setattr(chunking, "_OUTLINED_CHARACTERS", 10_000)
+    peaks: list[int] = []
+    for length in (20_000, 100_000):
+        text = f"x{unit * (length // len(unit))}y"
+        tracemalloc.start()
+        chunks = split(text, 500)
+        chunking.table_header(text, chunks[-1].start_char)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+
+    assert peaks[1] - peaks[0] < 80_000 * 12
+
+
+def test_a_window_does_not_end_within_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "".join(f'{number},"Item\n\n{number}",{number / 7}\n' for number in range(5_000))
+    whole = split(text, 300)
+    monkeypatch.setattr(chunking, "_OUTLINED_CHARACTERS", 10_000)
+
+    found = split(text, 300)
+
+    assert found == whole

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import sys
 import time
+import tracemalloc
 from string import ascii_letters
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.domain import document_flags
+from chordwise.domain import assistant_requests, document_flags
 from chordwise.domain.document_flags import Flag, FlagKind, flags
 from chordwise.domain.json_values import as_json
 from chordwise.domain.text_normalization import normalize
@@ -262,6 +264,46 @@ def test_every_flag_is_within_the_text(parts: list[str]) -> None:
         assert 0 <= each.start_char < each.end_char <= len(content)
         passage = " ".join(content[each.start_char : each.end_char].split())
         assert passage.startswith(each.excerpt.removesuffix("…"))
+
+
+class CountedText(str):  # noqa: SLOT000 - counts in an attribute
+    """A text that counts the characters that are copied from it or searched backwards."""
+
+    characters = 0
+
+    def __getitem__(self, key: slice[int, int, int]) -> str:  # type: ignore[override]  # see below
+        part = super().__getitem__(key)
+        self.characters += len(part)
+        return part
+
+    def rfind(self, part: str, start: int = 0, end: int = sys.maxsize, /) -> int:  # type: ignore[override]  # only these calls
+        place = super().rfind(part, start, end)
+        self.characters += min(end, len(self)) - max(start, place)
+        return place
+
+
+def test_requests_that_cannot_be_flagged_are_not_kept() -> None:
+    """A longer text makes every request less suspicious, and a kept one takes half a kilobyte."""
+    kept: list[int] = []
+    for times in (1_000, 4_000):
+        tracemalloc.start()
+        list(assistant_requests.find_requests("Tell me. " * times))
+        kept.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+
+    assert assistant_requests.WEIGHTS["sentences"] < 0
+    assert assistant_requests.WEIGHTS["requests"] < 0
+    assert kept[1] - kept[0] < 3_000 * 100
+
+
+def test_a_sentence_is_weighed_without_the_rest_of_a_long_line() -> None:
+    sentences = 5_000
+    content = CountedText("Tell me. " * sentences)
+
+    found = list(assistant_requests.find_requests(content))
+
+    assert not found
+    assert content.characters < 4_000 * sentences
 
 
 @pytest.mark.parametrize(
