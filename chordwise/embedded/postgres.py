@@ -111,19 +111,20 @@ class EmbeddedPostgres:
         closed = self._data.with_name(f"{self._data.name}.new")
         # An initialization that crashed may have left one.
         shutil.rmtree(closed, ignore_errors=True)
-        fresh = home.make_folder(home.make_folder(closed) / "data")
-        named_user().chown(fresh)
-        password_in(self._password_file)
+        inside = home.make_folder(home.make_folder(closed) / "initdb")
+        fresh = home.make_folder(inside / "data")
+        home.write_private(inside / "password", password_in(self._password_file))
+        named_user().chown(inside)
         self._run_initdb(fresh)
         owner_of(self._data).chown(fresh)
         fresh.rename(self._data)
-        closed.rmdir()
+        shutil.rmtree(closed)
 
     def _run_initdb(self, folder: Path) -> None:
         options = [
             f"--pgdata={folder}",
             f"--username={USER}",
-            f"--pwfile={self._password_file}",
+            f"--pwfile={folder.with_name('password')}",
             "--auth=scram-sha-256",
             "--encoding=UTF8",
             "--locale=C",
@@ -133,7 +134,8 @@ class EmbeddedPostgres:
             "--no-sync",
             "--no-instructions",
         ]
-        command = named_user().command([str(self._programs / "initdb"), *options])
+        program = str(self._programs / "initdb")
+        command = named_user().command([program, *options], self._seen(folder.parent))
         try:
             outcome = subprocess.run(  # noqa: S603 - the command is of our own making
                 command,
@@ -149,6 +151,10 @@ class EmbeddedPostgres:
         if outcome.returncode != 0:
             lines = outcome.stdout.decode(errors="replace").strip().splitlines()
             raise ServiceUnavailableError(f"initdb failed: {' '.join(lines[-3:])}", _HINT)
+
+    def _seen(self, folder: Path) -> Sequence[Path]:
+        """Return what the programs need to see: a folder, and that of packages with libraries."""
+        return folder, self._programs.parents[2]
 
     def _check_data(self) -> None:
         version = self._data / "PG_VERSION"
@@ -179,7 +185,7 @@ class EmbeddedPostgres:
             else:
                 pid_file.unlink()
         for name in (SOCKET_NAME, f"{SOCKET_NAME}.lock"):
-            (self._sockets / name).unlink(missing_ok=True)
+            (self._data / name).unlink(missing_ok=True)
 
     def _serve(self) -> None:
         """Launch the server and wait until it answers or fails."""
@@ -203,12 +209,15 @@ class EmbeddedPostgres:
             raise ServiceUnavailableError(f"PostgreSQL does not start: {problem}", _HINT)
 
     def _launch(self) -> ProcessIdentity | None:
-        folder = str(self._sockets).replace('"', '""')
-        settings = {**_SETTINGS, "unix_socket_directories": f'"{folder}"'}
+        # The server may not write to the folder of the sockets, which has those of others.
+        link = self._sockets / SOCKET_NAME
+        link.unlink(missing_ok=True)
+        link.symlink_to(self._data / SOCKET_NAME)
+        settings = {**_SETTINGS, "unix_socket_directories": "."}
         options = [f"--{name}={value}" for name, value in settings.items()]
         command = [str(self._programs / "postgres"), "-D", str(self._data), "-p", str(PORT)]
         return processes.launch(
-            owner_of(self._data).command([*command, *options]),
+            owner_of(self._data).command([*command, *options], self._seen(self._data)),
             log=self._log,
             environment=_ENVIRONMENT,
         )
@@ -259,12 +268,12 @@ class SystemUser:
     gid: int
     is_other: bool
 
-    def command(self, command: Sequence[str]) -> list[str]:
-        """Return the command line that runs a command as this user."""
+    def command(self, command: Sequence[str], paths: Sequence[Path]) -> list[str]:
+        """Return the command line that runs a command as this user, who can reach these paths."""
         if not self.is_other:
             return list(command)
         launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(self.uid), str(self.gid)]
-        return [*launcher, *command]
+        return [*launcher, "\n".join(map(str, paths)), *command]
 
     def chown(self, folder: Path) -> None:
         """Change the owner of a folder and of its contents to this user."""

@@ -1,11 +1,14 @@
-"""Starts a program as an unprivileged user who can still enter the folders of root.
+"""Starts a program as an unprivileged user who can still reach its data below folders of root.
 
 Run as a file, with the standard library only:
-`python -I -S unprivileged.py UID GID PROGRAM ARGUMENT…`. PostgreSQL refuses to run as root, but
-its data and programs may be below a folder that only root may enter. The permissions of that
-folder are left unchanged; instead, by ambient capabilities (capabilities(7)), the program keeps
-CAP_DAC_OVERRIDE and loses all other privileges of root. It keeps none where root cannot set
-capabilities, such as in a container without CAP_SETPCAP.
+`python -I -S unprivileged.py UID GID PATHS PROGRAM ARGUMENT…`, with one path per line. PostgreSQL
+refuses to run as root, but its data and programs may be below a folder that only root may enter.
+The permissions of that folder are left unchanged; instead, the program sees only these paths below
+it (mount_namespaces(7)), and loses all privileges of root.
+
+A container may forbid root to make mount namespaces. There, if a path is below a closed folder, the
+program keeps CAP_DAC_OVERRIDE, by ambient capabilities (capabilities(7)), unless root cannot set
+them either, without CAP_SETPCAP.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 _CAP_DAC_OVERRIDE = 1
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -25,6 +29,10 @@ _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
 _LAST_POSSIBLE_CAPABILITY = 63
+_CLONE_NEWNS = 0x20000
+_MS_BIND = 4096
+_MS_REC = 16384
+_MS_PRIVATE = 1 << 18
 
 
 class _Header(ctypes.Structure):
@@ -41,9 +49,9 @@ class _Sets(ctypes.Structure):
 
 def main(arguments: list[str]) -> None:
     """Become the user and run the program in place of this one."""
-    uid, gid, *command = arguments
+    uid, gid, paths, *command = arguments
     if sys.platform == "linux":
-        _change_user_on_linux(int(uid), int(gid))
+        _change_user_on_linux(int(uid), int(gid), list(map(Path, paths.splitlines())))
     else:
         _change_user(int(uid), int(gid))
     try:
@@ -61,16 +69,44 @@ def _change_user(uid: int, gid: int) -> None:
     os.setuid(uid)
 
 
-def _change_user_on_linux(uid: int, gid: int) -> None:
+def _change_user_on_linux(uid: int, gid: int, paths: list[Path]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
+    closed = {folder for path in paths for folder in _closed_above(path)[:1]}
+    keeps_one = bool(closed) and libc.unshare(_CLONE_NEWNS) != 0
+    if closed and not keeps_one:
+        _show_only(libc, closed, paths)
     for capability in range(_LAST_POSSIBLE_CAPABILITY + 1):
-        if capability != _CAP_DAC_OVERRIDE:
+        if capability != _CAP_DAC_OVERRIDE or not keeps_one:
             libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
-    may_keep_any = libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0) == 0
+    if keeps_one:
+        keeps_one = libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0) == 0
     _change_user(uid, gid)
-    if may_keep_any:
+    if keeps_one:
         _keep_dac_override(libc)
     _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+
+
+def _closed_above(path: Path) -> list[Path]:
+    """Return the folders above a path that not everyone may enter, the highest first."""
+    return [each for each in reversed(path.parents) if not each.stat().st_mode & 1]
+
+
+def _show_only(libc: ctypes.CDLL, closed: set[Path], paths: list[Path]) -> None:
+    """Replace closed folders, in this process's mounts, by folders with these paths alone."""
+    _mount(libc, None, Path("/"), _MS_REC | _MS_PRIVATE)
+    shown = [(path, os.open(path, os.O_PATH)) for path in paths if closed & {*path.parents}]
+    for folder in closed:
+        _mount(libc, "tmpfs", folder, 0, "mode=755")
+    for path, descriptor in shown:
+        path.mkdir(parents=True, exist_ok=True)
+        _mount(libc, f"/proc/self/fd/{descriptor}", path, _MS_BIND)
+        os.close(descriptor)
+    os.chdir("/")
+
+
+def _mount(libc: ctypes.CDLL, source: str | None, target: Path, flags: int, data: str = "") -> None:
+    name = source.encode() if source else None
+    _check(libc.mount(name, bytes(target), name, flags, data.encode() or None))
 
 
 def _keep_dac_override(libc: ctypes.CDLL) -> None:
@@ -83,7 +119,7 @@ def _keep_dac_override(libc: ctypes.CDLL) -> None:
 def _check(outcome: int) -> None:
     if outcome != 0:
         number = ctypes.get_errno()
-        sys.exit(f"CAP_DAC_OVERRIDE cannot be kept: {os.strerror(number)}")
+        sys.exit(f"The privileges of root cannot be given up: {os.strerror(number)}")
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ class OtherPostgres(EmbeddedPostgres):
         options = [
             f"--pgdata={folder}",
             f"--username={postgres.USER}",
-            f"--pwfile={self._password_file}",
+            f"--pwfile={folder.with_name('password')}",
             "--auth=scram-sha-256",
             "--encoding=UTF8",
             "--locale=C",
         ]
-        command = named_user().command([str(self._programs / "initdb"), *options])
+        program = str(self._programs / "initdb")
+        command = named_user().command([program, *options], self._seen(folder.parent))
         subprocess.run(command, check=True, capture_output=True)

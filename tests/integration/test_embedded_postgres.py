@@ -14,6 +14,7 @@ import psutil
 import psycopg
 import pytest
 import sqlalchemy
+from psycopg import sql
 
 import chordwise
 from chordwise.embedded import processes, unprivileged
@@ -25,6 +26,7 @@ from tests.fakes.stacks import copy_data
 pytestmark = pytest.mark.xdist_group("embedded_postgres")
 
 NOBODY = 65_534
+PYTHON = (sys.base_prefix, sys.prefix)
 
 
 @pytest.fixture
@@ -125,15 +127,28 @@ def test_the_server_does_not_change_the_folders_above_its_own(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
-def test_root_gives_up_all_but_one_capability(running: EmbeddedPostgres) -> None:
-    """The server then runs as an unprivileged user who may only enter closed folders."""
+def test_root_gives_up_all_capabilities(home: Path, running: EmbeddedPostgres) -> None:
+    """A command that the server's configuration or a superuser's statement starts has none."""
     identity = running.identity()
 
     assert identity is not None
     status = Path(f"/proc/{identity.pid}/status").read_text(encoding="utf-8")
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert int(fields["Uid"].split()[0]) != 0
-    assert {fields[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {f"{1 << 1:016x}"}
+    assert {fields[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {"0" * 16}
+    secret = home.parent / "secret"
+    secret.write_text("root's", "utf-8")
+    with psycopg.connect(running.url(), autocommit=True) as connection:
+        connection.execute("CREATE TEMP TABLE said (line text)")
+        for command in ("id -u", "grep Cap /proc/self/status", f"cat '{secret}' 2>&1 || true"):
+            copied = sql.SQL("COPY said FROM PROGRAM {} (DELIMITER E'\\x01')").format(
+                sql.Literal(command)
+            )
+            connection.execute(copied)
+        said = [str(line) for (line,) in connection.execute("SELECT line FROM said")]
+    assert said[0] != "0"
+    assert {line.partition(chr(9))[2] for line in said if line.startswith("Cap")} == {"0" * 16}
+    assert "No such file" in said[-1]
 
 
 def as_nobody(*command: str) -> subprocess.CompletedProcess[str]:
@@ -183,9 +198,11 @@ def test_programs_may_be_below_a_closed_folder_of_root(tmp_path: Path) -> None:
     """A checkout in root's home works: access(2), which initdb uses, succeeds as well."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    program = closed / "program"
+    program = closed / "programs" / "program"
+    program.parent.mkdir()
     program.touch(mode=0o755)
     launcher = [sys.executable, "-I", "-S", unprivileged.__file__, str(NOBODY), str(NOBODY)]
+    launcher.append("\n".join((str(program.parent), *PYTHON)))
     asking = "import os, sys; print(os.getuid(), os.access(sys.argv[1], os.R_OK | os.X_OK))"
 
     outcome = completed(*launcher, sys.executable, "-c", asking, str(program))
@@ -255,20 +272,33 @@ def test_a_failed_start_reports_the_reason(home: Path, used: EmbeddedPostgres) -
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
-@pytest.mark.parametrize("mode", [0o755, 0o700])
-def test_root_without_cap_setpcap_keeps_no_capabilities(mode: int) -> None:
-    """In such a container, a program that the other user may not reach is reported."""
-    bounded = ["setpriv", "--bounding-set=-setpcap", sys.executable, "-I", "-S"]
+@pytest.mark.parametrize(
+    ("without", "mode", "kept"),
+    [
+        ("-sys_admin", 0o755, 0),
+        ("-sys_admin", 0o700, 1 << 1),
+        ("-setpcap", 0o700, 0),
+        ("-sys_admin,-setpcap", 0o755, 0),
+        ("-sys_admin,-setpcap", 0o700, None),
+    ],
+)
+def test_in_a_container_root_keeps_at_most_one_capability(
+    without: str, mode: int, kept: int | None
+) -> None:
+    """It may forbid mount namespaces; without CAP_SETPCAP too, a closed program is reported."""
+    bounded = ["setpriv", f"--bounding-set={without}", sys.executable, "-I", "-S"]
     with TemporaryDirectory() as folder:
-        program = Path(folder) / "program"
+        program = Path(folder) / "programs" / "program"
+        program.parent.mkdir()
         program.write_text("#!/bin/sh\ngrep CapEff /proc/self/status\n", "ascii")
         program.chmod(0o755)
         Path(folder).chmod(mode)
 
-        outcome = completed(*bounded, unprivileged.__file__, str(NOBODY), str(NOBODY), str(program))
+        user = (str(NOBODY), str(NOBODY), str(program.parent))
+        outcome = completed(*bounded, unprivileged.__file__, *user, str(program))
 
-    if mode == 0o755:
-        assert outcome.stdout.split() == ["CapEff:", "0" * 16], outcome.stderr
+    if kept is not None:
+        assert outcome.stdout.split() == ["CapEff:", f"{kept:016x}"], outcome.stderr
     else:
         assert "cannot be started by user" in outcome.stderr
         assert "Traceback" not in outcome.stderr
@@ -282,7 +312,9 @@ def test_an_unprivileged_user_runs_the_server(tmp_path: Path) -> None:
     os.chown(home, NOBODY, NOBODY)
     launcher = [sys.executable, "-I", "-S", unprivileged.__file__, str(NOBODY), str(NOBODY)]
 
-    environment = {"PYTHONPATH": str(Path(chordwise.__file__).parents[1])}
+    code = str(Path(chordwise.__file__).parents[1])
+    launcher.append("\n".join((str(home), code, *PYTHON)))
+    environment = {"PYTHONPATH": code}
     outcome = completed(
         *launcher, sys.executable, "-c", AS_NOBODY, str(home), environment=environment
     )
