@@ -145,7 +145,7 @@ UPDATE jobs SET status = e.status, open_chunks = 0, started_at = e.ended_at - in
     last_progress_at = e.ended_at, finished_at = e.ended_at, lease_token = jobs.id,
     error_code = CASE WHEN e.status <> 'succeeded' THEN 'chunks_failed' END,
     error_message = CASE WHEN e.status <> 'succeeded' THEN 'Chunks have failed: 1.' END,
-    hint = CASE WHEN e.status <> 'succeeded' THEN 'Run `chordwise retry`.' END
+    hint = CASE WHEN e.status <> 'succeeded' THEN 'Run `chordwise continue`.' END
 FROM ending AS e WHERE e.id = jobs.id
 """
 _RESULTS = """

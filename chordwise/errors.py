@@ -220,7 +220,7 @@ class ModelTransportError(ModelError, TransientError):
     code = "model_transport"
     usual_hint = (
         "If it persists, check base_url, the provider's status and any proxies, then run "
-        "`chordwise retry RUN`."
+        "`chordwise continue RUN`."
     )
 
 
@@ -237,7 +237,7 @@ class ModelTimeoutError(ModelTransportError):
     code = "model_timeout"
     usual_hint = (
         "Raise timeout_seconds of the model and retries.total_seconds, lower the number of "
-        "concurrent calls, or lower pipeline.chunk_tokens; then run `chordwise retry RUN`."
+        "concurrent calls, or lower pipeline.chunk_tokens; then run `chordwise continue RUN`."
     )
 
     def __init__(self, what: str, hint: str = "", *, granted_seconds: float = 0.0) -> None:
@@ -259,7 +259,7 @@ class ModelOverloadedError(ModelError, TransientError):
     """The provider is overloaded or has an outage."""
 
     code = "model_overloaded"
-    usual_hint = "Check the provider's status, then run `chordwise retry RUN`."
+    usual_hint = "Check the provider's status, then run `chordwise continue RUN`."
 
 
 class RateLimitedError(ModelError, TransientError):
@@ -281,7 +281,7 @@ class BudgetReservedError(ModelError, TransientError):
     has_waited = True
     usual_hint = (
         "Wait for the calls in flight, or raise the budget with "
-        "`chordwise retry RUN --budget USD` or budget.usd_per_day."
+        "`chordwise continue RUN --budget USD` or budget.usd_per_day."
     )
 
 
@@ -289,7 +289,7 @@ class BudgetExceededError(ModelError, PausingError):
     """The next request could cost more than the rest of the budget of the run or the day."""
 
     code = "budget_exceeded"
-    usual_hint = "Raise it with `chordwise retry RUN --budget USD` or budget.usd_per_day."
+    usual_hint = "Raise it with `chordwise continue RUN --budget USD` or budget.usd_per_day."
 
 
 class QuotaExceededError(ModelError, PausingError):

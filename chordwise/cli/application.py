@@ -6,11 +6,12 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import typer
+from typer.core import TyperGroup
 
 from chordwise.cli.command import EPILOG, add
 from chordwise.cli.invocation import Invocation
@@ -19,44 +20,59 @@ from chordwise.domain.visible_text import visible
 from chordwise.errors import ChordwiseError, ExitCode
 from chordwise.lazy import load
 
-COMMANDS = {
-    "analyze": ("submit", "Analyze documents and show the answers."),
-    "submit": ("submit", "Start an analysis in the background and print the run's id."),
-    "resume": ("submit", "Resume the intake of an interrupted run."),
-    "quote": ("quote", "Estimate the tokens and the cost of an analysis."),
-    "plan": ("plan", "Estimate memory, speed and cost on your own hardware."),
-    "wait": ("run_watch", "Wait for a run to finish, then show its results."),
-    "retry": ("run_control", "Retry the analyses of a run that did not succeed."),
-    "cancel": ("run_control", "Cancel the unfinished analyses of a run."),
-    "runs": ("runs", "List the newest runs, or show one run in detail."),
-    "results": ("results", "Show stored results."),
-    "explain": ("explain", "Show how the answer for a document was produced."),
-    "feedback": ("feedback", "Approve, reject or correct results."),
-    "evaluate": ("evaluate", "Compare results with the right answers."),
-    "recalibrate": ("recalibrate", "Calibrate the confidence that models report."),
-    "review": ("review", "Review the answers that certification needs, one by one."),
-    "certify": ("certify", "Show which answers can be accepted without review."),
-    "refresh": ("refresh", "Renew stale answers from the stored texts."),
-    "inbox": ("inbox", "Show the watched folders and their files."),
-    "tables": ("tables", "Show the answer tables and example queries."),
-    "connect": ("connect", "Show how to connect other programs to the answers."),
-    "sql": ("sql", "Run a read-only SQL query."),
-    "export": ("export", "Export a view, a table or a query to a file."),
-    "insight": ("insight", "Write plots of speed, quality and cost to an HTML file."),
-    "night-report": ("night_report", "Write what happened in a night to a Markdown file."),
-    "prune": ("prune", "Delete old completions, answers or runs."),
-    "web": ("web", "Serve web pages to watch runs and correct results."),
-    "up": ("services", "Run all services in the foreground until Ctrl-C."),
-    "down": ("services", "Stop all services on this machine."),
-    "migrate": ("services", "Update the database schema to this version."),
-    "doctor": ("doctor", "Check the installation and suggest fixes."),
-    "config": ("config", "Show every setting and its source."),
-    "version": ("version", "Show the versions of Chordwise, Python and the schema."),
-    "experiment": ("experiment", "Compare variants of a profile and promote the best one."),
-    "prompts": ("prompts", "Show the prompts that are sent to models."),
-    "schedules": ("schedules", "List, start, add and remove schedules."),
+TOPICS = {
+    "Commands": {
+        "analyze": ("submit", "Analyze documents and show the answers."),
+        "results": ("results", "Show stored results."),
+        "review": ("review", "Review the answers that certification needs, one by one."),
+        "export": ("export", "Export a view, a table or a query to a file."),
+        "sql": ("sql", "Run a read-only SQL query."),
+        "web": ("web", "Serve web pages to watch runs and correct results."),
+        "quote": ("quote", "Estimate the tokens and the cost of an analysis."),
+        "doctor": ("doctor", "Check the installation and suggest fixes."),
+    },
+    "Runs": {
+        "wait": ("run_watch", "Wait for a run to finish, then show its results."),
+        "continue": (
+            "run_control",
+            "Continue a run: retry what did not succeed, and read the rest.",
+        ),
+        "cancel": ("run_control", "Cancel the unfinished analyses of a run."),
+        "runs": ("runs", "List the newest runs, or show one run in detail."),
+        "refresh": ("refresh", "Renew stale answers from the stored texts."),
+        "explain": ("explain", "Show how the answer for a document was produced."),
+    },
+    "Quality": {
+        "feedback": ("feedback", "Approve, reject or correct results."),
+        "evaluate": ("evaluate", "Compare results with the right answers."),
+        "certify": ("certify", "Show which answers can be accepted without review."),
+        "recalibrate": ("recalibrate", "Calibrate the confidence that models report."),
+        "experiment": ("experiment", "Compare variants of a profile and promote the best one."),
+        "prompts": ("prompts", "Show the prompts that are sent to models."),
+    },
+    "Tables and reports": {
+        "tables": ("tables", "Show the answer tables and example queries."),
+        "connect": ("connect", "Show how to connect other programs to the answers."),
+        "insight": ("insight", "Write plots of speed, quality and cost to an HTML file."),
+        "night-report": ("night_report", "Write what happened in a night to a Markdown file."),
+    },
+    "Operation": {
+        "up": ("services", "Run all services in the foreground until Ctrl-C."),
+        "down": ("services", "Stop all services on this machine."),
+        "inbox": ("inbox", "Show the watched folders and their files."),
+        "schedules": ("schedules", "List, start, add and remove schedules."),
+        "prune": ("prune", "Delete old completions, answers or runs."),
+        "migrate": ("services", "Update the database schema to this version."),
+        "config": ("config", "Show every setting and its source."),
+        "plan": ("plan", "Estimate memory, speed and cost on your own hardware."),
+        "version": ("version", "Show the versions of Chordwise, Python and the schema."),
+    },
 }
 """The module of each command and its summary, in the order of the list."""
+COMMANDS = {name: entry for topic in TOPICS.values() for name, entry in topic.items()}
+SHORT_FORMS = {"submit": ("analyze", "--no-wait")}
+"""Words that stand for a command with options."""
+_FUNCTIONS = {"continue": "continue_"}
 MODULES = {name: module for name, (module, _) in COMMANDS.items()}
 _WITH_VALUE = ("--config", "--home")
 _WITHOUT_VALUE = ("--verbose", "--debug")
@@ -89,7 +105,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def hoist(arguments: Sequence[str]) -> list[str]:
-    """Move the global options to the front, where the parser expects them."""
+    """Move the global options to the front, where the parser expects them; expand short forms."""
     front: list[str] = []
     rest: list[str] = []
     remaining = iter(arguments)
@@ -102,7 +118,7 @@ def hoist(arguments: Sequence[str]) -> list[str]:
             front.append(argument)
         else:
             rest.append(argument)
-    return front + rest
+    return [*front, *SHORT_FORMS.get(rest[0], rest[:1]), *rest[1:]] if rest else front
 
 
 def modules_to_load(hoisted: Sequence[str]) -> Iterable[str]:
@@ -136,7 +152,7 @@ def application(modules: Iterable[str], *, takes_options: bool = True) -> typer.
     for module in modules:
         loaded = load(f"chordwise.cli.{module}")
         for name in (name for name in MODULES if MODULES[name] == module):
-            found = getattr(loaded, name.replace("-", "_"))
+            found = getattr(loaded, _FUNCTIONS.get(name, name.replace("-", "_")))
             if isinstance(found, typer.Typer):
                 app.add_typer(found, name=name)
             else:
@@ -144,9 +160,25 @@ def application(modules: Iterable[str], *, takes_options: bool = True) -> typer.
     return app
 
 
+class _Formatter(Protocol):
+    def section(self, name: str) -> AbstractContextManager[None]: ...
+    def write_dl(self, rows: Sequence[tuple[str, str]]) -> None: ...
+
+
+class _ByTopic(TyperGroup):
+    """Lists the commands by topic."""
+
+    def format_commands(self, _context: object, formatter: _Formatter) -> None:
+        """Write the summary of each command."""
+        for topic, commands in TOPICS.items():
+            with formatter.section(topic):
+                formatter.write_dl([(name, summary) for name, (_, summary) in commands.items()])
+
+
 def _empty(*, takes_options: bool = True) -> typer.Typer:
     app = typer.Typer(
         name="chordwise",
+        cls=_ByTopic,
         add_completion=takes_options,
         no_args_is_help=True,
         pretty_exceptions_enable=False,

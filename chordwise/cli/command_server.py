@@ -27,8 +27,8 @@ from types import FrameType
 from typing import TextIO, TypedDict
 
 SERVED = frozenset({
-    "analyze", "cancel", "certify", "connect", "evaluate", "experiment", "explain", "export",
-    "feedback", "inbox", "insight", "prompts", "quote", "refresh", "results", "resume", "retry",
+    "analyze", "cancel", "certify", "connect", "continue", "evaluate", "experiment", "explain",
+    "export", "feedback", "inbox", "insight", "prompts", "quote", "refresh", "results",
     "runs", "schedules", "sql", "submit", "tables", "wait",
 })  # fmt: skip
 """The commands that run in a fork: they use the database and need no terminal."""

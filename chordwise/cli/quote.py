@@ -167,7 +167,7 @@ def sentences(made: Quote, budget_usd: Decimal) -> Iterator[str]:
     likely = "will probably" if budget_usd < made.total.typical else "may"
     yield (
         f"Warning: the budget {likely} not suffice. The run then pauses; continue it with "
-        "`chordwise retry RUN --budget USD`."
+        "`chordwise continue RUN --budget USD`."
     )
 
 

@@ -1,16 +1,18 @@
-"""`chordwise retry` and `cancel`."""
+"""`chordwise continue` and `cancel`."""
 
 from __future__ import annotations
 
 from chordwise.cli import access, run_watch
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Budget, NoWait, RunArgument, parse_budget
+from chordwise.cli.submit import RunIntake
 from chordwise.domain.number_formats import counted
 from chordwise.errors import ExitCode
 from chordwise.pipeline.jobs import run_control as control
+from chordwise.pipeline.runs import accounts
 
 
-def retry(
+def continue_(
     invocation: Invocation,
     run: RunArgument,
     *,
@@ -18,24 +20,32 @@ def retry(
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> ExitCode:
-    """Retry the analyses of a run that did not succeed. Stored answers are kept.
+    """Continue a run: retry what did not succeed, and read the remaining files.
 
-    chordwise retry latest
+    Stored answers are kept, and no document is taken in twice.
 
-    chordwise retry nightly-17 --no-wait
+    chordwise continue latest
 
-    chordwise retry latest --budget 5
+    chordwise continue nightly-17 --no-wait
+
+    chordwise continue latest --budget 5
     """
     budget_usd = parse_budget(budget)
     settings, found = access.for_run(invocation, run)
-    with access.working_context(invocation, settings) as working:
-        count = control.retry(working, found.id, budget_usd)
-    invocation.screen.info(f"{counted(count, 'analysis')} retried.")
-    if not no_wait:
-        return run_watch.follow(invocation, settings, found.id, found.name, as_json=as_json)
-    if as_json:
-        invocation.screen.write_json(run_id=found.id, run=found.name, retried=count)
-    return run_watch.report_detached(invocation, settings, found.name, was_interrupted=False)
+    intake = RunIntake(invocation, settings)
+    with access.working_context(invocation, settings) as context:
+        retried = control.retry(context, found.id, budget_usd)
+        invocation.screen.info(f"{counted(retried, 'analysis')} retried.")
+        rest = intake.resume(context).resume(found.id)
+        if rest is not None:
+            account = intake.take_in(context, rest)
+        else:
+            with context.database.read() as session:
+                account = accounts.of_run(session, found.id)
+    if no_wait and as_json and not account.is_interrupted:
+        invocation.screen.write_json(run_id=found.id, run=found.name, retried=retried)
+        return run_watch.report_detached(invocation, settings, found.name, was_interrupted=False)
+    return intake.conclude(account, waits=not no_wait, as_json=as_json)
 
 
 def cancel(invocation: Invocation, run: RunArgument, *, as_json: AsJson = False) -> None:

@@ -251,7 +251,7 @@ def report(
 def _suggest_next_steps(
     invocation: Invocation, settings: Settings, account: Account, failed: Sequence[Failure]
 ) -> None:
-    """Suggest `retry`, except for answers that lack rows: it keeps the answers of their chunks."""
+    """Suggest `continue`, except for answers that lack rows: it keeps their chunks."""
     info = invocation.screen.info
     lacking = sum(each.what == "job" and each.error_code == missing_rows.CODE for each in failed)
     if account.total > account.states[JobStatus.SUCCEEDED] + lacking:
@@ -259,13 +259,13 @@ def _suggest_next_steps(
         info(
             paused if account.states[JobStatus.PAUSED] else "Retry the unsuccessful analyses with:"
         )
-        suggest(invocation, settings, "retry", account.run)
+        suggest(invocation, settings, "continue", account.run)
     if lacking:
         info("Ask again where rows are missing; add --model NAME to ask another model:")
         suggest(invocation, settings, "refresh", account.run, "--failed")
     if account.is_interrupted:
-        info("The intake was interrupted. Resume it with:")
-        suggest(invocation, settings, "resume", account.run)
+        info("The intake was interrupted. Continue it with:")
+        suggest(invocation, settings, "continue", account.run)
 
 
 def _suggest_queries(

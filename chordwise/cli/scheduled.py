@@ -80,10 +80,11 @@ def _interruptible() -> Iterator[None]:
 
 def _called(words: Sequence[str], invocation: Invocation) -> tuple[int, str]:
     """Run a command line; return its exit code and what it has printed."""
-    app = application.application({application.MODULES[words[0]]})
+    hoisted = application.hoist(words)
+    app = application.application(application.modules_to_load(hoisted[:1]))
     with io.StringIO() as output, redirect_stdout(output), redirect_stderr(output):
         try:
-            app(args=application.hoist(words), prog_name="chordwise", obj=invocation)
+            app(args=hoisted, prog_name="chordwise", obj=invocation)
             code: object = ExitCode.SUCCESS
         except SystemExit as error:
             code = error.code

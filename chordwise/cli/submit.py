@@ -1,4 +1,4 @@
-"""`chordwise analyze`, `submit` and `resume`: the intake of documents for a run."""
+"""`chordwise analyze`: the intake of documents for a run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Annotated
 
 import typer
 
 from chordwise.cli import access, quote, run_watch
-from chordwise.cli.command import ExcludeFields
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, NoWait, RunArgument
+from chordwise.cli.options import AsJson
 from chordwise.cli.rendering import accounts as rendered_accounts
 from chordwise.cli.rendering import live
 from chordwise.cli.request import RunRequest, absolute, run_options
@@ -40,19 +38,6 @@ from chordwise.settings import Settings
 
 _NO_VOTES = "Votes and critique have no effect on the built-in extractive model."
 _STOPPING = "Stopping after the current document. Press Ctrl-C again to stop at once."
-
-
-def submit(
-    invocation: Invocation,
-    request: Annotated[RunRequest, ExcludeFields("no_wait")],
-    *,
-    as_json: AsJson = False,
-) -> ExitCode:
-    """Start an analysis in the background and print the run's id.
-
-    RUN=$(chordwise submit reports/) && chordwise wait $RUN
-    """
-    return run_request(invocation, request, waits=False, as_json=as_json)
 
 
 def run_request(
@@ -132,7 +117,7 @@ class RunIntake:
         except RunCancelledError:
             raise
         except ChordwiseError:
-            self._suggest_resume(submission.name, "The intake was interrupted.")
+            self._suggest_continue(submission.name, "The intake was interrupted.")
             raise
         with context.database.read() as session:
             return accounts.of_run(session, submission.run_id)
@@ -162,7 +147,7 @@ class RunIntake:
         code = run_watch.report_detached(invocation, settings, run, was_interrupted=is_interrupted)
         if is_interrupted:
             taken = rendered_accounts.intake_progress(account)
-            self._suggest_resume(run, f"Intake interrupted: {taken}.")
+            self._suggest_continue(run, f"Intake interrupted: {taken}.")
         return code
 
     def _take_in(self, context: Context, submission: Submission) -> None:
@@ -183,9 +168,9 @@ class RunIntake:
                 context, submission, source, on_taken=count, is_stopped=stopped.is_set
             )
 
-    def _suggest_resume(self, name: str, sentence: str) -> None:
-        self.screen.info(f"{sentence} Resume it with:")
-        suggest(self._invocation, self.settings, "resume", name)
+    def _suggest_continue(self, name: str, sentence: str) -> None:
+        self.screen.info(f"{sentence} Continue it with:")
+        suggest(self._invocation, self.settings, "continue", name)
 
 
 def _find_files(invocation: Invocation, paths: Sequence[str]) -> Sequence[FoundFile]:
@@ -235,23 +220,9 @@ def analyze(invocation: Invocation, request: RunRequest, *, as_json: AsJson = Fa
 
     cat notes.txt | chordwise analyze - -t summary -t sentiment --json
 
+    RUN=$(chordwise analyze reports/ --no-wait) && chordwise wait $RUN
+
     Ctrl-C detaches: the run continues in the background, and `chordwise wait RUN` waits for it.
-    Ctrl-C while files are read interrupts the intake: `chordwise resume RUN` continues it.
+    Ctrl-C while files are read interrupts the intake: `chordwise continue RUN` reads the rest.
     """
     return run_request(invocation, request, waits=not request.no_wait, as_json=as_json)
-
-
-def resume(
-    invocation: Invocation, run: RunArgument, *, no_wait: NoWait = False, as_json: AsJson = False
-) -> ExitCode:
-    """Resume the intake of an interrupted run. No document is taken in twice.
-
-    chordwise resume latest
-
-    chordwise resume contracts-2026 --no-wait
-    """
-    settings, found = access.for_run(invocation, run)
-    intake = RunIntake(invocation, settings)
-    with access.working_context(invocation, settings) as working:
-        account = intake.take_in(working, intake.resume(working).resume(found.id))
-    return intake.conclude(account, waits=not no_wait, as_json=as_json)

@@ -210,7 +210,7 @@ class Run:
             yield from self._as_completed(wanted, view)
 
     def retry(self, *, budget_usd: Decimal | float | None = None) -> int:
-        """Retry the jobs that have not succeeded; return their number. See `chordwise retry`."""
+        """Retry the jobs that have not succeeded; return their number. See `chordwise continue`."""
         cap = None if budget_usd is None else checked_cap(Decimal(str(budget_usd)))
         return control.retry(self._connection.context, self.id, cap)
 

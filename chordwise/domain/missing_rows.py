@@ -29,7 +29,7 @@ from chordwise.domain.unanswered_records import DENSE, TextLines, UnreadRecords
 
 CODE = "missing_rows"
 _HINT = (
-    "The answers of the parts, with all their rows, are in chunks.answer. chordwise retry RUN "
+    "The answers of the parts, with all their rows, are in chunks.answer. chordwise continue RUN "
     "joins them again; a larger pipeline.chunk_tokens leaves fewer parts to join."
 )
 _ALIKE = (

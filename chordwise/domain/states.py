@@ -116,7 +116,7 @@ RETRYABLE_JOBS = (
     JobStatus.QUARANTINED,
     JobStatus.CANCELLED,
 )
-"""The states of jobs that `chordwise retry` retries."""
+"""The states of jobs that `chordwise continue` retries."""
 
 
 class ScheduleRunStatus(StrEnum):

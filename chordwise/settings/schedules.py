@@ -17,7 +17,7 @@ COMMANDS = (
     "analyze",
     "submit",
     "refresh",
-    "retry",
+    "continue",
     "export",
     "evaluate",
     "recalibrate",

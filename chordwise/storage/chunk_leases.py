@@ -242,7 +242,7 @@ def quarantine(session: Session, chunk_id: uuid.UUID, attempts: int) -> bool:
         lease_token=None,
         error_code="worker_lost",
         error_message=f"The worker was lost {attempts} times while it processed this chunk.",
-        hint="Look at the worker's log; `chordwise retry RUN` tries again.",
+        hint="Look at the worker's log; `chordwise continue RUN` tries again.",
     )
 
 

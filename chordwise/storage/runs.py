@@ -130,7 +130,7 @@ def _cancel(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
             status=JobStatus.CANCELLED,
             error_code="cancelled",
             error_message="The run was cancelled.",
-            hint="`chordwise retry RUN` resumes it.",
+            hint="`chordwise continue RUN` resumes it.",
             finished_at=clock.database_now(),
             lease_token=None,
             lease_until=None,

@@ -87,7 +87,8 @@ def _run(request: Request) -> Response:
             account=account,
             saved_as=run.saved_as,
             model=run.options.get("model"),
-            can_retry=any(account.states[each] for each in RETRYABLE_JOBS),
+            can_continue=account.is_interrupted
+            or any(account.states[each] for each in RETRYABLE_JOBS),
             can_cancel=account.status != RunStatus.CANCELLED and account.unfinished > 0,
             failures=failures[:MAX_FAILURES],
             has_more_failures=len(failures) > MAX_FAILURES,
@@ -218,13 +219,7 @@ def _cancel(request: Request) -> Response:
     return redirect(request, f"/runs/{run.id}", f"{counted(count, 'analysis')} cancelled.")
 
 
-def _retry(request: Request) -> Response:
-    run = _found(request)
-    count = control.retry(site_of(request).context(), run.id, _budget(request))
-    return redirect(request, f"/runs/{run.id}", f"{counted(count, 'analysis')} retried.")
-
-
-def _resume(request: Request) -> Response:
+def _continue(request: Request) -> Response:
     site, run = site_of(request), _found(request)
 
     def refuse(_seconds: float) -> None:
@@ -233,9 +228,13 @@ def _resume(request: Request) -> Response:
             "Try again in a minute.",
         )
 
-    claim = Resume(site.context(), lambda _sentence: None, refuse)
-    site.intakes().take_in(claim.resume(run.id))
-    return redirect(request, f"/runs/{run.id}", "The remaining files are being read.")
+    count = control.retry(site.context(), run.id, _budget(request))
+    rest = Resume(site.context(), lambda _sentence: None, refuse).resume(run.id)
+    said = f"{counted(count, 'analysis')} retried."
+    if rest is not None:
+        site.intakes().take_in(rest)
+        said += " The remaining files are being read."
+    return redirect(request, f"/runs/{run.id}", said)
 
 
 def _budget(request: Request) -> Decimal | None:
@@ -274,8 +273,7 @@ ROUTES = (
     Route("/runs/{run:path}/live", _live),
     Route("/runs/{run:path}/progress", _progress),
     Route("/runs/{run:path}/cancel", _cancel, methods=["POST"]),
-    Route("/runs/{run:path}/retry", _retry, methods=["POST"]),
-    Route("/runs/{run:path}/resume", _resume, methods=["POST"]),
+    Route("/runs/{run:path}/continue", _continue, methods=["POST"]),
     # The name of a run may contain slashes.
     Route("/runs/{run:path}", _run),
 )

@@ -126,7 +126,7 @@ def repeat_the_key(cluster: Cluster) -> None:
         cluster.provider.treat(repeating(where))
         run = cluster.submit(cluster.documents.write(chunks=1, saying=f"Paused by {where}."))
         cluster.wait_for("SELECT count(*) = 1 FROM jobs WHERE status = 'paused'", 240)
-        for words in (("runs", run), ("doctor", "--json"), ("retry", run)):
+        for words in (("runs", run), ("doctor", "--json"), ("continue", run)):
             cluster.run(*words)
         cluster.wait_until_finished(400)
 

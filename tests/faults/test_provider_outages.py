@@ -251,7 +251,7 @@ def test_an_invalid_certificate_pauses_the_run(
         assert cluster.provider.requests == []
         front.context = good.context()
         experiment.fault_is_over()
-        assert cluster.run("retry", "--no-wait", run_id).returncode == 0
+        assert cluster.run("continue", "--no-wait", run_id).returncode == 0
 
         experiment.finish()
 
@@ -304,10 +304,10 @@ def test_redirects_are_not_followed(cluster: Cluster, experiment: Experiment) ->
     assert "base_url" in hint
     assert len(cluster.provider.requests) == 1
     experiment.fault_is_over()
-    assert cluster.run("retry", "--no-wait", run_id).returncode == 0
+    assert cluster.run("continue", "--no-wait", run_id).returncode == 0
     cluster.wait_for("SELECT count(*) = 2 FROM model_calls WHERE error_code = 'model_access'")
     cluster.wait_for("SELECT status = 'paused' FROM runs")
-    assert cluster.run("retry", "--no-wait", run_id).returncode == 0
+    assert cluster.run("continue", "--no-wait", run_id).returncode == 0
 
     experiment.finish(Allowance(extra_calls=2))
 

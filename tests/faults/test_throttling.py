@@ -170,7 +170,7 @@ def submit(cluster: Cluster, runs: int, chunks: int) -> list[str]:
 
 def retry(cluster: Cluster, *run_ids: str) -> None:
     for run_id in run_ids:
-        assert cluster.run("retry", "--no-wait", run_id).returncode == 0
+        assert cluster.run("continue", "--no-wait", run_id).returncode == 0
 
 
 @pytest.mark.thorough

@@ -263,5 +263,5 @@ def test_a_login_page_pauses_the_run(cluster: Cluster, experiment: Experiment) -
     refused = len(cluster.provider.requests)
     cluster.provider.forgive()
     experiment.fault_is_over()
-    assert cluster.run("retry", "--no-wait", run_id).returncode == 0
+    assert cluster.run("continue", "--no-wait", run_id).returncode == 0
     experiment.finish(Allowance(extra_calls=refused), notes=f"{refused} requests refused")

@@ -13,7 +13,7 @@ import typer
 from pydantic import BaseModel
 
 from chordwise import errors
-from chordwise.cli.application import MODULES, application
+from chordwise.cli.application import MODULES, SHORT_FORMS, application
 from chordwise.domain.analysis_tasks import AnalysisType, Stage
 from chordwise.domain.states import (
     ChunkStatus,
@@ -174,7 +174,7 @@ def test_commands_in_the_documents_exist() -> None:
     }
 
     assert {"analyze", "sql"} <= named
-    assert named <= set(MODULES)
+    assert named <= {*MODULES, *SHORT_FORMS}
 
 
 @pytest.mark.parametrize("name", MODULES)

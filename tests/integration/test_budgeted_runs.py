@@ -189,7 +189,7 @@ def test_a_run_stops_before_its_cap_and_continues_with_a_higher_one(
     assert {job.error_code for job in paused if job.status == JobStatus.PAUSED} == {
         "budget_exceeded"
     }
-    assert "chordwise retry RUN --budget USD" in str(paused[0].hint)
+    assert "chordwise continue RUN --budget USD" in str(paused[0].hint)
     assert isinstance(answered, int)
     assert answered > 0
     assert count == len([job for job in paused if job.status == JobStatus.PAUSED]) > 0
@@ -277,7 +277,7 @@ def test_a_run_stopped_by_the_daily_cap_continues_the_next_day(
     company.work(submission, workers=1)
 
     assert (paused.status, paused.error_code) == (JobStatus.PAUSED, "budget_exceeded")
-    assert "ends at midnight UTC: run `chordwise retry RUN` then" in str(paused.hint)
+    assert "ends at midnight UTC: run `chordwise continue RUN` then" in str(paused.hint)
     (today,) = company.lines(submission)
     assert provider.charged_usd <= today.spent_usd <= Decimal("0.05")
     assert provider.charged_usd > 0

@@ -300,7 +300,7 @@ def test_a_submit_stops_when_its_run_is_cancelled(settings: Settings, tmp_path: 
     assert re.match(r"\d+ analyses of letters cancelled\.", cancelled.stderr)
     assert code == ExitCode.INCOMPLETE
     assert "The run “letters” is cancelled and accepts no more documents" in said
-    assert "chordwise retry letters" in said
+    assert "chordwise continue letters" in said
     assert pipeline.value(taken) is True
     assert pipeline.value(STATUSES) == ["cancelled"]
     assert pipeline.rows("SELECT intakes_found, status FROM run_accounts") == [(9, "cancelled")]

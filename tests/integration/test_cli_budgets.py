@@ -186,7 +186,7 @@ def test_a_budget_set_by_a_retry_includes_earlier_costs(settings: Settings) -> N
     """The run continues within its first cap."""
     pipeline, submission = a_run_that_failed(settings)
 
-    printed = output_of("retry", submission.name, "--budget", "2", "--no-wait", "--json").out
+    printed = output_of("continue", submission.name, "--budget", "2", "--no-wait", "--json").out
 
     assert json.loads(printed)["retried"] == 1
     assert pipeline.job(submission).status == JobStatus.QUEUED
@@ -202,7 +202,7 @@ def test_a_retry_with_an_insufficient_budget_changes_nothing(settings: Settings)
     pipeline, submission = a_run_that_failed(settings)
 
     error = output_of(
-        "retry", submission.name, "--budget", "0.5", "--no-wait", code=ExitCode.USAGE
+        "continue", submission.name, "--budget", "0.5", "--no-wait", code=ExitCode.USAGE
     ).in_one_line
 
     assert "The run has already spent $0.75, which is more than a budget of $0.50." in error

@@ -145,7 +145,7 @@ def test_ctrl_c_detaches_and_the_run_continues(desk: Desk) -> None:
     assert json.loads(desk.call("runs", run_id, "--json"))["run"]["status"] == "open"
     assert "1 analysis" in desk.talk("cancel", run_id)
     desk.call("wait", run_id, expects=ExitCode.INCOMPLETE)
-    assert json.loads(desk.call("retry", run_id, "--no-wait", "--json"))["retried"] == 1
+    assert json.loads(desk.call("continue", run_id, "--no-wait", "--json"))["retried"] == 1
     desk.call("cancel", run_id)
 
 

@@ -92,7 +92,7 @@ def test_doctor_reports_the_pause(settings: Settings) -> None:
     found = models.pauses(settings_asking(settings))
     assert found.status is CheckStatus.WARN
     assert found.finding == "The key is refused. Calls of all runs are paused for 5 min."
-    assert found.hint == "Check api_key. To try again now: chordwise retry RUN."
+    assert found.hint == "Check api_key. To try again now: chordwise continue RUN."
 
 
 def test_the_test_question_of_doctor_ignores_the_pause(settings: Settings) -> None:

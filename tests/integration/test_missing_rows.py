@@ -249,7 +249,7 @@ def expect_partial(pipeline: Pipeline, submission: Submission) -> None:
         "missing_rows",
         SENTENCE,
     )
-    assert "chordwise retry" in str(job.hint)
+    assert "chordwise continue" in str(job.hint)
     assert pipeline.rows(MEASURES) == [("partial", 0.05, 0.05, True)]
     assert pipeline.value("SELECT missing_rows FROM document_results") == [
         {

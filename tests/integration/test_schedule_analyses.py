@@ -188,7 +188,7 @@ def test_the_history_shows_a_paused_run_and_the_reason(paused: FakeScheduler) ->
     ((run,),) = paused.rows("SELECT name FROM runs")
     assert (status, code) == ("waiting", "paused")
     assert message == f"Its run {run} is paused: {WHY}"
-    assert f"chordwise retry {run}" in str(hint)
+    assert f"chordwise continue {run}" in str(hint)
 
     paused.now += A_DAY
     assert paused.tick() == 1

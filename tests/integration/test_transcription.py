@@ -217,7 +217,9 @@ def test_an_unavailable_model_interrupts_the_intake(
 
     answers.append(transcription(SECOND))
     resume = Resume(pipeline.context, report=lambda _: None, pause=lambda _: None)
-    read_in(pipeline, resume.resume(submission.run_id))
+    rest = resume.resume(submission.run_id)
+    assert rest is not None
+    read_in(pipeline, rest)
 
     assert len(pipeline.model.requests) == asked + 1
     assert pipeline.value("SELECT text FROM documents") == f"{FIRST}\n\n{SECOND}"

@@ -148,7 +148,7 @@ def test_a_run_is_cancelled_and_retried(pipeline: Pipeline, visit: Visit) -> Non
     visit.confirm("Cancel run")
     expect(page.locator("#notice")).to_have_text("2 analyses cancelled.")
     visit.look("run-cancelled")
-    visit.confirm("Retry failed")
+    visit.confirm("Continue")
     expect(page.locator("#notice")).to_have_text("2 analyses retried.")
 
     assert {job.status for job in pipeline.jobs(submission)} == {"queued"}
@@ -212,7 +212,7 @@ def test_an_interrupted_intake_is_resumed(tmp_path: Path, pipeline: Pipeline, vi
     page = visit.open(f"/runs/{submission.run_id}")
     expect(page.locator(".state.interrupted")).to_have_text("intake interrupted")
 
-    visit.confirm("Resume")
+    visit.confirm("Continue")
 
     taken = "SELECT count(*) FROM intakes WHERE outcome = 'accepted'"
     wait_until(lambda: pipeline.value(taken) == 1, 60, "taken in")

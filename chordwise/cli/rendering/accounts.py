@@ -32,7 +32,7 @@ def render(account: Account) -> Iterator[RenderableType]:
     yield Text(f"Intakes  {_found_in_words(account)} = {_sum(account.outcomes)}{_intake(account)}")
     if account.is_interrupted:
         name = shlex.quote(one_line(account.run))
-        yield Text(f"         → Resume with: chordwise resume {name}", style="dim")
+        yield Text(f"         → Continue with: chordwise continue {name}", style="dim")
     reused = f" · {account.reused:,} reused" if account.reused else ""
     planned = f"{account.jobs_planned:,} planned = {_sum(account.states)}"
     yield Text(f"Jobs     {planned}{_balance(account.jobs_balance)}{reused}")

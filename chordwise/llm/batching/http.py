@@ -60,7 +60,7 @@ class BatchHttp:
             raise ModelAccessError(
                 f"{self.exchange.label} has no Batch API at its address "
                 f"(HTTP {response.status} at {path}).",
-                "Set batch = false for the model and restart; chordwise retry RUN asks online.",
+                "Set batch = false for the model and restart; chordwise continue RUN asks online.",
             )
         return self._read(response)
 

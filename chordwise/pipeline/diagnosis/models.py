@@ -108,5 +108,5 @@ def pauses(settings: Settings) -> Check:
     when = f"Calls of all runs are paused for {minutes} min."
     if not first.seconds:
         when = "The next call of any run tries again."
-    hint = f"{first.denial.hint} To try again now: chordwise retry RUN.".strip()
+    hint = f"{first.denial.hint} To try again now: chordwise continue RUN.".strip()
     return warning(PAUSES, f"{first.denial.what} {when}", hint)

@@ -165,8 +165,7 @@ class Submission:
         if status == RunStatus.CANCELLED:
             raise RunCancelledError(
                 f"The run “{self.name}” is cancelled and accepts no more documents.",
-                f"`chordwise retry {self.name}` analyzes what was taken in before; after that, "
-                f"`chordwise resume {self.name}` takes in the rest.",
+                f"`chordwise continue {self.name}` analyzes what was taken in, and the rest.",
             )
         if token != self._token:
             raise LeaseLostError(
@@ -297,17 +296,19 @@ class Resume:
         self._report = report
         self._pause = pause
 
-    def resume(self, run_id: uuid.UUID) -> Submission:
-        """Resume a run whose intake was interrupted.
+    def resume(self, run_id: uuid.UUID) -> Submission | None:
+        """Resume an interrupted intake; `None` if nothing is left, or if it belongs to an inbox.
 
         The lease of a killed process is held for a while; this method waits until it expires. If
         the model that reads scans is paused, because its key or quota was denied, its next call
         probes whether the pause can end.
 
         Raises:
-            UsageError: The run is not interrupted, or another process still holds its intake.
+            UsageError: The run is cancelled, or another process still holds its intake.
         """
-        name = self._require_interrupted(run_id)
+        name = self._interrupted_name(run_id)
+        if name is None:
+            return None
         # The lease of an occurrence proves that the process which began its run has ended.
         by_force = self._context.occurrence is not None
         is_free = by_force or self._wait_for_lease_end(run_id)
@@ -321,26 +322,20 @@ class Resume:
             endpoint_pauses.probe_again(self._context.settings, [vision])
         return submission
 
-    def _require_interrupted(self, run_id: uuid.UUID) -> str:
+    def _interrupted_name(self, run_id: uuid.UUID) -> str | None:
+        """Return the name of a run of which files are left to read, unless they are an inbox's."""
         of_inbox = select(InboxFile.id).where(
             InboxFile.run_id == run_id, InboxFile.status == InboxStatus.TAKEN
         )
         with self._context.database.read() as session:
             run = session.get_one(Run, run_id)
             is_of_inbox = session.scalar(select(of_inbox.exists()))
+        if run.intake_finished_at is not None or is_of_inbox:
+            return None
         if run.status == RunStatus.CANCELLED:
             raise UsageError(
-                f"The run {run.name} is cancelled.", f"Run `chordwise retry {run.name}` first."
-            )
-        if run.intake_finished_at is not None:
-            raise UsageError(
-                f"The intake of the run {run.name} is already finished.",
-                f"`chordwise wait {run.name}` shows its results.",
-            )
-        if is_of_inbox:
-            raise UsageError(
-                f"The run {run.name} belongs to an inbox.",
-                "The scheduler continues it: `chordwise inbox` shows the files.",
+                f"The run {run.name} is cancelled, and no analysis of it is left.",
+                "Submit its files in a run of their own.",
             )
         return run.name
 
@@ -388,9 +383,9 @@ def open_or_resume(
         raise UsageError(
             f"A run named “{known.name}” already exists. It was interrupted, and this command "
             f"differs from the one that began it ({', '.join(differing)}).",
-            f"Choose another --run-name, or continue with `chordwise resume {known.name}`.",
+            f"Choose another --run-name, or continue with `chordwise continue {known.name}`.",
         )
-    return resume.resume(known.id)
+    return resume.resume(known.id) or open_run(context, options, now, found)
 
 
 def claim(context: Context, run_id: uuid.UUID, *, by_force: bool = False) -> Submission | None:

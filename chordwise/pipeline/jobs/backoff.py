@@ -48,7 +48,7 @@ def postponement(
 def pause_jobs(context: Context, job_id: uuid.UUID, error: ChordwiseError) -> None:
     """Pause all jobs of the run that ask the same model, because each would fail in the same way.
 
-    `chordwise retry RUN` continues them; results of chunks that have ended are kept.
+    `chordwise continue RUN` continues them; results of chunks that have ended are kept.
     """
     for attempt in context.database.attempts(context.lease):
         with attempt as session:

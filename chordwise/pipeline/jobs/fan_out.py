@@ -59,7 +59,7 @@ def fan_out(
 _LOST = JobFailure(
     code="worker_lost",
     message="The worker was lost repeatedly while it split the document into chunks.",
-    hint="Look at the worker's log; `chordwise retry RUN` tries again.",
+    hint="Look at the worker's log; `chordwise continue RUN` tries again.",
 )
 
 

@@ -196,7 +196,7 @@ def _is_final(context: Context, job: ClaimedSynthesis, error: ModelError) -> boo
 _LOST = JobFailure(
     code="worker_lost",
     message="The worker was lost repeatedly during the synthesis.",
-    hint="Look at the worker's log; `chordwise retry RUN` tries again.",
+    hint="Look at the worker's log; `chordwise continue RUN` tries again.",
 )
 
 

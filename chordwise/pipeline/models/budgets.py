@@ -274,12 +274,12 @@ def _exceeded(account: Budget, cap_usd: Decimal, amount_usd: Decimal) -> BudgetE
         f"${_dollars(account.spent_usd)} has been spent, and the next call {following}."
     )
     if account.run_id is not None:
-        return BudgetExceededError(what, "Raise the budget: chordwise retry RUN --budget USD")
+        return BudgetExceededError(what, "Raise the budget: chordwise continue RUN --budget USD")
     day = account.scope.removeprefix("day:")
     return BudgetExceededError(
         what,
-        f"{day} ends at midnight UTC: run `chordwise retry RUN` then, or raise budget.usd_per_day "
-        "and run it now.",
+        f"{day} ends at midnight UTC: run `chordwise continue RUN` then, or raise "
+        "budget.usd_per_day and run it now.",
     )
 
 

@@ -175,7 +175,7 @@ def send_missing_syntheses(context: Context, session: Session) -> int:
 def finish_abandoned_intakes(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
     """Finish the intake of runs whose submitter was lost after everything was taken in.
 
-    A run with entries left on its list stays interrupted: `chordwise resume` continues it.
+    A run with entries left on its list stays interrupted: `chordwise continue` continues it.
     """
     return intakes.finish_all(session, intakes.is_interrupted())
 

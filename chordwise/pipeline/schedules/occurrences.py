@@ -304,7 +304,7 @@ def _record_pause(session: Session, waiting: ScheduleRun) -> None:
         status=ScheduleRunStatus.WAITING,
         code=_PAUSED,
         message=f"Its run {run} is paused: {reason}",
-        hint=f"`chordwise runs {run}` shows what to do; `chordwise retry {run}` continues the run.",
+        hint=f"`chordwise runs {run}` shows what to do; then run `chordwise continue {run}`.",
     )
     schedules.settle(session, waiting.id, end)
     log.warning("schedule.paused", schedule=waiting.schedule, run=run)

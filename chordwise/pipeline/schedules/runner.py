@@ -174,7 +174,7 @@ class ScheduleRunner:
             yield claimed.words
         for run in runs:
             if run.intake_finished_at is None and run.status != RunStatus.CANCELLED:
-                yield "resume", run.name
+                yield "continue", run.name
 
     def _end(self, occurrence: Occurrence, ends: Sequence[CommandEnd]) -> End:
         """Return the end of the occurrence; it waits for the runs that its command has started."""
