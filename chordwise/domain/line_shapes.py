@@ -48,8 +48,9 @@ def shape_of(line: str) -> str:
     bare = _QUOTED.sub("", own)
     if DELIMITER.search(bare) and not any(f"{mark} " in bare for mark in ",;"):
         return f", {bare.count(',')} {bare.count(';')} {has_number}"
-    if gaps := len(_GAP.findall(own)):
-        return f"columns {gaps} {has_number}"
+    cells, longest = _GAP.split(own), _LONGEST_ENTRY if has_number else _LONGEST_NAME
+    if len(cells) > 1 and max(map(len, cells)) <= longest:
+        return f"columns {len(cells) - 1} {has_number}"
     words = reversed(own.split())
     amounts = sum(1 for _ in itertools.takewhile(_AMOUNT.fullmatch, words))
     if amounts >= _FEWEST_AMOUNTS:

@@ -46,6 +46,7 @@ _SELECTION = (
     "your JSON Schema (--schema)."
 )
 _MAX_NAMED = 5
+_WORD = re.compile(r"\w++")
 _CELL_BORDER = re.compile(r"[|\t,;]|  ")
 _FEWEST_NAMES = 2
 _LONGEST_QUOTE = 300
@@ -243,7 +244,8 @@ def unread(
         if count is None or count.is_selection:
             continue
         others = _rows_elsewhere(path, located, counted)
-        missing = _missing(path, count, len(rows), lines.without_row(rows, others), place)
+        records = _with_new_values(path, lines.without_row(rows, others), source, output)
+        missing = _missing(path, count, len(rows), records, place)
         found += [missing] if missing else []
     for path, first in _unread_tables(source, counted, located, task):
         rest = lines.without_row([[first]], _rows_elsewhere(path, located, counted))
@@ -257,6 +259,31 @@ def _values(output: JsonObject) -> set[str]:
     """Return the strings in the data of an answer, in lower case."""
     texts = (json_values.text(value) for _, value in json_values.walk(output.get("data")))
     return {text.casefold() for text in texts if text}
+
+
+def _with_new_values(
+    path: str, records: Sequence[UnreadRecords], source: Source, output: JsonObject
+) -> Sequence[UnreadRecords]:
+    """Return the records without those that repeat a value of the item with this path, if any."""
+    read = (
+        (json_values.pointer("/fields", json_values.text(each.get("item"))), each.get("value"))
+        for each in json_values.objects(output.get("fields"))
+    )
+    values = {_plain(json_values.text(value)) for item, value in read if item == path} - {"  "}
+
+    def is_new(span: Span) -> bool:
+        line = _plain(source.text[span[0] - source.offset : span[1] - source.offset])
+        return not any(value in line for value in values)
+
+    return [
+        replace(each, runs=[new for run in each.runs if (new := list(filter(is_new, run)))])
+        for each in records
+    ]
+
+
+def _plain(text: str) -> str:
+    """Return the words of a text in lower case, each between blanks."""
+    return f" {' '.join(_WORD.findall(text.casefold()))} "
 
 
 def _unread_tables(

@@ -58,11 +58,11 @@ def truncated(kind: str) -> ReadError:
 
 
 def mislabeled(extension: str) -> ReadError:
-    """Return the error for content that is neither the format of the file name nor text."""
-    return ReadError(
-        f"is named {extension} but has other, unknown content.",
-        f"{SUPPORTED} Give it the extension of the program that wrote it.",
-        IntakeOutcome.UNSUPPORTED,
+    """Return the error for content that is not of the format of the file name."""
+    return unreadable(
+        f"is named {extension}, but its content is of another, unknown format.",
+        "Get the original again; if this is the original, give it the extension of its content, "
+        "such as .txt.",
         "mislabeled",
     )
 

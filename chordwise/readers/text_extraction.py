@@ -104,12 +104,13 @@ _HTML_NAMES = (".html", ".htm", ".xhtml", ".xht")
 _MARKDOWN_NAMES = (".md", ".markdown", ".mdown", ".mkd")
 _EMAIL_NAMES = (".eml",)
 _MAILBOX_NAMES = (".mbox", ".mbx")
-# Names of binary formats: a file with such a name and other, unknown content is mislabeled.
-_CONTAINER_NAMES = (
-    *(".pdf", ".docx", ".docm", ".pptx", ".pptm", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods"),
-    *(".odt", ".odp", ".epub", ".msg", ".zip", ".doc", ".ppt"),
-    *(".png", ".jpg", ".jpeg", ".tif", ".tiff"),
+# Names of binary formats: a file with such a name and without a known signature is mislabeled.
+_SIGNED_NAMES = (
+    *(".pdf", ".docx", ".docm", ".pptx", ".pptm", ".xlsx", ".xlsm", ".xlsb", ".ods"),
+    *(".odt", ".odp", ".epub", ".zip", ".png", ".jpg", ".jpeg", ".tif", ".tiff"),
 )
+# These are often text, HTML or a message, and mislabeled only if they are neither.
+_OLD_NAMES = (".doc", ".xls", ".ppt", ".msg")
 # Atomic groups, since a page of comments would otherwise take exponential time.
 _HTML_START = re.compile(
     rb"(?>\s+|<\?xml[^>]*>|<!--(?:(?!-->).)*-->)*+<(?:!doctype\s+html|html)\b", re.DOTALL
@@ -124,7 +125,8 @@ def detect(data: bytes, name: str) -> Format:
     """Detect the format of the content; `name` decides only among kinds of text.
 
     Raises:
-        ReadError: The format has no reader, or the file is an encrypted container.
+        ReadError: The format has no reader, the file is an encrypted container, or the name is that
+            of a binary format and the content is not.
     """
     extension = PurePath(name.rstrip("~")).suffix.lower()
     # Before PDF: the first file of an archive, right after the archive header, may be a PDF.
@@ -138,16 +140,17 @@ def detect(data: bytes, name: str) -> Format:
         return Format.RTF
     if scans.picture_kind(data):
         return Format.PICTURE
-    for magic, kind, remedy in _FOREIGN:
-        if data.startswith(magic):
-            raise failures.unsupported(kind, remedy)
+    if foreign := next((each for each in _FOREIGN if data.startswith(each[0])), None):
+        raise failures.unsupported(*foreign[1:])
+    if extension in _SIGNED_NAMES:
+        raise failures.mislabeled(extension)
     return _text_format(data, extension)
 
 
 def _is_pdf(data: bytes, extension: str) -> bool:
     position = data[:1024].find(b"%PDF-")
     if position < 0:
-        return False
+        return extension == ".pdf" and b"endobj" in data
     # A text may mention PDF; a file with junk before its header also has the trailer.
     return not data[:position].strip() or extension == ".pdf" or b"startxref" in data
 
@@ -222,8 +225,6 @@ def _ole_contents(data: bytes) -> Callable[[str], bool]:
 
 
 def _text_format(data: bytes, extension: str) -> Format:
-    if extension == ".pdf" and b"endobj" in data:
-        return Format.PDF
     # Without the zero bytes and marks of UTF-16, so that ASCII tags match.
     head = data[:4096].replace(b"\0", b"").lstrip(b"\xff\xfe\xef\xbb\xbf").lower()
     if extension in _HTML_NAMES or _HTML_START.match(head[:2048]):
@@ -337,7 +338,7 @@ def _one(data: bytes, kind: Format, name: str, max_characters: int) -> Extracted
         return _TEXTUAL[kind](data, name)
     except ReadError as error:
         extension = PurePath(name).suffix.lower()
-        if error.reason == "binary" and extension in _CONTAINER_NAMES:
+        if error.reason == "binary" and extension in _OLD_NAMES:
             raise failures.mislabeled(extension) from error
         raise
 

@@ -222,6 +222,19 @@ def test_the_row_of_a_file_has_the_first_error(inbox: WatchedInbox) -> None:
     assert [note["message"] is None for note in notes] == [True, True, False]
 
 
+def test_a_file_that_contradicts_its_name_is_moved_to_failed(inbox: WatchedInbox) -> None:
+    """The note has the reason and a hint; with the name of the hint, the file is analyzed."""
+    inbox.drop("bad.pdf", "%garbage..")
+    inbox.drop("bad.txt", "%garbage..")
+
+    inbox.deliver()
+
+    refused = intake(inbox.folders.note(inbox.folders.failed / "bad.pdf"))
+    assert (refused["outcome"], refused["reason"]) == ("unreadable", "mislabeled")
+    assert ".txt" in str(refused["hint"])
+    assert (inbox.folders.done / "bad.txt").exists()
+
+
 def test_the_first_of_several_errors_is_in_the_row(inbox: WatchedInbox) -> None:
     """The order is that of the parts of a file; an error without a code has the job's status."""
     inbox.drop("a.csv.chordwise.toml", 'text_column = "text"')

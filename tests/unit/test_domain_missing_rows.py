@@ -596,6 +596,52 @@ def test_lines_of_an_address_and_a_signature_are_not_one_list() -> None:
     assert missing_in(text, [*quotes, "7 Dyke Street, Winmarleigh"]) == ()
 
 
+def of_items(text: str, *values: tuple[str, str, str]) -> list[str]:
+    """Return the missing values of an answer; each value has an item and a quote."""
+    fields: list[JsonValue] = [
+        {"item": item, "status": "found", "value": value, "quote": quote, "confidence": 9}
+        for item, value, quote in values
+    ]
+    source = Source(text)
+    task = a_task(AnalysisType.EXTRACTION)
+    return [
+        str(each) for each in missing_rows.unread(source, ground({"fields": fields}, source), task)
+    ]
+
+
+def test_only_items_that_ask_for_several_values_are_compared_with_records() -> None:
+    """A document may have many lines of the form of its only governing law."""
+    text = "".join(f"Governing law: the law of {name}.\n" for name in PEOPLE)
+    quotes = text.splitlines()[:3]
+
+    assert of_items(text, *(("governing law", each[15:], each) for each in quotes)) == []
+    assert of_items(text, *(("all governing laws", each[15:], each) for each in quotes)) == [
+        f"3 of {len(PEOPLE)} values of `all governing laws`"
+    ]
+
+
+def test_lines_that_repeat_a_value_of_an_item_are_not_records() -> None:
+    """A party is mentioned on each page; one value is enough."""
+    pages = "".join(f"Page {n}\n\nSource: ACME CORP\n\nWe met {n} times.\n" for n in range(9))
+    text = f"Acme, Corp.\nBolt Ltd\n{pages}"
+    first = [("parties", "Acme, Corp.", "Acme, Corp."), ("parties", "Bolt Ltd", "Bolt Ltd")]
+    again = [("parties", "ACME CORP", "Source: ACME CORP")]
+
+    assert of_items(text, *first, *again) == []
+
+
+def test_a_sentence_with_two_blanks_is_no_row_of_a_table() -> None:
+    """Pages of a PDF may have them between words of prose."""
+    text = (
+        "The client agrees to register and to maintain the names of its domains in  each market.\n"
+        "No delay of the other side in any of its obligations shall be taken to be a  breach.\n"
+        "Whoever is in charge of the services may at any time of the year ask for  a receipt.\n"
+        "Within the territory the licensor does not warrant that its content will be  free.\n"
+    )
+
+    assert missing_in(text, ["The client"]) == missing_in(text, [text.splitlines()[3]]) == ()
+
+
 def test_values_in_prose_are_not_records() -> None:
     """Wrapped lines and sentences rarely have the same form."""
     text = (

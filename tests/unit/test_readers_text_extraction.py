@@ -32,7 +32,10 @@ def odf(kind: str) -> bytes:
         (b"text", "a.txt", Format.PLAIN),
         (b"A text about %PDF-1.7 headers.", "a.txt", Format.PLAIN),
         (b"text", "a.doc", Format.PLAIN),
-        (b"text", "a.pdf", Format.PLAIN),
+        (b"a\tb\n", "a.xls", Format.PLAIN),
+        (b"<html><p>x", "a.doc", Format.HTML),
+        (b"Return-Path: <a@b.example>\nSubject: x\n\nx", "a.msg", Format.EMAIL),
+        (b"{\\rtf1 x}", "a.docx", Format.RTF),
         (PDF.removeprefix(b"%PDF-"), "a.pdf", Format.PDF),
         (b"# Title", "a.MD", Format.MARKDOWN),
         (b"<!-- c --><!DOCTYPE HTML><p>x", "a.txt", Format.HTML),
@@ -98,6 +101,18 @@ def test_unreadable_office_files_are_not_reported_as_unsupported(
         detect(data, "a.docx")
 
     assert (failure.value.outcome, failure.value.reason) == (outcome, reason)
+
+
+@pytest.mark.parametrize("data", [b"%garbage..", b"text", b"<html><p>Not found", bytes(90)])
+@pytest.mark.parametrize("name", ["a.pdf", "a.DOCX", "a.xlsx", "a.png", "a.zip"])
+def test_content_that_contradicts_the_name_is_unreadable(data: bytes, name: str) -> None:
+    """The hint helps: with a fitting name, the content is read, or reported as binary."""
+    with pytest.raises(ReadError, match=name[1:].lower()) as failure:
+        detect(data, name)
+
+    assert (failure.value.outcome, failure.value.reason) == ("unreadable", "mislabeled")
+    assert ".txt" in failure.value.hint
+    assert detect(data, "a.txt") in {Format.PLAIN, Format.HTML}
 
 
 def test_html_is_recognized_in_linear_time() -> None:

@@ -7,8 +7,8 @@ against it, and `evidence` holds a quote for each of them.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 
 from chordwise.domain import json_values, schemas, value_in_quote
 from chordwise.domain.analyses import schema_data
@@ -30,6 +30,15 @@ _OF_THE_ROOT = ("$schema", "$defs", "definitions")
 _SEPARATORS = re.compile(r"[\n;]+|,(?![^()]{0,500}\))")
 _MAX_QUOTED_VALUES = 100_000
 _TOO_MUCH_EVIDENCE = "/evidence: the paths name lists too often; name single values"
+_LIST_WORD = re.compile(r"\b(?:all(?!-)|every|list|any|each|names of|people)\b", re.IGNORECASE)
+_AFTER_NOUN = re.compile(
+    r"\s(?:of|in|for|to|by|with|from|per|on|that|who|which)\s|[(:?]", re.IGNORECASE
+)
+_PLURAL = re.compile(r"(?:^|[\W_])[^\W\d_]*[^\W\d_sui]s[\W_]*$", re.IGNORECASE)
+_NOT_PLURAL = re.compile(
+    r"(?:^|[\W_])(?:address|business|sales|terms|series|news|days|weeks|months|hours)[\W_]*$",
+    re.IGNORECASE,
+)
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
 
 
@@ -38,6 +47,13 @@ def items(options: AnalysisOptions) -> tuple[str, ...]:
     parts = (_BULLET.sub("", part).strip() for part in _SEPARATORS.split(options.instructions))
     named = tuple(dict.fromkeys(part for part in parts if part))
     return named or DEFAULT_ITEMS
+
+
+def is_list(item: str) -> bool:
+    """Return whether an item asks for several values: in the plural, or with a word such as all."""
+    noun = _AFTER_NOUN.split(item.strip())[0]
+    is_plural = _PLURAL.search(noun) and not _NOT_PLURAL.search(noun)
+    return bool(is_plural or _LIST_WORD.search(item))
 
 
 class Extraction(AnalysisDefinition):
@@ -144,23 +160,26 @@ class Extraction(AnalysisDefinition):
     def row_counts(
         self, answers: Sequence[JsonObject], options: AnalysisOptions
     ) -> dict[str, RowCount]:
-        """Count the rows of the lists in the user's data, or the values found for each item."""
+        """Count the rows of the user's lists, or the distinct values of items that are lists."""
         if options.schema is not None:
             return schema_data.row_counts(answers, options.schema)
-        found = [field for field in _deduplicated(answers) if field.get("status") == FOUND]
-        numbers = Counter(_list_of(field) for field in found)
+        values = {_value_of(field) for answer in answers for field in _listed(answer)}
+        numbers = Counter(path for path, _ in values)
         return {path: RowCount(number=number) for path, number in numbers.items()}
 
     def row_places(
         self, answer: JsonObject, options: AnalysisOptions
     ) -> dict[str, list[list[tuple[int, int]]]]:
-        """Return the spans of the rows of the user's data, or of the values of each item."""
+        """Return the spans of the user's rows, or the first one of each distinct value of items."""
         if options.schema is not None:
             return schema_data.row_places(answer)
-        places: dict[str, list[list[tuple[int, int]]]] = {}
+        first: dict[tuple[str, str], tuple[int, int]] = {}
         for field in _fields(answer):
             if (span := json_values.span_of(field)) is not None:
-                places.setdefault(_list_of(field), []).append([span])
+                first.setdefault(_value_of(field), span)
+        places: dict[str, list[list[tuple[int, int]]]] = defaultdict(list)
+        for (path, _), span in first.items():
+            places[path].append([span])
         return places
 
     def values_without_place(
@@ -213,6 +232,18 @@ def _fields(answer: JsonObject) -> list[JsonObject]:
 
 def _list_of(field: JsonObject) -> str:
     return json_values.pointer("/fields", json_values.text(field.get("item")))
+
+
+def _listed(answer: JsonObject) -> Iterator[JsonObject]:
+    """Yield the found values of the items that are lists."""
+    for field in _fields(answer):
+        if field.get("status") == FOUND and is_list(json_values.text(field.get("item"))):
+            yield field
+
+
+def _value_of(field: JsonObject) -> tuple[str, str]:
+    """Return the list and the value of a field, in one form for equal values."""
+    return _list_of(field), " ".join(json_values.text(field.get("value")).casefold().split())
 
 
 def _deduplicated(answers: Sequence[JsonObject]) -> list[JsonObject]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from chordwise.domain import grounding, json_values, typed_values, validation, words
 from chordwise.domain.analyses.analysis import claimed_number
-from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED, Extraction, items
+from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED, Extraction, is_list, items
 from chordwise.domain.analyses.schema_nodes import MAX_DEPTH, SchemaNode
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask
 from chordwise.domain.extractive import forms, ranking
@@ -111,9 +111,7 @@ _OWN = frozenset(
 _NEEDING_CUE = frozenset({ValueKind.DATE, ValueKind.LAW})
 _QUESTION_WORDS = frozenset({"when", "who", "where", "many"})
 _QUESTION_MARKS = ("?", "\uff1f", "\u061f")
-_SINGULAR = frozenset({"address", "business", "status", "sales", "terms", "gross", "loss"})
 _IDENTIFIER = re.compile(r"\b(?:number|no\.?|id|code|reference|identifier)\s*$", re.IGNORECASE)
-_LIST_WORD = re.compile(r"\b(?:all|every|list|any|each|names of|people)\b", re.IGNORECASE)
 _JOINTS = re.compile(r"(?<=[a-z])(?=[A-Z])|[_-]+")
 _EMAIL = re.compile(r"\be-mail", re.IGNORECASE)
 _ISSUER = r"(?:company|vendor|seller|merchant|store|shop|issuer|supplier)"
@@ -161,8 +159,6 @@ def item_of(name: str, description: str = "") -> Item:
         kinds.pop(ValueKind.NUMBER, None)
         kinds = kinds or {ValueKind.IDENTIFIER: None}
     cue = next((cue for known, cue in _CUES if known.search(f"{spelled} {description}")), None)
-    kinded = [word for word in listed if words.stem(word) in _KINDS_BY_TERM]
-    is_plural = any(word.endswith("s") and word not in _SINGULAR for word in kinded)
     specific = frozenset(terms) - _PURE - (_OWN if ValueKind.DATE in kinds else set())
     return Item(
         kinds=tuple(kinds),
@@ -170,7 +166,7 @@ def item_of(name: str, description: str = "") -> Item:
         known=frozenset(terms + described),
         specific=specific,
         is_pure=bool(kinds) and cue is None and not specific,
-        is_list=is_plural or bool(_LIST_WORD.search(spelled)),
+        is_list=is_list(spelled),
         cue=cue,
         needs_cue=cue is not None and not _NEEDING_CUE.isdisjoint(kinds),
         question=spelled if asked or spelled.endswith(_QUESTION_MARKS) else "",
