@@ -113,7 +113,7 @@ def launch(
     Raises:
         ServiceUnavailableError: The program cannot be started.
     """
-    _rotate(log)
+    rotate(log)
     try:
         with log.open("ab") as output:
             child = subprocess.Popen(  # noqa: S603 - the commands are of our own making
@@ -134,9 +134,14 @@ def launch(
     return identity
 
 
-def _rotate(log: Path) -> None:
-    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
-        log.replace(log.with_name(f"{log.name}.1"))
+def rotate(log: Path) -> None:
+    """Move the end of a log that is too large to `.1`; processes may be appending to it."""
+    if not log.exists() or log.stat().st_size <= MAX_LOG_BYTES:
+        return
+    with log.open("r+b") as file:
+        file.seek(-MAX_LOG_BYTES, os.SEEK_END)
+        log.with_name(f"{log.name}.1").write_bytes(file.read(MAX_LOG_BYTES))
+        file.truncate(0)
 
 
 def stop(identity: ProcessIdentity | None, *steps: tuple[Signals, float]) -> bool:
@@ -215,11 +220,15 @@ def size_of(log: Path) -> int:
 
 
 def tail(log: Path, lines: int = 5, after: int = 0) -> str:
-    """Return the last lines of a log after an offset in bytes; empty if there are none."""
+    """Return the last lines of a log after an offset in bytes; empty if there are none.
+
+    If it has been rotated since, it is read from its beginning.
+    """
     try:
-        text = log.read_bytes()[after:].decode("utf-8", "replace")
+        written = log.read_bytes()
     except OSError:
         return ""
+    text = written[after if after <= len(written) else 0 :].decode("utf-8", "replace")
     return "\n".join(text.splitlines()[-lines:])
 
 

@@ -127,6 +127,8 @@ class Supervisor:
         self._check_at = time.monotonic() + _CHECK_SECONDS
         for name, problem in self._children.check().items():
             LOGGER.warning("%s: %s", name, problem)
+        for log in self._home.logs.glob("*.log"):
+            processes.rotate(log)
         self._publish()
         if self._leaves_when_idle and self._is_idle():
             self._retire()

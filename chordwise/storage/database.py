@@ -329,11 +329,13 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
 
     `None` means no limit. With `cancels`, it first asks the server to cancel the statement, and
     closes itself if the server does not: the running code may have disabled the statement timeout
-    of the server. It also closes itself if an interrupt would leave a statement running.
+    of the server. It does the same as soon as `is_unwanted` returns true, which is called while a
+    statement runs. It also closes itself if an interrupt would leave a statement running.
     """
 
     answer_seconds: float | None = None
     cancels: bool = False
+    is_unwanted: Callable[[], bool] | None = None
 
     def wait(
         self, gen: PQGen[Returned], interval: float = _POLL_SECONDS, timeout: float | None = None
@@ -360,11 +362,12 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
             wanted = next(gen)
             while True:
                 ready = yield wanted
-                if time.monotonic() > deadline:
+                is_unwanted = may_cancel and self.is_unwanted is not None and self.is_unwanted()
+                if is_unwanted or time.monotonic() > deadline:
                     if not may_cancel:
                         self.close()
                         raise psycopg.OperationalError(f"the server did not reply in {seconds:g} s")
-                    may_cancel, deadline = False, deadline + _CANCEL_SECONDS
+                    may_cancel, deadline = False, time.monotonic() + _CANCEL_SECONDS
                     self._request_cancellation()
                 wanted = gen.send(ready)
         except StopIteration as end:

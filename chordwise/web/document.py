@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -218,7 +219,17 @@ def _number(request: Request) -> int:
     return int(text)
 
 
-def _page(request: Request) -> Response:
+async def _page(request: Request) -> Response:
+    """Return the image of a page, one after another of a document.
+
+    Those that wait occupy no thread, so that other pages do not wait for them.
+    """
+    lanes = site_of(request).picture_lanes
+    async with lanes[request.path_params["document_id"].int % len(lanes)]:
+        return await run_in_threadpool(_picture, request)
+
+
+def _picture(request: Request) -> Response:
     """Return the image of a page; the browser caches it and revalidates it by its ETag."""
     site, number = site_of(request), _number(request)
     with site.database.read() as session:
@@ -233,7 +244,7 @@ def _page(request: Request) -> Response:
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
         try:
-            picture = site.pictures().png(file, max(1, number))
+            picture = site.pictures().png(file, sha256, max(1, number))
         except ReadError as error:
             raise HTTPException(404, f"The file {error.what}") from error
     return Response(picture, media_type="image/png", headers=headers)

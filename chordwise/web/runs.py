@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from chordwise.domain import identifiers
 from chordwise.domain.number_formats import counted
 from chordwise.domain.states import RETRYABLE_JOBS, RunStatus
 from chordwise.embedded.home import home_at
@@ -85,7 +86,7 @@ def _run(request: Request) -> Response:
             "run.html",
             run=snapshot,
             account=account,
-            saved_as=run.saved_as,
+            table=identifiers.sql_identifier(run.saved_as or ""),
             model=run.options.get("model"),
             can_continue=account.is_interrupted
             or any(account.states[each] for each in RETRYABLE_JOBS),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import resource
 import secrets
 import socket
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ import uvicorn
 from sqlalchemy import Engine
 from sqlalchemy.pool import QueuePool
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from chordwise.embedded import processes, stack
 from chordwise.embedded.home import (
@@ -37,6 +40,12 @@ _CONNECTIONS = 10
 _KEEP_ALIVE_SECONDS = 30.0
 _FORGET_SECONDS = 3_600.0
 _LEAVING_SECONDS = 1
+_REQUEST_SECONDS = 20.0
+_WRITE_SECONDS = 30.0
+# Each connection has a file descriptor, and the database and the files need others.
+_MAX_CONNECTIONS = min(400, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+# The server accepts as many connections at once, before it counts them.
+_BACKLOG = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +102,67 @@ def _is_idle(engine: Engine) -> bool:
     return not isinstance(engine.pool, QueuePool) or engine.pool.checkedout() == 0
 
 
+class _Connection(H11Protocol):
+    """A connection that is closed if its client takes too long to send a request or to receive.
+
+    If there are too many, the one is closed that has waited longest for a request. None of this is
+    logged, since anybody can cause it.
+    """
+
+    request_timer: asyncio.TimerHandle
+    _write_timer: asyncio.TimerHandle
+
+    def connection_made(
+        self,
+        transport: asyncio.Transport,  # type: ignore[override]  # as in uvicorn
+    ) -> None:
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._await_request()
+        if len(self.connections) > _MAX_CONNECTIONS:
+            known = (each for each in self.connections if isinstance(each, _Connection))
+            waiting = (each for each in known if not each.is_answering)
+            longest = min(waiting, key=lambda each: each.request_timer.when())
+            self.connections.discard(longest)
+            longest.transport.abort()
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a request has arrived and is not answered yet."""
+        last: RequestResponseCycle | None = self.cycle
+        return last is not None and not last.response_complete
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Release the connection."""
+        self.request_timer.cancel()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next request; this may begin to answer one that has arrived."""
+        self.request_timer.cancel()
+        self._await_request()
+        super().on_response_complete()
+
+    def pause_writing(self) -> None:
+        """Begin to wait for the client to receive what was sent."""
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(_WRITE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: the client has received it."""
+        self._write_timer.cancel()
+        super().resume_writing()
+
+    def _await_request(self) -> None:
+        answered = self.cycle
+
+        def close() -> None:
+            if self.cycle is answered:
+                self.transport.abort()
+
+        self.request_timer = self.loop.call_later(_REQUEST_SECONDS, close)
+
+
 class _Server(uvicorn.Server):
     """A server that stops on SIGINT and SIGTERM without re-raising them."""
 
@@ -102,6 +172,8 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=_Connection,
+                backlog=_BACKLOG,
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
-from threading import RLock
+from threading import Event, RLock
 from typing import TYPE_CHECKING, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from chordwise.pipeline.runtime.context import Context
 
 FOLDER = Path(__file__).parent
+_PICTURE_LANES = 3
 CSRF_FIELD = "csrf"
 PAGES: Final = {
     "Runs": "/runs",
@@ -57,6 +59,9 @@ class Site:
     settings: Settings
     database: Database
     is_stopping: Callable[[], bool] = field(default=lambda: False)
+    picture_lanes: Sequence[asyncio.Lock] = field(
+        default_factory=lambda: [asyncio.Lock() for _ in range(_PICTURE_LANES)]
+    )
     _lock: RLock = field(default_factory=RLock)
     _context: Context | None = None
     _intakes: BackgroundIntakes | None = None
@@ -117,6 +122,22 @@ def text_in(request: Request, name: str) -> str:
     """Return a form field without NUL characters, or an empty string if it is missing."""
     value = form_of(request).get(name)
     return value.replace("\0", "") if isinstance(value, str) else ""
+
+
+def end_of(request: Request) -> Event:
+    """Return an event that is set when the response is complete or its client has left.
+
+    The form of the request has been received.
+    """
+    ended = Event()
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        ended.set()
+
+    request.state.watcher = asyncio.create_task(watch())  # a task that nobody holds may vanish
+    return ended
 
 
 def user_of(request: Request) -> str:

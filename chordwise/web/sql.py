@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from threading import BoundedSemaphore, Event
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -14,13 +16,15 @@ from starlette.routing import Route
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.exports.table import csv_lines, is_number, text_of
 from chordwise.pipeline.runs import user_sql
-from chordwise.pipeline.runs.user_sql import STATEMENT_SECONDS
-from chordwise.web.site import render, site_of, text_in
+from chordwise.pipeline.runs.user_sql import STATEMENT_SECONDS, QueryResult
+from chordwise.web.site import end_of, render, site_of, text_in
 
 MAX_ROWS = 200
 _EXAMPLE = "SELECT source, item, value, quote\nFROM fact_quotes\nWHERE grounded\nLIMIT 100"
 _MAX_CELL = 2_000
 _LINES_AT_ONCE = 500
+# They must leave threads for the other pages, and connections of the server for the workers.
+_STATEMENTS = BoundedSemaphore(10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +40,32 @@ def _editor(request: Request) -> Response:
     return _page(request, request.query_params.get("sql", "") or _EXAMPLE)
 
 
-def _answer(request: Request) -> Response:
+@contextmanager
+def _running(request: Request, ended: Event) -> Iterator[QueryResult]:
+    """Run the statement in the form, until the block or the request ends.
+
+    Raises:
+        ServiceUnavailableError: Too many statements are running.
+    """
+    if not _STATEMENTS.acquire(blocking=False):
+        raise ServiceUnavailableError("Too many statements are running.", "Try again in a moment.")
+    try:
+        url = site_of(request).settings.require_sql_url()
+        with user_sql.run_query(url, _statement(request), ended.is_set) as answer:
+            yield answer
+    finally:
+        _STATEMENTS.release()
+
+
+async def _answer(request: Request) -> Response:
+    return await run_in_threadpool(_rows, request, end_of(request))
+
+
+def _rows(request: Request, ended: Event) -> Response:
     """Show the first rows of the answer below the statement, or the error."""
     statement = _statement(request)
     try:
-        with user_sql.run_query(site_of(request).settings.require_sql_url(), statement) as answer:
+        with _running(request, ended) as answer:
             rows = list(itertools.islice(answer.rows, MAX_ROWS + 1))
     except ServiceUnavailableError:
         raise
@@ -54,14 +79,16 @@ def _answer(request: Request) -> Response:
     return _page(request, statement, answer=shown)
 
 
-def _as_csv(request: Request) -> Response:
+async def _as_csv(request: Request) -> Response:
+    return await run_in_threadpool(_csv, request, end_of(request))
+
+
+def _csv(request: Request, ended: Event) -> Response:
     """Stream all rows as a CSV file."""
     statement = _statement(request)
     with ExitStack() as opening:
         try:
-            answer = opening.enter_context(
-                user_sql.run_query(site_of(request).settings.require_sql_url(), statement)
-            )
+            answer = opening.enter_context(_running(request, ended))
         except ServiceUnavailableError:
             raise
         except ChordwiseError as error:

@@ -73,6 +73,21 @@ def test_the_level_of_a_stack_is_never_lowered(home: Path) -> None:
         assert note_of(home, name).split("\n")[:2] == expected
 
 
+def test_the_logs_of_running_processes_are_limited(home: Path) -> None:
+    """A process goes on in the same file, and its earlier lines are in one other file."""
+    stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
+    log = home_at(home).log("postgres")
+
+    with log.open("ab") as output:
+        output.write(b"x" * (processes.MAX_LOG_BYTES + 1))
+        output.flush()
+        assert becomes(lambda: log.stat().st_size < processes.MAX_LOG_BYTES)
+        output.write(b"later\n")
+
+    assert log.read_bytes().endswith(b"later\n")
+    assert log.with_name("postgres.log.1").stat().st_size == processes.MAX_LOG_BYTES
+
+
 def test_changed_settings_start_a_new_worker(home: Path) -> None:
     """The servers keep running, while the processes that use the settings are replaced."""
     stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)

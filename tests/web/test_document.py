@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
 from zipfile import ZipFile
 
+import httpx
 import pypdfium2
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.learning.feedback_input import FeedbackInput
@@ -19,8 +23,9 @@ from chordwise.errors import ModelRequestError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.learning import feedback
 from chordwise.pipeline.learning.feedback import FeedbackLine, Signed
+from chordwise.pipeline.runs import page_pictures
 from chordwise.pipeline.runs.stored_results import ResultSelection
-from chordwise.readers.reader import Reader
+from chordwise.readers.reader import Reader, RenderedPage
 from chordwise.settings import ReaderSettings, Settings
 from tests.fakes.generated_answers import a_field
 from tests.fakes.office_files import pdf, shown
@@ -34,6 +39,7 @@ from tests.fakes.pipeline import (
     a_summary,
     with_settings,
 )
+from tests.fakes.processes import wait_until
 from tests.fakes.scripted_model import Answer
 from tests.web.conftest import Visit, serving, visiting
 
@@ -88,6 +94,27 @@ def test_a_box_covers_the_words_of_its_quote(lease: tuple[Pipeline, Path], visit
     page.locator("h1").hover()
     quote.locator("rect").hover()
     expect(value).to_contain_class("lit")
+
+
+def test_boxes_appear_with_the_picture_below_them(
+    lease: tuple[Pipeline, Path], visit: Visit
+) -> None:
+    """No box floats on a blank page, and a page that cannot be shown says so."""
+    pipeline, _ = lease
+    held: list[Route] = []
+    visit.page.route("**/pages/2.png", lambda route: held.append(route))  # noqa: PLW0108 - Playwright marks it
+    visit.page.route("**/pages/1.png", lambda route: route.fulfill(body="not a picture"))
+
+    page = visit.page
+    address = f"/documents/{pipeline.value(FIRST)}?fact={pipeline.value(FACT)}"
+    page.goto(f"{visit.base}{address}", wait_until="domcontentloaded")
+
+    boxes = page.locator("#page-2 svg")
+    expect(page.locator("#page-1 figcaption")).to_contain_text("cannot be shown")
+    expect(boxes).to_be_hidden()
+    wait_until(lambda: bool(page.evaluate("1") and held), 60, "the picture is requested")
+    held[0].continue_()
+    expect(boxes).to_be_visible()
 
 
 def test_a_page_is_cached_until_its_file_changes(
@@ -269,3 +296,59 @@ def test_an_unknown_document_is_not_found(visit: Visit) -> None:
         "/documents/x",
     ):
         assert visit.page.request.get(f"{visit.base}{address}").status == 404, address
+
+
+def test_a_file_that_is_slow_to_render_stops_nothing_else(
+    settings: Settings, lease: tuple[Pipeline, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each page has a time limit, is tried once, and no page is tried after some slow ones."""
+    monkeypatch.setattr(page_pictures, "_PAGE_SECONDS", 0.5)
+    monkeypatch.setattr(page_pictures, "_FREE_SECONDS", 0.0)
+    monkeypatch.setattr(page_pictures, "_MAX_EXTRA_SECONDS", 1.0)
+    rendered: list[int] = []
+    render = Reader.picture
+
+    def noted(reader: Reader, file: BinaryIO, page: int) -> RenderedPage:
+        rendered.append(page)
+        return render(reader, file, page)
+
+    monkeypatch.setattr(Reader, "picture", noted)
+    pipeline, path = lease
+    good = pipeline.value(FIRST)
+    slow = path.with_name("slow.pdf")
+    slow.write_bytes(pdf(["0 0 300 300 re f\n" * 200_000] * 12))
+    with Reader(ReaderSettings()) as reader:
+        pipeline.analyze(
+            *reader.read_documents(a_copy(path, path.with_name("other.pdf"), b"Other"))
+        )
+    document = pipeline.value("SELECT document_id FROM jobs ORDER BY id DESC LIMIT 1")
+    moved = {"path": str(slow).encode(), "sha256": sha256(slow.read_bytes()).hexdigest()}
+    pipeline.execute(
+        "UPDATE intakes SET raw_path = :path, sha256 = :sha256 WHERE document_id = :document",
+        **moved,
+        document=document,
+    )
+
+    with serving(settings) as served, httpx.Client(timeout=60) as client:
+        client.get(served.link)
+        base = served.link.partition("/?")[0]
+
+        def status(address: str) -> int:
+            return client.get(f"{base}{address}").status_code
+
+        pages = [f"/documents/{document}/pages/{1 + number % 12}.png" for number in range(60)]
+        others = ["/runs", f"/documents/{good}/pages/1.png", "/results"]
+        with ThreadPoolExecutor(60) as pool:
+            slow_pages = pool.map(status, pages)
+            shown_pages = [status(address) for address in others]
+            refused = set(slow_pages)
+
+    assert shown_pages == [200, 200, 200]
+    assert refused == {404}
+    assert len(rendered) - 1 <= 3
+
+
+def a_copy(path: Path, to: Path, title: bytes) -> Path:
+    """Return a copy of the lease with another title, so that it is another document."""
+    to.write_bytes(path.read_bytes().replace(b"Lease", title))
+    return to

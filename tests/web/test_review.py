@@ -163,6 +163,23 @@ def test_the_page_of_a_run_links_to_the_missing_checks(pipeline: Pipeline, visit
     assert {each.unit.name: each.certificate.checks for each in found} == {"term": 3, "law": 0}
 
 
+def test_a_table_of_many_fields_fits_the_screen(pipeline: Pipeline, visit: Visit) -> None:
+    """The fields of a document continue on the next line; keys pass over those that it lacks."""
+    long = {f"field {number}": (f"A value {number} " * 4, 9) for number in range(12)}
+    extracted(pipeline, {"a.txt": long})
+    extracted(pipeline, {"b.txt": {"field 3": ("B", 9), "field 9": ("C", 4)}})
+    page = visit.open("/review/table")
+
+    width = "each => each.scrollWidth <= each.clientWidth"
+    assert page.locator(".scroll").evaluate(width)
+    cells = page.locator("tr", has_text="b.txt").locator("td.cell:not(.lacking)")
+    expect(cells).to_have_count(2)
+    cells.first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(cells.last).to_be_focused()
+    visit.look("review-table-wide")
+
+
 def test_a_cell_is_reviewed_in_the_table(pipeline: Pipeline, visit: Visit) -> None:
     """Keys approve, correct and undo; the cell keeps the focus, and a stale undo has no effect."""
     extracted(pipeline, {"a.txt": {"buyer": ("Miller", 9), "price": ("12 EUR", 4)}})

@@ -136,6 +136,18 @@ def test_a_hostile_name_is_shown_as_text(pipeline: Pipeline, visit: Visit) -> No
     assert shown == r"<script>alert(1)</script>\u001b[31m\u202etxt.exe"
 
 
+def test_the_table_of_a_run_can_be_queried(pipeline: Pipeline, visit: Visit) -> None:
+    """The link names the table as the database does."""
+    options = replace(a_run(), save_as="Contracts 2026-Q1")
+    pipeline.analyze("A text.", options=options)
+    page = visit.open(f"/runs/{options.name}")
+
+    visit.follow(page.get_by_role("link", name="answers.contracts_2026_q1"))
+    page.get_by_role("button", name="Run").click()
+
+    expect(page.locator("tbody tr")).to_have_count(1)
+
+
 def test_a_run_is_cancelled_and_retried(pipeline: Pipeline, visit: Visit) -> None:
     """Both ask for confirmation and act as the commands do; the address has the name of the run."""
     found = (a_document(f"{number}. {TEXT}", f"{number}.txt") for number in range(2))

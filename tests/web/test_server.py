@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from contextlib import ExitStack, suppress
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -11,7 +13,7 @@ from pydantic import SecretStr
 from chordwise.embedded.home import home_at, read_address
 from chordwise.errors import ConfigurationError
 from chordwise.settings import Settings
-from chordwise.web.server import serve
+from chordwise.web.server import Served, serve
 from tests.fakes.pipeline import with_settings
 from tests.web.conftest import serving
 
@@ -60,3 +62,81 @@ def test_a_port_in_use_is_refused(settings: Settings) -> None:
             serve(wrong, lambda _: None)
 
     assert "--port" in refused.value.hint
+
+
+def connected(served: Served) -> socket.socket:
+    """Return a connection that has sent nothing yet."""
+    address = urlsplit(served.link)
+    return socket.create_connection((address.hostname or "", address.port or 0), 60)
+
+
+def is_open(connection: socket.socket) -> bool:
+    """Return whether the server has not closed a connection on which it sends nothing."""
+    connection.setblocking(False)
+    try:
+        return bool(connection.recv(1))
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+
+
+def test_idle_connections_do_not_stop_the_pages(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beyond a number, those that have waited longest are closed, without a line in the log."""
+    monkeypatch.setattr("chordwise.web.server._MAX_CONNECTIONS", 20)
+    with serving(settings) as served, ExitStack() as closing:
+        idle = []
+        for _ in range(100):
+            idle.append(closing.enter_context(connected(served)))
+            if len(idle) % 10 == 0:
+                assert httpx.get(served.link).status_code == 303
+        left = [is_open(each) for each in idle]
+
+    assert sum(left) < 20
+    assert not any(left[:70])
+    assert [each for each in caplog.records if each.levelname != "INFO"] == []
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\n",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n",
+    ],
+    ids=["nothing", "half of the headers", "no body"],
+)
+def test_a_connection_without_a_request_is_closed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    """Single bytes do not extend the time, neither before nor after a response."""
+    monkeypatch.setattr("chordwise.web.server._REQUEST_SECONDS", 0.2)
+    with serving(settings) as served, connected(served) as connection:
+        connection.sendall(sent)
+        received = b""
+        with suppress(ConnectionError):
+            while piece := connection.recv(65_536):
+                received += piece
+                connection.sendall(b"x")
+
+    assert received.startswith(b"HTTP/1.1 200") == sent.endswith(b"\r\n\r\n")
+
+
+def test_a_client_that_receives_nothing_is_disconnected(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise answers to requests that are sent ahead would occupy memory and a connection."""
+    monkeypatch.setattr("chordwise.web.server._WRITE_SECONDS", 0.2)
+    request = b"GET /static/vendor/uPlot.iife.min.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with serving(settings) as served, connected(served) as connection:
+        connection.settimeout(10)
+        with pytest.raises(ConnectionError):
+            send_without_end(connection, request * 1_000)
+
+
+def send_without_end(connection: socket.socket, data: bytes) -> None:
+    """Send the same again and again; the buffers of the system take up many megabytes."""
+    while True:
+        connection.sendall(data)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import csv
+import socket
+from contextlib import ExitStack
+from urllib.parse import urlencode, urlsplit
 
+import httpx
+import pytest
 from playwright.sync_api import expect
 
 from chordwise.settings import Settings
+from chordwise.web.server import Served
 from tests.fakes.pipeline import a_pipeline, a_summary
+from tests.fakes.processes import wait_until
 from tests.web.conftest import Visit
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202e"
@@ -51,3 +58,68 @@ def test_a_statement_that_writes_is_refused(settings: Settings, visit: Visit) ->
     assert page.get_by_label("Statement").input_value() == "DELETE FROM runs"
     assert pipeline.value("SELECT count(*) FROM runs") == 1
     visit.look("sql-refused")
+
+
+class Attacker:
+    """A signed-in client that sends statements whose answers it does not read."""
+
+    def __init__(self, served: Served) -> None:
+        self.base = served.link.partition("/?")[0]
+        with httpx.Client() as client:
+            page = client.get(served.link, follow_redirects=True).text
+            self.csrf = page.partition('name="csrf" value="')[2].partition('"')[0]
+            self.cookies = dict(client.cookies)
+
+    def send(self, path: str, statement: str) -> socket.socket:
+        """Send a statement; return the connection, which has not been read."""
+        address, body = urlsplit(self.base), urlencode({"csrf": self.csrf, "sql": statement})
+        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        head = [
+            f"POST {path} HTTP/1.1",
+            f"Host: {address.netloc}",
+            f"Origin: {self.base}",
+            f"Cookie: {cookies}",
+            "Content-Type: application/x-www-form-urlencoded",
+            f"Content-Length: {len(body)}",
+        ]
+        connection = socket.create_connection((address.hostname or "", address.port or 0), 60)
+        connection.sendall("\r\n".join([*head, "", body]).encode())
+        return connection
+
+    def ask(self, statement: str) -> httpx.Response:
+        """Run a statement and return the page with its answer."""
+        with httpx.Client(base_url=self.base, cookies=self.cookies, timeout=60) as client:
+            sent = {"csrf": self.csrf, "sql": statement}
+            return client.post("/sql", data=sent, headers={"Origin": self.base})
+
+
+_SLEEPING = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE :sleep"
+
+
+def sleeping(settings: Settings) -> object:
+    """Return the number of statements of an attacker that run in the database."""
+    pattern = {"sleep": "SELECT pg_sleep%"}
+    return a_pipeline(settings).value(_SLEEPING, **pattern)
+
+
+@pytest.mark.parametrize("path", ["/sql", "/sql/csv"])
+@pytest.mark.parametrize("rows", [1, 25], ids=["one row", "row after row"])
+def test_a_statement_ends_with_its_request(
+    settings: Settings, served: Served, path: str, rows: int
+) -> None:
+    """Statements of clients that have left are cancelled, and free their places."""
+    attacker = Attacker(served)
+    statement = f"SELECT pg_sleep({25 / rows}) FROM generate_series(1, {rows})"  # noqa: S608 - numbers
+
+    with ExitStack() as closing:
+        for _ in range(45):
+            closing.enter_context(attacker.send(path, statement))
+        wait_until(lambda: sleeping(settings) == 10, 60, "the places are taken")
+        busy = attacker.ask("SELECT 1")
+        others = httpx.get(f"{attacker.base}/runs", cookies=attacker.cookies).status_code
+    wait_until(lambda: sleeping(settings) == 0, 15, "the statements have ended")
+    wait_until(lambda: attacker.ask("SELECT 1").status_code == 200, 15, "a place is free")
+
+    assert busy.status_code == 503
+    assert "Too many statements" in busy.text
+    assert others == 200

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import TAKEN_IN
 from chordwise.errors import ReadError
-from chordwise.readers import contents
+from chordwise.readers import contents, failures
 from chordwise.readers.capacity import limits
 from chordwise.readers.contents import Content
 from chordwise.readers.reader import Reader
@@ -27,6 +28,16 @@ from chordwise.storage.intakes import Intake
 _MAX_NAMES = 10
 _REMEMBERED_FILES = 1_000
 _REMEMBERED_PARTS = 16
+_PAGE_SECONDS = 10.0
+_FILE_SECONDS = 30.0
+# What a page may take before its time counts, and how much longer all pages of a file may take.
+_FREE_SECONDS = 1.0
+_MAX_EXTRA_SECONDS = 30.0
+_REMEMBERED_FAILURES = 10_000
+_LANES = 3
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,20 +54,33 @@ class PagePictures:
 
     Files are read in place. A file that was moved or changed counts as missing, by the hash of its
     bytes. Files in archives and messages are extracted, and the most recent ones are kept.
+
+    Several processes render, and one of them renders all pages of a file, so that a file that takes
+    long delays only a few others. A page has a time limit, a page that failed is not tried again,
+    and neither is a file whose pages have taken long together.
     """
 
     def __init__(self, settings: ReaderSettings) -> None:
         self._megabytes = limits(settings).max_file_megabytes
-        self._reader = Reader(settings)
+        seconds = {
+            "timeout_seconds": min(settings.timeout_seconds, _PAGE_SECONDS),
+            "file_timeout_seconds": min(settings.file_timeout_seconds, _FILE_SECONDS),
+        }
+        limited = settings.model_copy(update=seconds)
+        self._reader = Reader(limited)
         self._lock = Lock()
+        self._lanes = [(Lock(), Reader(limited)) for _ in range(_LANES)]
+        self._failures: dict[tuple[str, int], ReadError] = {}
+        self._extra_seconds: dict[str, float] = {}
         self._hashes: dict[tuple[int, ...], str] = {}
         self._parts: dict[tuple[object, ...], Content | None] = {}
 
     def close(self) -> None:
-        """End the process that renders pages."""
-        with self._lock:
-            self._reader.close()
-            self._forget_parts()
+        """End the processes that render pages."""
+        for lock, reader in ((self._lock, self._reader), *self._lanes):
+            with lock:
+                reader.close()
+        self._forget_parts()
 
     def original(self, names: Iterable[Named]) -> tuple[BinaryIO, str] | None:
         """Open a file with exactly the bytes that a document was read from; return it and its hash.
@@ -84,6 +108,7 @@ class PagePictures:
             if key not in self._parts:
                 if len(self._parts) >= _REMEMBERED_PARTS:
                     self._forget_parts()
+                self._parts[key] = None  # unless it can be extracted
                 found = self._reader.part(file, named.part, "")
                 if found is not None and found.sha256 != named.sha256:
                     found.close()
@@ -98,15 +123,27 @@ class PagePictures:
                 part.close()
         self._parts.clear()
 
-    def png(self, file: BinaryIO, page: int) -> bytes:
-        """Render a page of an open PDF or picture as PNG.
+    def png(self, file: BinaryIO, sha256: str, page: int) -> bytes:
+        """Render a page of an open PDF or picture with this hash as PNG.
 
         Raises:
-            ReadError: The file has another type, is damaged, or has no such page.
+            ReadError: The file has another type, is damaged, has no such page, or takes too long.
         """
-        with self._lock:
-            picture = self._reader.picture(file, page)
-        return picture.as_png()
+        lock, reader = self._lanes[int(sha256, 16) % _LANES]
+        with lock:
+            if self._extra_seconds.get(sha256, 0) >= _MAX_EXTRA_SECONDS:
+                raise failures.unreadable("takes too long to show.", "Open it itself.", "timeout")
+            if known := self._failures.get((sha256, page)):
+                raise known
+            begun = time.monotonic()
+            try:
+                return reader.picture(file, page).as_png()
+            except ReadError as error:
+                _bounded(self._failures)[sha256, page] = error
+                raise
+            finally:
+                extra = max(0.0, time.monotonic() - begun - _FREE_SECONDS)
+                _bounded(self._extra_seconds)[sha256] = self._extra_seconds.get(sha256, 0) + extra
 
     def _hash(self, file: BinaryIO) -> str:
         """Return the hash of a file; cached until the file changes.
@@ -120,6 +157,13 @@ class PagePictures:
                 self._hashes.clear()
             self._hashes[state] = contents.content_of_file(file, self._megabytes).sha256
         return self._hashes[state]
+
+
+def _bounded(remembered: dict[K, V]) -> dict[K, V]:
+    """Return what is remembered, without the oldest entry if there are too many."""
+    if len(remembered) >= _REMEMBERED_FAILURES:
+        remembered.pop(next(iter(remembered)), None)
+    return remembered
 
 
 def _state_of(file: BinaryIO) -> tuple[int, ...]:

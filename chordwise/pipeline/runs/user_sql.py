@@ -12,7 +12,7 @@ import difflib
 import itertools
 import re
 import secrets
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -89,8 +89,12 @@ class QueryResult:
 
 
 @contextmanager
-def run_query(database_url: SecretStr, statement: str) -> Iterator[QueryResult]:
+def run_query(
+    database_url: SecretStr, statement: str, is_unwanted: Callable[[], bool] | None = None
+) -> Iterator[QueryResult]:
     """Run one read-only statement; the rows can be read until the block ends.
+
+    As soon as `is_unwanted` returns true, the statement is cancelled.
 
     Raises:
         UsageError: The statement is not read-only, or PostgreSQL refuses it.
@@ -98,6 +102,7 @@ def run_query(database_url: SecretStr, statement: str) -> Iterator[QueryResult]:
     """
     check_reading(statement)
     with reader(database_url) as connection:
+        connection.is_unwanted = is_unwanted
         readable = readable_names(connection)
         cursor = connection.cursor()
         # Stream the rows, as a large result may not fit into memory. The extended protocol accepts

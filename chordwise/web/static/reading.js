@@ -20,6 +20,17 @@ document.addEventListener("click", async (event) => {
   if (!pane) return;
   let timer = 0;
 
+  // The boxes of quotes are shown together with the picture below them.
+  for (const picture of pane.querySelectorAll(".page img")) {
+    const page = picture.closest(".page");
+    const drawn = () => page.classList.add("drawn");
+    if (picture.complete && picture.naturalWidth) drawn();
+    picture.addEventListener("load", drawn);
+    picture.addEventListener("error", () => {
+      page.querySelector("figcaption").append(": this page cannot be shown; its words are in the text view");
+    });
+  }
+
   function idsAt(target) {
     const marked = target instanceof Element && target.closest("[data-facts]");
     return marked ? marked.dataset.facts.split(" ") : [];

@@ -65,8 +65,13 @@
     const step = STEPS[event.key];
     if (!step || !focused.matches("td[data-keys]")) return;
     const rows = focused.closest("table").rows;
-    const row = rows[focused.parentElement.rowIndex + step[0]];
-    const next = row && row.cells[focused.cellIndex + step[1]];
+    let [row, column] = [focused.parentElement.rowIndex, focused.cellIndex];
+    let next;
+    do {
+      row += step[0];
+      column += step[1];
+      next = rows[row] && rows[row].cells[column];
+    } while (next && next.matches(".lacking"));
     if (!next || !next.matches("[data-keys]")) return;
     event.preventDefault();
     next.focus();
