@@ -237,7 +237,8 @@ class ModelTimeoutError(ModelTransportError):
     code = "model_timeout"
     usual_hint = (
         "Raise timeout_seconds of the model and retries.total_seconds, lower the number of "
-        "concurrent calls, or lower pipeline.chunk_tokens; then run `chordwise continue RUN`."
+        "concurrent calls, or set a smaller pipeline.chunk_tokens; "
+        "then run `chordwise continue RUN`."
     )
 
     def __init__(self, what: str, hint: str = "", *, granted_seconds: float = 0.0) -> None:
@@ -317,7 +318,7 @@ class ContextTooLongError(ModelRequestError):
     """The prompt and the answer do not fit the context of the model."""
 
     code = "context_too_long"
-    usual_hint = "Lower pipeline.chunk_tokens, or choose a model with a larger context."
+    usual_hint = "Set a smaller pipeline.chunk_tokens, or choose a model with a larger context."
 
 
 class RefusedError(ModelError):
@@ -332,7 +333,7 @@ class TruncatedError(ModelError):
 
     code = "truncated"
     usual_hint = (
-        "Raise max_output_tokens and max_output_tokens_on_retry of the model, or lower "
+        "Raise max_output_tokens and max_output_tokens_on_retry of the model, or set a smaller "
         "pipeline.chunk_tokens."
     )
 
@@ -341,7 +342,7 @@ class AnswerTimeoutError(ModelError):
     """The built-in model did not finish within its timeout; retrying does not help."""
 
     code = "answer_timeout"
-    usual_hint = "Lower pipeline.chunk_tokens, or raise timeout_seconds of the model."
+    usual_hint = "Set a smaller pipeline.chunk_tokens, or raise timeout_seconds of the model."
 
 
 class InvalidAnswerError(ModelError):

@@ -30,7 +30,7 @@ from xdist.scheduler import (  # type: ignore[import-untyped]
 from chordwise import embedded
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.embedded.valkey import EmbeddedValkey
-from chordwise.settings import Settings, load
+from chordwise.settings import PipelineSettings, Settings, load
 from chordwise.storage import database, group_commit, migration
 from chordwise.storage.database import open_engine
 from tests.fakes.corpora import CORPORA
@@ -194,7 +194,13 @@ def broker_url(servers: Servers) -> Iterator[SecretStr]:
 
 @pytest.fixture
 def settings(tmp_path: Path, database_url: SecretStr, broker_url: SecretStr) -> Settings:
-    return load(home=tmp_path / "home", database_url=database_url, broker_url=broker_url)
+    """Return settings with chunks so small that the long texts of tests have several."""
+    return load(
+        home=tmp_path / "home",
+        database_url=database_url,
+        broker_url=broker_url,
+        pipeline=PipelineSettings(chunk_tokens=3_000),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -317,7 +317,8 @@ def _in_words(line: QuotedLine) -> str:
     tokens = line.output_tokens
     low, high = (approximate(round(number)) for number in (tokens.low, tokens.high))
     basis = f"{line.basis}, {line.observations:,} observations" if line.observations else line.basis
-    questions = f"{counted(line.questions, 'question')}{joins}{examines}"
+    chunks = f"{counted(line.chunks, 'chunk')} of at most {line.chunk_tokens:,} tokens"
+    questions = f"{chunks}, {counted(line.questions, 'question')}{joins}{examines}"
     return (
         f"{line.analysis_type} by {one_line(line.model)}: {questions}; "
         f"output {low} to {high} tokens, {basis}."

@@ -40,8 +40,6 @@ from chordwise.pipeline.models.model_client import Models
 from chordwise.readers.reader import Reader, ReadText, UnreadDocument
 from chordwise.telemetry.logging import configure_library
 
-DEFAULT_CHUNK_TOKENS = 3_000
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisRequest:
@@ -121,7 +119,7 @@ class DocumentAnalyzer:
     """
 
     def __init__(
-        self, model: ChatModel | str = EXTRACTIVE, *, chunk_tokens: int = DEFAULT_CHUNK_TOKENS
+        self, model: ChatModel | str = EXTRACTIVE, *, chunk_tokens: int | None = None
     ) -> None:
         configure_library()
         self._policy = ONE_PROMPT

@@ -166,7 +166,10 @@ class ModelSettings(Section):
 class PipelineSettings(Section):
     """The table `[pipeline]`: chunks, leases and attempts."""
 
-    chunk_tokens: PositiveInt = Field(default=3_000, description="Maximum text of one chunk.")
+    chunk_tokens: PositiveInt | None = Field(
+        default=None,
+        description="Maximum text of one chunk; unset: from the model's context and the question.",
+    )
     lease_seconds: PositiveFloat = 60
     heartbeat_seconds: PositiveFloat = 15
     recovery_interval_seconds: PositiveFloat = 5

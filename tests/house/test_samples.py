@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from chordwise.domain import chunking
+from chordwise.pipeline.asking.question import CHUNK_TOKENS
 from chordwise.readers.reader import ReadDocument, Reader
-from chordwise.settings import PipelineSettings, ReaderSettings
+from chordwise.settings import ReaderSettings
 from tests.house.checkout import ROOT
 
 
@@ -30,9 +31,7 @@ def test_the_samples_have_every_readable_format(
 
 def test_one_sample_needs_several_chunks(documents: dict[str, ReadDocument]) -> None:
     """The demo shows both a synthesis and documents of one chunk."""
-    budget = PipelineSettings().chunk_tokens
-
-    counts = [len(chunking.split(each.content.text, budget)) for each in documents.values()]
+    counts = [len(chunking.split(each.content.text, CHUNK_TOKENS)) for each in documents.values()]
 
     assert max(counts) > 1
     assert min(counts) == 1

@@ -93,6 +93,21 @@ def desk(
     return Desk(pipeline=pipeline, folder=folder)
 
 
+def test_the_size_and_the_number_of_chunks_are_stated(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the setting, both documents are read as a whole."""
+    whole = line_of(desk.quote("--model", GPT))
+    said = desk.call("--model", GPT).in_one_line
+    monkeypatch.setenv("CHORDWISE_PIPELINE__CHUNK_TOKENS", "300")
+    cut = line_of(desk.quote("--model", GPT))
+
+    assert (whole["chunks"], whole["chunk_tokens"], whole["questions"]) == (2, 12_000, 2)
+    assert "2 chunks of at most 12,000 tokens, 2 questions" in said
+    assert cut["chunk_tokens"] == 300
+    assert cut["chunks"] == cut["questions"] != 2
+
+
 def test_pages_of_scans_are_quoted_with_their_pictures(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

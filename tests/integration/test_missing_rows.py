@@ -372,19 +372,19 @@ def test_a_revision_that_drops_rows_is_rejected(settings: Settings) -> None:
     assert pipeline.value("SELECT needs_review FROM results")
 
 
-def test_each_mention_of_an_item_is_kept(small_chunks: Settings) -> None:
+def test_each_number_of_a_list_of_an_item_is_kept(small_chunks: Settings) -> None:
     """Equal values at different places are different rows, and no model joins them."""
 
     def naming(request: CompletionRequest) -> str:
         quotes = request.task.text.strip().splitlines()
-        fields = [a_field("price", quote.split()[2], 8, quote=quote) for quote in quotes]
+        fields = [a_field("prices", quote.split()[2], 8, quote=quote) for quote in quotes]
         return json.dumps({"fields": fields})
 
-    analysis = AnalysisOptions(instructions="price")
+    analysis = AnalysisOptions(instructions="prices")
     options = a_run(AnalysisType.EXTRACTION, analysis=analysis)
     pipeline, _ = worked(small_chunks, naming, options=options)
 
     assert pipeline.rows(MEASURES) == [("succeeded", 1.0, 1.0, False)]
-    counted = "SELECT count(*), count(DISTINCT start_char) FROM facts WHERE item = 'price'"
+    counted = "SELECT count(*), count(DISTINCT start_char) FROM facts WHERE item = 'prices'"
     assert pipeline.rows(counted) == [(ROW_COUNT, ROW_COUNT)]
     assert not any(request.task.answers for request in pipeline.model.requests)

@@ -153,6 +153,49 @@ def test_the_budget_leaves_room_for_prompt_and_answer() -> None:
     assert text_budget(model, own, chunk_tokens=80) == 60
 
 
+VALUES = json_values.as_object({"type": "object", "properties": {"fee": {"type": "number"}}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "context", "size"),
+    [
+        (AnalysisType.SUMMARY, AnalysisOptions(), 32_768, 12_000),
+        (AnalysisType.SUMMARY, AnalysisOptions(), 1_000_000, 12_000),
+        (AnalysisType.SUMMARY, AnalysisOptions(), 8_192, 3_000),
+        (AnalysisType.CLASSIFICATION, AnalysisOptions(labels=("a", "b")), 32_768, 12_000),
+        (AnalysisType.EXTRACTION, AnalysisOptions(instructions="fee, term"), 32_768, 12_000),
+        (AnalysisType.EXTRACTION, AnalysisOptions(schema=VALUES), 32_768, 12_000),
+        (AnalysisType.EXTRACTION, AnalysisOptions(), 32_768, 3_000),
+        (AnalysisType.EXTRACTION, AnalysisOptions(schema=order_rows.SCHEMA), 1_000_000, 3_000),
+    ],
+)
+def test_the_size_of_a_chunk_depends_on_the_context_and_the_answer(
+    kind: AnalysisType, options: AnalysisOptions, context: int, size: int
+) -> None:
+    """Answers with lists grow with the text; an explicit size applies to every question."""
+    model = ScriptedModel([], profile=small(context, 64_000 if context > 100_000 else 2_048))
+    task = replace(TASK, text="", analysis_type=kind, options=options)
+
+    assert text_budget(model, task, None) == size
+    assert text_budget(model, task, 700) == 700
+
+
+def test_half_of_a_medium_context_is_left_free() -> None:
+    budget = text_budget(ScriptedModel([], profile=small(16_384)), TASK, None)
+
+    assert 5_000 < budget < 16_384 / 2
+
+
+def test_a_contract_of_four_pages_is_read_as_a_whole() -> None:
+    """It was cut in two for every model."""
+    text = "The Provider delivers the goods, and the Customer pays the fee. " * 188
+    options = AnalysisOptions(instructions="parties, fee, term")
+    task = replace(TASK, analysis_type=AnalysisType.EXTRACTION, options=options, text="")
+
+    assert 12_000 < len(text) < 12_100
+    assert len(split(text, text_budget(ScriptedModel([]), task, None))) == 1
+
+
 @pytest.mark.parametrize("limit", [1_000, 3_000])
 def test_rows_with_their_quotes_fit_into_the_answer_about_a_chunk(limit: int) -> None:
     """They fit into the raised limit of the second request."""

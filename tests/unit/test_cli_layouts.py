@@ -86,6 +86,8 @@ def a_quote() -> Quote:
     line = QuotedLine(
         analysis_type=AnalysisType.CLASSIFICATION,
         model="anthropic/claude-sonnet-4-5-20250929",
+        chunks=1,
+        chunk_tokens=3_000,
         questions=1,
         syntheses=tokens,
         critiques=tokens,

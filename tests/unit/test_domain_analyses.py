@@ -307,44 +307,54 @@ def test_an_extraction_needs_an_entry_for_every_item() -> None:
     assert found[1].startswith("/fields/0")
 
 
-def test_merged_fields_keep_every_mention() -> None:
-    """A field is “not mentioned” only if no chunk has a value; equal values are two mentions."""
-    options = AnalysisOptions(instructions="price, date")
+def test_a_value_of_an_item_that_several_chunks_have_stands_once() -> None:
+    """It keeps its first quote. “Not mentioned” remains only if no chunk has a value."""
+    options = AnalysisOptions(instructions="parties, date")
     parts: list[JsonObject] = [
-        {"fields": [a_field("price", None), a_field("date", None)]},
-        {"fields": [a_field("price", "5 USD", 4), a_field("date", None)]},
-        {"fields": [a_field("price", "5 usd ", 9), a_field("price", "6 USD")]},
-    ]
-
-    merged = analysis_for(AnalysisType.EXTRACTION).merge(parts, options)
-
-    fields = json_values.objects(merged["fields"])
-    found = [(field["item"], field["value"], field["quote"]) for field in fields]
-    assert found == [
-        ("price", "5 USD", "5 USD"),
-        ("price", "5 usd ", "5 usd "),
-        ("price", "6 USD", "6 USD"),
-        ("date", None, None),
-    ]
-
-
-def test_a_value_found_by_two_chunks_at_the_same_place_counts_once() -> None:
-    """Values without a place, and repetitions within one chunk, are kept."""
-    options = AnalysisOptions(instructions="price")
-    here, there, nowhere = (
-        {**a_field("price", "5 USD"), "start_char": start, "end_char": start and start + 5}
-        for start in (10, 40, None)
-    )
-    parts: list[JsonObject] = [
-        {"fields": [here, here, nowhere]},
-        {"fields": [here, there, nowhere]},
+        {"fields": [a_field("parties", None), a_field("date", None)]},
+        {
+            "fields": [
+                a_field("parties", "Acme  Inc.", 4, quote="by Acme  Inc."),
+                a_field("date", None),
+            ]
+        },
+        {
+            "fields": [
+                a_field("parties", "ACME Inc. ", 9),
+                a_field("parties", "Beta"),
+                a_field("date", None),
+            ]
+        },
+        {"fields": [a_field("parties", "Beta"), a_field("date", "ACME Inc.")]},
     ]
 
     merged = analysis_for(AnalysisType.EXTRACTION).merge(parts, options)
     counts = analysis_for(AnalysisType.EXTRACTION).row_counts(parts, options)
 
-    assert merged["fields"] == [here, here, nowhere, there, nowhere]
-    assert counts["/fields/price"].number == 5
+    fields = json_values.objects(merged["fields"])
+    assert [(field["item"], field["value"], field["quote"]) for field in fields] == [
+        ("parties", "Acme  Inc.", "by Acme  Inc."),
+        ("parties", "Beta", "Beta"),
+        ("date", "ACME Inc.", "ACME Inc."),
+    ]
+    assert counts["/fields/parties"].number == 2
+
+
+def test_numbers_of_a_list_at_different_places_are_kept() -> None:
+    """They may be several entries of the text, as may repetitions in one chunk."""
+    options = AnalysisOptions(instructions="prices, fee")
+    here, there, fee, later = (
+        {**a_field(item, "5 USD"), "start_char": start, "end_char": start + 5}
+        for item, start in (("prices", 10), ("prices", 40), ("fee", 50), ("fee", 80))
+    )
+    parts: list[JsonObject] = [
+        {"fields": [here, here, fee]},
+        {"fields": [here, there, later]},
+    ]
+
+    merged = analysis_for(AnalysisType.EXTRACTION).merge(parts, options)
+
+    assert merged["fields"] == [here, here, there, fee]
 
 
 def test_the_confidence_of_an_extraction_is_that_of_its_values() -> None:

@@ -131,7 +131,7 @@ class Extraction(AnalysisDefinition):
         return [] if schema is None else schema_data.without_evidence(answer, schema)
 
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:
-        """Keep every mention of an item; it is “not mentioned” only if no chunk mentions it."""
+        """Keep the values of each item; it is “not mentioned” only if no chunk mentions it."""
         return self.join(answers, options).output
 
     def join(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> Joining:
@@ -247,20 +247,21 @@ def _value_of(field: JsonObject) -> tuple[str, str]:
 
 
 def _deduplicated(answers: Sequence[JsonObject]) -> list[JsonObject]:
-    """Return the fields of consecutive answers; a mention that two of them have counts once."""
+    """Return the fields of consecutive answers, without values that an earlier answer has."""
     kept: list[JsonObject] = []
-    seen: Counter[Hashable] = Counter()
+    seen: set[Hashable] = set()
     for answer in answers:
-        own: Counter[Hashable] = Counter()
-        for field in _fields(answer):
-            span = json_values.span_of(field)
-            value = json_values.text(field.get("value")).strip().casefold()
-            mention = (field.get("item"), value, span)
-            own[mention] += 1
-            if span is None or own[mention] > seen[mention]:
-                kept.append(field)
-        seen |= own
+        own = [(_mention(field), field) for field in _fields(answer)]
+        kept += [field for mention, field in own if mention not in seen]
+        seen.update(mention for mention, _ in own)
     return kept
+
+
+def _mention(field: JsonObject) -> Hashable:
+    """Return the identity of a value; numbers and dates of a list differ by their place."""
+    path, value = _value_of(field)
+    is_entry = any(map(str.isdigit, value)) and is_list(json_values.text(field.get("item")))
+    return path, value, json_values.span_of(field) if is_entry else None
 
 
 def _all_of(item: str, fields: Sequence[JsonObject]) -> list[JsonValue]:

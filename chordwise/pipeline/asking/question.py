@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from chordwise.domain import chunking, critique, tokens
 from chordwise.domain.analyses.analysis import AnalysisDefinition
 from chordwise.domain.analyses.schema_nodes import SchemaNode
-from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, Stage
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.memo import memoized_by_identity
@@ -83,6 +83,8 @@ def about_part(task: AnalysisTask, text: str, start: int, end: int) -> tuple[Ana
 REPAIR_TOKENS = 256
 """The maximum size of the remark below a repeated question, in estimated tokens."""
 _NO_BLANK = re.compile(r"\S")
+CHUNK_TOKENS, MAX_CHUNK_TOKENS = 3_000, 12_000
+"""The size of a chunk for answers that grow with the text, and the maximum for others."""
 _MIN_TEXT_TOKENS = 64
 _MIN_LIST_TOKENS = 100
 _GROWTH_OF_ROWS, _GROWTH_BY_ROW = 4, 9
@@ -138,10 +140,11 @@ def reserve_for_critique(model: ChatModel, task: AnalysisTask) -> int:
     return principles + REPAIR_TOKENS + model.profile.max_output_tokens // 2
 
 
-def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
+def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int | None) -> int:
     """Return the tokens of text that fit into one question to this model, even when it is repeated.
 
-    The maximum is `chunk_tokens`, unless the task has an option for it. It is lower for a list of
+    The maximum is `chunk_tokens`, unless the task has an option for it; without either, it depends
+    on the room and the question (docs/configuration.md#size-of-chunks). It is lower for a list of
     objects: the more values a row has, the more tokens it takes in an answer than in the text, and
     the answer has a limit.
 
@@ -158,12 +161,16 @@ def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int) -> int:
             f"({model.profile.context_tokens:,} tokens) without any text.",
             "Raise context_tokens or lower max_output_tokens of the model.",
         )
-    values, profile = values_of_rows(task.options), model.profile
+    options, profile, chosen = task.options, model.profile, CHUNK_TOKENS
+    values, has_items = values_of_rows(options), options.schema or options.instructions.strip()
+    lists = values or (task.analysis_type is AnalysisType.EXTRACTION and not has_items)
+    if profile.understands_language and not lists:
+        chosen = max(CHUNK_TOKENS, min(MAX_CHUNK_TOKENS, room // 2))
     if values and profile.understands_language:
         answer = min(_RAISED_BY * profile.max_output_tokens, profile.output_ceiling)
         growth = max(1 + values, _GROWTH_OF_ROWS + _GROWTH_BY_ROW / values)
         room = min(room, max(_MIN_LIST_TOKENS, int(answer / growth)))
-    return min(task.options.chunk_tokens or chunk_tokens, room)
+    return min(options.chunk_tokens or chunk_tokens or chosen, room)
 
 
 def values_of_rows(options: AnalysisOptions) -> int:

@@ -25,6 +25,7 @@ from chordwise.domain.learning.learned_examples import (
 )
 from chordwise.errors import ConfigurationError
 from chordwise.llm.model import EXTRACTIVE
+from chordwise.pipeline.asking.question import CHUNK_TOKENS
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.runtime.context import DATABASE_TIMEOUT, ReadingContext
 from chordwise.settings import Settings
@@ -59,7 +60,9 @@ def of_run(
         return {}
     found: dict[AnalysisType, ExampleIndex] = {}
     for kind in options.types:
-        room = budgets.get(kind, settings.pipeline.chunk_tokens) // _CONTEXT_SHARE
+        room = (
+            budgets.get(kind) or settings.pipeline.chunk_tokens or CHUNK_TOKENS
+        ) // _CONTEXT_SHARE
         max_tokens = min(prompts.learned_example_tokens, room)
         examples = list(_learned(context, options, kind, max_tokens))
         if examples:

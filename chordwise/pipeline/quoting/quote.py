@@ -213,14 +213,17 @@ class QuotedPages:
 class QuotedLine:
     """The tokens and cost of one model for one analysis type.
 
-    `questions` counts the questions about chunks, `syntheses` those that join answers, and
-    `critiques` those that critique or revise an answer. Their repetitions count in the tokens only.
+    `chunks` have at most `chunk_tokens`. `questions` counts the questions about them, `syntheses`
+    those that join answers, and `critiques` those that critique or revise an answer. Their
+    repetitions count in the tokens only.
     `basis` is the source of the output tokens: sample, history or assumed. `costs` has the lanes
     that the provider offers, `None` if the price is unknown; `lane` is the lane of the run.
     """
 
     analysis_type: AnalysisType
     model: str
+    chunks: int
+    chunk_tokens: int
     questions: int
     syntheses: Interval
     critiques: Interval
@@ -259,6 +262,8 @@ class Pricing:
         return QuotedLine(
             analysis_type=kind.analysis_type,
             model=self._model.label,
+            chunks=kind.chunks,
+            chunk_tokens=kind.chunk_tokens,
             questions=kind.questions,
             syntheses=syntheses,
             critiques=critiques,

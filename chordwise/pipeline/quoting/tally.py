@@ -61,7 +61,8 @@ from chordwise.storage.results import ResultKey
 class WorkKind:
     """The questions of one analysis type to one model; each vote counts as a question.
 
-    `joined` has the number of chunks of each document whose answers a model joins.
+    The texts have `chunks` of at most `chunk_tokens`. `joined` has the number of chunks of each
+    document whose answers a model joins.
     `synthesis_frame` is the number of tokens of a synthesis question without answers, and `room`
     the number available for them. The input of the critiques is `critique_tokens`, the answers of
     `critiqued_answers` chunks, and the answers under critique. `sample` is drawn from `offered`
@@ -72,6 +73,8 @@ class WorkKind:
     model: UnaskedModel
     synthesis_frame: int
     room: float
+    chunk_tokens: int = 0
+    chunks: int = 0
     votes: int = 1
     offered: int = 0
     questions: int = 0
@@ -276,6 +279,7 @@ class TallyBuilder:
             text_tokens=tokens.weigh(task.text),
             keys=self._keys(kind, request),
         )
+        kind.chunks += 1
         self._counted.append(counted)
         if len(self._counted) == _QUESTIONS_AT_ONCE:
             self._add_counted()
@@ -322,6 +326,7 @@ class TallyBuilder:
             self._tally.kinds[key] = WorkKind(
                 analysis_type=task.analysis_type,
                 model=model,
+                chunk_tokens=self._budgets[task.analysis_type],
                 votes=task.options.votes if model.profile.understands_language else 1,
                 synthesis_frame=model.tokens_of(request_for(model, joining)),
                 room=room_for_answers(model, joining),
