@@ -342,6 +342,7 @@ _ROLES = (
 )
 _CUES: Mapping[FlagKind, Sequence[_Cue]] = {FlagKind.ORDER: _ORDERS, FlagKind.ROLE_MARK: _ROLES}
 _BEFORE, _BEHIND = 160, 240
+_PART, _OVERLAP = 1_000_000, 20
 
 
 def lines_addressing_model(hidden: str) -> tuple[str, ...]:
@@ -434,12 +435,17 @@ class _Small(NamedTuple):
 
 
 def _in_small_letters(content: str) -> _Small:
-    small = content.replace("\u0130", "I").lower()  # the only letter whose small form is longer
-    written = small.encode("ascii", "replace")
-    words = b" %b " % written.translate(_BLANKED)
-    beginnings = {"", *(match[1].decode() for match in _BEGINNING.finditer(words))}
+    # In parts, because lower() takes 12 bytes for each character of a text that is not ASCII.
+    starts = range(0, len(content), _PART)
+    plain = (content[start : start + _PART].replace("\u0130", "I") for start in starts)
+    small = "".join([part.lower() for part in plain])  # only that letter has a longer small form
+    beginnings = {""}
+    for start in starts:
+        part = small[max(0, start - _OVERLAP) : start + _PART].encode("ascii", "replace")
+        words = b" %b " % part.translate(_BLANKED)
+        beginnings |= {match[1].decode() for match in _BEGINNING.finditer(words)}
     needles = (needle for each in beginnings for needle in _NEEDLES[each] if needle in small)
-    return _Small(small, written, frozenset(needles))
+    return _Small(small, small.encode("ascii", "replace"), frozenset(needles))
 
 
 def _beginning(needle: str) -> str:

@@ -189,6 +189,15 @@ def too_many_rows(rows: int, characters: int) -> ReadError:
     )
 
 
+def too_much_white_space(characters: int) -> ReadError:
+    """Return the error for a long text that is nearly only white space."""
+    return too_large(
+        f"holds {characters:,} characters, nearly all of them white space.",
+        "Remove the blank lines and columns, or leave it out.",
+        "white_space",
+    )
+
+
 def too_much_text(byte_count: int) -> ReadError:
     """Return the error for a text longer than the memory allows."""
     return too_large(

@@ -8,14 +8,26 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, assert_never
 
-from chordwise.domain.json_values import JsonObject, integer, number, text
-from chordwise.domain.text_normalization import normalize
+from chordwise.domain import document_flags
+from chordwise.domain.document_flags import Flag
+from chordwise.domain.json_values import (
+    JsonObject,
+    as_json,
+    as_object,
+    integer,
+    listed,
+    number,
+    strings,
+    text,
+)
+from chordwise.domain.text_normalization import FEW, NormalizedText, normalize
 from chordwise.errors import ReadError
 from chordwise.readers import failures, frames, limits, pdf, scans
 from chordwise.readers.contents import SLICE_BYTES
+from chordwise.readers.read_documents import decoded, line
 from chordwise.readers.reader_output import (
     Columns,
     ContainedFile,
@@ -71,9 +83,15 @@ def _replies(request: JsonObject, file: BinaryIO) -> Iterator[tuple[JsonObject, 
             return
         max_bytes = integer(request["max_text_bytes"]) or 0
         leaves_out_unseen.set(bool(request["leaves_out_unseen"]))
-        found = extract(file, text(request["name"]), _options_of(request))
+        known = as_object(request["known"])
+        if request["is_text"]:
+            found: Extracted | Iterator[Extraction | PageText] = Extracted(
+                text=decoded(file.read()), media_type=""
+            )
+        else:
+            found = extract(file, text(request["name"]), _options_of(request))
         if isinstance(found, Extracted):
-            header, body = _success(found, max_bytes)
+            header, body = _success(found, max_bytes, known)
             yield {**header, "last": True}, body
             return
         for each in found:
@@ -134,17 +152,16 @@ def _last(error: ReadError) -> JsonObject:
     return {**_failure(error), "last": True}
 
 
-def _success(extracted: Extracted, max_bytes: int) -> tuple[JsonObject, bytes]:
-    """Return a text as an answer."""
-    body = extracted.text.encode("utf-8", "surrogatepass")
-    if len(body) > max_bytes:
-        raise failures.too_much_text(max_bytes)
-    offset = normalize(extracted.text).offsets() if extracted.unseen_at else None
-    described = encoded_places(extracted.text, extracted.places) if extracted.places else b""
-    if len(body) + len(described) > max_bytes:
-        described = b""
+def _success(
+    extracted: Extracted, max_bytes: int, known: JsonObject | None = None
+) -> tuple[JsonObject, bytes]:
+    """Return a text as an answer: normalized, and scanned for suspicious passages.
+
+    `known` replaces what the file itself says about its text.
+    """
+    normalized = normalize(extracted.text)
+    offset = normalized.offsets() if extracted.unseen_at or extracted.places else None
     header: JsonObject = {
-        "text_bytes": len(body),
         "media_type": extracted.media_type,
         "place": _cut(extracted.place),
         "title": _cut(extracted.title),
@@ -157,8 +174,33 @@ def _success(extracted: Extracted, max_bytes: int) -> tuple[JsonObject, bytes]:
         "unseen_at": [offset(at) if offset else at for at in extracted.unseen_at[:_MAX_UNSEEN]],
         "is_covered": extracted.is_covered,
         "left_out": [_cut(each) for each in extracted.left_out[:_MAX_UNSEEN]],
+        **(known or {}),
+        "nul_removed": normalized.nul_removed,
+        "surrogates_replaced": normalized.surrogates_replaced,
+        "line_ends_changed": normalized.line_ends_changed,
+        "invisible_removed": normalized.invisible_removed,
+        "hiding_removed": normalized.hiding_removed,
     }
-    return header, body + described
+    header["flags"] = as_json(_flags(normalized, header))
+    body = normalized.text.encode()
+    if len(body) > max_bytes:
+        raise failures.too_much_text(max_bytes)
+    described = encoded_places(extracted.places, offset) if extracted.places else b""
+    if len(body) + len(described) > max_bytes:
+        described = b""
+    return {**header, "text_bytes": len(body)}, body + described
+
+
+def _flags(normalized: NormalizedText, header: JsonObject) -> Sequence[Flag]:
+    is_flagged = header["is_covered"] or (integer(header["invisible_characters"]) or 0) > FEW
+    unseen = strings(header["unseen"]) if is_flagged else []
+    return document_flags.flags(
+        normalized.text,
+        [normalize(each).text for each in unseen],
+        normalized.runs,
+        [line(each) for each in strings(header["left_out"])],
+        [integer(each) or 0 for each in listed(header["unseen_at"])],
+    )
 
 
 def _page(page: PageText) -> tuple[JsonObject, bytes]:

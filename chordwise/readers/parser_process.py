@@ -38,7 +38,8 @@ class FileRequest:
     """A request about a file; `ocr_data` is the folder of language data if it is a scan.
 
     With `shows_pages` the answers are the pages of a scan, those without text as pictures. `page`
-    requests the picture of a page instead of texts; 0 means none.
+    requests the picture of a page instead of texts; 0 means none. `is_text` is set if the file is a
+    text that a model transcribed. `known` replaces what the answers say about a text.
     """
 
     name: str
@@ -46,6 +47,8 @@ class FileRequest:
     ocr_data: str = ""
     shows_pages: bool = False
     page: int = 0
+    is_text: bool = False
+    known: JsonObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +207,8 @@ class ParserProcess:
             "shown_pages": settings.max_vision_pages if question.shows_pages else 0,
             "edge_pixels": settings.max_vision_edge_pixels,
             "page": question.page,
+            "is_text": question.is_text,
+            "known": question.known,
             "leaves_out_unseen": settings.hidden_text == "leave_out",
         }
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from chordwise.domain import document_flags, places, text_normalization
 from chordwise.domain.document_flags import Flag
-from chordwise.domain.json_values import JsonObject, JsonValue, integer, listed, strings, text
+from chordwise.domain.json_values import JsonObject, JsonValue, integer, text
 from chordwise.domain.places import MAX_LABEL, Place
 from chordwise.domain.states import FAILED_INTAKES, IntakeOutcome
-from chordwise.domain.text_normalization import FEW, normalize
+from chordwise.domain.text_normalization import normalize
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError
 from chordwise.readers import failures
@@ -101,36 +101,34 @@ def checked(header: JsonObject, body: bytes | bytearray, max_characters: int) ->
     """Validate an answer of a parser process, which a hostile file may control; return its text.
 
     Raises:
-        ReadError: There is no text, or it is longer than the limit.
+        ReadError: There is no text, or it is longer than the limit, or its flags are invalid.
     """
-    normalized = normalize(decoded(body))
-    if len(normalized.text) > max_characters:
+    content = body.decode("utf-8", "replace").replace("\0", "")
+    if len(content) > max_characters:
         raise failures.too_many_characters(max_characters)
-    if not normalized.text.strip():
+    if not content or content.isspace():
         raise failures.empty()
-    invisible = _count(header.get("invisible_characters")) or 0
-    is_flagged = invisible > FEW or header.get("is_covered")
-    unseen = strings(header.get("unseen")) if is_flagged else []
-    at = [_count(each) or 0 for each in listed(header.get("unseen_at"))]
-    passages = [normalize(each).text for each in unseen[: document_flags.MAX_FLAGS_OF_KIND]]
-    left_out = [line(each) for each in strings(header.get("left_out"))]
+    try:
+        flags = document_flags.from_json(header.get("flags"))
+    except (ValueError, KeyError) as error:
+        raise failures.malformed("cannot be read: its parser sent invalid flags.") from error
     return ReadText(
-        text=normalized.text,
+        text=content,
         media_type=line(header.get("media_type")),
         title=line(header.get("title")),
         encoding=line(header.get("encoding")) or None,
         pages=_count(header.get("pages")),
+        transcribed_by=line(header.get("transcribed_by")),
+        flags=tuple(replace(each, excerpt=line(each.excerpt)) for each in flags),
         pages_unread=_count(header.get("pages_unread")) or 0,
         pages_scanned=_count(header.get("pages_scanned")) or 0,
         pages_transcribed=_count(header.get("pages_transcribed")) or 0,
-        transcribed_by=line(header.get("transcribed_by")),
-        invisible_characters=invisible,
-        nul_removed=normalized.nul_removed,
-        surrogates_replaced=normalized.surrogates_replaced,
-        line_ends_changed=normalized.line_ends_changed,
-        invisible_removed=normalized.invisible_removed,
-        hiding_removed=normalized.hiding_removed,
-        flags=document_flags.flags(normalized.text, passages, normalized.runs, left_out, at),
+        invisible_characters=_count(header.get("invisible_characters")) or 0,
+        nul_removed=_count(header.get("nul_removed")) or 0,
+        surrogates_replaced=_count(header.get("surrogates_replaced")) or 0,
+        line_ends_changed=_count(header.get("line_ends_changed")) or 0,
+        invisible_removed=_count(header.get("invisible_removed")) or 0,
+        hiding_removed=_count(header.get("hiding_removed")) or 0,
     )
 
 

@@ -16,6 +16,7 @@ from typing import BinaryIO, Self
 
 from chordwise.domain.json_values import JsonObject, JsonValue, integer, number, text
 from chordwise.domain.pictures import Picture
+from chordwise.domain.text_normalization import normalize
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ReadError
 from chordwise.readers import contents, failures
@@ -154,6 +155,18 @@ class Reader:
     def read_bytes(self, data: bytes, name: str) -> ReadDocument | UnreadDocument:
         """Return the first document of content in memory."""
         return next(self.documents_in(data, name))
+
+    def read_text(self, content: str, source: str) -> ReadDocument | UnreadDocument:
+        """Return a text that is not in a file, normalized and scanned like that of a file."""
+        self._interruption.clear()
+        data = content.encode("utf-8", "surrogatepass")
+        question = FileRequest(name="", is_text=True, known={"media_type": "text/plain"})
+        try:
+            with closing(contents.spooled([data])) as spooled:
+                [answer] = self._parsers.answers(spooled.file, question, self._reading_time())
+                return self._unpacking().document(answer, source, spooled)
+        except ReadError as error:
+            return UnreadDocument(source=source, error=failures.named(source, error))
 
     def picture(self, file: BinaryIO, page: int) -> RenderedPage:
         """Render a page of an open PDF or picture; pages count from 1.
@@ -294,7 +307,8 @@ class ShownPages:
         body = bytearray(whole.encode("utf-8", "surrogatepass"))
         read: JsonObject = {"pages_transcribed": len(texts), "transcribed_by": transcriber.model}
         header = {**self._end.header, **(read if texts else {})}
-        return ParserReply(header=header, text=body, places=encoded_places(whole, places))
+        offset = normalize(whole).offsets()
+        return ParserReply(header=header, text=body, places=encoded_places(places, offset))
 
     def _page(self, answer: ParserReply) -> PageText:
         """Validate and return a page; the data may be controlled by a hostile file."""
@@ -423,19 +437,20 @@ class Unpacking:
             header = answer.header
             is_scanned = header.get("reason") == failures.NEEDS_OCR or header.get("pages_scanned")
             if is_scanned and (self._settings.ocr or self._transcriber is not None):
-                ask = partial(parser.answers, content.file, reading_time=self._time)
+                ask = partial(parser.answers, reading_time=self._time)
                 seen = {
                     name: header.get(name)
                     for name in ("invisible_characters", "unseen", "is_covered")
                 }
-                for again in self._scan(ask, question, origin.source):
-                    yield replace(again, header={**again.header, **seen})
+                question = replace(question, known=seen)
+                yield from self._scan(ask, content.file, question, origin.source)
             else:
                 yield answer
 
     def _scan(
         self,
-        ask: Callable[[FileRequest], Iterator[ParserReply]],
+        ask: Callable[[BinaryIO, FileRequest], Iterator[ParserReply]],
+        file: BinaryIO,
         question: FileRequest,
         source: str,
     ) -> Iterator[ParserReply]:
@@ -444,8 +459,12 @@ class Unpacking:
             try:
                 if importlib.util.find_spec("PIL") is None:
                     raise failures.vision_missing()
-                shown = ShownPages(ask(replace(question, shows_pages=True)), self._settings)
-                answer = shown.read_by(self._transcriber, source)
+                pages = ask(file, replace(question, shows_pages=True))
+                read = ShownPages(pages, self._settings).read_by(self._transcriber, source)
+                known = {**read.header, **question.known}
+                with closing(contents.spooled([read.text])) as text:
+                    [answer] = ask(text.file, FileRequest(name="", is_text=True, known=known))
+                answer = replace(answer, places=read.places)
             except ReadError as error:
                 if error.reason != failures.VISION_FAILED or not self._settings.ocr:
                     raise
@@ -453,7 +472,8 @@ class Unpacking:
                 yield answer
                 return
         recognized: JsonObject = {"transcribed_by": TESSERACT}
-        for answer in ask(replace(question, ocr_data=str(tesseract_data_folder(self._settings)))):
+        question = replace(question, ocr_data=str(tesseract_data_folder(self._settings)))
+        for answer in ask(file, question):
             yield replace(answer, header={**answer.header, **recognized})
 
     def _answered(
@@ -475,18 +495,22 @@ class Unpacking:
                 self._spend(part.byte_count, level)
                 yield from self._documents(part, inner, level + 1)
         else:
-            yield self._read(answer, replace(origin, source=here), own)
+            yield self.document(answer, here, own, origin.label)
 
-    def _read(
-        self, answer: ParserReply, origin: _Origin, content: Content | None
+    def document(
+        self, answer: ParserReply, source: str, content: Content | None, within: str = ""
     ) -> ReadDocument | UnreadDocument:
-        """Return a text as a document; a text without its own file has the hash of the text."""
-        source = origin.source
+        """Return a text as a document; a text without its own file has the hash of the text.
+
+        `within` is the label of the text if it is a message or attachment.
+        """
         sha256 = content.sha256 if content else hashlib.sha256(answer.text).hexdigest()
         byte_count = content.byte_count if content else len(answer.text)
         try:
+            if "what" in answer.header:
+                raise failure(answer.header)
             text = checked(answer.header, answer.text, self._settings.max_characters)
-            text = with_places(text, answer.places, origin.label)
+            text = with_places(text, answer.places, within)
         except ReadError as error:
             named = failures.named(source, error)
             return UnreadDocument(source=source, error=named, sha256=sha256, byte_count=byte_count)

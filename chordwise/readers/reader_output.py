@@ -13,7 +13,6 @@ from typing import BinaryIO, Protocol, TypeAlias
 from chordwise.domain import places
 from chordwise.domain.pictures import Picture
 from chordwise.domain.places import Place, PlaceKind
-from chordwise.domain.text_normalization import normalize
 from chordwise.errors import ReadError
 from chordwise.readers import failures
 
@@ -224,10 +223,9 @@ def nonblank_characters(passages: Iterable[str]) -> int:
     return sum(len("".join(each.split())) for each in passages)
 
 
-def encoded_places(text: str, found: Sequence[Place]) -> bytes:
-    """Return the places of a text, moved to the normalized text, as JSON and layouts."""
+def encoded_places(found: Sequence[Place], offset: Callable[[int], int] | None) -> bytes:
+    """Return places as JSON and layouts; `offset` moves them to the normalized text, if given."""
     kept = found[: places.MAX_PLACES]
-    offset = normalize(text).offsets()
     return places.encode([places.moved(each, offset) for each in kept] if offset else kept)
 
 

@@ -279,6 +279,7 @@ _CONTAINERS: Mapping[Format, Callable[[bytes, ReadOptions], Iterator[Extraction]
     Format.SHEETS: sheets.documents,
 }
 _HEAD_BYTES = 4_096
+_LONG_CHARACTERS, _MIN_SHARE_OF_SIGNS = 1_000_000, 0.01
 _BLANK = " \t\r\n\f\v\0\ufeff\u00a0\u200b\u3000"
 
 
@@ -357,9 +358,13 @@ def _checked(found: Iterator[Extraction], max_characters: int) -> Iterator[Extra
 
 
 def _with_text(extracted: Extracted, max_characters: int) -> Extracted:
-    """Return a text after checking that it is neither empty nor too long."""
+    """Return a text after checking that it is neither empty, nor nearly so, nor too long."""
     if len(extracted.text) > max_characters:
         raise failures.too_many_characters(max_characters)
     if not extracted.text.strip(_BLANK):
         raise failures.empty()
+    if len(extracted.text) > _LONG_CHARACTERS:
+        blank = sum(map(extracted.text.count, _BLANK))
+        if len(extracted.text) - blank < _MIN_SHARE_OF_SIGNS * len(extracted.text):
+            raise failures.too_much_white_space(len(extracted.text))
     return extracted

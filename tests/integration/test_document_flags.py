@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import jsonschema_rs
@@ -16,10 +15,10 @@ from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.document_flags import flags
 from chordwise.domain.json_values import JsonObject, as_object
 from chordwise.pipeline.intake.run_options import RunOptions
-from chordwise.readers.read_documents import checked
-from chordwise.settings import Settings
+from chordwise.readers.reader import ReadDocument, Reader, UnreadDocument
+from chordwise.settings import ReaderSettings, Settings
 from tests.fakes.corpora import CORPORA
-from tests.fakes.pipeline import Pipeline, a_document, a_pipeline, a_run
+from tests.fakes.pipeline import Pipeline, a_pipeline, a_run
 from tests.fakes.scripted_model import Line
 
 INVOICE = "Supplier: Hartmann GmbH, Lindau.\nTen office chairs.\nTotal: 420.00 EUR.\n"
@@ -53,11 +52,15 @@ OBEYING: dict[str, str] = {
 }
 
 
+def read(content: str, source: str) -> ReadDocument | UnreadDocument:
+    with Reader(ReaderSettings()) as reader:
+        return reader.read_text(content, source)
+
+
 def worked(settings: Settings, content: str, *script: Line) -> Pipeline:
     """Take in and analyze a text; the last line of the script repeats."""
     pipeline = a_pipeline(settings, *script, repeat_last=True)
-    text = checked({"media_type": "text/plain"}, content.encode(), 1_000_000)
-    invoice = replace(a_document(content, "invoice.txt"), content=text)
+    invoice = read(content, "invoice.txt")
     pipeline.analyze(invoice, options=extraction())
     return pipeline
 
@@ -125,9 +128,7 @@ def test_a_value_that_is_not_in_the_document_is_not_grounded(settings: Settings)
 def test_flagged_passages_are_stored_and_the_results_need_review(settings: Settings) -> None:
     """A later run that reuses the answer needs review, too; a clean document has no flags."""
     pipeline = worked(settings, PLANTED, an_answer())
-    text = checked({"media_type": "text/plain"}, PLANTED.encode(), 1_000_000)
-    copy = replace(a_document(PLANTED, "again.txt"), content=text)
-    pipeline.submit(copy, options=extraction())
+    pipeline.submit(read(PLANTED, "again.txt"), options=extraction())
     clean = worked(settings, INVOICE, an_answer())
 
     found = json_values.objects(as_object({"": pipeline.value(FLAGS, source="invoice.txt")})[""])

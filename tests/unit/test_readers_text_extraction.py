@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import time
 
 import pytest
 
+from chordwise.domain.json_values import JsonObject
 from chordwise.errors import ReadError
 from chordwise.readers.read_documents import checked
-from chordwise.readers.text_extraction import Format, detect
+from chordwise.readers.reader_output import Extracted, ReadOptions
+from chordwise.readers.text_extraction import Format, detect, extract
 from tests.fakes.office_files import archive, document, docx, paragraph, pdf, shown
 
 DOCX = docx(document(paragraph("x")))
@@ -124,16 +127,7 @@ def test_html_is_recognized_in_linear_time() -> None:
 
 
 LIMIT = 1_000
-
-
-def test_lone_surrogates_are_replaced_and_counted() -> None:
-    """Each becomes one replacement character."""
-    body = "A\ud800B\udfffC".encode("utf-8", "surrogatepass")
-
-    found = checked({"media_type": "text/plain"}, body, LIMIT)
-
-    assert found.text == "A\ufffdB\ufffdC"
-    assert found.surrogates_replaced == 2
+OPTIONS = ReadOptions(max_characters=2_000_000, max_part_bytes=0)
 
 
 def test_invalid_output_of_a_reader_process_can_be_stored() -> None:
@@ -142,3 +136,24 @@ def test_invalid_output_of_a_reader_process_can_be_stored() -> None:
 
     assert found.text.encode().isascii() is False
     assert "\0" not in found.text
+
+
+@pytest.mark.parametrize("flag", [{}, {"kind": "praise"}, {"kind": "order", "start_char": 1}])
+def test_invalid_flags_of_a_reader_process_are_refused(flag: JsonObject) -> None:
+    with pytest.raises(ReadError) as caught:
+        checked({"flags": [flag]}, b"A text.", LIMIT)
+
+    assert caught.value.reason == "malformed"
+
+
+@pytest.mark.parametrize(("signs", "is_refused"), [(9_000, True), (11_000, False)])
+def test_a_long_text_of_white_space_is_refused(signs: int, *, is_refused: bool) -> None:
+    """It would be split into thousands of chunks without words."""
+    data = b"x" * signs + b"\n" * 1_000_000
+
+    if is_refused:
+        with pytest.raises(ReadError) as caught:
+            extract(io.BytesIO(data), "a.txt", OPTIONS)
+        assert (caught.value.outcome, caught.value.reason) == ("too_large", "white_space")
+    else:
+        assert isinstance(extract(io.BytesIO(data), "a.txt", OPTIONS), Extracted)

@@ -33,7 +33,6 @@ from chordwise.pipeline.learning.evaluation import Evaluated, EvaluationScope
 from chordwise.pipeline.learning.gold import Gold, content_of, read_records
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import discover
-from chordwise.readers.read_documents import ReadDocument, checked
 from chordwise.readers.reader import Reader
 from chordwise.settings import ProfileSettings, Settings
 
@@ -143,7 +142,7 @@ def evaluate(
     with BatchWriter(submission.take_in) as writer, Reader(context.settings.readers) as reader:
         for document in part.documents:
             if document.path is None:
-                writer.put(Offered(found=_of_text(context.settings, document)))
+                writer.put(Offered(found=reader.read_text(document.text, document.name)))
                 continue
             for found in reader.read_documents(
                 document.path,
@@ -357,14 +356,3 @@ def _limited(part: SuitePart, limit: int | None) -> SuitePart:
         if any(each == name or each.endswith((f"/{name}", f"#{name}")) for each in names)
     }
     return replace(part, documents=chosen, gold=replace(part.gold, truths=truths))
-
-
-def _of_text(settings: Settings, document: SuiteDocument) -> ReadDocument:
-    """Return the text of a record in the form that a reader returns."""
-    data = document.text.encode("utf-8", "surrogatepass")
-    return ReadDocument(
-        source=document.name,
-        sha256=hashlib.sha256(data).hexdigest(),
-        byte_count=len(data),
-        content=checked({"media_type": "text/plain"}, data, settings.readers.max_characters),
-    )
