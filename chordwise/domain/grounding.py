@@ -426,6 +426,22 @@ def ground(answer: JsonObject, source: Source) -> JsonObject:
     return json_values.with_findings(answer, located)
 
 
+def regrounded(answer: JsonObject, source: Source) -> JsonObject:
+    """Return an answer about a part of the source with its other quotes located in the source.
+
+    A model may return what belongs to another part, such as the rows of the next one.
+    """
+    lost: list[JsonValue] = [
+        finding for finding in json_values.findings(answer) if finding.get("grounded") is False
+    ]
+    if not lost:
+        return answer
+    found = iter(json_values.objects(ground({"evidence": lost}, source)["evidence"]))
+    return json_values.with_findings(
+        answer, lambda finding: next(found) if finding.get("grounded") is False else finding
+    )
+
+
 def _grounded_item(quote: str, span: Span, source: Source) -> JsonObject:
     return {
         "quote": source.wording(span) or quote,

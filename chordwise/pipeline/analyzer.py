@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from chordwise import settings as settings_module
-from chordwise.domain import chunking, document_flags, facts, missing_rows
+from chordwise.domain import chunking, document_flags, facts, grounding, missing_rows
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analysis_tasks import (
     AnalysisOptions,
@@ -148,8 +148,10 @@ class DocumentAnalyzer:
         parts = chunking.split(text, text_budget(self._model, task, self._chunk_tokens))
         document = Question(model=self._model, task=task, source=Source(text), policy=self._policy)
         synthesizer = Synthesizer(document=document)
+        asked = (ask(synthesizer.question_about(part.start_char, part.end_char)) for part in parts)
         answers = [
-            ask(synthesizer.question_about(part.start_char, part.end_char)) for part in parts
+            replace(answer, output=grounding.regrounded(answer.output, document.source))
+            for answer in asked
         ]
         synthesis = synthesizer.synthesize(answers)
         examined = _examined(synthesizer, synthesis, parts, places)

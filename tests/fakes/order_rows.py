@@ -118,3 +118,11 @@ def within_limits(
         )
 
     return limited
+
+
+def straying(request: CompletionRequest) -> str:
+    """Return half of the rows of a chunk, and as many different ones of the text after it."""
+    rows, parts = rows_in(request.task.text), rows_in(ORDER.replace("Coffee costs 3 EUR.\n", ""))
+    begins = max(parts.index(row) for row in rows if row in parts) + 1
+    half = len(rows) // 2
+    return an_extraction([*rows[:half], *parts[begins : begins + half]])

@@ -136,6 +136,9 @@ def test_a_failed_chunk_makes_the_result_partial(small_chunks: Settings) -> None
     result = pipeline.result(job.id)
     assert (job.status, job.error_code) == (JobStatus.PARTIAL, "invalid_answer")
     assert 0.5 < result.coverage < 1
+    assert result.quality == pytest.approx(result.coverage, abs=0.001)
+    assert result.needs_review
+    assert str(result.review_reason).startswith("1 of ")
     assert pipeline.value("SELECT failed_chunks -> 0 ->> 'position' FROM results") == "0"
     assert pipeline.value("SELECT count(*) FROM failures WHERE what = 'chunk'") == 1
     message = pipeline.value("SELECT error_message FROM jobs")

@@ -33,6 +33,7 @@ from tests.fakes.order_rows import (
     extracting,
     rows_in,
     rows_of,
+    straying,
     within_limits,
 )
 from tests.fakes.pipeline import Pipeline, a_pipeline, a_run
@@ -124,6 +125,19 @@ def test_a_result_records_the_origin_of_its_lists(small_chunks: Settings) -> Non
         "start_char": start,
         "end_char": len(ORDER) - 1,
     }
+
+
+def test_rows_of_the_next_chunk_replace_no_missing_ones(small_chunks: Settings) -> None:
+    """The counts have them once, in the chunk that returned them first."""
+    pipeline, submission = worked(small_chunks, straying)
+
+    job = pipeline.job(submission)
+    kept = len(rows_of(stored_output(pipeline)))
+    assert (job.status, job.error_code) == ("partial", "missing_rows")
+    assert f"{kept} of {ROW_COUNT} rows" in str(job.error_message)
+    read = "SELECT sum(jsonb_array_length(answer -> 'data' -> 'line_items'))::text FROM chunks"
+    repeated = int(str(pipeline.value(read))) - kept
+    assert pipeline.value("SELECT row_counts -> 0 -> 'repeated' FROM results") == repeated
 
 
 def test_a_chunk_without_rows_in_the_middle_of_a_list_makes_it_partial(

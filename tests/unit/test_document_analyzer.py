@@ -179,6 +179,24 @@ def test_missing_rows_are_requested_once_per_chunk() -> None:
     assert "`line_items` (without: part 2; " in found.review_reason
 
 
+def test_rows_of_the_next_chunk_replace_no_missing_ones() -> None:
+    """A row belongs to the chunk with its quote, and counts once if both chunks have it."""
+    request = AnalysisRequest(
+        text=order_rows.ORDER, analysis_type=EXTRACTION, schema=order_rows.SCHEMA
+    )
+    model = ScriptedModel([order_rows.straying], repeat_last=True)
+
+    found = DocumentAnalyzer(model, chunk_tokens=800).analyze_document(request)
+
+    (missing,) = found.missing_rows
+    kept = len(order_rows.rows_of(found.output))
+    assert (missing.kept, missing.found) == (kept, order_rows.ROW_COUNT)
+    assert kept < 0.6 * order_rows.ROW_COUNT
+    assert len({fact.start_char for fact in found.facts if fact.item == "line_items.name"}) == kept
+    assert found.is_partial
+    assert found.coverage == kept / order_rows.ROW_COUNT
+
+
 def test_a_model_that_repeats_rows_is_asked_to_answer_without_repetition() -> None:
     """An answer without the repetitions has lost nothing."""
     text, schema = order_rows.ORDER[:2_000], order_rows.SCHEMA

@@ -77,7 +77,9 @@ class AssessedAnswer:
         answer, kind = self.answer, task.analysis_type
         confidence = self_consistency.adjusted_confidence(answer.confidence, answer.agreement, kind)
         counts = missing_rows.counts(parts, answer.output, task, answer.missing_rows)
-        reasons = (self.review_reason(confidence, task), *missing_rows.gaps(counts))
+        failed = parts.count(None)
+        lost = f"{failed} of {len(parts)} chunks failed." if failed else ""
+        reasons = (lost, self.review_reason(confidence, task), *missing_rows.gaps(counts))
         return confidence, counts, " ".join(filter(None, reasons))
 
     def _losses(self) -> Iterator[str]:

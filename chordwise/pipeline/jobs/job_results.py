@@ -179,7 +179,7 @@ def _result(job: JobInput, parts: Sequence[EndedChunk], examined: AssessedAnswer
         output=output,
         nothing_found=not analysis.has_findings(output),
         confidence=confidence,
-        quality=examined.quality(task),
+        quality=answers.lowered_by(examined.quality(task), covered),
         coverage=covered * missing_rows.share(answer.missing_rows),
         agreement=answer.agreement,
         critique=examined.critique.to_json() if examined.critique else None,

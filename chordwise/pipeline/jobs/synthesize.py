@@ -11,6 +11,7 @@ from typing import Literal
 import structlog
 from sqlalchemy.orm import Session
 
+from chordwise.domain import grounding
 from chordwise.domain.answers import Answer
 from chordwise.domain.grounding import Source
 from chordwise.domain.states import WORKING_JOBS, ChunkStatus, JobStatus
@@ -135,15 +136,19 @@ def _synthesize(context: Context, work: _Work) -> None:
 
 
 def _synthesize_document(context: Context, work: _Work) -> None:
-    job, parts = work.job, work.job.parts
+    job, text = work.job, context.stores.texts.text(work.job.document_id, within=context.lease)
+    source = Source(text)
+    parts = [
+        replace(part, answer=part.answer and grounding.regrounded(part.answer, source))
+        for part in job.parts
+    ]
     answers = [chunks.answer_of(part) for part in parts if part.status == ChunkStatus.SUCCEEDED]
-    text = context.stores.texts.text(job.document_id, within=context.lease)
     call_context = context.call_context(job, work.ledger, work.turn)
     try:
         document = Question(
             model=context.models.open(job.model, call_context),
             task=task_of(job),
-            source=Source(text),
+            source=source,
             record_check=work.ledger.check,
             policy=policy_of(context.settings, work.lease.require),
         )
