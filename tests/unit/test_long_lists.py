@@ -8,11 +8,14 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from types import FrameType
+from typing import TypeAlias
 
 import pytest
 
+from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.grounding import Source
+from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.places import Places
 from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.asking.assessment import AssessedAnswer
@@ -30,10 +33,12 @@ SIZES = (100, 400)
 FACTOR = 4
 ROWS_OF_CHUNK = 25
 MODEL = ScriptedModel([extracting()], repeat_last=True)
+OPTIONS = (AnalysisOptions(schema=SCHEMA), AnalysisOptions(instructions="names"))
+Trace: TypeAlias = "Callable[[FrameType, str, object], Trace | None]"
 TASK = AnalysisTask(
     analysis_type=AnalysisType.EXTRACTION,
     stage=Stage.ANALYZE,
-    options=AnalysisOptions(schema=SCHEMA),
+    options=OPTIONS[0],
 )
 
 
@@ -73,6 +78,47 @@ def calls_in(work: Callable[[], object]) -> int:
     finally:
         sys.setprofile(None)
     return count
+
+
+def steps_in(work: Callable[[], object]) -> int:
+    """Return how many instructions of the interpreter are executed."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Trace | None:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=["schema", "items"])
+def test_joining_is_proportional_to_the_number_of_chunks(options: AnalysisOptions) -> None:
+    """Every chunk has a value of its own."""
+    analysis = analysis_for(AnalysisType.EXTRACTION)
+
+    def steps(size: int) -> int:
+        answers = [_an_answer(number, options) for number in range(size)]
+        return steps_in(lambda: analysis.join(answers, options))
+
+    assert steps(FACTOR * 100) < 1.1 * FACTOR * steps(100)
+
+
+def _an_answer(number: int, options: AnalysisOptions) -> JsonObject:
+    span: JsonObject = {"quote": "it", "start_char": number, "end_char": number + 2}
+    if options.schema is None:
+        found: JsonObject = {"item": "names", "status": "found", "value": str(number), **span}
+        return {"fields": [found]}
+    rows: list[JsonValue] = [{"name": str(number), "price": number}]
+    evidence: list[JsonValue] = [{"path": "/line_items/0", **span}]
+    return {"data": {"line_items": rows}, "evidence": evidence}
 
 
 def peak_of(work: Callable[[], object]) -> int:

@@ -126,7 +126,8 @@ def _repeated_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set[
                 own[reading] += 1
                 if own[reading] <= seen[reading]:
                     found[-1].add(path)
-        seen |= own
+        for row_read, number in own.items():  # a union would visit all that was seen
+            seen[row_read] = max(seen[row_read], number)
     return found
 
 
