@@ -218,7 +218,7 @@ def _preload() -> None:
     from chordwise.cli.application import MODULES  # noqa: PLC0415 - not in the client
     from chordwise.lazy import load  # noqa: PLC0415 - as above
 
-    for module in sorted({f"chordwise.cli.{MODULES[name]}" for name in SERVED}):
+    for module in sorted({f"chordwise.cli.{MODULES[name]}" for name in SERVED & MODULES.keys()}):
         load(module)
     for module in _PRELOADED:
         load(module)

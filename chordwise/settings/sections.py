@@ -574,7 +574,7 @@ class DeliverySettings(Section):
         return self
 
 
-_LISTS = {"folders": '["inbox"]', "paths": '["letters"]', "types": '["summary"]'}
+_LISTS = {"folders": '["inbox"]', "types": '["summary"]'}
 _ANY_LIST = '["a", "b"]'
 _TABLES = ("dict_type", "mapping_type", "model_type")
 

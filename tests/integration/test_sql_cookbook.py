@@ -141,13 +141,14 @@ def fill(pipeline: Pipeline) -> None:
         " VALUES ('summary.analyze@3', 'newer', 'system', 'user')"
     )
     pipeline.execute(
-        "INSERT INTO schedules (id, name, origin, cron, time_zone, kind, options)"
-        " VALUES (gen_random_uuid(), 'nightly', 'database', '0 2 * * *', 'UTC', 'analyze', '{}')"
+        "INSERT INTO schedules (id, name, origin, cron, time_zone, run, folder, catch_up,"
+        " expires_after_hours) VALUES (gen_random_uuid(), 'nightly', 'database', '0 2 * * *',"
+        " 'UTC', 'submit letters', '/srv', 'once', 22)"
     )
     pipeline.execute(
         "INSERT INTO schedule_runs"
-        " (id, schedule_id, schedule, kind, due_at, trigger, status, expires_at)"
-        " SELECT gen_random_uuid(), id, name, kind, now(), 'clock', 'incomplete', now()"
+        " (id, schedule_id, schedule, run, due_at, trigger, status, expires_at)"
+        " SELECT gen_random_uuid(), id, name, run, now(), 'clock', 'incomplete', now()"
         " FROM schedules"
     )
     experiment(pipeline)

@@ -206,21 +206,17 @@ def test_messages_of_the_validation_library_are_replaced(folder: Path) -> None:
     """“Extra input” and “value error” would not help the user."""
     write(folder, 'modle = "x"\n[inbox]\nfolder = ["a"]\n')
     misspelt = refused().partition("\n")[0]
-    write(folder, '[schedules.x]\ncron = "0 2 * * *"\nprofile = "none"\n')
+    write(folder, '[schedules."a b"]\ncron = "0 2 * * *"\nrun = "prune"\n')
     contradiction = refused().partition("\n")[0]
 
     assert "unknown setting inbox.folder; unknown setting modle" in misspelt
-    assert contradiction.endswith("invalid: schedules.x: there is no profile “none”.")
+    assert contradiction.endswith("consists of letters, digits, “.”, “_” and “-”.")
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         ('[inbox]\nfolders = "letters"', 'inbox.folders: it must be a list, such as ["inbox"].'),
-        (
-            '[schedules.x]\ncron = "0 2 * * *"\npaths = "a"',
-            'schedules.x.paths: it must be a list, such as ["letters"].',
-        ),
         ('fallback = "a"', 'fallback: it must be a list, such as ["a", "b"].'),
         ('inbox = "a"', "inbox: it must be a table."),
         ('profiles = "a"', "profiles: it must be a table."),
