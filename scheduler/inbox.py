@@ -17,9 +17,13 @@ from chordwise.pipeline.inbox.folders import Store
 from chordwise.pipeline.inbox.watch import InboxWatch
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import is_ignored
+from chordwise.telemetry import liveness
+from chordwise.telemetry.liveness import State
 
 log = structlog.get_logger(__name__)
 
+PROCESS = "inbox"
+"""The name of this process in its heartbeat."""
 _TICK_SECONDS = 0.1
 _PAUSE_SECONDS = 1.0
 _EVENTS_MILLISECONDS = 500
@@ -78,9 +82,21 @@ class InboxWatcher(Thread):
         if not self._context.settings.inbox.polling:
             for folder in self._watch.folders:
                 Thread(target=self._listen, args=(folder,), name="events", daemon=True).start()
+        Thread(target=self._show, name="show", daemon=True).start()
         while not self._stop_event.is_set():
             self._tick()
         self._leave()
+        liveness.forget(self._context.settings.home, PROCESS)
+
+    def _show(self) -> None:
+        """Publish whether files are taken, even while the watch waits for one of them."""
+        shown = State.WORKING
+        while not self._stop_event.wait(liveness.INTERVAL_SECONDS):
+            state = State.OVERDUE if self._watch.is_overdue() else State.WORKING
+            if state is State.OVERDUE and shown is not state:
+                log.error("inbox.overdue", files=self._watch.files_being_read)
+            shown = state
+            liveness.write_heartbeat(self._context.settings.home, PROCESS, state)
 
     def _tick(self) -> None:
         try:

@@ -139,9 +139,13 @@ class Loop:
 
     def _show(self) -> None:
         """Publish the state since the last time, including a chore that was postponed."""
-        state = State.HELD_UP if self._is_held_up else State.WORKING
+        home = self._context.settings.home
+        inbox = liveness.last_sign(home, "inbox")
+        is_overdue = inbox.state is not None and not inbox.is_healthy
+        state = State.OVERDUE if is_overdue else State.WORKING
+        state = State.HELD_UP if self._is_held_up else state
         self._is_held_up = False
-        liveness.write_heartbeat(self._context.settings.home, "scheduler", state)
+        liveness.write_heartbeat(home, "scheduler", state)
 
     def _dispatch(self) -> None:
         """Send batch after batch, but let the other chores take turns.

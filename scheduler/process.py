@@ -29,7 +29,7 @@ from chordwise.readers import limits
 from chordwise.settings import PipelineSettings, Settings
 from chordwise.storage import outbox
 from chordwise.storage.database import open_engine
-from chordwise.telemetry import logging
+from chordwise.telemetry import liveness, logging
 from scheduler import inbox, schedules
 from scheduler.leadership import Leadership
 from scheduler.listener import Listener
@@ -100,6 +100,7 @@ def run(settings: Settings, context: Context, stop: Event) -> None:
     leadership = Leadership(engine, silence_seconds=2 * seconds)
     wake = Event()
     listening = open_engine(url, pool_size=1, name="chordwise listener")
+    liveness.forget(settings.home, inbox.PROCESS)
     listener = Listener(listening, outbox.CHANNEL, wake)
     loop = Loop(context, leadership, listener, wake)
     parts = [

@@ -20,6 +20,7 @@ class State(StrEnum):
     WORKING = "working"
     WAITING = "waiting for the broker"
     HELD_UP = "waiting for database or broker"
+    OVERDUE = "waiting for files of an inbox that take longer than they may"
 
 
 _AT_WORK = frozenset({State.CONSUMING, State.BUSY, State.WORKING})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import uuid
@@ -16,6 +17,9 @@ from chordwise.pipeline.runtime.messages import FAN_OUT
 from chordwise.settings import Settings
 from chordwise.storage import outbox
 from chordwise.storage.database import open_engine
+from chordwise.telemetry import liveness
+from chordwise.telemetry.liveness import State
+from scheduler.inbox import PROCESS
 from scheduler.leadership import Leadership
 from scheduler.listener import Listener
 from scheduler.loop import Loop
@@ -78,6 +82,25 @@ def test_an_idle_scheduler_executes_few_statements(pipeline: Pipeline) -> None:
     polls = sum("FROM outbox" in each for each, _ in statements)
     assert 1 <= polls <= SECONDS
     assert len(statements) - polls <= SECONDS + 2 + RECOVERY_STATEMENTS
+
+
+@pytest.mark.parametrize("is_dead", [False, True])
+def test_an_inbox_that_takes_no_files_makes_the_scheduler_unhealthy(
+    pipeline: Pipeline, *, is_dead: bool
+) -> None:
+    """Its process says so, or writes no heartbeat any more."""
+    home = pipeline.context.settings.home
+    liveness.write_heartbeat(home, PROCESS, State.WORKING if is_dead else State.OVERDUE)
+    if is_dead:
+        os.utime(liveness.alive_file(home, PROCESS), (0, 0))
+    with running(pipeline):
+        wait_until(lambda: liveness.last_sign(home, "scheduler").is_fresh, SOON, "a heartbeat")
+        sign = liveness.last_sign(home, "scheduler")
+
+    assert not sign.is_healthy
+    assert str(sign) == (
+        "The scheduler is waiting for files of an inbox that take longer than they may."
+    )
 
 
 def test_an_idle_scheduler_sends_a_message_at_once(pipeline: Pipeline) -> None:

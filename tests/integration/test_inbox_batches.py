@@ -84,7 +84,10 @@ def test_a_file_that_cannot_be_moved_does_not_affect_others(
 def test_files_behind_a_slow_one_are_read_without_waiting(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Files before it are submitted at once; files after it are read in another task."""
+    """Files before it are submitted at once; files after it are read in another task.
+
+    If it takes longer than a file may take, the watch says so.
+    """
     may_go_on = threading.Event()
     read = FileSource.read
 
@@ -109,8 +112,15 @@ def test_files_behind_a_slow_one_are_read_without_waiting(
 
     inbox.wait(SLOW_SECONDS)
     wait_until(submitted(inbox, "a.txt", "c.txt"), 30, "the file behind it")
+    inbox.wait(inbox.pipeline.context.settings.readers.file_timeout_seconds)
+    assert not inbox.watch.is_overdue()
+    inbox.wait(301)
+    assert inbox.watch.is_overdue()
+    assert inbox.watch.files_being_read == ["b.txt"]
     may_go_on.set()
     wait_until(submitted(inbox, "a.txt", "b.txt", "c.txt"), 30, "the slow file")
+    inbox.wait(1)
+    assert not inbox.watch.is_overdue()
 
     assert inbox.pipeline.value("SELECT array_agg(attempts) FROM inbox_files") == [1, 1, 1]
     assert inbox.pipeline.value("SELECT count(*) FROM intakes") == 3

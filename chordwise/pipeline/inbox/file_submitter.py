@@ -265,6 +265,7 @@ class FileSubmitter:
                 try:
                     for offered in batches.of(each, source):
                         writer.put(offered)
+                        task.has_read()
                 except ReadingInterruptedError as error:
                     task.outcomes[each.file.id] = error
                     return

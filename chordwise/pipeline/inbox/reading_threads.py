@@ -23,7 +23,8 @@ _LEAVING_SECONDS = 10.0
 class ReadingTask:
     """Files that are read one after the other; no other task runs beside one that is `alone`.
 
-    `outcomes` contains, for each processed file, whether it was submitted, or the error.
+    `current` is the last file that was begun. `outcomes` contains, for each processed file, whether
+    it was submitted, or the error.
     """
 
     def __init__(
@@ -41,10 +42,10 @@ class ReadingTask:
         self.is_interrupted = False
         self.outcomes: dict[uuid.UUID, bool | BaseException] = {}
         self.ended = Event()
-        self.begun_at = monotonic()
+        self.begun_at = self.last_at = monotonic()
         self._monotonic = monotonic
         self._submit = submit
-        self._current: InboxFile | None = None
+        self.current: InboxFile | None = None
         self._is_stopping = False
         self._lock = Lock()
         self._thread = Thread(target=self._run, name="reading", daemon=True)
@@ -55,14 +56,19 @@ class ReadingTask:
         with self._lock:
             if self._is_stopping:
                 return False
-            self._current, self.begun_at = file, self._monotonic()
+            self.current = file
+            self.begun_at = self.last_at = self._monotonic()
             return True
+
+    def has_read(self) -> None:
+        """Record that a document of the current file was read."""
+        self.last_at = self._monotonic()
 
     def stop_after_current(self) -> InboxFile | None:
         """Stop the task from beginning further files; return the current one."""
         with self._lock:
             self._is_stopping = True
-            return self._current
+            return self.current
 
     @property
     def held(self) -> set[uuid.UUID]:
@@ -70,7 +76,7 @@ class ReadingTask:
         if not self._is_stopping:
             return {file.id for file in self.files}
         through = list(self.outcomes)  # a copy, because the task's thread adds to it
-        return {*through, *([] if self._current is None else [self._current.id])}
+        return {*through, *([] if self.current is None else [self.current.id])}
 
     @property
     def postponed(self) -> InboxFile | None:

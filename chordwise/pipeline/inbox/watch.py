@@ -35,6 +35,8 @@ _DELIVERED_TOGETHER = 20
 _PENDING_SECONDS = 1.0
 _DELIVER_SECONDS = 0.3
 _TURN_SECONDS = 0.5
+# Beside the time for reading: what storing a file, and a model that reads a page, may take.
+_STORING_SECONDS, _PAGE_SECONDS = 300.0, 60.0
 _SHARE = 10
 """The minimum pause before the next scan or query, as a multiple of the time of the last one."""
 
@@ -74,6 +76,10 @@ class InboxWatch:
         self._scan_at = self._pending_at = self._deliver_at = 0.0
         self._earliest_scan_at = 0.0
         self._left_out = 0
+        self._ticked_at = float("inf")
+        readers = context.settings.readers
+        pages = readers.max_vision_pages if readers.vision else 0
+        self._file_seconds = readers.file_timeout_seconds + _STORING_SECONDS + _PAGE_SECONDS * pages
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -105,6 +111,7 @@ class InboxWatch:
         Raises:
             ServiceUnavailableError: The database cannot be reached; the next call continues.
         """
+        self._ticked_at = self._monotonic()
         try:
             if self._must_recover:
                 self._recover()
@@ -121,6 +128,20 @@ class InboxWatch:
             self._must_recover = True
             raise
         return is_behind
+
+    def is_overdue(self) -> bool:
+        """Return whether a file has been read, or moved, for longer than a file may take.
+
+        Other threads may call this.
+        """
+        last = (task.last_at for task in self._threads.tasks if not task.ended.is_set())
+        return self._monotonic() - min([self._ticked_at, *last]) > self._file_seconds
+
+    @property
+    def files_being_read(self) -> Sequence[str]:
+        """The names of the files that are being read; other threads may call this."""
+        current = (task.current for task in self._threads.tasks)
+        return [file.name for file in current if file is not None]
 
     def close(self) -> None:
         """Interrupt the reading of files, and close the open runs.
