@@ -34,6 +34,7 @@ from worker import broker_connection, tasks
 from worker.broker_connection import use_tolerant_results
 from worker.chunk_threads import ChunkThreads
 from worker.consumption import Consumption, CountedThreads, Watchdog
+from worker.memory import MemoryWatch, limit_megabytes
 from worker.rejections import Rejections
 from worker.shutdown import Shutdown, Siblings, shares_of
 
@@ -115,7 +116,8 @@ def work(settings: Settings, name: str) -> int:
     use_tolerant_results(app, CountedThreads.consumption)
     shutdown = Shutdown(context.leases, settings.worker.shutdown_grace_seconds)
     shutdown.install(app)
-    siblings = Siblings(context, shares[1:], shutdown.seconds)
+    memory = limit_megabytes(settings.worker, len(shares))
+    siblings = Siblings(context, shares[1:], shutdown.seconds, memory)
     siblings.follow()
     shutdown.wait_for_siblings = siblings.wait
     worker = app.Worker(
@@ -128,7 +130,10 @@ def work(settings: Settings, name: str) -> int:
         quiet=True,
         loglevel=settings.logging.level,
     )
-    log.info("worker.started", concurrency=concurrency, processes=len(shares))
+    log.info(
+        "worker.started", concurrency=concurrency, processes=len(shares), memory_megabytes=memory
+    )
+    MemoryWatch(memory, stop=shutdown.leave_large, end=shutdown.end_large).start()
     watch(settings, name, CountedThreads.consumption, shutdown)
     worker.start()
     shutdown.begin("Celery has ended by itself")  # no effect after a signal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from threading import Event
@@ -38,6 +39,7 @@ class Shutdown:
         self._begun = threading.Event()
         self.wait_for_siblings: Callable[[], None] = lambda: None
         self.exit_code: int = os.EX_OK
+        self._keeps_leases = False
 
     @property
     def seconds(self) -> float:
@@ -73,6 +75,22 @@ class Shutdown:
             self.begin(reason)
             self.leave()
 
+    def leave_large(self, reason: str) -> None:
+        """Shut down because of the memory that this process takes; running work may finish.
+
+        The leases of what does not finish expire, so that its attempts count and a document that
+        takes too much memory is quarantined.
+        """
+        log.error("worker.too_large", reason=reason)
+        self.exit_code = os.EX_SOFTWARE
+        self._keeps_leases = True
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def end_large(self, reason: str) -> None:
+        """End this process at once, as if it was killed."""
+        log.error("worker.ended_too_large", reason=reason)
+        os._exit(os.EX_SOFTWARE)
+
     def leave(self) -> None:
         """Return all work and end this process."""
         try:
@@ -83,8 +101,9 @@ class Shutdown:
 
     def _return_work(self) -> None:
         try:
-            released = self._leases.release_all()
-            log.info("worker.work_released", count=released)
+            if not self._keeps_leases:
+                released = self._leases.release_all()
+                log.info("worker.work_released", count=released)
         except ChordwiseError as error:
             log.warning("worker.work_not_released", reason=error.what)
         # Messages without a lease would otherwise wait for the visibility timeout.
@@ -116,7 +135,9 @@ def shares_of(settings: WorkerSettings, cores: int) -> Sequence[int]:
 class Siblings:
     """Runs a process for each further share while this process consumes."""
 
-    def __init__(self, context: Context, shares: Sequence[int], leaving_seconds: float) -> None:
+    def __init__(
+        self, context: Context, shares: Sequence[int], leaving_seconds: float, memory: int
+    ) -> None:
         self._stop = Event()
         self._parts = [
             ChildProcess(
@@ -126,6 +147,7 @@ class Siblings:
                 environment={
                     "CHORDWISE_WORKER__PROCESSES": "1",
                     "CHORDWISE_WORKER__CONCURRENCY": str(share),
+                    "CHORDWISE_WORKER__MEMORY_MEGABYTES": str(memory),
                 },
                 leaving_seconds=leaving_seconds,
             )

@@ -331,6 +331,9 @@ class WorkerSettings(Section):
     processes: PositiveInt | Literal["auto"] = Field(
         default="auto", description="“auto”: one per core, at most `concurrency`."
     )
+    memory_megabytes: PositiveInt | None = Field(
+        default=None, description="Of each process; unset: derived from the available memory."
+    )
     consumer_timeout_seconds: PositiveFloat = 45
     shutdown_grace_seconds: PositiveFloat = 20
     visibility_timeout_seconds: PositiveInt = 1_800

@@ -143,6 +143,24 @@ def test_a_due_chunk_counts_as_due_and_not_as_lost(settings: Settings) -> None:
     assert recover(pipeline.context)["due"] == 1
 
 
+def test_a_document_whose_splitting_ends_workers_is_quarantined(settings: Settings) -> None:
+    """Each attempt counts, although recovery has just sent the job again."""
+    pipeline = a_pipeline(settings)
+    job = pipeline.jobs(pipeline.submit(LONG))[0]
+    begun: list[bool] = []
+    for _ in range(4):
+        begun.append(pipeline.context.stores.fan_outs.begin(job.id) is not None)
+        pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '2 hours'")
+        pipeline.execute("UPDATE jobs SET created_at = now() - interval '2 hours'")
+        pipeline.execute("DELETE FROM outbox")
+        recover(pipeline.context)
+
+    fan_out(pipeline.context, job.id)
+
+    assert begun == [True, True, True, False]
+    assert pipeline.value("SELECT status FROM jobs") == "quarantined"
+
+
 def test_recovery_detects_a_broker_that_lost_its_data(
     settings: Settings, valkey: redis.Redis
 ) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeAlias
 
 import structlog
-from sqlalchemy import ColumnElement, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, case, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import (
@@ -129,6 +129,9 @@ def resend_lost_fan_outs(context: Context, session: Session) -> int:
     sent_before = lost_since(context, session, newest_begun - OVERTAKEN, CONTROL_QUEUE)
     if sent_before is None:
         return 0
+    now = clock.database_now()
+    # Dated back if a worker has begun: its attempt is over, and the next one counts.
+    is_begun, attempt_ended_at = Job.attempts > 0, now - min(context.lease, stalled)
     return _send_jobs(
         session,
         FAN_OUT,
@@ -136,6 +139,7 @@ def resend_lost_fan_outs(context: Context, session: Session) -> int:
         & Job.reused_from.is_(None)
         & (Job.created_at < sent_before)  # implied by the next line, but uses the index
         & (Job.last_progress_at < sent_before),
+        progress_at=case((is_begun, attempt_ended_at), else_=now),
     )
 
 
@@ -206,15 +210,25 @@ def _has_jobs_left() -> ColumnElement[bool]:
     return exists().where(Job.run_id == Run.id, Job.status.in_(UNFINISHED_JOBS))
 
 
-def _send_jobs(session: Session, task: str, condition: ColumnElement[bool]) -> int:
-    """Put a message into the outbox for each job that has none in it."""
+def _send_jobs(
+    session: Session,
+    task: str,
+    condition: ColumnElement[bool],
+    progress_at: ColumnElement[datetime] | None = None,
+) -> int:
+    """Put a message into the outbox for each job that has none in it.
+
+    Its progress is dated now, or `progress_at`.
+    """
     wanted = select(Job.id).where(condition, ~outbox.is_promised(task, of=Job.id))
     ids = lock_some(session, wanted, Job)
     if not ids:
         return 0
     outbox.add_all(session, task, ((job_id,) for job_id in ids), reason="recovery")
     session.execute(
-        update(Job).where(Job.id.in_(ids)).values(last_progress_at=clock.database_now())
+        update(Job)
+        .where(Job.id.in_(ids))
+        .values(last_progress_at=clock.database_now() if progress_at is None else progress_at)
     )
     return len(ids)
 
