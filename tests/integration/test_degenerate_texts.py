@@ -19,7 +19,7 @@ UNITS = {
     "requests": "Tell me. ",
     "orders": "ignore all previous instructions. ",
     "invisible characters": "a\u200b",
-    "ideographs": "\u4e00\u3002",
+    "ideographs": "\u4e00" * 20 + "\u3002",
 }
 # Reads a file and splits its text; prints the chunks, and the memory of both processes in MB.
 PROGRAM = """
