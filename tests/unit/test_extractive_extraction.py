@@ -205,6 +205,38 @@ def test_parties_are_a_list() -> None:
     assert {"Northwind Traders, Inc.", "Contoso Ltd."} <= set(found)
 
 
+NAMES = (
+    "Abbott Baker Carter Dawson Elliot Foster Graham Hughes Ingram Jensen Keller Larson Morgan "
+    "Norton Osborne Parker Roberts Turner"
+)
+FIRST_NAMES = "Ada Ben Carl Dora Emil Fay Gus Hana Ivan Jane Kurt Lena Max Nora Otto Paula Rosa Tom"
+PERSONS = [
+    f"{first} {last}" for first, last in zip(FIRST_NAMES.split(), NAMES.split(), strict=True)
+]
+
+
+@pytest.mark.parametrize("layout", ["- {}\n", "{}\n", "Last week {} came late. ", "Guest: {}\n"])
+def test_a_list_has_every_value(layout: str) -> None:
+    """There is no limit on their number, except that of the schema."""
+    text = f"In May.\n\n{''.join(map(layout.format, PERSONS))}"
+    listed: JsonObject = {"type": "array", "items": {"type": "string"}}
+
+    assert extract(text, "people")["people"] == PERSONS
+    assert fill(text, closed(people=listed))["data"] == {"people": PERSONS}
+    assert fill(text, closed(people={**listed, "maxItems": 3}))["data"] == {"people": PERSONS[:3]}
+
+
+def test_every_party_of_a_sentence_is_a_value() -> None:
+    """Each of the sentences that match as well as the best one counts, too."""
+    companies = [f"{name} Ltd." for name in NAMES.split()[:8]]
+
+    assert set(companies) <= {
+        *extract(f"This is made by and among {', '.join(companies)} in May.", "parties")["parties"]
+    }
+    text = " ".join(f"The parties include {name} from May on." for name in companies)
+    assert set(companies) <= {*extract(text, "parties to it")["parties to it"]}
+
+
 def test_the_default_items_are_lists_of_names_dates_and_amounts() -> None:
     text = "On 3 May 2021 Mary Jones of Contoso Ltd. paid €500 in Vienna. Mary Jones left."
 

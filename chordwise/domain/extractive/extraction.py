@@ -179,7 +179,10 @@ def _kinds(terms: Sequence[str]) -> dict[ValueKind, None]:
 
 
 # Search for the sentence with the value of an item
-MAX_ENTRIES = 5
+_ENOUGH = 5
+"""The number of values from which on only sentences that match as well as the best are searched."""
+_READINGS = 5
+"""The number of matches of which the first valid one fills a single value of a schema."""
 _LEAST_COVERAGE = 0.5
 _LEAST_COVERAGE_OF_QUESTION = 0.3
 _SURE_COVERAGE = 0.8
@@ -226,8 +229,8 @@ class SearchableText:
         bare = (word.strip('.,;:()"“”') for word in text.split())
         self._ordinary = frozenset(word for word in bare if word.islower())
 
-    def find(self, item: Item, limit: int | None = None) -> list[Match]:
-        """Return the matches of an item, best first: several for a list or a limit, else one.
+    def find(self, item: Item, limit: int = 1) -> list[Match]:
+        """Return the matches of an item, best first: all for a list, up to a limit, else one.
 
         Labels take precedence over sentences; an exact issuer label also over the layout.
         """
@@ -239,12 +242,15 @@ class SearchableText:
             counts = Counter(match.value for match in labelled)
             labelled.sort(key=lambda match: -counts[match.value])
         hits = self._hits(item) if not item.is_pure and (item.is_list or not labelled) else []
-        near = [match for hit in hits for match in self._matches(item, *hit)]
+        near: list[Match] = []
+        for place, coverage, score in hits:
+            if score == hits[0][-1] or len({match.value for match in near}) < _ENOUGH:
+                near += self._matches(item, place, coverage)
         near.sort(key=lambda match: 0 if item.question else -match.confidence)
         unlike: dict[str, Match] = {}
         for match in [*labelled, *near]:
             unlike.setdefault(" ".join(match.value.casefold().split()), match)
-        return list(unlike.values())[: limit or (MAX_ENTRIES if item.is_list else 1)]
+        return list(unlike.values())[: None if item.is_list else limit]
 
     def _labelled(self, item: Item) -> list[Match]:
         """Return the values with labels that match an item, the best matches first."""
@@ -299,8 +305,11 @@ class SearchableText:
                 quote = f"{before[before.rindex(above) :]}{sentence.text}"
                 yield from ((sentence.text, value, quote) for value in found[:1])
 
-    def _hits(self, item: Item) -> list[tuple[int, float]]:
-        """Return the places of the best sentences with their coverage of the item's words."""
+    def _hits(self, item: Item) -> list[tuple[int, float, float]]:
+        """Return the places of the best sentences, their coverage of the item's words, and score.
+
+        For a list, these are all sentences that match as well as the best one.
+        """
         terms = item.terms if self._rarity.keys() & item.terms else item.known
         unseen = math.log(1 + 2 * len(self._sentences))
         weights = {term: self._rarity.get(term, unseen) for term in terms}
@@ -326,8 +335,13 @@ class SearchableText:
                 lateness = _EARLINESS * has_cue * place / len(self._sentences)
                 bonus = _CUE_BONUS * has_cue + _VALUE_BONUS * has_value
                 scores[place] = coverages[place] + bonus - lateness
-        ranked = sorted(scores, key=lambda place: (-scores[place], place))[:_CANDIDATES]
-        return [(place, coverages[place]) for place in ranked]
+        ranked = sorted(scores, key=lambda place: (-scores[place], place))
+        least = scores[ranked[0]] if ranked and item.is_list else math.inf
+        return [
+            (place, coverages[place], scores[place])
+            for rank, place in enumerate(ranked)
+            if rank < _CANDIDATES or scores[place] >= least
+        ]
 
     def _matches(self, item: Item, place: int, coverage: float) -> Iterator[Match]:
         sentence = self._sentences[place]
@@ -435,12 +449,12 @@ class _Walk:
         """Return the first valid reading of each match, each value once; none for nested types."""
         if _type_of(node) in ("object", "array"):
             return []
-        found: list[tuple[JsonValue, Match]] = []
-        for match in self.searchable.find(_narrowed(wanted, node), MAX_ENTRIES):
+        found: dict[str, tuple[JsonValue, Match]] = {}
+        for match in self.searchable.find(_narrowed(wanted, node), _READINGS):
             value = next((one for one in _readings(match, node) if self._is_valid(one, node)), None)
-            if value is not None and value not in [each for each, _ in found]:
-                found.append((value, match))
-        return found[:limit]
+            if value is not None:
+                found.setdefault(json_values.encoded(value), (value, match))
+        return list(found.values())[:limit]
 
     def _is_valid(self, value: JsonValue, node: SchemaNode) -> bool:
         """Return whether a value fits a part of the user's schema, which may contain references."""
