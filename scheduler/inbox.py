@@ -90,12 +90,8 @@ class InboxWatcher(Thread):
 
     def _show(self) -> None:
         """Publish whether files are taken, even while the watch waits for one of them."""
-        shown = State.WORKING
         while not self._stop_event.wait(liveness.INTERVAL_SECONDS):
             state = State.OVERDUE if self._watch.is_overdue() else State.WORKING
-            if state is State.OVERDUE and shown is not state:
-                log.error("inbox.overdue", files=self._watch.files_being_read)
-            shown = state
             liveness.write_heartbeat(self._context.settings.home, PROCESS, state)
 
     def _tick(self) -> None:

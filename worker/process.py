@@ -13,7 +13,7 @@ import sys
 import warnings
 from contextlib import suppress
 from functools import partial
-from threading import Event
+from threading import Event, Thread
 
 import structlog
 from celery.exceptions import SecurityWarning
@@ -34,7 +34,7 @@ from worker import broker_connection, tasks
 from worker.broker_connection import use_tolerant_results
 from worker.chunk_threads import ChunkThreads
 from worker.consumption import Consumption, CountedThreads, Watchdog
-from worker.memory import MemoryWatch, limit_megabytes
+from worker.memory import limit_megabytes, watch_memory
 from worker.rejections import Rejections
 from worker.shutdown import Shutdown, Siblings, shares_of
 
@@ -116,7 +116,7 @@ def work(settings: Settings, name: str) -> int:
     use_tolerant_results(app, CountedThreads.consumption)
     shutdown = Shutdown(context.leases, settings.worker.shutdown_grace_seconds)
     shutdown.install(app)
-    memory = limit_megabytes(settings.worker, len(shares))
+    memory = settings.worker.memory_megabytes or limit_megabytes(len(shares))
     siblings = Siblings(context, shares[1:], shutdown.seconds, memory)
     siblings.follow()
     shutdown.wait_for_siblings = siblings.wait
@@ -130,10 +130,9 @@ def work(settings: Settings, name: str) -> int:
         quiet=True,
         loglevel=settings.logging.level,
     )
-    log.info(
-        "worker.started", concurrency=concurrency, processes=len(shares), memory_megabytes=memory
-    )
-    MemoryWatch(memory, stop=shutdown.leave_large, end=shutdown.end_large).start()
+    log.info("worker.started", concurrency=concurrency, processes=len(shares), megabytes=memory)
+    watching = partial(watch_memory, memory, leave=shutdown.leave_large)
+    Thread(target=watching, name="memory", daemon=True).start()
     watch(settings, name, CountedThreads.consumption, shutdown)
     worker.start()
     shutdown.begin("Celery has ended by itself")  # no effect after a signal

@@ -75,21 +75,18 @@ class Shutdown:
             self.begin(reason)
             self.leave()
 
-    def leave_large(self, reason: str) -> None:
-        """Shut down because of the memory that this process takes; running work may finish.
+    def leave_large(self, reason: str, at_once: bool) -> None:  # noqa: FBT001 - a callback
+        """Shut down, or end at once, because of the memory that this process takes.
 
         The leases of what does not finish expire, so that its attempts count and a document that
         takes too much memory is quarantined.
         """
-        log.error("worker.too_large", reason=reason)
+        log.error("worker.too_large", reason=reason, at_once=at_once)
         self.exit_code = os.EX_SOFTWARE
         self._keeps_leases = True
+        if at_once:
+            os._exit(self.exit_code)
         os.kill(os.getpid(), signal.SIGTERM)
-
-    def end_large(self, reason: str) -> None:
-        """End this process at once, as if it was killed."""
-        log.error("worker.ended_too_large", reason=reason)
-        os._exit(os.EX_SOFTWARE)
 
     def leave(self) -> None:
         """Return all work and end this process."""

@@ -25,7 +25,7 @@ from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.missing_rows import MissingRows
 from chordwise.domain.places import Places, located
-from chordwise.domain.text_normalization import normalize, review_reason
+from chordwise.domain.text_normalization import normalize
 from chordwise.domain.validation import check_schema
 from chordwise.errors import ModelError, UsageError
 from chordwise.llm.model import EXTRACTIVE, ChatModel
@@ -140,8 +140,7 @@ class DocumentAnalyzer:
             ModelError: The model returned no usable answer; the subclass gives the reason.
         """
         read = _read(request)
-        normalized = normalize(read.text)
-        text, places = normalized.text, Places(read.places)
+        text, places = read.text, Places(read.places)
         if not text.strip():
             raise UsageError("The text is empty.")
         task = _task(request, self._model)
@@ -156,16 +155,12 @@ class DocumentAnalyzer:
         synthesis = synthesizer.synthesize(answers)
         examined = _examined(synthesizer, synthesis, parts, places)
         found = _analysis(task, examined, synthesis.error, (text, places), answers)
-        unseen = review_reason(
-            unseen=0, removed=normalized.invisible_removed, hiding=normalized.hiding_removed
-        )
-        flags = document_flags.flags(text, removed=normalized.runs)
-        reason = document_flags.review_reason(flags, unseen)
+        reason = read.review_reason
         return replace(
             found,
             needs_review=found.needs_review or bool(reason),
             review_reason=" ".join(filter(None, (reason, found.review_reason))),
-            flags=flags,
+            flags=read.flags,
             transcribed_by=read.transcribed_by,
         )
 
@@ -176,7 +171,14 @@ def _read(request: object) -> ReadText:
         hint = "Pass AnalysisRequest(text=…) or AnalysisRequest(path=…)."
         raise UsageError("analyze_document takes an AnalysisRequest.", hint)
     if request.path is None:
-        return ReadText(text=request.text, media_type="text/plain")
+        normalized = normalize(request.text)
+        return ReadText(
+            text=normalized.text,
+            media_type="text/plain",
+            invisible_removed=normalized.invisible_removed,
+            hiding_removed=normalized.hiding_removed,
+            flags=document_flags.flags(normalized.text, removed=normalized.runs),
+        )
     if request.text:
         raise UsageError("Both a text and a path are given.", "Give one of them.")
     settings = settings_module.load()

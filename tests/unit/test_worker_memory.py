@@ -5,28 +5,19 @@ from __future__ import annotations
 import pytest
 
 from chordwise.readers import capacity
-from chordwise.settings.sections import WorkerSettings
-from worker.memory import MemoryWatch, limit_megabytes, resident_megabytes
+from worker.memory import limit_megabytes, resident_megabytes, watch_memory
 
 
-def test_a_process_stops_once_above_its_limit_and_ends_far_above_it() -> None:
-    said: list[str] = []
-    sizes = iter([90, 101, 110, 120, 121])
-    watch = MemoryWatch(
-        100,
-        stop=lambda reason: said.append(f"stop: {reason}"),
-        end=lambda reason: said.append(f"end: {reason}"),
-        read=lambda: next(sizes),
-    )
+def test_a_process_leaves_above_its_limit_and_at_once_far_above_it() -> None:
+    said: list[tuple[str, bool]] = []
 
-    for _ in range(5):
-        watch.check()
+    watch_memory(100, leave=lambda *each: said.append(each), sizes=[90, 101, 110, 120, 121])
 
     assert said == [
-        "stop: it takes 101 MB, and worker.memory_megabytes is 100",
-        "end: it takes 121 MB, and worker.memory_megabytes is 100",
+        ("it takes 101 MB, and worker.memory_megabytes is 100", False),
+        ("it takes 121 MB, and worker.memory_megabytes is 100", True),
     ]
-    assert 10 < resident_megabytes() < 10_000
+    assert 10 < next(resident_megabytes()) < 10_000
 
 
 @pytest.mark.parametrize(
@@ -39,5 +30,4 @@ def test_the_limit_suits_the_memory(
     """The limit of one process and the usual memory of the others are below the container's."""
     monkeypatch.setattr(capacity, "memory_megabytes", lambda: available)
 
-    assert limit_megabytes(WorkerSettings(), processes) == limit
-    assert limit_megabytes(WorkerSettings(memory_megabytes=99), processes) == 99
+    assert limit_megabytes(processes) == limit

@@ -23,8 +23,7 @@ _LEAVING_SECONDS = 10.0
 class ReadingTask:
     """Files that are read one after the other; no other task runs beside one that is `alone`.
 
-    `current` is the last file that was begun. `outcomes` contains, for each processed file, whether
-    it was submitted, or the error.
+    `outcomes` contains, for each processed file, whether it was submitted, or the error.
     """
 
     def __init__(
@@ -45,7 +44,7 @@ class ReadingTask:
         self.begun_at = self.last_at = monotonic()
         self._monotonic = monotonic
         self._submit = submit
-        self.current: InboxFile | None = None
+        self._current: InboxFile | None = None
         self._is_stopping = False
         self._lock = Lock()
         self._thread = Thread(target=self._run, name="reading", daemon=True)
@@ -56,7 +55,7 @@ class ReadingTask:
         with self._lock:
             if self._is_stopping:
                 return False
-            self.current = file
+            self._current = file
             self.begun_at = self.last_at = self._monotonic()
             return True
 
@@ -68,7 +67,7 @@ class ReadingTask:
         """Stop the task from beginning further files; return the current one."""
         with self._lock:
             self._is_stopping = True
-            return self.current
+            return self._current
 
     @property
     def held(self) -> set[uuid.UUID]:
@@ -76,7 +75,7 @@ class ReadingTask:
         if not self._is_stopping:
             return {file.id for file in self.files}
         through = list(self.outcomes)  # a copy, because the task's thread adds to it
-        return {*through, *([] if self.current is None else [self.current.id])}
+        return {*through, *([] if self._current is None else [self._current.id])}
 
     @property
     def postponed(self) -> InboxFile | None:

@@ -137,12 +137,6 @@ class InboxWatch:
         last = (task.last_at for task in self._threads.tasks if not task.ended.is_set())
         return self._monotonic() - min([self._ticked_at, *last]) > self._file_seconds
 
-    @property
-    def files_being_read(self) -> Sequence[str]:
-        """The names of the files that are being read; other threads may call this."""
-        current = (task.current for task in self._threads.tasks)
-        return [file.name for file in current if file is not None]
-
     def close(self) -> None:
         """Interrupt the reading of files, and close the open runs.
 
