@@ -131,11 +131,12 @@ def _synthesize(context: Context, work: _Work) -> None:
         _end(context, work, JobEnd(job_id=job_id, status=JobStatus.QUARANTINED, failure=_LOST))
     elif not any(part.status == ChunkStatus.SUCCEEDED for part in parts):
         _end(context, work, job_results.without_result(job_id, parts))
-    else:
-        _synthesize_document(context, work)
+    elif (end := _synthesize_document(context, work)) is not None:
+        _end(context, work, end)  # the answers are freed before it is stored
 
 
-def _synthesize_document(context: Context, work: _Work) -> None:
+def _synthesize_document(context: Context, work: _Work) -> JobEnd | None:
+    """Return the end of a job with an answer; `None` if it has to wait."""
     job, text = work.job, context.stores.texts.text(work.job.document_id, within=context.lease)
     source = Source(text)
     parts = [
@@ -164,7 +165,8 @@ def _synthesize_document(context: Context, work: _Work) -> None:
         _postpone(context, work, error)
     else:
         asked = job_input(context, job, synthesizer.task, text)
-        _end(context, work, job_results.with_result(asked, parts, synthesis, examined))
+        return job_results.with_result(asked, parts, synthesis, examined)
+    return None
 
 
 def _synthesized(
