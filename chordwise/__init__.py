@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from chordwise.client import AsyncClient, Client, FactValue, Result, Run
     from chordwise.domain.analysis_tasks import AnalysisType
     from chordwise.pipeline.analyzer import Analysis, AnalysisRequest, DocumentAnalyzer
+    from chordwise.settings import Profile
 
 __all__ = [
     "Analysis",
@@ -28,6 +29,7 @@ __all__ = [
     "Client",
     "DocumentAnalyzer",
     "FactValue",
+    "Profile",
     "Result",
     "Run",
 ]
@@ -40,6 +42,7 @@ _HOMES = {
     "Client": "chordwise.client",
     "DocumentAnalyzer": "chordwise.pipeline.analyzer",
     "FactValue": "chordwise.client",
+    "Profile": "chordwise.settings",
     "Result": "chordwise.client",
     "Run": "chordwise.client",
 }

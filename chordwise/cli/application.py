@@ -15,10 +15,10 @@ from typer.core import TyperGroup
 
 from chordwise.cli.command import EPILOG, add
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain.visible_text import visible
 from chordwise.errors import ChordwiseError, ExitCode
 from chordwise.lazy import load
+from chordwise.rendering.plain_text import one_line
 
 TOPICS = {
     "Commands": {

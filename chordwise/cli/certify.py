@@ -12,16 +12,16 @@ from rich.text import Text
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, OnlyProfile, OnlyTypes, RunOrProfile, parse_share
-from chordwise.cli.rendering import layouts
-from chordwise.cli.rendering.layouts import FirstThatFits
-from chordwise.cli.rendering.plain_text import one_line
+from chordwise.cli.options import AsJson, OnlyProfile, OnlyTypes, RunOrProfile
 from chordwise.domain.learning.certification import CertificationVerdict
-from chordwise.domain.number_formats import counted
+from chordwise.domain.number_formats import counted, parse_share
 from chordwise.errors import ExitCode
 from chordwise.pipeline.learning import certification, evaluation
 from chordwise.pipeline.learning.certification import Bounds, Certified
 from chordwise.pipeline.learning.evaluation import EvaluationScope
+from chordwise.rendering import layouts
+from chordwise.rendering.layouts import FirstThatFits
+from chordwise.rendering.plain_text import one_line
 
 _WIDTH = 40
 _MAX_LISTED = 20

@@ -3,29 +3,56 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from inspect import Parameter
 from types import FunctionType
-from typing import TYPE_CHECKING, Annotated, ParamSpec, cast, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    ParamSpec,
+    TypeAlias,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import typer
 
 from chordwise.cli.invocation import Invocation
+from chordwise.domain.flags import Option
 from chordwise.errors import ExitCode
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 P = ParamSpec("P")
+Values: TypeAlias = dict[str, object]
 EPILOG = "Global options: --config FILE, --home FOLDER, --verbose, --debug."
 
 
 class ExcludeFields:
-    """Excludes fields of an options object from a command: `Annotated[…, ExcludeFields(…)]`."""
+    """Excludes flags of a `Parsed` object from a command: `Annotated[…, ExcludeFields(…)]`."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
+
+
+class Parsed:
+    """Marks an object whose values with an `Option` become flags.
+
+    `parse` makes the object of the flags that are given. `types` are the types of flags that are
+    written differently from their values.
+    """
+
+    def __init__(self, parse: Callable[[Values], object], **types: type) -> None:
+        self._parse = parse
+        self.types = types
+
+    def __call__(self, flags: Values) -> object:
+        """Return the object that the given flags make; the others are `None` or an empty list."""
+        return self._parse({name: each for name, each in flags.items() if each not in (None, [])})
 
 
 def add(
@@ -39,10 +66,11 @@ def command(function: Callable[P, ExitCode | None]) -> Callable[[], None]:
     """Return the function that Typer calls for a command.
 
     A parameter of type `Invocation` receives the invocation. The fields of any other dataclass
-    parameter become options, in their order. The function returns the exit code; `None` is success.
+    parameter, and the values of a `Parsed` one, become options, in their order. The function
+    returns the exit code; `None` is success.
     """
     hints = get_type_hints(function, include_extras=True)
-    objects = {name: of for name, hint in hints.items() if (of := _options_class(hint))}
+    builders = {name: builder for name, hint in hints.items() if (builder := _builder(hint))}
     call = cast("FunctionType", function)  # Typer parses values into the hinted types
 
     def run(**given: object) -> None:
@@ -56,36 +84,96 @@ def command(function: Callable[P, ExitCode | None]) -> Callable[[], None]:
                 if invocation.occurrence.is_resumed and "force" in given:
                     given["force"] = True  # an earlier process may have written the file
             given[name] = invocation
-        for name, of in objects.items():
-            options = [each.name for each in fields(of) if each.name in given]
-            given[name] = of(**{option: given.pop(option) for option in options})
+        for name, (build, options) in builders.items():
+            given[name] = build(
+                {option: given.pop(option) for option in options if option in given}
+            )
         code: object = call(**given)
         raise typer.Exit(code if isinstance(code, ExitCode) else ExitCode.SUCCESS)
 
     run.__name__, run.__doc__, run.__annotations__ = call.__name__, call.__doc__, {}
-    own = inspect.signature(function).parameters.values()
-    shown = [option for each in own for option in _options(each, hints[each.name])]
+    parameters = inspect.signature(function).parameters.values()
+    shown = [flag for each in parameters for flag in _flags(each, hints[each.name])]
     setattr(run, "__signature__", inspect.Signature(shown))  # noqa: B010 - no type declares it
     return run
 
 
-def _options(parameter: Parameter, hint: object) -> Iterator[Parameter]:
-    """Yield the Typer parameters for a parameter."""
+def _builder(hint: object) -> tuple[Callable[[Values], object], Collection[str]] | None:
+    """Return how an options object is made, and the names of its options."""
+    if marker := _marker(hint):
+        return marker, _declared(get_args(hint)[0])
     of = _options_class(hint)
-    if of is None:
+    return None if of is None else (lambda given: of(**given), [each.name for each in fields(of)])
+
+
+def _flags(parameter: Parameter, hint: object) -> Iterator[Parameter]:
+    """Yield the Typer parameters for a parameter."""
+    marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    excluded = {name for mark in marks if isinstance(mark, ExcludeFields) for name in mark.names}
+    of = _options_class(hint)
+    if marker := _marker(hint):
+        declared = _declared(get_args(hint)[0])
+        for name in (name for name in declared if name not in excluded):
+            kind, notes, flag = declared[name]
+            yield _flag(name, marker.types.get(name, kind), notes, flag)
+    elif of is None:
         hint = typer.Context if hint is Invocation else hint
-        yield _keyword(parameter.name, parameter.default, hint)
-        return
-    left_out = [name for mark in get_args(hint)[1:] for name in mark.names]
-    hints = get_type_hints(of, include_extras=True)
-    for field in fields(of):
-        if field.name not in left_out:
+        yield parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hint)
+    else:
+        hints = get_type_hints(of, include_extras=True)
+        for field in fields(of):
             default = Parameter.empty if field.default is MISSING else field.default
-            yield _keyword(field.name, default, hints[field.name])
+            yield Parameter(
+                field.name, Parameter.KEYWORD_ONLY, default=default, annotation=hints[field.name]
+            )
 
 
-def _keyword(name: str, default: object, hint: object) -> Parameter:
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+Declared: TypeAlias = Mapping[str, tuple[object, Collection[object], str]]
+
+
+def _declared(of: type) -> Declared:
+    """Return the type, the marks and the flag of each value with an `Option`."""
+    declared: dict[str, tuple[object, Collection[object], str]] = {}
+    if members := getattr(of, "model_fields", None):
+        for name, field in members.items():
+            flag = (field.alias or name).replace("_", "-")
+            both = f"{flag}/--no-{flag}" if field.default is True else flag
+            declared[name] = field.annotation, field.metadata, both
+    else:
+        for name, hint in get_type_hints(of, include_extras=True).items():
+            kind, *marks = get_args(hint)
+            declared[name] = kind, marks, name.replace("_", "-")
+    return {
+        name: (kind, marks, f"--{flag}")
+        for name, (kind, marks, flag) in declared.items()
+        if any(isinstance(mark, Option) for mark in marks)
+    }
+
+
+def _flag(name: str, kind: object, marks: Collection[object], flag: str) -> Parameter:
+    """Return the Typer parameter for a value with an `Option`."""
+    option = next(mark for mark in marks if isinstance(mark, Option))
+    is_many = get_origin(kind) is tuple
+    while inner := get_args(kind):  # of a union with None, of Annotated, of a tuple
+        kind = inner[0]
+    info = typer.Option(
+        *(option.flags or (flag,)),
+        metavar=option.metavar,
+        help=option.help,
+        min=next((mark.ge for mark in marks if hasattr(mark, "ge")), None),
+        max=next((mark.le for mark in marks if hasattr(mark, "le")), None),
+    )
+    shown = list[kind] if is_many else kind  # type: ignore[valid-type]  # made at run time
+    return Parameter(
+        name,
+        Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[shown | None, info],  # type: ignore[operator]  # as above
+    )
+
+
+def _marker(hint: object) -> Parsed | None:
+    return next((mark for mark in get_args(hint)[1:] if isinstance(mark, Parsed)), None)
 
 
 def _options_class(hint: object) -> type[DataclassInstance] | None:

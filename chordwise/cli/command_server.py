@@ -35,7 +35,7 @@ SERVED = frozenset({
 _SOCKET_PREFIX = "cmd-"
 _PRELOADED = (
     "celery.worker.worker",
-    "chordwise.cli.rendering.screen",
+    "chordwise.rendering.screen",
     "chordwise.pipeline.runtime.startup",
     "chordwise.storage.readiness",
     "chordwise.telemetry.logging",

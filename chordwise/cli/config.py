@@ -13,9 +13,9 @@ from pydantic_settings import EnvSettingsSource
 from chordwise.cli import scheduled
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain import addresses, json_values
 from chordwise.domain.json_values import JsonValue
+from chordwise.rendering.plain_text import one_line
 from chordwise.settings import Settings, secret_values
 from chordwise.settings.environment import missing_key_finding
 

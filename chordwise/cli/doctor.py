@@ -13,14 +13,14 @@ from rich.text import Text
 from chordwise.cli import access, scheduled
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering.plain_text import one_line
-from chordwise.cli.rendering.screen import hint
 from chordwise.embedded import stack
 from chordwise.embedded.home import Level
 from chordwise.embedded.stack_plan import autostart_fingerprint
 from chordwise.errors import ChordwiseError, ExitCode
 from chordwise.pipeline.diagnosis.doctor import diagnose
 from chordwise.pipeline.diagnosis.outcome import Check, CheckStatus, failed
+from chordwise.rendering.plain_text import one_line
+from chordwise.rendering.screen import hint
 from chordwise.settings import Settings
 from chordwise.settings.environment import unknown_variables
 

@@ -16,9 +16,6 @@ from rich.text import Text
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AnyRun, AsJson, Model, OnlyProfile, OnlyTypes
-from chordwise.cli.rendering import layouts, live
-from chordwise.cli.rendering.plain_text import one_line
-from chordwise.cli.run_watch import RunWatch
 from chordwise.domain.learning.measures import Measure
 from chordwise.domain.number_formats import counted
 from chordwise.domain.typed_values import DateOrder
@@ -26,6 +23,9 @@ from chordwise.embedded.home import Level
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import evaluation, gold
 from chordwise.pipeline.learning.evaluation import Comparison, Evaluated, Measured
+from chordwise.rendering import layouts, live
+from chordwise.rendering.plain_text import one_line
+from chordwise.rendering.run_waits import RunWatch
 from chordwise.settings import Settings
 
 if TYPE_CHECKING:

@@ -8,24 +8,21 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias, cast
 
 import typer
 from rich.console import RenderableType
 from rich.text import Text
 
 from chordwise.cli import access, command
-from chordwise.cli.command import EPILOG
+from chordwise.cli.command import EPILOG, Parsed, Values
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, parse_budget, parse_share
-from chordwise.cli.rendering import layouts
-from chordwise.cli.rendering.plain_text import one_line
-from chordwise.cli.rendering.screen import Screen
+from chordwise.cli.options import AsJson
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.experiments import CONTROL, MIN_AMOUNTS, Outcome, VariantVerdict
 from chordwise.domain.money import dollars
@@ -34,14 +31,18 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.intake import experiments as guardrails
 from chordwise.pipeline.learning import experiments
 from chordwise.pipeline.learning.experiments import (
+    SHARES,
     ComparedVariant,
-    ExperimentPlan,
+    ExperimentArguments,
     Status,
     Variant,
     VariantStatus,
 )
 from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.runtime.context import ReadingContext
+from chordwise.rendering import layouts
+from chordwise.rendering.plain_text import one_line
+from chordwise.rendering.screen import Screen
 from chordwise.settings import Settings
 from chordwise.storage import experiments as stored
 
@@ -56,18 +57,18 @@ chordwise experiment conclude shorter --promote terse
 """
 _WIDTH = 40
 _NOTHING = "–"
-_MAX_TIMES = 100.0
-SHARES: Mapping[str, float | None] = {
-    "share": None,
-    "paired": 1,
-    "risk": None,
-    "max_invalid": None,
-    "max_cost": _MAX_TIMES,
-    "max_latency": _MAX_TIMES,
-}
-"""The options that are shares, with their maximum; see `parse_share`."""
 # A comma separates entries only before a name and “=”, so a value may contain commas.
 _ENTRIES = re.compile(r",(?=[a-z_]+=)")
+
+
+_TEXTS = dict.fromkeys((*SHARES, "budget_usd"), str)
+
+
+def _arguments(given: Values) -> ExperimentArguments:
+    return cast("ExperimentArguments", given)
+
+
+Arguments: TypeAlias = Annotated[ExperimentArguments, Parsed(_arguments, outcome=Outcome, **_TEXTS)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,55 +85,17 @@ class ExperimentOptions:
             help="A variant and its changes, such as terse:prompt=terse; may be repeated.",
         ),
     ]
-    outcome: Annotated[Outcome, typer.Option(help="The measure to compare.")] = Outcome.RIGHT
-    share: Annotated[
-        str,
-        typer.Option(
-            metavar="SHARE", help="Share of unpaired documents for each variant. Default: equal."
-        ),
-    ] = ""
-    paired: Annotated[
-        str, typer.Option(metavar="SHARE", help="Share of documents that all variants answer.")
-    ] = ""
-    budget: Annotated[
-        str | None,
-        typer.Option(metavar="USD", help="Maximum cost of the additional answers for --paired."),
-    ] = None
-    risk: Annotated[
-        str, typer.Option(metavar="SHARE", help="Allowed probability of a wrong verdict.")
-    ] = "5%"
-    max_invalid: Annotated[
-        str,
-        typer.Option(
-            metavar="SHARE", help="Stop variants whose invalid answers increase by more than this."
-        ),
-    ] = "5%"
-    max_cost: Annotated[
-        str, typer.Option(metavar="SHARE", help="Stop variants whose cost rises more than this.")
-    ] = "50%"
-    max_latency: Annotated[
-        str, typer.Option(metavar="SHARE", help="Stop variants whose latency rises more than this.")
-    ] = "100%"
 
 
-def start(invocation: Invocation, name: Name, options: ExperimentOptions) -> None:
+def start(
+    invocation: Invocation, name: Name, options: ExperimentOptions, arguments: Arguments
+) -> None:
     """Start an experiment. Documents of the profile are distributed among its variants.
 
     chordwise experiment start cheaper --profile contracts --variant small:model=small --paired 20%
     """
-    given_shares = {
-        each: parse_share(f"--{each.replace('_', '-')}", given, up_to)
-        for each, up_to in SHARES.items()
-        if (given := getattr(options, each))
-    }
-    plan = ExperimentPlan(
-        name=name,
-        profile=options.profile,
-        variants=[_variant(each) for each in options.variant],
-        outcome=options.outcome,
-        budget_usd=parse_budget(options.budget),
-        **given_shares,
-    )
+    variants = [_variant(each) for each in options.variant]
+    plan = experiments.planned(name, options.profile, variants, arguments)
     settings = access.reach(invocation)
     with access.database(settings) as database:
         context = ReadingContext(settings=settings, database=database, models=Models(settings))

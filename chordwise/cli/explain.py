@@ -13,16 +13,16 @@ from rich.text import Text
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering import layouts
-from chordwise.cli.rendering import results as rendered_results
-from chordwise.cli.rendering.plain_text import encoded, local_time, one_line, safe
-from chordwise.cli.rendering.screen import indented
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.json_values import objects, text
 from chordwise.domain.money import dollars
 from chordwise.domain.number_formats import counted, money, score, share
 from chordwise.pipeline.runs import explanation
 from chordwise.pipeline.runs.explanation import Call, ExplainedChunk, ExplainedStep, Explanation
+from chordwise.rendering import layouts
+from chordwise.rendering import results as rendered_results
+from chordwise.rendering.plain_text import encoded, local_time, one_line, safe
+from chordwise.rendering.screen import indented
 
 _TEXT_CHARACTERS = 1_200
 _MAX_CHUNKS = 3

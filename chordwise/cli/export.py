@@ -13,14 +13,15 @@ import typer
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import Force, OnlyRun, Raw, split_commas
-from chordwise.cli.rendering.screen import until_reader_left
+from chordwise.cli.options import Force, OnlyRun, Raw
 from chordwise.domain.export_formats import ExportFormat
+from chordwise.domain.identifiers import split_commas
 from chordwise.domain.number_formats import counted
 from chordwise.domain.visible_text import visible
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.exports.selection import Selection
+from chordwise.rendering.screen import until_reader_left
 from chordwise.settings import Settings
 from chordwise.storage import answer_tables, runs
 from chordwise.storage.answer_tables import SCHEMA

@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Author, OnlyDocument, OnlyTypes
-from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.learning.feedback_input import FeedbackInput, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.number_formats import counted
@@ -21,6 +20,7 @@ from chordwise.pipeline.learning import feedback as remarks
 from chordwise.pipeline.learning.feedback import Given, Signed
 from chordwise.pipeline.learning.judgeable import Judgeable
 from chordwise.pipeline.runs.stored_results import ResultSelection
+from chordwise.rendering.screen import Screen
 
 _MAX_SHOWN = 20
 

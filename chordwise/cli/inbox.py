@@ -14,9 +14,6 @@ from rich.text import Text
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering import layouts
-from chordwise.cli.rendering.plain_text import local_time, one_line
-from chordwise.cli.rendering.screen import hint, indented
 from chordwise.domain.inbox import FAILED, side_car_name
 from chordwise.domain.number_formats import counted
 from chordwise.domain.states import InboxStatus
@@ -24,6 +21,9 @@ from chordwise.embedded import stack
 from chordwise.errors import UsageError
 from chordwise.pipeline.inbox import status
 from chordwise.pipeline.inbox.status import HeldBack, InboxAccount, RecentFile
+from chordwise.rendering import layouts
+from chordwise.rendering.plain_text import local_time, one_line
+from chordwise.rendering.screen import hint, indented
 
 
 def inbox(

@@ -13,8 +13,8 @@ import typer
 from chordwise.errors import InternalError
 
 if TYPE_CHECKING:
-    from chordwise.cli.rendering.screen import Screen
     from chordwise.pipeline.runtime.occurrence import Occurrence
+    from chordwise.rendering.screen import Screen
     from chordwise.settings import Settings
 
 
@@ -49,7 +49,7 @@ class Invocation:
     @cached_property
     def screen(self) -> Screen:
         """The output of the command."""
-        from chordwise.cli.rendering.screen import Screen  # noqa: PLC0415 - slow to import
+        from chordwise.rendering.screen import Screen  # noqa: PLC0415 - slow to import
 
         return Screen()
 

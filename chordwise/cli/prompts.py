@@ -14,20 +14,20 @@ from chordwise.cli import command
 from chordwise.cli.command import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.quote import read_all
-from chordwise.cli.rendering import layouts
-from chordwise.cli.request import RunRequest, run_options
 from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.prompts import Prompt, render
 from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import ConfigurationError, ExitCode, UsageError
+from chordwise.pipeline.intake.run_options import requested
+from chordwise.pipeline.quoting.quote import read_all
 from chordwise.prompts import library, packs
 from chordwise.readers.discovery import discover
 from chordwise.readers.reader import UnreadDocument
 from chordwise.readers.reader_output import WHOLE
-from chordwise.settings import Settings
+from chordwise.rendering import layouts
+from chordwise.settings import Profile, Settings
 
 Name: TypeAlias = Annotated[
     str,
@@ -194,9 +194,8 @@ def _task(settings: Settings, template: PromptTemplate, profile: str, pack: str)
     kind = AnalysisType(template.name.partition(".")[0])
     options = AnalysisOptions()
     if profile or pack:
-        types = [kind] if pack else None
-        request = RunRequest(paths=[], profile=profile, pack=pack, types=types)
-        options = run_options(request, settings).analysis_of(kind)
+        chosen = Profile(pack=pack, types=[kind]) if pack else Profile()
+        options = requested(settings, chosen, {"profile": profile}).analysis_of(kind)
     if kind is AnalysisType.EXTRACTION:
         is_own = template.name.startswith("extraction.schema.")
         options = replace(options, schema=(options.schema or _ANY) if is_own else None)

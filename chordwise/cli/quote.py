@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from decimal import Decimal
 from typing import Annotated
@@ -16,18 +15,13 @@ from chordwise.cli import access
 from chordwise.cli.command import ExcludeFields
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering import layouts
-from chordwise.cli.rendering.layouts import FirstThatFits
-from chordwise.cli.rendering.plain_text import one_line
-from chordwise.cli.rendering.screen import Screen
-from chordwise.cli.request import RunRequest, run_options
+from chordwise.cli.request import Arguments, Options, Paths
 from chordwise.domain.money import dollars
 from chordwise.domain.number_formats import approximate, counted
 from chordwise.domain.states import Lane
 from chordwise.errors import ExitCode
 from chordwise.llm.prices import BATCH
-from chordwise.pipeline.intake.found_files import FileSource
-from chordwise.pipeline.intake.run_options import RunOptions
+from chordwise.pipeline.intake.run_options import RunOptions, requested
 from chordwise.pipeline.models.budgets import PRICE_HINT
 from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.quoting import quote as quoting
@@ -37,28 +31,25 @@ from chordwise.pipeline.quoting.quote import (
     Quote,
     QuotedLine,
     QuotedPages,
+    amount,
     ask_sample,
     expected_cost,
+    read_all,
 )
 from chordwise.pipeline.quoting.tally import Tally, assumed_pages
 from chordwise.pipeline.runtime.context import ReadingContext
-from chordwise.readers.discovery import STDIN, FoundFile, discover
-from chordwise.readers.reader import (
-    Columns,
-    ReadDocument,
-    Reader,
-    Transcriber,
-    UnreadDocument,
-)
-from chordwise.settings import Settings
+from chordwise.readers.discovery import STDIN, discover
+from chordwise.rendering import layouts
+from chordwise.rendering.layouts import FirstThatFits
+from chordwise.rendering.plain_text import one_line
+from chordwise.rendering.screen import Screen
 
 
 def quote(
     invocation: Invocation,
-    request: Annotated[
-        RunRequest,
-        ExcludeFields("save_as", "run_name", "no_wait", "no_cache", "nightly", "budget", "yes"),
-    ],
+    paths: Paths,
+    arguments: Annotated[Arguments, ExcludeFields("run_name", "no_cache", "yes")],
+    options: Annotated[Options, ExcludeFields("save_as", "nightly", "budget_usd")],
     *,
     sample: Annotated[
         int,
@@ -74,24 +65,24 @@ def quote(
 
     chordwise quote reports/ -t summary -t extraction --sample 10
     """
-    made = _made(invocation, request, sample)
+    asked = requested(invocation.settings(), options, arguments)
+    made = _made(invocation, paths, asked, sample)
     if as_json:
         invocation.screen.write_json(**members(made))
     else:
-        invocation.screen.show(*render(made, request.lane))
+        lane = asked.lane if "lane" in options.model_fields_set else None
+        invocation.screen.show(*render(made, lane))
     return ExitCode.INCOMPLETE if made.unread else ExitCode.SUCCESS
 
 
-def _made(invocation: Invocation, request: RunRequest, sample: int) -> Quote:
+def _made(invocation: Invocation, paths: Sequence[str], options: RunOptions, sample: int) -> Quote:
     """Read all documents and return the quote.
 
     Raises:
         ChordwiseError: An option or a setting is wrong, or a service is unavailable.
     """
-    settings = invocation.settings()
-    options = run_options(request, settings)
-    found = discover(request.paths)
-    reached = access.reach(invocation, settings)
+    found = discover(paths)
+    reached = access.reach(invocation)
     with access.database(reached) as database:
         quoter = ReadingContext(settings=reached, database=database, models=Models(reached))
         read = read_all(reached, found, options.columns, assumed_pages(reached))
@@ -102,19 +93,6 @@ def _made(invocation: Invocation, request: RunRequest, sample: int) -> Quote:
         invocation.screen.info(of_sample(tally, expected_cost(made, tally)))
         ask_sample(quoter, tally, fresh=options.fresh)
         return quoting.priced(quoter, tally)
-
-
-def read_all(
-    settings: Settings,
-    found: Iterable[FoundFile],
-    columns: Columns,
-    transcriber: Transcriber | None = None,
-) -> Iterator[ReadDocument | UnreadDocument]:
-    """Read each file as an analysis would; a transcriber reads the scans."""
-    with Reader(settings.readers) as reader:
-        source = FileSource(reader, sys.stdin.buffer)
-        for file in found:
-            yield from source.read(file, columns, transcriber=transcriber)
 
 
 def announce(
@@ -143,19 +121,6 @@ def announce(
     screen.info_renderables(*in_brief(made))
     for sentence in sentences(made, budget_usd):
         screen.info(sentence)
-
-
-def too_expensive(context: ReadingContext, options: RunOptions, found: Sequence[FoundFile]) -> str:
-    """Return why a person has to confirm a run's cost; empty if no one has to.
-
-    Raises:
-        ConfigurationError: The model cannot be used as configured.
-    """
-    settings = context.settings
-    read = read_all(settings, found, options.columns, assumed_pages(settings))
-    cost = quoting.cost_to_confirm(context, options, found, read)
-    limit = dollars(settings.budget.confirm_usd)
-    return f"Expected cost: {amount(cost)}, above budget.confirm_usd ({limit})." if cost else ""
 
 
 def sentences(made: Quote, budget_usd: Decimal) -> Iterator[str]:
@@ -232,15 +197,6 @@ def of_sample(tally: Tally, cost_usd: Decimal | None) -> str:
     count = sum(len(kind.sample) for kind in tally.kinds.values())
     costs = "unknown" if cost_usd is None else f"at most {dollars(cost_usd)}"
     return f"Sending a sample of {counted(count, 'question')}. Cost: {costs}."
-
-
-def amount(cost: Cost | None) -> str:
-    """Return a cost with its interval."""
-    if cost is None:
-        return "unknown"
-    if cost.low == cost.high:
-        return dollars(cost.typical)
-    return f"{dollars(cost.typical)} ({dollars(cost.low)} to {dollars(cost.high)})"
 
 
 def members(made: Quote) -> dict[str, object]:

@@ -13,12 +13,12 @@ from rich.text import Text
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering import layouts
-from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain.learning.calibration import MIN_JUDGMENTS, MIN_JUDGMENTS_OF_EACH
 from chordwise.domain.number_formats import share
 from chordwise.pipeline.learning import recalibration
 from chordwise.pipeline.learning.recalibration import Lesson
+from chordwise.rendering import layouts
+from chordwise.rendering.plain_text import one_line
 from chordwise.storage import calibrations
 
 _WIDTH = 60

@@ -5,30 +5,19 @@ from __future__ import annotations
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, TypeAlias, cast
 
 import typer
 from rich.console import RenderableType
 from rich.text import Text
 
 from chordwise.cli import access, quote, run_watch
+from chordwise.cli.command import Parsed, Values
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import (
-    AsJson,
-    Budget,
-    Model,
-    NoWait,
-    RunName,
-    RunOrProfile,
-    Yes,
-    parse_budget,
-)
-from chordwise.cli.rendering import layouts
-from chordwise.cli.rendering.plain_text import one_line
-from chordwise.cli.request import profile_with
+from chordwise.cli.options import AsJson, NoWait, RunOrProfile, Yes
 from chordwise.cli.run_watch import suggest
 from chordwise.cli.submit import RunIntake
 from chordwise.domain import number_formats
@@ -38,20 +27,36 @@ from chordwise.domain.number_formats import approximate, counted
 from chordwise.domain.states import Lane
 from chordwise.embedded.home import Level
 from chordwise.errors import ExitCode, UsageError
-from chordwise.pipeline.intake.run_options import RunOptions, run_options
-from chordwise.pipeline.learning import evaluation
 from chordwise.pipeline.learning import refresh as refreshing
-from chordwise.pipeline.learning.refresh import RefreshReason, RefreshTrial, Sample, Stale, Target
+from chordwise.pipeline.learning.refresh import (
+    RefreshArguments,
+    RefreshReason,
+    RefreshTrial,
+    Sample,
+    Stale,
+    Target,
+)
+from chordwise.pipeline.models.budgets import parse_budget
 from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.quoting import quote as quoting
 from chordwise.pipeline.quoting.quote import Quote
 from chordwise.pipeline.runs import accounts
 from chordwise.pipeline.runtime.context import ReadingContext
+from chordwise.rendering import layouts
+from chordwise.rendering.plain_text import one_line
 from chordwise.settings import Settings
-from chordwise.storage.runs import Run
 
 _WIDTH = 60
 _SAMPLE = "--try 50"
+
+
+def _arguments(given: Values) -> RefreshArguments:
+    if "budget_usd" in given:
+        given["budget_usd"] = parse_budget(str(given["budget_usd"]))
+    return cast("RefreshArguments", given)
+
+
+Arguments: TypeAlias = Annotated[RefreshArguments, Parsed(_arguments, budget_usd=str)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +64,6 @@ class RefreshOptions:
     """The options of the command."""
 
     run: RunOrProfile = None
-    profile: Annotated[
-        str, typer.Option(metavar="NAME", help="Use [profiles.NAME] as it is now.")
-    ] = ""
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what is stale and the cost of renewing it.")
     ] = False
@@ -71,21 +73,16 @@ class RefreshOptions:
             "--try", min=1, metavar="N", help="Renew a sample of N documents and show what changes."
         ),
     ] = None
-    failed: Annotated[
-        bool, typer.Option("--failed", help="Renew only failed and partial analyses, stale or not.")
-    ] = False
-    model: Model = None
-    lane: Annotated[
-        Lane | None, typer.Option(help="batch: half the price. Default: as in the run or profile.")
-    ] = None
-    budget: Budget = None
-    run_name: RunName = ""
     yes: Yes = False
     no_wait: NoWait = False
 
 
 def refresh(
-    invocation: Invocation, options: RefreshOptions, *, as_json: AsJson = False
+    invocation: Invocation,
+    options: RefreshOptions,
+    arguments: Arguments,
+    *,
+    as_json: AsJson = False,
 ) -> ExitCode:
     """Renew stale answers from the stored texts. No file is read again.
 
@@ -95,11 +92,11 @@ def refresh(
 
     chordwise refresh --profile contracts --lane batch --yes
     """
-    refuse_contradictions(options)
+    _refuse_contradictions(options, arguments)
     settings = access.reach(invocation)
     with access.database(settings) as database:
         context = ReadingContext(settings=settings, database=database, models=Models(settings))
-        work = _Work(invocation, options, context)
+        work = _Work(invocation, options, arguments, context)
         made = work.quote()
     if not as_json:
         work.show(made)
@@ -116,15 +113,8 @@ def refresh(
     return work.carry_out(reached, as_json=as_json)
 
 
-def refuse_contradictions(options: RefreshOptions) -> None:
-    """Check that the options do not contradict each other.
-
-    Raises:
-        UsageError: They do.
-    """
-    if not options.run and not options.profile:
-        raise UsageError("Name a run or a profile.", "Example: chordwise refresh latest --dry-run")
-    if options.tries and options.failed:
+def _refuse_contradictions(options: RefreshOptions, arguments: RefreshArguments) -> None:
+    if options.tries and arguments.get("failed"):
         raise UsageError(
             "--try cannot be used with --failed: a failed analysis has no answer to compare with.",
             "Omit --try.",
@@ -141,7 +131,7 @@ def _is_agreed(options: RefreshOptions, made: Quote) -> bool:
     """
     if options.yes or (made.total is not None and not made.total.high):
         return True
-    cost = quote.amount(made.total)
+    cost = quoting.amount(made.total)
     if not sys.stdin.isatty():
         raise UsageError(
             f"This needs a confirmation. Cost: {cost}.", "Confirm with --yes, or use --dry-run."
@@ -154,11 +144,17 @@ class _Work:
     """One refresh: its target, the stale answers, and the sample of --try."""
 
     def __init__(
-        self, invocation: Invocation, options: RefreshOptions, context: ReadingContext
+        self,
+        invocation: Invocation,
+        options: RefreshOptions,
+        arguments: RefreshArguments,
+        context: ReadingContext,
     ) -> None:
         self._invocation = invocation
         self._options = options
-        self.target = target_of(options, context, invocation.screen.note)
+        self._arguments = arguments
+        note = invocation.screen.note
+        self.target = refreshing.requested(context, options.run, arguments, note)
         self._context = context
         self.stale = refreshing.survey(context, self.target)
         self._others = refreshing.transcribed_by_others(context, self.target)
@@ -167,6 +163,11 @@ class _Work:
         # A sample is always asked online, as the command waits for it.
         online = replace(self.target.options, lane=Lane.ONLINE)
         self._first = replace(self.target, options=online) if tries else self.target
+
+    @property
+    def _lane(self) -> Lane | None:
+        lane = self._arguments.get("lane")
+        return lane and Lane(lane)
 
     def quote(self) -> Quote:
         """Return the quote for the stale answers, or for the sample of them."""
@@ -178,19 +179,19 @@ class _Work:
 
     def show(self, made: Quote) -> None:
         """Show the stale answers and the cost of renewing them."""
-        screen = self._invocation.screen
+        screen, is_failed = self._invocation.screen, self._arguments.get("failed")
         if self._others:
             screen.info(
                 f"Another model read pages of {counted(self._others, 'document')}. Their "
                 "texts are kept; submit the files again to read them with the current model."
             )
         if not self.stale:
-            which = "failed or partial" if self._options.failed else "stale"
+            which = "failed or partial" if is_failed else "stale"
             screen.info(f"There are no {which} answers.")
             return
-        screen.show(_table(self.stale, "Failed" if self._options.failed else "Stale"))
+        screen.show(_table(self.stale, "Failed" if is_failed else "Stale"))
         if self._sample is None:
-            screen.show(*quote.render(made, self._options.lane, _SAMPLE))
+            screen.show(*quote.render(made, self._lane, _SAMPLE))
             return
         screen.show(Text(f"A sample of {counted(made.documents, 'document')}, asked online:"))
         screen.show(*quote.render(made, Lane.ONLINE, ""))
@@ -234,64 +235,21 @@ class _Work:
             for each in self.stale:
                 due[each.analysis_type] += each.due
             screen.show(*compared(trials, due))
-            screen.show(Text("The rest:"), *quote.render(rest, self._options.lane, ""))
+            screen.show(Text("The rest:"), *quote.render(rest, self._lane, ""))
             screen.info("Show the new answers, or renew the rest, with:")
             suggest(self._invocation, settings, "results", "--run", account.run)
-            suggest(self._invocation, settings, "refresh", *_named(self._options))
+            suggest(
+                self._invocation, settings, "refresh", *_named(self._options.run, self._arguments)
+            )
         return ExitCode.SUCCESS if account.is_complete else ExitCode.INCOMPLETE
 
 
-def _named(options: RefreshOptions) -> Iterator[str]:
-    if options.run:
-        yield options.run
-    for name in ("profile", "model", "lane", "budget"):
-        if value := getattr(options, name):
-            yield from (f"--{name}", str(value))
-
-
-def target_of(
-    options: RefreshOptions, context: ReadingContext, note: Callable[[str], None]
-) -> Target:
-    """Return the answers to check, and the options of their renewal.
-
-    `note` receives a sentence about each option that was not given.
-
-    Raises:
-        UsageError: The run or the profile is unknown, or both have this name.
-        ConfigurationError: The model, or a template, is unknown.
-    """
-    settings = context.settings
-    with context.database.read() as session:
-        run, profile = evaluation.run_or_profile(session, settings, options.run, options.profile)
-    asked = _renewal_options(replace(options, profile=profile), settings, run, note)
-    name, run_id = (profile, None) if run is None else (run.name, run.id)
-    return refreshing.target(context, name, asked, run_id, of_failed=options.failed)
-
-
-def _renewal_options(
-    options: RefreshOptions, settings: Settings, run: Run | None, note: Callable[[str], None]
-) -> RunOptions:
-    budget_usd = parse_budget(options.budget)
-    profile = options.profile or (refreshing.profile_of(settings, run) if run else "")
-    if profile or run is None:
-        given = {"model": options.model, "lane": options.lane, "budget_usd": budget_usd}
-        chosen = profile_with(settings, profile, given)
-        if not options.profile:
-            note(f"The current options of [profiles.{profile}] are used.")
-        return run_options(settings, chosen, options.run_name, profile)
-    asked = refreshing.options_of(settings, run)
-    if not options.model and asked.model != settings.model:
-        note(
-            f"The model is {asked.model}, as in that run. Use --model {settings.model} for the "
-            "model in the settings."
-        )
-    return replace(
-        asked,
-        name=options.run_name,
-        model=options.model or asked.model,
-        lane=options.lane or asked.lane,
-        budget_usd=budget_usd or asked.budget_usd,
-    )
+def _named(run: str | None, arguments: RefreshArguments) -> Iterator[str]:
+    if run:
+        yield run
+    for name in ("profile", "model", "lane", "budget_usd"):
+        if value := arguments.get(name):
+            yield from (f"--{name.removesuffix('_usd')}", str(value))
 
 
 def _quoted(context: ReadingContext, target: Target, sample: Sample | None) -> Quote:

@@ -9,9 +9,9 @@ import typer
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, OnlyDocument, OnlyRun, OnlyTypes
-from chordwise.cli.rendering import results as rendered_results
 from chordwise.pipeline.runs import stored_results
 from chordwise.pipeline.runs.stored_results import ResultSelection
+from chordwise.rendering import results as rendered_results
 from chordwise.storage import runs as stored_runs
 
 MAX_RESULTS = 50

@@ -14,8 +14,6 @@ from rich.text import Text
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Author, OnlyProfile, OnlyTypes, RunOrProfile
-from chordwise.cli.rendering.plain_text import one_line
-from chordwise.cli.rendering.screen import Screen, indented
 from chordwise.domain.learning.feedback_input import FeedbackInput, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import UsageError
@@ -24,6 +22,8 @@ from chordwise.pipeline.learning import review as reviewing
 from chordwise.pipeline.learning.certification import Bounds, Candidate, Queue
 from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.learning.review import ReviewItem
+from chordwise.rendering.plain_text import one_line
+from chordwise.rendering.screen import Screen, indented
 from chordwise.storage.database import Database
 
 _AROUND = 200

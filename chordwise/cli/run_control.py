@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from chordwise.cli import access, run_watch
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, Budget, NoWait, RunArgument, parse_budget
+from chordwise.cli.options import AsJson, Budget, NoWait, RunArgument
 from chordwise.cli.submit import RunIntake
 from chordwise.domain.number_formats import counted
 from chordwise.errors import ExitCode
 from chordwise.pipeline.jobs import run_control as control
+from chordwise.pipeline.models.budgets import parse_budget
 from chordwise.pipeline.runs import accounts
 
 

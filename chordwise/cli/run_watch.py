@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,23 +20,21 @@ from sqlalchemy.orm import Session
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, RunArgument
-from chordwise.cli.rendering import accounts as rendered_accounts
-from chordwise.cli.rendering import live
-from chordwise.cli.rendering import results as rendered_results
-from chordwise.cli.rendering.accounts import MAX_FAILURES, UNLIMITED
-from chordwise.cli.rendering.live import Display
 from chordwise.domain import missing_rows
 from chordwise.domain.number_formats import counted
 from chordwise.domain.states import JobStatus
 from chordwise.embedded import processes, stack
-from chordwise.errors import ExitCode, ServiceUnavailableError
+from chordwise.errors import ExitCode
 from chordwise.pipeline.runs import accounts, progress, stored_results
 from chordwise.pipeline.runs.accounts import Account, Failure, caps_of_run
-from chordwise.pipeline.runs.progress import Pace, Progress
 from chordwise.pipeline.runs.stored_results import ResultSelection
-from chordwise.pipeline.runtime import broker
+from chordwise.rendering import accounts as rendered_accounts
+from chordwise.rendering import live
+from chordwise.rendering import results as rendered_results
+from chordwise.rendering.accounts import MAX_FAILURES, UNLIMITED
+from chordwise.rendering.run_waits import RunWatch
 from chordwise.settings import Settings
-from chordwise.storage.database import Database, connected
+from chordwise.storage.database import Database
 from chordwise.storage.runs import Run
 
 
@@ -104,115 +101,6 @@ def report_detached(
     invocation.screen.info(f"{detached}The run continues in the background. Wait for it with:")
     suggest(invocation, settings, "wait", name)
     return ExitCode.DETACHED if was_interrupted else ExitCode.SUCCESS
-
-
-# The polling interval grows with the duration of the wait.
-_MIN_SECONDS, _MAX_SECONDS = 0.25, 1.0
-_SHARE_OF_WAIT = 40
-# It is also at least this many times the duration of a query.
-_QUERY_TIMES = 20
-_KEEP_ALIVE_SECONDS = 30.0
-_STILL_SECONDS = 60.0
-_OUTAGE_SECONDS = 60.0
-_WITHIN_A_DAY = (
-    "Batches are answered within a day; `chordwise runs RUN` shows their status. Ctrl-C detaches."
-)
-
-
-class RunWatch:
-    """One wait for one run.
-
-    `warn` is called with a sentence when the run does not progress. `pause` waits for a number of
-    seconds and returns whether to detach.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        database: Database,
-        warn: Callable[[str], None],
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        pause: Callable[[float], bool | None] | None = None,
-    ) -> None:
-        self._settings = settings
-        self._database = database
-        self._warn = warn
-        self._clock = clock
-        self._pause = pause or Event().wait
-        self._pace = Pace()
-        self._touched_at = float("-inf")
-        self._moved_at = self._reached_at = clock()
-        self._last: Progress | None = None
-        self._warned = ""
-
-    def wait_until_over(self, run_id: uuid.UUID, display: Display) -> Progress:
-        """Show the progress of a run until it finishes or needs intervention.
-
-        Raises:
-            KeyboardInterrupt: The pause was interrupted.
-            ServiceUnavailableError: The database stays unavailable.
-        """
-        first = self._clock()
-        while True:
-            began = self._clock()
-            found = self._read_progress(run_id)
-            if found is not None:
-                self._record(found)
-                display.progress(found, self._pace)
-                if found.is_over:
-                    return found
-            self._keep_alive()
-            now = self._clock()
-            usual = min(_MAX_SECONDS, (now - first) / _SHARE_OF_WAIT)
-            seconds = max(_MIN_SECONDS, usual, (now - began) * _QUERY_TIMES)
-            if self._pause(seconds):
-                raise KeyboardInterrupt
-
-    def _read_progress(self, run_id: uuid.UUID) -> Progress | None:
-        """Return the progress, or `None` while the database is briefly unavailable."""
-        try:
-            with self._database.read() as session:
-                found = progress.read(session, run_id)
-        except ServiceUnavailableError:
-            if self._clock() - self._reached_at > _OUTAGE_SECONDS:
-                raise
-            return None
-        self._reached_at = self._clock()
-        return found
-
-    def _record(self, found: Progress) -> None:
-        now = self._clock()
-        self._pace.record(now, found)
-        if found != self._last:
-            self._last, self._moved_at = found, now
-        elif now - self._moved_at > _STILL_SECONDS:
-            self._moved_at = now
-            sentence = self.diagnosis(found)
-            if sentence != self._warned:
-                self._warn(sentence)
-            self._warned = sentence
-
-    def diagnosis(self, found: Progress) -> str:
-        """Return why there may be no progress."""
-        if found.batches:
-            return _WITHIN_A_DAY
-        still = f"No progress for {_STILL_SECONDS:.0f} seconds"
-        if found.jobs.waiting and not found.jobs.unsplit:
-            return f"{still}: {found.jobs.waiting} jobs wait for the provider. Ctrl-C detaches."
-        try:
-            with self._database.read() as session:
-                has_worker = "worker" in connected(session)
-        except ServiceUnavailableError:
-            return f"{still}, and the database is unavailable. Ctrl-C detaches."
-        if has_worker or broker.has_worker(self._settings):
-            return f"{still}; a worker is connected. A model call may take minutes."
-        return f"{still}, and no worker is connected. Run `chordwise up` or `chordwise doctor`."
-
-    def _keep_alive(self) -> None:
-        if self._clock() - self._touched_at > _KEEP_ALIVE_SECONDS:
-            self._touched_at = self._clock()
-            stack.touch_last_used(self._settings.home)
 
 
 MAX_RESULTS = 100

@@ -13,17 +13,17 @@ from sqlalchemy.orm import Session
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AnyRun, AsJson
-from chordwise.cli.rendering import accounts as rendered_accounts
-from chordwise.cli.rendering import layouts, live
-from chordwise.cli.rendering.accounts import MAX_FAILURES, UNLIMITED
-from chordwise.cli.rendering.layouts import FirstThatFits
-from chordwise.cli.rendering.plain_text import EXTRACTIVE, local_time, one_line
-from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.number_formats import counted, share
 from chordwise.domain.states import JobStatus
 from chordwise.pipeline.runs import accounts, progress
 from chordwise.pipeline.runs.accounts import JobLine, caps_of_run
 from chordwise.pipeline.runs.progress import Progress
+from chordwise.rendering import accounts as rendered_accounts
+from chordwise.rendering import layouts, live
+from chordwise.rendering.accounts import MAX_FAILURES, UNLIMITED
+from chordwise.rendering.layouts import FirstThatFits
+from chordwise.rendering.plain_text import EXTRACTIVE, local_time, one_line
+from chordwise.rendering.screen import Screen
 from chordwise.storage import deliveries
 from chordwise.storage import runs as stored_runs
 from chordwise.storage.deliveries import DeliveryLine, DeliveryStatus

@@ -28,14 +28,14 @@ from chordwise.pipeline.runtime.occurrence import Occurrence
 from chordwise.pipeline.schedules import occurrences
 from chordwise.pipeline.schedules.runner import CommandEnd
 from chordwise.readers import discovery
-from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
+from chordwise.settings import Profile, ScheduleSettings, Settings
 from chordwise.storage import schedules
 from chordwise.storage.schedules import ScheduleOrigin
 from chordwise.telemetry.logging import without_secrets
 
 _LONGEST_OUTPUT = 4_000
 _EXAMPLE_DUE = "20260101-0000"
-_READ_FILES = ("gold_file", "schema", "labels_file", "principles")
+_READ_FILES = ("gold_file", "schema_file", "labels_file", "principles")
 _WRITTEN_FILES = ("output", "out")
 
 
@@ -204,7 +204,7 @@ def _require_documents(
             what = f"{path} is in a watched inbox, which takes its files at once."
             raise ConfigurationError(what, "Use another folder, or set inbox.enabled = false.")
         discovery.matches_any_file(str(path))
-    profile = settings.profiles.get(str(name), ProfileSettings())
+    profile = settings.profiles.get(str(name), Profile())
     if (given.get("lane") or profile.lane) is Lane.BATCH:
         _require_batch_lane(settings, schedule, str(given.get("model") or profile.model))
 

@@ -15,9 +15,6 @@ from chordwise.cli import access, command, scheduled
 from chordwise.cli.command import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering import layouts
-from chordwise.cli.rendering.layouts import FirstThatFits
-from chordwise.cli.rendering.plain_text import one_line
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import ScheduleRunStatus
 from chordwise.embedded.home import Level
@@ -25,6 +22,9 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.diagnosis.outcome import CheckStatus
 from chordwise.pipeline.schedules import occurrences
 from chordwise.pipeline.schedules.occurrences import PastLine, ScheduleLine
+from chordwise.rendering import layouts
+from chordwise.rendering.layouts import FirstThatFits
+from chordwise.rendering.plain_text import one_line
 from chordwise.settings import ScheduleSettings
 from chordwise.settings.schedules import CatchUp, check_name, reason
 from chordwise.storage import clock

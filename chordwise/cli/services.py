@@ -17,11 +17,11 @@ from sqlalchemy.exc import ProgrammingError
 from chordwise.cli import access, scheduled
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Model
-from chordwise.cli.rendering.screen import Screen
 from chordwise.cli.web import shown_link
 from chordwise.embedded import processes, stack
 from chordwise.embedded.home import home_at, read_address
 from chordwise.errors import ConfigurationError
+from chordwise.rendering.screen import Screen
 from chordwise.settings import Settings
 from chordwise.storage import migration
 from chordwise.storage.database import open_engine, translate_errors

@@ -11,13 +11,13 @@ from rich.text import Text
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Raw
-from chordwise.cli.rendering import layouts
-from chordwise.cli.rendering.plain_text import SCHEMA_VERSION, encoded, one_line
-from chordwise.cli.rendering.screen import Screen
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports.table import csv_lines, distinct
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runs.user_sql import QueryResult
+from chordwise.rendering import layouts
+from chordwise.rendering.plain_text import SCHEMA_VERSION, encoded, one_line
+from chordwise.rendering.screen import Screen
 
 MAX_ROWS = 100
 _CELL_WIDTH = 300

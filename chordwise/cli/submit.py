@@ -14,10 +14,8 @@ import typer
 
 from chordwise.cli import access, quote, run_watch
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson
-from chordwise.cli.rendering import accounts as rendered_accounts
-from chordwise.cli.rendering import live
-from chordwise.cli.request import RunRequest, absolute, run_options
+from chordwise.cli.options import AsJson, NoWait
+from chordwise.cli.request import Arguments, Options, Paths
 from chordwise.cli.run_watch import suggest
 from chordwise.domain.number_formats import counted
 from chordwise.domain.states import IntakeStatus
@@ -26,56 +24,21 @@ from chordwise.errors import ChordwiseError, ExitCode, RunCancelledError, UsageE
 from chordwise.pipeline.intake import answer_tables, found_files
 from chordwise.pipeline.intake.document_batches import TakenIn
 from chordwise.pipeline.intake.found_files import FileSource
-from chordwise.pipeline.intake.run_options import RunOptions, require_answerable
+from chordwise.pipeline.intake.run_options import RunOptions, requested, require_answerable
 from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
+from chordwise.pipeline.quoting.quote import too_expensive
 from chordwise.pipeline.runs import accounts
 from chordwise.pipeline.runs.accounts import Account
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers import discovery
-from chordwise.readers.discovery import FoundFile, discover
+from chordwise.readers.discovery import FoundFile, absolute, discover
 from chordwise.readers.reader import Reader
+from chordwise.rendering import accounts as rendered_accounts
+from chordwise.rendering import live
 from chordwise.settings import Settings
 
 _NO_VOTES = "Votes and critique have no effect on the built-in extractive model."
 _STOPPING = "Stopping after the current document. Press Ctrl-C again to stop at once."
-
-
-def run_request(
-    invocation: Invocation, request: RunRequest, *, waits: bool, as_json: bool
-) -> ExitCode:
-    """Take in all documents; then wait for the answers and show them, or print the run's id.
-
-    Raises:
-        ChordwiseError: An option or a setting is wrong, or a service is unavailable.
-    """
-    settings = invocation.settings()
-    options = run_options(request, settings)
-    table = answer_tables.table_of(options)
-    if table and table != options.save_as:
-        invocation.screen.info(
-            f"The answers of “{options.save_as}” are in the table answers.{table}."
-        )
-    paths = request.paths
-    if invocation.occurrence is not None:
-        waits, paths = False, list(filter(discovery.matches_any_file, paths))
-        if not paths:
-            invocation.screen.info("There are no files to analyze.")
-            return ExitCode.SUCCESS
-    found = _find_files(invocation, paths)
-    settings = access.with_model(invocation, settings, options.model)
-    require_answerable(settings, options)  # before the stack is started
-    access.require_external_database(settings)
-    intake = RunIntake(invocation, access.reach(invocation, settings, Level.ALL))
-    with access.working_context(invocation, intake.settings) as context:
-        if options.budget_usd is not None:
-            quote.announce(context, request.paths, options, options.budget_usd, invocation.screen)
-        reason = "" if request.yes else quote.too_expensive(context, options, found)
-        if not _is_agreed(invocation, reason):
-            invocation.screen.info("Cancelled. Nothing was submitted.")
-            return ExitCode.SUCCESS
-        asked = replace(options, paths=tuple(map(absolute, request.paths)))
-        account = intake.take_in(context, _open(context, intake, asked, found))
-    return intake.conclude(account, waits=waits, as_json=as_json)
 
 
 def _is_agreed(invocation: Invocation, reason: str) -> bool:
@@ -209,7 +172,15 @@ def _open(
     return submission
 
 
-def analyze(invocation: Invocation, request: RunRequest, *, as_json: AsJson = False) -> ExitCode:
+def analyze(
+    invocation: Invocation,
+    paths: Paths,
+    arguments: Arguments,
+    options: Options,
+    *,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> ExitCode:
     """Analyze documents and show the answers.
 
     chordwise analyze reports/ letter.pdf
@@ -225,4 +196,31 @@ def analyze(invocation: Invocation, request: RunRequest, *, as_json: AsJson = Fa
     Ctrl-C detaches: the run continues in the background, and `chordwise wait RUN` waits for it.
     Ctrl-C while files are read interrupts the intake: `chordwise continue RUN` reads the rest.
     """
-    return run_request(invocation, request, waits=not request.no_wait, as_json=as_json)
+    settings = invocation.settings()
+    asked = requested(settings, options, arguments)
+    table = answer_tables.table_of(asked)
+    if table and table != asked.save_as:
+        invocation.screen.info(
+            f"The answers of “{asked.save_as}” are in the table answers.{table}."
+        )
+    present = paths
+    if invocation.occurrence is not None:
+        present = list(filter(discovery.matches_any_file, paths))
+        if not present:
+            invocation.screen.info("There are no files to analyze.")
+            return ExitCode.SUCCESS
+    found = _find_files(invocation, present)
+    settings = access.with_model(invocation, settings, asked.model)
+    require_answerable(settings, asked)  # before the stack is started
+    access.require_external_database(settings)
+    intake = RunIntake(invocation, access.reach(invocation, settings, Level.ALL))
+    with access.working_context(invocation, intake.settings) as context:
+        if asked.budget_usd is not None:
+            quote.announce(context, paths, asked, asked.budget_usd, invocation.screen)
+        reason = "" if arguments.get("yes") else too_expensive(context, asked, found)
+        if not _is_agreed(invocation, reason):
+            invocation.screen.info("Cancelled. Nothing was submitted.")
+            return ExitCode.SUCCESS
+        asked = replace(asked, paths=tuple(map(absolute, paths)))
+        account = intake.take_in(context, _open(context, intake, asked, found))
+    return intake.conclude(account, waits=not no_wait, as_json=as_json)

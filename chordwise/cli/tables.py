@@ -12,13 +12,13 @@ from rich.text import Text
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.cli.rendering import layouts
-from chordwise.cli.rendering.plain_text import one_line
-from chordwise.cli.rendering.screen import hint, indented
 from chordwise.domain.answer_tables import BASE_COLUMNS
 from chordwise.domain.number_formats import counted
 from chordwise.errors import UsageError
 from chordwise.pipeline.intake.answer_tables import prune as prune_table
+from chordwise.rendering import layouts
+from chordwise.rendering.plain_text import one_line
+from chordwise.rendering.screen import hint, indented
 from chordwise.settings import Settings
 from chordwise.storage import answer_tables
 from chordwise.storage.answer_tables import EVIDENCE, OF_EVIDENCE, SCHEMA, ViewColumn

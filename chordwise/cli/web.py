@@ -10,10 +10,10 @@ import typer
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.rendering.screen import Screen
 from chordwise.embedded import processes
 from chordwise.embedded.home import Level, home_at, read_address
 from chordwise.errors import UsageError
+from chordwise.rendering.screen import Screen
 from chordwise.settings import Settings
 
 _SHORTEST_PASSWORD = 12

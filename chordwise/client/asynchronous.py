@@ -8,8 +8,11 @@ import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
 
-from chordwise.client.client import Client, Paths, RefreshArguments, RunArguments
+from chordwise.client.client import NO_OPTIONS, Client, Paths
 from chordwise.client.run import Run
+from chordwise.pipeline.intake.run_options import RunArguments
+from chordwise.pipeline.learning.refresh import RefreshArguments
+from chordwise.settings import Profile
 
 Arguments = ParamSpec("Arguments")
 Item = TypeVar("Item")
@@ -95,9 +98,14 @@ class AsyncClient(_Asynchronous[Client]):
     results = _each(Client.results)
     answers_to_check = _each(Client.answers_to_check)
 
-    async def submit(self, paths: Paths, **arguments: Unpack[RunArguments]) -> AsyncRun:
+    async def submit(
+        self,
+        paths: Paths,
+        options: Profile = NO_OPTIONS,
+        **arguments: Unpack[RunArguments],
+    ) -> AsyncRun:
         """Take in documents and return the run that analyzes them; see `Client.submit`."""
-        return AsyncRun(await asyncio.to_thread(self.sync.submit, paths, **arguments))
+        return AsyncRun(await asyncio.to_thread(self.sync.submit, paths, options, **arguments))
 
     async def run(self, name: str = "latest") -> AsyncRun:
         """Return a run by its name or id."""

@@ -8,36 +8,32 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
-from typing import Self, TypeAlias, TypedDict, Unpack, cast
+from typing import Self, TypeAlias, Unpack
 
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from chordwise.cli.experiment import SHARES
-from chordwise.cli.options import parse_budget, parse_share
-from chordwise.cli.quote import read_all, too_expensive
-from chordwise.cli.refresh import RefreshOptions, refuse_contradictions, target_of
-from chordwise.cli.request import PROFILE_OPTIONS, absolute, profile_with
 from chordwise.client.connection import Connection
-from chordwise.client.run import Result, Run, analysis_types, member, texts
-from chordwise.domain.analysis_tasks import AnalysisType, implied_types
+from chordwise.client.run import Result, Run, analysis_types, member
+from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.identifiers import nearest
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.experiments import Outcome
 from chordwise.domain.learning.feedback_input import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
-from chordwise.domain.states import Lane, RunStatus
-from chordwise.domain.validation import check_schema
+from chordwise.domain.number_formats import parse_share
+from chordwise.domain.states import RunStatus
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports.table import distinct
 from chordwise.pipeline.intake import found_files
 from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.run_options import (
+    RunArguments,
     RunOptions,
+    differing,
     effective_options,
-    run_options,
+    requested,
     to_json,
 )
 from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
@@ -45,9 +41,9 @@ from chordwise.pipeline.learning import certification, evaluation, experiments, 
 from chordwise.pipeline.learning import refresh as refreshing
 from chordwise.pipeline.learning.certification import Bounds, Certified
 from chordwise.pipeline.learning.evaluation import EvaluationScope
-from chordwise.pipeline.learning.experiments import ExperimentPlan, Status, Variant
+from chordwise.pipeline.learning.experiments import ExperimentArguments, Status, Variant
 from chordwise.pipeline.learning.feedback import Signed
-from chordwise.pipeline.learning.refresh import Stale, Target
+from chordwise.pipeline.learning.refresh import RefreshArguments, Stale, Target
 from chordwise.pipeline.learning.review import ReviewItem
 from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.quoting import quote as quoting
@@ -56,72 +52,15 @@ from chordwise.pipeline.quoting.tally import assumed_pages
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.pipeline.runtime.context import ReadingContext
-from chordwise.readers.discovery import discover
+from chordwise.readers.discovery import absolute, discover
 from chordwise.readers.reader import Reader
-from chordwise.settings import Settings, load
+from chordwise.settings import Profile, Settings, load
 from chordwise.storage import intakes, runs
 from chordwise.storage.runs import Run as StoredRun
 from chordwise.telemetry.logging import configure_library
 
+NO_OPTIONS = Profile()
 Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-
-
-class AnalysisArguments(TypedDict, total=False):
-    """The questions about each document, as options of `chordwise quote` (docs/command-line.md)."""
-
-    profile: str
-    pack: str
-    types: Sequence[AnalysisType | str]
-    instructions: str
-    schema: Mapping[str, JsonValue] | str | os.PathLike[str]
-    labels: Sequence[str] | Mapping[str, str]
-    answer_language: str
-    prompt: str
-    text_column: str
-    id_column: str
-    model: str
-    fresh: bool
-    lane: Lane | str
-    confidence_threshold: float
-    votes: int
-    critique: bool
-    principles: Sequence[str]
-
-
-class RunArguments(AnalysisArguments, total=False):
-    """The options of a run: its questions, its name and table, its priority, and its budget."""
-
-    save_as: str
-    run_name: str
-    no_cache: bool
-    nightly: bool
-    budget_usd: Decimal | float | str
-    learned_examples: bool
-    yes: bool
-
-
-class RefreshArguments(TypedDict, total=False):
-    """The options of `chordwise refresh` (docs/command-line.md)."""
-
-    profile: str
-    model: str
-    lane: Lane | str
-    budget_usd: Decimal | float | str
-    run_name: str
-    failed: bool
-
-
-class ExperimentArguments(TypedDict, total=False):
-    """The options of `chordwise experiment start`. Shares are numbers or strings: 0.2 or "20%"."""
-
-    outcome: Outcome | str
-    share: float | str
-    paired: float | str
-    budget_usd: Decimal | float | str
-    risk: float | str
-    max_invalid: float | str
-    max_cost: float | str
-    max_latency: float | str
 
 
 class Client:
@@ -167,47 +106,56 @@ class Client:
         """Close the connections; runs continue."""
         self._connection.close()
 
-    def submit(self, paths: Paths, **arguments: Unpack[RunArguments]) -> Run:
+    def submit(
+        self,
+        paths: Paths,
+        options: Profile = NO_OPTIONS,
+        **arguments: Unpack[RunArguments],
+    ) -> Run:
         """Take in documents and return the run that analyzes them in the background.
 
-        If `run_name` is the name of a run with the same options and paths, that run is returned,
-        and its intake is resumed if it was interrupted. A task that is repeated therefore submits
-        once.
+        `options` override the entries of the `profile` of this name. If `run_name` is the name of a
+        run with the same options and paths, that run is returned, and its intake is resumed if it
+        was interrupted. A task that is repeated therefore submits once.
 
         Raises:
-            UsageError: Nothing matches the paths, the arguments contradict each other, the run of
+            UsageError: Nothing matches the paths, the options contradict each other, the run of
                 this name has other options, or its expected cost needs `yes=True` or a budget.
             ConfigurationError: The model is unknown, or a setting is missing.
             ServiceUnavailableError: A service does not start or cannot be reached.
         """
         _refuse_unknown(arguments, RunArguments.__annotations__)
-        given = _listed(paths)
-        options = replace(self._options(arguments), paths=tuple(map(absolute, given)))
-        known = self._existing_run(options)
+        listed = _listed(paths)
+        asked = requested(self._connection.settings, options, arguments)
+        asked = replace(asked, paths=tuple(map(absolute, listed)))
+        known = self._existing_run(asked)
         if known is not None:
             return known
-        found = list(discover(given))
+        found = list(discover(listed))
         entries = [found_files.entry_of(file) for file in found]
         context = self._connection.context
-        if not arguments.get("yes") and (reason := too_expensive(context, options, found)):
+        if not arguments.get("yes") and (reason := quoting.too_expensive(context, asked, found)):
             raise UsageError(reason, "Pass yes=True, or limit the cost with budget_usd.")
         resume = Resume(context, lambda _: None, time.sleep)  # noqa: TID251 - waits in real time
         now = datetime.now(UTC)  # noqa: TID251 - the clock
-        submission = open_or_resume(context, options, now, entries, resume)
-        return self._take_in(submission)
+        return self._take_in(open_or_resume(context, asked, now, entries, resume))
 
-    def quote(self, paths: Paths, **arguments: Unpack[AnalysisArguments]) -> Quote:
+    def quote(
+        self,
+        paths: Paths,
+        options: Profile = NO_OPTIONS,
+        **arguments: Unpack[RunArguments],
+    ) -> Quote:
         """Estimate the tokens and the cost of an analysis; nothing is stored or sent to a model.
 
         Raises:
-            UsageError: Nothing matches the paths, or the arguments contradict each other.
+            UsageError: Nothing matches the paths, or the options contradict each other.
         """
         _refuse_unknown(arguments, RunArguments.__annotations__)
-        given = _listed(paths)
-        options = self._options(cast("RunArguments", arguments))
-        settings = self._connection.settings
-        read = read_all(settings, discover(given), options.columns, assumed_pages(settings))
-        return quoting.estimate(self._reading(), read, options)
+        settings, found = self._connection.settings, discover(_listed(paths))
+        asked = requested(settings, options, arguments)
+        read = quoting.read_all(settings, found, asked.columns, assumed_pages(settings))
+        return quoting.estimate(self._reading(), read, asked)
 
     def run(self, name: str = "latest") -> Run:
         """Return a run by its name or id.
@@ -345,24 +293,13 @@ class Client:
             ConfigurationError: The profile or a model does not exist, or a price is unknown.
         """
         _refuse_unknown(arguments, ExperimentArguments.__annotations__)
-        budget = arguments.get("budget_usd")
-        given = dict[str, object](arguments)
-        shares = {
-            each: parse_share(each, str(given[each]), up_to)
-            for each, up_to in SHARES.items()
-            if each in given
-        }
-        plan = ExperimentPlan(
-            name=name,
-            profile=profile,
-            variants=[
-                Variant(name=each, changes={entry: str(value) for entry, value in changes.items()})
-                for each, changes in variants.items()
-            ],
-            outcome=member(Outcome, arguments.get("outcome", Outcome.RIGHT), "outcome"),
-            budget_usd=None if budget is None else parse_budget(str(budget)),
-            **shares,
-        )
+        if "outcome" in arguments:
+            arguments["outcome"] = member(Outcome, arguments["outcome"], "outcome")
+        changed = [
+            Variant(name=each, changes={entry: str(value) for entry, value in changes.items()})
+            for each, changes in variants.items()
+        ]
+        plan = experiments.planned(name, profile, changed, arguments)
         experiments.start(self._reading(), plan)
         return self.experiment(name)
 
@@ -415,53 +352,7 @@ class Client:
     def _renewed(self, name: str | None, arguments: RefreshArguments) -> Target:
         """Return the answers to refresh, and the question that replaces theirs."""
         _refuse_unknown(arguments, RefreshArguments.__annotations__)
-        context = self._reading()
-        lane, budget = arguments.get("lane"), arguments.get("budget_usd")
-        options = RefreshOptions(
-            run=name,
-            profile=arguments.get("profile", ""),
-            model=arguments.get("model"),
-            lane=None if lane is None else member(Lane, lane, "lane"),
-            budget=None if budget is None else str(budget),
-            run_name=arguments.get("run_name", ""),
-            failed=arguments.get("failed", False),
-        )
-        refuse_contradictions(options)
-        return target_of(options, context, lambda _: None)
-
-    def _options(self, arguments: RunArguments) -> RunOptions:
-        """Return the options of a run from arguments that are named as those of the commands."""
-        schema, labels = arguments.get("schema"), arguments.get("labels", ())
-        budget, lane = arguments.get("budget_usd"), arguments.get("lane")
-        own = check_schema(dict(schema)) if isinstance(schema, Mapping) else None
-        types = analysis_types(arguments.get("types", ()))
-        if own is not None and not arguments.get("profile"):
-            types = implied_types(types, schema=True, labels=bool(labels))
-        file = Path(schema).absolute() if isinstance(schema, str | os.PathLike) else None
-        given = {
-            **{name: arguments.get(name) for name in PROFILE_OPTIONS},
-            "types": types,
-            "schema_file": file,
-            "labels": texts(labels),
-            "principles": texts(arguments.get("principles", ())),
-            "lane": None if lane is None else member(Lane, lane, "lane"),
-            "budget_usd": None if budget is None else parse_budget(str(budget)),
-            "learned_examples": arguments.get("learned_examples"),
-        }
-        settings = self._connection.settings
-        named, run_name = arguments.get("profile", ""), arguments.get("run_name", "")
-        options = run_options(settings, profile_with(settings, named, given), run_name, named)
-        analysis = options.analysis
-        if own is not None:
-            analysis = replace(analysis, schema=own, examples=())
-        if labels and isinstance(labels, Mapping):
-            analysis = replace(analysis, label_descriptions=dict(labels))
-        return replace(
-            options,
-            analysis=analysis,
-            fresh=arguments.get("fresh", False),
-            use_cache=not arguments.get("no_cache", False),
-        )
+        return refreshing.requested(self._reading(), name, arguments)
 
     def _existing_run(self, options: RunOptions) -> Run | None:
         """Return the run of this name; `None` if there is none, or if its intake was interrupted.
@@ -480,11 +371,10 @@ class Client:
                 return None
             stored, is_interrupted = row
             asked = to_json(effective_options(self._connection.settings, options))
-            differing = sorted(name for name in asked if asked[name] != stored.options.get(name))
-            if differing:
+            if changed := differing(asked, stored.options):
                 raise UsageError(
                     f"A run named “{stored.name}” already exists, with other options "
-                    f"({', '.join(differing)}).",
+                    f"({', '.join(changed)}).",
                     "Choose another run_name.",
                 )
             if is_interrupted and stored.status != RunStatus.CANCELLED:

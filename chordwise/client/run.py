@@ -17,13 +17,10 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from sqlalchemy import select
 
-from chordwise.cli.options import split_commas
-from chordwise.cli.rendering.live import Display, display
-from chordwise.cli.rendering.screen import Screen
-from chordwise.cli.run_watch import RunWatch
 from chordwise.client.connection import Connection
 from chordwise.domain import answer_tables
 from chordwise.domain.analysis_tasks import AnalysisType
+from chordwise.domain.identifiers import split_commas
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.feedback_input import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
@@ -39,6 +36,9 @@ from chordwise.pipeline.runs.accounts import Account, Failure
 from chordwise.pipeline.runs.progress import Pace, Progress
 from chordwise.pipeline.runs.stored_results import ResultSelection, StoredResult
 from chordwise.pipeline.runs.user_sql import Row
+from chordwise.rendering.live import Display, display
+from chordwise.rendering.run_waits import RunWatch
+from chordwise.rendering.screen import Screen
 from chordwise.storage import answer_tables as stored_tables
 from chordwise.storage.answer_tables import AnswerTable
 from chordwise.storage.jobs import Job

@@ -8,8 +8,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
+from typing import Annotated
 
-from chordwise.domain import json_values, templates
+from pydantic import Field, TypeAdapter
+
+from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.templates import PromptTemplate
 
@@ -52,7 +55,7 @@ class Example:
     `id` is that of an example learned from feedback, and `None` for an example written by the user.
     """
 
-    analysis_type: AnalysisType
+    analysis_type: Annotated[AnalysisType, Field(alias="type")]
     text: str
     answer: JsonObject
     id: uuid.UUID | None = None
@@ -60,16 +63,14 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisOptions:
-    """The options of the user beyond the type; part of the identity of a result.
+    """The entries of a profile that are part of the identity of an answer, with their files read.
 
     `schema` is the user's own JSON Schema for an extraction. A `confidence_threshold` of `None` is
     the default, or 0 if only the built-in model is asked. Each question is asked `votes` times,
     and the answer on which the samples agree is used. With `critique` the answer about a document
     is checked against `principles`, or the default ones if there are none. `templates` are the
     user's own; they take precedence over released ones of the same names. `label_descriptions`
-    describes labels, by label. `answer_language` is the language of the answers, as a BCP 47 tag
-    such as `de`; if empty, the model chooses it. `examples` are shown to the model. A chunk has at
-    most `chunk_tokens` of text; 0 means the limit in the settings.
+    describes labels, by label. `examples` are shown to the model.
     """
 
     instructions: str = ""
@@ -83,7 +84,7 @@ class AnalysisOptions:
     label_descriptions: Mapping[str, str] = field(default_factory=dict)
     answer_language: str = ""
     examples: tuple[Example, ...] = ()
-    chunk_tokens: int = 0
+    chunk_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +153,7 @@ def options_for(
         label_descriptions=options.label_descriptions if classifies else {},
         schema=options.schema if extracts else None,
         examples=tuple(each for each in options.examples if each.analysis_type is kind),
+        principles=options.principles if options.critique else (),
     )
 
 
@@ -161,36 +163,18 @@ def options_of(stored: str) -> AnalysisOptions:
     return options_from(json_values.as_object(json.loads(stored)))
 
 
+_OPTIONS = TypeAdapter(AnalysisOptions)
+_EXAMPLES = TypeAdapter(tuple[Example, ...])
+
+
 def options_from(stored: JsonObject) -> AnalysisOptions:
     """Parse the output of `options_to_json`."""
-    schema = stored.get("schema")
-    return AnalysisOptions(
-        instructions=json_values.text(stored.get("instructions")),
-        labels=tuple(json_values.strings(stored.get("labels"))),
-        schema=schema if isinstance(schema, dict) else None,
-        confidence_threshold=json_values.number(stored.get("confidence_threshold")),
-        votes=json_values.integer(stored.get("votes")) or 1,
-        critique=stored.get("critique") is True,
-        principles=tuple(json_values.strings(stored.get("principles"))),
-        templates=templates.from_json(stored.get("templates")),
-        label_descriptions=json_values.texts(stored.get("label_descriptions")),
-        answer_language=json_values.text(stored.get("answer_language")),
-        examples=examples_from(json_values.objects(stored.get("examples"))),
-        chunk_tokens=json_values.integer(stored.get("chunk_tokens")) or 0,
-    )
+    return _OPTIONS.validate_python(stored)
 
 
 def examples_from(stored: Iterable[JsonObject]) -> tuple[Example, ...]:
     """Parse examples: the `type`, `text` and `answer` of each, and the `id` of a learned one."""
-    return tuple(
-        Example(
-            analysis_type=AnalysisType(json_values.text(each["type"])),
-            text=json_values.text(each["text"]),
-            answer=json_values.as_object(each["answer"]),
-            id=uuid.UUID(json_values.text(each["id"])) if "id" in each else None,
-        )
-        for each in stored
-    )
+    return _EXAMPLES.validate_python(tuple(stored))
 
 
 _NO_QUESTION = (
@@ -206,24 +190,8 @@ def question_of(stored: JsonObject) -> JsonObject:
 
 
 def options_to_json(options: AnalysisOptions) -> JsonObject:
-    """Convert options to the JSON of `jobs.options`; optional entries are left out if unset."""
-    critique: JsonObject = {"critique": True, "principles": list(options.principles)}
-    further: JsonObject = {
-        "templates": templates.to_json(options.templates),
-        "label_descriptions": dict(options.label_descriptions),
-        "answer_language": options.answer_language,
-        "examples": [
-            {"type": each.analysis_type.value, "text": each.text, "answer": each.answer}
-            for each in options.examples
-        ],
-        "chunk_tokens": options.chunk_tokens,
-    }
-    return {
-        "instructions": options.instructions,
-        "labels": list(options.labels),
-        "schema": options.schema,
-        "confidence_threshold": options.confidence_threshold,
-        **({"votes": options.votes} if options.votes > 1 else {}),
-        **(critique if options.critique else {}),
-        **{name: value for name, value in further.items() if value},
-    }
+    """Convert options to the JSON of `jobs.options`, without those that have their default."""
+    stored: JsonObject = _OPTIONS.dump_python(
+        options, mode="json", by_alias=True, exclude_defaults=True
+    )
+    return stored

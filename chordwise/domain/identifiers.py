@@ -38,3 +38,8 @@ def sql_identifier(name: str) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the three known names that are most similar to an unknown one, in one line."""
     return ", ".join(difflib.get_close_matches(name, list(known), n=3, cutoff=0))
+
+
+def split_commas(given: str) -> tuple[str, ...]:
+    """Return the parts of a text between commas, without blank ones."""
+    return tuple(part for each in given.split(",") if (part := each.strip()))

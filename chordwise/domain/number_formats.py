@@ -6,6 +6,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 from chordwise.domain.money import dollars
+from chordwise.errors import UsageError
 
 _THOUSAND = 1_000
 _MILLION = 1_000_000
@@ -57,3 +58,19 @@ def share(value: float) -> str:
     """Return a number from 0 to 1 as a percentage; less than all is never shown as 100 %."""
     percent = value * 100
     return f"{percent:.0f} %" if percent in (0, 100) else f"{min(percent, 99.9):.1f} %"
+
+
+def parse_share(option: str, given: str, up_to: float | None = None) -> float:
+    """Parse a share such as 2%, 2 % or 0.02; below 100 %, or at most `up_to`.
+
+    Raises:
+        UsageError: It is not a share in that range.
+    """
+    number = given.strip().removesuffix("%")
+    try:
+        share = float(number) / (100 if given.strip().endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not (0 < share < 1 if up_to is None else 0 < share <= up_to):
+        raise UsageError(f"{option} {given} is not a valid share.", "Examples: 2%, 0.02.")
+    return share

@@ -8,10 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from string import Template
 
-from pydantic import TypeAdapter
-
-from chordwise.domain.json_values import JsonValue
-
 _OF_ALL = ("text", "mark", "schema", "instructions")
 _OPTIONAL = ("kind",)
 
@@ -85,22 +81,6 @@ def problems(template: PromptTemplate) -> Iterator[TemplateProblem]:
         yield TemplateProblem(what=f"missing: {_listed(missing)}; needed: {_listed(required)}")
     elif not _is_marked(_names(template.user)):
         yield TemplateProblem(what="user has to hold $text once, with $mark before and after it")
-
-
-def to_json(templates: Iterable[PromptTemplate]) -> list[JsonValue]:
-    """Return a user's own templates as stored in options."""
-    return [
-        {"name": each.name, "variant": each.variant, "system": each.system, "user": each.user}
-        for each in templates
-    ]
-
-
-_STORED = TypeAdapter(tuple[PromptTemplate, ...])
-
-
-def from_json(stored: JsonValue) -> tuple[PromptTemplate, ...]:
-    """Parse the output of `to_json`."""
-    return _STORED.validate_python(stored or ())
 
 
 def _variables(text: str) -> Iterator[re.Match[str]]:

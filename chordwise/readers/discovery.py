@@ -228,3 +228,8 @@ def matches_any_file(path: str) -> bool:
         hint = "Create or mount its folder where the scheduler runs; it may be empty."
         raise UsageError(error.what, hint) from error
     return True
+
+
+def absolute(path: str) -> str:
+    """Return a path argument made absolute; `-` is kept, and patterns stay patterns."""
+    return path if path == STDIN else printable(os.path.join(os.getcwd(), path))  # noqa: PTH109, PTH118 - it may be a pattern

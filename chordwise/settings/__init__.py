@@ -41,6 +41,7 @@ from chordwise.settings.locations import (
     find_home,
     settings_file,
 )
+from chordwise.settings.profiles import Profile
 from chordwise.settings.schedules import ScheduleSettings
 from chordwise.settings.sections import (
     AUTO,
@@ -57,7 +58,6 @@ from chordwise.settings.sections import (
     LoggingSettings,
     ModelSettings,
     PipelineSettings,
-    ProfileSettings,
     PromptSettings,
     ReaderSettings,
     RetrySettings,
@@ -79,7 +79,7 @@ __all__ = [
     "LoggingSettings",
     "ModelSettings",
     "PipelineSettings",
-    "ProfileSettings",
+    "Profile",
     "PromptSettings",
     "ReaderSettings",
     "RetrySettings",
@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     cache: CacheSettings = CacheSettings()
     critique: CritiqueSettings = CritiqueSettings()
     prompts: PromptSettings = PromptSettings()
-    profiles: Mapping[str, ProfileSettings] = Field(default_factory=dict)
+    profiles: Mapping[str, Profile] = Field(default_factory=dict)
     inbox: InboxSettings = InboxSettings()
     schedules: Mapping[str, ScheduleSettings] = Field(default_factory=dict)
     readers: ReaderSettings = ReaderSettings()
@@ -181,7 +181,7 @@ class Settings(BaseSettings):
 
     @field_validator("profiles")
     @classmethod
-    def name_tables(cls, found: Mapping[str, ProfileSettings]) -> Mapping[str, ProfileSettings]:
+    def name_tables(cls, found: Mapping[str, Profile]) -> Mapping[str, Profile]:
         """Name the answer table of each profile after the profile, unless it is set."""
         return {
             name: each

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -25,10 +24,7 @@ from pydantic import (
 
 from chordwise.domain import webhook_signatures
 from chordwise.domain.addresses import has_user, is_at_provider, provider_host
-from chordwise.domain.analysis_tasks import MAX_VOTES, AnalysisType
 from chordwise.domain.export_formats import ExportFormat
-from chordwise.domain.inbox import is_inside
-from chordwise.domain.states import Lane
 from chordwise.domain.tiers import Tier
 from chordwise.errors import ConfigurationError
 from chordwise.settings import service_addresses
@@ -419,89 +415,6 @@ class BatchSettings(Section):
         default=20, description="Time after which unanswered questions are asked online."
     )
     max_requests: PositiveInt = Field(default=20_000, le=50_000, description="In one batch.")
-
-
-class ProfileSettings(Section):
-    """One table `[profiles.NAME]`; the side-car of a file has the same entries."""
-
-    folder: Path | None = Field(
-        default=None, description="Relative to an inbox, or absolute; unset: the profile's name."
-    )
-    types: tuple[AnalysisType, ...] = Field(
-        default=(), description="Empty: implied by schema and labels, else summary."
-    )
-    instructions: str = ""
-    labels: tuple[str, ...] = Field(default=(), description="Two or more, for classifications.")
-    labels_file: Path | None = Field(
-        default=None, description="Instead of labels: with meanings, relative to chordwise.toml."
-    )
-    answer_language: str = Field(default="", description="Such as de; empty: the model decides.")
-    schema_file: Path | None = Field(
-        default=None, alias="schema", description="A JSON Schema, relative to chordwise.toml."
-    )
-    save_as: str = Field(default="", description="Its answer table; empty: the profile's name.")
-    model: str = Field(default="", description="Empty: the setting `model`.")
-    lane: Lane = Field(default=Lane.ONLINE, description="batch: half the price, within a day.")
-    nightly: bool = Field(default=False, description="Give the calls of other runs priority.")
-    budget_usd: CapUsd | None = Field(default=None, description="Of one run.")
-    confidence_threshold: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="Answers below it need review; unset: 0.5, or 0 for the built-in model.",
-    )
-    critique: bool = Field(default=False, description="The model checks and revises its answer.")
-    principles: Principles = Field(
-        default=(), description="Principles of the critique, which they enable; empty: [critique]."
-    )
-    examples_file: Path | None = Field(
-        default=None,
-        alias="examples",
-        description="Texts with right answers, relative to chordwise.toml.",
-    )
-    learned_examples: bool = Field(default=True, description="Use corrected answers as examples.")
-    pack: str = Field(
-        default="",
-        description="legal, financial, scientific or support; other entries override it.",
-    )
-    prompt: str = Field(
-        default="", description="Variant of the templates in prompts.folder; empty: released ones."
-    )
-    votes: int = Field(
-        default=1, ge=1, le=MAX_VOTES, description="How often each question is asked; 1: no vote."
-    )
-    chunk_tokens: PositiveInt | None = Field(
-        default=None, description="Maximum text of one chunk; unset: pipeline.chunk_tokens."
-    )
-    text_column: str = Field(
-        default="",
-        description="CSV, JSONL, XLSX: each row is a document, with its text in this column.",
-    )
-    id_column: str = Field(default="", description="The column with the name of each row.")
-
-    @field_validator(
-        *("schema_file", "labels_file", "examples_file"),
-        *("budget_usd", "chunk_tokens", "confidence_threshold"),
-        mode="before",
-    )
-    @classmethod
-    def unset(cls, value: object) -> object:
-        """Treat an empty text as unset, so that a side-car can remove an entry of its profile."""
-        return None if value == "" else value
-
-
-def folders_of(name: str, profile: ProfileSettings, inboxes: Iterable[Path]) -> tuple[Path, ...]:
-    """Return the folders of a profile: its absolute folder, or one in each inbox.
-
-    Raises:
-        ValueError: The folder is outside the inboxes.
-    """
-    folder = (profile.folder or Path(name)).expanduser()
-    if folder.is_absolute():
-        return (folder,)
-    if not is_inside(folder / "file"):
-        raise ValueError(f"profiles.{name}.folder is outside the inbox: {folder}")
-    return tuple(inbox / folder for inbox in inboxes)
 
 
 class InboxSettings(Section):

@@ -29,7 +29,7 @@ from chordwise.pipeline.jobs import run_control as control
 from chordwise.pipeline.runs import accounts, progress
 from chordwise.pipeline.runs.accounts import Account, Cap
 from chordwise.pipeline.runs.progress import Pace, Progress
-from chordwise.settings import ProfileSettings
+from chordwise.settings import Profile
 from chordwise.storage import certifications
 from chordwise.storage import runs as stored_runs
 from chordwise.storage.record import new_id
@@ -204,7 +204,7 @@ def _begin(request: Request) -> Response:
     files = [each for each in files if each.filename]
     if not files:
         raise UsageError("No file was sent.", "Choose one or more, or drop them on the page.")
-    named = site.settings.profiles.get(profile, ProfileSettings())
+    named = site.settings.profiles.get(profile, Profile())
     options = run_options(site.settings, named, profile_name=profile)
     run_id, now = new_id(), datetime.now(UTC)  # noqa: TID251 - the clock
     with uploads.stored(home_at(site.settings.home), run_id, files) as found:

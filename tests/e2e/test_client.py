@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise import AsyncClient, Client
+from chordwise import AsyncClient, Client, Profile
 from chordwise.client import AsyncRun, Run
 from chordwise.errors import UsageError
 from chordwise.pipeline.diagnosis.doctor import diagnose
@@ -96,12 +96,14 @@ def test_the_idle_worker_of_another_home_is_running(stage: Stage) -> None:
 def test_a_run_from_submission_to_data_frames(client: Client, stage: Stage) -> None:
     """Quote, submit, read results as completed, correct one, and load the rows as data frames."""
     pattern = str(stage.folder / "*.txt")
-    asked = {"types": ["extraction"], "instructions": ITEMS, "model": "extractive"}
+    asked = Profile(
+        types=["extraction"], instructions=ITEMS, model="extractive", save_as="contracts"
+    )
     with client:
-        quoted = client.quote(pattern, **asked)  # type: ignore[arg-type]
-        run = client.submit(pattern, **asked, save_as="contracts", run_name="first")  # type: ignore[arg-type]
+        quoted = client.quote(pattern, asked)
+        run = client.submit(pattern, asked, run_name="first")
         found = {result.document: result for result in run.results(as_completed=True)}
-        again = client.submit(pattern, **asked, save_as="contracts", run_name="first")  # type: ignore[arg-type]
+        again = client.submit(pattern, asked, run_name="first")
         stored = run.feedback("lease", correct={"annual fee": "50,000 EUR"}, author="Ada")
         corrected = {result.document: result for result in client.run("first").results()}
         rows = client.sql("SELECT document, annual_fee FROM answers.contracts ORDER BY 1")
@@ -129,15 +131,16 @@ def test_mistakes_are_refused_by_name(
     client: Client, stage: Stage, addresses: Mapping[str, str | Path]
 ) -> None:
     with client:
-        with pytest.raises(UsageError, match="confidence_threshold: Input should be less"):
-            client.submit(stage.folder / "lease.txt", confidence_threshold=7)
-        with pytest.raises(UsageError, match="no argument “modle”") as refused:
-            client.submit(stage.folder / "lease.txt", modle="extractive")  # type: ignore[call-arg]  # the mistake
-        assert refused.value.hint.startswith("Similar: model, ")
+        with pytest.raises(UsageError, match="Labels apply only to classifications"):
+            client.submit(stage.folder / "lease.txt", Profile(types=["summary"], labels=["a", "b"]))
+        with pytest.raises(UsageError, match="no argument “run_nam”") as refused:
+            client.submit(stage.folder / "lease.txt", run_nam="one")  # type: ignore[call-arg]  # the mistake
+        assert refused.value.hint.startswith("Similar: run_name")
         with pytest.raises(UsageError, match="no argument “modle”") as refused:
             Client(**addresses, modle="extractive")  # type: ignore[arg-type]  # as above
         assert refused.value.hint.startswith("Similar: model, models, ")
-        run = client.submit(stage.folder / "lease.txt", profile="contracts")
+        changed = Profile(instructions="the term")
+        run = client.submit(stage.folder / "lease.txt", changed, profile="contracts")
         run.wait(timeout=60)
         found = {one.analysis_type for one in run.results(types="extraction")}
         newest = {one.analysis_type for one in client.results(types="extraction", document="lease")}
@@ -230,10 +233,10 @@ def test_a_run_name_with_other_options_is_refused(client: Client, stage: Stage) 
     """A repeated task submits once; other options under the same run name raise an error."""
     lease = stage.folder / "lease.txt"
     with client:
-        client.submit(lease, types=["classification"], labels=["lease", "supply"], run_name="one")
+        client.submit(lease, Profile(labels=["lease", "supply"]), run_name="one")
 
         with pytest.raises(UsageError, match="with other options"):
-            client.submit(lease, types=["classification"], labels=["a", "b"], run_name="one")
+            client.submit(lease, Profile(), run_name="one")
         with pytest.raises(TimeoutError):
             client.run("one").wait(timeout=0)
         with pytest.raises(UsageError, match="no analysis type “rows”"):
@@ -243,7 +246,7 @@ def test_a_run_name_with_other_options_is_refused(client: Client, stage: Stage) 
 def test_the_client_for_asyncio(addresses: Mapping[str, str | Path], stage: Stage) -> None:
     async def work(file: Path) -> tuple[list[str], int]:
         async with AsyncClient(**addresses) as asynchronous:  # type: ignore[arg-type]  # as above
-            run = await asynchronous.submit(file, types=["sentiment"], model="extractive")
+            run = await asynchronous.submit(file, Profile(types=["sentiment"], model="extractive"))
             found = [each.document async for each in run.results(as_completed=True)]
             account = await run.wait(timeout=30)
             assert account.is_complete

@@ -10,7 +10,7 @@ from pathlib import Path
 from chordwise.pipeline.inbox.folders import Store
 from chordwise.pipeline.inbox.watch import InboxWatch
 from chordwise.pipeline.jobs import shared_jobs
-from chordwise.settings import InboxSettings, ProfileSettings, Settings
+from chordwise.settings import InboxSettings, Profile, Settings
 from tests.fakes.dropping import Folders
 from tests.fakes.pipeline import SCRIPTED, Pipeline, a_pipeline, quoting_the_text
 
@@ -97,7 +97,7 @@ class WatchedInbox:
 def watched(
     tmp_path: Path,
     settings: Settings,
-    profiles: Mapping[str, ProfileSettings] | None = None,
+    profiles: Mapping[str, Profile] | None = None,
     **more: object,
 ) -> WatchedInbox:
     """Return an inbox below the test's folder, whose model quotes the text.
@@ -117,7 +117,7 @@ def watching(
     tmp_path: Path,
     settings: Settings,
     open_pipeline: Callable[[Settings], Pipeline],
-    profiles: Mapping[str, ProfileSettings] | None = None,
+    profiles: Mapping[str, Profile] | None = None,
     **more: object,
 ) -> WatchedInbox:
     folders = Folders(root=tmp_path, home=tmp_path / "home")

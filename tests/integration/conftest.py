@@ -14,7 +14,7 @@ from chordwise.embedded.home import home_at
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.llm.limits.shared_limits import open_client
 from chordwise.readers.reader import Reader
-from chordwise.settings import ProfileSettings, ReaderSettings, Settings
+from chordwise.settings import Profile, ReaderSettings, Settings
 from chordwise.storage.database import Database, open_engine
 from tests.fakes.commands import point_to
 from tests.fakes.inbox_watch import WatchedInbox, watched
@@ -105,8 +105,8 @@ def reader() -> Iterator[Reader]:
 @pytest.fixture
 def inbox(tmp_path: Path, settings: Settings) -> Iterator[WatchedInbox]:
     profiles = {
-        "letters": ProfileSettings(instructions="who writes to whom"),
-        "bills": ProfileSettings(folder=Path("letters/bills"), budget_usd=None),
+        "letters": Profile(instructions="who writes to whom"),
+        "bills": Profile(folder=Path("letters/bills"), budget_usd=None),
     }
     found = watched(tmp_path, settings, profiles)
     yield found

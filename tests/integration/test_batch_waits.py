@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from chordwise.cli.rendering import live as rendered
-from chordwise.cli.rendering.live import ProgressLines
-from chordwise.cli.run_watch import RunWatch
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.runs import progress
 from chordwise.pipeline.runs.progress import BatchWait
+from chordwise.rendering import live as rendered
+from chordwise.rendering.live import ProgressLines
+from chordwise.rendering.run_waits import RunWatch
 from chordwise.settings import Settings
 from tests.fakes.batch_nights import (
     OTHER,

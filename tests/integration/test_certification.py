@@ -25,7 +25,7 @@ from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.learning import evaluation
 from chordwise.pipeline.learning.certification import Bounds, Certified, certify
 from chordwise.pipeline.learning.evaluation import EvaluationScope
-from chordwise.settings import ProfileSettings, Settings
+from chordwise.settings import Profile, Settings
 from chordwise.storage import certifications, pruning
 from chordwise.storage.calibrations import Calibration
 from tests.fakes.commands import Output, output_of, run
@@ -56,7 +56,7 @@ def _profile(tmp_path: Path) -> None:
 
 def scope_of(pipeline: Pipeline, types: Sequence[str], **asked: object) -> EvaluationScope:
     """Return the answers to the question of a profile."""
-    profile = ProfileSettings.model_validate({"types": types, **asked})
+    profile = Profile.model_validate({"types": types, **asked})
     settings = pipeline.context.settings.model_copy(update={"profiles": {"deals": profile}})
     return evaluation.scope_of(settings, None, "deals")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise import Client
+from chordwise import Client, Profile
 from chordwise.domain.states import JobStatus
 from chordwise.errors import ExitCode, ModelRequestError, UsageError
 from chordwise.pipeline.intake.submit import Submission
@@ -106,9 +106,9 @@ def test_an_expensive_run_without_a_budget_needs_a_confirmation(
     refused = output_of(*expensive, code=ExitCode.USAGE).err
     with Client() as client:
         with pytest.raises(UsageError, match="Expected cost"):
-            client.submit("letter.txt", model=SCRIPTED)
+            client.submit("letter.txt", Profile(model=SCRIPTED))
         assert runs_of(settings) == 0
-        client.submit("letter.txt", model=SCRIPTED, yes=True)
+        client.submit("letter.txt", Profile(model=SCRIPTED), yes=True)
 
     assert "above budget.confirm_usd ($20.00)" in refused
     assert "--yes" in refused

@@ -21,13 +21,13 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from chordwise.cli.rendering.live import ProgressLines
-from chordwise.cli.run_watch import RunWatch
 from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus
 from chordwise.errors import ExitCode, ModelRequestError, ReadError, ServiceUnavailableError
 from chordwise.pipeline.intake.submit import Submission, open_run
 from chordwise.pipeline.runs import progress
 from chordwise.readers.reader import UnreadDocument
+from chordwise.rendering.live import ProgressLines
+from chordwise.rendering.run_waits import RunWatch
 from chordwise.settings import Settings
 from chordwise.storage.database import open_engine
 from tests.fakes.commands import called, output_of, run

@@ -15,11 +15,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from chordwise import Client
-from chordwise.cli.rendering.plain_text import EXTRACTIVE
+from chordwise import Client, Profile
 from chordwise.errors import ConfigurationError, ExitCode
 from chordwise.pipeline.inbox import scan
-from chordwise.settings import ProfileSettings
+from chordwise.rendering.plain_text import EXTRACTIVE
 from tests.fakes.processes import Processes, wait_until
 
 pytestmark = pytest.mark.xdist_group("cli_embedded")
@@ -101,12 +100,12 @@ def test_a_missing_key_is_refused_before_anything_is_taken_in(desk: Desk) -> Non
         for model in ("openai/gpt-6.1-terra", "keyless"):
             done = desk.processes.call("submit", "letters", "--model", model)
             with pytest.raises(ConfigurationError, match=r"key for openai/gpt-6\.1-terra"):
-                client.submit(desk.folder / "letters", model=model)
+                client.submit(desk.folder / "letters", Profile(model=model))
 
             assert done.returncode == ExitCode.CONFIGURATION
             assert f"Set {KEY_VARIABLES[model]}" in done.stderr
         with pytest.raises(ConfigurationError, match="There is no API key"):
-            scan.check(client._connection.settings, ProfileSettings(model="openai/gpt-6.1-terra"))
+            scan.check(client._connection.settings, Profile(model="openai/gpt-6.1-terra"))
         assert [run.name for run in client.runs()] == before
 
 

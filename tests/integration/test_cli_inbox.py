@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from chordwise.errors import ExitCode
-from chordwise.settings import ProfileSettings, Settings
+from chordwise.settings import Profile, Settings
 from tests.fakes.commands import output_of, point_to
 from tests.fakes.inbox_watch import LETTER, WatchedInbox, watched
 
@@ -29,7 +29,7 @@ def inbox(
     config.write_text('[inbox]\nfolders = ["inbox"]\n[profiles.bills]\n', "utf-8")
     point_to(settings, monkeypatch)
     monkeypatch.setenv("CHORDWISE_CONFIG", str(config))
-    found = watched(tmp_path, settings, {"bills": ProfileSettings()})
+    found = watched(tmp_path, settings, {"bills": Profile()})
     yield found
     found.close()
 

@@ -12,7 +12,6 @@ import pytest
 from pydantic import SecretStr
 
 from chordwise.cli.quote import announce, sentences
-from chordwise.cli.rendering.screen import Screen
 from chordwise.domain import json_values
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject
@@ -24,6 +23,7 @@ from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.quoting import quote
 from chordwise.pipeline.quoting.quote import Quote
 from chordwise.pipeline.runtime.context import ReadingContext
+from chordwise.rendering.screen import Screen
 from chordwise.settings import Settings
 from tests.fakes.commands import Output, output_of
 from tests.fakes.office_files import scan

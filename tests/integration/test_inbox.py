@@ -17,7 +17,7 @@ from chordwise.errors import ConfigurationError, ExitCode
 from chordwise.pipeline.inbox import scan, watch
 from chordwise.pipeline.inbox.folders import inboxes_of
 from chordwise.pipeline.inbox.scan import Refused
-from chordwise.settings import InboxSettings, ProfileSettings, Settings
+from chordwise.settings import InboxSettings, Profile, Settings
 from scheduler.inbox import InboxWatcher
 from tests.fakes.inbox_watch import (
     LETTER,
@@ -380,7 +380,7 @@ def test_a_share_without_events_is_polled(tmp_path: Path, settings: Settings) ->
 def test_each_inbox_has_separate_folders(tmp_path: Path, settings: Settings) -> None:
     """Results are beside their inbox; a profile may be for one inbox only."""
     other = tmp_path / "scanner" / "in"
-    profiles = {"scans": ProfileSettings(folder=other), "bills": ProfileSettings()}
+    profiles = {"scans": Profile(folder=other), "bills": Profile()}
     both = (tmp_path / "inbox", other)
     inbox = watched(tmp_path, settings, profiles, folders=both)
     for path in (both[0] / "bills" / "a.txt", both[1] / "bills" / "b.txt", both[1] / "c.txt"):
@@ -491,7 +491,7 @@ def test_overlapping_inboxes_are_refused(tmp_path: Path, folders: tuple[str, ...
 def test_the_folder_of_a_profile_must_be_inside_the_inbox(tmp_path: Path) -> None:
     """A relative path must not lead its folder out of the inbox."""
     inbox = InboxSettings(folders=(tmp_path / "in",))
-    profiles = {"x": ProfileSettings(folder=Path("../elsewhere"))}
+    profiles = {"x": Profile(folder=Path("../elsewhere"))}
 
     with pytest.raises(ConfigurationError, match=r"profiles\.x\.folder"):
         inboxes_of(Settings(inbox=inbox, profiles=profiles))
@@ -502,7 +502,7 @@ def test_two_profiles_for_one_folder_are_refused(tmp_path: Path, folder: str) ->
     (tmp_path / "in" / "bills").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "in" / "bills")
     inbox = InboxSettings(folders=(tmp_path / "in",))
-    profiles = {"bills": ProfileSettings(), "more": ProfileSettings(folder=tmp_path / folder)}
+    profiles = {"bills": Profile(), "more": Profile(folder=tmp_path / folder)}
 
     with pytest.raises(ConfigurationError) as caught:
         inboxes_of(Settings(inbox=inbox, profiles=profiles))
@@ -521,7 +521,7 @@ def test_schedules_may_share_a_folder_that_no_inbox_watches(
     """No file is taken from a folder outside of every inbox, or of an inbox that is not watched."""
     inbox = InboxSettings(folders=(tmp_path / "in",), enabled=enabled)
     shared = tmp_path / ("out" if enabled else "in/bills")
-    profiles = {name: ProfileSettings(folder=shared) for name in ("bills", "more")}
+    profiles = {name: Profile(folder=shared) for name in ("bills", "more")}
 
     assert shared in inboxes_of(Settings(inbox=inbox, profiles=profiles)).bindings
 

@@ -20,7 +20,7 @@ from chordwise.pipeline.inbox.folders import Inbox, take
 from chordwise.pipeline.intake import document_batches
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.recovery.recover import recover
-from chordwise.settings import ProfileSettings, Settings
+from chordwise.settings import Profile, Settings
 from chordwise.storage.inbox_files import InboxFile
 from tests.fakes.inbox_watch import LETTER, OTHER, QUIET_SECONDS, WatchedInbox, intake, watched
 from tests.fakes.processes import KilledError
@@ -46,7 +46,7 @@ def test_files_of_an_invalid_profile_stay_in_the_inbox(tmp_path: Path, settings:
     """They wait until the schema is corrected; other files proceed."""
     schema = tmp_path / "schema.json"
     schema.write_text("{", "utf-8")
-    profiles = {"broken": ProfileSettings.model_validate({"schema": schema})}
+    profiles = {"broken": Profile.model_validate({"schema": schema})}
     inbox = watched(tmp_path, settings, profiles)
     waiting = inbox.drop("broken/a.txt", LETTER)
     inbox.drop("b.txt", OTHER)
@@ -124,7 +124,7 @@ def test_a_kill_in_the_middle_of_a_file_leaves_its_run_open(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The account shows that it is open; the next watcher continues it without duplicate rows."""
-    profiles = {"rows": ProfileSettings(text_column="text")}
+    profiles = {"rows": Profile(text_column="text")}
     inbox = watched(tmp_path, settings, profiles)
     inbox.drop("rows/a.csv", "".join(["text\n", *(f"Row {n}. {LETTER}\n" for n in range(6))]))
     take_in, taken = Submission.take_in, list[object]()

@@ -13,7 +13,7 @@ from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.recovery.chunks import send_everything
 from chordwise.pipeline.recovery.recover import recover
-from chordwise.settings import ProfileSettings, Settings
+from chordwise.settings import Profile, Settings
 from chordwise.storage import clock, runs
 from tests.fakes.batch_nights import check_invariants, handed_in, opened, pass_time
 from tests.fakes.inbox_watch import LETTER, QUIET_SECONDS, WatchedInbox, watched, watching
@@ -22,13 +22,11 @@ from tests.peers.batch_provider import BatchProvider
 
 BOTH = "summary and sentiment"
 PROFILES = {
-    "urgent": ProfileSettings(),
-    "cheap": ProfileSettings.model_validate({"lane": "batch"}),
-    "nightly": ProfileSettings(nightly=True),
-    "one": ProfileSettings(model="extractive"),
-    BOTH: ProfileSettings.model_validate(
-        {"model": "extractive", "types": ["summary", "sentiment"]}
-    ),
+    "urgent": Profile(),
+    "cheap": Profile.model_validate({"lane": "batch"}),
+    "nightly": Profile(nightly=True),
+    "one": Profile(model="extractive"),
+    BOTH: Profile.model_validate({"model": "extractive", "types": ["summary", "sentiment"]}),
 }
 STATES = "SELECT array_agg(status ORDER BY id) FROM jobs"
 REUSED = "SELECT array_agg(reused ORDER BY run_id) FROM run_accounts"

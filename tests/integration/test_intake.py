@@ -25,6 +25,7 @@ from chordwise.pipeline.intake.document_batches import (
     Offered,
 )
 from chordwise.pipeline.intake.found_files import FileSource
+from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission, claim, open_run
 from chordwise.pipeline.jobs import run_control
 from chordwise.readers.discovery import discover
@@ -83,6 +84,10 @@ def a_folder(tmp_path: Path, files: int) -> str:
     return str(folder)
 
 
+def with_columns(columns: Columns) -> RunOptions:
+    return replace(a_run(), text_column=columns.text, id_column=columns.identity)
+
+
 def take_in(
     pipeline: Pipeline,
     *paths: str,
@@ -91,7 +96,7 @@ def take_in(
 ) -> tuple[Submission, list[str], bool]:
     """Take files in; return the run, the sources shown, and whether all were taken in."""
     found = [found_files.entry_of(file) for file in discover(paths)]
-    options = a_run() if columns is None else replace(a_run(), columns=columns)
+    options = with_columns(columns or Columns())
     submission = open_run(pipeline.context, options, NOW, found)
     shown: list[str] = []
     with Reader(ReaderSettings()) as reader:
@@ -452,7 +457,7 @@ def outcomes_of(
 ) -> list[str]:
     """Take files in as a command does; return source and outcome of every intake, in order."""
     found = [found_files.entry_of(file) for file in discover(arguments)]
-    submission = open_run(pipeline.context, replace(a_run(), columns=columns), NOW, found)
+    submission = open_run(pipeline.context, with_columns(columns), NOW, found)
     with Reader(SETTINGS) as reader:
         source = FileSource(reader, io.BytesIO(stdin))
         found_files.take_in(pipeline.context, submission, source)

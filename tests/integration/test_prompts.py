@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli.request import RunRequest, run_options
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, options_from
 from chordwise.domain.json_values import objects
 from chordwise.errors import ConfigurationError, UsageError
-from chordwise.pipeline.intake.run_options import identity
-from chordwise.settings import ProfileSettings, PromptSettings, Settings
+from chordwise.pipeline.intake.run_options import identity, requested, run_options
+from chordwise.settings import Profile, PromptSettings, Settings
 from tests.fakes.pipeline import PARAGRAPH, a_pipeline, a_run, a_summary
 
 OWN = "system = 'In short. $instructions $schema'\nuser = '''$mark\n$text\n$mark'''\n"
@@ -35,9 +34,9 @@ def with_folder(settings: Settings, folder: Path) -> Settings:
 def test_workers_ask_with_the_stored_text(settings: Settings, folder: Path) -> None:
     """The folder no longer exists then; the version identifies the text in a table."""
     own = with_folder(settings, folder)
-    request = RunRequest(paths=["x"], prompt="brief", model="scripted", run_name="short")
+    wanted = Profile(prompt="brief", model="scripted")
     pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"))
-    submission = pipeline.submit(PARAGRAPH, options=run_options(request, own))
+    submission = pipeline.submit(PARAGRAPH, options=run_options(own, wanted, "short"))
     (folder / "summary.analyze@brief.toml").unlink()
 
     pipeline.work(submission)
@@ -54,14 +53,13 @@ def test_workers_ask_with_the_stored_text(settings: Settings, folder: Path) -> N
 def test_an_edited_template_is_asked_again(settings: Settings, folder: Path) -> None:
     """The same document is asked again with another text, and not with the same one."""
     own = with_folder(settings, folder)
-    wanted = run_options(RunRequest(paths=["x"], prompt="brief", model="scripted"), own)
+    wanted = run_options(own, Profile(prompt="brief", model="scripted"))
     pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"), repeat_last=True)
     pipeline.analyze(PARAGRAPH, options=wanted)
     pipeline.analyze(PARAGRAPH, options=replace(wanted))
     (folder / "summary.analyze@brief.toml").write_text(OWN.replace("short", "brief"), "utf-8")
-    profile = RunRequest(paths=["x"], profile="letters", model="scripted")
-    letters = own.model_copy(update={"profiles": {"letters": ProfileSettings(prompt="brief")}})
-    edited = run_options(profile, letters)
+    letters = own.model_copy(update={"profiles": {"letters": Profile(prompt="brief")}})
+    edited = requested(letters, Profile(model="scripted"), {"profile": "letters"})
 
     pipeline.analyze(PARAGRAPH, options=edited)
 
@@ -72,11 +70,11 @@ def test_a_variant_without_a_template_is_refused(settings: Settings, folder: Pat
     own = with_folder(settings, folder)
 
     with pytest.raises(UsageError, match="no folder of prompts"):
-        run_options(RunRequest(paths=["x"], prompt="brief"), settings)
+        run_options(settings, Profile(prompt="brief"))
     with pytest.raises(ConfigurationError, match="no prompt “long”"):
-        run_options(RunRequest(paths=["x"], prompt="long"), own)
+        run_options(own, Profile(prompt="long"))
     with pytest.raises(UsageError, match="has no template for classification"):
-        run_options(RunRequest(paths=["x"], prompt="brief", labels="a,b"), own)
+        run_options(own, Profile(prompt="brief", labels=["a", "b"]))
 
 
 def test_meanings_and_language_are_part_of_the_question(settings: Settings) -> None:
@@ -98,10 +96,10 @@ def test_meanings_and_language_are_part_of_the_question(settings: Settings) -> N
 
 def test_a_pack_asks_for_all_of_its_types(settings: Settings) -> None:
     """This includes the built-in model; each type has its template, and labels are the pack's."""
-    asked = RunRequest(paths=["x"], pack="support", model="extractive", run_name="support")
+    asked = run_options(settings, Profile(pack="support", model="extractive"), "support")
     pipeline = a_pipeline(settings)
 
-    submission = pipeline.analyze(PARAGRAPH, options=run_options(asked, settings))
+    submission = pipeline.analyze(PARAGRAPH, options=asked)
 
     results = "SELECT split_part(prompt_version, '@', 1) FROM results ORDER BY 1"
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
@@ -114,8 +112,8 @@ def test_a_pack_asks_for_all_of_its_types(settings: Settings) -> None:
 
 def test_a_quote_from_a_template_example_is_refused_and_counted(settings: Settings) -> None:
     """The quote is not grounded; the result reports it and needs review."""
-    asked = RunRequest(paths=["x"], pack="support", types=[AnalysisType.CLASSIFICATION])
-    options = replace(run_options(asked, settings), model="scripted", name="leaking")
+    asked = Profile(pack="support", types=["classification"], model="scripted")
+    options = run_options(settings, asked, "leaking")
     (example,) = options.analysis.examples
     pipeline = a_pipeline(settings, json.dumps(example.answer), repeat_last=True)
 

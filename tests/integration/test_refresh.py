@@ -514,7 +514,7 @@ def test_another_item_makes_only_the_extraction_stale(settings: Settings) -> Non
         "SELECT analysis_type, count(reused_from), string_agg(options ->> 'instructions', '|'"
         " ORDER BY id) FROM jobs GROUP BY 1 ORDER BY 1"
     ) == [
-        ("classification", 1, "|"),
+        ("classification", 1, None),
         ("extraction", 0, "harbour|harbour, fee"),
-        ("summary", 1, "|"),
+        ("summary", 1, None),
     ]

@@ -10,7 +10,7 @@ import pytest
 
 from chordwise.errors import BudgetExceededError
 from chordwise.pipeline.jobs.run_control import retry
-from chordwise.settings import ProfileSettings, Settings
+from chordwise.settings import Profile, Settings
 from tests.fakes.batch_nights import check_invariants, handed_in, opened, pass_time
 from tests.fakes.pipeline import SCRIPTED, quoting_the_text
 from tests.fakes.scheduling import (
@@ -104,7 +104,7 @@ def test_the_lane_of_a_schedule_overrides_the_profile(
     expected: str,
 ) -> None:
     """A schedule without a lane uses that of the profile."""
-    profile = ProfileSettings.model_validate({"lane": of_profile})
+    profile = Profile.model_validate({"lane": of_profile})
     named = settings.model_copy(update={"profiles": {"letters": profile}})
     lane = f"--lane {of_schedule}" if of_schedule else ""
     schedule = nightly(folder, f"--profile letters {lane}")
@@ -118,7 +118,7 @@ def test_the_lane_of_a_schedule_overrides_the_profile(
 
 def a_due_refresh(settings: Settings, folder: Path) -> FakeScheduler:
     """Return a scheduler with a due refresh, after a night with an older prompt."""
-    profiles = {"letters": ProfileSettings(model=SCRIPTED)}
+    profiles = {"letters": Profile(model=SCRIPTED)}
     scheduler = a_scheduler(
         settings.model_copy(update={"profiles": profiles}),
         quoting_the_text,

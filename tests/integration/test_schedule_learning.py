@@ -14,8 +14,7 @@ from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.learning import evaluation, feedback
 from chordwise.pipeline.learning.feedback import FeedbackLine, Signed
 from chordwise.pipeline.runs.stored_results import ResultSelection
-from chordwise.settings import ScheduleSettings, Settings
-from chordwise.settings.sections import ProfileSettings
+from chordwise.settings import Profile, ScheduleSettings, Settings
 from tests.fakes.learning import LABELS, a_learner, classified, obeying, written
 from tests.fakes.scheduling import FakeScheduler, a_scheduler
 
@@ -42,7 +41,7 @@ def classify(settings: Settings) -> Submission:
 
 def a_due_scheduler(settings: Settings, **schedules: ScheduleSettings) -> FakeScheduler:
     """Return a scheduler with due occurrences, after that run of the profile `letters`."""
-    profiles = {"letters": ProfileSettings(labels=LABELS, confidence_threshold=0.0)}
+    profiles = {"letters": Profile(labels=LABELS, confidence_threshold=0.0)}
     scheduler = a_scheduler(
         settings.model_copy(update={"profiles": profiles}), obeying, repeat_last=True, **schedules
     )
@@ -171,14 +170,14 @@ def test_a_withdrawn_certificate_fails_the_occurrence(settings: Settings) -> Non
     ("profile", "asked"),
     [
         (
-            ProfileSettings(critique=True, model="openai/any"),
+            Profile(critique=True, model="openai/any"),
             {"critique": True, "principles": ["Be right."]},
         ),
-        (ProfileSettings(votes=3, model="extractive"), {}),
+        (Profile(votes=3, model="extractive"), {}),
     ],
 )
 def test_the_question_of_a_profile_is_that_of_its_runs(
-    settings: Settings, profile: ProfileSettings, asked: dict[str, object]
+    settings: Settings, profile: Profile, asked: dict[str, object]
 ) -> None:
     """It has the configured principles, and no votes if no language model supports them."""
     critique = settings.critique.model_copy(update={"principles": ("Be right.",)})

@@ -12,7 +12,7 @@ import pytest
 from chordwise.pipeline.intake import document_batches, submit
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.schedules.runner import MAX_ATTEMPTS
-from chordwise.settings import ProfileSettings, ScheduleSettings, Settings
+from chordwise.settings import Profile, ScheduleSettings, Settings
 from chordwise.storage import schedules
 from tests.fakes.pipeline import SCRIPTED, quoting_the_text
 from tests.fakes.processes import KilledError
@@ -270,7 +270,7 @@ def test_an_unreadable_file_makes_an_occurrence_incomplete(
 
 
 def test_a_profile_defines_the_questions_of_a_schedule(settings: Settings, folder: Path) -> None:
-    profile = ProfileSettings.model_validate({"types": ["summary", "sentiment"], "model": SCRIPTED})
+    profile = Profile.model_validate({"types": ["summary", "sentiment"], "model": SCRIPTED})
     with_profile = settings.model_copy(update={"profiles": {"letters": profile}})
     scheduler = a_due_scheduler(with_profile, nightly(folder, "--profile letters"))
 

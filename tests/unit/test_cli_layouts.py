@@ -12,8 +12,6 @@ from rich.text import Text
 
 from chordwise.cli.evaluate import _by_label
 from chordwise.cli.quote import in_brief
-from chordwise.cli.rendering import accounts, layouts, results
-from chordwise.cli.rendering.layouts import FirstThatFits
 from chordwise.cli.runs import job_table
 from chordwise.cli.schedules import _next, past_table, table
 from chordwise.domain.analysis_tasks import AnalysisType
@@ -22,6 +20,8 @@ from chordwise.domain.learning.measures import Measure
 from chordwise.pipeline.quoting.quote import Cost, Quote, QuotedLine
 from chordwise.pipeline.runs.accounts import JobLine
 from chordwise.pipeline.schedules.occurrences import PastLine, ScheduleLine
+from chordwise.rendering import accounts, layouts, results
+from chordwise.rendering.layouts import FirstThatFits
 from tests.unit.test_cli_rendering import a_result, an_account, shown
 
 NARROW, WIDE = 80, 140

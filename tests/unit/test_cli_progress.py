@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli.rendering.live import Bars, ProgressLines
 from chordwise.cli.services import LogLines
 from chordwise.domain.states import RunStatus
 from chordwise.pipeline.runs.progress import CallCounts, JobCounts, Pace, Progress
+from chordwise.rendering.live import Bars, ProgressLines
 
 
 def a_progress(done: int, chunks: int = 100, status: RunStatus = RunStatus.OPEN) -> Progress:

@@ -16,10 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from chordwise.cli.rendering import accounts as rendered_accounts
-from chordwise.cli.rendering import results as rendered_results
-from chordwise.cli.rendering.plain_text import EXTRACTIVE, one_line, safe
-from chordwise.cli.rendering.results import answer, quote
 from chordwise.domain.analyses.catalog import headline
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -29,6 +25,10 @@ from chordwise.domain.states import IntakeOutcome, JobStatus
 from chordwise.domain.visible_text import visible
 from chordwise.pipeline.runs.accounts import Account, Failure
 from chordwise.pipeline.runs.stored_results import StoredResult
+from chordwise.rendering import accounts as rendered_accounts
+from chordwise.rendering import results as rendered_results
+from chordwise.rendering.plain_text import EXTRACTIVE, one_line, safe
+from chordwise.rendering.results import answer, quote
 
 SPAN: JsonObject = {"quote": "It rained.", "start_char": 4, "end_char": 14, "grounded": True}
 OUTPUTS: dict[AnalysisType, JsonObject] = {

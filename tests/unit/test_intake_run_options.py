@@ -27,7 +27,7 @@ from chordwise.pipeline.intake.run_options import (
     labels_of,
     run_options,
 )
-from chordwise.settings import ProfileSettings, Settings
+from chordwise.settings import Profile, Settings
 from tests.fakes.scripted_model import ScriptedModel
 
 PROFILE = """
@@ -104,7 +104,7 @@ ENTRIES: dict[str, tuple[Asked, str, object, str, object]] = {
     "confidence_threshold": (lambda o: o.analysis.confidence_threshold, "0.2", 0.2, "0", 0.0),
     "critique": (lambda options: options.analysis.critique, "true", True, "false", False),
     "principles": (lambda options: options.analysis.principles, '["y"]', ("y",), "[]", ()),
-    "chunk_tokens": (lambda o: o.analysis.chunk_tokens, "500", 500, '""', 0),
+    "chunk_tokens": (lambda o: o.analysis.chunk_tokens, "500", 500, '""', None),
     "votes": (lambda options: options.analysis.votes, "5", 5, "1", 1),
     "labels_file": (meanings, '"kinds.toml"', {"a": "the first"}, '""', {}),
     "answer_language": (lambda o: o.analysis.answer_language, '"pt-BR"', "pt-BR", '""', ""),
@@ -141,7 +141,7 @@ def asked(folder: Path, side_car: str, profile: str = PROFILE) -> RunOptions:
 
 
 def test_every_entry_of_a_profile_is_tested() -> None:
-    names = {field.alias or name for name, field in ProfileSettings.model_fields.items()}
+    names = {field.alias or name for name, field in Profile.model_fields.items()}
 
     assert names - {"folder"} == ENTRIES.keys()
 
@@ -224,10 +224,10 @@ def test_contradictory_options_are_rejected(
 def test_the_default_type_is_extraction_with_a_schema_and_summary_without(tmp_path: Path) -> None:
     schema = tmp_path / "contract.json"
     schema.write_text(FEE, "utf-8")
-    profile = ProfileSettings.model_validate({"schema": schema, "instructions": " the fee "})
+    profile = Profile.model_validate({"schema": schema, "instructions": " the fee "})
 
     options = run_options(Settings(), profile, "tonight")
-    usual = run_options(Settings(model="house"), ProfileSettings())
+    usual = run_options(Settings(model="house"), Profile())
 
     assert (options.types, fields(options)) == ((AnalysisType.EXTRACTION,), ["fee"])
     assert (options.analysis.instructions, options.name) == ("the fee", "tonight")
@@ -251,7 +251,7 @@ def test_the_default_type_is_extraction_with_a_schema_and_summary_without(tmp_pa
     ],
 )
 def test_a_contradictory_profile_is_rejected(entries: dict[str, object], complaint: str) -> None:
-    profile = ProfileSettings.model_validate(entries)
+    profile = Profile.model_validate(entries)
 
     with pytest.raises(UsageError, match=complaint):
         run_options(Settings(), profile)
@@ -275,7 +275,7 @@ def test_the_error_for_an_invalid_schema_has_a_hint(
         schema.write_text(content, "utf-8")
 
     with pytest.raises(UsageError) as caught:
-        run_options(Settings(), ProfileSettings.model_validate({"schema": schema}))
+        run_options(Settings(), Profile.model_validate({"schema": schema}))
 
     assert caught.value.hint == hint.replace("{schema}", str(schema))
 
@@ -287,7 +287,7 @@ def test_a_pipe_instead_of_a_file_is_refused(tmp_path: Path, entry: str) -> None
     os.mkfifo(pipe)
 
     with pytest.raises(UsageError, match="named pipe"):
-        run_options(Settings(), ProfileSettings.model_validate({entry: pipe}))
+        run_options(Settings(), Profile.model_validate({entry: pipe}))
 
 
 @pytest.mark.parametrize(
@@ -344,9 +344,7 @@ def test_invalid_examples_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"an example of the type extraction in .*other\.toml"):
         asked(tmp_path, 'examples = "other.toml"')
     with pytest.raises(UsageError, match=r"broken\.json cannot be read"):
-        run_options(
-            Settings(), ProfileSettings.model_validate({"examples": tmp_path / "broken.json"})
-        )
+        run_options(Settings(), Profile.model_validate({"examples": tmp_path / "broken.json"}))
 
 
 def test_reasoning_with_only_the_built_in_model_is_rejected() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from chordwise.settings import ProfileSettings, Settings
+from chordwise.settings import Profile, Settings
 from tests.fakes.inbox_watch import LETTER, watched
 from tests.web.conftest import Visit, serving, visiting
 
@@ -16,7 +16,7 @@ def test_files_are_listed_with_their_states(
     request: pytest.FixtureRequest, tmp_path: Path, settings: Settings, browser: Browser
 ) -> None:
     """A delivered file, a failed file with its reason, and a waiting file."""
-    inbox = watched(tmp_path, settings, {"letters": ProfileSettings(instructions="who writes")})
+    inbox = watched(tmp_path, settings, {"letters": Profile(instructions="who writes")})
     inbox.drop("letters/anna.txt", LETTER)
     inbox.drop("<b>note</b>.bin", "\0\1\2" * 300)
     inbox.deliver()

@@ -37,7 +37,7 @@ from chordwise.pipeline.intake.submit import Submission, claim, open_run
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import FoundFile
 from chordwise.readers.reader import Reader, ReadingInterruptedError
-from chordwise.settings import ProfileSettings
+from chordwise.settings import Profile
 from chordwise.storage import inbox_files, intakes
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.runs import Run
@@ -302,7 +302,7 @@ class FileSubmitter:
         self._open[key] = _OpenRun(submission=submission, opened_at=at, last_at=at)
         return self._open[key]
 
-    def _profile_of(self, file: InboxFile) -> ProfileSettings:
+    def _profile_of(self, file: InboxFile) -> Profile:
         profile = profile_named(self._context.settings, file.profile)
         side_car = self._store.side_car_of(file.id, file.relative.name)
         if not os.path.lexists(side_car):  # a name that is too long is not an error here
@@ -313,7 +313,7 @@ class FileSubmitter:
         check(self._context.settings, merged)
         return merged
 
-    def _run_for(self, name: str, profile: ProfileSettings, leased: set[str]) -> _OpenRun:
+    def _run_for(self, name: str, profile: Profile, leased: set[str]) -> _OpenRun:
         """Return the open run of a profile, or a new one; add its key to `leased`."""
         key = f"{name}\n{profile.model_dump_json()}"
         known = self._open.get(key)

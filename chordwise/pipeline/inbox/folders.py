@@ -19,7 +19,7 @@ from chordwise.embedded.home import write_private
 from chordwise.errors import ConfigurationError
 from chordwise.pipeline.exports.writers import sync_folder
 from chordwise.settings import Settings
-from chordwise.settings.sections import folders_of
+from chordwise.settings.profiles import folders_of
 from chordwise.storage.inbox_files import InboxFile
 from chordwise.storage.record import id_in, new_id
 

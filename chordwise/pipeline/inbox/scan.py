@@ -8,19 +8,19 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.inbox import Fingerprint, Found, side_car_name, side_car_owner
 from chordwise.errors import ReadError, UsageError
 from chordwise.pipeline.intake.run_options import parse_toml, require_answerable, run_options
 from chordwise.readers import contents
 from chordwise.readers.discovery import is_ignored
-from chordwise.settings import ProfileSettings, Settings
+from chordwise.settings import Profile, Settings
+from chordwise.settings.profiles import OF_TYPES
 from chordwise.settings.sections import problems
 
 LINK = "is a symbolic link; put the file itself there"
@@ -170,25 +170,17 @@ def _fingerprint(path: Path) -> Fingerprint | None:
 
 _MAX_PROBLEMS = 5
 _NAMED_SUFFIXES = frozenset({".toml", ".json"})
-_FOR_TYPES = (
-    ("schema", AnalysisType.EXTRACTION, "The side-car's schema is for extractions"),
-    ("labels", AnalysisType.CLASSIFICATION, "The side-car's labels are for classifications"),
-    ("labels_file", AnalysisType.CLASSIFICATION, "The side-car's labels are for classifications"),
-)
 
 
-def profile_named(settings: Settings, name: str) -> ProfileSettings:
+def profile_named(settings: Settings, name: str) -> Profile:
     """Return a profile; the defaults for an empty name, or for a profile that no longer exists."""
-    return settings.profiles.get(name, ProfileSettings())
+    return settings.profiles.get(name, Profile())
 
 
-def with_side_car(profile: ProfileSettings, side_car: Path, base: Path) -> ProfileSettings:
+def with_side_car(profile: Profile, side_car: Path, base: Path) -> Profile:
     """Return the profile with its entries overridden by those of a side-car.
 
     `base` is the folder of `chordwise.toml`; a side-car may only name files below it.
-
-    Entries of the profile are dropped if they belong to an analysis type that the side-car does not
-    request, or if they belong to reading rows or to a critique and the side-car disables that.
 
     Raises:
         UsageError: The side-car is not valid TOML, has unknown entries, or has forbidden ones.
@@ -197,7 +189,7 @@ def with_side_car(profile: ProfileSettings, side_car: Path, base: Path) -> Profi
     if "folder" in given:
         raise UsageError("The side-car sets folder.", "folder is only valid in [profiles].")
     try:
-        wanted = ProfileSettings.model_validate(given)
+        wanted = Profile.model_validate(given)
     except ValidationError as error:
         found = "; ".join(problems(error)[:_MAX_PROBLEMS])
         raise UsageError(f"The side-car is invalid: {found}.", _hint(given)) from error
@@ -210,16 +202,14 @@ def with_side_car(profile: ProfileSettings, side_car: Path, base: Path) -> Profi
         "examples": wanted.examples_file,
     }
     for name, file in files.items():
-        if file is not None and not _is_reference_allowed(file, base.resolve()):
+        if isinstance(file, Path) and not _is_reference_allowed(file, base.resolve()):
             raise UsageError(
                 f"The side-car's {name} is not a TOML or JSON file below the folder of "
                 "chordwise.toml, or is hidden.",
                 "Name it relative to that folder.",
             )
-    own = profile.model_dump(exclude_unset=True, by_alias=True)
-    kept = {name: own[name] for name in own.keys() - _ignored_entries(given, wanted)}
-    merged = ProfileSettings.model_validate(kept | given)
-    _require_types(given, merged)
+    merged = wanted.over(profile)
+    _require_types(wanted, merged)
     return merged
 
 
@@ -232,7 +222,7 @@ def _is_reference_allowed(file: Path, base: Path) -> bool:
     return target.suffix.lower() in _NAMED_SUFFIXES and not is_hidden
 
 
-def check(settings: Settings, profile: ProfileSettings) -> None:
+def check(settings: Settings, profile: Profile) -> None:
     """Reject a profile with which no run could be opened.
 
     Raises:
@@ -242,27 +232,16 @@ def check(settings: Settings, profile: ProfileSettings) -> None:
     require_answerable(settings, run_options(settings, profile))
 
 
-def _ignored_entries(given: Collection[str], wanted: ProfileSettings) -> set[str]:
-    """Return the entries of the profile that do not apply beside those of the side-car."""
-    found = {name for name, needed, _ in _FOR_TYPES if wanted.types and needed not in wanted.types}
-    if "text_column" in given and not wanted.text_column:
-        found.add("id_column")
-    if "critique" in given and not wanted.critique:
-        found.add("principles")
-    if wanted.labels or wanted.labels_file:
-        found |= {"labels", "labels_file"}
-    if not {"schema", "labels", "labels_file"}.isdisjoint(given):
-        found.add("examples")
-    return found
-
-
-def _require_types(given: Mapping[str, object], merged: ProfileSettings) -> None:
+def _require_types(wanted: Profile, merged: Profile) -> None:
     """Reject a schema or labels of the side-car that none of the requested types uses."""
-    for name, needed, what in _FOR_TYPES:
-        if given.get(name) and merged.types and needed not in merged.types:
+    for name, needed in OF_TYPES.items():
+        if getattr(wanted, name) and merged.types and needed not in merged.types:
+            noun = "schema is" if name == "schema_file" else "labels are"
             asked = " and ".join(merged.types)
-            hint = f'Add "{needed}" to the types of the side-car.'
-            raise UsageError(f"{what}, but the requested types are {asked}.", hint)
+            raise UsageError(
+                f"The side-car's {noun} for {needed}s, but the requested types are {asked}.",
+                f'Add "{needed}" to the types of the side-car.',
+            )
 
 
 def _hint(given: Mapping[str, object]) -> str:

@@ -6,12 +6,13 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Annotated, TypedDict
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from chordwise.domain import critique, examples, json_values, validation
 from chordwise.domain.analysis_tasks import (
@@ -22,9 +23,9 @@ from chordwise.domain.analysis_tasks import (
     Stage,
     implied_types,
     options_for,
-    options_from,
     options_to_json,
 )
+from chordwise.domain.flags import RUN_NAME, Option
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import Lane
 from chordwise.domain.templates import PromptTemplate
@@ -35,8 +36,8 @@ from chordwise.llm.providers import require_key
 from chordwise.pipeline.models import budgets, model_client
 from chordwise.prompts import library, packs
 from chordwise.readers import contents
-from chordwise.readers.reader_output import WHOLE, Columns
-from chordwise.settings import CritiqueSettings, ProfileSettings, Settings
+from chordwise.readers.reader_output import Columns
+from chordwise.settings import Profile, Settings
 from chordwise.settings.sections import problems
 from chordwise.storage.record import id_in
 
@@ -45,21 +46,27 @@ PIPELINE_VERSION = 6
 MAX_NAME_LENGTH = 200
 
 
+class RunArguments(TypedDict, total=False):
+    """The options of a run that no profile has, and the name of its profile."""
+
+    profile: Annotated[str, Option("Use [profiles.NAME]; options override it.", "NAME")]
+    run_name: Annotated[str, RUN_NAME]
+    fresh: Annotated[bool, Option("Do not reuse stored answers.")]
+    no_cache: Annotated[bool, Option("Do not use the completion cache; implied by --fresh.")]
+    yes: Annotated[bool, Option("Do not ask, whatever the expected cost.", flags=("--yes", "-y"))]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """The questions that a run asks of each document, and how it asks them.
 
     If `name` is empty, a name is generated. `save_as` is the name of the table of answers, empty if
     there is none. `fresh` asks again even if an answer is stored; without `use_cache` the cache of
-    answers is not used. The calls of a `nightly` run yield to those of other runs. In the batch
-    `lane` the questions wait for a batch of the provider, if the model supports batches. A run that
-    `follows` does not repeat a question that a job of another run is asking, but waits for its
-    answer. `budget_usd` is the limit on the cost of its calls, `None` for the default of the
-    settings; `columns` are the columns that are read from tables. `paths` are the arguments that
-    name the input, absolute and printable: repeating the command resumes an interrupted run.
-    `profile` is the name of the profile, if any; with `learned_examples`, answers of the profile
-    that people approved or corrected are shown as examples. The documents of a run that `is_suite`
-    are never used as examples. A run that `is_refresh` belongs to no experiment.
+    answers is not used. A run that `follows` does not repeat a question that a job of another run
+    is asking, but waits for its answer. `paths` are the arguments that name the input, absolute and
+    printable: repeating the command resumes an interrupted run. `profile` is the name of the
+    profile, if any. The documents of a run that `is_suite` are never used as examples. A run that
+    `is_refresh` belongs to no experiment.
     """
 
     types: tuple[AnalysisType, ...] = (AnalysisType.SUMMARY,)
@@ -73,12 +80,18 @@ class RunOptions:
     lane: Lane = Lane.ONLINE
     follows: bool = False
     budget_usd: Decimal | None = None
-    columns: Columns = WHOLE
+    text_column: str = ""
+    id_column: str = ""
     paths: tuple[str, ...] = ()
     profile: str = ""
     learned_examples: bool = True
     is_suite: bool = False
     is_refresh: bool = False
+
+    @property
+    def columns(self) -> Columns:
+        """The columns that are read from tables."""
+        return Columns(text=self.text_column, identity=self.id_column)
 
     def analysis_of(self, kind: AnalysisType) -> AnalysisOptions:
         """Return the options that the answers of one of the types depend on."""
@@ -128,14 +141,14 @@ def identity(settings: Settings, analysis_type: AnalysisType, options: RunOption
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def checked_profile(values: Mapping[str, object]) -> ProfileSettings:
-    """Return a profile with these values, by the names of its fields.
+def checked_profile(entries: Mapping[str, object]) -> Profile:
+    """Return a profile with these entries, by their names in a program.
 
     Raises:
-        UsageError: A value is invalid.
+        UsageError: An entry is unknown or invalid.
     """
     try:
-        return ProfileSettings.model_validate(values, by_name=True)
+        return Profile.model_validate(entries, by_name=True)
     except ValidationError as error:
         raise UsageError(f"Invalid options: {'; '.join(problems(error))}.") from error
 
@@ -171,54 +184,24 @@ def _critique(analysis_type: AnalysisType, options: AnalysisOptions) -> dict[str
     return {"critique": prompts, "principles": list(principles)}
 
 
+_OPTIONS = TypeAdapter(RunOptions)
+
+
 def to_json(options: RunOptions) -> JsonObject:
     """Return the value of the column `runs.options`: all options except the name."""
-    return {
-        "types": [each.value for each in options.types],
-        "save_as": options.save_as,
-        "model": options.model,
-        "fresh": options.fresh,
-        "use_cache": options.use_cache,
-        "nightly": options.nightly,
-        "lane": options.lane.value,
-        "follows": options.follows,
-        "budget_usd": None if options.budget_usd is None else str(options.budget_usd),
-        "text_column": options.columns.text,
-        "id_column": options.columns.identity,
-        "paths": list(options.paths),
-        "profile": options.profile,
-        "learned_examples": options.learned_examples,
-        "is_suite": options.is_suite,
-        "is_refresh": options.is_refresh,
-        **options_to_json(options.analysis),
-    }
+    stored: JsonObject = _OPTIONS.dump_python(options, mode="json", exclude={"name", "analysis"})
+    return stored | options_to_json(options.analysis)
 
 
 def from_json(stored: JsonObject, name: str) -> RunOptions:
     """Return the options that `to_json` wrote; `name` is the name of the run."""
-    budget = json_values.text(stored.get("budget_usd"))
-    return RunOptions(
-        types=tuple(AnalysisType(each) for each in json_values.strings(stored.get("types"))),
-        analysis=options_from(stored),
-        model=json_values.text(stored.get("model")),
-        name=name,
-        save_as=json_values.text(stored.get("save_as")),
-        fresh=stored.get("fresh") is True,
-        use_cache=stored.get("use_cache") is not False,
-        nightly=stored.get("nightly") is True,
-        lane=Lane(json_values.text(stored.get("lane")) or Lane.ONLINE),
-        follows=stored.get("follows") is True,
-        budget_usd=Decimal(budget) if budget else None,
-        columns=Columns(
-            text=json_values.text(stored.get("text_column")),
-            identity=json_values.text(stored.get("id_column")),
-        ),
-        paths=tuple(json_values.strings(stored.get("paths"))),
-        profile=json_values.text(stored.get("profile")),
-        learned_examples=stored.get("learned_examples") is not False,
-        is_suite=stored.get("is_suite") is True,
-        is_refresh=stored.get("is_refresh") is True,
-    )
+    return _OPTIONS.validate_python({**stored, "name": name, "analysis": stored})
+
+
+def differing(options: JsonObject, stored: JsonObject) -> list[str]:
+    """Return the names of the options in which two values of `to_json` differ."""
+    names = sorted(options.keys() | stored.keys())
+    return [name for name in names if options.get(name) != stored.get(name)]
 
 
 def check_name(name: str) -> None:
@@ -247,7 +230,7 @@ _LONG_KEY = re.compile(rf"(?<![\w-]){_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{16}}", r
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{1,8}){0,4}")
 
 
-def required_profile(settings: Settings, name: str) -> ProfileSettings:
+def required_profile(settings: Settings, name: str) -> Profile:
     """Return the profile of this name.
 
     Raises:
@@ -260,8 +243,37 @@ def required_profile(settings: Settings, name: str) -> ProfileSettings:
     return settings.profiles[name]
 
 
+def requested(settings: Settings, options: Profile, arguments: RunArguments) -> RunOptions:
+    """Return the options of a run: those that are set, over those of its profile.
+
+    Raises:
+        UsageError: The options contradict each other or the profile, or the profile is unknown.
+    """
+    files = ("schema_file", "labels_file", "examples_file")
+    paths = {each: path for each in files if isinstance(path := getattr(options, each), Path)}
+    options = options.model_copy(update={each: path.absolute() for each, path in paths.items()})
+    name = arguments.get("profile", "")
+    profile = chosen_profile(settings, options, name)
+    made = run_options(settings, profile, arguments.get("run_name", ""), name)
+    use_cache = not arguments.get("no_cache", False)
+    return replace(made, fresh=arguments.get("fresh", False), use_cache=use_cache)
+
+
+def chosen_profile(settings: Settings, options: Profile, name: str) -> Profile:
+    """Return the profile of this name, if any, overridden by the options that are set.
+
+    Raises:
+        UsageError: The profile is unknown.
+    """
+    if name and name not in settings.profiles:
+        known = ", ".join(sorted(settings.profiles))
+        hint = f"Known: {known}." if known else "Define it as [profiles.NAME] in chordwise.toml."
+        raise UsageError(f"There is no profile “{name}”.", hint)
+    return options.over(settings.profiles[name]) if name else options
+
+
 def run_options(
-    settings: Settings, profile: ProfileSettings, run_name: str = "", profile_name: str = ""
+    settings: Settings, profile: Profile, run_name: str = "", profile_name: str = ""
 ) -> RunOptions:
     """Return the options of a run that a profile describes; `run_name` may be empty.
 
@@ -271,23 +283,22 @@ def run_options(
     """
     has_labels = bool(profile.labels or profile.labels_file)
     has_schema = profile.schema_file is not None
-    types = implied_types(profile.types, schema=has_schema, labels=has_labels)
+    named = tuple(map(AnalysisType, profile.types))
+    types = implied_types(named, schema=has_schema, labels=has_labels)
     analysis = _analysis_options(profile, types, settings.base_folder)
     if profile.pack:
-        types, analysis = packs.completed(packs.named(profile.pack), profile.types, analysis)
+        types, analysis = packs.completed(packs.named(profile.pack), named, analysis)
     templates = user_templates(settings, profile.prompt, types)
+    if profile.id_column and not profile.text_column:
+        raise UsageError(
+            "id_column applies only to rows.", "Also set --text-column or text_column."
+        )
+    entries = {name: getattr(profile, name) for name in _kept(RunOptions)}
     options = RunOptions(
-        types=types,
+        **entries | {"types": types, "model": profile.model or settings.model},
         analysis=replace(analysis, templates=templates),
-        model=profile.model or settings.model,
         name=run_name,
-        save_as=profile.save_as,
-        nightly=profile.nightly,
-        lane=profile.lane,
-        budget_usd=profile.budget_usd,
-        columns=_columns(profile),
         profile=profile_name,
-        learned_examples=profile.learned_examples,
     )
     if profile.examples_file is None:
         return options
@@ -337,8 +348,10 @@ def read_schema(path: Path) -> JsonObject:
         raise UsageError(error.what, hint) from error
 
 
-def labels_of(given: Iterable[str], file: Path | None) -> tuple[tuple[str, ...], Mapping[str, str]]:
-    """Return the labels that are given or read from a file, with their meanings.
+def labels_of(
+    given: Collection[str], file: Path | None
+) -> tuple[tuple[str, ...], Mapping[str, str]]:
+    """Return the labels that are given or read from a file, with their meanings if there are any.
 
     Duplicates are removed.
 
@@ -348,7 +361,8 @@ def labels_of(given: Iterable[str], file: Path | None) -> tuple[tuple[str, ...],
     labels = tuple(dict.fromkeys(given))
     if labels and file is not None:
         raise UsageError("Both labels and a file of labels are given.", "Give one of them.")
-    described = {} if file is None else _read_labels(file)
+    described = dict(given) if isinstance(given, Mapping) else {}
+    described = described if file is None else _read_labels(file)
     labels = labels or tuple(described)
     if (labels or file) and len(labels) < _FEWEST_LABELS:
         hint = f"Add labels to {file}." if file else "Example: --labels invoice,letter"
@@ -443,50 +457,42 @@ def parse_toml(content: str) -> JsonObject:
     return json_values.as_object(tomllib.loads(content))
 
 
-def read_principles(path: Path) -> tuple[str, ...]:
+def read_principles(path: Path) -> list[str]:
     """Return the principles in a text file, one per line, without bullets and blank lines.
 
     Raises:
-        UsageError: The file cannot be read, or its principles are missing, too long or too many.
+        UsageError: The file cannot be read, or has no principles.
     """
     lines = _text_in(path, "principles").splitlines()
-    found = [line.lstrip("-*• \t").strip() for line in lines]
-    try:
-        principles = CritiqueSettings(principles=tuple(each for each in found if each)).principles
-    except ValidationError as error:
-        what = "; ".join(each["msg"] for each in error.errors(include_url=False))
-        raise UsageError(f"The principles {path} cannot be used: {what}.") from error
+    principles = [text for line in lines if (text := line.lstrip("-*• \t").strip())]
     if not principles:
         raise UsageError(f"There are no principles in {path}.", "Write one on each line.")
     return principles
 
 
-def _columns(profile: ProfileSettings) -> Columns:
-    if profile.id_column and not profile.text_column:
-        raise UsageError(
-            "id_column applies only to rows.", "Also set --text-column or text_column."
-        )
-    return Columns(text=profile.text_column, identity=profile.id_column)
-
-
 def _analysis_options(
-    profile: ProfileSettings, types: tuple[AnalysisType, ...], base: Path
+    profile: Profile, types: tuple[AnalysisType, ...], base: Path
 ) -> AnalysisOptions:
-    file = profile.labels_file and base / profile.labels_file
+    file = base / profile.labels_file if profile.labels_file else None
     labels, descriptions = labels_of(profile.labels, file)
-    if profile.schema_file is not None and AnalysisType.EXTRACTION not in types:
+    schema = profile.schema_file
+    if schema is not None and AnalysisType.EXTRACTION not in types:
         raise UsageError("A schema applies only to extractions.", "Add the type extraction.")
     if labels and AnalysisType.CLASSIFICATION not in types:
         raise UsageError("Labels apply only to classifications.", "Add the type classification.")
-    return AnalysisOptions(
-        instructions=profile.instructions.strip(),
-        labels=labels,
-        schema=read_schema(base / profile.schema_file) if profile.schema_file else None,
-        label_descriptions=descriptions,
-        answer_language=checked_language(profile.answer_language),
-        confidence_threshold=profile.confidence_threshold,
-        votes=profile.votes,
-        critique=profile.critique or bool(profile.principles),
-        principles=profile.principles,
-        chunk_tokens=profile.chunk_tokens or 0,
-    )
+    if isinstance(schema, Mapping):
+        schema = validation.check_schema(dict(schema))
+    else:
+        schema = None if schema is None else read_schema(base / schema)
+    entries = {name: getattr(profile, name) for name in _kept(AnalysisOptions)} | {
+        "instructions": profile.instructions.strip(),
+        "labels": labels,
+        "answer_language": checked_language(profile.answer_language),
+        "critique": profile.critique or bool(profile.principles),
+    }
+    return AnalysisOptions(**entries, schema=schema, label_descriptions=descriptions)
+
+
+def _kept(of: type[RunOptions | AnalysisOptions]) -> set[str]:
+    """Return the entries of a profile that are kept under the same name."""
+    return {each.name for each in fields(of)} & Profile.model_fields.keys()

@@ -28,6 +28,7 @@ from chordwise.pipeline.intake.experiments import VariantAssignment
 from chordwise.pipeline.intake.run_options import (
     RunOptions,
     check_name,
+    differing,
     effective_options,
     from_json,
     require_answerable,
@@ -378,11 +379,10 @@ def open_or_resume(
     if known is None or known.intake_finished_at or known.status == RunStatus.CANCELLED:
         return open_run(context, options, now, found)
     requested = to_json(effective_options(context.settings, options))
-    differing = sorted(name for name in requested if requested[name] != known.options.get(name))
-    if differing:
+    if changed := differing(requested, known.options):
         raise UsageError(
             f"A run named “{known.name}” already exists. It was interrupted, and this command "
-            f"differs from the one that began it ({', '.join(differing)}).",
+            f"differs from the one that began it ({', '.join(changed)}).",
             f"Choose another --run-name, or continue with `chordwise continue {known.name}`.",
         )
     return resume.resume(known.id) or open_run(context, options, now, found)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import TypeAlias
+from typing import Annotated, TypeAlias, TypedDict
 
 import tomlkit
 from pydantic import ValidationError
@@ -19,6 +19,7 @@ from tomlkit.exceptions import TOMLKitError
 
 from chordwise.domain import json_values
 from chordwise.domain.analysis_tasks import AnalysisType, options_to_json, question_of
+from chordwise.domain.flags import Option
 from chordwise.domain.json_values import JsonObject, as_json
 from chordwise.domain.learning import experiments as statistics
 from chordwise.domain.learning.experiments import (
@@ -29,6 +30,7 @@ from chordwise.domain.learning.experiments import (
     VariantVerdict,
 )
 from chordwise.domain.learning.judgments import correct_by_field
+from chordwise.domain.number_formats import parse_share
 from chordwise.domain.states import Lane, RunStatus
 from chordwise.errors import UsageError
 from chordwise.llm.limits.permits import Priority
@@ -47,7 +49,7 @@ from chordwise.pipeline.models import budgets
 from chordwise.pipeline.models.model_client import lane_for
 from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.pipeline.runtime.context import ReadingContext
-from chordwise.settings import ProfileSettings, Settings
+from chordwise.settings import Profile, Settings
 from chordwise.settings.sections import problems
 from chordwise.storage import clock, experiments
 from chordwise.storage import feedback as stored_feedback
@@ -64,6 +66,16 @@ CHANGEABLE = (
 )
 """The entries of a profile that a variant may change: how the model is asked, not about what."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+_MAX_TIMES = 100.0
+SHARES: Mapping[str, float | None] = {
+    "share": None,
+    "paired": 1,
+    "risk": None,
+    "max_invalid": None,
+    "max_cost": _MAX_TIMES,
+    "max_latency": _MAX_TIMES,
+}
+"""The options that are shares, with their maximum; see `parse_share`."""
 _Known: TypeAlias = tuple[float, datetime]
 """An outcome, and the time when it became known."""
 
@@ -96,6 +108,61 @@ class ExperimentPlan:
     max_invalid: float = 0.05
     max_cost: float = 0.5
     max_latency: float = 1.0
+
+
+class ExperimentArguments(TypedDict, total=False):
+    """The options of an experiment. Shares are numbers or texts: 0.2 or "20%"."""
+
+    outcome: Annotated[Outcome | str, Option("The measure to compare. Default: right.")]
+    share: Annotated[
+        float | str,
+        Option("Share of unpaired documents for each variant. Default: equal.", "SHARE"),
+    ]
+    paired: Annotated[float | str, Option("Share of documents that all variants answer.", "SHARE")]
+    budget_usd: Annotated[
+        Decimal | float | str,
+        Option("Maximum cost of the additional answers for --paired.", "USD", ("--budget",)),
+    ]
+    risk: Annotated[
+        float | str, Option("Allowed probability of a wrong verdict. Default: 5%.", "SHARE")
+    ]
+    max_invalid: Annotated[
+        float | str,
+        Option(
+            "Stop variants whose invalid answers increase by more than this. Default: 5%.", "SHARE"
+        ),
+    ]
+    max_cost: Annotated[
+        float | str, Option("Stop variants whose cost rises more than this. Default: 50%.", "SHARE")
+    ]
+    max_latency: Annotated[
+        float | str,
+        Option("Stop variants whose latency rises more than this. Default: 100%.", "SHARE"),
+    ]
+
+
+def planned(
+    name: str, profile: str, variants: Sequence[Variant], arguments: ExperimentArguments
+) -> ExperimentPlan:
+    """Return a plan.
+
+    Raises:
+        UsageError: A share or the budget is invalid.
+    """
+    given = {each: str(value) for each, value in arguments.items() if value not in {None, ""}}
+    shares = {
+        each: parse_share(f"--{each.replace('_', '-')}", given[each], up_to)
+        for each, up_to in SHARES.items()
+        if each in given
+    }
+    return ExperimentPlan(
+        name=name,
+        profile=profile,
+        variants=variants,
+        outcome=Outcome(given.get("outcome", Outcome.RIGHT)),
+        budget_usd=budgets.parse_budget(given.get("budget_usd")),
+        **shares,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,8 +235,8 @@ def start(context: ReadingContext, plan: ExperimentPlan) -> Experiment:
                 f"The variants {' and '.join(names)} are identical.", "Omit one of them."
             )
     for options in (control, *(each for _, each in wanted)):
-        budgets.cap_for(settings, options.model, plan.budget_usd or profile.budget_usd)
-    lanes = {lane_for(settings, each.model, profile.lane) for _, each in wanted}
+        budgets.cap_for(settings, options.model, plan.budget_usd or control.budget_usd)
+    lanes = {lane_for(settings, each.model, control.lane) for _, each in wanted}
     run = _run_of_pairs(plan.name, control, Lane.BATCH if lanes == {Lane.BATCH} else Lane.ONLINE)
     experiment = Experiment(
         id=new_id(),
@@ -229,7 +296,7 @@ def _check(plan: ExperimentPlan) -> None:
 
 
 def _with_changes(
-    context: ReadingContext, profile: ProfileSettings, control: RunOptions, variant: Variant
+    context: ReadingContext, profile: Profile, control: RunOptions, variant: Variant
 ) -> tuple[JsonObject, RunOptions]:
     """Return the changes of a variant as parsed values, and its run options.
 
@@ -243,9 +310,8 @@ def _with_changes(
             raise UsageError(
                 f"A variant cannot change {entry}.", f"It can change: {', '.join(CHANGEABLE)}."
             )
-    entries = profile.model_dump(by_alias=True, exclude_unset=True)
     try:
-        changed = ProfileSettings.model_validate({**entries, **variant.changes})
+        changed = Profile.model_validate(variant.changes).over(profile)
     except ValidationError as error:
         what = f"The variant {variant.name} is invalid: {'; '.join(problems(error))}."
         raise UsageError(what) from error

@@ -5,10 +5,11 @@ from __future__ import annotations
 import heapq
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated, TypedDict
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -21,25 +22,31 @@ from chordwise.domain.analysis_tasks import (
     options_to_json,
     question_of,
 )
+from chordwise.domain.flags import BUDGET, MODEL, RUN_NAME, Option
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.judgments import Difference, difference
 from chordwise.domain.learning.measures import wilson
+from chordwise.errors import UsageError
 from chordwise.pipeline.intake.answer_tables import table_of
 from chordwise.pipeline.intake.found_files import STORED_AT_ONCE, stored_documents
 from chordwise.pipeline.intake.run_options import (
     MAX_NAME_LENGTH,
     RunOptions,
+    checked_profile,
+    chosen_profile,
     effective_options,
     from_json,
     identities,
+    run_options,
     user_templates,
 )
 from chordwise.pipeline.intake.submit import Submission, open_run
-from chordwise.pipeline.learning import judgeable
+from chordwise.pipeline.learning import evaluation, judgeable
 from chordwise.pipeline.runtime.context import Context, ReadingContext
 from chordwise.prompts import library
 from chordwise.readers.reader import ReadDocument
 from chordwise.settings import Settings
+from chordwise.settings.profiles import Dollars, LaneName
 from chordwise.storage import feedback as stored_feedback
 from chordwise.storage import results
 from chordwise.storage.database import Database
@@ -99,6 +106,64 @@ class Stale:
     documents: int
     results: int
     due: int
+
+
+class RefreshArguments(TypedDict, total=False):
+    """The options of a renewal, on the command line and in a program."""
+
+    profile: Annotated[str, Option("Use [profiles.NAME] as it is now.", "NAME")]
+    failed: Annotated[bool, Option("Renew only failed and partial analyses, stale or not.")]
+    model: Annotated[str, MODEL]
+    lane: Annotated[LaneName, Option("batch: half the price. Default: as in the run or profile.")]
+    budget_usd: Annotated[Dollars, BUDGET]
+    run_name: Annotated[str, RUN_NAME]
+
+
+def requested(
+    context: ReadingContext,
+    name: str | None,
+    arguments: RefreshArguments,
+    note: Callable[[str], None] = lambda _: None,
+) -> Target:
+    """Return the answers of a run or a profile to check, and the options of their renewal.
+
+    `note` receives a sentence about each option that was not given.
+
+    Raises:
+        UsageError: The run or the profile is unknown, or none or both are named.
+        ConfigurationError: The model, or a template, is unknown.
+    """
+    if not name and not arguments.get("profile"):
+        raise UsageError("Name a run or a profile.", "Example: chordwise refresh latest --dry-run")
+    settings, given = context.settings, arguments.get("profile", "")
+    with context.database.read() as session:
+        run, profile = evaluation.run_or_profile(session, settings, name, given)
+    asked = _renewal(settings, run, {**arguments, "profile": profile}, note)
+    of, run_id = (profile, None) if run is None else (run.name, run.id)
+    return target(context, of, asked, run_id, of_failed=arguments.get("failed", False))
+
+
+def _renewal(
+    settings: Settings, run: Run | None, arguments: RefreshArguments, note: Callable[[str], None]
+) -> RunOptions:
+    names = ("model", "lane", "budget_usd")
+    chosen = checked_profile({each: value for each in names if (value := arguments.get(each))})
+    run_name, given = arguments.get("run_name", ""), arguments.get("profile", "")
+    if profile := given or (profile_of(settings, run) if run else ""):
+        if not given:
+            note(f"The current options of [profiles.{profile}] are used.")
+        named = chosen_profile(settings, chosen, profile)
+        return run_options(settings, named, run_name, profile)
+    if run is None:
+        raise UsageError("There is no such run.")
+    asked = options_of(settings, run)
+    if not chosen.model and asked.model != settings.model:
+        note(
+            f"The model is {asked.model}, as in that run. Use --model {settings.model} for the "
+            "model in the settings."
+        )
+    changes = {each: getattr(chosen, each) for each in chosen.model_fields_set}
+    return replace(asked, name=run_name, **changes)
 
 
 def target(

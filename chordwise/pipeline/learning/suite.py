@@ -34,7 +34,7 @@ from chordwise.pipeline.learning.gold import Gold, content_of, read_records
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import discover
 from chordwise.readers.reader import Reader
-from chordwise.settings import ProfileSettings, Settings
+from chordwise.settings import Profile, Settings
 
 FILE = "suite.toml"
 OF_CORPORA = Path(__file__).parent / "suites"
@@ -50,7 +50,7 @@ class SuiteLayout(StrEnum):
     EXTRACTBENCH = "extractbench"
 
 
-class SuiteSettings(ProfileSettings):
+class SuiteSettings(Profile):
     """The file `suite.toml`: the question, as in a profile, and the places of documents and truth.
 
     Paths are relative to the file; in the layout `records` the paths in the records are relative to
@@ -205,7 +205,9 @@ def _inside(folder: Path, named: Path) -> Path:
 
 
 def _question(settings: Settings, folder: Path, suite: SuiteSettings) -> RunOptions:
-    schema = _inside(folder, suite.schema_file).absolute() if suite.schema_file else None
+    schema = suite.schema_file
+    if isinstance(schema, Path):
+        schema = _inside(folder, schema).absolute()
     return run_options(settings, suite.model_copy(update={"schema_file": schema}))
 
 

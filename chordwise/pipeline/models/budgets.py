@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 import structlog
 from sqlalchemy.orm import Session
@@ -220,6 +220,20 @@ def checked_cap(cap_usd: Decimal) -> Decimal:
         f"{cap_usd} is not a valid budget.",
         f"Give an amount in US dollars above 0 and below {MAX_USD:,}, such as --budget 2.50.",
     )
+
+
+def parse_budget(given: str | None) -> Decimal | None:
+    """Parse an amount in US dollars; `None` stays `None`.
+
+    Raises:
+        UsageError: It is not a valid budget.
+    """
+    if given is None:
+        return None
+    try:
+        return checked_cap(Decimal(given.strip().removeprefix("$")))
+    except InvalidOperation as error:
+        raise UsageError(f"--budget {given} is not an amount.", "Example: --budget 2.50") from error
 
 
 def change_cap(session: Session, run_id: uuid.UUID, cap_usd: Decimal) -> None:

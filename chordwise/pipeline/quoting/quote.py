@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass
@@ -13,20 +14,30 @@ from sqlalchemy.orm import Session
 from chordwise.domain import estimates, pictures, tokens
 from chordwise.domain.analysis_tasks import AnalysisType, Stage
 from chordwise.domain.estimates import NOTHING, Interval
+from chordwise.domain.money import dollars
 from chordwise.domain.pictures import Picture
 from chordwise.domain.states import Lane
 from chordwise.llm.model import ChatModel
 from chordwise.llm.prices import CostBasis, price_of
 from chordwise.pipeline.intake import transcription
+from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.models import answer_cache
 from chordwise.pipeline.models.budgets import DayBudget
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.models.model_client import CallContext
-from chordwise.pipeline.quoting.tally import ONLINE, Tally, TallyBuilder, UnaskedModel, WorkKind
+from chordwise.pipeline.quoting.tally import (
+    ONLINE,
+    Tally,
+    TallyBuilder,
+    UnaskedModel,
+    WorkKind,
+    assumed_pages,
+)
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.discovery import FoundFile
-from chordwise.readers.reader import ReadDocument, UnreadDocument
+from chordwise.readers.reader import ReadDocument, Reader, Transcriber, UnreadDocument
+from chordwise.readers.reader_output import Columns
 from chordwise.settings import Settings
 from chordwise.storage import model_calls
 from chordwise.storage.chunk_work import store_entries
@@ -427,3 +438,38 @@ def _ask(model: ChatModel, kind: WorkKind) -> Iterator[int]:
         completion = model.complete(request)
         known = completion.usage.output_tokens
         yield tokens.estimate(completion.text) if known is None else known
+
+
+def read_all(
+    settings: Settings,
+    found: Iterable[FoundFile],
+    columns: Columns,
+    transcriber: Transcriber | None = None,
+) -> Iterator[ReadDocument | UnreadDocument]:
+    """Read each file as an analysis would; a transcriber reads the scans."""
+    with Reader(settings.readers) as reader:
+        source = FileSource(reader, sys.stdin.buffer)
+        for file in found:
+            yield from source.read(file, columns, transcriber=transcriber)
+
+
+def too_expensive(context: ReadingContext, options: RunOptions, found: Sequence[FoundFile]) -> str:
+    """Return why a person has to confirm a run's cost; empty if no one has to.
+
+    Raises:
+        ConfigurationError: The model cannot be used as configured.
+    """
+    settings = context.settings
+    read = read_all(settings, found, options.columns, assumed_pages(settings))
+    cost = cost_to_confirm(context, options, found, read)
+    limit = dollars(settings.budget.confirm_usd)
+    return f"Expected cost: {amount(cost)}, above budget.confirm_usd ({limit})." if cost else ""
+
+
+def amount(cost: Cost | None) -> str:
+    """Return a cost with its interval."""
+    if cost is None:
+        return "unknown"
+    if cost.low == cost.high:
+        return dollars(cost.typical)
+    return f"{dollars(cost.typical)} ({dollars(cost.low)} to {dollars(cost.high)})"

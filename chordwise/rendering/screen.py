@@ -15,8 +15,8 @@ from rich.padding import Padding
 from rich.segment import Segment
 from rich.text import Text
 
-from chordwise.cli.rendering.plain_text import json_document, one_line
 from chordwise.domain.visible_text import visible
+from chordwise.rendering.plain_text import json_document, one_line
 
 _WIDTH_WITHOUT_TERMINAL = 100
 _WIDEST = 140

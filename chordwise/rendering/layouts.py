@@ -11,7 +11,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli.rendering.plain_text import one_line
+from chordwise.rendering.plain_text import one_line
 
 _ENDLESS = 100_000
 

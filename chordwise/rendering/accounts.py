@@ -10,13 +10,13 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli.rendering import layouts
-from chordwise.cli.rendering.plain_text import local_time, one_line
-from chordwise.cli.rendering.screen import hint, indented
 from chordwise.domain.money import dollars
 from chordwise.domain.number_formats import counted
 from chordwise.domain.states import JobStatus
 from chordwise.pipeline.runs.accounts import Account, BudgetLine, Failure, Notice
+from chordwise.rendering import layouts
+from chordwise.rendering.plain_text import local_time, one_line
+from chordwise.rendering.screen import hint, indented
 
 MAX_FAILURES = 10_000
 UNLIMITED = 1_000_000_000

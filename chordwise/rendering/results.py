@@ -12,8 +12,6 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli.rendering import layouts
-from chordwise.cli.rendering.plain_text import EXTRACTIVE, encoded, one_line, safe
 from chordwise.domain import document_flags, json_values, missing_rows, value_in_quote
 from chordwise.domain.analyses.analysis import display_number
 from chordwise.domain.analyses.catalog import headline
@@ -25,6 +23,8 @@ from chordwise.domain.learning import fields
 from chordwise.domain.number_formats import counted, score, share
 from chordwise.domain.states import JobStatus
 from chordwise.pipeline.runs.stored_results import StoredResult
+from chordwise.rendering import layouts
+from chordwise.rendering.plain_text import EXTRACTIVE, encoded, one_line, safe
 
 MAX_IN_FULL = 10
 _MAX_FLAGS = 5

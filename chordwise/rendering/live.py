@@ -13,10 +13,10 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.cli.rendering.plain_text import EXTRACTIVE, local_time, one_line
-from chordwise.cli.rendering.screen import Screen
 from chordwise.domain.number_formats import approximate, counted, money, span
 from chordwise.pipeline.runs.progress import BatchWait, Pace, Progress
+from chordwise.rendering.plain_text import EXTRACTIVE, local_time, one_line
+from chordwise.rendering.screen import Screen
 
 _LINE_SECONDS = 5.0
 _BAR_WIDTH = 32
