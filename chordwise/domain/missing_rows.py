@@ -15,7 +15,7 @@ from functools import cache
 
 from pydantic import TypeAdapter
 
-from chordwise.domain import grounding, json_values, number_formats
+from chordwise.domain import grounding, json_values, number_formats, sparse_lists
 from chordwise.domain.analyses import schema_data
 from chordwise.domain.analyses.analysis import RowCount
 from chordwise.domain.analyses.catalog import analysis_for
@@ -253,6 +253,30 @@ def unread(
         missing = _missing(path, count, 0, [*rest, UnreadRecords(runs=[[first]])], place)
         found += [missing] if missing and missing.records > DENSE else []
     return tuple(found)
+
+
+def sparse(
+    text: str, output: JsonObject, task: AnalysisTask, missing: Iterable[MissingRows]
+) -> tuple[str, ...]:
+    """Return sentences about lists with a row for one of many passages of the same form.
+
+    Lists with rows that are known to be `missing`, and selections, are left out.
+    """
+    analysis, options = analysis_for(task.analysis_type), task.options
+    known = {each.path for each in missing}
+    counted, places = analysis.row_counts([output], options), analysis.row_places(output, options)
+    spans = {
+        path: sorted((min(row)[0], max(end for _, end in row)) for row in rows)
+        for path, rows in places.items()
+    }
+    every = sorted(start for own in spans.values() for start, _ in own)
+    numbers = {
+        path: sparse_lists.passages(text, spans[path], every)
+        for path, count in counted.items()
+        if path in spans and path not in known and not count.is_selection
+    }
+    said = "{:,} consecutive passages have the same form, and hardly any of them has a row of {}."
+    return tuple(said.format(number, path) for path, number in numbers.items() if number)
 
 
 def _values(output: JsonObject) -> set[str]:

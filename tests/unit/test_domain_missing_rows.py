@@ -642,6 +642,67 @@ def test_a_sentence_with_two_blanks_is_no_row_of_a_table() -> None:
     assert missing_in(text, ["The client"]) == missing_in(text, [text.splitlines()[3]]) == ()
 
 
+MEETINGS = [
+    f"{name} came to the meeting in {place} and left at {hour}."
+    for hour, (name, place) in enumerate(zip(PEOPLE, ("Leeds", "York", "Hull") * 4, strict=True))
+]
+DIFFERENT = [
+    f"{name} {deed}."
+    for name, deed in zip(
+        PEOPLE,
+        (
+            *("sold a boat", "was paid", "keeps three goats", "was absent", "left early"),
+            *("wrote it down", "saw the storm", "sings", "owns the mill", "came late"),
+            *("is the chair", "lost 40 pounds"),
+        ),
+        strict=True,
+    )
+]
+
+
+def sparse_in(text: str, *quotes: str, **of_list: JsonValue) -> tuple[str, ...]:
+    """Return the sentences about a list with a row for each quote."""
+    evidence: list[JsonValue] = [
+        {"path": f"/rows/{number}", "quote": quote} for number, quote in enumerate(quotes)
+    ]
+    output = ground({"data": {"rows": [*quotes]}, "evidence": evidence}, Source(text))
+    schema: JsonObject = {"properties": {"rows": {"type": "array", **of_list}}}
+    task = a_task(AnalysisType.EXTRACTION, options=AnalysisOptions(schema=schema))
+    return missing_rows.sparse(text, output, task, ())
+
+
+@pytest.mark.parametrize("end", [" ", "\n", "\n\n"])
+@pytest.mark.parametrize("records", [MEETINGS, DIFFERENT], ids=["same words", "names"])
+@pytest.mark.parametrize("number", [0, 5, 11])
+def test_one_row_of_many_passages_of_one_form_is_reported(
+    records: Sequence[str], end: str, number: int
+) -> None:
+    """They are sentences or paragraphs; each may be a record, which only a person can tell."""
+    text = f"We had guests, as in May.\n\n{end.join(records)}\n\nIt was good to see them."
+
+    (said,) = sparse_in(text, records[number])
+
+    assert f"{len(PEOPLE)} consecutive passages" in said
+    assert "/data/rows" in said
+    assert sparse_in(text, *records) == sparse_in(text, *records[::3]) == ()
+    assert sparse_in(text, records[number], **{"x-selection": True}) == ()
+    assert sparse_in(end.join(records[:7]), records[1]) == ()
+
+
+def test_one_row_of_prose_is_not_reported() -> None:
+    """Neither clauses that begin alike, nor speakers, nor sentences about one company."""
+    deeds = "keep books,pay,insure the goods,train the staff,report losses,name an agent,clean up"
+    clauses = "\n".join(
+        f"{number}. The Supplier shall {deed}." for number, deed in enumerate(deeds.split(",") * 2)
+    )
+
+    assert sparse_in(clauses, "The Supplier shall pay.") == ()
+    assert sparse_in("\n".join(TURNS), TURNS[4]) == ()
+    assert (
+        sparse_in("The minutes of May. It rained, and few came. " * 9, "The minutes of May.") == ()
+    )
+
+
 def test_values_in_prose_are_not_records() -> None:
     """Wrapped lines and sentences rarely have the same form."""
     text = (

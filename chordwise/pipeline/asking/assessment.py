@@ -32,11 +32,13 @@ class AssessedAnswer:
     """An answer, revised or not, and the result of its critique, which is `None` without one.
 
     `is_merged_by_rule` is true if the synthesis failed and the parts were joined without a model.
+    `sparse` has sentences about lists that evidently lack rows, although none can be counted.
     """
 
     answer: Answer
     critique: Critique | None = None
     is_merged_by_rule: bool = False
+    sparse: tuple[str, ...] = ()
 
     def with_unread_records(
         self,
@@ -49,8 +51,12 @@ class AssessedAnswer:
 
         Only the spans `answered` are searched for records; `place` names a span.
         """
-        missing = missing_rows.unread(Source(text), self.answer.output, task, answered, place)
-        return replace(self, answer=with_missing_rows(self.answer, missing))
+        source, output = Source(text), self.answer.output
+        answer = with_missing_rows(
+            self.answer, missing_rows.unread(source, output, task, answered, place)
+        )
+        sparse = missing_rows.sparse(text, output, task, answer.missing_rows)
+        return replace(self, answer=answer, sparse=sparse)
 
     def failed_checks(self, task: AnalysisTask) -> tuple[FailedCheck, ...]:
         """Return the checks that the answer fails."""
@@ -86,6 +92,7 @@ class AssessedAnswer:
         if self.is_merged_by_rule:
             yield "The parts were merged by rule."
         yield from missing_rows.sentences(missing_rows.losses(self.answer.missing_rows))
+        yield from self.sparse
 
     def _flaws(self, task: AnalysisTask) -> Iterator[str]:
         """Yield the parts of the output that contradict the text or the schema."""
