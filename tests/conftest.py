@@ -175,9 +175,8 @@ def database_url(
 
     def fill(name: str) -> None:
         assert filled_by
-        database, broker = servers.postgres.url(name), servers.valkey.url()
-        home = tmp_path / "home"
-        filled_by(load(home=home, database_url=SecretStr(database), broker_url=SecretStr(broker)))
+        database, broker = SecretStr(servers.postgres.url(name)), SecretStr(servers.valkey.url())
+        filled_by(_settings(tmp_path, database, broker))
         close_all()
 
     lending = databases.lend_copy(filled_by, fill) if filled_by else databases.lend()
@@ -194,9 +193,13 @@ def broker_url(servers: Servers) -> Iterator[SecretStr]:
 
 @pytest.fixture
 def settings(tmp_path: Path, database_url: SecretStr, broker_url: SecretStr) -> Settings:
+    return _settings(tmp_path, database_url, broker_url)
+
+
+def _settings(folder: Path, database_url: SecretStr, broker_url: SecretStr) -> Settings:
     """Return settings with chunks so small that the long texts of tests have several."""
     return load(
-        home=tmp_path / "home",
+        home=folder / "home",
         database_url=database_url,
         broker_url=broker_url,
         pipeline=PipelineSettings(chunk_tokens=3_000),

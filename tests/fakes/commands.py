@@ -27,6 +27,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
         "CHORDWISE_EMBEDDED__START": "false",
         "CHORDWISE_DATABASE_URL": settings.database_url.get_secret_value(),
         "CHORDWISE_BROKER_URL": settings.broker_url.get_secret_value(),
+        "CHORDWISE_PIPELINE__CHUNK_TOKENS": str(settings.pipeline.chunk_tokens or "null"),
     }
 
 

@@ -137,7 +137,7 @@ def test_a_file_of_verdicts_takes_few_statements_each(pipeline: Pipeline, tmp_pa
         )
 
     assert (given.stored, given.unmatched) == (20, [])
-    assert len(statements) <= 2 * len(names) + 15
+    assert len(statements) <= 2 * len(names) + 16
     assert pipeline.rows("SELECT DISTINCT final_value FROM facts") == [("13",)]
 
 

@@ -274,7 +274,7 @@ def test_results_and_facts(reader: Reader) -> None:
     by_day, found = reader.question(1), reader.question(2)
 
     (day,) = by_day.rows
-    assert (day["results"], day["partial"], day["needing_review"]) == (3, 1, 1)
+    assert (day["results"], day["partial"], day["needing_review"]) == (3, 1, 2)
     assert {row["source"] for row in found.rows} == {"sure.txt", "long.txt"}
     assert found.row_of("source", "sure.txt")["quote"] == SURE[:40].rpartition(" ")[0]
 
@@ -316,11 +316,12 @@ def test_the_quality_of_results(reader: Reader) -> None:
 
 
 def test_the_review_queue_and_classes_of_failures(reader: Reader) -> None:
-    """Questions 18 to 20: an answer with one judged value, and classes of failures."""
+    """Questions 18 to 20: answers to review, of which one is partial, and classes of failures."""
     queued, _, failed = (reader.question(number) for number in (18, 19, 20))
 
-    (row,) = queued.rows
-    assert (row["source"], row["item"], row["confidence"]) == ("unsure.txt", None, 0.3)
+    assert {row["source"] for row in queued.rows} == {"unsure.txt", "long.txt"}
+    row = queued.row_of("source", "unsure.txt")
+    assert (row["item"], row["confidence"]) == (None, 0.3)
     assert row["reasons"] == ["needs review", "low confidence", "disagreement"]
     classes = {(each["what"], each["error_code"]): each["failures"] for each in failed.rows}
     assert classes["intake", "needs_ocr"] == 1
