@@ -97,6 +97,7 @@ def test_the_size_and_the_number_of_chunks_are_stated(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the setting, both documents are read as a whole."""
+    monkeypatch.delenv("CHORDWISE_PIPELINE__CHUNK_TOKENS")
     whole = line_of(desk.quote("--model", GPT))
     said = desk.call("--model", GPT).in_one_line
     monkeypatch.setenv("CHORDWISE_PIPELINE__CHUNK_TOKENS", "300")
