@@ -39,7 +39,7 @@ def test_a_document_that_takes_too_much_memory_is_quarantined(small_stage: Stage
     stage.processes.start("worker")
     stage.submit("small.txt")
 
-    stage.wait_for("SELECT count(*) = 2 FROM runs WHERE status = 'finished'")
+    stage.wait_for("SELECT count(*) = 2 FROM runs WHERE status = 'finished'", 150)
     assert exits == [os.EX_SOFTWARE] * 3
     ended = "SELECT status FROM jobs JOIN documents d ON d.id = document_id WHERE source LIKE "
     assert stage.value(f"{ended} '%large.txt'") == "quarantined"

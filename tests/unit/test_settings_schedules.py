@@ -88,4 +88,4 @@ def test_the_arguments_of_a_command_are_parsed_without_running_it() -> None:
     values = scheduled.parsed(["submit", "a b", "--lane", "batch", "-t", "sentiment"])
 
     assert values["paths"] == ["a b"]
-    assert (str(values["lane"]), values["profile"]) == ("batch", "")
+    assert (str(values["lane"]), values["profile"]) == ("batch", None)
