@@ -34,7 +34,11 @@ _LEAST_SHARE_OF_PARTS = 0.9
 _LONGEST_MARK = 5
 _LINES_BETWEEN = 4
 _MIN_RECORDS, _MANY_RECORDS = 4, 8
-_STOP = re.compile(r"[.!?] +|(?<=[]}>\[]),? *+(?=[{<])")
+# A short word with a capital letter before a full stop is mostly an abbreviation: Mr., Jan., Ltd.
+_STOP = re.compile(
+    r"(?<!\b[A-Z])(?<!\b[A-Z][a-z])(?<!\b[A-Z][a-z]{2})(?<!\b[A-Z][a-z]{3})[.!?] +(?![a-z])"
+    r"|(?<=[]}>\[]),? *+(?=[{<])"
+)
 """The ends of sentences, and of elements or objects on a common line."""
 _YEARS = re.compile(r"(?:(?:19|20)\d\d[.,]?)++")
 _WORDS_OF_LABEL = re.compile(r"[^\W\d_]++")

@@ -14,7 +14,7 @@ from tests.fakes.configuration import configuration
 from tests.peers.answering_server import serving
 
 # Its outline of short lines takes a quarter of a gigabyte.
-LARGE = "a\n" * 500_000
+LARGE = "a\n" * 2_000_000
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def small_stage(tmp_path: Path, database_url: SecretStr, broker_url: SecretStr) 
     """Prepare the environment for workers of one process with little memory."""
     with serving(delay_seconds=0.1) as provider:
         settings = configuration(
-            provider.base_url, pipeline="stalled_seconds = 4", worker="memory_megabytes = 280"
+            provider.base_url, pipeline="stalled_seconds = 4", worker="memory_megabytes = 200"
         )
         with set_stage(tmp_path, settings, provider, database_url, broker_url) as stage:
             yield stage

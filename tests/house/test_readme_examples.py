@@ -35,7 +35,7 @@ def test_the_program_prints_facts_with_their_places(tmp_path: Path) -> None:
     assert outcome.stderr == ""
     assert lines[0].startswith("annual fee 48,600.00 EUR The annual fee is 48,600.00 EUR.")
     assert lines[1].startswith("notice period ninety days ")
-    assert lines[-1].endswith(" True")
+    assert lines[-1].endswith(" False")
 
 
 @pytest.fixture(params=blocks("toml"), ids=["folder and clock", "model"])

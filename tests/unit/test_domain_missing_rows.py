@@ -351,6 +351,14 @@ def test_records_of_free_text_are_missing(end: str, mark: str, *, is_named: bool
     assert number_missing(numbers) == 0
 
 
+def test_abbreviations_in_a_paragraph_begin_no_records() -> None:
+    """An answer with a row for each sentence is complete."""
+    payments = [f"{number} Acme Inc. paid {100 + 7 * number} euros" for number in range(5, 17)]
+    text = "".join(f"On Jan. {payment} to Bolt Ltd. " for payment in payments)
+
+    assert missing_in(text, payments) == ()
+
+
 def test_values_within_free_text_are_not_records() -> None:
     """The values are scattered and begin no lines."""
     text = "\n".join(f"Last month {of_free_text(each)}" for each in range(40) if each % 10)
