@@ -24,11 +24,13 @@ document.addEventListener("click", async (event) => {
   for (const picture of pane.querySelectorAll(".page img")) {
     const page = picture.closest(".page");
     const drawn = () => page.classList.add("drawn");
-    if (picture.complete && picture.naturalWidth) drawn();
-    picture.addEventListener("load", drawn);
-    picture.addEventListener("error", () => {
+    const missing = () => {
       page.querySelector("figcaption").append(": this page cannot be shown; its words are in the text view");
-    });
+    };
+    // It may have loaded or failed before this script runs.
+    if (picture.complete) (picture.naturalWidth ? drawn : missing)();
+    picture.addEventListener("load", drawn);
+    picture.addEventListener("error", missing);
   }
 
   function idsAt(target) {
