@@ -79,7 +79,7 @@ def command(function: Callable[P, ExitCode | None]) -> Callable[[], None]:
             if invocation.parsed is not None:
                 invocation.parsed |= given
                 raise typer.Exit
-            if invocation.occurrence is not None:  # nobody can answer, and others are due
+            if invocation.occurrence is not None:  # there is no user to ask, and other work is due
                 given |= {option: True for option in ("yes", "no_wait") if option in given}
                 if invocation.occurrence.is_resumed and "force" in given:
                     given["force"] = True  # an earlier process may have written the file

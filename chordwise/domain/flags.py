@@ -1,4 +1,4 @@
-"""How the options of a question are shown to people."""
+"""The flags of options, without pydantic: every command loads this module, also `version`."""
 
 from __future__ import annotations
 

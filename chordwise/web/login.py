@@ -22,9 +22,9 @@ _LONGEST_NAME = 80
 class Attempts:
     """Counts attempts to sign in before they are checked, in a sliding window of 15 minutes.
 
-    After a few of them there is a wait, which doubles with each further attempt. Nobody else shares
-    the long waits of a name at an address. As a name can be made up, an address has waits too, but
-    short ones, since everybody behind a proxy has the same address. Safe to share between threads.
+    After a few of them there is a wait, which doubles with each further attempt. The long waits are
+    those of a name at an address. As a name can be made up, an address has waits too, but short
+    ones, since all users behind a proxy have the same address. Safe to share between threads.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

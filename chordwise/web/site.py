@@ -136,7 +136,7 @@ def end_of(request: Request) -> Event:
             pass
         ended.set()
 
-    request.state.watcher = asyncio.create_task(watch())  # a task that nobody holds may vanish
+    request.state.watcher = asyncio.create_task(watch())  # an unreferenced task may be collected
     return ended
 
 

@@ -2,6 +2,7 @@
 -- and sentiments, and the fields of extractions. Other answers are reviewed as a whole, with an
 -- empty path.
 -- reasons are: needs review, low confidence, disagreement, ungrounded, value not in quote.
+-- The built-in model has a low confidence only below the threshold of a calibration.
 -- doubt is 1 minus the confidence (calibrated, if known) times the agreement of votes; the product
 -- is halved if the quote is not in the document, and if the value is not in its quote.
 -- The order of the review: NOT needs_review, result_confidence, result_id, -doubt, path.
@@ -67,7 +68,10 @@ CROSS JOIN LATERAL (
         )::numeric, 4) AS doubt,
         array_remove(ARRAY[
             CASE WHEN r.needs_review THEN 'needs review' END,
-            CASE WHEN c.confidence < coalesce(s.accept_from, 0.5) THEN 'low confidence' END,
+            CASE
+                WHEN c.confidence < coalesce(s.accept_from, CASE WHEN r.language_model THEN 0.5 END)
+                    THEN 'low confidence'
+            END,
             CASE WHEN r.agreement < 0.8 THEN 'disagreement' END,
             CASE WHEN f.grounded IS FALSE THEN 'ungrounded' END,
             CASE WHEN f.value_in_quote IS FALSE THEN 'value not in quote' END

@@ -154,7 +154,7 @@ def checked_profile(entries: Mapping[str, object]) -> Profile:
 
 
 def require_answerable(settings: Settings, options: RunOptions) -> Decimal | None:
-    """Refuse a run whose questions nobody could answer; return its cap, `None` without one.
+    """Refuse a run whose questions no worker could answer; return its cap, `None` without one.
 
     Workers outside the stack here may have keys that this process does not have.
 
