@@ -32,20 +32,22 @@ def continue_(
     chordwise continue latest --budget 5
     """
     budget_usd = parse_budget(budget)
-    settings, found = access.for_run(invocation, run)
+    settings, stored_run = access.for_run(invocation, run)
     intake = RunIntake(invocation, settings)
     with access.working_context(invocation, settings) as context:
-        retried = control.retry(context, found.id, budget_usd)
+        retried = control.retry(context, stored_run.id, budget_usd)
         invocation.screen.info(f"{counted(retried, 'analysis')} retried.")
-        rest = intake.resume(context).resume(found.id)
+        rest = intake.resume(context).resume(stored_run.id)
         if rest is not None:
             account = intake.take_in(context, rest)
         else:
             with context.database.read() as session:
-                account = accounts.of_run(session, found.id)
+                account = accounts.of_run(session, stored_run.id)
     if no_wait and as_json and not account.is_interrupted:
-        invocation.screen.write_json(run_id=found.id, run=found.name, retried=retried)
-        return run_watch.report_detached(invocation, settings, found.name, was_interrupted=False)
+        invocation.screen.write_json(run_id=stored_run.id, run=stored_run.name, retried=retried)
+        return run_watch.report_detached(
+            invocation, settings, stored_run.name, was_interrupted=False
+        )
     return intake.conclude(account, waits=not no_wait, as_json=as_json)
 
 
@@ -55,10 +57,10 @@ def cancel(invocation: Invocation, run: RunArgument, *, as_json: AsJson = False)
     chordwise cancel latest
     """
     settings = access.reach(invocation)
-    found = access.find_run(settings, run)
+    stored_run = access.find_run(settings, run)
     with access.database(settings) as database:
-        count = control.cancel(database, found.id)
+        count = control.cancel(database, stored_run.id)
     if as_json:
-        invocation.screen.write_json(run_id=found.id, run=found.name, cancelled=count)
+        invocation.screen.write_json(run_id=stored_run.id, run=stored_run.name, cancelled=count)
     else:
-        invocation.screen.info(f"{counted(count, 'analysis')} of {found.name} cancelled.")
+        invocation.screen.info(f"{counted(count, 'analysis')} of {stored_run.name} cancelled.")

@@ -137,13 +137,13 @@ def checks(settings: Settings, session: Session | None) -> Iterator[Check]:
     for row in schedules.enabled(session) if session else ():
         if row.origin == ScheduleOrigin.DATABASE:
             try:
-                wanted = occurrences.settings_of(row)
+                stored = occurrences.settings_of(row)
             except ValueError:
                 what = f"{row.name} is invalid: {occurrences.defect_of(row)}."
                 error = ConfigurationError(what, occurrences.WHOSE_DEFECT)
                 yield failed(f"schedule {row.name}", error)
             else:
-                yield check(settings, row.name, wanted, Path(row.folder))
+                yield check(settings, row.name, stored, Path(row.folder))
 
 
 def check(settings: Settings, name: str, schedule: ScheduleSettings, folder: Path) -> Check:
@@ -156,12 +156,12 @@ def check(settings: Settings, name: str, schedule: ScheduleSettings, folder: Pat
     title = f"schedule {name}"
     finding = f"{schedule.words[0]}, due {due_at:%Y-%m-%d %H:%M} {schedule.time_zone}"
     try:
-        given = checked(name, schedule)
+        options = checked(name, schedule)
         _require_folder(folder)
         with chdir(folder):
-            _require_files(given)
-            _require_export(settings, given)
-            _require_documents(settings, schedule, given)
+            _require_files(options)
+            _require_export(settings, options)
+            _require_documents(settings, schedule, options)
         if schedule.words[0] == "recalibrate":
             calibration.require()
     except ChordwiseError as error:
@@ -169,20 +169,20 @@ def check(settings: Settings, name: str, schedule: ScheduleSettings, folder: Pat
     return Check(name=title, status=CheckStatus.OK, finding=finding)
 
 
-def _require_files(given: Mapping[str, object]) -> None:
+def _require_files(options: Mapping[str, object]) -> None:
     for name in _READ_FILES:
-        path = given.get(name)
+        path = options.get(name)
         if isinstance(path, Path) and not path.is_file():
             raise ReadError(f"There is no file {path}.", "Create or mount it.")
     for name in _WRITTEN_FILES:
-        path = given.get(name)
+        path = options.get(name)
         if isinstance(path, Path) and path != Path("-"):
             require_writable(path.absolute().parent, "folder")
 
 
-def _require_export(settings: Settings, given: Mapping[str, object]) -> None:
+def _require_export(settings: Settings, options: Mapping[str, object]) -> None:
     """Check that the view or the query of an export exists."""
-    view, sql, address = given.get("view"), given.get("sql"), settings.reader_url
+    view, sql, address = options.get("view"), options.get("sql"), settings.reader_url
     address = address or settings.database_url
     if address and (view or sql):
         with selection.opened(address, str(sql) if sql else Selection(name=str(view))):
@@ -190,23 +190,23 @@ def _require_export(settings: Settings, given: Mapping[str, object]) -> None:
 
 
 def _require_documents(
-    settings: Settings, schedule: ScheduleSettings, given: Mapping[str, object]
+    settings: Settings, schedule: ScheduleSettings, options: Mapping[str, object]
 ) -> None:
     """Check the paths, the profile and the lane of an analysis."""
-    name = given.get("profile") or ""
+    name = options.get("profile") or ""
     if name not in {"", *settings.profiles}:
         raise ConfigurationError(
             f"There is no profile “{name}”.", "Change the schedule, or chordwise.toml."
         )
-    paths = given.get("paths")
+    paths = options.get("paths")
     for path in paths if isinstance(paths, list) else ():
         if settings.inbox.is_watched and inboxes_of(settings).holding(Path(path).absolute()):
             what = f"{path} is in a watched inbox, which takes its files at once."
             raise ConfigurationError(what, "Use another folder, or set inbox.enabled = false.")
         discovery.matches_any_file(str(path))
     profile = settings.profiles.get(str(name), Profile())
-    if (given.get("lane") or profile.lane) is Lane.BATCH:
-        _require_batch_lane(settings, schedule, str(given.get("model") or profile.model))
+    if (options.get("lane") or profile.lane) is Lane.BATCH:
+        _require_batch_lane(settings, schedule, str(options.get("model") or profile.model))
 
 
 def _require_batch_lane(settings: Settings, schedule: ScheduleSettings, model: str) -> None:

@@ -58,10 +58,10 @@ def _blocks(text: str, parts: Sequence[Span], rows: Sequence[Span]) -> Iterator[
 
 def _comparisons(passage: str) -> Iterable[Callable[[str], bool]]:
     """Return functions that tell whether another passage has the same form."""
-    own, names = _words(passage), {_name(passage)}
+    passage_words, names = _words(passage), {_name(passage)}
 
     def shares_words(other: str) -> bool:
-        return len(own & _words(other)) >= _MIN_SHARED_WORDS
+        return len(passage_words & _words(other)) >= _MIN_SHARED_WORDS
 
     def has_new_name(other: str) -> bool:
         name = _name(other)
@@ -75,8 +75,8 @@ def _comparisons(passage: str) -> Iterable[Callable[[str], bool]]:
 def _words(text: str) -> set[str]:
     """Return the longer terms at the beginning of a passage, without names and numbers."""
     listed = text.split(maxsplit=_WORDS_OF_BEGINNING)[:_WORDS_OF_BEGINNING]
-    long = (each for each in listed if each.isupper() or len(each) > _MAX_SHORT_WORD)
-    terms = words.terms(" ".join(each for each in long if not each.istitle()))
+    long = (word for word in listed if word.isupper() or len(word) > _MAX_SHORT_WORD)
+    terms = words.terms(" ".join(word for word in long if not word.istitle()))
     return {term for term in terms if len(term) >= _MAX_SHORT_WORD and term.isalpha()}
 
 

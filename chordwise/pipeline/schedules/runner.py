@@ -136,8 +136,8 @@ class ScheduleRunner:
             token=token,
             is_resumed=claimed.attempts > 1,
         )
-        named = [word.replace("{due}", occurrence.due) for word in words]
-        return _Claimed(occurrence=occurrence, folder=Path(schedule.folder), words=named)
+        due_words = [word.replace("{due}", occurrence.due) for word in words]
+        return _Claimed(occurrence=occurrence, folder=Path(schedule.folder), words=due_words)
 
     def _conclude(self, claimed: _Claimed) -> None:
         occurrence, name = claimed.occurrence, claimed.occurrence.schedule
