@@ -104,7 +104,6 @@ def value(database: Database, query: str) -> object:
 def test_fifty_identical_questions_make_one_request(
     database: Database, peer: AnsweringServer
 ) -> None:
-    """The other callers wait without an open transaction and receive the same answer."""
     ledger = CountingLedger()
     model = connect(
         ModelSettings(provider="openai", model="peer", base_url=peer.base_url), SecretStr("")
@@ -126,7 +125,6 @@ def test_fifty_identical_questions_make_one_request(
 
 
 def test_no_lock_is_held_during_a_model_call(database: Database) -> None:
-    """Another lookup returns at once and reports that a request is running."""
     seen: list[Completion | ClaimStatus] = []
     busy: list[object] = []
     query = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
@@ -181,7 +179,6 @@ def test_a_worker_that_lost_its_claim_stores_nothing(database: Database) -> None
 def test_threads_find_claim_and_store_in_shared_statements(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One caller gets each new request; known ones are found, and each use is counted."""
     monkeypatch.setattr(cached_completions, "_GATHER_SECONDS", 0.2)
     completions = CompletionStore(database, MONTH)
     keys = ("new", "known", "held") * 5
@@ -220,7 +217,6 @@ def test_after_a_failure_the_next_caller_asks_the_model(database: Database) -> N
 
 
 def test_an_expired_entry_is_asked_again(database: Database) -> None:
-    """The row is claimed again and its count of uses restarts at zero."""
     cache = cache_of(database)
     assert cache.find_or_claim(ENTRY) is ClaimStatus.OURS
     cache.store(ENTRY, a_completion('{"a": 1}'))
@@ -231,7 +227,6 @@ def test_an_expired_entry_is_asked_again(database: Database) -> None:
 
 
 def test_an_invalid_completion_is_removed(database: Database) -> None:
-    """The check finds it by the key of the completion."""
     model = ScriptedModel(["no JSON", "{}"])
     first = wrapped(model, cache_of(database)).complete(a_request())
 
@@ -243,7 +238,6 @@ def test_an_invalid_completion_is_removed(database: Database) -> None:
 
 
 def test_the_cache_is_skipped_while_its_database_is_unavailable() -> None:
-    """The model is asked and nothing is stored."""
     away = Database(open_engine(SecretStr("postgresql://absent@127.0.0.1:9/nothing")))
 
     completion = wrapped(ScriptedModel(["{}"]), cache_of(away)).complete(a_request())
@@ -254,7 +248,6 @@ def test_the_cache_is_skipped_while_its_database_is_unavailable() -> None:
 
 
 def test_old_completions_are_deleted(settings: Settings) -> None:
-    """The scheduler deletes them after the configured age and keeps live claims."""
     pipeline = a_pipeline(settings)
     database = pipeline.context.database
     for key in ("old", "new", "claimed"):
@@ -275,7 +268,6 @@ def test_old_completions_are_deleted(settings: Settings) -> None:
 
 
 def test_a_cache_hit_is_recorded_in_the_ledger(settings: Settings) -> None:
-    """The row has no request, tokens or cost, and records the result of the check."""
     pipeline = a_pipeline(settings)
     job = pipeline.job(pipeline.submit(PARAGRAPH))
     database = pipeline.context.database
@@ -337,7 +329,6 @@ def test_another_run_reuses_the_completion_for_the_same_question(
 
 
 def test_an_invalid_answer_is_not_reused(settings: Settings) -> None:
-    """The next run asks a question that failed in an earlier run again."""
     pipeline = a_pipeline(settings, *["no JSON"] * 4, a_summary("rebuilt in 1856"))
     failed = pipeline.analyze(PARAGRAPH)
 

@@ -156,7 +156,6 @@ def filled(pipeline: Pipeline) -> Pipeline:
 def test_an_export_is_in_the_order_of_documents_and_rows(
     pipeline: Pipeline, settings: Settings
 ) -> None:
-    """The exported file is identical whatever order the documents were taken in."""
     numbers = (5, 2, 8)
     documents = {f"/files/invoice-{n:02}.txt": an_invoice(n) for n in numbers}
     saved(pipeline, "invoices", AnalysisOptions(schema=INVOICE), documents)
@@ -170,7 +169,6 @@ def test_an_export_is_in_the_order_of_documents_and_rows(
 
 
 def test_questions_about_contracts(filled: Pipeline) -> None:
-    """Typed columns answer six questions in plain SQL."""
     asked = filled.rows
 
     assert asked("SELECT governing_law, count(*) FROM answers.contracts GROUP BY 1 ORDER BY 1") == [
@@ -197,7 +195,6 @@ def test_questions_about_contracts(filled: Pipeline) -> None:
 
 
 def test_questions_about_invoices(filled: Pipeline) -> None:
-    """Four questions use typed members, and the rows of lists in a table of their own."""
     asked = filled.rows
 
     assert asked(
@@ -221,7 +218,6 @@ def test_questions_about_invoices(filled: Pipeline) -> None:
 
 
 def test_each_value_has_its_evidence_in_adjacent_columns(filled: Pipeline) -> None:
-    """The quote occurs in the document at the recorded offsets."""
     assert filled.value(
         "SELECT bool_and(governing_law_grounded AND substr(d.text, governing_law_start_char + 1, "
         "governing_law_end_char - governing_law_start_char) = governing_law_quote) "
@@ -263,7 +259,6 @@ def test_nothing_found_is_a_status_that_needs_review(pipeline: Pipeline) -> None
 
 
 def test_corrections_and_new_runs(filled: Pipeline) -> None:
-    """A correction is visible at once, survives a new analysis, and is marked."""
     told = ("feedback", "latest", "--document", "contract-00.txt")
     assert run([*told, "--correct", "governing law=Texas"]) == ExitCode.SUCCESS
     assert run([*told, "--correct", "annual fee=EUR 9,000"]) == ExitCode.SUCCESS
@@ -333,7 +328,6 @@ def a_bill(name: str, kind: str, total: JsonValue) -> tuple[AnalysisOptions, Map
 
 @pytest.mark.parametrize("save_as", ["", "invoices"])
 def test_data_frames_have_the_columns_of_the_table(pipeline: Pipeline, save_as: str) -> None:
-    """They have its order, and typed columns even where all values are null."""
     own = replace(AnalysisOptions(schema=INVOICE), instructions="Again.")
     saved(pipeline, save_as, own, {"a.txt": an_invoice(11), "b.txt": an_invoice(0)})
     with Client() as client:
@@ -429,7 +423,6 @@ ODD: JsonObject = {
 
 
 def test_no_part_of_an_unusual_schema_is_lost(pipeline: Pipeline) -> None:
-    """Open objects and mixed lists become JSON; lists with similar names have a table each."""
     data: JsonObject = {
         "vendor": "Acme",
         "huge": 10**30,
@@ -547,7 +540,6 @@ def test_the_command_lists_tables_that_read_only_users_can_query() -> None:
 
 @pytest.mark.usefixtures("filled")
 def test_a_workbook_contains_answers_evidence_and_lists(tmp_path: Path) -> None:
-    """Each value links to its quote."""
     file = tmp_path / "invoices.xlsx"
 
     assert run(["export", "answers.invoices", "--output", str(file)]) == ExitCode.SUCCESS

@@ -51,7 +51,6 @@ def seconds_to_the_next_poll(pipeline: Pipeline) -> float:
 def test_a_busy_provider_is_retried_after_the_requested_pause(
     pipeline: Pipeline, provider: BatchProvider, operation: str, status: int
 ) -> None:
-    """The pause lasts as long as Retry-After demands; one batch is created in all."""
     provider.statuses, provider.retry_after = {operation: status}, 400
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     pass_time(pipeline)
@@ -91,7 +90,6 @@ def test_without_retry_after_the_pauses_grow(pipeline: Pipeline, provider: Batch
 def test_a_wrong_key_pauses_the_run_before_anything_is_submitted(
     pipeline: Pipeline, provider: BatchProvider, operation: str
 ) -> None:
-    """The run pauses once, with all its questions, and `retry` submits them again."""
     provider.statuses = {operation: 401}
     submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches("100"))
     for _ in range(2):
@@ -113,7 +111,6 @@ def test_a_wrong_key_pauses_the_run_before_anything_is_submitted(
 def test_a_key_changed_while_a_batch_is_running_loses_nothing(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The batch exists and is paid for; it is polled again once the key is corrected."""
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     schedule(pipeline)
     provider.statuses = {"retrieve": 401, "results": 401}
@@ -150,7 +147,6 @@ def test_a_batch_that_may_exist_is_kept_while_the_list_is_unreadable(
 def test_an_unreadable_batch_does_not_block_other_batches(
     pipeline: Pipeline, provider: BatchProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Any error postpones it and is reported; it is read once the cause is fixed."""
     submissions = [pipeline.submit(each, options=in_batches("100")) for each in (PARAGRAPH, OTHER)]
     read = InMemoryBatches.results
 
@@ -265,7 +261,6 @@ def test_a_full_queue_leads_to_smaller_batches_submitted_one_at_a_time(
 def test_a_question_rejected_by_a_full_queue_waits_before_resubmission(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The wait grows until the deadline; then the question is asked online."""
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     for _ in range(6):
         provider.refuses = "token_limit_exceeded"
@@ -302,7 +297,6 @@ def test_a_file_that_is_too_large_is_split(pipeline: Pipeline, provider: BatchPr
 def test_the_deadline_applies_while_a_provider_takes_a_day(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """Polls are few; at the deadline the rest is asked online and the batch is cancelled."""
     provider.holds = True
     submission = pipeline.analyze(LONG, options=in_batches("500"))
     schedule(pipeline)
@@ -331,7 +325,6 @@ def test_the_deadline_applies_while_a_provider_takes_a_day(
 def test_the_answers_of_an_expired_batch_are_fetched(
     small_chunks: Settings, provider: BatchProvider
 ) -> None:
-    """Answers that are ready are paid for and used; the rest goes into the next batch."""
     pipeline = opened(small_chunks, provider, poll_seconds=30, spill_over_hours=48)
     provider.holds = True
     provider.fate = lambda question, before: (
@@ -355,7 +348,6 @@ def test_the_answers_of_an_expired_batch_are_fetched(
 def test_a_batch_that_never_ends_is_abandoned_after_days(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """Polling stops, and the whole cost of the batch counts as spent."""
     provider.holds = True
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     schedule(pipeline)
@@ -378,7 +370,6 @@ def test_a_batch_that_never_ends_is_abandoned_after_days(
 def test_answers_are_stored_although_the_budget_is_used_up(
     small_chunks: Settings, provider: BatchProvider, scope: str
 ) -> None:
-    """The reserved amount is paid and the answers are stored; the next question pauses the run."""
     settings = small_chunks.model_copy(
         update={"budget": small_chunks.budget.model_copy(update={"usd_per_day": Decimal(900)})}
     )

@@ -34,7 +34,6 @@ def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
 def test_a_long_document_is_answered_in_two_batches(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The first batch has all chunks, the second the synthesis; the result is as online."""
     submission = pipeline.submit(LONG, options=in_batches())
 
     work_until_finished(pipeline, submission)
@@ -65,7 +64,6 @@ def test_the_ledger_records_the_price_of_batches(
 def test_a_waiting_chunk_holds_no_lease_and_counts_no_attempt(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """It becomes due only after the wait for batches has ended."""
     provider.holds = True
     submission = pipeline.analyze(PARAGRAPH, options=in_batches())
     pass_time(pipeline)
@@ -81,7 +79,6 @@ def test_a_waiting_chunk_holds_no_lease_and_counts_no_attempt(
 def test_only_questions_without_an_answer_are_submitted_again(
     pipeline: Pipeline, provider: BatchProvider, fate: str
 ) -> None:
-    """Lines that expired, are missing, or failed temporarily go into the next batch."""
     provider.fate = lambda question, before: (
         fate if "Bregenz" in question and not before else "answered"
     )
@@ -111,7 +108,6 @@ def test_an_answer_that_is_read_twice_is_stored_once(
 
 
 def test_the_cache_is_used_before_any_batch(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """A run does not wait for an answer that another run received in a batch."""
     work_until_finished(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
 
     second = pipeline.analyze(PARAGRAPH, options=in_batches(threshold=0.4))
@@ -124,7 +120,6 @@ def test_the_cache_is_used_before_any_batch(pipeline: Pipeline, provider: BatchP
 def test_questions_are_collected_until_a_batch_is_full(
     small_chunks: Settings, provider: BatchProvider
 ) -> None:
-    """A full batch is submitted at once; the remaining questions wait for more."""
     pipeline = opened(small_chunks, provider, gather_seconds=3_600, max_requests=2)
     pipeline.analyze(PARAGRAPH, OTHER, f"{OTHER} Again.", options=in_batches())
 
@@ -138,7 +133,6 @@ def test_questions_are_collected_until_a_batch_is_full(
 def test_a_batch_stays_within_the_limit_of_bytes(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The oldest questions go first, and at least one, however long it is."""
     pipeline.analyze(PARAGRAPH, OTHER, f"{OTHER} Again.", options=in_batches())
     sizes = pipeline.rows("SELECT body_bytes, octet_length(body) FROM batch_requests ORDER BY id")
     first, second = (int(str(size)) for size, _ in sizes[:2])
@@ -157,7 +151,6 @@ def test_a_batch_stays_within_the_limit_of_bytes(
 def test_questions_of_a_paused_job_are_not_submitted(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """They wait until the run is resumed, and are then sent unchanged."""
     submission = pipeline.analyze(PARAGRAPH, options=in_batches())
     pipeline.execute("UPDATE jobs SET status = 'paused'")
     pass_time(pipeline)
@@ -171,7 +164,6 @@ def test_questions_of_a_paused_job_are_not_submitted(
 
 
 def test_a_cost_reported_with_a_batch_settles_the_budget(small_chunks: Settings) -> None:
-    """It takes precedence over the configured price, as online; the ledger records its source."""
     with serving_batches() as server:
         server.cost_usage = {"cost": 0.03}
         pipeline = over_the_wire(small_chunks, "openai", server.base_url)
@@ -204,7 +196,6 @@ def test_a_run_with_a_budget_submits_no_batch_of_unknown_price(small_chunks: Set
 def test_after_the_deadline_the_remaining_questions_are_asked_online(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The batch is cancelled; late answers are paid for and not used."""
     provider.holds = True
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     pass_time(pipeline)
@@ -225,7 +216,6 @@ def test_after_the_deadline_the_remaining_questions_are_asked_online(
 def test_a_cancelled_run_asks_no_further_questions(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """Pending questions are dropped without cost; submitted ones are cancelled at the provider."""
     provider.holds = True
     handed = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     pass_time(pipeline)
@@ -280,7 +270,6 @@ def test_a_run_whose_budget_is_used_up_pauses(pipeline: Pipeline, provider: Batc
 def test_a_provider_without_quota_pauses_the_run_until_it_is_paid(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The provider rejects the whole batch, and `retry` submits its questions again."""
     provider.refuses = "billing_hard_limit_reached"
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
     for _ in range(3):
@@ -300,7 +289,6 @@ def test_a_provider_without_quota_pauses_the_run_until_it_is_paid(
 def test_a_batch_unknown_to_the_provider_is_finally_given_up(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """Its cost is unknown; its questions are submitted again."""
     submission = pipeline.analyze(PARAGRAPH, options=in_batches())
     pass_time(pipeline)
     provider.is_forgetful = True

@@ -58,7 +58,6 @@ def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
 def test_the_same_question_is_asked_once_in_a_batch(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """All jobs receive the answer; the ledger has one request, the others are hits."""
     submission = pipeline.analyze(*TWINS, options=in_batches("100"))
     assert pipeline.value(FOLLOWING) == 2
     reserved = pipeline.value(RESERVED)
@@ -80,7 +79,6 @@ def test_the_same_question_is_asked_once_in_a_batch(
 def test_one_of_two_concurrent_workers_asks_the_question(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The second worker waits for the commit of the first and follows its question."""
     spaces = [" " * count + PARAGRAPH for count in range(12)]
     submission = pipeline.submit(*spaces, options=in_batches("100"))
     for job in pipeline.jobs(submission):
@@ -105,7 +103,6 @@ def test_one_of_two_concurrent_workers_asks_the_question(
 def test_an_answer_for_many_followers_is_stored_in_few_statements(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The number of statements does not grow with the number of followers."""
     few = pipeline.submit(*TWINS, options=in_batches("100"))
     many = pipeline.submit(*(" " * n + OTHER for n in range(24)), options=in_batches("100"))
 
@@ -134,7 +131,6 @@ def test_without_the_cache_each_job_asks(pipeline: Pipeline, provider: BatchProv
 def test_a_question_without_an_answer_is_resubmitted_once(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The followers wait for the next batch, too, without submitting the question themselves."""
     provider.fate = lambda _question, before: "answered" if before else EXPIRED
     submission = pipeline.submit(*TWINS, options=in_batches("100"))
 
@@ -148,7 +144,6 @@ def test_a_question_without_an_answer_is_resubmitted_once(
 def test_a_permanent_error_applies_to_all_followers(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """A question that the provider has rejected is not asked again."""
     provider.fate = lambda _question, _: "400"
     submission = pipeline.submit(*TWINS, options=in_batches())
 
@@ -160,7 +155,6 @@ def test_a_permanent_error_applies_to_all_followers(
 
 
 def test_an_invalid_answer_is_repaired_once(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """The repair is in a later batch; the row of the invalid answer records that it was invalid."""
     provider.fate = lambda _question, _: "answered" if provider.lines else INVALID
     submission = pipeline.submit(*TWINS, options=in_batches())
 
@@ -251,7 +245,6 @@ def test_a_paused_run_is_not_waited_for(pipeline: Pipeline, provider: BatchProvi
 def test_a_follower_may_have_an_earlier_deadline(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """It is asked online at its own deadline, and the other continues to wait."""
     provider.holds = True
     submission = pipeline.analyze(*TWINS[:2], options=in_batches("100"))
     pass_time(pipeline)
@@ -300,7 +293,6 @@ def test_an_answered_question_has_no_followers(pipeline: Pipeline, provider: Bat
 
 @pytest.mark.parametrize("name", ["openai", "anthropic"])
 def test_chunks_synthesis_and_shared_questions_over_http(small_chunks: Settings, name: str) -> None:
-    """The result is the same as with the in-memory provider."""
     with serving_batches() as server:
         pipeline = over_the_wire(small_chunks, name, server.base_url)
         server.fate = lambda question, before: (
@@ -319,7 +311,6 @@ def test_chunks_synthesis_and_shared_questions_over_http(small_chunks: Settings,
 def test_another_process_takes_over_the_followers(
     pipeline: Pipeline, provider: BatchProvider, small_chunks: Settings
 ) -> None:
-    """The database records leaders and followers."""
     provider.loses_answer = True
     submission = pipeline.analyze(*TWINS, options=in_batches("100"))
     pass_time(pipeline)
@@ -334,7 +325,6 @@ def test_another_process_takes_over_the_followers(
 def test_an_invalid_sample_is_repaired_in_a_later_batch(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The other samples wait with their answers, and no question is asked twice."""
     fates = iter([INVALID])
     provider.fate = lambda _question, _before: next(fates, "answered")
     submission = pipeline.submit(PARAGRAPH, options=in_batches(votes=3))
@@ -373,7 +363,6 @@ def test_critique_and_revision_are_further_batches(
 def test_an_answer_whose_critique_fails_in_its_batch_is_kept(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """The provider rejects the line; the result records it, and the run finishes."""
     provider.fate = lambda question, _: "400" if "analysis between" in question else "answered"
     submission = pipeline.submit(PARAGRAPH, options=in_batches(critique=True))
 

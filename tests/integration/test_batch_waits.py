@@ -66,7 +66,6 @@ def in_words(pipeline: Pipeline, submission: Submission) -> list[str]:
 def test_a_run_shows_the_batches_it_waits_for(
     pipeline: Pipeline, show: Callable[[tuple[str, ...]], str]
 ) -> None:
-    """It shows their provider ids, number of questions, start, and what happens next."""
     pipeline.analyze(PARAGRAPH, OTHER, options=in_batches())
     schedule(pipeline)
 
@@ -93,7 +92,6 @@ def test_questions_not_yet_in_a_batch_are_shown_as_gathered(pipeline: Pipeline) 
 def test_a_shared_batch_shows_how_many_of_its_questions_are_of_other_runs(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """It also shows how many questions the provider has processed, if it reports them."""
     mine = pipeline.submit(PARAGRAPH, options=in_batches())
     others = pipeline.submit(OTHER, f"{OTHER} Again.", options=in_batches())
     pipeline.work(mine)
@@ -123,7 +121,6 @@ def test_a_follower_waits_for_the_batch_of_its_leader(pipeline: Pipeline) -> Non
 def test_a_provider_error_is_shown_with_its_message(
     pipeline: Pipeline, provider: BatchProvider
 ) -> None:
-    """A wrong key is reported even while the batch is running."""
     submission = pipeline.analyze(PARAGRAPH, options=in_batches())
     schedule(pipeline)
     provider.statuses = {"retrieve": 401}
@@ -147,7 +144,6 @@ def test_a_finished_run_waits_for_nothing(pipeline: Pipeline, provider: BatchPro
 
 
 def test_a_wait_shows_its_reason_and_prints_the_explanation_once(pipeline: Pipeline) -> None:
-    """The log of a long wait has only as many lines as there were events."""
     submission = pipeline.analyze(PARAGRAPH, options=in_batches())
     schedule(pipeline)
     warned: list[str] = []

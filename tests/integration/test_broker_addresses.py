@@ -72,7 +72,6 @@ def test_a_unix_socket(broker_url: SecretStr, scheme: str, options: str, number:
 
 
 def test_tls_with_an_authority(tls_address: str, own_certificate: Certificate) -> None:
-    """The certificate is verified; only the authority has to be configured."""
     found = reached(load(broker_url=f"{tls_address}?ssl_ca_certs={own_certificate.certificate}"))
 
     assert found == dict.fromkeys(("messages", "results", "limits"), 3)

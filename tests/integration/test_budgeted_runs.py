@@ -203,7 +203,6 @@ def test_a_run_stops_before_its_cap_and_continues_with_a_higher_one(
 def test_votes_and_critiques_stay_within_the_cap_and_are_not_repeated(
     small_chunks: Settings, provider: ChargingServer
 ) -> None:
-    """A vote that stops between two samples continues there once `retry` raises the budget."""
     provider.fate = lambda: 1.0  # type: ignore[method-assign]  # it always answers properly
     company = a_company(small_chunks, provider)
     submission = company.submit(with_budget("0.04", votes=3, critique=True), documents=2)
@@ -234,7 +233,6 @@ def test_votes_and_critiques_stay_within_the_cap_and_are_not_repeated(
 def test_the_provider_gets_no_more_than_the_cap_wherever_the_run_stops(
     small_chunks: Settings, provider: ChargingServer, cap: str
 ) -> None:
-    """Samples, syntheses, critiques and revisions all reserve first; failures cost, too."""
     company = a_company(small_chunks, provider)
     submission = company.submit(with_budget(cap, votes=2, critique=True), documents=2)
 
@@ -247,7 +245,6 @@ def test_the_provider_gets_no_more_than_the_cap_wherever_the_run_stops(
 def test_the_settled_amount_equals_the_ledger(
     small_chunks: Settings, provider: ChargingServer
 ) -> None:
-    """If every usage is known, account, ledger and the provider's bill are equal."""
     provider.fate = lambda: 1.0  # type: ignore[method-assign]  # it always answers properly
     company = a_company(small_chunks, provider)
     submission = company.submit(with_budget("5"), documents=2)
@@ -262,7 +259,6 @@ def test_the_settled_amount_equals_the_ledger(
 def test_a_run_stopped_by_the_daily_cap_continues_the_next_day(
     small_chunks: Settings, provider: ChargingServer
 ) -> None:
-    """The hint says when; a retry then needs no other budget."""
     company = a_company(small_chunks, provider, usd_per_day=Decimal("0.05"))
     submission = company.submit(with_budget(), documents=1)
     company.pipeline.execute(
@@ -298,6 +294,5 @@ def test_a_budget_with_an_unknown_price_is_refused(settings: Settings) -> None:
 
 @pytest.mark.parametrize("usd", ["0", "-1", "1000000", "0.000000001", "NaN", "Infinity"])
 def test_invalid_budgets_are_refused(usd: str) -> None:
-    """Zero, a negative amount, and more than the accounts can hold are invalid."""
     with pytest.raises(UsageError, match="is not a valid budget"):
         budgets.cap_for(Settings(), "extractive", Decimal(usd))

@@ -98,14 +98,12 @@ def bank(settings: Settings) -> Iterator[Bank]:
 
 
 def test_without_any_cap_nothing_is_reserved(bank: Bank) -> None:
-    """Without a limit no transaction takes a lock."""
     _, job_id = bank.job()
 
     assert bank.budget(job_id).reserve(Decimal(1), 60) is None
 
 
 def test_an_unspent_part_of_a_reservation_is_released(bank: Bank) -> None:
-    """A settled request counts with its true cost, in both accounts."""
     run_id, job_id = bank.job(Decimal(1))
     budget = bank.budget(job_id)
 
@@ -127,7 +125,6 @@ def test_an_unspent_part_of_a_reservation_is_released(bank: Bank) -> None:
 def test_a_cost_is_never_counted_too_low(
     bank: Bank, reserved: str, cost: Decimal | None, spent: str
 ) -> None:
-    """The unknown cost of an interrupted call counts in full; fractions are rounded up."""
     run_id, job_id = bank.job(Decimal(1))
     budget = bank.budget(job_id)
 
@@ -139,7 +136,6 @@ def test_a_cost_is_never_counted_too_low(
 
 
 def test_old_settled_reservations_are_deleted(bank: Bank) -> None:
-    """The reservation is deleted; its amount stays in the accounts, and open ones are kept."""
     _, job_id = bank.job(Decimal(1))
     budget = bank.budget(job_id)
     settled, still_open = budget.reserve(Decimal("0.1"), 60), budget.reserve(Decimal("0.2"), 60)
@@ -171,7 +167,6 @@ def test_reserved_money_is_waited_for_and_spent_money_is_not(bank: Bank) -> None
 
 
 def test_the_daily_cap_limits_all_runs_together(bank: Bank) -> None:
-    """Two runs without budgets share the daily cap; the hint says when it ends."""
     first, second = (bank.budget(bank.job()[1], Decimal(1)) for _ in range(2))
     reservation = first.reserve(Decimal("0.7"), 60)
     assert reservation is not None
@@ -202,7 +197,6 @@ def test_a_new_day_begins_with_an_empty_account(bank: Bank) -> None:
 
 
 def test_a_changed_daily_cap_applies_at_once(bank: Bank) -> None:
-    """A worker started with a higher cap continues from the amount already spent."""
     _, job_id = bank.job()
     reservation = bank.budget(job_id, Decimal(1)).reserve(Decimal(1), 60)
     assert reservation is not None
@@ -238,7 +232,6 @@ def test_a_new_cap_includes_earlier_spending(bank: Bank) -> None:
 
 
 def test_a_killed_worker_counts_as_having_spent_its_reservation(bank: Bank) -> None:
-    """An expired reservation counts in full until its owner settles it late."""
     run_id, job_id = bank.job(Decimal(1))
     budget = bank.budget(job_id)
     reservation = budget.reserve(Decimal("0.9"), 60)
@@ -436,7 +429,6 @@ def test_the_account_covers_every_order_of_steps(
 
 
 def test_requests_of_many_threads_share_their_statements(bank: Bank) -> None:
-    """The requests of two runs are reserved and settled with a few statements."""
     (first_run, first), (second_run, second) = bank.job(Decimal(1)), bank.job(Decimal(2))
     reservations = bank.budget(first, Decimal(50)).reservations
     group = [

@@ -112,7 +112,6 @@ def submitting(settings: Settings, folder: Path, files: int) -> Processes:
 
 
 def test_no_call_begins_after_the_cancellation(settings: Settings) -> None:
-    """A claimed chunk that is waiting for its permit is not asked."""
     is_asked, may_answer = threading.Event(), threading.Event()
 
     def slowly(request: CompletionRequest) -> str:
@@ -204,7 +203,6 @@ def test_workers_refuse_the_jobs_of_a_cancelled_run(settings: Settings) -> None:
 
 @pytest.mark.parametrize("by", ["recovery", "repetition"])
 def test_a_killed_cancellation_is_completed(settings: Settings, by: str) -> None:
-    """Recovery or a repeated command completes it; its end is reported once."""
     pipeline = a_pipeline(settings)
     submission = a_half_cancelled_run(pipeline, PARAGRAPH, OTHER)
 
@@ -252,7 +250,6 @@ def test_a_run_read_before_its_cancellation_stays_cancelled(settings: Settings) 
 
 
 def test_a_follower_of_a_cancelled_job_asks_the_question_itself(settings: Settings) -> None:
-    """A run that waits for the answer of another run does not end with it."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     first = pipeline.submit(PARAGRAPH)
     second = pipeline.submit(PARAGRAPH, options=following_others())
@@ -268,7 +265,6 @@ def test_a_follower_of_a_cancelled_job_asks_the_question_itself(settings: Settin
 
 
 def test_a_cancelled_job_has_no_new_followers(settings: Settings) -> None:
-    """While its run is being cancelled, a later run asks the question itself at once."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     a_half_cancelled_run(pipeline, PARAGRAPH)
 
@@ -278,7 +274,6 @@ def test_a_cancelled_job_has_no_new_followers(settings: Settings) -> None:
 
 
 def test_a_submit_stops_when_its_run_is_cancelled(settings: Settings, tmp_path: Path) -> None:
-    """It reports the cancellation, exits with 3, and stores none of the remaining files."""
     pipeline = a_pipeline(settings)
     processes = submitting(settings, tmp_path, files=8)
     before, after = ([f"letters/{n}.txt" for n in some] for some in (range(4), range(4, 8)))
@@ -314,7 +309,6 @@ def _pairs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_pairs")
 def test_an_inbox_stops_when_its_run_is_cancelled(inbox: WatchedInbox) -> None:
-    """The current file is set aside with the reason, and its rest is not taken in."""
     letters = "".join(
         f"From a@b.org Tue Nov 24 12:0{n}:00 2026\nSubject: {n}\n\nLetter {n}. {PARAGRAPH}\n\n"
         for n in range(6)
@@ -334,7 +328,6 @@ def test_an_inbox_stops_when_its_run_is_cancelled(inbox: WatchedInbox) -> None:
 
 @pytest.mark.usefixtures("_pairs")
 def test_a_schedule_stops_when_its_run_is_cancelled(settings: Settings, tmp_path: Path) -> None:
-    """Its occurrence fails with the reason, and nothing more is taken in."""
     for number in range(6):
         (tmp_path / f"{number}.txt").write_text(f"Letter {number}. {PARAGRAPH}", "utf-8")
     scheduler = a_scheduler(settings, letters=nightly(tmp_path))
@@ -356,7 +349,6 @@ def test_a_schedule_stops_when_its_run_is_cancelled(settings: Settings, tmp_path
 def test_a_batch_is_submitted_without_the_questions_of_a_cancelled_run(
     settings: Settings, provider: BatchProvider
 ) -> None:
-    """The prepared batch is discarded; the questions of other runs go into another one."""
     pipeline = opened(settings, provider)
     kept = pipeline.submit(PARAGRAPH, options=in_batches("100"))
     cancelled = pipeline.submit(OTHER, options=in_batches("100"))

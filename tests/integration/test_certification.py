@@ -109,7 +109,6 @@ def accepted(pipeline: Pipeline) -> Sequence[tuple[object, ...]]:
 
 
 def test_checks_in_random_order_certify_a_field(pipeline: Pipeline, tmp_path: Path) -> None:
-    """Its values are marked, a result once all its fields are; a rejected value loses its mark."""
     found = certified()
     check(tmp_path, found["party"], ["approved"] * 20)
     found = certified()
@@ -133,7 +132,6 @@ def test_checks_in_random_order_certify_a_field(pipeline: Pipeline, tmp_path: Pa
 def test_a_field_with_many_errors_reports_how_much_must_be_reviewed(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """None of its values is accepted."""
     check(tmp_path, certified()["party"], ["rejected", "approved"] * 10)
 
     out = output_of("certify", "deals", *BOUNDS).out
@@ -164,7 +162,6 @@ def test_later_answers_are_accepted_until_their_checks_show_a_drift(
 def test_a_killed_withdrawal_leaves_no_accepted_value_uncertified(
     stored: int, pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Certificate and marks end together; the next call completes the withdrawal."""
     check(tmp_path, certified()["party"], ["approved"] * 20)
     certified()
     extract(pipeline, "later", DOCUMENTS)
@@ -193,7 +190,6 @@ def test_a_killed_withdrawal_leaves_no_accepted_value_uncertified(
 def test_of_two_concurrent_certifications_the_last_stored_one_applies(
     pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The marks that the other one has not yet set are dropped."""
     database = pipeline.context.database
     commit = database.commit
     narrow = Bounds(max_error=0.001, risk=0.05)
@@ -232,7 +228,6 @@ def test_certifications_that_are_read_and_stored_at_the_same_time_have_one_order
 def test_only_the_newest_answers_to_a_question_are_accepted(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """Earlier answers lose their marks, except in a run that is certified itself."""
     certified()
     documents: JsonValue = [{"source": f"first-{place}.txt"} for place in range(DOCUMENTS)]
     check(tmp_path, {"name": "party", "to_check": documents}, ["approved"] * DOCUMENTS)
@@ -252,7 +247,6 @@ def test_only_the_newest_answers_to_a_question_are_accepted(
 def test_an_answer_replaced_during_certification_is_not_accepted(
     pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The certificate was for the previous answer."""
     check(tmp_path, certified()["party"], ["approved"] * 20)
     database = pipeline.context.database
     commit, commits = database.commit, count()
@@ -297,7 +291,6 @@ def test_a_certificate_that_no_longer_holds_is_not_kept(
     pipeline: Pipeline,
     tmp_path: Path,
 ) -> None:
-    """It ends if a smaller error is required, or if its checks became wrong."""
     found = certified()
     check(tmp_path, found["party"], ["approved"] * 20)
     certified()
@@ -320,7 +313,6 @@ def review(monkeypatch: pytest.MonkeyPatch, keys: str, *arguments: str) -> Outpu
 def test_the_queue_provides_the_missing_checks_for_a_certificate(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It continues after the last check, with skipped values first."""
     run_name = str(pipeline.value("SELECT name FROM runs"))
     queue = (run_name, "--queue", "party")
     printed = output_of("certify", "latest", *BOUNDS).out
@@ -360,7 +352,6 @@ def test_a_profile_is_certified_by_its_queue_until_later_checks_are_wrong(
 def test_answers_that_no_label_fits_are_checked_like_a_label(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are approved or get a label, and a label can be corrected to none."""
     choices = {f"{place}.txt": ("none", 0.5) for place in range(2)} | {"2.txt": ("letter", 0.5)}
     name = classified(pipeline, choices).name
     assert run(["certify", name, *BOUNDS]) == ExitCode.SUCCESS
@@ -393,7 +384,6 @@ def test_answers_that_no_label_fits_are_checked_like_a_label(
 def test_a_rejected_answer_is_not_accepted_although_its_label_is_certified(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """This holds at once and after the next certification; a correction is accepted."""
     choices = {f"{place}.txt": ("letter", 0.5) for place in range(30)}
     name = classified(pipeline, choices).name
     database, scope = pipeline.context.database, EvaluationScope(run=name)
@@ -437,7 +427,6 @@ def test_labels_not_chosen_yet_reserve_their_share_of_the_risk(pipeline: Pipelin
 
 
 def test_answers_are_ranked_by_the_calibration_at_the_time_of_the_draw(pipeline: Pipeline) -> None:
-    """A calibration that is learned later, from these checks, changes no rank."""
     ((provider, model),) = pipeline.rows("SELECT DISTINCT provider, model FROM results")
 
     def calibrate(worth: float) -> None:
@@ -471,7 +460,6 @@ def test_answers_are_ranked_by_the_calibration_at_the_time_of_the_draw(pipeline:
 
 
 def test_the_client_certifies_by_checks(pipeline: Pipeline) -> None:
-    """It uses the same queue as the command."""
     with Client() as client:
         client.certify("deals", max_error="10%", risk=0.2)
         questions = list(client.answers_to_check("party", "deals"))
@@ -491,7 +479,6 @@ def test_the_client_certifies_by_checks(pipeline: Pipeline) -> None:
 
 
 def test_a_queue_that_was_not_drawn_is_refused(pipeline: Pipeline) -> None:
-    """The message lists the names that were certified."""
     assert run(["review", "deals", "--queue", "party"]) == ExitCode.USAGE
     assert run(["certify", "deals", *BOUNDS]) == ExitCode.SUCCESS
     printed = output_of("review", "deals", "--queue", "penalty", code=ExitCode.USAGE).err
@@ -511,7 +498,6 @@ def test_a_certificate_needs_a_run_or_a_profile(command: Sequence[str], pipeline
 def test_a_rejected_answer_is_a_wrong_check_of_each_field_without_its_own(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """Its values lose their marks at once, and the queue does not present it again."""
     found = certified()
     first, *others = objects(found["party"]["to_check"])[:20]
     check(tmp_path, {"name": "party", "to_check": list(others)}, ["approved"] * 19)
@@ -554,7 +540,6 @@ def test_rejected_values_of_a_schema_lose_their_marks_at_once(settings: Settings
 
 @pytest.mark.parametrize("share", ["0", "100%", "much"])
 def test_an_invalid_share_is_refused(share: str) -> None:
-    """It is refused before anything is read."""
     printed = output_of("certify", "deals", "--max-error", share, code=ExitCode.USAGE).err
 
     assert "is not a valid share" in printed
@@ -563,7 +548,6 @@ def test_an_invalid_share_is_refused(share: str) -> None:
 def test_answers_of_another_version_are_certified_by_their_own_checks(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """They are neither accepted by the earlier certificate nor counted with its answers."""
     check(tmp_path, certified()["party"], ["approved"] * 20)
     certified()["party"]
     assert accepted(pipeline)[0] == ("party", DOCUMENTS)

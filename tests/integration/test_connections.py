@@ -88,7 +88,6 @@ def test_a_silent_connection_is_given_up(
 def test_a_connection_that_becomes_silent_in_a_transaction_is_replaced(
     engine: Engine, proxy: Proxy
 ) -> None:
-    """The transaction fails, and the next one uses a new connection."""
     begun = time.monotonic()
 
     with pytest.raises(ServiceUnavailableError, match="did not reply"):
@@ -101,7 +100,6 @@ def test_a_connection_that_becomes_silent_in_a_transaction_is_replaced(
 
 
 def test_a_statement_that_takes_too_long_is_ended_by_the_server(engine: Engine) -> None:
-    """The server's own error arrives before the client's timeout, and the connection is kept."""
     before = ask(engine, "SELECT pg_backend_pid()")
 
     with pytest.raises(ServiceUnavailableError, match="statement timeout"):
@@ -121,7 +119,6 @@ def test_a_value_that_exceeds_a_limit_is_no_outage(engine: Engine) -> None:
 
 
 def test_a_migration_has_no_statement_timeout(engine: Engine) -> None:
-    """After the block the timeout applies again."""
     with engine.connect() as connection:
         with without_statement_timeout(connection):
             slept = connection.execute(select(func.pg_sleep(BOUND + 0.5))).all()
@@ -164,7 +161,6 @@ def test_an_interrupt_between_two_polls_cancels_the_statement(
 
 
 def test_sessions_have_timeouts_for_idleness_and_locks(engine: Engine) -> None:
-    """The server ends idle sessions and idle transactions, and limits waits for locks."""
     options = ("idle_session_timeout", "idle_in_transaction_session_timeout", "lock_timeout")
 
     found = [ask(engine, f"SELECT current_setting('{option}')") for option in options]

@@ -83,7 +83,6 @@ def an_office(
 def test_the_cost_of_a_local_server_is_unknown(
     settings: Settings, server: AnsweringServer, provider: str
 ) -> None:
-    """It is null in the ledger, counted beside every sum, and shown as unknown, never as 0."""
     office = an_office(settings, server, {"provider": provider})
 
     office.analyze()
@@ -138,7 +137,6 @@ def test_a_budget_refuses_an_unknown_price_before_any_call(
     arguments: tuple[str, ...],
     environment: dict[str, str],
 ) -> None:
-    """Model, fallback and tier are checked; the hint says what to put into the settings."""
     house = {"provider": "openai", "model": "behind", "base_url": server.base_url}
     monkeypatch.setenv("CHORDWISE_MODELS", json.dumps({GATEWAY: house}))
     for name, value in environment.items():
@@ -179,7 +177,6 @@ def test_a_configured_price_is_used(
     model: dict[str, str],
     expected: tuple[Decimal, str],
 ) -> None:
-    """A budget accepts a free or priced model, and the ledger records the source of the cost."""
     office = an_office(settings, server, model)
 
     submission = office.analyze(budget_usd="5")
@@ -247,7 +244,6 @@ def test_a_usage_without_a_usable_cost_is_priced_by_the_settings(
 def test_a_budget_is_settled_with_the_reported_cost(
     settings: Settings, server: AnsweringServer, model: dict[str, str]
 ) -> None:
-    """The reservation at the configured price is released; reports count for free models, too."""
     server.cost_headers = {COST_HEADER: "0.125"}
     office = an_office(settings, server, model)
 
@@ -260,7 +256,6 @@ def test_a_budget_is_settled_with_the_reported_cost(
 def test_allowed_unknown_prices_count_with_the_reported_cost(
     small_chunks: Settings, server: AnsweringServer
 ) -> None:
-    """The next call is refused once the budget is exceeded."""
     server.cost_headers = {COST_HEADER: "0.4"}
     office = an_office(small_chunks, server, budget={"allow_unknown_prices": True})
 
@@ -286,7 +281,6 @@ def test_a_budget_holds_against_a_server_that_reports_zero(
     headers: dict[str, str],
     usage: dict[str, JsonValue],
 ) -> None:
-    """The estimated cost of each call is charged, and the run shows that it is an estimate."""
     server.cost_headers, server.cost_usage = headers, usage
     office = an_office(small_chunks, server, PRICES)
 
@@ -303,7 +297,6 @@ def test_a_budget_holds_against_a_server_that_reports_zero(
 def test_a_budget_shows_the_number_of_calls_of_unknown_cost(
     settings: Settings, server: AnsweringServer
 ) -> None:
-    """The settings allow such calls, and the known spending is zero."""
     office = an_office(settings, server, budget={"allow_unknown_prices": True})
     office.analyze(budget_usd="1")
 
@@ -319,7 +312,6 @@ def test_a_budget_shows_the_number_of_calls_of_unknown_cost(
 def test_a_request_without_an_answer_is_not_billed(
     settings: Settings, server: AnsweringServer
 ) -> None:
-    """A request that reached no server costs nothing, whatever the price."""
     office = an_office(settings, server, {"base_url": "http://127.0.0.1:9/v1"})
 
     office.analyze()
@@ -344,7 +336,6 @@ def test_a_request_without_an_answer_is_not_billed(
 def test_doctor_warns_of_an_unknown_price_if_there_is_a_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: str, verdict: CheckStatus, said: str
 ) -> None:
-    """The hint says what to configure; with a price, or price = "free", there is no warning."""
     monkeypatch.chdir(tmp_path)
     house = '[models.gateway]\nprovider = "openai"\nmodel = "m"\nbase_url = "http://localhost:1"\n'
     file = tmp_path / "chordwise.toml"

@@ -54,7 +54,6 @@ def post(receiver: WebhookReceiver, **values: object) -> None:
 
 @pytest.mark.parametrize("status", [200, 202, 204])
 def test_a_third_party_library_verifies_the_signature(status: int) -> None:
-    """Any 2xx status is a success."""
     with receiving(status) as receiver:
         post(receiver)
 
@@ -81,7 +80,6 @@ def test_redirects_are_not_followed(status: int) -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
 def test_any_status_other_than_2xx_is_a_failure(status: int) -> None:
-    """Errors of the server and of the client both count; the message omits the address."""
     with receiving(status) as receiver, pytest.raises(DeliveryError) as caught:
         post(receiver)
 
@@ -91,7 +89,6 @@ def test_any_status_other_than_2xx_is_a_failure(status: int) -> None:
 
 
 def test_status_410_rejects_the_delivery_permanently() -> None:
-    """No other status ends the attempts."""
     with receiving(410) as receiver, pytest.raises(DeliveryRefusedError):
         post(receiver)
 
@@ -133,7 +130,6 @@ def test_a_receiver_that_sends_single_bytes_is_timed_out(dripping: str) -> None:
 
 
 def test_private_addresses_are_refused_by_default() -> None:
-    """Nothing is sent, and the hint names the setting that allows them."""
     with receiving() as receiver, pytest.raises(DeliveryError, match="resolves to 127") as caught:
         post(receiver, allow_private_addresses=False)
 
@@ -208,7 +204,6 @@ def test_a_single_private_address_is_enough_for_a_refusal() -> None:
 
 
 def test_the_webhook_refuses_a_private_address() -> None:
-    """The sender uses the given resolver and checks its answer."""
     settings = settings_for("https://hook.example.org/", allow_private_addresses=False)
 
     with pytest.raises(DeliveryError, match=r"resolves to 10\.0\.0\.1"):
@@ -264,7 +259,6 @@ def a_finished_run(pipeline: Pipeline, name: str = "") -> Submission:
 
 
 def test_the_account_of_a_finished_run_is_sent_once(pipeline: Pipeline) -> None:
-    """It has counts and cost, and no text of the document."""
     submission = a_finished_run(pipeline)
 
     with receiving() as receiver:
@@ -353,7 +347,6 @@ def test_an_unrecorded_attempt_is_repeated_with_the_same_id(pipeline: Pipeline) 
 
 
 def test_a_delivery_that_kills_the_scheduler_is_given_up(pipeline: Pipeline) -> None:
-    """Attempts are counted when they begin."""
     a_finished_run(pipeline)
     pipeline.execute("UPDATE deliveries SET attempts = 12")
 
@@ -365,7 +358,6 @@ def test_a_delivery_that_kills_the_scheduler_is_given_up(pipeline: Pipeline) -> 
 
 
 def test_every_end_of_a_run_is_delivered(settings: Settings) -> None:
-    """Paused, resumed and finished, or cancelled: each is delivered once."""
     failing = ModelAccessError("The key is wrong.", "Mend it.")
     pipeline = a_pipeline(settings, failing, quoting_the_text, repeat_last=True)
     submission = pipeline.analyze(SHORT)
@@ -414,10 +406,6 @@ def test_a_repeated_delivery_leaves_one_file(pipeline: Pipeline, tmp_path: Path)
 
 
 def test_existing_files_are_not_overwritten(pipeline: Pipeline, tmp_path: Path) -> None:
-    """A run that ends twice leaves two files, and no name leads out of the folder.
-
-    A named pipe in the place of an account does not block the deliveries.
-    """
     (tmp_path / "mine.jsonl").write_text("theirs", "utf-8")
     os.mkfifo(tmp_path / "mine-2.account.json")
     submission = a_finished_run(pipeline, "../../mine")
@@ -454,7 +442,6 @@ def test_a_missing_folder_is_waited_for(pipeline: Pipeline, tmp_path: Path) -> N
 
 
 def test_a_report_is_announced_once(pipeline: Pipeline) -> None:
-    """This holds if its occurrence runs twice; the report belongs to no run."""
     occurrence = uuid.uuid4()
     content: JsonObject = {"schedule": "plots", "file": "/reports/plots.html"}
     for _ in range(2):
@@ -474,7 +461,6 @@ def test_a_report_is_announced_once(pipeline: Pipeline) -> None:
 def test_a_report_is_sent_with_its_webhook(
     pipeline: Pipeline, tmp_path: Path, *, is_kept: bool
 ) -> None:
-    """The receiver gets the file as text, or null if the file is gone by then."""
     file = tmp_path / "plots.html"
     if is_kept:
         file.write_text("<!doctype html><title>Kosten in €</title>", "utf-8")

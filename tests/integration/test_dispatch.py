@@ -55,7 +55,6 @@ def test_sent_messages_are_recorded_in_short_transactions(settings: Settings) ->
 
 @pytest.mark.parametrize("got_lost", [False, True])
 def test_each_job_has_one_pending_message(settings: Settings, *, got_lost: bool) -> None:
-    """Recovery adds none while the broker accepts nothing, and replaces a lost one."""
     pipeline = a_pipeline(settings)
     pipeline.submit(*TEXTS)
     if got_lost:
@@ -114,7 +113,6 @@ def test_one_message_completes_a_job(settings: Settings, chunk_tokens: int, stat
 
 
 def test_the_message_that_splits_a_short_document_completes_its_job(settings: Settings) -> None:
-    """The chunks of one slice are analyzed in the same task, and none is marked as sent."""
     pipeline = a_pipeline(
         with_settings(settings, "pipeline", chunk_tokens=400), quoting_the_text, repeat_last=True
     )
@@ -130,7 +128,6 @@ def test_the_message_that_splits_a_short_document_completes_its_job(settings: Se
 
 
 def test_a_long_document_is_a_few_small_messages(settings: Settings) -> None:
-    """Each message names the chunks of a slice, at most 64 bytes for each, beside its headers."""
     messenger = a_pipeline(settings).context.messenger
     slices = [[uuid.uuid4() for _ in range(MAX_SLICE)] for _ in range(4)]
     with messenger._client() as client:

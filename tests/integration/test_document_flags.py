@@ -115,7 +115,6 @@ def test_a_value_from_a_planted_instruction_needs_review(settings: Settings, ord
 
 
 def test_a_value_that_is_not_in_the_document_is_not_grounded(settings: Settings) -> None:
-    """An invented quote is stored as not found, and the result needs review."""
     invented = an_answer({**HONEST, "total": 9.0}, total="The total is 9.00 EUR")
 
     pipeline = worked(settings, PLANTED, invented)
@@ -126,7 +125,6 @@ def test_a_value_that_is_not_in_the_document_is_not_grounded(settings: Settings)
 
 
 def test_flagged_passages_are_stored_and_the_results_need_review(settings: Settings) -> None:
-    """A later run that reuses the answer needs review, too; a clean document has no flags."""
     pipeline = worked(settings, PLANTED, an_answer())
     pipeline.submit(read(PLANTED, "again.txt"), options=extraction())
     clean = worked(settings, INVOICE, an_answer())

@@ -59,7 +59,6 @@ def lease(settings: Settings) -> Pipeline:
 
 
 def test_a_fact_has_page_place_and_boxes(lease: Pipeline) -> None:
-    """They are in the table, the view and the output; a corrected fact keeps them."""
     evidence = "SELECT annual_fee_page, annual_fee_place FROM answers.leases_evidence"
     output = "SELECT f ->> 'page', f ->> 'place', f -> 'boxes' FROM {} AS f"
     listed = "results, jsonb_array_elements(output -> 'fields')"
@@ -82,7 +81,6 @@ def test_a_fact_has_page_place_and_boxes(lease: Pipeline) -> None:
 
 @pytest.mark.usefixtures("lease")
 def test_results_show_the_place_of_each_quote(tmp_path: Path) -> None:
-    """It is on the terminal, in JSON, in the workbook, and in the Python client."""
     path = tmp_path / "leases.xlsx"
 
     told = output_of("results", "--run", "first").out
@@ -100,7 +98,6 @@ def test_results_show_the_place_of_each_quote(tmp_path: Path) -> None:
 
 
 def test_places_cost_one_statement(settings: Settings) -> None:
-    """A text without places needs none, neither at intake nor at the end."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     counted: list[tuple[int, int]] = []
     for name, data in (("warm.txt", b"Warm it is."), ("a.txt", b"It is so."), ("a.pdf", LEASE)):

@@ -73,7 +73,6 @@ def test_a_socket_that_cannot_be_created_is_named(home: Home, listener: socket.s
 
 @pytest.mark.parametrize("sent", [b"garbage\n", b"{}\n", b"\xff\xfe\n", b"\n"])
 def test_an_invalid_request_is_refused(listener: socket.socket, sent: bytes) -> None:
-    """A command of another version receives an explanation and a hint."""
     with a_client(listener, sent) as client, client.makefile("rb") as lines:
         request = control.next_request(listener)
         last = Message.model_validate_json(lines.readlines()[-1])

@@ -113,7 +113,6 @@ def test_the_server_answers_clients_with_the_key(
 
 
 def test_an_invalid_model_file_is_named(home: Home, tmp_path: Path) -> None:
-    """The error names the file instead of waiting indefinitely."""
     wrong = tmp_path / "wrong.gguf"
     wrong.write_text("no model", encoding="utf-8")
 
@@ -149,7 +148,6 @@ def test_the_stack_serves_the_models_of_the_settings(home: Home, model: Path) ->
 def test_the_deadline_is_extended_on_a_slow_machine(
     home: Home, model: Path, server: EmbeddedLlama
 ) -> None:
-    """The configured timeout is a minimum: each question takes one request."""
     server.start()
     named = ModelSettings(provider="local", model=str(model), timeout_seconds=0.001)
     settings = Settings(home=home.path, models={"tiny": named})

@@ -78,7 +78,6 @@ def answer(server: EmbeddedPostgres, query: str) -> object:
 
 
 def test_data_survives_a_restart(used: EmbeddedPostgres) -> None:
-    """Committed data exists after the next start; the stop leaves no process."""
     used.start()
     with psycopg.connect(used.url()) as connection:
         connection.execute("CREATE TABLE notes AS SELECT 'kept' AS note")
@@ -212,7 +211,6 @@ def test_programs_may_be_below_a_closed_folder_of_root(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("crash", ["with a client", "with a stranger's pid"])
 def test_the_server_starts_after_a_kill(home: Path, used: EmbeddedPostgres, crash: str) -> None:
-    """No committed data is lost."""
     used.start()
     identity = used.identity()
     assert identity is not None
@@ -241,7 +239,6 @@ def test_an_interrupted_initialization_is_restarted(home: Path, server: Embedded
 
 
 def test_data_of_another_version_is_refused(home: Path, server: EmbeddedPostgres) -> None:
-    """The error names the unreadable data, which stays unchanged."""
     (home / "postgres").mkdir()
     (home / "postgres" / "PG_VERSION").write_text("17\n", encoding="utf-8")
 
@@ -252,7 +249,6 @@ def test_data_of_another_version_is_refused(home: Path, server: EmbeddedPostgres
 
 
 def test_a_missing_password_is_named(home: Path, used: EmbeddedPostgres) -> None:
-    """Without the password file no login succeeds; the error says so at once."""
     (home / "postgres.password").unlink()
 
     with pytest.raises(ConfigurationError, match=r"postgres\.password is missing"):
@@ -260,7 +256,6 @@ def test_a_missing_password_is_named(home: Path, used: EmbeddedPostgres) -> None
 
 
 def test_a_failed_start_reports_the_reason(home: Path, used: EmbeddedPostgres) -> None:
-    """The reason is in the error, not only in the log."""
     with (home / "postgres" / "postgresql.conf").open("a", encoding="utf-8") as file:
         file.write("no_such_setting = on\n")
 
@@ -306,7 +301,6 @@ def test_in_a_container_root_keeps_at_most_one_capability(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_an_unprivileged_user_runs_the_server(tmp_path: Path) -> None:
-    """A user who is not root owns the data and the server process."""
     home = tmp_path / "home of nobody"
     home.mkdir(mode=0o700)
     os.chown(home, NOBODY, NOBODY)

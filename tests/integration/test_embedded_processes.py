@@ -29,7 +29,6 @@ def test_a_child_that_ignores_signals_is_killed_after_a_grace_period(tmp_path: P
 
 
 def test_another_process_with_the_same_pid_is_not_stopped(tmp_path: Path) -> None:
-    """A process with a different start time is another process."""
     child = processes.launch([sys.executable, "-c", SLEEP], log=tmp_path / "log")
     assert child is not None
     former = ProcessIdentity(pid=child.pid, created_at=child.created_at - 60)
@@ -51,13 +50,11 @@ def test_a_child_has_a_separate_session(tmp_path: Path) -> None:
 
 
 def test_a_program_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    """The error says which program cannot be started."""
     with pytest.raises(ServiceUnavailableError, match="no-such-program"):
         processes.launch([str(tmp_path / "no-such-program")], log=tmp_path / "log")
 
 
 def test_a_pid_file_is_valid_only_for_the_right_command(tmp_path: Path) -> None:
-    """A stale file whose number another program now has is ignored."""
     child = processes.launch([sys.executable, "-c", SLEEP, "mark"], log=tmp_path / "log")
     assert child is not None
     pid_file = tmp_path / "pid"
@@ -91,7 +88,6 @@ def test_a_new_home_is_private_and_an_existing_folder_keeps_its_mode(tmp_path: P
 
 
 def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    """The error says which folder cannot be created."""
     (tmp_path / "home").write_text("", encoding="utf-8")
 
     with pytest.raises(ConfigurationError, match="home cannot be created"):
@@ -135,7 +131,6 @@ def test_sockets_of_a_deep_home_are_in_a_private_folder(tmp_path: Path) -> None:
 
 
 def test_a_password_is_generated_once(tmp_path: Path) -> None:
-    """The first call generates it, later ones return it."""
     first = password_in(tmp_path / "password")
 
     assert first == password_in(tmp_path / "password")
@@ -144,7 +139,6 @@ def test_a_password_is_generated_once(tmp_path: Path) -> None:
 
 
 def test_the_lock_reports_its_holder(tmp_path: Path) -> None:
-    """While it is held a second process is refused; afterwards it has no holder."""
     home = home_at(tmp_path / "home")
     home.prepare()
 

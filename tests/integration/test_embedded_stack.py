@@ -74,7 +74,6 @@ def test_the_level_of_a_stack_is_never_lowered(home: Path) -> None:
 
 
 def test_the_logs_of_running_processes_are_limited(home: Path) -> None:
-    """A process goes on in the same file, and its earlier lines are in one other file."""
     stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
     log = home_at(home).log("postgres")
 
@@ -89,7 +88,6 @@ def test_the_logs_of_running_processes_are_limited(home: Path) -> None:
 
 
 def test_changed_settings_start_a_new_worker(home: Path) -> None:
-    """The servers keep running, while the processes that use the settings are replaced."""
     stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
     before = running(home)
 
@@ -129,7 +127,6 @@ def test_inboxes_of_a_stack_are_not_ended_from_another_folder(home: Path, tmp_pa
 
 
 def test_services_that_the_user_provides_are_not_started(home: Path, tmp_path: Path) -> None:
-    """With both addresses given, only worker and scheduler run, and they use these addresses."""
     own = stack.ensure(settings_for(tmp_path / "other"), Level.ALL, commands=COMMANDS)
     settings = settings_for(home, database_url=own.database_url, broker_url=own.broker_url)
 
@@ -149,7 +146,6 @@ def has_another(home: Path, name: str, before: ProcessIdentity) -> bool:
 
 
 def test_a_dead_child_is_restarted(home: Path) -> None:
-    """It has the same address as before."""
     services = stack.ensure(settings_for(home), Level.ALL, commands=COMMANDS)
     address = services.require_database_url().get_secret_value()
 
@@ -171,7 +167,6 @@ def test_a_dead_child_is_restarted(home: Path) -> None:
 def test_a_home_with_a_long_path_has_its_sockets_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It also works for a command with another TMPDIR."""
     home = tmp_path / ("deep" * 30)
 
     stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
@@ -267,7 +262,6 @@ def test_the_death_of_a_supervisor_during_startup_is_reported(
 
 
 def test_a_failed_migration_is_reported(home: Path) -> None:
-    """The command that requested the database receives the reason, and nothing keeps running."""
     commands = COMMANDS.model_copy(update={"migrate": python("raise SystemExit('no such table')")})
 
     with pytest.raises(ServiceUnavailableError, match="no such table"):
@@ -277,7 +271,6 @@ def test_a_failed_migration_is_reported(home: Path) -> None:
 
 
 def test_a_missing_model_file_is_a_configuration_error(home: Path, tmp_path: Path) -> None:
-    """It is refused before anything starts."""
     missing = tmp_path / "missing.gguf"
 
     with pytest.raises(ConfigurationError, match=r"missing\.gguf"):
@@ -318,7 +311,6 @@ def test_a_stack_is_ready_when_its_worker_consumes(home: Path) -> None:
 
 
 def test_a_worker_that_dies_at_startup_is_reported(home: Path) -> None:
-    """The error has the end of its log; the stack is stopped and does not restart it."""
     broken = python("raise SystemExit('worker.concurrency needs more files')")
     commands = COMMANDS.model_copy(update={"worker": broken})
     home_at(home).prepare()
@@ -333,7 +325,6 @@ def test_a_worker_that_dies_at_startup_is_reported(home: Path) -> None:
 
 
 def test_a_dead_worker_does_not_stop_a_running_database(home: Path) -> None:
-    """Reading commands still work, and the next command that needs workers tries again."""
     broken = COMMANDS.model_copy(update={"worker": python("raise SystemExit('no')")})
     stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
 
@@ -395,7 +386,6 @@ print("stopped")
 
 
 def test_ctrl_c_stops_a_stack_in_the_foreground(home: Path) -> None:
-    """Everything stops in order and the command returns; SIGTERM ends `up` in the same way."""
     with subprocess.Popen(
         python(FOREGROUND, str(home), COMMANDS.model_dump_json()),
         env={"PYTHONPATH": str(Path(chordwise.__file__).parents[1])},
@@ -416,7 +406,6 @@ def test_ctrl_c_stops_a_stack_in_the_foreground(home: Path) -> None:
 
 
 def test_a_watched_inbox_keeps_an_idle_stack_running(home: Path) -> None:
-    """A stack that watches a folder keeps running for its files; others stop when idle."""
     inbox, file = InboxSettings(folders=(home.parent / "inbox",)), home.parent / "chordwise.toml"
     watching = settings_for(home, idle_seconds=0.2, file=file, inbox=inbox)
     stack.ensure(watching, Level.ALL, commands=COMMANDS)
@@ -431,7 +420,6 @@ def test_a_watched_inbox_keeps_an_idle_stack_running(home: Path) -> None:
 
 
 def test_open_jobs_keep_an_idle_stack_running(home: Path) -> None:
-    """It stops once the job has ended."""
     services = stack.ensure(settings_for(home), Level.DATABASE, commands=COMMANDS)
     address = services.require_database_url().get_secret_value()
     with psycopg.connect(address, autocommit=True) as connection:

@@ -64,7 +64,6 @@ def client(server: EmbeddedValkey) -> Iterator[redis.Redis]:
 
 
 def test_messages_survive_a_restart(server: EmbeddedValkey) -> None:
-    """Messages written before a stop exist after the next start."""
     server.start()
     with client(server) as connection:
         connection.set("note", "kept")
@@ -77,7 +76,6 @@ def test_messages_survive_a_restart(server: EmbeddedValkey) -> None:
 
 
 def test_the_server_starts_after_a_kill(server: EmbeddedValkey) -> None:
-    """The stale socket and pid file of a killed server do not prevent it."""
     server.start()
     processes.stop(server.identity())
     assert server.identity() is None
@@ -89,7 +87,6 @@ def test_the_server_starts_after_a_kill(server: EmbeddedValkey) -> None:
 
 
 def test_the_server_keeps_all_messages_and_has_no_port(server: EmbeddedValkey) -> None:
-    """The settings disable eviction and TCP, and enable the append-only file."""
     server.start()
 
     with client(server) as connection:
@@ -99,7 +96,6 @@ def test_the_server_keeps_all_messages_and_has_no_port(server: EmbeddedValkey) -
 
 
 def test_a_client_without_the_password_is_refused(home: Path, server: EmbeddedValkey) -> None:
-    """Access to the socket is not sufficient, and the command line has no password."""
     server.start()
     password = (home / "valkey.password").read_text(encoding="utf-8")
     identity = server.identity()
@@ -123,7 +119,6 @@ def test_a_second_start_is_refused(server: EmbeddedValkey) -> None:
 
 
 def test_a_failed_start_reports_the_reason(home: Path, server: EmbeddedValkey) -> None:
-    """The reason is in the error, not only in the log."""
     server.start()
     server.stop()
     manifest = home / "valkey" / "appendonlydir" / "appendonly.aof.manifest"

@@ -28,7 +28,6 @@ def job_states(pipeline: Pipeline) -> list[tuple[object, ...]]:
 
 
 def test_another_run_pauses_without_a_request(settings: Settings) -> None:
-    """It has the same error as the rejected run, and no row in the ledger."""
     pipeline = a_pipeline(settings, REFUSED)
     pipeline.analyze(PARAGRAPH)
 
@@ -58,7 +57,6 @@ def test_a_retry_asks_again_and_ends_the_pause(settings: Settings) -> None:
 
 
 def test_an_unsuccessful_retry_costs_one_request(settings: Settings) -> None:
-    """Nothing was corrected: the run pauses again, and so does every other run."""
     pipeline = a_pipeline(settings, REFUSED, repeat_last=True)
     first = pipeline.analyze(PARAGRAPH, f"Another text. {PARAGRAPH}")
 
@@ -71,7 +69,6 @@ def test_an_unsuccessful_retry_costs_one_request(settings: Settings) -> None:
 
 
 def test_a_changed_key_is_used_at_once(settings: Settings) -> None:
-    """Workers with another key ignore the pause of the old one."""
     old = a_pipeline(settings, QuotaExceededError("The money is spent."))
     old.analyze(PARAGRAPH)
     named = ModelSettings.model_validate({**AWAY.model_dump(), "api_key": SecretStr("sk-new")})
@@ -83,7 +80,6 @@ def test_a_changed_key_is_used_at_once(settings: Settings) -> None:
 
 
 def test_doctor_reports_the_pause(settings: Settings) -> None:
-    """It reports the duration and what to do; without a pause the check passes."""
     pipeline = a_pipeline(settings, REFUSED)
     assert models.pauses(settings_asking(settings)).status is CheckStatus.OK
 
@@ -96,7 +92,6 @@ def test_doctor_reports_the_pause(settings: Settings) -> None:
 
 
 def test_the_test_question_of_doctor_ignores_the_pause(settings: Settings) -> None:
-    """A check of the key reaches the provider during a pause."""
     pipeline = a_pipeline(settings, REFUSED)
     pipeline.analyze(PARAGRAPH)
 
@@ -105,7 +100,6 @@ def test_the_test_question_of_doctor_ignores_the_pause(settings: Settings) -> No
 
 
 def test_a_retry_succeeds_while_valkey_is_unavailable(settings: Settings) -> None:
-    """The jobs are queued; the pause ends automatically later."""
     pipeline = a_pipeline(settings, REFUSED)
     submission = pipeline.analyze(PARAGRAPH)
     away = settings.model_copy(update={"broker_url": SecretStr("redis://127.0.0.1:1/0")})

@@ -46,10 +46,6 @@ def evaluated(
 
 
 def test_labels_are_compared_with_a_gold_file(pipeline: Pipeline, tmp_path: Path) -> None:
-    """The end of a path identifies a document; the spelling of labels is normalized.
-
-    Missing documents are named on the terminal and, like unjudged ones, counted in the evaluation.
-    """
     classified(pipeline, CHOICES, threshold=0.75)
     gold = written(tmp_path / "gold.jsonl", *TRUTH)
 
@@ -99,7 +95,6 @@ def test_a_drop_in_quality_is_reported_and_exits_with_3(pipeline: Pipeline, tmp_
 
 
 def test_fields_are_compared_one_by_one(pipeline: Pipeline, tmp_path: Path) -> None:
-    """Case and punctuation are ignored; an absent value can be right, too."""
     extracted(
         pipeline,
         {
@@ -133,7 +128,6 @@ def test_fields_are_compared_one_by_one(pipeline: Pipeline, tmp_path: Path) -> N
 
 
 def test_values_are_compared_by_their_type(pipeline: Pipeline, tmp_path: Path) -> None:
-    """A date or a sum may be written differently; `--dates` reads ambiguous dates."""
     extracted(
         pipeline,
         {
@@ -156,7 +150,6 @@ def test_values_are_compared_by_their_type(pipeline: Pipeline, tmp_path: Path) -
 def test_a_field_without_a_question_is_named_and_not_judged(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """Notes, fields of other questions, and capital letters make no answer wrong."""
     extracted(pipeline, {"a.txt": {"buyer": ("ACME Corp.", 9), "price": ("12 EUR", 8)}})
     extracted(pipeline, {"b.txt": {"date": ("1 May", 9)}})
     gold = tmp_path / "gold.csv"
@@ -199,7 +192,6 @@ def test_a_table_that_does_not_match_its_header_is_refused(
 def test_evaluating_again_adds_to_the_history_and_not_to_the_judgments(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """The view shows how a measure changed over time."""
     classified(pipeline, CHOICES)
     gold = written(tmp_path / "gold.jsonl", *TRUTH[:3])
     evaluated("--gold", str(gold))
@@ -218,7 +210,6 @@ def test_evaluating_again_adds_to_the_history_and_not_to_the_judgments(
 def test_a_document_is_identified_by_its_hash_or_the_end_of_its_path(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """A name that two documents have is reported, and neither is chosen."""
     classified(pipeline, {f"{place}/a.txt": ("letter", 0.5) for place in ("x", "y", "z")})
     sha256 = pipeline.value("SELECT sha256 FROM documents WHERE source = 'x/a.txt'")
     truth = [{"document": name, "label": "letter"} for name in (sha256, "y/a.txt", "a.txt")]
@@ -235,7 +226,6 @@ def test_a_document_is_identified_by_its_hash_or_the_end_of_its_path(
 def test_contradictory_lines_about_the_same_content_are_refused(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """The same label for a copy under another name is accepted."""
     text = "It says: CHOOSE letter 0.5 and nothing else."
     copies = (a_document(text, name) for name in ("a.txt", "copy.txt"))
     pipeline.analyze(*copies, options=a_run(AnalysisType.CLASSIFICATION))

@@ -113,7 +113,6 @@ def test_feedback_shows_which_variant_is_right(
     settings_file: Path,
     tmp_path: Path,
 ) -> None:
-    """Each document has one answer in the profile's table, and counts once."""
     pipeline = opened(settings, settings_file, answering)
     assert run([*START]) == ExitCode.SUCCESS
     submitted(pipeline, 0, 40)
@@ -139,7 +138,6 @@ def test_feedback_shows_which_variant_is_right(
 def test_paired_documents_have_a_second_answer_within_the_budget(
     settings: Settings, settings_file: Path
 ) -> None:
-    """The result is the control's; a correction of it also judges the second answer."""
     pipeline = opened(settings, settings_file, answering)
     assert run([*START, "--paired", "100%", "--budget", "0.50"]) == ExitCode.SUCCESS
     submission = submitted(pipeline, 0, 5)
@@ -175,7 +173,6 @@ def test_paired_documents_have_a_second_answer_within_the_budget(
 def test_the_run_of_second_answers_is_kept_during_the_experiment(
     settings: Settings, settings_file: Path
 ) -> None:
-    """After the conclusion it is pruned like any other run; the conclusion is kept."""
     pipeline = opened(settings, settings_file, answering)
     assert run([*START, "--paired", "100%"]) == ExitCode.SUCCESS
     own = submitted(pipeline, 0, 2).run_id
@@ -198,7 +195,6 @@ def test_the_run_of_second_answers_is_kept_during_the_experiment(
 
 
 def test_a_variant_that_fails_is_stopped(settings: Settings, settings_file: Path) -> None:
-    """Later documents are all assigned to the control, and the webhook is notified."""
     pipeline = opened(settings, settings_file, failing)
     assert run([*START]) == ExitCode.SUCCESS
     submitted(pipeline, 0, 40)
@@ -241,7 +237,6 @@ def test_a_longer_experiment_is_checked_less_often(
 
 @pytest.mark.nightly
 def test_guardrails_read_a_constant_number_of_rows(settings: Settings, settings_file: Path) -> None:
-    """The database aggregates a row for each variant and outcome."""
     pipeline = opened(settings, settings_file, answering)
     assert run([*START, "--paired", "30%"]) == ExitCode.SUCCESS
     read = []
@@ -269,7 +264,6 @@ def test_a_variant_whose_model_is_not_configured_gets_no_documents(
 
 
 def test_a_schedule_checks_the_guardrails(settings: Settings) -> None:
-    """This works without new documents."""
     guard = ScheduleSettings(cron="0 6 * * *", run="experiment check")
     scheduler = a_scheduler(settings, answering, repeat_last=True, guard=guard)
     scheduler.sleep_until("2026-03-28T08:01")
@@ -303,7 +297,6 @@ def test_a_refresh_belongs_to_no_experiment(settings: Settings, settings_file: P
 
 
 def test_a_promoted_variant_becomes_the_profile(settings: Settings, settings_file: Path) -> None:
-    """The file keeps its comments, and the next documents use the new profile."""
     pipeline = opened(settings, settings_file, answering)
     assert run([*START]) == ExitCode.SUCCESS
     conclude = ["experiment", "conclude", "shorter", "--promote", "terse"]
@@ -328,7 +321,6 @@ def test_a_promoted_variant_becomes_the_profile(settings: Settings, settings_fil
 def test_a_change_of_the_profile_needs_confirmation(
     settings: Settings, settings_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without it the file is unchanged, and the experiment continues."""
     opened(settings, settings_file, answering)
     assert run([*START]) == ExitCode.SUCCESS
     conclude = ["experiment", "conclude", "shorter", "--promote", "terse"]
@@ -383,7 +375,6 @@ def test_nothing_is_promoted_after_a_change_during_the_question(
 
 
 def test_the_client_starts_compares_and_concludes(settings: Settings, settings_file: Path) -> None:
-    """The client refuses the same shares as the command."""
     pipeline = opened(settings, settings_file, answering)
     terse = {"terse": {"instructions": "Be terse, and brief."}}
     with Client() as client:

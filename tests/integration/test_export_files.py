@@ -64,7 +64,6 @@ def written(table: Table, wanted: ExportFormat, *, raw: bool = False) -> io.Byte
 
 
 def test_json_lines_preserve_all_values() -> None:
-    """Decimals that do not fit a number stay texts; formulas are unchanged."""
     lines = written(a_table([ROW], [EMPTY]), ExportFormat.JSONL).read().decode().splitlines()
 
     first, second = map(json.loads, lines)
@@ -83,7 +82,6 @@ def test_json_lines_preserve_all_values() -> None:
 
 
 def test_parquet_keeps_types_and_values() -> None:
-    """Numbers, dates and times keep their values; decimals of over 38 digits are approximate."""
     found = parquet.read_table(written(a_table([ROW], [EMPTY]), ExportFormat.PARQUET))
 
     assert [str(field.type) for field in found.schema] == [
@@ -124,7 +122,6 @@ def test_decimals_of_parquet_have_the_precision_that_their_values_need() -> None
 
 
 def test_a_sheet_title_keeps_the_kind_of_the_sheet() -> None:
-    """The name of a long table is truncated, not the word “evidence”."""
     table = "a" * 35
 
     titles = workbook.sheet_titles(
@@ -141,7 +138,6 @@ def test_a_sheet_title_keeps_the_kind_of_the_sheet() -> None:
 
 @pytest.mark.parametrize("wanted", ExportFormat)
 def test_a_table_without_rows_is_written(wanted: ExportFormat) -> None:
-    """It has its columns, except in JSON Lines."""
     content = written(a_table(), wanted)
 
     match wanted:
@@ -163,7 +159,6 @@ def cells_of(content: BinaryIO) -> Iterator[list[Cell]]:
 
 
 def test_xlsx_has_texts_numbers_and_dates() -> None:
-    """Numbers too large for a cell are texts, and so are times with a zone."""
     _, empty, row = cells_of(written(a_table([EMPTY], [ROW]), ExportFormat.XLSX))
 
     assert [(cell.value, cell.data_type) for cell in row] == [
@@ -247,7 +242,6 @@ def test_a_partial_table_is_an_invalid_file(wanted: ExportFormat) -> None:
 
 
 def test_without_its_library_parquet_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hint says what to install."""
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
 
     with pytest.raises(ConfigurationError) as caught:
@@ -257,7 +251,6 @@ def test_without_its_library_parquet_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_file_appears_only_when_complete(tmp_path: Path) -> None:
-    """It has the usual permissions, and no temporary file remains."""
     path = tmp_path / "out.csv"
 
     with new_file(path) as sink:
@@ -274,7 +267,6 @@ def test_a_file_appears_only_when_complete(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [UsageError("no"), KeyboardInterrupt()])
 def test_a_failed_export_leaves_no_file(tmp_path: Path, error: BaseException) -> None:
-    """Neither a partial nor a temporary file remains, and an existing file stays."""
     path = tmp_path / "out.csv"
     path.write_text("before", "utf-8")
 
@@ -308,7 +300,6 @@ def test_a_file_created_during_the_export_is_not_replaced(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("kind", ["folder", "link", "nowhere", "full"])
 def test_an_invalid_destination_is_refused(tmp_path: Path, kind: str) -> None:
-    """A folder, a link, a missing folder, or a device is refused before anything is written."""
     path = {"nowhere": tmp_path / "no" / "x.csv", "full": Path("/dev/full")}.get(
         kind, tmp_path / kind
     )

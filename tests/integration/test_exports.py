@@ -76,7 +76,6 @@ def desk(
 
 
 def test_a_view_as_csv(desk: Desk) -> None:
-    """It is printed on standard output, with formulas escaped unless raw output is requested."""
     arguments = ("document_results", "--columns", "source,run")
 
     safe = list(csv.reader(io.StringIO(desk.export(*arguments))))
@@ -100,7 +99,6 @@ def test_sql_as_csv_has_escaped_formulas_too() -> None:
 
 @pytest.mark.parametrize("wanted", ExportFormat)
 def test_the_extension_of_the_file_decides_the_format(desk: Desk, wanted: ExportFormat) -> None:
-    """Each format has the same answers; an existing file is not replaced."""
     path = desk.folder / f"answers.{wanted}"
 
     desk.export("document_results", "--run", desk.runs[1], "-o", str(path))
@@ -128,7 +126,6 @@ def rows_of(path: Path, wanted: ExportFormat) -> list[dict[str, object]]:
 
 
 def test_json_lines_have_the_answers_as_stored(desk: Desk) -> None:
-    """Objects stay nested, and a formula is unchanged."""
     (line,) = desk.export("results", "--run", desk.runs[0], "--format", "jsonl").splitlines()
 
     assert json.loads(line)["output"]["main_topic"] == FORMULA
@@ -136,7 +133,6 @@ def test_json_lines_have_the_answers_as_stored(desk: Desk) -> None:
 
 @pytest.mark.nightly
 def test_every_readable_table_and_view_can_be_exported(desk: Desk, database_url: SecretStr) -> None:
-    """Each works in every format, and by run if its rows have one."""
     with user_sql.reader(database_url) as connection:
         names = user_sql.readable_names(connection)
     of_no_run = set()
@@ -165,7 +161,6 @@ def test_every_readable_table_and_view_can_be_exported(desk: Desk, database_url:
 
 
 def test_an_export_of_a_run_has_only_the_rows_of_that_run(desk: Desk) -> None:
-    """This includes tables that refer to a run only by a job or an intake."""
     for name in ("runs", "documents", "jobs", "results", "model_calls", "run_accounts"):
         lines = desk.export(name, "--run", desk.runs[0], "--format", "jsonl").splitlines()
         assert len(lines) == 1, name
@@ -199,7 +194,6 @@ def test_an_invalid_export_is_refused(desk: Desk) -> None:
 
 
 def test_an_error_in_the_middle_leaves_no_file(desk: Desk) -> None:
-    """The rows before the error are removed, too."""
     statement = "SELECT 10 / (3000 - n) FROM generate_series(1, 5000) AS n"
 
     assert "division by zero" in desk.refusal("--sql", statement, "-o", "numbers.csv")
@@ -210,7 +204,6 @@ def test_an_error_in_the_middle_leaves_no_file(desk: Desk) -> None:
 def test_binary_formats_are_not_written_to_a_terminal(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Text is, without control sequences."""
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     desk.pipeline.execute("UPDATE intakes SET source = E'evil\\x1b[2J'")
 
@@ -226,7 +219,6 @@ def test_binary_formats_are_not_written_to_a_terminal(
 
 
 def test_a_closed_pipe_or_a_full_disk_ends_the_export(desk: Desk) -> None:
-    """A closed pipe ends the command without a message, a full disk with a reason."""
     statement = "SELECT repeat('x', 100) FROM generate_series(1, 300000)"
     command = f'{sys.executable} -m chordwise export --sql "{statement}"'
 
@@ -246,7 +238,6 @@ def shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_all_rows_are_of_one_snapshot(database_url: SecretStr) -> None:
-    """Rows that are committed during the export are not included."""
     address = make_url(database_url.get_secret_value()).set(drivername="postgresql")
     insert = sql.SQL("INSERT INTO prompt_versions VALUES ({}, 'x', 'x', 'x')")
     with psycopg.connect(address.render_as_string(hide_password=False), autocommit=True) as owner:
@@ -263,7 +254,6 @@ def test_all_rows_are_of_one_snapshot(database_url: SecretStr) -> None:
 
 
 def test_large_values_are_read_in_small_batches(database_url: SecretStr) -> None:
-    """A batch is limited by size, not by the number of rows."""
     statement = "SELECT repeat('x', 1000000) FROM generate_series(1, 60)"
 
     with selection.opened(database_url, statement) as table:
@@ -280,7 +270,6 @@ def test_a_statement_in_sql_may_have_no_rows(database_url: SecretStr) -> None:
 
 
 def test_a_statement_that_writes_is_refused_by_the_use_case(database_url: SecretStr) -> None:
-    """It does not rely on the check of the command."""
     with pytest.raises(UsageError), selection.opened(database_url, "TRUNCATE runs"):
         pytest.fail("it was opened")
 
@@ -288,7 +277,6 @@ def test_a_statement_that_writes_is_refused_by_the_use_case(database_url: Secret
 @pytest.mark.nightly
 @pytest.mark.parametrize("wanted", ExportFormat)
 def test_memory_is_bounded(desk: Desk, wanted: ExportFormat) -> None:
-    """A hundred times as many rows need hardly more memory."""
     few, many = (memory(desk, wanted, rows) for rows in (ROWS // 100, ROWS))
 
     assert (desk.folder / f"{ROWS}.{wanted}").stat().st_size > 1_000_000

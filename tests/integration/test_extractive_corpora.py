@@ -98,7 +98,6 @@ def summaries(corpus: str) -> Iterator[tuple[str, list[str]]]:
     [("scitldr_abstracts", 0.62, 0.03), ("qmsum_meetings", 0.17, 0.1)],
 )
 def test_summaries_beat_the_first_sentences(corpus: str, min_recall: float, gain: float) -> None:
-    """The central sentences share more terms with human summaries than the first ones."""
     ours, lead = [], []
     for text, references in summaries(corpus):
         found = analyze(AnalysisType.SUMMARY, text)
@@ -122,7 +121,6 @@ def polarities(texts: Sequence[tuple[str, str]]) -> float:
 
 
 def test_sentiment_of_reviews() -> None:
-    """Film reviews are far above chance, and the more confident half is right more often."""
     texts = [(text_of("movie_reviews", row), row["label"]) for row in rows("movie_reviews")]
     answers = [(analyze(AnalysisType.SENTIMENT, text), label) for text, label in texts]
 
@@ -147,7 +145,6 @@ def test_sentiment_of_sentences(source: str, min_accuracy: float) -> None:
 
 
 def test_classification_by_the_title_and_the_words_of_the_labels() -> None:
-    """For 23 kinds of contracts, title and first sentences give results far above chance."""
     labelled = [
         (text_of("cuad_contracts", row)[:CHUNK_CHARACTERS], row["contract_type"])
         for row in rows("cuad_contracts")
@@ -161,7 +158,6 @@ def test_classification_by_the_title_and_the_words_of_the_labels() -> None:
 
 
 def test_requests_that_fit_no_label_get_less_confidence() -> None:
-    """The comparison is with requests that fit a label."""
     labelled = [(row["text"], row["label"]) for row in rows("clinc_oos")]
     labels = sorted({label for _, label in labelled} - {"out_of_scope"})
     options = AnalysisOptions(labels=tuple(labels))
@@ -213,7 +209,6 @@ def test_extraction_from_contracts(item: str, min_recall: float, min_precision: 
 
 
 def test_extraction_finds_the_sentence_with_the_answer() -> None:
-    """It does so for half of a set of English questions about articles."""
     hits = []
     for row in rows("xquad"):
         if row["lang"] != "en":
@@ -229,7 +224,6 @@ def test_extraction_finds_the_sentence_with_the_answer() -> None:
 
 @pytest.mark.parametrize("corpus", ["xquad", "udhr"])
 def test_every_language_gets_valid_grounded_answers(corpus: str) -> None:
-    """In no script does an answer violate its schema or a quote differ from the text."""
     for row in rows(corpus):
         text = text_of(corpus, row)[:CHUNK_CHARACTERS]
         for analysis_type in ANSWERED:
@@ -261,7 +255,6 @@ def test_a_long_document_is_analyzed_quickly() -> None:
 
 
 def test_the_name_of_every_contract_is_extracted_quickly() -> None:
-    """No title of a real contract causes excessive CPU time."""
     slow = []
     for row in rows("cuad_contracts"):
         started = time.process_time()

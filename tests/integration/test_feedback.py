@@ -23,7 +23,6 @@ pytestmark = pytest.mark.usefixtures("addressed")
 
 
 def test_a_label_is_corrected(pipeline: Pipeline) -> None:
-    """The spelling of the label does not matter; the confidence at that moment is stored."""
     classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
 
     code = run(
@@ -40,7 +39,6 @@ def test_a_label_is_corrected(pipeline: Pipeline) -> None:
 
 
 def test_a_job_is_approved_by_its_id_only_once(pipeline: Pipeline) -> None:
-    """The same verdict again adds nothing; a different one replaces it."""
     job = pipeline.job(classified(pipeline, {"a.txt": ("letter", 0.75)}))
     _, again = (output_of("feedback", str(job.id), "--approve").err for _ in range(2))
     assert "0 remarks stored; 1 already stored." in again
@@ -86,7 +84,6 @@ def test_a_date_that_cannot_be_read_is_refused(pipeline: Pipeline) -> None:
 
 
 def test_feedback_survives_a_new_answer_and_judges_it(pipeline: Pipeline) -> None:
-    """Judgments are kept; without a gold file the evaluation uses feedback."""
     submission = classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
     run(["feedback", "latest", "--document", "a.txt", "--correct", "label=invoice"])
     run(["feedback", "latest", "--document", "b.txt", "--reject"])
@@ -125,7 +122,6 @@ def test_feedback_is_read_once(pipeline: Pipeline) -> None:
 
 
 def test_a_file_of_verdicts_takes_few_statements_each(pipeline: Pipeline, tmp_path: Path) -> None:
-    """Results are corrected together; a verdict is compared with the last one and stored."""
     names = [f"{number}.txt" for number in range(20)]
     extracted(pipeline, {name: {"sum": ("12", 7)} for name in names})
     lines = [{"document": name, "path": "sum", "value": "13"} for name in names]
@@ -157,7 +153,6 @@ def test_feedback_judges_answers_with_votes_and_critique(pipeline: Pipeline) -> 
 
 
 def test_feedback_is_read_from_a_file(pipeline: Pipeline, tmp_path: Path) -> None:
-    """Valid lines are stored; invalid ones are reported by number and in the exit code."""
     classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("letter", 0.5)})
     file = tmp_path / "checked.csv"
     file.write_text(
@@ -214,7 +209,6 @@ def test_invalid_feedback_is_refused(pipeline: Pipeline) -> None:
 
 
 def test_feedback_is_withdrawn(pipeline: Pipeline) -> None:
-    """The value becomes that of the previous remark, or of the model; every row is kept."""
     extracted(pipeline, {"a.txt": {"buyer": ("Miller", 9), "price": ("12", 6)}})
     for value in ("price=13", "price=14", "buyer=Smith"):
         assert run(["feedback", "latest", "--correct", value, "--author", "Ada"]) == 0

@@ -173,7 +173,6 @@ def rows_read(pipeline: Pipeline, step: Callable[[Session], object]) -> int:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("state", ["queued", "paused", "succeeded"])
 def test_settling_a_run_reads_few_rows(settings: Settings, size: int, state: str) -> None:
-    """The jobs are queued, paused or finished."""
     pipeline, run_id = a_large_run(settings, size, state)
 
     with measured(pipeline) as meter:
@@ -187,7 +186,6 @@ def test_settling_a_run_reads_few_rows(settings: Settings, size: int, state: str
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_retry_uses_several_transactions(settings: Settings, size: int) -> None:
-    """All jobs are queued in short transactions, and each gets one message afterwards."""
     pipeline, run_id = a_large_run(settings, size, "failed", "succeeded")
     failed = size // 2
 
@@ -233,7 +231,6 @@ def test_a_cancellation_uses_several_transactions(settings: Settings, size: int)
 def test_messages_lost_by_the_broker_are_stored_again_in_batches(
     settings: Settings, valkey: redis.Redis, size: int
 ) -> None:
-    """Each waiting job or chunk has one message; SQL creates them without loading rows."""
     pipeline, _ = a_large_run(settings, size, "queued", "running")
     valkey.flushall()
 
@@ -280,7 +277,6 @@ def test_a_kill_during_the_resend_of_all_messages(
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_page_of_a_list_reads_only_its_jobs(settings: Settings, size: int) -> None:
-    """The pages are the first of a run's analyses, and one from the middle."""
     pipeline, run_id = a_large_run(settings, size, "succeeded", "failed")
     middle = pipeline.value("SELECT id FROM jobs ORDER BY id OFFSET :half LIMIT 1", half=size // 2)
     shown: list[Sequence[JobLine]] = []
@@ -298,7 +294,6 @@ def test_a_page_of_a_list_reads_only_its_jobs(settings: Settings, size: int) -> 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_rules_of_recovery_read_few_rows(settings: Settings, size: int) -> None:
-    """In a large run without losses the number of statements is constant."""
     pipeline, _ = a_large_run(settings, size, "succeeded", "queued", "running", "running")
     pipeline.execute(_CLAIMED)
     tidy(pipeline)
@@ -417,7 +412,6 @@ def updated(session: Session) -> dict[str, tuple[int, int]]:
 
 
 def test_frequent_updates_are_heap_only(settings: Settings) -> None:
-    """Progress of a job, a heartbeat and the end of a call change no index."""
     pipeline, _ = a_large_run(settings, SIZES[0], "running")
     pipeline.execute(_CLAIMED)
     pipeline.execute(_CALLS)
@@ -484,7 +478,6 @@ FROM inbox_files AS f, generate_series(1, :more) AS n
 def test_more_lost_messages_than_a_statement_has_parameters(
     settings: Settings, valkey: redis.Redis
 ) -> None:
-    """Every chunk gets a message again, and the scheduler's recovery continues."""
     pipeline = a_pipeline(settings)
     job = pipeline.job(pipeline.submit(PARAGRAPH))
     recover(pipeline.context)
@@ -531,7 +524,6 @@ def test_every_file_interrupted_by_a_kill_is_settled(settings: Settings, tmp_pat
 def test_the_note_of_a_file_with_thousands_of_rows_is_written_in_pieces(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """A file may have a hundred thousand rows, and only a few are held in memory."""
     inbox = watched(tmp_path, settings)
     inbox.drop("a.txt", "Anna writes to Berta.")
     inbox.take()

@@ -88,7 +88,6 @@ def test_an_idle_scheduler_executes_few_statements(pipeline: Pipeline) -> None:
 def test_an_inbox_that_takes_no_files_makes_the_scheduler_unhealthy(
     pipeline: Pipeline, *, is_dead: bool
 ) -> None:
-    """Its process says so, or writes no heartbeat any more."""
     home = pipeline.context.settings.home
     liveness.write_heartbeat(home, PROCESS, State.WORKING if is_dead else State.OVERDUE)
     if is_dead:
@@ -104,7 +103,6 @@ def test_an_inbox_that_takes_no_files_makes_the_scheduler_unhealthy(
 
 
 def test_an_idle_scheduler_sends_a_message_at_once(pipeline: Pipeline) -> None:
-    """PostgreSQL notifies it long before it would poll."""
     with running(pipeline) as listener:
         wait_until(lambda: listener.hears, SOON, "a listener")
         time.sleep(SECONDS)  # noqa: TID251 - until it polls seldom
@@ -121,7 +119,6 @@ def test_an_idle_scheduler_sends_a_message_at_once(pipeline: Pipeline) -> None:
 def test_a_message_that_is_due_later_notifies_no_scheduler(
     pipeline: Pipeline, settings: Settings
 ) -> None:
-    """Polling finds it when it is due; until then a promised synthesis causes no query."""
     wake = Event()
     listener = a_listener(settings, wake)
     listener.start()

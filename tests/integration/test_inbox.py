@@ -34,7 +34,6 @@ from tests.fakes.processes import wait_until
 
 
 def test_a_file_is_moved_through_the_store_to_done(inbox: WatchedInbox) -> None:
-    """It is taken after the delay and moved to the same sub-folder after its analysis."""
     dropped = inbox.drop("letters/2026/a.txt", LETTER)
     before = inbox.folders.hashes()
 
@@ -59,7 +58,6 @@ def test_a_file_is_moved_through_the_store_to_done(inbox: WatchedInbox) -> None:
 
 
 def test_the_profile_of_the_deepest_folder_applies(inbox: WatchedInbox) -> None:
-    """Files of each profile form a separate run, and so do those without one."""
     for name in ("a.txt", "letters/b.txt", "letters/bills/c.txt"):
         inbox.drop(name, f"{name}: {LETTER}")
 
@@ -77,7 +75,6 @@ def test_the_profile_of_the_deepest_folder_applies(inbox: WatchedInbox) -> None:
 
 
 def test_a_run_is_closed_after_a_time_without_new_files(inbox: WatchedInbox) -> None:
-    """Until then further files join it; afterwards the next file opens another run."""
     inbox.drop("a.txt", LETTER)
     inbox.take()
     inbox.drop("b.txt", OTHER)
@@ -94,7 +91,6 @@ def test_a_run_is_closed_after_a_time_without_new_files(inbox: WatchedInbox) -> 
 
 
 def test_the_same_content_is_analyzed_once(inbox: WatchedInbox) -> None:
-    """In one run the second intake refers to the first; a later run reuses the result."""
     inbox.drop("a.txt", LETTER)
     inbox.drop("b.txt", LETTER)
     inbox.deliver()
@@ -129,7 +125,6 @@ def test_a_link_in_done_moves_no_file_to_another_folder(
 
 
 def test_a_side_car_overrides_the_profile_for_its_file(inbox: WatchedInbox) -> None:
-    """Its entries override the profile's, and it is moved with its file."""
     inbox.drop("letters/a.txt.chordwise.toml", 'types = ["summary"]\nmodel = "extractive"')
     inbox.drop("letters/a.txt", LETTER)
 
@@ -159,7 +154,6 @@ BROKEN = {
 
 
 def test_a_file_with_an_invalid_side_car_is_moved_to_failed(inbox: WatchedInbox) -> None:
-    """The note has the reason; no model is asked."""
     for number, side_car in enumerate(BROKEN):
         inbox.drop(f"{number}.txt.chordwise.toml", side_car)
         inbox.drop(f"{number}.txt", LETTER)
@@ -189,7 +183,6 @@ def test_a_pipe_as_a_side_car_delays_no_other_file(inbox: WatchedInbox) -> None:
 
 
 def test_the_row_of_a_file_has_the_first_error(inbox: WatchedInbox) -> None:
-    """It is that of an intake or job, as in the note; a file that succeeded has none."""
     inbox.drop("a.txt", LETTER)
     inbox.drop("b.txt", OTHER)
     dropped = inbox.drop("c.txt", "")
@@ -223,7 +216,6 @@ def test_the_row_of_a_file_has_the_first_error(inbox: WatchedInbox) -> None:
 
 
 def test_a_file_that_contradicts_its_name_is_moved_to_failed(inbox: WatchedInbox) -> None:
-    """The note has the reason and a hint; with the name of the hint, the file is analyzed."""
     inbox.drop("bad.pdf", "%garbage..")
     inbox.drop("bad.txt", "%garbage..")
 
@@ -251,7 +243,6 @@ def test_the_first_of_several_errors_is_in_the_row(inbox: WatchedInbox) -> None:
 
 
 def test_no_file_is_overwritten(inbox: WatchedInbox) -> None:
-    """This holds for a file of the same name, and for one named like the note."""
     inbox.folders.done.mkdir()
     (inbox.folders.done / "a.txt").write_text("mine", "utf-8")
     (inbox.folders.done / "a (2).txt.json").write_text("mine, too", "utf-8")
@@ -267,7 +258,6 @@ def test_no_file_is_overwritten(inbox: WatchedInbox) -> None:
 def test_a_special_file_is_refused_once_and_left_in_place(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Links, loops, pipes and sockets are reported once and never followed; other files proceed."""
     folder = inbox.folders.inbox
     (folder / "link.txt").symlink_to("/etc/passwd")
     (folder / "loop").symlink_to(folder, target_is_directory=True)
@@ -289,7 +279,6 @@ def test_a_special_file_is_refused_once_and_left_in_place(
 
 
 def test_a_refused_file_is_taken_once_it_is_acceptable(inbox: WatchedInbox) -> None:
-    """After the removal of a second hard link no restart is needed."""
     path = inbox.drop("a.txt", LETTER)
     other = inbox.folders.root / "other.txt"
     other.hardlink_to(path)
@@ -310,7 +299,6 @@ ODD_NAMES = (
 
 
 def test_unusual_names_are_unchanged(inbox: WatchedInbox) -> None:
-    """A delivered file has a name of the same bytes, in the right folder."""
     for number, name in enumerate(ODD_NAMES):
         path = inbox.folders.inbox / os.fsdecode(name)
         path.write_text(f"{number}. {LETTER}", "utf-8")
@@ -326,7 +314,6 @@ def test_unusual_names_are_unchanged(inbox: WatchedInbox) -> None:
 
 
 def test_names_in_different_normal_forms_are_two_files(inbox: WatchedInbox) -> None:
-    """Composed and decomposed names look alike and are kept separate."""
     names = [unicodedata.normalize(form, "Köln.txt") for form in ("NFC", "NFD")]
     for number, name in enumerate(names):
         inbox.drop(name, f"{number}. {LETTER}")
@@ -337,7 +324,6 @@ def test_names_in_different_normal_forms_are_two_files(inbox: WatchedInbox) -> N
 
 
 def test_a_file_without_an_event_is_found(inbox: WatchedInbox) -> None:
-    """A full scan every five minutes finds files whose event is missing."""
     inbox.watch.tick()
     (inbox.folders.inbox / "silent.txt").write_text(LETTER, "utf-8")
 
@@ -365,7 +351,6 @@ def test_a_folder_with_an_event_is_scanned(inbox: WatchedInbox) -> None:
 
 
 def test_a_share_without_events_is_polled(tmp_path: Path, settings: Settings) -> None:
-    """A file is found by the next scan, and taken after the delay without changes."""
     inbox = watched(tmp_path, settings, polling=True, polling_seconds=2)
     inbox.watch.tick()
     (inbox.folders.inbox / "silent.txt").write_text(LETTER, "utf-8")
@@ -378,7 +363,6 @@ def test_a_share_without_events_is_polled(tmp_path: Path, settings: Settings) ->
 
 
 def test_each_inbox_has_separate_folders(tmp_path: Path, settings: Settings) -> None:
-    """Results are beside their inbox; a profile may be for one inbox only."""
     other = tmp_path / "scanner" / "in"
     profiles = {"scans": Profile(folder=other), "bills": Profile()}
     both = (tmp_path / "inbox", other)
@@ -401,7 +385,6 @@ def test_each_inbox_has_separate_folders(tmp_path: Path, settings: Settings) -> 
 
 
 def test_a_side_car_within_the_delay_applies(inbox: WatchedInbox) -> None:
-    """It may arrive after its file, whose delay then starts again."""
     path = inbox.drop("a.txt", LETTER)
     inbox.watch.tick()
     inbox.wait(4)
@@ -416,7 +399,6 @@ def test_a_side_car_within_the_delay_applies(inbox: WatchedInbox) -> None:
 
 
 def test_a_file_open_for_writing_is_not_taken(inbox: WatchedInbox) -> None:
-    """It is not complete as long as a program holds it open for writing."""
     path = inbox.drop("a.txt", LETTER)
     with path.open("a", encoding="utf-8") as file:
         for _ in range(5):
@@ -433,7 +415,6 @@ def test_a_file_open_for_writing_is_not_taken(inbox: WatchedInbox) -> None:
 def test_a_turn_with_files_left_is_followed_by_the_next_at_once(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A turn reports whether its time was too short for all files."""
     for number in range(3):
         inbox.drop(f"{number}.txt", f"{LETTER} {number}")
     inbox.watch.tick()
@@ -451,7 +432,6 @@ def test_a_turn_with_files_left_is_followed_by_the_next_at_once(
 
 
 def test_only_one_process_watches_at_a_time(inbox: WatchedInbox) -> None:
-    """A second process of the same home waits until the first ends."""
     other = type(inbox.store)(inbox.folders.home)
 
     assert not other.acquire()
@@ -489,7 +469,6 @@ def test_overlapping_inboxes_are_refused(tmp_path: Path, folders: tuple[str, ...
 
 
 def test_the_folder_of_a_profile_must_be_inside_the_inbox(tmp_path: Path) -> None:
-    """A relative path must not lead its folder out of the inbox."""
     inbox = InboxSettings(folders=(tmp_path / "in",))
     profiles = {"x": Profile(folder=Path("../elsewhere"))}
 
@@ -518,7 +497,6 @@ def test_two_profiles_for_one_folder_are_refused(tmp_path: Path, folder: str) ->
 def test_schedules_may_share_a_folder_that_no_inbox_watches(
     tmp_path: Path, *, enabled: bool
 ) -> None:
-    """No file is taken from a folder outside of every inbox, or of an inbox that is not watched."""
     inbox = InboxSettings(folders=(tmp_path / "in",), enabled=enabled)
     shared = tmp_path / ("out" if enabled else "in/bills")
     profiles = {name: Profile(folder=shared) for name in ("bills", "more")}

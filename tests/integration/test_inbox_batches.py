@@ -42,7 +42,6 @@ def drop(inbox: WatchedInbox, *names: str) -> None:
 def test_forty_files_are_taken_in_with_few_transactions(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows, renames, attempts, list and documents of all files share transactions."""
     monkeypatch.setattr(document_batches, "FLUSH_SECONDS", 60)
     drop(inbox, *(f"{number:02}.txt" for number in range(40)))
 
@@ -61,7 +60,6 @@ def test_forty_files_are_taken_in_with_few_transactions(
 def test_a_file_that_cannot_be_moved_does_not_affect_others(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It stays in place, without a row; the others are taken."""
     drop(inbox, "a.txt", "b.txt", "c.txt")
     take = folders.take
 
@@ -138,8 +136,6 @@ def submitted(inbox: WatchedInbox, *names: str) -> Callable[[], bool]:
 def test_files_of_a_run_cancelled_during_intake_have_the_reason(
     inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All files that were read for it have it; later ones get another run."""
-
     def cancelled(*_: object) -> None:
         raise RunCancelledError("The run is cancelled.", "Retry it.")
 
@@ -157,7 +153,6 @@ def test_files_of_a_run_cancelled_during_intake_have_the_reason(
 
 
 def test_forty_files_are_delivered_in_few_transactions(inbox: WatchedInbox) -> None:
-    """Notes, moves and ends of twenty files share transactions."""
     drop(inbox, *(f"{number:02}.txt" for number in range(40)))
     inbox.take()
     inbox.work()

@@ -27,7 +27,6 @@ from tests.fakes.processes import KilledError
 
 
 def test_a_folder_that_is_not_writable_is_reported_once(inbox: WatchedInbox) -> None:
-    """The file is kept in the store, and delivered once the folder is corrected."""
     inbox.folders.done.write_text("no folder", "utf-8")
     inbox.drop("a.txt", LETTER)
     with structlog.testing.capture_logs() as logs:
@@ -43,7 +42,6 @@ def test_a_folder_that_is_not_writable_is_reported_once(inbox: WatchedInbox) -> 
 
 
 def test_files_of_an_invalid_profile_stay_in_the_inbox(tmp_path: Path, settings: Settings) -> None:
-    """They wait until the schema is corrected; other files proceed."""
     schema = tmp_path / "schema.json"
     schema.write_text("{", "utf-8")
     profiles = {"broken": Profile.model_validate({"schema": schema})}
@@ -84,7 +82,6 @@ def test_a_file_missing_in_the_database_is_moved_back(inbox: WatchedInbox) -> No
 def test_a_kill_while_moving_back_duplicates_no_file(
     inbox: WatchedInbox, *, across: bool, is_forgotten: bool
 ) -> None:
-    """A file with a name in the inbox and one in the store becomes one file again."""
     path = inbox.drop("a.txt", LETTER)
     inbox.take()
     (file_id,) = inbox.store.ids()
@@ -108,7 +105,6 @@ def test_a_kill_while_moving_back_duplicates_no_file(
 
 
 def test_a_document_that_was_taken_in_is_not_taken_in_again(inbox: WatchedInbox) -> None:
-    """A kill between the last document and the row of the file duplicates nothing."""
     inbox.drop("a.txt", LETTER)
     inbox.take()
     inbox.pipeline.execute("UPDATE inbox_files SET status = 'taken'")
@@ -123,7 +119,6 @@ def test_a_document_that_was_taken_in_is_not_taken_in_again(inbox: WatchedInbox)
 def test_a_kill_in_the_middle_of_a_file_leaves_its_run_open(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The account shows that it is open; the next watcher continues it without duplicate rows."""
     profiles = {"rows": Profile(text_column="text")}
     inbox = watched(tmp_path, settings, profiles)
     inbox.drop("rows/a.csv", "".join(["text\n", *(f"Row {n}. {LETTER}\n" for n in range(6))]))
@@ -164,7 +159,6 @@ def test_a_kill_in_the_middle_of_a_file_leaves_its_run_open(
 def test_across_file_systems_a_file_is_copied_and_then_removed(
     inbox: WatchedInbox, tmp_path: Path
 ) -> None:
-    """Where a rename is refused, the content, the time and the hash are preserved."""
     path = tmp_path / "inbox" / "a.txt"
     inbox.drop("a.txt.chordwise.toml", "instructions = 'x'")
     inbox.drop("a.txt", LETTER)
@@ -276,7 +270,6 @@ def test_a_store_that_is_not_writable_leaves_no_rows(inbox: WatchedInbox) -> Non
 
 
 def test_a_file_that_ended_several_processes_is_set_aside(inbox: WatchedInbox) -> None:
-    """The limit is three; documents taken in before are kept, and the note has a hint."""
     inbox.drop("a.txt", LETTER)
     inbox.take()
     inbox.pipeline.execute("UPDATE inbox_files SET status = 'taken', attempts = 3")

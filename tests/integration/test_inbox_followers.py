@@ -76,7 +76,6 @@ def jobs(of_intake: JsonObject) -> list[JsonObject]:
 
 
 def test_two_drops_of_a_file_need_one_analysis(inbox: WatchedInbox) -> None:
-    """The second run waits for the first, has its result, and refers to it."""
     drop_in_runs(inbox, "a.txt", "b.txt")
     assert inbox.pipeline.value("SELECT count(*) FROM runs WHERE intake_finished_at IS NOT NULL")
     assert inbox.pipeline.value(STATES) == ["running", "queued"]
@@ -108,7 +107,6 @@ def test_a_third_drop_refers_to_the_first(inbox: WatchedInbox) -> None:
 
 
 def test_each_analysis_type_waits_separately(inbox: WatchedInbox) -> None:
-    """Additional types are asked; then no single intake counts as the first."""
     drop_in_runs(inbox, "one/a.txt", f"{BOTH}/b.txt", f"{BOTH}/c.txt")
 
     go_on(inbox)
@@ -124,7 +122,6 @@ def test_each_analysis_type_waits_separately(inbox: WatchedInbox) -> None:
 def test_two_drops_need_one_analysis_in_batches(
     cheap: WatchedInbox, provider: BatchProvider
 ) -> None:
-    """However long the batch takes, the second file is delivered with the first."""
     drop_in_runs(cheap, "cheap/a.txt")
     cheap.work()
     drop_in_runs(cheap, "cheap/b.txt")
@@ -147,7 +144,6 @@ def test_two_drops_need_one_analysis_in_batches(
 
 @pytest.mark.parametrize("status", ["failed", "partial", "quarantined", "cancelled", "paused"])
 def test_the_second_run_asks_if_the_first_gets_no_answer(inbox: WatchedInbox, status: str) -> None:
-    """It does so once the first has failed, and then refers to no other intake."""
     drop_in_runs(inbox, "a.txt", "b.txt")
     inbox.pipeline.execute(
         f"UPDATE jobs SET status = '{status}' WHERE reused_from IS NULL"  # noqa: S608 - our own words
@@ -163,7 +159,6 @@ def test_the_second_run_asks_if_the_first_gets_no_answer(inbox: WatchedInbox, st
 
 
 def test_the_next_follower_asks_for_the_others(inbox: WatchedInbox) -> None:
-    """If the first fails, the second asks, and the third waits for the second."""
     drop_in_runs(inbox, "a.txt", "b.txt", "c.txt")
     inbox.pipeline.execute("UPDATE jobs SET status = 'failed' WHERE reused_from IS NULL")
 
@@ -176,7 +171,6 @@ def test_the_next_follower_asks_for_the_others(inbox: WatchedInbox) -> None:
 
 
 def test_a_follower_has_its_own_deadline_for_batches(cheap: WatchedInbox) -> None:
-    """Its time to wait for batches starts when it asks itself."""
     drop_in_runs(cheap, "cheap/a.txt", "cheap/b.txt")
     cheap.pipeline.execute("UPDATE jobs SET status = 'failed' WHERE reused_from IS NULL")
     cheap.pipeline.execute("UPDATE jobs SET batch_until = now() - interval '1 hour'")
@@ -200,7 +194,6 @@ def test_a_follower_has_its_own_deadline_for_batches(cheap: WatchedInbox) -> Non
 def test_a_slower_answer_is_not_waited_for(
     cheap: WatchedInbox, first: str, second: str, *, waits: bool
 ) -> None:
-    """An online question does not wait for a batch or for a nightly run."""
     drop_in_runs(cheap, f"{first}/a.txt", f"{second}/b.txt")
 
     follows = "SELECT reused_from IS NOT NULL FROM jobs ORDER BY id DESC LIMIT 1"
@@ -208,7 +201,6 @@ def test_a_slower_answer_is_not_waited_for(
 
 
 def test_a_waiting_follower_has_no_message(inbox: WatchedInbox) -> None:
-    """A message of any origin starts nothing, and recovery creates none."""
     drop_in_runs(inbox, "a.txt", "b.txt")
     (second,) = inbox.pipeline.rows("SELECT id FROM jobs WHERE reused_from IS NOT NULL")[0]
     inbox.pipeline.execute("DELETE FROM outbox")

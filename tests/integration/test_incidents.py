@@ -31,7 +31,6 @@ def counts(database: Database) -> dict[tuple[str, str], int]:
 
 
 def test_counts_add_up_by_kind_and_reason(database: Database) -> None:
-    """The same reason under two kinds makes two rows; a count of zero makes none."""
     for number in (1, 4):
         with database.write() as session:
             incidents.count(session, IncidentKind.RESCUE, "due", number)
@@ -47,8 +46,6 @@ def test_counts_add_up_by_kind_and_reason(database: Database) -> None:
 
 
 def test_concurrent_counts_are_not_lost(database: Database) -> None:
-    """Eight threads that count the same reason do not overwrite each other."""
-
     def count(_: int) -> None:
         with database.write() as session:
             incidents.count(session, IncidentKind.LEASE_LOST, "heartbeat")
@@ -72,7 +69,6 @@ def test_read_only_users_can_query_incidents(database: Database, database_url: S
 def test_a_rejection_is_counted_once_the_database_is_back(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """During the outage no error is raised into the worker, and no count is lost."""
     away = Database(open_engine(SecretStr("postgresql://absent@127.0.0.1:9/nothing")))
     rejections = Rejections(away)
     rejections.add(Rejection.BODY)
@@ -98,8 +94,6 @@ def a_chunk(pipeline: Pipeline) -> uuid.UUID:
 
 
 def test_a_late_answer_is_discarded_and_counted_as_a_lost_lease(settings: Settings) -> None:
-    """Another worker has claimed the chunk; heartbeats after the answer count no further loss."""
-
     def slowly(request: CompletionRequest) -> str:
         pipeline.expire_leases()
         pipeline.claim(chunk_id)
@@ -119,8 +113,6 @@ def test_a_late_answer_is_discarded_and_counted_as_a_lost_lease(settings: Settin
 
 
 def test_a_heartbeat_counts_a_lost_lease_once(settings: Settings) -> None:
-    """The heartbeat comes before the answer, which adds no count."""
-
     def more_slowly(request: CompletionRequest) -> str:
         pipeline.expire_leases()
         pipeline.claim(chunk_id)
@@ -153,7 +145,6 @@ def test_a_lease_of_work_that_has_just_ended_is_not_lost(settings: Settings) -> 
 
 
 def test_a_chunk_that_was_taken_over_is_not_asked(small_chunks: Settings) -> None:
-    """If another worker claims a chunk while it waits for its permit, only that worker asks."""
     is_asked, may_answer = threading.Event(), threading.Event()
 
     def slowly(request: CompletionRequest) -> str:

@@ -112,7 +112,6 @@ def take_in(
 
 @pytest.mark.usefixtures("whole_batches")
 def test_a_hundred_files_need_few_transactions(settings: Settings, tmp_path: Path) -> None:
-    """No file needs separate statements; all are shown and stored in the order of the list."""
     # Heartbeats of a slow machine must not be counted.
     pipeline = a_pipeline(with_settings(settings, "pipeline", heartbeat_seconds=600))
     folder = a_folder(tmp_path, 100)
@@ -159,7 +158,6 @@ def test_five_hundred_rows_need_few_transactions(settings: Settings, tmp_path: P
 def test_a_stop_between_batches_leaves_the_remaining_rows_on_the_list(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """Resuming takes in the rest of the table, every row once."""
     pipeline = a_pipeline(settings)
     table = tmp_path / "rows.csv"
     table.write_text("text\n" + "".join(f"Row {n}. It is good.\n" for n in range(500)), "utf-8")
@@ -181,7 +179,6 @@ def test_a_stop_between_batches_leaves_the_remaining_rows_on_the_list(
 
 
 def test_the_same_content_twice_in_a_batch_is_one_document(settings: Settings) -> None:
-    """The first has the jobs; the second is a duplicate."""
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
 
@@ -228,7 +225,6 @@ def test_a_batch_is_not_stored_if_its_run_is_cancelled_meanwhile(settings: Setti
 def test_a_document_that_cannot_be_stored_does_not_affect_others(
     settings: Settings, bad: str
 ) -> None:
-    """Its intake has the reason; the other documents are stored once, in their order."""
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
     document = a_letter(0)
@@ -249,7 +245,6 @@ def test_a_document_that_cannot_be_stored_does_not_affect_others(
 
 
 def test_stored_answers_are_reused_by_the_batch(settings: Settings) -> None:
-    """Only new documents have a message; a copy has the facts of the original."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     options = a_run(AnalysisType.SUMMARY)
     first = pipeline.submit(*(a_letter(n).content.text for n in range(3)), options=options)
@@ -377,7 +372,6 @@ def test_reading_waits_while_two_batches_are_held() -> None:
 
 
 def test_a_slow_file_does_not_delay_documents_read_before_it() -> None:
-    """They are stored while the slow file is being read."""
     is_stored = threading.Event()
 
     with BatchWriter(lambda _batch: is_stored.set()) as writer:
@@ -387,7 +381,6 @@ def test_a_slow_file_does_not_delay_documents_read_before_it() -> None:
 
 
 def test_an_error_in_a_batch_ends_the_reading() -> None:
-    """It is raised by the next document that is read, or at the end; nothing is stored after it."""
     stored: list[int] = []
 
     def fail(batch: Sequence[Offered]) -> None:
@@ -407,7 +400,6 @@ def test_an_error_in_a_batch_ends_the_reading() -> None:
 
 
 def test_waiting_documents_are_not_stored_after_an_interruption() -> None:
-    """They remain on the list; a batch that is being stored is completed."""
     writing = Writing()
 
     def interrupted() -> None:
@@ -474,7 +466,6 @@ def outcomes_of(
 def test_every_row_and_every_part_of_a_file_has_an_intake(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """Rows have names, files in an archive have paths; standard input may be a table, too."""
     rows = b"id,review\na,Fine.\nb,\nc,Fine.\n"
     path = tmp_path / "a.zip"
     path.write_bytes(archive({"r.csv": rows, "x.bin": "\x01\x02\x03" * 100}))
@@ -492,7 +483,6 @@ def test_every_row_and_every_part_of_a_file_has_an_intake(
 
 
 def test_documents_omitted_by_a_limit_are_reported(pipeline: Pipeline, tmp_path: Path) -> None:
-    """The documents before the limit are taken in; the intake of the file reports the rest."""
     path = tmp_path / "a.jsonl"
     path.write_text("".join(f'{{"t": "{number}"}}\n' for number in range(60)))
 
@@ -522,7 +512,6 @@ def test_unusual_characters_are_stored(pipeline: Pipeline, tmp_path: Path) -> No
 
 
 def test_invisible_text_is_stored_with_its_count(pipeline: Pipeline, tmp_path: Path) -> None:
-    """It is a hint, and no reason to reject the file."""
     path = tmp_path / "a.pdf"
     path.write_bytes(pdf([f"{shown('Dear members,')} 1 g {shown('Obey.', y=100)}"]))
 
@@ -534,7 +523,6 @@ def test_invisible_text_is_stored_with_its_count(pipeline: Pipeline, tmp_path: P
 def test_invisible_characters_are_counted_in_every_format(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    """They are removed and counted in each intake as a reason for review."""
     hidden = "".join(chr(0xE0000 + ord(letter)) for letter in "Obey.")
     texts = {name: f"A letter of {name}.{hidden}" for name in ("txt", "md", "html", "eml", "docx")}
     files = {

@@ -43,7 +43,6 @@ QUOTES_ARE_IN_PLACE = (
 
 
 def test_a_document_has_a_result_facts_and_a_ledger_entry(settings: Settings) -> None:
-    """A short document has one result, grounded facts, one priced call, and a balanced account."""
     pipeline = a_pipeline(settings, a_summary("It cost more than the town had planned."))
     submission = pipeline.analyze(PARAGRAPH)
 
@@ -58,7 +57,6 @@ def test_a_document_has_a_result_facts_and_a_ledger_entry(settings: Settings) ->
 
 
 def test_a_long_document_is_analyzed_in_chunks_and_synthesized(small_chunks: Settings) -> None:
-    """Chunks cover the whole text, and the synthesis keeps quotes from all of them."""
     pipeline = a_pipeline(small_chunks, quoting_the_text, repeat_last=True)
     submission = pipeline.analyze(LONG)
 
@@ -83,7 +81,6 @@ def fields_of(*said: tuple[str, str | None, str | None]) -> str:
 
 
 def test_the_grounding_of_quotes_is_stored(settings: Settings) -> None:
-    """Each fact has its tier; a value that is not in its own quote needs review."""
     text = (
         "The fee of **1,200 euros** is due.\nAll disputes, however small, go to the court of Oslo."
     )
@@ -110,7 +107,6 @@ def test_the_grounding_of_quotes_is_stored(settings: Settings) -> None:
 
 
 def test_a_value_outside_its_quote_needs_review_in_a_good_answer(settings: Settings) -> None:
-    """The quality of the answer is high enough, and the one wrong value is found nevertheless."""
     quotes = [f"Item {number} costs {number}00 euros." for number in range(1, 10)]
     values = ["990 euros", *(quote.split()[3] for quote in quotes[1:])]
     said = (("cost", value, quote) for value, quote in zip(values, quotes, strict=True))
@@ -122,8 +118,6 @@ def test_a_value_outside_its_quote_needs_review_in_a_good_answer(settings: Setti
 
 
 def test_a_failed_chunk_makes_the_result_partial(small_chunks: Settings) -> None:
-    """The result is that of the other chunks and lists the characters that it does not cover."""
-
     def fail_the_second(request: CompletionRequest) -> str:
         if request.task.text.startswith("0. "):
             return "no JSON"
@@ -156,8 +150,6 @@ def test_the_reason_of_a_single_chunk_has_no_count(settings: Settings) -> None:
 
 
 def test_a_failed_synthesis_leaves_the_answers_merged_by_rule(small_chunks: Settings) -> None:
-    """The result has the findings of the chunks and is partial."""
-
     def no_synthesis(request: CompletionRequest) -> str:
         return "no JSON" if request.task.answers else quoting_the_text(request)
 
@@ -171,7 +163,6 @@ def test_a_failed_synthesis_leaves_the_answers_merged_by_rule(small_chunks: Sett
 
 
 def test_text_that_postgresql_refuses_does_not_lose_the_answer(settings: Settings) -> None:
-    """NUL and lone surrogates in an answer are replaced before it is stored."""
     answer = a_summary("rebuilt in 1856").replace("A topic.", "A\\u0000 \\ud800 topic.")
     pipeline = a_pipeline(settings, answer)
     submission = pipeline.analyze(PARAGRAPH)
@@ -183,7 +174,6 @@ def test_text_that_postgresql_refuses_does_not_lose_the_answer(settings: Setting
 
 
 def test_a_slow_answer_of_the_built_in_model_fails(settings: Settings) -> None:
-    """The timeout is the final outcome of the chunk, with a hint, and is not retried."""
     hasty = ModelSettings(provider="extractive", timeout_seconds=1e-9)
     pipeline = a_pipeline(settings.model_copy(update={"models": {"hasty": hasty}}))
     submission = pipeline.analyze(PARAGRAPH, options=replace(a_run(), model="hasty"))
@@ -199,7 +189,6 @@ def test_a_slow_answer_of_the_built_in_model_fails(settings: Settings) -> None:
 
 
 def test_a_cancelled_run_takes_in_no_documents(settings: Settings) -> None:
-    """Neither readable nor unreadable files are taken in or counted."""
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
     submission.take_in(offered(a_document(PARAGRAPH)))
@@ -221,7 +210,6 @@ def test_a_cancelled_run_takes_in_no_documents(settings: Settings) -> None:
 
 
 def test_the_same_question_in_a_later_run_reuses_the_answer(settings: Settings) -> None:
-    """If content and options are known, the result exists at once; a fresh run asks again."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     first = pipeline.analyze(PARAGRAPH)
 
@@ -239,7 +227,6 @@ def test_the_same_question_in_a_later_run_reuses_the_answer(settings: Settings) 
 
 @pytest.mark.parametrize("nightly", [True, False])
 def test_the_priority_of_a_run_applies_to_its_calls(settings: Settings, *, nightly: bool) -> None:
-    """Calls ask for permits with the priority that the run was submitted with."""
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH, options=replace(a_run(), nightly=nightly))
 
@@ -251,7 +238,6 @@ def test_the_priority_of_a_run_applies_to_its_calls(settings: Settings, *, night
 
 
 def test_a_call_that_was_not_made_is_withdrawn(settings: Settings) -> None:
-    """A call that has ended stays in the ledger even if it is withdrawn."""
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH)
     (chunk_id,) = pipeline.open_chunks(pipeline.job(submission).id)
@@ -270,8 +256,6 @@ def test_a_call_that_was_not_made_is_withdrawn(settings: Settings) -> None:
 
 
 def test_a_cancelled_run_stores_no_late_answer(settings: Settings) -> None:
-    """An answer that arrives after the cancellation is dropped."""
-
     def cancel_meanwhile(request: CompletionRequest) -> str:
         run_control.cancel(pipeline.context.database, submission.run_id)
         return quoting_the_text(request)
@@ -287,7 +271,6 @@ def test_a_cancelled_run_stores_no_late_answer(settings: Settings) -> None:
 
 
 def test_a_retry_repeats_only_what_has_not_succeeded(small_chunks: Settings) -> None:
-    """A partial job repeats its failed chunk and replaces its result."""
     failing = [True]
 
     def fail_at_first(request: CompletionRequest) -> str:
@@ -312,7 +295,6 @@ NAMES: list[str] = ["latest", "", "  ", "a\nb", str(uuid.UUID(int=7))]
 
 
 def test_ambiguous_names_of_runs_are_refused(settings: Settings) -> None:
-    """A name must not be an id or a keyword, and must be printable; an empty one is generated."""
     for name in NAMES:
         pipeline = a_pipeline(settings)
         options = a_run(AnalysisType.SUMMARY)

@@ -75,7 +75,6 @@ def prompts(pipeline: Pipeline, submission: Submission) -> list[str]:
 
 
 def test_a_correction_is_shown_to_later_documents(pipeline: Pipeline) -> None:
-    """It is beside the text, not in the instructions; calls record it; the hash is unchanged."""
     first = worked(pipeline, asked(), texts("boat"))
     correct("boat")
 
@@ -104,7 +103,6 @@ def test_the_same_question_again_has_the_same_result(pipeline: Pipeline) -> None
 
 
 def test_examples_are_not_shown_where_they_must_not_be(pipeline: Pipeline) -> None:
-    """A document never sees its own answer, and held-out documents are shown to none."""
     worked(pipeline, asked(), {**texts("boat"), **texts("raft", held_out=True)})
     correct("boat")
     correct("raft")
@@ -122,7 +120,6 @@ def test_examples_are_not_shown_where_they_must_not_be(pipeline: Pipeline) -> No
 
 
 def test_documents_of_a_suite_never_become_examples(pipeline: Pipeline) -> None:
-    """This also applies if another run has the same documents."""
     worked(pipeline, asked(), texts("boat"))
     correct("boat")
     worked(pipeline, asked(is_suite=True, fresh=True), texts("boat"))
@@ -131,7 +128,6 @@ def test_documents_of_a_suite_never_become_examples(pipeline: Pipeline) -> None:
 
 
 def test_withdrawn_feedback_is_not_shown(pipeline: Pipeline) -> None:
-    """Changed feedback makes another version; without feedback there is no example."""
     worked(pipeline, asked(), texts("boat"))
     correct("boat")
     worked(pipeline, asked(), texts("ship"))
@@ -146,7 +142,6 @@ def test_withdrawn_feedback_is_not_shown(pipeline: Pipeline) -> None:
 
 
 def test_a_text_is_sent_only_to_a_provider_that_has_received_it(settings: Settings) -> None:
-    """A document that was analyzed locally is not shown to another provider."""
     here = a_learner(settings)
     worked(here, asked(), texts("boat"))
     correct("boat")
@@ -156,7 +151,6 @@ def test_a_text_is_sent_only_to_a_provider_that_has_received_it(settings: Settin
 
 
 def test_a_retry_shows_the_examples_chosen_before(settings: Settings) -> None:
-    """Feedback that is given after the document was taken in has no effect on it."""
     pipeline = a_learner(settings)
     worked(pipeline, asked(), texts("boat"))
     correct("boat")
@@ -176,8 +170,6 @@ def test_a_retry_shows_the_examples_chosen_before(settings: Settings) -> None:
 
 
 def test_a_quote_from_an_example_is_refused_and_counted(settings: Settings) -> None:
-    """The result reports the failed check, and needs review."""
-
     def answers(request: CompletionRequest) -> str:
         answer = json.loads(obeying(request))
         leaking = [{"feature": "a boat", "quote": "The boat is no."}]
@@ -195,7 +187,6 @@ def test_a_quote_from_an_example_is_refused_and_counted(settings: Settings) -> N
 
 
 def test_every_chunk_of_a_document_shows_the_same_examples(small_chunks: Settings) -> None:
-    """The prompt of the synthesis shows none."""
     pipeline = a_pipeline(small_chunks, a_label("letter", 0.5, None), repeat_last=True)
     worked(pipeline, asked(), {"harbour": texts("harbour")["harbour"]})
     correct("harbour")
@@ -208,7 +199,6 @@ def test_every_chunk_of_a_document_shows_the_same_examples(small_chunks: Setting
 
 
 def test_examples_need_no_further_statement(pipeline: Pipeline) -> None:
-    """A chunk is processed with as many statements as one without examples."""
     worked(pipeline, asked(), texts("boat"))
     correct("boat")
     counts = []
@@ -225,7 +215,6 @@ def test_examples_need_no_further_statement(pipeline: Pipeline) -> None:
 
 
 def test_held_out_documents_are_measured_separately(pipeline: Pipeline) -> None:
-    """They are separate only if examples were shown."""
     both = {**texts("boat ship"), **texts("raft canoe", held_out=True)}
     worked(pipeline, asked(), both)
     for name in both:
@@ -244,7 +233,6 @@ def test_held_out_documents_are_measured_separately(pipeline: Pipeline) -> None:
 
 
 def test_a_correction_stays_visible_after_a_new_answer(pipeline: Pipeline) -> None:
-    """The views have the corrected value, the answered one, the author and the time."""
     worked(pipeline, asked(), texts("boat"))
     correct("boat")
 
@@ -262,7 +250,6 @@ def test_a_correction_stays_visible_after_a_new_answer(pipeline: Pipeline) -> No
 
 
 def test_an_explanation_names_the_examples(pipeline: Pipeline) -> None:
-    """The prompt is shown as it was asked."""
     worked(pipeline, asked(), texts("boat"))
     correct("boat")
     job = pipeline.job(worked(pipeline, asked(), texts("ship")))
@@ -279,7 +266,6 @@ def test_an_explanation_names_the_examples(pipeline: Pipeline) -> None:
 
 
 def test_examples_are_pruned_with_their_documents(pipeline: Pipeline) -> None:
-    """A pruned document is not shown any more, and jobs continue without it."""
     worked(pipeline, asked(), texts("boat"))
     correct("boat")
     submission = taken(pipeline, asked(), texts("ship"))

@@ -109,7 +109,6 @@ def everything(_: Pause) -> bool:
 
 
 def test_a_rejected_key_pauses_all_callers_with_that_key(worker: Worker) -> None:
-    """All callers get the same error, for any model, without a call."""
     assert (worker.denied().what, worker.denied().hint) == (KEY_DENIED.what, KEY_DENIED.hint)
     assert worker.beside(model="large").denied().code == KEY_DENIED.code
     worker.beside(key="sk-new").granted()
@@ -124,7 +123,6 @@ def test_a_missing_model_pauses_only_that_model(valkey: redis.Redis) -> None:
 
 
 def test_one_call_checks_whether_the_pause_is_over(worker: Worker) -> None:
-    """The others wait a moment at most for its result; an answer ends the pause."""
     worker.pass_time(PAUSE_SECONDS - 1)
     worker.denied()
     worker.pass_time(1)
@@ -199,7 +197,6 @@ def test_a_corrected_key_without_the_model_pauses_only_the_model(worker: Worker)
 
 
 def test_calls_from_before_a_pause_do_not_change_it(valkey: redis.Redis) -> None:
-    """A late answer does not end it, and a late denial does not extend it."""
     worker = Worker(client=valkey)
     first, second, third = (worker.granted() for _ in range(3))
     worker.settle(first, KEY_DENIED)
@@ -265,7 +262,6 @@ def test_a_valkey_that_lost_its_data_costs_one_call(worker: Worker) -> None:
 
 
 def test_a_pause_is_listed_and_can_be_ended(valkey: redis.Redis) -> None:
-    """The list shows endpoint and duration; after a resume, one call checks at once."""
     real = SharedLimits(
         valkey,
         "endpoint",
@@ -294,7 +290,6 @@ def test_a_pause_is_listed_and_can_be_ended(valkey: redis.Redis) -> None:
 
 
 def test_pauses_of_unused_keys_are_deleted(worker: Worker) -> None:
-    """The next pause deletes them a day later."""
     worker.pass_time(2 * 86_400)
 
     other = worker.beside(key="sk-other")
@@ -305,7 +300,6 @@ def test_pauses_of_unused_keys_are_deleted(worker: Worker) -> None:
 
 @pytest.mark.parametrize("entry", ["", "[]", "17", '{"model": "small"}', '{"asks_again_at": "x"}'])
 def test_entries_that_are_no_pauses_are_removed(worker: Worker, entry: str) -> None:
-    """They stop no call, and neither the list of pauses nor `retry`."""
     (pause,) = pauses.read(worker.client)
     worker.client.hset(pauses.KEY, pause.name, entry)
     worker.client.hset(pauses.KEY, "unused", entry)

@@ -101,7 +101,6 @@ class Fleet:
 
 
 def test_calls_in_flight_are_bounded_for_all_workers_together(valkey: redis.Redis) -> None:
-    """A call that ends makes room for another."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=3))
     held = [fleet.granted() for _ in range(3)]
 
@@ -130,7 +129,6 @@ def test_a_caller_is_served_although_others_take_each_returned_permit(valkey: re
 
 
 def test_the_callers_of_a_process_have_one_place_in_the_queue(valkey: redis.Redis) -> None:
-    """One of them asks for all, so none waits behind one that does not ask."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=8))
     held, limits = [fleet.granted() for _ in range(8)], fleet.limits()
     requests = [
@@ -146,7 +144,6 @@ def test_the_callers_of_a_process_have_one_place_in_the_queue(valkey: redis.Redi
 
 
 def test_the_bound_holds_with_many_threads(valkey: redis.Redis) -> None:
-    """Of a hundred concurrent requests exactly the allowed number is granted."""
     limits = SharedLimits(valkey, ENDPOINT, LimitPolicy(max_in_flight=7))
 
     def ask(number: int) -> Permit | Wait | Denial:
@@ -162,7 +159,6 @@ def test_the_bound_holds_with_many_threads(valkey: redis.Redis) -> None:
 
 
 def test_the_permit_of_a_killed_worker_expires(valkey: redis.Redis) -> None:
-    """A permit that is not settled is free again after its lease."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=1, lease_seconds=30))
     fleet.granted()
 
@@ -174,7 +170,6 @@ def test_the_permit_of_a_killed_worker_expires(valkey: redis.Redis) -> None:
 
 
 def test_requests_per_minute_are_paced(valkey: redis.Redis) -> None:
-    """No minute has more than the limit, and none much less; no second has a burst."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(requests_per_minute=120))
     granted_at: list[float] = []
 
@@ -193,7 +188,6 @@ def test_requests_per_minute_are_paced(valkey: redis.Redis) -> None:
 
 
 def test_tokens_are_reserved_and_corrected(valkey: redis.Redis) -> None:
-    """A large question waits for its estimated tokens; the unused ones are returned."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(tokens_per_minute=60_000))
     permit = fleet.granted(tokens=20_000)
     before = fleet.refused(tokens=1_000)
@@ -207,7 +201,6 @@ def test_tokens_are_reserved_and_corrected(valkey: redis.Redis) -> None:
 
 
 def test_limits_are_learned_from_headers(valkey: redis.Redis) -> None:
-    """The limits in the headers of an answer apply to all workers from then on."""
     fleet = Fleet(client=valkey, policy=LimitPolicy())
     first = fleet.granted()
     told = {QuotaKind.REQUESTS: Quota(limit=60, remaining=0)}
@@ -219,7 +212,6 @@ def test_limits_are_learned_from_headers(valkey: redis.Redis) -> None:
 
 
 def test_retry_after_pauses_all_workers(valkey: redis.Redis) -> None:
-    """One refusal pauses all for the requested time, up to a maximum."""
     fleet = Fleet(client=valkey, policy=LimitPolicy())
     first, second = fleet.granted(), fleet.granted()
 
@@ -233,7 +225,6 @@ def test_retry_after_pauses_all_workers(valkey: redis.Redis) -> None:
 
 
 def test_refusals_at_the_same_time_shrink_the_window_once(valkey: redis.Redis) -> None:
-    """Ten calls refused together shrink it by a fifth."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(first_in_flight=10))
     held = [fleet.granted() for _ in range(10)]
 
@@ -259,7 +250,6 @@ def test_the_window_doubles_until_the_first_refusal(valkey: redis.Redis) -> None
 
 
 def test_a_failure_stops_the_doubling_for_a_second(valkey: redis.Redis) -> None:
-    """Answers within that second do not widen the window."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(first_in_flight=4))
     held = [fleet.granted() for _ in range(4)]
 
@@ -275,7 +265,6 @@ def test_a_failure_stops_the_doubling_for_a_second(valkey: redis.Redis) -> None:
 
 
 def test_a_failure_pauses_growth(valkey: redis.Redis) -> None:
-    """Neither window nor rate grow during the cool-down; after it they do."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(first_in_flight=40))
     fleet.settle([fleet.granted() for _ in range(40)], CallReport(result=CallResult.LIMITED))
     fleet.work(10)
@@ -290,7 +279,6 @@ def test_a_failure_pauses_growth(valkey: redis.Redis) -> None:
 
 
 def test_the_breaker_opens_probes_and_closes(valkey: redis.Redis) -> None:
-    """After a number of consecutive failures no call is sent; then one probe decides."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(breaker_failures=3, breaker_seconds=15))
     fleet.settle([fleet.granted() for _ in range(3)], FAILED)
     assert fleet.refused() == Wait(seconds=15, reason=WaitReason.BREAKER)
@@ -317,7 +305,6 @@ def test_failures_between_answers_do_not_open_the_breaker(valkey: redis.Redis) -
 
 
 def test_a_lost_probe_is_followed_by_another(valkey: redis.Redis) -> None:
-    """A killed prober does not keep the endpoint closed forever."""
     policy = LimitPolicy(breaker_failures=1, breaker_seconds=15, lease_seconds=30)
     fleet = Fleet(client=valkey, policy=policy)
     fleet.settle([fleet.granted()], FAILED)
@@ -330,7 +317,6 @@ def test_a_lost_probe_is_followed_by_another(valkey: redis.Redis) -> None:
 
 
 def test_interactive_work_has_priority(valkey: redis.Redis) -> None:
-    """While it waits, nightly work gets no permit; a caller that does not return is removed."""
     fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=1))
     held = fleet.granted()
     fleet.refused(Priority.INTERACTIVE)
@@ -343,7 +329,6 @@ def test_interactive_work_has_priority(valkey: redis.Redis) -> None:
 
 
 def test_valkey_does_not_contain_the_key(valkey: redis.Redis) -> None:
-    """Endpoints differ by key, and the key itself is not stored."""
     secret = SecretStr("sk-very-secret")
     model = ModelSettings(provider="openai", model="m")
     limits = open_limits(LimitSettings(), model, secret, valkey)
@@ -360,7 +345,6 @@ def test_valkey_does_not_contain_the_key(valkey: redis.Redis) -> None:
 
 @pytest.mark.parametrize("value", ["much", "nan", "inf"])
 def test_a_state_that_another_program_wrote_fails_no_call(valkey: redis.Redis, value: str) -> None:
-    """The limits of the process apply instead."""
     fleet = Fleet(client=valkey, policy=LimitPolicy())
     fleet.granted()
     valkey.hset(keys(ENDPOINT)[0], "limit:of_another", value)
@@ -387,7 +371,6 @@ def test_a_denial_that_another_program_wrote_can_be_stored(valkey: redis.Redis) 
 
 
 def test_the_settings_of_the_model_take_precedence(valkey: redis.Redis) -> None:
-    """The user's limits override those in the provider's headers."""
     model = ModelSettings(provider="openai", model="m", requests_per_minute=6_000)
     fleet = Fleet(client=valkey, policy=policy_of(LimitSettings(), model))
     told = {QuotaKind.REQUESTS: Quota(limit=60)}

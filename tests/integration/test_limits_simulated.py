@@ -106,7 +106,6 @@ UNKNOWN = {
     ),
 )
 def test_unknown_limits_are_found(valkey: redis.Redis, name: str, workers: int, seed: int) -> None:
-    """At least 90 % of any limit is used, and fewer than 2 % of the calls are refused."""
     tally = simulated(valkey, seeded(UNKNOWN[name], seed), lanes={Priority.INTERACTIVE: workers})
 
     assert tally.rate(WARM_UP, END) >= 0.9 * PER_SECOND
@@ -172,7 +171,6 @@ def test_a_limit_narrower_than_in_the_headers_is_found(valkey: redis.Redis) -> N
 
 
 def test_nightly_work_gets_only_its_share(valkey: redis.Redis) -> None:
-    """Interactive work has priority; nightly work is never starved."""
     provider = SimulatedProvider(random=a_random(), buckets=requests(), tells=True)
     lanes = {Priority.INTERACTIVE: 100, Priority.NIGHTLY: 100}
 
@@ -184,7 +182,6 @@ def test_nightly_work_gets_only_its_share(valkey: redis.Redis) -> None:
 
 
 def test_nightly_work_gets_the_whole_limit_when_it_is_alone(valkey: redis.Redis) -> None:
-    """Without interactive work no share is kept free."""
     provider = SimulatedProvider(random=a_random(), buckets=requests(), tells=True)
 
     tally = simulated(valkey, provider, lanes={Priority.NIGHTLY: 100})

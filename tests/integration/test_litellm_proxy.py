@@ -87,7 +87,6 @@ def error(message: str, code: str | None, kind: str = "invalid_request_error") -
 
 
 def test_a_question_reaches_the_provider_unchanged(proxy: LiteLLMProxy) -> None:
-    """It has the schema, the provider's key instead of the proxy's, and our call id."""
     model_behind(proxy).complete(replace(a_request(), call_id="0198-a-call"))
 
     (received,) = proxy.provider.received
@@ -107,7 +106,6 @@ def test_a_question_reaches_the_provider_unchanged(proxy: LiteLLMProxy) -> None:
 
 
 def test_an_answer_returns_unchanged(proxy: LiteLLMProxy) -> None:
-    """It has the tokens, the cost at the proxy's prices, and the provider's limits."""
     limits = {"x-ratelimit-limit-requests": "500", "x-ratelimit-remaining-requests": "499"}
     proxy.provider.play(answer(COMPLETION, headers=limits))
 
@@ -165,7 +163,6 @@ def test_the_retry_after_of_the_provider_is_received(proxy: LiteLLMProxy) -> Non
 def test_kinds_of_refusals_of_the_provider_are_distinguished(
     proxy: LiteLLMProxy, status: int, refusal: JsonObject, expected: type[ModelError]
 ) -> None:
-    """The proxy's wording is mapped to the same error as the provider's."""
     proxy.provider.play(answer(refusal, status))
 
     with pytest.raises(ModelError) as caught:
@@ -201,7 +198,6 @@ def test_a_model_unknown_to_the_proxy_pauses_the_run(proxy: LiteLLMProxy) -> Non
 def test_a_silent_provider_is_timed_out(
     proxy: LiteLLMProxy, model: str, seconds: float, expected: type[ModelError]
 ) -> None:
-    """It takes no longer than our timeout; after a timeout of the proxy the call is retried."""
     proxy.provider.play(silence)
 
     with pytest.raises(expected):

@@ -51,7 +51,6 @@ def model_at(server: FaultyServer, **settings: object) -> AnthropicModel:
 
 
 def test_the_request_conforms_to_the_api(server: FaultyServer) -> None:
-    """It has version, key, system prompt and format, and no sampling parameter or prefill."""
     model_at(server).complete(a_request())
 
     received = server.received[0]
@@ -141,7 +140,6 @@ def test_every_stop_reason_is_distinguished(
     text: str,
     finish_reason: FinishReason,
 ) -> None:
-    """Only text blocks are the answer, and only a regular end is a stop."""
     server.play(answer(message_body(content, reason)))
 
     completion = model_at(server).complete(a_request())
@@ -160,7 +158,6 @@ def test_every_stop_reason_is_distinguished(
 def test_a_refusal_keeps_its_reason(
     server: FaultyServer, details: JsonValue, sentence: str
 ) -> None:
-    """A refusal is a successful response with details, which may be missing."""
     server.play(answer(message_body([], "refusal", stop_details=details)))
 
     completion = model_at(server).complete(a_request())
@@ -171,7 +168,6 @@ def test_a_refusal_keeps_its_reason(
 
 @pytest.mark.parametrize("body", [{}, [], "x", None, {"content": "text"}])
 def test_json_without_a_message_is_an_error(server: FaultyServer, body: JsonValue) -> None:
-    """JSON of another service is a failed call with a hint."""
     server.play(answer(body))
 
     with pytest.raises(ModelTransportError):

@@ -75,7 +75,6 @@ def ask() -> ChordwiseError:
 def test_a_key_of_the_environment_is_sent_to_no_other_address(
     folder: Path, server: FaultyServer, provider: str
 ) -> None:
-    """The request has no key, and the error says so."""
     configured(folder, server.base_url, provider=provider)
 
     error = ask()
@@ -104,7 +103,6 @@ def test_a_key_of_the_environment_is_not_sent_to_another_batch_api(
 def test_a_key_of_the_environment_is_not_sent_to_the_native_ollama_api(
     folder: Path, server: FaultyServer
 ) -> None:
-    """The request that keeps a model loaded follows the same rule."""
     configured(folder, server.base_url, 'keep_alive = "10m"')
     settings = load()
     model = settings.model_named("house")
@@ -169,7 +167,6 @@ def test_a_settings_file_may_name_only_variables_for_keys(folder: Path, name: st
 def test_only_the_exact_address_of_a_provider_gets_its_key(
     folder: Path, base_url: str, *, is_sent: bool
 ) -> None:
-    """It has to be encrypted, with the same host and port, and without user information."""
     configured(folder, base_url)
     settings = load()
 
@@ -256,7 +253,6 @@ REPEATING: dict[str, Behavior] = {
 def test_a_key_that_a_server_repeats_is_in_no_error(
     folder: Path, server: FaultyServer, repeating: Behavior
 ) -> None:
-    """Errors are stored and shown; none repeats the credentials of a request."""
     configured(folder, server.base_url, f'api_key = "{CAPITAL}"')
     server.play(repeating)
     settings = load()

@@ -77,7 +77,6 @@ def test_the_request_has_our_call_id(server: FaultyServer) -> None:
 
 
 def test_the_request_conforms_to_the_api(server: FaultyServer) -> None:
-    """It has key, messages, strict schema and limit, and nothing that new models reject."""
     body = sent_by(server)
 
     received = server.received[0]
@@ -116,7 +115,6 @@ def test_options_of_older_servers_are_sent_when_set(server: FaultyServer) -> Non
 def test_a_schema_that_the_server_cannot_enforce_is_in_the_prompt(
     server: FaultyServer, mode: str
 ) -> None:
-    """The prompt then has the schema and the word JSON."""
     body = sent_by(server, structured_output=mode)
 
     messages = cast("list[dict[str, str]]", body["messages"])
@@ -195,7 +193,6 @@ def test_every_finish_reason_is_distinguished(
     finish_reason: FinishReason,
     refusal: str,
 ) -> None:
-    """Truncation and refusal are no parse errors, and unexpected types raise no exception."""
     server.play(answer(completion_body(message, reason)))
 
     completion = model_at(server).complete(a_request())
@@ -231,7 +228,6 @@ def test_the_metadata_of_an_answer_can_be_stored(server: FaultyServer) -> None:
     ],
 )
 def test_an_implausible_usage_is_unknown(server: FaultyServer, usage: JsonValue) -> None:
-    """Implausible numbers of tokens become `None`, not zero or an exception."""
     server.play(answer(completion_body(usage=usage)))
 
     assert model_at(server).complete(a_request()).usage == Usage()
@@ -242,7 +238,6 @@ def test_an_implausible_usage_is_unknown(server: FaultyServer, usage: JsonValue)
     [{}, [], "x", 3, None, {"choices": []}, {"choices": {}}, {"choices": [3]}, {"choices": [{}]}],
 )
 def test_json_without_a_completion_is_an_error(server: FaultyServer, body: JsonValue) -> None:
-    """JSON of another service is a failed call with a hint, not a KeyError."""
     server.play(answer(body))
 
     with pytest.raises(ModelTransportError) as caught:
@@ -273,7 +268,6 @@ def test_two_kinds_of_429_are_distinguished_and_the_wait_is_kept(server: FaultyS
 
 
 def test_an_error_contains_neither_key_nor_document(server: FaultyServer) -> None:
-    """This includes a server that repeats the request in its response."""
     for echo in ("key sk-test is wrong", "bad input: The film was a joy from the first minute."):
         server.play(answer({"error": {"message": echo}}, 400))
 
@@ -285,7 +279,6 @@ def test_an_error_contains_neither_key_nor_document(server: FaultyServer) -> Non
 
 
 def test_the_remaining_time_shortens_the_timeout(server: FaultyServer) -> None:
-    """A request near its deadline does not use the model's whole timeout."""
     server.play(silence)
     request = a_request(timeout_seconds=0.2)
 
@@ -344,7 +337,6 @@ def test_keep_alive_is_sent_to_the_native_api_after_the_answer(
 
 
 def test_a_server_that_is_not_ollama_works_without_keep_alive() -> None:
-    """It does not have the operation, and the answer is used nevertheless."""
     with ollama(status=404) as server:
         settings = ModelSettings(
             provider="openai", model="qwen3:8b", base_url=server.base_url, keep_alive="10m"

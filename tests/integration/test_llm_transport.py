@@ -47,7 +47,6 @@ def transport() -> Iterator[JsonTransport]:
 def test_a_late_call_does_not_shorten_the_next(
     server: peer.FaultyServer, transport: JsonTransport
 ) -> None:
-    """Each call has its own deadline, and a broken connection is not reused."""
     server.play(peer.body_drip, peer.answer({"fine": True}))
     with pytest.raises(ModelTransportError):
         transport.post_json(server.base_url, {}, {}, DEADLINE_SECONDS)
@@ -74,7 +73,6 @@ def test_a_late_call_does_not_shorten_the_next(
 def test_an_incomplete_answer_is_a_transient_error(
     server: peer.FaultyServer, transport: JsonTransport, behavior: peer.Behavior, sentence: str
 ) -> None:
-    """The next attempt may return complete JSON."""
     server.play(behavior)
 
     with pytest.raises(ModelTransportError, match=sentence):
@@ -111,7 +109,6 @@ def test_a_downloaded_file_is_decompressed(
 def test_the_size_of_a_download_is_limited_after_decompression(
     server: peer.FaultyServer, transport: JsonTransport, behavior: peer.Behavior, sentence: str
 ) -> None:
-    """A compression bomb writes no more than the limit to the disk."""
     server.play(behavior)
     target = io.BytesIO()
 
@@ -135,7 +132,6 @@ def test_an_answer_with_the_id_of_its_request_is_accepted(
 def test_an_answer_with_another_id_is_rejected(
     server: peer.FaultyServer, transport: JsonTransport
 ) -> None:
-    """Its connection is not used again."""
     mixed_up = peer.answer({"about": "another"}, headers={CALL_HEADER: "other-id"})
     server.play(mixed_up, peer.answer({"about": "ours"}))
 
@@ -190,7 +186,6 @@ def test_a_login_page_is_reported_with_its_title(
 def test_an_error_page_keeps_its_status(
     server: peer.FaultyServer, transport: JsonTransport
 ) -> None:
-    """A gateway's HTML error is reported with its title, and the status decides its meaning."""
     page = b"<html><head><title>502 Bad Gateway</title></head></html>"
     server.play(peer.answer(page, status=502, content_type="text/html"))
 
@@ -213,7 +208,6 @@ def test_redirects_are_refused(
 
 
 def test_the_error_of_a_closed_port_names_the_host(transport: JsonTransport) -> None:
-    """It has a hint instead of only an errno."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
@@ -249,7 +243,6 @@ def greet_once(listener: socket.socket, context: ssl.SSLContext) -> None:
 def test_a_thread_reuses_its_connection(
     server: peer.FaultyServer, transport: JsonTransport
 ) -> None:
-    """Consecutive calls of one thread share a connection; another thread opens a new one."""
     server.play(peer.answer({}))
 
     def call() -> None:
@@ -283,7 +276,6 @@ def test_proxies_of_the_environment_are_not_used(
 def test_text_with_lone_surrogates_is_sent(
     server: peer.FaultyServer, transport: JsonTransport
 ) -> None:
-    """Half a surrogate pair becomes a question mark instead of an exception."""
     server.play(peer.answer({}))
 
     transport.post_json(server.base_url, {}, {"text": "a\ud800b"}, PATIENT_SECONDS)
@@ -406,7 +398,6 @@ def ask(server: peer.FaultyServer, transport: JsonTransport, id_: str = OWN_ID) 
 def test_ids_of_a_gateway_are_accepted(
     server: peer.FaultyServer, transport: JsonTransport, theirs: Mapping[str, str]
 ) -> None:
-    """They have another form than ours, may be added to ours, or may repeat ours."""
     server.play(peer.answer({"fine": True}, headers=theirs))
 
     assert [ask(server, transport).body for _ in range(2)] == [{"fine": True}] * 2

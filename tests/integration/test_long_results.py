@@ -90,7 +90,6 @@ def test_a_long_result_is_copied_and_replaced_in_batches(pipeline: Pipeline) -> 
 
 
 def test_a_long_result_is_stored_once(pipeline: Pipeline) -> None:
-    """Nothing is stored without the lease, or again after a commit that was not confirmed."""
     submission = pipeline.analyze(ORDER, options=ROWS)
     job = pipeline.job(submission)
     result = NewResult.of(pipeline.result(job.id)).computed()

@@ -20,7 +20,6 @@ from tests.fakes.processes import wait_until
 
 
 def test_migrated_tables_are_equal_to_the_mapped_tables(engine: Engine) -> None:
-    """Alembic finds no difference between the database and the classes."""
     with engine.connect() as connection:
         differences = compare_metadata(MigrationContext.configure(connection), metadata)
 
@@ -28,14 +27,12 @@ def test_migrated_tables_are_equal_to_the_mapped_tables(engine: Engine) -> None:
 
 
 def test_migrating_again_changes_nothing(engine: Engine) -> None:
-    """The second migration finds the newest revision and keeps it."""
     before, after = migration.migrate(engine)
 
     assert before == after == revisions.newest_revision()
 
 
 def test_every_migration_can_be_reverted(engine: Engine) -> None:
-    """After a downgrade to nothing and an upgrade no table or view is left over or missing."""
     config = migration.configuration()
     with engine.connect() as connection:
         config.attributes["connection"] = connection
@@ -56,7 +53,6 @@ def test_every_migration_can_be_reverted(engine: Engine) -> None:
 def test_an_old_version_works_on_a_newer_schema_that_permits_it(
     tmp_path: Path, engine: Engine, works_from: str, *, suits: bool
 ) -> None:
-    """The schema records which versions it supports; an old version does not migrate it."""
     with pytest.MonkeyPatch.context() as patch:
         newer_version(tmp_path, patch, works_from)
         migration.migrate(engine)
@@ -133,7 +129,6 @@ def test_a_reverted_revision_is_removed_from_the_list(
 def test_a_migration_never_blocks_work_for_long(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a transaction holds a table, it releases its lock request and tries again."""
     newer_version(tmp_path, monkeypatch, NEWEST)
     blocker = engine.connect()
     blocker.execute(text("SELECT count(*) FROM jobs"))
@@ -159,7 +154,6 @@ def test_a_migration_never_blocks_work_for_long(
 def test_a_migration_gives_up_after_several_attempts(
     tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A transaction that never ends is reported; schema and session stay unchanged."""
     newer_version(tmp_path, monkeypatch, NEWEST)
     monkeypatch.setattr(migration, "_ATTEMPTS", 2)
     monkeypatch.setattr(migration, "_LOCK_MILLISECONDS", 50)

@@ -101,8 +101,6 @@ def test_every_row_of_the_text_is_a_row_of_the_result(
 
 
 def test_a_result_records_the_origin_of_its_lists(small_chunks: Settings) -> None:
-    """It has the rows of each chunk, the number of repeated ones, and their position."""
-
     def failing_first(request: CompletionRequest) -> str:
         is_first = request.task.text.startswith(ORDER[:30])
         return "no JSON" if is_first else extracting()(request)
@@ -128,7 +126,6 @@ def test_a_result_records_the_origin_of_its_lists(small_chunks: Settings) -> Non
 
 
 def test_rows_of_the_next_chunk_replace_no_missing_ones(small_chunks: Settings) -> None:
-    """The counts have them once, in the chunk that returned them first."""
     pipeline, submission = worked(small_chunks, straying)
 
     job = pipeline.job(submission)
@@ -143,7 +140,6 @@ def test_rows_of_the_next_chunk_replace_no_missing_ones(small_chunks: Settings) 
 def test_a_chunk_without_rows_in_the_middle_of_a_list_makes_it_partial(
     small_chunks: Settings,
 ) -> None:
-    """The answer is valid, but records of the text without a row are reported."""
     middle = ORDER.splitlines()[ROW_COUNT // 2 + 1]
 
     def passing_over(request: CompletionRequest) -> str:
@@ -170,7 +166,6 @@ def test_a_chunk_without_rows_in_the_middle_of_a_list_makes_it_partial(
 
 
 def test_the_header_of_a_table_is_sent_with_each_chunk(small_chunks: Settings) -> None:
-    """A quote from it has the place where the table begins, and makes one row."""
     header = "| name | price 1 |\n|---|---|"
     rows = [f"| Part-{number} | {number} |" for number in range(200)]
     text = "\n".join(["About the parts.\n", header, *rows])
@@ -315,7 +310,6 @@ def test_one_missing_row_of_many_is_not_rounded_away(small_chunks: Settings) -> 
 
 
 def test_the_merge_after_a_truncated_synthesis_loses_no_row(small_chunks: Settings) -> None:
-    """Equal rows are kept, each with its quote; the result is partial and needs review."""
     pipeline, submission = worked(
         small_chunks, cut_off_in_syntheses, options=an_extraction_run(TITLED)
     )
@@ -371,7 +365,6 @@ def test_a_repair_that_drops_rows_is_partial(settings: Settings) -> None:
 
 
 def test_a_revision_that_drops_rows_is_rejected(settings: Settings) -> None:
-    """The previous answer is kept, and the objection needs review."""
     text = "".join(ORDER.splitlines(keepends=True)[:20])
     rows = rows_in(text)
     violation = {"principle": 1, "path": "/data/line_items/3", "problem": "It is wrong."}
@@ -387,8 +380,6 @@ def test_a_revision_that_drops_rows_is_rejected(settings: Settings) -> None:
 
 
 def test_each_number_of_a_list_of_an_item_is_kept(small_chunks: Settings) -> None:
-    """Equal values at different places are different rows, and no model joins them."""
-
     def naming(request: CompletionRequest) -> str:
         quotes = request.task.text.strip().splitlines()
         fields = [a_field("prices", quote.split()[2], 8, quote=quote) for quote in quotes]

@@ -96,7 +96,6 @@ def ambiguous(pipeline: Pipeline, statement: str) -> Callable[[], None]:
 
 
 def test_a_finished_chunk_is_only_read(settings: Settings) -> None:
-    """A repeated message asks nothing, takes no lock and writes nothing."""
     pipeline = a_pipeline(settings, quoting_the_text)
     ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
     analyze_chunk(pipeline.context, chunk_id)
@@ -108,7 +107,6 @@ def test_a_finished_chunk_is_only_read(settings: Settings) -> None:
 
 
 def test_a_chunk_that_does_not_exist_is_unknown(settings: Settings) -> None:
-    """A message with its id claims nothing and does not affect other chunks."""
     pipeline = a_pipeline(settings, quoting_the_text)
     ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
 
@@ -157,7 +155,6 @@ def interrupted(*_: object) -> object:
 def test_a_slice_that_could_not_be_claimed_is_not_claimed_later(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once the database is back, no chunk is claimed for a thread that has given up."""
     pipeline = a_pipeline(settings, quoting_the_text)
     ids = [chunk_id for _, chunk_id in pipeline.fan_out(PARAGRAPH, LONG)]
     claims = SliceClaims(pipeline.context, ids)
@@ -177,7 +174,6 @@ def is_away(*_: object) -> object:
 
 
 def test_a_claim_with_an_unconfirmed_commit_is_valid(settings: Settings) -> None:
-    """The claim is repeated with the same token, found, and counted once."""
     pipeline = a_pipeline(settings, quoting_the_text)
     ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
     end = ambiguous(pipeline, "UPDATE chunks SET status")
@@ -191,8 +187,6 @@ def test_a_claim_with_an_unconfirmed_commit_is_valid(settings: Settings) -> None
 
 
 def test_an_answer_with_an_unconfirmed_commit_is_stored_once(settings: Settings) -> None:
-    """The write is repeated and found to be done, and no model is asked again."""
-
     def answer(request: CompletionRequest) -> str:
         ends.append(ambiguous(pipeline, "UPDATE chunks SET status"))
         return quoting_the_text(request)
@@ -212,7 +206,6 @@ def test_an_answer_with_an_unconfirmed_commit_is_stored_once(settings: Settings)
 
 
 def test_a_result_with_an_unconfirmed_commit_has_no_history(settings: Settings) -> None:
-    """The repeated write of a synthesis finds the job ended and does not change it."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     job_id = pipeline.job(pipeline.submit(LONG)).id
     fan_out(pipeline.context, job_id)
@@ -229,7 +222,6 @@ def test_a_result_with_an_unconfirmed_commit_has_no_history(settings: Settings) 
 
 
 def test_a_database_error_before_a_call_does_not_count_as_an_attempt(settings: Settings) -> None:
-    """The work is released, and its attempt is not counted."""
     pipeline = a_pipeline(settings, ServiceUnavailableError("PostgreSQL is away."))
     ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
     pipeline.execute("DELETE FROM outbox")
@@ -269,7 +261,6 @@ def test_chunks_that_were_never_sent_are_sent_after_a_lease(settings: Settings) 
 
 
 def test_a_slow_fan_out_is_not_repeated(settings: Settings) -> None:
-    """Heartbeats show that it is in progress, however slow the broker is."""
     pipeline = a_pipeline(settings)
     ((job_id, _),) = pipeline.fan_out(PARAGRAPH)
     pipeline.execute("UPDATE chunks SET sent_at = NULL")
@@ -282,7 +273,6 @@ def test_a_slow_fan_out_is_not_repeated(settings: Settings) -> None:
 
 
 def test_chunks_that_lost_workers_together_get_a_last_attempt_alone(settings: Settings) -> None:
-    """After two losses one chunk at a time is sent and claimed."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     work = pipeline.fan_out(*[f"{number}. {PARAGRAPH}" for number in range(3)])
     job_of = {chunk_id: job_id for job_id, chunk_id in work}
@@ -312,7 +302,6 @@ def sent_chunk(pipeline: Pipeline) -> uuid.UUID:
 
 
 def test_a_retry_does_not_repeat_calls_in_flight(small_chunks: Settings) -> None:
-    """A chunk that is in progress when its paused run is resumed is not asked twice."""
     pipeline = a_pipeline(small_chunks, ModelAccessError("The key is refused."))
     submission = pipeline.submit(LONG)
     job = pipeline.job(submission)
@@ -328,7 +317,6 @@ def test_a_retry_does_not_repeat_calls_in_flight(small_chunks: Settings) -> None
 
 
 def test_a_document_with_an_unconfirmed_commit_is_taken_in_once(settings: Settings) -> None:
-    """The intake is repeated and found; it does not become a duplicate of itself."""
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
     end = ambiguous(pipeline, "INSERT INTO intakes")
@@ -388,7 +376,6 @@ def end_with_claim(pipeline: Pipeline) -> Sequence[tuple[Lease, ClaimedSynthesis
 
 
 def test_the_last_chunk_claims_the_synthesis(settings: Settings) -> None:
-    """The message that was promised for it finds it claimed."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     ((lease, claimed),) = end_with_claim(pipeline)
     asked = len(pipeline.model.requests)
@@ -404,7 +391,6 @@ def test_the_last_chunk_claims_the_synthesis(settings: Settings) -> None:
 def test_a_last_chunk_with_an_unconfirmed_commit_claims_the_synthesis_once(
     settings: Settings,
 ) -> None:
-    """The repeated write returns the synthesis that the first one claimed."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     end = ambiguous(pipeline, "SET status = 'synthesizing'")
 
@@ -450,7 +436,6 @@ def test_the_heartbeat_keeps_the_beginning_of_a_synthesis(settings: Settings) ->
 
 
 def test_leases_are_extended_in_one_statement(settings: Settings) -> None:
-    """The heartbeat learns which of the leases are still held."""
     pipeline = a_pipeline(settings)
     work = pipeline.fan_out(PARAGRAPH, f"Another text. {PARAGRAPH}")
     tokens = [pipeline.claim(chunk_id) for _, chunk_id in work]
@@ -504,7 +489,6 @@ def work_until(pipeline: Pipeline, text: str, rounds: int) -> str:
 
 @pytest.mark.parametrize("synthesis", [False, True])
 def test_a_rate_limited_document_is_never_given_up(impatient: Settings, *, synthesis: bool) -> None:
-    """After repeated refusals, at the analysis or the synthesis, it finally succeeds."""
     script = failing(RateLimitedError, TIMES, synthesis=synthesis)
     pipeline = a_pipeline(impatient, script, repeat_last=True)
 
@@ -565,7 +549,6 @@ def pipeline_asking(provider: AnsweringServer, settings: Settings) -> Pipeline:
 def test_every_request_has_the_whole_deadline_and_attempts_are_limited(
     settings: Settings, provider: AnsweringServer
 ) -> None:
-    """A chunk is postponed instead of asked with less time, and then fails with a hint."""
     pipeline = pipeline_asking(provider, settings)
     submission = pipeline.submit("The harbour of Lindau was rebuilt in 1856.")
 

@@ -32,7 +32,6 @@ def with_folder(settings: Settings, folder: Path) -> Settings:
 
 
 def test_workers_ask_with_the_stored_text(settings: Settings, folder: Path) -> None:
-    """The folder no longer exists then; the version identifies the text in a table."""
     own = with_folder(settings, folder)
     wanted = Profile(prompt="brief", model="scripted")
     pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"))
@@ -51,7 +50,6 @@ def test_workers_ask_with_the_stored_text(settings: Settings, folder: Path) -> N
 
 
 def test_an_edited_template_is_asked_again(settings: Settings, folder: Path) -> None:
-    """The same document is asked again with another text, and not with the same one."""
     own = with_folder(settings, folder)
     wanted = run_options(own, Profile(prompt="brief", model="scripted"))
     pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"), repeat_last=True)
@@ -78,7 +76,6 @@ def test_a_variant_without_a_template_is_refused(settings: Settings, folder: Pat
 
 
 def test_meanings_and_language_are_part_of_the_question(settings: Settings) -> None:
-    """A change of either makes another question; stored options are read back unchanged."""
     pipeline = a_pipeline(settings)
     plain = AnalysisOptions(labels=("a", "b"))
     described = replace(plain, label_descriptions={"b": "second", "a": "first"})
@@ -95,7 +92,6 @@ def test_meanings_and_language_are_part_of_the_question(settings: Settings) -> N
 
 
 def test_a_pack_asks_for_all_of_its_types(settings: Settings) -> None:
-    """This includes the built-in model; each type has its template, and labels are the pack's."""
     asked = run_options(settings, Profile(pack="support", model="extractive"), "support")
     pipeline = a_pipeline(settings)
 
@@ -111,7 +107,6 @@ def test_a_pack_asks_for_all_of_its_types(settings: Settings) -> None:
 
 
 def test_a_quote_from_a_template_example_is_refused_and_counted(settings: Settings) -> None:
-    """The quote is not grounded; the result reports it and needs review."""
     asked = Profile(pack="support", types=["classification"], model="scripted")
     options = run_options(settings, asked, "leaking")
     (example,) = options.analysis.examples

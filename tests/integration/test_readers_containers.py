@@ -53,7 +53,6 @@ def nested(levels: int, content: bytes) -> bytes:
 
 
 def test_files_in_files_are_separate_documents(reader: Reader) -> None:
-    """In a mailbox with a message with an archive with a document, every level is named."""
     packed = archive({"b/three.docx": WORD, "four.txt": "four"})
     mailbox = FROM + a_mail("one", ("two.pdf", pdf([shown("two")])), ("c.zip", packed))
 
@@ -68,7 +67,6 @@ def test_files_in_files_are_separate_documents(reader: Reader) -> None:
 
 
 def test_each_part_has_the_hash_of_its_bytes(reader: Reader) -> None:
-    """The message has the hash of the file, and its attachment that of its content."""
     data = a_mail("one", ("a.txt", b"two"))
 
     whole, part = reader.documents_in(data, "a.eml")
@@ -78,7 +76,6 @@ def test_each_part_has_the_hash_of_its_bytes(reader: Reader) -> None:
 
 
 def test_names_in_an_archive_are_escaped(reader: Reader, tmp_path: Path) -> None:
-    """Invisible characters are shown as escapes, and no file is written."""
     data = archive({"../../climbs.txt": "one", "a\nb\u202e.txt": "two", f"{tmp_path}/x": "three"})
     path = tmp_path / "a.zip"
     path.write_bytes(data)
@@ -94,7 +91,6 @@ def test_names_in_an_archive_are_escaped(reader: Reader, tmp_path: Path) -> None
 
 
 def test_rows_of_tables_are_documents(reader: Reader, tmp_path: Path) -> None:
-    """This includes a CSV in an archive; other files are read as usual, empty rows are named."""
     columns = Columns(text="review", identity="id")
     table = b"id,review\na,Fine.\nb, \n"
     path = tmp_path / "a.zip"
@@ -112,7 +108,6 @@ def test_rows_of_tables_are_documents(reader: Reader, tmp_path: Path) -> None:
 
 
 def test_a_part_that_exceeds_its_limits_does_not_affect_others() -> None:
-    """The other parts are read, by a new process."""
     bomb = b"<html>" + "ж".encode() * 40_000_000
     data = archive({"a.txt": "one", "bomb.html": bomb, "c.txt": "three"})
     with Reader(ReaderSettings(memory_megabytes=200)) as reader:
@@ -144,7 +139,6 @@ def test_a_part_that_exceeds_its_limits_does_not_affect_others() -> None:
 def test_the_number_of_documents_in_a_file_is_limited(
     data: bytes, settings: ReaderSettings, read: int, reason: str
 ) -> None:
-    """Documents before the limit are kept; the last intake is of the file and has the reason."""
     with Reader(settings) as reader:
         found = list(reader.documents_in(data, "a.zip"))
 
@@ -174,7 +168,6 @@ def test_the_time_for_a_file_is_limited() -> None:
 def test_the_reading_process_holds_no_file_in_memory(
     reader: Reader, tmp_path: Path, method: int
 ) -> None:
-    """An archive and its content are passed on as open files."""
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", method) as packed:
         packed.writestr("a.bin", os.urandom(60 * MEGABYTE))
@@ -202,7 +195,6 @@ def test_an_archive_that_begins_with_a_pdf_is_an_archive(reader: Reader) -> None
 
 
 def test_many_failing_parts_end_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a number of workbooks that crash their parser the rest is not read."""
     monkeypatch.setattr(reader_module, "_COSTLY_PARTS", 4)
     data = archive({f"{number}.xlsx": SPARSE for number in range(6)})
     with Reader(ReaderSettings(memory_megabytes=200)) as reader:
@@ -213,7 +205,6 @@ def test_many_failing_parts_end_the_reading(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.nightly
 def test_a_mailbox_of_many_messages_needs_little_memory(tmp_path: Path) -> None:
-    """Documents are passed on one by one; neither process collects them."""
     path = tmp_path / "in.mbox"
     message_bytes = FROM + a_mail("one") + b"x" * 12_000 + b"\n\n"
     path.write_bytes(message_bytes * 2_000)
@@ -235,7 +226,6 @@ def test_a_mailbox_of_many_messages_needs_little_memory(tmp_path: Path) -> None:
 
 
 def test_a_reader_works_after_its_caller_stops_early(reader: Reader) -> None:
-    """The rest of the file is dropped, and its process with it."""
     data = archive({f"{number}.txt": "x" for number in range(100)})
 
     found = reader.documents_in(data, "a.zip")
@@ -248,7 +238,6 @@ def test_a_reader_works_after_its_caller_stops_early(reader: Reader) -> None:
 
 
 def test_an_archive_without_files_is_empty(reader: Reader) -> None:
-    """It has an intake like any file."""
     assert listed(reader.documents_in(archive({"folder/": ""}), "a.zip")) == [("a.zip", "empty")]
 
 
@@ -277,7 +266,6 @@ def test_truncated_files_are_reported(
 
 
 def test_an_archive_that_contains_itself_is_read_to_the_limit(reader: Reader) -> None:
-    """Archives in archives are read to the limit of levels; files above it are kept."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as written:
         written.writestr("a.txt", "one")

@@ -83,7 +83,6 @@ def expected_kinds(entry: JsonObject) -> tuple[str, ...]:
 
 @pytest.mark.nightly
 def test_real_files_have_the_outcome_that_their_curator_expects(reader: Reader) -> None:
-    """All files of 41 formats have text, are empty, or have the right kind of error."""
     surprises = {}
 
     for entry in lines("real_files/manifest.jsonl"):
@@ -159,7 +158,6 @@ def test_court_documents_are_read(reader: Reader) -> None:
 
 
 def test_old_encodings_are_recognised(reader: Reader) -> None:
-    """The Declaration of Human Rights is readable in every encoding that Python knows."""
     for name, probe in LANGUAGE_PROBES.items():
         outcome = reader.read(CORPORA / "udhr" / "docs" / name)
         assert isinstance(outcome, ReadDocument), name
@@ -168,7 +166,6 @@ def test_old_encodings_are_recognised(reader: Reader) -> None:
 
 @pytest.mark.nightly
 def test_every_translation_is_text_or_rejected(reader: Reader) -> None:
-    """Only encodings that Python does not know are not read as text."""
     failed = [
         text(entry["encoding"])
         for entry in lines("udhr/labels.jsonl")
@@ -179,7 +176,6 @@ def test_every_translation_is_text_or_rejected(reader: Reader) -> None:
 
 
 def test_naughty_strings_are_unchanged(reader: Reader) -> None:
-    """Each string of the list is normalized and otherwise unchanged, or is not text."""
     strings = json.loads((CORPORA / "naughty_strings" / "blns.json").read_text(encoding="utf-8"))
     refused = []
 
@@ -199,7 +195,6 @@ def test_naughty_strings_are_unchanged(reader: Reader) -> None:
 
 @pytest.mark.nightly
 def test_real_texts_of_many_scripts_keep_their_spelling(reader: Reader) -> None:
-    """No real text needs review for invisible characters; a list of hostile strings does."""
     folders = ("udhr", "xquad", "prompt_injection_bipia", "cuad_contracts", "speeches")
     files = [file for folder in folders for file in sorted((CORPORA / folder / "docs").iterdir())]
     outcomes = [reader.read(file) for file in files]

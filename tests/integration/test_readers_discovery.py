@@ -44,7 +44,6 @@ class TestNames:
     """Tests of the files that each kind of argument finds."""
 
     def test_the_files_of_a_folder_are_sorted(self) -> None:
-        """Hidden, temporary and system files are omitted at every depth."""
         assert sources("docs") == [
             "docs/B.txt",
             "docs/a.txt",
@@ -64,11 +63,9 @@ class TestNames:
         ],
     )
     def test_a_pattern_matches_as_in_a_shell(self, pattern: str, expected: list[str]) -> None:
-        """`**` matches any depth; for a folder that matches, its files are found."""
         assert sources(pattern) == expected
 
     def test_the_same_file_is_found_once(self) -> None:
-        """Another spelling, its folder or a pattern may match it as well."""
         assert sources("docs/b.txt", "./docs/sub/../b.txt", "docs/*.txt") == [
             "docs/b.txt",
             "docs/B.txt",
@@ -76,17 +73,14 @@ class TestNames:
         ]
 
     def test_a_hidden_file_that_is_named_is_found(self) -> None:
-        """Only files that are not named are ignored."""
         assert sources("docs/.hidden") == ["docs/.hidden"]
 
     def test_an_existing_file_name_is_not_a_pattern(self) -> None:
-        """The brackets in the name are literal."""
         Path("report[1].txt").write_text("x")
 
         assert sources("report[1].txt") == ["report[1].txt"]
 
     def test_a_dash_is_standard_input(self) -> None:
-        """It appears once, in the position of its first argument, and has no path."""
         found = list(discover(["-", "docs/a.txt", "-"]))
 
         assert [file.source for file in found] == ["stdin", "docs/a.txt"]
@@ -96,7 +90,6 @@ class TestNames:
         "argument", ["nothing.txt", "docs/*.pdf", "no/**/such", "a\0b", "", "new"]
     )
     def test_an_argument_without_files_is_refused_before_discovery(self, argument: str) -> None:
-        """A mistyped argument stops the command before any other argument is processed."""
         Path("new").mkdir()
 
         with pytest.raises(UsageError) as refusal:
@@ -106,7 +99,6 @@ class TestNames:
 
 
 def test_links_out_of_the_folder_are_not_followed(folder: Path, tmp_path: Path) -> None:
-    """They and broken links are reported; a link inside counts once, and a loop ends."""
     (tmp_path / "outside.txt").write_text("secret")
     (folder / "out").symlink_to(tmp_path / "outside.txt")
     (folder / "up").symlink_to(tmp_path)
@@ -130,7 +122,6 @@ def test_links_out_of_the_folder_are_not_followed(folder: Path, tmp_path: Path) 
 
 
 def test_a_link_that_is_named_is_followed(folder: Path) -> None:
-    """An explicit link means its target, which may be a file or a folder."""
     Path("link.txt").symlink_to(folder / "a.txt")
     Path("linked").symlink_to(folder / "sub")
 
@@ -146,7 +137,6 @@ def test_a_link_that_is_named_is_followed(folder: Path) -> None:
 
 
 def test_a_special_file_is_found_and_refused(folder: Path) -> None:
-    """A named pipe in a folder has an outcome, and reading it does not block."""
     os.mkfifo(folder / "pipe")
 
     with Reader(ReaderSettings()) as reader:
@@ -163,7 +153,6 @@ def test_a_special_file_is_found_and_refused(folder: Path) -> None:
 
 @pytest.mark.usefixtures("folder")
 def test_a_file_with_any_name_is_read_and_its_name_escaped() -> None:
-    """This includes newlines, raw bytes, bidirectional overrides and formulas."""
     names = [b"new\nline.txt", b"raw\xff.txt", "rtl\u202eexe.txt".encode(), b"-rf", b"=cmd()"]
     Path("odd").mkdir()
     for name in names:

@@ -264,7 +264,6 @@ def test_hostile_files_are_read_within_the_limits(
 
 
 def test_a_long_line_without_sentences_is_read(reader: Reader) -> None:
-    """Forty megabytes in one line are read like any other text."""
     result = reader.read_bytes(b"word " * 8_000_000, "line.txt")
 
     assert isinstance(result, ReadDocument)

@@ -70,7 +70,6 @@ def saved(image: Image.Image, form: str, exif: Image.Exif | None = None) -> byte
 
 
 def test_scanned_pages_among_others_are_recognized() -> None:
-    """Other pages keep their text; without OCR, scanned pages are counted."""
     tiny = pdf([f"{shown('Typed, 1O1 and')} 1 g {shown('l0l.', x=110)}", "10 10 20 20 re f"])
     mixed = joined(tiny, scan(WORDS))
 
@@ -87,7 +86,6 @@ def test_scanned_pages_among_others_are_recognized() -> None:
 
 
 def test_a_scan_is_neither_empty_nor_damaged() -> None:
-    """Without OCR its reason is that it needs OCR, with a hint; so is that of a picture."""
     assert outcome(ReaderSettings(), scan(WORDS)) == "needs_ocr"
     assert outcome(RECOGNIZING, pdf([""])) == "empty"
     for form in ("PNG", "JPEG", "TIFF"):
@@ -99,7 +97,6 @@ def test_a_scan_is_neither_empty_nor_damaged() -> None:
 
 
 def test_a_scan_is_recognized() -> None:
-    """Its words are the text, also inside an archive."""
     assert outcome(RECOGNIZING, scan(WORDS)) == WORDS
     assert outcome(RECOGNIZING, archive({"a.pdf": scan(WORDS)}), "a.zip") == WORDS
 
@@ -136,7 +133,6 @@ def test_transparency_is_rendered_as_white() -> None:
 
 
 def test_a_damaged_picture_is_reported() -> None:
-    """A mere header is malformed; half a picture is a failure of OCR."""
     whole = saved(picture(WORDS), "PNG")
 
     assert outcome(RECOGNIZING, whole[:8]) == "malformed"
@@ -144,14 +140,12 @@ def test_a_damaged_picture_is_reported() -> None:
 
 
 def test_a_picture_that_claims_to_be_huge_is_refused() -> None:
-    """It does not allocate the memory of a billion pixels."""
     bomb = saved(Image.new("1", (40_000, 40_000)), "PNG")
 
     assert failure(RECOGNIZING, bomb).outcome == "too_large"
 
 
 def test_ocr_is_stopped_at_its_time_limit() -> None:
-    """OCR has a separate time limit."""
     hasty = ReaderSettings(ocr=True, ocr_data=DATA, ocr_timeout_seconds=0.05)
 
     error = failure(hasty, scan(WORDS))
@@ -194,7 +188,6 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_recognized_words_have_boxes() -> None:
-    """They are in points on the page, for scans and pictures of known density."""
     page_of_scan = pypdfium2.PdfDocument(scan(WORDS))[0].render(scale=4, grayscale=True).to_pil()
     for data, image, points in (
         (scan(WORDS), page_of_scan, 1 / 4),
@@ -239,7 +232,6 @@ class Counting:
 def test_a_compromised_parser_cannot_exceed_the_requested_pictures(
     header: JsonObject, reason: str
 ) -> None:
-    """The number and size of pictures and the length of the text are limited."""
     settings = ReaderSettings(max_vision_pages=3, max_characters=2_500)
     pages = (
         ParserReply(header={"page": -1, "width": "x", **header}, text=bytearray(b"x" * 100))
@@ -260,7 +252,6 @@ def test_a_compromised_parser_cannot_exceed_the_requested_pictures(
 
 
 def test_without_pillow_no_page_can_be_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hint is the command that installs it."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     stream = io.BytesIO(scan(WORDS))
 

@@ -52,7 +52,6 @@ def calibrated(pipeline: Pipeline) -> Sequence[tuple[object, ...]]:
 
 
 def test_there_is_no_calibration_without_enough_judgments(pipeline: Pipeline) -> None:
-    """There is none without judgments, with too few, or if none of them is wrong."""
     assert "There are no judged answers yet" in output_of("recalibrate").err
     add_judgments(pipeline, 0.9, 29, 0)
     add_judgments(pipeline, 0.5, 10, 4)
@@ -62,7 +61,6 @@ def test_there_is_no_calibration_without_enough_judgments(pipeline: Pipeline) ->
 
 
 def test_the_calibrated_confidence_is_beside_the_reported_one(pipeline: Pipeline) -> None:
-    """The curve gives it; answers within the limit of errors are acceptable."""
     for claim, right, wrong in ((0.4, 10, 90), (0.6, 50, 50), (0.8, 100, 0)):
         add_judgments(pipeline, claim, right, wrong)
 
@@ -84,7 +82,6 @@ def test_the_calibrated_confidence_is_beside_the_reported_one(pipeline: Pipeline
 
 
 def test_an_unchanged_calibration_is_not_stored_again(pipeline: Pipeline) -> None:
-    """There is one calibration until there are new judgments."""
     add_judgments(pipeline, 0.8, 30, 20)
     for _ in range(2):
         assert run(["recalibrate"]) == ExitCode.SUCCESS
@@ -103,7 +100,6 @@ def test_an_unchanged_calibration_is_not_stored_again(pipeline: Pipeline) -> Non
 def test_without_scikit_learn_the_hint_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It exits with a configuration error, even before there are judgments."""
     monkeypatch.setitem(sys.modules, "sklearn", None)
 
     said = output_of("recalibrate", code=ExitCode.CONFIGURATION).err
@@ -113,7 +109,6 @@ def test_without_scikit_learn_the_hint_says_what_to_install(
 
 
 def test_an_answer_shared_by_several_runs_counts_once(pipeline: Pipeline) -> None:
-    """Feedback takes precedence over a gold file."""
     add_judgments(pipeline, 0.8, 1, 0)
     pipeline.execute(
         "INSERT INTO judgments SELECT (json_populate_record(j, json_build_object("

@@ -25,7 +25,6 @@ from tests.fakes.pipeline import LONG, PARAGRAPH, Pipeline, a_pipeline, quoting_
 
 
 def test_a_chunk_under_a_valid_lease_is_not_claimed(settings: Settings) -> None:
-    """A second worker does not count for the chord during the lease of the first."""
     pipeline = a_pipeline(settings)
     ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
     pipeline.claim(chunk_id)
@@ -35,7 +34,6 @@ def test_a_chunk_under_a_valid_lease_is_not_claimed(settings: Settings) -> None:
 
 
 def test_a_transient_error_postpones_a_chunk_without_an_attempt(settings: Settings) -> None:
-    """The chunk has a due time, at which recovery sends it again."""
     pipeline = a_pipeline(settings, ModelOverloadedError("Busy."), quoting_the_text)
     submission = pipeline.analyze(PARAGRAPH)
     job = pipeline.job(submission)
@@ -52,7 +50,6 @@ def test_a_transient_error_postpones_a_chunk_without_an_attempt(settings: Settin
 
 
 def test_rate_limiting_does_not_count_as_a_postponement(settings: Settings) -> None:
-    """A chunk may wait for its turn any number of times."""
     pipeline = a_pipeline(settings, RateLimitedError("Too many requests."))
 
     pipeline.analyze(PARAGRAPH)
@@ -79,7 +76,6 @@ def test_a_rejected_key_pauses_the_run_until_a_retry(settings: Settings) -> None
 
 
 def test_a_chunk_that_kills_its_workers_is_quarantined(settings: Settings) -> None:
-    """After three claims without an end the chunk and its job are quarantined."""
     pipeline = a_pipeline(settings)
     ((job_id, chunk_id),) = pipeline.fan_out(PARAGRAPH)
     for _ in range(3):
@@ -96,7 +92,6 @@ def test_a_chunk_that_kills_its_workers_is_quarantined(settings: Settings) -> No
 
 
 def test_recovery_sends_the_lost_message_of_a_queued_job(settings: Settings) -> None:
-    """The job is fanned out after all."""
     pipeline = a_pipeline(settings)
     pipeline.submit(LONG)
     pipeline.execute("DELETE FROM outbox")
@@ -108,7 +103,6 @@ def test_recovery_sends_the_lost_message_of_a_queued_job(settings: Settings) -> 
 
 
 def test_recovery_sends_a_lost_chunk_again(settings: Settings) -> None:
-    """With idle workers, a chunk in no queue is sent again, and one in a queue is not."""
     pipeline = a_pipeline(settings)
     pipeline.submit(PARAGRAPH)
     dispatch(pipeline.context)
@@ -177,7 +171,6 @@ def test_recovery_detects_a_broker_that_lost_its_data(
 
 
 def test_a_new_leader_sends_unclaimed_work(settings: Settings) -> None:
-    """If no worker is active and no message is pending, it is sent once."""
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
     fan_out(pipeline.context, pipeline.jobs(submission)[0].id)
@@ -213,7 +206,6 @@ def test_only_one_synthesis_is_run(settings: Settings) -> None:
 
 
 def test_a_synthesis_waits_for_every_chunk(small_chunks: Settings) -> None:
-    """A callback that fires too early finds open chunks and does nothing."""
     pipeline = a_pipeline(small_chunks, quoting_the_text, repeat_last=True)
     (job_id, chunk_id), *_ = pipeline.fan_out(LONG)
     analyze_chunk(pipeline.context, chunk_id)
@@ -225,8 +217,6 @@ def test_a_synthesis_waits_for_every_chunk(small_chunks: Settings) -> None:
 
 
 def test_a_shutdown_releases_its_chunks(settings: Settings) -> None:
-    """They are pending again at once, with a message and without a counted attempt."""
-
     def shut_down(request: CompletionRequest) -> str:
         assert pipeline.context.leases.release_all() == 1
         return quoting_the_text(request)

@@ -148,7 +148,6 @@ def desk(
 
 
 def test_current_answers_are_not_stale(desk: Desk) -> None:
-    """Neither the run nor the profile has stale answers, and nothing is asked."""
     submission = desk.classify("a.txt", "b.txt")
 
     assert desk.reasons(submission.name) == desk.reasons("--profile", "letters") == []
@@ -207,7 +206,6 @@ def test_pages_transcribed_by_another_model_are_counted(
 
 
 def test_the_price_is_given_for_online_and_batches(desk: Desk) -> None:
-    """It needs no key; without --yes nothing is asked, and cached answers are free."""
     desk.classify("a.txt", "b.txt")
     desk.pipeline.execute("UPDATE jobs SET options_hash = 'of an older version'")
 
@@ -224,7 +222,6 @@ def test_the_price_is_given_for_online_and_batches(desk: Desk) -> None:
 
 
 def test_stored_texts_are_asked_again_once(desk: Desk) -> None:
-    """They form a separate run in the table of the profile, and are not stale afterwards."""
     submission = desk.classify("a.txt", "b.txt")
     desk.age()
     desk.answers["a.txt"] = "invoice"
@@ -245,7 +242,6 @@ def test_stored_texts_are_asked_again_once(desk: Desk) -> None:
 
 
 def test_the_client_refreshes_stale_answers(desk: Desk) -> None:
-    """It takes the name of a profile, and asks nothing if nothing is stale."""
     desk.classify("a.txt", "b.txt")
     desk.age()
     with Client() as client:
@@ -261,7 +257,6 @@ def test_the_client_refreshes_stale_answers(desk: Desk) -> None:
 
 
 def test_the_price_needs_confirmation(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without it nothing is asked."""
     desk.classify("a.txt")
     refreshed = ("--profile", "letters", "--model", GPT, "--no-wait")
 
@@ -284,7 +279,6 @@ def answer_queued_jobs(desk: Desk) -> None:
 
 
 def test_corrections_are_kept_and_judge_the_new_answer(desk: Desk) -> None:
-    """Both values are kept with the author; a new answer is compared with the correction."""
     submission = desk.classify("a.txt", "b.txt")
     said = ("--correct", "label=invoice", "--author", "Ada")
     assert run(["feedback", submission.name, "--document", "a.txt", *said]) == ExitCode.SUCCESS
@@ -317,7 +311,6 @@ def test_corrections_are_kept_and_judge_the_new_answer(desk: Desk) -> None:
 def test_corrections_are_kept_for_a_changed_question(
     desk: Desk, lines: Sequence[str], shown: str
 ) -> None:
-    """They are kept as long as their label exists."""
     submission = desk.classify("a.txt")
     right = ["--correct", "label=invoice", "--author", "Ada"]
     assert run(["feedback", submission.name, *right]) == ExitCode.SUCCESS
@@ -353,7 +346,6 @@ def worked_on(desk: Desk) -> Iterator[None]:
 
 
 def test_a_sample_shows_what_would_change(desk: Desk) -> None:
-    """With feedback it counts better and worse answers; a later refresh asks only the rest."""
     names = [f"{place}.txt" for place in range(10)]
     submission = desk.classify(*names)
     for name, label in (("0.txt", "invoice"), ("1.txt", "letter"), ("2.txt", "invoice")):
@@ -399,7 +391,6 @@ def test_a_sample_is_reproducible_and_stratified_by_label(desk: Desk) -> None:
 
 
 def test_only_failed_answers_are_asked_again(desk: Desk) -> None:
-    """Other stale answers are not."""
     desk.answers["b.txt"] = "failure"
     submission = desk.classify("a.txt", "b.txt")
     desk.age()
@@ -417,7 +408,6 @@ def test_only_failed_answers_are_asked_again(desk: Desk) -> None:
 
 
 def test_the_argument_is_a_run_or_a_profile(desk: Desk) -> None:
-    """As for `certify`; a name that both have is refused."""
     submission = desk.classify("a.txt")
     desk.age()
 
@@ -429,7 +419,6 @@ def test_the_argument_is_a_run_or_a_profile(desk: Desk) -> None:
 
 
 def test_a_text_deleted_during_the_refresh_is_named(desk: Desk) -> None:
-    """It is omitted, and the others are asked."""
     pruned = desk.classify("a.txt")
     desk.classify("b.txt")
     submission = refresh.begin(desk.pipeline.context, desk.target(), NOW)
@@ -448,7 +437,6 @@ def test_a_text_deleted_during_the_refresh_is_named(desk: Desk) -> None:
 def test_the_number_of_statements_grows_with_pages_not_documents(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No statement is run for each document."""
     for module in (found_files, refresh):
         monkeypatch.setattr(module, "STORED_AT_ONCE", 6)
     desk.classify(*(f"{place}.txt" for place in range(6)))
@@ -486,7 +474,6 @@ def statements(desk: Desk) -> tuple[int, int]:
     ],
 )
 def test_invalid_options_are_refused(desk: Desk, arguments: Sequence[str]) -> None:
-    """They are refused before anything is stored."""
     desk.classify("a.txt")
 
     assert run(["refresh", *arguments, "--yes"]) == ExitCode.USAGE
@@ -494,7 +481,6 @@ def test_invalid_options_are_refused(desk: Desk, arguments: Sequence[str]) -> No
 
 
 def test_another_item_makes_only_the_extraction_stale(settings: Settings) -> None:
-    """The other answers are reused, feedback on them stays, and no other job stores the items."""
     kinds = AnalysisType.EXTRACTION, AnalysisType.CLASSIFICATION, AnalysisType.SUMMARY
     pipeline, analysis = a_pipeline(settings), AnalysisOptions(labels=LABELS)
     asked = [

@@ -94,14 +94,12 @@ LISTS: tuple[tuple[ResultFilter, list[str]], ...] = (
 
 
 def test_results_are_filtered_and_sorted(answered: Pipeline) -> None:
-    """A search finds words of documents and answers; other filters compare columns of the view."""
     for wanted, sources in LISTS:
         assert listed(answered, wanted) == sources, wanted
 
 
 @pytest.mark.parametrize("order", ResultOrder)
 def test_pages_have_each_result_once(answered: Pipeline, order: ResultOrder) -> None:
-    """A page begins after the last row of the previous one, even with equal confidence."""
     answered.execute("UPDATE results SET confidence = 0.7 WHERE confidence > 0.5")
     wanted, read = ResultFilter(order=order), list[ListedResult]()
 
@@ -120,7 +118,6 @@ _LARGE = {"documents", "intakes", "jobs", "results", "facts"}
 
 
 def test_lists_of_many_documents_use_indexes(settings: Settings) -> None:
-    """This holds for the first and a later page, in each order and filtered."""
     pipeline = a_pipeline(settings)
     fill(pipeline, many=20_000)
     middle = "SELECT id FROM results ORDER BY id OFFSET 10000 LIMIT 1"
@@ -193,7 +190,6 @@ _WIDE = "\U00020000"
     ids=["short words", "hyphens", "addresses"],
 )
 def test_a_text_with_too_many_words_is_taken_in(settings: Settings, long: str) -> None:
-    """Only the part that fits into a `tsvector` is indexed."""
     pipeline = a_pipeline(settings)
 
     with pipeline.context.database.write() as session:

@@ -55,7 +55,6 @@ def queue(pipeline: Pipeline, scope: ReviewScope) -> Iterator[ReviewItem]:
 
 
 def test_the_queue_begins_with_the_most_doubtful_results(pipeline: Pipeline) -> None:
-    """Results that need review come first, by their most doubtful value; others are omitted."""
     extracted(
         pipeline,
         {
@@ -85,7 +84,6 @@ def test_the_queue_begins_with_the_most_doubtful_results(pipeline: Pipeline) -> 
 
 
 def test_the_queue_uses_calibrated_confidence(pipeline: Pipeline) -> None:
-    """Values that the calibration accepts are omitted, and values that it rejects are asked."""
     extracted(pipeline, {"a.txt": {"buyer": ("Miller", 4), "price": ("12", 3)}})
     pipeline.execute("UPDATE results SET needs_review = false")
     pipeline.execute(
@@ -103,7 +101,6 @@ def test_the_queue_uses_calibrated_confidence(pipeline: Pipeline) -> None:
 
 
 def test_an_answer_as_a_whole_is_decided_once(settings: Settings) -> None:
-    """A summary has no single value that could be right or wrong."""
     pipeline = a_pipeline(settings, a_summary("The harbour", confidence=3), repeat_last=True)
     pipeline.analyze("The harbour of Lindau was rebuilt in 1856.")
     (asked,) = queue(pipeline, ReviewScope())
@@ -123,7 +120,6 @@ def test_an_answer_as_a_whole_is_decided_once(settings: Settings) -> None:
 
 
 def test_a_decision_about_a_replaced_answer_is_refused(pipeline: Pipeline) -> None:
-    """The person saw another answer than the current one."""
     classified(pipeline, {"a.txt": ("letter", 0.2)})
     (asked,) = queue(pipeline, ReviewScope())
     pipeline.execute("UPDATE results SET id = gen_random_uuid()")
@@ -137,7 +133,6 @@ def test_a_decision_about_a_replaced_answer_is_refused(pipeline: Pipeline) -> No
 
 
 def test_a_selection_outside_the_document_is_refused(pipeline: Pipeline) -> None:
-    """A selection of white space is refused, too, and nothing is stored."""
     submission = extracted(pipeline, {"a.txt": {"price": ("12 EUR", 4)}})
     job_id = pipeline.job(submission).id
     result_id = pipeline.value("SELECT id FROM results")
@@ -155,7 +150,6 @@ def test_a_selection_outside_the_document_is_refused(pipeline: Pipeline) -> None
 
 
 def test_the_queue_is_read_from_an_index(pipeline: Pipeline) -> None:
-    """At any place of the queue only a part of the results is read."""
     extracted(pipeline, {"a.txt": {"buyer": ("Miller", 9)}})
     pipeline.execute(_COPIES.replace(":size", str(DOCUMENTS)))
     pipeline.execute(_RESULTS)

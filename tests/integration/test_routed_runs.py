@@ -103,7 +103,6 @@ def statistics(address: SecretStr) -> dict[str, dict[str, object]]:
 def test_chunks_with_weak_answers_go_to_the_larger_tier(
     small_chunks: Settings, database_url: SecretStr
 ) -> None:
-    """Every call is in the ledger with its tier; the chunk has the model that answered."""
     pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
 
     submission = pipeline.analyze(LONG, options=a_routed_run())
@@ -152,7 +151,6 @@ def test_savings_are_relative_to_the_price_of_the_large_tier(
 
 
 def test_only_a_pinned_tier_is_asked(settings: Settings, database_url: SecretStr) -> None:
-    """Weak answers do not change that; the ledger has the tier."""
     pipeline = routed(settings, a_summary("The harbour of Lindau", confidence=1), quoting_the_text)
 
     submission = pipeline.analyze("The harbour of Lindau is old.", options=a_routed_run("small"))
@@ -178,7 +176,6 @@ def test_a_tier_with_a_rejected_key_does_not_pause_the_run(settings: Settings) -
 
 
 def test_other_thresholds_make_another_result(settings: Settings) -> None:
-    """A stored result is reused only for the same policy."""
     pipeline = routed(settings, quoting_the_text, quoting_the_text)
     pipeline.analyze("The harbour of Lindau is old.", options=a_routed_run())
     stricter = with_settings(pipeline.context.settings, "routing", accept_confidence=0.65)
@@ -246,7 +243,6 @@ def a_pair(settings: Settings, first: Line, *second: Line) -> Pair:
     ],
 )
 def test_the_ledger_has_failed_and_answering_models(settings: Settings, error: ModelError) -> None:
-    """Each model asked has a row, in order; only the answering one has a validity."""
     pair = a_pair(settings, error, SUMMARY)
 
     submission = pair.work()
@@ -270,7 +266,6 @@ def test_a_fallback_is_not_asked_if_the_first_model_answers(settings: Settings) 
 
 
 def test_invalid_answers_are_in_the_ledger_as_invalid(settings: Settings) -> None:
-    """The first model was asked again; its requests succeeded, but its answers were invalid."""
     pair = a_pair(settings, "This is no JSON.", SUMMARY)
 
     submission = pair.work()

@@ -73,7 +73,6 @@ def complete_occurrence(scheduler: FakeScheduler) -> None:
 def test_a_scheduled_analysis_uses_batches(
     settings: Settings, provider: BatchProvider, folder: Path
 ) -> None:
-    """Its profile sets no lane: all questions are in one batch, at half the price."""
     scheduler = a_scheduler_over(
         opened(settings, provider), nightly=nightly(folder, "--lane batch")
     )
@@ -103,7 +102,6 @@ def test_the_lane_of_a_schedule_overrides_the_profile(
     of_profile: str,
     expected: str,
 ) -> None:
-    """A schedule without a lane uses that of the profile."""
     profile = Profile.model_validate({"lane": of_profile})
     named = settings.model_copy(update={"profiles": {"letters": profile}})
     lane = f"--lane {of_schedule}" if of_schedule else ""
@@ -136,7 +134,6 @@ def a_due_refresh(settings: Settings, folder: Path) -> FakeScheduler:
 
 
 def test_a_scheduled_refresh_renews_stale_answers(settings: Settings, folder: Path) -> None:
-    """It asks for no confirmation and waits for no answer."""
     scheduler = a_due_refresh(settings, folder)
 
     scheduler.carry_out()
@@ -150,7 +147,6 @@ def test_a_scheduled_refresh_renews_stale_answers(settings: Settings, folder: Pa
 
 
 def test_the_next_night_does_not_refresh_again(settings: Settings, folder: Path) -> None:
-    """Nothing is stale any more, so there is no further run."""
     scheduler = a_due_refresh(settings, folder)
     scheduler.carry_out()
     scheduler.work()
@@ -183,7 +179,6 @@ def paused(settings: Settings, tmp_path: Path) -> FakeScheduler:
 
 
 def test_the_history_shows_a_paused_run_and_the_reason(paused: FakeScheduler) -> None:
-    """It does so long before the occurrence expires; its run can still be retried then."""
     ((status, code, message, hint),) = paused.rows(STATE)
     ((run,),) = paused.rows("SELECT name FROM runs")
     assert (status, code) == ("waiting", "paused")
@@ -213,7 +208,6 @@ def test_a_resumed_occurrence_ends_like_any_other(paused: FakeScheduler) -> None
 
 
 def test_an_occurrence_that_ends_just_in_time_has_succeeded(paused: FakeScheduler) -> None:
-    """A late check does not treat finished work as expired."""
     ((run_id,),) = paused.rows("SELECT id FROM runs")
     retry(paused.pipeline.context, UUID(str(run_id)))
     paused.work()

@@ -35,7 +35,6 @@ def a_due_scheduler(settings: Settings, wanted: ScheduleSettings) -> FakeSchedul
 
 
 def test_a_view_is_exported_at_its_due_time(settings: Settings, tmp_path: Path) -> None:
-    """The CSV file has the due time in its name."""
     scheduler = a_due_scheduler(settings, exporting(tmp_path, "document_results"))
     scheduler.pipeline.analyze("The bridge was opened in May 1902. It stands.")
 
@@ -61,7 +60,6 @@ def test_options_of_the_command_apply(
 
 
 def test_no_exported_file_is_overwritten(settings: Settings, tmp_path: Path) -> None:
-    """An existing file of that name is kept, and the due time fails with the reason."""
     scheduler = a_due_scheduler(settings, exporting(tmp_path, FORMULA))
     (tmp_path / FILE).write_text("mine", "utf-8")
 
@@ -75,7 +73,6 @@ def test_no_exported_file_is_overwritten(settings: Settings, tmp_path: Path) -> 
 def test_a_killed_scheduler_leaves_one_file(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """If it was killed before or after writing, the next scheduler completes the file."""
     scheduler = a_due_scheduler(settings, exporting(tmp_path, FORMULA))
     new_file = writers.new_file
 

@@ -51,7 +51,6 @@ def a_due_scheduler(settings: Settings, **schedules: ScheduleSettings) -> FakeSc
 
 
 def test_schedules_evaluate_recalibrate_and_certify(settings: Settings, tmp_path: Path) -> None:
-    """They run one after the other, with the outcome in the history."""
     truth = [{"document": name, "label": "report"} for name in [*CHOICES, "gone.txt"]]
     gold = written(tmp_path / "truth.jsonl", *truth)
     scheduler = a_due_scheduler(
@@ -84,7 +83,6 @@ def test_schedules_evaluate_recalibrate_and_certify(settings: Settings, tmp_path
 def test_only_answers_to_the_question_of_a_profile_are_evaluated(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """Another question about the same documents is not affected."""
     gold = written(tmp_path / "truth.jsonl", *({"document": n, "label": "letter"} for n in CHOICES))
     scheduler = a_due_scheduler(
         settings, measure=at_six(f"evaluate --gold {gold} --profile letters")
@@ -100,7 +98,6 @@ def test_only_answers_to_the_question_of_a_profile_are_evaluated(
 def test_a_drop_in_quality_fails_the_occurrence_and_is_delivered(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """It is delivered once, even if the scheduler is killed afterwards, and not the next night."""
     gold = tmp_path / "truth.jsonl"
     written(gold, *({"document": name, "label": label} for name, (label, _) in CHOICES.items()))
     scheduler = a_due_scheduler(settings, measure=at_six(f"evaluate --gold {gold}"))
@@ -144,7 +141,6 @@ def say(scheduler: FakeScheduler, verdict: Verdict, names: Iterable[str]) -> Non
 
 
 def test_a_withdrawn_certificate_fails_the_occurrence(settings: Settings) -> None:
-    """It is delivered once, even if the scheduler is killed afterwards."""
     accept = at_six("certify letters --max-error 0.3")
     scheduler = a_due_scheduler(settings, accept=accept)
     say(scheduler, Verdict.APPROVED, CHOICES)

@@ -36,7 +36,6 @@ def start_now(scheduler: FakeScheduler, name: str = "nightly") -> None:
 
 
 def test_nothing_is_started_before_its_due_time(settings: Settings, folder: Path) -> None:
-    """A scheduler that starts in the evening waits for the night."""
     scheduler = a_scheduler(settings, nightly=nightly(folder))
     scheduler.sleep_until("2026-03-28T02:29:59")
 
@@ -100,7 +99,6 @@ def test_a_time_repeated_by_daylight_saving_has_one_occurrence(
 
 
 def test_missed_nights_are_caught_up_once(settings: Settings, folder: Path) -> None:
-    """After five days without a scheduler only the latest is run."""
     scheduler = a_scheduler(settings, nightly=nightly(folder))
     scheduler.sleep_until("2026-04-02T09:00")
     scheduler.synchronize()
@@ -112,7 +110,6 @@ def test_missed_nights_are_caught_up_once(settings: Settings, folder: Path) -> N
 
 
 def test_missed_nights_may_be_skipped(settings: Settings, folder: Path) -> None:
-    """The history has the missed one, and the next night is as usual."""
     scheduler = a_scheduler(settings, nightly=nightly(folder, catch_up="none"))
     scheduler.sleep_until("2026-04-02T09:00")
 
@@ -129,7 +126,6 @@ def test_missed_nights_may_be_skipped(settings: Settings, folder: Path) -> None:
 
 
 def test_no_occurrence_starts_while_another_is_running(settings: Settings, folder: Path) -> None:
-    """This holds for the clock and for manual starts; the skipped one has the reason."""
     scheduler = a_scheduler(settings, nightly=nightly(folder, expires_after_hours=72))
     scheduler.start_at("2026-03-28T02:31")
     scheduler.now += A_DAY
@@ -161,7 +157,6 @@ def test_an_expired_occurrence_does_not_block_the_next(settings: Settings, folde
 
 
 def test_a_changed_schedule_applies_from_then_on(settings: Settings, folder: Path) -> None:
-    """Its due time is computed again, and a removed schedule is disabled."""
     scheduler = a_scheduler(settings, nightly=nightly(folder), other=nightly(folder))
     later = scheduler.pipeline.context.settings
     changed = {"nightly": nightly(folder, cron="0 5 * * *"), "third": at_night("prune --runs 9")}
@@ -183,7 +178,6 @@ def test_a_changed_schedule_applies_from_then_on(settings: Settings, folder: Pat
 
 
 def test_other_changes_keep_missed_due_times(settings: Settings, folder: Path) -> None:
-    """A new path, or a setting of a new version, does not change the times."""
     scheduler = a_scheduler(settings, nightly=nightly(folder))
     scheduler.sleep_until("2026-03-28T08:00")
     changed = {"nightly": nightly(folder, expires_after_hours=9)}
@@ -199,7 +193,6 @@ def test_other_changes_keep_missed_due_times(settings: Settings, folder: Path) -
 def test_schedules_of_the_database_stay_when_the_configuration_changes(
     settings: Settings, folder: Path
 ) -> None:
-    """Only its owner removes a schedule, and its history is kept."""
     scheduler = a_scheduler(settings, ours=nightly(folder))
     database = scheduler.pipeline.context.database
     wanted, added = nightly(folder), ScheduleOrigin.DATABASE
@@ -228,7 +221,6 @@ def test_schedules_of_the_database_stay_when_the_configuration_changes(
 
 
 def test_an_unreadable_schedule_does_not_stop_the_others(settings: Settings, folder: Path) -> None:
-    """A newer version may have written it."""
     scheduler = a_scheduler(settings, broken=nightly(folder), good=nightly(folder))
     scheduler.pipeline.execute("UPDATE schedules SET run = 'dance' WHERE name = 'broken'")
     scheduler.sleep_until("2026-03-28T02:31")
@@ -238,7 +230,6 @@ def test_an_unreadable_schedule_does_not_stop_the_others(settings: Settings, fol
 
 
 def test_an_unreadable_schedule_is_reported_once(settings: Settings, folder: Path) -> None:
-    """It is reported again if the error changes; a manual start is refused."""
     scheduler = a_scheduler(settings, broken=nightly(folder))
     told: list[object] = []
     for change in ("run = 'dance'", "run = 'dance'", "run = 'prune', cron = '0 2 * *'"):

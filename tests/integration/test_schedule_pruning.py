@@ -90,7 +90,6 @@ def counts(scheduler: FakeScheduler) -> dict[str, object]:
 
 
 def test_old_runs_are_deleted_except_what_newer_runs_use(settings: Settings) -> None:
-    """The next run pays again only for what was deleted."""
     scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
 
     assert scheduler.carry_out()
@@ -111,7 +110,6 @@ def test_old_runs_are_deleted_except_what_newer_runs_use(settings: Settings) -> 
 
 
 def test_the_calls_of_an_intake_are_kept_without_their_run(settings: Settings) -> None:
-    """The cost of transcribing its pages was spent."""
     scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
     oldest = "(SELECT id FROM runs ORDER BY id LIMIT 1)"
     changed = f"run_id = {oldest}, job_id = NULL, chunk_id = NULL"
@@ -125,7 +123,6 @@ def test_the_calls_of_an_intake_are_kept_without_their_run(settings: Settings) -
 
 
 def test_an_old_interrupted_run_is_deleted(settings: Settings) -> None:
-    """Its list is deleted, too; a younger run and a run that is being taken in are kept."""
     scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
     listed = [IntakeEntry(source=f"{number}.txt", raw_path=b"/nowhere") for number in range(3)]
     names = []
@@ -150,7 +147,6 @@ def test_an_old_interrupted_run_is_deleted(settings: Settings) -> None:
 
 
 def test_feedback_is_deleted_with_its_job_and_judgments_are_kept(settings: Settings) -> None:
-    """Evaluations keep the run's name; judgments keep confidence and verdict, but no text."""
     scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
     said = [
         FeedbackLine(
@@ -197,7 +193,6 @@ SELECT intakes.id, file.id, 0 FROM file JOIN intakes USING (run_id) LIMIT 1
 def test_a_run_is_deleted_with_its_inbox_files_and_deliveries(
     settings: Settings, status: str, left: int
 ) -> None:
-    """It is kept while one of its files has not been delivered."""
     scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
     scheduler.pipeline.execute(_INBOX_FILE, status=status)
 
@@ -211,7 +206,6 @@ def test_a_run_is_deleted_with_its_inbox_files_and_deliveries(
 def test_a_run_retried_during_pruning_is_kept(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each step checks again: neither the retried jobs nor the run are deleted."""
     monkeypatch.setattr(pruning, "STEP", 1)
     scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
     scheduler.pipeline.execute(FAIL_THE_OLD)
@@ -232,7 +226,6 @@ def test_a_run_retried_during_pruning_is_kept(
 
 
 def test_a_run_with_an_uncommitted_retry_is_kept(settings: Settings) -> None:
-    """Pruning waits for the commit of the retry, and then sees it."""
     scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
     scheduler.pipeline.execute(FAIL_THE_OLD)
     ((run_id,),) = scheduler.rows(THE_OLD)
@@ -257,7 +250,6 @@ def test_a_run_with_an_uncommitted_retry_is_kept(settings: Settings) -> None:
 def test_a_run_that_finished_again_during_pruning_is_kept(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Retried and finished between two steps, it ended only recently."""
     monkeypatch.setattr(pruning, "STEP", 1)
     scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
     steps: list[int] = []
@@ -288,7 +280,6 @@ def test_an_unfinished_run_is_kept(settings: Settings) -> None:
 
 
 def test_old_cache_entries_are_deleted(settings: Settings) -> None:
-    """Newer entries and active claims are kept, and nothing else is deleted."""
     scheduler = a_scheduler_after_two_runs(settings, at_night("prune --cache 30"))
     before = counts(scheduler)
     for key, age, completion in (("old", 31, "{}"), ("new", 29, "{}"), ("asked", 31, None)):
@@ -312,7 +303,6 @@ def test_old_cache_entries_are_deleted(settings: Settings) -> None:
 
 
 def test_answers_are_deleted_only_for_successful_jobs(settings: Settings) -> None:
-    """The result is unchanged; other jobs keep their answers for a retry."""
     scheduler = a_scheduler_after_two_runs(settings, at_night("prune --answers 30"))
     scheduler.pipeline.execute(
         "UPDATE jobs SET status = 'partial' WHERE id = (SELECT max(id::text) FROM jobs"
@@ -351,7 +341,6 @@ def test_pruning_in_small_steps_is_complete(
 
 
 def test_a_document_taken_in_during_its_deletion_is_not_lost(settings: Settings) -> None:
-    """The intake waits for the deletion, and stores the document again."""
     scheduler = a_scheduler(settings, tidy=at_night("prune --runs 30"))
     database = scheduler.pipeline.context.database
     again = threading.Event()
@@ -380,7 +369,6 @@ def test_a_document_taken_in_during_its_deletion_is_not_lost(settings: Settings)
 
 
 def test_a_document_of_an_uncommitted_intake_is_kept(settings: Settings) -> None:
-    """The open transaction of the intake locks the document."""
     scheduler = a_scheduler(settings, tidy=at_night("prune --runs 30"))
     database = scheduler.pipeline.context.database
     scheduler.pipeline.submit(OLD, options=a_run())

@@ -84,7 +84,6 @@ def test_a_report_begins_at_the_end_of_the_previous_one(settings: Settings, tmp_
 
 @pytest.mark.parametrize("end", ["finished", "cancelled"])
 def test_the_end_of_a_run_is_in_one_report(settings: Settings, tmp_path: Path, end: str) -> None:
-    """It is the report of its time, with failures; before that the run is shown as open."""
     scheduler = a_scheduler_after_a_run(settings, tmp_path)
     scheduler.pipeline.execute("UPDATE runs SET status = 'open', finished_at = NULL")
     first = report_of(scheduler, "06", tmp_path)
@@ -102,7 +101,6 @@ def test_the_end_of_a_run_is_in_one_report(settings: Settings, tmp_path: Path, e
 def test_an_end_after_the_due_time_is_in_the_next_report(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """This applies to a report that is written late, and also to calls after the due time."""
     scheduler = a_scheduler_after_a_run(settings, tmp_path)
     scheduler.pipeline.execute("UPDATE runs SET finished_at = '2026-03-28T05:00:30Z'")
     scheduler.pipeline.execute("UPDATE model_calls SET started_at = '2026-03-28T05:00:30Z'")
@@ -117,7 +115,6 @@ def test_an_end_after_the_due_time_is_in_the_next_report(
 
 
 def test_the_end_of_an_occurrence_is_in_one_report(settings: Settings, tmp_path: Path) -> None:
-    """This holds however long ago it was due; reports do not count themselves."""
     tidy = at_night("prune --cache 30")
     scheduler = a_scheduler(settings, morning=reporting(tmp_path), tidy=tidy)
     scheduler.sleep_until("2026-03-28T02:31")
@@ -142,7 +139,6 @@ def test_the_end_of_an_occurrence_is_in_one_report(settings: Settings, tmp_path:
 
 
 def test_failures_are_listed_with_their_hints(settings: Settings, tmp_path: Path) -> None:
-    """The first twenty are listed, including some of each code, with the number of others."""
     scheduler = a_scheduler(settings, morning=reporting(tmp_path))
     errors = {
         f"{number:02}.pdf": ReadError(f"No {number}.", f"Fix {number}.", "unreadable", "broken")
@@ -162,7 +158,6 @@ def test_failures_are_listed_with_their_hints(settings: Settings, tmp_path: Path
 
 
 def test_failed_inbox_files_without_a_run_are_listed(settings: Settings, tmp_path: Path) -> None:
-    """A file with a broken side-car is listed only in the report of its time."""
     scheduler = a_scheduler(settings, morning=reporting(tmp_path))
     file = InboxFile(
         store_id=uuid.uuid4(),
@@ -190,7 +185,6 @@ def test_failed_inbox_files_without_a_run_are_listed(settings: Settings, tmp_pat
 
 
 def test_failed_deliveries_are_listed(settings: Settings, tmp_path: Path) -> None:
-    """They have the reason of the last attempt; other deliveries are not listed."""
     scheduler = a_scheduler_after_a_run(settings, tmp_path)
     scheduler.pipeline.execute(
         "UPDATE deliveries SET finished_at = '2026-03-28T01:00Z', attempts = 9,"
@@ -218,7 +212,6 @@ def test_failed_deliveries_are_listed(settings: Settings, tmp_path: Path) -> Non
 def test_costs_are_formatted_as_in_other_outputs(
     settings: Settings, tmp_path: Path, usd: str | None, shown: str
 ) -> None:
-    """No sum has an exponent, and an unknown cost is not shown as zero."""
     scheduler = a_scheduler_after_a_run(settings, tmp_path)
     scheduler.pipeline.execute("UPDATE model_calls SET cost_usd = CAST(:usd AS numeric)", usd=usd)
 
@@ -251,7 +244,6 @@ def test_a_report_is_not_written_through_a_link(settings: Settings, tmp_path: Pa
 
 
 def test_plots_are_written_by_a_schedule(settings: Settings, tmp_path: Path) -> None:
-    """The outcome has the file and the sums, for programs that are notified of it."""
     run = f"insight --out {tmp_path}/plots-{{due}}.html --days 7"
     plots = ScheduleSettings(cron="0 * * * *", run=run)
     scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, plots=plots)

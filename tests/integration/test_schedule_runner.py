@@ -75,7 +75,6 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Callable[[], No
 def test_a_folder_is_analyzed_and_the_occurrence_ends_with_its_run(
     settings: Settings, folder: Path
 ) -> None:
-    """It waits for the workers; the run is a nightly one, and refers to the schedule."""
     scheduler = a_due_scheduler(settings, nightly(folder))
 
     assert scheduler.carry_out()
@@ -115,7 +114,6 @@ def test_the_next_night_pays_only_for_new_letters(settings: Settings, folder: Pa
 def test_a_killed_scheduler_loses_or_duplicates_no_letter(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    """Another one continues the same run, and the account balances."""
     scheduler = a_due_scheduler(settings, nightly(folder))
     stop_killing = killed_after(monkeypatch, count)
     with pytest.raises(KilledError):
@@ -142,7 +140,6 @@ def test_a_killed_scheduler_loses_or_duplicates_no_letter(
 def test_a_suspended_scheduler_writes_nothing_once_replaced(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another one takes over between two letters, and takes in the rest."""
     scheduler = a_due_scheduler(settings, nightly(folder))
     wrapped = Submission.take_in
     letters: list[object] = []
@@ -169,7 +166,6 @@ def test_a_suspended_scheduler_writes_nothing_once_replaced(
 
 
 def test_a_scheduler_that_stops_releases_its_occurrence(settings: Settings, folder: Path) -> None:
-    """The next one need not wait for a lease, and the attempt does not count."""
     scheduler = a_due_scheduler(settings, nightly(folder))
     scheduler.stopped = True
 
@@ -184,7 +180,6 @@ def test_a_scheduler_that_stops_releases_its_occurrence(settings: Settings, fold
 def test_a_heartbeat_keeps_the_lease_of_an_occurrence(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a long file is read, no other scheduler claims the occurrence."""
     scheduler = a_due_scheduler(settings, nightly(folder))
     runner = scheduler.runner()
     seen: list[object] = []
@@ -222,7 +217,6 @@ def test_an_occurrence_that_ended_several_schedulers_is_given_up(
 
 
 def test_an_expired_occurrence_is_not_continued(settings: Settings, folder: Path) -> None:
-    """No scheduler claims it."""
     scheduler = a_due_scheduler(settings, nightly(folder))
     scheduler.sleep_until("2026-03-29T01:00")
     scheduler.tick()
@@ -232,7 +226,6 @@ def test_an_expired_occurrence_is_not_continued(settings: Settings, folder: Path
 
 
 def test_an_empty_folder_is_no_error(settings: Settings, tmp_path: Path) -> None:
-    """It makes no run; neither does a pattern that matches nothing."""
     (tmp_path / "empty").mkdir()
     line = nightly(tmp_path / "empty", f"'{tmp_path}/empty/*.pdf'")
     scheduler = a_due_scheduler(settings, line)
@@ -257,7 +250,6 @@ def test_a_missing_folder_is_an_error(settings: Settings, tmp_path: Path, path: 
 def test_an_unreadable_file_makes_an_occurrence_incomplete(
     settings: Settings, folder: Path
 ) -> None:
-    """The occurrence needs attention, and its run names the file."""
     (folder / "broken.pdf").write_bytes(b"%PDF-1.7 and nothing else")
     scheduler = a_due_scheduler(settings, nightly(folder))
 
@@ -283,7 +275,6 @@ def test_a_profile_defines_the_questions_of_a_schedule(settings: Settings, folde
 
 
 def test_a_removed_profile_is_reported(settings: Settings, folder: Path) -> None:
-    """A schedule of the database may outlive it."""
     scheduler = a_due_scheduler(settings, nightly(folder, "--profile gone"))
 
     scheduler.carry_out()
@@ -294,7 +285,6 @@ def test_a_removed_profile_is_reported(settings: Settings, folder: Path) -> None
 def test_a_programming_error_fails_the_occurrence(
     settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It does not end the thread of the scheduler."""
     scheduler = a_due_scheduler(settings, nightly(folder))
 
     def broken(*_: object) -> None:

@@ -87,7 +87,6 @@ def promising_the_synthesis(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_small_documents_share_messages(settings: Settings) -> None:
-    """Up to 16 of them share one, and fan-out and synthesis need none."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     messages = Messages()
     context = replace(pipeline.context, messenger=cast("Messenger", messages))
@@ -146,7 +145,6 @@ def test_documents_of_a_message_share_their_statements(
 def test_the_result_is_equal_to_that_of_a_synthesis(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, text: str, script: list[Line]
 ) -> None:
-    """The end of the chunk writes the same rows."""
     pipeline = a_pipeline(settings, *script, *script)
     kind = AnalysisType.EXTRACTION if text == SOME_ROWS else AnalysisType.SUMMARY
     schema = SCHEMA if text == SOME_ROWS else None
@@ -165,7 +163,6 @@ def test_the_result_is_equal_to_that_of_a_synthesis(
 
 
 def test_only_a_text_that_does_not_fit_is_fanned_out(settings: Settings) -> None:
-    """For a text that fits, the fan-out has nothing left to do."""
     pipeline = a_pipeline(with_settings(settings, "pipeline", chunk_tokens=100))
 
     submission = pipeline.submit(PARAGRAPH, LONG)
@@ -212,7 +209,6 @@ def changing(
 def test_a_job_paused_or_cancelled_during_a_call_keeps_its_answer(
     settings: Settings, statement: str
 ) -> None:
-    """It has no result until a retry."""
     answer = changing(lambda: pipeline, statement)
     pipeline = a_pipeline(settings, answer)
     submission = pipeline.submit(PARAGRAPH)
@@ -228,7 +224,6 @@ def test_a_job_paused_or_cancelled_during_a_call_keeps_its_answer(
 
 
 def test_a_retried_job_has_its_previous_result_in_the_history(settings: Settings) -> None:
-    """The only chunk of the job replaces the result, as a synthesis does."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     submission = pipeline.analyze(PARAGRAPH)
     facts = pipeline.value("SELECT count(*) FROM facts")
@@ -246,7 +241,6 @@ def test_a_retried_job_has_its_previous_result_in_the_history(settings: Settings
 def test_a_result_that_cannot_be_stored_does_not_affect_others(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Jobs that end at the same moment have results, and the answer of the failed one is kept."""
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     submission = pipeline.submit(*TEXTS)
     bad = pipeline.jobs(submission)[7].id

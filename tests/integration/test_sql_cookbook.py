@@ -224,7 +224,6 @@ def reader(database_url: SecretStr) -> Reader:
 
 
 def test_each_question_has_one_statement() -> None:
-    """Each statement is below its question and lists its columns."""
     text = (ROOT / "docs/sql-cookbook.md").read_text("utf-8")
 
     numbers = [int(number) for number, _ in QUESTION.findall(text)]
@@ -237,7 +236,6 @@ def test_each_question_has_one_statement() -> None:
 
 
 def test_every_statement_returns_rows_with_the_listed_columns(reader: Reader) -> None:
-    """Every question has an answer here, with the columns in the listed order."""
     promised = [re.findall(r"`(\w+)`", block["columns"]) for block in cookbook()]
 
     tables = [reader.question(number) for number in range(1, len(promised) + 1)]
@@ -247,7 +245,6 @@ def test_every_statement_returns_rows_with_the_listed_columns(reader: Reader) ->
 
 
 def test_the_statement_of_the_readme(pipeline: Pipeline, database_url: SecretStr) -> None:
-    """It reads the table of a profile named contracts."""
     items = AnalysisOptions(instructions="governing law, effective date, annual fee")
     options = a_run(AnalysisType.EXTRACTION, analysis=items)
     pipeline.analyze(CONTRACT, options=replace(options, save_as="contracts"))
@@ -260,7 +257,6 @@ def test_the_statement_of_the_readme(pipeline: Pipeline, database_url: SecretStr
 
 
 def test_the_statement_about_classifications(pipeline: Pipeline, database_url: SecretStr) -> None:
-    """It is on the page about analyses, where labels are explained."""
     pipeline.analyze(SURE, options=a_run(AnalysisType.CLASSIFICATION))
 
     asked = Reader(database_url)
@@ -329,7 +325,6 @@ def test_the_review_queue_and_classes_of_failures(reader: Reader) -> None:
 
 
 def test_scheduled_runs(reader: Reader) -> None:
-    """Question 11: the due time with the outcome of the run that it started."""
     (row,) = reader.question(11).rows
 
     assert (row["schedule"], row["status"], row["accepted"]) == ("nightly", "incomplete", 4)
@@ -337,14 +332,12 @@ def test_scheduled_runs(reader: Reader) -> None:
 
 
 def test_samples_that_disagree(reader: Reader) -> None:
-    """Question 12: the result with the number of its calls."""
     (row,) = reader.question(12).rows
 
     assert (row["source"], row["agreement"], row["calls"]) == ("unsure.txt", 0.6, 1)
 
 
 def test_the_objections_of_a_critique(reader: Reader, pipeline: Pipeline) -> None:
-    """The statement about critiques returns a row for each remaining objection."""
     pipeline.execute(
         """UPDATE results SET critique = '{"outcome": "kept", "violations":
         [{"path": "/main_topic", "problem": "Too short."}, {"path": "/a", "problem": "b"}]}'

@@ -42,7 +42,6 @@ def found(pipeline: Pipeline, wanted: ResultSelection) -> Sequence[tuple[str, st
 
 
 def test_only_the_newest_answers_are_found(settings: Settings) -> None:
-    """Of several answers to a question about a document it is the newest; order is by time."""
     pipeline = a_pipeline(settings)
     answered(pipeline, "old.txt")
     answered(pipeline, "other.txt", "Another text. It is short.")
@@ -60,7 +59,6 @@ def test_only_the_newest_answers_are_found(settings: Settings) -> None:
 
 
 def test_a_document_is_found_by_each_of_its_names(settings: Settings) -> None:
-    """This includes an older name that is not that of the newest answer."""
     pipeline = a_pipeline(settings)
     answered(pipeline, "old.txt")
     answered(pipeline, "old-copy.txt")
@@ -72,7 +70,6 @@ def test_a_document_is_found_by_each_of_its_names(settings: Settings) -> None:
 
 
 def test_all_results_of_a_run_are_found(settings: Settings) -> None:
-    """They are in the order of intake, whether or not there are newer ones."""
     pipeline = a_pipeline(settings)
     run_id = answered(pipeline, "old.txt")
     answered(pipeline, "new.txt")
@@ -94,7 +91,6 @@ ADDING_UP: JsonObject = {
 
 
 def test_a_failed_check_is_stored_with_the_result(settings: Settings) -> None:
-    """The job succeeds; its quality is lowered, and it needs review."""
     written = json.dumps({"data": {"parts": [5, 6], "total": 12}, "evidence": []})
     pipeline = a_pipeline(settings, written, repeat_last=True)
     asked = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(schema=ADDING_UP))

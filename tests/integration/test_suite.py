@@ -83,7 +83,6 @@ def values(found: Answered) -> Mapping[tuple[str, str], float]:
 def test_labelled_documents_are_answered_by_both_models(
     settings: Settings, tmp_path: Path, layout: str
 ) -> None:
-    """All layouts of documents work; measures, cost and duration are stored."""
     pipeline, folder = a_learner(settings), tmp_path / "letters"
     question = {"types": ["classification"], "labels": LABELS}
     if layout == "files":
@@ -142,7 +141,6 @@ def test_a_suite_names_only_what_is_in_its_folder(
 
 
 def test_the_pages_of_facts_are_compared(settings: Settings, tmp_path: Path) -> None:
-    """This applies where the gold file has pages and the document has them; dates are American."""
     folder = a_suite(
         tmp_path / "leases",
         types=["extraction"],
@@ -176,7 +174,6 @@ def path_of(name: str) -> dict[str, str]:
 
 
 def test_a_limit_selects_documents_evenly(settings: Settings, tmp_path: Path) -> None:
-    """A file sorted by label contributes all labels; omitted documents are not missing."""
     pipeline, folder = a_learner(settings), tmp_path / "letters"
     a_suite(folder, types=["classification"], labels=LABELS, layout="records", label="/label")
     records = ({"id": n, "text": words(n), "label": TRUE[n]} for n in TRUE)
@@ -193,7 +190,6 @@ def test_a_limit_selects_documents_evenly(settings: Settings, tmp_path: Path) ->
 def test_schemas_with_gold_files_beside_documents_are_parts(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """Each row counts as often as it should exist, and numbers have a tolerance."""
     folder = a_suite(tmp_path / "bench", layout="extractbench", documents=".")
     bills = folder / "bills"
     bills.mkdir()
@@ -219,7 +215,6 @@ def test_schemas_with_gold_files_beside_documents_are_parts(
 
 @pytest.mark.usefixtures("addressed")
 def test_an_invalid_suite_is_a_usage_error(settings: Settings, tmp_path: Path) -> None:
-    """Invalid entries are named, and contradicting options refused, before a run begins."""
     folder = a_suite(tmp_path / "odd", layout="columns")
     empty = a_suite(tmp_path / "empty", layout="records")
     (empty / "gold.jsonl").write_text('{"id": "a", "text": "a"}\n', "utf-8")
@@ -240,7 +235,6 @@ def test_an_invalid_suite_is_a_usage_error(settings: Settings, tmp_path: Path) -
 def test_a_folder_of_a_published_corpus_needs_no_suite_file(
     settings: Settings, tmp_path: Path
 ) -> None:
-    """Its name determines the question, and the label that stands for none of the others."""
     folder = tmp_path / "clinc_oos"
     folder.mkdir()
     records = (("pay my bill", "banking"), ("how old is the sun", "out_of_scope"))

@@ -103,7 +103,6 @@ READING: list[str] = [
 
 
 def test_a_statement_that_reads_is_answered(database_url: SecretStr) -> None:
-    """Comments and parentheses may precede the first word."""
     for statement in READING:
         assert ask(database_url, statement) == [(1,)]
 
@@ -121,7 +120,6 @@ def test_a_typing_error_is_a_syntax_error(
 
 
 def test_a_percent_sign_is_not_a_placeholder(database_url: SecretStr) -> None:
-    """Statements are sent unchanged: patterns of LIKE work."""
     assert ask(database_url, "SELECT 'a%sb' LIKE '%s%'") == [(True,)]
 
 
@@ -132,7 +130,6 @@ def test_an_empty_answer_has_its_columns(database_url: SecretStr) -> None:
 
 
 def test_every_view_and_table_for_users_can_be_read(database_url: SecretStr) -> None:
-    """The hint of an error names similar ones, and a statement that lists them all."""
     with pytest.raises(UsageError) as caught:
         ask(database_url, "SELECT * FROM fact_qoutes")
 
@@ -175,7 +172,6 @@ def test_the_session_belongs_to_the_reader(database_url: SecretStr) -> None:
 
 
 def test_a_large_answer_need_not_be_read_to_the_end(database_url: SecretStr) -> None:
-    """It is cancelled at once when the caller stops."""
     endless = "SELECT generate_series(1, 1000000000)"
 
     with user_sql.run_query(database_url, endless) as answer:
@@ -185,7 +181,6 @@ def test_a_large_answer_need_not_be_read_to_the_end(database_url: SecretStr) -> 
 
 
 def test_an_error_after_some_rows_is_reported(database_url: SecretStr) -> None:
-    """Rows before it are kept; the message is PostgreSQL's own."""
     statement = "SELECT 10 / (3 - n) FROM generate_series(1, 5) AS n"
 
     with user_sql.run_query(database_url, statement) as answer:
@@ -221,7 +216,6 @@ def test_a_statement_without_rows_runs_once(
 def test_the_client_enforces_a_disabled_statement_timeout(
     database_url: SecretStr, owner: psycopg.Connection[Row]
 ) -> None:
-    """It cancels the statement by its own clock, and no query remains on the server."""
     owner.execute("GRANT EXECUTE ON FUNCTION set_config TO PUBLIC")
 
     with user_sql.reader(database_url, statement_seconds=1) as connection:
@@ -255,7 +249,6 @@ def test_harmful_functions_are_refused(database_url: SecretStr) -> None:
 
 
 def test_readers_cannot_take_the_locks_of_the_processes(database_url: SecretStr) -> None:
-    """Readers have no right to these views, which are not listed as readable."""
     with user_sql.reader(database_url) as connection:
         assert not {*Lock} & {*user_sql.readable_names(connection)}
         for lock in Lock:
@@ -268,7 +261,6 @@ def test_readers_cannot_take_the_locks_of_the_processes(database_url: SecretStr)
 def test_temporary_files_are_limited(
     database_url: SecretStr, owner: psycopg.Connection[Row]
 ) -> None:
-    """The embedded server has a limit, and the error of a larger statement has a hint."""
     assert ask(database_url, "SELECT current_setting('temp_file_limit')") == [("2GB",)]
     name = sql.Identifier(owner.info.dbname)
     owner.execute(sql.SQL("ALTER DATABASE {} SET temp_file_limit = '1MB'").format(name))
@@ -321,7 +313,6 @@ def test_a_role_that_may_not_set_the_password_gets_a_hint(
 def test_a_reader_that_is_a_superuser_is_refused(
     database_url: SecretStr, owner: psycopg.Connection[Row]
 ) -> None:
-    """A role with too many rights is not used."""
     role = sql.Identifier(READER)
     owner.execute(sql.SQL("ALTER ROLE {} SUPERUSER").format(role))
     try:
@@ -368,7 +359,6 @@ def role(name: str) -> sql.Composed:
 def test_settings_of_a_role_or_a_database_change_no_value(
     database_url: SecretStr, owner: psycopg.Connection[Row]
 ) -> None:
-    """Neither for readers, whose role's settings are removed, nor for other sessions."""
     of_database = sql.SQL("DATABASE {}").format(sql.Identifier(owner.info.dbname))
     for what in (role(READER), sql.SQL("{} IN {}").format(role(READER), of_database), of_database):
         set_odd_values(owner, what)
@@ -403,7 +393,6 @@ def tools(
 def test_the_login_of_other_programs_cannot_change_what_others_read(
     database_url: SecretStr, tools: SecretStr, owner: psycopg.Connection[Row]
 ) -> None:
-    """It cannot switch to the reader role; its changed settings do not apply to `chordwise sql`."""
     owner.execute("CREATE VIEW answers.later AS SELECT 1 AS number")
     owner.execute("GRANT SELECT ON answers.later TO chordwise_reader")
     address = make_url(tools.get_secret_value()).set(drivername="postgresql")
@@ -448,7 +437,6 @@ def test_doctor_names_settings_that_change_how_values_are_written(
 
 
 def test_an_unreachable_server_is_unavailable(servers: Servers) -> None:
-    """A wrong address is a failure of the service, not of the statement."""
     url = make_url(servers.postgres.url()).update_query_dict({"port": "5433"})
 
     with pytest.raises(ServiceUnavailableError):

@@ -56,7 +56,6 @@ def failing_once(stage: Stage, error: ChordwiseError) -> Line:
 
 
 def test_an_answer_is_examined_revised_and_stored_with_the_objection(settings: Settings) -> None:
-    """There are three calls in the ledger, and one result with grounded facts."""
     pipeline = a_pipeline(settings, objecting, repeat_last=True)
 
     submission = pipeline.analyze(PARAGRAPH, options=with_critique("Name the place.", "Be brief."))
@@ -77,7 +76,6 @@ def test_an_answer_is_examined_revised_and_stored_with_the_objection(settings: S
 
 
 def test_a_synthesis_is_examined_with_the_answers_of_its_chunks(small_chunks: Settings) -> None:
-    """There is one critique for the document, which has them instead of the text."""
     pipeline = a_pipeline(small_chunks, objecting, repeat_last=True)
 
     submission = pipeline.analyze(LONG, options=with_critique(votes=3))
@@ -99,7 +97,6 @@ def test_a_synthesis_is_examined_with_the_answers_of_its_chunks(small_chunks: Se
 def test_an_outage_postpones_the_critique_without_repeated_questions(
     settings: Settings, stage: Stage
 ) -> None:
-    """The job waits, and continues with the unanswered questions."""
     failing = failing_once(stage, ModelOverloadedError("Not now."))
     pipeline = a_pipeline(settings, failing, repeat_last=True)
     submission = pipeline.analyze(PARAGRAPH, options=with_critique())
@@ -116,7 +113,6 @@ def test_an_outage_postpones_the_critique_without_repeated_questions(
 
 
 def test_a_permanent_outage_does_not_lose_the_answer(settings: Settings) -> None:
-    """After the last postponement it is stored unchanged, and marked as not examined."""
     impatient = with_settings(settings, "pipeline", max_postponements=0)
     failing = failing_once(Stage.CRITIQUE, ModelOverloadedError("Not now."))
     pipeline = a_pipeline(impatient, failing, repeat_last=True)
@@ -131,7 +127,6 @@ def test_a_permanent_outage_does_not_lose_the_answer(settings: Settings) -> None
 
 
 def test_a_run_without_quota_pauses_before_the_critique_and_continues(settings: Settings) -> None:
-    """The paid answer is kept in its chunk."""
     failing = failing_once(Stage.CRITIQUE, QuotaExceededError("No money."))
     pipeline = a_pipeline(settings, failing, repeat_last=True)
     submission = pipeline.analyze(PARAGRAPH, options=with_critique())
@@ -147,7 +142,6 @@ def test_a_run_without_quota_pauses_before_the_critique_and_continues(settings: 
 
 
 def test_principles_are_part_of_a_results_identity_unless_disabled(settings: Settings) -> None:
-    """A run with the same ones reuses the result; those of the settings are the default."""
     own = with_settings(settings, "critique", principles=("Say less.",))
     pipeline = a_pipeline(own, objecting, repeat_last=True)
     first = pipeline.analyze(PARAGRAPH, options=with_critique())
@@ -167,7 +161,6 @@ def test_principles_are_part_of_a_results_identity_unless_disabled(settings: Set
 
 
 def test_the_built_in_model_has_neither_critique_nor_votes(settings: Settings) -> None:
-    """Run, job and identity do not contain them, so results are reused."""
     pipeline = a_pipeline(settings)
     options = a_run(analysis=AnalysisOptions(votes=5, critique=True))
 
@@ -201,7 +194,6 @@ def voted(pipeline: Pipeline, text: str, options: RunOptions) -> Submission:
 
 
 def test_a_vote_has_a_result_an_agreement_and_a_call_for_each_sample(settings: Settings) -> None:
-    """Three of five samples win: result, agreement and calls are stored."""
     pipeline = a_pipeline(settings, voting, repeat_last=True)
 
     submission = voted(pipeline, PARAGRAPH, with_votes(5))
@@ -220,7 +212,6 @@ def test_a_vote_has_a_result_an_agreement_and_a_call_for_each_sample(settings: S
 
 
 def test_the_agreement_of_a_synthesis_is_at_most_that_of_its_chunks(small_chunks: Settings) -> None:
-    """A unanimous synthesis has the mean of its chunks; all samples are in the ledger."""
     pipeline = a_pipeline(small_chunks, voting, repeat_last=True)
 
     submission = voted(pipeline, LONG, with_votes(3))
@@ -238,7 +229,6 @@ def test_the_agreement_of_a_synthesis_is_at_most_that_of_its_chunks(small_chunks
 
 
 def test_votes_are_part_of_a_results_identity_unless_disabled(settings: Settings) -> None:
-    """A run with the same number reuses the result; without votes the identity is unchanged."""
     pipeline = a_pipeline(settings, voting, repeat_last=True)
     voted(pipeline, PARAGRAPH, with_votes(3))
     asked = len(pipeline.model.requests)
@@ -257,7 +247,6 @@ def test_votes_are_part_of_a_results_identity_unless_disabled(settings: Settings
 
 
 def test_a_repeated_vote_takes_its_samples_from_the_cache(settings: Settings) -> None:
-    """No sample is requested again."""
     pipeline = a_pipeline(settings, voting, repeat_last=True)
     submission = pipeline.analyze(PARAGRAPH, options=with_votes(3))
     pipeline.execute("DELETE FROM facts")
@@ -273,7 +262,6 @@ def test_a_repeated_vote_takes_its_samples_from_the_cache(settings: Settings) ->
 
 
 def test_a_worker_that_lost_its_lease_requests_no_further_sample(settings: Settings) -> None:
-    """The request in flight is its last one; the next worker continues from there."""
     leaves = [True]
 
     def leaving(request: CompletionRequest) -> str:

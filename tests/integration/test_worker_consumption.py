@@ -168,7 +168,6 @@ def impatient_scene(tmp_path: Path, database_url: SecretStr) -> Iterator[Scene]:
 
 @pytest.mark.nightly
 def test_a_worker_that_does_not_consume_is_replaced(impatient_scene: Scene) -> None:
-    """With a dead connection to a healthy broker it exits and releases its work."""
     scene = impatient_scene
     worker = scene.start_worker()
     scene.provider.delay_seconds = 60.0

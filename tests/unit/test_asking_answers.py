@@ -98,7 +98,6 @@ def test_an_answer_that_repeats_the_marker_is_invalid() -> None:
 
 
 def test_an_invalid_answer_is_repaired_with_the_error_in_the_prompt() -> None:
-    """The repair prompt is the first prompt and a remark; its answer counts as repaired."""
     answer, model, checks = summarized('{"main_topic": "x"}', GOOD)
 
     first, second = model.requests
@@ -221,7 +220,6 @@ def test_an_output_limit_is_raised_only_once(raised: int | None, text: str, requ
 
 
 def test_a_raised_limit_also_applies_to_the_repair() -> None:
-    """The repair starts with the raised limit, which is not raised again."""
     model = a_model(cut_off(GOOD), "no JSON", cut_off(GOOD))
 
     with pytest.raises(TruncatedError):
@@ -354,7 +352,6 @@ PARTS = st.lists(st.sampled_from(["One word. ", "Wörter\n\n", "no end ", "x" * 
 
 @given(PARTS.map("".join).filter(str.strip), st.lists(st.booleans(), max_size=8))
 def test_halves_cover_the_text(text: str, refusals: list[bool]) -> None:
-    """Every word is asked about once."""
     left, answered = refusals[:], list[str]()
 
     def line(request: CompletionRequest) -> Scripted:

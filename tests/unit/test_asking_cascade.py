@@ -75,7 +75,6 @@ def asked(policy: RoutingSettings | None = None, **scripts: list[Line]) -> Asked
 
 
 def test_a_good_answer_of_the_smallest_tier_is_used() -> None:
-    """No other tier is asked, and the ledger names the tier."""
     found = asked(small=[GOOD], large=[])
 
     assert (found.answer.model, found.requests) == ("small", {SMALL: 1})
@@ -93,7 +92,6 @@ def test_a_hard_question_goes_directly_to_a_larger_tier() -> None:
 
 @pytest.mark.parametrize("weak", [UNSURE, UNGROUNDED])
 def test_a_weak_answer_is_escalated_to_the_next_tier(weak: str) -> None:
-    """The answer has low confidence or ungrounded quotes; the ledger records the escalation."""
     found = asked(small=[weak], medium=[GOOD], large=[])
 
     assert (found.answer.model, found.requests) == ("medium", {SMALL: 1, MEDIUM: 1})
@@ -101,7 +99,6 @@ def test_a_weak_answer_is_escalated_to_the_next_tier(weak: str) -> None:
 
 
 def test_an_invalid_answer_is_repaired_once_then_escalated() -> None:
-    """The small model gets two requests, the second with the error in the prompt."""
     found = asked(small=[INVALID, INVALID], large=[GOOD])
 
     assert (found.answer.model, found.requests) == ("large", {SMALL: 2, LARGE: 1})
@@ -175,7 +172,6 @@ def test_without_escalation_weak_answers_are_used_and_invalid_ones_fail() -> Non
 def test_errors_that_a_larger_model_cannot_solve_are_not_escalated(
     error: ModelError | ServiceUnavailableError,
 ) -> None:
-    """These are exceeded budgets, rate limits and errors of the database."""
     with pytest.raises(type(error)):
         asked(small=[error], large=[])
     with pytest.raises(type(error)):
@@ -200,7 +196,6 @@ def test_without_an_answer_the_most_recoverable_error_is_raised(
 
 
 def test_a_model_without_tiers_is_asked_once() -> None:
-    """Weak answers are escalated only between tiers."""
     model = ScriptedModel([UNSURE])
 
     assert ask(question(model, EASY, TEXT)).model == "script-1"

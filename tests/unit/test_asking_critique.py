@@ -55,7 +55,6 @@ def outcome_of(found: AssessedAnswer) -> CritiqueOutcome:
 
 
 def test_an_answer_without_a_violation_is_not_revised() -> None:
-    """The model gets one question with the text, the answer and the principles."""
     found, before, model = examined(FINE)
 
     (request,) = model.requests
@@ -78,7 +77,6 @@ def test_text_and_answer_are_between_markers_that_they_do_not_contain() -> None:
 
 
 def test_an_objection_causes_one_revision_which_is_grounded() -> None:
-    """Its prompt is the question, followed by the answer and the objections."""
     found, before, model = examined(OBJECTED, BETTER)
 
     first, second = model.requests
@@ -112,7 +110,6 @@ def test_an_objection_causes_one_revision_which_is_grounded() -> None:
 def test_the_original_is_kept_if_the_revision_fails_or_is_worse(
     revision: list[Line], reason: str
 ) -> None:
-    """The objections are stored with it, and the reason why it was not revised."""
     found, before, _ = examined(OBJECTED, *revision)
 
     assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.KEPT)
@@ -183,7 +180,6 @@ def test_the_answer_is_kept_if_the_critique_fails(script: list[Line]) -> None:
 
 
 def test_an_invalid_critique_is_repaired_once() -> None:
-    """The repair prompt has the error, and its stage is still that of a critique."""
     found, _, model = examined("no JSON", FINE)
 
     assert outcome_of(found) is CritiqueOutcome.PASSED
@@ -256,7 +252,6 @@ def test_unresolved_objections_and_missing_critiques_need_review(
 def test_a_single_remaining_sample_needs_review(
     agreement: float | None, provider: str, *, review: bool
 ) -> None:
-    """Its confidence is not lowered; the built-in model never has votes."""
     _, before, _ = examined(FINE)
     answer = replace(before, agreement=agreement, provider=provider)
 
@@ -268,10 +263,6 @@ def test_a_single_remaining_sample_needs_review(
 
 
 def test_the_reason_for_a_review_names_the_ungrounded_parts() -> None:
-    """The reason names the first quotes that are not in the text and values that are not in quotes.
-
-    A single such quote makes the result need review, however many others there are.
-    """
     _, before, _ = examined(FINE)
     lost: list[JsonValue] = [
         {"finding": "a", "quote": "b", "grounded": each == 0} for each in range(3)
@@ -322,7 +313,6 @@ def test_critiques_and_revisions_have_no_votes() -> None:
 
 @pytest.mark.parametrize("kind", AnalysisType)
 def test_every_analysis_type_has_its_own_principles(kind: AnalysisType) -> None:
-    """They extend the common principles; the user's principles replace both."""
     usual = {each: critique.principles_for(each, AnalysisOptions()) for each in AnalysisType}
 
     assert len(usual[kind]) > 3

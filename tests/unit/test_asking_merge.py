@@ -103,7 +103,6 @@ def test_a_synthesis_keeps_the_spans_of_the_chunks() -> None:
 
 
 def test_answers_that_exceed_the_context_are_merged_in_levels() -> None:
-    """Every question about more than two answers fits, and all answers are used."""
     model = ScriptedModel([quoting_the_text], profile=small(1_400), repeat_last=True)
     chunks = [an_answer(place) for place in range(13)]
 
@@ -121,7 +120,6 @@ def test_answers_that_exceed_the_context_are_merged_in_levels() -> None:
 
 @pytest.mark.parametrize("script", [["no JSON", "still none"], [ContextTooLongError("too long")]])
 def test_answers_are_merged_by_rule_if_the_synthesis_fails(script: list[Line]) -> None:
-    """Nothing that the chunks found is lost; the reason is reported, and the quality is lower."""
     chunks = [an_answer(5), replace(an_answer(7), quality=0.5, repaired=True)]
 
     synthesis = synthesizer(ScriptedModel(script)).synthesize(chunks)
@@ -139,7 +137,6 @@ def test_errors_that_time_or_the_user_can_resolve_are_raised(error: ChordwiseErr
 
 
 def test_the_budget_leaves_room_for_prompt_and_answer() -> None:
-    """A text as long as the budget fits into the context together with prompt and answer."""
     model = ScriptedModel([], profile=small(2_000))
 
     budget = text_budget(model, TASK, chunk_tokens=100_000)
@@ -187,7 +184,6 @@ def test_half_of_a_medium_context_is_left_free() -> None:
 
 
 def test_a_contract_of_four_pages_is_read_as_a_whole() -> None:
-    """It was cut in two for every model."""
     text = "The Provider delivers the goods, and the Customer pays the fee. " * 188
     options = AnalysisOptions(instructions="parties, fee, term")
     task = replace(TASK, analysis_type=AnalysisType.EXTRACTION, options=options, text="")
@@ -198,7 +194,6 @@ def test_a_contract_of_four_pages_is_read_as_a_whole() -> None:
 
 @pytest.mark.parametrize("limit", [1_000, 3_000])
 def test_rows_with_their_quotes_fit_into_the_answer_about_a_chunk(limit: int) -> None:
-    """They fit into the raised limit of the second request."""
     profile = small(100_000, limit)
     raised = replace(profile, max_output_tokens_on_retry=4 * limit)
     options = AnalysisOptions(schema=order_rows.SCHEMA)
@@ -293,7 +288,6 @@ def test_the_remark_of_a_repair_fits_into_its_budget(problems: str) -> None:
 
 @TYPES
 def test_the_longest_text_leaves_room_for_a_repair(analysis_type: AnalysisType) -> None:
-    """The budget of a text includes the remark below its question."""
     model, task = a_model(), a_task(analysis_type)
     budget = text_budget(model, task, chunk_tokens=100_000)
     request = request_for(model, replace(task, text=words(budget)))
@@ -306,7 +300,6 @@ def test_the_longest_text_leaves_room_for_a_repair(analysis_type: AnalysisType) 
 
 @TYPES
 def test_the_critique_of_an_answer_leaves_room_for_its_repair(analysis_type: AnalysisType) -> None:
-    """With a critique, the budget of a text is smaller, so critique, revision and repairs fit."""
     context = 4_000
     model, task = a_model(context), a_task(analysis_type, options=AnalysisOptions(critique=True))
     budget = text_budget(model, task, chunk_tokens=100_000)

@@ -79,7 +79,6 @@ def test_every_sample_has_its_own_cache_key_and_the_first_the_usual_one() -> Non
 
 
 def test_a_repaired_sample_keeps_its_number() -> None:
-    """The repairs of two samples are therefore different questions."""
     _, model = asked("no JSON", a_label("a"), "no JSON", a_label("a"), votes=2)
 
     asked_for = [(request.task.sample, request.task.stage) for request in model.requests]
@@ -98,7 +97,6 @@ def test_a_repaired_sample_keeps_its_number() -> None:
     ],
 )
 def test_a_sample_that_fails_has_no_vote(script: list[Line], agreement: float | None) -> None:
-    """A single remaining sample has no agreement."""
     answer, model = asked(*script)
 
     assert (answer.output["primary_label"], answer.agreement) == ("a", agreement)
@@ -116,7 +114,6 @@ def test_a_sample_that_fails_has_no_vote(script: list[Line], agreement: float | 
 def test_without_any_sample_the_question_fails_as_usual(
     errors: list[Line], raised: type[ChordwiseError]
 ) -> None:
-    """A transient error is preferred."""
     with pytest.raises(raised):
         asked(*errors)
 
@@ -138,7 +135,6 @@ def test_errors_that_concern_every_sample_end_the_vote(script: list[Line]) -> No
 
 
 def test_all_samples_wait_for_the_same_batch() -> None:
-    """All samples are requested before the work is postponed."""
     model = ScriptedModel([AwaitingBatchError("1"), a_label("a"), AwaitingBatchError("3")])
 
     with pytest.raises(AwaitingBatchError):
@@ -148,7 +144,6 @@ def test_all_samples_wait_for_the_same_batch() -> None:
 
 
 def test_samples_share_the_timeout_of_the_question() -> None:
-    """Not enough time is left for the third sample, so two samples vote."""
     ticks = itertools.count(0, 10)
     policy = AskingPolicy(seconds=65, clock=lambda: float(next(ticks)))
 

@@ -9,7 +9,6 @@ from benchmarks import learned_examples
 
 
 def test_examples_in_the_prompt_improve_the_labels(tmp_path: Path) -> None:
-    """Each document is answered once for each number of corrections; prompts grow with it."""
     rows = [
         {"text": f"Note {number}: {words} and more.", "label": label}
         for number in range(30)

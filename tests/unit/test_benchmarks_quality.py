@@ -12,7 +12,6 @@ from benchmarks import certification, quality
 
 
 def test_correct_answers_are_accepted_after_few_checks() -> None:
-    """One field is always correct; of the other field nothing can be accepted."""
     answers = [
         certification.Known(unit=unit, score=place / 500, claim=0.9, is_right=unit == "party")
         for unit in ("party", "term")
@@ -29,7 +28,6 @@ def test_correct_answers_are_accepted_after_few_checks() -> None:
 def test_a_folder_is_measured_and_an_absent_one_skipped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Any folder with labels is a classification; the table includes the baselines."""
     truths = [
         {"text": "The lease of the flat ends in May.", "label": "lease"},
         {"text": "Invoice: the total is due.", "label": "invoice"},

@@ -11,7 +11,6 @@ The landlord shall not raise the rent by more than 5% before March 1, 2030 witho
 
 
 def test_true_and_false_quotes_and_values_are_distinguished() -> None:
-    """This is measured for every form of a document and every change."""
     table = quotes.table([TEXT])
 
     rows = [line.split(" | ") for line in table.splitlines()[2:] if "| tier" not in line]

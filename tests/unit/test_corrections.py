@@ -67,7 +67,6 @@ def final(found: Corrected) -> list[tuple[str, str | None, str | None, str | Non
 
 
 def test_a_wrong_value_of_an_item_is_replaced() -> None:
-    """The fact keeps the original value and its quote and adds the typed value."""
     found = corrected(items(("fee", "5 USD"), ("law", "Texas")), {"fee": ["7 EUR"]})
 
     assert final(found) == [("fee", "5 USD", "corrected", "7 EUR"), ("law", "Texas", None, None)]
@@ -77,7 +76,6 @@ def test_a_wrong_value_of_an_item_is_replaced() -> None:
 
 
 def test_a_selected_value_has_the_selected_quote() -> None:
-    """The fact and the output have that quote; another value of the field keeps its own."""
     output = items(("fee", "5 USD"), ("fee", "9 USD"))
     remarks = [
         Remark(
@@ -104,7 +102,6 @@ def test_a_selected_value_has_the_selected_quote() -> None:
 
 
 def test_right_values_are_kept_wrong_ones_removed_and_missing_ones_added() -> None:
-    """Of three parties one is right, one wrong and one superfluous; another field lacks one."""
     said = items(("party", "Ann"), ("party", "Bob"), ("party", "Cy"), ("law", None))
 
     found = corrected(said, {"party": ["ann", "Dan"], "law": ["Texas", "Iowa"]})
@@ -154,7 +151,6 @@ def test_data_is_corrected_by_member() -> None:
 
 
 def test_rows_are_added_and_removed() -> None:
-    """A new row has its position in the list; a removed row has no final value."""
     more = corrected(DATA, {"/rows": [{"n": 1}, {"n": 2}, {"n": 3}]})
     fewer = corrected(DATA, {"/rows": [{"n": 1}]})
     none = corrected(DATA, {"/rows": []})
@@ -261,7 +257,6 @@ def test_an_approval_includes_earlier_corrections() -> None:
 
 
 def test_a_correction_of_a_list_replaces_those_of_its_rows() -> None:
-    """The later correction also determines the facts and their numbers."""
     of_row = a_remark("/rows/0/n", Verdict.CORRECTED, [99])
     of_list = a_remark("/rows", Verdict.CORRECTED, [{"n": 1}])
     truth = from_remarks(AnalysisType.EXTRACTION, [of_row, of_list])
@@ -276,7 +271,6 @@ def test_a_correction_of_a_list_replaces_those_of_its_rows() -> None:
 
 
 def test_an_approved_list_keeps_the_corrections_of_its_rows() -> None:
-    """Each of its values has a verdict, and an empty row is kept."""
     output: JsonObject = {"data": {"rows": [{"n": 1}, {"n": None}, {"n": 2}]}, "evidence": []}
     judged = fields.values(output, "/rows")
     approval = Remark(path="/data/rows", name="/rows", verdict=Verdict.APPROVED, judged=judged)

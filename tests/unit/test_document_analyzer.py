@@ -30,14 +30,12 @@ def analyzed(model: ScriptedModel, text: str) -> Analysis:
 
 
 def test_the_public_names_can_be_imported() -> None:
-    """Any other name raises an AttributeError."""
     assert all(getattr(chordwise, name).__name__ == name for name in chordwise.__all__)
     with pytest.raises(AttributeError, match="Missing"):
         _ = chordwise.Missing
 
 
 def test_a_short_text_needs_one_request() -> None:
-    """The analysis has every member of a row of the results."""
     model = ScriptedModel([a_summary("rebuilt in 1856", "nobody wrote this")])
 
     analysis = analyzed(model, TEXT)
@@ -88,7 +86,6 @@ def test_the_built_in_model_needs_review_if_nothing_was_found() -> None:
 
 
 def test_offsets_refer_to_the_normalized_text() -> None:
-    """Line ends and NUL are normalized; grounded facts have offsets in `analysis.text`."""
     model = ScriptedModel([a_summary("It cost more than the town had planned.")])
     text = TEXT.replace(". It", ".\r\n\r\n\0It")
 
@@ -101,7 +98,6 @@ def test_offsets_refer_to_the_normalized_text() -> None:
 
 
 def test_a_long_text_is_analyzed_in_chunks_and_synthesized() -> None:
-    """The chunks cover the text, and quotes from all of it keep their offsets."""
     model = ScriptedModel([quoting_the_text], repeat_last=True)
 
     analysis = analyzed(model, LONG)
@@ -116,8 +112,6 @@ def test_a_long_text_is_analyzed_in_chunks_and_synthesized() -> None:
 
 
 def test_a_failed_synthesis_is_reported() -> None:
-    """The parts are merged by rule; the analysis has the reason and needs review."""
-
     def no_synthesis(request: CompletionRequest) -> str:
         return "no JSON" if request.task.answers else quoting_the_text(request)
 
@@ -130,7 +124,6 @@ def test_a_failed_synthesis_is_reported() -> None:
 
 
 def test_rows_dropped_by_a_synthesis_are_reported() -> None:
-    """The report is the same as in the database."""
     request = AnalysisRequest(
         text=order_rows.ORDER, analysis_type=EXTRACTION, schema=order_rows.UNJOINABLE
     )
@@ -153,7 +146,6 @@ def test_rows_dropped_by_a_synthesis_are_reported() -> None:
 
 
 def test_missing_rows_are_requested_once_per_chunk() -> None:
-    """The analysis is partial if rows are still missing."""
     request = AnalysisRequest(
         text=order_rows.ORDER, analysis_type=EXTRACTION, schema=order_rows.SCHEMA
     )
@@ -198,7 +190,6 @@ def test_rows_of_the_next_chunk_replace_no_missing_ones() -> None:
 
 
 def test_a_model_that_repeats_rows_is_asked_to_answer_without_repetition() -> None:
-    """An answer without the repetitions has lost nothing."""
     text, schema = order_rows.ORDER[:2_000], order_rows.SCHEMA
     request = AnalysisRequest(text=text, analysis_type=EXTRACTION, schema=schema)
 
@@ -218,7 +209,6 @@ def test_a_model_that_repeats_rows_is_asked_to_answer_without_repetition() -> No
 
 
 def test_a_list_with_the_maximum_length_of_its_schema_is_complete() -> None:
-    """Rows beyond the limit are counted but need no review, and no model merges the rows."""
     schema = json.loads(json.dumps(order_rows.SCHEMA))
     schema["properties"]["line_items"]["maxItems"] = 60
     request = AnalysisRequest(text=order_rows.ORDER, analysis_type=EXTRACTION, schema=schema)
@@ -233,7 +223,6 @@ def test_a_list_with_the_maximum_length_of_its_schema_is_complete() -> None:
 
 
 def test_an_extraction_follows_the_users_schema() -> None:
-    """The schema has definitions, an `$id` and formats; the evidence is grounded."""
     schema: JsonObject = {
         "$id": "https://example.com/order",
         "type": "object",
@@ -292,7 +281,6 @@ def test_the_built_in_model_needs_no_settings(analysis_type: AnalysisType) -> No
 
 
 def test_several_samples_vote() -> None:
-    """The analysis has their agreement, which lowers its confidence."""
     quotes = ("rebuilt in 1856", "more than the town", "rebuilt in 1856")
     model = ScriptedModel(map(a_summary, quotes))
 
@@ -305,7 +293,6 @@ def test_several_samples_vote() -> None:
 
 
 def test_an_answer_is_revised_after_a_critique() -> None:
-    """The revision is the answer; the objections are stored with it."""
     violation = {"principle": 1, "path": "/main_topic", "problem": "It says too little."}
     objection = json.dumps({"violations": [violation]})
     mended = a_summary("rebuilt in 1856", topic="The harbour of Lindau.")
@@ -321,7 +308,6 @@ def test_an_answer_is_revised_after_a_critique() -> None:
 
 
 def test_a_file_is_read_from_its_path() -> None:
-    """Its facts have pages and boxes; a path together with a text is rejected."""
     path = ROOT / "samples" / "letter-to-members.pdf"
     analyzer = DocumentAnalyzer()
 

@@ -34,7 +34,6 @@ def test_only_public_addresses_are_public(address: str, *, outside: bool) -> Non
 
 @given(st.ip_addresses(v=4))
 def test_an_embedded_address_is_treated_as_the_address_itself(address: IPv4Address) -> None:
-    """An IPv4 address embedded in IPv6 is classified as that IPv4 address."""
     mapped = IPv6Address(0xFFFF << 32 | int(address))
     translated = IPv6Address(0x64FF9B << 96 | int(address))
 

@@ -42,7 +42,6 @@ def test_every_schema_is_valid_and_closed(analysis_type: AnalysisType) -> None:
 
 
 def test_an_analysis_of_reasoning_begins_with_considerations() -> None:
-    """They are removed from the stored answer."""
     analysis = analysis_for(AnalysisType.REASONING)
 
     properties = json_values.as_object(analysis.schema(AnalysisOptions())["properties"])
@@ -55,7 +54,6 @@ def test_an_analysis_of_reasoning_begins_with_considerations() -> None:
 @few_examples
 @given(data=st.data())
 def test_merged_answers_are_valid_answers(analysis_type: AnalysisType, data: st.DataObject) -> None:
-    """A merge by rule has the structure of an answer and the quotes and spans of the chunks."""
     analysis, options = analysis_for(analysis_type), options_for(analysis_type)
     parts = data.draw(grounded_answers(analysis_type))
 
@@ -75,7 +73,6 @@ def test_merged_answers_are_valid_answers(analysis_type: AnalysisType, data: st.
 def test_completing_an_answer_changes_none_of_its_values(
     analysis_type: AnalysisType, data: st.DataObject
 ) -> None:
-    """Derived members are added."""
     (part,) = data.draw(grounded_answers(analysis_type, max_chunks=1))
 
     output = analysis_for(analysis_type).complete(part, options_for(analysis_type))
@@ -121,7 +118,6 @@ def test_the_chunk_with_the_highest_confidence_supplies_the_topic() -> None:
 
 
 def test_a_completed_summary_lists_its_evidence() -> None:
-    """Each quote has a pointer to the finding that it supports."""
     analysis = analysis_for(AnalysisType.SUMMARY)
     answer = a_summary(a_finding("a", "It"), a_finding("b", ""), a_finding("c", "nowhere at all"))
 
@@ -165,7 +161,6 @@ def test_chunks_with_zero_confidence_still_give_a_label() -> None:
 
 
 def test_chunks_without_a_label_have_no_vote() -> None:
-    """If no chunk has a label, the document has none and no findings."""
     analysis, abstained = analysis_for(AnalysisType.CLASSIFICATION), a_vote(None, 0.9)
 
     merged = analysis.merge([abstained, a_vote("law", 0.4), abstained], AnalysisOptions())
@@ -296,7 +291,6 @@ def test_items_are_parsed_from_the_instructions(
 
 
 def test_an_extraction_needs_an_entry_for_every_item() -> None:
-    """A value also needs its quote."""
     task = a_task(AnalysisType.EXTRACTION, options=AnalysisOptions(instructions="price, date"))
     answer: JsonObject = {"fields": [a_field("price", "5", quote="")]}
 
@@ -465,7 +459,6 @@ def placed(answer: JsonObject, *starts: int) -> JsonObject:
 
 
 def test_a_row_found_by_two_chunks_at_the_same_place_counts_once() -> None:
-    """Evidence is kept with its row; equal rows elsewhere are kept."""
     ann, ben = json_values.as_object({"name": "Ann"}), json_values.as_object({"name": "Ben"})
     parts = [
         placed(an_order({"parties": [ann, ben]}, a="/parties/0", b="/parties/1/name"), 0, 10),
@@ -534,7 +527,6 @@ def test_a_model_decides_only_contradictions_between_chunks() -> None:
 
 
 def test_equal_values_of_chunks_need_no_model() -> None:
-    """Numbers and the case of text may be written differently."""
     analysis, options = analysis_for(AnalysisType.EXTRACTION), AnalysisOptions(schema=ORDER)
     parts = [
         an_order({"total": 7, "name": "Ann  Lee"}),
@@ -564,7 +556,6 @@ def test_rows_are_counted_by_list() -> None:
 
 
 def test_rows_under_a_recursive_schema_are_counted() -> None:
-    """Recursion of the schema ends where the data ends."""
     node: JsonObject = {
         "type": "object",
         "properties": {"parts": {"type": "array", "items": {"$ref": "#/$defs/node"}}},

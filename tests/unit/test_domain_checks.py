@@ -114,7 +114,6 @@ def test_checks_that_do_not_hold_fail(
 
 
 def test_a_check_reports_the_message_of_the_user() -> None:
-    """It replaces the default message, which repeats nothing of the answer."""
     own = SUM | {"message": "the invoice does not add up"}
     output: JsonObject = {"data": {"lines": amounts(1), "total": 4711}}
 

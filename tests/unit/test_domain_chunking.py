@@ -55,7 +55,6 @@ def test_chunks_cover_a_text_within_the_budget(text: str, max_tokens: int) -> No
 
 @pytest.mark.parametrize("blank", [" ", "\n", "\t", "\u3000"])
 def test_a_long_gap_belongs_to_the_preceding_chunk(blank: str) -> None:
-    """A gap longer than the budget does not become a chunk, and no character is lost."""
     text = f"{blank * 400}One. {blank * 4_000}Two."
 
     found = pieces(text, 50)
@@ -65,7 +64,6 @@ def test_a_long_gap_belongs_to_the_preceding_chunk(blank: str) -> None:
 
 
 def test_a_text_that_fits_is_one_chunk() -> None:
-    """An empty text has no chunks."""
     text = "One sentence. Another one."
 
     assert pieces(text, tokens.estimate(text)) == [text]
@@ -73,7 +71,6 @@ def test_a_text_that_fits_is_one_chunk() -> None:
 
 
 def test_chunks_end_at_sentences_and_are_of_similar_size() -> None:
-    """A text slightly above the budget is halved, not divided into a full chunk and a remainder."""
     text = "The council met in the old hall again. " * 11
 
     found = pieces(text, tokens.estimate(text) - 5)
@@ -90,7 +87,6 @@ def test_a_budget_must_be_positive() -> None:
 
 @given(st.text(CHARACTERS, max_size=60))
 def test_sentence_ends_are_in_order_up_to_the_end_of_the_text(text: str) -> None:
-    """The sentences cover the text without gaps, in every script."""
     ends = chunking.sentence_ends(text)
 
     assert ends == sorted(set(ends))
@@ -116,7 +112,6 @@ def test_the_weight_of_a_text_is_the_sum_of_its_parts(one: str, other: str) -> N
 
 @given(st.text())
 def test_only_the_empty_text_has_no_tokens(text: str) -> None:
-    """The estimate is an integer and at least 1 for any character, including lone surrogates."""
     assert (tokens.estimate(text) > 0) is bool(text)
 
 
@@ -175,7 +170,6 @@ RECORDS = {
 )
 @pytest.mark.parametrize("max_tokens", [60, 150, 400])
 def test_records_are_not_cut(text: str, beginning: str | None, max_tokens: int) -> None:
-    """Each chunk and each half begins with a record, with or without blank lines between them."""
     chunks = split(text, max_tokens)
     cut = chunking.halfway(text)
 
@@ -208,7 +202,6 @@ def test_prose_is_cut_after_sentences_regardless_of_line_breaks() -> None:
     ],
 )
 def test_a_continued_table_has_the_header_of_its_beginning(before: str, header: str) -> None:
-    """The header is the first line and the rule below it, whatever text precedes the table."""
     rows = {"|": "| Nut | 2 |\n", "\t": "Nut\t2\n", ";": "Nut;2;EUR\n", ",": "Nut,2\n"}
     row = next(line for mark, line in rows.items() if mark in header)
     text = f"{before}{row * 3}"
@@ -242,7 +235,6 @@ def test_a_table_of_columns_has_its_header_below_wrapped_cells() -> None:
     ],
 )
 def test_there_is_no_header_where_no_table_continues(before: str, after: str) -> None:
-    """Cases: its start, a blank line, prose, the middle of a line, too long a header."""
     assert chunking.table_header(before + after, len(before)) is None
 
 
@@ -284,7 +276,6 @@ def test_the_chunks_of_a_long_table_share_one_search(monkeypatch: pytest.MonkeyP
 def test_memory_does_not_grow_with_the_boundaries(
     unit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A text of many windows takes little more memory than a text of few."""
     monkeypatch.setattr(chunking, "_OUTLINED_CHARACTERS", 10_000)
     peaks: list[int] = []
     for length in (20_000, 100_000):

@@ -79,7 +79,6 @@ def test_a_time_in_a_repeated_hour_is_due_once(minutes: int) -> None:
 
 
 def test_a_half_hourly_schedule_follows_elapsed_time() -> None:
-    """A repeated hour has its half hours twice, and a skipped hour has none."""
     autumn = days_of("*/30 * * * *", BERLIN, at("2026-10-25T01:45"), 5)
     spring = days_of("*/30 * * * *", BERLIN, at("2026-03-29T01:15"), 3)
 
@@ -91,7 +90,6 @@ def test_a_half_hourly_schedule_follows_elapsed_time() -> None:
 def test_a_daily_time_is_due_once_on_every_day(
     zone: ZoneInfo, moment: datetime, time_of_day: tuple[int, int]
 ) -> None:
-    """It is due at the local time if that exists, otherwise at the end of the gap."""
     hour, minute = time_of_day
     start = moment.astimezone(zone).replace(hour=12, minute=0, second=0, microsecond=0)
 

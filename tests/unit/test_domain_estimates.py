@@ -13,7 +13,6 @@ from chordwise.domain.estimates import Interval
 
 
 def test_prediction_intervals_hold_in_nine_of_ten_cases() -> None:
-    """From histories of eight answers, the sum of thirty more is predicted."""
     random = Random(7)  # noqa: S311 - the same draws in every run
 
     def draw(count: int) -> list[float]:
@@ -28,7 +27,6 @@ def test_prediction_intervals_hold_in_nine_of_ten_cases() -> None:
 
 
 def test_more_observations_narrow_the_interval() -> None:
-    """The expected sum is the mean times the count."""
     few = estimates.predicted([100, 200, 300, 400, 500], 50)
     many = estimates.predicted([100, 200, 300, 400, 500] * 20, 50)
 
@@ -37,7 +35,6 @@ def test_more_observations_narrow_the_interval() -> None:
 
 
 def test_a_prediction_is_never_below_the_observed_minimum() -> None:
-    """The lower bound is the count times the shortest answer."""
     assert estimates.predicted([10, 1_000, 20, 900, 15], 3).low >= 3 * 10
 
 
@@ -50,7 +47,6 @@ def test_default_intervals_are_wide_and_within_the_output_limit(kind: AnalysisTy
 
 
 def test_the_interval_of_repeats_narrows_with_the_history() -> None:
-    """Without a history a default share is assumed."""
     some, many = estimates.repeats(20, 1), estimates.repeats(2_000, 100)
 
     assert estimates.repeats(0, 0) == estimates.ASSUMED_REPEATS

@@ -57,7 +57,6 @@ def test_an_invalid_example_is_rejected(stored: JsonValue, complaint: str) -> No
 
 
 def test_the_answer_of_an_example_must_be_a_valid_answer() -> None:
-    """It must conform to the schema under these options and quote its own text."""
     example, options = an_example(), AnalysisOptions()
     foreign = replace(example, text="Another text.")
     as_classification = replace(example, analysis_type=AnalysisType.CLASSIFICATION)
@@ -78,7 +77,6 @@ def test_the_answer_of_an_example_must_be_a_valid_answer() -> None:
 def test_prompts_include_the_examples_of_their_type(
     stage: Stage, kind: AnalysisType, *, is_shown: bool
 ) -> None:
-    """They are marked as examples, in the part that all questions of a run share."""
     options = AnalysisOptions(examples=(an_example(),))
     task = AnalysisTask(analysis_type=kind, stage=stage, text="t", options=options)
 

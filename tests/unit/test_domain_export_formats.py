@@ -40,14 +40,12 @@ def read_back(lines: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("beginning", DANGEROUS)
 def test_text_that_begins_like_a_formula_gets_an_apostrophe(beginning: str) -> None:
-    """This includes the full-width signs; the rest of the text is unchanged."""
     assert neutralized(f"{beginning}1+1") == f"'{beginning}1+1"
     assert neutralized(f"1{beginning}1") == f"1{beginning}1"
 
 
 @given(st.lists(st.tuples(values, values), min_size=1))
 def test_no_cell_of_a_csv_begins_like_a_formula(rows: list[tuple[object, object]]) -> None:
-    """Numbers are excepted; each cell is the value or its escaped form."""
     written = "".join(csv_lines(["=a", "b"], rows, raw=False))
 
     header, *found = read_back(written)
@@ -61,7 +59,6 @@ def test_no_cell_of_a_csv_begins_like_a_formula(rows: list[tuple[object, object]
 
 @given(st.lists(st.tuples(texts, texts), min_size=1))
 def test_raw_text_is_exported_unchanged(rows: list[tuple[str, str]]) -> None:
-    """With `--raw`, a CSV parser reads exactly the stored text."""
     written = "".join(csv_lines(["a", "b"], rows, raw=True))
 
     assert read_back(written) == [["a", "b"], *map(list, rows)]
@@ -84,12 +81,10 @@ def test_raw_text_is_exported_unchanged(rows: list[tuple[str, str]]) -> None:
     ],
 )
 def test_values_are_converted_to_cells(value: object, cell: str) -> None:
-    """Numbers keep all digits, timestamps their zone, and JSON is JSON."""
     assert table.cell_text(value) == cell
 
 
 def test_csv_quotes_cells_only_where_necessary() -> None:
-    """Null is an empty cell; a carriage return does not begin a row."""
     rows = [(None, "=1+1", 'say "a, b"'), (True, {"a": 1}, Decimal("1.50"))]
 
     lines = list(csv_lines(["x", "y", "z"], rows, raw=True))
@@ -109,5 +104,4 @@ def test_columns_of_the_same_name_are_numbered() -> None:
     ("name", "found"), [("x.CSV", "csv"), ("x.tar.jsonl", "jsonl"), ("csv", None), ("x.txt", None)]
 )
 def test_the_extension_of_a_file_determines_its_format(name: str, found: str | None) -> None:
-    """The case is ignored; an unknown extension has no format."""
     assert ExportFormat.of_file(PurePath(name)) == found

@@ -59,7 +59,6 @@ def test_a_part_of_a_text_is_found_verbatim(pair: tuple[str, str], offset: int) 
 
 @given(TEXTS, TEXTS)
 def test_a_located_span_equals_the_quote_up_to_typography(text: str, quote: str) -> None:
-    """Characters that enclose the quote are ignored."""
     span = Source(text).locate(quote)
 
     if span is not None:
@@ -125,7 +124,6 @@ def test_substr_of_a_grounded_span_is_the_stored_quote(pair: tuple[str, str], of
 def test_quotes_with_typical_changes_of_models_are_found(
     quote: str, text: str, wording: str
 ) -> None:
-    """The stored quote has the wording of the source."""
     grounded = evidence(quote, Source(text, offset=7))
 
     assert grounded == {
@@ -187,7 +185,6 @@ def test_quotes_with_typical_changes_of_models_are_found(
     ],
 )
 def test_quotes_that_are_not_in_the_text_are_not_found(quote: str, text: str) -> None:
-    """Blank quotes and elisions; half a number; omitted signs, powers, comparisons and accents."""
     assert Source(text).locate(quote) is None
 
 
@@ -213,7 +210,6 @@ def test_equal_quotes_have_successive_places() -> None:
 
 
 def test_data_of_a_users_schema_is_not_grounded() -> None:
-    """A member `quote` of a user's schema is an ordinary value."""
     data: JsonObject = {"quote": "To be", "author": "W. S.", "start_char": 3, "grounded": "yes"}
     answer: JsonObject = {"data": data, "evidence": [{"path": "/quote", "quote": "To be"}]}
 
@@ -226,7 +222,6 @@ def test_data_of_a_users_schema_is_not_grounded() -> None:
 
 
 def test_the_share_of_grounded_quotes() -> None:
-    """Without quotes the share is 1; null and numbers are not quotes."""
     quotes: list[JsonValue] = ["here", "nowhere", None, 5]
     answer: JsonObject = {"fields": [{"quote": quote, "confidence": 1} for quote in quotes]}
 
@@ -242,7 +237,6 @@ def test_the_share_of_grounded_quotes() -> None:
 @pytest.mark.parametrize("unit", ["a", " x", "ab. ", "\u4e2d", "a\u0301", "\u200b "])
 @pytest.mark.parametrize("end", ["", "?"])
 def test_a_quote_is_located_in_linear_time(unit: str, end: str) -> None:
-    """The time for a long repetitive quote is not its length times that of the text."""
     quote = unit * 2_500 + end
     started = time.process_time()
 
@@ -270,7 +264,6 @@ def found(quote: str, text: str) -> str | None:
     ],
 )
 def test_a_whole_number_is_found_next_to_signs_and_letters(quote: str, text: str) -> None:
-    """Dates, lists, units and CSV records contain whole numbers."""
     assert found(quote, text) == text[: text.index(quote)]
 
 
@@ -284,13 +277,11 @@ def test_a_whole_number_is_found_next_to_signs_and_letters(quote: str, text: str
     ],
 )
 def test_whole_words_are_preferred(quote: str, text: str, before: str) -> None:
-    """A name is located as a word, not inside an earlier longer word."""
     assert found(quote, text) in (before, text[: text.rindex(quote)])
     assert list(grounding.whole_words(text, [(len(before), len(before) + len(quote))]))
 
 
 def test_every_mention_is_found_in_scripts_without_spaces() -> None:
-    """This includes Latin names and numbers among the letters of such a script."""
     text = "商品苹果3件、商品Maple数12件、商品苹果12件。"
 
     starts = {
@@ -371,7 +362,6 @@ def falsified(words: list[str], random: Random) -> Iterator[list[str]]:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("seed", range(3))
 def test_quotes_are_found_in_every_form_of_a_document(form: str, seed: int) -> None:
-    """False quotes are not found in any form."""
     random = Random(seed)  # noqa: S311 - not for secrets
     text = written(form, random)
     source = Source(text, offset=5)
@@ -423,7 +413,6 @@ def test_the_parts_of_a_quote_with_an_ellipsis_must_be_near_each_other(
     ],
 )
 def test_parts_that_are_not_a_quote_are_not_found(quote: str) -> None:
-    """Wrong order, distant, too short, another word, half a number, an omitted negation."""
     text = " ".join([*SENTENCES[:4], *("It rained all day long." for _ in range(50)), *SENTENCES])
 
     assert Source(text[: text.rindex("Every delivery")] + SENTENCES[-1]).locate(quote) is None
@@ -449,7 +438,6 @@ def test_parts_that_are_not_a_quote_are_not_found(quote: str) -> None:
     ],
 )
 def test_an_ellipsis_must_not_omit_a_negation(before: str, left_out: str, after: str) -> None:
-    """Words of refusal count as well; a quote that omits other words is found."""
     quote = f"{before} ... {after}"
 
     assert Source(f"{before} {left_out} {after}.").locate(quote) is None
@@ -484,7 +472,6 @@ def test_an_ellipsis_must_not_omit_a_negation(before: str, left_out: str, after:
     ],
 )
 def test_markup_and_hyphenation_are_ignored(quote: str, text: str) -> None:
-    """This applies to the quote and the document; a hyphen may also belong to the word."""
     span = Source(text).locate(quote)
 
     assert span is not None
@@ -493,7 +480,6 @@ def test_markup_and_hyphenation_are_ignored(quote: str, text: str) -> None:
 
 @pytest.mark.parametrize("unit", [".", "-", "*", "> ", "a-\n", "[a](", "1\n", "Page 1\n\n\n\n\n"])
 def test_hostile_documents_are_searched_in_linear_time(unit: str) -> None:
-    """A long run of markup takes seconds, also for a quote with an ellipsis."""
     started = time.process_time()
 
     span = Source(unit * (200_000 // len(unit))).locate("some three words ... and three others")
@@ -524,7 +510,6 @@ def test_the_kind_of_grounding_is_kept_in_a_synthesis() -> None:
 
 
 def test_the_number_of_evaluated_ellipses_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Further quotes count as not found."""
     looked_at: list[int] = []
 
     def may_be_left_out(_text: str, start: int, _end: int) -> bool:

@@ -39,7 +39,6 @@ def print_of(size: int = 1, modified_ns: int = 0) -> Fingerprint:
     ],
 )  # fmt: skip
 def test_files_that_are_not_documents_are_ignored(name: str) -> None:
-    """These are hidden, temporary and lock files, side-cars, and marker files of Chordwise."""
     documents = ("a.txt", "party.pdf", "tmp", "a.toml", "-rf", "=cmd()", "uv.lock")
 
     assert is_ignored(name)
@@ -57,7 +56,6 @@ def test_a_side_car_belongs_to_the_file_in_its_name(name: str) -> None:
 
 @given(name=NAMES)
 def test_alternative_names_are_unique_and_fit(name: str) -> None:
-    """Each keeps the extension of the original name."""
     cut = os.fsdecode(name.encode("utf-8", "surrogatepass")[:200])
 
     found = list(itertools.islice(names_like(cut), 12))
@@ -77,7 +75,6 @@ def test_the_note_of_a_very_long_name_fits() -> None:
 
 
 def test_the_deepest_folder_determines_the_profile() -> None:
-    """A sub-folder's profile overrides that of its parent; other folders have none."""
     bindings = {PurePath("/in/mail"): "mail", PurePath("/in/mail/bills"): "bills"}
 
     assert profile_of(PurePath("/in/mail/bills/2026"), bindings) == "bills"
@@ -87,13 +84,11 @@ def test_the_deepest_folder_determines_the_profile() -> None:
 
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/x", "."])
 def test_paths_that_leave_the_folder_are_detected(path: str) -> None:
-    """Nothing is written outside done/ and failed/."""
     assert not is_inside(Path(path))
     assert is_inside(Path("a/..b/c"))
 
 
 def test_a_file_is_ripe_after_a_time_without_events_and_changes() -> None:
-    """An event or a change restarts the wait."""
     waiting, a, b = Sightings(5, limit=10), PurePath("/a"), PurePath("/b")
     waiting.replace([(a, (print_of(),)), (b, (print_of(),))], now=0)
     waiting.restart_quiet_period(a, now=2)
@@ -113,7 +108,6 @@ def test_a_file_is_ripe_after_a_time_without_events_and_changes() -> None:
 
 @given(ages=st.lists(st.integers(0, 50), max_size=40), limit=st.integers(1, 20))
 def test_a_limited_number_of_files_is_returned_in_order_of_age(ages: list[int], limit: int) -> None:
-    """The limit bounds the memory."""
     waiting = Sightings(1, limit=limit)
     found = sorted((age, PurePath(f"/{number}")) for number, age in enumerate(ages))
 
@@ -138,7 +132,6 @@ def test_a_processed_file_is_forgotten() -> None:
 
 
 def test_a_failure_is_reported_once_and_retried_with_growing_delays() -> None:
-    """A different reason is reported again; the delays double."""
     failures = FailureBackoff()
 
     news = [failures.record("a", reason, now=0) for reason in ("full", "full", "gone")]

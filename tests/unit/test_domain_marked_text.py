@@ -33,7 +33,6 @@ SPANS = st.lists(
 def test_segments_are_the_text_with_the_marks_of_each_character(
     text: str, window: tuple[int, int], spans: list[MarkedSpan], cuts: list[int]
 ) -> None:
-    """Spans may overlap, begin after the text or end before it."""
     found = segments(text, window, spans, cuts)
 
     shown = range(max(0, window[0]), min(window[1], len(text)))
@@ -67,7 +66,6 @@ def test_marks_are_in_the_order_of_their_spans() -> None:
 
 @given(st.text(alphabet="ab\n", max_size=60), st.integers(1, 9))
 def test_windows_cover_the_text(text: str, size: int) -> None:
-    """Each ends at a line end if there is one nearby."""
     count = -(-len(text) // size)
     windows = [window_of(text, number, size) for number in range(count)]
 
@@ -88,7 +86,6 @@ def test_windows_cover_the_text(text: str, size: int) -> None:
     ],
 )
 def test_the_words_of_a_search_are_found(words: str, found: list[str]) -> None:
-    """Whole words in any case match; excluded words and operators do not."""
     text = "Annual fee: all fees of it, a fee."
 
     places = words_at(text, sought_in(words))

@@ -42,7 +42,6 @@ def spans_of(text: str, quotes: Sequence[tuple[str, str]]) -> list[tuple[int, in
 @pytest.mark.parametrize("is_shuffled", [False, True])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_values_of_a_row_are_located_in_its_record(layout: str, *, is_shuffled: bool) -> None:
-    """Each value has its own quote, and other rows and numbers of the text repeat it."""
     records = RECORDS[layout]
     text = f"Bolt M3 and 2 others at 1.50 are new.\n\n{''.join(records)}\nCoffee was 2.50 before.\n"
     numbers = range(len(ROWS))

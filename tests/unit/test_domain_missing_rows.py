@@ -64,7 +64,6 @@ def missing_in(
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_records_without_a_row_are_missing(layout: str) -> None:
-    """Cases: a model stops early or skips a part in the middle; a complete answer lacks nothing."""
     records = records_of(layout)
     text = f"The order of May.\n\n{''.join(records)}\nWith kind regards."
 
@@ -97,7 +96,6 @@ def test_a_single_record_without_a_row_is_missing(layout: str, dropped: Sequence
     ],
 )
 def test_records_without_their_own_lines_are_missing(layout: str) -> None:
-    """JSON or XML may be on one line or have a line for each value; each record counts once."""
     records = [layout.format(name=name, price=n) for n, name in enumerate(NAMES)]
     text = f'{{"title": 5, "rows": [{"".join(records)}]}}'
 
@@ -108,7 +106,6 @@ def test_records_without_their_own_lines_are_missing(layout: str) -> None:
 
 
 def test_records_of_similar_lists_are_matched_with_either_list() -> None:
-    """A record is missing if it has no row in any list."""
     records = records_of("markdown")
     text = f"## North\n\n{''.join(records[:30])}\n## South\n\n{''.join(records[30:])}"
 
@@ -127,7 +124,6 @@ def test_records_of_similar_lists_are_matched_with_either_list() -> None:
 
 @pytest.mark.parametrize("layout", ["csv", "markdown", "items", "names and values", "columns"])
 def test_one_record_of_four_without_a_row_is_missing(layout: str) -> None:
-    """So is the rest of a list after which a model stopped early."""
     records = records_of(layout)
     text = f"The order of May.\n\n{''.join(records[:4])}\nWith kind regards."
 
@@ -145,7 +141,6 @@ def test_one_record_of_four_without_a_row_is_missing(layout: str) -> None:
 )
 @pytest.mark.parametrize("kept", [(0, 1), (2, 3), (0, 2)])
 def test_two_records_of_four_without_a_row_are_missing(layout: str, kept: Sequence[int]) -> None:
-    """They are detected in tables, lists of short items and names with values."""
     names = ("Hex bolt", "Washer", "Spring clip", "Pipe clamp")
     records = [layout.format(name, number) for number, name in enumerate(names)]
     text = "\n".join(("Our order of May:\n", *records, "\nWith kind regards.\n"))
@@ -168,7 +163,6 @@ PEOPLE = [
 )
 @pytest.mark.parametrize("is_named", [True, False])
 def test_records_separated_by_blank_lines_are_missing(layout: str, *, is_named: bool) -> None:
-    """A skipped record and the rest of a list are found; other lines after it are not."""
     said = ("Costs a lot.", "We like it, and so do others.", "Sold since March.")
     records = [layout.format(each, said[n % 3], n) for n, each in enumerate(PEOPLE)]
     text = f"# The guests\n\n{''.join(records)}## Contact\n\nWrite to us.\n\nRegards\n\nTom\n"
@@ -200,14 +194,12 @@ def test_records_separated_by_blank_lines_are_missing(layout: str, *, is_named: 
 def test_the_first_and_last_names_are_missing_if_their_list_is_delimited(
     text: str, number: int
 ) -> None:
-    """A colon precedes it and a blank line follows; titles and signatures are not records."""
     missing = missing_in(text.format("\n".join(PEOPLE)), PEOPLE)
 
     assert sum(each.records for each in missing) == number
 
 
 def test_names_before_values_of_one_kind_are_records() -> None:
-    """Each line has a different name; the values of a form are of several kinds."""
     prices = [f"{name}: {number}.50\n" for number, name in enumerate(PEOPLE)]
     form = "Sent on: 3 May 2020\nFrom: Ada Ash\nPieces: 3\nAmount: 12.00 EUR\nDue: 30 days\n"
 
@@ -216,7 +208,6 @@ def test_names_before_values_of_one_kind_are_records() -> None:
 
 
 def test_a_following_line_of_another_form_is_not_a_record() -> None:
-    """It follows without a blank line."""
     names = [name.lower() for name in PEOPLE]
     text = "\n".join(("These were bought:", *names, "Please deliver by Friday."))
 
@@ -225,7 +216,6 @@ def test_a_following_line_of_another_form_is_not_a_record() -> None:
 
 
 def test_a_single_row_is_compared_with_those_of_its_table() -> None:
-    """It is not compared with those of another table above it."""
     records = records_of("markdown")
     text = f"{''.join(records)}\n| fee | for | in |\n|---|---|---|\n| Card 1 | 5 | EUR |\n"
 
@@ -254,7 +244,6 @@ def test_rows_with_an_empty_cell_are_missing(row: str) -> None:
 
 
 def test_names_on_separate_lines_are_records() -> None:
-    """They have neither bullets nor numbers; a title above them is not a record."""
     first, last = ("Ada", "Ben", "Cleo", "Dan"), ("Ash", "Birk", "Cole von", "Dove", "Elm")
     names = [f"{one} {other}" for one in first for other in last]
     text = "Participants\n\n" + "\n".join(names) + "\n\nThe Secretary\n"
@@ -271,7 +260,6 @@ def test_names_on_separate_lines_are_records() -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("quote", ["", "Not in the text."])
 def test_rows_without_a_quote_are_located_by_their_values(layout: str, quote: str) -> None:
-    """A list without evidence is also compared with the records of the text."""
     records = records_of(layout)
     rows: list[JsonValue] = [{"name": name, "n": n + 1} for n, name in enumerate(NAMES)]
     entries: list[JsonValue] = [{"path": "/rows/0", "quote": quote}] if quote else []
@@ -292,7 +280,6 @@ def test_rows_without_a_quote_are_located_by_their_values(layout: str, quote: st
     ],
 )
 def test_totals_with_as_many_cells_are_not_records(further: Sequence[str]) -> None:
-    """Surcharges below a list and a header of years are not records either."""
     rows = [f"{name},{number},{number}.50\n" for number, name in enumerate(NAMES[:12])]
     added = [f"{line}\n" for line in further]
     text = f"Item,2023,2024\n{''.join(rows[:6])}{added[0]}{''.join(rows[6:])}{''.join(added)}"
@@ -305,7 +292,6 @@ def test_totals_with_as_many_cells_are_not_records(further: Sequence[str]) -> No
     "name", ["Tax consulting", "Cash register", "Shipping container", "Total Wine Ltd"]
 )
 def test_a_record_named_like_a_total_is_missing_among_others(name: str) -> None:
-    """Totals are at the end of a list."""
     rows = [f"{each},{number},{number}.50\n" for number, each in enumerate(NAMES[:12])]
     named, added = f"{name},3,4.50\n", name.replace("Total Wine Ltd", "Tax")
 
@@ -316,7 +302,6 @@ def test_a_record_named_like_a_total_is_missing_among_others(name: str) -> None:
 
 
 def test_a_small_subtotal_after_large_amounts_is_not_a_record() -> None:
-    """The subtotal is compared with the rows of its group."""
     rows = [f"{each},{number},{900 - 80 * number}.50\n" for number, each in enumerate(NAMES[:10])]
     sums = ["Subtotal,10,3702.50\n", "Subtotal,35,1102.50\n", "Total,45,4805.00\n"]
 
@@ -337,7 +322,6 @@ def of_free_text(number: int, mark: str = "") -> str:
 @pytest.mark.parametrize("mark", ["", "- "])
 @pytest.mark.parametrize("is_named", [True, False])
 def test_records_of_free_text_are_missing(end: str, mark: str, *, is_named: bool) -> None:
-    """A single record or every fourth one is missing; in prose, values do not begin lines."""
     numbers = [each for each in range(40) if each % 10]
     records = {each: of_free_text(each, mark) for each in numbers}
     quotes = {each: NAMES[each] if is_named else records[each] for each in numbers}
@@ -352,7 +336,6 @@ def test_records_of_free_text_are_missing(end: str, mark: str, *, is_named: bool
 
 
 def test_abbreviations_in_a_paragraph_begin_no_records() -> None:
-    """An answer with a row for each sentence is complete."""
     payments = [f"{number} Acme Inc. paid {100 + 7 * number} euros" for number in range(5, 17)]
     text = "".join(f"On Jan. {payment} to Bolt Ltd. " for payment in payments)
 
@@ -360,7 +343,6 @@ def test_abbreviations_in_a_paragraph_begin_no_records() -> None:
 
 
 def test_values_within_free_text_are_not_records() -> None:
-    """The values are scattered and begin no lines."""
     text = "\n".join(f"Last month {of_free_text(each)}" for each in range(40) if each % 10)
 
     assert missing_in(text, [NAMES[each] for each in range(40) if each % 10 and each % 3]) == ()
@@ -378,7 +360,6 @@ def test_the_rest_of_a_list_of_free_text_is_missing() -> None:
 
 @pytest.mark.parametrize("layout", ['"{name}, new",{price},"{text}"\n', "| {name} | {text} |\n"])
 def test_long_rows_of_a_table_are_one_record_each(layout: str) -> None:
-    """Sentences in their cells are not records."""
     text = "It is good. " * 30
     rows = [layout.format(name=name, price=n, text=text) for n, name in enumerate(NAMES[:20])]
 
@@ -449,7 +430,6 @@ def test_a_csv_record_with_a_line_break_in_a_field_is_one_record() -> None:
 def test_an_empty_list_lacks_the_rows_of_the_table_with_its_names(
     header: str, row: str, number: int
 ) -> None:
-    """The names of at least two members are in the header."""
     rows = [row.format(name, place + 1) for place, name in enumerate(NAMES[:12])]
     text = f"Order 7\n\n{header}{''.join(rows)}\nTotal: 90.00\n"
     members: JsonObject = {"name": {"type": "string"}, "unit_price": {"type": "number"}}
@@ -470,7 +450,6 @@ def test_an_empty_list_lacks_the_rows_of_the_table_with_its_names(
 @pytest.mark.parametrize("lines", [2, 3, COUNT])
 @pytest.mark.parametrize("layout", ["csv", "markdown", "columns", "names and values"])
 def test_rows_are_located_by_their_values_if_their_quotes_overlap(layout: str, lines: int) -> None:
-    """A model quotes neighbouring rows, or the whole table, for each row."""
     names = [f"Part {chr(65 + n // 26)}{chr(65 + n % 26)}" for n in range(COUNT)]
     records = [LAYOUTS[layout](name, n + 1) for n, name in enumerate(names)]
     text = "".join(records)
@@ -591,7 +570,6 @@ def test_a_single_value_is_not_compared_with_other_lines(lines: Sequence[str], q
 
 
 def test_lines_of_an_address_and_a_signature_are_not_one_list() -> None:
-    """A wrapped line of prose between them is no record, although it has a comma as well."""
     text = (
         "Saltmarsh Cooperative\n7 Dyke Street, Winmarleigh\n12 March 2026\nDear members,\n"
         "The year 2025 was the best in our history, and also the one in which we\n"
@@ -629,7 +607,6 @@ def test_only_items_that_ask_for_several_values_are_compared_with_records() -> N
 
 
 def test_lines_that_repeat_a_value_of_an_item_are_not_records() -> None:
-    """A party is mentioned on each page; one value is enough."""
     pages = "".join(f"Page {n}\n\nSource: ACME CORP\n\nWe met {n} times.\n" for n in range(9))
     text = f"Acme, Corp.\nBolt Ltd\n{pages}"
     first = [("parties", "Acme, Corp.", "Acme, Corp."), ("parties", "Bolt Ltd", "Bolt Ltd")]
@@ -698,7 +675,6 @@ def test_one_row_of_many_passages_of_one_form_is_reported(
 
 
 def test_one_row_of_prose_is_not_reported() -> None:
-    """Neither clauses that begin alike, nor speakers, nor sentences about one company."""
     deeds = "keep books,pay,insure the goods,train the staff,report losses,name an agent,clean up"
     clauses = "\n".join(
         f"{number}. The Supplier shall {deed}." for number, deed in enumerate(deeds.split(",") * 2)
@@ -740,7 +716,6 @@ def test_rows_without_a_place_count_as_rows_of_records() -> None:
 
 
 def test_a_chunk_without_rows_between_others_is_reported() -> None:
-    """This covers lists without a common form; records already counted are not reported again."""
     counted: JsonObject = {"path": "/data/rows", "by_chunk": [9, 0, 0, 7, 0], "unread": 0}
 
     assert missing_rows.gaps([counted]) == [

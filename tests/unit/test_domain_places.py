@@ -34,7 +34,6 @@ TWO = a_page(2, 102, [(0, 12, True), (5, 12, False)])
 
 
 def test_a_span_has_a_box_for_each_line_that_it_touches() -> None:
-    """The box contains whole words and is rounded outward to tenths."""
     found = Places([ONE, TWO]).locate(6, 12)
 
     assert found == Location(
@@ -50,7 +49,6 @@ def test_a_span_over_a_page_break_has_boxes_on_both_pages() -> None:
 
 
 def test_the_innermost_place_is_used() -> None:
-    """A page of an attachment has both names; text outside every place has none."""
     inside = places.nest_in_message("message 2, attachment x.pdf", [ONE], 120)
 
     assert Places(inside).locate(0, 4).place == "message 2, attachment x.pdf, p. 1"
@@ -60,7 +58,6 @@ def test_the_innermost_place_is_used() -> None:
 
 
 def test_rows_of_a_sheet_are_a_range_of_cells() -> None:
-    """The range is from the first row that a span touches to the last one."""
     layout = Layout()
     for row in range(40):
         layout.add((10 * row, 10 * row + 9), (0, row, 27, row))
@@ -89,7 +86,6 @@ def test_places_from_arbitrary_bytes_are_within_the_text(content: bytes, length:
 
 @given(st.lists(st.text("a\r\n\0\ufeff\u200b", max_size=5), max_size=20))
 def test_places_are_shifted_with_their_words(gaps: list[str]) -> None:
-    """Each removed character shifts the pages and words after it."""
     layout, text, spans = Layout(), "\0\r\n", []
     for row, gap in enumerate(gaps):
         spans.append((len(text + gap), len(text + gap) + 4))
@@ -111,7 +107,6 @@ def test_places_are_shifted_with_their_words(gaps: list[str]) -> None:
 
 
 def test_quotes_of_an_output_are_located() -> None:
-    """All quotes with a span are located at any depth; the user's own data is unchanged."""
     quote: JsonObject = {"quote": "word", "start_char": 0, "end_char": 4, "grounded": True}
     missing: JsonObject = {"quote": "word", "start_char": None, "end_char": None, "grounded": False}
     output: JsonObject = {"data": [dict(quote)], "evidence": [{"path": "/x", **quote}, missing]}

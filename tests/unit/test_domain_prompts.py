@@ -47,7 +47,6 @@ def mark_of(prompt: Prompt) -> str:
 
 @pytest.mark.parametrize("task", EVERY_TASK)
 def test_every_task_has_a_complete_template(task: AnalysisTask) -> None:
-    """Every variable is replaced, and the question includes the schema."""
     prompt = ask(task)
 
     schema = analysis_for(task.analysis_type).schema(task.options)
@@ -91,7 +90,6 @@ def test_every_question_about_a_text_has_a_plain_prompt() -> None:
 
 @given(STORED_TEXT)
 def test_the_text_is_between_markers_that_it_cannot_contain(text: str) -> None:
-    """Exactly two lines are the marker, and the unchanged text is between them."""
     prompt = summarize(text)
 
     mark = mark_of(prompt)
@@ -115,7 +113,6 @@ def test_the_marker_of_another_text_has_no_effect() -> None:
 
 @pytest.mark.parametrize("text", ["$mark", "${schema}", "$$", "$", "$instructions $text %s {0}"])
 def test_variables_in_a_document_are_not_replaced(text: str) -> None:
-    """Nor are variables in the instructions."""
     prompt = summarize(text, instructions=f"Look for {text}")
 
     assert f"\n{text}\n" in prompt.user
@@ -150,7 +147,6 @@ def test_the_items_of_an_extraction_are_listed_and_not_repeated() -> None:
 
 
 def test_labels_are_listed_with_their_descriptions() -> None:
-    """They follow the instructions in their order; without labels the model chooses."""
     meanings = {"law": "rules of a state", "news": "what happened"}
     options = AnalysisOptions(labels=("news", "law", "other"), label_descriptions=meanings)
     task = a_task(AnalysisType.CLASSIFICATION, options=options)
@@ -174,7 +170,6 @@ def test_every_question_names_the_language_of_the_answer(task: AnalysisTask) -> 
 
 
 def test_a_version_names_template_and_number() -> None:
-    """A released template is never sent with variables left."""
     template = PromptTemplate(name="summary.analyze", number=3, system="s", user="u")
 
     assert template.version == "summary.analyze@3"
@@ -196,7 +191,6 @@ def test_the_newest_version_is_used() -> None:
 
 
 def test_a_repair_repeats_the_first_question() -> None:
-    """Its template is the one of the analysis, and the remark is added below."""
     task = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.REPAIR, text="t")
 
     assert library.template_for(task) == library.template_for(replace(task, stage=Stage.ANALYZE))
@@ -220,7 +214,6 @@ def test_coverage_is_the_share_of_characters_with_an_answer() -> None:
 
 
 def test_the_building_blocks_of_schemas() -> None:
-    """Bounds, choices, descriptions and null have the form of JSON Schema."""
     assert schemas.array(schemas.string(), at_least=1, at_most=2) == {
         "type": "array",
         "items": {"type": "string"},
@@ -233,7 +226,6 @@ def test_the_building_blocks_of_schemas() -> None:
 
 
 def test_reading_members_of_json_never_fails() -> None:
-    """Values of another type are treated as missing."""
     assert json_values.objects([{}, 1, "x"]) == [{}]
     assert json_values.objects("x") == []
     assert json_values.strings(["a", 1]) == ["a"]

@@ -175,7 +175,6 @@ def records_of(form: str, count: int = ROWS, equal: int = EQUAL) -> list[str]:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("max_tokens", [120, 400])
 def test_every_row_of_a_list_is_whole_in_a_chunk(form: str, max_tokens: int) -> None:
-    """This includes equal rows and any text before and after the list."""
     before, _, after = FORMS[form]
     records = records_of(form)
     starts = list(itertools.accumulate(map(len, records), initial=len(before)))

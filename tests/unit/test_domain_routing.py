@@ -48,7 +48,6 @@ def of(
 
 
 def test_the_weights_sum_to_one() -> None:
-    """The score is therefore between 0 and 1."""
     assert sum(WEIGHTS.values()) == pytest.approx(1)
     assert set(WEIGHTS) == set(Complexity.__slots__)
 
@@ -86,7 +85,6 @@ def test_long_texts_with_long_words_are_harder() -> None:
     ],
 )
 def test_numbers_and_tables_are_harder(text: str) -> None:
-    """Numbers in prose and rows with any column separator count."""
     assert of(text).figures > 0.9
     assert of(EASY).figures == 0
 
@@ -126,12 +124,10 @@ def test_reasoning_weighs_more_than_classification() -> None:
 def test_fields_labels_and_instructions_increase_the_complexity(
     options: AnalysisOptions, fields: int
 ) -> None:
-    """A schema counts by its properties at every level, instructions by their words."""
     assert of(EASY, AnalysisType.SUMMARY, options).demand == pytest.approx(fields / 30)
 
 
 def test_the_items_of_an_extraction_increase_the_complexity() -> None:
-    """Each is a field to find, and one or two words to read."""
     two = of(EASY, AnalysisType.EXTRACTION, AnalysisOptions(instructions="date, place"))
     four = of(EASY, AnalysisType.EXTRACTION, AnalysisOptions(instructions="a, b, c, d"))
 
@@ -139,7 +135,6 @@ def test_the_items_of_an_extraction_increase_the_complexity() -> None:
 
 
 def test_the_complexity_of_a_synthesis_depends_on_the_answers() -> None:
-    """Many answers are harder than two, and their words count like a text."""
     part: JsonObject = {"main_topic": HARD, "confidence": 7}
 
     two, many = of("", answers=(part, part)), of("", answers=(part,) * 24)

@@ -121,7 +121,6 @@ def votes(draw: st.DrawFn) -> tuple[AnalysisType, list[Answer]]:
 def test_the_order_of_samples_does_not_matter(
     vote: tuple[AnalysisType, list[Answer]], random: Random
 ) -> None:
-    """Any order elects the same answer with the same numbers."""
     kind, samples = vote
     shuffled = random.sample(samples, len(samples))
 
@@ -132,7 +131,6 @@ def test_the_order_of_samples_does_not_matter(
 def test_agreement_is_between_zero_and_one_and_the_answer_keeps_its_form(
     vote: tuple[AnalysisType, list[Answer]],
 ) -> None:
-    """Each extracted item has an entry from some sample."""
     kind, samples = vote
 
     winner = elected(samples, kind, ITEMS)
@@ -152,7 +150,6 @@ def test_agreement_is_between_zero_and_one_and_the_answer_keeps_its_form(
 
 @given(st.data())
 def test_equal_samples_have_full_agreement(data: st.DataObject) -> None:
-    """They elect their answer and keep its confidence, for every type."""
     kind = data.draw(st.sampled_from(sorted(SAMPLES)))
     sample = data.draw(SAMPLES[kind])
 
@@ -168,7 +165,6 @@ def test_equal_samples_have_full_agreement(data: st.DataObject) -> None:
 
 @given(votes())
 def test_the_label_with_the_most_votes_wins(vote: tuple[AnalysisType, list[Answer]]) -> None:
-    """The agreement is its share of the votes."""
     kind, samples = vote
     name = {CLASSIFICATION: "primary_label", SENTIMENT: "label"}.get(kind)
     if name is None:
@@ -189,7 +185,6 @@ def test_a_single_sample_has_no_agreement() -> None:
 
 
 def test_tied_labels_are_decided_by_confidence_and_grounding() -> None:
-    """Confidence decides two against two; the better grounded sample supplies the answer."""
     samples = [a_label("a", 0.6), a_label("a", 0.5), a_label("b", 0.9, grounded=False)]
 
     winner = elected([*samples, a_label("b", 0.7)], CLASSIFICATION, NO_OPTIONS)
@@ -228,7 +223,6 @@ def test_each_item_is_voted_on(
 
 
 def test_several_values_of_an_item_are_in_document_order() -> None:
-    """Each value of a majority is kept; a value of a single sample is not."""
     both = an_extraction(found("price", "9", 40), found("price", "8", 3), denied("seller"))
     more = an_extraction(
         found("price", "8.", 3, confidence=6),
@@ -256,7 +250,6 @@ def test_the_summary_most_similar_to_the_others_wins() -> None:
 
 
 def test_data_of_a_users_schema_is_elected_as_a_whole() -> None:
-    """Members of different samples are never mixed; the order of a list is ignored."""
     a = a_sample(EXTRACTION, {"data": {"total": 5, "lines": ["x", "y"]}, "evidence": []})
     b = a_sample(EXTRACTION, {"data": {"total": 5, "lines": ["y", "x"]}, "evidence": []})
     c = a_sample(EXTRACTION, {"data": {"total": 7, "lines": ["z"]}, "evidence": []})
@@ -269,7 +262,6 @@ def test_data_of_a_users_schema_is_elected_as_a_whole() -> None:
 
 
 def test_equal_rows_of_a_users_schema_count_individually() -> None:
-    """A sample with fewer of them agrees less, and of two samples the one with more wins."""
     few: JsonObject = {"data": {"lines": ["x"]}, "evidence": []}
     many: JsonObject = {"data": {"lines": ["x", "x", "x"]}, "evidence": []}
 

@@ -67,7 +67,6 @@ def test_many_streams_are_limited_by_arithmetic() -> None:
 
 
 def test_a_prompt_takes_two_operations_per_parameter_and_token() -> None:
-    """Attention adds a share that grows with the square of the prompt."""
     short, long = (LLAMA_3_8B.prompt_operations(n) for n in (100, 10_000))
 
     assert short == pytest.approx(2 * 8.03e9 * 100, rel=0.01)
@@ -75,7 +74,6 @@ def test_a_prompt_takes_two_operations_per_parameter_and_token() -> None:
 
 
 def test_a_mixture_of_experts_computes_with_active_parameters() -> None:
-    """It keeps all weights in memory and reads only the active ones for one stream."""
     mixture = replace(LLAMA_3_8B, parameters=80e9)
     alone = replace(LOAD, parallel=1)
 
@@ -87,7 +85,6 @@ def test_a_mixture_of_experts_computes_with_active_parameters() -> None:
 
 
 def test_cost_follows_from_throughput() -> None:
-    """A thousand documents cost the price of the machine for the time that they take."""
     found = sizing.sizing(LLAMA_3_8B, LOAD, replace(MACHINE, usd_per_hour=Decimal(2)))
 
     assert found.usd_per_thousand_documents is not None
@@ -98,7 +95,6 @@ def test_cost_follows_from_throughput() -> None:
 
 
 def test_the_maximum_number_of_requests_fits() -> None:
-    """One more request needs more memory than available."""
     memory = 40e9
 
     most = sizing.max_parallel(LLAMA_3_8B, 8_192, memory)

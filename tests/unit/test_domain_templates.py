@@ -18,7 +18,6 @@ OWN = PromptTemplate(
 
 
 def test_an_edit_changes_the_version() -> None:
-    """The version of a custom template depends on its content; released ones have numbers."""
     edited = replace(OWN, system="Costs in $$: ${instructions} ${schema} $kind")
 
     assert OWN.version == f"summary.analyze@brief-{OWN.sha256[:12]}"

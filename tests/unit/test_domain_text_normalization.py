@@ -33,7 +33,6 @@ ANY_TEXT = st.text(
     ],
 )
 def test_each_change_is_made_and_counted(raw: str, text: str, counts: tuple[int, int, int]) -> None:
-    """NUL is removed, lone surrogates are replaced, and line ends become line feeds."""
     normalized = normalize(raw)
 
     assert normalized.text == text
@@ -46,7 +45,6 @@ def test_each_change_is_made_and_counted(raw: str, text: str, counts: tuple[int,
 
 @given(ANY_TEXT)
 def test_the_result_can_be_stored(raw: str) -> None:
-    """It encodes to UTF-8, has neither NUL nor carriage return, and is idempotent."""
     text = normalize(raw).text
 
     again = normalize(text)
@@ -107,7 +105,6 @@ STRAY = {
 
 @pytest.mark.parametrize("text", NEEDED.values(), ids=NEEDED)
 def test_characters_that_a_script_or_emoji_needs_are_kept(text: str) -> None:
-    """They are neither removed nor counted."""
     found = normalize(f"Before {text} after.")
 
     assert (found.text, found.invisible_removed) == (f"Before {text} after.", 0)
@@ -117,7 +114,6 @@ def test_characters_that_a_script_or_emoji_needs_are_kept(text: str) -> None:
 def test_unnecessary_invisible_characters_are_removed(
     text: str, visible: str, removed: int, hiding: int
 ) -> None:
-    """They are counted; those that can hide text are also counted separately."""
     found = normalize(text)
 
     assert found.text == visible
@@ -126,7 +122,6 @@ def test_unnecessary_invisible_characters_are_removed(
 
 @given(st.text(alphabet=st.characters(categories=["Cf", "Mn", "Lo", "So", "Ll", "Zs"])))
 def test_other_characters_are_unchanged(text: str) -> None:
-    """Only ignorable characters are removed, and a second pass removes no more."""
     text = f".{text}"  # a byte order mark at the start is not counted
     found = normalize(text)
 
@@ -151,7 +146,6 @@ def test_a_few_invisible_characters_need_no_review() -> None:
 
 
 def test_the_library_reports_removed_characters() -> None:
-    """The analysis has the normalized text and needs review."""
     text = f"The film is dull.{TAGS} It is too long."
 
     found = DocumentAnalyzer().analyze_document(AnalysisRequest(text=text))

@@ -78,7 +78,6 @@ def test_the_leader_processes_left_items_before_it_returns() -> None:
 
 
 def test_a_lingering_item_is_processed_with_the_next_item() -> None:
-    """An item with `at_once` does not linger."""
     group = Group()
     group.gathering = Gathering(group.act, lambda: None, THREADS, linger_seconds=3.0)
 
@@ -109,7 +108,6 @@ def assert_set(event: Event) -> None:
 
 
 def test_a_failed_leader_leaves_no_thread_waiting() -> None:
-    """The callers in its group get an error, and the next caller leads."""
     failed = Event()
 
     def act(group: list[GatheredEntry[int, int]]) -> list[GatheredEntry[int, int]]:

@@ -77,7 +77,6 @@ def nested(levels: int) -> JsonObject:
 
 @given(OBJECTS)
 def test_valid_json_changes_only_where_it_cannot_be_stored(answer: JsonObject) -> None:
-    """Valid JSON needs no repair; only NUL and lone surrogates are replaced."""
     parsed = parse(json.dumps(answer))
 
     assert not parsed.repaired
@@ -88,7 +87,6 @@ def test_valid_json_changes_only_where_it_cannot_be_stored(answer: JsonObject) -
 
 @given(st.text(st.sampled_from([*'{}[]":,\\ \n`aN1.-e', "\0", "\ud800"]), max_size=60))
 def test_any_text_is_parsed_to_an_object_or_rejected(text: str) -> None:
-    """The parser raises no other error than its own."""
     try:
         parsed = parse(text)
     except InvalidAnswerError:
@@ -101,7 +99,6 @@ def test_any_text_is_parsed_to_an_object_or_rejected(text: str) -> None:
 
 @given(OBJECTS, st.data())
 def test_truncated_json_is_rejected(answer: JsonObject, data: st.DataObject) -> None:
-    """A text that ends before its last brace is not repaired."""
     whole = json.dumps(answer)
     cut = whole[: data.draw(st.integers(0, len(whole) - 1))]
 
@@ -134,7 +131,6 @@ def test_truncated_json_is_rejected(answer: JsonObject, data: st.DataObject) -> 
     ],
 )
 def test_invalid_answers_are_rejected(text: str) -> None:
-    """Cases: not an object, not finite, truncated, too deeply nested, or with long names."""
     with pytest.raises(InvalidAnswerError):
         parse(text)
 
@@ -154,7 +150,6 @@ def test_an_answer_that_loses_rows_when_parsed_is_rejected(text: str, words: str
 
 
 def test_repetitions_and_ellipses_that_lose_nothing_are_accepted() -> None:
-    """Cases: the same value twice, and an ellipsis inside a text or before the answer."""
     assert parse('Well… here it is: {"a": 1}').answer == {"a": 1}
     assert parse('{"a": 1, "a": 1}').answer == {"a": 1}
     assert parse("""{"a": "and so on ...", 'b': 2}""").answer == {"a": "and so on ...", "b": 2}
@@ -174,7 +169,6 @@ def test_repetitions_and_ellipses_that_lose_nothing_are_accepted() -> None:
     ],
 )
 def test_fences_and_thoughts_around_json_are_removed(text: str, *, repaired: bool) -> None:
-    """Malformed JSON is repaired and marked."""
     parsed = parse(text)
 
     assert parsed.answer == {"a": 1}
@@ -201,7 +195,6 @@ def test_the_lenient_parser_takes_limited_time(beginning: str, repeated: str) ->
 
 
 def test_the_first_five_problems_are_reported_with_their_place() -> None:
-    """The place is the JSON Pointer of the value."""
     schema: JsonObject = {"type": "object", "additionalProperties": {"type": "integer"}}
     answer: JsonObject = {"a/b~c": "x", **{f"n{number}": "x" for number in range(9)}}
 
@@ -239,7 +232,6 @@ def test_problems_never_repeat_the_answer(answer: JsonObject, schema: JsonObject
 
 
 def test_a_users_schema_may_have_definitions_an_id_and_formats() -> None:
-    """Formats are checked, and a property may be named `$ref`."""
     good: JsonObject = {
         "person": {"email": "ada@example.com"},
         "site": "https://example.com/a",
@@ -316,7 +308,6 @@ def test_invalid_schemas_are_rejected(schema: JsonValue) -> None:
 def test_recursive_schemas_are_read_to_a_limited_depth(
     schema: JsonObject, columns: list[str]
 ) -> None:
-    """A schema may refer to itself in its first member, or in the items of a list."""
     options = AnalysisOptions(schema=check_schema(schema))
 
     found = answer_tables.columns_for([AnalysisType.EXTRACTION], options)
@@ -341,7 +332,6 @@ def test_a_step_with_thousands_of_digits_is_no_position() -> None:
 
 @given(VALUES)
 def test_steps_are_the_inverse_of_pointers(value: JsonValue) -> None:
-    """Every pointer from `walk` leads to its value."""
     for path, expected in json_values.walk(value):
         found = value
         for step in json_values.steps(path):

@@ -39,7 +39,6 @@ def test_a_changed_body_is_detected() -> None:
 
 @pytest.mark.parametrize("secret", ["", "whsec_", "short", "whsec_c2hvcnQ=", "ä" * 40, "A" * 100])
 def test_an_invalid_secret_is_rejected(secret: str) -> None:
-    """It is too short, too long, or not base64; the message does not repeat it."""
     with pytest.raises(ValueError, match="base64") as caught:
         key_of(secret)
 

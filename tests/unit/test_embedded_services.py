@@ -56,7 +56,6 @@ def clock() -> SleptClock:
 def test_a_dead_service_is_restarted_after_half_a_second(
     service: FragileService, clock: SleptClock
 ) -> None:
-    """Nothing is reported or started while it is alive."""
     watched = RestartingService(service, clock=clock)
     watched.start()
     assert watched.check() is None
@@ -111,7 +110,6 @@ def test_a_long_uptime_resets_the_restart_delay(service: FragileService, clock: 
 
 
 def test_a_fingerprint_distinguishes_keys() -> None:
-    """Another key requires another worker; another idle timeout does not."""
     plain = Settings(models={"a": ModelSettings(provider="openai", api_key=SecretStr("one"))})
     other = Settings(models={"a": ModelSettings(provider="openai", api_key=SecretStr("two"))})
     patient = plain.model_copy(update={"embedded": EmbeddedSettings(idle_minutes=99)})
@@ -162,7 +160,6 @@ def stack(**changes: object) -> StackState:
 def test_a_running_stack_is_reused_if_it_suffices(
     *, wanted: StackPlan, found: StackState, is_enough: bool
 ) -> None:
-    """A command does not change a stack that supplies what the command needs."""
     assert wanted.is_met_by(found) is is_enough
 
 
@@ -217,7 +214,6 @@ def test_slots_and_threads_fit_the_number_of_cores(
 def test_the_concurrency_of_a_worker_is_the_number_of_slots(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A configured value overrides it; with another model in use, its own limits apply."""
     monkeypatch.setattr(processes, "usable_cores", lambda: 2)
     remote = {"house": {"provider": "openai", "model": "m", "base_url": "http://h/v1"}}
 

@@ -18,7 +18,6 @@ def below(kind: type[ChordwiseError]) -> Iterator[type[ChordwiseError]]:
 
 @pytest.mark.parametrize("kind", [*below(ModelError)])
 def test_errors_that_can_end_a_chunk_have_a_hint(kind: type[ChordwiseError]) -> None:
-    """The default hint applies if there is no better one, also after serialization."""
     bare, hinted = kind("It failed."), kind("It failed.", "Do this.")
 
     assert bare.hint == kind.usual_hint != ""

@@ -102,7 +102,6 @@ def quotes(found: JsonObject) -> list[str]:
 @given(TEXTS)
 @settings(deadline=None, max_examples=100)
 def test_any_text_gets_a_valid_answer_with_verbatim_quotes(text: str) -> None:
-    """The answer conforms to the schema and quotes only the text."""
     for task in tasks(text):
         found = answer(task)
 
@@ -112,7 +111,6 @@ def test_any_text_gets_a_valid_answer_with_verbatim_quotes(text: str) -> None:
 
 @pytest.mark.parametrize("text", EDGES)
 def test_edge_texts_get_valid_answers(text: str) -> None:
-    """One word, signs, digits or an empty text never cause an error."""
     for task in tasks(text):
         assert problems(answer(task), task) == []
 
@@ -120,7 +118,6 @@ def test_edge_texts_get_valid_answers(text: str) -> None:
 @given(st.lists(TEXTS, min_size=1, max_size=3))
 @settings(deadline=None, max_examples=30)
 def test_a_synthesis_is_valid_and_keeps_quotes(texts: list[str]) -> None:
-    """It has the form of a model's answer and the quotes of the chunks."""
     for position in range(len(list(tasks("")))):
         chunk_tasks = [list(tasks(text))[position] for text in texts]
         stored = [
@@ -136,7 +133,6 @@ def test_a_synthesis_is_valid_and_keeps_quotes(texts: list[str]) -> None:
 
 @pytest.mark.parametrize("task", list(tasks(LETTER)), ids=lambda task: str(task.analysis_type))
 def test_the_same_task_gets_the_same_answer(task: AnalysisTask) -> None:
-    """So does its repair, which is a new analysis."""
     one = ExtractiveModel().complete(request(task))
 
     assert one == ExtractiveModel().complete(request(task))
@@ -160,7 +156,6 @@ UNITS = ("word ", "x", ". ", "1 ", "Aa Bb\n", "(the “", "中", "\n \n", "a@b."
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("analysis_type", ANSWERED)
 def test_time_is_linear_in_the_length(unit: str, analysis_type: AnalysisType) -> None:
-    """No regular expression backtracks on a long text without structure."""
     options = AnalysisOptions(instructions="total due, date, phone, parties; risks")
     task = a_task(analysis_type, (unit * 40_000)[:40_000], options)
 
@@ -173,7 +168,6 @@ def test_time_is_linear_in_the_length(unit: str, analysis_type: AnalysisType) ->
 
 
 def test_a_megabyte_without_a_sentence_end_is_summarized() -> None:
-    """It is divided at words, and five parts are quoted."""
     text = "some words without an end " * 40_000
     task = a_task(AnalysisType.SUMMARY, text)
 
@@ -185,7 +179,6 @@ def test_a_megabyte_without_a_sentence_end_is_summarized() -> None:
 
 @pytest.mark.parametrize("task", list(tasks(LETTER)), ids=lambda task: str(task.analysis_type))
 def test_an_answer_is_aborted_after_the_timeout(task: AnalysisTask) -> None:
-    """The time is checked between sentences for every type; the error has a hint."""
     minutes = itertools.count(step=60.0)
     model = ExtractiveModel(timeout_seconds=90, clock=lambda: next(minutes))
 
@@ -196,7 +189,6 @@ def test_an_answer_is_aborted_after_the_timeout(task: AnalysisTask) -> None:
 
 
 def test_the_timeout_of_a_request_shortens_that_of_the_model() -> None:
-    """It applies only to that request."""
     minutes = itertools.count(step=60.0)
     model = ExtractiveModel(timeout_seconds=100_000, clock=lambda: next(minutes))
     asked = request(next(tasks(LETTER)))
@@ -225,7 +217,6 @@ def synthesize(analysis_type: AnalysisType, texts: list[str]) -> JsonObject:
 
 
 def test_a_summary_quotes_sentences_and_has_low_confidence() -> None:
-    """The topic is a sentence, too, and the summary says that it counts words."""
     found = analyze(AnalysisType.SUMMARY, ESSAY)
 
     findings = json_values.objects(found["key_findings"])
@@ -263,7 +254,6 @@ def test_repeated_lines_are_quoted_once() -> None:
 
 
 def test_a_summary_of_many_chunks_has_five_findings_from_all_of_them() -> None:
-    """The findings of all chunks are ranked together and shown in document order."""
     subjects = ["rivers", "mountains", "forests", "deserts", "oceans", "islands", "glaciers"]
     texts = [
         f"The {one} of the country hold many animals and plants. People visit the {one} every "
@@ -380,7 +370,6 @@ KINDS = ("written", "oral")
 def test_a_label_is_selected_by_its_words_and_its_description(
     text: str, label: str, options: AnalysisOptions
 ) -> None:
-    """Cases: a title, “and” between labels, a line of instructions, a whole phrase, a feeling."""
     assert answer(a_task(AnalysisType.CLASSIFICATION, text, options))["primary_label"] == label
 
 
@@ -405,7 +394,6 @@ def test_the_first_chunks_of_a_document_have_the_most_weight() -> None:
 def test_a_text_that_fits_no_label_has_none_or_the_label_other(
     labels: tuple[str, ...], label: str | None, why: str
 ) -> None:
-    """“other” has minimal confidence; words of the text do not become labels."""
     found = analyze(AnalysisType.CLASSIFICATION, "Lorem ipsum dolor.", labels)
 
     assert (found["primary_label"], found["secondary_label"]) == (label, None)
@@ -414,7 +402,6 @@ def test_a_text_that_fits_no_label_has_none_or_the_label_other(
 
 
 def test_uncertain_secondary_labels_do_not_outvote_the_primary_label() -> None:
-    """If chunks agree on a label with low confidence, the synthesis keeps it."""
     found = synthesize(AnalysisType.CLASSIFICATION, [ESSAY, ESSAY])
 
     assert found["primary_label"] == analyze(AnalysisType.CLASSIFICATION, ESSAY)["primary_label"]

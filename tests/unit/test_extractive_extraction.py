@@ -186,7 +186,6 @@ def test_the_value_of_an_item_is_found(text: str, item: str, values: list[str]) 
 
 
 def test_a_sum_keeps_its_scale() -> None:
-    """Its typed value is the whole sum, also in a number of a user's schema."""
     text = "The amount raised by the fund is $100m."
     task = a_task(AnalysisType.EXTRACTION, text, AnalysisOptions(instructions="amount raised"))
 
@@ -199,7 +198,6 @@ def test_a_sum_keeps_its_scale() -> None:
 
 
 def test_parties_are_a_list() -> None:
-    """Several values of one item are several entries."""
     found = extract(CONTRACT, "parties")["parties"]
 
     assert {"Northwind Traders, Inc.", "Contoso Ltd."} <= set(found)
@@ -217,7 +215,6 @@ PERSONS = [
 
 @pytest.mark.parametrize("layout", ["- {}\n", "{}\n", "Last week {} came late. ", "Guest: {}\n"])
 def test_a_list_has_every_value(layout: str) -> None:
-    """There is no limit on their number, except that of the schema."""
     text = f"In May.\n\n{''.join(map(layout.format, PERSONS))}"
     listed: JsonObject = {"type": "array", "items": {"type": "string"}}
 
@@ -280,7 +277,6 @@ def test_the_default_items_are_lists_of_names_dates_and_amounts() -> None:
     ],
 )  # fmt: skip
 def test_values_are_recognized_by_their_form(kind: ValueKind, text: str, found: list[str]) -> None:
-    """Patterns find the text that has the form of a value of the kind."""
     listed = list(values(kind, text))
 
     assert [value.text for value in listed] == found
@@ -288,7 +284,6 @@ def test_values_are_recognized_by_their_form(kind: ValueKind, text: str, found: 
 
 
 def test_a_users_schema_is_filled_with_typed_values_and_evidence() -> None:
-    """Numbers are numbers, dates are ISO dates, and each has its quote."""
     schema = closed(
         fee={"type": "number"},
         effectiveDate={"type": "string", "format": "date"},
@@ -389,7 +384,6 @@ def test_a_missing_required_value_is_omitted(schema: JsonObject) -> None:
 def test_values_are_parsed_according_to_their_schema(
     properties: JsonObject, text: str, data: JsonObject
 ) -> None:
-    """The type, labels in the description, and descriptions of other properties count."""
     assert fill(text, closed(**properties))["data"] == data
 
 
@@ -403,7 +397,6 @@ def test_a_recursive_schema_is_followed_to_a_limited_depth() -> None:
 
 
 def test_a_synthesis_keeps_one_value_of_a_single_item() -> None:
-    """The most confident chunk decides; a list keeps the values of all chunks."""
     texts = [CONTRACT, "This Agreement is dated May 9, 2001.", "No date."]
     options = AnalysisOptions(instructions="agreement date; dates")
 
@@ -420,7 +413,6 @@ def test_a_synthesis_keeps_one_value_of_a_single_item() -> None:
 
 @pytest.mark.parametrize("start", ["A" * 60, "Aa " * 20 + "A" * 60, "OF THE " * 15])
 def test_a_title_is_searched_in_linear_time(start: str) -> None:
-    """A line that only begins like a heading is not a title."""
     started = time.process_time()
 
     found = extract(f"{start} x fails\n\nThe rest of the text.", "document name")

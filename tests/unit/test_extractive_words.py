@@ -30,12 +30,10 @@ from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentence
 def test_forms_of_a_word_have_one_stem_and_different_words_do_not(
     one: str, other: str, *, meet: bool
 ) -> None:
-    """The stem of a short word keeps enough of it."""
     assert (words.stem(one) == words.stem(other)) is meet
 
 
 def test_terms_exclude_function_words() -> None:
-    """Ideographs are compared in pairs, and vowel signs belong to their word."""
     assert words.terms("The committees of this House have agreed") == ["committe", "hous", "agr"]
     assert words.terms("华沙大学 AI") == ["华沙", "沙大", "大学", "ai"]
     assert words.words("वारसॉ की सैक्सन") == ["वारसॉ", "की", "सैक्सन"]
@@ -59,7 +57,6 @@ def test_sentences_cover_everything_but_white_space(text: str) -> None:
 
 
 def test_the_windows_of_a_long_text_lose_nothing() -> None:
-    """Texts longer than a window are divided at a sentence end if there is one."""
     text = "The quick brown fox jumps over the lazy dog. " * 1_000
 
     found = sentences(text)
@@ -94,14 +91,12 @@ def test_lines_of_a_list_are_sentences() -> None:
 
 
 def test_a_sentence_that_is_too_long_is_cut_at_a_clause() -> None:
-    """It is cut after a comma or semicolon if there is one."""
     text = "word " * 70 + "end; " + "more " * 40
 
     assert [one.text[-4:] for one in sentences(text)] == ["end;", "more"]
 
 
 def test_the_most_central_sentence_has_the_highest_rank() -> None:
-    """It shares its words with the others."""
     found = sentences(
         "Cats chase mice at night. Dogs chase cats around houses. "
         "Cats and dogs chase mice around houses at night. Quantum theory puzzles physicists."
@@ -116,7 +111,6 @@ def test_the_most_central_sentence_has_the_highest_rank() -> None:
 
 
 def test_a_topic_changes_the_ranking() -> None:
-    """Among equals, sentences about the user's question come first."""
     found = sentences("Apples grow on tall trees here. Fishes swim in deep rivers there.")
     weights = ranking.inverse_document_frequencies([one.terms for one in found])
     vectors = [ranking.vector(one.terms, weights) for one in found]

@@ -45,7 +45,6 @@ def facts_of(output: JsonObject, analysis_type: AnalysisType) -> list[Fact]:
 def test_the_path_of_a_fact_resolves_to_its_value(
     analysis_type: AnalysisType, data: st.DataObject
 ) -> None:
-    """Each path is a JSON Pointer into the stored output, and paths are unique."""
     (part,) = data.draw(grounded_answers(analysis_type, max_chunks=1))
     output = analysis_for(analysis_type).complete(part, options_for(analysis_type))
 
@@ -86,7 +85,6 @@ def test_data_of_a_users_schema_has_one_fact_for_each_value(data: JsonValue) -> 
 
 @given(NUMBERS)
 def test_the_text_of_a_number_has_all_its_digits(number: float) -> None:
-    """Parsing it gives the same number; 1234567 is not written as 1.23457e+06."""
     (fact,) = facts_of({"data": {"n": number}}, AnalysisType.EXTRACTION)
 
     assert json.loads(fact.value or "") == number
@@ -110,7 +108,6 @@ def test_numbers_are_written_in_decimal_notation(number: float, text: str) -> No
 
 
 def test_a_finding_is_one_fact() -> None:
-    """Its text is the principal field, its number the score, its confidence between 0 and 1."""
     span: JsonObject = {"quote": "costs 5 USD", "start_char": 10, "end_char": 21}
     found: JsonObject = {"grounded": True, "grounding": "exact", "value_in_quote": True}
     field = a_field("price", "5 USD", 7, **span, **found)
@@ -192,7 +189,6 @@ ROWS: JsonObject = {
 
 
 def test_a_fact_has_the_evidence_item_and_row_of_its_value() -> None:
-    """There is no second row with the quote."""
     found = {fact.path: fact for fact in facts_of(ROWS, AnalysisType.EXTRACTION)}
 
     vendor = found["/data/vendor"]
@@ -212,7 +208,6 @@ def test_a_fact_has_the_evidence_item_and_row_of_its_value() -> None:
 
 
 def test_items_without_a_value_are_facts_without_a_value() -> None:
-    """SQL finds them with `WHERE value IS NULL`."""
     empty = {f.path: f for f in facts_of(ROWS, AnalysisType.EXTRACTION) if f.value is None}
 
     assert empty.keys() == {"/data/paid", "/data/notes", "/evidence/3"}

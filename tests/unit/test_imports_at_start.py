@@ -28,7 +28,6 @@ def imported_by(code: str) -> set[str]:
 
 @pytest.mark.parametrize("argument", ["--help", "version"])
 def test_the_smallest_commands_import_no_large_library(argument: str) -> None:
-    """They need only the parser of the command line."""
     modules = imported_by(COMMAND.format(argument))
 
     assert not modules & (LIBRARIES | RARE)
@@ -37,7 +36,6 @@ def test_the_smallest_commands_import_no_large_library(argument: str) -> None:
 
 @pytest.mark.parametrize("module", ["runs", "results"])
 def test_read_only_commands_import_only_what_they_need(module: str) -> None:
-    """They import no broker, provider, reader or migration, and only the tables that they show."""
     modules = imported_by(f"import chordwise.cli.{module}")
 
     assert not modules & {"celery", "kombu", "redis", "httpx", *RARE}
@@ -60,7 +58,6 @@ def test_only_the_web_server_imports_the_web_libraries(module: str) -> None:
 
 @pytest.mark.parametrize("process", ["worker", "scheduler"])
 def test_processes_import_rarely_used_libraries_lazily(process: str) -> None:
-    """These are for export and file formats, migrations and price lists."""
     modules = imported_by(f"import {process}.process")
 
     assert not modules & RARE

@@ -148,7 +148,6 @@ def test_every_entry_of_a_profile_is_tested() -> None:
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_a_side_car_can_override_or_remove_an_entry(tmp_path: Path, name: str) -> None:
-    """Other entries are unchanged unless they depend on it."""
     of, given, expected, nothing, without = ENTRIES[name]
 
     overridden = asked(tmp_path, f"{name} = {given}")
@@ -269,7 +268,6 @@ def test_a_contradictory_profile_is_rejected(entries: dict[str, object], complai
 def test_the_error_for_an_invalid_schema_has_a_hint(
     tmp_path: Path, content: str | None, hint: str
 ) -> None:
-    """The file is missing, is not JSON, is not a schema, or does not describe an object."""
     schema = tmp_path / "contract.json"
     if content is not None:
         schema.write_text(content, "utf-8")
@@ -348,7 +346,6 @@ def test_invalid_examples_are_rejected(tmp_path: Path) -> None:
 
 
 def test_reasoning_with_only_the_built_in_model_is_rejected() -> None:
-    """The run does not start; with a language model it does."""
     asked = RunOptions(types=(AnalysisType.SUMMARY, AnalysisType.REASONING), model="extractive")
 
     with pytest.raises(UsageError, match="does not support reasoning") as raised:
@@ -376,7 +373,6 @@ TYPES = (AnalysisType.EXTRACTION, AnalysisType.CLASSIFICATION, AnalysisType.SUMM
 def test_an_option_belongs_to_the_questions_that_use_it(
     change: dict[str, object], schema: JsonObject | None, stale: tuple[AnalysisType, ...]
 ) -> None:
-    """Answers of the other types do not become stale, and are reused."""
     analysis = AnalysisOptions(instructions="fee, term", labels=("lease", "sale"), schema=schema)
     asked = RunOptions(types=TYPES, analysis=analysis, model="extractive")
     changed = replace(asked, analysis=replace(analysis, **change))  # type: ignore[arg-type]  # of the test

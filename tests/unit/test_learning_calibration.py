@@ -83,7 +83,6 @@ def test_neighbors_that_violate_the_order_are_pooled() -> None:
 
 @pytest.mark.parametrize("fit", [isotonic, platt])
 def test_nearly_equal_claims_have_a_curve(fit: Callable[[list[ConfidenceClaim]], Points]) -> None:
-    """It gives their share of right claims, also if they differ by the smallest float."""
     for step in (0.0, 1e-16, 1e-12, 1e-6):
         judged = [a_claim(0.7 + step * n, is_right=n % 2 == 0) for n in range(40)]
 
@@ -99,7 +98,6 @@ def a_claim(confidence: float, *, is_right: bool) -> ConfidenceClaim:
 
 @given(CLAIMS)
 def test_an_isotonic_curve_is_monotonic_and_keeps_the_mean(judged: list[ConfidenceClaim]) -> None:
-    """No two points have the same claim, so that the curve can be interpolated."""
     points = isotonic(judged)
 
     worths = [calibrate(points, each.confidence) for each in judged]
@@ -124,7 +122,6 @@ def test_an_isotonic_curve_is_no_worse_than_mean_and_claims(judged: list[Confide
 @example([a_claim(0.875, is_right=False), a_claim(0.90625, is_right=True)])
 @example([a_claim(0.09375, is_right=False), a_claim(0.125, is_right=True)])
 def test_a_logistic_curve_is_monotonic_between_0_and_1(judged: list[ConfidenceClaim]) -> None:
-    """This holds for any judgments: all right, all equal, or contrary to the claims."""
     points = platt(judged)
 
     worths = [y for _, y in points]
@@ -134,7 +131,6 @@ def test_a_logistic_curve_is_monotonic_between_0_and_1(judged: list[ConfidenceCl
 
 
 def test_a_logistic_curve_fits_logistic_data() -> None:
-    """It gives the shares at two claims, apart from the smoothing of Platt's targets."""
     points = platt(claims((0.25, 300, 700), (0.75, 800, 200)))
 
     assert calibrate(points, 0.25) == pytest.approx(0.3, abs=0.005)
@@ -150,7 +146,6 @@ def test_a_curve_is_constant_beyond_its_ends_and_linear_between_points() -> None
 
 
 def test_learning_requires_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the package and the command that installs it."""
     monkeypatch.setitem(sys.modules, "sklearn", None)
 
     with pytest.raises(ConfigurationError, match="needs scikit-learn") as caught:
@@ -173,7 +168,6 @@ def test_a_curve_needs_enough_judgments_of_both_kinds(
     judged: list[ConfidenceClaim],
     enough: bool,  # noqa: FBT001 - the expectation
 ) -> None:
-    """The minimum is thirty, with five right and five wrong ones."""
     assert is_enough(judged) is enough
 
 
@@ -188,7 +182,6 @@ def test_accurate_claims_are_not_changed() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_learned_curve_calibrates_other_claims(seed: int) -> None:
-    """The accuracy of the claims is their cube; a separate sample is calibrated."""
     learned, others = drawn(400, seed, 3), drawn(400, seed + 100, 3)
 
     curve = learn(learned)
@@ -199,7 +192,6 @@ def test_a_learned_curve_calibrates_other_claims(seed: int) -> None:
 
 
 def test_claims_about_one_document_are_in_one_fold() -> None:
-    """Each of two documents is predicted from the other only."""
     one = [ConfidenceClaim(confidence=0.5, is_right=True, group="a")] * 20
     other = [ConfidenceClaim(confidence=0.5, is_right=False, group="b")] * 20
 
@@ -210,7 +202,6 @@ def test_claims_about_one_document_are_in_one_fold() -> None:
 
 
 def test_claims_about_a_single_document_are_not_calibrated() -> None:
-    """There is no other document to compare curves on."""
     curve = learn([a_claim(0.9, is_right=n < 10) for n in range(40)])
 
     assert curve.method is Method.CLAIMED
@@ -219,7 +210,6 @@ def test_claims_about_a_single_document_are_not_calibrated() -> None:
 
 
 def test_the_error_rate_of_accepted_claims_is_bounded() -> None:
-    """Ninety claims without an error suffice for 5 %; lower claims with errors are excluded."""
     judged = claims((0.9, 90, 0), (0.6, 30, 12))
 
     accepted = acceptance(judged, 0.05)

@@ -79,7 +79,6 @@ def test_the_bound_is_exceeded_no_more_often_than_the_risk(*, is_informed: bool)
 
 @pytest.mark.parametrize("seeds", [50, pytest.param(1000, marks=pytest.mark.nightly)])
 def test_the_risk_holds_for_forty_fields_together(seeds: int) -> None:
-    """The risk is divided among the fields."""
     broken = sum(
         any(
             exceeds_the_bound(population(random, 100, 6, is_informed=False), RISK / 40, 20)
@@ -119,7 +118,6 @@ def test_the_number_of_missing_checks_is_computed(
 
 
 def test_good_answers_are_accepted_in_order_of_their_scores() -> None:
-    """The last fifth has all the errors and is not accepted."""
     random = Random(7)
     good = [ScoredAnswer(0.6 + random.random() * 0.4, is_right=True) for _ in range(800)]
     bad = [ScoredAnswer(random.random() * 0.5, is_right=random.random() < 0.6) for _ in range(200)]
@@ -168,8 +166,6 @@ def test_the_bounds_enclose_the_observed_rate() -> None:
 
 
 def test_a_drift_is_detected_without_false_alarms() -> None:
-    """It is evaluated after each of 200 checks, over 300 seeds."""
-
     def alarms(rate: float) -> int:
         alarmed = 0
         for seed in range(300):

@@ -71,7 +71,6 @@ def decided(seed: int, control: float, variant: float, *, is_paired: bool) -> bo
 def test_equal_variants_are_distinguished_no_more_often_than_the_risk(
     seeds: int, rate: float, *, is_paired: bool
 ) -> None:
-    """The difference is evaluated after every document."""
     found = sum(decided(seed, rate, rate, is_paired=is_paired) for seed in range(seeds))
 
     assert found <= at_most(RISK, seeds)
@@ -92,7 +91,6 @@ def test_a_large_difference_is_detected_within_three_hundred_documents(
 
 @pytest.mark.parametrize("seeds", SEEDS)
 def test_the_interval_of_amounts_contains_their_mean(seeds: int) -> None:
-    """The amounts are skewed like costs; the interval is evaluated after each."""
     missed = 0
     for seed in range(seeds):
         random, amounts = Random(seed), list[float]()
@@ -118,7 +116,6 @@ def of_shares(control: float, variant: float, count: int, *, is_paired: bool = F
 
 
 def test_pairs_narrow_the_interval() -> None:
-    """The variants are right or wrong mostly on the same documents."""
     apart = of_shares(0.7, 0.8, 200)
     variant = [1.0 if place % 10 == 0 else each for place, each in enumerate(apart.control)]
     alone = replace(apart, variant=variant)
@@ -156,7 +153,6 @@ def test_without_documents_there_is_no_result() -> None:
 
 
 def test_the_estimated_number_of_further_documents_suffices() -> None:
-    """The later documents are like the earlier ones; half the number does not suffice."""
     found = of_shares(0.7, 0.9, 40)
     more = remaining_documents(found, Outcome.RIGHT, RISK, is_paired=False)
 
@@ -208,7 +204,6 @@ def test_a_guardrail_detects_more_with_pairs_than_with_means() -> None:
 
 
 def test_a_guardrail_of_costs_is_relative_to_the_control() -> None:
-    """Twice the cost exceeds an increase of 50 % but not one of 200 %."""
     random = Random(1)
     control = [random.uniform(0.8, 1.2) for _ in range(100)]
     found = guarded(Evidence(control=control, variant=[2 * each for each in control], pairs=[]))
@@ -220,7 +215,6 @@ def test_a_guardrail_of_costs_is_relative_to_the_control() -> None:
 @pytest.mark.parametrize("seeds", SEEDS)
 @pytest.mark.parametrize("rate", [0.5, 0.95, 0.995])
 def test_the_interval_of_a_sum_contains_the_share(seeds: int, rate: float) -> None:
-    """Shares are 0, ½ or 1, and the interval is evaluated after each document."""
     missed = 0
     for seed in range(seeds):
         random, total = Random(seed), 0.0
@@ -260,7 +254,6 @@ def shares_of(give: Callable[[str], str]) -> dict[str, float]:
 
 
 def test_documents_are_assigned_by_their_text() -> None:
-    """Each variant gets its share, pairs come first, and experiments are independent."""
     shares = shares_of(lambda text: assign("one", text, ["terse", "long"], 0.25, 0.0).variant)
     paired = shares_of(lambda text: str(assign("one", text, ["terse"], 0.5, 0.2).is_paired))
     again = shares_of(

@@ -109,10 +109,6 @@ def test_values_are_compared_regardless_of_form(
 
 
 def test_every_value_of_a_field_is_judged_separately() -> None:
-    """One of two parties is right, and the absence of a penalty is right as well.
-
-    A true value of a field that the answer does not have is missing.
-    """
     answer = an_extraction(FIELDS)
     truth = Truth(fields={"party": ["acme corp", "Smith"], "penalty": None})
 
@@ -148,7 +144,6 @@ def test_every_value_of_a_field_is_judged_separately() -> None:
 def test_only_fields_of_the_question_are_accepted(
     name: str, schema: JsonObject | None, field: str | None
 ) -> None:
-    """The spelling is ignored; an open schema may have any field."""
     options = AnalysisOptions(instructions="buyer, price", schema=schema)
 
     assert fields.requested_field(name, options) == field
@@ -191,7 +186,6 @@ def test_remarks_on_one_answer_judge_another(
     now: str,
     expected: bool | None,  # noqa: FBT001 - the expectation
 ) -> None:
-    """A remark on the score does not concern the label."""
     found = verdicts(a_sentiment(now), said(a_sentiment("mixed"), *before))
 
     assert found == ([] if expected is None else [("/label", 0.8, expected)])
@@ -279,7 +273,6 @@ def test_a_member_of_the_data_is_addressed_by_name_or_pointer(path: str) -> None
 
 @pytest.mark.parametrize("path", ["", "/lines", "/buyer"])
 def test_approved_rows_and_objects_are_right(path: str) -> None:
-    """They are right while an answer has the same values; rejected ones are wrong."""
     answer = an_extraction(DATA)
     approved = said(answer, FeedbackInput(verdict=Verdict.APPROVED, path=path))
     rejected = said(answer, FeedbackInput(verdict=Verdict.REJECTED, path=path))
@@ -291,7 +284,6 @@ def test_approved_rows_and_objects_are_right(path: str) -> None:
 
 
 def test_a_list_with_a_corrected_value_is_wrong() -> None:
-    """The approval of a single value does not concern the list."""
     answer = an_extraction(DATA)
     approval = FeedbackInput(verdict=Verdict.APPROVED, path="/lines/0/sku")
     correction = FeedbackInput(verdict=Verdict.CORRECTED, path="/lines/1/sku", value="B-3")
@@ -396,7 +388,6 @@ def test_a_typed_value_is_a_text_unless_it_is_json(typed: str, value: JsonValue)
 def test_a_rule_determines_when_a_value_is_right(
     rule: Rule, found: str, right: JsonValue, *, same: bool
 ) -> None:
-    """Rules: the same text, date or number, one within a thousandth, or whole words of it."""
     answer = an_extraction({"fields": [a_field("total", found, 9)]})
     truth = Truth(fields={"total": right}, rules={"total": rule})
 
@@ -454,7 +445,6 @@ def test_pages_are_compared_with_those_of_the_facts() -> None:
 
 
 def test_repeated_rows_are_counted() -> None:
-    """A row with another value is wrong at any position; values are compared as elsewhere."""
     one: JsonObject = {"sku": "A-1", "n": 1}
     two: JsonObject = {"sku": "B-2", "n": 2}
     rows: JsonValue = [{**one}, {**one}, {**two}]
@@ -467,7 +457,6 @@ def test_repeated_rows_are_counted() -> None:
 
 
 def test_answers_are_compared_by_field() -> None:
-    """Spelling is ignored; a field that only one answer mentions is a difference."""
     before = an_extraction({"fields": [a_field("party", "ACME Corp.", 9), a_field("term", "1", 5)]})
     after = an_extraction({"fields": [a_field("party", "acme corp", 4), a_field("law", "NY", 5)]})
 
@@ -484,7 +473,6 @@ def test_answers_are_compared_by_field() -> None:
     ],
 )
 def test_a_changed_label_is_better_or_worse(label: str, expected: Difference) -> None:
-    """The truth decides; the reverse change is the opposite."""
     before, after, truth = a_sentiment("positive"), a_sentiment(label), Truth(label="negative")
 
     assert difference(before, after, truth) == expected
@@ -493,7 +481,6 @@ def test_a_changed_label_is_better_or_worse(label: str, expected: Difference) ->
 
 
 def test_answers_without_fields_are_compared_as_a_whole() -> None:
-    """Confidence is not compared."""
     afterwards = (a_summary("A bridge.", 0.9), a_summary("A harbour."))
 
     found = [difference(a_summary("A bridge."), after, Truth()) for after in afterwards]

@@ -80,7 +80,6 @@ def answer_of(kind: AnalysisType, output: JsonObject, *remarks: Remark) -> JsonO
 
 
 def test_an_approved_label_is_shown_with_the_original_answer() -> None:
-    """Members that were added when the answer was stored are removed."""
     approval = said(Verdict.APPROVED, "/primary_label", "letter")
 
     answer = answer_of(AnalysisType.CLASSIFICATION, LABELLED, approval)
@@ -90,7 +89,6 @@ def test_an_approved_label_is_shown_with_the_original_answer() -> None:
 
 
 def test_a_corrected_label_has_no_features_of_the_wrong_label() -> None:
-    """The correction has full confidence."""
     correction = said(Verdict.CORRECTED, "/primary_label", "letter", "invoice")
 
     answer = answer_of(AnalysisType.CLASSIFICATION, LABELLED, correction)
@@ -101,7 +99,6 @@ def test_a_corrected_label_has_no_features_of_the_wrong_label() -> None:
 
 
 def test_a_corrected_value_is_quoted_at_its_place() -> None:
-    """The quote of the wrong value is dropped; a value that is not in the text gives no example."""
     found = said(Verdict.CORRECTED, "/fields/1", ["May"], ["120 EUR"], "price")
     elsewhere = said(Verdict.CORRECTED, "/fields/1", ["May"], ["999 EUR"], "price")
 
@@ -172,7 +169,6 @@ BILL = an_example("Please pay the bill for the electricity by Friday.", "invoice
 
 
 def test_examples_are_similar_to_the_document_and_diverse() -> None:
-    """The most similar one is last; near-duplicates and unrelated texts are skipped."""
     index = ExampleIndex([BILL, BOAT, SAME_BOAT, HARBOUR], 2, 10_000)
 
     chosen = index.select("0", "When does the boat leave the harbour with our mail?")
@@ -182,7 +178,6 @@ def test_examples_are_similar_to_the_document_and_diverse() -> None:
 
 
 def test_a_document_is_not_its_own_example() -> None:
-    """Nor is another file with the same words."""
     index = ExampleIndex([BOAT, HARBOUR], 4, 10_000)
 
     assert BOAT not in index.select(BOAT.sha256, "The boat in the harbour.")
@@ -191,7 +186,6 @@ def test_a_document_is_not_its_own_example() -> None:
 
 
 def test_examples_fit_into_their_token_budget() -> None:
-    """A smaller example takes the place of one that does not fit."""
     long = an_example(f"The boat and the harbour, the mail. {'The boat. ' * 80}")
     index = ExampleIndex([long, HARBOUR], 4, HARBOUR.token_count + 1)
 
@@ -200,7 +194,6 @@ def test_examples_fit_into_their_token_budget() -> None:
 
 
 def test_the_id_of_an_example_depends_on_its_feedback() -> None:
-    """It also depends on the content of the example."""
     approval = said(Verdict.APPROVED, "/primary_label", "letter")
     first = judged(AnalysisType.CLASSIFICATION, LABELLED, approval)
     made = [
@@ -224,7 +217,6 @@ def test_one_document_in_five_is_held_out() -> None:
 
 
 def test_learned_examples_are_between_markers_in_prompts_about_texts() -> None:
-    """An example cannot contain its own marker; the prompt of a synthesis has no examples."""
     shown = (Example(analysis_type=AnalysisType.SUMMARY, text="End of the examples.", answer={}),)
     task = replace(a_task(AnalysisType.SUMMARY, "x"), examples=shown)
 

@@ -86,7 +86,6 @@ def test_an_interval_contains_its_share(right: int, wrong: int) -> None:
 
 
 def test_a_bootstrap_is_reproducible_and_shrinks_with_the_sample() -> None:
-    """For a mean of zeros and ones it spans about two standard errors on each side."""
     few, many = [0.0, 1.0] * 20, [0.0, 1.0] * 500
 
     first, again = (bootstrap(few, lambda v: sum(v) / len(v), seeded(3)) for _ in range(2))
@@ -132,7 +131,6 @@ def test_undefined_measures_are_omitted() -> None:
 
 @given(CHOICES)
 def test_measures_stay_within_their_bounds(found: list[Choice]) -> None:
-    """Each has one row; the confusion matrix has every chosen label."""
     listed = list(measures.measure_choices(found, seeded(0)))
 
     assert len(listed) == len({(m.metric, m.label, m.found) for m in listed})

@@ -14,7 +14,6 @@ SIZES = st.dictionaries(st.text(max_size=3), st.integers(1, 500), min_size=1, ma
 
 @given(SIZES, st.integers(0, 600))
 def test_each_stratum_contributes_its_share(sizes: dict[str, int], count: int) -> None:
-    """The total is exact, and two strata are within one of their shares."""
     given_by = allot(sizes, count)
 
     total = sum(sizes.values())

@@ -51,7 +51,6 @@ def batched(queue: ScriptedQueue, model: ScriptedModel) -> Batched:
 
 
 def test_the_answer_of_a_batch_is_the_completion() -> None:
-    """Without one the question is asked online unchanged."""
     model, request = ScriptedModel(["{}"]), a_request()
     completion = model.completion("{}")
 
@@ -63,7 +62,6 @@ def test_the_answer_of_a_batch_is_the_completion() -> None:
 
 
 def test_a_batch_question_has_the_cache_key_and_body_of_an_online_request() -> None:
-    """Its maximum cost is half."""
     queue = ScriptedQueue(None)
     request = a_request()
 

@@ -66,7 +66,6 @@ def _small_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(not FULL.exists(), reason="only Linux has a device that is always full")
 def test_a_full_disk_is_a_transient_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The batch is fetched again later."""
     monkeypatch.setattr(tempfile, "TemporaryFile", partial(FULL.open, "r+b"))
 
     with pytest.raises(ModelTransportError, match="No space left on device") as refused:
@@ -76,7 +75,6 @@ def test_a_full_disk_is_a_transient_error(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_an_endless_line_is_skipped_with_limited_memory() -> None:
-    """The lines before and after it are read."""
     piece = b"x" * 100_000
     tracemalloc.start()
 
@@ -91,7 +89,6 @@ def test_an_endless_line_is_skipped_with_limited_memory() -> None:
 @pytest.mark.parametrize("end", [b"", b"\n"])
 @pytest.mark.parametrize("more", [-1, 0, 1])
 def test_a_line_of_the_maximum_length_is_read(end: bytes, more: int) -> None:
-    """A line that is one byte longer is skipped."""
     line = json.dumps({"custom_id": "padded"}).encode().ljust(MAX_BYTES - len(end) + more) + end
 
     found = lines_of(line, *([GOOD] if end else []))

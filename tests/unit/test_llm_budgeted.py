@@ -97,7 +97,6 @@ def a_setup(
 def test_the_maximum_cost_is_reserved_and_the_real_cost_settled(
     answer: Completion, cost: Decimal | None
 ) -> None:
-    """An unknown usage is settled as unknown."""
     setup = a_setup(answer)
 
     setup.ask()
@@ -120,7 +119,6 @@ def test_the_maximum_cost_is_reserved_and_the_real_cost_settled(
 def test_a_failure_is_settled_with_its_possible_cost(
     error: ChordwiseError, cost: Decimal | None
 ) -> None:
-    """A rejected request is free; an interrupted one may have been charged."""
     setup = a_setup(error)
 
     with pytest.raises(type(error)):
@@ -152,7 +150,6 @@ def test_the_reservation_is_kept_after_a_database_error() -> None:
 def test_free_models_and_unknown_prices_are_reserved_and_settled(
     answer: Completion, price: Price, most: int | None, cost: Decimal | None
 ) -> None:
-    """The budget decides about the amount and accepts the reported cost."""
     setup = a_setup(answer, price=price)
 
     setup.ask()
@@ -162,7 +159,6 @@ def test_free_models_and_unknown_prices_are_reserved_and_settled(
 
 
 def test_no_request_is_sent_if_the_budget_is_exceeded() -> None:
-    """The error is raised immediately."""
     setup = a_setup(answers=[BudgetExceededError("nothing left")])
 
     with pytest.raises(BudgetExceededError):

@@ -73,7 +73,6 @@ def cached(
 
 
 def test_the_same_request_is_sent_once() -> None:
-    """The second completion comes from the cache and has its own ledger row."""
     hits, cache = Hits(), MemoryCache()
     model, behind = cached('{"a": 1}', cache=cache, hits=hits)
 
@@ -114,7 +113,6 @@ def test_another_request_or_another_model_has_another_key(
 
 
 def test_the_key_ignores_how_a_request_is_sent() -> None:
-    """Attempt, deadline, id, route and stage do not change an answer."""
     usual = a_request()
     others = (
         replace(usual, attempt=3),
@@ -136,7 +134,6 @@ def test_the_key_ignores_how_a_request_is_sent() -> None:
     ],
 )
 def test_only_complete_answers_are_cached(completion: Completion) -> None:
-    """Other requests are sent again without waiting."""
     cache = MemoryCache()
     model, behind = cached(completion, "{}", cache=cache)
 
@@ -149,7 +146,6 @@ def test_only_complete_answers_are_cached(completion: Completion) -> None:
 
 
 def test_an_error_is_not_cached() -> None:
-    """It is raised, and the next caller may send the request."""
     cache = MemoryCache()
     model, _ = cached(ModelOverloadedError("busy"), cache=cache)
 
@@ -173,7 +169,6 @@ def test_a_concurrent_caller_polls_with_growing_delays() -> None:
 
 @pytest.mark.parametrize("status", [ClaimStatus.OTHERS, ClaimStatus.UNKNOWN])
 def test_a_blocked_or_unreachable_cache_is_bypassed(status: ClaimStatus) -> None:
-    """This happens after the longest wait or immediately; nothing is stored then."""
     hits, cache = Hits(), MemoryCache([status] * 100)
     model, behind = cached("{}", cache=cache, hits=hits)
 

@@ -17,7 +17,6 @@ ASKERS = 6
 
 
 def test_concurrent_questions_are_limited_to_the_slots() -> None:
-    """Six threads share two slots."""
     both_inside = threading.Barrier(2, timeout=10)
     inside: list[int] = []
     lock, most = threading.Lock(), [0]
@@ -41,7 +40,6 @@ def test_concurrent_questions_are_limited_to_the_slots() -> None:
 
 
 def test_a_failed_question_releases_its_slot() -> None:
-    """The error is raised, and the next question is asked."""
     model = ScriptedModel([ModelOverloadedError("busy"), "{}"])
     limited = ConcurrencyLimited(model, threading.Semaphore(1))
 

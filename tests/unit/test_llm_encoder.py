@@ -34,7 +34,6 @@ def answered(model: ExtractiveModel, asked: AnalysisTask) -> JsonObject:
 
 
 def test_texts_with_similar_meaning_have_similar_vectors(with_encoder: ExtractiveModel) -> None:
-    """The vectors are the same in any thread, and a text has a similarity of 1 to itself."""
     encoder = Encoder()
     near = encoder.similarity(FORECAST, "There will be a storm.")
 

@@ -44,7 +44,6 @@ def ignored(_from: ModelProfile, _to: ModelProfile, _why: ModelError) -> None:
     ],
 )
 def test_the_second_model_answers_for_the_first(error: ModelError) -> None:
-    """The change is reported, and the completion names the model that answered."""
     changes: list[tuple[str, str, ModelError]] = []
     subject = Fallback(
         [named("one", error), named("two", "{}")],
@@ -80,7 +79,6 @@ def test_if_all_models_fail_the_first_transient_error_is_preferred(
 
 
 def test_a_prompt_must_fit_every_model() -> None:
-    """The profile is the first model's with the smallest limits of all."""
     subject = Fallback([named("one", "{}", 9_000), named("two", "{}", 4_000)], ignored)
 
     assert subject.profile.model == "one"
@@ -88,7 +86,6 @@ def test_a_prompt_must_fit_every_model() -> None:
 
 
 def test_the_models_share_the_timeout_of_a_request() -> None:
-    """The next one has the time that is left, but at least a second."""
     now = [0.0]
 
     def late(request: CompletionRequest) -> ModelError:
@@ -127,7 +124,6 @@ def test_after_a_timeout_only_models_with_as_much_time_are_asked() -> None:
 
 
 def test_the_built_in_model_is_not_a_fallback_for_reasoning() -> None:
-    """The work is postponed until the language model answers again."""
     built_in = ScriptedModel(
         ["{}"], profile=replace(named("two", "{}").profile, understands_language=False)
     )

@@ -170,7 +170,6 @@ def test_the_retry_header_outweighs_the_status(
 
 
 def test_the_message_names_the_error_and_hides_the_document() -> None:
-    """It names the provider and the code and contains neither the key nor the document."""
     body = openai_body("Rejected: the quick brown fox jumps over the lazy dog", None, "odd\n")
     fault = read_fault(JsonResponse(status=400, headers={}, body=body))
 
@@ -255,7 +254,6 @@ NOON = 1_795_521_600.0  # Tue, 24 Nov 2026 12:00:00 GMT
 def test_every_form_of_retry_after_is_parsed(
     headers: dict[str, str], seconds: float | None
 ) -> None:
-    """Seconds, milliseconds and dates are accepted; invalid values are ignored."""
     assert retry_after_seconds(headers, wall_clock=lambda: NOON) == seconds
 
 

@@ -66,7 +66,6 @@ def refused(limits: ProcessLimits | ResilientLimits) -> Wait:
 
 
 def test_process_local_limits_bound_the_calls_in_flight() -> None:
-    """The last known window applies to the calls of this process."""
     limits = ProcessLimits(LimitPolicy(max_in_flight=2), SleptClock())
     held = granted(limits)
     granted(limits)
@@ -86,7 +85,6 @@ def test_process_local_limits_bound_the_calls_in_flight() -> None:
     ],
 )
 def test_process_local_limits_bound_the_rate(state: LimitState, seconds: float) -> None:
-    """After one second's worth of calls, the last known rate applies."""
     clock = SleptClock()
     limits = ProcessLimits(LimitPolicy(), clock)
     limits.remember(state)
@@ -101,7 +99,6 @@ def test_process_local_limits_bound_the_rate(state: LimitState, seconds: float) 
 
 
 def test_process_local_limits_respect_retry_after() -> None:
-    """The pause is as long as the provider says, but at most five minutes."""
     clock = SleptClock()
     limits = ProcessLimits(LimitPolicy(), clock)
 
@@ -116,7 +113,6 @@ def test_process_local_limits_respect_retry_after() -> None:
 
 
 def test_an_outage_of_valkey_fails_no_call() -> None:
-    """The last known limits apply, and each outage is reported once."""
     clock, shared = SleptClock(), BrokenLimits(error=redis.ConnectionError())
     known = LimitState(window=1)
     limits = ResilientLimits(shared, ProcessLimits(LimitPolicy(), clock), lambda: known, clock)
@@ -180,7 +176,6 @@ def test_shared_limits_are_used_again_after_an_outage() -> None:
     ],
 )
 def test_durations_have_the_format_of_go(text: str, seconds: float | None) -> None:
-    """Bare seconds are accepted, too."""
     assert duration_seconds(text) == (None if seconds is None else pytest.approx(seconds))
 
 

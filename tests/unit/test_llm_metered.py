@@ -45,7 +45,6 @@ def completion(finish_reason: FinishReason = FinishReason.STOP) -> Completion:
 
 
 def test_a_call_is_recorded_with_its_cost() -> None:
-    """The row has request, tokens, cost, time and length; the request has the row's id."""
     ledger, model = ListLedger(), ScriptedModel([completion()])
 
     Metered(model, ledger, PRICE, ticking()).complete(a_request())
@@ -83,7 +82,6 @@ def test_the_row_is_written_before_the_request() -> None:
 
 
 def test_a_failure_is_recorded_with_its_code() -> None:
-    """It has no cost, and the error is raised to the caller."""
     ledger = ListLedger()
     model = Metered(ScriptedModel([RefusedError("declined")]), ledger, PRICE, ticking())
 

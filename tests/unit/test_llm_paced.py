@@ -51,7 +51,6 @@ def answered(timings: Timings | None) -> Completion:
 def test_the_deadline_follows_from_the_measured_speed(
     script: list[Line], left: float | None, granted: list[float]
 ) -> None:
-    """Before the first answer the deadline is the maximum."""
     model = ScriptedModel(script)
     subject = Paced(model, MIN_SECONDS, MAX_SECONDS)
 

@@ -66,7 +66,6 @@ def priced(input_usd: int | None, output_usd: int | None) -> ModelSettings:
     ("provider", "model"), [("openai", "gpt-6.1-terra"), ("anthropic", "claude-sonnet-5-5")]
 )
 def test_public_prices_are_known_and_cached_tokens_are_cheaper(provider: str, model: str) -> None:
-    """The list includes the models of the examples; writing to a cache costs more."""
     settings = ModelSettings.model_validate({"provider": provider, "model": model})
 
     costs = [cost(settings, usage) for usage in (CACHED, FRESH, WRITTEN)]
@@ -146,7 +145,6 @@ def test_the_price_of_a_self_hosted_server_is_unknown(provider: str, base_url: s
     [("0.0042", "0.0042"), ("4.4999999999999996e-05", "0.000045"), ("1e-12", "1e-8")],
 )
 def test_the_cost_reported_by_the_server_is_booked(reported: str, booked: str) -> None:
-    """It overrides any price and is rounded up to the precision of the accounts."""
     answer = replace(completion("m", FRESH), text="", reported_cost_usd=Decimal(reported))
 
     for settings in (OWN, LISTED, ModelSettings(provider="local", model="tiny.gguf")):
@@ -213,7 +211,6 @@ def test_cached_prompts_and_fewer_tokens_than_estimated_are_believed(
     ],
 )
 def test_a_computed_cost_names_the_source_of_its_price(settings: ModelSettings, basis: str) -> None:
-    """The source is the list or the settings; a rejected request is not billed."""
     price = price_of(settings)
 
     assert booked_cost(price, completion(settings.model, FRESH), 1_000).basis == basis
@@ -249,7 +246,6 @@ ALL_TIERS = [*USUAL_TIERS, "priority", "fast", "scale"]
 def test_configured_prices_include_cached_tokens(
     whole: int, read: int, written: int, usd: str
 ) -> None:
-    """Cache reads have their own price, cache writes cost a quarter more, and none is negative."""
     usage = Usage(
         input_tokens=whole, output_tokens=0, cached_input_tokens=read, cache_write_tokens=written
     )
@@ -259,7 +255,6 @@ def test_configured_prices_include_cached_tokens(
 
 @pytest.mark.parametrize("settings", [OWN, LISTED])
 def test_an_absurd_usage_has_an_unknown_cost(settings: ModelSettings) -> None:
-    """A thousand billion tokens are an error of the server."""
     assert cost(settings, Usage(input_tokens=10**12, output_tokens=10**12)) is None
 
 
@@ -328,7 +323,6 @@ def test_only_requests_with_a_known_price_have_a_maximum_cost(
 def test_no_usage_of_a_request_costs_more_than_the_bound(
     text: str, shares: tuple[float, float, float, float], asked: tuple[ModelSettings, str]
 ) -> None:
-    """This holds for any number of cached, written and answered tokens, in every tier."""
     settings, service_tier = asked
     request = a_request(user=text)
     tokens = int(max_input_tokens(request) * shares[0])
@@ -370,7 +364,6 @@ def test_inference_in_one_region_costs_ten_percent_more(geo: str, factor: str, t
 
 @pytest.mark.parametrize("tier", ["priority", "fast"])
 def test_priority_costs_more_and_is_reserved_unless_excluded(tier: str) -> None:
-    """Both names that OpenAI uses for the tier have its price."""
     answer = completion(LISTED.model, FRESH)
     told = price_of(LISTED)
     untold = ListPrice(provider="openai", model=LISTED.model)
@@ -415,7 +408,6 @@ def test_the_cost_of_an_image_is_reserved() -> None:
 
 @given(text=st.text(max_size=500))
 def test_a_prompt_has_no_more_tokens_than_bytes(text: str) -> None:
-    """In any alphabet, each additional byte increases the bound."""
     more = max_input_tokens(a_request(user=text + "ü")) - max_input_tokens(a_request(user=text))
 
     assert more == 2

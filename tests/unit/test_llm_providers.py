@@ -76,7 +76,6 @@ def test_each_provider_has_its_adapter(
 def test_invalid_settings_are_rejected_with_a_hint(
     settings: ModelSettings, key: SecretStr, hint: str
 ) -> None:
-    """A missing key or an invalid address is reported before the first document."""
     with pytest.raises(ConfigurationError) as caught:
         connect(settings, key)
 
@@ -94,7 +93,6 @@ def test_invalid_settings_are_rejected_with_a_hint(
     ],
 )
 def test_addresses_are_completed(base_url: str, address: str) -> None:
-    """The path of the operation is appended once, however the address is written."""
     assert endpoint(base_url, "/chat/completions") == address
 
 
@@ -131,7 +129,6 @@ def test_keep_alive_is_sent_after_the_first_answer_and_at_intervals() -> None:
 
 
 def test_a_failure_of_keep_alive_does_not_affect_the_answer() -> None:
-    """It is sent only after an answer."""
     server = Server(fails=True)
     kept = KeptLoaded(
         ScriptedModel([ModelTransportError("x"), "{}"]), server.keep, 60, server.clock
@@ -231,7 +228,6 @@ def test_unsupported_settings_are_rejected_before_any_request(
     ],
 )
 def test_the_price_is_that_of_the_tier_in_the_response(settings: ModelSettings) -> None:
-    """A request for flex that was served by the default tier has the default price."""
     costs = {}
     for tier in ("", "default", "flex", "batch"):
         completion = Completion(
@@ -267,7 +263,6 @@ def sent_to_anthropic(request: CompletionRequest, **given: int) -> JsonObject:
 
 
 def test_images_precede_the_text() -> None:
-    """They have the format of the provider; without images, the text is a plain string."""
     request = a_request(user="Transcribe.", pictures=(a_page(),))
     encoded = a_page().base64
 
@@ -308,7 +303,6 @@ def test_openai_gets_a_cache_key_for_questions_with_a_common_prefix() -> None:
     ],
 )
 def test_the_token_limit_of_a_request_has_a_ceiling(given: dict[str, int], expected: int) -> None:
-    """It is four times the usual limit, or as configured."""
     request = replace(a_request(), max_output_tokens=512)
 
     assert sent_to_openai(request, **given)["max_completion_tokens"] == expected

@@ -72,7 +72,6 @@ def limited(limits: ScriptedLimits, *script: Line, clock: SleptClock | None = No
 
 
 def test_a_call_waits_for_its_permit_and_settles_it() -> None:
-    """Every attempt has the same permit id; the duration of the answer is reported."""
     limits, clock = ScriptedLimits([Wait(seconds=5, reason=WaitReason.RATE)] * 3), SleptClock()
 
     assert limited(limits, "{}", clock=clock).complete(a_request()).text == "{}"
@@ -103,7 +102,6 @@ def test_waiting_does_not_count_toward_the_timeout_of_the_request() -> None:
 
 
 def test_the_maximum_usage_of_a_call_is_reserved() -> None:
-    """It is the estimated input with schema and images, and the maximum output."""
     limits = ScriptedLimits()
 
     limited(limits).complete(a_request(max_output_tokens=512))
@@ -155,7 +153,6 @@ def test_too_long_a_wait_postpones_the_work(
     ],
 )
 def test_every_error_returns_the_permit(error: ChordwiseError, result: CallResult) -> None:
-    """The report has what the error says about the provider."""
     limits = ScriptedLimits()
 
     with pytest.raises(type(error)):
@@ -166,7 +163,6 @@ def test_every_error_returns_the_permit(error: ChordwiseError, result: CallResul
 
 @pytest.mark.parametrize("kind", [ModelAccessError, QuotaExceededError])
 def test_a_denial_of_another_call_is_raised_without_a_request(kind: type[ModelError]) -> None:
-    """The error has the same message, and nothing is sent or settled."""
     denial = Denial(code=kind.code, what="No.", hint="Mend it.")
     limits = ScriptedLimits([Wait(seconds=1, reason=WaitReason.HEAD_START), denial])
 
@@ -179,7 +175,6 @@ def test_a_denial_of_another_call_is_raised_without_a_request(kind: type[ModelEr
 
 @pytest.mark.parametrize("is_about_key", [False, True])
 def test_a_denial_is_reported_with_its_scope(*, is_about_key: bool) -> None:
-    """The report includes the error's message, for all later callers."""
     error: PausingError = ModelAccessError("No.", "Mend it.")
     error.is_about_key = is_about_key
     limits = ScriptedLimits()
@@ -192,7 +187,6 @@ def test_a_denial_is_reported_with_its_scope(*, is_about_key: bool) -> None:
 
 
 def test_a_rate_limit_is_reported_with_its_delay_and_limits() -> None:
-    """An excessive delay is shortened for all callers and for the postponed work."""
     error: TransientError = RateLimitedError("slow down")
     error.retry_after_seconds = 99_999
     error.reported_limits = {QuotaKind.REQUESTS: Quota(limit=60, remaining=0)}
@@ -255,7 +249,6 @@ def test_a_call_that_waits_for_a_permit_has_no_row_and_no_slot() -> None:
 
 
 def test_a_denial_at_the_gate_is_raised() -> None:
-    """Nothing is sent, and the ledger has no row."""
     denial = Denial(code=ModelAccessError.code, what="no such key", hint="")
     ledger = ListLedger()
     subject = gated(ScriptedLimits([denial]), ledger, SleptClock())
@@ -284,7 +277,6 @@ class CountedLimits(ScriptedLimits):
 
 
 def test_a_returned_permit_wakes_the_longest_waiting_thread() -> None:
-    """Only the first thread that waits requests its permit; the others wait behind it."""
     limits, queue, may_answer = CountedLimits(), PermitQueue(), Event()
     model = ScriptedModel([lambda _: "{}" if may_answer.wait(30) else "late"], repeat_last=True)
 

@@ -69,7 +69,6 @@ def test_attempts_are_limited() -> None:
 
 
 def test_delays_have_full_jitter_below_a_doubling_bound() -> None:
-    """Each delay is between zero and the doubled bound, capped by the policy."""
     policy = RetrySettings(attempts=8, base_seconds=1, max_wait_seconds=5, total_seconds=1_000)
     waits: list[list[float]] = [[] for _ in range(7)]
 
@@ -88,7 +87,6 @@ def test_delays_have_full_jitter_below_a_doubling_bound() -> None:
 
 
 def test_the_servers_delay_is_a_lower_bound() -> None:
-    """`Retry-After` applies if it is longer than the computed delay."""
     subject, _, clock = retrying([limited(7.5), "{}"])
 
     subject.complete(a_request())
@@ -97,7 +95,6 @@ def test_the_servers_delay_is_a_lower_bound() -> None:
 
 
 def test_a_long_delay_is_raised_instead_of_slept() -> None:
-    """The error has the delay, so that the chunk can be postponed."""
     subject, model, clock = retrying([limited(31.0), "{}"])
 
     with pytest.raises(RateLimitedError) as caught:
@@ -109,7 +106,6 @@ def test_a_long_delay_is_raised_instead_of_slept() -> None:
 
 
 def test_the_total_time_includes_delays_and_calls() -> None:
-    """No request starts without enough time left, and each has the remaining time."""
     policy = RetrySettings(attempts=9, base_seconds=1, max_wait_seconds=30, total_seconds=50)
     errors: list[Line] = [limited(20.0)] * 9
     subject, model, clock = retrying(errors, policy)
@@ -134,7 +130,6 @@ def test_the_total_time_includes_delays_and_calls() -> None:
 def test_no_request_starts_with_less_time_than_one_that_timed_out(
     deadline: float, total: float, granted: list[float]
 ) -> None:
-    """Each further request has the whole deadline or is not sent."""
     policy = RetrySettings(attempts=4, base_seconds=1, total_seconds=total)
     given: list[float] = []
 

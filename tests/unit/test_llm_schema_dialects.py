@@ -51,7 +51,6 @@ def closed(**properties: JsonValue) -> JsonObject:
     ],
 )
 def test_some_schemas_have_no_strict_form(schema: JsonObject) -> None:
-    """Open maps, optional properties and logic require a schema that is not strict."""
     assert for_openai_strict(schema) is None
 
 
@@ -174,7 +173,6 @@ SCHEMAS = st.dictionaries(NAMES, st.recursive(LEAVES, _nested, max_leaves=8), mi
 
 @given(SCHEMAS)
 def test_translations_are_valid_schemas_with_closed_objects(schema: JsonObject) -> None:
-    """Each is a JSON Schema without `oneOf`, and the original is unchanged."""
     original = copy.deepcopy(schema)
 
     translations = [for_openai_strict(schema), for_anthropic(schema)]

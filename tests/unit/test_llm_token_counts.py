@@ -48,7 +48,6 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]
 
 
 def test_tokens_are_estimated_without_a_tokenizer(installed: Path) -> None:
-    """The estimate is marked as inexact."""
     assert list(installed.iterdir()) == []
 
     counter = token_counts.counter_for(GPT)
@@ -102,7 +101,6 @@ def test_only_models_with_a_known_vocabulary_are_counted_exactly(
 def test_claude_is_estimated_by_its_generation(
     installed: Path, name: str, code: str, text: str, count: int, *, is_exact: bool
 ) -> None:
-    """Without its tokenizer, newer generations count more tokens than o200k."""
     (installed / name).write_text(code)
 
     counter = token_counts.counter_for(CLAUDE)
@@ -185,7 +183,6 @@ def test_long_runs_are_counted_quickly(run: str) -> None:
     ("model", "count"), [("claude-3-5-haiku", 10), ("claude-opus-4-7", 15), ("claude-opus-4-8", 10)]
 )
 def test_claude_is_counted_as_documented_by_its_tokenizer(model: str, count: int) -> None:
-    """Each generation has its own vocabulary and message frame."""
     counter = counter_for(OPUS.model_copy(update={"model": model}))
 
     assert counter.is_exact

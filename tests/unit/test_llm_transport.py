@@ -37,7 +37,6 @@ def pieces(body: bytes) -> list[bytes]:
     ],
 )
 def test_response_bodies_are_read(encoding: str, body: bytes) -> None:
-    """Every encoding is read up to the limit."""
     assert read(pieces(body), encoding, len(CONTENT)) == CONTENT
 
 
@@ -53,7 +52,6 @@ def test_response_bodies_are_read(encoding: str, body: bytes) -> None:
 def test_too_long_bodies_and_other_encodings_are_rejected(
     encoding: str, body: bytes, error: type[Exception]
 ) -> None:
-    """An empty body may name any encoding."""
     with pytest.raises(error):
         read(pieces(body), encoding, len(CONTENT) - 1)
     assert read([], "gzip", 10) == b""
@@ -70,8 +68,6 @@ def test_a_truncated_body_is_detected(left: int) -> None:
 
 @pytest.mark.parametrize("more", [b"x" * 100, gzip.compress(b"")])
 def test_data_after_the_end_of_a_body_is_limited(more: bytes) -> None:
-    """It may be uncompressed, or compressed without content."""
-
     def endless() -> Iterator[bytes]:
         yield gzip.compress(CONTENT)
         yield from itertools.repeat(more)
@@ -81,7 +77,6 @@ def test_data_after_the_end_of_a_body_is_limited(more: bytes) -> None:
 
 
 def test_a_decompression_bomb_is_not_read_completely() -> None:
-    """Reading from the network stops at the limit."""
     rest = iter(pieces(gzip.compress(b" " * 50_000_000)))
 
     with pytest.raises(transport.TooLargeError):
@@ -102,7 +97,6 @@ def test_pieces_are_small_however_much_they_decompress_to() -> None:
 
 @given(st.text(max_size=3_000))
 def test_an_excerpt_is_one_short_printable_line(text: str) -> None:
-    """Neither escape sequences nor line breaks reach a terminal or a log."""
     shown = excerpt(text)
 
     assert len(shown) <= MAX_CHARACTERS

@@ -101,7 +101,6 @@ def steps_in(work: Callable[[], object]) -> int:
 
 @pytest.mark.parametrize("options", OPTIONS, ids=["schema", "items"])
 def test_joining_is_proportional_to_the_number_of_chunks(options: AnalysisOptions) -> None:
-    """Every chunk has a value of its own."""
     analysis = analysis_for(AnalysisType.EXTRACTION)
 
     def steps(size: int) -> int:
@@ -145,7 +144,6 @@ def test_time_and_memory_of_a_synthesis_are_proportional_to_the_rows() -> None:
 def test_the_facts_of_a_long_result_are_held_in_compressed_form(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each row has two facts of more than three hundred bytes."""
     monkeypatch.setattr(results, "FACTS_AT_ONCE", 100)
 
     end = synthesis_of(200)()

@@ -26,7 +26,6 @@ OWN: JsonObject = {"type": "object", "properties": {"fee": {"type": "number"}}}
 
 @pytest.mark.parametrize("pack", EVERY.values(), ids=EVERY)
 def test_a_pack_is_complete(pack: Pack) -> None:
-    """It implies an extraction with checks, and its examples have valid answers."""
     types, options = packs.completed(pack, (), AnalysisOptions())
 
     assert types == pack.types
@@ -49,7 +48,6 @@ def test_providers_can_enforce_the_schema_of_a_pack(pack: Pack) -> None:
 
 @pytest.mark.parametrize("pack", EVERY.values(), ids=EVERY)
 def test_the_built_in_model_can_be_used_with_a_pack(pack: Pack) -> None:
-    """It has a valid answer for every type of the pack."""
     types, options = packs.completed(pack, (), AnalysisOptions())
     model = Models(Settings()).open("extractive")
 
@@ -59,7 +57,6 @@ def test_the_built_in_model_can_be_used_with_a_pack(pack: Pack) -> None:
 
 
 def test_the_options_of_the_user_override_the_pack() -> None:
-    """Types, schema and labels are replaced, and examples that no longer fit are dropped."""
     legal, support = packs.named("legal"), packs.named("support")
     named = AnalysisOptions(schema=OWN, labels=("a", "b"), instructions="the fee")
 
@@ -74,7 +71,6 @@ def test_the_options_of_the_user_override_the_pack() -> None:
 
 
 def test_a_pack_adds_only_options_of_the_requested_types() -> None:
-    """A summary has neither a schema nor labels."""
     _, options = packs.completed(EVERY["legal"], (AnalysisType.SUMMARY,), AnalysisOptions())
 
     assert (options.schema, options.labels, options.examples) == (None, (), ())

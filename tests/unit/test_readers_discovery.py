@@ -26,13 +26,11 @@ from chordwise.readers.plain import read_markdown
     ],
 )
 def test_invisible_characters_are_escaped(name: str, shown: str) -> None:
-    """These are control characters, raw bytes and direction overrides."""
     assert printable(name) == shown
 
 
 @given(st.text(alphabet=st.characters()))
 def test_any_name_can_be_stored(name: str) -> None:
-    """The displayed name is valid UTF-8 without control characters."""
     shown = printable(name)
 
     assert shown.encode().decode() == shown

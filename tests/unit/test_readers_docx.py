@@ -30,7 +30,6 @@ def failure(data: bytes, limit: int = LIMIT) -> ReadError:
 
 
 def test_a_document_written_by_another_library_is_read_in_order() -> None:
-    """Paragraphs and tables keep their order, with tabs between cells; the title is a property."""
     written = python_docx.Document()
     written.core_properties.title = "Minutes"
     written.add_paragraph("First")
@@ -66,7 +65,6 @@ def test_a_document_written_by_another_library_is_read_in_order() -> None:
     ],
 )
 def test_visible_text_is_read_once(body: str, expected: str) -> None:
-    """Tabs, breaks, insertions, links, forms, text boxes, and text that is no longer hidden."""
     assert text(body) == expected
 
 
@@ -80,7 +78,6 @@ def test_visible_text_is_read_once(body: str, expected: str) -> None:
     ],
 )
 def test_invisible_text_is_dropped(hidden: str) -> None:
-    """This is hidden, deleted and moved text, and field codes."""
     assert text(f"<w:p>{hidden}<w:r><w:t>seen</w:t></w:r></w:p>") == "seen"
 
 
@@ -91,7 +88,6 @@ PLANTED = "<w:r><w:rPr>{}</w:rPr><w:t>planted words</w:t></w:r>"
 
 @pytest.mark.parametrize("look", [WHITE, TINY, f"{WHITE}{SHADE.replace('1F3864', 'auto')}"])
 def test_white_and_tiny_text_is_kept_and_counted(look: str) -> None:
-    """The text belongs to the file; the count and the passage are reported."""
     body = f"<w:p><w:r><w:t>seen</w:t></w:r>{PLANTED.format(look)}</w:p>"
 
     extracted = docx.read(build(document(body)), LIMIT)
@@ -123,7 +119,6 @@ def test_hidden_text_that_addresses_a_model_is_reported() -> None:
     ],
 )
 def test_white_text_on_a_possible_background_is_not_counted(body: str) -> None:
-    """White text is readable on shading, in tables and in text boxes."""
     extracted = docx.read(build(document(body)), LIMIT)
 
     assert extracted.text == "planted words"
@@ -145,7 +140,6 @@ def test_notes_headers_and_footers_surround_the_body() -> None:
 
 
 def test_embedded_html_is_read_and_unreadable_parts_are_reported() -> None:
-    """An altChunk of HTML becomes text; one that cannot be read fails the document."""
     body = '<w:altChunk r:id="aFChunk"/>'
     readable: dict[str, str | bytes] = {
         "word/_rels/document.xml.rels": relationships(aFChunk="a.html"),
@@ -218,7 +212,6 @@ def test_unreadable_documents_report_the_reason(
 
 
 def test_headings_name_their_sections() -> None:
-    """A heading has a heading style, a style based on one, or an outline level."""
     written = python_docx.Document()
     written.sections[0].header.paragraphs[0].text = "Draft"
     written.add_paragraph("Preamble")

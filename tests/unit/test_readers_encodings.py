@@ -41,7 +41,6 @@ TEXTS = [
 
 @pytest.mark.parametrize(("text", "encoding"), TEXTS)
 def test_the_encoding_is_detected(text: str, encoding: str) -> None:
-    """Short texts in old and new encodings are decoded correctly."""
     assert decode(text.encode(encoding)).text == text
 
 
@@ -78,7 +77,6 @@ def test_a_declaration_decides_if_the_bytes_are_ambiguous(
     ids=["64", "1000", "100000", "zeros", "EBCDIC"],
 )
 def test_binary_content_is_rejected(data: bytes) -> None:
-    """Random bytes are not text, even if some encoding could decode them."""
     with pytest.raises(ReadError) as refusal:
         decode(data)
 
@@ -86,7 +84,6 @@ def test_binary_content_is_rejected(data: bytes) -> None:
 
 
 def test_a_late_accent_in_a_long_text_counts() -> None:
-    """The encoding is detected from the whole text, not only its start."""
     text = "Only ASCII here.\n" * 20_000 + "À la fin, un élève préfère l’été.\n"
 
     assert decode(text.encode("cp1252")).text == text

@@ -31,7 +31,6 @@ def text(markup: str) -> str:
     ],
 )
 def test_blocks_are_separated_and_inline_text_is_not(markup: str, expected: str) -> None:
-    """A blank line separates paragraphs, a line feed separates lines, white space is collapsed."""
     assert text(markup) == expected
 
 
@@ -46,7 +45,6 @@ def test_blocks_are_separated_and_inline_text_is_not(markup: str, expected: str)
     ],
 )
 def test_a_table_row_is_a_line(markup: str, expected: str) -> None:
-    """Tabs separate the cells, whatever blocks they have."""
     assert text(f"<table>{markup}</table>") == expected
 
 
@@ -68,7 +66,6 @@ def test_a_table_row_is_a_line(markup: str, expected: str) -> None:
     ],
 )
 def test_hidden_text_is_dropped(hidden: str) -> None:
-    """It is in scripts, styles, comments and hidden elements; text after them is kept."""
     assert text(f"{hidden}<p>seen</p>") == "seen"
 
 
@@ -126,7 +123,6 @@ def test_invisible_text_is_kept_and_counted(markup: str) -> None:
     ],
 )
 def test_visible_text_is_not_counted(markup: str) -> None:
-    """White may be on a color, a style sheet may apply, and inner styles override outer ones."""
     assert html.read(markup.encode(), LIMIT).unseen == ()
 
 
@@ -139,7 +135,6 @@ def test_a_font_size_of_zero_ends_where_another_size_is_set(size: str) -> None:
 
 
 def test_entities_of_a_dtd_are_not_resolved() -> None:
-    """A document type with entities reads no file and expands nothing."""
     markup = (
         '<!DOCTYPE html [<!ENTITY x SYSTEM "file:///etc/passwd"><!ENTITY y "boo">]><p>A&x;B&y;C</p>'
     )
@@ -164,7 +159,6 @@ def test_deep_and_long_documents_are_read_completely_or_rejected() -> None:
 
 
 def test_declared_encoding_and_title_are_used() -> None:
-    """The encoding is that of the meta element, and the title is not part of the text."""
     page = "<meta charset=iso-8859-2><title>Zpráva\n 7</title><p>šéf řekl".encode("iso8859-2")
 
     extracted = html.read(page, LIMIT)

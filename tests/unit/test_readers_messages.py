@@ -52,7 +52,6 @@ def attachment(name: str, body: str, kind: str = "text/plain") -> bytes:
 
 
 def test_attachments_follow_their_message() -> None:
-    """The place of each is its name; a second one of the same name gets a number."""
     data = mixed(b"\nHello", attachment("a.txt", "one"), attachment("a.txt", "two"))
 
     found = shown(mail.documents(data, WANTED))
@@ -62,7 +61,6 @@ def test_attachments_follow_their_message() -> None:
 
 
 def test_inline_images_and_signatures_are_not_attachments() -> None:
-    """They are not read separately."""
     picture = b"Content-Type: image/png; name=a.png\nContent-ID: <x>\n\nx"
     signature = attachment("smime.p7s", "x", "application/pkcs7-signature")
 
@@ -72,7 +70,6 @@ def test_inline_images_and_signatures_are_not_attachments() -> None:
 
 
 def test_an_attached_message_is_a_separate_file() -> None:
-    """It is read with its own attachments."""
     inner = attachment("fwd.eml", "From: c@d.example\n\nInner", "message/rfc822")
 
     found = list(mail.documents(mixed(b"\nHello", inner), WANTED))
@@ -89,7 +86,6 @@ def test_an_attachment_above_the_limit_is_reported() -> None:
 
 
 def test_a_mailbox_is_split_into_its_messages() -> None:
-    """A separator has a date; a quoted one is unquoted; other lines with “From” are unchanged."""
     data = (
         b"From a@b.example Sat Jan  3 01:05:34 1996\nSubject: 1\n\nFrom here on.\n>From me\n\n"
         b"From MAILER-DAEMON Sun Jan  4 10:00:00 2026 +0100\r\nSubject: 2\r\n\r\nx\r\n"
@@ -102,7 +98,6 @@ def test_a_mailbox_is_split_into_its_messages() -> None:
 
 
 def test_an_outlook_message_is_read_with_its_attachments() -> None:
-    """It has headers, a body, files, and an attached message with its own file."""
     inner = message({"0037001F": "Ebb", "1000001F": "Low."}, attached("b.txt", b"two"))
     data = compound_file(message(NOTE, attached("a.txt", b"one"), attached("fwd", inner)))
 
@@ -130,7 +125,6 @@ def test_an_html_body_of_outlook_is_read_as_html() -> None:
 
 
 def test_a_body_in_compressed_rtf_is_read() -> None:
-    """RTF that contains HTML gives its text; plain and HTML bodies are preferred."""
     rtf = (
         rb"{\rtf1\ansi\ansicpg1252\fromhtml1 {\*\htmltag64 <p>}\htmlrtf {\htmlrtf0 "
         rb"High at \'be six.\htmlrtf\par}\htmlrtf0 {\*\htmltag72 </p>}}"
@@ -145,14 +139,12 @@ def test_a_body_in_compressed_rtf_is_read() -> None:
 
 
 def test_an_unreadable_body_is_reported() -> None:
-    """Damaged RTF is reported, and the attachments are read."""
     data = compound_file(message({"10090102": b"LZFu"}, attached("a.txt", b"one")))
 
     assert shown(outlook.documents(data, WANTED)) == [("", "malformed"), ("a.txt", "one")]
 
 
 def test_a_damaged_outlook_message_is_text_or_an_error() -> None:
-    """It is truncated or overwritten at any place."""
     data = compound_file(message(NOTE, attached("a.txt", b"one")))
 
     reasons = set()
@@ -204,7 +196,6 @@ def test_files_in_an_archive_have_their_paths(data: bytes, expected: list[tuple[
 
 
 def test_a_file_above_the_limit_is_not_decompressed() -> None:
-    """The declared size decides, and no more than that is decompressed."""
     (found,) = archives.documents(archive({"a.txt": "x" * 10_001}), WANTED)
 
     assert isinstance(found, Unread)
@@ -255,7 +246,6 @@ def alternatives(plain: str, html: str) -> str:
     ids=["plain", "html", "both and a file", "blank plain", "blank html"],
 )
 def test_the_displayed_body_follows_the_headers(content: str, body: str) -> None:
-    """Encoded headers are decoded, and the subject is the title."""
     first = next(mail.documents(a_mail(content), WANTED))
 
     assert isinstance(first, Extracted)
@@ -264,7 +254,6 @@ def test_the_displayed_body_follows_the_headers(content: str, body: str) -> None
 
 
 def test_malformed_headers_are_unchanged() -> None:
-    """A header in an unknown encoding does not fail the message."""
     data = b"Subject: =?no-such?Q?x?=\nContent-Type: text/plain; charset=nonsense\n\nBody"
 
     assert shown(mail.documents(data, WANTED)) == [("", "Subject: =?no-such?Q?x?=\n\nBody")]
@@ -294,7 +283,6 @@ def test_malformed_headers_are_unchanged() -> None:
 def test_protected_and_truncated_messages_are_not_read_as_text(
     read: Callable[[bytes, ReadOptions], Iterable[Extraction]], data: bytes, outcome: str
 ) -> None:
-    """These are rights management, S/MIME, and a truncated archive."""
     with pytest.raises(ReadError) as failure:
         shown(read(data, WANTED))
 

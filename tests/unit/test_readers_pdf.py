@@ -47,7 +47,6 @@ def test_data_before_the_header_is_skipped(junk: bytes) -> None:
     ids=["drawn", "blank", "no pages", "nothing", "no PDF", "cut off", "begun", "long"],
 )
 def test_unreadable_pdfs_report_the_reason(data: bytes, reason: str, hint: str) -> None:
-    """A PDF with graphics but no text is a scan; one without its end is truncated."""
     with pytest.raises(ReadError) as caught:
         pdf.read(data, 20)
 
@@ -82,7 +81,6 @@ def counted(*pages: str) -> int:
     ],
 )
 def test_invisible_text_is_kept_and_counted(hidden: str) -> None:
-    """The text belongs to the file; the count and the passage are reported."""
     extracted = pdf.read(build([SEEN, f"{SEEN} {hidden}"]), LIMIT)
 
     assert extracted.unseen == (PLANTED,)
@@ -107,7 +105,6 @@ def test_invisible_text_is_kept_and_counted(hidden: str) -> None:
     ],
 )
 def test_readable_text_is_not_counted(content: str) -> None:
-    """White text on a background is readable, and so is small print."""
     assert counted(content) == 0
 
 
@@ -205,7 +202,6 @@ def test_words_that_a_shape_does_not_cover_are_not_counted(content: str) -> None
 
 @pytest.mark.parametrize(("size", "expected"), [(300, 0), (50, LETTERS)])
 def test_words_below_the_picture_of_a_page_are_those_of_a_scan(size: int, expected: int) -> None:
-    """A small picture covers them."""
     image = f"q {size} 0 0 {size} 0 180 cm /I Do Q".replace(" 180 ", f" {180 if size < 99 else 0} ")
 
     file = picture_page("", f"{shown(PLANTED, x=2).replace('12 Tf', '4 Tf')} {image}")
@@ -214,7 +210,6 @@ def test_words_below_the_picture_of_a_page_are_those_of_a_scan(size: int, expect
 
 
 def test_hidden_text_may_be_left_out() -> None:
-    """The other words keep their boxes, and what was left out is still reported."""
     data = build([f"{shown('Name: John Smith')} {BLACK} {shown('born in Graz', y=150)}"])
 
     token = leaves_out_unseen.set(True)
@@ -230,7 +225,6 @@ def test_hidden_text_may_be_left_out() -> None:
 
 
 def test_shapes_are_compared_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both many shapes and many words are usual on maps."""
     overlap, calls = pdf._overlap, Counter[int]()
     monkeypatch.setattr(pdf, "_BOXES_IN_CELL", 5)
 
@@ -249,7 +243,6 @@ def test_shapes_are_compared_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_text_outside_the_page_is_neither_read_nor_counted() -> None:
-    """The crop box limits the page, whatever the media box."""
     beside = build([f"{SEEN} 1 g {shown(PLANTED, y=-500)}"])
     cropped = build([f"{SEEN} {shown(PLANTED, y=20)}"]).replace(
         b"/MediaBox[0 0 300 300]", b"/CropBox [0 99 300 300]/MediaBox[0 0 300 300]"
@@ -279,7 +272,6 @@ def below(data: bytes, found: Location) -> list[str]:
 
 
 def test_the_box_of_a_quote_contains_only_its_words() -> None:
-    """It excludes the adjacent words and lines."""
     lines = ("It was built in 1856.", "The bridge (over the Rhine), of", "steel, is long.")
     data = build([" ".join(shown(line, y=200 - 13 * n) for n, line in enumerate(lines))])
 
@@ -290,7 +282,6 @@ def test_the_box_of_a_quote_contains_only_its_words() -> None:
 
 
 def test_a_quote_across_two_columns_has_a_box_for_each_line() -> None:
-    """The quote continues at the top of the second column."""
     left, right = ("Alpha is here", "and Beta too"), ("but Gamma left", "with Delta")
     data = build(
         [
@@ -317,7 +308,6 @@ def test_a_quote_over_a_page_break_has_boxes_on_both_pages() -> None:
 
 
 def test_a_hyphenated_word_has_two_boxes() -> None:
-    """It is whole in the text and on two lines of the page."""
     data = build([f"{shown('It has to be har-', x=150, y=200)} {shown('monized now', y=185)}"])
 
     assert below(data, where(data, "harmonized")) == ["har", "monized"]

@@ -48,7 +48,6 @@ def reason(each: Extraction) -> str:
 
 
 def test_a_workbook_is_one_document() -> None:
-    """Each sheet is a table below its name; integers have no decimals."""
     data = workbook({"Ports": [["port", "ships"], ["Bergen", 7.0], ["Oslo", 1.5]], "Empty": []})
 
     (read,) = sheets.documents(data, WHOLE)
@@ -103,7 +102,6 @@ def test_sentences_in_hidden_cells_are_kept_and_counted() -> None:
 
 
 def test_rows_of_a_workbook_are_documents() -> None:
-    """They come from the sheets with the column; with several sheets, the place has the name."""
     only = workbook({"Only": [["review"], ["Fine."]]})
 
     assert places(sheets.documents(only, NUMBERED)) == [("1", "Fine.")]
@@ -115,7 +113,6 @@ def test_rows_of_a_workbook_are_documents() -> None:
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_rows_of_a_csv_are_documents(delimiter: str) -> None:
-    """Any delimiter is accepted; a cell may have several lines, and names may be repeated."""
     lines = ("id,review", 'a,"Fine.\nVery."', "a,Poor.", ",Nameless.")
     data = "\n".join(lines).replace(",", delimiter).encode()
 
@@ -126,7 +123,6 @@ def test_rows_of_a_csv_are_documents(delimiter: str) -> None:
 
 
 def test_lines_of_json_are_documents() -> None:
-    """Numbers and lists are written as JSON; a line that is not an object is reported."""
     lines = ('{"id": 7, "review": "Fine."}', "nonsense", "", '{"review": [1, "é"]}')
 
     found = documents_of_rows("\n".join(lines).encode(), "reviews.jsonl", BY_ROW)
@@ -166,7 +162,6 @@ def test_standard_input_is_recognized_as_a_table() -> None:
 def test_unreadable_tables_report_the_reason(
     read: Callable[[], object], reason: str, hint: str
 ) -> None:
-    """The hint lists the available columns."""
     with pytest.raises(ReadError) as failure:
         places(read())
 
@@ -175,7 +170,6 @@ def test_unreadable_tables_report_the_reason(
 
 
 def test_cells_cannot_break_the_structure_of_their_table() -> None:
-    """Bars are escaped, line breaks are replaced, and empty rows are dropped."""
     written = reader_output.markdown([["a|b", "c\nd"], ["", " "], ["1"]], lambda _: None)
 
     assert written == "| a\\|b | c<br>d |\n| --- | --- |\n| 1 |"
@@ -189,7 +183,6 @@ def cells(read: Extraction, quote: str) -> str | None:
 
 
 def test_rows_of_a_workbook_are_ranges_of_cells() -> None:
-    """Empty rows count as in spreadsheet programs; special names of sheets are quoted."""
     rows: list[list[str | float]] = [
         ["port", "ships"],
         ["Bergen", 7.0],
@@ -208,7 +201,6 @@ def test_rows_of_a_workbook_are_ranges_of_cells() -> None:
 
 
 def test_rows_of_a_csv_are_ranges_of_cells() -> None:
-    """A quoted line end does not end a row; a damaged table is read as text."""
     read = plain.read(b'port;ships\r\n"Bergen\r\nand Oslo";7\r\n\r\nTurku;2;x\r\n', "a.csv")
 
     assert cells(read, "Bergen\r\nand") == "A2:B2"

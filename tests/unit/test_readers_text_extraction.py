@@ -78,7 +78,6 @@ def test_content_outweighs_the_name(data: bytes, name: str, expected: Format) ->
     ],
 )
 def test_formats_without_a_reader_are_reported(data: bytes, kind: str) -> None:
-    """The message names the format of the file and the formats that can be read."""
     with pytest.raises(ReadError) as failure:
         detect(data, "report.txt")
 
@@ -109,7 +108,6 @@ def test_unreadable_office_files_are_not_reported_as_unsupported(
 @pytest.mark.parametrize("data", [b"%garbage..", b"text", b"<html><p>Not found", bytes(90)])
 @pytest.mark.parametrize("name", ["a.pdf", "a.DOCX", "a.xlsx", "a.png", "a.zip"])
 def test_content_that_contradicts_the_name_is_unreadable(data: bytes, name: str) -> None:
-    """The hint helps: with a fitting name, the content is read, or reported as binary."""
     with pytest.raises(ReadError, match=name[1:].lower()) as failure:
         detect(data, name)
 
@@ -119,7 +117,6 @@ def test_content_that_contradicts_the_name_is_unreadable(data: bytes, name: str)
 
 
 def test_html_is_recognized_in_linear_time() -> None:
-    """Many comments precede the first element."""
     started = time.monotonic()
 
     assert detect(b"<!---->" * 100_000 + b"x", "a.txt") is Format.PLAIN

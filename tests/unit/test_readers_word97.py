@@ -75,12 +75,10 @@ HEADER = "Top\rBottom\rTop\rBottom\r"
     ids=["paragraphs", "notes and boxes", "tables", "fields"],
 )
 def test_the_text_is_the_visible_text(stories: list[str], expected: str) -> None:
-    """Either of the two tables may describe the pieces."""
     assert text(doc(*stories)) == text(doc(*stories, flags=0)) == expected
 
 
 def test_pieces_of_both_widths_are_joined() -> None:
-    """Single bytes are Windows characters, and surrogate pairs are joined."""
     pieces = ("“Tides” – ", "высоко 🌊 ", "und Ebbe\r")
     joined = "“Tides” – высоко 🌊 und Ebbe\r"
     units = len(joined.encode("utf-16-le")) // 2
@@ -89,7 +87,6 @@ def test_pieces_of_both_widths_are_joined() -> None:
 
 
 def test_unreadable_documents_report_the_reason() -> None:
-    """They are encrypted, of an older version, too long, or damaged."""
     assert failure(doc("x\r", flags=SECOND_TABLE | ENCRYPTED)).outcome == "encrypted"
     assert "--convert-to docx" in failure(doc("x\r", version=0x65)).hint
     assert failure(doc("x" * 20), limit=10).reason == "too_many_characters"
@@ -98,7 +95,6 @@ def test_unreadable_documents_report_the_reason() -> None:
 
 
 def test_a_piece_outside_the_file_is_an_error() -> None:
-    """Its text is neither invented nor dropped silently."""
     whole = doc("Tides\r")
     place = struct.pack("<I", TEXT_AT * 2 | NARROW)
 

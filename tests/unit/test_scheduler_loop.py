@@ -12,7 +12,6 @@ SOON = 10.0
 
 
 def test_leader_work_runs_only_while_the_process_is_the_leader() -> None:
-    """It does not work again after it was stopped."""
     done: list[int] = []
     thread = LeaderWork("work", lambda: done.append(1), every_seconds=0.001)
     thread.lead(leads=False)

@@ -72,7 +72,6 @@ def test_flags_override_variables_and_variables_override_the_file(
 
 
 def test_sections_are_merged_by_entry(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable replaces one entry of a section and keeps the others of the file."""
     write(folder, "[pipeline]\nlease_seconds = 90\nchunk_tokens = 100\n")
     monkeypatch.setenv("CHORDWISE_PIPELINE__CHUNK_TOKENS", "200")
 
@@ -84,7 +83,6 @@ def test_sections_are_merged_by_entry(folder: Path, monkeypatch: pytest.MonkeyPa
 def test_the_nearest_file_in_the_parent_folders_is_used(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file named by the environment or a flag overrides it."""
     write(folder, 'model = "outer"\n')
     inner = folder / "project" / "notes"
     inner.mkdir(parents=True)
@@ -114,7 +112,6 @@ def test_the_nearest_file_in_the_parent_folders_is_used(
     ],
 )
 def test_an_invalid_entry_is_named_without_its_value(folder: Path, content: str) -> None:
-    """The message names the file and the entry."""
     said = refused(write(folder, content))
 
     assert content.removeprefix("[").split("]")[0].split(" ")[0] in said
@@ -135,7 +132,6 @@ def test_an_invalid_entry_is_named_without_its_value(folder: Path, content: str)
 def test_an_invalid_variable_is_a_configuration_error(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An example is a list that is not JSON."""
     monkeypatch.setenv(name, PLANTED)
 
     said = refused()
@@ -203,7 +199,6 @@ def test_an_unknown_variable_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_messages_of_the_validation_library_are_replaced(folder: Path) -> None:
-    """“Extra input” and “value error” would not help the user."""
     write(folder, 'modle = "x"\n[inbox]\nfolder = ["a"]\n')
     misspelt = refused().partition("\n")[0]
     write(folder, '[schedules."a b"]\ncron = "0 2 * * *"\nrun = "prune"\n')
@@ -223,7 +218,6 @@ def test_messages_of_the_validation_library_are_replaced(folder: Path) -> None:
     ],
 )
 def test_errors_use_the_terms_of_toml(folder: Path, content: str, said: str) -> None:
-    """TOML has lists and tables, not tuples and dictionaries."""
     write(folder, f"{content}\n")
 
     assert refused().partition("\n")[0].endswith(f"are invalid: {said}")
@@ -287,7 +281,6 @@ def test_keys_come_from_the_model_or_the_variable_of_its_provider(
 
 
 def test_no_representation_has_secrets(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """These are `repr`, `str` and a dump of the settings."""
     monkeypatch.setenv("CHORDWISE_DATABASE_URL", f"postgresql://u:{PLANTED}@h/d")
     monkeypatch.setenv("CHORDWISE_BROKER_URL", f"redis://:{PLANTED}@h")
     monkeypatch.setenv("OPENAI_API_KEY", PLANTED)
@@ -300,7 +293,6 @@ def test_no_representation_has_secrets(folder: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_child_process_sees_the_same_settings(folder: Path) -> None:
-    """The environment passes on the home and the absolute path of the file."""
     file = write(folder, 'model = "file"\n')
 
     found = environment.child_environment(load(file, home=folder / "home").home, Path(file.name))
@@ -315,7 +307,6 @@ def test_a_child_process_sees_the_same_settings(folder: Path) -> None:
 def test_the_supervisors_pipe_is_a_descriptor_or_nothing(
     value: str, expected: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An invalid value does not prevent a process from starting."""
     monkeypatch.setenv(environment.SUPERVISOR_PIPE_VARIABLE, value)
 
     assert environment.supervisor_pipe() == expected
@@ -327,7 +318,6 @@ def test_settings_are_frozen() -> None:
 
 
 def test_every_field_of_a_section_has_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its name is the path with double underscores, in any case."""
     monkeypatch.setenv("CHORDWISE_MODELS__HOUSE__PROVIDER", "openai")
     monkeypatch.setenv("CHORDWISE_MODELS__HOUSE__API_KEY", PLANTED)
     monkeypatch.setenv("chordwise_worker__concurrency", "3")
@@ -407,7 +397,6 @@ def test_a_webhook_address_with_a_secret_is_accepted() -> None:
     ],
 )
 def test_an_invalid_webhook_is_rejected(url: str, secret: str, reason: str) -> None:
-    """The message names the entry and contains neither the address nor the secret."""
     with pytest.raises(ValidationError, match=reason) as caught:
         DeliverySettings.model_validate({"webhook_url": url, "webhook_secret": secret})
 
@@ -460,7 +449,6 @@ def test_tiers_that_are_not_configured_are_rejected(name: str) -> None:
     ],
 )
 def test_contradictory_tiers_are_rejected(values: dict[str, object]) -> None:
-    """Ambiguous names, tiers of tiers, and a call timeout longer than that of its question."""
     with pytest.raises(ConfigurationError):
         given(**values)
 

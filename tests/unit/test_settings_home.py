@@ -27,7 +27,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_home_has_the_precedence_of_the_settings(
     folder: Path, monkeypatch: pytest.MonkeyPatch, rest: str
 ) -> None:
-    """The order is flag, variable, file, default."""
     default = find_home()
     assert default == load().home
 
@@ -78,7 +77,6 @@ def test_a_missing_file_is_an_error_instead_of_the_default_home(folder: Path) ->
 
 
 def test_a_stack_can_be_stopped_with_invalid_settings(folder: Path) -> None:
-    """The error is still printed, and other commands fail."""
     (folder / FILE_NAME).write_text(f'home = "data"\n{WRONG}', "utf-8")
 
     shown = output_of("down", "--config", FILE_NAME).err

@@ -69,7 +69,6 @@ def test_an_invalid_cron_expression_is_rejected(tmp_path: Path) -> None:
     ],
 )
 def test_an_invalid_command_line_is_rejected(run: str, complaint: str) -> None:
-    """The message has the line and what is wrong with it."""
     schedule = ScheduleSettings(cron="0 2 * * *", run=run)
 
     with pytest.raises(ConfigurationError, match=complaint) as caught:

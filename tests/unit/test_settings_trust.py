@@ -55,7 +55,6 @@ def refused(config: Path | None = None) -> str:
 
 
 def test_a_file_of_another_user_is_rejected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message names the file and its owner, and has a hint."""
     file = folder / "chordwise.toml"
     give_away(file, monkeypatch)
 
@@ -185,7 +184,6 @@ def test_a_link_of_another_user_is_rejected(
 
 
 def test_a_named_pipe_does_not_block_a_command(folder: Path) -> None:
-    """It is not a regular file and is not opened."""
     (folder / "chordwise.toml").unlink()
     os.mkfifo(folder / "chordwise.toml")
 

@@ -37,7 +37,6 @@ def test_a_transaction_is_retried_after_a_lost_connection(database: Database) ->
 
 
 def test_retries_end_after_the_timeout(database: Database) -> None:
-    """The error is that of the last attempt."""
     with pytest.raises(ServiceUnavailableError, match="server closed the connection"):
         entries(database, timedelta(0), [LOST])
 
@@ -49,7 +48,6 @@ def test_other_errors_are_not_retried(database: Database, error: Exception) -> N
 
 
 def test_a_lack_of_file_descriptors_counts_as_an_outage() -> None:
-    """The work waits for it, and the hint names the limit."""
     with pytest.raises(ServiceUnavailableError) as caught, translate_errors():
         raise OSError(errno.EMFILE, "Too many open files")
 

@@ -16,7 +16,6 @@ from chordwise.telemetry.liveness import State
 
 
 def test_a_process_without_a_recent_heartbeat_is_not_healthy(tmp_path: Path) -> None:
-    """The heartbeat becomes stale, as after a deadlock; the message has the last state."""
     liveness.write_heartbeat(tmp_path, "worker", State.BUSY)
     then = time.time() - liveness.STALE_SECONDS - 1
 
@@ -30,7 +29,6 @@ def test_a_process_without_a_recent_heartbeat_is_not_healthy(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("state", State)
 def test_only_a_working_process_is_healthy(tmp_path: Path, state: State) -> None:
-    """The heartbeat of one process does not count for another."""
     liveness.write_heartbeat(tmp_path / "home", "worker", state)
 
     sign = liveness.last_sign(tmp_path / "home", "worker")
@@ -53,7 +51,6 @@ def test_a_file_with_other_content_is_not_a_heartbeat(tmp_path: Path) -> None:
 
 
 def test_a_heartbeat_that_cannot_be_written_becomes_stale(tmp_path: Path) -> None:
-    """A full or unwritable home does not stop the process."""
     (tmp_path / "run").write_text("no folder", "utf-8")
 
     liveness.write_heartbeat(tmp_path, "worker", State.BUSY)
@@ -71,7 +68,6 @@ def test_health_is_reported_as_an_exit_code_and_a_message(
     process: str,
     main: object,
 ) -> None:
-    """`python -m worker health` and that of the scheduler answer without connecting to a server."""
     monkeypatch.setenv("CHORDWISE_HOME", str(tmp_path))
     monkeypatch.setattr("sys.argv", [process, "health"])
     assert callable(main)

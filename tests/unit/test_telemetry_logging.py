@@ -55,7 +55,6 @@ def fail(secret: str) -> None:
 def test_no_secret_is_logged(
     secret: str, written_as: Format, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It may be in the event, a value, a list, an error, a traceback or a record of a library."""
     log = a_log(written_as)
     error = ValueError(secret)
 
@@ -133,7 +132,6 @@ def test_a_json_line_names_process_time_and_level(capsys: pytest.CaptureFixture[
 def test_lower_levels_and_verbose_libraries_are_not_logged(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Libraries that log every request need a higher level."""
     configure(LoggingSettings(format="console", level="INFO"), "worker")
 
     structlog.get_logger("test").debug("quiet")
@@ -172,7 +170,6 @@ def test_log_lines_have_no_control_characters(
 def test_expected_errors_logged_by_libraries_have_no_traceback(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The error is logged instead; other errors, and those that Chordwise logs, have tracebacks."""
     configure(LoggingSettings(format="json"), "worker", expected=(ConnectionError,))
     for logger in (logging.getLogger("kombu"), structlog.get_logger("ours")):
         for error in (ConnectionResetError("no answer"), ValueError("no answer")):

@@ -54,7 +54,6 @@ from chordwise.domain.typed_values import DateOrder, TypedValue, typed
     ],
 )
 def test_amounts_are_parsed(text: str, number: str, currency: str | None, unit: str | None) -> None:
-    """Thousands and decimal separators are those of English, German, French and Indian texts."""
     assert typed(text) == TypedValue(number=Decimal(number), currency=currency, unit=unit)
 
 

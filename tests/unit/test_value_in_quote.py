@@ -95,7 +95,6 @@ EXTRACTION = analysis_for(AnalysisType.EXTRACTION)
     ],
 )
 def test_a_value_is_in_its_quote_in_another_format(value: JsonValue, quote: str) -> None:
-    """Separators, scales, units and names of the same quantity, date or name may differ."""
     assert value_in_quote.occurs_in(value, quote) is True
 
 
@@ -161,7 +160,6 @@ def test_a_value_is_in_its_quote_in_another_format(value: JsonValue, quote: str)
     ],
 )
 def test_a_value_that_is_not_in_its_quote_is_detected(value: JsonValue, quote: str) -> None:
-    """Its sign, scale, currency or unit differs, or it joins halves of two names."""
     assert value_in_quote.occurs_in(value, quote) is False
 
 
@@ -202,7 +200,6 @@ def test_the_name_of_an_item_supplies_scale_unit_and_sign(
 def test_values_that_cannot_be_compared_are_not_judged(
     value: JsonValue, quote: str, question: str
 ) -> None:
-    """These are booleans, synonyms, categories, summaries and calculations."""
     assert value_in_quote.occurs_in(value, quote, question) is None
 
 
@@ -273,7 +270,6 @@ def test_each_fact_has_whether_its_value_is_in_the_quote() -> None:
 
 
 def test_marks_of_rows_are_kept_when_answers_are_merged() -> None:
-    """The paths of the rows change, and the paths in the marks change with them."""
     options = AnalysisOptions(schema=SCHEMA)
 
     merged = EXTRACTION.merge([judged(25, 12.5), judged(25, 21.5)], options)

@@ -13,7 +13,6 @@ SECRET = "correct horse battery"  # noqa: S105 - of this test
 
 
 def test_a_password_is_verified_by_its_hash() -> None:
-    """Two hashes of it differ, and both verify it; other passwords and invalid hashes fail."""
     one, other = hash_password(SECRET), hash_password(SECRET)
 
     assert one != other
@@ -81,7 +80,6 @@ def test_a_name_does_not_lock_out_others_at_its_address() -> None:
     ],
 )
 def test_only_known_host_names_are_accepted(host: str, public_url: str, *, expected: bool) -> None:
-    """These are IP addresses and configured names."""
     assert _is_ours(host, public_url) is expected
 
 
@@ -101,7 +99,6 @@ def test_a_login_redirects_only_to_own_pages(address: str, *, expected: bool) ->
 
 
 def test_the_token_is_accepted_only_from_this_machine() -> None:
-    """For other addresses only the password is accepted."""
     settings = WebSettings.model_validate({"password_hash": hash_password(SECRET)})
 
     addresses = ("127.0.0.1", "::1", "localhost", "0.0.0.0")  # noqa: S104 - not bound to

@@ -25,7 +25,6 @@ def asked(query: str) -> Listing:
 
 
 def test_the_address_of_the_next_page_round_trips() -> None:
-    """It has the filters, the order and the last row."""
     first = asked("type=summary&label=&sort=confidence&unknown=1")
     key = (0.25, None, "Straße & Söhne", 7)
 
@@ -42,7 +41,6 @@ def test_the_address_of_the_next_page_round_trips() -> None:
 
 
 def test_a_changed_filter_or_order_leads_to_the_first_page() -> None:
-    """Selecting the current order again reverses it."""
     listing = asked("type=summary&sort=confidence&after=WzFd")
 
     assert listing.after == (1,)
@@ -62,6 +60,5 @@ def test_a_changed_filter_or_order_leads_to_the_first_page() -> None:
     "query", ["sort=password", "sort=--created", "after=%20", "after=e30=", "after=W1tdXQ=="]
 )
 def test_an_invalid_address_is_rejected(query: str) -> None:
-    """Its order is unknown, or its key is invalid."""
     with pytest.raises(UsageError):
         asked(query)

@@ -60,7 +60,6 @@ def _clear_unsettled() -> Iterator[None]:
 
 
 def test_a_finished_message_makes_room_while_the_broker_does_not_answer() -> None:
-    """The broker is notified with the next finished message."""
     broker = Broker(answers=False)
     receipts = receipts_of(broker, "first", "second", limit=2)
 
@@ -103,7 +102,6 @@ class Receipts:
 def test_messages_are_returned_after_one_closed_connection(
     monkeypatch: pytest.MonkeyPatch, closed: int, given: int | None
 ) -> None:
-    """There is one retry; then the failure is reported without an error."""
     monkeypatch.setattr(broker_connection.TolerantReceipts, "in_use", {Receipts(closed)})
 
     assert broker_connection.return_messages(5) == given

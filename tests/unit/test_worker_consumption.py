@@ -46,7 +46,6 @@ def watched(world: World) -> tuple[Consumption, Watchdog]:
 
 
 def test_a_worker_that_receives_messages_is_consuming() -> None:
-    """A recent response suffices; the broker is not queried."""
     world = World()
     consumption, watchdog = watched(world)
 
@@ -59,7 +58,6 @@ def test_a_worker_that_receives_messages_is_consuming() -> None:
 
 
 def test_a_worker_without_a_free_slot_is_busy_without_a_time_limit() -> None:
-    """It requests no messages."""
     world = World()
     consumption, watchdog = watched(world)
 
@@ -73,7 +71,6 @@ def test_a_worker_without_a_free_slot_is_busy_without_a_time_limit() -> None:
 
 
 def test_a_worker_with_a_free_slot_must_request_messages() -> None:
-    """This also applies while a call runs in the other slot."""
     world = World()
     consumption, watchdog = watched(world)
 
@@ -97,7 +94,6 @@ def test_a_worker_waits_for_an_unavailable_broker() -> None:
 
 
 def test_the_timeout_restarts_when_the_broker_is_available_again() -> None:
-    """The time of the outage does not count."""
     world = World(broker_is_healthy=False)
     consumption, watchdog = watched(world)
     world.now = 60
@@ -131,7 +127,6 @@ def test_a_worker_that_does_not_consume_from_a_healthy_broker_exits() -> None:
 
 
 def test_consuming_is_reported_only_after_it_has_begun() -> None:
-    """The command that started the worker waits for this state."""
     world = World()
     _, watchdog = watched(world)
 
@@ -229,7 +224,6 @@ def test_all_threads_of_the_slots_start_at_once() -> None:
 def test_too_low_a_limit_of_threads_is_a_configuration_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The message names the numbers and what can be changed."""
     start, left = threading.Thread.start, [None] * 4
 
     def limited(thread: threading.Thread) -> None:

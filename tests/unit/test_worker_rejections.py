@@ -72,7 +72,6 @@ def test_messages_with_valid_ids_and_other_options_are_rejected() -> None:
 
 
 def test_the_size_limit_is_checked_before_decoding() -> None:
-    """The body that is too large is not valid base64."""
     large = {**a_message(), "body": "*" * (MAX_CHARACTERS + 1)}
     just_fits = {**a_message(), "body": "*" * MAX_CHARACTERS}
 
@@ -85,7 +84,6 @@ MEMBERS = ("body", "headers", "properties", "content-type", "content-encoding")
 
 @given(st.sampled_from(MEMBERS), JSON)
 def test_any_other_json_is_rejected_without_an_error(name: str, value: object) -> None:
-    """The value is the message, its body, or one of its members."""
     whole = a_message()
     body = base64.b64encode(json.dumps(value).encode()).decode()
 
