@@ -43,7 +43,6 @@ class Stage:
         wait_until(lambda: self.value(query) is True, seconds, query)
 
     def submit(self, *arguments: str) -> str:
-        """Submit by the command line; return the id of the run."""
         done = self.processes.call("submit", *arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -95,7 +94,6 @@ def stage_at_work(
 
 @pytest.fixture
 def stage(tmp_path: Path, database_url: SecretStr, broker_url: SecretStr) -> Iterator[Stage]:
-    """Prepare the environment with a provider that answers after half a second."""
     with serving(delay_seconds=0.5) as provider:
         settings = configuration(provider.base_url, pipeline="stalled_seconds = 4")
         with set_stage(tmp_path, settings, provider, database_url, broker_url) as stage:

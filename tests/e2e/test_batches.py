@@ -48,7 +48,6 @@ def batch_stage(
     database_url: SecretStr,
     broker_url: SecretStr,
 ) -> Iterator[Stage]:
-    """Prepare an environment with this provider; the test starts the processes."""
     text = configuration(server.base_url, model=MODEL, pipeline="stalled_seconds = 4", more=LANE)
     settings = text.replace('"openai"', f'"{request.param}"')
     with set_stage(tmp_path, settings, server, database_url, broker_url) as stage:
@@ -56,7 +55,6 @@ def batch_stage(
 
 
 def submit(stage: Stage) -> None:
-    """Submit many short documents, a long one, and some that differ only in white space."""
     folder = stage.folder / "documents"
     folder.mkdir()
     for number in range(DOCUMENTS):

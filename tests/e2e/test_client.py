@@ -61,7 +61,6 @@ def stage(
 
 @pytest.fixture
 def addresses(stage: Stage) -> Mapping[str, str | Path]:
-    """Return the location of the settings and the addresses of the servers."""
     environment = stage.processes.environment
     return {
         "config": stage.folder / "chordwise.toml",

@@ -26,7 +26,6 @@ FEW = {"CHORDWISE_WORKER__PROCESSES": "1", "CHORDWISE_EMBEDDED__COMMAND_SERVER":
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Return a home whose stack has analyzed one contract."""
     folder = tmp_path_factory.mktemp("connect")
     (folder / "lease.txt").write_text(TEXT, "utf-8")
     asked = ("-t", "extraction", "--instructions", "annual fee, effective date")

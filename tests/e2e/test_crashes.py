@@ -16,7 +16,6 @@ FINISHED = "SELECT status = 'finished' FROM runs"
 
 
 def submit(stage: Stage, *options: str) -> None:
-    """Submit one document with many chunks."""
     document = stage.folder / "council.txt"
     document.write_text(SENTENCES, "utf-8")
     stage.submit(str(document), *options)

@@ -25,7 +25,6 @@ LEFT = "SELECT intake_status = 'interrupted' FROM run_accounts"
 
 
 def a_letter(name: str) -> str:
-    """Return a different text for each file."""
     return f"Letter {name}: the bridge was opened in May, and carts crossed it on the same day."
 
 

@@ -23,7 +23,6 @@ LARGE = "a\n" * 2_000_000
 
 @pytest.fixture
 def small_stage(tmp_path: Path, database_url: SecretStr, broker_url: SecretStr) -> Iterator[Stage]:
-    """Prepare the environment for workers of one process with little memory."""
     with serving(delay_seconds=0.1) as provider:
         settings = configuration(
             provider.base_url, pipeline="stalled_seconds = 4", worker="memory_megabytes = 200"
@@ -33,7 +32,6 @@ def small_stage(tmp_path: Path, database_url: SecretStr, broker_url: SecretStr) 
 
 
 def ends_or_finishes(stage: Stage, worker: subprocess.Popen[bytes]) -> list[int]:
-    """Wait until a worker ends or the runs are finished; return its exit code if it has ended."""
     wait_until(lambda: worker.poll() is not None or stage.value(FINISHED) is True, 120, "its end")
     return [] if worker.returncode is None else [worker.returncode]
 

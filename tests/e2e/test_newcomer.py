@@ -104,7 +104,6 @@ class Contract:
     marks: Mapping[str, Sequence[tuple[str, str]]]
 
     def value(self, item: str) -> str | None:
-        """Return the value of an item that has at most one."""
         return next((value for value, _ in self.marks[item]), None)
 
     def date(self, item: str) -> date | None:
@@ -135,7 +134,6 @@ def twelve_contracts(corpus: Path) -> list[Contract]:
 
 
 def marked(item: str, clause: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
-    """Return the annotated values of an item with their quotes."""
     answer, spans = str(clause["answer"]), clause["spans"]
     assert isinstance(spans, list)
     texts = [squeezed(span["text"]) for span in spans if span["start"] is not None]  # type: ignore[index, call-overload, arg-type]
@@ -148,7 +146,6 @@ def marked(item: str, clause: Mapping[str, JsonValue]) -> list[tuple[str, str]]:
 
 
 def read_contract(contract: Contract, chunk: str) -> JsonObject:
-    """Return the annotations in this part of a contract."""
     fields: list[JsonValue] = []
     for item, values in contract.marks.items():
         here = [(value, quote) for value, quote in values if quote in chunk]
@@ -162,13 +159,11 @@ def field(item: str, status: str, value: str | None, quote: str | None) -> JsonO
 
 
 def amount(text: str) -> Decimal:
-    """Read an amount with two decimals in English or German notation."""
     digits = re.sub(r"[^\d.,]", "", text)
     return Decimal(f"{re.sub('[.,]', '', digits[:-3])}.{digits[-2:]}")
 
 
 def day(text: str) -> str:
-    """Read a date in one of the formats of the invoices."""
     for manner in DATE_FORMATS:
         try:
             return datetime.strptime(text.strip(), manner).date().isoformat()  # noqa: DTZ007
@@ -219,7 +214,6 @@ class Handler(AnsweringHandler):
     contracts: Sequence[Contract] = ()
 
     def answer(self, user: str) -> bool:
-        """Answer about a contract, about the answers to its parts, or about an invoice."""
         text = squeezed(material_of(user))
         start = text[:100]
         parts = [squeezed(json.loads(f'"{quote}"')) for quote in QUOTE.findall(text)]
@@ -243,7 +237,6 @@ class Home:
 
 
 def command(home: Path, *arguments: str) -> str:
-    """Run a command in the folder of the user."""
     done = called([*arguments, "--home", str(home)], {}, home.parent)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -251,7 +244,6 @@ def command(home: Path, *arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def home(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """Write two profiles, analyze two folders, and open the database to other programs."""
     folder = tmp_path_factory.mktemp("newcomer")
     contracts = twelve_contracts(corpora / "cuad_contracts")
     (folder / "contracts").mkdir()
@@ -334,7 +326,6 @@ def oldest(contracts: Sequence[Contract]) -> list[tuple[object, ...]]:
 
 
 def ending(contracts: Sequence[Contract]) -> list[tuple[object, ...]]:
-    """Return the longest duration in days, and the number of contracts with an end."""
     spans = [(each.date("agreement date"), each.date("expiration date")) for each in contracts]
     days = [(last - first).days for first, last in spans if first and last]
     return [(max(days), len(days))]

@@ -49,7 +49,6 @@ def start(
     more: Mapping[str, str] | None = None,
     before: Callable[[], None] | None = None,
 ) -> Refusal:
-    """Run a process that must exit without a signal."""
     environment = {
         "PATH": os.defpath,
         "PYTHONPATH": str(ROOT),

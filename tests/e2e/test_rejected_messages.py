@@ -22,13 +22,11 @@ COUNTS = "SELECT json_object_agg(reason, count) FROM incidents WHERE kind = 'rej
 
 @pytest.fixture
 def broker(servers: Servers) -> Iterator[redis.Redis]:
-    """Return a client of the broker, as any program that can reach it may open."""
     with redis.Redis.from_url(servers.valkey.url()) as client:
         yield client
 
 
 def forge(broker: redis.Redis, *messages: JsonValue, queue: str = CHUNK_QUEUE) -> None:
-    """Put messages into a queue directly."""
     for message in messages:
         broker.lpush(f"chordwise:{queue}", json.dumps(message))
 
@@ -47,7 +45,6 @@ def counted(stage: Stage) -> dict[str, int]:
 
 
 def finish_a_good_document(stage: Stage, text: str) -> None:
-    """Submit a document afterwards, and wait for its result."""
     (stage.folder / "good.txt").write_text(text, "utf-8")
     stage.submit("good.txt")
     stage.wait_for("SELECT bool_and(status = 'finished') FROM runs")

@@ -25,7 +25,6 @@ class HoldingHandler(AnsweringHandler):
     released = Event()
 
     def converse(self, user: str) -> None:
-        """Wait if the question has answers to join, then answer."""
         if QUOTE.search(material_of(user)):
             self.released.wait(60)
         self.answer(user)
@@ -33,7 +32,6 @@ class HoldingHandler(AnsweringHandler):
 
 @pytest.fixture
 def held(tmp_path: Path, database_url: SecretStr, broker_url: SecretStr) -> Iterator[Stage]:
-    """Prepare a stage whose provider holds the syntheses."""
     HoldingHandler.released.clear()
     provider = AnsweringServer(0.0, HoldingHandler)
     settings = configuration(

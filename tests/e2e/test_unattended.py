@@ -97,7 +97,6 @@ def folders(stage: Stage) -> Folders:
 
 
 def delivered(path: Path) -> Callable[[], bool]:
-    """Return a condition that holds once the file and its note are there."""
     return lambda: path.exists() and path.with_name(f"{path.name}.json").exists()
 
 

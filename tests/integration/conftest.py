@@ -26,14 +26,12 @@ from tests.peers.batch_provider import BatchProvider
 
 @pytest.fixture(autouse=True)
 def _closing() -> Iterator[None]:
-    """Close all connections after the test."""
     yield
     close_all()
 
 
 @pytest.fixture
 def engine(database_url: SecretStr) -> Iterator[Engine]:
-    """Return an engine for the database of the test."""
     engine = open_engine(database_url, pool_size=8)
     yield engine
     engine.dispose()
@@ -52,7 +50,6 @@ def pipeline(settings: Settings) -> Pipeline:
 
 @pytest.fixture
 def small_chunks(settings: Settings) -> Settings:
-    """Return settings that split the long text into several chunks."""
     return with_settings(settings, "pipeline", chunk_tokens=800)
 
 
@@ -65,7 +62,6 @@ def addressed(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 @pytest.fixture(scope="session")
 def initialized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with an initialized PostgreSQL cluster, and its password."""
     folder = tmp_path_factory.mktemp("initialized")
     (folder / "run").mkdir(mode=0o700)
     postgres = EmbeddedPostgres(folder / "postgres", folder / "run")
@@ -91,7 +87,6 @@ def valkey(broker_url: SecretStr) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def provider() -> BatchProvider:
-    """Return an in-memory provider of the Batch API."""
     return BatchProvider()
 
 

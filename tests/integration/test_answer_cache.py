@@ -62,7 +62,6 @@ class CountingLedger(NullLedger):
 
 @pytest.fixture
 def peer() -> Iterator[AnsweringServer]:
-    """Serve a provider that takes half a second to answer."""
     with serving(delay_seconds=0.5) as server:
         yield server
 

@@ -70,7 +70,6 @@ def a_contract(number: int) -> str:
 
 
 def an_invoice(number: int) -> str:
-    """Return an invoice whose data follows its heading as JSON."""
     rows: list[JsonValue] = [
         {"what": f"bolt {place}", "quantity": place + 1, "amount": 2.5 * (place + 1)}
         for place in range(number % 3 + 1)
@@ -87,7 +86,6 @@ def an_invoice(number: int) -> str:
 
 
 def reading(request: CompletionRequest) -> str:
-    """Answer with the values of the document, each with its quote."""
     text = request.task.text
     if request.task.options.schema is not None:
         data = json.loads(text[text.index("{") : text.rindex("}") + 1])
@@ -104,7 +102,6 @@ def reading(request: CompletionRequest) -> str:
 
 @pytest.fixture
 def pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline whose model answers with the values of each document."""
     return a_pipeline(settings, reading, repeat_last=True)
 
 
@@ -116,7 +113,6 @@ def saved(
     *,
     fresh: bool = False,
 ) -> Submission:
-    """Analyze documents in a run that is saved under a name."""
     options = replace(a_run(AnalysisType.EXTRACTION, analysis=analysis, fresh=fresh), save_as=name)
     found = (a_document(text, source) for source, text in documents.items())
     return pipeline.analyze(*found, options=options)
@@ -137,7 +133,6 @@ def invoices(pipeline: Pipeline) -> Submission:
 
 @pytest.fixture
 def filled_by(request: pytest.FixtureRequest) -> Callable[[Settings], None] | None:
-    """Fill the database that the tests of this module copy."""
     return fill if "filled" in request.fixturenames else None
 
 
@@ -149,7 +144,6 @@ def fill(settings: Settings) -> None:
 
 @pytest.fixture
 def filled(pipeline: Pipeline) -> Pipeline:
-    """Return a pipeline that has analyzed twelve invoices and as many contracts."""
     return pipeline
 
 
@@ -319,7 +313,6 @@ def test_a_replaced_column_is_not_listed_as_unread(pipeline: Pipeline) -> None:
 
 
 def a_bill(name: str, kind: str, total: JsonValue) -> tuple[AnalysisOptions, Mapping[str, str]]:
-    """Return a question about a total of the given type, and a document that contains it."""
     members: JsonObject = {"vendor": {"type": "string"}, "total": {"type": kind}}
     schema: JsonObject = {"type": "object", "properties": members}
     data = json.dumps({"vendor": "", "total": total})
@@ -359,7 +352,6 @@ def test_a_table_name_that_differs_from_the_given_one_is_reported(
 
 
 def described(pipeline: Pipeline) -> list[stored.ViewColumn]:
-    """Return the columns of the table of contracts."""
     with pipeline.context.database.read() as session:
         return stored.described(session, stored.get(session, "contracts"))
 
@@ -371,7 +363,6 @@ def test_two_tables_cannot_have_one_name(filled: Pipeline) -> None:
 
 
 def lists_of(*names: str) -> AnalysisOptions:
-    """Return a question for lists of objects that have one member."""
     rows: JsonObject = {
         "type": "array",
         "items": {"type": "object", "properties": {"a": {"type": "string"}}},

@@ -34,12 +34,10 @@ NEXT_POLL = "SELECT extract(epoch FROM poll_at - clock_timestamp())::float FROM 
 
 @pytest.fixture
 def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
-    """Open a pipeline that polls a batch after 30 seconds, then at growing intervals."""
     return opened(small_chunks, provider, poll_seconds=30)
 
 
 def seconds_to_the_next_poll(pipeline: Pipeline) -> float:
-    """Return the time until the scheduler next polls the only batch."""
     found = pipeline.value(NEXT_POLL)
     assert isinstance(found, float)
     return found
@@ -181,7 +179,6 @@ class Overtaken(InMemoryBatches):
         self._other = other
 
     def upload(self, batch: PreparedBatch) -> str:
-        """Upload, then let the other leader run."""
         file = super().upload(batch)
         provider_batches.tick(self._other.context)
         return file
@@ -234,7 +231,6 @@ def test_a_server_without_a_batch_api_pauses_the_run_with_a_hint(
 
 
 def without_batches(settings: Settings, named: ModelSettings) -> Pipeline:
-    """Open a pipeline whose model is configured without a Batch API."""
     changed = named.model_copy(update={"batch": False})
     return a_pipeline(settings, quoting_the_text, repeat_last=True, named=changed)
 

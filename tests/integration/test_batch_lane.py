@@ -27,7 +27,6 @@ from tests.peers.batch_server import serving_batches
 
 @pytest.fixture
 def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
-    """Open a pipeline that submits and polls at once; online, its model answers properly."""
     return opened(small_chunks, provider)
 
 

@@ -40,7 +40,6 @@ ONE_QUESTION = Decimal("0.01")
 
 
 def steps_of_storing(pipeline: Pipeline, submission: Submission) -> int:
-    """Submit a run's questions, and count the statements that store the answers."""
     pipeline.work(submission)
     pass_time(pipeline)
     pipeline.execute("UPDATE batches SET poll_at = now() - interval '1 second'")
@@ -51,7 +50,6 @@ def steps_of_storing(pipeline: Pipeline, submission: Submission) -> int:
 
 @pytest.fixture
 def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
-    """Open a pipeline that submits and polls at once."""
     return opened(small_chunks, provider)
 
 

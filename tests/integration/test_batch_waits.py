@@ -37,7 +37,6 @@ def provider() -> BatchProvider:
 
 @pytest.fixture
 def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
-    """Open a pipeline that submits at once."""
     return opened(small_chunks, provider)
 
 
@@ -45,7 +44,6 @@ def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
 def show(
     small_chunks: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[tuple[str, ...]], str]:
-    """Return a function that runs the command `runs` and returns its output."""
     point_to(small_chunks, monkeypatch)
 
     def shown(arguments: tuple[str, ...]) -> str:

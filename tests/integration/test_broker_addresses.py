@@ -45,7 +45,6 @@ def reached(settings: Settings) -> dict[str, int]:
 
 @pytest.fixture
 def own_certificate(tmp_path: Path) -> Certificate:
-    """Return a self-signed certificate for localhost."""
     if certificates.OPENSSL_IS_ABSENT:
         pytest.skip("openssl is absent")
     return certificates.self_signed(tmp_path, "broker")

@@ -46,7 +46,6 @@ class ChargingServer(AnsweringServer):
         self.charging = threading.Lock()
 
     def charge(self, user: str) -> dict[str, int]:
-        """Charge for a usage, and return it."""
         with self.charging:
             tokens = self.random.randint(1, len(user.encode()))
             written = self.random.randint(1, MAX_OUTPUT_TOKENS)
@@ -54,7 +53,6 @@ class ChargingServer(AnsweringServer):
         return {"prompt_tokens": tokens, "completion_tokens": written}
 
     def fate(self) -> float:
-        """Return a number from 0 to 1."""
         with self.charging:
             return self.random.random()
 
@@ -74,7 +72,6 @@ class ChargingHandler(AnsweringHandler):
             self.answer_with(user, usage if fate > 0.2 else None)
 
     def answer_with(self, user: str, usage: dict[str, int] | None) -> None:
-        """Answer with a summary of the text, or with an objection to one."""
         message = {"role": "assistant", "content": summary(user)}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         self.reply(200, json.dumps({"choices": [choice], "usage": usage}).encode())
@@ -88,12 +85,10 @@ class Company:
     provider: ChargingServer
 
     def submit(self, options: RunOptions, documents: int = 4) -> Submission:
-        """Take in a number of documents with several chunks each."""
         texts = (f"{options.name} {number}. {LONG}" for number in range(documents))
         return self.pipeline.submit(*texts, options=options)
 
     def work(self, submission: Submission, workers: int = 6) -> None:
-        """Let the workers process all that is due, for some rounds."""
         for _ in range(12):
             jobs = [job for job in self.pipeline.jobs(submission) if job.status not in ENDED]
             if not jobs:
@@ -105,7 +100,6 @@ class Company:
                 synthesize(self.pipeline.context, job.id)
 
     def line(self, submission: Submission) -> BudgetLine:
-        """Return the line of the run's budget."""
         return self.lines(submission)[0]
 
     def lines(self, submission: Submission) -> Sequence[BudgetLine]:
@@ -132,14 +126,12 @@ ENDED = {JobStatus.SUCCEEDED, JobStatus.PAUSED, JobStatus.FAILED, JobStatus.PART
 
 @contextmanager
 def serving() -> Iterator[ChargingServer]:
-    """Serve on a free port inside the block."""
     server = ChargingServer()
     with serving_in_a_thread(server):
         yield server
 
 
 def a_company(settings: Settings, provider: ChargingServer, **budget: object) -> Company:
-    """Open a pipeline whose model is the provider, with configured prices."""
     adapted = with_settings(settings, "pipeline", postponement_base_seconds=0.01)
     priced = ModelSettings(
         provider="openai",
@@ -157,7 +149,6 @@ def a_company(settings: Settings, provider: ChargingServer, **budget: object) ->
 
 
 def with_budget(usd: str | None = None, votes: int = 1, *, critique: bool = False) -> RunOptions:
-    """Return the options of a run that asks the provider."""
     asked = a_run(analysis=AnalysisOptions(votes=votes, critique=critique))
     return replace(asked, model=PEER, budget_usd=None if usd is None else Decimal(usd))
 

@@ -53,7 +53,6 @@ class Bank:
     database: Database
 
     def job(self, cap_usd: Decimal | None = None) -> tuple[uuid.UUID, uuid.UUID]:
-        """Create a run with one job; return the ids of both."""
         names = ("run", "document", "intake", "job")
         ids = {name: uuid.uuid4() for name in names}
         values = {**ids, "name": str(ids["run"])}
@@ -80,7 +79,6 @@ class Bank:
         return self.account(scope)
 
     def give_up(self) -> int:
-        """Let every reservation expire, and apply the rule of recovery."""
         with self.database.write() as session:
             session.execute(
                 text("UPDATE budget_reservations SET expires_at = now() - '1s'::interval")
@@ -90,7 +88,6 @@ class Bank:
 
 @pytest.fixture
 def bank(settings: Settings) -> Iterator[Bank]:
-    """Open the database with as many connections as there are threads."""
     assert settings.database_url is not None
     engine = open_engine(settings.database_url, pool_size=20)
     yield Bank(settings=settings, database=Database(engine))
@@ -256,7 +253,6 @@ class Provider:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def charge(self, run_id: uuid.UUID, usd: Decimal) -> None:
-        """Charge for a call, whether the caller is still alive or not."""
         with self._lock:
             self.charged[run_id] = self.charged.get(run_id, Decimal(0)) + usd
 
@@ -272,7 +268,6 @@ class SimulatedWorker:
     random: Random
 
     def work(self, calls: int) -> int:
-        """Make up to the given number of calls within the budget; return how many were made."""
         return sum(self._call() for _ in range(calls))
 
     def _call(self) -> bool:
@@ -358,7 +353,6 @@ class Interleaving:
     lost: dict[int, tuple[uuid.UUID, Decimal]] = field(default_factory=dict)
 
     def take(self, step: str, worker: int, size: int) -> None:
-        """Let a worker perform a step, if it can."""
         match step:
             case "reserve":
                 self._reserve(worker, Decimal(size) / 100)

@@ -84,7 +84,6 @@ def a_half_cancelled_run(pipeline: Pipeline, *texts: str) -> Submission:
 
 
 def counted(pipeline: Pipeline) -> list[object]:
-    """Return the numbers of calls, intakes, jobs and unfinished jobs."""
     tables = ("model_calls", "intakes", "jobs")
     counts = [pipeline.value(f"SELECT count(*) FROM {name}") for name in tables]  # noqa: S608 - names of ours
     return [*counts, pipeline.value(UNFINISHED)]
@@ -99,12 +98,10 @@ def analyze(pipeline: Pipeline, jobs: Sequence[Job]) -> None:
 
 
 def following_others() -> RunOptions:
-    """Return options of a run that waits for another run asking the same."""
     return replace(a_run(), follows=True)
 
 
 def submitting(settings: Settings, folder: Path, files: int) -> Processes:
-    """Return the processes of a folder with a number of letters, using the test's servers."""
     (folder / "letters").mkdir()
     for number in range(files):
         (folder / "letters" / f"{number}.txt").write_text(f"{number}. {PARAGRAPH}", "utf-8")

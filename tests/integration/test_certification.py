@@ -44,25 +44,21 @@ STATES = "SELECT name, verdict, accepted, population FROM certified_answers ORDE
 
 @pytest.fixture
 def filled_by() -> Callable[[Settings], None]:
-    """Fill the database with thirty documents with two fields each."""
     return extract_first
 
 
 @pytest.fixture(autouse=True)
 def _profile(tmp_path: Path) -> None:
-    """Write the settings with the profile whose question the documents answer."""
     (tmp_path / "chordwise.toml").write_text(PROFILE, "utf-8")
 
 
 def scope_of(pipeline: Pipeline, types: Sequence[str], **asked: object) -> EvaluationScope:
-    """Return the answers to the question of a profile."""
     profile = Profile.model_validate({"types": types, **asked})
     settings = pipeline.context.settings.model_copy(update={"profiles": {"deals": profile}})
     return evaluation.scope_of(settings, None, "deals")
 
 
 def deals(pipeline: Pipeline) -> EvaluationScope:
-    """Return the answers to the question of the profile in the settings."""
     return scope_of(pipeline, ["extraction"], instructions="party, term")
 
 
@@ -71,7 +67,6 @@ def extract_first(settings: Settings) -> None:
 
 
 def extract(pipeline: Pipeline, name: str, documents: int) -> None:
-    """Extract two fields from documents whose names have this prefix."""
     extracted(
         pipeline,
         {
@@ -82,14 +77,12 @@ def extract(pipeline: Pipeline, name: str, documents: int) -> None:
 
 
 def certified(code: ExitCode = ExitCode.SUCCESS) -> Mapping[str, JsonObject]:
-    """Certify the answers of the profile, and return the report on each field."""
     output = output_of("certify", "deals", *BOUNDS, "--json", code=code)
     found = objects(json.loads(output.out)["certified"])
     return {str(each["name"]): each for each in found}
 
 
 def check(folder: Path, field: JsonObject, verdicts: Sequence[str]) -> None:
-    """Record verdicts on the next answers of a field, in their order."""
     to_check = objects(field["to_check"])
     assert len(to_check) >= len(verdicts)
     said = [
@@ -101,7 +94,6 @@ def check(folder: Path, field: JsonObject, verdicts: Sequence[str]) -> None:
 
 
 def accepted(pipeline: Pipeline) -> Sequence[tuple[object, ...]]:
-    """Return how many facts of each field and how many results are accepted."""
     return pipeline.rows(
         "SELECT item, count(*) FILTER (WHERE accepted) FROM fact_quotes GROUP BY 1 UNION ALL"
         " SELECT 'results', count(*) FILTER (WHERE accepted) FROM document_results ORDER BY 1"
@@ -402,7 +394,6 @@ def test_a_rejected_answer_is_not_accepted_although_its_label_is_certified(
 
 
 def count_accepted(pipeline: Pipeline) -> tuple[object, object]:
-    """Return how many labels and how many classifications are accepted."""
     ((facts, results),) = pipeline.rows(
         "SELECT (SELECT count(*) FROM fact_quotes WHERE accepted AND path = '/primary_label'),"
         " (SELECT count(*) FROM document_results WHERE accepted)"

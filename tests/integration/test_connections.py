@@ -56,7 +56,6 @@ def ask(engine: Engine, statement: str = "SELECT 1") -> object:
 
 
 def ask_in_silence(engine: Engine, proxy: Proxy) -> None:
-    """Let the server stop responding between two statements."""
     with translate_errors(), engine.begin() as connection:
         connection.execute(text("SELECT 1"))
         proxy.swallow()

@@ -69,7 +69,6 @@ def an_office(
     model: Mapping[str, str] = NOTHING,
     budget: Mapping[str, object] = NOTHING,
 ) -> Office:
-    """Open a pipeline that asks the server, with the given settings of model and budgets."""
     given = {"provider": "openai", "model": "behind", "base_url": server.base_url}
     named = ModelSettings.model_validate({**given, **model})
     limited = with_settings(settings, "budget", **budget)
@@ -353,7 +352,6 @@ def test_doctor_warns_of_an_unknown_price_if_there_is_a_budget(
 
 
 def spent(office: Office) -> object:
-    """Return the amount spent by the only run."""
     return office.pipeline.value("SELECT spent_usd FROM budget_accounts WHERE run IS NOT NULL")
 
 

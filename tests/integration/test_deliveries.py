@@ -36,7 +36,6 @@ OUTSIDE = "1.1.1.1"
 
 
 def settings_for(url: str, **values: object) -> DeliverySettings:
-    """Return settings that allow webhooks on the loopback interface."""
     return DeliverySettings.model_validate(
         {
             "webhook_url": SecretStr(url),
@@ -179,7 +178,6 @@ class Resolver:
 def connect(
     resolver: Resolver, error: type[Exception] = httpcore.ConnectError, match: str | None = None
 ) -> Sequence[str]:
-    """Fail to connect to a name; return the addresses that were tried."""
     deadline, sockets = Deadline(), Recording()
     deadline.start(5)
     network = guarded_network(deadline, allow_private=False, resolve=resolver, sockets=sockets)
@@ -230,7 +228,6 @@ def pipeline(settings: Settings) -> Pipeline:
 
 
 def with_delivery(pipeline: Pipeline, delivery: DeliverySettings) -> Pipeline:
-    """Return the pipeline with these settings of the scheduler."""
     settings = pipeline.context.settings.model_copy(update={"delivery": delivery})
     return replace(pipeline, context=replace(pipeline.context, settings=settings))
 

@@ -43,7 +43,6 @@ KEY = "whsec_bm90IHZlcnkgc2VjcmV0LCBidXQgbG9uZyBlbm91Z2g="
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Run with the rights of an ordinary user."""
     before = os.geteuid()
     if before == 0:
         os.seteuid(NOBODY)
@@ -63,7 +62,6 @@ def loaded(folder: Path, toml: str, servers: Settings | None = None) -> Settings
 
 
 def looked_at(folder: Path, toml: str) -> dict[str, Check]:
-    """Return the findings about the places of a configuration, by name."""
     return {
         each.name: each for each in configured_paths.check_configured_paths(loaded(folder, toml))
     }
@@ -260,7 +258,6 @@ SLOW = Commands(
 
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[EmbeddedValkey]:
-    """Run a broker whose memory the tests may limit."""
     with tempfile.TemporaryDirectory(prefix="cw-") as short:
         server = EmbeddedValkey(Path(short) / "valkey", Path(short))
         server.start()
@@ -270,7 +267,6 @@ def valkey() -> Iterator[EmbeddedValkey]:
 
 @pytest.fixture
 def broker(valkey: EmbeddedValkey) -> Iterator[redis.Redis]:
-    """Return a client of the broker, and remove its limit afterwards."""
     with redis.Redis.from_url(valkey.url()) as client:
         yield client
         client.config_set("maxmemory", 0)
@@ -294,7 +290,6 @@ def test_an_unreachable_broker_is_reported_with_the_reason(tmp_path: Path) -> No
 
 
 def limit_to(broker: redis.Redis, share: float) -> None:
-    """Make the broker's current usage the given share of its limit."""
     used = int(broker.info("memory")["used_memory"])
     broker.config_set("maxmemory", int(used / share))
 

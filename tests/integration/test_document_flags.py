@@ -35,7 +35,6 @@ QUOTES: dict[str, str] = {"/supplier": "Supplier: Hartmann GmbH", "/total": "Tot
 
 
 def an_answer(data: JsonObject = HONEST, **quotes: str) -> str:
-    """Return an extraction in which the quotes of some fields are replaced."""
     evidence = [
         {"path": path, "quote": quotes.get(path[1:], quote), "confidence": 9}
         for path, quote in QUOTES.items()
@@ -58,7 +57,6 @@ def read(content: str, source: str) -> ReadDocument | UnreadDocument:
 
 
 def worked(settings: Settings, content: str, *script: Line) -> Pipeline:
-    """Take in and analyze a text; the last line of the script repeats."""
     pipeline = a_pipeline(settings, *script, repeat_last=True)
     invoice = read(content, "invoice.txt")
     pipeline.analyze(invoice, options=extraction())

@@ -44,7 +44,6 @@ FEE = a_field("annual fee", "500 EUR", 9, quote="annual fee: 500 EUR")
 def take_in(
     pipeline: Pipeline, data: bytes, name: str, options: RunOptions | None = None
 ) -> Submission:
-    """Take in the content of a file as a run."""
     with Reader(ReaderSettings()) as reader:
         return pipeline.submit(*reader.documents_in(data, name), options=options)
 

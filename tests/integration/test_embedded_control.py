@@ -32,7 +32,6 @@ REQUEST = PLAN.model_dump_json().encode() + b"\n"
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
-    """Provide a home, and remove its sockets after the test."""
     lent = home_at(tmp_path / "home")
     lent.prepare()
     yield lent
@@ -53,7 +52,6 @@ def a_client(listener: socket.socket, sent: bytes = b"") -> socket.socket:
 
 
 def taken(listener: socket.socket) -> socket.socket:
-    """Read a request that must exist, and return its connection."""
     request = control.next_request(listener)
     assert request is not None
     assert request[0] == PLAN

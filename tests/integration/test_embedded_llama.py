@@ -53,7 +53,6 @@ class Attempts(NullLedger):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a model file that llama.cpp can load."""
     return tiny_gguf.build(tmp_path_factory.mktemp("model") / "tiny.gguf")
 
 

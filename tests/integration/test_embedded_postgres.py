@@ -48,7 +48,6 @@ def server(home: Path) -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture
 def used(home: Path, initialized: Path, server: EmbeddedPostgres) -> EmbeddedPostgres:
-    """Return a stopped server with existing data."""
     copy_data(initialized, home)
     return server
 

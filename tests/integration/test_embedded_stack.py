@@ -141,7 +141,6 @@ def test_services_that_the_user_provides_are_not_started(home: Path, tmp_path: P
 
 
 def has_another(home: Path, name: str, before: ProcessIdentity) -> bool:
-    """Return whether a new child of this name is running."""
     return running(home).children.get(name) not in (None, before)
 
 

@@ -18,12 +18,10 @@ REFUSED.is_about_key = True
 
 
 def settings_asking(settings: Settings) -> Settings:
-    """Return settings whose model is the scripted one."""
     return settings.model_copy(update={"model": SCRIPTED, "models": {SCRIPTED: AWAY}})
 
 
 def job_states(pipeline: Pipeline) -> list[tuple[object, ...]]:
-    """Return the status and the errors of the jobs of all runs."""
     return pipeline.rows("SELECT status, error_code, error_message, hint FROM jobs ORDER BY id")
 
 

@@ -59,7 +59,6 @@ def answering(request: CompletionRequest) -> str:
 
 
 def failing(request: CompletionRequest) -> str:
-    """Answer with invalid text if brevity is requested."""
     return "No." if "terse" in request.task.options.instructions else answering(request)
 
 
@@ -71,7 +70,6 @@ def settings_file(tmp_path: Path) -> Path:
 
 
 def opened(settings: Settings, file: Path, answer: Callable[[CompletionRequest], str]) -> Pipeline:
-    """Return a pipeline with the profile, whose model gives these answers."""
     found = load(file)
     changes = {"profiles": found.profiles, "model": "scripted"}
     return a_pipeline(
@@ -83,7 +81,6 @@ def opened(settings: Settings, file: Path, answer: Callable[[CompletionRequest],
 
 
 def submitted(pipeline: Pipeline, first: int, count: int) -> Submission:
-    """Take in numbered documents with the profile, and analyze them with their pairs."""
     settings = pipeline.context.settings
     letters = (
         a_document(f"Dear madam, this is letter {number}.", f"{number}.txt")

@@ -50,11 +50,9 @@ class Desk:
     folder: Path
 
     def export(self, *arguments: str) -> str:
-        """Run the command, which must succeed; return its standard output."""
         return output_of("export", *arguments).out
 
     def refusal(self, *arguments: str) -> str:
-        """Run the command, which must be refused; return the reason."""
         return output_of("export", *arguments, code=ExitCode.USAGE).err
 
 
@@ -64,7 +62,6 @@ def desk(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> Desk:
-    """Fill the database, and let the commands have no broker."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("CHORDWISE_BROKER_URL", "redis://localhost:1/0")
     pipeline = a_pipeline(settings, a_summary("Carts crossed", topic=FORMULA), repeat_last=True)
@@ -111,7 +108,6 @@ def test_the_extension_of_the_file_decides_the_format(desk: Desk, wanted: Export
 
 
 def rows_of(path: Path, wanted: ExportFormat) -> list[dict[str, object]]:
-    """Return the rows of a file, read by another library."""
     match wanted:
         case ExportFormat.CSV:
             return [dict(row) for row in csv.DictReader(io.StringIO(path.read_text("utf-8")))]
@@ -284,7 +280,6 @@ def test_memory_is_bounded(desk: Desk, wanted: ExportFormat) -> None:
 
 
 def memory(desk: Desk, wanted: ExportFormat, rows: int) -> int:
-    """Return the peak memory of an export of this many rows, in a separate process."""
     texts = "md5(n::text) || repeat(md5((n + 1)::text), 31)"
     statement = f"SELECT n, {texts} AS text FROM generate_series(1, {rows}) AS n"  # noqa: S608
     path = desk.folder / f"{rows}.{wanted}"

@@ -71,7 +71,6 @@ def quoted(found: JsonObject) -> str:
 
 
 def recall(selected: str, references: Sequence[str]) -> float:
-    """Return the share of a reference's terms in a selection, for the best reference."""
     found = Counter(words.terms(selected))
     shares = []
     for reference in references:
@@ -85,7 +84,6 @@ def accuracy(pairs: Sequence[tuple[str, str]]) -> float:
 
 
 def summaries(corpus: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield the documents of a corpus with summaries written by people."""
     for row in rows(corpus):
         if "tldrs" in row:
             yield row["text"], row["tldrs"]
@@ -172,7 +170,6 @@ def test_requests_that_fit_no_label_get_less_confidence() -> None:
 
 
 def normalized(text: str) -> str:
-    """Normalize white space, case and symbols for a comparison."""
     return " ".join(words.words(text))
 
 

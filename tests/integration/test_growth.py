@@ -119,7 +119,6 @@ class Meter:
 
     @property
     def max_changed(self) -> int:
-        """Return the number of rows that the largest transaction changed."""
         return max(changed for _, changed in self.transactions)
 
 
@@ -155,14 +154,12 @@ def a_large_run(settings: Settings, size: int, *states: str) -> tuple[Pipeline, 
 
 
 def tidy(pipeline: Pipeline) -> None:
-    """Vacuum and analyze, as the server does from time to time."""
     with pipeline.context.database.read() as session:
         connection = session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
         connection.execute(text("VACUUM ANALYZE jobs, chunks, outbox"))
 
 
 def rows_read(pipeline: Pipeline, step: Callable[[Session], object]) -> int:
-    """Return the number of rows of jobs, chunks and messages that a step reads."""
     with pipeline.context.database.write() as session:
         before = int(session.execute(text(_READ)).scalar_one())
         step(session)

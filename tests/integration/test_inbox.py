@@ -531,7 +531,6 @@ def a_watcher(settings: Settings, folder: Path, stop: Event) -> InboxWatcher:
 
 
 def is_taken(listened_to: Path, name: bytes) -> None:
-    """Drop a file, and wait until it has been taken."""
     path = listened_to / os.fsdecode(name)
     path.write_bytes(b"Somebody called this file " + name)
     wait_until(lambda: not path.exists(), PATIENCE_SECONDS, f"{name!r} is taken")

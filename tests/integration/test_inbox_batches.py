@@ -34,7 +34,6 @@ WHERE f.status = 'submitted' AND f.attempts = 1 AND f.run_id = i.run_id
 
 
 def drop(inbox: WatchedInbox, *names: str) -> None:
-    """Write different letters into the inbox."""
     for name in names:
         inbox.drop(name, f"{name}. {LETTER}")
 
@@ -124,8 +123,6 @@ def test_files_behind_a_slow_one_are_read_without_waiting(
 
 
 def submitted(inbox: WatchedInbox, *names: str) -> Callable[[], bool]:
-    """Return a function that lets the watch continue and checks the submitted files."""
-
     def look() -> bool:
         inbox.wait(0.05)
         return inbox.pipeline.value(SUBMITTED) == list(names)

@@ -318,7 +318,6 @@ def test_a_copy_gets_no_rights_of_the_user_who_runs_the_scheduler(tmp_path: Path
 
 
 def a_scanned_file(path: Path, prints: tuple[Fingerprint, ...]) -> ScannedFile:
-    """Return a file of an inbox that is to be taken."""
     return ScannedFile(path=path, inbox=Inbox(folder=path.parent), profile="", prints=prints)
 
 

@@ -42,14 +42,12 @@ def inbox(tmp_path: Path, settings: Settings) -> Iterator[WatchedInbox]:
 
 @pytest.fixture
 def cheap(tmp_path: Path, settings: Settings, provider: BatchProvider) -> Iterator[WatchedInbox]:
-    """Watch an inbox whose model has a Batch API."""
     found = watching(tmp_path, settings, lambda changed: opened(changed, provider), PROFILES)
     yield found
     found.close()
 
 
 def drop_in_runs(inbox: WatchedInbox, *names: str) -> None:
-    """Drop the same content under these names, each after the previous run was closed."""
     for name in names:
         inbox.drop(name, LETTER)
         inbox.take()
@@ -57,7 +55,6 @@ def drop_in_runs(inbox: WatchedInbox, *names: str) -> None:
 
 
 def go_on(inbox: WatchedInbox) -> None:
-    """Let workers, recovery and the watch proceed until nothing changes any more."""
     for _ in range(3):
         recover(inbox.pipeline.context)
         inbox.work()
@@ -66,7 +63,6 @@ def go_on(inbox: WatchedInbox) -> None:
 
 
 def intake(inbox: WatchedInbox, name: str) -> JsonObject:
-    """Return the only intake of a file that was moved to done."""
     (found,) = json_values.objects(inbox.folders.note(inbox.folders.done / name)["intakes"])
     return found
 

@@ -71,12 +71,10 @@ def a_letter(number: int) -> ReadDocument:
 
 @pytest.fixture
 def whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let batches fill up, however slow the machine is."""
     monkeypatch.setattr(document_batches, "FLUSH_SECONDS", 60)
 
 
 def a_folder(tmp_path: Path, files: int) -> str:
-    """Write letters into a folder; return its path."""
     folder = tmp_path / "letters"
     folder.mkdir()
     for number in range(files):
@@ -94,7 +92,6 @@ def take_in(
     columns: Columns | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Submission, list[str], bool]:
-    """Take files in; return the run, the sources shown, and whether all were taken in."""
     found = [found_files.entry_of(file) for file in discover(paths)]
     options = with_columns(columns or Columns())
     submission = open_run(pipeline.context, options, NOW, found)
@@ -447,7 +444,6 @@ def pipeline(settings: Settings) -> Pipeline:
 def outcomes_of(
     pipeline: Pipeline, *arguments: str, columns: Columns, stdin: bytes = b""
 ) -> list[str]:
-    """Take files in as a command does; return source and outcome of every intake, in order."""
     found = [found_files.entry_of(file) for file in discover(arguments)]
     submission = open_run(pipeline.context, with_columns(columns), NOW, found)
     with Reader(SETTINGS) as reader:

@@ -70,7 +70,6 @@ def correct(name: str, label: str = "invoice") -> None:
 
 
 def prompts(pipeline: Pipeline, submission: Submission) -> list[str]:
-    """Return the latest prompts, one for each job of a run."""
     return [each.user for each in pipeline.model.requests[-len(pipeline.jobs(submission)) :]]
 
 

@@ -29,7 +29,6 @@ pytestmark = [
 
 
 def sentences() -> Mapping[str, str]:
-    """Return sentences of film reviews, each with its labelled sentiment."""
     lines = (CORPORA / "sentence_sentiment" / "labels.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     return {r["text"]: r["label"] for r in rows if r["source"].startswith("sentence_polarity")}

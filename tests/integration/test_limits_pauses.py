@@ -47,7 +47,6 @@ class Worker:
     asked: list[str] = field(default_factory=list)
 
     def beside(self, *, model: str = "small", key: str = KEY) -> Worker:
-        """Return another worker on the same clock."""
         return Worker(client=self.client, model=model, key=key, now=self.now, asked=self.asked)
 
     def ask(self) -> Permit | Wait | Denial:
@@ -58,31 +57,26 @@ class Worker:
         )
 
     def granted(self) -> Permit:
-        """Request a permit that must be granted."""
         answer = self.ask()
         assert isinstance(answer, Permit), answer
         return answer
 
     def denied(self) -> Denial:
-        """Request a permit that must be denied."""
         answer = self.ask()
         assert isinstance(answer, Denial), answer
         return answer
 
     def waits(self) -> WaitReason:
-        """Request a permit that has to wait; return the reason."""
         answer = self.ask()
         assert isinstance(answer, Wait), answer
         return answer.reason
 
     def settle(self, permit: Permit, report: CallReport | Denial) -> None:
-        """End a call, with a denial or another result."""
         if isinstance(report, Denial):
             report = CallReport(result=CallResult.DENIED, denial=report)
         self._limits().settle(permit, report)
 
     def pass_time(self, seconds: float) -> None:
-        """Advance the clock of all workers."""
         self.now[0] += seconds
 
     def _limits(self) -> SharedLimits:

@@ -68,13 +68,11 @@ class Fleet:
         return self.limits().acquire(PermitRequest(permit=name, priority=priority, cost=cost))
 
     def granted(self, priority: Priority = Priority.INTERACTIVE, tokens: int = 10) -> Permit:
-        """Request a permit that must be granted."""
         answer = self.ask(priority, tokens)
         assert isinstance(answer, Permit), answer
         return answer
 
     def refused(self, priority: Priority = Priority.INTERACTIVE, tokens: int = 10) -> Wait:
-        """Request a permit that has to wait."""
         answer = self.ask(priority, tokens)
         assert isinstance(answer, Wait)
         return answer

@@ -58,7 +58,6 @@ def simulated(
 
 
 def a_random(seed: int = 1) -> Random:
-    """Return a random generator with the same sequence in every run."""
     return Random(seed)  # noqa: S311 - no secrecy needed
 
 

@@ -23,7 +23,6 @@ pytestmark = pytest.mark.xdist_group("official_types")
 
 @pytest.fixture
 def server() -> Iterator[FaultyServer]:
-    """Return a server whose answers the test defines."""
     with faulty_server() as server:
         server.play(answer(message_body()))
         yield server

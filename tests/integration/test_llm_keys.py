@@ -45,7 +45,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def configured(folder: Path, base_url: str, *lines: str, provider: str = "openai") -> Path:
-    """Write a settings file with one model that has these lines."""
     file = folder / "chordwise.toml"
     table = [
         "[models.house]",
@@ -58,13 +57,11 @@ def configured(folder: Path, base_url: str, *lines: str, provider: str = "openai
 
 
 def sent(server: FaultyServer) -> str:
-    """Return everything that was sent to the server, headers and bodies."""
     assert server.received
     return repr([(each.line, dict(each.headers), each.content) for each in server.received])
 
 
 def ask() -> ChordwiseError:
-    """Ask the model by the library; return the error."""
     request = AnalysisRequest(text="A text.", analysis_type=AnalysisType.SUMMARY)
     with pytest.raises(ChordwiseError) as caught:
         DocumentAnalyzer("house").analyze_document(request)

@@ -62,7 +62,6 @@ def model_at(server: FaultyServer, **settings: object) -> OpenAIModel:
 def sent_by(
     server: FaultyServer, schema: JsonObject | None = None, **settings: object
 ) -> JsonObject:
-    """Return the body that a model with these settings sent, validated by the official types."""
     model_at(server, **settings).complete(a_request(schema=schema))
     body = server.received[-1].body
     require_openai(body)
@@ -300,7 +299,6 @@ class OllamaHandler(AnsweringHandler):
 
     @override
     def do_POST(self) -> None:
-        """Record a native request, or answer a question."""
         if self.path != "/api/generate":
             super().do_POST()
             return

@@ -31,14 +31,12 @@ def packed(body: bytes, encoding: str = "gzip") -> peer.Behavior:
 
 @pytest.fixture
 def server() -> Iterator[peer.FaultyServer]:
-    """Return a misbehaving server for this test."""
     with peer.faulty_server() as server:
         yield server
 
 
 @pytest.fixture
 def transport() -> Iterator[JsonTransport]:
-    """Return a transport whose connections are closed after the test."""
     transport = JsonTransport(max_body_bytes=1_000_000, max_file_bytes=2_000_000)
     yield transport
     transport.close()
@@ -309,7 +307,6 @@ def body_of(status: bytes) -> peer.Behavior:
 
 
 def slow_reading(connection: peer.Connection) -> None:
-    """Read a kilobyte of the request now and then."""
     while not connection.stopped.wait(peer.DRIP_SECONDS) and connection.socket.recv(1_024):
         pass
 
@@ -337,7 +334,6 @@ BEFORE_THE_REQUEST: Mapping[str, tuple[str, peer.Behavior]] = {
 
 @pytest.fixture
 def addresses() -> Iterator[dict[str, str]]:
-    """Return the address of a server for each kind of slowness."""
     found = {}
     with ExitStack() as servers:
         for name, behavior in AFTER_THE_REQUEST.items():

@@ -56,7 +56,6 @@ def an_extraction_run(schema: JsonObject = SCHEMA, **options: object) -> RunOpti
 def worked(
     settings: Settings, *script: Line, text: str = ORDER, options: RunOptions | None = None
 ) -> tuple[Pipeline, Submission]:
-    """Analyze a text in one run; the last line of the script repeats."""
     pipeline = a_pipeline(settings, *script, repeat_last=True)
     submission = pipeline.analyze(text, options=options or an_extraction_run())
     return pipeline, submission

@@ -148,7 +148,6 @@ def test_a_document_that_ends_every_worker_in_chunking_is_quarantined(
 
 
 def interrupted(*_: object) -> object:
-    """Interrupt the worker while it splits a document."""
     raise KeyboardInterrupt
 
 
@@ -517,7 +516,6 @@ _CHUNK = "SELECT status, error_code, hint FROM chunks"
 
 @pytest.fixture
 def provider() -> Iterator[AnsweringServer]:
-    """Return a server that answers properly, but too late."""
     server = AnsweringServer(SLOW_SECONDS)
     with serving_in_a_thread(server):
         yield server

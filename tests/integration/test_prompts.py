@@ -20,7 +20,6 @@ OWN = "system = 'In short. $instructions $schema'\nuser = '''$mark\n$text\n$mark
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder with a template of the user."""
     folder = tmp_path / "prompts"
     folder.mkdir()
     (folder / "summary.analyze@brief.toml").write_text(OWN, "utf-8")

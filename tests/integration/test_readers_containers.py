@@ -29,7 +29,6 @@ WORD = docx(word_document(word_paragraph("three")))
 
 
 def listed(found: Iterator[ReadDocument | UnreadDocument]) -> list[tuple[str, str]]:
-    """Return source and text of each document, or the reason if it was not read."""
     return [(each.source, outcome(each)) for each in found]
 
 

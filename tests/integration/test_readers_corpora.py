@@ -59,18 +59,15 @@ pytestmark = [
 
 
 def lines(path: str) -> list[JsonObject]:
-    """Return the objects of a JSON-lines file of the corpora."""
     content = (CORPORA / path).read_text(encoding="utf-8")
     return [as_object(json.loads(line)) for line in content.splitlines()]
 
 
 def kind(outcome: ReadDocument | UnreadDocument) -> str:
-    """Return `text`, or the outcome of an unread file."""
     return "text" if isinstance(outcome, ReadDocument) else outcome.error.outcome
 
 
 def expected_kinds(entry: JsonObject) -> tuple[str, ...]:
-    """Return the permitted outcomes of a file of `real_files`."""
     path, form = text(entry["path"]), text(entry["format"])
     if path in EXCEPTIONS:
         return EXCEPTIONS[path]

@@ -17,7 +17,6 @@ from chordwise.settings import ReaderSettings
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Change to a folder with files at two depths, including hidden and temporary ones."""
     for name in (
         *("b.txt", "a.txt", "sub/c.txt", "sub/deep/d.md", "sub/e.md", "B.txt"),
         *(".hidden", ".git/config", "~$a.docx", "x.part", "y.tmp", ".DS_Store", "Thumbs.db"),
@@ -35,7 +34,6 @@ def sources(*arguments: str) -> list[str]:
 
 
 def failures(found: Sequence[FoundFile]) -> dict[str, str]:
-    """Return the reasons for files that must not be read, by name."""
     return {file.path.name: file.failure.reason for file in found if file.failure and file.path}
 
 

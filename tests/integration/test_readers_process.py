@@ -35,7 +35,6 @@ def text_of(outcome: ReadDocument | UnreadDocument) -> str:
 
 
 def failure_of(outcome: ReadDocument | UnreadDocument) -> tuple[str, str]:
-    """Return outcome and reason of an unread file."""
     assert isinstance(outcome, UnreadDocument), outcome
     return outcome.error.outcome, outcome.error.reason
 
@@ -386,7 +385,6 @@ def test_an_image_is_rendered_in_color(reader: Reader, tmp_path: Path) -> None:
 
 
 def first_dark_row(picture: RenderedPage) -> int:
-    """Return the number of the first row with dark pixels."""
     row = picture.width * 3
     return next(
         y for y in range(picture.height) if min(picture.pixels[y * row : (y + 1) * row]) < 100

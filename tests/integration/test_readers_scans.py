@@ -55,7 +55,6 @@ def failure(settings: ReaderSettings, data: bytes, name: str = "a.pdf") -> ReadE
 
 
 def picture(*texts: str) -> Image.Image:
-    """Return a picture with one line for each text, black on white."""
     image = Image.new("L", (1_000, 300 + 100 * len(texts)), 255)
     for number, text in enumerate(texts):
         font = ImageFont.load_default(50)
@@ -215,7 +214,6 @@ class Counting:
         self.seen: list[Picture] = []
 
     def transcribe(self, pictures: Iterator[Picture], source: str) -> Mapping[int, str]:  # noqa: ARG002 - the signature is the port's
-        """Return a word for each picture."""
         for each in pictures:
             self.seen.append(each)
         return {each.number: "word" for each in self.seen}

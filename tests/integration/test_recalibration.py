@@ -21,7 +21,6 @@ CLAIMS = (0.3, 0.5, 0.7, 0.9)
 
 @pytest.fixture
 def pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline with four results of different confidence."""
     pipeline = a_learner(settings)
     classified(pipeline, {f"{claim}.txt": ("letter", claim) for claim in CLAIMS})
     return pipeline
@@ -44,7 +43,6 @@ def add_judgments(pipeline: Pipeline, confidence: float, right: int, wrong: int)
 
 
 def calibrated(pipeline: Pipeline) -> Sequence[tuple[object, ...]]:
-    """Return the reported and the calibrated confidence of the four results."""
     return pipeline.rows(
         "SELECT confidence, calibrated_confidence, acceptable, judged FROM calibrated_results"
         " ORDER BY confidence"

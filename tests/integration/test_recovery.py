@@ -235,7 +235,6 @@ LONG_AGO = "UPDATE jobs SET last_progress_at = now() - interval '1 hour'"
 
 @pytest.fixture(name="pipeline")
 def _pipeline(settings: Settings) -> Pipeline:
-    """Return a pipeline whose model always gives the same answer."""
     return a_pipeline(settings, quoting_the_text, repeat_last=True)
 
 
@@ -249,7 +248,6 @@ def without_synthesis(pipeline: Pipeline) -> uuid.UUID:
 
 
 def occupy_a_worker(pipeline: Pipeline) -> None:
-    """Hold a lease on a chunk of another job."""
     ((_, chunk_id),) = pipeline.fan_out(f"Another text. {PARAGRAPH}")
     pipeline.claim(chunk_id)
     pipeline.execute("DELETE FROM outbox")
@@ -257,7 +255,6 @@ def occupy_a_worker(pipeline: Pipeline) -> None:
 
 @contextmanager
 def queued(pipeline: Pipeline, count: int) -> Iterator[None]:
-    """Keep this number of messages in the queue inside the block."""
     with pipeline.context.messenger._app.connection_for_write() as connection:
         channel = connection.default_channel
         channel.client.rpush(CONTROL_QUEUE, *["a message"] * count)

@@ -70,12 +70,10 @@ class Desk:
     answers: dict[str, str]
 
     def profile(self, *lines: str) -> None:
-        """Set these entries of the profile, beside its types and its model."""
         text = PROFILE + "".join(f"{line}\n" for line in lines or [THREE])
         (self.folder / "chordwise.toml").write_text(text, "utf-8")
 
     def classify(self, *names: str) -> Submission:
-        """Classify a letter of each name under the profile, with the answer for that name."""
         analysis = AnalysisOptions(labels=LABELS)
         options = replace(a_run(AnalysisType.CLASSIFICATION, analysis=analysis), save_as="letters")
         letters = (a_document(a_letter(name), name) for name in names)
@@ -84,21 +82,17 @@ class Desk:
         return submission
 
     def age(self) -> None:
-        """Add a newer version of the prompt."""
         for statement in OLDER:
             self.pipeline.execute(statement)
 
     def call(self, *arguments: str, code: ExitCode = ExitCode.SUCCESS) -> JsonObject:
-        """Refresh, and return the JSON document."""
         out = output_of("refresh", *arguments, "--json", code=code).out
         return json_values.as_object(json.loads(out)) if out else {}
 
     def said(self, *arguments: str) -> str:
-        """Return both outputs of the command in one line."""
         return output_of("refresh", *arguments).in_one_line
 
     def reasons(self, *arguments: str) -> list[tuple[object, object]]:
-        """Return the reasons for stale answers, and their numbers."""
         stale = json_values.objects(self.call(*arguments, "--dry-run")["stale"])
         return [(each["reasons"], each["due"]) for each in stale]
 
@@ -109,7 +103,6 @@ class Desk:
         return refresh.target(self.pipeline.context, "letters", options)
 
     def take_in(self, submission: Submission) -> None:
-        """Take in the rest of a run's list."""
         context = self.pipeline.context
         with Reader(context.settings.readers) as reader, (self.folder / "empty").open("rb") as none:
             source = FileSource(reader, none)
@@ -270,7 +263,6 @@ def test_the_price_needs_confirmation(desk: Desk, monkeypatch: pytest.MonkeyPatc
 
 
 def answer_queued_jobs(desk: Desk) -> None:
-    """Process all jobs as workers do."""
     queued = "SELECT id FROM jobs WHERE status IN ('queued', 'running') ORDER BY id"
     for (job_id,) in desk.pipeline.rows(queued):
         assert isinstance(job_id, UUID)
@@ -332,8 +324,6 @@ def test_corrections_are_kept_for_a_changed_question(
 
 @contextmanager
 def worked_on(desk: Desk) -> Iterator[None]:
-    """Process the next run in a thread as a worker does."""
-
     def work() -> None:
         taken = "SELECT count(*) FROM runs WHERE intake_finished_at IS NOT NULL"
         wait_until(lambda: desk.pipeline.value(taken) == 2, 60, taken)

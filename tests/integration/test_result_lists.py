@@ -147,7 +147,6 @@ def test_lists_of_many_documents_use_indexes(settings: Settings) -> None:
 def scans(
     pipeline: Pipeline, wanted: ResultFilter, after: RowMark | None = None
 ) -> list[JsonObject]:
-    """Return the scans of large tables in the plan of a page."""
     with pipeline.context.database.read() as session:
         page = result_lists.page(session, wanted, 51, after)
         assert page is not None
@@ -158,13 +157,11 @@ def scans(
 
 
 def tables_read_whole(pipeline: Pipeline, wanted: ResultFilter, after: RowMark | None) -> list[str]:
-    """Return the large tables that the plan of a page scans sequentially."""
     found = scans(pipeline, wanted, after)
     return [str(each["Relation Name"]) for each in found if each["Node Type"] == "Seq Scan"]
 
 
 def rows_read(pipeline: Pipeline, table: str, wanted: ResultFilter, condition: str = "") -> float:
-    """Return the number of rows of a table that the first page reads with a condition."""
     read = 0.0
     for each in scans(pipeline, wanted):
         if each["Relation Name"] != table or condition not in str(each.get("Filter", "")):

@@ -55,7 +55,6 @@ def named(tier: str) -> ModelSettings:
 
 
 def a_tier(name: str, line: Line) -> ScriptedModel:
-    """Return a tier's model, which gives the same answer to all questions."""
     profile = ModelProfile(
         provider="openai", model=f"{name}-1", context_tokens=32_768, max_output_tokens=2_048
     )
@@ -79,7 +78,6 @@ def a_routed_run(model: str = AUTO) -> RunOptions:
 
 
 def unsure_of_one_part(request: CompletionRequest) -> Answer:
-    """Answer well, except about the part with a doubtful line."""
     if DOUBTFUL in request.task.text:
         return a_summary("The harbour of Lindau was rebuilt", confidence=2)
     return quoting_the_text(request)
@@ -94,7 +92,6 @@ def documented() -> tuple[str, list[str]]:
 
 
 def statistics(address: SecretStr) -> dict[str, dict[str, object]]:
-    """Return the statistics of each tier in the view, read as a read-only user."""
     with user_sql.run_query(address, "SELECT * FROM tier_statistics") as answer:
         rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
     return {str(row["tier"]): row for row in rows}
@@ -214,7 +211,6 @@ class Pair:
         return self.pipeline.analyze(SHORT, options=a_run())
 
     def calls(self) -> list[tuple[object, ...]]:
-        """Return the models that were asked, in order, with the outcomes."""
         return self.pipeline.rows(
             "SELECT provider, model, error_code, valid, cost_usd > 0 AS paid"
             " FROM model_calls ORDER BY started_at"

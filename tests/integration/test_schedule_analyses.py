@@ -52,7 +52,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 def work_in_batches(scheduler: FakeScheduler) -> None:
-    """Work and return batches until nothing waits any more."""
     for _ in range(4):
         for (job_id,) in scheduler.rows(
             "SELECT id FROM jobs WHERE finished_at IS NULL ORDER BY id"
@@ -115,7 +114,6 @@ def test_the_lane_of_a_schedule_overrides_the_profile(
 
 
 def a_due_refresh(settings: Settings, folder: Path) -> FakeScheduler:
-    """Return a scheduler with a due refresh, after a night with an older prompt."""
     profiles = {"letters": Profile(model=SCRIPTED)}
     scheduler = a_scheduler(
         settings.model_copy(update={"profiles": profiles}),
@@ -166,7 +164,6 @@ WHY = "The budget of the run is spent."
 
 @pytest.fixture
 def paused(settings: Settings, tmp_path: Path) -> FakeScheduler:
-    """Return a scheduler whose run was paused because its budget is used up."""
     (tmp_path / "letter.txt").write_text("The bridge was opened in May 1902.", "utf-8")
     script = (BudgetExceededError(WHY, "Raise it."), quoting_the_text)
     scheduler = a_scheduler(settings, *script, repeat_last=True, nightly=nightly(tmp_path))

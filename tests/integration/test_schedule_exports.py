@@ -28,7 +28,6 @@ def exporting(folder: Path, what: str) -> ScheduleSettings:
 
 
 def a_due_scheduler(settings: Settings, wanted: ScheduleSettings) -> FakeScheduler:
-    """Return a scheduler whose last tick started an export."""
     scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, morning=wanted)
     scheduler.start_at("2026-03-28T06:01")
     return scheduler

@@ -31,7 +31,6 @@ def at_six(run: str, cron: str = "0 6 * * *") -> ScheduleSettings:
 
 @pytest.fixture
 def filled_by() -> Callable[[Settings], object]:
-    """Fill the database with a run of thirty classifications."""
     return classify
 
 
@@ -40,7 +39,6 @@ def classify(settings: Settings) -> Submission:
 
 
 def a_due_scheduler(settings: Settings, **schedules: ScheduleSettings) -> FakeScheduler:
-    """Return a scheduler with due occurrences, after that run of the profile `letters`."""
     profiles = {"letters": Profile(labels=LABELS, confidence_threshold=0.0)}
     scheduler = a_scheduler(
         settings.model_copy(update={"profiles": profiles}), obeying, repeat_last=True, **schedules
@@ -131,7 +129,6 @@ def do_twice(scheduler: FakeScheduler) -> None:
 
 
 def say(scheduler: FakeScheduler, verdict: Verdict, names: Iterable[str]) -> None:
-    """Record the same verdict on the newest result of each document."""
     signed = Signed(entered=FeedbackInput(verdict=verdict))
     lines = [
         FeedbackLine(number=1, document=each, analysis_type=None, signed=signed) for each in names

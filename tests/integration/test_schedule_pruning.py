@@ -43,7 +43,6 @@ TABLES = ("runs", "intakes", "jobs", "results", "chunks", "facts", "documents", 
 
 
 def move_to_the_past(pipeline: Pipeline, run: str) -> None:
-    """Move a run with everything that belongs to it forty days into the past."""
     pipeline.execute(
         "UPDATE jobs SET finished_at = jobs.finished_at - interval '40 days'"
         " FROM runs WHERE runs.id = run_id AND runs.name = :run",

@@ -51,7 +51,6 @@ def report_of(scheduler: FakeScheduler, hour: str, folder: Path) -> str:
 
 
 def section(written: str, heading: str) -> str:
-    """Return the text below a heading of a report."""
     return written.partition(f"## {heading}\n\n")[2].partition("\n\n")[0]
 
 

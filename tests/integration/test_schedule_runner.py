@@ -36,7 +36,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 def a_due_scheduler(settings: Settings, wanted: ScheduleSettings) -> FakeScheduler:
-    """Return a scheduler whose last tick started an occurrence of a schedule."""
     scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, nightly=wanted)
     scheduler.start_at("2026-03-28T02:31")
     return scheduler

@@ -70,14 +70,12 @@ class Messages:
 
 
 def work_together(pipeline: Pipeline, chunk_ids: Sequence[uuid.UUID]) -> list[ChunkOutcome]:
-    """Analyze the chunks of one message as a worker does."""
     work = partial(analyze_chunk, pipeline.context, claims=SliceClaims(pipeline.context, chunk_ids))
     with ThreadPoolExecutor(len(chunk_ids)) as threads:
         return list(threads.map(work, chunk_ids))
 
 
 def pending(pipeline: Pipeline) -> list[uuid.UUID]:
-    """Return the chunks that wait for a worker."""
     return [uuid.UUID(str(row[0])) for row in pipeline.rows(CHUNKS)]
 
 
@@ -194,8 +192,6 @@ def test_with_a_model_that_cannot_be_opened_the_fan_out_writes_the_chunk(
 def changing(
     pipeline: Callable[[], Pipeline], statement: str
 ) -> Callable[[CompletionRequest], str]:
-    """Return a function that executes a statement before it answers."""
-
     def answer(request: CompletionRequest) -> str:
         pipeline().execute(statement)
         return quoting_the_text(request)

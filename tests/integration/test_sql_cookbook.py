@@ -90,30 +90,25 @@ class Reader:
         self._address = address
 
     def ask(self, statement: str) -> Table:
-        """Run a statement as `chordwise sql` does."""
         with user_sql.run_query(self._address, statement) as answer:
             columns = list(answer.columns)
             rows = [dict(zip(columns, row, strict=True)) for row in answer.rows]
         return Table(columns=columns, rows=rows)
 
     def question(self, number: int) -> Table:
-        """Run the statement that answers a question."""
         return self.ask(cookbook()[number - 1]["statement"])
 
 
 def blocks(name: str) -> list[dict[str, str]]:
-    """Return the SQL blocks of a document, each with the columns that the text lists."""
     text = (ROOT / name).read_text("utf-8")
     return [match.groupdict("") for match in BLOCK.finditer(text)]
 
 
 def cookbook() -> list[dict[str, str]]:
-    """Return the blocks of the cookbook, in the order of its questions."""
     return blocks("docs/sql-cookbook.md")
 
 
 def answering(request: CompletionRequest) -> Answer:
-    """Answer with high or low confidence, fail, or invent quotes."""
     text = request.task.text
     if DECLINED in text:
         return RefusedError("The model declined to answer.")
@@ -127,7 +122,6 @@ def answering(request: CompletionRequest) -> Answer:
 
 
 def fill(pipeline: Pipeline) -> None:
-    """Run the pipeline over documents with all outcomes, and add events of other times."""
     options = a_run(analysis=AnalysisOptions(confidence_threshold=0.5))
     texts = {"sure": SURE, "unsure": UNSURE, "declined": DECLINED, "long": LONG}
     documents = [a_document(text, f"{source}.txt") for source, text in texts.items()]
@@ -158,7 +152,6 @@ def fill(pipeline: Pipeline) -> None:
 
 
 def experiment(pipeline: Pipeline) -> None:
-    """Create an experiment whose control has answered all documents."""
     pipeline.execute(
         "INSERT INTO experiments (id, name, profile, outcome, control, share, paired, risk,"
         " max_invalid, max_cost, max_latency) VALUES"
@@ -172,7 +165,6 @@ def experiment(pipeline: Pipeline) -> None:
 
 
 def learn(pipeline: Pipeline) -> None:
-    """Add judgments on two results, and evaluate them all."""
     database = pipeline.context.database
     for name, verdict, path in (
         ("sure", Verdict.APPROVED, ""),
@@ -203,7 +195,6 @@ def learn(pipeline: Pipeline) -> None:
 
 @pytest.fixture
 def pipeline(small_chunks: Settings) -> Pipeline:
-    """Return a pipeline whose long document has several chunks."""
     return a_pipeline(small_chunks, answering, repeat_last=True)
 
 

@@ -52,13 +52,10 @@ def a_suite(folder: Path, **entries: object) -> Path:
 
 
 def words(name: str) -> str:
-    """Return a text that tells the fake model what to answer."""
     return f"{name} says: CHOOSE {CHOSEN[name]} 0.9 and nothing else."
 
 
 def answered(pipeline: Pipeline, folder: Path, limit: int | None = None) -> list[Answered]:
-    """Evaluate a suite with the fake model and the built-in one."""
-
     def work(run_id: uuid.UUID) -> None:
         for job_id, of in pipeline.rows("SELECT id, run_id FROM jobs"):
             if of == run_id:
@@ -74,7 +71,6 @@ def answered(pipeline: Pipeline, folder: Path, limit: int | None = None) -> list
 
 
 def values(found: Answered) -> Mapping[tuple[str, str], float]:
-    """Return the overall measures by metric and label."""
     (evaluated,) = found.evaluated
     return {(each.metric, each.label): each.value for each in evaluated.measured[0].measures}
 

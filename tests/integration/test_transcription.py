@@ -67,13 +67,10 @@ PRICED = ModelSettings(
 
 
 def transcription(text: str, *, is_legible: bool = True) -> str:
-    """Return an answer about a page."""
     return json.dumps({"text": text, "is_legible": is_legible})
 
 
 def reading(*texts: str) -> Callable[[CompletionRequest], Answer]:
-    """Return a model that reads pages as these texts, and quotes what it is asked about."""
-
     def read(request: CompletionRequest) -> Answer:
         if request.pictures:
             return transcription(texts[request.pictures[0].number - 1])
@@ -91,20 +88,17 @@ def a_seeing_pipeline(
 
 
 def opened(pipeline: Pipeline, path: Path, **options: object) -> Submission:
-    """Open a run with a file on its list."""
     found = [found_files.entry_of(file) for file in discover([str(path)])]
     return open_run(pipeline.context, a_run(**options), NOW, found)  # type: ignore[arg-type]  # options of a run
 
 
 def read_in(pipeline: Pipeline, submission: Submission) -> None:
-    """Take in the rest of a run's list."""
     with Reader(pipeline.context.settings.readers) as reader:
         source = FileSource(reader, io.BytesIO())
         found_files.take_in(pipeline.context, submission, source)
 
 
 def take_in(pipeline: Pipeline, path: Path, data: bytes, **options: object) -> Submission:
-    """Take a file in, as one run."""
     path.write_bytes(data)
     submission = opened(pipeline, path, **options)
     read_in(pipeline, submission)
@@ -112,17 +106,14 @@ def take_in(pipeline: Pipeline, path: Path, data: bytes, **options: object) -> S
 
 
 def refusal(request: CompletionRequest) -> Completion:
-    """Return the answer of a model that declines."""
     return completion(request, "", FinishReason.REFUSAL)
 
 
 def cut_off(request: CompletionRequest) -> Completion:
-    """Return an answer of complete JSON that reached its limit."""
     return completion(request, transcription("a " * 900), FinishReason.LENGTH)
 
 
 def completion(_request: CompletionRequest, text: str, reason: FinishReason) -> Completion:
-    """Return a completion with this text and finish reason."""
     return Completion(
         text=text,
         finish_reason=reason,
@@ -337,14 +328,12 @@ def test_the_cost_of_a_page_is_spent(settings: Settings, tmp_path: Path) -> None
 
 
 def openai_answer(text: str) -> JsonObject:
-    """Return an answer of Chat Completions."""
     message: JsonObject = {"role": "assistant", "content": text}
     choice: JsonObject = {"index": 0, "finish_reason": "stop", "message": message}
     return {"id": "c", "model": "eyes-1", "choices": [choice]}
 
 
 def anthropic_answer(text: str) -> JsonObject:
-    """Return an answer of Messages."""
     block: JsonObject = {"type": "text", "text": text}
     return {
         "id": "m",
@@ -358,7 +347,6 @@ def anthropic_answer(text: str) -> JsonObject:
 
 
 def shown_to(body: JsonObject) -> list[bytes]:
-    """Return the pictures in a request to either provider."""
     urls = (text(each.get("url")) for each in named(body, "image_url"))
     sources = (text(each.get("data")) for each in named(body, "source"))
     return [
@@ -368,7 +356,6 @@ def shown_to(body: JsonObject) -> list[bytes]:
 
 
 def named(body: JsonObject, name: str) -> list[JsonObject]:
-    """Return the members of this name in the blocks of the messages."""
     blocks = [each for message in objects(body["messages"]) for each in objects(message["content"])]
     return [as_object(each[name]) for each in blocks if name in each]
 

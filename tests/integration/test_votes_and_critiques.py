@@ -33,7 +33,6 @@ STAGES = "SELECT string_agg(stage, ' ' ORDER BY id) FROM model_calls WHERE NOT c
 
 
 def with_critique(*principles: str, votes: int = 1) -> RunOptions:
-    """Return options of a run whose answers are examined."""
     return a_run(analysis=AnalysisOptions(critique=True, principles=principles, votes=votes))
 
 
@@ -177,7 +176,6 @@ LABELS = {1: "history", 2: "money", 3: "history", 4: "money", 5: "history"}
 
 
 def with_votes(votes: int) -> RunOptions:
-    """Return options of a run that classifies with this number of votes."""
     options = AnalysisOptions(labels=("history", "money"), votes=votes)
     return a_run(AnalysisType.CLASSIFICATION, analysis=options)
 

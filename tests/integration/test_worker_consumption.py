@@ -43,12 +43,10 @@ class Scene:
     worker: subprocess.Popen[bytes] | None = None
 
     def start_worker(self) -> subprocess.Popen[bytes]:
-        """Start a worker; `supervise` starts another when it ends."""
         self.worker = self.processes.start("worker")
         return self.worker
 
     def supervise(self) -> None:
-        """Replace an ended worker, as Docker and the embedded stack do."""
         assert self.worker is not None
         code = self.worker.poll()
         if code is not None:
@@ -66,8 +64,6 @@ class Scene:
         return found
 
     def wait_for(self, query: str) -> None:
-        """Wait until a query returns true, and restart the worker when it ends."""
-
         def is_true() -> bool:
             self.supervise()
             return self.value(query) is True
@@ -83,7 +79,6 @@ class Scene:
         assert done.returncode == 0, done.stderr
 
     def health(self) -> tuple[int, str]:
-        """Run the health check; return its exit code and message."""
         environment = {**os.environ, **self.processes.environment, "PYTHONPATH": str(ROOT)}  # noqa: TID251 - the process needs a PATH
         command = [sys.executable, "-P", "-m", "worker", "health"]
         done = subprocess.run(
@@ -92,12 +87,10 @@ class Scene:
         return done.returncode, done.stdout.strip()
 
     def wait_for_health(self, sentence: str) -> int:
-        """Wait until the health check has this message; return its exit code."""
         wait_until(lambda: self.health()[1] == sentence, 60, sentence)
         return self.health()[0]
 
     def check_nothing_lost(self) -> None:
-        """Check that neither the database nor the broker has lost anything."""
         assert self.value("SELECT bool_and(status = 'succeeded') FROM jobs")
         assert self.value("SELECT coverage = 1 FROM results")
         assert self.value("SELECT max(attempts) <= 2 FROM chunks")
@@ -108,7 +101,6 @@ class Scene:
 def open_scene(
     folder: Path, database_url: SecretStr, consumer_timeout_seconds: float
 ) -> Iterator[Scene]:
-    """Set up everything except the worker, which the test starts."""
     with (
         tempfile.TemporaryDirectory(prefix="cw-") as short,
         own_broker(Path(short)) as valkey,
@@ -145,7 +137,6 @@ def open_scene(
 
 @contextmanager
 def own_broker(folder: Path) -> Iterator[EmbeddedValkey]:
-    """Run a broker that the test may fill."""
     valkey = EmbeddedValkey(folder / "valkey", folder)
     valkey.start()
     yield valkey
@@ -154,7 +145,6 @@ def own_broker(folder: Path) -> Iterator[EmbeddedValkey]:
 
 @pytest.fixture
 def scene(tmp_path: Path, database_url: SecretStr) -> Iterator[Scene]:
-    """Return a scene with a worker whose consumer timeout is long."""
     with open_scene(tmp_path, database_url, consumer_timeout_seconds=45) as opened:
         yield opened
 

@@ -48,7 +48,6 @@ from tests.fakes.scripted_model import Line, ScriptedModel, a_profile, cut_off
 
 
 def recording(model: ChatModel, checks: list[CheckResult], task: AnalysisTask = TASK) -> Question:
-    """Return a question about a document that records its checks."""
     return replace(question(model, task), record_check=lambda _, each: checks.append(each))
 
 
@@ -178,7 +177,6 @@ def a_model(*script: Scripted, name: str = "script-1", raised: int | None = 800)
 
 
 def falling_back(*models: ScriptedModel) -> Fallback:
-    """Return a model with fallbacks that does not report changes."""
     return Fallback(models, lambda *_: None)
 
 
@@ -323,7 +321,6 @@ def limited_to(characters: int) -> Callable[[CompletionRequest], Scripted]:
 
 
 def spans(answer: Answer) -> Sequence[tuple[str, int, int]]:
-    """Return the quote, start and end of every finding."""
     return [
         (str(each["quote"]), int(str(each["start_char"])), int(str(each["end_char"])))
         for each in grounding.quotes(answer.output)

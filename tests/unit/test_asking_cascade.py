@@ -40,7 +40,6 @@ SMALL, MEDIUM, LARGE = Tier
 
 
 def overloaded() -> ModelOverloadedError:
-    """Return the response of a provider with an outage."""
     return ModelOverloadedError("The provider is overloaded.")
 
 

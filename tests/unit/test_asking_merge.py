@@ -71,7 +71,6 @@ def synthesizer(model: ScriptedModel) -> Synthesizer:
 
 
 def spans(answer: Answer) -> list[tuple[object, object, object]]:
-    """Return the quote, start and end of every finding."""
     return [
         (found["quote"], found["start_char"], found["end_char"])
         for found in grounding.quotes(answer.output)
@@ -254,7 +253,6 @@ TYPES = pytest.mark.parametrize("analysis_type", list(AnalysisType))
 
 
 def a_model(context_tokens: int = CONTEXT) -> ScriptedModel:
-    """Return a model with a small context, which is never asked."""
     return ScriptedModel([], profile=small(context_tokens))
 
 
@@ -264,7 +262,6 @@ def words(budget: float) -> str:
 
 
 def needed(request: CompletionRequest) -> int:
-    """Return the number of tokens of a request and its answer."""
     return tokens.estimate(request.system + request.user) + request.max_output_tokens
 
 

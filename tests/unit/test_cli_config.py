@@ -33,7 +33,6 @@ chunk_tokens = 700
 
 @pytest.fixture(autouse=True)
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set the same variables for every test and write a file into the current folder."""
     (tmp_path / "chordwise.toml").write_text(FILE, "utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CHORDWISE_CONFIG", raising=False)

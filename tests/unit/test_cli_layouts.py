@@ -49,7 +49,6 @@ def a_job(source: str) -> JobLine:
 
 
 def a_schedule(name: str, zone: str = "Europe/Berlin") -> ScheduleLine:
-    """Return a schedule with a long command and a long origin."""
     return ScheduleLine(
         name=name,
         run="recalibrate",
@@ -80,7 +79,6 @@ def past(name: str) -> PastLine:
 
 
 def a_quote() -> Quote:
-    """Return a quote with large sums for a model with a long name."""
     cost = Cost(low=Decimal("1234.5"), typical=Decimal("2345.67"), high=Decimal("12345.67"))
     tokens = Interval(low=123_456, typical=123_456, high=123_456)
     line = QuotedLine(
@@ -223,7 +221,6 @@ def test_long_names_in_an_evaluation_are_wrapped() -> None:
 
 
 def in_sql(names: list[str], *rows: list[str]) -> FirstThatFits:
-    """Return rows in the layout of `chordwise sql`."""
     cells = [[Text(cell) for cell in row] for row in rows]
     return FirstThatFits(layouts.table(names, cells, 20), layouts.records(names, cells))
 

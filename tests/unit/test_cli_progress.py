@@ -17,7 +17,6 @@ from chordwise.rendering.live import Bars, ProgressLines
 
 
 def a_progress(done: int, chunks: int = 100, status: RunStatus = RunStatus.OPEN) -> Progress:
-    """Return a run of ten documents with this number of finished chunks."""
     return Progress(
         status=status,
         is_taking_in=False,

@@ -82,7 +82,6 @@ MENTIONED = {
 
 
 def shown(*renderables: RenderableType, width: int = 120) -> str:
-    """Return the output of a terminal without colors."""
     console = Console(file=io.StringIO(), width=width, markup=False, emoji=False, highlight=False)
     for renderable in renderables:
         console.print(renderable)
@@ -96,7 +95,6 @@ def a_result(
     *,
     source: str = "rain.txt",
 ) -> StoredResult:
-    """Return a stored result of a language model."""
     return StoredResult(
         run="r",
         source=source,
@@ -131,7 +129,6 @@ def a_result(
 
 
 def an_account(**states: int) -> Account:
-    """Return the account of a run with jobs in these states."""
     return Account(
         run_id=uuid.UUID(int=3),
         run="r",

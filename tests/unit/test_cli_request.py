@@ -22,7 +22,6 @@ SCHEMA = '{"type": "object", "properties": {"total": {"type": "number"}}}'
 
 
 def of_flags(profile: str = "", settings: Settings | None = None, **flags: object) -> RunOptions:
-    """Return the options of a run of these flags, by name, over those of a profile."""
     return requested(settings or Settings(), profile_of(flags), {"profile": profile})
 
 

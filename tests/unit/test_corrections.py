@@ -43,7 +43,6 @@ def items(*values: tuple[str, str | None]) -> JsonObject:
 
 
 def corrected_by(path: str, value: JsonValue, output: JsonObject) -> Remark:
-    """Return the remark of a user who corrects a value of an extraction."""
     answer = AnswerWithConfidence(
         analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.5
     )
@@ -52,7 +51,6 @@ def corrected_by(path: str, value: JsonValue, output: JsonObject) -> Remark:
 
 
 def corrected(output: JsonObject, right: Mapping[str, JsonValue], **truth: object) -> Corrected:
-    """Return an extraction with the right values of some fields."""
     return correct(output, analysis_for(AnalysisType.EXTRACTION), Truth(fields=right, **truth))  # type: ignore[arg-type]
 
 
@@ -62,7 +60,6 @@ def field(found: Corrected, place: int) -> JsonObject:
 
 
 def final(found: Corrected) -> list[tuple[str, str | None, str | None, str | None]]:
-    """Return the item, value, verdict and corrected value of each fact."""
     return [(f.item, f.value, f.verdict, f.corrected_value) for f in found.facts]
 
 
@@ -241,7 +238,6 @@ def test_an_unknown_field_gets_a_suggestion() -> None:
 
 
 def a_remark(name: str, verdict: Verdict, right: JsonValue = None) -> Remark:
-    """Return a remark on a field of `DATA`."""
     judged = fields.values(DATA, name)
     return Remark(path=f"/data{name}", name=name, verdict=verdict, judged=judged, corrected=right)
 

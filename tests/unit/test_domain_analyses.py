@@ -368,7 +368,6 @@ def an_order(data: JsonValue, **evidence: str) -> JsonObject:
 
 
 def merged_orders(*parts: JsonObject) -> tuple[JsonValue, dict[JsonValue, JsonValue]]:
-    """Return the merged data, and the merged evidence as path by quote."""
     options = AnalysisOptions(schema=ORDER)
     merged = analysis_for(AnalysisType.EXTRACTION).merge(parts, options)
     entries = json_values.objects(merged["evidence"])
@@ -450,7 +449,6 @@ def entries_of(answer: JsonObject) -> list[JsonObject]:
 
 
 def placed(answer: JsonObject, *starts: int) -> JsonObject:
-    """Return an answer whose evidence begins at this offset in the document."""
     placed: list[JsonValue] = [
         {**entry, "start_char": start, "end_char": start + 3}
         for entry, start in zip(entries_of(answer), starts, strict=True)

@@ -39,7 +39,6 @@ def with_checks(*declared: JsonValue) -> JsonObject:
 
 
 def failing(declared: JsonObject, data: JsonObject) -> list[tuple[str, str | None, str | None]]:
-    """Return the path and the values of each failure."""
     schema = validation.check_schema(with_checks(declared))
     found = checks.failures({"data": data, "evidence": []}, AnalysisOptions(schema=schema))
     return [(each.path, each.found, each.expected) for each in found]

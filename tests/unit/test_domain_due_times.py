@@ -36,7 +36,6 @@ times_of_day = st.tuples(st.integers(0, 23), st.integers(0, 59))
 
 
 def daily(hour: int, minute: int) -> str:
-    """Return the cron expression of a daily time."""
     return f"{minute} {hour} * * *"
 
 
@@ -45,7 +44,6 @@ def at(text: str, zone: ZoneInfo = BERLIN, fold: int = 0) -> datetime:
 
 
 def days_of(cron: str, zone: ZoneInfo, first: datetime, count: int) -> list[datetime]:
-    """Return the next due times, each computed from the previous one."""
     found = [due_times.next_due(cron, zone, first)]
     while len(found) < count:
         found.append(due_times.next_due(cron, zone, found[-1]))
@@ -53,7 +51,6 @@ def days_of(cron: str, zone: ZoneInfo, first: datetime, count: int) -> list[date
 
 
 def exists(local: datetime) -> bool:
-    """Return whether this local time exists."""
     return local.astimezone(UTC).astimezone(local.tzinfo).replace(fold=0) == local
 
 

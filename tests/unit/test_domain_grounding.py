@@ -25,7 +25,6 @@ TEXTS = st.text(ALPHABET | CHARACTERS, min_size=1, max_size=80)
 
 @st.composite
 def texts_with_a_part(draw: st.DrawFn) -> tuple[str, str]:
-    """Draw a text and a part of it that is not blank."""
     text = draw(TEXTS)
     start = draw(st.integers(0, len(text) - 1))
     part = text[start : draw(st.integers(start + 1, len(text)))]
@@ -34,7 +33,6 @@ def texts_with_a_part(draw: st.DrawFn) -> tuple[str, str]:
 
 
 def evidence(quote: str, source: Source) -> JsonObject:
-    """Return a finding with this quote after grounding."""
     answer = grounding.ground({"finding": {"finding": "f", "quote": quote}}, source)
     return json_values.as_object(answer["finding"])
 
@@ -330,7 +328,6 @@ def written(form: str, random: Random) -> str:
 
 
 def wrapped(words: list[str], random: Random, *, is_parted: bool) -> Iterator[str]:
-    """Yield wrapped lines, some of which end with a hyphenated word."""
     line: list[str] = []
     for word in words:
         line.append(word)
@@ -345,7 +342,6 @@ def wrapped(words: list[str], random: Random, *, is_parted: bool) -> Iterator[st
 
 
 def falsified(words: list[str], random: Random) -> Iterator[list[str]]:
-    """Yield wrong variants of some words."""
     place = random.randrange(1, len(words) - 2)
     yield [*words[:place], "banana", *words[place + 1 :]]
     yield [*words[:place], "not", *words[place:]]

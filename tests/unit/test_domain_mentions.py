@@ -27,7 +27,6 @@ RECORDS = {
 
 
 def spans_of(text: str, quotes: Sequence[tuple[str, str]]) -> list[tuple[int, int]]:
-    """Return the spans of the quotes of paths."""
     entries: list[JsonValue] = [{"path": path, "quote": quote} for path, quote in quotes]
     found = grounding.ground({"data": {}, "evidence": entries}, Source(text))
     return [

@@ -583,7 +583,6 @@ def test_lines_of_an_address_and_a_signature_are_not_one_list() -> None:
 
 
 def of_items(text: str, *values: tuple[str, str, str]) -> list[str]:
-    """Return the missing values of an answer; each value has an item and a quote."""
     fields: list[JsonValue] = [
         {"item": item, "status": "found", "value": value, "quote": quote, "confidence": 9}
         for item, value, quote in values
@@ -646,7 +645,6 @@ DIFFERENT = [
 
 
 def sparse_in(text: str, *quotes: str, **of_list: JsonValue) -> tuple[str, ...]:
-    """Return the sentences about a list with a row for each quote."""
     evidence: list[JsonValue] = [
         {"path": f"/rows/{number}", "quote": quote} for number, quote in enumerate(quotes)
     ]

@@ -160,7 +160,6 @@ FORMS: dict[str, tuple[str, tuple[str, ...], str]] = {
 
 
 def records_of(form: str, count: int = ROWS, equal: int = EQUAL) -> list[str]:
-    """Return the rows of a list, some of which are equal except for their numbers."""
     _, templates, _ = FORMS[form]
     records = []
     for number in range(count):

@@ -52,7 +52,6 @@ def a_label(label: str, confidence: float = 0.8, *, grounded: bool = True) -> An
 
 
 def found(item: str, value: str, start: int = 0, confidence: int = 7) -> JsonObject:
-    """Return an entry of an extraction whose quote is in the text."""
     span: JsonObject = {"start_char": start, "end_char": start + len(value), "grounded": True}
     return a_field(item, value, confidence, **span)
 
@@ -87,7 +86,6 @@ TEXTS = st.lists(WORDS, min_size=1, max_size=6).map(" ".join)
 
 
 def entries(item: str) -> st.SearchStrategy[list[JsonObject]]:
-    """Draw the entries of a sample for an item."""
     one = st.builds(found, st.just(item), WORDS, st.integers(0, 9), st.integers(1, 10))
     return st.lists(one, max_size=2).map(lambda several: several or [denied(item)])
 
@@ -112,7 +110,6 @@ SAMPLES: dict[AnalysisType, st.SearchStrategy[Answer]] = {
 
 @st.composite
 def votes(draw: st.DrawFn) -> tuple[AnalysisType, list[Answer]]:
-    """Draw a type and two to fifteen samples of it."""
     kind = draw(st.sampled_from(sorted(SAMPLES)))
     return kind, draw(st.lists(SAMPLES[kind], min_size=2, max_size=15))
 

@@ -50,13 +50,11 @@ CONTACT: JsonObject = {
 
 
 def is_storable(value: JsonValue) -> bool:
-    """Return whether PostgreSQL accepts every key and string of a value."""
     written = json.dumps(value, ensure_ascii=False)
     return "\\u0000" not in written and not any(0xD800 <= ord(char) < 0xE000 for char in written)
 
 
 def answered(data: JsonValue, schema: JsonObject) -> list[str]:
-    """Return the problems of an extraction's answer under a user's schema."""
     own = Extraction().schema(AnalysisOptions(schema=check_schema(schema)))
     return problems({"data": data, "evidence": []}, own)
 

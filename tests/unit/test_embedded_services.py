@@ -39,7 +39,6 @@ class FragileService:
         return was_alive
 
     def identity(self) -> ProcessIdentity | None:
-        """Return a process while the service is alive."""
         return PROCESS if self.is_alive else None
 
 
@@ -133,7 +132,6 @@ def plan(level: Level, *, database_url: str | None = None) -> StackPlan:
 
 
 def stack(**changes: object) -> StackState:
-    """Return a stack that is ready at the level `all`, with the given changes."""
     values: dict[str, object] = {
         "supervisor": PROCESS,
         "phase": StackPhase.READY,

@@ -72,7 +72,6 @@ TEXTS = st.one_of(
 
 
 def tasks(text: str) -> Iterator[AnalysisTask]:
-    """Build a task for every type and each of its options."""
     for analysis_type in ANSWERED:
         for options in OPTIONS:
             if options.schema is None or analysis_type is AnalysisType.EXTRACTION:
@@ -88,7 +87,6 @@ def analyze(analysis_type: AnalysisType, text: str, labels: tuple[str, ...] = ()
 
 
 def problems(found: JsonObject, task: AnalysisTask) -> list[str]:
-    """List every objection of the pipeline."""
     analysis = analysis_for(task.analysis_type)
     return validation.problems(found, analysis.schema(task.options)) + analysis.problems(
         found, task

@@ -45,12 +45,10 @@ def extract(text: str, instructions: str) -> dict[str, list[str]]:
 
 
 def fill(text: str, schema: JsonObject) -> JsonObject:
-    """Return the whole answer for a user's schema."""
     return answer(a_task(AnalysisType.EXTRACTION, text, AnalysisOptions(schema=schema)))
 
 
 def closed(**properties: JsonValue) -> JsonObject:
-    """Build an object schema that requires every property."""
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 

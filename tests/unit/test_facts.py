@@ -29,7 +29,6 @@ DATA = st.recursive(
 
 
 def resolve(path: str, value: JsonValue) -> JsonValue:
-    """Resolve a JSON Pointer according to RFC 6901."""
     for step in json_values.steps(path):
         value = value[int(step)] if isinstance(value, list) else json_values.as_object(value)[step]
     return value

@@ -18,7 +18,6 @@ RARE = {
 
 
 def imported_by(code: str) -> set[str]:
-    """Return the modules that a fresh interpreter imports to run some code."""
     then = "import sys; sys.stderr.write(chr(10).join(['@', *sys.modules]))"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\n{then}"], capture_output=True, text=True, check=True

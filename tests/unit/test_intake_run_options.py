@@ -67,13 +67,11 @@ Asked: TypeAlias = Callable[[RunOptions], object]
 
 
 def fields(options: RunOptions) -> object:
-    """Return the names of the schema's properties."""
     schema = options.analysis.schema
     return schema and list(json_values.as_object(schema["properties"]))
 
 
 def variants(options: RunOptions) -> object:
-    """Return the variants of the custom templates."""
     return {each.variant for each in options.analysis.templates}
 
 

@@ -66,7 +66,6 @@ def drawn(count: int, seed: int, power: float) -> list[ConfidenceClaim]:
 
 
 def error(points: Points, judged: list[ConfidenceClaim]) -> float:
-    """Return the calibration error of a curve."""
     return calibration_error(
         [(calibrate(points, each.confidence), each.is_right) for each in judged]
     )
@@ -92,7 +91,6 @@ def test_nearly_equal_claims_have_a_curve(fit: Callable[[list[ConfidenceClaim]],
 
 
 def a_claim(confidence: float, *, is_right: bool) -> ConfidenceClaim:
-    """Return a claim about one shared document."""
     return ConfidenceClaim(confidence=confidence, is_right=is_right, group="0")
 
 

@@ -42,7 +42,6 @@ def population(random: Random, size: int, wrong: int, *, is_informed: bool) -> l
 
 
 def seen(answers: Sequence[ScoredAnswer], checks: int) -> list[ScoredAnswer]:
-    """Return the answers as they are known after this number of checks."""
     return [
         answer if place < checks else ScoredAnswer(answer.score)
         for place, answer in enumerate(answers)

@@ -172,7 +172,6 @@ def summed(values: Sequence[float]) -> Moments:
 
 
 def guarded(found: Evidence, allowed: float = 1.0) -> GuardrailOutcomes:
-    """Sum up outcomes as the database does."""
     return GuardrailOutcomes(
         control=summed(found.control),
         variant=summed(found.variant),

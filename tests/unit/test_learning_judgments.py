@@ -64,13 +64,11 @@ APPROVAL, REJECTION = (FeedbackInput(verdict=each) for each in (Verdict.APPROVED
 
 
 def verdicts(answer: AnswerWithConfidence, truth: Truth) -> list[tuple[str, float | None, bool]]:
-    """Return the path, claim and verdict of each judgment of an answer."""
     judged = judge(answer, truth).judgments
     return [(each.path, each.confidence, each.is_right) for each in judged]
 
 
 def said(answer: AnswerWithConfidence, *entered: FeedbackInput) -> Truth:
-    """Return the truth that follows from a user's remarks on an answer."""
     remarks = [understand(answer, entered).remark for entered in entered]
     return truths.from_remarks(answer.analysis_type, remarks)
 

@@ -37,7 +37,6 @@ def seeded(seed: int = 1) -> Random:
 
 
 def choices(*pairs: tuple[str | None, str]) -> list[Choice]:
-    """Return pairs of the right label and the chosen label."""
     return [
         Choice(expected=expected, found=found, is_abstaining=False) for expected, found in pairs
     ]
@@ -50,7 +49,6 @@ def measured(found: Sequence[Choice]) -> dict[tuple[str, str, str], Measure]:
 def score(
     name: str, shared: int, only_found: int, only_expected: int, *, exact: bool = False
 ) -> FieldScore:
-    """Return the comparison of the values of a field."""
     return FieldScore(
         name=name, shared=shared, only_found=only_found, only_expected=only_expected, is_exact=exact
     )

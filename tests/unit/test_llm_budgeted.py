@@ -81,7 +81,6 @@ class Setup:
 def a_setup(
     *script: Line, answers: Sequence[ChordwiseError | None] = (), price: Price = PRICE
 ) -> Setup:
-    """Return a scripted model behind a budget that gives these answers."""
     return Setup(budget=ListBudget(answers=list(answers)), model=ScriptedModel(script), price=price)
 
 

@@ -67,7 +67,6 @@ class Hits(NullLedger):
 def cached(
     *script: Answer, cache: MemoryCache | None = None, hits: Hits | None = None
 ) -> tuple[Cached, ScriptedModel]:
-    """Return a model with a cache, and the model behind it."""
     model, hits = ScriptedModel(script), hits or Hits()
     return Cached(model, cache or MemoryCache(), hits, ABOUT, 10, hits.slept.append), model
 

@@ -39,7 +39,6 @@ def anthropic_body(kind: str, message: str = "", error_code: str = "") -> JsonVa
 def kind_of(
     module: str, status: int, body: JsonValue, headers: dict[str, str] | None = None
 ) -> type[ModelError]:
-    """Return the error class for a response of a provider."""
     tables = {"openai": openai, "anthropic": anthropic}[module]
     fault = read_fault(JsonResponse(status=status, headers=headers or {}, body=body))
     return fault.kind(tables.CODES, tables.PHRASES)

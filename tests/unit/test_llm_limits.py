@@ -40,14 +40,12 @@ class BrokenLimits:
     asked: int = 0
 
     def acquire(self, request: PermitRequest) -> Permit | Wait:
-        """Grant, or fail as the client library does."""
         self.asked += 1
         if self.error is not None:
             raise self.error
         return Permit(request=request, granted_at=0.0)
 
     def settle(self, permit: Permit, report: CallReport) -> None:  # noqa: ARG002 - as in the port
-        """Record the call, or fail as the client library does."""
         self.asked += 1
         if self.error is not None:
             raise self.error
@@ -180,7 +178,6 @@ def test_durations_have_the_format_of_go(text: str, seconds: float | None) -> No
 
 
 def openai_headers(requests: str, tokens: str) -> Mapping[str, str]:
-    """Return OpenAI's headers for limits, remaining amounts and reset times."""
     return {
         f"x-ratelimit-{part}-{kind}": value
         for kind, values in (("requests", requests), ("tokens", tokens))

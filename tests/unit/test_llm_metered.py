@@ -28,7 +28,6 @@ class UnreachableLedger(NullLedger):
 
 
 def ticking() -> Callable[[], float]:
-    """Return a clock that advances by a quarter of a second with each reading."""
     times = count(0.0, 0.25)
     return lambda: next(times)
 

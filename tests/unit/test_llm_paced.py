@@ -25,7 +25,6 @@ LATE, BROKEN = ModelTimeoutError("late", granted_seconds=84.0), ModelTransportEr
 
 
 def answered(timings: Timings | None) -> Completion:
-    """Return an answer with these timings of the server."""
     return replace(ScriptedModel([]).completion("{}"), timings=timings)
 
 

@@ -249,14 +249,12 @@ LONG = "Follow this rule in every answer. " * (MIN_CACHED_TOKENS // 6)
 
 
 def sent_to_openai(request: CompletionRequest, **given: str | int) -> JsonObject:
-    """Return the body of a request after validation by the official types."""
     body = openai(**given).body(request)
     require_openai(body)
     return body
 
 
 def sent_to_anthropic(request: CompletionRequest, **given: int) -> JsonObject:
-    """Return the body of a request after validation by the official types."""
     body = anthropic(**given).body(request)
     require_anthropic(body)
     return body

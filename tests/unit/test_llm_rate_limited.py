@@ -65,7 +65,6 @@ class ScriptedLimits:
 
 
 def limited(limits: ScriptedLimits, *script: Line, clock: SleptClock | None = None) -> RateLimited:
-    """Return a rate-limited model that waits for at most a minute."""
     slept = clock or SleptClock()
     model = ScriptedModel(script or ["{}"])
     return RateLimited(model, limits, Priority.INTERACTIVE, 60, slept.wait, slept)
@@ -213,7 +212,6 @@ def test_an_unexpected_error_returns_the_permit() -> None:
 
 
 def gated(limits: ScriptedLimits, ledger: ListLedger, clock: SleptClock) -> RateLimited:
-    """Return a model that takes its permit at a gate, after its ledger row is written."""
     gate = Gate(limits, Turn(Slots(1)), clock=clock)
     metered = Metered(ScriptedModel(["{}"], repeat_last=True), ledger, FREE, clock, wait=gate.enter)
     return RateLimited(metered, limits, Priority.NIGHTLY, 60, clock.wait, clock, gate)
@@ -337,7 +335,6 @@ def test_all_threads_ask_once_the_first_call_of_an_endpoint_has_ended(
     others: list[Event] = []
 
     def wait(event: Event, seconds: float) -> bool:
-        """Let two threads join the queue behind the one that waits."""
         others.extend(stack.enter_context(subject.queue.joined()) for _ in range(2))
         return clock.wait(event, seconds)
 

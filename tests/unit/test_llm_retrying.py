@@ -23,7 +23,6 @@ from tests.fakes.scripted_model import Line, ScriptedModel
 
 
 def limited(seconds: float | None = None) -> RateLimitedError:
-    """Return a rate limit error with the server's delay."""
     error = RateLimitedError("busy")
     error.retry_after_seconds = seconds
     return error
@@ -32,7 +31,6 @@ def limited(seconds: float | None = None) -> RateLimitedError:
 def retrying(
     script: list[Line], policy: RetrySettings | None = None, seed: int = 1
 ) -> tuple[Retrying, ScriptedModel, SleptClock]:
-    """Return a retrying model around a script, with its model and its clock."""
     model, clock = ScriptedModel(script), SleptClock()
     chosen = policy or RetrySettings(attempts=4, base_seconds=1, max_wait_seconds=30)
     random = Random(seed)  # noqa: S311 - jitter, not secrets

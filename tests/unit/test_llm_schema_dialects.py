@@ -20,7 +20,6 @@ from tests.fakes.completion_requests import SENTIMENT_SCHEMA
 
 
 def closed(**properties: JsonValue) -> JsonObject:
-    """Return a closed object schema with all of `properties` required."""
     return {
         "type": "object",
         "properties": properties,

@@ -35,7 +35,6 @@ def token_count(text, version):
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """Return a folder for imports that contains no tokenizer."""
     for library in ("toktok", "ctok"):
         monkeypatch.delitem(sys.modules, library, raising=False)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])

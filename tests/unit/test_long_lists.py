@@ -43,7 +43,6 @@ TASK = AnalysisTask(
 
 
 def synthesis_of(size: int) -> Callable[[], JobEnd]:
-    """Return the synthesis of a list of this size, whose chunks have been analyzed."""
     lines = [f"Part-{number:06} costs {number:06} EUR.\n" for number in range(size)]
     text, length = "".join(lines), len(lines[0]) * ROWS_OF_CHUNK
     parts = []
@@ -65,7 +64,6 @@ def synthesis_of(size: int) -> Callable[[], JobEnd]:
 
 
 def calls_in(work: Callable[[], object]) -> int:
-    """Return how many Python functions are called."""
     count = 0
 
     def record(_frame: FrameType, event: str, _argument: object) -> None:
@@ -81,7 +79,6 @@ def calls_in(work: Callable[[], object]) -> int:
 
 
 def steps_in(work: Callable[[], object]) -> int:
-    """Return how many instructions of the interpreter are executed."""
     count = 0
 
     def trace(frame: FrameType, event: str, _argument: object) -> Trace | None:
@@ -121,7 +118,6 @@ def _an_answer(number: int, options: AnalysisOptions) -> JsonObject:
 
 
 def peak_of(work: Callable[[], object]) -> int:
-    """Return the bytes that are allocated at the same time."""
     tracemalloc.start()
     try:
         work()

@@ -23,7 +23,6 @@ def text(body: str, parts: dict[str, str | bytes] | None = None) -> str:
 
 
 def failure(data: bytes, limit: int = LIMIT) -> ReadError:
-    """Return the reason why a document could not be read."""
     with pytest.raises(ReadError) as caught:
         docx.read(data, limit)
     return caught.value

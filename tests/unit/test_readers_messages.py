@@ -30,7 +30,6 @@ def shown(found: Iterable[Extraction]) -> list[tuple[str, str]]:
 
 
 def content(each: Extraction) -> str:
-    """Return the text, the decoded bytes or the reason for a failure."""
     if isinstance(each, Extracted):
         return each.text
     if isinstance(each, ContainedFile):

@@ -61,7 +61,6 @@ RED = "1 0 0 rg 0 190 300 40 re f"
 
 
 def counted(*pages: str) -> int:
-    """Return the number of counted characters of a PDF whose pages have these operators."""
     return pdf.read(build(pages), LIMIT).invisible_characters
 
 
@@ -141,7 +140,6 @@ FORM_LINE = shown("I am ____ of age.")
 
 
 def annotated(content: str, *annotations: str) -> bytes:
-    """Return a PDF with one page, and annotations with these entries."""
     listed = "".join(f"<</Type/Annot {each}>>" for each in annotations)
     return build([content]).replace(b"/MediaBox", f"/Annots[{listed}]/MediaBox".encode())
 
@@ -254,14 +252,12 @@ def test_text_outside_the_page_is_neither_read_nor_counted() -> None:
 
 
 def where(data: bytes, quote: str) -> Location:
-    """Return the location of the first mention of a quote in a PDF."""
     extracted = pdf.read(data, LIMIT)
     start = extracted.text.index(quote)
     return Places(extracted.places).locate(start, start + len(quote))
 
 
 def below(data: bytes, found: Location) -> list[str]:
-    """Return the text in each box on unrotated pages of 300 points."""
     document = pypdfium2.PdfDocument(data)
     texts = []
     for page, left, top, right, bottom in found.boxes or ():  # type: ignore[misc, str-unpack]

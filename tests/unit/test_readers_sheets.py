@@ -176,7 +176,6 @@ def test_cells_cannot_break_the_structure_of_their_table() -> None:
 
 
 def cells(read: Extraction, quote: str) -> str | None:
-    """Return the place of the first mention of a quote."""
     assert isinstance(read, Extracted)
     start = read.text.index(quote)
     return Places(read.places).locate(start, start + len(quote)).place

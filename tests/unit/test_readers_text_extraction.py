@@ -21,7 +21,6 @@ OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504)
 
 
 def odf(kind: str) -> bytes:
-    """Return a minimal OpenDocument file."""
     mimetype = f"application/vnd.oasis.opendocument.{kind}"
     return archive({"mimetype": mimetype, "content.xml": "x", "META-INF/manifest.xml": "x"})
 

@@ -27,7 +27,6 @@ PLANTED = "s3cr3tP4ssword"
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Change to an empty folder without variables of Chordwise."""
     for name in ("CHORDWISE_CONFIG", "CHORDWISE_MODEL", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)

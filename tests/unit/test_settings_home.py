@@ -16,7 +16,6 @@ BROKEN = 'model = "open\n[worker]\nhome = "other"\n'
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Change to an empty folder without variables of Chordwise."""
     for name in ("CHORDWISE_CONFIG", "CHORDWISE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)

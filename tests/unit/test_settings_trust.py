@@ -19,7 +19,6 @@ IS_ROOT = os.geteuid() == 0
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Change to a folder with a settings file of this user."""
     for name in ("CHORDWISE_CONFIG", "CHORDWISE_HOME", "CHORDWISE_MODEL"):
         monkeypatch.delenv(name, raising=False)
     written(tmp_path / "project")
@@ -46,7 +45,6 @@ def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refused(config: Path | None = None) -> str:
-    """Return the message for a file that every reader of settings rejects."""
     with pytest.raises(ConfigurationError) as caught:
         load(config)
     with pytest.raises(ConfigurationError):

@@ -17,12 +17,10 @@ LOST = OperationalError("UPDATE", {}, Exception("server closed the connection"))
 
 @pytest.fixture
 def database() -> Database:
-    """Return a database whose sessions never connect to a server."""
     return Database(create_engine("postgresql+psycopg://"))
 
 
 def entries(database: Database, within: timedelta, errors: list[Exception]) -> int:
-    """Run a block that first raises these errors; return the number of its attempts."""
     entered = 0
     for attempt in database.attempts(within):
         with attempt:

@@ -40,7 +40,6 @@ EVERY_FORMAT = pytest.mark.parametrize("written_as", ["json", "console", "auto"]
 
 
 def a_log(written_as: Format) -> structlog.stdlib.BoundLogger:
-    """Configure the logs of a worker and return a logger."""
     configure(LoggingSettings(format=written_as, level="DEBUG"), "worker")
     logger: structlog.stdlib.BoundLogger = structlog.get_logger("test")
     return logger

@@ -230,7 +230,6 @@ TEXT = "Total: 25.00\nBolts 12.50 EUR\nNuts 12.50 EUR\n"
 
 
 def judged(total: float, amount: float) -> JsonObject:
-    """Return a grounded answer by the schema with its marks."""
     answer: JsonObject = {
         "data": {"total": total, "rows": [{"name": "Bolts", "amount": amount, "vat": "Full"}]},
         "evidence": [

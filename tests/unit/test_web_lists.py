@@ -12,7 +12,6 @@ from chordwise.web.lists import Listing, listing_of
 
 
 def asked(query: str) -> Listing:
-    """Return the list that an address describes."""
     scope = {
         "type": "http",
         "path": "/results",

@@ -45,7 +45,6 @@ class Broker:
 
 
 def receipts_of(broker: Broker, *tags: str, limit: int) -> TolerantReceipts:
-    """Return receipts with these messages and this limit."""
     receipts = TolerantReceipts(broker, limit)
     for tag in tags:
         broker.unacked.add(tag)
@@ -91,7 +90,6 @@ class Receipts:
         self.closed = closed
 
     def return_messages(self) -> int:
-        """Return the messages unless the connection is closed."""
         self.closed -= 1
         if self.closed >= 0:
             raise redis.exceptions.ConnectionError("Connection closed by server.")

@@ -33,7 +33,6 @@ class World:
 
 
 def watched(world: World) -> tuple[Consumption, Watchdog]:
-    """Return the consumption, and a watchdog that checks every 5 s and exits after 15 s."""
     consumption = Consumption(2, clock=lambda: world.now)
     watchdog = Watchdog(
         consumption,

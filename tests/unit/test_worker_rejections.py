@@ -28,7 +28,6 @@ SYNTHESIS = {
 
 
 def a_message(body: object = None, **headers: object) -> dict[str, object]:
-    """Return a message in the format of Celery for a chunk."""
     ids = [str(uuid.uuid4()), str(uuid.uuid4())]
     content = [ids, {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": SYNTHESIS}]
     return {
