@@ -100,9 +100,7 @@ def value(database: Database, query: str) -> object:
         return found
 
 
-def test_fifty_identical_questions_make_one_request(
-    database: Database, peer: AnsweringServer
-) -> None:
+def test_fifty_equal_questions_make_one_request(database: Database, peer: AnsweringServer) -> None:
     ledger = CountingLedger()
     model = connect(
         ModelSettings(provider="openai", model="peer", base_url=peer.base_url), SecretStr("")
@@ -308,9 +306,7 @@ def test_a_run_stores_whether_it_uses_the_cache(
 @pytest.mark.parametrize(
     "named", [AWAY, ModelSettings(provider="local", model="tiny.gguf")], ids=["remote", "served"]
 )
-def test_another_run_reuses_the_completion_for_the_same_question(
-    settings: Settings, named: ModelSettings
-) -> None:
+def test_another_run_reuses_the_completion(settings: Settings, named: ModelSettings) -> None:
     """A different threshold makes a new result from the same completion, recorded as a hit.
 
     The answers of a local GGUF model are cached, too.

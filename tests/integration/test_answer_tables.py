@@ -338,9 +338,7 @@ def test_data_frames_have_the_columns_of_the_table(pipeline: Pipeline, save_as: 
     assert table["tags"].to_pylist().count(None) == 1
 
 
-def test_a_table_name_that_differs_from_the_given_one_is_reported(
-    pipeline: Pipeline, tmp_path: Path
-) -> None:
+def test_a_table_name_unlike_the_given_one_is_reported(pipeline: Pipeline, tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     file.write_text("price: 5 EUR")
     told = ["submit", str(file), "--type", "extraction", "--instructions", "price", "--save-as"]

@@ -341,9 +341,7 @@ def test_the_answers_of_an_expired_batch_are_fetched(
     check_invariants(pipeline, provider)
 
 
-def test_a_batch_that_never_ends_is_abandoned_after_days(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_an_endless_batch_is_abandoned(pipeline: Pipeline, provider: BatchProvider) -> None:
     provider.holds = True
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     schedule(pipeline)

@@ -30,9 +30,7 @@ def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
     return opened(small_chunks, provider)
 
 
-def test_a_long_document_is_answered_in_two_batches(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_a_long_document_takes_two_batches(pipeline: Pipeline, provider: BatchProvider) -> None:
     submission = pipeline.submit(LONG, options=in_batches())
 
     work_until_finished(pipeline, submission)
@@ -46,9 +44,7 @@ def test_a_long_document_is_answered_in_two_batches(
     check_invariants(pipeline, provider)
 
 
-def test_the_ledger_records_the_price_of_batches(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_the_ledger_has_the_price_of_batches(pipeline: Pipeline, provider: BatchProvider) -> None:
     """It is half of 100 and 200 dollars for a million tokens, once for each question."""
     work_until_finished(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
 
@@ -90,9 +86,7 @@ def test_only_questions_without_an_answer_are_submitted_again(
     check_invariants(pipeline, provider)
 
 
-def test_an_answer_that_is_read_twice_is_stored_once(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_an_answer_read_twice_is_stored_once(pipeline: Pipeline, provider: BatchProvider) -> None:
     """A scheduler that was interrupted while it fetched reads the files again."""
     work_until_finished(pipeline, pipeline.submit(PARAGRAPH, options=in_batches("100")))
     spent = "SELECT spent_usd FROM budgets WHERE run_id IS NOT NULL"
@@ -116,9 +110,7 @@ def test_the_cache_is_used_before_any_batch(pipeline: Pipeline, provider: BatchP
     check_invariants(pipeline, provider)
 
 
-def test_questions_are_collected_until_a_batch_is_full(
-    small_chunks: Settings, provider: BatchProvider
-) -> None:
+def test_questions_wait_for_a_full_batch(small_chunks: Settings, provider: BatchProvider) -> None:
     pipeline = opened(small_chunks, provider, gather_seconds=3_600, max_requests=2)
     pipeline.analyze(PARAGRAPH, OTHER, f"{OTHER} Again.", options=in_batches())
 
@@ -129,9 +121,7 @@ def test_questions_are_collected_until_a_batch_is_full(
     assert pipeline.value("SELECT count(*) FROM batch_requests WHERE status = 'pending'") == 1
 
 
-def test_a_batch_stays_within_the_limit_of_bytes(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_a_batch_is_within_the_limit_of_bytes(pipeline: Pipeline, provider: BatchProvider) -> None:
     pipeline.analyze(PARAGRAPH, OTHER, f"{OTHER} Again.", options=in_batches())
     sizes = pipeline.rows("SELECT body_bytes, octet_length(body) FROM batch_requests ORDER BY id")
     first, second = (int(str(size)) for size, _ in sizes[:2])
@@ -147,9 +137,7 @@ def test_a_batch_stays_within_the_limit_of_bytes(
     assert provider.batches == []
 
 
-def test_questions_of_a_paused_job_are_not_submitted(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_a_paused_job_submits_no_questions(pipeline: Pipeline, provider: BatchProvider) -> None:
     submission = pipeline.analyze(PARAGRAPH, options=in_batches())
     pipeline.execute("UPDATE jobs SET status = 'paused'")
     pass_time(pipeline)
@@ -212,9 +200,7 @@ def test_after_the_deadline_the_remaining_questions_are_asked_online(
     check_invariants(pipeline, provider)
 
 
-def test_a_cancelled_run_asks_no_further_questions(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_a_cancelled_run_asks_nothing_further(pipeline: Pipeline, provider: BatchProvider) -> None:
     provider.holds = True
     handed = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     pass_time(pipeline)
@@ -232,9 +218,7 @@ def test_a_cancelled_run_asks_no_further_questions(
     check_invariants(pipeline, provider)
 
 
-def test_a_late_answer_of_a_cancelled_run_is_paid_for(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_a_cancelled_run_pays_for_late_answers(pipeline: Pipeline, provider: BatchProvider) -> None:
     """It came before the provider received the cancellation: it is paid for and not used."""
     provider.holds = True
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
@@ -266,9 +250,7 @@ def test_a_run_whose_budget_is_used_up_pauses(pipeline: Pipeline, provider: Batc
     check_invariants(pipeline, provider)
 
 
-def test_a_provider_without_quota_pauses_the_run_until_it_is_paid(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_a_run_without_quota_pauses_until_paid(pipeline: Pipeline, provider: BatchProvider) -> None:
     provider.refuses = "billing_hard_limit_reached"
     submission = pipeline.submit(PARAGRAPH, options=in_batches())
     for _ in range(3):
@@ -285,9 +267,7 @@ def test_a_provider_without_quota_pauses_the_run_until_it_is_paid(
     check_invariants(pipeline, provider)
 
 
-def test_a_batch_unknown_to_the_provider_is_finally_given_up(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_an_unknown_batch_is_finally_given_up(pipeline: Pipeline, provider: BatchProvider) -> None:
     submission = pipeline.analyze(PARAGRAPH, options=in_batches())
     pass_time(pipeline)
     provider.is_forgetful = True

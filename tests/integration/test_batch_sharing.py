@@ -74,9 +74,7 @@ def test_the_same_question_is_asked_once_in_a_batch(
     check_invariants(pipeline, provider)
 
 
-def test_one_of_two_concurrent_workers_asks_the_question(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_one_of_two_workers_asks_the_question(pipeline: Pipeline, provider: BatchProvider) -> None:
     spaces = [" " * count + PARAGRAPH for count in range(12)]
     submission = pipeline.submit(*spaces, options=in_batches("100"))
     for job in pipeline.jobs(submission):
@@ -98,9 +96,7 @@ def test_one_of_two_concurrent_workers_asks_the_question(
     check_invariants(pipeline, provider)
 
 
-def test_an_answer_for_many_followers_is_stored_in_few_statements(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_many_followers_need_few_statements(pipeline: Pipeline, provider: BatchProvider) -> None:
     few = pipeline.submit(*TWINS, options=in_batches("100"))
     many = pipeline.submit(*(" " * n + OTHER for n in range(24)), options=in_batches("100"))
 
@@ -139,9 +135,7 @@ def test_a_question_without_an_answer_is_resubmitted_once(
     check_invariants(pipeline, provider)
 
 
-def test_a_permanent_error_applies_to_all_followers(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_permanent_errors_apply_to_followers(pipeline: Pipeline, provider: BatchProvider) -> None:
     provider.fate = lambda _question, _: "400"
     submission = pipeline.submit(*TWINS, options=in_batches())
 
@@ -179,9 +173,7 @@ def test_a_question_that_no_batch_answers_is_asked_online_once(
     check_invariants(pipeline, provider)
 
 
-def test_a_follower_of_a_cancelled_run_asks_again(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_a_cancelled_runs_follower_asks_again(pipeline: Pipeline, provider: BatchProvider) -> None:
     """Before submission a follower becomes the leader, paid for by its own run."""
     first = pipeline.submit(TWINS[0], options=in_batches("100"))
     second = pipeline.submit(*TWINS[1:], options=in_batches("200"))
@@ -199,9 +191,7 @@ def test_a_follower_of_a_cancelled_run_asks_again(
     check_invariants(pipeline, provider)
 
 
-def test_a_batch_is_kept_for_the_followers_of_its_questions(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_a_batch_is_kept_for_its_followers(pipeline: Pipeline, provider: BatchProvider) -> None:
     """The run that asked was cancelled during the batch and has paid; others use the answer."""
     provider.holds = True
     first = pipeline.analyze(TWINS[0], options=in_batches("100"))
@@ -320,9 +310,7 @@ def test_another_process_takes_over_the_followers(
     check_invariants(pipeline, provider)
 
 
-def test_an_invalid_sample_is_repaired_in_a_later_batch(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_an_invalid_sample_is_repaired_later(pipeline: Pipeline, provider: BatchProvider) -> None:
     fates = iter([INVALID])
     provider.fate = lambda _question, _before: next(fates, "answered")
     submission = pipeline.submit(PARAGRAPH, options=in_batches(votes=3))

@@ -410,9 +410,7 @@ class Interleaving:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps=STEPS)
-def test_the_account_covers_every_order_of_steps(
-    bank: Bank, steps: list[tuple[str, int, int]]
-) -> None:
+def test_the_account_is_right_in_any_order(bank: Bank, steps: list[tuple[str, int, int]]) -> None:
     """The steps are reserving, settling, kills, recovery, late settlements and new caps."""
     run_id, job_id = bank.job(Decimal(1))
     interleaving = Interleaving(bank=bank, run_id=run_id, budget=bank.budget(job_id))

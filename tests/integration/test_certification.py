@@ -121,9 +121,7 @@ def test_checks_in_random_order_certify_a_field(pipeline: Pipeline, tmp_path: Pa
     assert accepted(pipeline) == [("party", left), ("results", left), ("term", DOCUMENTS)]
 
 
-def test_a_field_with_many_errors_reports_how_much_must_be_reviewed(
-    pipeline: Pipeline, tmp_path: Path
-) -> None:
+def test_many_errors_show_how_much_must_be_reviewed(pipeline: Pipeline, tmp_path: Path) -> None:
     check(tmp_path, certified()["party"], ["rejected", "approved"] * 10)
 
     out = output_of("certify", "deals", *BOUNDS).out
@@ -217,9 +215,7 @@ def test_certifications_that_are_read_and_stored_at_the_same_time_have_one_order
     assert pipeline.value("SELECT count(DISTINCT seed) FROM certifications") == 1
 
 
-def test_only_the_newest_answers_to_a_question_are_accepted(
-    pipeline: Pipeline, tmp_path: Path
-) -> None:
+def test_only_the_newest_answers_are_accepted(pipeline: Pipeline, tmp_path: Path) -> None:
     certified()
     documents: JsonValue = [{"source": f"first-{place}.txt"} for place in range(DOCUMENTS)]
     check(tmp_path, {"name": "party", "to_check": documents}, ["approved"] * DOCUMENTS)
@@ -257,9 +253,7 @@ def test_an_answer_replaced_during_certification_is_not_accepted(
     assert accepted(pipeline)[0] == ("party", DOCUMENTS - 1)
 
 
-def test_a_run_pruned_during_certification_is_reported(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pruned_run_is_reported(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     database, name = pipeline.context.database, str(pipeline.value("SELECT name FROM runs"))
     pipeline.execute("UPDATE runs SET finished_at = now() - interval '1 day'")
     run_id = uuid.UUID(str(pipeline.value("SELECT id FROM runs")))
@@ -536,9 +530,7 @@ def test_an_invalid_share_is_refused(share: str) -> None:
     assert "is not a valid share" in printed
 
 
-def test_answers_of_another_version_are_certified_by_their_own_checks(
-    pipeline: Pipeline, tmp_path: Path
-) -> None:
+def test_another_versions_answers_need_their_checks(pipeline: Pipeline, tmp_path: Path) -> None:
     check(tmp_path, certified()["party"], ["approved"] * 20)
     certified()["party"]
     assert accepted(pipeline)[0] == ("party", DOCUMENTS)
@@ -615,9 +607,7 @@ def test_answers_that_were_wrong_and_asked_again_alone_do_not_certify_the_others
     assert pipeline.value("SELECT count(*) FROM facts WHERE item = 'firm' AND accepted") == 0
 
 
-def test_what_later_checks_have_refuted_is_not_certified_again(
-    pipeline: Pipeline, tmp_path: Path
-) -> None:
+def test_what_later_checks_refute_stays_uncertified(pipeline: Pipeline, tmp_path: Path) -> None:
     """This holds even if all answers together are within the bound."""
     extract(pipeline, "second", 2 * DOCUMENTS)
     certified()

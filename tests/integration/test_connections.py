@@ -84,9 +84,7 @@ def test_a_silent_connection_is_given_up(
     assert ask(engine) == 1
 
 
-def test_a_connection_that_becomes_silent_in_a_transaction_is_replaced(
-    engine: Engine, proxy: Proxy
-) -> None:
+def test_a_connection_silent_in_a_transaction_is_replaced(engine: Engine, proxy: Proxy) -> None:
     begun = time.monotonic()
 
     with pytest.raises(ServiceUnavailableError, match="did not reply"):

@@ -97,9 +97,7 @@ def test_the_cost_of_a_local_server_is_unknown(
 
 
 @pytest.mark.usefixtures("addressed")
-def test_a_sum_gives_the_number_of_calls_it_omits(
-    settings: Settings, server: AnsweringServer
-) -> None:
+def test_a_sum_has_the_number_of_omitted_calls(settings: Settings, server: AnsweringServer) -> None:
     """The server reports the cost of one answer and not of the other."""
     office = an_office(settings, server)
     options = replace(a_run(fresh=True), model=GATEWAY)
@@ -151,9 +149,7 @@ def test_a_budget_refuses_an_unknown_price_before_any_call(
     assert server.journal == []
 
 
-def test_a_worker_does_not_ask_an_unpriced_model_within_a_budget(
-    settings: Settings, server: AnsweringServer
-) -> None:
+def test_a_budget_stops_an_unpriced_model(settings: Settings, server: AnsweringServer) -> None:
     """The price was removed from the settings after the run had begun: the run pauses."""
     office = an_office(settings, server, PRICES)
     options = replace(a_run(), model=GATEWAY, budget_usd=Decimal(1))
@@ -252,9 +248,7 @@ def test_a_budget_is_settled_with_the_reported_cost(
     assert reserved(office) == 0
 
 
-def test_allowed_unknown_prices_count_with_the_reported_cost(
-    small_chunks: Settings, server: AnsweringServer
-) -> None:
+def test_unknown_prices_count_as_reported(small_chunks: Settings, server: AnsweringServer) -> None:
     server.cost_headers = {COST_HEADER: "0.4"}
     office = an_office(small_chunks, server, budget={"allow_unknown_prices": True})
 
@@ -293,9 +287,7 @@ def test_a_budget_holds_against_a_server_that_reports_zero(
 
 
 @pytest.mark.usefixtures("addressed")
-def test_a_budget_shows_the_number_of_calls_of_unknown_cost(
-    settings: Settings, server: AnsweringServer
-) -> None:
+def test_a_budget_counts_calls_of_unknown_cost(settings: Settings, server: AnsweringServer) -> None:
     office = an_office(settings, server, budget={"allow_unknown_prices": True})
     office.analyze(budget_usd="1")
 
@@ -308,9 +300,7 @@ def test_a_budget_shows_the_number_of_calls_of_unknown_cost(
     assert office.pipeline.rows(accounts) == [(1,), (1,)]
 
 
-def test_a_request_without_an_answer_is_not_billed(
-    settings: Settings, server: AnsweringServer
-) -> None:
+def test_unanswered_requests_are_not_billed(settings: Settings, server: AnsweringServer) -> None:
     office = an_office(settings, server, {"base_url": "http://127.0.0.1:9/v1"})
 
     office.analyze()

@@ -88,9 +88,7 @@ def send_forever(client: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("is_endless", [False, True])
-def test_a_client_that_does_not_finish_its_request_is_dropped(
-    listener: socket.socket, *, is_endless: bool
-) -> None:
+def test_an_unfinished_request_is_dropped(listener: socket.socket, *, is_endless: bool) -> None:
     with (
         ThreadPoolExecutor() as pool,
         a_client(listener, b"{") as slow,
@@ -110,9 +108,7 @@ def test_the_request_of_a_disconnected_command_is_ignored(listener: socket.socke
     assert control.next_request(listener) is None
 
 
-def test_a_command_that_stops_reading_or_disconnects_does_not_block(
-    listener: socket.socket,
-) -> None:
+def test_commands_that_stop_reading_or_disconnect_do_not_block(listener: socket.socket) -> None:
     with a_client(listener, REQUEST), taken(listener) as unread:
         while control.send(unread, Message(activity="x" * 100_000)):
             continue

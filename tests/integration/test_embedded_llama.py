@@ -144,9 +144,7 @@ def test_the_stack_serves_the_models_of_the_settings(home: Home, model: Path) ->
     assert concurrency == str(llama.slots(settings))
 
 
-def test_the_deadline_is_extended_on_a_slow_machine(
-    home: Home, model: Path, server: EmbeddedLlama
-) -> None:
+def test_slow_machines_extend_the_deadline(home: Home, model: Path, server: EmbeddedLlama) -> None:
     server.start()
     named = ModelSettings(provider="local", model=str(model), timeout_seconds=0.001)
     settings = Settings(home=home.path, models={"tiny": named})

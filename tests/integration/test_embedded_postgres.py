@@ -96,9 +96,7 @@ def test_data_survives_a_restart(used: EmbeddedPostgres) -> None:
     assert answer(used, "SELECT note FROM notes") == "kept"
 
 
-def test_the_server_is_closed_and_independent_of_the_system_locale(
-    running: EmbeddedPostgres,
-) -> None:
+def test_the_server_is_closed_and_ignores_the_system_locale(running: EmbeddedPostgres) -> None:
     """It has no network and requires the password; umlauts are lower-cased everywhere."""
     assert answer(running, "SELECT lower('ÄÖÜ')") == "äöü"
     assert answer(running, "SHOW server_encoding") == "UTF8"
@@ -110,9 +108,7 @@ def test_the_server_is_closed_and_independent_of_the_system_locale(
         running.start()
 
 
-def test_the_server_does_not_change_the_folders_above_its_own(
-    home: Path, server: EmbeddedPostgres
-) -> None:
+def test_the_server_leaves_folders_above_its_own(home: Path, server: EmbeddedPostgres) -> None:
     above = (home, home.parent, home.parent.parent)
     before = [(folder.stat().st_mode, folder.stat().st_uid) for folder in above]
 

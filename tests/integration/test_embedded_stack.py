@@ -236,9 +236,7 @@ while os.getppid() == parent:
 """
 
 
-def test_the_death_of_a_supervisor_during_startup_is_reported(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_supervisors_early_death_is_reported(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No file has the settings that it received; the next command cleans up."""
     key = "a-key-of-mine"
     monkeypatch.setenv("OPENAI_API_KEY", key)

@@ -147,9 +147,7 @@ def test_values_are_compared_by_their_type(pipeline: Pipeline, tmp_path: Path) -
     assert "--dates needs --gold" in refused.err
 
 
-def test_a_field_without_a_question_is_named_and_not_judged(
-    pipeline: Pipeline, tmp_path: Path
-) -> None:
+def test_a_field_of_no_question_is_named_and_not_judged(pipeline: Pipeline, tmp_path: Path) -> None:
     extracted(pipeline, {"a.txt": {"buyer": ("ACME Corp.", 9), "price": ("12 EUR", 8)}})
     extracted(pipeline, {"b.txt": {"date": ("1 May", 9)}})
     gold = tmp_path / "gold.csv"
@@ -189,9 +187,7 @@ def test_a_table_that_does_not_match_its_header_is_refused(
     assert run(["evaluate", "--gold", str(gold)]) == ExitCode.SUCCESS
 
 
-def test_evaluating_again_adds_to_the_history_and_not_to_the_judgments(
-    pipeline: Pipeline, tmp_path: Path
-) -> None:
+def test_evaluating_again_adds_only_to_the_history(pipeline: Pipeline, tmp_path: Path) -> None:
     classified(pipeline, CHOICES)
     gold = written(tmp_path / "gold.jsonl", *TRUTH[:3])
     evaluated("--gold", str(gold))
@@ -207,9 +203,7 @@ def test_evaluating_again_adds_to_the_history_and_not_to_the_judgments(
     assert pipeline.value("SELECT count(DISTINCT gold_sha256) FROM evaluations") == 2
 
 
-def test_a_document_is_identified_by_its_hash_or_the_end_of_its_path(
-    pipeline: Pipeline, tmp_path: Path
-) -> None:
+def test_a_document_is_found_by_hash_or_path(pipeline: Pipeline, tmp_path: Path) -> None:
     classified(pipeline, {f"{place}/a.txt": ("letter", 0.5) for place in ("x", "y", "z")})
     sha256 = pipeline.value("SELECT sha256 FROM documents WHERE source = 'x/a.txt'")
     truth = [{"document": name, "label": "letter"} for name in (sha256, "y/a.txt", "a.txt")]
@@ -223,9 +217,7 @@ def test_a_document_is_identified_by_its_hash_or_the_end_of_its_path(
     assert (found["measured"][0]["judged"], found["measured"][0]["unjudged"]) == (2, 1)
 
 
-def test_contradictory_lines_about_the_same_content_are_refused(
-    pipeline: Pipeline, tmp_path: Path
-) -> None:
+def test_contradictory_lines_are_refused(pipeline: Pipeline, tmp_path: Path) -> None:
     text = "It says: CHOOSE letter 0.5 and nothing else."
     copies = (a_document(text, name) for name in ("a.txt", "copy.txt"))
     pipeline.analyze(*copies, options=a_run(AnalysisType.CLASSIFICATION))

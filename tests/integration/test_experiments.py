@@ -132,9 +132,7 @@ def test_feedback_shows_which_variant_is_right(
     assert "better" in output_of("experiment", "status", "shorter").out
 
 
-def test_paired_documents_have_a_second_answer_within_the_budget(
-    settings: Settings, settings_file: Path
-) -> None:
+def test_a_pair_has_two_answers_within_the_budget(settings: Settings, settings_file: Path) -> None:
     pipeline = opened(settings, settings_file, answering)
     assert run([*START, "--paired", "100%", "--budget", "0.50"]) == ExitCode.SUCCESS
     submission = submitted(pipeline, 0, 5)
@@ -246,9 +244,7 @@ def test_guardrails_read_a_constant_number_of_rows(settings: Settings, settings_
     assert read[0] == read[1]
 
 
-def test_a_variant_whose_model_is_not_configured_gets_no_documents(
-    settings: Settings, settings_file: Path
-) -> None:
+def test_an_unknown_model_gets_no_documents(settings: Settings, settings_file: Path) -> None:
     """A process with other settings takes documents in for the control."""
     other = '\n[models.other]\nprovider = "openai"\nmodel = "other"\nprice = "free"\n'
     pipeline = opened(settings, settings_file, answering)

@@ -489,9 +489,7 @@ def test_more_lost_messages_than_a_statement_has_parameters(
 
 
 @pytest.mark.nightly
-def test_a_run_with_more_jobs_than_a_statement_has_parameters_is_cancelled(
-    settings: Settings,
-) -> None:
+def test_a_run_with_more_jobs_than_parameters_is_cancelled(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH)
     fan_out(pipeline.context, pipeline.job(submission).id)
@@ -518,9 +516,7 @@ def test_every_file_interrupted_by_a_kill_is_settled(settings: Settings, tmp_pat
 
 
 @pytest.mark.nightly
-def test_the_note_of_a_file_with_thousands_of_rows_is_written_in_pieces(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_the_note_of_thousands_of_rows_is_in_pieces(settings: Settings, tmp_path: Path) -> None:
     inbox = watched(tmp_path, settings)
     inbox.drop("a.txt", "Anna writes to Berta.")
     inbox.take()

@@ -116,9 +116,7 @@ def test_an_idle_scheduler_sends_a_message_at_once(pipeline: Pipeline) -> None:
     assert sorted(waits)[2] < 1
 
 
-def test_a_message_that_is_due_later_notifies_no_scheduler(
-    pipeline: Pipeline, settings: Settings
-) -> None:
+def test_a_later_message_notifies_no_scheduler(pipeline: Pipeline, settings: Settings) -> None:
     wake = Event()
     listener = a_listener(settings, wake)
     listener.start()

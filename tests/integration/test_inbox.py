@@ -108,9 +108,7 @@ def test_the_same_content_is_analyzed_once(inbox: WatchedInbox) -> None:
     assert job["reused_from"] == jobs(intake(first))[0]["id"]
 
 
-def test_a_link_in_done_moves_no_file_to_another_folder(
-    inbox: WatchedInbox, tmp_path: Path
-) -> None:
+def test_a_link_in_done_moves_no_file_elsewhere(inbox: WatchedInbox, tmp_path: Path) -> None:
     """The file is moved to done itself: the author of a link may have fewer rights."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -494,9 +492,7 @@ def test_two_profiles_for_one_folder_are_refused(tmp_path: Path, folder: str) ->
 
 
 @pytest.mark.parametrize("enabled", [False, True])
-def test_schedules_may_share_a_folder_that_no_inbox_watches(
-    tmp_path: Path, *, enabled: bool
-) -> None:
+def test_schedules_may_share_a_folder_without_an_inbox(tmp_path: Path, *, enabled: bool) -> None:
     inbox = InboxSettings(folders=(tmp_path / "in",), enabled=enabled)
     shared = tmp_path / ("out" if enabled else "in/bills")
     profiles = {name: Profile(folder=shared) for name in ("bills", "more")}

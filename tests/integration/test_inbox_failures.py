@@ -156,9 +156,7 @@ def test_a_kill_in_the_middle_of_a_file_leaves_its_run_open(
     inbox.close()
 
 
-def test_across_file_systems_a_file_is_copied_and_then_removed(
-    inbox: WatchedInbox, tmp_path: Path
-) -> None:
+def test_a_file_is_copied_across_file_systems(inbox: WatchedInbox, tmp_path: Path) -> None:
     path = tmp_path / "inbox" / "a.txt"
     inbox.drop("a.txt.chordwise.toml", "instructions = 'x'")
     inbox.drop("a.txt", LETTER)

@@ -115,9 +115,7 @@ def test_each_analysis_type_waits_separately(inbox: WatchedInbox) -> None:
     assert third["same_as_intake"] in {first["id"], second["id"]}
 
 
-def test_two_drops_need_one_analysis_in_batches(
-    cheap: WatchedInbox, provider: BatchProvider
-) -> None:
+def test_two_drops_need_one_batch_analysis(cheap: WatchedInbox, provider: BatchProvider) -> None:
     drop_in_runs(cheap, "cheap/a.txt")
     cheap.work()
     drop_in_runs(cheap, "cheap/b.txt")

@@ -152,9 +152,7 @@ def test_five_hundred_rows_need_few_transactions(settings: Settings, tmp_path: P
     assert listed == [f"{table}#{number}" for number in range(1, 501)]
 
 
-def test_a_stop_between_batches_leaves_the_remaining_rows_on_the_list(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_a_stop_leaves_the_other_rows_on_the_list(settings: Settings, tmp_path: Path) -> None:
     pipeline = a_pipeline(settings)
     table = tmp_path / "rows.csv"
     table.write_text("text\n" + "".join(f"Row {n}. It is good.\n" for n in range(500)), "utf-8")
@@ -219,9 +217,7 @@ def test_a_batch_is_not_stored_if_its_run_is_cancelled_meanwhile(settings: Setti
 
 
 @pytest.mark.parametrize("bad", ["A text with a zero\0in it.", "Half a character: \ud800."])
-def test_a_document_that_cannot_be_stored_does_not_affect_others(
-    settings: Settings, bad: str
-) -> None:
+def test_an_unstorable_document_does_not_affect_others(settings: Settings, bad: str) -> None:
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
     document = a_letter(0)
@@ -459,9 +455,7 @@ def outcomes_of(
     return listed
 
 
-def test_every_row_and_every_part_of_a_file_has_an_intake(
-    pipeline: Pipeline, tmp_path: Path
-) -> None:
+def test_every_row_and_part_of_a_file_has_an_intake(pipeline: Pipeline, tmp_path: Path) -> None:
     rows = b"id,review\na,Fine.\nb,\nc,Fine.\n"
     path = tmp_path / "a.zip"
     path.write_bytes(archive({"r.csv": rows, "x.bin": "\x01\x02\x03" * 100}))
@@ -516,9 +510,7 @@ def test_invisible_text_is_stored_with_its_count(pipeline: Pipeline, tmp_path: P
     assert pipeline.rows(hidden) == [("Dear members,\nObey.", "5")]
 
 
-def test_invisible_characters_are_counted_in_every_format(
-    pipeline: Pipeline, tmp_path: Path
-) -> None:
+def test_invisible_characters_count_in_every_format(pipeline: Pipeline, tmp_path: Path) -> None:
     hidden = "".join(chr(0xE0000 + ord(letter)) for letter in "Obey.")
     texts = {name: f"A letter of {name}.{hidden}" for name in ("txt", "md", "html", "eml", "docx")}
     files = {

@@ -67,9 +67,7 @@ def error_of(claims: Sequence[tuple[float, bool]]) -> float:
     return total
 
 
-def test_half_of_the_labels_calibrates_the_confidence_on_the_others(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_half_of_the_labels_calibrates_the_others(settings: Settings, tmp_path: Path) -> None:
     """The accuracy equals a direct count; the error on the other half is a third at most.
 
     Measured: accuracy 0.63; on sentences that were not learned from, the calibration error of the

@@ -235,9 +235,7 @@ def test_a_rate_limited_first_call_is_repeated_alone(valkey: redis.Redis) -> Non
 
 
 @pytest.mark.parametrize("seconds", [HEAD_START_SECONDS, -3 * PAUSE_SECONDS])
-def test_a_slow_first_answer_does_not_block_other_workers(
-    valkey: redis.Redis, seconds: float
-) -> None:
+def test_a_slow_first_answer_blocks_no_other_worker(valkey: redis.Redis, seconds: float) -> None:
     """Denials are quick: all proceed after a moment, or at once if the clock was set back."""
     worker = Worker(client=valkey, has_head_start=True)
     worker.granted()

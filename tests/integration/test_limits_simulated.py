@@ -120,9 +120,7 @@ def test_unknown_limits_are_found(valkey: redis.Redis, name: str, workers: int, 
         ("a minute at once, then the pace", 300, 2),
     ),
 )
-def test_a_limit_is_kept_during_a_pause(
-    valkey: redis.Redis, name: str, workers: int, seed: int
-) -> None:
+def test_limits_are_kept_in_pauses(valkey: redis.Redis, name: str, workers: int, seed: int) -> None:
     """Unused capacity counts neither as refused nor as the rate."""
     provider = seeded(UNKNOWN[name], seed)
     rest = (100.0, 200.0)

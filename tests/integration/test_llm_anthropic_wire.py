@@ -154,9 +154,7 @@ def test_every_stop_reason_is_distinguished(
         (None, "The model declined"),
     ],
 )
-def test_a_refusal_keeps_its_reason(
-    server: FaultyServer, details: JsonValue, sentence: str
-) -> None:
+def test_refusals_have_a_reason(server: FaultyServer, details: JsonValue, sentence: str) -> None:
     server.play(answer(message_body([], "refusal", stop_details=details)))
 
     completion = model_at(server).complete(a_request())

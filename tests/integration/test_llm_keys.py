@@ -97,9 +97,7 @@ def test_a_key_of_the_environment_is_not_sent_to_another_batch_api(
     assert "authorization" not in server.received[-1].headers
 
 
-def test_a_key_of_the_environment_is_not_sent_to_the_native_ollama_api(
-    folder: Path, server: FaultyServer
-) -> None:
+def test_native_ollama_gets_no_key_of_the_environment(folder: Path, server: FaultyServer) -> None:
     configured(folder, server.base_url, 'keep_alive = "10m"')
     settings = load()
     model = settings.model_named("house")
@@ -161,9 +159,7 @@ def test_a_settings_file_may_name_only_variables_for_keys(folder: Path, name: st
         ("https://openai.com/v1", False),
     ],
 )
-def test_only_the_exact_address_of_a_provider_gets_its_key(
-    folder: Path, base_url: str, *, is_sent: bool
-) -> None:
+def test_only_the_exact_address_gets_a_key(folder: Path, base_url: str, *, is_sent: bool) -> None:
     configured(folder, base_url)
     settings = load()
 
@@ -185,9 +181,7 @@ def test_the_commands_report_that_no_key_is_sent(folder: Path) -> None:
         assert "hush" not in said
 
 
-def test_user_information_and_a_key_together_are_refused(
-    folder: Path, server: FaultyServer
-) -> None:
+def test_user_information_beside_a_key_is_refused(folder: Path, server: FaultyServer) -> None:
     """A request has one Authorization header: the user information would replace the key."""
     address = server.base_url.replace("http://", "http://user:hush@")
     configured(folder, address, f'api_key = "{OWN}"')
@@ -198,9 +192,7 @@ def test_user_information_and_a_key_together_are_refused(
     assert "hush" not in f"{error.what} {error.hint}"
 
 
-def test_the_error_of_a_redirect_does_not_show_secrets_of_its_address(
-    folder: Path, server: FaultyServer
-) -> None:
+def test_redirect_errors_hide_the_secrets_of_addresses(folder: Path, server: FaultyServer) -> None:
     """A gateway repeats the query, which may contain the key."""
     location = f"https://user:{OWN}@gateway.example/v1?code={OWN}"
     server.behaviors.clear()
@@ -247,9 +239,7 @@ REPEATING: dict[str, Behavior] = {
 
 
 @pytest.mark.parametrize("repeating", REPEATING.values(), ids=REPEATING.keys())
-def test_a_key_that_a_server_repeats_is_in_no_error(
-    folder: Path, server: FaultyServer, repeating: Behavior
-) -> None:
+def test_a_repeated_key_is_hidden(folder: Path, server: FaultyServer, repeating: Behavior) -> None:
     configured(folder, server.base_url, f'api_key = "{CAPITAL}"')
     server.play(repeating)
     settings = load()

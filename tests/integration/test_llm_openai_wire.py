@@ -111,9 +111,7 @@ def test_options_of_older_servers_are_sent_when_set(server: FaultyServer) -> Non
 
 
 @pytest.mark.parametrize("mode", ["json_object", "none"])
-def test_a_schema_that_the_server_cannot_enforce_is_in_the_prompt(
-    server: FaultyServer, mode: str
-) -> None:
+def test_a_schema_that_is_not_enforced_is_in_the_prompt(server: FaultyServer, mode: str) -> None:
     body = sent_by(server, structured_output=mode)
 
     messages = cast("list[dict[str, str]]", body["messages"])
@@ -317,9 +315,7 @@ def ollama(status: int = 200) -> Iterator[OllamaServer]:
 
 
 @pytest.mark.parametrize(("keep_alive", "sent"), [("10m", "10m"), ("-1", -1)])
-def test_keep_alive_is_sent_to_the_native_api_after_the_answer(
-    keep_alive: str, sent: str | int
-) -> None:
+def test_keep_alive_is_sent_natively_after_the_answer(keep_alive: str, sent: str | int) -> None:
     """Two consecutive questions send it once; -1 (unlimited) is a number without a unit."""
     with ollama() as server:
         settings = ModelSettings(

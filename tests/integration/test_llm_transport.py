@@ -42,9 +42,7 @@ def transport() -> Iterator[JsonTransport]:
     transport.close()
 
 
-def test_a_late_call_does_not_shorten_the_next(
-    server: peer.FaultyServer, transport: JsonTransport
-) -> None:
+def test_a_late_call_shortens_no_other(server: peer.FaultyServer, transport: JsonTransport) -> None:
     server.play(peer.body_drip, peer.answer({"fine": True}))
     with pytest.raises(ModelTransportError):
         transport.post_json(server.base_url, {}, {}, DEADLINE_SECONDS)
@@ -127,9 +125,7 @@ def test_an_answer_with_the_id_of_its_request_is_accepted(
     assert answer.body == {"fine": True}
 
 
-def test_an_answer_with_another_id_is_rejected(
-    server: peer.FaultyServer, transport: JsonTransport
-) -> None:
+def test_another_id_is_rejected(server: peer.FaultyServer, transport: JsonTransport) -> None:
     mixed_up = peer.answer({"about": "another"}, headers={CALL_HEADER: "other-id"})
     server.play(mixed_up, peer.answer({"about": "ours"}))
 
@@ -167,9 +163,7 @@ def test_an_unsolicited_answer_is_rejected(
     assert server.connections == 2
 
 
-def test_a_login_page_is_reported_with_its_title(
-    server: peer.FaultyServer, transport: JsonTransport
-) -> None:
+def test_login_pages_have_their_title(server: peer.FaultyServer, transport: JsonTransport) -> None:
     """A web page with status 200 means a wrong address, which a person has to correct."""
     page = b"<!doctype html><html><head><title>Sign in &amp; go\x1b[31m</title></head></html>"
     server.play(peer.answer(page, content_type="text/html"))
@@ -181,9 +175,7 @@ def test_a_login_page_is_reported_with_its_title(
     assert "login page" in caught.value.hint
 
 
-def test_an_error_page_keeps_its_status(
-    server: peer.FaultyServer, transport: JsonTransport
-) -> None:
+def test_error_pages_keep_their_status(server: peer.FaultyServer, transport: JsonTransport) -> None:
     page = b"<html><head><title>502 Bad Gateway</title></head></html>"
     server.play(peer.answer(page, status=502, content_type="text/html"))
 
@@ -238,9 +230,7 @@ def greet_once(listener: socket.socket, context: ssl.SSLContext) -> None:
         context.wrap_socket(accepted, server_side=True).close()
 
 
-def test_a_thread_reuses_its_connection(
-    server: peer.FaultyServer, transport: JsonTransport
-) -> None:
+def test_threads_reuse_connections(server: peer.FaultyServer, transport: JsonTransport) -> None:
     server.play(peer.answer({}))
 
     def call() -> None:
@@ -271,9 +261,7 @@ def test_proxies_of_the_environment_are_not_used(
     assert server.received[0].headers["authorization"] == "Bearer k"
 
 
-def test_text_with_lone_surrogates_is_sent(
-    server: peer.FaultyServer, transport: JsonTransport
-) -> None:
+def test_lone_surrogates_are_sent(server: peer.FaultyServer, transport: JsonTransport) -> None:
     server.play(peer.answer({}))
 
     transport.post_json(server.base_url, {}, {"text": "a\ud800b"}, PATIENT_SECONDS)

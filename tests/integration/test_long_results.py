@@ -116,9 +116,7 @@ def test_corrections_may_be_computed_within_their_transaction(pipeline: Pipeline
     assert pipeline.rows(COUNTS) == [(1, 0, NUMBER, NUMBER)]
 
 
-def test_a_transaction_that_was_idle_is_not_reported_as_an_outage(
-    database: Database, servers: Servers
-) -> None:
+def test_an_idle_transaction_is_not_an_outage(database: Database, servers: Servers) -> None:
     def pause(session: Session) -> None:
         session.execute(text("SET idle_in_transaction_session_timeout = 50"))
         backend = session.scalar(text("SELECT pg_backend_pid()"))

@@ -83,9 +83,7 @@ def test_a_newer_schema_without_a_note_is_refused(engine: Engine) -> None:
         ("0017", "UPDATE schema_versions SET revision = '0017' WHERE revision = '0001'"),
     ],
 )
-def test_a_schema_of_an_unreleased_version_is_refused(
-    engine: Engine, revision: str, noted: str
-) -> None:
+def test_an_unreleased_schema_is_refused(engine: Engine, revision: str, noted: str) -> None:
     """Its migrations no longer exist: the schema has to be created from scratch."""
     with engine.begin() as connection:
         connection.execute(text(f"UPDATE alembic_version SET version_num = '{revision}'"))  # noqa: S608

@@ -136,9 +136,7 @@ def test_rows_of_the_next_chunk_replace_no_missing_ones(small_chunks: Settings) 
     assert pipeline.value("SELECT row_counts -> 0 -> 'repeated' FROM results") == repeated
 
 
-def test_a_chunk_without_rows_in_the_middle_of_a_list_makes_it_partial(
-    small_chunks: Settings,
-) -> None:
+def test_a_gap_in_the_middle_of_a_list_makes_it_partial(small_chunks: Settings) -> None:
     middle = ORDER.splitlines()[ROW_COUNT // 2 + 1]
 
     def passing_over(request: CompletionRequest) -> str:
@@ -225,9 +223,7 @@ def test_a_synthesis_that_drops_rows_is_partial_until_a_retry_keeps_them(
 
 
 @pytest.mark.usefixtures("addressed")
-def test_the_proposed_command_recovers_rows_that_a_model_left_out(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_the_proposed_command_recovers_missing_rows(settings: Settings, tmp_path: Path) -> None:
     """The same question is asked again; a retry would keep the answer."""
     first, later = an_extraction(rows_in(ORDER)[:9]), extracting()
     text = "".join(ORDER.splitlines(keepends=True)[:30])

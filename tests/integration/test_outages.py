@@ -387,9 +387,7 @@ def test_the_last_chunk_claims_the_synthesis(settings: Settings) -> None:
     assert pipeline.value("SELECT attempts FROM jobs") == 1
 
 
-def test_a_last_chunk_with_an_unconfirmed_commit_claims_the_synthesis_once(
-    settings: Settings,
-) -> None:
+def test_an_unconfirmed_last_chunk_claims_the_synthesis_once(settings: Settings) -> None:
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     end = ambiguous(pipeline, "SET status = 'synthesizing'")
 

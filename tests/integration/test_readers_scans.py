@@ -227,9 +227,7 @@ class Counting:
         ({}, "too_many_characters"),
     ],
 )
-def test_a_compromised_parser_cannot_exceed_the_requested_pictures(
-    header: JsonObject, reason: str
-) -> None:
+def test_a_compromised_parser_cannot_exceed_its_pictures(header: JsonObject, reason: str) -> None:
     settings = ReaderSettings(max_vision_pages=3, max_characters=2_500)
     pages = (
         ParserReply(header={"page": -1, "width": "x", **header}, text=bytearray(b"x" * 100))

@@ -95,9 +95,7 @@ def test_an_unchanged_calibration_is_not_stored_again(pipeline: Pipeline) -> Non
     assert {row[3] for row in calibrated(pipeline)} == {100}
 
 
-def test_without_scikit_learn_the_hint_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_scikit_learn_a_hint_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
 
     said = output_of("recalibrate", code=ExitCode.CONFIGURATION).err

@@ -155,9 +155,7 @@ def test_a_document_whose_splitting_ends_workers_is_quarantined(settings: Settin
     assert pipeline.value("SELECT status FROM jobs") == "quarantined"
 
 
-def test_recovery_detects_a_broker_that_lost_its_data(
-    settings: Settings, valkey: redis.Redis
-) -> None:
+def test_recovery_detects_a_broker_that_lost_data(settings: Settings, valkey: redis.Redis) -> None:
     """If the marker is missing, all unclaimed work is sent again at once."""
     pipeline = a_pipeline(settings)
     submission = pipeline.submit(PARAGRAPH, f"Another text. {PARAGRAPH}")
@@ -293,9 +291,7 @@ def test_a_synthesis_in_a_long_queue_is_not_sent_again(pipeline: Pipeline) -> No
     ],
     ids=["due", "abandoned"],
 )
-def test_a_synthesis_without_a_message_is_sent_despite_the_queue(
-    pipeline: Pipeline, state: str
-) -> None:
+def test_a_synthesis_without_a_message_is_sent_regardless(pipeline: Pipeline, state: str) -> None:
     """It was postponed, or its worker died: it is sent once."""
     job_id = without_synthesis(pipeline)
     occupy_a_worker(pipeline)

@@ -97,9 +97,7 @@ def statistics(address: SecretStr) -> dict[str, dict[str, object]]:
     return {str(row["tier"]): row for row in rows}
 
 
-def test_chunks_with_weak_answers_go_to_the_larger_tier(
-    small_chunks: Settings, database_url: SecretStr
-) -> None:
+def test_weak_chunks_go_to_the_larger_tier(small_chunks: Settings, database_url: SecretStr) -> None:
     pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
 
     submission = pipeline.analyze(LONG, options=a_routed_run())

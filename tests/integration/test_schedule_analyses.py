@@ -69,9 +69,7 @@ def complete_occurrence(scheduler: FakeScheduler) -> None:
     assert scheduler.history() == [("28 02:30", "clock", "succeeded")]
 
 
-def test_a_scheduled_analysis_uses_batches(
-    settings: Settings, provider: BatchProvider, folder: Path
-) -> None:
+def test_a_schedule_uses_batches(settings: Settings, provider: BatchProvider, folder: Path) -> None:
     scheduler = a_scheduler_over(
         opened(settings, provider), nightly=nightly(folder, "--lane batch")
     )

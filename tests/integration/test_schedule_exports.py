@@ -48,9 +48,7 @@ def test_a_view_is_exported_at_its_due_time(settings: Settings, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("option", "text"), [("", "'=1+1"), ("--raw", "=1+1")])
-def test_options_of_the_command_apply(
-    settings: Settings, tmp_path: Path, option: str, text: str
-) -> None:
+def test_command_options_apply(settings: Settings, tmp_path: Path, option: str, text: str) -> None:
     scheduler = a_due_scheduler(settings, exporting(tmp_path, f"{FORMULA} {option}"))
 
     scheduler.carry_out()

@@ -78,9 +78,7 @@ def test_schedules_evaluate_recalibrate_and_certify(settings: Settings, tmp_path
     assert scheduler.rows("SELECT DISTINCT max_error, risk FROM certifications") == [(0.9, 0.2)]
 
 
-def test_only_answers_to_the_question_of_a_profile_are_evaluated(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_only_answers_to_the_profile_are_evaluated(settings: Settings, tmp_path: Path) -> None:
     gold = written(tmp_path / "truth.jsonl", *({"document": n, "label": "letter"} for n in CHOICES))
     scheduler = a_due_scheduler(
         settings, measure=at_six(f"evaluate --gold {gold} --profile letters")

@@ -67,9 +67,7 @@ def test_concurrent_schedulers_start_an_occurrence_once(settings: Settings, fold
     assert scheduler.rows("SELECT count(*), count(DISTINCT due_at) FROM schedule_runs") == [(6, 6)]
 
 
-def test_a_time_skipped_by_daylight_saving_has_an_occurrence(
-    settings: Settings, folder: Path
-) -> None:
+def test_a_time_skipped_in_spring_has_an_occurrence(settings: Settings, folder: Path) -> None:
     """On 29 March 2026 there is no 02:30 in Berlin, and it is due at three."""
     scheduler = a_scheduler(settings, nightly=nightly(folder))
 
@@ -82,9 +80,7 @@ def test_a_time_skipped_by_daylight_saving_has_an_occurrence(
     assert scheduler.history() == expected
 
 
-def test_a_time_repeated_by_daylight_saving_has_one_occurrence(
-    settings: Settings, folder: Path
-) -> None:
+def test_a_time_repeated_in_autumn_has_one_occurrence(settings: Settings, folder: Path) -> None:
     """On 25 October 2026 there are two 02:30 in Berlin; the scheduler ticks every ten minutes."""
     scheduler = a_scheduler(settings, nightly=nightly(folder))
     scheduler.sleep_until("2026-10-24T12:00")
@@ -190,9 +186,7 @@ def test_other_changes_keep_missed_due_times(settings: Settings, folder: Path) -
     assert scheduler.rows("SELECT expires_after_hours FROM schedules") == [(9,)]
 
 
-def test_schedules_of_the_database_stay_when_the_configuration_changes(
-    settings: Settings, folder: Path
-) -> None:
+def test_stored_schedules_outlive_the_configuration(settings: Settings, folder: Path) -> None:
     scheduler = a_scheduler(settings, ours=nightly(folder))
     database = scheduler.pipeline.context.database
     wanted, added = nightly(folder), ScheduleOrigin.DATABASE

@@ -97,9 +97,7 @@ def test_the_end_of_a_run_is_in_one_report(settings: Settings, tmp_path: Path, e
     assert section(third, "Runs") == section(third, "What failed") == "Nothing."
 
 
-def test_an_end_after_the_due_time_is_in_the_next_report(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_an_end_after_the_due_time_is_reported_next(settings: Settings, tmp_path: Path) -> None:
     scheduler = a_scheduler_after_a_run(settings, tmp_path)
     scheduler.pipeline.execute("UPDATE runs SET finished_at = '2026-03-28T05:00:30Z'")
     scheduler.pipeline.execute("UPDATE model_calls SET started_at = '2026-03-28T05:00:30Z'")

@@ -198,9 +198,7 @@ def test_a_heartbeat_keeps_the_lease_of_an_occurrence(
     assert scheduler.rows("SELECT status, attempts FROM schedule_runs") == [("waiting", 1)]
 
 
-def test_an_occurrence_that_ended_several_schedulers_is_given_up(
-    settings: Settings, folder: Path
-) -> None:
+def test_an_occurrence_that_ends_schedulers_is_given_up(settings: Settings, folder: Path) -> None:
     scheduler = a_due_scheduler(settings, nightly(folder))
     scheduler.pipeline.execute(
         "UPDATE schedule_runs SET status = 'running', attempts = :attempts,"

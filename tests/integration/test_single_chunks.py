@@ -202,9 +202,7 @@ def changing(
 @pytest.mark.parametrize(
     "statement", ["UPDATE jobs SET status = 'paused'", "UPDATE runs SET status = 'cancelled'"]
 )
-def test_a_job_paused_or_cancelled_during_a_call_keeps_its_answer(
-    settings: Settings, statement: str
-) -> None:
+def test_a_job_stopped_during_a_call_keeps_its_answer(settings: Settings, statement: str) -> None:
     answer = changing(lambda: pipeline, statement)
     pipeline = a_pipeline(settings, answer)
     submission = pipeline.submit(PARAGRAPH)

@@ -76,9 +76,7 @@ def values(found: Answered) -> Mapping[tuple[str, str], float]:
 
 
 @pytest.mark.parametrize("layout", ["files", "records of texts", "records of paths"])
-def test_labelled_documents_are_answered_by_both_models(
-    settings: Settings, tmp_path: Path, layout: str
-) -> None:
+def test_both_models_answer_the_documents(settings: Settings, tmp_path: Path, layout: str) -> None:
     pipeline, folder = a_learner(settings), tmp_path / "letters"
     question = {"types": ["classification"], "labels": LABELS}
     if layout == "files":
@@ -228,9 +226,7 @@ def test_an_invalid_suite_is_a_usage_error(settings: Settings, tmp_path: Path) -
     assert a_pipeline(settings).value("SELECT count(*) FROM runs") == 0
 
 
-def test_a_folder_of_a_published_corpus_needs_no_suite_file(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_a_folder_of_a_public_corpus_needs_no_suite(settings: Settings, tmp_path: Path) -> None:
     folder = tmp_path / "clinc_oos"
     folder.mkdir()
     records = (("pay my bill", "banking"), ("how old is the sun", "out_of_scope"))

@@ -144,9 +144,7 @@ def test_pages_without_text_are_read_by_the_model(settings: Settings, tmp_path: 
     assert pipeline.value("SELECT transcribed_by FROM document_results") == READ_BY
 
 
-def test_transcription_calls_belong_to_the_run_and_the_document(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_transcriptions_belong_to_the_run_and_document(settings: Settings, tmp_path: Path) -> None:
     pipeline = a_seeing_pipeline(settings, reading(FIRST), named=PRICED)
 
     submission = take_in(pipeline, tmp_path / "a.zip", archive({"b.pdf": scan(FIRST)}))
@@ -245,9 +243,7 @@ def test_a_page_that_cannot_be_read_fails_the_document(
     assert len(pipeline.model.requests) <= 2
 
 
-def test_an_invalid_transcription_is_requested_once_more(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_an_invalid_transcription_is_asked_once_more(settings: Settings, tmp_path: Path) -> None:
     pipeline = a_seeing_pipeline(settings, "It says:", transcription(FIRST))
 
     take_in(pipeline, tmp_path / "a.pdf", scan(FIRST))
@@ -401,9 +397,7 @@ def test_a_scan_is_transcribed_and_analyzed(
     assert {each["page"] for each in findings} == {1}
 
 
-def test_the_library_reads_a_scan_without_a_database(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_scan_is_read_without_a_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "letter.pdf").write_bytes(scan(FIRST))
     analyzer = DocumentAnalyzer(ScriptedModel([quoting_the_text]))

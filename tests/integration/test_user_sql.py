@@ -110,9 +110,7 @@ def test_a_statement_that_reads_is_answered(database_url: SecretStr) -> None:
 @pytest.mark.parametrize(
     ("statement", "hint"), [("SELEC 1", "Did you mean SELECT?"), ("EXPLIAN SELECT 1", "EXPLAIN?")]
 )
-def test_a_typing_error_is_a_syntax_error(
-    statement: str, hint: str, database_url: SecretStr
-) -> None:
+def test_a_typo_is_a_syntax_error(statement: str, hint: str, database_url: SecretStr) -> None:
     with pytest.raises(UsageError, match="Syntax error") as refused:
         ask(database_url, statement)
 
@@ -151,9 +149,7 @@ def test_every_view_and_table_for_users_can_be_read(database_url: SecretStr) -> 
         ("SELECT 1 / 0", "docs/sql-cookbook.md has statements to begin with."),
     ],
 )
-def test_names_are_listed_only_if_a_name_is_wrong(
-    database_url: SecretStr, statement: str, hint: str
-) -> None:
+def test_only_a_wrong_name_lists_names(database_url: SecretStr, statement: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
         ask(database_url, statement)
 
@@ -281,9 +277,7 @@ def test_concurrent_readers_do_not_lock_each_other_out(database_url: SecretStr) 
     assert found == [[(1,)]] * 6
 
 
-def test_the_password_is_valid_only_for_minutes(
-    database_url: SecretStr, owner: psycopg.Connection[Row]
-) -> None:
+def test_passwords_last_minutes(database_url: SecretStr, owner: psycopg.Connection[Row]) -> None:
     ask(database_url, "SELECT 1")
 
     row = owner.execute(
@@ -310,9 +304,7 @@ def test_a_role_that_may_not_set_the_password_gets_a_hint(
     owner.execute("DROP ROLE humble")
 
 
-def test_a_reader_that_is_a_superuser_is_refused(
-    database_url: SecretStr, owner: psycopg.Connection[Row]
-) -> None:
+def test_superusers_are_refused(database_url: SecretStr, owner: psycopg.Connection[Row]) -> None:
     role = sql.Identifier(READER)
     owner.execute(sql.SQL("ALTER ROLE {} SUPERUSER").format(role))
     try:

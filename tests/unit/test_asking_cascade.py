@@ -140,9 +140,7 @@ def test_a_weak_answer_is_used_if_the_larger_tier_fails(failure: ModelError) -> 
 
 @pytest.mark.parametrize("failure", [overloaded(), ModelAccessError("The key is refused.")])
 @pytest.mark.parametrize("cascade", [True, False])
-def test_an_error_of_the_provider_escalates_to_the_next_tier(
-    failure: ModelError, *, cascade: bool
-) -> None:
+def test_a_provider_error_escalates_to_the_next_tier(failure: ModelError, *, cascade: bool) -> None:
     """As with a fallback, this does not depend on whether weak answers are escalated."""
     policy = RoutingSettings(cascade=cascade)
 

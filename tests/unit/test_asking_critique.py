@@ -235,9 +235,7 @@ def test_the_built_in_model_gives_and_gets_no_critique() -> None:
         ([RefusedError("It declines.")], True),
     ],
 )
-def test_unresolved_objections_and_missing_critiques_need_review(
-    script: list[Line], *, doubt: bool
-) -> None:
+def test_objections_and_missing_critiques_need_review(script: list[Line], *, doubt: bool) -> None:
     """This does not depend on the confidence; other answers need no review for this reason."""
     found, _, _ = examined(*script)
 

@@ -116,9 +116,7 @@ def test_secret_parts_of_an_address_are_hidden(tmp_path: Path, table: str, shown
         'broker_url = "redis://:1/PLANTED@host"',
     ],
 )
-def test_an_invalid_address_is_rejected_without_showing_its_secrets(
-    tmp_path: Path, table: str
-) -> None:
+def test_an_invalid_address_is_rejected_without_its_secrets(tmp_path: Path, table: str) -> None:
     """The message names the setting but not its value."""
     (tmp_path / "chordwise.toml").write_text(f"{table}\n", "utf-8")
 

@@ -52,9 +52,7 @@ def test_a_short_text_needs_one_request() -> None:
 @pytest.mark.parametrize(
     ("confidence", "threshold", "review"), [(7, 0.8, True), (8, 0.8, False), (1, 0.0, False)]
 )
-def test_an_answer_with_low_confidence_needs_review(
-    confidence: int, threshold: float, *, review: bool
-) -> None:
+def test_low_confidence_needs_review(confidence: int, threshold: float, *, review: bool) -> None:
     model = ScriptedModel([a_summary("rebuilt in 1856", confidence=confidence)])
     request = AnalysisRequest(text=TEXT, confidence_threshold=threshold)
 
@@ -62,9 +60,7 @@ def test_an_answer_with_low_confidence_needs_review(
 
 
 @pytest.mark.parametrize(("threshold", "review"), [(None, False), (0.5, True)])
-def test_the_confidence_of_the_built_in_model_needs_no_review(
-    threshold: float | None, *, review: bool
-) -> None:
+def test_built_in_confidence_needs_no_review(threshold: float | None, *, review: bool) -> None:
     """It is derived from matching words; a threshold that the user sets applies nevertheless."""
     request = AnalysisRequest(text=TEXT, confidence_threshold=threshold)
 

@@ -214,9 +214,7 @@ def test_evidence_must_not_name_large_lists_too_often() -> None:
         ("neutral", -0.9, False),
     ],
 )
-def test_label_and_score_must_have_the_same_sign(
-    label: str, score: float, *, contradiction: bool
-) -> None:
+def test_label_and_score_have_one_sign(label: str, score: float, *, contradiction: bool) -> None:
     answer: JsonObject = {"label": label, "score": score}
 
     found = analysis_for(AnalysisType.SENTIMENT).problems(answer, a_task(AnalysisType.SENTIMENT))
@@ -234,9 +232,7 @@ def test_label_and_score_must_have_the_same_sign(
         (0.2, [0.6, -0.2], "positive"),
     ],
 )
-def test_a_merged_score_has_the_corresponding_label(
-    score: float, parts: list[float], label: str
-) -> None:
+def test_a_merged_score_has_its_label(score: float, parts: list[float], label: str) -> None:
     """Strong scores of both signs are mixed, whatever their mean."""
     assert label_for(score, parts) == label
 
@@ -283,9 +279,7 @@ ORDER: JsonObject = {
         ("price, price", ("price",)),
     ],
 )
-def test_items_are_parsed_from_the_instructions(
-    instructions: str, expected: tuple[str, ...]
-) -> None:
+def test_items_are_parsed_from_instructions(instructions: str, expected: tuple[str, ...]) -> None:
     """They are split at commas, semicolons and lines, but not inside parentheses."""
     assert extraction.items(AnalysisOptions(instructions=instructions)) == expected
 

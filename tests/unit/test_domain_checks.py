@@ -76,9 +76,7 @@ def amounts(*values: JsonValue) -> list[JsonValue]:
         (NET | {"left": "/method", "right": "a"}, {"method": "b"}),
     ],
 )  # fmt: skip
-def test_checks_that_hold_or_cannot_be_evaluated_pass(
-    declared: JsonObject, data: JsonObject
-) -> None:
+def test_checks_that_hold_or_do_not_apply_pass(declared: JsonObject, data: JsonObject) -> None:
     """Amounts are parsed as written; missing and ambiguous values are not checked."""
     assert failing(declared, data) == []
 

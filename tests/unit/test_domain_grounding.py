@@ -119,9 +119,7 @@ def test_substr_of_a_grounded_span_is_the_stored_quote(pair: tuple[str, str], of
         ("開かれ", "会議は五月に開かれた。", "開かれ"),
     ],
 )
-def test_quotes_with_typical_changes_of_models_are_found(
-    quote: str, text: str, wording: str
-) -> None:
+def test_quotes_with_usual_changes_of_models_are_found(quote: str, text: str, wording: str) -> None:
     grounded = evidence(quote, Source(text, offset=7))
 
     assert grounded == {
@@ -379,9 +377,7 @@ def letters(text: str) -> str:
 
 @pytest.mark.parametrize("ellipsis", ["...", "\u2026", "[...]", "[\u2026]", "(...)", ". . ."])
 @pytest.mark.parametrize("form", FORMS)
-def test_the_parts_of_a_quote_with_an_ellipsis_must_be_near_each_other(
-    ellipsis: str, form: str
-) -> None:
+def test_parts_around_an_ellipsis_must_be_near_each_other(ellipsis: str, form: str) -> None:
     """The span is from the first part to the last, also across a page break."""
     text = written(form, Random(1))  # noqa: S311 - not for secrets
     parts = "The harbour company shall deliver", "to the northern quay before March."

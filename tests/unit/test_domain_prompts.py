@@ -56,9 +56,7 @@ def test_every_task_has_a_complete_template(task: AnalysisTask) -> None:
 
 @pytest.mark.parametrize("task", EVERY_TASK)
 @pytest.mark.parametrize("fallback", [(), ("plain",)])
-def test_the_common_part_of_a_prompt_comes_first(
-    task: AnalysisTask, fallback: tuple[str, ...]
-) -> None:
+def test_the_common_part_of_prompts_is_first(task: AnalysisTask, fallback: tuple[str, ...]) -> None:
     """The system message is the same for every text, so that providers can cache it."""
     other = replace(task, text="Another text.", answers=({"a": 1},) if task.answers else ())
     schema = analysis_for(task.analysis_type).schema(task.options)

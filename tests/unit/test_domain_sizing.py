@@ -115,7 +115,5 @@ def test_the_maximum_number_of_requests_fits() -> None:
         (1e12, "Llama-3.1-405B"),
     ],
 )
-def test_the_default_shape_is_that_of_a_model_of_the_same_size(
-    parameters: float, source: str
-) -> None:
+def test_the_default_shape_is_that_of_a_model_of_its_size(parameters: float, source: str) -> None:
     assert sizing.usual_shape(parameters).source == source

@@ -40,9 +40,7 @@ def test_an_edit_changes_the_version() -> None:
         ({"system": "$instructions $schema $text", "user": "$mark $mark"}, "$text once", ""),
     ],
 )
-def test_invalid_variables_are_reported(
-    changes: dict[str, str], complaint: str, found: str
-) -> None:
+def test_invalid_variables_are_named(changes: dict[str, str], complaint: str, found: str) -> None:
     (problem, *_) = templates.problems(replace(OWN, **changes))  # type: ignore[arg-type]  # texts
 
     assert complaint in problem.what

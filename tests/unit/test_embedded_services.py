@@ -74,9 +74,7 @@ def test_a_dead_service_is_restarted_after_half_a_second(
     assert service.starts == 2
 
 
-def test_restart_delays_double_up_to_ten_seconds(
-    service: FragileService, clock: SleptClock
-) -> None:
+def test_restart_delays_double_to_ten_seconds(service: FragileService, clock: SleptClock) -> None:
     service.is_broken = True
     watched = RestartingService(service, clock=clock)
     watched.check()
@@ -209,9 +207,7 @@ def test_slots_and_threads_fit_the_number_of_cores(
     assert (llama.threads(), llama.slots(Settings())) == (threads, slots)
 
 
-def test_the_concurrency_of_a_worker_is_the_number_of_slots(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_concurrency_of_a_worker_is_that_of_its_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "usable_cores", lambda: 2)
     remote = {"house": {"provider": "openai", "model": "m", "base_url": "http://h/v1"}}
 

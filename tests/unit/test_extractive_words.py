@@ -27,9 +27,7 @@ from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentence
         ("use", "us", False),
     ],
 )
-def test_forms_of_a_word_have_one_stem_and_different_words_do_not(
-    one: str, other: str, *, meet: bool
-) -> None:
+def test_only_forms_of_a_word_have_one_stem(one: str, other: str, *, meet: bool) -> None:
     assert (words.stem(one) == words.stem(other)) is meet
 
 

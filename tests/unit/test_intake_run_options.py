@@ -263,9 +263,7 @@ def test_a_contradictory_profile_is_rejected(entries: dict[str, object], complai
         ('{"type": "array"}', 'Its root needs "type": "object".'),
     ],
 )
-def test_the_error_for_an_invalid_schema_has_a_hint(
-    tmp_path: Path, content: str | None, hint: str
-) -> None:
+def test_an_invalid_schema_has_a_hint(tmp_path: Path, content: str | None, hint: str) -> None:
     schema = tmp_path / "contract.json"
     if content is not None:
         schema.write_text(content, "utf-8")

@@ -109,9 +109,7 @@ def test_the_bound_of_one_set_is_tight() -> None:
     ("size", "wrong", "expected"),
     [(480, 0, 142), (480, 1, 237), (100_000, 0, 160), (480, 10, None)],
 )
-def test_the_number_of_missing_checks_is_computed(
-    size: int, wrong: int, expected: int | None
-) -> None:
+def test_missing_checks_are_counted(size: int, wrong: int, expected: int | None) -> None:
     """The bound is 2 % at 95 %; `None` means that too many answers are already wrong."""
     assert further_checks(size, 0, wrong, 0.02, 0.05) == expected
 

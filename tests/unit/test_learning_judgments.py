@@ -398,9 +398,7 @@ def test_a_rule_determines_when_a_value_is_right(
 @pytest.mark.parametrize(
     ("dates", "same"), [(None, False), (DateOrder.MONTH_FIRST, True), (DateOrder.DAY_FIRST, False)]
 )
-def test_dates_have_the_day_and_month_order_of_the_truth(
-    dates: DateOrder | None, *, same: bool
-) -> None:
+def test_dates_have_the_order_of_the_truth(dates: DateOrder | None, *, same: bool) -> None:
     answer = an_extraction({"fields": [a_field("signed", "March 1, 2003", 9)]})
     truth = Truth(fields={"signed": "3/1/03"}, rules={"signed": Rule.TYPED}, dates=dates)
 

@@ -126,9 +126,7 @@ def test_a_corrected_value_is_quoted_at_its_place() -> None:
         ([said(Verdict.APPROVED, "", FIELDS), said(Verdict.REJECTED, "", FIELDS)], False),
     ],
 )
-def test_only_values_confirmed_by_feedback_are_shown(
-    remarks: Sequence[Remark], *, is_example: bool
-) -> None:
+def test_only_confirmed_values_are_shown(remarks: Sequence[Remark], *, is_example: bool) -> None:
     """An approved field does not confirm others, and a rejection does not say what is right."""
     assert (answer_of(AnalysisType.EXTRACTION, FIELDS, *remarks) is not None) is is_example
 

@@ -115,9 +115,7 @@ def test_the_maximum_cost_is_reserved_and_the_real_cost_settled(
         (ModelOverloadedError("broken in the middle"), None),
     ],
 )
-def test_a_failure_is_settled_with_its_possible_cost(
-    error: ChordwiseError, cost: Decimal | None
-) -> None:
+def test_failures_settle_their_possible_cost(error: ChordwiseError, cost: Decimal | None) -> None:
     setup = a_setup(error)
 
     with pytest.raises(type(error)):

@@ -250,16 +250,12 @@ NOON = 1_795_521_600.0  # Tue, 24 Nov 2026 12:00:00 GMT
         ({"retry-after": "tomorrow", "llm_provider-retry-after": "7"}, 7.0),
     ],
 )
-def test_every_form_of_retry_after_is_parsed(
-    headers: dict[str, str], seconds: float | None
-) -> None:
+def test_each_form_of_retry_after_is_parsed(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after_seconds(headers, wall_clock=lambda: NOON) == seconds
 
 
 @given(st.text(), st.text(), st.text())
-def test_any_header_is_parsed_to_a_bounded_delay_or_none(
-    seconds: str, milliseconds: str, date: str
-) -> None:
+def test_any_header_is_a_bounded_delay_or_none(seconds: str, milliseconds: str, date: str) -> None:
     headers = {"retry-after": seconds, "retry-after-ms": milliseconds, "date": date}
 
     found = retry_after_seconds(headers)

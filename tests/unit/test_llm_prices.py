@@ -107,9 +107,7 @@ def test_configured_prices_override_the_list() -> None:
         ),
     ],
 )
-def test_the_built_in_server_and_models_configured_as_free_cost_nothing(
-    settings: ModelSettings,
-) -> None:
+def test_the_built_in_server_and_models_set_as_free_cost_nothing(settings: ModelSettings) -> None:
     assert price_of(settings) == FreePrice()
     assert cost(settings, FRESH) == 0
     assert booked_cost(price_of(settings), completion("m", FRESH), 0).basis == "free"
@@ -190,9 +188,7 @@ def test_a_report_far_below_the_length_of_the_texts_is_replaced_by_an_estimate(
     ],
 )
 @pytest.mark.parametrize("own", [None, 3])
-def test_cached_prompts_and_fewer_tokens_than_estimated_are_believed(
-    usage: Usage, own: int | None
-) -> None:
+def test_cached_prompts_and_fewer_tokens_are_believed(usage: Usage, own: int | None) -> None:
     """The same applies to a gateway that charges a tenth of the configured price."""
     price = price_of(priced(own, own))
     answer = replace(completion("gpt-6.1-terra", usage), text="word " * 200)
@@ -243,9 +239,7 @@ ALL_TIERS = [*USUAL_TIERS, "priority", "fast", "scale"]
         (100, 1_000, 1_000, "0.0001"),  # a server that counts wrongly
     ],
 )
-def test_configured_prices_include_cached_tokens(
-    whole: int, read: int, written: int, usd: str
-) -> None:
+def test_prices_include_cached_tokens(whole: int, read: int, written: int, usd: str) -> None:
     usage = Usage(
         input_tokens=whole, output_tokens=0, cached_input_tokens=read, cache_write_tokens=written
     )
@@ -271,9 +265,7 @@ def test_an_absurd_usage_has_an_unknown_cost(settings: ModelSettings) -> None:
         (RefusedError("the filter read the prompt"), None),
     ],
 )
-def test_a_failure_is_free_only_if_no_model_can_have_run(
-    error: ChordwiseError, expected: int | None
-) -> None:
+def test_failures_are_free_if_no_model_ran(error: ChordwiseError, expected: int | None) -> None:
     assert price_of(OWN).failure_cost_usd(error) == expected
     assert price_of(LISTED).failure_cost_usd(error) == expected
 
@@ -291,9 +283,7 @@ def test_a_failure_is_free_only_if_no_model_can_have_run(
         ),
     ],
 )
-def test_only_requests_with_a_known_price_have_a_maximum_cost(
-    settings: ModelSettings, *, known: bool
-) -> None:
+def test_only_a_known_price_has_a_maximum_cost(settings: ModelSettings, *, known: bool) -> None:
     price = price_of(settings)
 
     assert price.is_known() is known
@@ -377,9 +367,7 @@ def test_priority_costs_more_and_is_reserved_unless_excluded(tier: str) -> None:
     assert most == 2 * least
 
 
-def test_the_list_is_asked_once_about_prompts_of_similar_length(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_list_is_asked_once_about_similar_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
     def calc_price(usage: genai_prices.Usage, model: str, **_: object) -> NoReturn:

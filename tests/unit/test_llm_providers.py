@@ -73,9 +73,7 @@ def test_each_provider_has_its_adapter(
         ),
     ],
 )
-def test_invalid_settings_are_rejected_with_a_hint(
-    settings: ModelSettings, key: SecretStr, hint: str
-) -> None:
+def test_invalid_settings_have_a_hint(settings: ModelSettings, key: SecretStr, hint: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         connect(settings, key)
 
@@ -175,9 +173,7 @@ FLEX = ModelSettings(provider="openai", model="gpt-6.1-terra", service_tier="fle
         ("", "https://api.openai.com.example.org/v1", None),
     ],
 )
-def test_only_requests_to_openai_have_a_service_tier(
-    tier: str, base_url: str, asked: str | None
-) -> None:
+def test_only_openai_receives_a_service_tier(tier: str, base_url: str, asked: str | None) -> None:
     """Otherwise the tier of the project applies, which may be priority at twice the price."""
     settings = FLEX.model_copy(update={"service_tier": tier, "base_url": base_url})
 

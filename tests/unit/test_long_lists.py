@@ -137,9 +137,7 @@ def test_time_and_memory_of_a_synthesis_are_proportional_to_the_rows() -> None:
     assert memory < 1.25 * FACTOR
 
 
-def test_the_facts_of_a_long_result_are_held_in_compressed_form(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_facts_of_long_results_are_held_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "FACTS_AT_ONCE", 100)
 
     end = synthesis_of(200)()

@@ -51,9 +51,7 @@ def test_a_version_1_container_sees_its_own_group_as_the_root(kernel: Path) -> N
 @pytest.mark.parametrize(
     ("megabytes", "memory", "file"), [(256, 48, 48), (1_536, 372, 256), (16_384, 1_024, 256)]
 )
-def test_limits_grow_with_the_memory_up_to_a_maximum(
-    megabytes: int, memory: int, file: int
-) -> None:
+def test_limits_grow_with_memory_up_to_a_maximum(megabytes: int, memory: int, file: int) -> None:
     found = capacity.limits(ReaderSettings(), megabytes)
 
     assert (found.memory_megabytes, found.max_file_megabytes) == (memory, file)

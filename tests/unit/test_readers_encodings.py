@@ -60,9 +60,7 @@ NONSENSE = ("no-such-encoding", "base64", "rot13", "\0", "undefined")
         *(("café", "cp1252", declared) for declared in NONSENSE),
     ],
 )
-def test_a_declaration_decides_if_the_bytes_are_ambiguous(
-    text: str, encoding: str, declared: str
-) -> None:
+def test_a_declaration_decides_ambiguous_bytes(text: str, encoding: str, declared: str) -> None:
     """It is ignored if it names no text encoding or contradicts valid UTF-8."""
     assert decode(text.encode(encoding), declared).text == text
 

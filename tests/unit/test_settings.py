@@ -79,9 +79,7 @@ def test_sections_are_merged_by_entry(folder: Path, monkeypatch: pytest.MonkeyPa
     assert (found.lease_seconds, found.chunk_tokens, found.max_attempts) == (90, 200, 3)
 
 
-def test_the_nearest_file_in_the_parent_folders_is_used(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_nearest_settings_file_is_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(folder, 'model = "outer"\n')
     inner = folder / "project" / "notes"
     inner.mkdir(parents=True)
@@ -167,9 +165,7 @@ def test_a_folder_is_not_a_settings_file(folder: Path, monkeypatch: pytest.Monke
         ("", "cached_input", "cached_input_{0} is set without input_{0}: set both"),
     ],
 )
-def test_a_price_for_input_or_output_only_is_rejected(
-    folder: Path, price: str, given: str, complaint: str
-) -> None:
+def test_prices_need_input_and_output(folder: Path, price: str, given: str, complaint: str) -> None:
     """Otherwise it would be ignored silently, and the public price or none would apply."""
     entries = f'provider = "openai"\nprice = "{price}"\n{given}_usd_per_million_tokens = 1.5\n'
     write(folder, f"[models.house]\n{entries}")
@@ -246,9 +242,7 @@ def test_the_model_for_scans_must_be_a_single_known_model(folder: Path, name: st
 
 
 @pytest.mark.parametrize("name", ["", "houze", "openai/", "mistral/large", "extractive/x", "/x"])
-def test_an_unknown_model_is_rejected_with_a_list_of_the_known_ones(
-    folder: Path, name: str
-) -> None:
+def test_an_unknown_model_is_rejected_with_a_list_of_known_ones(folder: Path, name: str) -> None:
     found = load(write(folder, '[models.house]\nprovider = "openai"\n'))
 
     with pytest.raises(ConfigurationError) as caught:

@@ -138,9 +138,7 @@ def test_a_folder_in_which_others_may_replace_the_file_is_rejected(
     assert load(file if is_named else None).model == "theirs"
 
 
-def test_a_folder_of_another_user_is_rejected(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_users_folder_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its owner can replace the file."""
     if not IS_ROOT:
         pytest.skip("needs root to give a folder away")

@@ -128,9 +128,7 @@ def test_a_json_line_names_process_time_and_level(capsys: pytest.CaptureFixture[
     assert ours["timestamp"].endswith("Z")
 
 
-def test_lower_levels_and_verbose_libraries_are_not_logged(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_lower_levels_and_verbose_libraries_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
     configure(LoggingSettings(format="console", level="INFO"), "worker")
 
     structlog.get_logger("test").debug("quiet")
@@ -142,9 +140,7 @@ def test_lower_levels_and_verbose_libraries_are_not_logged(
 
 
 @EVERY_FORMAT
-def test_log_lines_have_no_control_characters(
-    written_as: Format, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_log_lines_are_printable(written_as: Format, capsys: pytest.CaptureFixture[str]) -> None:
     """They may be in the event, a value or its name, a list, an error or a traceback.
 
     A line end in a document's text does not begin a new line of the log.
@@ -166,9 +162,7 @@ def test_log_lines_have_no_control_characters(
     assert [c for c in written if unicodedata.category(c) in {"Cc", "Cf"} and c != "\n"] == []
 
 
-def test_expected_errors_logged_by_libraries_have_no_traceback(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_expected_errors_of_libraries_have_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     configure(LoggingSettings(format="json"), "worker", expected=(ConnectionError,))
     for logger in (logging.getLogger("kombu"), structlog.get_logger("ours")):
         for error in (ConnectionResetError("no answer"), ValueError("no answer")):
@@ -209,9 +203,7 @@ def test_the_logs_of_the_library_go_to_standard_loggers_without_secrets(
     assert capsys.readouterr() == ("", "")
 
 
-def test_the_library_keeps_the_configuration_of_the_program(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_library_keeps_the_programs_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     structlog.configure(processors=[structlog.processors.JSONRenderer()])
 
     configure_library()

@@ -197,9 +197,7 @@ def test_the_name_of_an_item_supplies_scale_unit_and_sign(
         (3, "Ann, Bob and Cid", "number of parties (count them)"),
     ],
 )
-def test_values_that_cannot_be_compared_are_not_judged(
-    value: JsonValue, quote: str, question: str
-) -> None:
+def test_incomparable_values_are_not_judged(value: JsonValue, quote: str, question: str) -> None:
     assert value_in_quote.occurs_in(value, quote, question) is None
 
 

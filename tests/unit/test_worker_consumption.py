@@ -220,9 +220,7 @@ def test_all_threads_of_the_slots_start_at_once() -> None:
     assert [each.result() for each in slots.begin(abs, [-1, 2, -3, 4])] == [1, 2, 3, 4]
 
 
-def test_too_low_a_limit_of_threads_is_a_configuration_error(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_too_few_allowed_threads_are_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
     start, left = threading.Thread.start, [None] * 4
 
     def limited(thread: threading.Thread) -> None:
