@@ -3,9 +3,8 @@
 from alembic import context
 
 from chordwise.settings import load
-from chordwise.storage import revisions
+from chordwise.storage import metadata
 from chordwise.storage.database import open_engine
-from chordwise.storage.metadata import metadata
 
 
 def run() -> None:
@@ -25,7 +24,7 @@ def run() -> None:
 def _migrate(connection) -> None:  # noqa: ANN001 - Alembic's own type is not public
     context.configure(
         connection=connection,
-        target_metadata=metadata,
+        target_metadata=metadata.metadata,
         transaction_per_migration=True,
         on_version_apply=_note,
     )
@@ -37,9 +36,9 @@ def _note(*, ctx, step, **_) -> None:  # noqa: ANN001, ANN003 - Alembic's own ty
     """Record the code that a revision works with, in the same transaction (decision 0011)."""
     script = step.up_revision
     if step.is_upgrade:
-        revisions.record(ctx.connection, script.revision, script.module.works_from)
+        metadata.record(ctx.connection, script.revision, script.module.works_from)
     else:
-        revisions.forget(ctx.connection, script.revision)
+        metadata.forget(ctx.connection, script.revision)
 
 
 run()

@@ -9,18 +9,19 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine
-from sqlalchemy.orm import Session
-
 from chordwise.cli.invocation import Invocation
-from chordwise.embedded import llama, stack
+from chordwise.embedded import stack
 from chordwise.embedded.home import Level
 from chordwise.settings import Settings
-from chordwise.storage import revisions
-from chordwise.storage.database import Database, admitted, open_engine
+from chordwise.storage import connections, revisions
 
 if TYPE_CHECKING:
+    from psycopg import Connection
+    from sqlalchemy import Engine
+    from sqlalchemy.orm import Session
+
     from chordwise.pipeline.runtime.context import Context
+    from chordwise.storage.database import Database
     from chordwise.storage.runs import Run
 
 _WORKING = "chordwise.pipeline.runtime.startup"
@@ -45,18 +46,38 @@ def reach(
 
 
 @contextmanager
+def reading(invocation: Invocation) -> Iterator[Connection]:
+    """Open a read-only connection to the database, without SQLAlchemy, for relations.
+
+    Raises:
+        ConfigurationError: No database is configured, or its schema is not of this version.
+        ServiceUnavailableError: It cannot be reached.
+    """
+    url = reach(invocation).require_database_url()
+    with connections.reading(url) as connection:
+        revisions.require_suitable(connection)
+        yield connection
+
+
+@contextmanager
 def database(
-    settings: Settings, require: Callable[[Engine], None] = revisions.require_compatible
+    settings: Settings, require: Callable[[Engine], None] | None = None
 ) -> Iterator[Database]:
-    """Open the database after `require` has checked its schema.
+    """Open the database after `require`, or else `require_compatible`, has checked it.
 
     Raises:
         ConfigurationError: No database is configured, or `require` refuses it.
         ServiceUnavailableError: It cannot be reached.
     """
+    from chordwise.storage.database import (  # noqa: PLC0415 - loads SQLAlchemy
+        Database,
+        open_engine,
+        require_compatible,
+    )
+
     engine = open_engine(settings.require_database_url(), pool_size=2, name="chordwise command")
     try:
-        admitted(lambda: require(engine))
+        connections.admitted(lambda: (require or require_compatible)(engine))
         yield Database(engine)
     finally:
         engine.dispose()
@@ -119,6 +140,8 @@ def with_model(invocation: Invocation, settings: Settings, model: str) -> Settin
     Raises:
         ConfigurationError: The model is unknown.
     """
+    from chordwise.embedded import llama  # noqa: PLC0415 - rarely needed
+
     named = [settings.model_named(each) for each in settings.selected_names(model)]
     if model == settings.model or not any(map(llama.is_served_here, named)):
         return settings

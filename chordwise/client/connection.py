@@ -12,8 +12,8 @@ from chordwise.embedded.home import Level
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.startup import open_context
 from chordwise.settings import Settings
-from chordwise.storage import revisions
-from chordwise.storage.database import Database, admitted, open_engine
+from chordwise.storage.connections import admitted
+from chordwise.storage.database import Database, open_engine, require_compatible
 from chordwise.storage.readiness import require_ready
 
 _CONNECTIONS = 5
@@ -45,7 +45,7 @@ class Connection:
         with self._turn:
             if self._database is None:
                 engine = open_engine(self.address, pool_size=_CONNECTIONS, name="chordwise client")
-                admitted(lambda: revisions.require_compatible(engine))
+                admitted(lambda: require_compatible(engine))
                 self._database = Database(engine)
             return self._database
 

@@ -17,7 +17,8 @@ from chordwise.errors import TransientError
 from chordwise.storage import clock, learned_examples
 from chordwise.storage.chunks import Chunk, held, leave
 from chordwise.storage.clock import LEASES_MAY_EXPIRE
-from chordwise.storage.database import Lock, Store
+from chordwise.storage.connections import Lock
+from chordwise.storage.database import Store
 from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall
 

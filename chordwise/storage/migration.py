@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from chordwise.errors import ServiceUnavailableError
 from chordwise.storage import revisions
-from chordwise.storage.database import without_statement_timeout
+from chordwise.storage.database import driver, without_statement_timeout
 
 _LOCK = 4_271_001  # an arbitrary number that must never change
 _ALONE_SECONDS = 60
@@ -50,10 +50,11 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
         ServiceUnavailableError: Another session holds the lock of a table for too long.
     """
     with engine.connect() as connection, _exclusive(connection):
-        before = revisions.current(connection)
-        revisions.require_released(connection, before)
+        raw = driver(connection)
+        before = revisions.current(raw)
+        revisions.require_released(raw, before)
         if before is not None and before not in revisions.known():
-            revisions.require_suitable(connection)
+            revisions.require_suitable(raw)
             return before, before
         try:
             _upgrade(connection)

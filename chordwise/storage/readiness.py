@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Engine, text
 
 from chordwise.errors import ConfigurationError
 from chordwise.storage import revisions
+from chordwise.storage.database import driver, translate_errors
 from chordwise.storage.metadata import metadata
 
 _SETTING = "database_url (CHORDWISE_DATABASE_URL)"
@@ -35,10 +36,10 @@ def require_ready(engine: Engine) -> None:
     Raises:
         ConfigurationError: It is read-only, a privilege is missing, or the schema is incompatible.
     """
-    with engine.connect() as connection:
+    with translate_errors(), engine.connect() as connection:
         _require_writable(connection)
         _require_rights(connection)
-        revisions.require_suitable(connection)
+        revisions.require_suitable(driver(connection))
 
 
 def _require_writable(connection: Connection) -> None:

@@ -1,23 +1,18 @@
 """The schema revision that this version needs, and its compatibility with a database.
 
-Alembic takes long to import and is used by `migration` only.
+Commands that only read check it too, so this needs the driver alone.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import LiteralString
 
-from sqlalchemy import Connection, Engine, delete, text
-from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Mapped, mapped_column
+from psycopg import Connection
 
 from chordwise.errors import ConfigurationError
-from chordwise.storage.record import CreatedAt, Record
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_EXISTS = text("SELECT to_regclass(:table) IS NOT NULL")
-_CURRENT = text("SELECT version_num FROM alembic_version")
-_WORKS_FROM = text("SELECT works_from FROM schema_versions WHERE revision = :revision")
 
 
 def migrations_folder() -> Path:
@@ -38,20 +33,7 @@ def newest_revision() -> str:
 
 def current(connection: Connection) -> str | None:
     """Return the revision of the database; `None` if it is empty."""
-    if not connection.scalar(_EXISTS, {"table": "alembic_version"}):
-        return None
-    found: str | None = connection.scalar(_CURRENT)
-    return found
-
-
-def require_compatible(engine: Engine) -> None:
-    """Call `require_suitable` on a separate connection.
-
-    Raises:
-        ConfigurationError: The schema is incompatible.
-    """
-    with engine.connect() as connection:
-        require_suitable(connection)
+    return _first(connection, "alembic_version", "SELECT version_num FROM alembic_version")
 
 
 def require_suitable(connection: Connection) -> None:
@@ -62,51 +44,34 @@ def require_suitable(connection: Connection) -> None:
     Raises:
         ConfigurationError: The database is empty, older, or newer and incompatible.
     """
-    found, wanted = current(connection), newest_revision()
-    require_released(connection, found)
-    if found == wanted:
+    present, newest = current(connection), newest_revision()
+    require_released(connection, present)
+    if present == newest:
         return
-    if found is None or found in known():
+    if present is None or present in known():
         raise ConfigurationError(
-            f"The database is at schema {found or 'none'}; this version needs {wanted}.",
+            f"The database is at schema {present or 'none'}; this version needs {newest}.",
             "Run `chordwise migrate` with this version.",
         )
-    oldest = _works_from(connection, found)
-    if oldest is None or oldest > wanted:
+    oldest = _works_from(connection, present)
+    if oldest is None or oldest > newest:
         raise ConfigurationError(
-            f"The database is at schema {found}, which this version ({wanted}) does not know.",
-            f"Update Chordwise here to a version with schema {oldest or found} or newer.",
+            f"The database is at schema {present}, which this version ({newest}) does not know.",
+            f"Update Chordwise here to a version with schema {oldest or present} or newer.",
         )
 
 
 def _works_from(connection: Connection, revision: str) -> str | None:
     """Return the oldest revision whose code works with a revision; `None` if none is recorded."""
-    if not connection.scalar(_EXISTS, {"table": "schema_versions"}):
-        return None
-    oldest: str | None = connection.scalar(_WORKS_FROM, {"revision": revision})
-    return oldest
+    query = "SELECT works_from FROM schema_versions WHERE revision = %s"
+    return _first(connection, "schema_versions", query, revision)
 
 
-class SchemaVersion(Record):
-    """A revision; code written for `works_from` or a later revision works with its tables."""
-
-    __tablename__ = "schema_versions"
-
-    revision: Mapped[str] = mapped_column(primary_key=True)
-    works_from: Mapped[str]
-    applied_at: Mapped[CreatedAt]
-
-
-def record(connection: Connection, revision: str, oldest: str) -> None:
-    """Record a revision that has just been applied."""
-    row = insert(SchemaVersion).values(revision=revision, works_from=oldest)
-    connection.execute(row.on_conflict_do_nothing())
-
-
-def forget(connection: Connection, revision: str) -> None:
-    """Delete a revision that was just reverted; the table itself may be gone."""
-    if connection.scalar(_EXISTS, {"table": "schema_versions"}):
-        connection.execute(delete(SchemaVersion).where(SchemaVersion.revision == revision))
+def _first(connection: Connection, table: str, query: LiteralString, *values: str) -> str | None:
+    """Return the first value of a query; `None` if its table does not exist, or has no row."""
+    exists = connection.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
+    row = connection.execute(query, values).fetchone() if exists and exists[0] else None
+    return str(row[0]) if row else None
 
 
 def first_revision() -> str:
@@ -114,8 +79,8 @@ def first_revision() -> str:
     return min(known())
 
 
-def require_released(connection: Connection, found: str | None) -> None:
-    """Reject a schema that was created before the first release; `found` is its revision.
+def require_released(connection: Connection, present: str | None) -> None:
+    """Reject a schema that was created before the first release; `present` is its revision.
 
     The revisions of such a schema have the same numbers as released ones, but the first revision is
     not recorded.
@@ -123,10 +88,10 @@ def require_released(connection: Connection, found: str | None) -> None:
     Raises:
         ConfigurationError: The schema was created by an unreleased version.
     """
-    if found is not None and _works_from(connection, first_revision()) is None:
+    if present is not None and _works_from(connection, first_revision()) is None:
         raise ConfigurationError(
-            f"The database's schema ({found}) was made by an unreleased version of Chordwise, and "
-            "there is no migration from it.",
+            f"The database's schema ({present}) was made by an unreleased version of Chordwise, "
+            "and there is no migration from it.",
             "The schema has to be created from scratch: use an empty database, or another home "
             "(CHORDWISE_HOME) for the embedded one, and run `chordwise migrate`.",
         )

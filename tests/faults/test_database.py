@@ -17,7 +17,7 @@ from sqlalchemy import Engine, make_url
 
 from chordwise.embedded import postgres, processes
 from chordwise.storage import migration, revisions
-from chordwise.storage.database import open_engine
+from chordwise.storage.database import driver, open_engine
 from tests.fakes.configuration import CONCURRENCY, LEASE_SECONDS
 from tests.fakes.later_migrations import LATER, NEWEST, newer_version, take_back
 from tests.fakes.processes import wait_until
@@ -388,7 +388,7 @@ def test_old_workers_continue_during_migrations(
         migration.migrate(engine)
         in_the_middle = cluster.value("SELECT bool_or(status <> 'succeeded') FROM chunks")
         with engine.connect() as connection:
-            found = revisions.current(connection)
+            found = revisions.current(driver(connection))
     beside = cluster.start_worker()
     experiment.fault_is_over()
 

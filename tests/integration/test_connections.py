@@ -15,9 +15,9 @@ from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from chordwise.errors import ServiceUnavailableError
-from chordwise.storage import database
+from chordwise.storage import connections, database
+from chordwise.storage.connections import BoundedConnection
 from chordwise.storage.database import (
-    BoundedConnection,
     open_engine,
     translate_errors,
     without_statement_timeout,
@@ -146,7 +146,7 @@ def test_an_interrupt_between_two_polls_cancels_the_statement(
 
     connection = BoundedConnection.connect(address)
     connection.answer_seconds = 20.0
-    monkeypatch.setattr(database, "time", SimpleNamespace(monotonic=interrupting))
+    monkeypatch.setattr(connections, "time", SimpleNamespace(monotonic=interrupting))
     with pytest.raises(KeyboardInterrupt):
         sleep()
 

@@ -13,7 +13,8 @@ from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import OperationalError
 
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
-from chordwise.storage import migration, revisions
+from chordwise.storage import database, migration, revisions
+from chordwise.storage.database import driver
 from chordwise.storage.metadata import metadata
 from tests.fakes.later_migrations import LATER, NEWEST, newer_version, take_back
 from tests.fakes.processes import wait_until
@@ -58,11 +59,11 @@ def test_an_old_version_works_on_a_newer_schema_that_permits_it(
         migration.migrate(engine)
 
     if suits:
-        revisions.require_compatible(engine)
+        database.require_compatible(engine)
         assert migration.migrate(engine) == (LATER, LATER)
     else:
         with pytest.raises(ConfigurationError, match="does not know") as caught:
-            revisions.require_compatible(engine)
+            database.require_compatible(engine)
         assert LATER in caught.value.hint
         with pytest.raises(ConfigurationError, match="does not know"):
             migration.migrate(engine)
@@ -73,7 +74,7 @@ def test_a_newer_schema_without_a_note_is_refused(engine: Engine) -> None:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
 
     with pytest.raises(ConfigurationError, match="9999"):
-        revisions.require_compatible(engine)
+        database.require_compatible(engine)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_an_unreleased_schema_is_refused(engine: Engine, revision: str, noted: s
         connection.execute(text(f"UPDATE alembic_version SET version_num = '{revision}'"))  # noqa: S608
         connection.execute(text(noted))
 
-    for refuse in (revisions.require_compatible, migration.migrate):
+    for refuse in (database.require_compatible, migration.migrate):
         with pytest.raises(ConfigurationError, match=f"{revision}.*unreleased") as caught:
             refuse(engine)
         assert "from scratch" in caught.value.hint
@@ -102,7 +103,7 @@ def test_a_new_version_on_an_older_schema_requires_a_migration(
     newer_version(tmp_path, monkeypatch, NEWEST)
 
     with pytest.raises(ConfigurationError, match=f"needs {LATER}") as caught:
-        revisions.require_compatible(engine)
+        database.require_compatible(engine)
 
     assert "chordwise migrate" in caught.value.hint
 
@@ -162,7 +163,7 @@ def test_a_migration_gives_up_after_several_attempts(
             migration.migrate(engine)
 
     with engine.connect() as connection:
-        found = revisions.current(connection)
+        found = revisions.current(driver(connection))
         bounds = connection.scalar(text("SELECT current_setting('lock_timeout')"))
         locks = connection.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"))
     assert isinstance(caught.value.__cause__, OperationalError)

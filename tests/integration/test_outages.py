@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, PoolProxiedConnection, event
 from sqlalchemy.exc import OperationalError
@@ -72,7 +73,7 @@ def ambiguous(pipeline: Pipeline, statement: str) -> Callable[[], None]:
     def lose_if_seen() -> None:
         if seen and not lost:
             lost.extend(seen)
-            raise OperationalError("COMMIT", {}, Exception("the connection is lost"))
+            raise OperationalError("COMMIT", {}, psycopg.OperationalError("the connection is lost"))
 
     def note(connection: Connection, *arguments: object) -> None:
         if statement in str(arguments[1]):

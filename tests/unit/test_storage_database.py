@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from datetime import timedelta
 
+import psycopg
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
@@ -12,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from chordwise.errors import LeaseLostError, ServiceUnavailableError
 from chordwise.storage.database import Database, translate_errors
 
-LOST = OperationalError("UPDATE", {}, Exception("server closed the connection"))
+LOST = OperationalError("UPDATE", {}, psycopg.OperationalError("server closed the connection"))
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from chordwise.readers import failures
 from chordwise.readers.reader import Reader, UnreadDocument
 from chordwise.settings import ReaderSettings, Settings
 from chordwise.storage import revisions
-from chordwise.storage.database import connected, open_engine, translate_errors
+from chordwise.storage.database import connected, open_engine, require_compatible, translate_errors
 from chordwise.telemetry import liveness
 from chordwise.telemetry.liveness import Sign
 
@@ -144,7 +144,7 @@ def _with_hint() -> Iterator[None]:
 
 def _schema(engine: Engine) -> Check:
     with translate_errors():
-        revisions.require_compatible(engine)
+        require_compatible(engine)
     return Check(name="schema", finding=f"up to date ({revisions.newest_revision()})")
 
 

@@ -12,7 +12,7 @@ import difflib
 import itertools
 import re
 import secrets
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -22,11 +22,16 @@ from psycopg import errors, sql
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import ExecStatus
 from pydantic import SecretStr
-from sqlalchemy import URL, make_url
 
 from chordwise.domain.identifiers import nearest
 from chordwise.errors import ConfigurationError, ServiceUnavailableError, UsageError
-from chordwise.storage.database import VALUE_SETTINGS, BoundedConnection, Lock, as_options
+from chordwise.storage.connections import (
+    VALUE_SETTINGS,
+    BoundedConnection,
+    Lock,
+    address_of,
+    as_options,
+)
 
 READER = "chordwise_reader"
 STATEMENT_SECONDS = 30
@@ -78,6 +83,7 @@ ORDER BY proname
 
 Row: TypeAlias = tuple[object, ...]
 Connection: TypeAlias = BoundedConnection
+Address: TypeAlias = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +134,7 @@ def callable_functions(database_url: SecretStr) -> list[str]:
 def changed_settings(database_url: SecretStr, logins: Sequence[str]) -> list[str]:
     """Return the settings of the reader role and of logins by which numbers or dates differ."""
     names = [name for name in VALUE_SETTINGS if name not in ("search_path", "timezone")]
-    with _translating_errors(), _connect(make_url(database_url.get_secret_value())) as session:
+    with _translating_errors(), _connect(address_of(database_url)) as session:
         return [str(row[0]) for row in session.execute(_CHANGED, ([READER, *logins], names))]
 
 
@@ -202,12 +208,12 @@ def reader(
     Raises:
         ConfigurationError: The role is missing, or cannot log in.
     """
-    url = make_url(database_url.get_secret_value())
+    address = address_of(database_url)
     options = (
         f"-c default_transaction_read_only=on -c statement_timeout={statement_seconds}s "
         f"-c lock_timeout=5s -c idle_in_transaction_session_timeout={idle_seconds}s"
     )
-    with _translating_errors(), _opened(url, options) as connection:
+    with _translating_errors(), _opened(address, options) as connection:
         connection.answer_seconds = statement_seconds + _CLIENT_MARGIN_SECONDS
         connection.cancels = True
         yield connection
@@ -218,9 +224,9 @@ SELECT has_table_privilege('runs', 'SELECT') AND NOT has_table_privilege('outbox
 """
 
 
-def _opened(url: URL, options: str) -> Connection:
+def _opened(address: Address, options: str) -> Connection:
     """Return a reader's session: of the user in the address if it is one, else of the role."""
-    own = _connect(url, options, autocommit=False)
+    own = _connect(address, options, autocommit=False)
     own.read_only = True
     found: Row | None = None
     with suppress(errors.UndefinedTable, errors.UndefinedObject):
@@ -230,14 +236,14 @@ def _opened(url: URL, options: str) -> Connection:
         return own
     own.close()
     try:
-        return _login(url, options)
+        return _login(address, options)
     except errors.InsufficientPrivilege:
-        return _open_as_reader(url, options)
+        return _open_as_reader(address, options)
 
 
-def _open_as_reader(url: URL, options: str) -> Connection:
+def _open_as_reader(address: Address, options: str) -> Connection:
     """Return a session of the owner after `SET ROLE` to the reader role."""
-    session = _connect(url, options, autocommit=False)
+    session = _connect(address, options, autocommit=False)
     try:
         session.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(READER)))
         session.commit()
@@ -248,7 +254,7 @@ def _open_as_reader(url: URL, options: str) -> Connection:
     return session
 
 
-def _login(url: URL, options: str) -> Connection:
+def _login(address: Address, options: str) -> Connection:
     """Set a temporary password of the role and log in with it.
 
     Another database of the cluster may set a different password in between; the login is then
@@ -256,16 +262,17 @@ def _login(url: URL, options: str) -> Connection:
     """
     for _ in range(_LOGIN_ATTEMPTS - 1):
         try:
-            return _login_once(url, options)
+            return _login_once(address, options)
         except (errors.InvalidPassword, errors.InternalError_):
             continue
-    return _login_once(url, options)
+    return _login_once(address, options)
 
 
-def _login_once(url: URL, options: str) -> Connection:
+def _login_once(address: Address, options: str) -> Connection:
     password = secrets.token_urlsafe(32)
+    login = {"user": READER, "password": password}
     # `holder` keeps the lock until the login; `owner` commits the password before it.
-    with _connect(url, autocommit=False) as holder, _connect(url) as owner:
+    with _connect(address, autocommit=False) as holder, _connect(address) as owner:
         try:
             holder.execute(Lock.READER_LOGIN.statement().encode())
         except errors.UndefinedTable as error:
@@ -273,22 +280,16 @@ def _login_once(url: URL, options: str) -> Connection:
                 "The database is not at the schema of this version.", "Run `chordwise migrate`."
             ) from error
         _set_password(owner, password)
-        session = _connect(url.set(username=READER, password=password), options, autocommit=False)
+        session = _connect({**address, **login}, options, autocommit=False)
     session.read_only = True
     return session
 
 
 def _connect(
-    url: URL, options: str = "-c statement_timeout=30s", *, autocommit: bool = True
+    address: Address, options: str = "-c statement_timeout=30s", *, autocommit: bool = True
 ) -> Connection:
-    # Parameters instead of a URL, as SQLAlchemy and libpq escape URLs differently.
-    parameters = {
-        name: value if isinstance(value, str) else ",".join(value)
-        for name, value in url.query.items()
-    }
-    address = url.translate_connect_args(username="user", database="dbname")
     return BoundedConnection.connect(
-        make_conninfo("", **{**parameters, **address}),
+        make_conninfo("", **address),
         connect_timeout=_CONNECT_SECONDS,
         application_name="chordwise sql",
         options=f"{as_options(VALUE_SETTINGS)} {options}",
