@@ -1,14 +1,25 @@
-"""Tests of locating a span of a text on pages, slides, sheets and sections."""
+"""Tests of the places of quotes: mentions, boxes on pages, and marks in a text."""
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.domain import places
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain import grounding, json_values, places
+from chordwise.domain.grounding import Source
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.marked_text import (
+    MarkedSpan,
+    Segment,
+    segments,
+    sought_in,
+    window_of,
+    words_at,
+)
 from chordwise.domain.places import Layout, Location, Place, PlaceKind, Places, located
 from chordwise.domain.text_normalization import normalize
 
@@ -116,3 +127,138 @@ def test_quotes_of_an_output_are_located() -> None:
     where = {"page": 1, "place": "p. 1", "boxes": [[1, 0.0, 10.0, 4.1, 20.0]]}
     assert found == {"data": [quote], "evidence": [{"path": "/x", **quote, **where}, missing]}
     assert located(output, Places()) == output
+
+
+NAMES = [f"Bolt M{number}" if number % 8 else "Coffee" for number in range(1, 61)]
+ROWS = [(name, str(1 + number % 9), f"{1 + number % 7}.50") for number, name in enumerate(NAMES)]
+LAYOUTS = {
+    "csv": "{id},{0},{1},{2}\n",
+    "markdown": "| {id} | {0} | {1} | {2} |\n",
+    "names and values": "No.: {id}\nName: {0}\nQuantity: {1}\nPrice: {2} EUR\n\n",
+    "a value on each line": "{id}\n{0}\n{1}\n{2}\n",
+    "xml on one line": "<row no='{id}'><name>{0}</name><n>{1}</n><price>{2}</price></row>",
+    "sentences": "No. {id} are {1} {0} at {2} EUR each. ",
+}
+RECORDS = {
+    layout: [form.format(*row, id=number) for number, row in enumerate(ROWS)]
+    for layout, form in LAYOUTS.items()
+}
+
+
+def spans_of(text: str, quotes: Sequence[tuple[str, str]]) -> list[tuple[int, int]]:
+    entries: list[JsonValue] = [{"path": path, "quote": quote} for path, quote in quotes]
+    found = grounding.ground({"data": {}, "evidence": entries}, Source(text))
+    return [
+        (
+            int(json_values.number(each["start_char"]) or 0),
+            int(json_values.number(each["end_char"]) or 0),
+        )
+        for each in json_values.objects(found["evidence"])
+    ]
+
+
+@pytest.mark.parametrize("is_shuffled", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_values_of_a_row_are_located_in_its_record(layout: str, *, is_shuffled: bool) -> None:
+    records = RECORDS[layout]
+    text = f"Bolt M3 and 2 others at 1.50 are new.\n\n{''.join(records)}\nCoffee was 2.50 before.\n"
+    numbers = range(len(ROWS))
+    order = sorted(numbers, key=lambda each: each * 37 % len(ROWS)) if is_shuffled else numbers
+
+    found = spans_of(
+        text,
+        [
+            (f"/rows/{place}/{name}", value)
+            for place, number in enumerate(order)
+            for name, value in zip(("name", "quantity", "price"), ROWS[number], strict=True)
+        ],
+    )
+
+    starts = [text.index(records[0])]
+    for record in records:
+        starts.append(starts[-1] + len(record))
+    rows = [found[each : each + 3] for each in range(0, len(found), 3)]
+    for number, row in zip(order, rows, strict=True):
+        if ROWS[number][0] not in ("Coffee", "Bolt M3"):
+            assert all(starts[number] <= a < b <= starts[number + 1] for a, b in row), (number, row)
+    if not is_shuffled:
+        coffees = [row for number, row in enumerate(rows) if ROWS[number][0] == "Coffee"]
+        assert len({row[0] for row in coffees}) == len(coffees)
+
+
+PLACES = st.integers(-3, 40)
+SPANS = st.lists(
+    st.builds(
+        lambda start, length, mark: MarkedSpan(
+            start_char=start, end_char=start + length, mark=mark
+        ),
+        PLACES,
+        st.integers(0, 20),
+        st.sampled_from("abc"),
+    ),
+    max_size=6,
+)
+
+
+@given(st.text(max_size=35), st.tuples(PLACES, PLACES), SPANS, st.lists(PLACES, max_size=3))
+def test_segments_are_the_text_with_the_marks_of_each_character(
+    text: str, window: tuple[int, int], spans: list[MarkedSpan], cuts: list[int]
+) -> None:
+    found = segments(text, window, spans, cuts)
+
+    shown = range(max(0, window[0]), min(window[1], len(text)))
+    assert "".join(each.text for each in found) == "".join(text[at] for at in shown)
+    assert all(each.text == text[each.start_char :][: len(each.text)] for each in found)
+    assert {each.start_char for each in found} >= {cut for cut in cuts if cut in shown}
+    marks = {
+        each.start_char + at: set(each.marks) for each in found for at in range(len(each.text))
+    }
+    for place in shown:
+        above = {each.mark for each in spans if each.start_char <= place < each.end_char}
+        assert marks[place] == above
+
+
+def test_marks_are_in_the_order_of_their_spans() -> None:
+    """The first mark is the target of a click."""
+    outer, inner = (
+        MarkedSpan(start_char=0, end_char=9, mark="outer"),
+        MarkedSpan(start_char=4, end_char=6, mark="inner"),
+    )
+
+    found = segments("The whole", (0, 9), [outer, inner], cuts=[2])
+
+    assert found == [
+        Segment(start_char=0, text="Th", marks=("outer",)),
+        Segment(start_char=2, text="e ", marks=("outer",)),
+        Segment(start_char=4, text="wh", marks=("outer", "inner")),
+        Segment(start_char=6, text="ole", marks=("outer",)),
+    ]
+
+
+@given(st.text(alphabet="ab\n", max_size=60), st.integers(1, 9))
+def test_windows_cover_the_text(text: str, size: int) -> None:
+    count = -(-len(text) // size)
+    windows = [window_of(text, number, size) for number in range(count)]
+
+    assert "".join(text[start:end] for start, end in windows) == text
+    assert all(text[end - 1] == "\n" for _, end in windows if "\n" in text[end - 1 : end + 60])
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("annual fee", ["Annual", "fee", "fee"]),
+        ('"annual fee" or Fees', ["Annual", "fee", "fees", "fee"]),
+        ("fees -annual", ["fees"]),
+        ("or", []),
+        ('"', []),
+        ("fee's", ["fee", "fee"]),
+        ("", []),
+    ],
+)
+def test_the_words_of_a_search_are_found(words: str, found: list[str]) -> None:
+    text = "Annual fee: all fees of it, a fee."
+
+    places = words_at(text, sought_in(words))
+
+    assert [text[start:end] for start, end in places] == found

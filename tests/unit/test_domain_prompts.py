@@ -1,4 +1,4 @@
-"""Tests of prompts, their templates, and the quality and coverage of an answer."""
+"""Tests of prompts, their templates and examples, and the quality and coverage of an answer."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.domain import answers, json_values, schemas, tokens
+from chordwise.domain import answers, examples, json_values, schemas, templates, tokens
 from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.analysis_tasks import (
+    AnalysisOptions,
+    AnalysisTask,
+    AnalysisType,
+    Example,
+    Stage,
+)
 from chordwise.domain.answers import quality_of
-from chordwise.domain.json_values import JsonObject
+from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.prompts import Prompt, render
 from chordwise.domain.templates import PromptTemplate
-from chordwise.errors import ConfigurationError
+from chordwise.errors import ConfigurationError, UsageError
 from chordwise.prompts import library
 from tests.fakes.completion_requests import a_task
+from tests.fakes.pipeline import a_summary
 
 STORED_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"))
 EVERY_TASK = [
@@ -237,3 +244,107 @@ def test_reading_members_of_json_never_fails() -> None:
     assert json_values.pointer("/a", "b/c~d") == "/a/b~1c~0d"
     assert json_values.steps("/a/b~1c~0d") == ["a", "b/c~d"]
     assert json_values.steps("no pointer") == []
+
+
+OWN = PromptTemplate(
+    name="summary.analyze",
+    variant="brief",
+    system="$instructions $schema",
+    user="$mark\n$text\n$mark",
+)
+
+
+def test_an_edit_changes_the_version() -> None:
+    edited = replace(OWN, system="Costs in $$: ${instructions} ${schema} $kind")
+
+    assert OWN.version == f"summary.analyze@brief-{OWN.sha256[:12]}"
+    assert edited.version != OWN.version
+    assert replace(edited, variant="", number=3).version == "summary.analyze@3"
+    assert [*templates.problems(OWN), *templates.problems(edited)] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint", "found"),
+    [
+        ({"system": "$schema $instructions $nonsense"}, "no variable $nonsense", "$nonsense"),
+        ({"system": "$schema $instructions $labels"}, "no variable $labels", "$labels"),
+        ({"system": "$schema $instructions 5 $ each"}, "written $$", "$"),
+        ({"system": "$schema"}, "missing: $instructions", ""),
+        ({"name": "classification.analyze"}, "missing: $labels", ""),
+        ({"name": "extraction.analyze"}, "missing: $items", ""),
+        ({"user": "$mark $text"}, "$mark before and after", ""),
+        ({"user": "$mark $text $mark $text"}, "$text once", ""),
+        ({"system": "$instructions $schema $text", "user": "$mark $mark"}, "$text once", ""),
+    ],
+)
+def test_invalid_variables_are_named(changes: dict[str, str], complaint: str, found: str) -> None:
+    (problem, *_) = templates.problems(replace(OWN, **changes))  # type: ignore[arg-type]  # texts
+
+    assert complaint in problem.what
+    assert problem.found == found
+
+
+TEXT = "The mill burned down in 1911. Nobody was hurt."
+GIVEN: dict[str, JsonValue] = {"type": "summary", "text": TEXT, "answer": a_summary("burned down")}
+
+
+def an_example() -> Example:
+    (example,) = examples.parse([dict(GIVEN)])
+    return example
+
+
+def test_an_answer_is_an_object_or_its_json() -> None:
+    """TOML has no null, so JSON text is accepted instead of an object."""
+    as_object = GIVEN | {"answer": json.loads(a_summary("burned down"))}
+
+    assert examples.parse([as_object]) == (an_example(),)
+
+
+@pytest.mark.parametrize(
+    ("stored", "complaint"),
+    [
+        (None, "a list of 1 to 10"),
+        ([], "a list of 1 to 10"),
+        ([GIVEN] * 11, "a list of 1 to 10"),
+        ([GIVEN | {"type": "poem"}], "Example 1 needs type, text"),
+        ([GIVEN | {"text": " "}], "Example 1 needs type, text"),
+        ([GIVEN | {"text": "x" * 4_001}], "Example 1 needs type, text"),
+        ([GIVEN, GIVEN | {"answer": "{"}], "answer of example 2 is not JSON"),
+        ([GIVEN | {"answer": "[]"}], "Example 1 needs type, text"),
+    ],
+)
+def test_an_invalid_example_is_rejected(stored: JsonValue, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        examples.parse(stored)
+
+
+def test_the_answer_of_an_example_must_be_a_valid_answer() -> None:
+    example, options = an_example(), AnalysisOptions()
+    foreign = replace(example, text="Another text.")
+    as_classification = replace(example, analysis_type=AnalysisType.CLASSIFICATION)
+
+    assert examples.problem(example, options) == ""
+    assert examples.problem(foreign, options) == "a quote of its answer is not in its text"
+    assert "primary_label" in examples.problem(as_classification, options)
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind", "is_shown"),
+    [
+        (Stage.ANALYZE, AnalysisType.SUMMARY, True),
+        (Stage.SYNTHESIZE, AnalysisType.SUMMARY, False),
+        (Stage.ANALYZE, AnalysisType.SENTIMENT, False),
+    ],
+)
+def test_prompts_include_the_examples_of_their_type(
+    stage: Stage, kind: AnalysisType, *, is_shown: bool
+) -> None:
+    options = AnalysisOptions(examples=(an_example(),))
+    task = AnalysisTask(analysis_type=kind, stage=stage, text="t", options=options)
+
+    prompt = render(library.template_for(task), task, analysis_for(kind).schema(options))
+
+    shown = f"Example 1, the text:\n{TEXT}\nExample 1, the answer:\n{{"
+    assert (shown in prompt.system) is is_shown
+    assert ("do not take values or quotes from them" in prompt.system) is is_shown
+    assert TEXT not in prompt.user

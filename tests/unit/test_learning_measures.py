@@ -1,8 +1,11 @@
-"""Tests of the measures of an evaluation against cases computed by hand."""
+"""Tests of an evaluation: its measures, the limits of its files, and stratified samples."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -21,6 +24,9 @@ from chordwise.domain.learning.measures import (
     summary_text,
     wilson,
 )
+from chordwise.errors import UsageError
+from chordwise.pipeline.learning import feedback, gold
+from chordwise.pipeline.learning.refresh import allot
 
 LABELS = st.sampled_from(["a", "b", "c"])
 CHOICES = st.lists(
@@ -208,3 +214,40 @@ def test_only_the_text_of_a_summary_is_compared() -> None:
     )
 
     assert text == "A bridge. It opened. So it is."
+
+
+@pytest.mark.parametrize("read", [gold.read, feedback.read])
+def test_only_a_regular_file_of_limited_size_is_read(
+    read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An endless device does not fill the memory, and a pipe without a writer does not block."""
+    monkeypatch.setattr(gold, "_MAX_MEGABYTES", 0)
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "large.csv").write_text("document,label\na,b\n")
+
+    for path, reason in (
+        (Path("/dev/zero"), "is a device"),
+        (tmp_path / "pipe.csv", "is a named pipe"),
+        (tmp_path / "large.csv", "0 MB"),
+        (tmp_path / "gone.csv", "does not exist"),
+        (tmp_path, "is a folder"),
+    ):
+        with pytest.raises(UsageError, match=f"cannot be read: the file {reason}|{reason}"):
+            read(path)
+
+
+SIZES = st.dictionaries(st.text(max_size=3), st.integers(1, 500), min_size=1, max_size=8)
+
+
+@given(SIZES, st.integers(0, 600))
+def test_each_stratum_contributes_its_share(sizes: dict[str, int], count: int) -> None:
+    given_by = allot(sizes, count)
+
+    total = sum(sizes.values())
+    assert sum(given_by.values()) == min(count, total)
+    assert all(0 <= given_by[name] <= size for name, size in sizes.items())
+    if len(sizes) == 2:
+        quotas = {name: min(count, total) * size / total for name, size in sizes.items()}
+        assert all(abs(given_by[name] - quota) < 1 for name, quota in quotas.items())
+    pairs = itertools.permutations(sizes, 2)
+    assert all(given_by[one] >= given_by[two] for one, two in pairs if sizes[one] > sizes[two])
