@@ -223,7 +223,6 @@ def kind_of_item(item: str) -> ColumnKind:
 def _named(
     columns: Sequence[AnswerColumn], there: Sequence[AnswerColumn] = ()
 ) -> list[AnswerColumn]:
-    """Return the existing columns followed by the new ones, with unique names."""
     named = list(there)
     for column in columns:
         taken = {name for each in named if each.rows == column.rows for name in sql_names(each)}

@@ -197,14 +197,12 @@ def strangeness(content: str, request: RequestSentence) -> dict[str, float] | No
 
 
 def _stems(small: str) -> Iterator[str]:
-    """Yield the prefixes of the words of a lower-case text, without stop words."""
     for match in _CONTENT_WORD.finditer(small):
         if match[0] not in STOPWORDS:
             yield match[0][:_PREFIX]
 
 
 def _count(stems: Iterable[str], limit: int) -> int:
-    """Return the number of distinct stems, at most `limit`."""
     found: set[str] = set()
     for stem in stems:
         found.add(stem)
@@ -274,7 +272,6 @@ def _request(content: str, sentence: re.Match[str], opening: int) -> RequestSent
 
 
 def _kind(body: str, head: re.Match[str]) -> str:
-    """Return the kind of the beginning of a sentence; empty if it is not a request."""
     word = head[0].lower()
     if word in _VERBS:
         is_noun = _OF_NOUN.match(body, head.end()) or _TITLE.fullmatch(body, head.start())
@@ -289,7 +286,6 @@ def _kind(body: str, head: re.Match[str]) -> str:
 
 
 def _form(body: str, head: re.Match[str], behind: str) -> dict[str, float]:
-    """Return the object and addressee of a sentence as features; `behind` follows its `head`."""
     words = len(body.split())
     following = _OBJECT.match(behind)
     small = behind.lower()
@@ -320,7 +316,6 @@ _UNFINISHED = re.compile(r"[^\n]{30,}[a-z,]")
 
 
 def _place(content: str, start: int, end: int) -> dict[str, float]:
-    """Return the position of a sentence in its line as features."""
     earliest = max(0, start - _LONGEST_MARK)
     line = content.rfind("\n", earliest, start) + 1 or earliest
     before = content[line:start]

@@ -91,7 +91,6 @@ def _repetitions(output: JsonObject, options: AnalysisOptions) -> Iterator[Faile
 def _leaks(
     output: JsonObject, options: AnalysisOptions, learned: Sequence[Example]
 ) -> tuple[FailedCheck, ...]:
-    """Return a failure for each quote of a grounded answer that is only in an example."""
     sources = [Source(each.text) for each in (*options.examples, *learned)]
     own: JsonObject = {name: value for name, value in output.items() if name != "data"}
     return tuple(
@@ -164,7 +163,6 @@ _PATHS = {
 
 
 def _problem(declared: JsonValue, root: SchemaNode) -> str:
-    """Return the problem of a declaration, or an empty text."""
     kind = json_values.text(declared.get("check")) if isinstance(declared, dict) else ""
     if not isinstance(declared, dict) or kind not in _FORMS:
         return f'"check" has to be one of {", ".join(_FORMS)}'
@@ -182,7 +180,6 @@ def _problem(declared: JsonValue, root: SchemaNode) -> str:
 
 
 def _paths(value: JsonValue) -> list[str]:
-    """Return the JSON Pointers in an entry: one, several, or none for a plain value."""
     return json_values.strings([value] if _is_path(value) else value)
 
 
@@ -197,7 +194,6 @@ def _is_known(path: str, node: SchemaNode) -> bool:
 
 
 def _list_of(path: str) -> str:
-    """Return the part of a path that identifies its list; empty outside of lists."""
     return path[: path.rfind(f"/{ANY_POSITION}") + 2] if f"/{ANY_POSITION}" in path else ""
 
 
@@ -312,7 +308,6 @@ def _positions(value: JsonValue, steps: Sequence[str], so_far: _Positions) -> It
 
 
 def _at(data: JsonValue, path: str, row: _Positions) -> tuple[str, JsonValue]:
-    """Return a value with its concrete path, in which positions of the row replace each `*`."""
     positions, place, value = iter(row), "", data
     for step in json_values.steps(path):
         own = str(next(positions)) if step == ANY_POSITION else step

@@ -82,7 +82,6 @@ def _sentences(text: str, start: int, end: int) -> Division:
 
 
 def _lines(text: str, start: int, end: int) -> Division:
-    """Split a part of a text into lines, or into sentences if it is prose with wrapped lines."""
     lines = [match.span() for match in LINE.finditer(text, start, end) if match.group()]
     if is_prose(text, lines):
         return _sentences(text, start, end)
@@ -95,7 +94,6 @@ _FINER = (_lines, _sentences, _by(_UP_TO_SEMICOLON), _by(_UP_TO_COMMA), _by(_WOR
 
 
 def _splitters(text: str) -> Sequence[Splitter]:
-    """Return functions that divide parts of a text, each into smaller pieces than the last."""
     divide = Outline(text).divide
     return [*[divide] * _LEVELS, *(partial(each, text) for each in _FINER)]
 
@@ -166,10 +164,7 @@ Pattern: TypeAlias = re.Pattern[str]
 def _cached(
     find: Callable[[str, Pattern], Sequence[int]],
 ) -> Callable[[str, Pattern], Sequence[int]]:
-    """Return a function that caches its results for the last long texts.
-
-    Each chunk of a long text needs the same result; for a short text it is computed quickly.
-    """
+    """Cache the results for the last long texts; each chunk of a text needs the same one."""
     kept = lru_cache(maxsize=_KEPT_RESULTS)(find)
     return lambda text, pattern: (kept if len(text) > _LONG_CHARACTERS else find)(text, pattern)
 
@@ -186,7 +181,6 @@ def _edges_of_fields(text: str, pattern: Pattern) -> Sequence[int]:
 
 @_cached
 def _starts_behind(text: str, pattern: Pattern) -> Sequence[int]:
-    """Return the ends of what matches a pattern outside of the quoted fields of several lines."""
     edges = _edges_of_fields(text, QUOTED_FIELD)
     return array(
         "I",
@@ -195,13 +189,11 @@ def _starts_behind(text: str, pattern: Pattern) -> Sequence[int]:
 
 
 def _is_between(edges: Sequence[int], place: int) -> bool:
-    """Return whether a place is inside of a field, and not at its edges."""
     before = bisect_left(edges, place)
     return before % 2 == 1 and edges[before] != place
 
 
 def _last(starts: Sequence[int], place: int) -> int:
-    """Return the last of ascending places up to `place`; 0 if there is none."""
     count = bisect_right(starts, place)
     return starts[count - 1] if count else 0
 
@@ -212,10 +204,7 @@ def _line_end(text: str, place: int) -> int:
 
 
 def _record_before(text: str, place: int) -> str:
-    """Return the line that ends at a place, with the earlier lines of its quoted fields.
-
-    The result is empty if it is too long for a row.
-    """
+    """Return the line that ends at a place; empty if it is too long for a row."""
     edges = _edges_of_fields(text, QUOTED_FIELD)
     start = text.rfind("\n", 0, place - 1) + 1
     while _is_between(edges, start) and place - start <= _MAX_ROW_CHARACTERS:
@@ -224,7 +213,6 @@ def _record_before(text: str, place: int) -> str:
 
 
 def _mark_of(line: str) -> str:
-    """Return the separator of the cells of a row; empty if the line is not a row."""
     if line.lstrip().startswith(_BRACKETS):
         return ""
     if "|" in line or "\t" in line:
@@ -313,7 +301,6 @@ def halfway(text: str) -> int | None:
 
 
 def _with_words(text: str, ends: Sequence[int]) -> list[int]:
-    """Drop the ends that would leave a chunk of white space only."""
     kept: list[int] = []
     start = 0
     for end in ends:

@@ -406,7 +406,6 @@ def _disguised(content: str, known: Sequence[Flag]) -> Iterator[Flag]:
 
 
 def _windows(small: _Small, needles: Iterable[str]) -> Iterator[tuple[int, int]]:
-    """Yield the surroundings of the words, in order; overlapping ones are merged."""
     start = end = -1
     places = (_places(small.text, each) for each in small.needles.intersection(needles))
     for at, length in merge(*places):
@@ -449,7 +448,6 @@ def _in_small_letters(content: str) -> _Small:
 
 
 def _beginning(needle: str) -> str:
-    """Return the beginning of the longest word; empty if it has no word of English letters."""
     words = _ENGLISH.findall(needle) if needle.isascii() else ()
     return max(words, key=len, default="")[:_BEGINNING_LETTERS]
 

@@ -101,7 +101,6 @@ def repeats(asked: int, repeated: int) -> Interval:
 
 
 def _quantile(freedom: int) -> float:
-    """Return the quantile of Student's t, by its expansion (Abramowitz and Stegun, 26.7.5)."""
     z = _NORMAL
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96

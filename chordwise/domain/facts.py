@@ -177,7 +177,6 @@ def _finding(value: JsonObject, place: ValuePosition, analysis: AnalysisDefiniti
 
 
 def _of_data(output: JsonObject, analysis: AnalysisDefinition) -> Iterator[Fact]:
-    """Yield the facts of a user's own data with their evidence, and evidence without a value."""
     evidence: dict[str, list[JsonObject]] = {}
     listed = json_values.objects(output.get(_DERIVED))
     for entry in listed:
@@ -214,10 +213,7 @@ def _surest(entries: Sequence[JsonObject], path: str) -> JsonObject:
 def _with_evidence(
     fact: Fact, entry: JsonObject, analysis: AnalysisDefinition, path: str = ""
 ) -> Fact:
-    """Return a fact with its evidence.
-
-    `path` is the JSON Pointer of the value, relative to the value that the evidence supports.
-    """
+    """`path` is relative to the value that the evidence supports."""
     quote = json_values.text(entry.get("quote"))
     stands = value_in_quote.mark_at(entry, path)
     if fact.number and (fact.value or "").startswith("("):

@@ -122,11 +122,7 @@ class Source:
         return self.text[span.start_char - self.offset : span.end_char - self.offset]
 
     def _may_hold(self, quote: str) -> bool:
-        """Return whether the text may contain the words of a quote, by a fast check.
-
-        A plain text without split words contains each word of a matching quote; this excludes most
-        quotes that a model made up.
-        """
+        """Exclude, by a fast check of the words, most quotes that a model made up."""
         folded = "" if "&" in quote else self._plainly_folded
         return not folded or all(word in folded for word in _PLAIN_WORD.findall(_fold(quote)))
 
@@ -142,7 +138,6 @@ class Source:
 
     @property
     def _readings(self) -> Iterator[_Reading]:
-        """Yield the text unchanged, then without layout."""
         yield self._as_it_is
         if self._without_markup.text != self.text:
             yield self._without_markup
@@ -190,7 +185,6 @@ class _Reading:
         return (self._plain.origin(*place) for place in whole_words(self.text, places))
 
     def _places_of_part(self, part: str) -> list[Place]:
-        """Return the places of a part that consist of whole words."""
         found: list[Place] = []
         for wanted in self._spellings(part):
             places = itertools.islice(self._decomposed_places(wanted), _MAX_PLACES_OF_PART)
@@ -224,7 +218,6 @@ class _Reading:
         return found
 
     def _spellings(self, quote: str) -> Iterable[str]:
-        """Return a quote unchanged, then without markup, then with the hyphenation of the text."""
         plain = layout.without_markup(quote).text.replace(" | ", " ")
         return dict.fromkeys((quote, plain, layout.respelled(plain, self._plain)))
 
@@ -273,7 +266,6 @@ class _Words:
 
     @cached_property
     def _starts(self) -> tuple[array[int], array[int]]:
-        """The start of each word, in the text and in the joined words."""
         found = [match.span() for match in _WORD.finditer(self._text)]
         lengths = (end - start + 1 for start, end in found)
         joined = array("q", itertools.accumulate(lengths, initial=0))
@@ -330,11 +322,7 @@ def _is_spaceless(char: str) -> bool:
 
 
 def _may_be_left_out(text: str, start: int, end: int) -> bool:
-    """Return whether an ellipsis may replace this text.
-
-    It must not replace a negation in a sentence that is quoted in part. A sentence that is left out
-    as a whole may contain a negation.
-    """
+    """An ellipsis must not replace a negation in a sentence that is quoted in part."""
     found = (match.span() for match in _SENTENCE_END.finditer(text, start, end + 2))
     ends = [
         place
@@ -369,12 +357,10 @@ def _occurrences(quote: str, text: str) -> Iterator[Place]:
 
 
 def _fold(text: str) -> str:
-    """Convert to lower case and plain typography; all offsets stay the same."""
     return text.translate(_TYPOGRAPHY).lower()
 
 
 def _decompose(folded: str) -> str:
-    """Decompose ligatures and accented letters, and remove invisible formatting characters."""
     return folded.translate({ord(char): _parts(char) for char in set(folded) if not char.isascii()})
 
 
@@ -541,7 +527,6 @@ def is_inside_number(text: str, place: int) -> bool:
 
 
 def _is_comma_alone(beside: str) -> bool:
-    """Return whether the next character is a comma without a blank after it."""
     return len(beside) > 1 and beside[0] == "," and not beside[1].isspace()
 
 

@@ -59,7 +59,6 @@ def is_inside(relative: PurePath) -> bool:
 
 
 def _cut(name: str, reserved_bytes: int) -> str:
-    """Shorten a name so that `reserved_bytes` remain free; characters are not split."""
     encoded = os.fsencode(name)
     limit = _MAX_BYTES - reserved_bytes
     if len(encoded) <= limit:

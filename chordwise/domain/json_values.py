@@ -229,7 +229,6 @@ def _composed(value: object) -> JsonValue:
 
 
 def _decimal(value: Decimal) -> JsonValue:
-    """Return a JSON number, or a string if a number would change the value."""
     if not value.is_finite():
         return str(value)
     if value == value.to_integral_value():

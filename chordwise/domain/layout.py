@@ -118,7 +118,6 @@ _MAIL_PREFIX = re.compile(r"^[ \t]*+(?:>[ \t]*+)++", re.MULTILINE)
 
 
 def _not_after(words: Iterable[str]) -> str:
-    """Return a pattern that matches if none of these words precedes."""
     return "".join(f"(?<!{re.escape(word)})" for word in words)
 
 
@@ -147,7 +146,6 @@ _INSERTION = re.compile(
 
 
 def _signs(text: str) -> dict[Place, str]:
-    """Return the replacements of spans: spaces for cell borders, and characters for entities."""
     found = {}
     for row in _LINE.finditer(text) if "|" in text else ():
         start, line = row.start(), row[0].rstrip()
@@ -209,7 +207,6 @@ def respelled(quote: str, plain: Plain) -> str:
 
 
 def _around(text: str, start: int, end: int) -> tuple[str, str]:
-    """Return the letters before and after a place, in lower case."""
     before = _LETTERS.match(text[max(0, start - _LONGEST_PART) : start][::-1])
     after = _LETTERS.match(text[end : end + _LONGEST_PART])
     return (before[0][::-1] if before else "").lower(), (after[0] if after else "").lower()
@@ -278,13 +275,11 @@ class _Pages:
         return [*map(self._around, self._gaps), *(self._around(number) for number in numbered)]
 
     def _around(self, above: int) -> tuple[range, range]:
-        """Return the lines beside the break that follows a line."""
         last = min(len(self._lines), above + 1 + _LINES_BESIDE_IT)
         return range(above, max(-1, above - _LINES_BESIDE_IT), -1), range(above + 1, last)
 
     @cached_property
     def _gaps(self) -> list[int]:
-        """The lines that are followed by several blank lines, or by a form feed."""
         between = (
             self._text[above[1] : below[0]] for above, below in itertools.pairwise(self._lines)
         )
@@ -296,7 +291,6 @@ class _Pages:
 
     @cached_property
     def _page_numbers(self) -> dict[int, int]:
-        """The lines that may be page numbers, with the numbers."""
         found = {}
         for number in range(len(self._lines)):
             line = self._line(number)
@@ -308,7 +302,6 @@ class _Pages:
         return self._text[slice(*self._lines[number])]
 
     def _parts_word(self, number: int) -> bool:
-        """Return whether the previous line ends inside of a word that the next line continues."""
         beside = 0 < number < len(self._lines) - 1
         return (
             beside
@@ -321,7 +314,6 @@ class _Pages:
 
     @cached_property
     def _repeated(self) -> Counter[str]:
-        """The number of occurrences of lines beside breaks, without negating lines."""
         last = len(self._lines)
         sides = {number for each in self._breaks for lines in each for number in lines}
         sides |= {*range(_LINES_BESIDE_IT), *range(last - _LINES_BESIDE_IT, last)} & {*range(last)}
@@ -336,7 +328,6 @@ class _Pages:
         return "" if denies(line) else _NUMBER.sub("0", line)
 
     def _number_at_end(self, number: int) -> tuple[Place, int] | None:
-        """Return a number at the end of a line after several blanks, or `None`."""
         start, end = self._lines[number]
         match = _NUMBER_AT_END.search(self._text, max(start, end - 40), end)
         return (match.span(), int(match[1])) if match else None
@@ -356,7 +347,6 @@ class _Pages:
 
     @cached_property
     def _places(self) -> dict[int, list[int]]:
-        """The positions of each number that may be a page number."""
         above = {number for gap in self._gaps for number in self._around(gap)[0]}
         ends = map(self._number_at_end, above)
         found = [(place[0], page) for place, page in filter(None, ends)]

@@ -68,7 +68,6 @@ def _shape_of_words(line: str, *, has_number: bool) -> str:
 
 
 def _division(line: str) -> str:
-    """Return a line with `a` in place of words and `0` in place of numbers."""
     return _REPEATED.sub(r"\1", NUMBER.sub("0", _WORDS.sub("a", line)))
 
 
@@ -104,7 +103,6 @@ def is_heading(line: str) -> bool:
 
 
 def _fields(line: str) -> tuple[str, str]:
-    """Return the mark of a line, and the rest of the line without it."""
     own = line.strip()
     item = _ITEM.match(own)
     mark = item[1] or item[2] or item[0][0] if item else ""
@@ -112,7 +110,6 @@ def _fields(line: str) -> tuple[str, str]:
 
 
 def _named_value(line: str) -> tuple[str, str]:
-    """Return the name before the value of a line, and the value; without a name, two empty ones."""
     rest = _fields(line)[1]
     key = _KEY.match(rest)
     value = rest[key.end() :].strip(_MARKS) if key and key[0][0] != "<" else ""

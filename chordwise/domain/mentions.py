@@ -99,11 +99,6 @@ class _Choice:
         return places < self.row_counts[finding.quote], places
 
     def _begin(self, finding: _Finding, others: Sequence[Sequence[Place]]) -> int:
-        """Return the free mention closest to the other quotes of the row; 0 if none is free.
-
-        Of equal ones it is the next free mention after the previous row, otherwise the last one
-        before it.
-        """
         places, taken = self.places[finding.quote], self.taken[finding.quote]
         begins = self.ends.get(finding.listed, 0) if finding.listed is not None else 0
         first = bisect_left(places, (begins,))
@@ -114,7 +109,6 @@ class _Choice:
         return min(free, key=lambda each: self._spread(places[each], others))
 
     def _spread(self, anchor: Place, others: Sequence[Sequence[Place]]) -> list[int]:
-        """Return the lines, then the characters, between a place and the nearest of the others."""
         nearest = [places[self._nearest(anchor, places)] for places in others]
         distances = [self._distance(anchor, place) for place in nearest]
         return [sum(each[0] for each in distances), sum(each[2] for each in distances)]

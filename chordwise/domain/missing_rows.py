@@ -280,7 +280,6 @@ def sparse(
 
 
 def _values(output: JsonObject) -> set[str]:
-    """Return the strings in the data of an answer, in lower case."""
     texts = (json_values.text(value) for _, value in json_values.walk(output.get("data")))
     return {text.casefold() for text in texts if text}
 
@@ -306,7 +305,6 @@ def _with_new_values(
 
 
 def _plain(text: str) -> str:
-    """Return the words of a text in lower case, each between blanks."""
     return f" {' '.join(_WORD.findall(text.casefold()))} "
 
 
@@ -331,7 +329,6 @@ def _unread_tables(
 
 
 def _row_below_header(source: Source, names: set[str]) -> Span | None:
-    """Return the first row of the table whose header has at least two of the names."""
     is_below = False
     for start, end in whole_lines(source.text):
         line = source.text[start:end]
@@ -349,7 +346,6 @@ def _missing(
     records: Sequence[UnreadRecords],
     place: Callable[[int, int], str],
 ) -> MissingRows | None:
-    """Return the missing rows of a list with `located` located rows, or `None`."""
     number = sum(each.number for each in records) - (count.number - located)
     few = max(_MAX_UNREAD, _MAX_UNREAD_SHARE * (count.number + number))
     is_dense = min(number, max((each.longest for each in records), default=0)) >= DENSE
@@ -373,7 +369,6 @@ def _rows_elsewhere(
     located: Mapping[str, Sequence[Sequence[Span]]],
     counted: Mapping[str, RowCount],
 ) -> list[Sequence[Span]]:
-    """Return the spans of the rows of the other lists, except selections."""
     return [
         spans
         for other, own in located.items()
@@ -383,17 +378,13 @@ def _rows_elsewhere(
 
 
 def _are_nested(path: str, other: str) -> bool:
-    """Return whether one of two lists equals the other or is nested in a row of it."""
     return json_values.is_within(path, other) or json_values.is_within(other, path)
 
 
 def _places(
     source: Source, output: JsonObject, task: AnalysisTask
 ) -> Mapping[str, list[list[Span]]]:
-    """Return the spans of the rows of each list, located by their quotes or else their values.
-
-    A quote of several lines that overlaps the quote of another row does not locate its row.
-    """
+    """A quote of several lines that overlaps the quote of another row locates none."""
     analysis, options = analysis_for(task.analysis_type), task.options
 
     def is_long(start: int, end: int) -> bool:

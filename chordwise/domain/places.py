@@ -154,7 +154,6 @@ def _steps(values: Sequence[int]) -> list[int]:
 
 
 def _little_endian(values: array[int]) -> array[int]:
-    """Convert numbers between the byte order of this machine and little-endian."""
     if sys.byteorder == "big":
         values.byteswap()
     return values
@@ -208,7 +207,6 @@ class Places:
         return next(found, None)
 
     def _cells(self, number: int, start: int, end: int) -> str | None:
-        """Return the range of the rows that a span touches: `Sheet1!A7:D7`."""
         label = self._places[number].label
         rows = self._lines(number, start, end)
         if not rows:

@@ -116,7 +116,6 @@ def _mark(material: str) -> str:
 
 
 def _instructions(task: AnalysisTask) -> str:
-    """Return the additions of the user to the question, each part on separate lines."""
     parts = (_remark(task), _meanings(task), _language(task.options), _examples(task))
     return "\n".join(part for part in parts if part)
 
@@ -128,7 +127,6 @@ def _remark(task: AnalysisTask) -> str:
 
 
 def _meanings(task: AnalysisTask) -> str:
-    """Return the meanings of the labels of a classification, as far as the user describes them."""
     options = task.options
     described = [
         f"- {label}: {meaning}"
@@ -150,6 +148,5 @@ def _language(options: AnalysisOptions) -> str:
 
 
 def _examples(task: AnalysisTask) -> str:
-    """Return the user's own examples."""
     own = [each for each in task.options.examples if each.analysis_type is task.analysis_type]
     return examples.in_prompt(own) if task.shows_examples else ""

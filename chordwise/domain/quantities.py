@@ -319,10 +319,7 @@ def _scale_of(match: re.Match[str]) -> str:
 
 
 def _straightened(text: str) -> str:
-    """Return a text with full-width and Arabic digits and marks replaced by those of ASCII.
-
-    A number with several East Asian scales is replaced by figures.
-    """
+    """A number with several East Asian scales is replaced by figures."""
     return text if text.isascii() else _SCALED.sub(_sum, text.translate(_WIDE))
 
 
@@ -366,7 +363,6 @@ def _signed(match: re.Match[str], text: str, number: Decimal) -> tuple[Decimal, 
 
 
 def _signed_in_brackets(number: Decimal, before: str, after: str) -> tuple[Decimal, ...]:
-    """Return the signs of ($1,000): negative alone in a cell, positive within a sentence."""
     if before.rstrip(_SPACES)[-1:].isalpha() and after.lstrip(_SPACES)[:1].isalpha():
         return (number,)
     is_alone = not (before.rstrip()[-1:].isalpha() or after.lstrip()[:1].isalpha())
@@ -374,7 +370,6 @@ def _signed_in_brackets(number: Decimal, before: str, after: str) -> tuple[Decim
 
 
 def _number(digits: str, *, is_money: bool, scale: str) -> Decimal | None:
-    """Parse digits with marks; `None` if a mark may separate thousands or decimals."""
     plain = _BLANKS.sub("", digits)
     marks = [mark for mark in plain if mark in ".,"]
     if not marks:
@@ -409,7 +404,6 @@ def _decimal(text: str) -> Decimal | None:
 
 
 def _readings(digits: str) -> Iterator[set[Decimal]]:
-    """Yield the possible readings of digits with marks and blanks; several for a list."""
     pieces = _BLANKS.split(digits)
     groups = [_MARKS.split(piece)[0] for piece in pieces[1:]]
     is_grouped = len(pieces[0]) <= _GROUP and all(len(each) == _GROUP for each in groups)
@@ -431,7 +425,6 @@ def _whole_or_parts(piece: str) -> Iterator[set[Decimal]]:
 
 
 def _read_as(piece: str, mark: str, point: str) -> str:
-    """Return a number with `mark` as its thousands separator; empty if it is not one."""
     whole, _, decimals = piece.partition(point)
     is_number = not _MARKS.search(decimals) and (mark not in whole or _is_grouped(whole, mark))
     return f"{whole.replace(mark, '')}.{decimals or 0}" if is_number else ""
@@ -469,7 +462,6 @@ _FRACTION = re.compile(
 
 
 def _in_figures(text: str) -> str:
-    """Return a text with numbers in English words, and fractions, replaced by figures."""
     return _NUMBER_WORDS.sub(_figures, _FRACTION.sub(_decimal_fraction, text))
 
 
@@ -481,7 +473,6 @@ def _decimal_fraction(match: re.Match[str]) -> str:
 
 
 def _figures(match: re.Match[str]) -> str:
-    """Convert a number in English words: two million, five hundred and ten."""
     words = _WORD.findall(match[0].lower())
     if words[0] in _MULTIPLES:
         return match[0]

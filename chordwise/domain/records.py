@@ -133,7 +133,6 @@ def divide(text: str) -> Division:
 
 
 def _record_starts(lines: Sequence[TextLine]) -> list[int]:
-    """Return the starts of the records whose first lines are indented least and come first."""
     numbers = defaultdict(list)
     for number, line in enumerate(lines):
         for shape in line.shapes:
@@ -152,7 +151,6 @@ def _record_starts(lines: Sequence[TextLine]) -> list[int]:
 
 
 def _chain(lines: Sequence[TextLine], numbers: Sequence[int], shape: _Shape) -> Sequence[int]:
-    """Return the lines of a shape that begin records; none if the recurrence may be chance."""
     if len(numbers) < (_MIN_RETURNS_OF_WORDS if shape.is_weak else _LEAST_RETURNS):
         return ()
     if shape.kind == _NAME and _usual_gap(numbers) > _MAX_LINES_BETWEEN_NAMES:
@@ -175,7 +173,6 @@ def _usual_gap(numbers: Sequence[int]) -> float:
 
 
 def _regular(numbers: Sequence[int]) -> Sequence[int]:
-    """Return the longest run of numbers at similar distances."""
     if len(numbers) < _MIN_RETURNS_OF_WORDS:
         return ()
     usual = _usual_gap(numbers)
@@ -208,7 +205,6 @@ def _alike(lines: Sequence[TextLine], numbers: Sequence[int], shape: _Shape) -> 
 
 
 def _are_mixed(lines: Sequence[TextLine], numbers: Sequence[int]) -> bool:
-    """Return whether many lines are adjacent, or only some of them begin paragraphs."""
     share = (len(numbers) - 1) * (1 - _UNIFORM_SHARE)
     adjacent = sum(after == before + 1 for before, after in pairwise(numbers))
     apart = sum(lines[at].is_apart for at in numbers)
@@ -216,10 +212,7 @@ def _are_mixed(lines: Sequence[TextLine], numbers: Sequence[int]) -> bool:
 
 
 def _are_within(lines: Sequence[TextLine], numbers: Sequence[int], apart: Sequence[int]) -> bool:
-    """Return whether the lines are inside of paragraphs, and each in a different one.
-
-    `apart` holds for each line the number of paragraphs that begin before it.
-    """
+    """`apart` holds for each line the number of paragraphs that begin before it."""
     if lines[numbers[0]].is_apart:
         return False
     between = sum(
@@ -292,7 +285,6 @@ def is_prose(text: str, lines: Sequence[Span]) -> bool:
 
 
 def _nested(text: str, start: int, end: int) -> Iterator[TextLine]:
-    """Yield the elements or objects within a long line, indented by their nesting depth."""
     first = text[start:end].lstrip()[:1]
     pattern = {"<": _TAG, "{": _BRACKET, "[": _BRACKET}.get(first)
     indent = _indent(text[start:end])
@@ -318,7 +310,6 @@ def _indent(line: str) -> int:
 
 
 def _is_marked(line: str) -> bool:
-    """Return whether a line begins with a tag, a number, a separate mark, or a name."""
     if _plain_word(line):
         return False
     lead = _LEAD.match(line)
@@ -364,7 +355,6 @@ def _shapes(line: str, further_in: int = 0, *, is_apart: bool = False) -> tuple[
 
 @lru_cache(maxsize=4_000)
 def _shapes_of_word(indent: int, word: str, ending: str, *, is_apart: bool) -> tuple[_Shape, ...]:
-    """Return the shapes of a line that begins with a word, and ends with a sign or without one."""
     begins = "0" if word[:1].isdigit() else "a" if word[:1].islower() else "A"
     return (
         _shape(indent, _WORDS_APART, f"{begins}{ending}{is_apart}"),

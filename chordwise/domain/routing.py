@@ -128,7 +128,6 @@ def _readability(text: str, found: Sequence[str]) -> float:
 
 
 def _figures(text: str, found: Sequence[str]) -> float:
-    """Return the share of numbers in the words or of table rows in the lines, scaled to 0–1."""
     if not found:
         return 0.0
     numbers = sum(word[0].isdecimal() for word in found) / len(found)
@@ -147,7 +146,6 @@ def _language(found: Sequence[str]) -> float:
 
 
 def _demand(task: AnalysisTask) -> float:
-    """Return the extent of the user's own requirements: fields, items, labels, instructions."""
     options = task.options
     fields = len(options.labels) + _field_count(options.schema)
     if task.analysis_type is AnalysisType.EXTRACTION and options.schema is None:

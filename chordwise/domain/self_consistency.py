@@ -97,7 +97,6 @@ def _most_alike(samples: Sequence[Answer], marks_of: Callable[[JsonObject], Mark
 
 
 def _by_item(samples: Sequence[Answer], items: Sequence[str]) -> Answer:
-    """Return the best answer, with its fields replaced by the elected entries of each item."""
     ballots = [_Ballot.of(item, [sample.output for sample in samples]) for item in items]
     fields: list[JsonValue] = [entry for ballot in ballots for entry in ballot.elected()]
     output: JsonObject = {"fields": fields}
@@ -171,10 +170,7 @@ def _words_of(output: JsonObject) -> Marks:
 
 
 def _values_of(output: JsonObject) -> Marks:
-    """Return the values of the user's data with their places, ignoring the order of lists.
-
-    A value in several rows of a list counts once for each occurrence.
-    """
+    """A value in several rows of a list counts once for each occurrence."""
     met: Counter[tuple[str, str]] = Counter()
     marks: set[tuple[str, str, int]] = set()
     for path, value in json_values.scalars(output.get("data")):
@@ -199,12 +195,10 @@ def _alike(one: Marks, other: Marks) -> float:
 
 
 def _foremost(answers: Collection[Answer]) -> Answer:
-    """Return the answer with the highest quality, then confidence; ties break deterministically."""
     return max(answers, key=lambda a: (a.quality, a.confidence, canonical_json(a.output), a.model))
 
 
 def _surest(entries: Collection[JsonObject]) -> JsonObject:
-    """Return a grounded entry if there is one, then that with the highest confidence."""
     return max(
         entries, key=lambda e: (e.get("grounded") is True, claimed_number(e), canonical_json(e))
     )

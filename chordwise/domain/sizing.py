@@ -195,7 +195,6 @@ def max_parallel(model: Model, context_tokens: int, memory_bytes: float) -> int:
 
 
 def _documents_per_hour(model: Model, load: Load, machine: Machine, step: float) -> float:
-    """Return the throughput if prompts are read between the steps of the other streams."""
     answering = load.output_tokens * step / load.parallel
     return _HOUR_SECONDS / (_prompt_seconds(model, load, machine) + answering)
 

@@ -57,7 +57,6 @@ def _blocks(text: str, parts: Sequence[Span], rows: Sequence[Span]) -> Iterator[
 
 
 def _comparisons(passage: str) -> Iterable[Callable[[str], bool]]:
-    """Return functions that tell whether another passage has the same form."""
     passage_words, names = _words(passage), {_name(passage)}
 
     def shares_words(other: str) -> bool:
@@ -73,7 +72,6 @@ def _comparisons(passage: str) -> Iterable[Callable[[str], bool]]:
 
 
 def _words(text: str) -> set[str]:
-    """Return the longer terms at the beginning of a passage, without names and numbers."""
     listed = text.split(maxsplit=_WORDS_OF_BEGINNING)[:_WORDS_OF_BEGINNING]
     long = (word for word in listed if word.isupper() or len(word) > _MAX_SHORT_WORD)
     terms = words.terms(" ".join(word for word in long if not word.istitle()))
@@ -81,7 +79,6 @@ def _words(text: str) -> set[str]:
 
 
 def _name(text: str) -> str:
-    """Return the two capitalized words with which a passage begins, unless they are a label."""
     name = " ".join(text.split(maxsplit=2)[:2]).rstrip(",.;")
     letters = name.replace("-", "").replace("'", "").replace(" ", "", 1)
     return name if name.istitle() and letters.isalpha() and " " in name else ""

@@ -187,10 +187,7 @@ _HIDING = re.compile("[\U000e0000-\U000e007f\U000e0100-\U000e01ef\ufe00-\ufe0d\u
 
 
 def _visible(text: str) -> tuple[str, str, Sequence[int]]:
-    """Return a text without invisible characters that have no function in their context.
-
-    The other values are the removed characters and their places in the given text.
-    """
+    """Return the visible text, the removed characters, and their places."""
     removed_at = array("I")
     if text.isascii() or not _CANDIDATE.search(text):
         return text, "", removed_at

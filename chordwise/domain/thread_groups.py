@@ -100,7 +100,6 @@ class Gathering(Generic[Item, Outcome]):
         Timer(self._linger_seconds, self._process_left).start()
 
     def _process_left(self) -> None:
-        """Process the items left to others if no leader has come."""
         with self._lock:
             self._is_lingering = False
             if self._is_led or not self._waiting:
@@ -122,7 +121,6 @@ class Gathering(Generic[Item, Outcome]):
         return entry.result()
 
     def _leads_with(self, entry: GatheredEntry[Item, Outcome]) -> bool:
-        """Queue an entry, and return whether its thread has to lead."""
         with self._lock:
             self._waiting.append(entry)
             leads, self._is_led = not self._is_led, True

@@ -124,7 +124,6 @@ _EAST_ASIAN = re.compile(r"(\d{4})\s?[年년]\s?(\d{1,2})\s?[月월]\s?(\d{1,2})
 
 
 def _dates(text: str, order: DateOrder | None = None) -> Iterator[date | None]:
-    """Yield the dates in a text; `None` for a date whose day and month are ambiguous."""
     for year, _, month, day in _ISO.findall(text):
         yield _date(year, int(month), day)
     for year, month, day in _EAST_ASIAN.findall(text):
@@ -190,10 +189,7 @@ def _day_number(match: re.Match[str]) -> str:
 def _numeric_date(
     first: int, mark: str, second: int, year: str, order: DateOrder | None
 ) -> date | None:
-    """Parse 31.12.2024 with the day first, and 12/31/2024 if one number cannot be a month.
-
-    Otherwise `order` decides; without it the date is ambiguous.
-    """
+    """31.12.2024 has the day first; without `order`, 1/2/2024 is ambiguous."""
     if mark == "." or first == second or first > 12:  # noqa: PLR2004 - months
         return _date(year, second, first)
     if second > 12 or order is DateOrder.MONTH_FIRST:  # noqa: PLR2004 - months
@@ -236,7 +232,6 @@ def is_time(text: str) -> bool:
 
 
 def _time(match: re.Match[str]) -> time | None:
-    """Return a time; a number needs a colon, a.m., p.m. or Uhr to be one."""
     hour, minute, half, word = int(match[1]), int(match[3] or 0), match[4], match[5]
     if match[2] != ":" and not half and not word:
         return None

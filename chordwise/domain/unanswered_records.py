@@ -104,13 +104,11 @@ class TextLines:
         return self._moved(_lines(self.source.text))
 
     def _moved(self, spans: Iterable[Span]) -> list[Span]:
-        """Return spans of the text as spans of its document."""
         offset = self.source.offset
         return [(start + offset, end + offset) for start, end in spans]
 
     @cached_property
     def _numbers(self) -> dict[str, list[int]]:
-        """The numbers of the lines of each shape."""
         numbers: dict[str, list[int]] = {}
         group = 0
         for number in range(len(self._spans)):
@@ -136,10 +134,7 @@ class TextLines:
         return self.values.isdisjoint(names)
 
     def _begins_group(self, number: int, shape: str) -> bool:
-        """Return whether a line is below a heading, or a blank line that is not between all lines.
-
-        Any blank line separates lines without a mark and a separator.
-        """
+        """Any blank line separates lines without a mark and a separator."""
         above, between, below = (bool(self._gap(each)) for each in range(number - 1, number + 2))
         is_apart = between and not (above and below and shape != line_shapes.BARE)
         return is_apart or line_shapes.is_heading(self._stripped(number - 1))
@@ -230,13 +225,11 @@ class TextLines:
 
     @cached_property
     def _cuts(self) -> list[Span]:
-        """The parts into which the text is divided at records."""
         text = self.source.text
         return self._without_blanks(itertools.pairwise([0, *records.divide(text).ends]))
 
     @cached_property
     def _whole_lines(self) -> list[Span]:
-        """The lines of the text that are not names; names are compared by their shape."""
         text = self.source.text
         lines = (line.span() for line in LINE.finditer(text))
         return self._without_blanks(
@@ -246,7 +239,6 @@ class TextLines:
         )
 
     def _without_blanks(self, spans: Iterable[Span]) -> list[Span]:
-        """Return spans of the text without the white space at their ends, except one character."""
         full = ((start, self.source.text[start:end].rstrip()) for start, end in spans)
         return self._moved((start, start + len(own) + 1) for start, own in full if own)
 
@@ -300,7 +292,6 @@ class TextLines:
         )
 
     def _form(self, part: Span) -> tuple[str, str, int]:
-        """Return the kinds of the first and last character of a part, and its number of lines."""
         start, end = (place - self.source.offset for place in part)
         text = self.source.text[start:end].strip()
         return _kind_of(text[:1]), _kind_of(text[-1:]), text.count("\n")
@@ -308,7 +299,6 @@ class TextLines:
     def _begin_parts(
         self, rows: Sequence[Sequence[Span]], parts: Sequence[Span], taken: Collection[int]
     ) -> bool:
-        """Return whether most rows begin their parts, after a mark, and are distinct."""
         ends = {start: end for spans in rows for start, end in spans}
         places = (
             (start, ends[start])
@@ -324,7 +314,6 @@ class TextLines:
     def _of_shape(
         self, shape: str, taken: set[int], count: int, elsewhere: set[int]
     ) -> UnreadRecords:
-        """Return the records of a shape; the lines `taken` belong to `count` rows."""
         lines = [each for each in self._filled(shape, taken) if each not in elsewhere]
         blocks = list(_blocks(lines, sorted(taken), _LINES_BETWEEN if self.are_divided else 1))
         headers = {self._line(block[0]).strip() for block in blocks if line_shapes.is_table(shape)}
@@ -388,13 +377,11 @@ class TextLines:
         )
 
     def _are_speakers(self, records: Sequence[int], taken: Collection[int]) -> bool:
-        """Return whether the lines with rows are all lines of the names that recur before them."""
         names = Counter(line_shapes.label_of(self._line(each)) for each in records if each in taken)
         others = {line_shapes.label_of(self._line(each)) for each in records if each not in taken}
         return 2 * len(names) <= names.total() and others.isdisjoint(names)
 
     def _filled(self, shape: str, taken: Collection[int]) -> Iterator[int]:
-        """Yield the lines with as many filled cells as taken ones, between them one cell less."""
         cells = min(line_shapes.filled_cells(self._line(each)) for each in taken)
         first, last = min(taken), max(taken)
         for each in self._numbers[shape]:
@@ -403,11 +390,9 @@ class TextLines:
                 yield each
 
     def _are_names(self, numbers: Iterable[int]) -> bool:
-        """Return whether lines are list items that consist of a short name."""
         return all(line_shapes.is_short_item(self._line(each)) for each in numbers)
 
     def _are_uniform(self, records: Sequence[Sequence[int]], taken: Collection[int]) -> bool:
-        """Return whether the records of each block are equally far apart and of one kind."""
         kinds = {line_shapes.number_cells(self._line(each)) for each in taken}
         are_alike = all(
             line_shapes.number_cells(self._line(each)) in kinds for own in records for each in own
@@ -415,7 +400,6 @@ class TextLines:
         return are_alike and _are_equally_far(records)
 
     def _is_outside_list(self, number: int) -> bool:
-        """Return whether a line is a heading, or a name between two blank lines."""
         shape = self._shapes[number]
         is_alone = bool(self._gap(number) and self._gap(number + 1))
         return line_shapes.may_be_outside_list(shape) and (
@@ -443,7 +427,6 @@ class TextLines:
         return len(capitals) > 1 and capitals in known
 
     def _gap(self, number: int) -> str:
-        """Return the white space between a line and the one above it; a blank line at both ends."""
         if not 0 < number < len(self._spans):
             return "\n"
         start = self._spans[number - 1][1] - self.source.offset
@@ -471,7 +454,6 @@ class TextLines:
         return not _SUM.search(label) or not (is_name or self._is_total(number, {*taken}))
 
     def _is_total(self, number: int, taken: Collection[int]) -> bool:
-        """Return whether an amount is at least as large as those of the rows since the last sum."""
         rows: list[list[Decimal]] = []
         for each in range(number - 1, min(taken) - 1, -1):
             if each in taken:
@@ -484,7 +466,6 @@ class TextLines:
         )
 
     def _begun(self, spans: Sequence[Span]) -> set[int]:
-        """Return the numbers of a row's lines; divided lines count only if a span begins them."""
         touched = ((each, span) for span in spans for each in self._touched([span]))
         return {each for each, span in touched if not self.are_divided or self._begins(each, span)}
 
@@ -493,7 +474,6 @@ class TextLines:
         return line_shapes.begins(self._line(number), *places)
 
     def _touched(self, spans: Sequence[Span]) -> set[int]:
-        """Return the numbers of the lines with a shape that overlap spans."""
         return _touched(self._spans, spans) & self._shapes.keys()
 
     def _stripped(self, number: int) -> str:
@@ -505,7 +485,6 @@ class TextLines:
 
 
 def _touched(parts: Sequence[Span], spans: Sequence[Span]) -> set[int]:
-    """Return the numbers of the parts, in ascending order, that overlap spans."""
     found: set[int] = set()
     for start, end in spans:
         number = bisect_right(parts, start, key=itemgetter(1))
@@ -518,10 +497,7 @@ def _touched(parts: Sequence[Span], spans: Sequence[Span]) -> set[int]:
 def _left(
     parts: Sequence[Span], taken: Collection[int], elsewhere: Collection[int]
 ) -> list[list[Span]]:
-    """Return the runs of parts that are not taken, from the first taken part to the last part.
-
-    Parts much larger or smaller than the taken ones, and those of rows elsewhere, are excluded.
-    """
+    """Parts much larger or smaller than the taken ones are excluded."""
     sizes = [end - start for start, end in parts]
     min_size, max_size = min(sizes[each] for each in taken), max(sizes[each] for each in taken)
     own = [
@@ -534,7 +510,6 @@ def _left(
 
 
 def _lines(text: str) -> Iterator[Span]:
-    """Yield the lines with letters or digits; long ones are split at sentences or objects."""
     for start, end in records.whole_lines(text):
         is_whole = end - start <= line_shapes.LONGEST_LINE or _is_row(text[start:end])
         stops = () if is_whole else _STOP.finditer(text, start, end)
@@ -551,13 +526,11 @@ def _is_row(line: str) -> bool:
 
 
 def _are_equally_far(blocks: Sequence[Sequence[int]]) -> bool:
-    """Return whether the lines of each block have the same distance from each other."""
     pairs = itertools.chain(*map(itertools.pairwise, blocks))
     return len({after - before for before, after in pairs}) <= 1
 
 
 def _are_regular(places: Sequence[int], number: int) -> bool:
-    """Return whether places are the first, the last, or every n-th of `number` places."""
     step, first, last = places[1] - places[0], places[0], number - 1 - places[-1]
     if places != list(range(places[0], places[-1] + 1, step)):
         return False
@@ -572,13 +545,11 @@ def _kind_of(character: str) -> str:
 
 
 def _capitals(line: str) -> list[bool]:
-    """Return which words of a line begin with a capital letter."""
     return [word[0].isupper() for word in line.split()]
 
 
 @lru_cache(maxsize=4_096)
 def _amounts(line: str) -> list[Decimal]:
-    """Return the absolute numbers in a line, the last one first."""
     found = itertools.chain.from_iterable(
         map(quantities.quantities, line_shapes.DELIMITER.split(line))
     )

@@ -101,7 +101,6 @@ def parse(text: str, *, lenient: bool = True) -> ParsedAnswer:
 
 
 def _without_fence(text: str) -> str:
-    """Return the content of a Markdown fence, unless a brace is outside of it."""
     before, opened, rest = text.partition(_FENCE)
     _, line_end, body = rest.partition("\n")
     body, closed, after = body.rpartition(_FENCE)
@@ -131,11 +130,7 @@ def _without_strings(text: str) -> str:
 
 
 def _object(members: list[tuple[str, JsonValue]]) -> JsonObject:
-    """Build an object from its members.
-
-    Raises:
-        _RepeatedMemberError: A name occurs twice with different values, one of which would be lost.
-    """
+    """Refuse a name that occurs twice with different values, one of which would be lost."""
     found = dict(members)
     if len(found) < len(members) and any(found[name] != value for name, value in members):
         raise _RepeatedMemberError
@@ -143,7 +138,6 @@ def _object(members: list[tuple[str, JsonValue]]) -> JsonObject:
 
 
 def _storable(value: JsonValue) -> JsonValue:
-    """Replace characters that PostgreSQL cannot store: NUL and lone surrogates."""
     if isinstance(value, str):
         return _UNSTORABLE.sub("\ufffd", value)
     if isinstance(value, list):

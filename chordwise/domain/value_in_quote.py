@@ -151,10 +151,7 @@ def _has_number(value: float, quote: str, question: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _all_in(quote: str) -> tuple[Quantity, ...]:
-    """Return all possible readings of the numbers in a quote, including its CSV cells.
-
-    Cached, since a quote often supports all values of a row.
-    """
+    """Cached, since a quote often supports all values of a row."""
     parts = (quote, *cells_in(quote))
     return tuple(itertools.chain.from_iterable(itertools.chain(*map(quantities, parts))))
 
@@ -193,10 +190,7 @@ class _Stated:
         return True in found or (set(found) == {None} and self._is_open(wanted))
 
     def _compared(self, wanted: Quantity) -> list[bool | None]:
-        """Return for each number of equal value whether it is the same quantity.
-
-        The result is `None` if only the wanted quantity has a currency or unit.
-        """
+        """The result is `None` if only the wanted quantity has a currency or unit."""
         return [_is_same(wanted, each) for each in self._quantities if _is_equal(wanted, each)]
 
     def _is_open(self, wanted: Quantity) -> bool:
@@ -209,7 +203,6 @@ class _Stated:
 
 
 def _is_equal(one: Quantity, other: Quantity) -> bool:
-    """Return whether two numbers are equal: 24 months are 2 years, and 5 % may be 0.05."""
     (number, unit), (other_number, other_unit) = one.measure, other.measure
     if one.number == other.number or (unit == other_unit and number == other_number):
         return True
@@ -220,10 +213,7 @@ def _is_equal(one: Quantity, other: Quantity) -> bool:
 
 
 def _is_same(wanted: Quantity, stated: Quantity) -> bool | None:
-    """Return whether equal numbers have the same currency or unit.
-
-    The result is `None` if only the wanted number has one.
-    """
+    """`None` if only the wanted number has a currency or unit."""
     kind, other = _kind(wanted), _kind(stated)
     if not kind or not other:
         return None if kind else True
@@ -290,7 +280,6 @@ def _has_code(text: str, quote: str) -> bool:
 
 
 def _is_company(tokens: Sequence[str], words: Collection[str]) -> bool:
-    """Return whether the company forms in a name match those in its quote."""
     forms = {_FORMS[each] for each in map(str.casefold, tokens) if each in _FORMS}
     others = {_FORMS[each] for each in words if each in _FORMS}
     return not forms or not others or bool(forms & others)
@@ -315,10 +304,6 @@ def _is_part_of_one(group: Sequence[str], others: Sequence[Sequence[str]]) -> bo
 
 
 def _name_groups(text: str, *, joins: bool) -> list[list[str]]:
-    """Return groups of adjacent capitalized words; each group is one name or several.
-
-    With `joins`, “Smith, John” is one group; “Acme, Inc.” always is.
-    """
     groups: list[list[str]] = []
     end, is_open = 0, False
     for match in _TOKEN.finditer(text):
@@ -351,7 +336,6 @@ def _names_and_numbers(text: str) -> Iterator[str]:
 
 
 def _matches_any(token: str, words: Collection[str]) -> bool:
-    """Return whether a word occurs, possibly with an ending, or as the initial of another word."""
     word = token.casefold()
     if word in words:
         return True
@@ -362,7 +346,6 @@ def _matches_any(token: str, words: Collection[str]) -> bool:
 
 
 def _unaccented(text: str) -> str:
-    """Return a text in compatibility decomposition, without combining marks."""
     decomposed = unicodedata.normalize("NFKD", text)
     return "".join(char for char in decomposed if not unicodedata.combining(char))
 

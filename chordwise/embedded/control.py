@@ -112,7 +112,6 @@ def send(connection: socket.socket, message: Message) -> bool:
 
 
 def _read_line(connection: socket.socket) -> bytes:
-    """Return the line that a command sends, or nothing if it is too slow or too long."""
     deadline = time.monotonic() + _CLIENT_SECONDS
     line = bytearray()
     with suppress(OSError):

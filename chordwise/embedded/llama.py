@@ -100,7 +100,6 @@ class EmbeddedLlama:
 
 
 def _files(run: Path, model: Path) -> tuple[Path, Path]:
-    """Return the files with the address and the key of a model's server."""
     digest = hashlib.sha256(bytes(model)).hexdigest()[:16]
     return run / f"llama-{digest}.json", run / f"llama-{digest}.key"
 

@@ -153,7 +153,6 @@ class EmbeddedPostgres:
             raise ServiceUnavailableError(f"initdb failed: {' '.join(lines[-3:])}", _HINT)
 
     def _seen(self, folder: Path) -> Sequence[Path]:
-        """Return what the programs need to see: a folder, and that of packages with libraries."""
         return folder, self._programs.parents[2]
 
     def _check_data(self) -> None:
@@ -188,7 +187,6 @@ class EmbeddedPostgres:
             (self._data / name).unlink(missing_ok=True)
 
     def _serve(self) -> None:
-        """Launch the server and wait until it answers or fails."""
         server, problem = self._launch(), "no answer"
 
         def has_ended() -> bool:

@@ -244,7 +244,6 @@ def usable_cores(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> in
 
 
 def _quotas(cgroups: Path, membership: Path) -> list[float]:
-    """Return the cores that each group of the process may use, where it has a limit."""
     groups = [Path(), *_groups(membership)]
     files = [cgroups / group / "cpu.max" for group in groups]
     old = cgroups / "cpu"
@@ -254,7 +253,6 @@ def _quotas(cgroups: Path, membership: Path) -> list[float]:
 
 
 def _groups(membership: Path) -> list[Path]:
-    """Return the process's group of the unified hierarchy and those above it."""
     lines = _text(membership).splitlines()
     own = [Path(line.removeprefix("0::/")) for line in lines if line.startswith("0::/")]
     return [each for group in own for each in (group, *group.parents)]

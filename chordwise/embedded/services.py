@@ -309,7 +309,6 @@ class Children:
         self.broker_url = server.url()
 
     def _replace_processes(self, plan: StackPlan) -> None:
-        """Restart the processes that depend on the settings, with those of the plan."""
         self.plan = None
         self._stop([name for name in self._watched if name not in _KEPT_UNDER_OTHER_SETTINGS])
         for number, model in enumerate(plan.local_models):
@@ -334,11 +333,7 @@ class Children:
         self.plan = plan
 
     def _await_worker(self, worker: BackgroundProcess) -> None:
-        """Wait, for a limited time, until the worker consumes or reports what it waits for.
-
-        Raises:
-            ServiceUnavailableError: It has exited; the processes of the plan are stopped.
-        """
+        """Wait, for a limited time, until the worker consumes or reports what it waits for."""
 
         def is_decided() -> bool:
             sign = liveness.last_sign(self._home.path, WORKER)
@@ -393,10 +388,6 @@ class Children:
 
 
 def _variables(plan: StackPlan, name: str) -> dict[str, str]:
-    """Return the variables that only this process gets.
-
-    The web server starts no stack, and the worker uses the concurrency of the plan.
-    """
     if name == WEB:
         return {"CHORDWISE_EMBEDDED__START": "false"}
     if name != WORKER or plan.worker_concurrency is None:

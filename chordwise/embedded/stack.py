@@ -169,7 +169,6 @@ def stop(home: Path) -> bool:
 def _request_plan(
     home: Home, plan: StackPlan, on_progress: Callable[[str], None] | None
 ) -> StackState:
-    """Send a plan to the supervisor; start a supervisor if none runs, also after it was killed."""
     deadline = time.monotonic() + _START_TIMEOUT_SECONDS
     started: list[ProcessIdentity | None] = []
     while time.monotonic() < deadline:
@@ -191,7 +190,6 @@ def _request_plan(
 
 
 def _refusal(home: Home, last: Message) -> ChordwiseError:
-    """Return the error of a last message; without a code, the supervisor was killed."""
     if not last.code:
         return _failure(home, "The stack exited while it was starting")
     is_configuration = last.code == ConfigurationError.code

@@ -87,7 +87,6 @@ def _change_user_on_linux(uid: int, gid: int, paths: list[Path]) -> None:
 
 
 def _closed_above(path: Path) -> list[Path]:
-    """Return the folders above a path that not everyone may enter, the highest first."""
     return [each for each in reversed(path.parents) if not each.stat().st_mode & 1]
 
 

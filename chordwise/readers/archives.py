@@ -62,11 +62,7 @@ def _part(
 
 
 def _pieces(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
-    """Unpack a file in slices; the library never returns more bytes than the member declares.
-
-    Raises:
-        ReadError: It is damaged, or its compression method is not supported.
-    """
+    """Unpack a file in slices; the library never returns more bytes than the member declares."""
     try:
         with archive.open(member) as stream:
             yield from slices(stream)

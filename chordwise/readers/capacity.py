@@ -61,7 +61,6 @@ def _share(megabytes: int) -> int:
 
 
 def _group_limits(groups: Path, mount: Path) -> Iterator[int]:
-    """Yield the memory limits of the control groups of this process, for cgroup v1 and v2."""
     try:
         lines = groups.read_text("utf-8").splitlines()
     except OSError:
@@ -75,10 +74,6 @@ def _group_limits(groups: Path, mount: Path) -> Iterator[int]:
 
 
 def _limits_up(mount: Path, path: str, name: str) -> Iterator[int]:
-    """Yield the limits of a group and its parents.
-
-    Within a container its own group is mounted as the root.
-    """
     group = Path(path.lstrip("/"))
     for each in (group, *group.parents):
         try:

@@ -116,7 +116,6 @@ class _Walk:
         path: tuple[str, ...],
         waiting: list[tuple[os.DirEntry[str], tuple[str, ...]]],
     ) -> Iterator[FoundFile]:
-        """Push the entries of a folder on the stack; yield the folder if it cannot be listed."""
         try:
             with os.scandir(folder) as entries:
                 listed = [entry for entry in entries if not is_ignored(entry.name)]

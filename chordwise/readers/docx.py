@@ -107,7 +107,6 @@ class _Document:
         return story
 
     def _embedded(self, chunk: Relationship | None) -> str:
-        """Return the text of a file that is embedded in the document unchanged (altChunk)."""
         if chunk is None:
             return ""
         if not chunk.target.lower().endswith((*_EMBEDDED_MARKUP, *_EMBEDDED_TEXT)):

@@ -142,7 +142,6 @@ def _share_of_controls(data: bytes) -> float:
 
 
 def _plausible(text: str) -> bool:
-    """Return whether nearly all characters are common in texts."""
     sample = text[:_SAMPLE_CHARACTERS]
     strange = sum(
         1

@@ -93,11 +93,7 @@ def text_of_message(
 
 
 def _displayed_parts(message: Message, max_characters: int) -> list[Extracted]:
-    """Return the body parts that a mail program displays.
-
-    Of alternatives that is the last one with text (RFC 2046, 5.1.4). The others are not visible to
-    a person and may have different content.
-    """
+    """Return the body parts that a mail program displays (RFC 2046, 5.1.4)."""
     kind = message.get_content_type()
     if message.get_content_disposition() == "attachment":
         return []
@@ -111,7 +107,6 @@ def _displayed_parts(message: Message, max_characters: int) -> list[Extracted]:
 
 
 def _attachments(message: Message) -> Iterator[Message]:
-    """Yield the attached parts; inline images and signatures are not attachments."""
     waiting = _children(message)[::-1]
     while waiting:
         part = waiting.pop()
@@ -148,7 +143,6 @@ def _attachment(part: Message, naming: Naming, wanted: ReadOptions) -> Extractio
 
 
 def _bytes_of(part: Message) -> bytes:
-    """Return the content of an attached file, or the source of an attached message."""
     if part.is_multipart():
         children = _children(part)
         is_message = part.get_content_type() == MEDIA_TYPE and len(children) == 1

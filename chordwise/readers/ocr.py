@@ -55,10 +55,7 @@ def _opened(ocr: Ocr) -> PyTessBaseAPI:
 
 
 def _recognized(tesseract: PyTessBaseAPI, page: Image, number: int) -> PageText | None:
-    """Return the text of a page; `None` if Tesseract failed.
-
-    Without a plausible density, a pixel counts as a point.
-    """
+    """Return the text; without a plausible density, a pixel counts as a point."""
     density, points = density_of(page), points_of_pixel(page)
     try:
         tesseract.SetImage(page)
@@ -73,7 +70,6 @@ def _recognized(tesseract: PyTessBaseAPI, page: Image, number: int) -> PageText 
 
 
 def _layout(tesseract: PyTessBaseAPI, text: str, points: float) -> Layout:
-    """Return the positions of the recognized words; `points` is the size of a pixel in points."""
     from tesserocr import RIL, iterate_level  # noqa: PLC0415 - of an extra
 
     layout, end = Layout(), 0

@@ -118,7 +118,6 @@ class _Message:
         return f"{name} <{address}>" if name and address and name != address else name or address
 
     def _date(self) -> str:
-        """Return the time of submission from the table of fixed-length properties."""
         path = [*self._folder, PROPERTIES]
         if not self._container.exists(path):
             return ""

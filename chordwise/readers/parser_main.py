@@ -76,7 +76,6 @@ def _serve(channel: socket.socket) -> None:
 
 
 def _replies(request: JsonObject, file: BinaryIO) -> Iterator[tuple[JsonObject, bytes]]:
-    """Yield a reply for each item in the file; the last one is marked as such."""
     try:
         if page := integer(request["page"]):
             yield _picture(file.read(), page)
@@ -204,7 +203,6 @@ def _flags(normalized: NormalizedText, header: JsonObject) -> Sequence[Flag]:
 
 
 def _page(page: PageText) -> tuple[JsonObject, bytes]:
-    """Return a page as an answer: its picture, or its text with the layout of its words."""
     header: JsonObject = {"page": page.number, "width": page.width, "height": page.height}
     if page.picture is not None:
         pixels: JsonObject = {"pixels": [page.picture.width, page.picture.height]}

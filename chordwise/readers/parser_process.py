@@ -155,12 +155,7 @@ class ParserProcess:
     def _answer(
         self, channel: socket.socket, question: FileRequest, reading_time: ReadingTime
     ) -> ParserReply:
-        """Return the next answer; a part is written to a file while it is received.
-
-        Raises:
-            ReadError: There is no space for the part.
-            OSError: The child did not answer in time, has ended, or sends invalid data.
-        """
+        """Return the next answer; a part is written to a file while it is received."""
         deadline = reading_time.deadline(self._seconds)
         texts_bytes = 0 if question.page else self._limits.max_text_bytes
         header, body = frames.receive(channel, max(_MAX_PICTURE_BYTES, texts_bytes), deadline)
@@ -180,7 +175,6 @@ class ParserProcess:
     def _pieces(
         self, channel: socket.socket, last: JsonObject, deadline: float
     ) -> Iterator[bytearray]:
-        """Yield the pieces of a part, and put the header after the last one into `last`."""
         bytes_left = self._limits.max_file_megabytes * limits.MEGABYTE
         while True:
             header, piece = frames.receive(channel, contents.SLICE_BYTES, deadline)

@@ -100,7 +100,6 @@ def picture_of(data: bytes, number: int) -> RenderedPage:
 
 
 def _scale_within(width: float, height: float) -> float:
-    """Return the pixels per point that keep the picture of a page within its limits."""
     area, side = max(1.0, width * height), max(1.0, width, height)
     by_area, by_side = (MAX_PICTURE_PIXELS / area) ** 0.5, _MAX_SIDE / side
     return float(min(_PICTURE_DENSITY / POINTS_PER_INCH, by_area, by_side))
@@ -228,7 +227,6 @@ class _Words:
 
 
 def _is_in_line(boxes: Sequence[Box]) -> bool:
-    """Return whether one horizontal or vertical line crosses all boxes."""
     if not boxes:
         return False
     lefts, bottoms, rights, tops = zip(*boxes, strict=True)
@@ -236,7 +234,6 @@ def _is_in_line(boxes: Sequence[Box]) -> bool:
 
 
 def _characters(text_page: pypdfium2.PdfTextPage, outer: Box) -> tuple[str, list[Box], list[int]]:
-    """Return the non-blank characters on a page, the box of each on its axes, and its index."""
     edges = left, right, bottom, top = tuple(ctypes.c_double() for _ in range(4))
     west, south, east, north = outer
     characters: list[str] = []
@@ -337,7 +334,6 @@ def _overlap(one: Box, two: Box, axis: int) -> bool:
 
 
 def _is_picture(page: pypdfium2.PdfPage) -> bool:
-    """Return whether images cover most of the page, as on a scanned one."""
     width, height = page.get_size()
     covered = 0.0
     try:
@@ -443,7 +439,6 @@ class _Object:
 
     @property
     def _is_picture(self) -> bool:
-        """Whether the object is an image or a gradient."""
         return self.kind in _PICTURES
 
     @property
@@ -488,7 +483,6 @@ def _suspicion(text: _Object) -> _Reason | None:
 
 
 def _suspects(page: pypdfium2.PdfPage) -> Iterator[tuple[_Object, _Reason]]:
-    """Yield the texts that may be invisible."""
     objects, is_scan = list(_objects(page)), _is_picture(page)
     boxes = [(each.box, place) for place, each in enumerate(objects)]
     pictures = _Grid(page, (boxes[at] for at, each in enumerate(objects) if each.kind in _PICTURES))
@@ -592,7 +586,6 @@ class _Comparison:
 
 
 def _address(found: raw.FPDF_PAGEOBJECT) -> int:
-    """Return the identity of an object on its page."""
     return ctypes.cast(found, ctypes.c_void_p).value or 0
 
 

@@ -61,10 +61,7 @@ def read_markdown(data: bytes, name: str) -> Extracted:  # noqa: ARG001 - the si
 
 
 def _headings(markdown: str) -> Iterator[tuple[int, int, str]]:
-    """Yield the position, level and text of each heading with number signs.
-
-    Lines in fenced code are not headings.
-    """
+    """Yield the position, level and text of each heading, but not lines in fenced code."""
     start, fence = 0, ""
     for line in markdown.splitlines(keepends=True):
         mark = line.lstrip(" ")[:3]

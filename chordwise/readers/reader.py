@@ -430,7 +430,6 @@ class Unpacking:
             yield _unread(origin.source, error, content)
 
     def _answers(self, content: Content, origin: _Origin, level: int) -> Iterator[ParserReply]:
-        """Query the parser; query it again if it finds pictures of pages that are to be read."""
         parser = self._parser_at(level)
         question = FileRequest(name=origin.name, columns=self._columns)
         for answer in parser.answers(content.file, question, self._time):
@@ -454,7 +453,6 @@ class Unpacking:
         question: FileRequest,
         source: str,
     ) -> Iterator[ParserReply]:
-        """Transcribe the pages of a scan with the model, or recognize them with OCR."""
         if self._transcriber is not None:
             try:
                 if importlib.util.find_spec("PIL") is None:
@@ -479,7 +477,6 @@ class Unpacking:
     def _answered(
         self, answer: ParserReply, content: Content, origin: _Origin, level: int
     ) -> Iterator[ReadDocument | UnreadDocument]:
-        """Yield the documents of an answer about a file."""
         header = answer.header
         place = _name(header.get("place"))
         here = f"{origin.source}#{place}" if place else origin.source

@@ -50,10 +50,6 @@ _STEP = re.compile(r"\\[\\{}]|[{}]|\\(?:v(-?\d{1,9})?|plain)(?![A-Za-z0-9-]) ?")
 
 
 def _parted(markup: str) -> tuple[str, str]:
-    """Return the markup without hidden text, and the hidden text.
-
-    The library treats hidden text as visible.
-    """
     shown: list[str] = []
     hidden: list[str] = []
     is_hidden, around, at = False, [False], 0

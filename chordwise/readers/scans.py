@@ -204,7 +204,6 @@ def _frame(picture: Image, index: int) -> Image | None:
 
 
 def _on_paper(picture: Image, mode: str) -> Image:
-    """Return a picture in gray (`L`) or in color; transparency is replaced by white."""
     from PIL import Image  # noqa: PLC0415 - of an extra
 
     if picture.has_transparency_data:

@@ -103,10 +103,7 @@ _MIN_WORDS = 4
 def _sentences(
     rows: Sequence[list[str]], start: tuple[int, int], hidden: _HiddenCells | None
 ) -> Iterator[str]:
-    """Yield the sentences in hidden cells, or in all cells if `hidden` is `None`.
-
-    Texts of a few words are left out, since rows are often hidden by a filter.
-    """
+    """Yield the sentences in hidden cells; a few words are often hidden by a filter."""
     for number, row in enumerate(rows, start[0]) if hidden != _NOTHING else ():
         for column, text in enumerate(row, start[1]):
             if (hidden is None or hidden.holds(number, column)) and len(text.split()) >= _MIN_WORDS:
@@ -134,7 +131,6 @@ _MAX_COLUMNS = 16_384
 
 
 def _hidden_cells(package: OfficePackage) -> dict[str, _HiddenCells]:
-    """Return the hidden cells of an XLSX package, by the names of the sheets."""
     main = package.main_part()
     if not main:
         return {}
@@ -172,7 +168,6 @@ def _hidden_in(sheet: bytes, unseen: set[int]) -> _HiddenCells:
 
 
 def _values(attributes: bytes) -> dict[str, tuple[int, int]]:
-    """Return the numbers in attributes, each with the column of the letters before it."""
     found = {"r": (0, 0), "s": (0, 0), "min": (0, 0), "max": (0, -1)}
     for name, letters, row, number in _VALUE.findall(attributes):
         column = 0
@@ -266,7 +261,6 @@ def _workbook_text(sheets: Sequence[Sheet], kind: str, max_characters: int) -> E
 def _sheet_place(
     sheet: Sheet, start: int, place: int, lines: Sequence[tuple[int | None, str]]
 ) -> Place:
-    """Return the place of a sheet; its lines begin at `place`, relative to its `start`."""
     top, left = sheet.start
     layout = Layout()
     for row, line in lines:
@@ -317,7 +311,6 @@ def rows_of_csv(decoded: str) -> list[Place]:
 
 
 def _cell_text(cell: Cell) -> str:
-    """Return the text of a cell: integers and dates without trailing zeros."""
     match cell:
         case bool():
             return str(cell).upper()

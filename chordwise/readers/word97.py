@@ -62,7 +62,6 @@ def read(data: bytes, max_characters: int) -> Extracted:
 
 
 def _require_legible(main: bytes) -> int:
-    """Return the flags of a readable document."""
     (version,) = struct.unpack_from("<H", main, _VERSION_AT)
     (flags,) = struct.unpack_from("<H", main, _FLAGS_AT)
     if flags & _ENCRYPTED:
@@ -97,7 +96,6 @@ def _piece(main: bytes, place: int, length: int) -> str:
 def _piece_table(
     table: bytes, place: int, size: int
 ) -> tuple[tuple[int, ...], list[tuple[int, int, int]]]:
-    """Return the starts of the pieces, followed by the end, and the pieces (§2.9.38)."""
     while table[place] == _PROPERTIES:
         (length,) = struct.unpack_from("<H", table, place + 1)
         place, size = place + 3 + length, size - 3 - length

@@ -331,7 +331,6 @@ def secret_values() -> Mapping[str, object]:
 
 
 def _secret_files(source: PydanticBaseSettingsSource) -> NestedSecretsSettingsSource:
-    """Read each setting from a file named as its variable, such as a container secret."""
     return NestedSecretsSettingsSource(
         source,
         secrets_dir=Settings.secrets_folder,

@@ -97,7 +97,6 @@ def settings_file(config: Path | None) -> SettingsFile | None:
 
 
 def _read(path: Path, *, is_named: bool) -> bytes:
-    """Check the owner and permissions of an open file and return its content."""
     # Opening a pipe would block until a writer opens it.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -140,7 +139,6 @@ def find_home(config: Path | None = None, home: Path | None = None) -> Path:
 
 
 def _home_in(file: SettingsFile) -> Path | None:
-    """Return the home in a file, even if another line is not valid TOML."""
     try:
         content = file.content.decode("utf-8")
     except UnicodeDecodeError:
@@ -216,10 +214,7 @@ def _has_access_list(target: Path | int) -> bool:
 
 
 def _has_only(group_id: int, user_id: int) -> bool:
-    """Return whether a group has the name of a user, who is its only member.
-
-    If neither has a name, as in many containers, the numeric ids must be equal.
-    """
+    """Without names, as in many containers, the numeric ids must be equal."""
     try:
         user = pwd.getpwuid(user_id).pw_name
         group = grp.getgrgid(group_id)

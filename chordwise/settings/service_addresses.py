@@ -125,7 +125,6 @@ def redis_address(url: str) -> str:
 
 
 def _spelled(url: str, socket_scheme: str, number_option: str) -> str:
-    """Return the address with the socket scheme and the number option of a library."""
     parts, options = _split(url), _options(url)
     scheme = parts.scheme
     if scheme in _SOCKETS:

@@ -162,7 +162,6 @@ def view_names(table: AnswerTable) -> list[str]:
 
 
 def _list_names(table: str, columns: Sequence[AnswerColumn]) -> dict[str, str]:
-    """Return a unique view name for each list of objects."""
     names: dict[str, str] = {}
     for rows in dict.fromkeys(column.rows for column in columns if column.rows):
         name = f"{table}_{identifiers.sql_identifier(rows) or 'rows'}"[:_MAX_NAME]
@@ -174,7 +173,6 @@ def _list_names(table: str, columns: Sequence[AnswerColumn]) -> dict[str, str]:
 
 
 def _execute(session: Session, *statements: sql.Composed) -> None:
-    """Execute statements that change views, and translate the errors of PostgreSQL."""
     try:
         for statement in statements:
             session.execute(text(statement.as_string(None).replace(":", r"\:")))
@@ -322,7 +320,6 @@ def _select_columns(column: AnswerColumn, source: _Source) -> Iterator[sql.Compo
 
 
 def _json_at(column: AnswerColumn, place: sql.Composable) -> sql.Composed:
-    """Return the expression that reads the output below `place`, at the pointer of the column."""
     steps = sql.SQL(", ").join(map(sql.Literal, json_values.steps(column.item)))
     return sql.SQL("n.output #> ({} || ARRAY[{}]::text[])").format(place, steps)
 
@@ -352,7 +349,6 @@ def _formatted(template: sql.SQL, column: AnswerColumn, **further: sql.Composabl
 
 
 def _value(column: AnswerColumn) -> tuple[sql.Composable, sql.Composable]:
-    """Return the expression for the value of a fact in a column, and for its existence."""
     if column.kind is ColumnKind.BOOLEAN:
         return _TRUTH, _IS_TRUTH
     field = sql.SQL("f.{}").format(sql.Identifier(_FIELDS.get(column.kind, "final_value")))
@@ -361,7 +357,6 @@ def _value(column: AnswerColumn) -> tuple[sql.Composable, sql.Composable]:
 
 
 def _of_output(column: AnswerColumn, source: _Source) -> sql.Composed:
-    """Return the expression that reads a column from the output of another job of the document."""
     value = "({})::numeric" if column.kind is ColumnKind.SCORE else "{}"
     output = sql.SQL(value).format(sql.SQL("o.output ->> {}").format(column.item))
     return sql.SQL(
@@ -392,7 +387,6 @@ OF_EVIDENCE = (
 
 
 def _evidence_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed:
-    """Return the query for the evidence of each column; lists are shown as arrays."""
     shown: list[sql.Composed] = []
     joined: list[sql.Composed] = []
     names = OF_EVIDENCE if len(columns) <= _MAX_WHOLE_EVIDENCE else OF_WIDE_EVIDENCE

@@ -296,7 +296,6 @@ def forget(session: Session, older_than: timedelta) -> None:
 
 
 def _is_submittable() -> ColumnElement[bool]:
-    """Return the condition that a question waits for a batch and its job and run are active."""
     return and_(
         BatchRequest.status == BatchRequestStatus.PENDING,
         or_(BatchRequest.due_at.is_(None), BatchRequest.due_at <= clock.database_now()),
@@ -372,7 +371,6 @@ def drop_lost(session: Session, limit: int) -> int:
 
 
 def _is_followed(states: Collection[JobStatus]) -> ColumnElement[bool]:
-    """Return the condition that a job in one of these states follows the question."""
     follower, job = aliased(BatchRequest), aliased(Job)
     return exists().where(
         follower.key == BatchRequest.key,

@@ -327,7 +327,6 @@ def uncertain_calls(session: Session, account: Budget) -> tuple[int, int]:
 
 
 def _scopes(run_id: uuid.UUID, day: date) -> tuple[str, str]:
-    """Return both scopes in the order in which accounts are locked."""
     return _scope_of_day(day), scope_of_run(run_id)
 
 
@@ -351,10 +350,7 @@ def _cost_of(run_id: uuid.UUID) -> ScalarSelect[Decimal | None]:
 
 
 def _opening(scope: str, cap_usd: Decimal | None, known: ScalarSelect[Decimal | None]) -> Insert:
-    """Return an insert that opens an account with the costs known from the ledger.
-
-    Calls made before the account existed are included in this way.
-    """
+    """Return an insert that opens an account with the costs of earlier calls in the ledger."""
     return insert(Budget).values(scope=scope, cap_usd=cap_usd, spent_usd=known)
 
 

@@ -193,7 +193,6 @@ class CompletionStore:
     def _find_or_claim_all(
         self, store: Connection, claims: Sequence[RequestClaim]
     ) -> Sequence[JsonObject | bool]:
-        """Find or claim requests; of several claims on one request, the first is made."""
         first = {claim.key: claim for claim in reversed(claims)}
         uses = Counter(claim.key for claim in claims)
         rows = [_row(claim) | {"uses": uses[claim.key]} for claim in first.values()]
@@ -219,7 +218,6 @@ def _store_all(
 
 
 def _row(claim: RequestClaim) -> dict[str, object]:
-    """Return the values of a claim in their JSON form."""
     return {
         "key": claim.key,
         "claim_token": str(claim.token),

@@ -86,7 +86,6 @@ _NAMED = "c.id = ANY(CAST(:ids AS uuid[]))"
 
 
 def _claimable(chunk: str) -> str:
-    """Return the SQL for whether a chunk can be claimed; `chunk` is its table or alias."""
     return f"""(
     {chunk}.status = 'pending'
     OR {chunk}.status = 'waiting' AND {chunk}.due_at <= clock_timestamp()

@@ -187,7 +187,6 @@ class ChunkWork:
     def _store(
         self, store: Connection, group: Sequence[CallEntry | ChunkEnd | JobEnd]
     ) -> Sequence[Outcome]:
-        """Store ends and entries; a repeated store recognizes what was already committed."""
         entries = [item for item in group if isinstance(item, CallEntry)]
         of_chunks = [item for item in group if isinstance(item, ChunkEnd)]
         syntheses = [item for item in group if isinstance(item, JobEnd)]
@@ -215,7 +214,6 @@ class ChunkWork:
         syntheses: Sequence[JobEnd],
         entries: Sequence[CallEntry],
     ) -> Mapping[uuid.UUID, Outcome]:
-        """End chunks and jobs; all rows that the transaction needs are locked in order first."""
         beginning = [entry.begun for entry in entries if entry.begun and entry.token]
         synthesizing = [_id(begun, "job_id") for begun in beginning if not begun["chunk_id"]]
         if syntheses or synthesizing:
@@ -244,7 +242,6 @@ class ChunkWork:
     def _claimed(
         self, store: Connection, last: Mapping[uuid.UUID, ChunkEnd]
     ) -> Mapping[uuid.UUID, ClaimedSynthesis]:
-        """Claim the syntheses of jobs by the ends of their last chunks; return them by chunk."""
         claims = [(each, end.synthesis_token) for each, end in last.items() if end.synthesis_token]
         found = self._claim_syntheses(store, claims) if claims else {}
         return {last[claimed.job_id].chunk_id: claimed for claimed in found.values()}

@@ -75,7 +75,6 @@ WITHDRAWN = "withdrawn"
 
 
 def _counts() -> ColumnElement[bool]:
-    """Return the condition that feedback neither withdraws another row nor is withdrawn."""
     later = aliased(Feedback)
     return Feedback.withdraws.is_(None) & ~exists().where(later.withdraws == Feedback.id)
 

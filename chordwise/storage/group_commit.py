@@ -71,7 +71,6 @@ class GroupCommit(Generic[Transaction, Item, Outcome]):
                 continue
 
     def _store_or_pause(self, group: _Group[Item, Outcome]) -> _Group[Item, Outcome]:
-        """Store a group; during an outage of the database, pause and return the items to retry."""
         left = self._store(group)
         self._failures = self._failures + 1 if left else 0
         if left:

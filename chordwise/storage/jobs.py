@@ -389,7 +389,6 @@ def end(job: Job, status: JobStatus, failure: JobFailure | None = None) -> None:
 
 
 def _leave(session: Session, job_id: uuid.UUID, token: uuid.UUID, **values: object) -> bool:
-    """End the lease on a synthesis; return false if it is lost."""
     statement = (
         update(Job)
         .where(Job.id == job_id, Job.lease_token == token, Job.status == JobStatus.SYNTHESIZING)

@@ -115,7 +115,6 @@ def _row(result: JudgedResult, judgment: JudgmentValue) -> dict[str, object]:
 
 
 def _replacing() -> Insert:
-    """Return an insert that replaces the judgment of a concurrent transaction."""
     statement = insert(Judgment)
     renewed = ("evaluation_id", "confidence", "is_right", "expected", "found")
     changes = {name: statement.excluded[name] for name in renewed}

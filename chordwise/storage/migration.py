@@ -65,7 +65,6 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
 
 @contextmanager
 def _exclusive(connection: Connection) -> Iterator[None]:
-    """Hold the migration lock, and limit each wait for the lock of a table."""
     with without_statement_timeout(connection):
         connection.execute(text(f"SET lock_timeout = '{_ALONE_SECONDS}s'"))
         connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})

@@ -143,7 +143,6 @@ def unpromised(session: Session, task: str, ids: Sequence[uuid.UUID]) -> list[uu
 
 
 def _named() -> ColumnElement[str]:
-    """Return the last argument of a message, by the expression of the index."""
     return OutboxMessage.arguments.op("->>", return_type=Text())(literal_column("-1"))
 
 

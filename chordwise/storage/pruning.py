@@ -73,7 +73,6 @@ def _forget_runs(database: Database, age: timedelta, commit: Commit) -> Mapping[
 
 
 def _all(commit: Commit, step: Callable[[Session], int]) -> int:
-    """Repeat a step until it finds fewer rows than its limit; return the total."""
     total = count = commit(step)
     while count >= STEP:
         count = commit(step)
@@ -207,7 +206,6 @@ def _is_old(age: timedelta) -> ColumnElement[bool]:
 
 
 def _is_still_old(session: Session, run_id: uuid.UUID, age: timedelta) -> bool:
-    """Check a run again with its row locked, so that it is not retried before the commit."""
     locked = select(Run.id).where(Run.id == run_id).with_for_update()
     if session.scalar(locked) is None:
         return False

@@ -94,7 +94,6 @@ def _insertion(
     same: tuple[str, ...],
     expressions: tuple[tuple[str, ColumnElement[object]], ...],
 ) -> Insert:
-    """Return the statement, cached, since building it takes longer than executing it."""
     into = table.metadata.tables[table.__tablename__]
     arrays = [bindparam(name, type_=ARRAY(into.c[name].type, dimensions=1)) for name in names]
     found = func.unnest(*arrays).table_valued(*names).render_derived()

@@ -181,7 +181,6 @@ def save_all(session: Session, results: Sequence[NewResult]) -> None:
 
 
 def _add(session: Session, results: Sequence[NewResult]) -> dict[uuid.UUID, bool]:
-    """Insert the results of jobs that have none; return these jobs, and whether they are judged."""
     rows = ",".join(each.row for each in results)
     stated = ",".join(each.first_facts for each in results if each.first_facts)
     added = session.execute(_ADD, {"rows": f"[{rows}]", "facts": f"[{stated}]"})
@@ -235,7 +234,6 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
 def _correct(
     session: Session, result: Result, truth: Truth, marked: Collection[str]
 ) -> Iterable[dict[str, object]]:
-    """Correct a result, and return its facts; `marked` ones stay accepted if not wrong."""
     kind = AnalysisType(result.analysis_type)
     places = documents.places_in(session, result.document_id) if truth.quoted else None
     corrected = corrections.correct(result.output, analysis_for(kind), truth, places)
@@ -251,7 +249,6 @@ def _correct(
 
 
 def _field_of(fact: FactValue) -> str:
-    """Return the field of an extraction that a fact belongs to."""
     is_data = fact.path.startswith(f"{DATA.path}/")
     return fields.top(fact.path.removeprefix(DATA.path)) if is_data else fact.item
 
@@ -528,7 +525,6 @@ def _columns(result: Result) -> dict[str, object]:
 def _rows_of(
     job_id: uuid.UUID, found: Iterable[FactValue], accepted: Collection[str] = ()
 ) -> Iterator[dict[str, object]]:
-    """Yield rows of `facts` without nulls; those at the `accepted` paths are marked."""
     for fact in found:
         values = ((name, getattr(fact, name)) for name in FactValue.__dataclass_fields__)
         row = {"id": new_id(), "job_id": job_id, "accepted": fact.path in accepted}
@@ -536,7 +532,6 @@ def _rows_of(
 
 
 def _batches(rows: Iterator[dict[str, object]]) -> Iterator[str]:
-    """Yield rows in batches, each as the elements of a JSON array."""
     while batch := list(itertools.islice(rows, FACTS_AT_ONCE)):
         yield _elements(batch)
 

@@ -106,10 +106,7 @@ def synthesize(task: AnalysisTask) -> JsonObject:
 
 
 def _described(labels: Sequence[str], options: AnalysisOptions) -> _Phrases:
-    """Return the phrases of the labels' descriptions, and the words of the topics they name.
-
-    A description may also be a line of the instructions, “label: …”.
-    """
+    """A description may also be a line of the instructions, “label: …”."""
     described: dict[str, list[str]] = defaultdict(list)
     lines = _DESCRIPTION.findall(options.instructions)
     for label, description in [*options.label_descriptions.items(), *lines]:
@@ -119,13 +116,11 @@ def _described(labels: Sequence[str], options: AnalysisOptions) -> _Phrases:
 
 
 def _phrases(text: str) -> list[str]:
-    """Return the phrases of a label or a description: “kitchen and dining” has two."""
     phrases = (each.replace("_", " ").strip() for each in _JOINT.split(text))
     return [each for each in phrases if words.terms(each)]
 
 
 def _related(term: str) -> Iterator[str]:
-    """Yield the words related to a label's word; “tech” abbreviates “technology”."""
     for name, listed in _RELATED.items():
         if name == term or (len(term) >= _SHORTEST_ABBREVIATION and name.startswith(term)):
             yield from listed
@@ -201,7 +196,6 @@ def _nearest(
 def _features(
     nearest: str, parts: Mapping[str, float], found: Sequence[Sentence]
 ) -> Iterator[JsonObject]:
-    """Yield the nearest sentence, and the terms with the largest contributions as features."""
     if nearest:
         yield {"feature": "nearest in meaning", "quote": nearest}
     for term in sorted(parts, key=lambda term: -parts[term]):

@@ -253,7 +253,6 @@ class SearchableText:
         return list(unlike.values())[: None if item.is_list else limit]
 
     def _labelled(self, item: Item) -> list[Match]:
-        """Return the values with labels that match an item, the best matches first."""
         found: list[tuple[int, Match]] = []
         unlabelled = 2 + 2 * (not _PATTERN_KINDS.isdisjoint(item.kinds[:1]))
         for index in range(len(self._sentences)):
@@ -290,10 +289,7 @@ class SearchableText:
                 yield match[1], _SEGMENT.split(match[2])[0].strip(), quote
 
     def _captioned(self, item: Item, place: int) -> Iterator[tuple[str, str, str]]:
-        """Yield a caption with the value above it and the quote of both.
-
-        In forms the name of a value stands in brackets on a line of its own below it.
-        """
+        """Yield captions in brackets on a line below their value, as in forms."""
         sentence = self._sentences[place]
         if _CAPTION.fullmatch(sentence.text):
             start = sentence.start_char
@@ -306,10 +302,7 @@ class SearchableText:
                 yield from ((sentence.text, value, quote) for value in found[:1])
 
     def _hits(self, item: Item) -> list[tuple[int, float, float]]:
-        """Return the places of the best sentences, their coverage of the item's words, and score.
-
-        For a list, these are all sentences that match as well as the best one.
-        """
+        """For a list, all sentences that match as well as the best one count."""
         terms = item.terms if self._rarity.keys() & item.terms else item.known
         unseen = math.log(1 + 2 * len(self._sentences))
         weights = {term: self._rarity.get(term, unseen) for term in terms}
@@ -363,12 +356,10 @@ class SearchableText:
             yield Match(value=sentence.text, quote=sentence.text, confidence=confidence)
 
     def _values(self, kinds: Sequence[ValueKind], text: str) -> list[WrittenValue]:
-        """Return the values of the first of the kinds that occurs in a text."""
         found = (list(values(kind, text, self._ordinary)) for kind in kinds)
         return next((each for each in found if each), [])
 
     def _with_next(self, place: int) -> str:
-        """Return a sentence; an incomplete one is joined with the next one if possible."""
         one = self._sentences[place]
         is_whole = len(one.terms) > _HEADING_TERMS and one.text.endswith((".", ";", ":"))
         return one.text if is_whole else self._joined(place) or one.text
@@ -424,7 +415,6 @@ class _Walk:
         return filled
 
     def _value(self, name: str, node: SchemaNode, path: str, depth: int) -> JsonValue:
-        """Return a valid value, an empty one if nothing was found, or `None`."""
         if len(node.choices) == 1:
             return node.choices[0]
         kind = _type_of(node)
@@ -457,7 +447,6 @@ class _Walk:
         return list(found.values())[:limit]
 
     def _is_valid(self, value: JsonValue, node: SchemaNode) -> bool:
-        """Return whether a value fits a part of the user's schema, which may contain references."""
         properties = json_values.as_object(self.root.get("properties") or {})
         probe: JsonObject = {**properties, _PROBE: {"allOf": list(node.schemas)}}
         whole: JsonObject = {**self.root, "required": [], "properties": probe}
@@ -468,13 +457,11 @@ class _Walk:
 
 
 def _type_of(node: SchemaNode) -> str:
-    """Return the first type that a schema allows besides null; “string” if it names none."""
     types = {"object"} if node.properties else node.types
     return next((name for name in _TYPES if name in types), "string")
 
 
 def _narrowed(wanted: Item, node: SchemaNode) -> Item:
-    """Return the item with the kinds of value that the type and format of the schema allow."""
     if by_format := _FORMAT_KINDS.get(node.format):
         return replace(wanted, kinds=(by_format,))
     kind = _type_of(node)

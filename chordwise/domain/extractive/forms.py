@@ -139,7 +139,6 @@ def _pairs(text: str) -> Iterator[tuple[re.Match[str], re.Match[str]]]:
 
 
 def _is_total(label: str) -> bool:
-    """Return whether a label denotes the whole amount to be paid."""
     if not _TOTAL.search(label) or _PART.search(label):
         return False
     return _WHOLE.search(label) is not None or not _TAX.search(label)
@@ -164,7 +163,6 @@ def address(text: str) -> Found | None:
 
 
 def _issuer(text: str) -> tuple[list[str], list[str]]:
-    """Return the lines of the name at the top of a receipt or an invoice, and those below it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     top = list(itertools.takewhile(lambda line: not _LABELLED.match(line), lines[:_TOP_LINES]))
     named = [

@@ -75,7 +75,6 @@ def _wrap_width(text: str) -> int:
 
 
 def _lines(text: str, start: int, end: int, width: int) -> Iterator[tuple[int, int]]:
-    """Yield spans between line ends; full lines of a wrapped text are joined."""
     line_start = start
     for match in _LINE_END.finditer(text, start, end):
         length = match.start() - (text.rfind("\n", 0, match.start()) + 1)

@@ -95,13 +95,11 @@ def _ratio(praise: float, blame: float) -> float:
 
 
 def _label(score: float, count: int, smaller: float, larger: float) -> str:
-    """Return the label of a score; a balance of many sentences is mixed instead of neutral."""
     is_balanced = smaller > larger * _BALANCED and abs(score) < NEUTRAL_BELOW
     return "mixed" if is_balanced and count >= _MIXED_FEWEST else label_for(score, [score])
 
 
 def _confidence(score: float, count: int) -> float:
-    """Return a confidence that grows with the margin and the number of sentences with sentiment."""
     margin = min(1.0, abs(score) / (NEUTRAL_BELOW * 5))
     plenty = min(1.0, count / _ENOUGH_SENTENCES)
     confidence = 0.2 + (MAX_CONFIDENCE - 0.2) * mean((margin, plenty))

@@ -73,7 +73,6 @@ def _central(found: Sequence[Sentence], count: int, instructions: str) -> list[S
 
 
 def _topic(found: Sequence[Sentence], instructions: str) -> str:
-    """Return the most central complete sentence; without one, the most central heading or field."""
     ended = (one for one in found if one.text.rstrip(_CLOSING).endswith(_SENTENCE_ENDS))
     whole = [one for one in ended if not _FIELD.match(one.text)]
     central = _central(whole or found, 1, instructions)
@@ -87,7 +86,6 @@ def _grounded_findings(answers: Sequence[JsonObject]) -> list[JsonObject]:
 
 
 def _confidence(found: Sequence[Sentence]) -> int:
-    """Return a confidence that is higher for longer texts and for English (known stopwords)."""
     read = [word for one in found for word in words.words(one.text)]
     is_known = words.is_english(read) and len(found) > MAX_FINDINGS
     return 1 + (len(found) >= _FEWEST_FINDINGS) + 2 * is_known

@@ -200,10 +200,7 @@ FITS: Mapping[Method, Callable[[Sequence[ConfidenceClaim]], Points]] = {
 def _cross_validated(
     claims: Sequence[ConfidenceClaim], fit: Callable[[Sequence[ConfidenceClaim]], Points]
 ) -> Sequence[float]:
-    """Return the value of each claim on the curve that was fitted to the other folds.
-
-    With only one document, claims stay unchanged.
-    """
+    """Return the value of each claim on the curve that was fitted to the other folds."""
     from sklearn.model_selection import GroupKFold  # noqa: PLC0415 - of an extra
 
     groups = [claim.group for claim in claims]

@@ -248,7 +248,6 @@ def is_above(checks: int, wrong: int, max_error: float, risk: float) -> bool:
 
 
 def _at(paths: Sequence[str], listed: Sequence[Fact]) -> list[Fact]:
-    """Return the facts at these paths or below."""
     return [
         fact for fact in listed if any(json_values.is_within(fact.path, path) for path in paths)
     ]
@@ -297,7 +296,6 @@ def _is_fewer(refuted: int, population: int, checks: int, wrong: int, risk: floa
 
 
 def _log_likelihood(all_wrong: int, population: int, checks: int, wrong: int) -> float:
-    """Return the logarithm of the probability of a sequence of checks, `wrong` of them wrong."""
     return _log_choose(population - checks, all_wrong - wrong) - _log_choose(population, all_wrong)
 
 

@@ -193,7 +193,6 @@ class _Work:
     def _pair(
         self, own: Sequence[Fact], right: Sequence[JsonValue], path_of: Callable[[int], str]
     ) -> None:
-        """Pair the facts of a field with its right values; unpaired values become new facts."""
         left = list(right)
         wrong: list[Fact] = []
         for fact in own:
@@ -212,7 +211,6 @@ class _Work:
             self.facts[fact.path] = _with_verdict(fact, Verdict.CORRECTED, value)
 
     def _replace(self, path: str, right: JsonValue) -> None:
-        """Replace rows or an object, and judge each value."""
         first = next(iter(self._below(path)), self._missing(path))
         place = ValuePosition(path=path, item=_stem(first.item, path, first.path))
         there = {each.path: (each, value) for each, value in leaves(right, place)}
@@ -241,7 +239,6 @@ class _Work:
 
 
 def _with_verdict(fact: Fact, verdict: Verdict, corrected: JsonValue) -> Fact:
-    """Return a fact with a verdict; its typed columns are those of the final value."""
     if verdict is Verdict.APPROVED and fact.corrected_value is not None:
         fact = replace(typed_fact(fact, fact.value), corrected_value=None)
     if verdict is Verdict.APPROVED:
@@ -264,7 +261,6 @@ def _is_about(remark: Remark, fact: Fact) -> bool:
 
 
 def _is_structure(value: JsonValue) -> bool:
-    """Return whether a value is an object, or a list of more than scalars."""
     return any(isinstance(element, dict | list) for element in json_values.listed(value))
 
 
@@ -280,7 +276,6 @@ def _stem(item: str, path: str, longer: str) -> str:
 
 
 def _set_at(value: JsonValue, path: str, new: JsonValue) -> None:
-    """Set the value at a JSON Pointer; a missing member is added to its object."""
     *way, last = json_values.steps(path)
     for step in way:
         value = json_values.member(value, step)

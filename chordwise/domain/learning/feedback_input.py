@@ -164,10 +164,6 @@ def _refuse_unread_date(value: JsonValue) -> None:
 
 
 def _field_at(output: JsonObject, path: str, schema: JsonObject | None) -> str:
-    """Return the name of the field at a JSON Pointer, or with this name.
-
-    A field that the answer left out is known if the schema has it.
-    """
     known = fields.names(output)
     pointed = fields.name_at(output, path)
     if pointed is not None:
@@ -180,7 +176,6 @@ def _field_at(output: JsonObject, path: str, schema: JsonObject | None) -> str:
 
 
 def _as_column(name: str) -> str:
-    """Return a name in a form that ignores how the tables of answers spell it."""
     return name.strip("/").casefold().replace("_", " ")
 
 
@@ -197,7 +192,6 @@ def _is_field(output: JsonObject, name: str, schema: JsonObject | None) -> bool:
 
 
 def _fitting(schema: JsonObject, name: str, value: JsonValue) -> JsonValue:
-    """Return a correction converted to the schema: text to a number, a single value to a list."""
     node = SchemaNode.root_of(schema).at(name)
     fitting = _converted(node, value)
     if value is None or not node.is_known:
@@ -231,7 +225,6 @@ def _converted(node: SchemaNode, value: JsonValue) -> JsonValue:
 
 
 def _fields_there_are(path: str, known: Sequence[str]) -> str:
-    """Return a hint with the field that was probably meant, or with the known fields."""
     by_name = {_as_column(name): name for name in known}
     if near := difflib.get_close_matches(_as_column(path), by_name, n=1):
         return f"Did you mean “{by_name[near[0]]}”?"
@@ -239,7 +232,6 @@ def _fields_there_are(path: str, known: Sequence[str]) -> str:
 
 
 def _of_anything(answer: AnswerWithConfidence, entered: FeedbackInput) -> Understood:
-    """Return the remark on a whole answer, or on a value of an answer without fields."""
     if entered.verdict is Verdict.CORRECTED and not entered.path:
         raise UsageError("The correction names no value.", "Use the form PATH=VALUE.")
     known = dict(json_values.walk(answer.output))
@@ -257,7 +249,6 @@ def _of_anything(answer: AnswerWithConfidence, entered: FeedbackInput) -> Unders
 
 
 def _paths(known: Mapping[str, JsonValue]) -> str:
-    """Return a hint that lists the values that can be judged, by depth."""
     named = [path for path, value in known.items() if not isinstance(value, dict | list)]
     named.sort(key=lambda path: path.count("/"))
     further = len(named) - _MAX_NAMED

@@ -233,7 +233,6 @@ def _of_data(output: JsonObject, name: str) -> Iterator[FieldValue]:
 
 
 def _claim(output: JsonObject, place: str) -> JsonValue:
-    """Return the confidence claimed for the value at a place in the data, in points."""
     evidence = json_values.objects(output.get("evidence"))
     claims = [each.get("confidence") for each in evidence if each.get("path") == place]
     return claims[0] if claims else None
@@ -255,7 +254,6 @@ def _key(path: str, value: JsonValue) -> Key | None:
 
 
 def _leaves(value: JsonValue) -> Iterator[tuple[str, JsonValue]]:
-    """Yield the scalars in a value; their paths leave out list indexes."""
     return ((_unnumbered(path), leaf) for path, leaf in json_values.scalars(value))
 
 

@@ -132,13 +132,11 @@ def is_refuted(answer: AnswerWithConfidence, truth: Truth, field: str = "") -> b
 
 
 def _is_rejected(answer: AnswerWithConfidence, truth: Truth) -> bool:
-    """Return whether the last remark on the whole extraction rejects it."""
     said = [each for each in truth.remarks if not each.path and each.judged == answer.output]
     return bool(said) and said[-1].verdict is Verdict.REJECTED
 
 
 def _rejected_with_it(answer: AnswerWithConfidence, truth: Truth) -> Sequence[str]:
-    """Return the fields of a rejected extraction that have no verdict of their own."""
     if not _is_rejected(answer, truth):
         return ()
     known = {fields.top(name) for name in (*truth.fields, *truth.wrong_fields)}
@@ -181,7 +179,6 @@ _NOTHING: frozenset[fields.Key] = frozenset()
 
 
 def _by_field(answer: AnswerWithConfidence) -> dict[str, frozenset[fields.Key]]:
-    """Return the keys of an answer by field, or under the empty name, as in `correct_by_field`."""
     if answer.analysis_type is AnalysisType.EXTRACTION:
         names = fields.names(answer.output)
         return {name: fields.keys(fields.values(answer.output, name)) for name in names}
@@ -275,10 +272,7 @@ def _of_entry(entry: FieldValue, expected: JsonValue) -> Judgment:
 
 
 def _of_refuted(answer: AnswerWithConfidence, name: str) -> Iterator[Judgment]:
-    """Yield a judgment that the only value of a field is wrong.
-
-    With several values it is unknown which one is wrong.
-    """
+    """With several values it is unknown which one is wrong."""
     entries = fields.entries(answer.output, name)
     if len(entries) == 1:
         yield replace(_of_entry(entries[0], None), is_right=False)

@@ -154,7 +154,6 @@ _SCORES = {"positive": 0.5, "negative": -0.5}
 
 
 def _with_label(judged: JudgedAnswer, label: str) -> JsonObject:
-    """Return the answer with the right label; findings about a wrong label are dropped."""
     output = judged.output
     if fields.is_same(truths.label_in(judged.analysis_type, output), label):
         return output
@@ -200,7 +199,6 @@ def _fitted(value: JsonValue, schema: JsonObject) -> JsonValue:
 
 
 def _requoted(entry: JsonObject, answer: JsonObject, source: Source) -> JsonObject:
-    """Return a value's entry with a quote that contains the value, or without a quote."""
     quote = json_values.text(entry.get("quote"))
     if "path" in entry:
         item = json_values.text(entry["path"])
@@ -245,7 +243,6 @@ def excerpt(text: str, quotes: Sequence[str], characters: int) -> str | None:
 
 
 def _at_blanks(text: str, span: tuple[int, int], around: int) -> tuple[int, int]:
-    """Return a span extended by at most `around` characters, at word boundaries if possible."""
     start, end = max(0, span[0] - around), min(len(text), span[1] + around)
     if start:
         start = next((at for at in range(start, span[0]) if text[at].isspace()), start)
@@ -259,7 +256,6 @@ def _folded(text: str) -> str:
 
 
 def _terms(text: str) -> tuple[str, ...]:
-    """Return the terms of the beginning of a text, by which texts are compared."""
     return tuple(words.terms(text[:_COMPARED_CHARACTERS]))
 
 
@@ -308,7 +304,6 @@ class ExampleIndex:
         return tuple(self._found[place] for place in reversed(self._picked(pool)))
 
     def _picked(self, pool: dict[int, float]) -> Sequence[int]:
-        """Select examples from the most similar ones (similarity by index), the best first."""
         alike = dict.fromkeys(pool, 0.0)
         picked: list[int] = []
         left = self._max_tokens
@@ -336,7 +331,6 @@ class ExampleIndex:
         return likeness
 
     def _between(self, one: int, other: int) -> float:
-        """Return the cached cosine similarity of two examples."""
         pair = (one, other) if one < other else (other, one)
         if pair not in self._cosines:
             self._cosines[pair] = ranking.similarity(self._vectors[one], self._vectors[other])

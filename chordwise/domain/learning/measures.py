@@ -114,7 +114,6 @@ def calibration_error(
 
 
 def _spelled_alike(choices: Sequence[Choice]) -> list[Choice]:
-    """Return the choices with one spelling per label, the first that an answer uses."""
     spelled: dict[str, str] = {}
     for label in (*(c.found for c in choices), *(c.expected or "" for c in choices)):
         spelled.setdefault(normalized(label), label)
@@ -137,7 +136,6 @@ def _of_label(label: str, choices: Sequence[Choice]) -> Iterator[Measure]:
 
 
 def _precision_recall(label: str, shared: int, found: int, expected: int) -> Iterator[Measure]:
-    """Yield precision and recall, each only if it is defined."""
     if found:
         yield share("precision", shared, found, label)
     if expected:
@@ -211,7 +209,6 @@ def rouge_l(text: str, reference: str) -> float:
 
 
 def _words(text: str) -> list[str]:
-    """Return the words of a text; in scripts without spaces, the characters."""
     found = words.words(text)
     split = [list(word) if words.is_unspaced(word) else [word] for word in found]
     return [part for parts in split for part in parts][:_MAX_WORDS]

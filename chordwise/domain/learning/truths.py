@@ -161,7 +161,6 @@ def _fields(remarks: Sequence[Remark]) -> Truth:
 
 
 def _take_back(right: dict[str, JsonValue], remark: Remark, own: Collection[str]) -> None:
-    """Remove the values that an approval of the same whole answer made right, if it is rejected."""
     if remark.name or remark.verdict is not Verdict.REJECTED:
         return
     for name, judged in _fields_of(remark.judged).items():
@@ -170,17 +169,13 @@ def _take_back(right: dict[str, JsonValue], remark: Remark, own: Collection[str]
 
 
 def _judged_fields(remark: Remark) -> JsonObject:
-    """Return the fields that a remark judges.
-
-    A rejected whole judges none: it is unknown which of its values are wrong (`judging`).
-    """
+    """A rejected whole judges none: it is unknown which of its values are wrong."""
     if remark.name:
         return {remark.name: remark.judged}
     return _fields_of(remark.judged) if remark.verdict is Verdict.APPROVED else {}
 
 
 def _fields_of(output: JsonValue) -> JsonObject:
-    """Return the values of an extraction by field."""
     if not isinstance(output, dict):
         return {}
     return {name: fields.values(output, name) for name in fields.names(output)}

@@ -87,7 +87,6 @@ class AnthropicBatches:
         self._http.post(f"{PATH}/{provider_id}/cancel", {})
 
     def _listed(self) -> Iterator[JsonObject]:
-        """Yield batches, newest first."""
         query = "limit=100"
         for _ in range(_PAGES):
             page = self._http.get(PATH, query)

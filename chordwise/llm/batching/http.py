@@ -130,7 +130,6 @@ def _translated_disk_errors(label: str) -> Iterator[None]:
 
 
 def _parsed(line: bytes) -> JsonValue:
-    """Return the JSON value of a line; `None` if it is not JSON."""
     try:
         return cast("JsonValue", json.loads(line))
     except (ValueError, RecursionError):

@@ -114,7 +114,6 @@ class OpenAIBatches:
         self._http.post(f"/batches/{provider_id}/cancel", {})
 
     def _listed(self, batch: PreparedBatch) -> Iterator[JsonObject]:
-        """Yield batches, newest first, until they are older than this one."""
         query = f"limit={_PAGE}"
         for _ in range(_PAGES):
             page = self._http.get("/batches", query)

@@ -92,7 +92,6 @@ class Cached(Middleware):
                 return replace(found, call_id=str(call_id), cache_key=entry.key)
 
     def _poll(self, entry: CacheEntry, timeout_seconds: float) -> Completion | ClaimStatus:
-        """Poll the cache, with exponential backoff, until the claim is ours or is answered."""
         waited, wait = 0.0, _FIRST_WAIT_SECONDS
         while True:
             found = self.cache.find_or_claim(entry)

@@ -220,7 +220,6 @@ class RateLimited(Middleware):
         return self._send(request, gate)
 
     def _send(self, request: CompletionRequest, gate: Gate) -> Completion:
-        """Send one request; report its outcome to the limits if it had a permit."""
         gate.entered_at = self.clock()
         report = CallReport(result=CallResult.UNSENT)
         try:
@@ -260,12 +259,7 @@ class RateLimited(Middleware):
         return found
 
     def _wait_in_queue(self, woken: Event, refusal: Wait | None, ends_at: float) -> None:
-        """Wait until this thread should request its permit; `refusal` is the answer so far.
-
-        Raises:
-            RateLimitedError: The time until `ends_at` is not sufficient.
-            ModelOverloadedError: As above, and the circuit breaker is open.
-        """
+        """Wait until this thread should request its permit; `refusal` is the answer so far."""
         left = ends_at - self.clock()
         seconds = self.queue.note_refused(refusal) if refusal else left
         is_first = self.queue.is_first(woken)
