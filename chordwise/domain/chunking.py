@@ -351,15 +351,11 @@ def _pieces(
         elif finer:
             yield from _pieces(text, (start, end), max_tokens, finer)
         else:
-            yield from _cut_word(text, start, end, max_tokens)
+            width = max(1, max_tokens // 4)
+            for piece in range(start, end, width):
+                piece_end = min(piece + width, end)
+                yield piece_end, tokens.weigh(text[piece:piece_end])
         start = end
-
-
-def _cut_word(text: str, start: int, end: int, max_tokens: int) -> Iterator[tuple[int, float]]:
-    width = max(1, max_tokens // 4)
-    for piece in range(start, end, width):
-        piece_end = min(piece + width, end)
-        yield piece_end, tokens.weigh(text[piece:piece_end])
 
 
 def _pack(

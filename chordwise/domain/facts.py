@@ -222,9 +222,10 @@ def _with_evidence(
     number = fact.number if stands and not (fact.currency or fact.unit) else None
     if number is not None and (found := value_in_quote.measured(number, quote)):
         fact = replace(fact, currency=found.code, unit=found.unit)
+    points = json_values.number(entry.get("confidence"))
     return replace(
         fact,
-        confidence=_confidence(entry, analysis),
+        confidence=None if points is None else points / analysis.max_confidence,
         quote=quote or None,
         start_char=json_values.integer(entry.get("start_char")),
         end_char=json_values.integer(entry.get("end_char")),
@@ -234,8 +235,3 @@ def _with_evidence(
         place=json_values.text(entry.get("place")) or None,
         boxes=entry.get("boxes"),
     )
-
-
-def _confidence(value: JsonObject, analysis: AnalysisDefinition) -> float | None:
-    points = json_values.number(value.get("confidence"))
-    return None if points is None else points / analysis.max_confidence

@@ -250,7 +250,9 @@ class _Reading:
 
     @cached_property
     def _decomposed_origins(self) -> Sequence[int]:
-        return _origins(self._folded)
+        lengths = {char: 1 if char.isascii() else len(_parts(char)) for char in set(self._folded)}
+        places = ([index] * lengths[char] for index, char in enumerate(self._folded))
+        return [*itertools.chain.from_iterable(places), len(self._folded)]
 
 
 class _Words:
@@ -362,13 +364,6 @@ def _fold(text: str) -> str:
 
 def _decompose(folded: str) -> str:
     return folded.translate({ord(char): _parts(char) for char in set(folded) if not char.isascii()})
-
-
-def _origins(folded: str) -> list[int]:
-    """Return the origin of each character of the decomposed text, followed by the end."""
-    lengths = {char: 1 if char.isascii() else len(_parts(char)) for char in set(folded)}
-    places = ([index] * lengths[char] for index, char in enumerate(folded))
-    return [*itertools.chain.from_iterable(places), len(folded)]
 
 
 def _parts(char: str) -> str:

@@ -237,7 +237,10 @@ def unread(
     """
     analysis, options = analysis_for(task.analysis_type), task.options
     counted, located = analysis.row_counts([output], options), _places(source, output, task)
-    lines = TextLines(source=source, answered=answered, values=_values(output))
+    texts = (json_values.text(value) for _, value in json_values.walk(output.get("data")))
+    lines = TextLines(
+        source=source, answered=answered, values={text.casefold() for text in texts if text}
+    )
     found: list[MissingRows] = []
     for path, rows in located.items():
         count = counted.get(path)
@@ -277,11 +280,6 @@ def sparse(
     }
     said = "{:,} consecutive passages have the same form, and hardly any of them has a row of {}."
     return tuple(said.format(number, path) for path, number in numbers.items() if number)
-
-
-def _values(output: JsonObject) -> set[str]:
-    texts = (json_values.text(value) for _, value in json_values.walk(output.get("data")))
-    return {text.casefold() for text in texts if text}
 
 
 def _with_new_values(
@@ -372,13 +370,10 @@ def _rows_elsewhere(
     return [
         spans
         for other, own in located.items()
-        if not _are_nested(path, other) and not (other in counted and counted[other].is_selection)
+        if not (json_values.is_within(path, other) or json_values.is_within(other, path))
+        and not (other in counted and counted[other].is_selection)
         for spans in own
     ]
-
-
-def _are_nested(path: str, other: str) -> bool:
-    return json_values.is_within(path, other) or json_values.is_within(other, path)
 
 
 def _places(

@@ -36,7 +36,20 @@ def render(template: PromptTemplate, task: AnalysisTask, schema: JsonObject) -> 
     The text is enclosed by marks that are derived from it, so that no document can contain its own
     end mark (spotlighting by delimiters, arXiv 2403.14720).
     """
-    variables = _variables(task, schema)
+    principles = critique.principles_for(task.analysis_type, task.options)
+    material, examined = _material(task), _examined(task)
+    parts = (_remark(task), _meanings(task), _language(task.options), _examples(task))
+    variables = {
+        "text": material,
+        "draft": examined,
+        "mark": _mark(material + examined),
+        "kind": task.analysis_type.value,
+        "principles": "\n".join(f"{n}. {each}" for n, each in enumerate(principles, start=1)),
+        "instructions": "\n".join(part for part in parts if part),
+        "labels": ", ".join(task.options.labels) or "labels of your own choice",
+        "items": "\n".join(f"- {item}" for item in extraction.items(task.options)),
+        "schema": schemas.as_text(schema),
+    }
     return Prompt(
         system=Template(template.system).substitute(variables),
         user=Template(template.user).substitute(variables),
@@ -73,22 +86,6 @@ def render_transcription(template: PromptTemplate, schema: JsonObject) -> Prompt
     return Prompt(system=system, user=template.user)
 
 
-def _variables(task: AnalysisTask, schema: JsonObject) -> dict[str, str]:
-    principles = critique.principles_for(task.analysis_type, task.options)
-    material, examined = _material(task), _examined(task)
-    return {
-        "text": material,
-        "draft": examined,
-        "mark": _mark(material + examined),
-        "kind": task.analysis_type.value,
-        "principles": "\n".join(f"{n}. {each}" for n, each in enumerate(principles, start=1)),
-        "instructions": _instructions(task),
-        "labels": ", ".join(task.options.labels) or "labels of your own choice",
-        "items": "\n".join(f"- {item}" for item in extraction.items(task.options)),
-        "schema": schemas.as_text(schema),
-    }
-
-
 def repeats_mark(text: str, task: AnalysisTask) -> bool:
     """Return whether an answer repeats the mark that encloses the material of its question."""
     return _MARK in text and _mark(_material(task) + _examined(task)) in text
@@ -113,11 +110,6 @@ def _json(value: JsonValue) -> str:
 
 def _mark(material: str) -> str:
     return f"{_MARK}{hashlib.sha256(material.encode()).hexdigest()[:_MARK_DIGITS]}"
-
-
-def _instructions(task: AnalysisTask) -> str:
-    parts = (_remark(task), _meanings(task), _language(task.options), _examples(task))
-    return "\n".join(part for part in parts if part)
 
 
 def _remark(task: AnalysisTask) -> str:

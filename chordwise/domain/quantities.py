@@ -284,7 +284,7 @@ def quantities(text: str) -> Iterator[tuple[Quantity, ...]]:
     An ambiguous number has several readings: 1.500 is 1500 and 1.5. A text that is not a number as
     a whole, such as 1.2.3, yields nothing.
     """
-    text = _in_figures(_straightened(text))
+    text = _NUMBER_WORDS.sub(_figures, _FRACTION.sub(_decimal_fraction, _straightened(text)))
     for match in _AMOUNT.finditer(text):
         yield from _quantities(match, text)
 
@@ -459,10 +459,6 @@ _FRACTION = re.compile(
     r"(?:\b(\d+)[ ]?)?([\u00bc-\u00be\u2150-\u215e])|\b(\d+)[ -](\d{1,2})/(\d{1,2})(?![\d/])"
     r"|^(\d{1,3})/(\d{1,3})$"
 )
-
-
-def _in_figures(text: str) -> str:
-    return _NUMBER_WORDS.sub(_figures, _FRACTION.sub(_decimal_fraction, text))
 
 
 def _decimal_fraction(match: re.Match[str]) -> str:

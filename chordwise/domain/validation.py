@@ -96,7 +96,12 @@ def parse(text: str, *, lenient: bool = True) -> ParsedAnswer:
         raise InvalidAnswerError("The answer is not a JSON object.")
     if not _is_shallow(answer, MAX_LEVELS):
         raise InvalidAnswerError(f"The answer is nested deeper than {MAX_LEVELS} levels.")
-    _check_members(answer)
+    for path, item in json_values.walk(answer):
+        if isinstance(item, int | float) and not json_values.fits_float(item):
+            raise InvalidAnswerError("The answer contains a number that is not finite.")
+        if len(path) > MAX_PATH_CHARACTERS:
+            what = f"The names of nested members have more than {MAX_PATH_CHARACTERS} characters."
+            raise InvalidAnswerError(what)
     return ParsedAnswer(answer=json_values.as_object(_storable(answer)), repaired=repaired)
 
 
@@ -117,16 +122,14 @@ def _load(text: str, *, lenient: bool) -> tuple[JsonValue, bool]:
         pass
     if not lenient or not text.endswith("}"):
         raise InvalidAnswerError("The answer is not JSON, or is incomplete.")
-    if _ELLIPSIS.search(_without_strings(text[text.find("{") :])):
+    if _ELLIPSIS.search(
+        _STRING.sub(lambda found: "" if found[1] else found[0], text[text.find("{") :])
+    ):
         raise InvalidAnswerError("The answer omits values with an ellipsis; write all of them.")
     try:
         return json_repair.loads(_Bounded(text), skip_json_loads=True, strict=True), True  # type: ignore[return-value]  # its JSON types equal `JsonValue`
     except (ValueError, RecursionError) as error:
         raise InvalidAnswerError("The answer is not JSON.") from error
-
-
-def _without_strings(text: str) -> str:
-    return _STRING.sub(lambda found: "" if found[1] else found[0], text)
 
 
 def _object(members: list[tuple[str, JsonValue]]) -> JsonObject:
@@ -152,15 +155,6 @@ def _is_shallow(value: JsonValue, levels: int) -> bool:
         return True
     children = value.values() if isinstance(value, dict) else value
     return levels > 0 and all(_is_shallow(child, levels - 1) for child in children)
-
-
-def _check_members(answer: JsonValue) -> None:
-    for path, item in json_values.walk(answer):
-        if isinstance(item, int | float) and not json_values.fits_float(item):
-            raise InvalidAnswerError("The answer contains a number that is not finite.")
-        if len(path) > MAX_PATH_CHARACTERS:
-            what = f"The names of nested members have more than {MAX_PATH_CHARACTERS} characters."
-            raise InvalidAnswerError(what)
 
 
 def problems(answer: JsonObject, schema: JsonObject) -> list[str]:

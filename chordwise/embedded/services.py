@@ -267,7 +267,9 @@ class Children:
         if self.plan is not None and plan.conflicts_with(self.plan):
             raise _conflict(self.plan)
         if plan.is_broker_embedded and VALKEY not in self._watched:
-            self._start_valkey()
+            server = valkey(self._home)
+            self._start(VALKEY, server, "Starting Valkey")
+            self.broker_url = server.url()
         if self.plan is None or self.plan.fingerprint != plan.fingerprint:
             self._replace_processes(plan)
         self.level = Level.ALL
@@ -302,11 +304,6 @@ class Children:
             raise ServiceUnavailableError(
                 f"“{' '.join(command[-2:])}” failed: {processes.tail(log, 3)}", f"See {log}."
             )
-
-    def _start_valkey(self) -> None:
-        server = valkey(self._home)
-        self._start(VALKEY, server, "Starting Valkey")
-        self.broker_url = server.url()
 
     def _replace_processes(self, plan: StackPlan) -> None:
         self.plan = None

@@ -159,7 +159,12 @@ class Page:
         if tag in _HEADINGS:
             self._heading = []
             self.headings.append((self.text.length, ""))
-        self._separate_before(tag)
+        if tag == "br":
+            self.text.break_line()
+        elif tag == "tr":
+            self.text.begin_row()
+        else:
+            self._separate_block(tag)
 
     def end(self, tag: str) -> None:
         """Handle the end of an element."""
@@ -173,7 +178,12 @@ class Page:
         if tag in _HEADINGS and self._heading is not None:
             self.headings[-1] = self.headings[-1][0], "".join(self._heading)
             self._heading = None
-        self._separate_after(tag)
+        if tag == "tr":
+            self.text.end_row()
+        elif tag in ("td", "th"):
+            self.text.end_cell()
+        else:
+            self._separate_block(tag)
 
     def data(self, text: str) -> None:
         """Handle a piece of text; the parser may split text anywhere."""
@@ -201,22 +211,6 @@ class Page:
     def close(self) -> Page:
         """Return the page."""
         return self
-
-    def _separate_before(self, tag: str) -> None:
-        if tag == "br":
-            self.text.break_line()
-        elif tag == "tr":
-            self.text.begin_row()
-        else:
-            self._separate_block(tag)
-
-    def _separate_after(self, tag: str) -> None:
-        if tag == "tr":
-            self.text.end_row()
-        elif tag in ("td", "th"):
-            self.text.end_cell()
-        else:
-            self._separate_block(tag)
 
     def _separate_block(self, tag: str) -> None:
         if tag in _PARAGRAPHS:

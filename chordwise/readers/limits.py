@@ -34,7 +34,10 @@ def limit_process(memory_megabytes: int) -> None:
         (resource.RLIMIT_NOFILE, _OPEN_FILES),
         (resource.RLIMIT_AS, address_space),
     ):
-        _lower(limit, value)
+        _, hard = resource.getrlimit(limit)
+        bounded = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(limit, (bounded, bounded))
     set_oom_score(_FIRST_TO_END)
 
 
@@ -62,13 +65,6 @@ def limit_file(timeout_seconds: float) -> None:
 def release_file() -> None:
     """Stop the timer between files, when the process may wait."""
     signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _lower(limit: int, value: int) -> None:
-    _, hard = resource.getrlimit(limit)
-    bounded = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(limit, (bounded, bounded))
 
 
 def _address_space_bytes() -> int:

@@ -55,7 +55,7 @@ def documents(data: bytes, wanted: ReadOptions) -> Iterator[Extraction]:
 
 def _text(message: Message, max_characters: int) -> Extracted:
     parts = _displayed_parts(message, max_characters)
-    headers = {name: _header(message, name) for name in _HEADERS}
+    headers = {name: _decoded(str(message.get(name, ""))) for name in _HEADERS}
     names = [_file_name(part) for part in _attachments(message)]
     return text_of_message(headers, parts, names, MESSAGE, media_type=MEDIA_TYPE)
 
@@ -169,10 +169,6 @@ def _body(part: Message, max_characters: int) -> Extracted:
 
 def _file_name(part: Message) -> str:
     return _decoded(part.get_filename() or "")
-
-
-def _header(message: Message, name: str) -> str:
-    return _decoded(str(message.get(name, "")))
 
 
 def _decoded(value: str) -> str:

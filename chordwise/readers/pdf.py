@@ -268,13 +268,9 @@ def opened(data: bytes) -> pypdfium2.PdfDocument:
         ReadError: The file is encrypted, truncated or damaged.
     """
     is_cut_off = _HEADER in data[:_HEADER_BYTES] and _END not in data[-_END_BYTES:]
-    return _open(_from_header(data), is_cut_off=is_cut_off)
-
-
-def _from_header(data: bytes) -> bytes:
-    """Remove bytes that a mail program or a server prepended; supply a missing header."""
     position = data[:_HEADER_BYTES].find(_HEADER)
-    return data[position:] if position >= 0 else _HEADER + b"1.4\n" + data
+    data = data[position:] if position >= 0 else _HEADER + b"1.4\n" + data
+    return _open(data, is_cut_off=is_cut_off)
 
 
 def _open(data: bytes, *, is_cut_off: bool) -> pypdfium2.PdfDocument:

@@ -98,14 +98,10 @@ def decompressed(stream: bytes) -> bytes:
     contents = stream[_HEADER.size : size + _SIZE_BYTES]
     if kind == _RAW:
         return contents[:raw_size]
-    if kind != _COMPRESSED or checksum != _checksum(contents):
+    # The CRC of §2.1.3.2 starts at zero and is not inverted at the end.
+    if kind != _COMPRESSED or checksum != zlib.crc32(contents, 0xFFFF_FFFF) ^ 0xFFFF_FFFF:
         raise ValueError("unknown kind, or another checksum")
     return _expanded(contents)
-
-
-def _checksum(contents: bytes) -> int:
-    """Return the CRC of §2.1.3.2, which starts at zero and is not inverted at the end."""
-    return zlib.crc32(contents, 0xFFFF_FFFF) ^ 0xFFFF_FFFF
 
 
 def _expanded(contents: bytes) -> bytes:

@@ -259,21 +259,17 @@ def settle_all(
             reserved[scope] -= Decimal(0) if row.settled_at else row.amount_usd
         costs_usd[row.id] = cost
     if rows:
-        _settle(session, costs_usd)
+        ids, settled_usd = list(costs_usd), list(costs_usd.values())
+        settled = unnested(BudgetReservation, {"id": ids, "settled_usd": settled_usd})
+        session.execute(
+            update(BudgetReservation)
+            .where(BudgetReservation.id == settled.c.id)
+            .values(settled_at=clock.database_now(), settled_usd=settled.c.settled_usd)
+            .execution_options(synchronize_session=False)
+        )
     for scope in sorted(spent):
         spend(session, scope, spent[scope], reserved[scope])
     return {row.id: row.amount_usd for row in rows}
-
-
-def _settle(session: Session, costs_usd: Mapping[uuid.UUID, Decimal]) -> None:
-    ids, settled_usd = list(costs_usd), list(costs_usd.values())
-    settled = unnested(BudgetReservation, {"id": ids, "settled_usd": settled_usd})
-    session.execute(
-        update(BudgetReservation)
-        .where(BudgetReservation.id == settled.c.id)
-        .values(settled_at=clock.database_now(), settled_usd=settled.c.settled_usd)
-        .execution_options(synchronize_session=False)
-    )
 
 
 def settle_abandoned(session: Session, limit: int) -> int:

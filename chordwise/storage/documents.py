@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from threading import Lock
 
-from sqlalchemy import LargeBinary, Select, Text, any_, literal, select
+from sqlalchemy import LargeBinary, Text, any_, literal, select
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -80,22 +80,15 @@ def store_all(session: Session, documents: Sequence[Document]) -> list[uuid.UUID
         stored = session.execute(returned, [rows[sha256] for sha256 in missing])
         ids |= {sha256: id_ for sha256, id_ in stored}  # noqa: C416 - rows are no pairs to mypy
         if others := sorted(rows.keys() - ids.keys()):
-            known = session.execute(_select_existing(others))
+            # The lock protects them from pruning until the commit.
+            known = session.execute(
+                select(Document.sha256, Document.id)
+                .where(Document.sha256 == any_(literal(others, ARRAY(Text()))))
+                .order_by(Document.sha256)
+                .with_for_update(read=True, key_share=True)
+            )
             ids |= {sha256: id_ for sha256, id_ in known}  # noqa: C416 - rows are no pairs to mypy
     return [ids[sha256] for sha256 in hashes]
-
-
-def _select_existing(hashes: Sequence[str]) -> Select[str, uuid.UUID]:
-    """Return a query for existing documents that protects them from pruning until the commit.
-
-    Documents that were just pruned are not found; the caller stores them again.
-    """
-    return (
-        select(Document.sha256, Document.id)
-        .where(Document.sha256 == any_(literal(hashes, ARRAY(Text()))))
-        .order_by(Document.sha256)
-        .with_for_update(read=True, key_share=True)
-    )
 
 
 _GIVEN = (

@@ -114,15 +114,6 @@ def cancel_jobs(session: Session, run_id: uuid.UUID, limit: int) -> int:
     run = _locked(session, run_id)  # jobs are always locked before their run
     if run.status != RunStatus.CANCELLED:
         return 0
-    _cancel(session, job_ids)
-    unfinished = {"run_id": run_id, "states": list(UNFINISHED_JOBS)}
-    if run.finished_at is None and not session.scalar(_HAS_JOBS, unfinished):
-        run.finished_at = clock.read(session)
-        deliveries.announce(session, run_id, RunStatus.CANCELLED)
-    return len(job_ids)
-
-
-def _cancel(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
     session.execute(
         update(Job)
         .where(in_ids(Job.id, job_ids))
@@ -141,6 +132,11 @@ def _cancel(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
         .where(in_ids(Chunk.job_id, job_ids), Chunk.status.in_(OPEN_CHUNKS))
         .values(status=ChunkStatus.CANCELLED, lease_token=None, lease_until=None)
     )
+    unfinished = {"run_id": run_id, "states": list(UNFINISHED_JOBS)}
+    if run.finished_at is None and not session.scalar(_HAS_JOBS, unfinished):
+        run.finished_at = clock.read(session)
+        deliveries.announce(session, run_id, RunStatus.CANCELLED)
+    return len(job_ids)
 
 
 def cancelled_since(session: Session, run_id: uuid.UUID, moment: datetime) -> int:

@@ -73,7 +73,8 @@ def synthesize(task: AnalysisTask) -> JsonObject:
 def _rate(sentence: Sentence) -> _Rated:
     checkpoint()
     listed = words.words(sentence.text)
-    leaning = _LEANING_WEIGHT * _leaning(sentence.text)
+    near = similarities(sentence.text, [phrase for pair in _OPPOSITES for phrase in pair])
+    leaning = _LEANING_WEIGHT * (mean(near[::2]) - mean(near[1::2]))
     praise, blame = max(0.0, leaning), max(0.0, -leaning)
     for index, word in enumerate(listed):
         if word in _VALENCE:
@@ -82,12 +83,6 @@ def _rate(sentence: Sentence) -> _Rated:
             praise += max(0.0, strength)
             blame += max(0.0, -strength) * _BLAME_WEIGHT
     return _Rated(sentence.text, praise, blame)
-
-
-def _leaning(text: str) -> float:
-    """Return the similarity to praise minus the similarity to blame; 0 without an encoder."""
-    near = similarities(text, [phrase for pair in _OPPOSITES for phrase in pair])
-    return mean(near[::2]) - mean(near[1::2])
 
 
 def _ratio(praise: float, blame: float) -> float:

@@ -88,7 +88,12 @@ class BatchHttp:
             if failed is not None:
                 raise self.exchange.failure(failed)
             file.seek(0)
-            yield from self._objects(file)
+            for line in _bounded_lines(file, MAX_BODY_BYTES):
+                parsed = _parsed(line) if len(line) <= MAX_BODY_BYTES else None
+                if isinstance(parsed, dict):
+                    yield parsed
+                elif line.strip():
+                    log.warning("batch.line_unreadable", model=self.exchange.label, bytes=len(line))
 
     def refusal(self, error: JsonValue, status: int) -> ModelError:
         """Return the error for an error in a line or in a batch, which has no HTTP status.
@@ -107,14 +112,6 @@ class BatchHttp:
         if response.status >= LOWEST_ERROR_STATUS or not answer:
             raise self.exchange.failure(response)
         return answer
-
-    def _objects(self, file: BinaryIO) -> Iterator[JsonObject]:
-        for line in _bounded_lines(file, MAX_BODY_BYTES):
-            parsed = _parsed(line) if len(line) <= MAX_BODY_BYTES else None
-            if isinstance(parsed, dict):
-                yield parsed
-            elif line.strip():
-                log.warning("batch.line_unreadable", model=self.exchange.label, bytes=len(line))
 
 
 @contextmanager

@@ -72,16 +72,13 @@ class Retrying(Middleware):
                 raise first.pop()
             return ask()
 
-        return self._attempts(deadline)(ask_again)
-
-    def _attempts(self, deadline: _Deadline) -> tenacity.Retrying:
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_retryable),
             wait=self._wait_seconds,
             stop=lambda state: self._exhausted(state, deadline),
             sleep=self.sleep,
             reraise=True,
-        )
+        )(ask_again)
 
     def _wait_seconds(self, state: tenacity.RetryCallState) -> float:
         doubled = self.policy.base_seconds * 2 ** (state.attempt_number - 1)
