@@ -45,11 +45,7 @@ _KEY_IN_PATH = re.compile(r"(?<![^/])(?:sk|key|pk)-[^/]{8,}")
 
 
 def is_at_provider(provider: str, base_url: str) -> bool:
-    """Return whether an address is the provider's public one; an empty address counts as such.
-
-    It must use HTTPS, the exact host, and the default port; an address with user information does
-    not count.
-    """
+    """Return whether an address is the provider's public one; an empty address counts as such."""
     host = _PROVIDER_HOSTS.get(provider)
     if host is None or not base_url.strip():
         return host is not None
@@ -73,12 +69,7 @@ def has_user(address: str) -> bool:
 
 
 def redacted(address: str, *, hide_path: bool = False) -> str:
-    """Return an address with all possible secrets hidden.
-
-    Hidden are the password, the user if it may be a token, the query, the fragment, keys in the
-    path, and with `hide_path` the whole path. An invalid address is hidden if it may contain a
-    secret.
-    """
+    """Return an address with all possible secrets hidden, and with `hide_path` the whole path."""
     parts = _split(address)
     if parts is None or not parts.scheme or "@" in parts.path or "://" not in address:
         is_plain = parts is not None and not set("@?#") & set(address)
@@ -95,10 +86,7 @@ def redacted(address: str, *, hide_path: bool = False) -> str:
 
 
 def secrets_in(address: str) -> tuple[str, ...]:
-    """Return the possible secrets in an address: user information, query values, keys in the path.
-
-    Values that are too short for a key, and the version of an API, are left out.
-    """
+    """Return the possible secrets in an address: user information, query values, keys in paths."""
     parts = _split(address)
     if parts is None:
         return (address,)

@@ -52,7 +52,7 @@ class Stage(StrEnum):
 class Example:
     """A text with its right answer, in the format in which models answer.
 
-    `id` is that of an example learned from feedback, and `None` for an example written by the user.
+    `id` is that of an example learned from feedback, `None` for one written by the user.
     """
 
     analysis_type: Annotated[AnalysisType, Field(alias="type")]
@@ -65,12 +65,9 @@ class Example:
 class AnalysisOptions:
     """The entries of a profile that are part of the identity of an answer, with their files read.
 
-    `schema` is the user's own JSON Schema for an extraction. A `confidence_threshold` of `None` is
-    the default, or 0 if only the built-in model is asked. Each question is asked `votes` times,
-    and the answer on which the samples agree is used. With `critique` the answer about a document
-    is checked against `principles`, or the default ones if there are none. `templates` are the
-    user's own; they take precedence over released ones of the same names. `label_descriptions`
-    describes labels, by label. `examples` are shown to the model.
+    A `confidence_threshold` of `None` is the default, or 0 if only the built-in model is asked.
+    With `critique` the answer about a document is checked against `principles`, or the default
+    ones. `templates` of the user take precedence over released ones of the same names.
     """
 
     instructions: str = ""
@@ -92,12 +89,9 @@ class AnalysisTask:
     """One question to a model.
 
     `text` is the chunk for the stages analyze and repair. It is empty for synthesize, where
-    `answers` holds the validated answers of the chunks in the order of the document. `header` is
-    the header of a table that the text continues, if any. `sample` numbers, from 1, the repetitions
-    of a question for a vote. For the stages critique and revise, `draft` is the answer to this
-    question that is criticized, or revised according to `violations`. `is_whole` says that the text
-    is the whole document. `examples` were learned from feedback and chosen for this document; they
-    are shown after those of the options.
+    `answers` holds the answers of the chunks in order. `header` is that of a table that the text
+    continues. `sample` counts the repetitions of a vote from 1. `draft` is the answer that is
+    criticized, or revised according to `violations`. `examples` were learned from feedback.
     """
 
     analysis_type: AnalysisType

@@ -51,9 +51,8 @@ class ColumnKind(StrEnum):
 class AnswerColumn:
     """A column; `item` is the item of its facts, and `rows` the list that contains them, if any.
 
-    `analysis_type` is the type of the analysis that produces its values. `description` becomes its
-    comment. `is_replaced` is set while the newest question asks for the same values in another
-    kind.
+    `description` becomes its comment. `is_replaced` is set while the newest question asks for the
+    same values in another kind.
     """
 
     name: str
@@ -95,8 +94,7 @@ def with_new_columns(
 ) -> list[AnswerColumn]:
     """Return the old columns, followed by the new ones.
 
-    A column that is wanted with another kind than before gets a separate name, and replaces the old
-    column.
+    A column with another kind than before gets a separate name, and replaces the old column.
     """
     known = {column.key for column in old}
     asked = {column.key for column in wanted}

@@ -14,10 +14,9 @@ from chordwise.domain.missing_rows import MissingRows
 class Answer:
     """A valid, grounded answer, and the provider, model and prompt that produced it.
 
-    `confidence` and `quality` are 0 to 1; `repaired` is set if it took a second request or a
-    lenient parser. `agreement` is the agreement of the samples of a vote, 0 to 1; `None` without a
-    vote. `missing_rows` are the lists that have fewer rows than the answers which this one joins
-    or repairs; they lower `quality`.
+    `confidence`, `quality` and `agreement` are 0 to 1, the last `None` without a vote; `repaired`
+    is set if it took a second request or a lenient parser. `missing_rows` are the lists with fewer
+    rows than the answers which this one joins or repairs.
     """
 
     output: JsonObject
@@ -38,10 +37,7 @@ _HIGHEST_WITH_LOSS = 0.999
 
 
 def quality_of(answer: JsonObject, *, repaired: bool) -> float:
-    """Return the share of quotes that are in the source, lowered if the answer needed repair.
-
-    A quote counts by the share of its values that it contains.
-    """
+    """Return the share of values in quotes from the source, lowered if the answer needed repair."""
     quotes = grounding.quotes(answer)
     held = [value_in_quote.share(each) for each in quotes if each.get("grounded") is True]
     factor = REPAIR_FACTOR if repaired else 1.0

@@ -118,10 +118,7 @@ _MAX_NEW = 4
 
 @dataclass(frozen=True, slots=True)
 class RequestSentence:
-    """A sentence that begins like a request: its span, the text after its verb, its features.
-
-    Features that are 0 are left out.
-    """
+    """A sentence like a request: its span, the text after its verb, and its non-zero features."""
 
     start: int
     end: int
@@ -150,9 +147,8 @@ def candidates(
 ) -> tuple[list[RequestSentence], Mapping[str, float]]:
     """Return the sentences that begin like requests, and the features that they share.
 
-    The number of sentences and of requests are features: in a long text one of many sentences looks
-    unrelated, and in a text full of requests none does. `is_kept` decides on a request by the
-    features that the text up to it has.
+    Their number is a feature: in a text full of requests none looks unrelated. `is_kept` decides on
+    a request by the features that the text up to it has.
     """
     first, _, _ = content.lstrip().partition("\n")
     usual = {"sentences": 0.0, "requests": 0.0, "answers": float(first.rstrip().endswith("?"))}
@@ -177,10 +173,7 @@ def candidates(
 
 
 def strangeness(content: str, request: RequestSentence) -> dict[str, float] | None:
-    """Return how many words of a request are missing in the surrounding text, as features.
-
-    A request without a surrounding text is the subject of the text; `None` is returned for it.
-    """
+    """Return how many words of a request its surrounding text lacks, `None` without such a text."""
     before = content[max(0, request.start - _AROUND) : request.start]
     around = f"{before} {content[request.end : request.end + _AROUND]}".lower()
     words_around = _count(_stems(around), _FEW_WORDS)

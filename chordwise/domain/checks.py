@@ -43,10 +43,10 @@ _Positions: TypeAlias = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedCheck:
-    """A check that an answer fails.
+    """A check that an answer fails; `path` is a JSON Pointer into the output.
 
-    `path` is a JSON Pointer into the output. `problem` contains nothing of the answer and may be
-    put into a prompt; `found` and `expected` are the compared values, if there are two.
+    `problem` contains nothing of the answer and may be put into a prompt; `found` and `expected`
+    are the compared values, if there are two.
     """
 
     check: str
@@ -59,7 +59,7 @@ class FailedCheck:
 def failures(
     output: JsonObject, options: AnalysisOptions, learned: Sequence[Example] = ()
 ) -> tuple[FailedCheck, ...]:
-    """Return the checks that a grounded answer about a whole document fails, values before quotes.
+    """Return the checks that an answer about a whole document fails, values before quotes.
 
     `learned` are the examples that were shown in addition to those of the options.
     """

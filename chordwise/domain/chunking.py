@@ -50,11 +50,10 @@ class TextChunk:
 
 
 def sentence_ends(text: str) -> list[int]:
-    """Return the ends of the sentences, ascending; the last one is the end of the text.
+    """Return the ends of the sentences with the white space after them, up to the end of the text.
 
-    White space after a sentence belongs to it, so the ends split the text without gaps. The text is
-    read in windows: in a paragraph with unclosed quotation marks the time to find the ends would
-    grow with the square of its length.
+    The text is read in windows: in a paragraph with unclosed quotation marks the time to find the
+    ends would grow with the square of its length.
     """
     ends: list[int] = []
     start = 0
@@ -101,9 +100,7 @@ def _splitters(text: str) -> Sequence[Splitter]:
 def table_header(text: str, place: int) -> Span | None:
     """Return the span of the header of the table that continues at `place`, including its rules.
 
-    Tables are lines with bars, tabs or columns separated by spaces, and CSV records, without a
-    blank line between them. `None` is returned if no table continues, or if its first row is too
-    long to be repeated.
+    `None` if no table continues, or if its first row is too long to be repeated.
     """
     if not place or text[place - 1] != "\n":
         return None
@@ -251,12 +248,10 @@ def _window_end(text: str, start: int, size: int) -> int:
 
 
 def split(text: str, max_tokens: int) -> list[TextChunk]:
-    """Split a text into chunks of at most `max_tokens` (estimated) each.
+    """Split a text into chunks of at most `max_tokens` (estimated) each, whose sum is the text.
 
-    The concatenated chunks are the text. A text that fits is one chunk; other texts are split into
-    parts of similar size, so that there is no short last chunk. No chunk consists of white space
-    only: such characters belong to the previous or next chunk, and do not count against its tokens
-    at its ends.
+    A text that does not fit one chunk is split into parts of similar size. No chunk consists of
+    white space only: it belongs to the previous or next chunk, and is not counted at its ends.
 
     Raises:
         ValueError: `max_tokens` is not positive.
@@ -281,8 +276,8 @@ def fits(text: str, max_tokens: int) -> bool:
 def halfway(text: str) -> int | None:
     """Return where to split a text in two: near its middle, after a paragraph or a record.
 
-    Otherwise it is split after a line, a sentence, a clause or a word. Each part has at least a
-    quarter of the text. `None` is returned if a part would be white space only.
+    Otherwise after a line, a sentence, a clause or a word, with at least a quarter on each side;
+    `None` if a part would be white space only.
     """
     last = len(text.rstrip())
     first = len(text) - len(text.lstrip())
@@ -313,10 +308,7 @@ def _with_words(text: str, ends: Sequence[int]) -> list[int]:
 
 
 def _pieces_of_windows(text: str, max_tokens: int) -> Iterator[tuple[int, float]]:
-    """Yield the ends of the pieces of a text, which is outlined in windows to bound the memory.
-
-    A window begins with the last record or paragraph of the window before it, which may continue.
-    """
+    """Yield the ends of the pieces of a text, which is outlined in windows to bound the memory."""
     start = 0
     while start < len(text):
         stop = _window_end(text, start, _OUTLINED_CHARACTERS)
@@ -334,10 +326,7 @@ def _pieces_of_windows(text: str, max_tokens: int) -> Iterator[tuple[int, float]
 def _pieces(
     text: str, part: Span, max_tokens: int, splitters: Sequence[Splitter]
 ) -> Iterator[tuple[int, float]]:
-    """Yield the ends of the largest pieces of a part that fit, with their weights, in order.
-
-    A paragraph is kept whole only if it is small, so that chunks are of similar size.
-    """
+    """Yield the ends and weights of the largest pieces that fit; a small paragraph stays whole."""
     splitter, *finer = splitters
     ends, are_paragraphs = splitter(*part)
     limit = max_tokens / _PARAGRAPHS_IN_CHUNK if are_paragraphs else max_tokens
@@ -363,8 +352,7 @@ def _pack(
 ) -> list[int]:
     """Join pieces into chunks within the budget; return their ends.
 
-    The target of each chunk is an equal share of the remaining weight `left`: with a fixed target,
-    small deviations would add up to a short last chunk.
+    With a fixed target instead of a share of `left`, the last chunk would be short.
     """
     target = _share(left, max_tokens)
     ends: list[int] = []

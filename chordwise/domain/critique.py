@@ -37,10 +37,9 @@ class CritiqueOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Critique:
-    """The result of the critique of an answer.
+    """The result of the critique of an answer, and why it was kept nevertheless (`reason`).
 
-    `violations` are the objections: principle, path and problem. `reason` says why an answer was
-    kept in spite of them, or why the critique failed.
+    `violations` are the objections: principle, path and problem.
     """
 
     outcome: CritiqueOutcome
@@ -59,10 +58,7 @@ class Critique:
 
 
 class Examination(AnalysisDefinition):
-    """The question of a critique: each violation with its principle, its place and the problem.
-
-    It has the interface of an analysis type.
-    """
+    """The question of a critique: its violations; it has the interface of an analysis type."""
 
     principal_fields = ("problem",)
 
@@ -122,8 +118,8 @@ def with_principle_texts(
 def objection_to(revised: Answer, original: Answer, task: AnalysisTask) -> str:
     """Return why a revision must not replace the original; empty if it may.
 
-    A revision may drop ungrounded quotes and repeated rows, together with as many rows, but no
-    other rows. It must not be grounded less well, or lose all evidence.
+    It may drop ungrounded quotes and repeated rows, together with as many rows, but no others. It
+    must not be grounded less well, or lose all evidence.
     """
     share = grounding.grounded_share(revised.output)
     if share < grounding.grounded_share(original.output):

@@ -48,8 +48,7 @@ class FlagKind(StrEnum):
 class Flag:
     """A suspicious passage: characters `start_char` up to `end_char` of the stored text.
 
-    Removed characters have length 0 there. `excerpt` is the beginning of the passage, or its
-    decoded content.
+    Removed characters have length 0 there. `excerpt` is its beginning, or its decoded content.
     """
 
     start_char: int
@@ -80,10 +79,9 @@ def flags(
 ) -> tuple[Flag, ...]:
     """Return the suspicious passages of a text in order, in time linear in its length.
 
-    `unseen` are the passages that are invisible in the file, in order, `unseen_at` their positions
-    if these are known; one that is not in the text has no position. `removed` are the runs of
-    invisible characters that normalization removed, with their positions. `left_out` are passages
-    of the file that are not in the text and address a model; they have no position in it.
+    `unseen` are the passages that are invisible in the file, `unseen_at` their positions if known.
+    `removed` are the runs of invisible characters that normalization removed, with their positions.
+    `left_out` are passages outside of the text that address a model.
     """
     small = _in_small_letters(content)
     orders = list(islice(_orders(content, small, FlagKind.ORDER), MAX_FLAGS_OF_KIND))

@@ -70,8 +70,7 @@ def _last_between(cron: str, zone: ZoneInfo, after: datetime, until: datetime) -
 def _due_times(cron: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
     """Yield due times in UTC, each later than the previous one and than `after`.
 
-    The library works on local time: two times in a gap map to the same moment, and after the second
-    occurrence of an hour it starts again at the first.
+    The library repeats a moment at a gap, and starts again after the second occurrence of an hour.
     """
     last = after.astimezone(UTC)
     for local in CronSim(cron, after.astimezone(zone)):

@@ -74,10 +74,9 @@ def assumed_answer_length(kind: AnalysisType, text_tokens: float, max_tokens: fl
 
 
 def predicted(observed: Sequence[float], count: int) -> Interval:
-    """Return the total of `count` further answers like the observed ones.
+    """Return the total of `count` further answers like the observed ones, as an interval.
 
-    This is the prediction interval for the mean of future observations (Hahn and Meeker,
-    Statistical Intervals, 1991): both the future observations and the observed mean are uncertain.
+    Both are uncertain (Hahn and Meeker, Statistical Intervals, 1991).
 
     Raises:
         ValueError: There are fewer than two observations.

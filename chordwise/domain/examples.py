@@ -54,10 +54,7 @@ def _parsed(number: int, stored: JsonObject) -> Example:
 
 
 def problem(example: Example, options: AnalysisOptions) -> str:
-    """Return why the answer of an example is invalid for these options; empty if it is valid.
-
-    Its quotes must occur in its own text: a model imitates the examples.
-    """
+    """Return why an answer, with quotes from its own text only, is no valid example; else empty."""
     analysis = analysis_for(example.analysis_type)
     task = AnalysisTask(
         analysis_type=example.analysis_type, stage=Stage.ANALYZE, options=options, text=example.text

@@ -22,19 +22,11 @@ _LARGEST_WHOLE = 1e15
 class Fact:
     """A value of an output, with its evidence, if any.
 
-    `path` is a JSON Pointer into the output. `item` is what was asked for: an item of an
-    extraction, or the names on the path joined by dots, such as `line_items.amount`. `value` is the
-    value as text, `None` if the document was searched for it and nothing was found.
-
-    For a value in a list, `row_index` is its position, from 0; `parent` is the path of the list
-    element (an object) that contains the value. `number`, `currency`, `unit` and `date` are the
-    typed final value (see `typed_values`); a number without a currency or unit takes it from its
-    quote. `confidence` is on the scale 0 to 1; `start_char` and `end_char` are set if it is
-    `grounded`; `grounding` is the way the quote was found. `value_in_quote` is whether the value
-    occurs in its quote, `None` if that was not checked. `page`, `place` and `boxes` locate the
-    quote in a document with places (see `places`).
-
-    `verdict` is a person's verdict on the value, and `corrected_value` the corrected one.
+    `path` is a JSON Pointer into the output. `item` is what was asked for, or the names on the path
+    joined by dots, such as `line_items.amount`. `value` is `None` if the document was searched for
+    it in vain. In a list, `parent` is the path of the list element (an object) with the value.
+    `number`, `currency`, `unit` and `date` are the typed final value (see `typed_values`).
+    `confidence` is 0 to 1. `value_in_quote` is `None` if that was not checked.
     """
 
     path: str
@@ -69,8 +61,7 @@ def facts(output: JsonObject, analysis: AnalysisDefinition) -> Iterator[Fact]:
 
     An object with a quote is one fact; elsewhere each scalar is one. In a user's own data, each
     scalar, null, empty list and empty object is a fact, with its own evidence or that of the
-    nearest enclosing object or list. Evidence without a value is a fact without a value. The
-    evidence that a summary repeats from its findings is left out.
+    nearest enclosing value. Evidence without a value is a fact without a value.
     """
     if analysis.type is AnalysisType.EXTRACTION and USER_DATA in output:
         return _of_data(output, analysis)
@@ -138,10 +129,7 @@ def typed_fact(fact: Fact, value: JsonValue) -> Fact:
 
 
 def leaves(value: JsonValue, place: ValuePosition) -> Iterator[tuple[ValuePosition, JsonValue]]:
-    """Yield each scalar, null, empty list and empty object in a value.
-
-    Nothing is yielded for data that is an empty object.
-    """
+    """Yield each scalar, null, empty list and object in a value; nothing for an empty object."""
     if isinstance(value, dict) and (value or place == DATA):
         for name, member in value.items():
             yield from leaves(member, place.member(name))

@@ -60,10 +60,7 @@ class Grounding(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """Characters `start_char` to `end_char` of the text of a document, the end exclusive.
-
-    `grounding` says how a quote was found there.
-    """
+    """Characters `start_char` to `end_char` of the text of a document, the end exclusive."""
 
     start_char: int
     end_char: int
@@ -74,9 +71,8 @@ class Span:
 class Source:
     """A text that is searched for quotes; `offset` is its position in its document.
 
-    `known` holds spans found earlier, by quote and in order: a synthesis repeats the quotes of the
-    chunks. `header` is the header of a table that the text continues; it is searched for quotes
-    that do not occur in the text.
+    `known` holds spans found earlier, by quote and in order: a synthesis repeats quotes. The
+    `header` of a table that the text continues is searched for quotes that are not in the text.
     """
 
     text: str
@@ -258,8 +254,7 @@ class _Reading:
 class _Words:
     """The words of a text, joined by single blanks, for matching the words of a quote.
 
-    A pattern with arbitrary white space between the words would take time in proportion to the
-    product of both lengths, if text and quote are repetitive.
+    A pattern with arbitrary white space would take time in the product of both lengths.
     """
 
     def __init__(self, text: str) -> None:
@@ -337,11 +332,7 @@ def _may_be_left_out(text: str, start: int, end: int) -> bool:
 
 
 def _ends_sentence(text: str, index: int) -> bool:
-    """Return whether the character at `index` ends a sentence.
-
-    A full stop, or an exclamation or question mark, does so after a word in lower case, but not
-    after an abbreviation or a number.
-    """
+    """A mark ends a sentence after a word in lower case, not after an abbreviation or a number."""
     words = text[max(0, index - _LONGEST_WORD) : index].split()
     word = words[-1].rstrip("\"'”’)]") if words else ""
     is_word = len(word) >= _SHORTEST_WORD and word.isalpha() and word.islower()
@@ -376,10 +367,7 @@ def _parts(char: str) -> str:
 
 
 def ground(answer: JsonObject, source: Source) -> JsonObject:
-    """Return the answer with the span of every quote, and in `grounded` whether one was found.
-
-    If a quote occurs several times, `mentions.choose_mentions` selects the mention.
-    """
+    """Return the answer with the span of every quote, and in `grounded` whether one was found."""
     findings = list(json_values.findings(answer))
     said = Counter(json_values.text(each["quote"]) for each in findings)
     has_rows = any("path" in each for each in findings)
@@ -408,10 +396,7 @@ def ground(answer: JsonObject, source: Source) -> JsonObject:
 
 
 def regrounded(answer: JsonObject, source: Source) -> JsonObject:
-    """Return an answer about a part of the source with its other quotes located in the source.
-
-    A model may return what belongs to another part, such as the rows of the next one.
-    """
+    """Return an answer about a part of the source with its other quotes located in the source."""
     lost: list[JsonValue] = [
         finding for finding in json_values.findings(answer) if finding.get("grounded") is False
     ]
@@ -485,7 +470,7 @@ _NUMBER = re.compile(
 
 
 def whole_words(text: str, places: Iterable[Place]) -> Iterator[Place]:
-    """Yield the non-overlapping places that consist of whole words, otherwise those within words.
+    """Yield the places that consist of whole words, otherwise those within words.
 
     No place splits a number. Within words of scripts with spaces only the first place counts.
     """

@@ -24,10 +24,7 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def sql_identifier(name: str) -> str:
-    """Convert a name to an unquoted SQL identifier: ASCII letters, digits and underscores.
-
-    The result is empty if no character of the name remains.
-    """
+    """Convert a name to an unquoted SQL identifier in ASCII; empty if no character remains."""
     decomposed = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     name = "_".join(_WORD.findall(_HUMP.sub("_", decomposed).lower()))[:_MAX_NAME].strip("_")
     if name[:1].isdigit():

@@ -1,7 +1,4 @@
-"""The files of an inbox: related names such as the side-car, and which files are complete.
-
-A file is complete if it has not changed for a while.
-"""
+"""The files of an inbox, related names such as the side-car, and which ones no longer change."""
 
 from __future__ import annotations
 
@@ -112,11 +109,7 @@ class Sightings:
         return len(self._seen) < max(1, self._limit // 2)
 
     def replace(self, found: Iterable[Found], now: float) -> int:
-        """Observe the files that a scan found, oldest first; return how many had no room.
-
-        Files that the scan did not find are forgotten, and the quiet period of changed files starts
-        again.
-        """
+        """Observe the files that a scan found, oldest first; return how many had no room."""
         before, self._seen = self._seen, {}
         left_out = 0
         for path, prints in found:

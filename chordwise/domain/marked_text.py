@@ -29,10 +29,9 @@ class Segment:
 def segments(
     text: str, window: tuple[int, int], spans: Iterable[MarkedSpan], cuts: Collection[int] = ()
 ) -> list[Segment]:
-    """Return the segments of a part of a text, in order; none is empty.
+    """Return the non-empty segments of a text, split at the ends of spans and at `cuts`, in order.
 
-    Segments are split where a span begins or ends, and at `cuts`. The marks of a segment are in the
-    order of the spans. The time is linear in the characters and in the marks of the segments.
+    The time is linear in the characters and in the marks of the segments.
     """
     start, end = max(0, window[0]), min(window[1], len(text))
     if start >= end:
@@ -59,10 +58,7 @@ _WORD = re.compile(r"\w+")
 
 
 def sought_in(words: str) -> frozenset[str]:
-    """Return the single words that a search looks for, in lower case.
-
-    `words` is in the syntax of a search engine: `"a phrase"`, `or`, `-without`.
-    """
+    """Return the single words, in lower case, of `words` in the syntax of a search engine."""
     found: set[str] = set()
     for each in _SOUGHT.finditer(words):
         if not each["left_out"] and (each["word"] or "").lower() != "or":
@@ -80,10 +76,7 @@ _SEARCHED_FOR_A_LINE_END = 2_000
 
 
 def window_of(text: str, number: int, size: int) -> tuple[int, int]:
-    """Return the span of a part of a long text; parts count from 0 and end with a line if possible.
-
-    All parts together are the text.
-    """
+    """Return the span of a part of a long text, counted from 0, ending with a line if possible."""
     return _edge(text, number * size), _edge(text, (number + 1) * size)
 
 

@@ -16,10 +16,9 @@ _MAX_OBJECTS = 256
 def memoized_by_identity(
     function: Callable[Concatenate[First, Rest], Returned],
 ) -> Callable[Concatenate[First, Rest], Returned]:
-    """Return a function that caches its result for each object passed as its first argument.
+    """Cache the result of a function by the identity of its first argument; thread-safe.
 
-    Further arguments must be hashable and positional. Neither the object nor the result may be
-    changed. A few hundred results are cached; thread-safe.
+    Further arguments must be hashable. Neither the object nor the result may be changed.
     """
     known: dict[Hashable, tuple[First, Returned]] = {}
 

@@ -34,10 +34,7 @@ class _Finding:
 def choose_mentions(
     findings: Sequence[JsonObject], places: Mapping[str, Sequence[Place]], text: str
 ) -> list[int | None]:
-    """Return for each finding the index of the mention of its quote; `None` if it has none.
-
-    `places` holds the places of each quote in the text, ascending.
-    """
+    """Return for each finding the index in `places` of the mention of its quote, `None` if none."""
     rows: dict[Hashable, list[_Finding]] = defaultdict(list)
     for number, each in enumerate(findings):
         named = _named(number, each)
@@ -63,10 +60,7 @@ def _named(number: int, finding: JsonObject) -> _Finding:
 
 @dataclass
 class _Choice:
-    """The mentions chosen so far: `taken` by quote, and the end of the last row of each list.
-
-    `row_counts` are the numbers of rows with each quote.
-    """
+    """The mentions chosen so far: `taken` by quote, and the end of the last row of each list."""
 
     places: Mapping[str, Sequence[Place]]
     text: str

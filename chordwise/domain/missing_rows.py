@@ -58,9 +58,8 @@ class MissingRows:
     """A list of which an answer has only `kept` of `found` rows.
 
     `path` is a JSON Pointer into the output, with `*` for the position of an enclosing row;
-    `/fields/ITEM` stands for the distinct values of an item. `max_items` is the limit in the user's
-    schema. `records` counts the missing rows that are records of the text without any answer, and
-    `where` names their places.
+    `/fields/ITEM` stands for the values of an item. `records` counts the missing rows that are
+    records of the text without any answer, and `where` names their places.
     """
 
     path: str
@@ -92,10 +91,7 @@ def compare(
     kept: Mapping[str, RowCount],
     before: Iterable[MissingRows] = (),
 ) -> tuple[MissingRows, ...]:
-    """Return the lists of which fewer rows are kept than were found.
-
-    `before` are the rows that were already missing in the answers counted in `found`.
-    """
+    """Return the lists of which fewer rows are kept than found; `before` were already missing."""
     lost: Counter[str] = Counter()
     limits = {path: count.max_items for path, count in found.items()}
     for each in before:
@@ -151,10 +147,7 @@ def counts(
     task: AnalysisTask,
     missing: Iterable[MissingRows] = (),
 ) -> list[JsonValue]:
-    """Return the value of the column `row_counts`: the lists of an output and their row counts.
-
-    `parts` are the answers of all chunks in order, `None` for a chunk without one.
-    """
+    """Return the column `row_counts` of an output; `parts` are the answers of chunks, or `None`."""
     analysis, options = analysis_for(task.analysis_type), task.options
     by_chunk = [None if part is None else analysis.row_counts([part], options) for part in parts]
     found = analysis.row_counts([part for part in parts if part is not None], options)
@@ -184,8 +177,7 @@ def counts(
 def gaps(counted: list[JsonValue]) -> list[str]:
     """Return sentences about lists with chunks without rows between chunks with many rows.
 
-    Takes the result of `counts`. Lists with counted unread records are skipped, as those are
-    reported separately.
+    Takes the result of `counts`. Lists with counted unread records are reported separately.
     """
     said = []
     for each in json_values.objects(counted):
@@ -228,12 +220,10 @@ def unread(
     answered: Sequence[Span] | None = None,
     place: Callable[[int, int], str] = lambda *_: "",
 ) -> tuple[MissingRows, ...]:
-    """Return the lists for which a text has records without a row.
+    """Return the lists for which a text, or the spans `answered` of it, has records without a row.
 
-    The search covers the spans `answered`, which ascend and do not overlap, or the whole text. If
-    most rows of a list are in lines of one shape, each in a separate one, the other lines of that
-    shape near them are records, too. Lists that the schema declares a selection, and lists of
-    distinct values, have no records. `place` returns a name for a span of the text.
+    If most rows of a list are in lines of one shape, the other lines of that shape near them are
+    records, too. Selections and lists of distinct values have no records. `place` names a span.
     """
     analysis, options = analysis_for(task.analysis_type), task.options
     counted, located = analysis.row_counts([output], options), _places(source, output, task)
@@ -261,10 +251,7 @@ def unread(
 def sparse(
     text: str, output: JsonObject, task: AnalysisTask, missing: Iterable[MissingRows]
 ) -> tuple[str, ...]:
-    """Return sentences about lists with a row for one of many passages of the same form.
-
-    Lists with rows that are known to be `missing`, and selections, are left out.
-    """
+    """Return sentences about lists with a row for one of many passages of the same form."""
     analysis, options = analysis_for(task.analysis_type), task.options
     known = {each.path for each in missing}
     counted, places = analysis.row_counts([output], options), analysis.row_places(output, options)

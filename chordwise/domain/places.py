@@ -53,11 +53,9 @@ class PlaceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A named part of the text of a document.
+    """A named part of the text of a document; `number` counts pages and slides from 1.
 
-    `number` counts pages and slides from 1. `width` and `height` are those of a page as it is
-    displayed. `layout` is the result of `Layout.packed`: the boxes of the words of a page, or the
-    cells of the rows of a sheet.
+    `layout` is the result of `Layout.packed`: the boxes of words, or the cells of rows.
     """
 
     kind: PlaceKind
@@ -73,8 +71,7 @@ class Place:
 class Layout:
     """The positions of the words of a page, or of the rows of a sheet: a box for each span.
 
-    Spans count characters, ascend, and are relative to the beginning of the place. Boxes are
-    integers: tenths of a point, or columns and rows from 0.
+    Spans are relative to the place. Boxes are tenths of a point, or columns and rows from 0.
     """
 
     def __init__(self, columns: Sequence[array[int]] = ()) -> None:
@@ -161,7 +158,7 @@ def _little_endian(values: array[int]) -> array[int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """The location of a span: its page or slide number, the name of its place, and its boxes.
+    """The page or slide of a span, its place, and its boxes.
 
     Each box is page, left, top, right and bottom, one for each line.
     """
@@ -232,10 +229,7 @@ def _column(number: int) -> str:
 
 
 def located(output: JsonObject, places: Places) -> JsonObject:
-    """Return an output with `page`, `place` and `boxes` beside each quote that has a span.
-
-    Without places the output is returned unchanged.
-    """
+    """Return an output with `page`, `place` and `boxes` beside each quote that has a span."""
 
     def with_place(finding: JsonObject) -> JsonObject:
         span = json_values.span_of(finding)

@@ -72,8 +72,7 @@ def render_header(template: PromptTemplate, task: AnalysisTask) -> str:
 def render_examples(task: AnalysisTask) -> str:
     """Return the examples learned from feedback, to precede a question; empty if there are none.
 
-    They are texts of other documents. They are therefore placed beside the text and not in the
-    instructions, each enclosed by marks like the text.
+    As texts of other documents they are enclosed by marks, and not in the instructions.
     """
     if not task.examples or not task.shows_examples:
         return ""

@@ -254,10 +254,7 @@ _FEWEST_CELLS = 3
 
 
 def parse_single(text: str) -> Quantity | None:
-    """Parse a text that is one number, or one sum of money or percentage.
-
-    `None` is returned for any other text, and if the number is ambiguous.
-    """
+    """Parse a text that is one number, sum of money or percentage; `None` for any other text."""
     text = " ".join(_straightened(text).split())
     found = list(_AMOUNT.finditer(text))
     if len(found) != 1:
@@ -279,11 +276,7 @@ def parse_single(text: str) -> Quantity | None:
 
 
 def quantities(text: str) -> Iterator[tuple[Quantity, ...]]:
-    """Yield the possible readings of each number in a text, in figures or in English words.
-
-    An ambiguous number has several readings: 1.500 is 1500 and 1.5. A text that is not a number as
-    a whole, such as 1.2.3, yields nothing.
-    """
+    """Yield the readings of each number in a text: 1.500 has two, 1500 and 1.5, and 1.2.3 none."""
     text = _NUMBER_WORDS.sub(_figures, _FRACTION.sub(_decimal_fraction, _straightened(text)))
     for match in _AMOUNT.finditer(text):
         yield from _quantities(match, text)

@@ -101,10 +101,7 @@ class Division(NamedTuple):
 
 
 class Outline:
-    """The lines of a text, which are read once to divide the text and its parts.
-
-    Quoted fields, and prose with lines wrapped at a fixed width, are not divided.
-    """
+    """The lines of a text, which are read once to divide the text and its parts."""
 
     def __init__(self, text: str) -> None:
         self._lines = list(_lines(text))

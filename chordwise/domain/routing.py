@@ -23,10 +23,7 @@ def tier_for(score: float, medium_from: float, large_from: float) -> Tier:
 
 
 def steps(wanted: Tier, available: Collection[Tier]) -> tuple[Tier, ...]:
-    """Return the tiers to ask, in order: the wanted tier and those above it, as far as available.
-
-    If only smaller tiers are available, the largest of them is returned.
-    """
+    """Return the available tiers to ask: the wanted tier and those above it, else the largest."""
     ascending = [tier for tier in Tier if tier in available]
     ranks = list(Tier)
     upward = [tier for tier in ascending if ranks.index(tier) >= ranks.index(wanted)]
@@ -34,10 +31,7 @@ def steps(wanted: Tier, available: Collection[Tier]) -> tuple[Tier, ...]:
 
 
 def best(answers: Sequence[Answer]) -> Answer:
-    """Return the answer with the highest quality, then confidence; of equal ones the last.
-
-    There must be at least one answer. The last one is that of the largest tier.
-    """
+    """Return the answer with the highest quality, then confidence; of equal ones the last."""
     return max(reversed(answers), key=lambda answer: (answer.quality, answer.confidence))
 
 
@@ -89,10 +83,7 @@ class Complexity:
 
 
 def complexity(task: AnalysisTask) -> Complexity:
-    """Estimate the difficulty of a question from its text, its language and what it asks.
-
-    A synthesis is judged by the content and the number of the answers that it joins.
-    """
+    """Estimate the difficulty of a question from its text or answers, its language and its task."""
     values = (value for _, value in json_values.walk(list(task.answers)))
     text = task.text or "\n\n".join(value for value in values if isinstance(value, str))
     found = words.words(text)
@@ -114,8 +105,7 @@ def _share(value: float, of: float) -> float:
 def _readability(text: str, found: Sequence[str]) -> float:
     """Return LIX scaled to 0–1: words per sentence plus the percentage of words above six letters.
 
-    Carl-Hugo Björnsson, Läsbarhet (1968): 20 is a children's book, 60 a scholarly one. LIX needs no
-    word list, and applies to languages that separate words by spaces.
+    Carl-Hugo Björnsson, Läsbarhet (1968): 20 is a children's book, 60 a scholarly one.
     """
     if not found:
         return 0.0

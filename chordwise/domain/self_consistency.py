@@ -37,10 +37,9 @@ _DIGITS = 6
 def elected(samples: Sequence[Answer], kind: AnalysisType, options: AnalysisOptions) -> Answer:
     """Return the answer elected by one or more samples; a single sample has no agreement.
 
-    Classification and sentiment: the label with the most votes; of equal ones that with the highest
-    confidence. Extraction: for each item the values found by more than half of the samples,
-    otherwise the most frequent one. All others, including extraction by the schema of a user: the
-    sample most similar to all others.
+    Labels: that with the most votes. Extraction: for each item the values of more than half of the
+    samples, otherwise the most frequent one. All others, including extraction by the schema of a
+    user: the sample most similar to all others.
     """
     if len(samples) == 1:
         return samples[0]
@@ -148,11 +147,7 @@ class _Ballot:
         return _share(sum(voices), len(voices) * self.count)
 
     def _values(self) -> list[tuple[str, int]]:
-        """Return the values found by more than half of the samples, else the most frequent one.
-
-        The result is empty if no value has a majority and at least half of the samples deny the
-        item.
-        """
+        """Return the values of more than half of the samples, else the most frequent one."""
         majority = [value for value, entries in self.found.items() if 2 * len(entries) > self.count]
         if majority or not self.found or 2 * len(self.denials) >= self.count:
             return majority

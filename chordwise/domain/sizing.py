@@ -1,7 +1,4 @@
-"""Memory and speed of a self-hosted model: calculated, not measured.
-
-The formulas and their sources are in docs/sizing.md.
-"""
+"""Memory and speed of a self-hosted model, calculated; the sources are in docs/sizing.md."""
 
 from __future__ import annotations
 
@@ -92,9 +89,7 @@ class Model:
     def prompt_operations(self, tokens: int) -> float:
         """Return the operations for reading a prompt of `tokens` tokens.
 
-        Two operations for each parameter and token, and the attention to half of the prompt on
-        average (Kaplan et al., Scaling Laws for Neural Language Models, 2020, arXiv 2001.08361,
-        section 2.1: for each token 2 N and twice the product of layers, context and width).
+        Kaplan et al., Scaling Laws for Neural Language Models, 2020, arXiv 2001.08361, section 2.1.
         """
         attention = self.shape.layers * tokens * self.width
         return tokens * (2 * self.active_parameters + attention)
@@ -172,9 +167,8 @@ def step_seconds(model: Model, load: Load, machine: Machine) -> tuple[float, flo
     """Return the time of one token for every stream: for reading memory, and for computing.
 
     The slower of the two counts (the roofline: Williams, Waterman and Patterson, 2009). A step
-    reads the weights once for all streams; those of a mixture of experts are read at most as often
-    as streams use them. It also reads the cache of every stream, which holds the prompt and half of
-    the answer.
+    reads the weights once for all streams, those of experts at most as often as streams use them,
+    and the cache of every stream.
     """
     context = load.prompt_tokens + load.output_tokens / 2
     used = min(model.parameters, model.active_parameters * load.parallel)

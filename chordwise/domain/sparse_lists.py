@@ -23,8 +23,7 @@ _MARKS = " \t\n-–*•#\"'“(["
 def passages(text: str, rows: Sequence[Span], every: Sequence[int]) -> int:
     """Return the number of consecutive passages of one form of which hardly any has a row, or 0.
 
-    `every` are the ascending places of the rows of all lists. At least one of `rows`, which ascend,
-    has to begin a passage.
+    `every` are the places of the rows of all lists. One of `rows` has to begin a passage.
     """
     ends = itertools.pairwise([0, *chunking.sentence_ends(text)])
     for division in (ends, records.whole_lines(text)):

@@ -16,9 +16,8 @@ _OPTIONAL = ("kind",)
 class PromptTemplate:
     """A template of a prompt; `name` is the analysis type and the stage, joined by a dot.
 
-    `system` holds the common part of all questions of a run, so that providers can cache it; `user`
-    holds the text. The name of a fallback ends with its kind: `…-plain`. A released template has a
-    `number`, a user's own one a `variant`, which is the name it is chosen by.
+    `system` is common to all questions of a run, so that providers can cache it; `user` holds the
+    text. A released template has a `number`, a user's own one a `variant`, by which it is chosen.
     """
 
     name: str

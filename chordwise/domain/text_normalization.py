@@ -24,12 +24,10 @@ _PAIR = re.compile("\r\n")
 class NormalizedText:
     """A text that PostgreSQL can store, and the number of changes of each kind.
 
-    A byte order mark at the start belongs to the encoding; it is removed and not counted.
-    `hiding_removed` counts the invisible characters that can hide text, which are included in
-    `invisible_removed`. `runs` are the first removed invisible characters with their offsets in the
-    text, if the document needs review. `removed_at` are the offsets of removed characters, one
-    sequence for each step except line ends, in the text before that step; `with_returns` is the
-    text before the step of line ends, if that removed any.
+    `hiding_removed` counts the invisible characters that can hide text, a part of
+    `invisible_removed`. `runs` are the first removed invisible characters with their offsets.
+    `removed_at` are the offsets of removed characters, one sequence for each step except line ends,
+    in the text before that step; `with_returns` is the text before the step of line ends.
     """
 
     text: str
@@ -204,11 +202,7 @@ def _visible(text: str) -> tuple[str, str, Sequence[int]]:
 
 
 def review_reason(*, unseen: int, removed: int, hiding: int) -> str:
-    """Return the reason why a document needs review, or an empty text.
-
-    `unseen` counts the characters of a PDF that are not visible on its pages, `removed` those that
-    normalization removed, and `hiding` the removed ones that can hide text.
-    """
+    """Return why a document needs review for its numbers of invisible characters, or nothing."""
     sentences = []
     if hiding or removed > FEW:
         were = "was" if removed == 1 else "were"

@@ -23,10 +23,7 @@ class LeaderFailedError(InternalError):
 
 @dataclass(slots=True, eq=False)
 class GatheredEntry(Generic[Item, Outcome]):
-    """An item of a thread that waits for its outcome or error, or to become the leader.
-
-    No thread waits for an item that `is_left`.
-    """
+    """An item of a thread that waits for its outcome or error, or to become the leader."""
 
     item: Item
     _outcomes: list[Outcome] = field(default_factory=list)
@@ -60,10 +57,9 @@ class Gathering(Generic[Item, Outcome]):
     """Processes the items of threads in groups of at most `max_items`.
 
     `act` settles the entries of a group and returns those to retry. A thread that finds no leader
-    leads: it waits briefly (`gather`) for others, repeats this while more arrive, acts for all, and
-    passes the lead to the next thread once its own entry is settled. If the leader fails, so do the
-    entries of its group. An item that is left to others (`leave`) waits at most `linger_seconds`
-    for the next leader.
+    leads: it waits briefly (`gather`) for others, acts for all, and passes the lead on once its own
+    entry is settled. If the leader fails, so do the entries of its group. An item that is left to
+    others (`leave`) waits at most `linger_seconds` for the next leader.
     """
 
     def __init__(
@@ -83,10 +79,7 @@ class Gathering(Generic[Item, Outcome]):
         self._is_lingering = False
 
     def leave(self, item: Item, *, at_once: bool = False) -> None:
-        """Leave an item to the next leader, without waiting for its outcome or its error.
-
-        An item that is to be processed `at_once` does not wait for a leader.
-        """
+        """Leave an item to the next leader, or to this thread `at_once`, without its outcome."""
         entry: GatheredEntry[Item, Outcome] = GatheredEntry(item, is_left=True)
         if at_once or not self._linger_seconds:
             if self._leads_with(entry):

@@ -16,10 +16,9 @@ class Tier(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """The route of a request to its model, for the ledger.
+    """The route of a request to its model, for the ledger; `escalated` after a smaller tier.
 
-    `escalated` says that a smaller tier was asked before. Exactly one answered request of a
-    question `is_compared` with the cost of the same tokens at the largest tier.
+    One request of a question `is_compared` with the cost of its tokens at the largest tier.
     """
 
     tier: Tier

@@ -41,10 +41,9 @@ class DateOrder(StrEnum):
 
 
 def typed(value: JsonValue, order: DateOrder | None = None) -> TypedValue:
-    """Parse a value of an answer.
+    """Parse a value of an answer; with `order`, also ambiguous dates.
 
-    With `order`, otherwise ambiguous dates are parsed, and so are two-digit years: up to 68 in this
-    century, the others in the last, as in POSIX.
+    Two-digit years up to 68 are in this century, the others in the last, as in POSIX.
     """
     if isinstance(value, bool):
         return TypedValue(number=Decimal(value))

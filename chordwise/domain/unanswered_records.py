@@ -67,7 +67,7 @@ _ADDED = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnreadRecords:
-    """Records without a row: runs of their lines; each record has `lines_each` lines on average.
+    """Records without a row: runs of their lines, about `lines_each` a record.
 
     `is_clear` is set if there are many rows, and if they are most of the records of the list.
     """
@@ -89,10 +89,7 @@ class UnreadRecords:
 
 @dataclass(frozen=True, kw_only=True)
 class TextLines:
-    """The lines of a text with letters or digits, and the shapes of those in answered spans.
-
-    `values` are the values of the answer, in lower case.
-    """
+    """The lines of a text, and the shapes of those in answered spans; `values` in lower case."""
 
     source: Source
     answered: Sequence[Span] | None
@@ -153,10 +150,7 @@ class TextLines:
     def without_row(
         self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]] = ()
     ) -> list[UnreadRecords]:
-        """Return the lines without a row that look like the lines with rows, or equal one.
-
-        Lines with rows of other lists count as lines with a row.
-        """
+        """Return the lines without a row of any list that look like the lines with rows."""
         if self.are_divided:
             return [each for each in self._of_shapes(rows, others) if each.is_clear and each.runs]
         equal = self._equal_lines(rows, others)
@@ -180,12 +174,7 @@ class TextLines:
     def _of_forms(
         self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]]
     ) -> list[UnreadRecords]:
-        """Return the lines without a row that have the same shape as the lines with rows.
-
-        Most rows have to be in lines of one shape; further shapes are used only if they are clear.
-        Lines that are divided into fields in the same way are used if they are clear and more, and
-        parts of any shape if there are neither.
-        """
+        """Further shapes, or parts of any shape, count only if they are clear and more."""
         plain = self._of_shapes(rows, others)
         divided = self._divided.without_row(rows, others)
         found = max(plain, divided, key=lambda own: sum(each.number for each in own))
@@ -247,9 +236,8 @@ class TextLines:
     ) -> list[UnreadRecords]:
         """Return the parts of a text without a row between parts of any shape that have one each.
 
-        Half of the parts need a row if many consecutive parts have none, or if most rows begin
-        their parts and are distinct (names of speakers are not); otherwise nearly all need one,
-        because in prose values are scattered.
+        In prose values are scattered: unless most rows begin their parts and are distinct, or many
+        consecutive parts have none, nearly all parts need a row.
         """
         for division in (self._cuts, self._whole_lines):
             parts = [each for each in division if self._is_answered(each[0])]
@@ -276,11 +264,7 @@ class TextLines:
     def _end_of_list(
         self, parts: Sequence[Span], taken: Collection[int], *, are_outside: bool
     ) -> int:
-        """Return the number of parts up to the end of the list.
-
-        Further parts belong to it if they begin and end like taken ones and follow without a blank
-        line. With `are_outside`, several parts may also follow a blank line.
-        """
+        """With `are_outside`, several parts may also follow a blank line."""
         forms = {self._form(parts[each]) for each in taken}
         start = max(taken) + 1
         own = list(itertools.takewhile(lambda each: self._form(each) in forms, parts[start:]))
@@ -351,11 +335,7 @@ class TextLines:
     def _are_evident(
         self, blocks: Sequence[Sequence[int]], taken: Collection[int], count: int
     ) -> bool:
-        """Return whether divided lines are one list although most of them may have no row.
-
-        They are if they are short, equally far apart, and have a separator, are names or are many;
-        or if the lines with rows are at regular places, or those of some of the speakers.
-        """
+        """Return whether divided lines are one list although most of them may have no row."""
         records = [*itertools.chain(*blocks)]
         left = [each for each in records if each not in taken]
         is_amid = len(left) == 1 and any(left[0] in block[1:-1] for block in blocks)
@@ -409,8 +389,7 @@ class TextLines:
     def _is_amid(self, number: int, taken: Sequence[int]) -> bool:
         """Return whether a name is between other names, with equal distances to them.
 
-        The first name may be below a line that ends with a colon. The last one may be above a blank
-        line if it has several words, with the same capitals as a name with a row.
+        The first may be below a colon, the last above a blank line if it has several words.
         """
         above, below = self._gap(number), self._gap(number + 1)
         is_below, is_above = (
@@ -557,11 +536,7 @@ def _amounts(line: str) -> list[Decimal]:
 
 
 def _blocks(numbers: Sequence[int], taken: Sequence[int], alone: int) -> Iterator[Sequence[int]]:
-    """Yield groups of nearby lines of one shape that contain taken lines.
-
-    A record may have several lines. Within a group, lines are at most as far apart as taken lines
-    plus a few lines for a heading; next to a single taken line, at most `alone`.
-    """
+    """Yield groups of nearby lines of one shape with taken lines; a record may have several."""
     distances = [after - before for before, after in itertools.pairwise(taken)]
     limit = min(distances) + _LINES_BETWEEN if distances else alone
     borders = [

@@ -84,9 +84,8 @@ class ParsedAnswer:
 def parse(text: str, *, lenient: bool = True) -> ParsedAnswer:
     """Parse the JSON object of a completion; `lenient` permits one that is not valid JSON.
 
-    A Markdown fence with the text around it, or a leading thinking block, is removed. If the rest
-    is not valid JSON, a lenient parser is used once, and the answer is marked as repaired. A text
-    that does not end with a brace is rejected, since it may end in a truncated value.
+    A Markdown fence with the text around it, or a leading thinking block, is removed. A text that
+    does not end with a brace is rejected, since it may end in a truncated value.
 
     Raises:
         InvalidAnswerError: There is no JSON object with finite numbers and short names in it.
@@ -160,8 +159,7 @@ def _is_shallow(value: JsonValue, levels: int) -> bool:
 def problems(answer: JsonObject, schema: JsonObject) -> list[str]:
     """Return the first few violations of the schema, each with its JSON Pointer.
 
-    They describe the schema only and never repeat the answer: the texts become part of the next
-    prompt, outside the marks that separate the text of a document from the instructions.
+    They never repeat the answer: the texts become part of the next prompt, outside the marks.
     """
     errors = _validator_of(schema).iter_errors(answer)
     return [_problem(error) for error in itertools.islice(errors, MAX_PROBLEMS)]

@@ -94,8 +94,7 @@ def occurs_in(value: JsonValue, quote: str, question: str = "") -> bool | None:
     """Return whether a value occurs in a quote; `None` if it cannot be judged.
 
     A number must have the same sign, scale, currency and unit as in the quote, as far as both name
-    them. `question` is the wording of the question: a summary, a category or a calculation need not
-    occur, and a number may be requested in millions, or in months.
+    them. By the `question`, a summary or a calculation need not occur, and units may be requested.
     """
     if isinstance(value, int | float) and not isinstance(value, bool):
         return None if _COMPUTED.search(question) else _has_number(value, quote, question)
@@ -323,11 +322,7 @@ def _name_groups(text: str, *, joins: bool) -> list[list[str]]:
 
 
 def _names_and_numbers(text: str) -> Iterator[str]:
-    """Yield the words that begin with a capital, and the numbers.
-
-    If the other words include lower-case ones, the capital of the first word begins a sentence and
-    does not count.
-    """
+    """Yield the capitalized words, except one that only begins a sentence, and the numbers."""
     tokens = _TOKEN.findall(text)
     begins_sentence = any(each.islower() and each not in _MAY_BE_MISSING for each in tokens[1:])
     for number, token in enumerate(tokens):

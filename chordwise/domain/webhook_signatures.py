@@ -29,11 +29,7 @@ def key_of(secret: str) -> bytes:
 
 
 def signed_headers(key: bytes, identity: str, timestamp: int, body: bytes) -> Mapping[str, str]:
-    """Return the headers of a request: its id, its time, and the signature.
-
-    `identity` is the same in every attempt and contains no full stop. `timestamp` is the time of
-    this attempt in seconds.
-    """
+    """Return the headers of a request: its id, the same in each attempt, time, and signature."""
     content = f"{identity}.{timestamp}.".encode() + body
     digest = hmac.new(key, content, hashlib.sha256).digest()
     return {

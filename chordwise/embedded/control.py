@@ -22,10 +22,7 @@ _TICK_SECONDS = 0.1
 
 
 class Message(BaseModel, frozen=True):
-    """A line from the supervisor: its current activity or, last, the outcome of the request.
-
-    The last line has `state`, the state of the requested stack, or `code` and `what`.
-    """
+    """A line from the supervisor; the last has the `state` of the stack, or `code` and `what`."""
 
     activity: str = ""
     state: StackState | None = None
@@ -42,10 +39,7 @@ _NOT_UNDERSTOOD = Message(
 
 
 def request(path: Path, plan: StackPlan, deadline: float) -> Iterator[Message]:
-    """Send a plan and yield the supervisor's messages until `deadline` of the monotonic clock.
-
-    The first message acknowledges the request; there is none if no supervisor listens.
-    """
+    """Send a plan and yield the supervisor's messages; there are none if no supervisor listens."""
     with (
         suppress(OSError, ValidationError),
         socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection,
@@ -84,8 +78,7 @@ def listen(home: Home) -> socket.socket:
 def next_request(listener: socket.socket) -> tuple[StackPlan, socket.socket] | None:
     """Return the plan of the next request and its connection, or `None` if there is none now.
 
-    A command has one second to send its request; if it has closed the connection by then, the
-    request is withdrawn.
+    A request is withdrawn if the command has closed the connection within a second.
     """
     try:
         connection, _ = listener.accept()

@@ -242,10 +242,7 @@ class StackPhase(StrEnum):
 
 
 class StackState(BaseModel, frozen=True):
-    """A snapshot of the stack.
-
-    The addresses are those of the embedded services, with passwords; `None` for an external one.
-    """
+    """A snapshot of the stack; the addresses, with passwords, are null for external services."""
 
     supervisor: ProcessIdentity
     children: dict[str, ProcessIdentity] = {}

@@ -105,9 +105,7 @@ def _files(run: Path, model: Path) -> tuple[Path, Path]:
 
 
 def server_address(home: Home, model: str) -> tuple[str, str] | None:
-    """Return address and key of the server of a model, given by its name in the settings.
-
-    The address is the root of the server's API, without `/v1`.
+    """Return the root address, without `/v1`, and the key of the server of a model in the settings.
 
     Raises:
         ConfigurationError: There is no such model file.
@@ -149,10 +147,9 @@ def is_served_here(model: ModelSettings) -> bool:
 
 
 def threads() -> int:
-    """Return the number of threads that a local model's server computes with.
+    """Return the number of threads of a local model's server: one core is left for the rest.
 
-    One core is left for the other processes: the threads wait for each other at every step, so a
-    thread without a core stops all of them (measured in docs/models.md).
+    The threads wait for each other at every step (measured in docs/models.md).
     """
     return max(1, min(processes.usable_cores() - 1, _MAX_THREADS))
 
@@ -164,10 +161,9 @@ def slots(settings: Settings) -> int:
 
 
 def worker_concurrency(settings: Settings) -> int | None:
-    """Return how many chunks a worker analyzes at once if local models answer all of them.
+    """Return the number of slots if local models answer all chunks of a worker.
 
-    It is the number of the models' slots, because further chunks would wait for a slot while their
-    timeout runs. `None` if the settings define it, or if another model may be asked.
+    `None` if the settings define the number, or if another model may be asked.
     """
     used = (model for model in _used_models(settings) if model.provider != "extractive")
     served = [is_served_here(model) for model in used]

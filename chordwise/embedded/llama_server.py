@@ -24,10 +24,7 @@ class Sampling(Protocol):
 
 
 def main(description: str, port: str, key_file: str, address_file: str) -> None:
-    """Load a model, write the server's address, and serve the model until a signal arrives.
-
-    `description` is a `LocalModel` as JSON; port 0 selects a free port.
-    """
+    """Load the model that a `LocalModel` in JSON describes, and serve it until a signal arrives."""
     model = LocalModel.model_validate_json(description)
     processes.watch_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:

@@ -56,11 +56,7 @@ _HINT = "Set CHORDWISE_DATABASE_URL to use your own PostgreSQL server."
 
 
 class EmbeddedPostgres:
-    """One server over one data folder; a file beside it has the superuser's password.
-
-    `data` is created on the first start, `sockets` must exist. The log defaults to
-    `logs/postgres.log` beside the data.
-    """
+    """One server over one data folder, created on the first start, with a password beside it."""
 
     def __init__(self, data: Path, sockets: Path, *, log: Path | None = None) -> None:
         self._data = data.resolve()
@@ -300,10 +296,9 @@ def owner_of(data: Path) -> SystemUser:
 
 
 def named_user() -> SystemUser:
-    """Return a user with a name on this system: this user, or `nobody` for root.
+    """Return a user whose name `initdb` can look up: this user, or `nobody` for root.
 
-    `initdb` looks up the name of its user. Until its output belongs to the user of `owner_of`,
-    the output must be in a folder that only root may enter.
+    Until the output belongs to the user of `owner_of`, only root may enter its folder.
 
     Raises:
         ConfigurationError: This process runs as root, and there is no user named `nobody`.

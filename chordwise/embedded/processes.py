@@ -21,10 +21,7 @@ from chordwise.settings.environment import supervisor_pipe
 
 
 def watch_parent(on_lost: Callable[[], None]) -> None:
-    """Call `on_lost` once, from another thread, when the supervisor is gone.
-
-    Does nothing if no supervisor started this process.
-    """
+    """Call `on_lost` once, from another thread, when the supervisor, if there was one, is gone."""
     descriptor = supervisor_pipe()
     if descriptor is not None:
         arguments = (descriptor, on_lost)
@@ -105,10 +102,9 @@ def launch(
     inherited: Sequence[int] = (),
     directory: Path | None = None,
 ) -> ProcessIdentity | None:
-    """Start a child in its own session; its output is appended to `log`.
+    """Start a child in its own session, its output appended to `log`; `None` if it ended at once.
 
-    `inherited` are file descriptors that the child keeps; `directory` becomes its current folder if
-    it exists. Returns `None` if it ended at once.
+    `inherited` are descriptors that it keeps; `directory` becomes its folder if it exists.
 
     Raises:
         ServiceUnavailableError: The program cannot be started.
@@ -145,10 +141,7 @@ def rotate(log: Path) -> None:
 
 
 def stop(identity: ProcessIdentity | None, *steps: tuple[Signals, float]) -> bool:
-    """Send each signal in turn and wait up to its seconds for the end; finally send SIGKILL.
-
-    Returns whether there was a process to stop.
-    """
+    """Send each signal in turn and wait up to its seconds, then SIGKILL; return whether it ran."""
     if identity is None or not is_alive(identity):
         return False
     for number, seconds in (*steps, (Signals.SIGKILL, _AFTER_KILL_SECONDS)):
@@ -220,10 +213,7 @@ def size_of(log: Path) -> int:
 
 
 def tail(log: Path, lines: int = 5, after: int = 0) -> str:
-    """Return the last lines of a log after an offset in bytes; empty if there are none.
-
-    If it has been rotated since, it is read from its beginning.
-    """
+    """Return the last lines of a log after an offset in bytes, or of one rotated since."""
     try:
         written = log.read_bytes()
     except OSError:

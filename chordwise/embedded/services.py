@@ -101,10 +101,7 @@ class BackgroundProcess:
 
 
 class RestartingService:
-    """A service that is restarted when it dies, after pauses that double from 0.5 to 10 seconds.
-
-    `identity` is its process as of the last start or `check`.
-    """
+    """A service that is restarted when it dies, after pauses that double from 0.5 to 10 seconds."""
 
     def __init__(self, service: Service, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.service = service
@@ -126,10 +123,7 @@ class RestartingService:
         self.identity = self.service.identity()
 
     def check(self) -> ChordwiseError | None:
-        """Restart the service if it is dead and its pause is over.
-
-        Returns what to report: that it died, or why it does not start again.
-        """
+        """Restart the service if it is dead and its pause is over; return what to report."""
         self.identity = self.service.identity()
         if self.identity is not None:
             return None
@@ -159,9 +153,9 @@ _GRACE_SECONDS = 30.0
 
 
 def stop(home: Home) -> bool:
-    """Stop the processes of a home that run without a supervisor; return whether there were any.
+    """Stop the processes of a home without a supervisor; the caller holds its lock.
 
-    The caller must hold the home's lock.
+    Return whether there were any.
     """
     last = last_state(home)
     found = dict(last.children) if last is not None else {}
@@ -202,10 +196,7 @@ _POLL_SECONDS = 0.03
 
 
 class Children:
-    """The processes of the supervisor; later ones need earlier ones and are stopped before them.
-
-    `report` is called with progress messages for the user; a wait ends once `is_stopped` is true.
-    """
+    """The processes of the supervisor; later ones need earlier ones and are stopped before them."""
 
     def __init__(
         self, home: Home, report: Callable[[str], None], is_stopped: Callable[[], bool]
@@ -223,8 +214,6 @@ class Children:
 
     def apply(self, plan: StackPlan) -> None:
         """Start the missing services of a plan; restart those that run with other settings.
-
-        Afterwards the worker consumes messages, or waits for external servers.
 
         Raises:
             ConfigurationError: A setting prevents it, or the plan conflicts with the running one.

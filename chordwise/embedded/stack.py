@@ -45,9 +45,8 @@ def ensure(
 ) -> Settings:
     """Start the missing services in the background, and wait until they can be used.
 
-    Returns the settings with the addresses of the embedded services; that of the broker is missing
-    at the level `database`. A stack that runs with other settings gets a new worker and scheduler.
-    `commands` replaces the programs that run beside the services.
+    Return the settings with the addresses of the embedded services. A stack that runs with other
+    settings gets a new worker and scheduler. `commands` replaces its programs.
 
     Raises:
         ConfigurationError: A setting prevents the start.
@@ -122,10 +121,7 @@ def is_alone(settings: Settings) -> bool:
 
 
 def is_watching(settings: Settings) -> bool | None:
-    """Return whether the stack here watches the folders and runs the schedules of these settings.
-
-    `None` if processes outside the stack do that.
-    """
+    """Return whether this stack runs inboxes and schedules; `None` if other processes do."""
     if not settings.embedded.start:
         return None
     found = find(settings.home)

@@ -33,12 +33,10 @@ class Commands(BaseModel, frozen=True):
 class StackPlan(BaseModel, frozen=True, hide_input_in_errors=True):
     """The services and processes to run, with their environment; contains secrets.
 
-    `database_url` and `broker_url` are the addresses of external services; `None` requests embedded
-    ones. `stays` is true for a stack that watches folders, which does not stop when it is idle.
-    Relative paths in the settings are resolved against `directory`; `settings_file` is their file.
-    `autostart_fingerprint` is a hash of the watched folders and schedules, empty without any.
-    `serves_pages` adds `chordwise web` to a stack in the foreground; `serves_commands` adds a
-    process that keeps the commands loaded. `worker_concurrency` overrides the worker's settings.
+    A `database_url` or `broker_url` of `None` requests embedded services. `stays` is true for a
+    stack that watches folders, which does not stop when it is idle. Relative paths in the settings
+    are resolved against `directory`. `autostart_fingerprint` is a hash of the watched folders and
+    schedules. `serves_commands` adds a process that keeps the commands loaded.
     """
 
     level: Level

@@ -47,8 +47,7 @@ SELECT EXISTS (SELECT 1 FROM jobs WHERE status IN ('queued', 'running', 'waiting
 class Supervisor:
     """One stack: holds the lock of its home while it runs.
 
-    `plan` is the initial plan; without one, the first request has it. A stack in the background
-    has `leaves_when_idle`; one in the foreground runs until a signal arrives.
+    Without an initial `plan`, the first request has it.
     """
 
     def __init__(
@@ -214,10 +213,7 @@ class Supervisor:
 
 
 def has_open_work(database_url: str) -> bool:
-    """Return whether jobs, messages or deliveries are unfinished, or schedules exist.
-
-    False before the first migration; true if the database cannot be reached.
-    """
+    """Return whether work is unfinished, or schedules exist; true without a reachable database."""
     address = database_url.replace("postgresql+psycopg://", "postgresql://", 1)
     try:
         with psycopg.connect(address, connect_timeout=5) as connection:

@@ -26,11 +26,7 @@ _HINT = "Set CHORDWISE_BROKER_URL to use your own Valkey or Redis server."
 
 
 class EmbeddedValkey:
-    """One server over one data folder; a file beside it has its password.
-
-    `data` is created on the first start, `sockets` must exist. The log defaults to
-    `logs/valkey.log` beside the data.
-    """
+    """One server over one data folder, created on the first start, with a password beside it."""
 
     def __init__(self, data: Path, sockets: Path, *, log: Path | None = None) -> None:
         self._data = data.resolve()

@@ -25,9 +25,7 @@ _DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, V
 
 
 def documents(source: Source, wanted: ReadOptions) -> Iterator[Extraction]:
-    """Yield the files in the order of the archive, without hidden and temporary ones.
-
-    Nothing is written to disk, so a name such as `../../etc/passwd` has no effect.
+    """Yield the files, except hidden and temporary ones, in order; nothing is written to disk.
 
     Raises:
         ReadError: The archive is damaged.

@@ -36,10 +36,7 @@ class FileLimits:
 
 
 def limits(settings: ReaderSettings, available_megabytes: int | None = None) -> FileLimits:
-    """Return the limits; unset settings are derived from the memory of this process.
-
-    `available_megabytes` replaces that memory when the limits of another process are computed.
-    """
+    """Return the limits; unset ones are derived from the memory of this process, or that given."""
     share = _share(available_megabytes or memory_megabytes())
     text_bytes = share * MEGABYTE // _TEXT_SHARE
     return FileLimits(

@@ -21,10 +21,7 @@ SLICE_BYTES = MEGABYTE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """An open file with the hash and size of its bytes; close it after use.
-
-    `modified_ns` is `None` for a file without a name, which no other process can change.
-    """
+    """An open file with the hash and size of its bytes; without a name it has no `modified_ns`."""
 
     file: BinaryIO
     sha256: str

@@ -20,11 +20,9 @@ STDIN_SOURCE = "stdin"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundFile:
-    """A file to read: `path` is `None` for stdin, `source` is its name in printable characters.
+    """A file to read, or to account for with its `failure`; `path` is `None` for stdin.
 
-    `failure` is set if the file must not or cannot be read; the file is returned nevertheless, so
-    that it is accounted for. `follow_symlinks` is passed to the reader: only links named by the
-    user are followed.
+    Only links that the user named are followed.
     """
 
     source: str

@@ -163,10 +163,7 @@ class _Run:
 
 
 class _Story(PartTarget):
-    """Collects the displayed text of one part (ECMA-376, part 1, §17).
-
-    Frames are the open containers: the story itself, tables, rows, cells.
-    """
+    """Collects the displayed text of a part (ECMA-376, part 1, §17); frames are open containers."""
 
     def __init__(
         self, embedded: Callable[[str], str], spend: Callable[[int], None], styles: _Styles

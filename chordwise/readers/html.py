@@ -126,10 +126,7 @@ class _Formatting:
 
 
 class Page:
-    """Collects the displayed text from the events of the parser.
-
-    `unseen` are the invisible passages of the text, `left_out` the hidden passages outside of it.
-    """
+    """Collects the displayed text; `unseen` is invisible in it, `left_out` hidden outside of it."""
 
     def __init__(self, max_characters: int) -> None:
         self.text = FlowingText(max_characters)

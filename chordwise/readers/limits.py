@@ -42,9 +42,9 @@ def limit_process(memory_megabytes: int) -> None:
 
 
 def set_oom_score(score: int) -> None:
-    """Let Linux end this process before those with a lower score when memory runs out.
+    """Let Linux end this process before those with a lower score; the highest is 1,000.
 
-    Scores go up to 1,000. Any process may raise its own score; children inherit it.
+    Any process may raise its own score; children inherit it.
     """
     with contextlib.suppress(OSError):
         _SCORE.write_text(f"{score}\n", "ascii")

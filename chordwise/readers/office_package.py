@@ -31,8 +31,7 @@ _DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImpleme
 class PartTarget:
     """Receives the elements of a part; attributes have their namespaces in braces.
 
-    Subclasses have methods `start`, `end` and `data`, as far as they need them (lxml, The target
-    parser interface). A document type declaration is an error.
+    Subclasses have the methods of lxml's target parser interface that they need.
     """
 
     def doctype(self, _name: str, _public: str | None, _system: str | None) -> None:
@@ -85,9 +84,8 @@ class OfficePackage:
     ) -> None:
         """Check the members before any of them is unpacked.
 
-        `parsed` are the file extensions of the parts that may be read. With `has_document_types`,
-        document types belong to the format, and only those of parts that are parsed as XML are
-        rejected.
+        Only parts with the file extensions `parsed` may be read. With `has_document_types`, only
+        document types of parts that are parsed as XML are rejected.
 
         Raises:
             ReadError: It is damaged, encrypted, a ZIP bomb, or has a document type declaration.

@@ -154,10 +154,7 @@ def _last(error: ReadError) -> JsonObject:
 def _success(
     extracted: Extracted, max_bytes: int, known: JsonObject | None = None
 ) -> tuple[JsonObject, bytes]:
-    """Return a text as an answer: normalized, and scanned for suspicious passages.
-
-    `known` replaces what the file itself says about its text.
-    """
+    """Return a normalized and scanned text; `known` replaces what the file says about it."""
     normalized = normalize(extracted.text)
     offset = normalized.offsets() if extracted.unseen_at or extracted.places else None
     header: JsonObject = {

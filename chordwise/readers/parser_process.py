@@ -53,10 +53,7 @@ class FileRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParserReply:
-    """A header that describes a text, part, page or failure, with the text, picture or part.
-
-    `places` are the encoded places of a text, or the layout of a page.
-    """
+    """A header that describes a text, part, page or failure, with the text, picture or part."""
 
     header: JsonObject
     text: bytearray = field(default_factory=bytearray)
@@ -65,10 +62,7 @@ class ParserReply:
 
 
 class ParserProcess:
-    """A child process that parses one file after another.
-
-    It is started when needed, and replaced after every failure.
-    """
+    """A child process that parses one file after another, and is replaced after every failure."""
 
     def __init__(self, settings: ReaderSettings, bounds: FileLimits) -> None:
         self._settings = settings
@@ -83,8 +77,8 @@ class ParserProcess:
     ) -> Generator[ParserReply, None, None]:
         """Yield the answers of the child about an open file: texts, parts and failures.
 
-        Each answer has the whole time limit, within the remaining time of the file; for a scan it
-        is the limit for scans. If the caller stops before the last answer, the child is ended.
+        Each answer has the whole time limit, or that of a scan, within the time of the file. If the
+        caller stops before the last answer, the child is ended.
 
         Raises:
             ReadError: The child did not answer in time, or ended while it read this file.

@@ -18,15 +18,12 @@ from chordwise.readers import failures
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadText:
-    """A normalized text and its metadata.
+    """A normalized text and its metadata; the counts say how often normalization changed something.
 
-    `pages` and `encoding` are `None` if the format has none. `pages_unread` counts damaged pages
-    whose text is missing, `pages_scanned` pictures of pages that were not recognized, and
-    `pages_transcribed` pages that were read by a model; `transcribed_by` names the model, or
-    Tesseract. `invisible_characters` counts characters that are not visible in a PDF or a Word
-    document. The other counts say how often normalization changed something; `hiding_removed` is a
-    part of `invisible_removed`. `flags` are the suspicious passages, `places` the pages, slides,
-    sheets or sections of the normalized text, and its place in a mail.
+    `pages_unread` counts damaged pages, `pages_scanned` pictures of pages that were not
+    recognized, and `pages_transcribed` those read by `transcribed_by`, a model or Tesseract.
+    `invisible_characters` are those that a PDF or a Word document does not show; `hiding_removed`
+    is a part of `invisible_removed`. `places` include the place in a mail.
     """
 
     text: str
@@ -64,10 +61,7 @@ class ReadText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadDocument:
-    """A text from a file; `sha256` (hexadecimal) and `byte_count` are those of its source bytes.
-
-    `source` names its place: `a.txt`, or `a.zip#b/c.txt` inside of a file.
-    """
+    """A text of a file (`a.zip#b/c.txt` inside another), with the hash and size of its bytes."""
 
     source: str
     sha256: str
@@ -133,10 +127,7 @@ def checked(header: JsonObject, body: bytes | bytearray, max_characters: int) ->
 
 
 def with_places(content: ReadText, encoded: bytes, within: str) -> ReadText:
-    """Return a text with the places that a parser process encoded; they are untrusted.
-
-    `within` is the label of the text if it is a message or attachment.
-    """
+    """Return a text with the untrusted places of a parser; `within` is the label of a mail."""
     if not encoded and not within:
         return content
     length = len(content.text)

@@ -84,10 +84,7 @@ class Reader:
             parser.stop()
 
     def interrupt(self) -> None:
-        """Interrupt the reading of the current file from another thread.
-
-        The reading thread receives a ReadingInterruptedError.
-        """
+        """Interrupt the reading of the current file, which raises ReadingInterruptedError there."""
         self._interruption.set()
         for parser in (self._parsers, *self._inner):
             parser.kill()
@@ -103,12 +100,9 @@ class Reader:
     ) -> Iterator[ReadDocument | UnreadDocument]:
         """Yield the documents of a regular file, at least one; errors are yielded as values.
 
-        `source` is the printable name of the file, if it differs from its path. `transcriber` reads
-        pages without text; its exceptions other than ReadError are propagated.
-
-        Most files are one document. A message is followed by its attachments; a mailbox and an
-        archive are replaced by their contents; a table is one document, or one for each row
-        according to `columns`.
+        A message is followed by its attachments, a mailbox and an archive are replaced by their
+        contents, and a table may be one document for each row (`columns`). `source` is printable.
+        Exceptions of the `transcriber`, which reads pages without text, are propagated.
 
         Raises:
             ReadingInterruptedError: See `interrupt`.
@@ -188,10 +182,9 @@ class Reader:
         return found
 
     def part(self, file: BinaryIO, source: str, within: str) -> Content | None:
-        """Return the part of an open archive or message named `source`; close it after use.
+        """Return the part of an archive or message named `source`; close it after use.
 
-        `within` is the name of the file itself, with which `source` begins. `None` is returned if
-        there is no such part.
+        `within` is the name of the file, with which `source` begins. A missing part is `None`.
 
         Raises:
             ReadError: The file cannot be unpacked, or exceeds the limits.
@@ -497,10 +490,7 @@ class Unpacking:
     def document(
         self, answer: ParserReply, source: str, content: Content | None, within: str = ""
     ) -> ReadDocument | UnreadDocument:
-        """Return a text as a document; a text without its own file has the hash of the text.
-
-        `within` is the label of the text if it is a message or attachment.
-        """
+        """Return a text as a document; one without its own file has the hash of the text."""
         sha256 = content.sha256 if content else hashlib.sha256(answer.text).hexdigest()
         byte_count = content.byte_count if content else len(answer.text)
         try:

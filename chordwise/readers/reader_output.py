@@ -67,10 +67,7 @@ class Transcriber(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """What to read of a file, with limits on the characters of a text and the bytes of a part.
-
-    `ocr` or `shown` is set for a file that is known to be a scan or a picture.
-    """
+    """What to read of a file; `ocr` or `shown` is set for one that is known to be a scan."""
 
     max_characters: int
     max_part_bytes: int
@@ -83,14 +80,10 @@ class ReadOptions:
 class Extracted:
     """One text before normalization.
 
-    `encoding` is the name of the text encoding in Python, `None` for formats with their own
-    encoding. `pages` counts pages if the format has them, `pages_unread` damaged ones, and
-    `pages_scanned` those that are unrecognized pictures beside others with text.
-    `invisible_characters` counts characters that are not visible in the file; `unseen` are the
-    passages with them, in order, `unseen_at` their positions if these are known, and `is_covered`
-    is whether something is drawn over one. `left_out` are passages that address a model and are not
-    in the text, because the file hides them. `place` is the name of the text within the file; empty
-    for the text of the file itself. `places` are the pages, slides, sheets or sections of the text.
+    `pages_unread` counts damaged pages, `pages_scanned` unrecognized pictures beside pages with
+    text. `unseen` are the passages with invisible characters, `unseen_at` their positions if known,
+    and `is_covered` is whether something is drawn over one. `left_out` are hidden passages outside
+    of the text that address a model. `place` is the name of the text within the file, if any.
     """
 
     text: str
@@ -111,10 +104,9 @@ class Extracted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainedFile:
-    """A file inside of the file, to be read like any other; `name` distinguishes kinds of text.
+    """A file inside of the file; iterating over its `pieces` may raise ReadError.
 
-    `pieces` are its bytes; iterating over them may raise ReadError if it is damaged. `label` is a
-    readable name of a message or an attachment.
+    `label` is a readable name of a message or an attachment.
     """
 
     place: str
@@ -230,9 +222,7 @@ def encoded_places(found: Sequence[Place], offset: Callable[[int], int] | None) 
 
 
 def markdown(rows: Iterable[Sequence[str]], spend: Callable[[int], None]) -> str:
-    """Return the non-empty rows as a Markdown table, the first one as the heading.
-
-    `spend` is called with the length of each line.
+    """Return the non-empty rows as a Markdown table; `spend` is called with each line's length.
 
     Raises:
         ReadError: Raised by `spend`.

@@ -17,9 +17,7 @@ MEDIA_TYPE = "application/rtf"
 
 
 def read(data: bytes, max_characters: int) -> Extracted:
-    """Return the visible text; undecodable characters become replacement characters.
-
-    `left_out` has the lines of hidden text that address a model.
+    """Return the visible text; `left_out` gets the lines of hidden text that address a model.
 
     Raises:
         ReadError: The file is damaged, or longer than the limit.

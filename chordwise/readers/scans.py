@@ -1,7 +1,4 @@
-"""Pictures of pages for recognition: the pages of a PDF, or of a picture file.
-
-They need Pillow, which is installed with the extra `ocr`.
-"""
+"""Pictures of pages of a PDF or of a picture file, for recognition; need the extra `ocr`."""
 
 from __future__ import annotations
 
@@ -42,10 +39,7 @@ _DAMAGES = (OSError, ValueError, SyntaxError, IndexError, TypeError, struct.erro
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """The pages of a file, each produced on demand: a picture in gray, or its text.
-
-    A damaged page is `None`.
-    """
+    """The pages of a file on demand: a picture in gray, or its text; `None` if it is damaged."""
 
     pages: Iterator[Image | PageText | None]
     media_type: str

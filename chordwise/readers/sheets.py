@@ -44,10 +44,7 @@ _PLAIN_NAME = re.compile(r"[^\W\d]\w*")
 
 
 class Sheet(NamedTuple):
-    """The cells of a sheet, starting with its first non-empty row and column.
-
-    `unseen` are the sentences in invisible cells.
-    """
+    """The cells from the first non-empty row and column on; `unseen` are invisible sentences."""
 
     name: str
     rows: list[list[str]]

@@ -1,8 +1,4 @@
-"""Reader for Word documents of the old format (DOC, Word 97 to 2003): the displayed text.
-
-According to [MS-DOC] §2.4.1, a piece table maps characters to bytes of the main stream, and says
-whether a character has one or two bytes.
-"""
+"""Reader for Word 97 to 2003 (DOC): the displayed text, by its piece table ([MS-DOC] §2.4.1)."""
 
 from __future__ import annotations
 

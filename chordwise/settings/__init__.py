@@ -311,10 +311,7 @@ class Settings(BaseSettings):
         )
 
     def api_key_for(self, model: ModelSettings) -> SecretStr:
-        """Return the key of a model, or the provider's key at its public address.
-
-        It may be empty; then no key is sent.
-        """
+        """Return the key of a model, or the provider's key at its public address; may be empty."""
         if model.api_key.get_secret_value():
             return model.api_key
         if model.api_key_env:

@@ -67,9 +67,7 @@ _NO_NAME = re.compile(r"[^A-Z0-9]+")
 
 
 def missing_key_finding(settings: Settings, name: str) -> tuple[str, str] | None:
-    """Return a finding and a hint if a model is used without a key.
-
-    This only applies to models with a `base_url`.
+    """Return a finding and a hint if a model with a `base_url` is used without a key.
 
     Raises:
         ConfigurationError: The model is unknown.

@@ -159,11 +159,10 @@ _ACCESS_LIST = "system.posix_acl_access"
 
 
 def require_trusted(file: Path, descriptor: int, *, is_named: bool) -> None:
-    """Refuse an open settings file that other users own or may write.
+    """Refuse an open settings file, folder or link on its path that other users own or may write.
 
-    The same applies to the folders and symbolic links on its path. A file that the user named
-    (`is_named`) may have any owner; other users must not be able to write it, unless it is on a
-    read-only mount.
+    A file that the user named (`is_named`) may have any owner, and on a read-only mount others
+    may be allowed to write it.
 
     Raises:
         ConfigurationError: The file is not trusted.

@@ -221,9 +221,7 @@ class TierSettings(Section):
         return {tier: name for tier, name in named.items() if name}
 
     def selected_by(self, name: str) -> dict[Tier, str]:
-        """Return the models of the tiers that a name selects, in ascending order.
-
-        These are all tiers for `auto`, one for the name of a tier, and none for a model.
+        """Return the models of the tiers in a name, ascending: all for `auto`, none for a model.
 
         Raises:
             ConfigurationError: `auto` without any tier.

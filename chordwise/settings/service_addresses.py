@@ -1,7 +1,4 @@
-"""Checks of the addresses in the settings, and their form for each library.
-
-Error messages name the invalid part but never quote it, as an address may contain a password.
-"""
+"""Checks of the addresses in the settings; messages name the invalid part but never quote it."""
 
 from __future__ import annotations
 
@@ -76,9 +73,7 @@ def check_broker(url: str) -> None:
 
 
 def check_database(url: str) -> None:
-    """Refuse an address that is not a PostgreSQL address.
-
-    Without a host, libpq uses the Unix socket of this machine.
+    """Refuse an address of another kind; without a host, libpq uses the Unix socket.
 
     Raises:
         ValueError: The scheme, the host or the port is wrong.
@@ -113,8 +108,7 @@ def check_web(url: str) -> None:
 def celery_address(url: str) -> str:
     """Return the address of a broker in the form of Celery.
 
-    Certificates are verified unless the address disables it, as in redis-py. Otherwise Celery's
-    broker would accept any certificate, and its result backend would refuse the address.
+    Certificates are verified unless the address disables it: Celery itself would accept any.
     """
     return _spelled(url, "redis+socket", "virtual_host")
 

@@ -424,8 +424,7 @@ def _evidence_of(column: AnswerColumn, names: Sequence[str], alias: sql.Identifi
 def _list_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed:
     """Return the query with one row for each object in a list; rejected objects are left out.
 
-    A row exists for each list element that contains a fact. Empty objects are facts, and so are the
-    values of lists nested in the row.
+    A row exists for each list element that contains a fact: an empty object is one as well.
     """
     steps = sql.SQL("string_to_array(substr(r.path, 2), '/')")
     shown = [
@@ -462,8 +461,7 @@ def _list_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed
 def _row_of_fact(columns: Sequence[AnswerColumn]) -> sql.Composed:
     """Return the expression for the path of the list element that contains a fact.
 
-    For the value of a column this is the parent path. For other facts it is a prefix of the path,
-    which is slower to match: each name in the path may be that of a list, and may contain a dot.
+    That of a column has the parent path. Others are slower to match: a name may contain a dot.
     """
     names = [re.escape(json_values.pointer("", n)[1:]) for n in columns[0].rows.split(".")]
     pattern = f"^/data/{'(?:/[0-9]+)?[./]'.join(names)}/[0-9]+"

@@ -48,12 +48,11 @@ from chordwise.storage.runs import Run
 class BatchRequest(Record):
     """One question of a chunk, or of the synthesis of a job (`chunk_id` is null).
 
-    `owner_id` is the id of the chunk or of the job. `key` is the hash of the whole request, and
-    `body` the exact JSON for the provider. `call` holds the values of the future row in the ledger;
-    `call_id` identifies that row, and the line in the batch, once the question is in a batch. A
-    question with the status `given_up` is asked online instead; its late answer is paid for and not
-    used. `attempts` counts the batches that contained the question. While it `leads`, an owner that
-    asks the same question follows it (status `following`) and receives its answer.
+    `owner_id` is the id of the chunk or of the job, `key` the hash of the whole request. `call`
+    holds the values of the future row `call_id` in the ledger, which also names the line in the
+    batch. A question that is `given_up` is asked online instead; its late answer is paid for and
+    not used. While it `leads`, an owner that asks the same question follows it and receives its
+    answer.
     """
 
     __tablename__ = "batch_requests"
@@ -148,8 +147,8 @@ def ready_models(
 ) -> Sequence[str]:
     """Return the models whose pending questions are ready to be submitted as a batch.
 
-    They are ready if no question was added within `gather`, if the oldest one has waited ten times
-    as long, or if they reach the limits of a batch.
+    No question was added within `gather`, the oldest has waited ten times as long, or a limit is
+    met.
     """
     now = clock.database_now()
     newest, oldest = func.max(BatchRequest.created_at), func.min(BatchRequest.created_at)
@@ -172,10 +171,7 @@ def ready_models(
 def lock_next(
     session: Session, model_name: str, max_requests: int, max_bytes: int
 ) -> Sequence[BatchRequest]:
-    """Return the oldest questions that fit into one batch, locked; at least one, if there is any.
-
-    Their sizes are read first, so that only the questions that fit are loaded.
-    """
+    """Return the oldest questions that fit into one batch, locked; at least one, if any waits."""
     sizes = session.execute(
         select(BatchRequest.id, BatchRequest.body_bytes)
         .join(Job, Job.id == BatchRequest.job_id)
@@ -211,10 +207,7 @@ def of_batch(session: Session, batch_id: uuid.UUID) -> Sequence[BatchRequest]:
 def with_lines(
     session: Session, batch_id: uuid.UUID, call_ids: Collection[uuid.UUID] | None, limit: int
 ) -> Sequence[BatchRequest]:
-    """Return, locked, the unfinished questions of a batch: those of some lines, or of all lines.
-
-    The locks are taken in the order of the ids.
-    """
+    """Return, locked by id, the unfinished questions of some lines of a batch, or of all lines."""
     wanted = [BatchRequest.batch_id == batch_id, BatchRequest.finished_at.is_(None)]
     if call_ids is not None:
         wanted.append(BatchRequest.call_id.in_(call_ids))
@@ -340,9 +333,9 @@ def has_cancelled(session: Session, batch_id: uuid.UUID) -> bool:
 
 
 def drop_idle_leaders(session: Session, limit: int) -> int:
-    """Delete unsubmitted questions of inactive jobs that others follow; release their reservations.
+    """Delete unsubmitted questions of inactive jobs that others follow, with their reservations.
 
-    The jobs ask these questions again when they are retried; the followers do not wait for that.
+    A retried job asks them again; the followers do not wait for that.
     """
     moves = exists().where(Job.id == BatchRequest.job_id, Job.status.in_(WORKING_JOBS))
     is_pending = BatchRequest.status == BatchRequestStatus.PENDING
@@ -351,10 +344,7 @@ def drop_idle_leaders(session: Session, limit: int) -> int:
 
 
 def drop_lost(session: Session, limit: int) -> int:
-    """Delete questions whose leader is gone; their chunks are sent and ask again.
-
-    The leader was cancelled or asked online, or has just received its answer.
-    """
+    """Delete questions whose leader is cancelled, online, or answered; their chunks ask again."""
     leader = aliased(BatchRequest)
     leads = exists().where(
         leader.key == BatchRequest.key, leader.leads, leader.finished_at.is_(None)

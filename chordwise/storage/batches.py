@@ -20,10 +20,9 @@ _OPEN = (BatchStatus.PREPARING, BatchStatus.RUNNING)
 class Batch(Record):
     """One batch; its row is stored before it is submitted to the provider.
 
-    `model_name` is the name in the settings. `upload_id` identifies the uploaded file, and
-    `attempted_at` is the time of the last attempt to create the batch: without a `provider_id` it
-    is then unknown whether the batch exists. `provider_status` and `counts` are as the provider
-    reports them. `poll_at` is the time of the next poll.
+    `upload_id` identifies the uploaded file, and `attempted_at` is the time of the last attempt to
+    create the batch: without a `provider_id` it is then unknown whether the batch exists.
+    `provider_status` and `counts` are as the provider reports them.
     """
 
     __tablename__ = "batches"
@@ -76,7 +75,7 @@ def postpone(session: Session, batch_id: uuid.UUID, delay: timedelta, **values: 
 
 
 def attempt(session: Session, batch: Batch, upload_id: str) -> bool:
-    """Record an attempt to create a batch; return false if another process has made one meanwhile.
+    """Record an attempt to create a batch; return false if another process has made one since.
 
     `batch` is as it was read before the provider was asked whether it already exists.
     """

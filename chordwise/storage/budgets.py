@@ -71,10 +71,7 @@ def forget_settled(session: Session, older_than: timedelta) -> None:
 
 
 class Budget(Record):
-    """The account of a run (`run:ID`) or of a UTC day (`day:YYYY-MM-DD`).
-
-    `cap_usd` is null if there is no limit; spent and reserved amounts are counted nevertheless.
-    """
+    """The account of a run (`run:ID`) or of a UTC day (`day:YYYY-MM-DD`); `cap_usd` may be null."""
 
     __tablename__ = "budgets"
 
@@ -112,7 +109,7 @@ _BOOK = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spending:
-    """The run that is about to spend, the current time and UTC day of the database, and the caps.
+    """The run that is about to spend, the time and UTC day of the database, and the caps.
 
     `is_open` says that both accounts exist and that the account of the day has the current cap.
     """
@@ -176,10 +173,7 @@ _LIMITS_OF_RUNS = _limits(Run.id, Run.id)
 def spendings_of(
     session: Session, owner_ids: Collection[uuid.UUID], usd_per_day: Decimal | None
 ) -> dict[uuid.UUID, Spending]:
-    """Return the limits of spending by owner: a job, or a run that takes documents in.
-
-    Unknown owners are left out.
-    """
+    """Return the limits of spending by known owner: a job, or a run that takes documents in."""
     rows = session.execute(_LIMITS, {"owner_ids": list(owner_ids)}).all()
     if others := set(owner_ids) - {row[0] for row in rows}:
         rows = [*rows, *session.execute(_LIMITS_OF_RUNS, {"owner_ids": list(others)})]
@@ -237,8 +231,7 @@ def settle_all(
 ) -> Mapping[uuid.UUID, Decimal]:
     """Book the actual costs of requests; an unknown cost counts as the whole reservation.
 
-    A later settlement replaces an earlier one: a cost that arrives after the reservation was
-    abandoned corrects it, and settling twice with the same cost changes nothing. Return the
+    A later settlement replaces an earlier one, such as that of an abandoned reservation. Return the
     reserved amount of each known reservation.
     """
     rows = session.scalars(

@@ -33,7 +33,7 @@ from chordwise.storage.record import Record
 class CachedCompletion(Record):
     """One request, identified by the hash of everything that determines its answer.
 
-    `completion` is null while the request is in flight; other workers wait until `claimed_until`.
+    `completion` is null while the request is in flight; others wait until `claimed_until`.
     """
 
     __tablename__ = "cached_completions"
@@ -105,10 +105,7 @@ _STORE = text(f"""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestClaim:
-    """A claim on a request: its owner's token, its duration, and the values of the row.
-
-    A worker that retries with the same `token` continues its earlier claim.
-    """
+    """A claim on a request, with the values of its row; the same `token` continues a claim."""
 
     key: str
     token: uuid.UUID
@@ -145,10 +142,7 @@ def store_unclaimed(session: Session, values: Mapping[str, object]) -> None:
 
 
 class CompletionStore:
-    """Finds, claims and stores completions for the threads of a process together; thread-safe.
-
-    Completions that are older than `max_age` are not used.
-    """
+    """Finds, claims and stores completions not older than `max_age`, for all threads together."""
 
     def __init__(self, database: Database, max_age: timedelta) -> None:
         self._database = database

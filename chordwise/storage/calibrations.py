@@ -29,9 +29,8 @@ class Calibration(Record):
     """A curve from claimed to calibrated confidence; the newest curve of each key is in force.
 
     `points` is an ascending list of pairs of claimed and calibrated confidence. `error_before` and
-    `error_after` are the expected calibration errors of the claims and, by cross-validation, of the
-    curve. At or above `accept_from` at most `max_error_rate` of the answers are wrong; it is null
-    if no confidence reaches that rate. `accepted_share` is the share of answers at or above it.
+    `error_after` are the expected calibration errors, the latter cross-validated. At or above
+    `accept_from` at most `max_error_rate` of the answers are wrong.
     """
 
     __tablename__ = "calibrations"

@@ -17,21 +17,14 @@ from chordwise.storage.record import Identity, Record
 
 
 class Certification(Record):
-    """The outcome of the checks of a field or label.
+    """The outcome of the checks of a field or label; the newest one of each is in force.
 
-    The newest row of each scope, type and name is in force. The scope is the results of `run`, or
-    the current results that answer the question of `profile`. `name` is that of a field or label;
-    it is empty if answers are judged as a whole. `question` identifies the question of a profile
-    with its model, prompt and version, as in `jobs.options_hash`; it is empty for a run.
-    `seed` determines the random order of the checks; it is drawn when a run or the answers to a
-    question are first certified.
-    At or above the score `accept_from`, `accepted` of `population` answers may be accepted. The
-    share of wrong answers among them is at most `error_bound`, except with the probability `risk`,
-    which holds for all fields and labels of the scope together. `checks` and `wrong` count the
-    checks, in random order, of the accepted answers, else of those at or above `check_from`, else
-    of all; `more_checks` is the number of missing checks, null if no number suffices. `must_review`
-    is the share that needs review if nothing can be accepted. `to_check` holds the ids of the jobs
-    whose answers should be checked next, in this order.
+    The scope is the results of `run`, or the current answers to the `question` (see
+    `jobs.options_hash`) of `profile`. `name` is empty if answers are judged as a whole. `seed`
+    determines the random order of the checks. Of the `population`, the answers with a score from
+    `accept_from` on may be accepted. The risk holds for the whole scope; see
+    `domain.learning.certification`. `to_check` are the jobs whose answers should be checked next,
+    in this order.
     """
 
     __tablename__ = "certifications"
@@ -67,11 +60,11 @@ _FIELD = (Certification.analysis_type, Certification.name)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptanceMark:
-    """What is accepted of some `results`, which are given by their jobs.
+    """What is accepted of some `results`, given by their jobs.
 
-    `values` are the jobs and paths of accepted facts, and `whole` the jobs whose results are
-    accepted as a whole. Where these `are_newest`, earlier answers to the same questions lose their
-    marks, except those in a run that is certified itself.
+    `values` are the jobs and paths of accepted facts, `whole` the jobs accepted as a whole. Where
+    these `are_newest`, earlier answers to the same questions lose their marks, except those in a
+    run that is certified itself.
     """
 
     results: Mapping[uuid.UUID, uuid.UUID]
@@ -81,10 +74,7 @@ class AcceptanceMark:
 
 
 def lock(session: Session) -> None:
-    """Let no other transaction store certifications or mark answers until this one ends.
-
-    Transactions that prune runs do not take the lock, and do not wait for it.
-    """
+    """Let no other transaction store certifications or mark answers until this one ends."""
     session.execute(text("LOCK TABLE certifications IN SHARE UPDATE EXCLUSIVE MODE"))
 
 
@@ -135,8 +125,8 @@ def first_certified(
 def accept(session: Session, mark: AcceptanceMark, *, may_add: bool) -> int:
     """Mark what is accepted in facts and results, and unmark everything else there.
 
-    Results that were replaced in the meantime are skipped. Return the number of results to mark as
-    a whole. Without `may_add` marks are only taken away.
+    Replaced results are skipped. Without `may_add` marks are only taken away. Return the number of
+    results to mark as a whole.
     """
     wanted = {"results": list(mark.results.values()), "are_newest": mark.are_newest}
     jobs = session.scalars(_HOLD, wanted).all()

@@ -27,10 +27,8 @@ from chordwise.storage.model_calls import ModelCall
 class ClaimedChunk:
     """A chunk after an attempt to claim it, with its job, document and run.
 
-    `claim_token` is that of the attempt; the chunk is claimed if `lease_token` equals it and the
-    chunk is running. `chunk_count` is that of its job. `options` is JSON text. `examples` are the
-    learned examples of the job, null if it has none. `text` is the text of the document if the
-    chunk covers all of it, else null; `has_places` says whether the document has places.
+    The chunk is claimed if it is running with the `claim_token` of the attempt. `options` is JSON
+    text. `text` is that of the document if the chunk covers all of it, else null.
     """
 
     id: uuid.UUID

@@ -57,8 +57,8 @@ class ChunkEnd:
     """The end of a chunk that is leased with `token`.
 
     `calls` are the ends of its calls that are not stored yet. `job_end` is the end of its job, if
-    the job has only this chunk and its result needs no further model call. If the job has no open
-    chunks left, its synthesis is claimed with `synthesis_token`, unless that is `None`.
+    the job has only this chunk and its result needs no further model call. Otherwise the last chunk
+    claims the synthesis with `synthesis_token`, unless that is `None`.
     """
 
     job_id: uuid.UUID
@@ -74,9 +74,8 @@ class ChunkEnd:
 class CallEntry:
     """An entry of the ledger: optionally a call that begins, and the outcomes of earlier calls.
 
-    `withdrawn` holds the ids of calls that were not made; their rows are deleted. A call with the
-    `token` of a lease begins only while that lease is held: on the chunk of the call, or on the
-    synthesis of its job if the call has no chunk.
+    The rows of calls that were not made (`withdrawn`) are deleted. A call with the `token` of a
+    lease begins only while that lease is held, on its chunk or on the synthesis of its job.
     """
 
     begun: Mapping[str, object] | None = None
@@ -90,9 +89,8 @@ class ChunkWork:
     """Stores the claims, ends and calls of the threads of a worker; thread-safe.
 
     Ends and ledger entries share transactions, since a call usually begins when another one has
-    just ended. `synthesis` is the task that is promised when the last chunk of a job has ended. It
-    is due some seconds later: normally the same process, or the body of a chord, has begun the
-    synthesis by then.
+    just ended. The task `synthesis` is promised when the last chunk of a job has ended, due some
+    seconds later: normally the synthesis has begun by then.
     """
 
     def __init__(
@@ -133,12 +131,11 @@ class ChunkWork:
         return self._work.commit(entry, within) is not Stored.LOST
 
     def end(self, end: ChunkEnd | JobEnd, within: timedelta) -> Outcome:
-        """Store the end of a chunk, or of a job that is leased for its synthesis.
+        """Store the end of a chunk, or of a job that is leased for its synthesis, and of its calls.
 
-        The ends of its calls are stored with it. If the end of the job is given, the job ends too.
-        Otherwise its count of open chunks is decremented, and the last chunk queues the synthesis;
-        with a `synthesis_token` it also claims it, unless the attempt is the last one. Returns what
-        was stored, or the claimed synthesis. A long result does not delay other threads.
+        The job ends too if its end is given. Otherwise the last chunk queues the synthesis, and
+        claims it with a `synthesis_token`, unless the attempt is the last one; it is returned. A
+        long result does not delay other threads.
 
         Raises:
             ServiceUnavailableError: The database was unavailable for longer than `within`.
@@ -170,10 +167,7 @@ class ChunkWork:
         return synthesis_claims.claim_all(store, claims, self._lease, below)
 
     def _store_long_results(self, store: Connection, group: Sequence[JobEnd]) -> Sequence[Outcome]:
-        """Store results with many facts, and only then lock and end their jobs.
-
-        The heartbeat extends the leases meanwhile. Nothing is stored if one of them is lost.
-        """
+        """Store long results, and only then lock and end their jobs; all or nothing."""
         over = jobs.ended_by(store, [(end.job_id, end.token) for end in group])
         left = [end for end in group if end.job_id not in over]
         with Session(store) as session:

@@ -218,10 +218,7 @@ def last_tokens(store: Store, chunk_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID,
 
 
 def answer_of(chunk: EndedChunk) -> Answer:
-    """Return the answer of a chunk that succeeded.
-
-    `repaired` is always false; `quality` already reflects repairs.
-    """
+    """Return the answer of a chunk that succeeded; its `quality` already reflects repairs."""
     return Answer(
         output=chunk.answer or {},
         confidence=chunk.confidence or 0.0,
@@ -253,8 +250,7 @@ def held(chunk_id: uuid.UUID, token: uuid.UUID) -> ColumnElement[bool]:
 def leave(session: Session, condition: ColumnElement[bool], **values: object) -> bool:
     """End the lease of the chunk that meets the condition; return false if there is no such chunk.
 
-    If the chunk ends, its token is kept, so that a commit whose outcome is unknown can be repeated
-    and recognized.
+    An ended chunk keeps its token, by which a commit whose outcome is unknown is recognized.
     """
     defaults: dict[str, object] = {"lease_until": None, "finished_at": clock.database_now()}
     statement = update(Chunk).where(condition).values({**defaults, **values}).returning(Chunk.id)

@@ -47,8 +47,7 @@ _KINDS = {
 class Delivery(Record):
     """One delivery; its id, and its content once it is made, are the same in every attempt.
 
-    The delivery of a schedule or an experiment belongs to no run; that of a schedule has the id of
-    the occurrence that it reports. During an attempt, `due_at` is the deadline of that attempt.
+    That of a schedule has the id of its occurrence. During an attempt, `due_at` is its deadline.
     """
 
     __tablename__ = "deliveries"

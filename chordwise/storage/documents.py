@@ -30,11 +30,9 @@ from chordwise.storage.record import (
 class Document(Record):
     """One text; `sha256` is the hash of the normalized text, `source` its first name.
 
-    `transcribed_by` is the model that read its pages without text, or `tesseract`; null if the file
-    contained all of the text. `flags` are the suspicious passages (`domain.document_flags`), null
-    if they were not searched. `places` are its pages, slides, sheets or sections, null if it has
-    none: kind, label, number, start_char, end_char, width and height of each. `layouts` are the
-    layouts of the places in the same order, null if none has one; see `domain.places`.
+    `transcribed_by` is the model that read its pages without text, or `tesseract`. `flags` are the
+    suspicious passages (`domain.document_flags`), null if they were not searched. `places` are its
+    pages, slides, sheets or sections, `layouts` their layouts in the same order (`domain.places`).
     """
 
     __tablename__ = "documents"
@@ -140,10 +138,7 @@ MAX_CHARACTERS = 2_000_000
 
 
 class DocumentTexts:
-    """A cache of the most recently read texts; thread-safe.
-
-    The text of a document never changes.
-    """
+    """A cache of the most recently read texts, which never change; thread-safe."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

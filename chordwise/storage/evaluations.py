@@ -26,12 +26,10 @@ from chordwise.storage.runs import Run
 class Evaluation(Record):
     """The results of one analysis type compared with the truth.
 
-    `is_whole` is false for the part of one provider, model and prompt version, if there are
-    several; these columns are null for the whole. It is also false for the part that `is_held_out`:
-    the documents that are excluded from becoming examples. `run` is the name of the run, null for
-    the current results of all runs. `gold_file` and its hash are null if feedback was the truth.
-    `missing` counts the documents of the truth without a result, and its fields that no question
-    asks for; `unjudged` counts results that the truth does not cover.
+    `is_whole` is false for the part of one provider, model and prompt version, and for the part
+    that `is_held_out`: documents that never become examples. `run` is null for the current results
+    of all runs, `gold_file` if feedback was the truth. `missing` counts documents without a result
+    and fields that no question asks for, `unjudged` results that the truth does not cover.
     """
 
     __tablename__ = "evaluations"
@@ -55,10 +53,9 @@ class Evaluation(Record):
 
 
 class EvaluationMeasure(Record):
-    """One number of an evaluation, with its 95 % confidence bounds if it has any.
+    """One number of an evaluation over `count` cases, with 95 % confidence bounds if it has any.
 
-    `label` is a label or a field, empty for all together; in a confusion matrix it is the right
-    label, and `found` is the chosen one. `count` is the number of measured cases.
+    In a confusion matrix, `label` is the right label, and `found` is the chosen one.
     """
 
     __tablename__ = "evaluation_measures"
@@ -86,10 +83,7 @@ def store(session: Session, evaluation: Evaluation, measured: Sequence[Measure])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drop:
-    """A number that fell since the previous evaluation by more than chance explains.
-
-    `change_low` and `change_high` are the 95 % confidence bounds of the change.
-    """
+    """A number that fell since the last evaluation by more than chance, with the 95 % bounds."""
 
     analysis_type: str
     metric: str

@@ -25,13 +25,11 @@ _WAIT = 0.02
 class Experiment(Record):
     """A comparison of variants of a profile by an `outcome`.
 
-    `control` holds the options of the profile, as its runs use them. The share `paired` of the
-    documents is answered by all variants; the additional answers belong to the run `run_id`, whose
-    budget is that of the experiment. Of the other documents each variant gets the share `share`.
-    The intervals hold except with the probability `risk`. A variant is stopped if it provably has
-    fewer valid answers by more than `max_invalid`, or exceeds the cost or latency of the control by
-    more than the fractions `max_cost` and `max_latency`. `promoted` is the variant that became the
-    profile, and `conclusion` is the state of knowledge when the experiment was concluded.
+    `control` holds the options of the profile. The share `paired` of the documents is answered by
+    all variants, with additional answers in the run `run_id`; of the others each variant gets
+    `share`. A variant is stopped if, except with the probability `risk`, it has fewer valid answers
+    by more than `max_invalid`, or exceeds the control by more than the fractions `max_cost` and
+    `max_latency`. `promoted` is the variant that became the profile.
     """
 
     __tablename__ = "experiments"
@@ -64,10 +62,7 @@ class Experiment(Record):
 
 
 class ExperimentVariant(Record):
-    """A variant: its `changes` to the entries of the profile, and the resulting `options`.
-
-    A variant that a guardrail has stopped gets no more documents.
-    """
+    """A variant: its `changes` to the entries of the profile, and the resulting `options`."""
 
     __tablename__ = "experiment_variants"
 
@@ -81,10 +76,7 @@ class ExperimentVariant(Record):
 
 
 class ExperimentDocument(Record):
-    """The variant that answers a document, by the intake whose jobs answer it.
-
-    A `paired` document has an intake for each variant.
-    """
+    """The variant that answers a document, by its intake; a `paired` document has several."""
 
     __tablename__ = "experiment_documents"
     __table_args__ = (
@@ -102,7 +94,7 @@ class ExperimentDocument(Record):
 class AnsweredJob:
     """The state of a job of an experiment: a row of the view `experiment_answers`.
 
-    Unknown values are `None`; `cost_usd` and `latency_ms` are also `None` if an answer was reused.
+    `cost_usd` and `latency_ms` are `None` if unknown, or if an answer was reused.
     """
 
     variant: str
@@ -156,9 +148,9 @@ def documents_in(
 
 
 def open_pairs(session: Session, experiment: Experiment, count: int) -> bool:
-    """Reopen the run of the additional answers for `count` more; return false if it accepts none.
+    """Reopen the run of the additional answers for `count` more, unless it is over.
 
-    The run accepts none if it is cancelled or pruned, or if its budget is spent.
+    Return false if it is cancelled or pruned, or if its budget is spent.
     """
     is_spent = exists().where(
         Budget.scope == budgets.scope_of_run(experiment.run_id or uuid.UUID(int=0)),

@@ -25,8 +25,7 @@ _GATHER_SECONDS = 0.01
 class FanOut:
     """A job whose chunks are to be sent; `chunk_count` is null if they are not written yet.
 
-    `options` is JSON text. `examples` are the learned examples of the job, null if it has none.
-    `text` is the text of the document, if the chunks are to be written and the text is not large.
+    `options` is JSON text. `text` is null unless the chunks are to be written and it is not large.
     """
 
     document_id: uuid.UUID
@@ -49,9 +48,8 @@ class CutJob:
 class FanOuts:
     """Stores the steps of fan-outs; thread-safe.
 
-    For `stall_timeout` an attempt that makes progress is not counted again. `within` is how long a
-    step waits during an outage of the database, and `synthesis` the task that is queued for a job
-    without open chunks.
+    For `stall_timeout` an attempt that makes progress is not counted again. A step waits `within`
+    during an outage. The task `synthesis` is queued for a job without open chunks.
     """
 
     def __init__(
@@ -77,9 +75,8 @@ class FanOuts:
     def write(self, job: CutJob) -> Sequence[uuid.UUID]:
         """Write the chunks of a job that may still be fanned out, and set the job to running.
 
-        Existing chunks are not changed. Return the pending chunks without a message, in the order
-        of the document. Chunks that were sent before are left to recovery, which knows whether
-        their message is lost.
+        Existing chunks are not changed. Return the pending chunks that were never sent, in order;
+        recovery knows whether the messages of others are lost.
         """
         return self._written.commit(job, self._within)
 

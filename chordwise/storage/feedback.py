@@ -28,13 +28,11 @@ from chordwise.storage.record import Identity, Record, in_ids
 class Feedback(Record):
     """The verdict of a person on the value of a result at `path`; an empty path means all of it.
 
-    `result_id` is the judged result, which may have been replaced since. `judged` is its value, and
-    `confidence` the confidence claimed for the value. `field` names the field of an extraction,
-    whose values `judged` and `corrected` hold as lists. `quote` is the passage of the text selected
-    for the right value, null if none was selected; `start_char` and `end_char` locate it.
-    `question` is the question that was answered, without the model and the threshold. Rows are
-    never changed: a row with the verdict `withdrawn` withdraws the row with the id `withdraws`, and
-    neither of them counts.
+    `result_id` may have been replaced since; `judged` is its value. `field` names the field of an
+    extraction, whose values `judged` and `corrected` hold as lists. `quote` is the passage selected
+    for the right value. `question` is the question without model and threshold. Rows are never
+    changed: a row with the verdict `withdrawn` withdraws the row `withdraws`, and neither of them
+    counts.
     """
 
     __tablename__ = "feedback"

@@ -37,10 +37,9 @@ _Group: TypeAlias = list[GatheredEntry[_Timed[Item], Outcome]]
 class GroupCommit(Generic[Transaction, Item, Outcome]):
     """Stores the items of many threads in groups, with one transaction for each group.
 
-    `begin` opens a transaction, in which `write` stores items and returns an outcome for each, in
-    order. `write` must be repeatable, since the reply to a commit can be lost. Threads wait
-    `gather_seconds` for others. A group that fails for another reason than an unavailable database
-    is stored item by item, so that an invalid item does not affect the others.
+    `write` stores items in the transaction of `begin` and returns an outcome for each, in order. It
+    must be repeatable, since the reply to a commit can be lost. A group that fails for another
+    reason than an unavailable database is stored item by item.
     """
 
     def __init__(

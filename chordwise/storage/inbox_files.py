@@ -46,10 +46,10 @@ _AT_ONCE = 500
 class InboxFile(Record):
     """One file; `store_id` distinguishes the stores of several homes.
 
-    `folder` is the inbox and `name` the path below it in printable characters; `raw_name` and
-    `raw_destination` are the exact bytes. `reason`, `message` and `hint` say why there is no
-    intake; once the file is delivered, they describe its first failure. `attempts` counts the
-    processes that have begun to read it; a process that stops normally is not counted.
+    `folder` is the inbox and `name` the printable path below it; `raw_name` and `raw_destination`
+    are exact bytes. `reason`, `message` and `hint` say why there is no intake; once the file is
+    delivered, they describe its first failure. `attempts` counts the processes that began to read
+    it and did not stop normally.
     """
 
     __tablename__ = "inbox_files"
@@ -241,12 +241,11 @@ def first_failure(session: Session, file_id: uuid.UUID) -> dict[str, str | None]
 def outcomes(
     session: Session, ids: Collection[uuid.UUID]
 ) -> Iterable[Row[uuid.UUID, Intake, Job | None, uuid.UUID | None, int | None]]:
-    """Return the intakes of files in order, each with each of its jobs, ordered by file.
+    """Return the intakes of files in order, each with each of its jobs, as a stream.
 
-    The rows are streamed, so that few are in memory at a time. A row consists of the id of the
-    file, the intake, the job, the id of the intake that was analyzed for the job, and the highest
-    number of claims of a chunk of the job. The jobs of a duplicate are those of the intake that it
-    repeats. The analyzed intake is another one if the job reuses the answer of another job.
+    A row consists of the id of the file, the intake, the job, the id of the intake that was
+    analyzed (another one for a reused answer), and the highest number of claims of a chunk of the
+    job.
     """
     analyzed, has_answer = aliased(Job), Job.status == JobStatus.SUCCEEDED
     claims = select(func.max(Chunk.attempts)).where(Chunk.job_id == Job.id).scalar_subquery()

@@ -42,9 +42,8 @@ from chordwise.storage.runs import Run
 class Intake(Record):
     """One file, row or stream; `sha256` is the hash of its bytes, `reason` a stable code.
 
-    `raw_path` holds the bytes of the absolute path of the file, or of the file that contains it; it
-    is null if unknown, as for standard input. A file that is not read yet has the outcome
-    `not_taken`, and a row in `listed_files`.
+    `raw_path` are the bytes of the absolute path of the file, or of the file that contains it. A
+    file that is not read yet has the outcome `not_taken`, and a row in `listed_files`.
     """
 
     __tablename__ = "intakes"
@@ -100,11 +99,9 @@ _AT_ONCE = 1_000
 class ListedFile(Record):
     """One entry of the list of a run, until it is completely taken in.
 
-    Its row in `intakes` has the outcome `not_taken`. `raw_path` holds the bytes of the absolute
-    path; `byte_count` and `modified_ns` show whether the file has changed since it was found.
-    Without a path, `job_id` names the job whose stored document is analyzed again; without either
-    the entry is standard input. `documents_taken` counts the documents of a file that holds
-    several.
+    `byte_count` and `modified_ns` show whether the file has changed since. Without a `raw_path`,
+    `job_id` names the job whose stored document is analyzed again; without either the entry is
+    standard input. `documents_taken` counts the documents of a file that holds several.
     """
 
     __tablename__ = "listed_files"
@@ -203,7 +200,7 @@ def add_documents_taken(session: Session, counts: Mapping[uuid.UUID, int]) -> No
 def unlist(session: Session, run_id: uuid.UUID, counts: Mapping[uuid.UUID, int]) -> None:
     """Remove entries from the list; the last documents in them have separate intakes.
 
-    `counts` maps the intake ids of the entries to the number of these last documents.
+    `counts` are the numbers of these documents by the intake ids of the entries.
 
     Raises:
         LeaseLostError: Another process has taken a file in.
@@ -299,10 +296,9 @@ def extend(session: Session, tokens: Collection[uuid.UUID | None], lease: timede
 
 
 def release(session: Session, run_id: uuid.UUID, token: uuid.UUID, unlisted: int) -> None:
-    """End the lease; the intake is finished unless entries remain on the list.
+    """End the lease, if it is not lost; the intake is finished unless entries remain on the list.
 
-    `unlisted` is the number of items taken in that were not on the list. Nothing happens if the
-    lease is lost.
+    `unlisted` is the number of items taken in that were not on the list.
     """
     left = select(ListedFile.intake_id).where(ListedFile.run_id == run_id).exists()
     statement = (

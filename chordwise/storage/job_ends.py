@@ -18,8 +18,8 @@ from chordwise.storage.results import NewResult
 class JobEnd:
     """The end of a job; `result` is null if it has none, and `failure` if nothing is missing.
 
-    `token` is that of its synthesis; without a token the job ends with its only chunk. `calls` are
-    the ends of the calls of the synthesis that are not stored yet.
+    `token` is that of its synthesis, without which the job ends with its only chunk. `calls` are
+    the ends of its calls that are not stored yet.
     """
 
     job_id: uuid.UUID
@@ -33,9 +33,8 @@ class JobEnd:
 def store_all(session: Session, ends: Sequence[JobEnd]) -> set[uuid.UUID]:
     """End locked jobs, store their results and settle their runs; return the jobs that have ended.
 
-    A job whose synthesis is held by another worker is not changed. A job that would end with its
-    only chunk is not changed either if it is paused, queued or ended, or if its run is cancelled.
-    The number of statements depends only on the number of runs.
+    A job is not changed if another worker holds its synthesis, or if it would end with its only
+    chunk and is paused, queued, ended or cancelled.
     """
     if not ends:
         return set()

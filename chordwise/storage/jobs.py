@@ -53,12 +53,11 @@ STEP_CHUNKS = 20_000
 class Job(Record):
     """One analysis of one document; the lease belongs to its synthesis.
 
-    `options` are those of the analysis; `options_hash`, together with the document, identifies the
-    result. `model` is the requested policy; the ledger shows which model answered. `reused_from` is
-    the job whose answer it reuses, or waits for while queued. In the batch lane its questions wait
-    for batches until `batch_until`; else that is null. `open_chunks` counts the chunks that have
-    not ended; the chunks themselves are authoritative. `examples` are the ids of the learned
-    examples in its prompts, null if there are none; they are not part of `options_hash`.
+    `options_hash` and the document identify the result. `model` is the requested policy.
+    `reused_from` is the job whose answer it reuses, or waits for while queued. In the batch lane
+    its questions wait until `batch_until`. `open_chunks` counts chunks that have not ended; the
+    chunks are authoritative. `examples` are the ids of learned examples, which are not part of
+    `options_hash`.
     """
 
     __tablename__ = "jobs"
@@ -150,10 +149,7 @@ def lock_existing(session: Session, job_ids: Collection[uuid.UUID]) -> set[uuid.
 
 
 def of_one_step(rows: Iterable[tuple[uuid.UUID, int | None]]) -> list[uuid.UUID]:
-    """Return the first of these jobs that one transaction may change; rows have id and chunk count.
-
-    Together they have at most `STEP_CHUNKS` chunks; a single job may have more.
-    """
+    """Return the first of these jobs, by id and chunk count, that one transaction may change."""
     ids: list[uuid.UUID] = []
     total = 0
     for job_id, chunk_count in rows:
@@ -200,10 +196,7 @@ _LOCK = select(Job).where(Job.id == bindparam("id")).with_for_update(key_share=T
 
 
 def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) -> set[uuid.UUID]:
-    """Extend the leases of syntheses; return the tokens of those that were still held.
-
-    The jobs are locked in the order of their ids, as in `lock_all`.
-    """
+    """Extend leases of syntheses, locked in the order of their ids; return the held tokens."""
     is_held = and_(Job.lease_token.in_(tokens), Job.status == JobStatus.SYNTHESIZING)
     held = select(Job.id).where(is_held).order_by(Job.id).with_for_update(key_share=True)
     statement = (
@@ -243,8 +236,7 @@ def postpone(
 ) -> bool:
     """Postpone a synthesis until a due time; the attempt does not count.
 
-    The postponement counts unless `error.is_throttling`: the synthesis then only waits for its
-    turn.
+    The postponement counts unless `error.is_throttling`: the synthesis then only waits its turn.
     """
     is_throttling = isinstance(error, TransientError) and error.is_throttling
     return _leave(
@@ -370,9 +362,8 @@ def end_all(
 ) -> dict[uuid.UUID, uuid.UUID]:
     """Set locked jobs to end states; return the jobs that were changed, with their runs.
 
-    A row holds `id`, `status`, `error_code`, `error_message` and `hint`, and the `lease_token` of
-    the synthesis; if the token is null, the job ends with its only chunk. The token is kept in the
-    job, to identify the synthesis that ended it.
+    A row holds `id`, `status`, the error, and the `lease_token` of the synthesis, which is kept; if
+    it is null, the job ends with its only chunk.
     """
     found = session.execute(_END, {"rows": json.dumps(rows)})
     return {row[0]: row[1] for row in found}

@@ -34,11 +34,10 @@ class JudgedBy(StrEnum):
 
 
 class Judgment(Record):
-    """Whether a value of a result was right, and the confidence claimed for it.
+    """Whether a value of a result was right: the latest row for each value and source of truth.
 
-    There is one row for each value and source of truth: the latest. When its job is pruned, the row
-    is kept for learning without `job_id`, `expected` and `found`; therefore `document_id` and
-    `result_id` are not foreign keys. `options_hash` is that of the job: it identifies the question.
+    When its job is pruned, the row is kept for learning without `job_id`, `expected` and `found`;
+    therefore `document_id` and `result_id` are not foreign keys.
     """
 
     __tablename__ = "judgments"
@@ -84,10 +83,7 @@ def store(
     judged_by: JudgedBy,
     evaluation_id: uuid.UUID | None = None,
 ) -> None:
-    """Store judgments of results, and replace earlier ones from the same source.
-
-    Results whose jobs were pruned meanwhile are left out.
-    """
+    """Store judgments of results that still exist; replace earlier ones from the same source."""
     for start in range(0, len(judged), _AT_ONCE):
         some = judged[start : start + _AT_ONCE]
         earlier = delete(Judgment).where(

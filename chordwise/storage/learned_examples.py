@@ -20,8 +20,7 @@ from chordwise.storage.record import CreatedAt, Record, in_ids
 class LearnedExample(Record):
     """An answer that people confirmed or corrected, with the text shown beside it.
 
-    Rows are never changed: other feedback, or another text of the same document, creates another
-    row with the next `version`. `feedback_ids` are the rows of feedback behind it.
+    Rows are never changed: other feedback, or another text, creates the next `version`.
     """
 
     __tablename__ = "learned_examples"
@@ -100,10 +99,7 @@ def named(session: Session, ids: Sequence[uuid.UUID]) -> tuple[Example, ...]:
 
 @dataclass(frozen=True, slots=True)
 class ResultWithFeedback:
-    """A result with feedback, the options of its job, and its document.
-
-    `models` are the models that any job has used for the document.
-    """
+    """A result with feedback, the options of its job, and its document with all models asked."""
 
     document_id: uuid.UUID
     sha256: str
@@ -117,8 +113,8 @@ def results_with_feedback(
 ) -> Sequence[ResultWithFeedback]:
     """Return results of a profile whose documents have feedback on a question, newest first.
 
-    They cover at most `max_documents` documents, those with the latest feedback. Documents with
-    suspicious passages and documents of a suite are left out.
+    They cover the `max_documents` with the latest feedback, but none with suspicious passages or of
+    a suite.
     """
     wanted = {
         "profile": profile,

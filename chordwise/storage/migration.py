@@ -82,8 +82,7 @@ def _exclusive(connection: Connection) -> Iterator[None]:
 def _upgrade(connection: Connection) -> None:
     """Apply the missing revisions, each in a separate transaction.
 
-    All other statements queue behind a statement that waits for the lock of a table. Each attempt
-    therefore waits only briefly, lets them pass, and is repeated.
+    All statements queue behind one that waits for a lock, so each attempt waits only briefly.
     """
     config = configuration()
     config.attributes["connection"] = connection

@@ -40,16 +40,11 @@ class ModelCall(Record):
     """One request. `finished_at` is null while it runs, and stays null if its worker was killed.
 
     `run` is the name of the run, which is kept when its jobs are pruned. A call that reads a page
-    during the intake of a document has no job, but the `source` of the document and `run_id`.
-    `latency_ms` is the time from sending to the complete answer. `cost_usd` is null if the cost is
-    unknown, and `cost_basis` says how it is known: `free`, `settings`, `price_list`, `reported` by
-    the server, or `not_billed` (no model processed it). `response_length` is in characters.
-    `valid` and `quality` are set once the answer has been checked. `language_model` is false for
-    the built-in extractive model. `tier` is the tier chosen by routing (`escalated` if a smaller
-    one was asked before), `service_tier` is the service level as the provider reports it.
-    `reference_cost_usd` is the cost of the same tokens at the largest tier; one answered request of
-    each routed question has it. `sample` numbers, from 1, the repetitions of the same question for
-    a vote. `examples` are the ids of the learned examples in its prompt, null if it has none.
+    has no job, but the `source` of the document and `run_id`. `cost_basis` says how the cost is
+    known: `free`, `settings`, `price_list`, `reported` by the server, or `not_billed`. `valid` and
+    `quality` are set once the answer is checked. `reference_cost_usd` is the cost at the largest
+    tier; one answered request of each routed question has it. `sample` counts the repetitions of a
+    vote from 1.
     """
 
     __tablename__ = "model_calls"
@@ -166,11 +161,10 @@ def begin_all(
     rows: Sequence[Mapping[str, object]],
     tokens: Mapping[str, uuid.UUID] | None = None,
 ) -> set[uuid.UUID]:
-    """Insert calls that are about to be made; inserting a call twice has no effect.
+    """Insert calls that are about to be made, each once; return the tokens that are held.
 
     `tokens` maps ids of calls to the tokens of their leases. Such a call is inserted only while its
-    lease is held, on its chunk or on the synthesis of its job, and only if the run is not
-    cancelled. Return the tokens that are held.
+    lease is held and the run is not cancelled.
     """
     if not rows:
         return set()

@@ -39,10 +39,7 @@ LAST_ATTEMPT = "last attempt"
 
 
 class OutboxMessage(Record):
-    """One message: the name of the task and its arguments, which are only ids.
-
-    It is not sent before `due_at`.
-    """
+    """One message, sent from `due_at` on: the name of the task and its arguments, only ids."""
 
     __tablename__ = "outbox"
     __table_args__ = (
@@ -80,10 +77,7 @@ def add_all(
 def add_selected(
     session: Session, task: str, ids: Select[*tuple[uuid.UUID, ...]], *, reason: str
 ) -> int:
-    """Promise a message for each row of ids that a query selects; return their number.
-
-    The rows are not transferred to the client.
-    """
+    """Promise a message for each row of ids that a query selects; return their number."""
     found = ids.subquery()
     arguments = func.jsonb_build_array(*(cast(column, Text) for column in found.c))
     rows = select(literal(task), arguments, literal(reason)).select_from(found)
@@ -118,10 +112,7 @@ def forget_sent(session: Session, older_than: timedelta) -> None:
 
 
 def is_promised(task: str, *, of: SQLColumnExpression[uuid.UUID]) -> ColumnElement[bool]:
-    """Return the condition that an unsent message of this task exists for the id in a column.
-
-    The id is the last argument of the task: that of the job or of the chunk.
-    """
+    """Return the condition that an unsent message of this task has the id of a column last."""
     return exists().where(
         OutboxMessage.sent_at.is_(None), OutboxMessage.task == task, _named() == cast(of, Text)
     )
@@ -130,8 +121,7 @@ def is_promised(task: str, *, of: SQLColumnExpression[uuid.UUID]) -> ColumnEleme
 def unpromised(session: Session, task: str, ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
     """Return those of the ids for which no message of this task is unsent.
 
-    The ids are literals in the statement: PostgreSQL hashes a list of constants, and therefore
-    reads the messages at most once, whatever number of them the planner estimates.
+    As literals, the ids are hashed by PostgreSQL, which reads the messages at most once.
     """
     values = list(map(str, ids))
     texts: BindParameter[str] = bindparam("ids", values, expanding=True, literal_execute=True)

@@ -47,8 +47,7 @@ def prune(
 ) -> Mapping[str, JsonValue]:
     """Delete data older than its age, in steps; return the number of deleted items by kind.
 
-    `ages` has at least one of `cache`, `answers` and `runs`. `commit` runs the transaction of a
-    step and returns the number of rows.
+    `ages` has at least one of `cache`, `answers` and `runs`. `commit` runs a step in a transaction.
     """
     deleted: dict[str, JsonValue] = {}
     if age := ages.get("cache"):
@@ -92,11 +91,7 @@ def forget_completions(session: Session, age: timedelta) -> int:
 
 
 def forget_answers(session: Session, age: timedelta) -> int:
-    """Delete the chunk answers of jobs that succeeded longer than `age` ago; return their number.
-
-    These answers are not needed any more: the results are kept, and only unsuccessful jobs are
-    retried.
-    """
+    """Delete chunk answers of jobs that succeeded longer than `age` ago; return their number."""
     old = (
         select(Chunk.id)
         .join(Job, Job.id == Chunk.job_id)
@@ -130,10 +125,9 @@ def old_runs(session: Session, age: timedelta) -> Sequence[uuid.UUID]:
 
 
 def forget_jobs(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
-    """Delete some jobs of an old run with all dependent rows; return their number.
+    """Delete some jobs of an old run, not retried meanwhile, and their rows; return their number.
 
-    A run that was retried meanwhile is not changed. The rows of the jobs in the ledger are kept,
-    since they account for the spending.
+    Their rows in the ledger are kept, since they account for the spending.
     """
     # Locked first, so that their results are not reused meanwhile.
     ids = session.scalars(
@@ -161,10 +155,7 @@ _OWNED_BY_RUN = (BudgetReservation, Budget, Certification, Delivery, InboxFile, 
 
 
 def forget_run(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
-    """Delete an old run without jobs, with its intakes and budget; return 1 if it was deleted.
-
-    A run that was retried meanwhile is kept.
-    """
+    """Delete an old run without jobs, unless it was retried since; return 1 if it was deleted."""
     if not _is_still_old(session, run_id, age):
         return 0
     of_run = select(Intake.id).where(Intake.run_id == run_id)
@@ -178,10 +169,9 @@ def forget_run(session: Session, run_id: uuid.UUID, age: timedelta) -> int:
 
 
 def forget_documents(session: Session, age: timedelta) -> int:
-    """Delete documents stored longer than `age` ago that no run uses, with their learned examples.
+    """Delete documents older than `age` that no run uses, with their examples; return their number.
 
-    Return the number of deleted documents. The lock prevents new references; the condition is
-    checked again to see references made just before.
+    The lock prevents new references; the condition is checked again for those made just before.
     """
     ids = session.scalars(
         select(Document.id)

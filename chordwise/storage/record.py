@@ -71,10 +71,9 @@ def id_in(text: str) -> uuid.UUID | None:
 def insert_all(
     session: Session, table: type[Record], rows: Sequence[Mapping[str, object]], **same: object
 ) -> None:
-    """Insert many rows in one statement, with an array for each column.
+    """Insert rows with the same columns in one statement, with an array for each column.
 
-    All rows have the same columns. `same` holds further columns with the same value, or SQL
-    expression, in all rows.
+    `same` holds further columns with the same value, or SQL expression, in all rows.
     """
     if not rows:
         return
@@ -145,10 +144,7 @@ def day_of(column: str) -> str:
 
 
 def words_index(name: str, column: str) -> Index:
-    """Return an index for full-text search in a text column.
-
-    New words are appended to a pending list that vacuum merges, so that inserts do not wait for it.
-    """
+    """Return an index for full-text search, to which vacuum adds new words."""
     later = {"gin_pending_list_limit": 65_536}
     return Index(name, text(words_of(column)), postgresql_using="gin", postgresql_with=later)
 

@@ -90,18 +90,12 @@ class Findings:
 class Result(Findings, Record):
     """The current answer of a job.
 
-    `corrected_output` is the output as corrected by people, null if it was not corrected.
-    `nothing_found` says that an extraction has no value for anything it was asked for.
     `confidence`, `quality`, `coverage` and `agreement` are 0 to 1, the last null without votes.
     `failed_chunks` lists the parts without an answer: position, start_char, end_char, error_code.
-    `missing_rows` names lists with fewer rows than the parts: path, kept, found, max_items; null in
-    results of versions that did not count. `row_counts` has every list: path, by_chunk, repeated,
-    kept, located, start_char, end_char. `failed_checks` names the checks of the schema that the
-    output does not pass: check, path, problem, found, expected. `review_reason` says why the answer
-    needs review, null if only its document is a reason, or nothing is. `critique` holds the
-    objections and their outcome, null if no critique was requested. `accepted` says that the whole
-    result may be accepted without review (`certifications`). `language_model` is false if the
-    built-in extractive model answered any chunk.
+    `missing_rows` names lists with fewer rows than the parts: path, kept, found, max_items;
+    `row_counts` has every list: path, by_chunk, repeated, kept, located, start_char, end_char.
+    `failed_checks` names failed checks of the schema: check, path, problem, found, expected.
+    `language_model` is false if the built-in extractive model answered any chunk.
     """
 
     __tablename__ = "results"
@@ -135,8 +129,8 @@ class PastResult(Findings, Record):
 class NewResult:
     """A result with its facts, in the form in which statements store them.
 
-    `row` and `first_facts` are JSON; `more_facts` are batches of compressed JSON, and are empty
-    unless there are thousands of facts.
+    `row` and `first_facts` are JSON; `more_facts`, of thousands of facts, batches of compressed
+    JSON.
     """
 
     job_id: uuid.UUID
@@ -162,10 +156,9 @@ class NewResult:
 
 
 def save_all(session: Session, results: Sequence[NewResult]) -> None:
-    """Store the current results of jobs, with their facts, in a few statements.
+    """Store the current results of jobs, with their facts, and apply existing feedback.
 
     Earlier results are moved to the history. A result needs review if its intake has a message.
-    Existing feedback on answers to the same question is applied.
     """
     if not results:
         return
@@ -303,9 +296,8 @@ class Renewal:
     """A selection of the newest answers: those of a run, or of all runs saved under a name.
 
     An answer is due if it answers another question than the current ones, whose hashes by analysis
-    type are `hashes`, and if no job for the current question has an answer or is in progress. If
-    the answers are saved under a name, only jobs under that name count. With `of_failed`, jobs
-    without a complete answer are selected instead, whatever their question.
+    type are `hashes`, and if no job (under that name) answers the current question. With
+    `of_failed`, jobs without a complete answer are selected instead, whatever their question.
     """
 
     hashes: Mapping[str, str]
@@ -318,8 +310,7 @@ class Renewal:
 class AnswerGroup:
     """Answers to the same question by the same model and template, and the id of one of their jobs.
 
-    `asked` is the name of the requested model; `provider` and `model` identify the one that
-    answered. The latter two and `prompt_version` are null without an answer.
+    `asked` is the requested model; `model` is the one that answered, null without an answer.
     """
 
     analysis_type: str
@@ -385,10 +376,9 @@ def due_jobs(
 def due_strata(
     session: Session, of: Renewal, limit: int
 ) -> Mapping[str, tuple[int, Sequence[uuid.UUID]]]:
-    """Return the size of each stratum of documents, and its first documents in the order of a hash.
+    """Return the size of each stratum of documents, and its first `limit` in the order of a hash.
 
-    The documents of a stratum have the same analysis types due, with the same labels. At most
-    `limit` documents of each stratum are returned.
+    The documents of a stratum have the same analysis types due, with the same labels.
     """
     newest = _Newest(of).columns
     asked = newest.analysis_type + " " + func.coalesce(newest.label, "")

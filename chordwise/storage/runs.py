@@ -31,10 +31,8 @@ class Run(Record):
     """One submission; `intake_finished_at` is null until everything that was found is taken in.
 
     The process that takes documents in holds `intake_token` until `intake_until`, which its
-    heartbeat extends; without a valid lease the intake is interrupted. `found_count` is the number
-    of items found, and `type_count` the number of analyses of each document; the account must
-    balance against them. `saved_as` is the name of its table in the schema `answers`, null if it
-    has none. A cancelled run without `finished_at` still has jobs to be cancelled.
+    heartbeat extends. The account of `found_count` items and `type_count` analyses of each document
+    must balance. A cancelled run without `finished_at` still has jobs to be cancelled.
     """
 
     __tablename__ = "runs"
@@ -96,9 +94,9 @@ def mark_cancelled(session: Session, run_id: uuid.UUID) -> None:
 
 
 def cancel_jobs(session: Session, run_id: uuid.UUID, limit: int) -> int:
-    """Cancel some unfinished jobs of a cancelled run, and finish the run if none is left.
+    """Cancel some jobs of a run that is still cancelled, and finish it if none is left.
 
-    Return the number of cancelled jobs. A run that was resumed meanwhile is not changed.
+    Return the number of cancelled jobs.
     """
     if not is_cancelled(session, run_id):
         return 0
@@ -150,10 +148,9 @@ def settle(session: Session, run_id: uuid.UUID) -> None:
     """Update the status of a run from its jobs; call it after a job changed its end state.
 
     The lock on the row orders two jobs that end at the same time, so that the later one sees both.
-    The lock is not FOR UPDATE: when a transaction writes a job twice, PostgreSQL checks the foreign
-    key with a shared lock on the run, and two such transactions would deadlock. A run that holds
-    the additional answers of an experiment is reopened and finished repeatedly; this is not
-    announced.
+    It is not FOR UPDATE, with which two transactions that write a job twice would deadlock:
+    PostgreSQL checks the foreign key with a shared lock. The run of an experiment's additional
+    answers is not announced.
     """
     run = _locked(session, run_id)
     if run.intake_finished_at is None or run.status == RunStatus.CANCELLED:

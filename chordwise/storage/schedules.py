@@ -49,8 +49,7 @@ class ScheduleOrigin(StrEnum):
 class Schedule(Record):
     """A command line and its times; `next_due_at` is null while the schedule is not `enabled`.
 
-    `folder` is the base of the relative paths in `run`. A removed schedule is kept, disabled, for
-    its history.
+    `folder` is the base of the relative paths in `run`. A removed schedule is only disabled.
     """
 
     __tablename__ = "schedules"
@@ -125,10 +124,9 @@ class Trigger(StrEnum):
 
 
 class ScheduleRun(Record):
-    """An occurrence: one due time of a schedule and its outcome.
+    """An occurrence: one due time of a schedule and its outcome, as the command reports it.
 
-    `outcome` holds what the command reports. A schedule has at most one unfinished occurrence at a
-    time.
+    A schedule has at most one unfinished occurrence at a time.
     """
 
     __tablename__ = "schedule_runs"
@@ -264,10 +262,7 @@ def settle(session: Session, schedule_run_id: uuid.UUID, end: End) -> None:
 
 
 def expire(session: Session, now: datetime) -> Sequence[ScheduleRun]:
-    """Expire the unfinished occurrences whose time is over; their processes lose the lease.
-
-    An occurrence that has recorded what it waits for keeps that as the reason.
-    """
+    """Expire overdue occurrences, which lose their lease; what one waited for stays the reason."""
     end = End(
         status=ScheduleRunStatus.EXPIRED,
         code="expired",

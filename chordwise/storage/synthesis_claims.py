@@ -19,11 +19,9 @@ from chordwise.storage.database import Store
 
 @dataclass(frozen=True, slots=True)
 class ClaimedSynthesis:
-    """A job that is claimed for its synthesis, with data of its run, and its chunks.
+    """A job that is claimed for its synthesis, with data of its run and document, and its chunks.
 
-    `options` is JSON text. `examples` are the learned examples of the job, null if it has none. The
-    job `is_capped` if the budget of its run is limited. `has_places` says whether its document has
-    places.
+    `options` is JSON text. The job `is_capped` if the budget of its run is limited.
     """
 
     parts: Sequence[EndedChunk]

@@ -17,10 +17,7 @@ _given: ContextVar[tuple[Check, Similarity | None]] = ContextVar(
 
 @contextmanager
 def answering(check: Check, similarity: Similarity | None) -> Iterator[None]:
-    """Call `check` at every checkpoint inside the block; an exception from it ends the answer.
-
-    `similarity` compares texts by meaning; without it they are compared by words only.
-    """
+    """Call `check` at every checkpoint inside the block; without `similarity`, compare by words."""
     token = _given.set((check, similarity))
     try:
         yield

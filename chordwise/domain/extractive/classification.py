@@ -129,11 +129,7 @@ def _related(term: str) -> Iterator[str]:
 def _contributions(
     own: _Phrases, described: _Phrases, found: Sequence[Sentence]
 ) -> dict[str, dict[str, float]]:
-    """Return the contributions of the terms of a text to each label.
-
-    A label's own phrases count most in the title and in the first sentences; its description counts
-    equally everywhere.
-    """
+    """A label's own phrases count most in the title and in the first sentences."""
     title = forms.title(found) or ("", "")
     terms = [frozenset(one.terms) for one in found]
     early = [(_OWN_WORD / (1 + index), each) for index, each in enumerate(terms)]
@@ -173,9 +169,9 @@ def _nearest(
 ) -> dict[str, tuple[float, str]]:
     """Return for each label the sentence that is nearest in meaning, and its contribution.
 
-    Only the first sentences are compared. The similarity is the mean of the cosine with the whole
-    description and the highest cosine with a phrase of it; the contribution is its excess over the
-    highest one expected by chance. Empty without an encoder. Labels such as “other” are left out.
+    The similarity is the mean of the cosine with the whole description and the highest cosine with
+    a phrase of it; the contribution is its excess over the highest one expected by chance. Empty
+    without an encoder.
     """
     texts = [one.text for one in found[:_COMPARED]]
     phrases = {label: described[label] or own[label] for label in own}

@@ -65,12 +65,11 @@ def _fields(item: str, searchable: SearchableText) -> Iterator[JsonObject]:
 class Item:
     """The properties of an item that its name and description imply.
 
-    `kinds` are the kinds of its value, `terms` its words, `known` those and the words of its
-    description; `specific` are the words that distinguish it from others of its kind. It `is_pure`
-    if it has a kind, but no such words and no cue. An item has one value unless `is_list`. `cue`
-    matches sentences with such a value; if `needs_cue`, values without it do not count. `layout`
-    names a place in a form. `question` is the item's text if a whole sentence may be the answer,
-    else empty.
+    `terms` are its words, `known` those and the words of its description; `specific` are the words
+    that distinguish it from others of its kind. It `is_pure` if it has a kind, but no such words
+    and no cue. `cue` matches sentences with such a value; if `needs_cue`, values without it do not
+    count. `layout` names a place in a form. `question` is the item's text if a whole sentence may
+    be the answer.
     """
 
     kinds: tuple[ValueKind, ...]
@@ -85,10 +84,7 @@ class Item:
     question: str
 
     def distance(self, label: Sequence[str]) -> int | None:
-        """Return the number of words in which a label and the item differ; `None` without a match.
-
-        A label matches with the specific words, or with only words of the description.
-        """
+        """Return the number of words in which a label and the item differ; `None` if unrelated."""
         named, own = set(label), set(self.terms)
         foreign = named - self.known - (_OWN if ValueKind.DATE in self.kinds else set())
         described = self.known - own - _PURE
@@ -230,7 +226,7 @@ class SearchableText:
         self._ordinary = frozenset(word for word in bare if word.islower())
 
     def find(self, item: Item, limit: int = 1) -> list[Match]:
-        """Return the matches of an item, best first: all for a list, up to a limit, else one.
+        """Return the matches of an item, best first: several for a list, else one.
 
         Labels take precedence over sentences; an exact issuer label also over the layout.
         """
@@ -265,10 +261,7 @@ class SearchableText:
         return [match for _, match in sorted(found, key=lambda pair: pair[0])]
 
     def _pairs(self, item: Item, place: int) -> Iterator[tuple[str, str, str]]:
-        """Yield possible labels, before a value or in the line above, with their values and quotes.
-
-        After a colon a value may be any words, unless its kind has a written pattern.
-        """
+        """After a colon a value may be any words, unless its kind has a written pattern."""
         text, end = self._sentences[place].text, 0
         is_loose = not item.needs_cue and NAMES.isdisjoint(item.kinds)
         plain = (ValueKind.NUMBER,) * (ValueKind.MONEY in item.kinds and not item.is_pure)
@@ -472,10 +465,7 @@ def _narrowed(wanted: Item, node: SchemaNode) -> Item:
 
 
 def _readings(match: Match, node: SchemaNode) -> Iterator[JsonValue]:
-    """Yield the possible values of a match under a schema, the likeliest first, unvalidated.
-
-    Dates become ISO 8601, numbers lose their separators; strings are quoted from the text.
-    """
+    """Yield the possible values of a match under a schema, the likeliest first, unvalidated."""
     kind = _type_of(node)
     if node.choices:
         yield from (choice for choice in node.choices if _mentions(match.quote, choice))

@@ -94,10 +94,7 @@ _TOP_LINES, _ADDRESS_LINES = 6, 5
 
 
 def total(text: str) -> Found | None:
-    """Return the total of a receipt or an invoice; `None` if no total line has an amount.
-
-    The paid amount minus the change is additional evidence for an amount.
-    """
+    """Return the total of a receipt or an invoice; `None` if no total line has an amount."""
     pairs = list(_pairs(text))
     named = [(label, line) for label, line in pairs if _is_total(label["label"])]
     paid = [(label, line) for label, line in pairs if _PAID.search(label["label"])]
@@ -116,10 +113,7 @@ def total(text: str) -> Found | None:
 
 
 def _pairs(text: str) -> Iterator[tuple[re.Match[str], re.Match[str]]]:
-    """Yield labels with the lines of their amounts: the same line, or one in the next column.
-
-    A column with fewer amounts than labels belongs to the last ones, unless a total is before them.
-    """
+    """A column with fewer amounts than labels belongs to the last, unless a total precedes them."""
     labels: list[re.Match[str]] = []
     amounts: list[re.Match[str]] = []
     for line in _LINE.finditer(f"{text}\nend"):

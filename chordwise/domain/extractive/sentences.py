@@ -29,10 +29,7 @@ _MIN_WRAPPED_LINES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sentence:
-    """A trimmed piece of a text, at most `MAX_QUOTE_CHARACTERS` long, so that it can be quoted.
-
-    `start_char` is its offset in the text, `terms` are its terms for comparison.
-    """
+    """A trimmed piece of a text that can be quoted; `terms` are its terms for comparison."""
 
     text: str
     start_char: int

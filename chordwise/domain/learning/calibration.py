@@ -53,10 +53,7 @@ class ConfidenceClaim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """A calibration curve with the cross-validated calibration error before and after it.
-
-    Both errors use the same bins, those of the claims.
-    """
+    """A calibration curve with its errors before and after, cross-validated in the same bins."""
 
     method: Method
     points: Points
@@ -94,10 +91,9 @@ def is_enough(claims: Sequence[ConfidenceClaim]) -> bool:
 
 
 def learn(claims: Sequence[ConfidenceClaim]) -> Curve:
-    """Return the curve that predicts unseen judgments best, by the Brier score.
+    """Return the curve that predicts unseen judgments best, by the Brier score (1950).
 
-    Brier, “Verification of forecasts expressed in terms of probability”, 1950. If no curve is
-    better than the claims themselves, they stay unchanged. Call `require` first.
+    If no curve is better than the claims themselves, they stay unchanged. Call `require` first.
     """
     forecasts = {method: _cross_validated(claims, fit) for method, fit in FITS.items()}
     best = min(FITS, key=lambda method: _brier(claims, forecasts[method]))
@@ -162,10 +158,8 @@ def isotonic(claims: Sequence[ConfidenceClaim]) -> Points:
 def platt(claims: Sequence[ConfidenceClaim]) -> Points:
     """Return the logistic curve of maximum likelihood, sampled.
 
-    Platt, “Probabilistic outputs for support vector machines”, 1999, with smoothed targets: each
-    claim counts as right and as wrong, weighted by its target. A falling curve is replaced by a
-    constant, so that a higher confidence is never worth less. Probabilities are clamped away from 0
-    and 1.
+    Platt, “Probabilistic outputs for support vector machines”, 1999, with smoothed targets. A
+    falling curve is replaced by a constant, so that a higher confidence is never worth less.
     """
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - of an extra
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415 - of an extra

@@ -59,8 +59,7 @@ class ScoredAnswer:
 class Scored:
     """A part of an answer that is certified separately, with its score.
 
-    `name` is a field, the chosen label, or empty for a whole answer. `path` is where a person
-    judges it, and `paths` are those of its facts.
+    `name` is a field, the chosen label, or empty for a whole answer; a person judges it at `path`.
     """
 
     name: str
@@ -73,14 +72,11 @@ class Scored:
 class Certificate:
     """Which of `population` answers may be accepted.
 
-    `accept_from` is the lowest accepted score, None if no answer is accepted, and `accepted` counts
-    the answers from there on. At most the share `error_bound` of them is wrong, which is at most
-    `max_error`; without accepted answers it is the share of wrong checks. `checks` and `wrong`
-    count the checks in random order up to the first missing one: of the accepted answers, otherwise
-    of those from `check_from` on, otherwise of all. `more_checks` is the number of further checks
-    that suffice if all of them are right, counted in the set that begins at `check_from`; None if
-    no number suffices. `must_review` is the share of answers that has to be reviewed if none can be
-    accepted.
+    `accept_from` is the lowest accepted score. At most the share `error_bound` of the `accepted` is
+    wrong; without any it is the share of wrong checks. `checks` and `wrong` count the checks up to
+    the first missing one: of the accepted answers, else of those from `check_from` on, else of all.
+    `more_checks` suffice if all are right; None if no number does. `must_review` is the share to
+    review if none can be accepted.
     """
 
     verdict: CertificationVerdict
@@ -107,11 +103,10 @@ class _Set:
 
 
 def certify(answers: Sequence[ScoredAnswer], max_error: float, risk: float) -> Certificate:
-    """Return which of the answers, given in random order, may be accepted.
+    """Return which of the answers, at least one, in random order, may be accepted.
 
-    There has to be at least one answer. The order has to be drawn after everything that the scores
-    depend on. With a probability of at least 1 - `risk`, at most the share `max_error` of the
-    accepted answers is wrong.
+    The order has to be drawn after everything that the scores depend on. With a probability of at
+    least 1 - `risk`, at most the share `max_error` of the accepted answers is wrong.
     """
     sets = list(_sets(answers))
     certified: tuple[_Set, float] | None = None
@@ -154,8 +149,7 @@ def scored(
     """Yield the parts of an answer that are certified: its fields, its label, or the whole.
 
     A field without its own claim has that of the answer. Three kinds of doubt lower a score: quotes
-    that are not in the document, values that are not in their quotes, and an answer that needs
-    review, such as one that failed a check.
+    not in the document, values not in their quotes, and an answer that needs review.
     """
     kind, output = answer.analysis_type, answer.output
     listed = list(facts(output, analysis_for(kind)))
@@ -190,10 +184,7 @@ def trust(claim: float, agreement: float | None, doubts: int) -> float:
 def further_checks(
     population: int, checks: int, wrong: int, max_error: float, risk: float
 ) -> int | None:
-    """Return how many more right checks prove that at most the share `max_error` is wrong.
-
-    Returns 0 if it is proven already, and None if `wrong` exceeds it.
-    """
+    """Return how many more right checks prove `max_error`, None if `wrong` exceeds it."""
     refuted = math.floor(max_error * population) + 1
     if wrong >= refuted:
         return None
@@ -233,8 +224,7 @@ def min_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
 def is_above(checks: int, wrong: int, max_error: float, risk: float) -> bool:
     """Return whether checks of further answers prove that more than `max_error` of them are wrong.
 
-    The mixture of likelihood ratios may be evaluated after every check; the probability of a false
-    alarm is at most `risk`.
+    It may be evaluated after every check; the probability of a false alarm is at most `risk`.
     """
     rates = [rate for k in range(1, _STEEPEST + 1) if (rate := max_error * 2**k) < 1] or [
         (1 + max_error) / 2
@@ -280,8 +270,7 @@ def _is_hopeless(tested: _Set, max_error: float, risk: float) -> bool:
 def _is_fewer(refuted: int, population: int, checks: int, wrong: int, risk: float) -> bool:
     """Return whether the checks refute that `refuted` or more answers are wrong.
 
-    The alternatives are all smaller numbers of wrong answers, where k has a weight of 1/(k + 1), so
-    that few checks suffice if most of them are right.
+    The alternatives are smaller numbers k, weighted by 1/(k + 1): few checks suffice if few fail.
     """
     if refuted > population - checks + wrong:
         return True

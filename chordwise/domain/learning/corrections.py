@@ -49,11 +49,10 @@ class Corrected:
 def correct(
     output: JsonObject, analysis: AnalysisDefinition, truth: Truth, places: Places | None = None
 ) -> Corrected:
-    """Apply the truth to an answer.
+    """Apply the truth to an answer: give verdicts, replace wrong values, and add missing ones.
 
-    Judged values get a verdict. A wrong value is replaced by the right one, if that is known, and
-    missing values are added. The fact keeps the original value and its quote, unless the right
-    value was selected in the text: `places` are those of the document.
+    The fact keeps the original value and its quote, unless the right value was selected in the
+    text: `places` are those of the document.
     """
     work = _Work(copy.deepcopy(output), {fact.path: fact for fact in facts(output, analysis)})
     if analysis.type in LABEL_PATHS:

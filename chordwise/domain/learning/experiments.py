@@ -89,10 +89,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """The outcomes of control and variant, each ordered by the time when they became known.
-
-    `pairs` are the outcomes of documents that both have answered, the control's first.
-    """
+    """The outcomes of control and variant, in order; `pairs` are those on the same documents."""
 
     control: Sequence[float]
     variant: Sequence[float]
@@ -112,8 +109,8 @@ class Moments:
 class GuardrailOutcomes:
     """The outcomes of control and variant, summarized for a guardrail.
 
-    For a share, `gains` and `losses` of the variant are those on documents that both have answered,
-    each from 0 to 1. For an amount, `gains` is the variant's excess over what the bound allows.
+    For a share, `gains` and `losses` of the variant are those on documents that both have answered.
+    For an amount, `gains` is the variant's excess over what the bound allows.
     """
 
     control: Moments
@@ -236,8 +233,7 @@ def _in_order(observations: Sequence[Observation]) -> list[float]:
 def difference(found: Evidence, outcome: Outcome, risk: float, *, is_paired: bool) -> MeanInterval:
     """Return the interval of the difference, variant minus control.
 
-    Without pairs it compares the means. If the experiment `is_paired`, it also uses the differences
-    on the documents that both have answered, and the two intervals share the risk.
+    If the experiment `is_paired`, the differences on documents of both share the risk with it.
     """
     apart_risk = risk / 2 if is_paired else risk
     control = _mean(found.control, outcome, apart_risk / 2)
@@ -294,11 +290,7 @@ def verdict(difference: MeanInterval, outcome: Outcome) -> VariantVerdict:
 def remaining_documents(
     found: Evidence, outcome: Outcome, risk: float, *, is_paired: bool
 ) -> int | None:
-    """Return the estimated number of further documents of the variant until a decision.
-
-    The estimate repeats the observed outcomes; None if a decision would take too many documents or
-    no outcomes are known.
-    """
+    """Return about how many documents of the variant lead to a decision; None if too many."""
     count = len(found.variant)
     limit = min(_MAX_TIMES, _MAX_REPEATED // max(1, len(found.control) + count))
 
@@ -320,8 +312,7 @@ def exceeds(
 ) -> bool:
     """Return whether the data proves the variant worse than the control by more than a bound.
 
-    For a share the bound is a difference, for an amount a fraction of the control's: 0.5 allows 50
-    % more. With pairs both intervals share the risk.
+    For a share the bound is a difference, for an amount a fraction: 0.5 allows 50 % more.
     """
     apart_risk = risk / 4 if is_paired else risk / 2
     if outcome.is_share:

@@ -26,7 +26,7 @@ _MAX_NAMED = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedbackInput:
-    """A person's input: `path` is a JSON Pointer, a field's name, or empty for the whole answer.
+    """A person's input on a JSON Pointer, a field's name, or the whole answer (empty `path`).
 
     `span` is the start and end of the right value in the text, if it was selected there.
     """
@@ -46,10 +46,7 @@ class Understood:
 
 
 def parsed(text: str) -> JsonValue:
-    """Return a typed-in value: JSON if it begins like a list, an object or a string.
-
-    Invalid JSON, and JSON that cannot be stored, is a text.
-    """
+    """Return a typed-in value: JSON if it is a valid list, object or string, else the text."""
     stripped = text.strip()
     if stripped == "null" or not stripped:
         return None
@@ -69,9 +66,6 @@ def understand(
     schema: JsonObject | None = None,
 ) -> Understood:
     """Return the remark that a person's input means.
-
-    `labels` are the labels that the classification could choose from. `schema` is the schema of the
-    extraction's data.
 
     Raises:
         UsageError: The answer has no such value, or the correction is invalid.

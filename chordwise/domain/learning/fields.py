@@ -33,10 +33,9 @@ _POINTS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldValue:
-    """A value of a field in an answer, which may be “not mentioned”.
+    """A value of a field in an answer; `key` is `None` without a value (“not mentioned”).
 
-    `path` is a JSON Pointer into the output, `key` is `None` without a value, and `confidence` is 0
-    to 1, or `None` if the answer claims none for this value.
+    `path` is a JSON Pointer into the output, `confidence` is 0 to 1, or `None` if not claimed.
     """
 
     path: str
@@ -111,10 +110,7 @@ def top(name: str) -> str:
 
 
 def requested_field(name: str, options: AnalysisOptions) -> str | None:
-    """Return the field with a name that a person gives, `None` if the question does not ask for it.
-
-    A user's own schema lacks the field if it lists its members exhaustively without this one.
-    """
+    """Return the field that a person names, `None` if the question does not ask for it."""
     if options.schema is None:
         by_name = {item.casefold(): item for item in extraction.items(options)}
         return by_name.get(name.strip().casefold())

@@ -47,10 +47,7 @@ class Judgment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The chosen label and the right one, which is `None` if only a wrong one is known.
-
-    `is_abstaining` is set if the answer itself asks for review.
-    """
+    """The chosen label and the right one, which is `None` if only a wrong one is known."""
 
     expected: str | None
     found: str
@@ -61,9 +58,8 @@ class Choice:
 class FieldScore:
     """The numbers of matching and differing values of one field.
 
-    `rows` counts the expected objects of a list, and `rows_found` those of them that the answer has
-    with all values, counting duplicates. `pages` counts the pages of the expected values, and
-    `pages_found` those of them that facts of the answer name.
+    `rows_found` counts the expected objects of a list that the answer has with all values, and
+    `pages_found` the pages of expected values that facts of the answer name.
     """
 
     name: str
@@ -104,7 +100,7 @@ def correct_by_field(answer: AnswerWithConfidence, truth: Truth) -> dict[str, bo
     """Return whether each field is right, or the whole answer under the empty name.
 
     Fields that the truth does not cover are left out. A list or an object is wrong if a value in it
-    is wrong. If a whole extraction was rejected, each field without a verdict of its own is wrong.
+    is wrong. If a whole extraction was rejected, so is each field without a verdict.
     """
     judged = judge(answer, truth)
     if answer.analysis_type is not AnalysisType.EXTRACTION:
@@ -117,10 +113,7 @@ def correct_by_field(answer: AnswerWithConfidence, truth: Truth) -> dict[str, bo
 
 
 def is_refuted(answer: AnswerWithConfidence, truth: Truth, field: str = "") -> bool:
-    """Return whether an answer is known to be wrong, without a known right one.
-
-    For an extraction, only the given field is considered, or all fields if none is given.
-    """
+    """Return whether an answer, or one field of it, is known to be wrong, whatever is right."""
     if answer.analysis_type is AnalysisType.EXTRACTION:
         rejected = _rejected_with_it(answer, truth)
         return (field in rejected if field else _is_rejected(answer, truth)) or any(
@@ -145,11 +138,7 @@ def _rejected_with_it(answer: AnswerWithConfidence, truth: Truth) -> Sequence[st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """How a new answer differs from an earlier one, counted in fields.
-
-    `checked` counts the fields for which the truth judges both answers. An answer without fields
-    counts as one.
-    """
+    """How a new answer differs from an earlier one, in fields; `checked` are judged in both."""
 
     fields: int
     changed: int

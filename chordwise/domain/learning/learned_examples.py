@@ -49,10 +49,7 @@ def is_held_out(sha256: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedAnswer:
-    """An answer about a text, its options, and the remarks on it, the latest last.
-
-    `sha256` is the hash of the text.
-    """
+    """An answer about a text, its options, and the remarks on it, the latest last."""
 
     document_id: uuid.UUID
     sha256: str
@@ -95,8 +92,7 @@ class LearnedExample:
 def example_from(judged: JudgedAnswer, characters: int) -> LearnedExample | None:
     """Return the example made of a judged answer, with at most `characters` characters of text.
 
-    `None` if the right answer is unknown, or if it is no valid answer to the question: each of its
-    quotes has to be in the shown text.
+    `None` if the right answer is unknown, or invalid: its quotes have to be in the shown text.
     """
     answer = confirmed(judged)
     if answer is None:
@@ -122,9 +118,8 @@ def example_from(judged: JudgedAnswer, characters: int) -> LearnedExample | None
 def confirmed(judged: JudgedAnswer) -> JsonObject | None:
     """Return the right answer in the form that a model returns, or `None` if it is unknown.
 
-    A label has to be approved or corrected. An extraction needs a corrected value, or approval of
-    each field; any other answer needs approval as a whole, or a corrected value. No part of it may
-    be rejected without a correction.
+    An extraction needs a corrected value, or approval of each field; any other answer approval as
+    a whole, or a correction. No part of it may be rejected without a correction.
     """
     analysis = analysis_for(judged.analysis_type)
     truth = truths.from_remarks(judged.analysis_type, judged.remarks)
@@ -216,10 +211,7 @@ def _requoted(entry: JsonObject, answer: JsonObject, source: Source) -> JsonObje
 
 
 def excerpt(text: str, quotes: Sequence[str], characters: int) -> str | None:
-    """Return a short text whole, or the parts of a long one around the quotes.
-
-    `None` if the parts would be too long. Without quotes it is the beginning. Gaps are marked.
-    """
+    """Return the text, or its beginning or the parts around quotes; `None` if they are too long."""
     if len(text) <= characters:
         return text
     source = Source(text)
@@ -260,10 +252,7 @@ def _terms(text: str) -> tuple[str, ...]:
 
 
 class ExampleIndex:
-    """An index of the examples of a profile and an analysis type by the terms of their texts.
-
-    For a document it selects at most `limit` examples with at most `max_tokens` estimated tokens.
-    """
+    """An index of examples; it selects at most `limit` with at most `max_tokens` tokens."""
 
     def __init__(self, found: Sequence[LearnedExample], limit: int, max_tokens: int) -> None:
         self._found = found
@@ -288,8 +277,7 @@ class ExampleIndex:
     def select(self, sha256: str, text: str) -> tuple[LearnedExample, ...]:
         """Return the examples to show for a document, the most similar one last.
 
-        Examples of the document itself are excluded, by the hash of its text, and so are those of a
-        text that differs from it only in case and white space.
+        Examples of the same text, ignoring case and white space, are excluded.
         """
         if not self._found:
             return ()

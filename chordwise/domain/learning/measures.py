@@ -24,8 +24,7 @@ _BINS = 10
 class Measure:
     """A metric over `count` cases; `low` and `high` are its 95 % interval, if it has one.
 
-    `label` is a label or a field, empty for all of them. In a confusion matrix it is the right
-    label, and `found` is the chosen one.
+    In a confusion matrix, `label` is the right label, and `found` is the chosen one.
     """
 
     metric: str
@@ -102,7 +101,6 @@ def calibration_error(
 ) -> float:
     """Return the expected calibration error of claims and whether they were right; 0 for none.
 
-    The mean distance between claim and hit rate over bins of equal width, weighted by their size:
     Naeini et al., “Obtaining well calibrated probabilities using Bayesian binning”, 2015. The bins
     are those of the claims, unless they are `binned_by` other numbers from 0 to 1.
     """
@@ -258,9 +256,7 @@ def bootstrap(
 ) -> tuple[float, float] | tuple[None, None]:
     """Return the 95 % interval of a metric that has no formula, by resampling the items.
 
-    Fewer than `MIN_BOOTSTRAP_ITEMS` items have no interval.
-
-    The bounds are percentiles: Efron, “Bootstrap methods: another look at the jackknife”, 1979.
+    The bounds are percentiles (Efron, 1979); fewer than `MIN_BOOTSTRAP_ITEMS` have no interval.
     """
     if len(items) < MIN_BOOTSTRAP_ITEMS:
         return None, None

@@ -39,8 +39,7 @@ class Remark:
     """A person's verdict on the value at a path; the empty path is the whole answer.
 
     `name` is the field of an extraction; `judged` and `corrected` are then lists of its values.
-    `quote` is the text that was selected for the right value, the last one in a list, and `span` is
-    its start and end; both are empty if no text was selected.
+    `quote` and `span` are the text that was selected for the right value, empty if none was.
     """
 
     path: str
@@ -56,12 +55,10 @@ class Remark:
 class Truth:
     """What an answer is compared with; unknown parts are left out.
 
-    `fields` holds the right values of each field of an extraction, and `wrong_fields` known wrong
-    ones; likewise the labels. `rules` define when a value of a field counts as right, by default if
-    it is equal, and `dates` how ambiguous dates are read. `pages` holds the numbers
-    of the pages with the values of a field. `reference` is a summary written by a person. `remarks`
-    apply to answers with the same value as the one they were made on. `quoted` are the remarks
-    whose right value was selected in the text, the latest last.
+    `rules` define when a value of a field counts as right, by default if it is equal, and `dates`
+    how ambiguous dates are read. `pages` are those of the values of a field. `remarks` apply to
+    answers with the same value as the one they were made on. `quoted` are the remarks whose right
+    value was selected in the text, the latest last.
     """
 
     label: str | None = None
@@ -79,8 +76,8 @@ class Truth:
 def holds_for(kind: AnalysisType, remark: Remark, asked: JsonObject, question: JsonObject) -> bool:
     """Return whether a remark on an answer to the question `asked` also applies to a `question`.
 
-    It applies to the same question, to a field that both ask for in the same way, and to a label
-    that both have with the same meaning; the instructions may differ for schemas and labels.
+    It does if both ask for the field, or have the label, in the same way; the instructions may
+    differ for schemas and labels.
     """
     if asked == question:
         return True

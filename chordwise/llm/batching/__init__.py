@@ -14,10 +14,7 @@ from chordwise.settings import ModelSettings
 
 
 def has_batches(settings: ModelSettings) -> bool:
-    """Return whether a model has a Batch API: at its provider, or if the settings say so.
-
-    Most servers at other addresses have no such API, so they require `batch = true`.
-    """
+    """Return whether a model has a Batch API: at its provider, or with `batch = true`."""
     if not provider_host(settings.provider):
         return False
     if settings.batch is not None:

@@ -31,11 +31,7 @@ class BatchLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedBatch:
-    """A batch to submit.
-
-    `marker` is our id of the batch and `prepared_at` the time when it was assembled. `upload` is
-    the provider's id of the file, if its API requires one.
-    """
+    """A batch to submit; `marker` is our id of it, `upload` that of its file, if it has one."""
 
     marker: str
     prepared_at: datetime
@@ -45,11 +41,7 @@ class PreparedBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchState:
-    """The state of a batch at the provider.
-
-    `status` and `counts` are the provider's own values. `files` are read once the batch has ended.
-    `error` is the reason why it was rejected.
-    """
+    """The state of a batch at the provider; `status` and `counts` are the provider's own values."""
 
     provider_id: str
     phase: BatchPhase

@@ -74,10 +74,7 @@ class BatchHttp:
         return self._read(self.exchange.transport.post_json(url, headers, body, SHORT_SECONDS))
 
     def lines(self, path: str) -> Iterator[JsonObject]:
-        """Yield the objects of a file that has one per line; skip lines that are not objects.
-
-        A line larger than the limit of an online answer is also skipped; its question counts as
-        unanswered.
+        """Yield the objects of a file that has one per line; skip others, and lines over the limit.
 
         Raises:
             ModelError: The file cannot be read, or cannot be stored on disk; no line was yielded.
@@ -96,10 +93,7 @@ class BatchHttp:
                     log.warning("batch.line_unreadable", model=self.exchange.label, bytes=len(line))
 
     def refusal(self, error: JsonValue, status: int) -> ModelError:
-        """Return the error for an error in a line or in a batch, which has no HTTP status.
-
-        `status` is the status of the same error online; it does not appear in the message.
-        """
+        """Return the error in a line or in a batch; `status` is that of the same error online."""
         body: JsonValue = {"error": error}
         fault = read_fault(JsonResponse(status=status, headers={}, body=body))
         key = self.exchange.key.get_secret_value()

@@ -65,10 +65,7 @@ class OpenAIBatches:
         )
 
     def body(self, request: CompletionRequest) -> JsonObject:
-        """Return the body of a line.
-
-        It has no `service_tier`: a batch has its own price, and lines with a tier are rejected.
-        """
+        """Return the body of a line without `service_tier`, for which lines are rejected."""
         body = self._model.body(request)
         return {name: value for name, value in body.items() if name != "service_tier"}
 

@@ -46,10 +46,7 @@ class BatchQueue(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Batched(Middleware):
-    """Wraps an online model and its cache, which are used only if no batch request waits.
-
-    A question can therefore be repeated: each repetition finds the same answer.
-    """
+    """Wraps an online model and its cache, which are used only if no batch request waits."""
 
     queue: BatchQueue
     body: Callable[[CompletionRequest], JsonObject]

@@ -28,12 +28,10 @@ class SharedBudget(Protocol):
     def reserve(
         self, max_usd: Decimal | None, timeout_seconds: float | None
     ) -> ReservationId | None:
-        """Reserve the maximum cost of a request; return `None` if there is no cap.
+        """Reserve the maximum cost of a request, `None` if its price is unknown.
 
-        `max_usd` is `None` if the price is unknown. A request that is not settled within its
-        timeout plus a margin counts as spent. Nothing is reserved for a free model, or for one
-        whose unknown price is allowed; the reservation then records the cost that the server
-        reports.
+        `None` is returned if there is no cap. Nothing is reserved for a free model, or an allowed
+        unknown price. A request not settled within its timeout and a margin counts as spent.
 
         Raises:
             BudgetReservedError: The money is available, but reserved by other requests.
@@ -48,10 +46,7 @@ class SharedBudget(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Budgeted(Middleware):
-    """Sends only requests that the budget covers.
-
-    `sleep` waits for a number of seconds; `clock` returns seconds and is monotonic.
-    """
+    """Sends only requests that the budget covers; `clock` returns monotonic seconds."""
 
     budget: SharedBudget
     price: Price
@@ -60,10 +55,7 @@ class Budgeted(Middleware):
     clock: Callable[[], float] = time.monotonic
 
     def complete(self, request: CompletionRequest) -> Completion:
-        """Reserve the cost, send one request, and settle.
-
-        If the database fails during the call, or the process is killed, the reservation remains; it
-        counts as spent once it has expired.
+        """Reserve the cost, send one request, and settle; without an end, the whole cost is spent.
 
         Raises:
             ModelError: The error of the wrapped model, or of the budget.

@@ -22,10 +22,7 @@ _GROWTH = 1.5
 
 
 class ClaimStatus(Enum):
-    """The state of a request without a cached completion.
-
-    Claimed by this caller; claimed by another; or unknown, as the cache is unavailable.
-    """
+    """Claimed by this caller; claimed by another; or unknown, as the cache is unavailable."""
 
     OURS = auto()
     OTHERS = auto()
@@ -134,9 +131,9 @@ def answer_settings(settings: ModelSettings) -> JsonObject:
 
 
 def key_of(request: CompletionRequest, about: JsonObject) -> str:
-    """Return the hash of a request to a model, without attempts, deadlines and ids.
+    """Return the hash of a request without attempts, deadlines and ids.
 
-    Each sample of a vote has a separate key; the first has the key of the question without votes.
+    Each sample of a vote has a separate key; the first has that of the question without votes.
     """
     parts: JsonObject = {
         "format": KEY_FORMAT,

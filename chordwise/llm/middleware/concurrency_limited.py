@@ -12,11 +12,7 @@ _SLOTS_PER_EXTRA_CALL = 4
 
 
 def max_unstored_calls(slots: int) -> int:
-    """Return the maximum number of calls in flight, or answered and not stored, with these slots.
-
-    A process that is killed can lose this many answers: one per slot, and one more for every four
-    slots.
-    """
+    """Return how many calls may be in flight or unstored: what a killed process can lose."""
     return slots + slots // _SLOTS_PER_EXTRA_CALL
 
 
@@ -32,13 +28,9 @@ class Slots:
 class Turn:
     """A turn at one of the slots, for one thread.
 
-    Entering it permits the thread to prepare a request; `send` permits it to send the request. A
-    thread that has all its answers calls `finish` before it stores them, so that another thread can
-    prepare a request, and `close` once they are stored. A request that fails ends the turn at once.
-
-    A thread that holds a permit of the provider waits for one that wants a permit only if that one
-    holds the rest of the budget: a thread whose request for a permit is refused releases its slot,
-    and `unstored` has as many places as `asking`.
+    Entering it permits the thread to prepare a request; `send` permits it to send the request. With
+    all answers it calls `finish` before it stores them, so that another thread can prepare, and
+    `close` once they are stored. A request that fails, or gets no permit, ends the turn at once.
     """
 
     def __init__(self, slots: Slots) -> None:
@@ -83,11 +75,7 @@ class Turn:
 
 @dataclass(slots=True, eq=False)
 class ConcurrencyLimited(Middleware):
-    """Sends requests only within one of the `turns`, shared by all callers of the same server.
-
-    A server on this machine answers a few requests at once and queues the others, whose deadlines
-    would expire in that queue.
-    """
+    """Sends requests within one of the `turns`; in a server's queue, deadlines would expire."""
 
     turns: AbstractContextManager[object]
 

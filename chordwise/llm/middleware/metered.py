@@ -29,10 +29,7 @@ CallId: TypeAlias = UUID
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallStart:
-    """A model call before it is made; `model` is the requested name.
-
-    `examples` are the ids of the learned examples in its prompt.
-    """
+    """A model call before it is made; `examples` are the ids of learned examples in its prompt."""
 
     provider: str
     model: str
@@ -49,8 +46,6 @@ class CallStart:
 class CallOutcome:
     """The outcome of a model call; `None` means unknown, never zero.
 
-    `cost_basis` is how the cost is known, `None` if it is unknown. `response_length` counts
-    characters. `error_code` is the code of the `ChordwiseError` that ended the call.
     `reference_cost_usd` is the cost of the same tokens at the largest tier; it is computed for one
     request of each routed question.
     """

@@ -133,9 +133,7 @@ class PermitQueue:
 class Gate:
     """Takes the permit of a request last: after the request is recorded, and within its turn.
 
-    A permit is therefore held no longer than its call. A gate belongs to one thread and holds the
-    state of its current request: the request for a permit, the granted permit, and the time at
-    which it entered.
+    A permit is therefore held no longer than its call. A gate belongs to one thread.
     """
 
     limits: Limits
@@ -163,10 +161,7 @@ class Gate:
         self.entered_at = self.clock()
 
     def ask(self, permit_request: PermitRequest) -> Permit | Wait | Denial:
-        """Wait for the turn, and request the permit; without a permit, the slot is released.
-
-        Threads that have no slot do not ask: they would wait for permits that are not missing.
-        """
+        """Wait for the turn, and request the permit; without a permit, the slot is released."""
         if self.turn:
             self.turn.send()
         answer = self.limits.acquire(permit_request)

@@ -18,9 +18,8 @@ from chordwise.settings import RoutingSettings
 class Tiered:
     """Chooses a model by the complexity of each question; the ledger records the tier.
 
-    `policy` has the thresholds, and defines which checked answers are accepted
-    (`chordwise.pipeline.asking.cascade`). `on_change` is called with each change of tier: from, to,
-    and the reason.
+    `policy` defines which checked answers are accepted. `on_change` is called with each change of
+    tier: from, to, and the reason.
     """
 
     def __init__(
@@ -34,10 +33,7 @@ class Tiered:
 
     @property
     def profile(self) -> ModelProfile:
-        """Return the profile of the tier with the least room for a prompt.
-
-        A prompt that fits it fits every tier. The output limits are those that every tier supports.
-        """
+        """Return a profile whose prompts and outputs fit every tier."""
         profiles = [model.profile for model in self._models.values()]
         smallest = min(profiles, key=_room)
         output = min(profile.max_output_tokens for profile in profiles)
