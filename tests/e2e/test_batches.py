@@ -94,7 +94,6 @@ def check_results(stage: Stage, server: BatchServer) -> None:
 def test_a_batch_with_expired_lines_survives_killed_processes(
     batch_stage: Stage, server: BatchServer
 ) -> None:
-    """Scheduler and worker are killed while the batch runs; new processes fetch it and continue."""
     server.holds = True
     scheduler, worker = (batch_stage.processes.start(each) for each in ("scheduler", "worker"))
     submit(batch_stage)

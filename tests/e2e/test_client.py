@@ -229,7 +229,6 @@ def test_every_snippet_of_the_documentation_runs(
 
 
 def test_a_run_name_with_other_options_is_refused(client: Client, stage: Stage) -> None:
-    """A repeated task submits once; other options under the same run name raise an error."""
     lease = stage.folder / "lease.txt"
     with client:
         client.submit(lease, Profile(labels=["lease", "supply"]), run_name="one")

@@ -110,7 +110,6 @@ def test_a_killed_intake_is_resumed_from_another_folder(held: Stage, tmp_path: P
 
 
 def test_ctrl_c_ends_the_intake_after_the_current_document(held: Stage) -> None:
-    """The same command takes in the rest; other options under the same name are refused."""
     process = begin(held)
     process.send_signal(signal.SIGINT)
     held.wait_for("SELECT count(*) = 2 FROM intakes WHERE outcome = 'not_taken'")
@@ -138,7 +137,6 @@ def test_ctrl_c_ends_the_intake_after_the_current_document(held: Stage) -> None:
 
 @pytest.mark.nightly
 def test_a_second_ctrl_c_stops_at_once(held: Stage) -> None:
-    """It stops in the middle of a document, which `resume` reads again."""
     process = begin(held)
     process.send_signal(signal.SIGINT)
     held.wait_for("SELECT pg_sleep(0.5) IS NOT NULL")

@@ -153,7 +153,6 @@ def test_a_role_without_privileges_is_refused(
 
 
 def test_an_empty_database_is_refused(tmp_path: Path, servers: Servers) -> None:
-    """The hint names the command that creates the tables."""
     name = f"empty_{next(_numbers)}"
     with servers.connect() as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -233,7 +232,6 @@ def test_an_unavailable_database_is_waited_for(
 
 
 def test_a_worker_that_waits_can_be_stopped(tmp_path: Path, broker_url: SecretStr) -> None:
-    """SIGTERM during the wait stops the process cleanly and at once."""
     environment = {
         "CHORDWISE_HOME": str(tmp_path / "home"),
         "CHORDWISE_DATABASE_URL": "postgresql://absent@127.0.0.1:9/nothing",
@@ -251,7 +249,6 @@ def test_a_worker_that_waits_can_be_stopped(tmp_path: Path, broker_url: SecretSt
 def test_a_command_that_writes_is_refused_for_a_read_only_role(
     tmp_path: Path, servers: Servers, database_url: SecretStr
 ) -> None:
-    """With a read-only role `submit` exits with 78, and `runs` still works."""
     (tmp_path / "a.txt").write_text("The harbour was rebuilt in 1856.", "utf-8")
     url = make_url(database_url.get_secret_value())
     assert url.database

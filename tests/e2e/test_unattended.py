@@ -103,7 +103,6 @@ def delivered(path: Path) -> Callable[[], bool]:
 def test_a_dropped_file_has_a_result_within_the_delay_and_two_seconds(
     stage: Stage, folders: Folders
 ) -> None:
-    """A row in `results` takes the stability delay and at most two more seconds."""
     dropped_at = time.monotonic()
     (folders.inbox / "letters" / "a.txt").write_text(TEXT, "utf-8")
     stage.wait_for("SELECT count(*) = 2 FROM results")
@@ -121,7 +120,6 @@ def test_a_dropped_file_has_a_result_within_the_delay_and_two_seconds(
 def test_a_renamed_file_is_analyzed_once_under_its_last_name(
     stage: Stage, folders: Folders
 ) -> None:
-    """Renamed from a temporary name, from another folder, and within the inbox."""
     before = stage.count("SELECT count(*) FROM results")
     uploading = folders.inbox / "upload.txt.part"
     uploading.write_text(f"Uploaded. {TEXT}", "utf-8")

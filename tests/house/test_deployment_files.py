@@ -160,7 +160,6 @@ def test_every_service_is_health_checked_limited_and_restarted(compose: Compose,
 
 @pytest.mark.parametrize("name", ["worker", "scheduler", "web", "chordwise"])
 def test_processes_start_on_a_migrated_database(compose: Compose, name: str) -> None:
-    """The servers are healthy and the migration is complete before other processes start."""
     conditions = {key: need.condition for key, need in compose.services[name].depends_on.items()}
 
     assert conditions == {
@@ -248,7 +247,6 @@ def test_compose_accepts_the_file(tmp_path: Path) -> None:
 
 
 def test_every_file_that_compose_mounts_exists(compose: Compose) -> None:
-    """Docker would create a folder at a misspelt path."""
     files = [config["file"] for config in compose.configs.values()]
 
     assert files
@@ -257,7 +255,6 @@ def test_every_file_that_compose_mounts_exists(compose: Compose) -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_every_service_reads_the_same_settings_read_only(compose: Compose, name: str) -> None:
-    """They are in a folder of the checkout unless another one is configured."""
     service = compose.services[name]
 
     source = service.mounted(writable=False)[SETTINGS]

@@ -87,7 +87,6 @@ def create_role(administrator: psycopg.Connection[tuple[object, ...]], secret: P
 def test_chordwise_works_as_a_role_without_superuser_privileges(
     database: psycopg.Connection[tuple[object, ...]], secret: Path
 ) -> None:
-    """The role that the script creates can migrate its database and read as `chordwise_reader`."""
     create_role(database, secret)
     url = URL.create(
         "postgresql",
@@ -120,7 +119,6 @@ def test_chordwise_works_as_a_role_without_superuser_privileges(
 
 
 def test_the_broker_is_persistent_and_needs_a_password(folder: Path, secret: Path) -> None:
-    """The server requires the password, writes a log of its data, and never evicts."""
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
     shell, script, *options = compose["services"]["valkey"]["command"]
     (mount,) = compose["services"]["valkey"]["configs"]

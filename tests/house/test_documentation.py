@@ -107,7 +107,6 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 
 
 def test_files_named_in_the_code_exist() -> None:
-    """Pages of docs/ that docstrings and comments name exist."""
     sources = [
         *(ROOT / "chordwise").rglob("*.py"),
         *ROOT.glob("*.yml"),
@@ -165,7 +164,6 @@ def test_make_targets_in_the_documents_exist() -> None:
 
 
 def test_commands_in_the_documents_exist() -> None:
-    """Each word after `chordwise` in code is a command."""
     named = {
         command
         for page in PAGES
@@ -179,7 +177,6 @@ def test_commands_in_the_documents_exist() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_command_is_described_with_every_option(name: str) -> None:
-    """Each command has a section with each option by its long name."""
     described = section(text_of("docs/command-line.md"), f"### `chordwise {name}`")
     command = typer.main.get_command(application([MODULES[name]]))
     found = getattr(command, "commands", {}).get(name, command)
@@ -196,7 +193,6 @@ def test_every_command_is_described_with_every_option(name: str) -> None:
 
 
 def test_every_exit_code_is_described() -> None:
-    """The table has exactly the codes of the code, with their names."""
     table = section(text_of("docs/command-line.md"), "## Exit codes")
 
     rows = re.findall(r"(?m)^\| (\d+) \| (\w+) \|", table)

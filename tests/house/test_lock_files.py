@@ -74,7 +74,6 @@ def wanted(lock: str) -> list[str]:
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
 def test_every_requirement_is_pinned(lock: Path) -> None:
-    """Each requirement has a pin with a version that it allows."""
     pinned: dict[str, set[Version]] = {}
     for pin in pins(lock):
         pinned.setdefault(pin.name, set()).add(pin.version)

@@ -185,7 +185,6 @@ def test_slow_patterns_are_found(pattern: str, growth: Growth) -> None:
 
 
 def test_every_pattern_is_compiled_at_module_level() -> None:
-    """Patterns are compiled at module level; none is passed to `re` as a string."""
     hidden = []
     for file in modules(*PACKAGES):
         place = str(file.relative_to(ROOT))

@@ -38,7 +38,6 @@ def sections() -> dict[str, type[BaseModel]]:
 
 
 def test_every_setting_is_documented() -> None:
-    """The file has exactly the existing settings."""
     assert set(uncommented(EXAMPLE.read_text("utf-8"))) == set(Settings.model_fields)
 
 

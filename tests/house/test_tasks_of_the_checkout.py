@@ -25,7 +25,6 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_target_is_in_the_help() -> None:
-    """`make help` lists each target with a sentence."""
     (phony,) = re.findall(r"(?m)^\.PHONY: ((?:.*\\\n)*.*)$", MAKEFILE)
     targets = set(phony.replace("\\\n", " ").split())
 

@@ -41,7 +41,6 @@ def below(folder: str) -> set[str]:
 
 @pytest.mark.parametrize("folder", ["migrations", "samples"])
 def test_data_is_packaged(wheel: zipfile.Path, folder: str) -> None:
-    """Every migration, view and sample is in the wheel."""
     expected = {f"{PACKAGED}/{name}" for name in below(folder)}
 
     assert expected
@@ -63,7 +62,6 @@ def test_files_are_packaged(wheel: zipfile.Path) -> None:
 
 
 def test_the_notice_names_the_files_of_others(wheel: zipfile.Path) -> None:
-    """Each of their licenses is in the wheel, and in the list of `NOTICE`."""
     notice = (ROOT / "NOTICE").read_text("utf-8")
     licenses = {name for name in names(wheel) if name.endswith(".LICENSE")}
     scripts = {name for name in names(wheel) if "/static/vendor/" in name and name.endswith(".js")}
@@ -75,7 +73,6 @@ def test_the_notice_names_the_files_of_others(wheel: zipfile.Path) -> None:
 
 
 def test_every_module_is_packaged_and_no_test(wheel: zipfile.Path) -> None:
-    """The wheel has all modules of the three packages and no others."""
     ours = {str(file.relative_to(ROOT)) for file in modules(*PACKAGES)}
     packed = {name for name in names(wheel) if name.endswith(".py")}
 

@@ -12,18 +12,8 @@ from typing import cast
 import pytest
 from pydantic import SecretStr
 
+from chordwise import errors
 from chordwise.domain.json_values import JsonObject
-from chordwise.errors import (
-    ContextTooLongError,
-    ModelAccessError,
-    ModelError,
-    ModelOverloadedError,
-    ModelRequestError,
-    ModelTimeoutError,
-    QuotaExceededError,
-    RateLimitedError,
-    RefusedError,
-)
 from chordwise.llm.model import FinishReason, Usage
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.llm.reported_limits import Quota, QuotaKind
@@ -126,7 +116,7 @@ def test_the_retry_after_of_the_provider_is_received(proxy: LiteLLMProxy) -> Non
     refusal = error("Rate limit reached for requests", "rate_limit_exceeded", "requests")
     proxy.provider.play(answer(refusal, 429, {"retry-after": "7"}))
 
-    with pytest.raises(RateLimitedError) as caught:
+    with pytest.raises(errors.RateLimitedError) as caught:
         model_behind(proxy).complete(a_request())
 
     assert caught.value.retry_after_seconds == 7
@@ -136,36 +126,44 @@ def test_the_retry_after_of_the_provider_is_received(proxy: LiteLLMProxy) -> Non
 @pytest.mark.parametrize(
     ("status", "refusal", "expected"),
     [
-        (429, error("You exceeded your current quota.", "insufficient_quota"), QuotaExceededError),
-        (401, error("Incorrect API key provided.", "invalid_api_key"), ModelAccessError),
+        (
+            429,
+            error("You exceeded your current quota.", "insufficient_quota"),
+            errors.QuotaExceededError,
+        ),
+        (401, error("Incorrect API key provided.", "invalid_api_key"), errors.ModelAccessError),
         (
             403,
             error("Country, region, or territory not supported", None, "request_forbidden"),
-            ModelAccessError,
+            errors.ModelAccessError,
         ),
-        (404, error("The model does not exist.", "model_not_found"), ModelAccessError),
+        (404, error("The model does not exist.", "model_not_found"), errors.ModelAccessError),
         (
             400,
             error("This model's maximum context length is 8 tokens.", "context_length_exceeded"),
-            ContextTooLongError,
+            errors.ContextTooLongError,
         ),
         (
             400,
             error("Invalid prompt: it may be violating our usage policy.", "invalid_prompt"),
-            RefusedError,
+            errors.RefusedError,
         ),
-        (400, error("Invalid schema for response_format.", None), ModelRequestError),
-        (500, error("The server had an error.", None, "server_error"), ModelOverloadedError),
-        (503, error("The engine is overloaded.", None, "server_error"), ModelOverloadedError),
+        (400, error("Invalid schema for response_format.", None), errors.ModelRequestError),
+        (500, error("The server had an error.", None, "server_error"), errors.ModelOverloadedError),
+        (
+            503,
+            error("The engine is overloaded.", None, "server_error"),
+            errors.ModelOverloadedError,
+        ),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else None,
 )
 def test_kinds_of_refusals_of_the_provider_are_distinguished(
-    proxy: LiteLLMProxy, status: int, refusal: JsonObject, expected: type[ModelError]
+    proxy: LiteLLMProxy, status: int, refusal: JsonObject, expected: type[errors.ModelError]
 ) -> None:
     proxy.provider.play(answer(refusal, status))
 
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(errors.ModelError) as caught:
         model_behind(proxy).complete(a_request())
 
     assert type(caught.value) is expected
@@ -174,7 +172,7 @@ def test_kinds_of_refusals_of_the_provider_are_distinguished(
 
 def test_a_wrong_key_of_the_proxy_pauses_the_run(proxy: LiteLLMProxy) -> None:
     """A proxy without a database answers 400 and reports that it has none."""
-    with pytest.raises(ModelAccessError) as caught:
+    with pytest.raises(errors.ModelAccessError) as caught:
         model_behind(proxy, key="sk-wrong-key-0123456789").complete(a_request())
 
     assert "sk-wrong-key-0123456789" not in str(caught.value)
@@ -182,7 +180,7 @@ def test_a_wrong_key_of_the_proxy_pauses_the_run(proxy: LiteLLMProxy) -> None:
 
 
 def test_a_model_unknown_to_the_proxy_pauses_the_run(proxy: LiteLLMProxy) -> None:
-    with pytest.raises(ModelAccessError):
+    with pytest.raises(errors.ModelAccessError):
         model_behind(proxy, "no-such-model").complete(a_request())
 
     assert proxy.provider.received == []
@@ -191,12 +189,12 @@ def test_a_model_unknown_to_the_proxy_pauses_the_run(proxy: LiteLLMProxy) -> Non
 @pytest.mark.parametrize(
     ("model", "seconds", "expected"),
     [
-        (litellm_proxy.MODEL, 1, ModelTimeoutError),
-        (litellm_proxy.SHORT_MODEL, 120, ModelOverloadedError),
+        (litellm_proxy.MODEL, 1, errors.ModelTimeoutError),
+        (litellm_proxy.SHORT_MODEL, 120, errors.ModelOverloadedError),
     ],
 )
 def test_a_silent_provider_is_timed_out(
-    proxy: LiteLLMProxy, model: str, seconds: float, expected: type[ModelError]
+    proxy: LiteLLMProxy, model: str, seconds: float, expected: type[errors.ModelError]
 ) -> None:
     proxy.provider.play(silence)
 
@@ -207,7 +205,7 @@ def test_a_silent_provider_is_timed_out(
 def test_an_interrupted_answer_of_the_provider_is_retried_later(proxy: LiteLLMProxy) -> None:
     proxy.provider.play(lambda connection: connection.reset())
 
-    with pytest.raises(ModelOverloadedError):
+    with pytest.raises(errors.ModelOverloadedError):
         model_behind(proxy).complete(a_request())
 
 

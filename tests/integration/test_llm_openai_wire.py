@@ -12,14 +12,9 @@ import pytest
 from pydantic import SecretStr
 from typing_extensions import override
 
+from chordwise import errors
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.errors import (
-    ModelOverloadedError,
-    ModelTransportError,
-    QuotaExceededError,
-    RateLimitedError,
-)
 from chordwise.llm.model import FinishReason, Usage
 from chordwise.llm.providers import connect
 from chordwise.llm.providers.openai import OpenAIModel
@@ -237,7 +232,7 @@ def test_an_implausible_usage_is_unknown(server: FaultyServer, usage: JsonValue)
 def test_json_without_a_completion_is_an_error(server: FaultyServer, body: JsonValue) -> None:
     server.play(answer(body))
 
-    with pytest.raises(ModelTransportError) as caught:
+    with pytest.raises(errors.ModelTransportError) as caught:
         model_at(server).complete(a_request())
 
     assert "base_url" in caught.value.hint
@@ -247,7 +242,7 @@ def test_an_interrupted_answer_is_an_outage(server: FaultyServer) -> None:
     """Gateways report a failure during an answer as the finish reason `error`."""
     server.play(answer(completion_body(finish_reason="error")))
 
-    with pytest.raises(ModelOverloadedError):
+    with pytest.raises(errors.ModelOverloadedError):
         model_at(server).complete(a_request())
 
 
@@ -256,9 +251,9 @@ def test_two_kinds_of_429_are_distinguished_and_the_wait_is_kept(server: FaultyS
     quota: JsonObject = {"error": {"type": "insufficient_quota", "message": "Check your plan."}}
     server.play(answer({"error": "busy"}, 429, {"Retry-After-Ms": "2500"}), answer(quota, 429))
 
-    with pytest.raises(RateLimitedError) as limited:
+    with pytest.raises(errors.RateLimitedError) as limited:
         model_at(server).complete(a_request())
-    with pytest.raises(QuotaExceededError, match="Check your plan"):
+    with pytest.raises(errors.QuotaExceededError, match="Check your plan"):
         model_at(server).complete(a_request())
 
     assert limited.value.retry_after_seconds == 2.5
@@ -279,7 +274,7 @@ def test_the_remaining_time_shortens_the_timeout(server: FaultyServer) -> None:
     server.play(silence)
     request = a_request(timeout_seconds=0.2)
 
-    with pytest.raises(ModelTransportError, match=r"0\.2 s"):
+    with pytest.raises(errors.ModelTransportError, match=r"0\.2 s"):
         model_at(server).complete(request)
 
 

@@ -11,15 +11,9 @@ import pytest
 from sqlalchemy import Connection, Engine, PoolProxiedConnection, event
 from sqlalchemy.exc import OperationalError
 
+from chordwise import errors
 from chordwise.domain import chunking
 from chordwise.domain.states import ChunkStatus, IntakeOutcome, JobStatus
-from chordwise.errors import (
-    LeaseLostError,
-    ModelAccessError,
-    ModelOverloadedError,
-    RateLimitedError,
-    ServiceUnavailableError,
-)
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.submit import claim, open_run
 from chordwise.pipeline.jobs import run_control
@@ -160,17 +154,17 @@ def test_a_slice_that_could_not_be_claimed_is_not_claimed_later(
     claims = SliceClaims(pipeline.context, ids)
 
     monkeypatch.setattr(pipeline.context.stores.chunks, "claim", is_away)
-    with pytest.raises(ServiceUnavailableError):
+    with pytest.raises(errors.ServiceUnavailableError):
         analyze_chunk(pipeline.context, ids[0], claims)
     monkeypatch.undo()
-    with pytest.raises(ServiceUnavailableError):
+    with pytest.raises(errors.ServiceUnavailableError):
         analyze_chunk(pipeline.context, ids[1], claims)
 
     assert pipeline.value("SELECT count(*) FROM chunks WHERE status <> 'pending'") == 0
 
 
 def is_away(*_: object) -> object:
-    raise ServiceUnavailableError("PostgreSQL cannot be reached.", "Wait for it.")
+    raise errors.ServiceUnavailableError("PostgreSQL cannot be reached.", "Wait for it.")
 
 
 def test_a_claim_with_an_unconfirmed_commit_is_valid(settings: Settings) -> None:
@@ -222,10 +216,10 @@ def test_a_result_with_an_unconfirmed_commit_has_no_history(settings: Settings) 
 
 
 def test_a_database_error_before_a_call_does_not_count_as_an_attempt(settings: Settings) -> None:
-    pipeline = a_pipeline(settings, ServiceUnavailableError("PostgreSQL is away."))
+    pipeline = a_pipeline(settings, errors.ServiceUnavailableError("PostgreSQL is away."))
     ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
     pipeline.execute("DELETE FROM outbox")
-    with pytest.raises(ServiceUnavailableError):
+    with pytest.raises(errors.ServiceUnavailableError):
         analyze_chunk(pipeline.context, chunk_id)
     pipeline.execute("DELETE FROM model_calls")
 
@@ -237,9 +231,9 @@ def test_a_database_error_before_a_call_does_not_count_as_an_attempt(settings: S
 
 def test_a_database_error_after_a_call_counts_as_an_attempt(settings: Settings) -> None:
     """A model that keeps failing is not asked without end."""
-    pipeline = a_pipeline(settings, ServiceUnavailableError("PostgreSQL is away."))
+    pipeline = a_pipeline(settings, errors.ServiceUnavailableError("PostgreSQL is away."))
     ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
-    with pytest.raises(ServiceUnavailableError):
+    with pytest.raises(errors.ServiceUnavailableError):
         analyze_chunk(pipeline.context, chunk_id)
 
     pipeline.context.leases.beat()
@@ -302,7 +296,7 @@ def sent_chunk(pipeline: Pipeline) -> uuid.UUID:
 
 
 def test_a_retry_does_not_repeat_calls_in_flight(small_chunks: Settings) -> None:
-    pipeline = a_pipeline(small_chunks, ModelAccessError("The key is refused."))
+    pipeline = a_pipeline(small_chunks, errors.ModelAccessError("The key is refused."))
     submission = pipeline.submit(LONG)
     job = pipeline.job(submission)
     fan_out(pipeline.context, job.id)
@@ -356,7 +350,7 @@ def test_a_submitter_with_an_expired_lease_may_continue(settings: Settings) -> N
     other = claim(pipeline.context, submission.run_id)
 
     assert other is not None
-    with pytest.raises(LeaseLostError):
+    with pytest.raises(errors.LeaseLostError):
         submission.take_in(offered(a_document(f"A third text. {PARAGRAPH}")))
     submission.close()
     assert pipeline.value("SELECT intake_status FROM run_accounts") == "taking_in"
@@ -487,7 +481,7 @@ def work_until(pipeline: Pipeline, text: str, rounds: int) -> str:
 
 @pytest.mark.parametrize("synthesis", [False, True])
 def test_a_rate_limited_document_is_never_given_up(impatient: Settings, *, synthesis: bool) -> None:
-    script = failing(RateLimitedError, TIMES, synthesis=synthesis)
+    script = failing(errors.RateLimitedError, TIMES, synthesis=synthesis)
     pipeline = a_pipeline(impatient, script, repeat_last=True)
 
     assert work_until(pipeline, LONG, TIMES + 2) == JobStatus.SUCCEEDED
@@ -497,7 +491,7 @@ def test_a_rate_limited_document_is_never_given_up(impatient: Settings, *, synth
 
 @pytest.mark.nightly
 def test_a_failing_provider_is_given_up(impatient: Settings) -> None:
-    script = failing(ModelOverloadedError, 1_000, synthesis=False)
+    script = failing(errors.ModelOverloadedError, 1_000, synthesis=False)
     pipeline = a_pipeline(impatient, script, repeat_last=True)
 
     assert work_until(pipeline, LONG, TIMES) == JobStatus.FAILED

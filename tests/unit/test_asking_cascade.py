@@ -8,20 +8,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from chordwise import errors
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.answers import Answer
 from chordwise.domain.tiers import Route, Tier
-from chordwise.errors import (
-    BudgetExceededError,
-    ConfigurationError,
-    InvalidAnswerError,
-    ModelAccessError,
-    ModelError,
-    ModelOverloadedError,
-    RateLimitedError,
-    RefusedError,
-    ServiceUnavailableError,
-)
 from chordwise.llm.middleware.tiered import Tiered
 from chordwise.pipeline.asking import ask
 from chordwise.settings import RoutingSettings
@@ -39,8 +29,8 @@ INVALID = "I would rather talk."
 SMALL, MEDIUM, LARGE = Tier
 
 
-def overloaded() -> ModelOverloadedError:
-    return ModelOverloadedError("The provider is overloaded.")
+def overloaded() -> errors.ModelOverloadedError:
+    return errors.ModelOverloadedError("The provider is overloaded.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +100,7 @@ def test_an_invalid_answer_is_repaired_once_then_escalated() -> None:
 
 def test_a_refusal_is_not_repaired_but_escalated() -> None:
     """Small models refuse more often than necessary."""
-    found = asked(small=[RefusedError("I will not.")], large=[GOOD])
+    found = asked(small=[errors.RefusedError("I will not.")], large=[GOOD])
 
     assert (found.answer.model, found.requests) == ("large", {SMALL: 1, LARGE: 1})
 
@@ -132,15 +122,18 @@ def test_the_best_of_several_weak_answers_is_used(small: str, large: str, winner
 
 
 @pytest.mark.parametrize(
-    "failure", [overloaded(), ModelAccessError("The key is refused."), RefusedError("No.")]
+    "failure",
+    [overloaded(), errors.ModelAccessError("The key is refused."), errors.RefusedError("No.")],
 )
-def test_a_weak_answer_is_used_if_the_larger_tier_fails(failure: ModelError) -> None:
+def test_a_weak_answer_is_used_if_the_larger_tier_fails(failure: errors.ModelError) -> None:
     assert asked(small=[UNSURE], large=[failure]).answer.model == "small"
 
 
-@pytest.mark.parametrize("failure", [overloaded(), ModelAccessError("The key is refused.")])
+@pytest.mark.parametrize("failure", [overloaded(), errors.ModelAccessError("The key is refused.")])
 @pytest.mark.parametrize("cascade", [True, False])
-def test_a_provider_error_escalates_to_the_next_tier(failure: ModelError, *, cascade: bool) -> None:
+def test_a_provider_error_escalates_to_the_next_tier(
+    failure: errors.ModelError, *, cascade: bool
+) -> None:
     """As with a fallback, this does not depend on whether weak answers are escalated."""
     policy = RoutingSettings(cascade=cascade)
 
@@ -154,20 +147,20 @@ def test_without_escalation_weak_answers_are_used_and_invalid_ones_fail() -> Non
     policy = RoutingSettings(cascade=False)
 
     assert asked(policy=policy, small=[UNSURE], large=[]).answer.model == "small"
-    with pytest.raises(InvalidAnswerError):
+    with pytest.raises(errors.InvalidAnswerError):
         asked(policy=policy, small=[INVALID, INVALID], large=[])
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        BudgetExceededError("The cap is reached."),
-        RateLimitedError("Not now."),
-        ServiceUnavailableError("The ledger's database is unavailable."),
+        errors.BudgetExceededError("The cap is reached."),
+        errors.RateLimitedError("Not now."),
+        errors.ServiceUnavailableError("The ledger's database is unavailable."),
     ],
 )
 def test_errors_that_a_larger_model_cannot_solve_are_not_escalated(
-    error: ModelError | ServiceUnavailableError,
+    error: errors.ModelError | errors.ServiceUnavailableError,
 ) -> None:
     with pytest.raises(type(error)):
         asked(small=[error], large=[])
@@ -178,14 +171,14 @@ def test_errors_that_a_larger_model_cannot_solve_are_not_escalated(
 @pytest.mark.parametrize(
     ("small", "large", "raised"),
     [
-        ([overloaded()], [INVALID, INVALID], ModelOverloadedError),
-        ([INVALID, INVALID], [overloaded()], ModelOverloadedError),
-        ([INVALID, INVALID], [ModelAccessError("No key.")], ModelAccessError),
-        ([INVALID, INVALID], [RefusedError("No.")], RefusedError),
+        ([overloaded()], [INVALID, INVALID], errors.ModelOverloadedError),
+        ([INVALID, INVALID], [overloaded()], errors.ModelOverloadedError),
+        ([INVALID, INVALID], [errors.ModelAccessError("No key.")], errors.ModelAccessError),
+        ([INVALID, INVALID], [errors.RefusedError("No.")], errors.RefusedError),
     ],
 )
 def test_without_an_answer_the_most_recoverable_error_is_raised(
-    small: list[Line], large: list[Line], raised: type[ModelError]
+    small: list[Line], large: list[Line], raised: type[errors.ModelError]
 ) -> None:
     """Transient errors come first, then those for the user, otherwise the largest tier's error."""
     with pytest.raises(raised):
@@ -222,5 +215,5 @@ def test_a_prompt_that_fits_the_profile_fits_every_tier() -> None:
 
 
 def test_a_cascade_without_tiers_is_rejected() -> None:
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(errors.ConfigurationError):
         Tiered({}, RoutingSettings(), lambda *_: None)

@@ -7,20 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from chordwise import errors
 from chordwise.domain import critique, json_values
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.answers import Answer
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.json_values import JsonValue
-from chordwise.errors import (
-    AwaitingBatchError,
-    BudgetExceededError,
-    ChordwiseError,
-    ContextTooLongError,
-    InvalidAnswerError,
-    ModelOverloadedError,
-    RefusedError,
-)
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline.asking import ask
 from chordwise.pipeline.asking.assessment import AssessedAnswer
@@ -103,7 +95,7 @@ def test_an_objection_causes_one_revision_which_is_grounded() -> None:
     ("revision", "reason"),
     [
         (["no JSON", "nor this"], "is not JSON"),
-        ([RefusedError("It declines.")], "It declines."),
+        ([errors.RefusedError("It declines.")], "It declines."),
         ([a_summary("rebuilt in 1856", "built by giants")], "grounded less well"),
     ],
 )
@@ -165,8 +157,8 @@ def test_a_revision_may_drop_only_rows_that_are_not_in_the_text(
     [
         ["no JSON", "nor this"],
         [json.dumps({"violations": [{**OBJECTION, "principle": 3}]})] * 2,
-        [RefusedError("It declines.")],
-        [ContextTooLongError("Text and answer do not fit.")],
+        [errors.RefusedError("It declines.")],
+        [errors.ContextTooLongError("Text and answer do not fit.")],
     ],
 )
 def test_the_answer_is_kept_if_the_critique_fails(script: list[Line]) -> None:
@@ -190,13 +182,13 @@ def test_an_invalid_critique_is_repaired_once() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        ModelOverloadedError("Later."),
-        BudgetExceededError("No money."),
-        AwaitingBatchError("Tomorrow."),
+        errors.ModelOverloadedError("Later."),
+        errors.BudgetExceededError("No money."),
+        errors.AwaitingBatchError("Tomorrow."),
     ],
 )
 def test_errors_that_time_or_the_user_can_resolve_are_raised(
-    before: list[Line], error: ChordwiseError
+    before: list[Line], error: errors.ChordwiseError
 ) -> None:
     """This holds for the critique and the revision: the job continues with them later."""
     with pytest.raises(type(error)):
@@ -232,7 +224,7 @@ def test_the_built_in_model_gives_and_gets_no_critique() -> None:
         ([FINE], False),
         ([OBJECTED, BETTER], False),
         ([OBJECTED, "no JSON", "nor this"], True),
-        ([RefusedError("It declines.")], True),
+        ([errors.RefusedError("It declines.")], True),
     ],
 )
 def test_objections_and_missing_critiques_need_review(script: list[Line], *, doubt: bool) -> None:
@@ -288,7 +280,7 @@ def test_answers_merged_by_rule_report_that_they_had_no_critique() -> None:
     wanted = Synthesizer(document=question(model, TASK, TEXT))
     uncritical = replace(TASK, options=AnalysisOptions())
     unwanted = Synthesizer(document=question(model, uncritical, TEXT))
-    merged = Synthesis(answer=answer, error=InvalidAnswerError("No JSON."))
+    merged = Synthesis(answer=answer, error=errors.InvalidAnswerError("No JSON."))
 
     found = examine(wanted, merged, (0, len(TEXT)))
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chordwise import errors
 from chordwise.domain import grounding, json_values, tokens
 from chordwise.domain.analysis_tasks import (
     AnalysisOptions,
@@ -22,14 +23,6 @@ from chordwise.domain.analysis_tasks import (
 from chordwise.domain.answers import Answer
 from chordwise.domain.chunking import split
 from chordwise.domain.grounding import Source
-from chordwise.errors import (
-    ChordwiseError,
-    ConfigurationError,
-    ContextTooLongError,
-    InvalidAnswerError,
-    ModelAccessError,
-    RateLimitedError,
-)
 from chordwise.llm.model import CompletionRequest, ModelProfile
 from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.asking.merge import Synthesizer
@@ -117,7 +110,9 @@ def test_answers_that_exceed_the_context_are_merged_in_levels() -> None:
     assert synthesis.answer.quality == 1.0
 
 
-@pytest.mark.parametrize("script", [["no JSON", "still none"], [ContextTooLongError("too long")]])
+@pytest.mark.parametrize(
+    "script", [["no JSON", "still none"], [errors.ContextTooLongError("too long")]]
+)
 def test_answers_are_merged_by_rule_if_the_synthesis_fails(script: list[Line]) -> None:
     chunks = [an_answer(5), replace(an_answer(7), quality=0.5, repaired=True)]
 
@@ -128,8 +123,10 @@ def test_answers_are_merged_by_rule_if_the_synthesis_fails(script: list[Line]) -
     assert (synthesis.answer.quality, synthesis.answer.repaired) == (0.6, True)
 
 
-@pytest.mark.parametrize("error", [RateLimitedError("busy"), ModelAccessError("no key")])
-def test_errors_that_time_or_the_user_can_resolve_are_raised(error: ChordwiseError) -> None:
+@pytest.mark.parametrize(
+    "error", [errors.RateLimitedError("busy"), errors.ModelAccessError("no key")]
+)
+def test_errors_that_time_or_the_user_can_resolve_are_raised(error: errors.ChordwiseError) -> None:
     """The job waits instead of finishing with a worse answer."""
     with pytest.raises(type(error)):
         synthesizer(ScriptedModel([error])).synthesize([an_answer(1), an_answer(2)])
@@ -207,7 +204,7 @@ def test_rows_with_their_quotes_fit_into_the_answer_about_a_chunk(limit: int) ->
 
 
 def test_a_context_without_room_for_text_is_a_configuration_error() -> None:
-    with pytest.raises(ConfigurationError, match="script-1") as caught:
+    with pytest.raises(errors.ConfigurationError, match="script-1") as caught:
         text_budget(ScriptedModel([], profile=small(700)), TASK, chunk_tokens=100)
 
     assert "max_output_tokens" in caught.value.hint
@@ -237,7 +234,7 @@ def test_delays_grow_to_a_limit_and_respect_retry_after(
 ) -> None:
     """The delay is between half and the whole of the doubled delay, and at least `Retry-After`."""
     settings = PipelineSettings(postponement_base_seconds=30, max_postponement_seconds=900)
-    error = RateLimitedError("busy")
+    error = errors.RateLimitedError("busy")
     error.retry_after_seconds = asked_for
 
     wait = backoff.postponement(settings, before, error, Random(seed))  # noqa: S311 - jitter
@@ -248,7 +245,7 @@ def test_delays_grow_to_a_limit_and_respect_retry_after(
 
 
 CONTEXT = 2_000
-WRONG = InvalidAnswerError("“main_topic” is missing; " * 100)
+WRONG = errors.InvalidAnswerError("“main_topic” is missing; " * 100)
 TYPES = pytest.mark.parametrize("analysis_type", list(AnalysisType))
 
 
@@ -276,7 +273,7 @@ def test_the_remark_of_a_repair_fits_into_its_budget(problems: str) -> None:
     model = a_model()
     request = request_for(model, a_task(AnalysisType.SUMMARY))
 
-    again = with_problems(request, InvalidAnswerError(problems), model.profile)
+    again = with_problems(request, errors.InvalidAnswerError(problems), model.profile)
 
     remark = again.user.removeprefix(request.user)
     assert tokens.estimate(remark) <= REPAIR_TOKENS

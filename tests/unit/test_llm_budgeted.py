@@ -10,15 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from chordwise.errors import (
-    BudgetExceededError,
-    BudgetReservedError,
-    ChordwiseError,
-    ModelOverloadedError,
-    ModelUnreachableError,
-    RateLimitedError,
-    ServiceUnavailableError,
-)
+from chordwise import errors
 from chordwise.llm.middleware.budgeted import MAX_WAIT_SECONDS, Budgeted
 from chordwise.llm.model import Completion, FinishReason, Usage
 from chordwise.llm.prices import FreePrice, ListPrice, OwnPrice, Price
@@ -40,7 +32,7 @@ ANSWER = Completion(
 class ListBudget:
     """Grants or rejects as scripted and records its calls."""
 
-    answers: list[ChordwiseError | None] = field(default_factory=list)
+    answers: list[errors.ChordwiseError | None] = field(default_factory=list)
     reserved: list[tuple[Decimal | None, float | None]] = field(default_factory=list)
     granted: list[UUID] = field(default_factory=list)
     settled: list[Decimal | None] = field(default_factory=list)
@@ -79,7 +71,7 @@ class Setup:
 
 
 def a_setup(
-    *script: Line, answers: Sequence[ChordwiseError | None] = (), price: Price = PRICE
+    *script: Line, answers: Sequence[errors.ChordwiseError | None] = (), price: Price = PRICE
 ) -> Setup:
     return Setup(budget=ListBudget(answers=list(answers)), model=ScriptedModel(script), price=price)
 
@@ -110,12 +102,14 @@ def test_the_maximum_cost_is_reserved_and_the_real_cost_settled(
 @pytest.mark.parametrize(
     ("error", "cost"),
     [
-        (RateLimitedError("too fast"), Decimal(0)),
-        (ModelUnreachableError("no server"), Decimal(0)),
-        (ModelOverloadedError("broken in the middle"), None),
+        (errors.RateLimitedError("too fast"), Decimal(0)),
+        (errors.ModelUnreachableError("no server"), Decimal(0)),
+        (errors.ModelOverloadedError("broken in the middle"), None),
     ],
 )
-def test_failures_settle_their_possible_cost(error: ChordwiseError, cost: Decimal | None) -> None:
+def test_failures_settle_their_possible_cost(
+    error: errors.ChordwiseError, cost: Decimal | None
+) -> None:
     setup = a_setup(error)
 
     with pytest.raises(type(error)):
@@ -126,9 +120,9 @@ def test_failures_settle_their_possible_cost(error: ChordwiseError, cost: Decima
 
 def test_the_reservation_is_kept_after_a_database_error() -> None:
     """The request may have been sent; recovery counts the reservation as spent."""
-    setup = a_setup(ServiceUnavailableError("the ledger is unavailable"))
+    setup = a_setup(errors.ServiceUnavailableError("the ledger is unavailable"))
 
-    with pytest.raises(ServiceUnavailableError):
+    with pytest.raises(errors.ServiceUnavailableError):
         setup.ask()
 
     assert setup.budget.settled == []
@@ -156,9 +150,9 @@ def test_free_models_and_unknown_prices_are_reserved_and_settled(
 
 
 def test_no_request_is_sent_if_the_budget_is_exceeded() -> None:
-    setup = a_setup(answers=[BudgetExceededError("nothing left")])
+    setup = a_setup(answers=[errors.BudgetExceededError("nothing left")])
 
-    with pytest.raises(BudgetExceededError):
+    with pytest.raises(errors.BudgetExceededError):
         setup.ask()
 
     assert setup.model.requests == []
@@ -166,7 +160,7 @@ def test_no_request_is_sent_if_the_budget_is_exceeded() -> None:
 
 
 def test_a_call_waits_for_reserved_money_to_be_released() -> None:
-    setup = a_setup(ANSWER, answers=[BudgetReservedError("reserved")] * 3)
+    setup = a_setup(ANSWER, answers=[errors.BudgetReservedError("reserved")] * 3)
 
     setup.ask()
 
@@ -176,9 +170,9 @@ def test_a_call_waits_for_reserved_money_to_be_released() -> None:
 
 def test_the_wait_for_money_is_limited() -> None:
     """A waiting call occupies a slot, so the work is postponed."""
-    setup = a_setup(answers=[BudgetReservedError("reserved")] * 1_000)
+    setup = a_setup(answers=[errors.BudgetReservedError("reserved")] * 1_000)
 
-    with pytest.raises(BudgetReservedError) as error:
+    with pytest.raises(errors.BudgetReservedError) as error:
         setup.ask()
 
     assert MAX_WAIT_SECONDS / 2 < setup.seconds <= MAX_WAIT_SECONDS

@@ -6,19 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from chordwise import errors
 from chordwise.domain.analysis_tasks import AnalysisType
-from chordwise.errors import (
-    ConfigurationError,
-    ModelAccessError,
-    ModelError,
-    ModelOverloadedError,
-    ModelRequestError,
-    ModelTimeoutError,
-    ModelTransportError,
-    QuotaExceededError,
-    RateLimitedError,
-    RefusedError,
-)
 from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.model import CompletionRequest, ModelProfile
 from tests.fakes.completion_requests import a_request
@@ -29,22 +18,22 @@ def named(name: str, line: Line, context_tokens: int = 8_000) -> ScriptedModel:
     return ScriptedModel([line], profile=a_profile(name, context_tokens, 500))
 
 
-def ignored(_from: ModelProfile, _to: ModelProfile, _why: ModelError) -> None:
+def ignored(_from: ModelProfile, _to: ModelProfile, _why: errors.ModelError) -> None:
     """Ignore the change."""
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        ModelTransportError("x"),
-        ModelOverloadedError("x"),
-        RateLimitedError("x"),
-        QuotaExceededError("x"),
-        ModelAccessError("x"),
+        errors.ModelTransportError("x"),
+        errors.ModelOverloadedError("x"),
+        errors.RateLimitedError("x"),
+        errors.QuotaExceededError("x"),
+        errors.ModelAccessError("x"),
     ],
 )
-def test_the_second_model_answers_for_the_first(error: ModelError) -> None:
-    changes: list[tuple[str, str, ModelError]] = []
+def test_the_second_model_answers_for_the_first(error: errors.ModelError) -> None:
+    changes: list[tuple[str, str, errors.ModelError]] = []
     subject = Fallback(
         [named("one", error), named("two", "{}")],
         lambda before, after, why: changes.append((before.model, after.model, why)),
@@ -54,8 +43,8 @@ def test_the_second_model_answers_for_the_first(error: ModelError) -> None:
     assert changes == [("one", "two", error)]
 
 
-@pytest.mark.parametrize("error", [ModelRequestError("x"), RefusedError("x")])
-def test_an_error_caused_by_the_question_does_not_fall_back(error: ModelError) -> None:
+@pytest.mark.parametrize("error", [errors.ModelRequestError("x"), errors.RefusedError("x")])
+def test_an_error_caused_by_the_question_does_not_fall_back(error: errors.ModelError) -> None:
     """Other models would fail as well, or a refusal must not be circumvented."""
     second = named("two", "{}")
 
@@ -65,17 +54,19 @@ def test_an_error_caused_by_the_question_does_not_fall_back(error: ModelError) -
     assert second.requests == []
 
 
-@pytest.mark.parametrize("second", [RateLimitedError("later"), ModelAccessError("no")])
+@pytest.mark.parametrize(
+    "second", [errors.RateLimitedError("later"), errors.ModelAccessError("no")]
+)
 def test_if_all_models_fail_the_first_transient_error_is_preferred(
-    second: ModelError,
+    second: errors.ModelError,
 ) -> None:
     """A transient error postpones the work; without one, the first model's error is raised."""
-    first = QuotaExceededError("empty")
+    first = errors.QuotaExceededError("empty")
 
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(errors.ModelError) as caught:
         Fallback([named("one", first), named("two", second)], ignored).complete(a_request())
 
-    assert caught.value is (second if isinstance(second, RateLimitedError) else first)
+    assert caught.value is (second if isinstance(second, errors.RateLimitedError) else first)
 
 
 def test_a_prompt_must_fit_every_model() -> None:
@@ -88,13 +79,13 @@ def test_a_prompt_must_fit_every_model() -> None:
 def test_the_models_share_the_timeout_of_a_request() -> None:
     now = [0.0]
 
-    def late(request: CompletionRequest) -> ModelError:
+    def late(request: CompletionRequest) -> errors.ModelError:
         now[0] += 50.0
-        return ModelTransportError(f"{request.timeout_seconds}")
+        return errors.ModelTransportError(f"{request.timeout_seconds}")
 
     models = [named(name, late) for name in ("one", "two", "three")]
 
-    with pytest.raises(ModelTransportError):
+    with pytest.raises(errors.ModelTransportError):
         Fallback(models, ignored, clock=lambda: now[0]).complete(a_request(timeout_seconds=90.0))
 
     assert [model.requests[0].timeout_seconds for model in models] == [90.0, 40.0, 1.0]
@@ -104,16 +95,16 @@ def test_after_a_timeout_only_models_with_as_much_time_are_asked() -> None:
     """The built-in model is asked anyway, because it needs almost no time."""
     now = [0.0]
 
-    def late(_request: CompletionRequest) -> ModelError:
+    def late(_request: CompletionRequest) -> errors.ModelError:
         now[0] += 60.0
-        return ModelTimeoutError("late", granted_seconds=60.0)
+        return errors.ModelTimeoutError("late", granted_seconds=60.0)
 
     first, second = named("one", late), named("two", "{}")
     profile = replace(named("three", "{}").profile, understands_language=False)
     built_in = ScriptedModel(["{}"], profile=profile)
     changes: list[tuple[str, str]] = []
 
-    def note(asked: ModelProfile, following: ModelProfile, _error: ModelError) -> None:
+    def note(asked: ModelProfile, following: ModelProfile, _error: errors.ModelError) -> None:
         changes.append((asked.model, following.model))
 
     subject = Fallback([first, second, built_in], note, clock=lambda: now[0])
@@ -130,8 +121,8 @@ def test_the_built_in_model_is_not_a_fallback_for_reasoning() -> None:
     asked = a_request()
     task = replace(asked.task, analysis_type=AnalysisType.REASONING)
 
-    with pytest.raises(ModelOverloadedError):
-        Fallback([named("one", ModelOverloadedError("x")), built_in], ignored).complete(
+    with pytest.raises(errors.ModelOverloadedError):
+        Fallback([named("one", errors.ModelOverloadedError("x")), built_in], ignored).complete(
             replace(asked, task=task)
         )
 
@@ -139,5 +130,5 @@ def test_the_built_in_model_is_not_a_fallback_for_reasoning() -> None:
 
 
 def test_an_empty_chain_is_a_configuration_error() -> None:
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(errors.ConfigurationError):
         Fallback([], ignored)

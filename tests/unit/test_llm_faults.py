@@ -8,19 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chordwise import errors
 from chordwise.domain.json_values import JsonValue
-from chordwise.errors import (
-    ContextTooLongError,
-    InvalidAnswerError,
-    ModelAccessError,
-    ModelError,
-    ModelOverloadedError,
-    ModelRequestError,
-    PausingError,
-    QuotaExceededError,
-    RateLimitedError,
-    RefusedError,
-)
 from chordwise.llm.providers import anthropic, openai
 from chordwise.llm.providers.faults import MAX_BELIEVED_SECONDS, read_fault, retry_after_seconds
 from chordwise.llm.transport import JsonResponse
@@ -38,7 +27,7 @@ def anthropic_body(kind: str, message: str = "", error_code: str = "") -> JsonVa
 
 def kind_of(
     module: str, status: int, body: JsonValue, headers: dict[str, str] | None = None
-) -> type[ModelError]:
+) -> type[errors.ModelError]:
     tables = {"openai": openai, "anthropic": anthropic}[module]
     fault = read_fault(JsonResponse(status=status, headers=headers or {}, body=body))
     return fault.kind(tables.CODES, tables.PHRASES)
@@ -47,13 +36,13 @@ def kind_of(
 OUT_OF_QUOTA = "You exceeded your current quota, please check your plan and billing details."
 INVALID = "invalid_request_error"
 LITELLM = "litellm.{}Error: OpenAIException - {}"
-OPENAI: dict[type[ModelError], list[tuple[int, JsonValue]]] = {
-    RateLimitedError: [
+OPENAI: dict[type[errors.ModelError], list[tuple[int, JsonValue]]] = {
+    errors.RateLimitedError: [
         (429, openai_body("Slow down", "requests", "rate_limit_exceeded")),
         (200, {"error": {"message": "upstream", "code": 429}}),
         (429, openai_body(OUT_OF_QUOTA, None, 429)),  # Gemini, per minute
     ],
-    QuotaExceededError: [
+    errors.QuotaExceededError: [
         (429, openai_body("No money", "insufficient_quota", "insufficient_quota")),
         (429, openai_body("x", "insufficient_quota", "credit_balance_exhausted")),
         (429, openai_body("x", "y", "project_spend_limit_exceeded")),
@@ -61,7 +50,7 @@ OPENAI: dict[type[ModelError], list[tuple[int, JsonValue]]] = {
         (422, openai_body("Budget has been exceeded!", "budget_exceeded", "422")),
         (429, openai_body(LITELLM.format("RateLimit", OUT_OF_QUOTA), "x", "429")),
     ],
-    ContextTooLongError: [
+    errors.ContextTooLongError: [
         (429, openai_body("Request too large for gpt-6: Limit 1, Requested 2")),
         (400, openai_body("too long", None, "context_length_exceeded")),
         (400, openai_body("x", "exceed_context_size_error", 400)),
@@ -69,24 +58,24 @@ OPENAI: dict[type[ModelError], list[tuple[int, JsonValue]]] = {
         (413, None),
         (400, openai_body("litellm.ContextWindowExceededError: BedrockException - x", None, "400")),
     ],
-    RefusedError: [
+    errors.RefusedError: [
         (400, openai_body("filtered", None, "content_filter")),
         (400, openai_body(LITELLM.format("ContentPolicyViolation", "x"), None, "400")),
     ],
-    ModelRequestError: [
+    errors.ModelRequestError: [
         (400, openai_body("Invalid schema", INVALID)),
         (400, {"error": "'response_format.type' must be 'json_schema'"}),
         (422, {"detail": [{"msg": "field required"}]}),
         (418, "teapot"),
     ],
-    ModelAccessError: [
+    errors.ModelAccessError: [
         (401, openai_body("Incorrect API key", INVALID, "x")),
         (404, openai_body("no such model", "NotFoundError", 404)),
         (404, {"error": "model not found, try pulling it first"}),
         (400, openai_body("No connected db.", "no_db_connection", "400")),
         (400, openai_body("/chat/completions: Invalid model name passed in model=x.", None, "400")),
     ],
-    ModelOverloadedError: [
+    errors.ModelOverloadedError: [
         (408, None),
         (409, None),
         (498, openai_body("x", None, "capacity_exceeded")),
@@ -97,33 +86,35 @@ OPENAI: dict[type[ModelError], list[tuple[int, JsonValue]]] = {
         (503, openai_body("Service Unavailable", "no_db_connection", "503")),
         (429, openai_body("Try again", "all_deployments_in_cooldown", "429")),
     ],
-    InvalidAnswerError: [(500, openai_body("does not match the expected peg-native format"))],
+    errors.InvalidAnswerError: [
+        (500, openai_body("does not match the expected peg-native format"))
+    ],
 }
-ANTHROPIC: dict[type[ModelError], list[tuple[int, JsonValue]]] = {
-    RateLimitedError: [
+ANTHROPIC: dict[type[errors.ModelError], list[tuple[int, JsonValue]]] = {
+    errors.RateLimitedError: [
         (429, anthropic_body("rate_limit_error")),
         (429, anthropic_body("rate_limit_error", "", "ramp_limit_exceeded")),
     ],
-    QuotaExceededError: [
+    errors.QuotaExceededError: [
         (429, anthropic_body("rate_limit_error", "", "enforced_spend_limit_reached")),
         (429, anthropic_body("rate_limit_error", "", "contract_spend_limit_reached")),
         (400, anthropic_body(INVALID, "You have reached your specified API usage limits")),
         (400, anthropic_body(INVALID, "Your credit balance is too low")),
         (402, anthropic_body("billing_error")),
     ],
-    ContextTooLongError: [
+    errors.ContextTooLongError: [
         (400, anthropic_body(INVALID, "prompt is too long: 9 tokens > 8 maximum")),
         (413, anthropic_body("request_too_large")),
     ],
-    ModelRequestError: [
+    errors.ModelRequestError: [
         (400, anthropic_body(INVALID, "temperature: Extra inputs are not permitted")),
     ],
-    ModelAccessError: [
+    errors.ModelAccessError: [
         (401, anthropic_body("authentication_error")),
         (403, anthropic_body("permission_error")),
         (404, anthropic_body("not_found_error", "model: claude-x")),
     ],
-    ModelOverloadedError: [
+    errors.ModelOverloadedError: [
         (500, anthropic_body("api_error")),
         (504, anthropic_body("timeout_error")),
         (529, anthropic_body("overloaded_error")),
@@ -142,7 +133,7 @@ ANTHROPIC: dict[type[ModelError], list[tuple[int, JsonValue]]] = {
     ],
 )
 def test_error_responses_are_classified(
-    provider: str, status: int, body: JsonValue, kind: type[ModelError]
+    provider: str, status: int, body: JsonValue, kind: type[errors.ModelError]
 ) -> None:
     """The body outweighs the status, in each of the formats of servers.
 
@@ -154,15 +145,15 @@ def test_error_responses_are_classified(
 @pytest.mark.parametrize(
     ("status", "should_retry", "kind"),
     [
-        (400, "true", ModelOverloadedError),
-        (429, "false", QuotaExceededError),
-        (500, "false", ModelRequestError),
-        (401, "false", ModelAccessError),
-        (500, "perhaps", ModelOverloadedError),
+        (400, "true", errors.ModelOverloadedError),
+        (429, "false", errors.QuotaExceededError),
+        (500, "false", errors.ModelRequestError),
+        (401, "false", errors.ModelAccessError),
+        (500, "perhaps", errors.ModelOverloadedError),
     ],
 )
 def test_the_retry_header_outweighs_the_status(
-    status: int, should_retry: str, kind: type[ModelError]
+    status: int, should_retry: str, kind: type[errors.ModelError]
 ) -> None:
     """`x-should-retry` says whether the same request may succeed later."""
     assert kind_of("openai", status, None, {"x-should-retry": should_retry}) is kind
@@ -173,7 +164,7 @@ def test_the_message_names_the_error_and_hides_the_document() -> None:
     fault = read_fault(JsonResponse(status=400, headers={}, body=body))
 
     error = fault.error(
-        ModelRequestError, "openai/gpt", ["the quick brown fox jumps over the lazy dog"]
+        errors.ModelRequestError, "openai/gpt", ["the quick brown fox jumps over the lazy dog"]
     )
 
     assert error.what == (
@@ -184,7 +175,7 @@ def test_the_message_names_the_error_and_hides_the_document() -> None:
 def test_the_delay_survives_pickling() -> None:
     """Celery sends errors between processes."""
     response = JsonResponse(status=429, headers={"retry-after": "9"}, body=None, excerpt="busy")
-    error = read_fault(response).error(RateLimitedError, "openai/gpt", [])
+    error = read_fault(response).error(errors.RateLimitedError, "openai/gpt", [])
 
     copied = pickle.loads(pickle.dumps(error))  # noqa: S301 - bytes of our own
 
@@ -211,7 +202,7 @@ def test_an_access_error_concerns_the_key_or_a_single_model(
 
     error = fault.error(fault.kind(openai.CODES, openai.PHRASES), "openai/m", ())
 
-    assert isinstance(error, PausingError)
+    assert isinstance(error, errors.PausingError)
     assert error.is_about_key is is_about_key
     assert pickle.loads(pickle.dumps(error)).is_about_key is is_about_key  # noqa: S301 - our own bytes
 

@@ -11,17 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chordwise.errors import (
-    ChordwiseError,
-    ContextTooLongError,
-    ModelAccessError,
-    ModelOverloadedError,
-    ModelTransportError,
-    ModelUnreachableError,
-    QuotaExceededError,
-    RateLimitedError,
-    RefusedError,
-)
+from chordwise import errors
 from chordwise.llm.model import Completion, FinishReason, Usage
 from chordwise.llm.prices import (
     BookedCost,
@@ -210,8 +200,8 @@ def test_a_computed_cost_names_the_source_of_its_price(settings: ModelSettings, 
     price = price_of(settings)
 
     assert booked_cost(price, completion(settings.model, FRESH), 1_000).basis == basis
-    assert booked_failure(price, RateLimitedError("too fast")).basis == "not_billed"
-    assert booked_failure(price, ModelOverloadedError("broken")).basis is None
+    assert booked_failure(price, errors.RateLimitedError("too fast")).basis == "not_billed"
+    assert booked_failure(price, errors.ModelOverloadedError("broken")).basis is None
 
 
 OWN = ModelSettings(
@@ -255,17 +245,19 @@ def test_an_absurd_usage_has_an_unknown_cost(settings: ModelSettings) -> None:
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (RateLimitedError("too fast"), 0),
-        (QuotaExceededError("no money"), 0),
-        (ModelAccessError("no key"), 0),
-        (ContextTooLongError("too long"), 0),
-        (ModelUnreachableError("no server"), 0),
-        (ModelTransportError("half an answer"), None),
-        (ModelOverloadedError("broken"), None),
-        (RefusedError("the filter read the prompt"), None),
+        (errors.RateLimitedError("too fast"), 0),
+        (errors.QuotaExceededError("no money"), 0),
+        (errors.ModelAccessError("no key"), 0),
+        (errors.ContextTooLongError("too long"), 0),
+        (errors.ModelUnreachableError("no server"), 0),
+        (errors.ModelTransportError("half an answer"), None),
+        (errors.ModelOverloadedError("broken"), None),
+        (errors.RefusedError("the filter read the prompt"), None),
     ],
 )
-def test_failures_are_free_if_no_model_ran(error: ChordwiseError, expected: int | None) -> None:
+def test_failures_are_free_if_no_model_ran(
+    error: errors.ChordwiseError, expected: int | None
+) -> None:
     assert price_of(OWN).failure_cost_usd(error) == expected
     assert price_of(LISTED).failure_cost_usd(error) == expected
 

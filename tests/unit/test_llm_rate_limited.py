@@ -9,20 +9,7 @@ from threading import Event, Lock
 
 import pytest
 
-from chordwise.errors import (
-    BudgetExceededError,
-    ChordwiseError,
-    ContextTooLongError,
-    ModelAccessError,
-    ModelError,
-    ModelOverloadedError,
-    ModelTransportError,
-    PausingError,
-    QuotaExceededError,
-    RateLimitedError,
-    ServiceUnavailableError,
-    TransientError,
-)
+from chordwise import errors
 from chordwise.llm.limits.permits import (
     MAX_PAUSE_SECONDS,
     CallReport,
@@ -83,7 +70,7 @@ def test_no_wait_postpones_work_for_longer_than_a_pause_may_last() -> None:
     """Other programs can write the times in Valkey; so long a duration cannot be represented."""
     limits = ScriptedLimits([Wait(seconds=1e300, reason=WaitReason.PAUSED)])
 
-    with pytest.raises(RateLimitedError) as caught:
+    with pytest.raises(errors.RateLimitedError) as caught:
         limited(limits).complete(a_request())
 
     assert caught.value.retry_after_seconds == MAX_PAUSE_SECONDS
@@ -118,12 +105,12 @@ def test_the_maximum_usage_of_a_call_is_reserved() -> None:
 @pytest.mark.parametrize(
     ("waits", "error", "is_throttling"),
     [
-        ([Wait(seconds=45, reason=WaitReason.RATE)] * 2, RateLimitedError, True),
-        ([Wait(seconds=61, reason=WaitReason.BREAKER)], ModelOverloadedError, False),
+        ([Wait(seconds=45, reason=WaitReason.RATE)] * 2, errors.RateLimitedError, True),
+        ([Wait(seconds=61, reason=WaitReason.BREAKER)], errors.ModelOverloadedError, False),
     ],
 )
 def test_too_long_a_wait_postpones_the_work(
-    waits: list[Wait], error: type[TransientError], *, is_throttling: bool
+    waits: list[Wait], error: type[errors.TransientError], *, is_throttling: bool
 ) -> None:
     """Nothing is sent; the error has the delay, and the wait does not count as a failure.
 
@@ -143,15 +130,15 @@ def test_too_long_a_wait_postpones_the_work(
 @pytest.mark.parametrize(
     ("error", "result"),
     [
-        (RateLimitedError("slow down"), CallResult.LIMITED),
-        (ModelOverloadedError("busy"), CallResult.FAILED),
-        (ModelTransportError("broken"), CallResult.FAILED),
-        (ContextTooLongError("long"), CallResult.ANSWERED),
-        (BudgetExceededError("spent"), CallResult.UNSENT),
-        (ServiceUnavailableError("no ledger"), CallResult.UNSENT),
+        (errors.RateLimitedError("slow down"), CallResult.LIMITED),
+        (errors.ModelOverloadedError("busy"), CallResult.FAILED),
+        (errors.ModelTransportError("broken"), CallResult.FAILED),
+        (errors.ContextTooLongError("long"), CallResult.ANSWERED),
+        (errors.BudgetExceededError("spent"), CallResult.UNSENT),
+        (errors.ServiceUnavailableError("no ledger"), CallResult.UNSENT),
     ],
 )
-def test_every_error_returns_the_permit(error: ChordwiseError, result: CallResult) -> None:
+def test_every_error_returns_the_permit(error: errors.ChordwiseError, result: CallResult) -> None:
     limits = ScriptedLimits()
 
     with pytest.raises(type(error)):
@@ -160,8 +147,8 @@ def test_every_error_returns_the_permit(error: ChordwiseError, result: CallResul
     assert [report.result for report in limits.reports] == [result]
 
 
-@pytest.mark.parametrize("kind", [ModelAccessError, QuotaExceededError])
-def test_a_denial_of_another_call_is_raised_without_a_request(kind: type[ModelError]) -> None:
+@pytest.mark.parametrize("kind", [errors.ModelAccessError, errors.QuotaExceededError])
+def test_a_denial_of_another_call_sends_no_request(kind: type[errors.ModelError]) -> None:
     denial = Denial(code=kind.code, what="No.", hint="Mend it.")
     limits = ScriptedLimits([Wait(seconds=1, reason=WaitReason.HEAD_START), denial])
 
@@ -174,11 +161,11 @@ def test_a_denial_of_another_call_is_raised_without_a_request(kind: type[ModelEr
 
 @pytest.mark.parametrize("is_about_key", [False, True])
 def test_a_denial_is_reported_with_its_scope(*, is_about_key: bool) -> None:
-    error: PausingError = ModelAccessError("No.", "Mend it.")
+    error: errors.PausingError = errors.ModelAccessError("No.", "Mend it.")
     error.is_about_key = is_about_key
     limits = ScriptedLimits()
 
-    with pytest.raises(ModelAccessError):
+    with pytest.raises(errors.ModelAccessError):
         limited(limits, error).complete(a_request())
 
     denial = Denial(code="model_access", what="No.", hint="Mend it.", is_about_key=is_about_key)
@@ -186,12 +173,12 @@ def test_a_denial_is_reported_with_its_scope(*, is_about_key: bool) -> None:
 
 
 def test_a_rate_limit_is_reported_with_its_delay_and_limits() -> None:
-    error: TransientError = RateLimitedError("slow down")
+    error: errors.TransientError = errors.RateLimitedError("slow down")
     error.retry_after_seconds = 99_999
     error.reported_limits = {QuotaKind.REQUESTS: Quota(limit=60, remaining=0)}
     limits = ScriptedLimits()
 
-    with pytest.raises(RateLimitedError) as caught:
+    with pytest.raises(errors.RateLimitedError) as caught:
         limited(limits, error).complete(a_request())
 
     assert caught.value.retry_after_seconds == MAX_PAUSE_SECONDS
@@ -247,11 +234,11 @@ def test_a_call_that_waits_for_a_permit_has_no_row_and_no_slot() -> None:
 
 
 def test_a_denial_at_the_gate_is_raised() -> None:
-    denial = Denial(code=ModelAccessError.code, what="no such key", hint="")
+    denial = Denial(code=errors.ModelAccessError.code, what="no such key", hint="")
     ledger = ListLedger()
     subject = gated(ScriptedLimits([denial]), ledger, SleptClock())
 
-    with pytest.raises(ModelAccessError, match="no such key"):
+    with pytest.raises(errors.ModelAccessError, match="no such key"):
         subject.complete(a_request())
 
     assert not ledger.rows
