@@ -219,7 +219,7 @@ def test_a_cancelled_run_asks_nothing_further(pipeline: Pipeline, provider: Batc
 
 
 def test_a_cancelled_run_pays_for_late_answers(pipeline: Pipeline, provider: BatchProvider) -> None:
-    """It came before the provider received the cancellation: it is paid for and not used."""
+    """The answer came before the provider received the cancellation: it is paid for, not used."""
     provider.holds = True
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     pass_time(pipeline)

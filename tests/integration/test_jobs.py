@@ -106,17 +106,6 @@ def test_the_grounding_of_quotes_is_stored(settings: Settings) -> None:
     assert pipeline.value(QUOTES_ARE_IN_PLACE)
 
 
-def test_a_value_outside_its_quote_needs_review_in_a_good_answer(settings: Settings) -> None:
-    quotes = [f"Item {number} costs {number}00 euros." for number in range(1, 10)]
-    values = ["990 euros", *(quote.split()[3] for quote in quotes[1:])]
-    said = (("cost", value, quote) for value, quote in zip(values, quotes, strict=True))
-    pipeline = a_pipeline(settings, fields_of(*said))
-    options = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(instructions="cost"))
-    pipeline.analyze(" ".join(quotes), options=options)
-
-    assert pipeline.rows("SELECT quality, needs_review FROM results") == [(0.889, True)]
-
-
 def test_a_failed_chunk_makes_the_result_partial(small_chunks: Settings) -> None:
     def fail_the_second(request: CompletionRequest) -> str:
         if request.task.text.startswith("0. "):
@@ -147,19 +136,6 @@ def test_the_reason_of_a_single_chunk_has_no_count(settings: Settings) -> None:
     reasons = pipeline.rows("SELECT error_message FROM jobs UNION SELECT error_message FROM chunks")
     assert len(reasons) == 1
     assert "chunks failed" not in str(reasons[0][0])
-
-
-def test_a_failed_synthesis_leaves_the_answers_merged_by_rule(small_chunks: Settings) -> None:
-    def no_synthesis(request: CompletionRequest) -> str:
-        return "no JSON" if request.task.answers else quoting_the_text(request)
-
-    pipeline = a_pipeline(small_chunks, no_synthesis, repeat_last=True)
-    submission = pipeline.analyze(LONG)
-
-    job = pipeline.job(submission)
-    assert (job.status, job.error_code) == (JobStatus.PARTIAL, "invalid_answer")
-    assert pipeline.value("SELECT coverage FROM results") == 1.0
-    assert pipeline.value("SELECT bool_and(grounded) FROM facts WHERE quote IS NOT NULL")
 
 
 def test_text_that_postgresql_refuses_does_not_lose_the_answer(settings: Settings) -> None:

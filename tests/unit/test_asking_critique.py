@@ -195,14 +195,6 @@ def test_errors_that_time_or_the_user_can_resolve_are_raised(
         examined(*before, error)
 
 
-def test_there_is_no_critique_unless_the_job_requests_it() -> None:
-    task = replace(TASK, options=AnalysisOptions())
-
-    found, before, model = examined(task=task)
-
-    assert (found.answer, found.critique, model.requests) == (before, None, [])
-
-
 def test_the_built_in_model_gives_and_gets_no_critique() -> None:
     """As a fallback for a revision, it does not replace the answer of a language model."""
     built_in = ask(question(ExtractiveModel(), TASK, TEXT))

@@ -60,22 +60,16 @@ def test_the_answer_of_the_majority_is_used_and_grounded() -> None:
     assert [request.task.sample for request in model.requests] == [1, 2, 3]
 
 
-def test_without_votes_there_is_one_request() -> None:
-    answer, model = asked(a_label("history"), votes=1)
-
-    assert answer.agreement is None
-    assert len(model.requests) == 1
-
-
 def test_every_sample_has_its_own_cache_key_and_the_first_the_usual_one() -> None:
     """The cache and single flight never share an answer between two samples."""
     _, voted = asked(*[a_label("history")] * 3)
-    _, usual = asked(a_label("history"), votes=1)
+    alone, usual = asked(a_label("history"), votes=1)
 
     keys = [key_of(request, {}) for request in voted.requests]
 
     assert len(set(keys)) == 3
-    assert keys[0] == key_of(usual.requests[0], {})
+    assert [keys[0]] == [key_of(request, {}) for request in usual.requests]
+    assert alone.agreement is None
 
 
 def test_a_repaired_sample_keeps_its_number() -> None:

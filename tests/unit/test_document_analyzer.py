@@ -167,24 +167,6 @@ def test_missing_rows_are_requested_once_per_chunk() -> None:
     assert "`line_items` (without: part 2; " in found.review_reason
 
 
-def test_rows_of_the_next_chunk_replace_no_missing_ones() -> None:
-    """A row belongs to the chunk with its quote, and counts once if both chunks have it."""
-    request = AnalysisRequest(
-        text=order_rows.ORDER, analysis_type=EXTRACTION, schema=order_rows.SCHEMA
-    )
-    model = ScriptedModel([order_rows.straying], repeat_last=True)
-
-    found = DocumentAnalyzer(model, chunk_tokens=800).analyze_document(request)
-
-    (missing,) = found.missing_rows
-    kept = len(order_rows.rows_of(found.output))
-    assert (missing.kept, missing.found) == (kept, order_rows.ROW_COUNT)
-    assert kept < 0.6 * order_rows.ROW_COUNT
-    assert len({fact.start_char for fact in found.facts if fact.item == "line_items.name"}) == kept
-    assert found.is_partial
-    assert found.coverage == kept / order_rows.ROW_COUNT
-
-
 def test_a_model_that_repeats_rows_is_asked_to_answer_without_repetition() -> None:
     text, schema = order_rows.ORDER[:2_000], order_rows.SCHEMA
     request = AnalysisRequest(text=text, analysis_type=EXTRACTION, schema=schema)
@@ -316,28 +298,3 @@ def test_a_file_is_read_from_its_path() -> None:
         analyzer.analyze_document(AnalysisRequest(text="Rain.", path=path))
     with pytest.raises(ReadError):
         analyzer.analyze_document(AnalysisRequest(path=ROOT / "there-is-no-such-file.pdf"))
-
-
-def test_a_single_item_has_the_most_confident_value_and_a_list_all_values() -> None:
-    clauses = "\n\n".join(
-        f"Clause {number}. The supplier keeps the goods dry and answers within a week."
-        for number in range(60)
-    )
-    text = (
-        f"This Agreement is made as of 3 March 2021 for a fee of 500 euros.\n\n{clauses}\n\n"
-        "This Agreement was signed on 9 May 2022 for a fee of 700 euros."
-    )
-    found = DocumentAnalyzer(chunk_tokens=300).analyze_document(
-        AnalysisRequest(
-            text=text,
-            analysis_type=EXTRACTION,
-            specific_instructions="agreement date, amounts of money",
-        )
-    )
-    fields = json_values.objects(found.output["fields"])
-    assert found.chunk_count > 1
-    assert [(each["item"], each["value"]) for each in fields] == [
-        ("agreement date", "3 March 2021"),
-        ("amounts of money", "500 euros"),
-        ("amounts of money", "700 euros"),
-    ]

@@ -487,7 +487,7 @@ ENTRIES = [
 @pytest.mark.parametrize("kept", [(0,), (5,), (11,), (0, 3, 6, 9)])
 @pytest.mark.parametrize("layout", ENTRIES)
 def test_a_single_entry_is_compared_with_those_around_it(layout: str, kept: Sequence[int]) -> None:
-    """They are short, have the same mark and separator, and are equally far apart."""
+    """Entries are short, have the same mark and separator, and are equally far apart."""
     records = [
         layout.format(name=name, role=ROLES[n % 3], day=10 + n) for n, name in enumerate(PEOPLE)
     ]

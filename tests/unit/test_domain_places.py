@@ -52,13 +52,6 @@ def test_a_span_has_a_box_for_each_line_that_it_touches() -> None:
     )
 
 
-def test_a_span_over_a_page_break_has_boxes_on_both_pages() -> None:
-    found = Places([TWO, ONE]).locate(90, 111)
-
-    assert (found.page, found.place) == (1, "p. 1")
-    assert found.boxes == [[1, 90.0, 200.0, 94.1, 210.0], [2, 0.0, 12.0, 9.1, 22.0]]
-
-
 def test_the_innermost_place_is_used() -> None:
     inside = places.nest_in_message("message 2, attachment x.pdf", [ONE], 120)
 

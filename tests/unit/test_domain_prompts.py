@@ -195,13 +195,6 @@ def test_the_newest_version_is_used() -> None:
         library._read("notes.toml", "")
 
 
-def test_a_repair_repeats_the_first_question() -> None:
-    task = AnalysisTask(analysis_type=AnalysisType.SUMMARY, stage=Stage.REPAIR, text="t")
-
-    assert library.template_for(task) == library.template_for(replace(task, stage=Stage.ANALYZE))
-    assert "$problems" in library.latest(library.REPAIR).user
-
-
 def test_quality_is_the_share_of_grounded_quotes_lowered_by_a_repair() -> None:
     answer: JsonObject = {
         "a": [{"quote": "x", "grounded": True}, {"quote": "y", "grounded": False}, {"quote": ""}]

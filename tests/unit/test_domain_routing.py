@@ -14,7 +14,7 @@ from chordwise.domain import chunking
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.routing import WEIGHTS, Complexity, best, complexity, steps, tier_for
+from chordwise.domain.routing import WEIGHTS, Complexity, complexity, steps, tier_for
 from chordwise.domain.tiers import Tier
 from tests.fakes.completion_requests import NO_OPTIONS, a_task
 
@@ -197,14 +197,3 @@ def test_a_missing_tier_is_replaced_by_the_next_larger_or_the_largest_below(
     wanted: Tier, available: set[Tier], asked: tuple[Tier, ...]
 ) -> None:
     assert steps(wanted, available) == asked
-
-
-def test_quality_outweighs_confidence() -> None:
-    """A grounded answer beats a confident one; of equal answers the larger model's is used."""
-    sure = replace(ANSWER, confidence=0.9, quality=0.4)
-    grounded = replace(ANSWER, confidence=0.2, quality=0.6)
-    larger = replace(grounded, model="large")
-
-    assert best([sure, grounded]) is grounded
-    assert best([grounded, sure]) is grounded
-    assert best([grounded, larger]) is larger

@@ -175,12 +175,6 @@ def test_the_label_with_the_most_votes_wins(vote: tuple[AnalysisType, list[Answe
     assert winner.agreement == pytest.approx(own / len(labels), abs=1e-6)
 
 
-def test_a_single_sample_has_no_agreement() -> None:
-    only = a_label("invoice")
-
-    assert elected([only], CLASSIFICATION, NO_OPTIONS) is only
-
-
 def test_tied_labels_are_decided_by_confidence_and_grounding() -> None:
     samples = [a_label("a", 0.6), a_label("a", 0.5), a_label("b", 0.9, grounded=False)]
 

@@ -126,7 +126,7 @@ def test_configured_prices_are_halved() -> None:
 )
 @pytest.mark.parametrize("cached", ["cached_input_tokens", "cache_write_tokens"])
 def test_cached_batch_prompts_have_both_discounts(provider: str, model: str, cached: str) -> None:
-    """It costs half of the online price and no more than was reserved."""
+    """They cost half of the online price and no more than was reserved."""
     request = replace(a_request(), max_output_tokens=50)
     price = ListPrice(provider=provider, model=model)
     tokens = max_input_tokens(request)

@@ -141,7 +141,7 @@ def test_lower_levels_and_verbose_libraries_are_silent(capsys: pytest.CaptureFix
 
 @EVERY_FORMAT
 def test_log_lines_are_printable(written_as: Format, capsys: pytest.CaptureFixture[str]) -> None:
-    """They may be in the event, a value or its name, a list, an error or a traceback.
+    """Control characters may be in the event, a value or its name, a list or an error.
 
     A line end in a document's text does not begin a new line of the log.
     """
