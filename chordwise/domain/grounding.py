@@ -162,7 +162,6 @@ class _Reading:
         self._gaps_left = _MAX_GAPS
 
     def find(self, quote: str) -> Iterator[Iterator[Place]]:
-        """Yield the places of a quote, for each of its spellings."""
         for wanted in self._spellings(quote):
             for places in (self._folded_places, self._decomposed_places):
                 yield self._origins_of(places(wanted))

@@ -69,7 +69,6 @@ class _Choice:
     ends: dict[str | None, int] = field(default_factory=dict)
 
     def of_row(self, findings: Sequence[_Finding]) -> Iterator[tuple[_Finding, int]]:
-        """Yield the chosen mentions of the findings of a row."""
         found = sorted((each for each in findings if self._has(each)), key=self._rank)
         anchor: Place | None = None
         for each in found:

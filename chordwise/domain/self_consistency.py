@@ -135,7 +135,6 @@ class _Ballot:
         return ballot
 
     def elected(self) -> list[JsonObject]:
-        """Return the winning entries, in the order of the document."""
         winners = [_surest(self.found[value]) for value in self._values()]
         denied = [] if winners or not self.denials else [_surest(self.denials)]
         return sorted(winners, key=_place) + denied

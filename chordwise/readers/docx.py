@@ -143,8 +143,6 @@ def _is_colored(shading: Mapping[str, str]) -> bool:
 
 @dataclass(slots=True)
 class _Run:
-    """The formatting of the text of a run."""
-
     is_hidden: bool = False
     is_white: bool = False
     is_tiny: bool = False
@@ -184,11 +182,9 @@ class _Story(PartTarget):
         self._in_text = 0
 
     def text(self) -> str:
-        """Return the whole text, including text outside of paragraphs."""
         return SEPARATOR.join(block for block in (*self._frames[0], *self._paragraphs[0]) if block)
 
     def headings(self) -> Iterator[tuple[int, str]]:
-        """Yield the headings with their positions in the text."""
         start = 0
         for number, block in enumerate(self._frames[0]):
             if number in self._headings:

@@ -89,7 +89,6 @@ class _Book(PartTarget):
         self._in_title = False
 
     def chapters(self) -> list[str]:
-        """Return the names of the parts to read, in order."""
         return [self._parts[each] for each in dict.fromkeys(self._order) if each in self._parts]
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:

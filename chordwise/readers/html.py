@@ -103,7 +103,6 @@ class _Formatting:
 
     @property
     def is_unseen(self) -> bool:
-        """Return whether the text is tiny, outside of the page, or white without a background."""
         return self.is_tiny or self.is_off_page or (self.is_white and not self.has_ground)
 
     def within(self, attributes: Mapping[str, str], *, may_be_styled: bool) -> _Formatting:
@@ -129,7 +128,7 @@ class Page:
     """Collects the displayed text; `unseen` is invisible in it, `left_out` hidden outside of it."""
 
     def __init__(self, max_characters: int) -> None:
-        self.text = FlowingText(max_characters)
+        self.text = _FlowingText(max_characters)
         self.title = ""
         self.headings: list[tuple[int, str]] = []
         self.unseen: list[str] = []
@@ -249,7 +248,7 @@ _STRENGTH = {"": 0, SPACE: 1, LINE: 2, PARAGRAPH: 3}
 _WHITE = re.compile(r"[ \t\n\r\f]+")
 
 
-class FlowingText:
+class _FlowingText:
     """A text under construction; separators are written only if text follows them."""
 
     def __init__(self, max_characters: int) -> None:
@@ -260,15 +259,10 @@ class FlowingText:
 
     @property
     def length(self) -> int:
-        """Return the number of characters written."""
         return self._spend.spent
 
     def write(self, text: str) -> None:
-        """Append text with each run of white space replaced by one space.
-
-        Raises:
-            ReadError: The text is longer than the limit.
-        """
+        """Append text with each run of white space replaced by one space."""
         words = _WHITE.sub(" ", text)
         if words.startswith(" "):
             self.separate(SPACE)
@@ -278,11 +272,6 @@ class FlowingText:
             self.separate(SPACE)
 
     def write_exactly(self, text: str) -> None:
-        """Append text unchanged.
-
-        Raises:
-            ReadError: The text is longer than the limit.
-        """
         pending = self._pending if self._pieces else ""
         self._pieces += pending, text
         self._pending, self._fixed = "", False
@@ -308,9 +297,7 @@ class FlowingText:
             self._pending, self._fixed = CELL, True
 
     def end_row(self) -> None:
-        """Replace the tab after the last cell by a line break."""
         self._pending, self._fixed = LINE, False
 
     def text(self) -> str:
-        """Return the written text."""
         return "".join(self._pieces)

@@ -174,7 +174,6 @@ class _Words:
         self._add_piece((first, start + len(word)), piece)
 
     def unseen(self, text: str) -> Unseen:
-        """Return the invisible characters, and their spans in the text of the page."""
         hidden, is_covered = _unseen(self._page, self._text_page, self._indexes)
         spans: list[tuple[int, int]] = []
         following = 0
@@ -299,7 +298,6 @@ class _Pages:
 
     @property
     def has_text(self) -> bool:
-        """Whether any page contains more than white space."""
         return any(each.text.strip() for each in self.texts)
 
     def failure(self) -> ReadError:
@@ -426,7 +424,6 @@ class _Object:
 
     @property
     def points(self) -> float:
-        """Return the font size of the text on the page, in points."""
         size, own = ctypes.c_float(), raw.FS_MATRIX()
         raw.FPDFTextObj_GetFontSize(self.found, size)
         raw.FPDFPageObj_GetMatrix(self.found, own)
@@ -439,7 +436,6 @@ class _Object:
 
     @property
     def is_cover(self) -> bool:
-        """Whether the object may cover a text: a filled shape, a thick line, or a picture."""
         if self.kind != raw.FPDF_PAGEOBJ_PATH:
             return self.kind in _PICTURES
         mode, is_stroked, width = ctypes.c_int(), ctypes.c_int(), ctypes.c_float()
@@ -515,7 +511,6 @@ class _Grid:
                 self._by_cell[cell].append((box, place))
 
     def touching(self, box: Box) -> list[int]:
-        """Return the places of the boxes that overlap a box."""
         near = chain.from_iterable(self._by_cell.get(cell, ()) for cell in self._cells(box))
         return [at for one, at in near if _overlap(box, one, 0) and _overlap(box, one, 1)]
 

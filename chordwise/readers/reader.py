@@ -196,9 +196,9 @@ class Reader:
 
     def _unpacking(
         self, columns: Columns = WHOLE, transcriber: Transcriber | None = None
-    ) -> Unpacking:
+    ) -> _Unpacking:
         reading_time = self._reading_time()
-        return Unpacking(self._settings, columns, self._parser_at, reading_time, transcriber)
+        return _Unpacking(self._settings, columns, self._parser_at, reading_time, transcriber)
 
     def _reading_time(self) -> ReadingTime:
         return ReadingTime(self._settings.file_timeout_seconds, self._interruption)
@@ -340,7 +340,7 @@ class _Origin:
     label: str = ""
 
 
-class Unpacking:
+class _Unpacking:
     """The documents of one file, within limits on their number, size and depth."""
 
     def __init__(
@@ -361,11 +361,7 @@ class Unpacking:
         self._costly_left = _COSTLY_PARTS
 
     def documents(self, content: Content, source: str) -> Iterator[ReadDocument | UnreadDocument]:
-        """Yield the documents; if a limit ends the reading, the last item says so.
-
-        Raises:
-            ReadingInterruptedError: Another thread has interrupted it.
-        """
+        """Yield the documents; if a limit ends the reading, the last item says so."""
         try:
             for found in self._documents(content, _Origin(source, source), 0):
                 self._count_document()
@@ -377,12 +373,7 @@ class Unpacking:
             yield _unread(source, error, content)
 
     def part(self, content: Content, here: str, source: str, level: int = 0) -> Content | None:
-        """Return the part with this source of a file named `here`; the caller closes it.
-
-        Raises:
-            ReadError: The file cannot be unpacked, or exceeds the limits.
-            ReadingInterruptedError: Another thread has interrupted it.
-        """
+        """Return the part with this source of a file named `here`; the caller closes it."""
         question = FileRequest(name=here)
         with closing(self._parser_at(level).answers(content.file, question, self._time)) as answers:
             for answer in answers:

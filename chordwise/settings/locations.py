@@ -185,7 +185,6 @@ class _Step:
     state: os.stat_result
 
     def is_writable_by_others(self) -> bool:
-        """Return whether users other than the owner and root may write or replace the file."""
         mode = self.state.st_mode
         if stat.S_ISLNK(mode) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
             return False  # links have no content; sticky folders protect their entries
@@ -194,7 +193,6 @@ class _Step:
         return bool(mode & stat.S_IWGRP) and not self._is_group_private()
 
     def is_on_read_only_mount(self) -> bool:
-        """Return whether the file system is read-only."""
         return bool(os.statvfs(self.target).f_flag & os.ST_RDONLY)
 
     def _is_group_private(self) -> bool:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import BatchStatus
 from chordwise.storage import clock
-from chordwise.storage.record import Identity, Record, status_in
+from chordwise.storage.record import Identity, Record, status_in, update_rows
 
 _OPEN = (BatchStatus.PREPARING, BatchStatus.RUNNING)
 
@@ -80,13 +80,9 @@ def attempt(session: Session, batch: Batch, upload_id: str) -> bool:
     `batch` is as it was read before the provider was asked whether it already exists.
     """
     unchanged = Batch.attempted_at.is_not_distinct_from(batch.attempted_at)
-    statement = (
-        update(Batch)
-        .where(Batch.id == batch.id, Batch.provider_id.is_(None), unchanged)
-        .values(upload_id=upload_id, attempted_at=clock.database_now())
-        .returning(Batch.id)
-    )
-    return session.scalar(statement) is not None
+    is_uncreated = (Batch.id == batch.id) & Batch.provider_id.is_(None) & unchanged
+    values = {"upload_id": upload_id, "attempted_at": clock.database_now()}
+    return update_rows(session, Batch, is_uncreated, **values)
 
 
 def is_open(session: Session, model_name: str) -> bool:

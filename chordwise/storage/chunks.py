@@ -16,7 +16,6 @@ from sqlalchemy import (
     and_,
     select,
     text,
-    update,
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -35,6 +34,7 @@ from chordwise.storage.record import (
     insert_all,
     new_id,
     status_in,
+    update_rows,
 )
 
 
@@ -253,5 +253,4 @@ def leave(session: Session, condition: ColumnElement[bool], **values: object) ->
     An ended chunk keeps its token, by which a commit whose outcome is unknown is recognized.
     """
     defaults: dict[str, object] = {"lease_until": None, "finished_at": clock.database_now()}
-    statement = update(Chunk).where(condition).values({**defaults, **values}).returning(Chunk.id)
-    return session.scalar(statement) is not None
+    return update_rows(session, Chunk, condition, **{**defaults, **values})

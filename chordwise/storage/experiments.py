@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from sqlalchemy import JSON, ForeignKey, Index, exists, func, or_, select, text, update
+from sqlalchemy import JSON, ForeignKey, Index, exists, func, or_, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
@@ -16,7 +16,7 @@ from chordwise.domain.learning.experiments import GuardrailOutcomes, Moments
 from chordwise.domain.states import RunStatus
 from chordwise.storage import budgets, clock
 from chordwise.storage.budgets import Budget
-from chordwise.storage.record import CreatedAt, Identity, Record, in_ids
+from chordwise.storage.record import CreatedAt, Identity, Record, in_ids, update_rows
 from chordwise.storage.runs import Run
 
 _WAIT = 0.02
@@ -156,17 +156,10 @@ def open_pairs(session: Session, experiment: Experiment, count: int) -> bool:
         Budget.scope == budgets.scope_of_run(experiment.run_id or uuid.UUID(int=0)),
         Budget.spent_usd + Budget.reserved_usd >= Budget.cap_usd,
     )
-    statement = (
-        update(Run)
-        .where(Run.id == experiment.run_id, Run.status != RunStatus.CANCELLED, ~is_spent)
-        .values(
-            status=RunStatus.OPEN,
-            finished_at=None,
-            found_count=func.coalesce(Run.found_count, 0) + count,
-        )
-        .returning(Run.id)
-    )
-    return session.scalar(statement) is not None
+    is_open = (Run.id == experiment.run_id) & (Run.status != RunStatus.CANCELLED) & ~is_spent
+    found_count = func.coalesce(Run.found_count, 0) + count
+    values = {"status": RunStatus.OPEN, "finished_at": None, "found_count": found_count}
+    return update_rows(session, Run, is_open, **values)
 
 
 def claim_check(session: Session, experiment_id: uuid.UUID, interval: timedelta) -> bool:
@@ -180,28 +173,21 @@ def claim_check(session: Session, experiment_id: uuid.UUID, interval: timedelta)
     is_due = or_(
         Experiment.checked_at.is_(None), Experiment.checked_at < func.least(now - interval, since)
     )
-    statement = (
-        update(Experiment)
-        .where(Experiment.id == experiment_id, Experiment.concluded_at.is_(None), is_due)
-        .values(checked_at=now)
-        .returning(Experiment.id)
-    )
-    return session.scalar(statement) is not None
+    is_running = (Experiment.id == experiment_id) & Experiment.concluded_at.is_(None)
+    return update_rows(session, Experiment, is_running, is_due, checked_at=now)
 
 
 def stop(session: Session, experiment_id: uuid.UUID, variant: str, because: str) -> bool:
     """Stop a variant; return false if it was already stopped."""
-    statement = (
-        update(ExperimentVariant)
-        .where(
-            ExperimentVariant.experiment_id == experiment_id,
-            ExperimentVariant.name == variant,
-            ExperimentVariant.stopped_at.is_(None),
-        )
-        .values(stopped_at=clock.database_now(), stopped_because=because)
-        .returning(ExperimentVariant.name)
+    return update_rows(
+        session,
+        ExperimentVariant,
+        ExperimentVariant.experiment_id == experiment_id,
+        ExperimentVariant.name == variant,
+        ExperimentVariant.stopped_at.is_(None),
+        stopped_at=clock.database_now(),
+        stopped_because=because,
     )
-    return session.scalar(statement) is not None
 
 
 _ANSWERED = text(f"""

@@ -35,6 +35,7 @@ from chordwise.storage.record import (
     insert_all,
     new_id,
     unnested,
+    update_rows,
 )
 from chordwise.storage.runs import Run
 
@@ -261,13 +262,10 @@ def claim(
     is_free = is_interrupted() | (Run.intake_token == token)
     if by_force:
         is_free = Run.intake_finished_at.is_(None) & (Run.status != RunStatus.CANCELLED)
-    statement = (
-        update(Run)
-        .where(Run.id == run_id, is_free)
-        .values(intake_token=token, intake_until=clock.now_plus(lease))
-        .returning(Run.id)
+    until = clock.now_plus(lease)
+    return update_rows(
+        session, Run, Run.id == run_id, is_free, intake_token=token, intake_until=until
     )
-    return session.scalar(statement) is not None
 
 
 def locked(session: Session, run_id: uuid.UUID) -> tuple[RunStatus, uuid.UUID | None]:
@@ -301,18 +299,13 @@ def release(session: Session, run_id: uuid.UUID, token: uuid.UUID, unlisted: int
     `unlisted` is the number of items taken in that were not on the list.
     """
     left = select(ListedFile.intake_id).where(ListedFile.run_id == run_id).exists()
-    statement = (
-        update(Run)
-        .where(Run.id == run_id, Run.intake_token == token)
-        .values(
-            intake_token=None,
-            intake_until=clock.database_now(),
-            intake_finished_at=case((left, null()), else_=func.now()),
-            found_count=func.coalesce(Run.found_count, 0) + unlisted,
-        )
-        .returning(Run.id)
-    )
-    if session.scalar(statement) is not None:
+    values = {
+        "intake_token": None,
+        "intake_until": clock.database_now(),
+        "intake_finished_at": case((left, null()), else_=func.now()),
+        "found_count": func.coalesce(Run.found_count, 0) + unlisted,
+    }
+    if update_rows(session, Run, Run.id == run_id, Run.intake_token == token, **values):
         runs.settle(session, run_id)
 
 

@@ -44,6 +44,7 @@ from chordwise.storage.record import (
     block_range_index,
     in_ids,
     status_in,
+    update_rows,
 )
 
 STEP_CHUNKS = 20_000
@@ -380,10 +381,6 @@ def end(job: Job, status: JobStatus, failure: JobFailure | None = None) -> None:
 
 
 def _leave(session: Session, job_id: uuid.UUID, token: uuid.UUID, **values: object) -> bool:
-    statement = (
-        update(Job)
-        .where(Job.id == job_id, Job.lease_token == token, Job.status == JobStatus.SYNTHESIZING)
-        .values(lease_token=None, lease_until=None, **values)
-        .returning(Job.id)
-    )
-    return session.scalar(statement) is not None
+    is_held = (Job.lease_token == token) & (Job.status == JobStatus.SYNTHESIZING)
+    unleased = {"lease_token": None, "lease_until": None}
+    return update_rows(session, Job, Job.id == job_id, is_held, **unleased, **values)

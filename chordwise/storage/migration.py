@@ -59,7 +59,13 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
         try:
             _upgrade(connection)
         except OperationalError as error:
-            raise _translated(error) from error
+            if not _is_lock_timeout(error):
+                raise
+            raise ServiceUnavailableError(
+                f"The migration did not get a lock on a table in {_ATTEMPTS} attempts.",
+                "pg_stat_activity shows the long transaction that holds it; "
+                "run `chordwise migrate` again.",
+            ) from error
     return before, revisions.newest_revision()
 
 
@@ -101,12 +107,3 @@ def _upgrade(connection: Connection) -> None:
 
 def _is_lock_timeout(error: BaseException) -> bool:
     return isinstance(error, OperationalError) and isinstance(error.orig, LockNotAvailable)
-
-
-def _translated(error: OperationalError) -> Exception:
-    if not _is_lock_timeout(error):
-        return error
-    return ServiceUnavailableError(
-        f"The migration did not get a lock on a table in {_ATTEMPTS} attempts.",
-        "pg_stat_activity shows the long transaction that holds it; run `chordwise migrate` again.",
-    )

@@ -51,10 +51,10 @@ def prune(
     """
     deleted: dict[str, JsonValue] = {}
     if age := ages.get("cache"):
-        deleted["completions"] = _all(commit, partial(forget_completions, age=age))
+        deleted["completions"] = _all(commit, partial(_forget_completions, age=age))
     if age := ages.get("answers"):
-        deleted["answers"] = _all(commit, partial(forget_answers, age=age))
-        deleted["past_results"] = _all(commit, partial(forget_past_results, age=age))
+        deleted["answers"] = _all(commit, partial(_forget_answers, age=age))
+        deleted["past_results"] = _all(commit, partial(_forget_past_results, age=age))
     if age := ages.get("runs"):
         deleted |= _forget_runs(database, age, commit)
     return deleted
@@ -79,8 +79,7 @@ def _all(commit: Commit, step: Callable[[Session], int]) -> int:
     return total
 
 
-def forget_completions(session: Session, age: timedelta) -> int:
-    """Delete a step of cached completions that are older than `age`; return their number."""
+def _forget_completions(session: Session, age: timedelta) -> int:
     is_old = (CachedCompletion.created_at < clock.database_now() - age) & (
         CachedCompletion.completion.is_not(None)
     )
@@ -90,8 +89,7 @@ def forget_completions(session: Session, age: timedelta) -> int:
     return len(session.scalars(statement.returning(CachedCompletion.key)).all())
 
 
-def forget_answers(session: Session, age: timedelta) -> int:
-    """Delete chunk answers of jobs that succeeded longer than `age` ago; return their number."""
+def _forget_answers(session: Session, age: timedelta) -> int:
     old = (
         select(Chunk.id)
         .join(Job, Job.id == Chunk.job_id)
@@ -106,8 +104,7 @@ def forget_answers(session: Session, age: timedelta) -> int:
     return len(session.scalars(statement).all())
 
 
-def forget_past_results(session: Session, age: timedelta) -> int:
-    """Delete results that were replaced longer than `age` ago; return their number."""
+def _forget_past_results(session: Session, age: timedelta) -> int:
     old = (
         select(PastResult.id).where(PastResult.replaced_at < clock.database_now() - age).limit(STEP)
     )

@@ -31,6 +31,7 @@ from sqlalchemy import (
     literal,
     select,
     text,
+    update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 from sqlalchemy.orm import DeclarativeBase, Session, mapped_column
@@ -102,6 +103,15 @@ def _insertion(
         [*names, *same, *(name for name, _ in expressions)],
         select(*(found.c[name] for name in names), *shared, *added),
     )
+
+
+def update_rows(
+    session: Session, table: type[Record], *conditions: ColumnElement[bool], **values: object
+) -> bool:
+    """Update the rows that meet the conditions; return false if there is none."""
+    statement = update(table).where(*conditions).values(**values)
+    key = table.metadata.tables[table.__tablename__].primary_key.columns
+    return session.execute(statement.returning(*key)).first() is not None
 
 
 def rows_as_json(rows: Sequence[Mapping[str, object]]) -> str:

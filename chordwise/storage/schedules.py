@@ -26,7 +26,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import UNFINISHED_SCHEDULE_RUNS, ScheduleRunStatus
 from chordwise.storage import clock
-from chordwise.storage.record import CreatedAt, Identity, Record, status_in
+from chordwise.storage.record import CreatedAt, Identity, Record, status_in, update_rows
 
 
 def waiting(session: Session) -> Sequence[ScheduleRun]:
@@ -235,13 +235,16 @@ def extend(
     session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID, lease: timedelta
 ) -> bool:
     """Extend a lease; return false if it is lost."""
-    return _change(session, _held(schedule_run_id, token), lease_until=clock.now_plus(lease))
+    return update_rows(
+        session, ScheduleRun, _held(schedule_run_id, token), lease_until=clock.now_plus(lease)
+    )
 
 
 def release(session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID) -> bool:
     """Release an unfinished occurrence; the attempt does not count."""
-    return _change(
+    return update_rows(
         session,
+        ScheduleRun,
         _held(schedule_run_id, token),
         status=ScheduleRunStatus.DUE,
         attempts=ScheduleRun.attempts - 1,
@@ -252,13 +255,13 @@ def release(session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID) -> b
 
 def finish(session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID, end: End) -> bool:
     """End an occurrence, or set it to waiting for its runs; return false if the lease is lost."""
-    return _change(session, _held(schedule_run_id, token), **_values(end))
+    return update_rows(session, ScheduleRun, _held(schedule_run_id, token), **_values(end))
 
 
 def settle(session: Session, schedule_run_id: uuid.UUID, end: End) -> None:
     """End a waiting occurrence whose runs have ended."""
     waiting = ScheduleRun.status == ScheduleRunStatus.WAITING
-    _change(session, (ScheduleRun.id == schedule_run_id) & waiting, **_values(end))
+    update_rows(session, ScheduleRun, (ScheduleRun.id == schedule_run_id) & waiting, **_values(end))
 
 
 def expire(session: Session, now: datetime) -> Sequence[ScheduleRun]:
@@ -306,11 +309,6 @@ def _held(schedule_run_id: uuid.UUID, token: uuid.UUID) -> ColumnElement[bool]:
         & (ScheduleRun.lease_token == token)
         & (ScheduleRun.status == ScheduleRunStatus.RUNNING)
     )
-
-
-def _change(session: Session, condition: ColumnElement[bool], **values: object) -> bool:
-    statement = update(ScheduleRun).where(condition).values(**values).returning(ScheduleRun.id)
-    return session.scalar(statement) is not None
 
 
 def _values(end: End) -> dict[str, object]:

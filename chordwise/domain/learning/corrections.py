@@ -124,7 +124,6 @@ class _Work:
                 _set_at(self.output, path, first)
 
     def reject_field(self, name: str, wrong: JsonValue) -> None:
-        """Reject the values of a field if they are the ones that were judged."""
         if fields.keys(fields.values(self.output, name)) != fields.keys(wrong):
             return
         if not name.startswith("/"):
