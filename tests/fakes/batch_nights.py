@@ -123,6 +123,14 @@ def work_until_finished(pipeline: Pipeline, *submissions: Submission, ticks: int
     pytest.fail(f"not ended: {found}")
 
 
+def finish(
+    pipeline: Pipeline, provider: BatchProvider, *submissions: Submission, rejected: int = 0
+) -> None:
+    """Do the work until every job has ended, and check what must hold then."""
+    work_until_finished(pipeline, *submissions)
+    check_invariants(pipeline, provider, rejected)
+
+
 def handed_in(provider: BatchProvider) -> list[str]:
     """Return the id of every line that the provider has received."""
     return [str(line["custom_id"]) for batch in provider.batches for line in batch.lines]

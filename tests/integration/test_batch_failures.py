@@ -16,6 +16,7 @@ from tests.fakes.batch_nights import (
     OTHER,
     RESERVED,
     check_invariants,
+    finish,
     handed_in,
     in_batches,
     opened,
@@ -63,10 +64,9 @@ def test_a_busy_provider_is_retried_after_the_requested_pause(
     assert pipeline.value("SELECT error_code IS NOT NULL FROM batches")
     assert pipeline.job(submission).status == "waiting"
     provider.statuses = {}
-    work_until_finished(pipeline, submission)
+    finish(pipeline, provider, submission)
     assert len(provider.batches) == 1
     assert pipeline.value("SELECT error_code IS NULL FROM batches")
-    check_invariants(pipeline, provider)
 
 
 def test_without_retry_after_the_pauses_grow(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -101,9 +101,8 @@ def test_a_wrong_key_pauses_the_run_before_anything_is_submitted(
     provider.statuses = {}
     run_control.retry(pipeline.context, submission.run_id)
 
-    work_until_finished(pipeline, submission)
+    finish(pipeline, provider, submission, rejected=2)
     assert [len(batch.lines) for batch in provider.batches] == [2]
-    check_invariants(pipeline, provider, rejected=2)
 
 
 def test_a_key_changed_while_a_batch_is_running_loses_nothing(
@@ -118,10 +117,9 @@ def test_a_key_changed_while_a_batch_is_running_loses_nothing(
     assert pipeline.value("SELECT error_code FROM batches") == "model_access"
 
     provider.statuses = {}
-    work_until_finished(pipeline, submission)
+    finish(pipeline, provider, submission)
 
     assert len(provider.batches) == 1
-    check_invariants(pipeline, provider)
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
@@ -136,10 +134,9 @@ def test_a_batch_that_may_exist_is_kept_while_the_list_is_unreadable(
     assert pipeline.value("SELECT status FROM batches") == "preparing"
 
     provider.statuses = {}
-    work_until_finished(pipeline, submission)
+    finish(pipeline, provider, submission)
 
     assert len(provider.batches) == 1
-    check_invariants(pipeline, provider)
 
 
 def test_an_unreadable_batch_does_not_block_other_batches(
@@ -166,9 +163,7 @@ def test_an_unreadable_batch_does_not_block_other_batches(
     assert found == [("running", "model_transport"), ("ended", None)]
 
     monkeypatch.undo()
-    work_until_finished(pipeline, *submissions)
-
-    check_invariants(pipeline, provider)
+    finish(pipeline, provider, *submissions)
 
 
 class Overtaken(InMemoryBatches):
@@ -204,8 +199,7 @@ def test_two_leaders_create_a_batch_once(
     assert provider.asked["upload"] == 2
     assert len(provider.batches) == 1
     assert seconds_to_the_next_poll(pipeline) > 500
-    work_until_finished(pipeline, submission)
-    check_invariants(pipeline, provider)
+    finish(pipeline, provider, submission)
 
 
 def test_a_server_without_a_batch_api_pauses_the_run_with_a_hint(
@@ -246,12 +240,11 @@ def test_a_full_queue_leads_to_smaller_batches_submitted_one_at_a_time(
         schedule(pipeline)
         pass_time(pipeline)
 
-    work_until_finished(pipeline, submission)
+    finish(pipeline, provider, submission)
 
     assert [len(batch.lines) for batch in provider.batches] == [8, 4, 2, 2, 2, 2]
     assert pipeline.model.requests == []
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
-    check_invariants(pipeline, provider)
 
 
 def test_a_question_rejected_by_a_full_queue_waits_before_resubmission(
@@ -335,10 +328,9 @@ def test_the_answers_of_an_expired_batch_are_fetched(
     pipeline.work(submission)
 
     assert sorted(job.status for job in pipeline.jobs(submission)) == ["succeeded", "waiting"]
-    work_until_finished(pipeline, submission)
+    finish(pipeline, provider, submission)
     assert [len(batch.lines) for batch in provider.batches] == [2, 1]
     assert pipeline.model.requests == []
-    check_invariants(pipeline, provider)
 
 
 def test_an_endless_batch_is_abandoned(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -391,7 +383,6 @@ def test_answers_are_stored_although_the_budget_is_used_up(
 
     pipeline.execute("UPDATE budgets SET spent_usd = 1 WHERE scope LIKE :scope", scope=scope)
     run_control.retry(pipeline.context, submission.run_id)
-    work_until_finished(pipeline, submission)
+    finish(pipeline, provider, submission)
     assert [len(batch.lines) for batch in provider.batches] == [chunks, 1]
     assert len(handed_in(provider)) == pipeline.value("SELECT count(*) FROM model_calls")
-    check_invariants(pipeline, provider)

@@ -13,6 +13,7 @@ from tests.fakes.batch_nights import (
     OTHER,
     RESERVED,
     check_invariants,
+    finish,
     handed_in,
     in_batches,
     opened,
@@ -33,7 +34,7 @@ def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
 def test_a_long_document_takes_two_batches(pipeline: Pipeline, provider: BatchProvider) -> None:
     submission = pipeline.submit(LONG, options=in_batches())
 
-    work_until_finished(pipeline, submission)
+    finish(pipeline, provider, submission)
 
     chunks = pipeline.value("SELECT count(*) FROM chunks")
     assert [len(batch.lines) for batch in provider.batches] == [chunks, 1]
@@ -41,19 +42,17 @@ def test_a_long_document_takes_two_batches(pipeline: Pipeline, provider: BatchPr
     assert pipeline.value("SELECT coverage FROM results") == 1
     assert pipeline.value("SELECT bool_and(grounded) FROM facts WHERE quote IS NOT NULL")
     assert pipeline.model.requests == []
-    check_invariants(pipeline, provider)
 
 
 def test_the_ledger_has_the_price_of_batches(pipeline: Pipeline, provider: BatchProvider) -> None:
     """It is half of 100 and 200 dollars for a million tokens, once for each question."""
-    work_until_finished(pipeline, pipeline.submit(PARAGRAPH, options=in_batches()))
+    finish(pipeline, provider, pipeline.submit(PARAGRAPH, options=in_batches()))
 
     assert pipeline.value("SELECT cost_usd FROM model_calls") == Decimal("0.01")
     assert pipeline.value("SELECT cost_basis FROM model_calls") == "settings"
     assert pipeline.value("SELECT service_tier FROM model_calls") == "batch"
     assert pipeline.value("SELECT valid FROM model_calls")
     assert pipeline.value("SELECT lane FROM runs") == "batch"
-    check_invariants(pipeline, provider)
 
 
 def test_a_waiting_chunk_holds_no_lease_and_counts_no_attempt(
@@ -79,11 +78,10 @@ def test_only_questions_without_an_answer_are_submitted_again(
     )
     submission = pipeline.submit(PARAGRAPH, OTHER, options=in_batches())
 
-    work_until_finished(pipeline, submission)
+    finish(pipeline, provider, submission)
 
     assert [len(batch.lines) for batch in provider.batches] == [2, 1]
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
-    check_invariants(pipeline, provider)
 
 
 def test_an_answer_read_twice_is_stored_once(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -145,9 +143,8 @@ def test_a_paused_job_submits_no_questions(pipeline: Pipeline, provider: BatchPr
 
     run_control.retry(pipeline.context, submission.run_id)
 
-    work_until_finished(pipeline, submission)
+    finish(pipeline, provider, submission)
     assert len(handed_in(provider)) == 1
-    check_invariants(pipeline, provider)
 
 
 def test_a_cost_reported_with_a_batch_settles_the_budget(small_chunks: Settings) -> None:
@@ -178,26 +175,6 @@ def test_a_run_with_a_budget_submits_no_batch_of_unknown_price(small_chunks: Set
         assert unpriced.job(submission).status == "paused"
         assert unpriced.value("SELECT count(*) FROM batch_requests") == 0
         assert server.journal == []
-
-
-def test_after_the_deadline_the_remaining_questions_are_asked_online(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
-    provider.holds = True
-    submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
-    pass_time(pipeline)
-    pipeline.execute("UPDATE jobs SET batch_until = now()")
-    pipeline.execute("UPDATE chunks SET due_at = now()")
-
-    pipeline.work(submission)
-
-    assert pipeline.job(submission).status == "succeeded"
-    assert len(pipeline.model.requests) == 1
-    pass_time(pipeline)
-    assert provider.batches[0].is_cancelled
-    pass_time(pipeline)
-    assert pipeline.value("SELECT status FROM batches") == "ended"
-    check_invariants(pipeline, provider)
 
 
 def test_a_cancelled_run_asks_nothing_further(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -246,8 +223,7 @@ def test_a_run_whose_budget_is_used_up_pauses(pipeline: Pipeline, provider: Batc
     run_control.retry(pipeline.context, submission.run_id, Decimal(100))
     pipeline.work(submission)
     assert pipeline.value(f"SELECT ({RESERVED}) > 0")
-    work_until_finished(pipeline, submission)
-    check_invariants(pipeline, provider)
+    finish(pipeline, provider, submission)
 
 
 def test_a_run_without_quota_pauses_until_paid(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -262,9 +238,8 @@ def test_a_run_without_quota_pauses_until_paid(pipeline: Pipeline, provider: Bat
 
     run_control.retry(pipeline.context, submission.run_id)
 
-    work_until_finished(pipeline, submission)
+    finish(pipeline, provider, submission)
     assert pipeline.job(submission).status == "succeeded"
-    check_invariants(pipeline, provider)
 
 
 def test_an_unknown_batch_is_finally_given_up(pipeline: Pipeline, provider: BatchProvider) -> None:

@@ -17,6 +17,7 @@ from chordwise.settings import Settings
 from tests.fakes.batch_nights import (
     RESERVED,
     check_invariants,
+    finish,
     handed_in,
     in_batches,
     opened,
@@ -61,7 +62,7 @@ def test_the_same_question_is_asked_once_in_a_batch(
     reserved = pipeline.value(RESERVED)
     assert pipeline.value("SELECT count(*) FROM budget_reservations") == 1
 
-    work_until_finished(pipeline, submission)
+    finish(pipeline, provider, submission)
 
     assert reserved
     assert len(handed_in(provider)) == 1
@@ -71,7 +72,6 @@ def test_the_same_question_is_asked_once_in_a_batch(
     assert pipeline.value("SELECT bool_and(valid) FROM model_calls")
     assert pipeline.value("SELECT count(DISTINCT chunk_id) FROM model_calls") == 3
     assert pipeline.value(PAID) == ONE_QUESTION
-    check_invariants(pipeline, provider)
 
 
 def test_one_of_two_workers_asks_the_question(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -91,9 +91,8 @@ def test_one_of_two_workers_asks_the_question(pipeline: Pipeline, provider: Batc
     assert pipeline.value(FOLLOWING) == len(owners) - 1
     assert pipeline.value("SELECT count(*) FROM batch_requests WHERE leads") == 1
     assert pipeline.value("SELECT count(*) FROM budget_reservations") == 1
-    work_until_finished(pipeline, submission)
+    finish(pipeline, provider, submission)
     assert len(handed_in(provider)) == 1
-    check_invariants(pipeline, provider)
 
 
 def test_many_followers_need_few_statements(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -103,9 +102,8 @@ def test_many_followers_need_few_statements(pipeline: Pipeline, provider: BatchP
     steps = [steps_of_storing(pipeline, submission) for submission in (few, many)]
 
     assert steps[0] == steps[1]
-    work_until_finished(pipeline, few, many)
+    finish(pipeline, provider, few, many)
     assert pipeline.value(HITS) == 2 + 23
-    check_invariants(pipeline, provider)
 
 
 def test_without_the_cache_each_job_asks(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -115,62 +113,47 @@ def test_without_the_cache_each_job_asks(pipeline: Pipeline, provider: BatchProv
     pipeline.work(asking)
     pipeline.work(sharing)
 
-    work_until_finished(pipeline, asking, sharing)
+    finish(pipeline, provider, asking, sharing)
 
     assert len(handed_in(provider)) == 3 + 1
     assert pipeline.value(HITS) == 2
-    check_invariants(pipeline, provider)
 
 
-def test_a_question_without_an_answer_is_resubmitted_once(
-    pipeline: Pipeline, provider: BatchProvider
+@pytest.mark.parametrize(
+    ("fates", "asked", "online", "error"),
+    [
+        ([EXPIRED], 2, 0, None),
+        ([EXPIRED] * MAX_ATTEMPTS, MAX_ATTEMPTS, 1, None),
+        (["400"], 1, 0, "model_request"),
+    ],
+    ids=["resubmitted once", "asked online once", "failed for all"],
+)
+def test_a_question_without_an_answer_has_one_outcome_for_all_followers(
+    small_chunks: Settings, fates: list[str], asked: int, online: int, error: str | None
 ) -> None:
-    provider.fate = lambda _question, before: "answered" if before else EXPIRED
+    provider, left = BatchProvider(), iter(fates)
+    provider.fate = lambda _question, _before: next(left, "answered")
+    pipeline = opened(small_chunks, provider)
     submission = pipeline.submit(*TWINS, options=in_batches("100"))
 
-    work_until_finished(pipeline, submission)
+    finish(pipeline, provider, submission)
 
-    assert [len(batch.lines) for batch in provider.batches] == [1, 1]
-    assert pipeline.value("SELECT count(*) FROM results") == 3
-    check_invariants(pipeline, provider)
-
-
-def test_permanent_errors_apply_to_followers(pipeline: Pipeline, provider: BatchProvider) -> None:
-    provider.fate = lambda _question, _: "400"
-    submission = pipeline.submit(*TWINS, options=in_batches())
-
-    work_until_finished(pipeline, submission)
-
-    assert {job.error_code for job in pipeline.jobs(submission)} == {"model_request"}
-    assert len(handed_in(provider)) == 1
-    check_invariants(pipeline, provider)
+    assert [len(batch.lines) for batch in provider.batches] == [1] * asked
+    assert len(pipeline.model.requests) == online
+    assert {job.error_code for job in pipeline.jobs(submission)} == {error}
+    assert pipeline.value("SELECT count(*) FROM results") == (0 if error else len(TWINS))
 
 
 def test_an_invalid_answer_is_repaired_once(pipeline: Pipeline, provider: BatchProvider) -> None:
     provider.fate = lambda _question, _: "answered" if provider.lines else INVALID
     submission = pipeline.submit(*TWINS, options=in_batches())
 
-    work_until_finished(pipeline, submission)
+    finish(pipeline, provider, submission)
 
     assert [len(batch.lines) for batch in provider.batches] == [1, 1]
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
     stages = "SELECT stage, valid, count(*) FROM model_calls GROUP BY 1, 2 ORDER BY 1"
     assert pipeline.rows(stages) == [("analyze", False, 3), ("repair", True, 3)]
-    check_invariants(pipeline, provider)
-
-
-def test_a_question_that_no_batch_answers_is_asked_online_once(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
-    provider.fate = lambda _question, _: EXPIRED
-    submission = pipeline.submit(*TWINS, options=in_batches("100"))
-
-    work_until_finished(pipeline, submission)
-
-    assert len(handed_in(provider)) == MAX_ATTEMPTS
-    assert len(pipeline.model.requests) == 1
-    assert pipeline.value("SELECT count(*) FROM results") == 3
-    check_invariants(pipeline, provider)
 
 
 def test_a_cancelled_runs_follower_asks_again(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -182,13 +165,12 @@ def test_a_cancelled_runs_follower_asks_again(pipeline: Pipeline, provider: Batc
     assert pipeline.value(STATUSES) == "following following pending"
 
     run_control.cancel(pipeline.context.database, first.run_id)
-    work_until_finished(pipeline, second)
+    finish(pipeline, provider, second)
 
     assert len(handed_in(provider)) == 1
     assert {job.status for job in pipeline.jobs(second)} == {"succeeded"}
     assert pipeline.value("SELECT spent_usd FROM budgets WHERE cap_usd = 100") == 0
     assert pipeline.value("SELECT spent_usd FROM budgets WHERE cap_usd = 200") == ONE_QUESTION
-    check_invariants(pipeline, provider)
 
 
 def test_a_batch_is_kept_for_its_followers(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -202,12 +184,11 @@ def test_a_batch_is_kept_for_its_followers(pipeline: Pipeline, provider: BatchPr
     assert not provider.batches[0].is_cancelled
 
     provider.holds = False
-    work_until_finished(pipeline, second)
+    finish(pipeline, provider, second)
 
     assert len(handed_in(provider)) == 1
     assert pipeline.value("SELECT count(*) FROM results") == 1
     assert pipeline.value("SELECT spent_usd FROM budgets WHERE cap_usd = 100") == ONE_QUESTION
-    check_invariants(pipeline, provider)
 
 
 def test_a_paused_run_is_not_waited_for(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -225,9 +206,8 @@ def test_a_paused_run_is_not_waited_for(pipeline: Pipeline, provider: BatchProvi
     assert pipeline.job(second).status == "succeeded"
 
     run_control.retry(pipeline.context, first.run_id)
-    work_until_finished(pipeline, first)
+    finish(pipeline, provider, first)
     assert len(handed_in(provider)) == 1
-    check_invariants(pipeline, provider)
 
 
 def test_a_follower_may_have_an_earlier_deadline(
@@ -247,8 +227,7 @@ def test_a_follower_may_have_an_earlier_deadline(
     assert len(pipeline.model.requests) == 1
     assert sorted(job.status for job in pipeline.jobs(submission)) == ["succeeded", "waiting"]
     provider.holds = False
-    work_until_finished(pipeline, submission)
-    check_invariants(pipeline, provider)
+    finish(pipeline, provider, submission)
 
 
 def test_a_question_that_arrives_while_the_answer_is_stored_is_not_lost(
@@ -258,11 +237,10 @@ def test_a_question_that_arrives_while_the_answer_is_stored_is_not_lost(
     submission = pipeline.analyze(*TWINS[:2], options=in_batches())
     pipeline.execute("UPDATE batch_requests SET key = 'other' WHERE status = 'following'")
 
-    work_until_finished(pipeline, submission)
+    finish(pipeline, provider, submission)
 
     assert pipeline.value(HITS) == 1
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
-    check_invariants(pipeline, provider)
 
 
 def test_an_answered_question_has_no_followers(pipeline: Pipeline, provider: BatchProvider) -> None:
@@ -288,12 +266,11 @@ def test_chunks_synthesis_and_shared_questions_over_http(small_chunks: Settings,
         )
         submission = pipeline.submit(LONG, *TWINS, options=in_batches("500"))
 
-        work_until_finished(pipeline, submission)
+        finish(pipeline, server, submission)
 
         assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
         assert pipeline.value("SELECT bool_and(service_tier = 'batch') FROM model_calls")
         assert pipeline.value(HITS) == len(TWINS) - 1
-        check_invariants(pipeline, server)
 
 
 def test_another_process_takes_over_the_followers(
@@ -315,12 +292,11 @@ def test_an_invalid_sample_is_repaired_later(pipeline: Pipeline, provider: Batch
     provider.fate = lambda _question, _before: next(fates, "answered")
     submission = pipeline.submit(PARAGRAPH, options=in_batches(votes=3))
 
-    work_until_finished(pipeline, submission)
+    finish(pipeline, provider, submission)
 
     assert [len(batch.lines) for batch in provider.batches] == [3, 1]
     assert pipeline.job(submission).status == "succeeded"
     assert pipeline.value("SELECT agreement FROM results") == 1
-    check_invariants(pipeline, provider)
 
 
 def test_critique_and_revision_are_further_batches(
@@ -329,7 +305,7 @@ def test_critique_and_revision_are_further_batches(
     """One batch each, after those of the chunks and the synthesis; all samples share a batch."""
     submission = pipeline.submit(LONG, options=in_batches("100", votes=2, critique=True))
 
-    work_until_finished(pipeline, submission)
+    finish(pipeline, provider, submission)
 
     chunks = pipeline.value("SELECT count(*) FROM chunks")
     assert isinstance(chunks, int)
@@ -343,7 +319,6 @@ def test_critique_and_revision_are_further_batches(
     assert pipeline.value("SELECT count(*) FROM model_calls WHERE stage = 'critique'") == 1
     assert pipeline.value("SELECT bool_and(service_tier = 'batch') FROM model_calls")
     assert pipeline.model.requests == []
-    check_invariants(pipeline, provider)
 
 
 def test_an_answer_whose_critique_fails_in_its_batch_is_kept(
@@ -352,8 +327,7 @@ def test_an_answer_whose_critique_fails_in_its_batch_is_kept(
     provider.fate = lambda question, _: "400" if "analysis between" in question else "answered"
     submission = pipeline.submit(PARAGRAPH, options=in_batches(critique=True))
 
-    work_until_finished(pipeline, submission)
+    finish(pipeline, provider, submission)
 
     assert pipeline.job(submission).status == "succeeded"
     assert pipeline.value("SELECT critique_outcome FROM document_results") == "failed"
-    check_invariants(pipeline, provider)
