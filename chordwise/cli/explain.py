@@ -134,7 +134,7 @@ def _critique(found: Explanation) -> Iterator[RenderableType]:
 
     The rendered result shows the other outcomes of a critique.
     """
-    critique = (found.result.critique if found.result else None) or {}
+    critique = (found.result["critique"] if found.result else None) or {}
     if critique.get("outcome") != CritiqueOutcome.REVISED:
         return
     for each in objects(critique.get("violations")):

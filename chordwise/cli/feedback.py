@@ -19,7 +19,7 @@ from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import feedback as remarks
 from chordwise.pipeline.learning.feedback import Given, Signed
 from chordwise.pipeline.learning.judgeable import Judgeable
-from chordwise.pipeline.runs.stored_results import ResultSelection
+from chordwise.relations.results import ResultSelection
 from chordwise.rendering.screen import Screen
 
 _MAX_SHOWN = 20

@@ -40,11 +40,12 @@ from chordwise.pipeline.models.budgets import parse_budget
 from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.quoting import quote as quoting
 from chordwise.pipeline.quoting.quote import Quote
-from chordwise.pipeline.runs import accounts
 from chordwise.pipeline.runtime.context import ReadingContext
+from chordwise.relations import accounts
 from chordwise.rendering import layouts
 from chordwise.rendering.plain_text import one_line
 from chordwise.settings import Settings
+from chordwise.storage.database import driver
 
 _WIDTH = 60
 _SAMPLE = "--try 50"
@@ -224,7 +225,7 @@ class _Work:
             trials = refreshing.compare(database, sample, run_id)
             rest = _quoted(context, self.target, None)
             with database.read() as session:
-                account = accounts.of_run(session, run_id)
+                account = accounts.of_run(driver(session), run_id)
         screen = self._invocation.screen
         if as_json:
             screen.write_json(

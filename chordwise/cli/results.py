@@ -9,10 +9,10 @@ import typer
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, OnlyDocument, OnlyRun, OnlyTypes
-from chordwise.pipeline.runs import stored_results
-from chordwise.pipeline.runs.stored_results import ResultSelection
+from chordwise.relations import accounts
+from chordwise.relations import results as stored_results
+from chordwise.relations.results import ResultSelection
 from chordwise.rendering import results as rendered_results
-from chordwise.storage import runs as stored_runs
 
 MAX_RESULTS = 50
 
@@ -37,17 +37,17 @@ def results(
     """
     screen = invocation.screen
     most = limit or (None if as_json else MAX_RESULTS)
-    with access.read(access.reach(invocation)) as session:
-        run_id = stored_runs.find(session, run).id if run else None
-        wanted = ResultSelection(run_id=run_id, types=tuple(types or ()), document=document)
-        found = stored_results.read(session, wanted, most)
+    with access.reading(invocation) as connection:
+        run_id = accounts.find(connection, run)["id"] if run else None
+        selection = ResultSelection(run_id=run_id, types=tuple(types or ()), document=document)
+        rows = stored_results.read(connection, selection, most)
         if as_json:
-            total = len(found) if limit is None else stored_results.count(session, wanted)
-            screen.write_json(total=total, results=found)
+            total = len(rows) if limit is None else stored_results.count(connection, selection)
+            screen.write_json(total=total, results=rows)
             return
-        words = stored_results.count_in_words(session, wanted) if len(found) == most else ""
-    screen.show(*rendered_results.render(found))
-    if not found:
+        words = stored_results.count_in_words(connection, selection) if len(rows) == most else ""
+    screen.show(*rendered_results.render(rows))
+    if not rows:
         screen.info("No results match. `chordwise runs` lists the runs.")
-    elif words not in ("", f"{len(found):,}"):
-        screen.info(f"Showing {len(found)} of {words} results; use --limit N for more.")
+    elif words not in ("", f"{len(rows):,}"):
+        screen.info(f"Showing {len(rows)} of {words} results; use --limit N for more.")

@@ -10,7 +10,8 @@ from chordwise.domain.number_formats import counted
 from chordwise.errors import ExitCode
 from chordwise.pipeline.jobs import run_control as control
 from chordwise.pipeline.models.budgets import parse_budget
-from chordwise.pipeline.runs import accounts
+from chordwise.relations import accounts
+from chordwise.storage.database import driver
 
 
 def continue_(
@@ -42,7 +43,7 @@ def continue_(
             account = intake.take_in(context, rest)
         else:
             with context.database.read() as session:
-                account = accounts.of_run(session, stored_run.id)
+                account = accounts.of_run(driver(session), stored_run.id)
     if no_wait and as_json and not account.is_interrupted:
         invocation.screen.write_json(run_id=stored_run.id, run=stored_run.name, retried=retried)
         return run_watch.report_detached(

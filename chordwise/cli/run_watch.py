@@ -25,16 +25,18 @@ from chordwise.domain.number_formats import counted
 from chordwise.domain.states import JobStatus
 from chordwise.embedded import processes, stack
 from chordwise.errors import ExitCode
-from chordwise.pipeline.runs import accounts, progress, stored_results
-from chordwise.pipeline.runs.accounts import Account, Failure, caps_of_run
-from chordwise.pipeline.runs.stored_results import ResultSelection
+from chordwise.relations import accounts, progress
+from chordwise.relations import results as stored_results
+from chordwise.relations.accounts import BUDGETS, Account
+from chordwise.relations.relation import Row
+from chordwise.relations.results import ResultSelection
 from chordwise.rendering import accounts as rendered_accounts
 from chordwise.rendering import live
 from chordwise.rendering import results as rendered_results
 from chordwise.rendering.accounts import MAX_FAILURES, UNLIMITED
 from chordwise.rendering.run_waits import RunWatch
 from chordwise.settings import Settings
-from chordwise.storage.database import Database
+from chordwise.storage.database import Database, driver
 from chordwise.storage.runs import Run
 
 
@@ -72,7 +74,7 @@ def follow(
         except KeyboardInterrupt:
             return report_detached(invocation, settings, name, was_interrupted=True)
         with database.read() as session:
-            account = accounts.of_run(session, run_id)
+            account = accounts.of_run(driver(session), run_id)
             report(invocation, settings, session, account, as_json=as_json)
     return ExitCode.SUCCESS if account.is_complete else ExitCode.INCOMPLETE
 
@@ -110,12 +112,12 @@ def report(
     invocation: Invocation, settings: Settings, session: Session, account: Account, *, as_json: bool
 ) -> None:
     """Show results, account and failures of a run, for people or as JSON."""
-    usage = progress.read(session, account.run_id)
-    caps = caps_of_run(session, account.run_id)
+    usage = progress.read(driver(session), account.run_id)
+    caps = BUDGETS.read(driver(session), {"run_id": account.run_id})
     wanted = ResultSelection(run_id=account.run_id)
     limit = None if as_json else MAX_RESULTS
-    found = stored_results.read(session, wanted, limit)
-    failed = accounts.failures(session, account.run, UNLIMITED if as_json else MAX_FAILURES)
+    found = stored_results.read(driver(session), wanted, limit)
+    failed = accounts.failures(driver(session), account.run, UNLIMITED if as_json else MAX_FAILURES)
     screen = invocation.screen
     if as_json:
         screen.write_json(
@@ -124,11 +126,11 @@ def report(
         return
     screen.show(*rendered_results.render(found))
     if len(found) == limit:
-        words = stored_results.count_in_words(session, wanted)
+        words = stored_results.count_in_words(driver(session), wanted)
         screen.note(f"Showing the first {len(found)} of {words} results.")
     screen.show(*rendered_accounts.failures(failed), *rendered_accounts.render(account))
     screen.show(*rendered_accounts.budget_lines(caps))
-    unsure = stored_results.count(session, replace(wanted, needs_review=True))
+    unsure = stored_results.count(driver(session), replace(wanted, needs_review=True))
     review = f" {counted(unsure, 'answer')} marked for review." if unsure else ""
     screen.info(f"{rendered_accounts.in_words(account)}{review} {live.spent(usage)}.")
     _suggest_next_steps(invocation, settings, account, failed)
@@ -137,11 +139,13 @@ def report(
 
 
 def _suggest_next_steps(
-    invocation: Invocation, settings: Settings, account: Account, failed: Sequence[Failure]
+    invocation: Invocation, settings: Settings, account: Account, failed: Sequence[Row]
 ) -> None:
     """Suggest `continue`, except for answers that lack rows: it keeps their chunks."""
     info = invocation.screen.info
-    lacking = sum(each.what == "job" and each.error_code == missing_rows.CODE for each in failed)
+    lacking = sum(
+        each["what"] == "job" and each["error_code"] == missing_rows.CODE for each in failed
+    )
     if account.total > account.states[JobStatus.SUCCEEDED] + lacking:
         paused = "The run is paused. Resolve the error above, then continue it with:"
         info(

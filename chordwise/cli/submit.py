@@ -27,15 +27,16 @@ from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.run_options import RunOptions, requested, require_answerable
 from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
 from chordwise.pipeline.quoting.quote import too_expensive
-from chordwise.pipeline.runs import accounts
-from chordwise.pipeline.runs.accounts import Account
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers import discovery
 from chordwise.readers.discovery import FoundFile, absolute, discover
 from chordwise.readers.reader import Reader
+from chordwise.relations import accounts
+from chordwise.relations.accounts import Account
 from chordwise.rendering import accounts as rendered_accounts
 from chordwise.rendering import live
 from chordwise.settings import Settings
+from chordwise.storage.database import driver
 
 _NO_VOTES = "Votes and critique have no effect on the built-in extractive model."
 _STOPPING = "Stopping after the current document. Press Ctrl-C again to stop at once."
@@ -83,7 +84,7 @@ class RunIntake:
             self._suggest_continue(submission.name, "The intake was interrupted.")
             raise
         with context.database.read() as session:
-            return accounts.of_run(session, submission.run_id)
+            return accounts.of_run(driver(session), submission.run_id)
 
     def conclude(self, account: Account, *, waits: bool, as_json: bool) -> ExitCode:
         """Wait for a run and report it, or show how to wait for it later; return the exit code.
@@ -115,7 +116,7 @@ class RunIntake:
 
     def _take_in(self, context: Context, submission: Submission) -> None:
         with context.database.read() as session:
-            account = accounts.of_run(session, submission.run_id)
+            account = accounts.of_run(driver(session), submission.run_id)
         with (
             Reader(self.settings.readers) as reader,
             live.display(self.screen) as display,

@@ -50,10 +50,10 @@ from chordwise.pipeline.quoting import quote as quoting
 from chordwise.pipeline.quoting.quote import Quote
 from chordwise.pipeline.quoting.tally import assumed_pages
 from chordwise.pipeline.runs import user_sql
-from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.discovery import absolute, discover
 from chordwise.readers.reader import Reader
+from chordwise.relations.results import ResultSelection
 from chordwise.settings import Profile, Settings, load
 from chordwise.storage import intakes, runs
 from chordwise.storage.runs import Run as StoredRun

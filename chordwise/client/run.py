@@ -21,7 +21,7 @@ from chordwise.client.connection import Connection
 from chordwise.domain import answer_tables
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.identifiers import split_commas
-from chordwise.domain.json_values import JsonValue
+from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.feedback_input import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import ConfigurationError, UsageError
@@ -31,19 +31,20 @@ from chordwise.pipeline.jobs import run_control as control
 from chordwise.pipeline.learning import feedback
 from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.models.budgets import checked_cap
-from chordwise.pipeline.runs import accounts, progress, stored_results
-from chordwise.pipeline.runs.accounts import Account, Failure
-from chordwise.pipeline.runs.progress import Pace, Progress
-from chordwise.pipeline.runs.stored_results import ResultSelection, StoredResult
 from chordwise.pipeline.runs.user_sql import Row
+from chordwise.relations import accounts, progress
+from chordwise.relations import results as stored_results
+from chordwise.relations.accounts import Account
+from chordwise.relations.progress import Pace, Progress
+from chordwise.relations.relation import Row as RelationRow
+from chordwise.relations.results import FACTS, ResultSelection
 from chordwise.rendering.live import Display, display
 from chordwise.rendering.run_waits import RunWatch
 from chordwise.rendering.screen import Screen
 from chordwise.storage import answer_tables as stored_tables
 from chordwise.storage.answer_tables import AnswerTable
+from chordwise.storage.database import driver
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import copied, in_ids
-from chordwise.storage.results import Fact
 from chordwise.storage.results import Result as ResultRow
 from chordwise.storage.runs import Run as StoredRun
 
@@ -92,13 +93,46 @@ class FactValue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result(StoredResult):
-    """An answer about a document.
+class Result:
+    """An answer about a document, with its origin.
 
-    `document` is the file's name. `all_facts` has every value, in the order of the output.
+    `document` is the file's name. `all_facts` has every value, in the order of the output, which
+    includes the corrections of users. `review_reason` joins the message of the intake and the
+    reason for the review of the answer. `flags` are the suspicious passages of the document.
+    `transcribed_by` is the model that transcribed its pages, or `tesseract`.
     """
 
     document: str
+    run: str
+    source: str
+    title: str | None
+    document_id: uuid.UUID
+    job_id: uuid.UUID
+    analysis_type: str
+    status: str
+    output: JsonObject
+    corrected: bool
+    nothing_found: bool
+    confidence: float
+    quality: float
+    coverage: float
+    agreement: float | None
+    critique: JsonObject | None
+    needs_review: bool
+    review_reason: str | None
+    flags: JsonValue
+    transcribed_by: str | None
+    failed_chunks: JsonValue
+    missing_rows: JsonValue
+    row_counts: JsonValue
+    failed_checks: JsonValue
+    provider: str
+    model: str
+    language_model: bool
+    prompt_version: str
+    reused: bool
+    created_at: datetime
+    result_id: uuid.UUID
     all_facts: tuple[FactValue, ...]
 
     @property
@@ -115,10 +149,7 @@ class Result(StoredResult):
     def read(cls, connection: Connection, wanted: ResultSelection) -> Iterator[Result]:
         """Yield stored results, read in batches."""
         with connection.database.read() as session:
-            order = Job.id if wanted.run_id else Job.id.desc()
-            ids = select(Job.id).join(ResultRow, ResultRow.job_id == Job.id)
-            ids = ids.where(ResultRow.id.in_(stored_results.ids(wanted))).order_by(order)
-            job_ids = list(session.scalars(ids))
+            job_ids = stored_results.job_ids(driver(session), wanted)
         for start in range(0, len(job_ids), _AT_ONCE):
             yield from _read(connection, wanted, job_ids[start : start + _AT_ONCE])
 
@@ -160,17 +191,17 @@ class Run:
     def progress(self) -> Progress:
         """Return the progress of the run."""
         with self._connection.database.read() as session:
-            return progress.read(session, self.id)
+            return progress.read(driver(session), self.id)
 
     def account(self) -> Account:
         """Return the account of the run: its intakes by outcome and its jobs by status."""
         with self._connection.database.read() as session:
-            return accounts.of_run(session, self.id)
+            return accounts.of_run(driver(session), self.id)
 
-    def failures(self, limit: int = 10_000) -> Sequence[Failure]:
+    def failures(self, limit: int = 10_000) -> Sequence[RelationRow]:
         """Return the failed or incomplete intakes, jobs and chunks, with the reason and a hint."""
         with self._connection.database.read() as session:
-            return accounts.failures(session, self.name, limit)
+            return accounts.failures(driver(session), self.name, limit)
 
     def wait(self, *, timeout: float | None = None, progress: bool = False) -> Account:
         """Wait until the run is over and return its account; `progress` shows progress bars.
@@ -362,18 +393,17 @@ def _read(
     connection: Connection, wanted: ResultSelection, job_ids: Sequence[uuid.UUID]
 ) -> Iterator[Result]:
     some = ResultSelection(run_id=wanted.run_id, types=wanted.types, job_ids=tuple(job_ids))
-    of_jobs = select(Fact).where(in_ids(Fact.job_id, job_ids)).order_by(Fact.id)
     with connection.database.read() as session:
-        found = {result.job_id: result for result in stored_results.read(session, some)}
+        results = {row["job_id"]: row for row in stored_results.read(driver(session), some)}
         facts: dict[uuid.UUID, list[FactValue]] = {}
-        for fact in session.scalars(of_jobs):
-            stated = copied(FactValue, fact, value=fact.final_value, original=fact.value)
-            facts.setdefault(fact.job_id, []).append(stated)
-    for job_id in job_ids:
-        if job_id in found:
-            stored = found[job_id]
-            name = stored.source.rpartition("/")[2] or stored.source
-            yield copied(Result, stored, document=name, all_facts=tuple(facts.get(job_id, ())))
+        for row in FACTS.read(driver(session), {"job_ids": list(job_ids)}):
+            stated = {**row, "value": row["final_value"], "original": row["value"]}
+            fact = FactValue(**{name: stated[name] for name in FactValue.__dataclass_fields__})
+            facts.setdefault(row["job_id"], []).append(fact)
+    for job_id in (job_id for job_id in job_ids if job_id in results):
+        result = results[job_id]
+        name = result["source"].rpartition("/")[2] or result["source"]
+        yield Result(**result, document=name, all_facts=tuple(facts.get(job_id, ())))
 
 
 def _certainty(fact: FactValue) -> tuple[bool, float]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
+import uuid
 from collections.abc import Iterable
+from datetime import datetime
 
 _MAX_NAME = 40
 # Words that PostgreSQL accepts as column names only in quotes.
@@ -40,3 +42,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def split_commas(given: str) -> tuple[str, ...]:
     """Return the parts of a text between commas, without blank ones."""
     return tuple(part for each in given.split(",") if (part := each.strip()))
+
+
+def first_id(moment: datetime) -> uuid.UUID:
+    """Return the lowest id that can be created at `moment`; all ids created later are greater."""
+    return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
+
+
+def id_in(text: str) -> uuid.UUID | None:
+    """Return the id that a text represents, or `None`."""
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None

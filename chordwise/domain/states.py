@@ -171,3 +171,12 @@ UNASKED_REQUESTS = (BatchRequestStatus.PENDING, BatchRequestStatus.FOLLOWING)
 
 AWAITED_REQUESTS = (*UNASKED_REQUESTS, BatchRequestStatus.SUBMITTED)
 """A request in one of these states still waits for its answer."""
+
+
+class DeliveryStatus(StrEnum):
+    """The state of a delivery; a delivery without a receiver is skipped."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    SKIPPED = "skipped"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from operator import attrgetter
+from operator import itemgetter
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -13,7 +13,8 @@ from rich.text import Text
 from chordwise.domain.money import dollars
 from chordwise.domain.number_formats import counted
 from chordwise.domain.states import JobStatus
-from chordwise.pipeline.runs.accounts import Account, BudgetLine, Failure, Notice
+from chordwise.relations.accounts import Account
+from chordwise.relations.relation import Row
 from chordwise.rendering import layouts
 from chordwise.rendering.plain_text import local_time, one_line
 from chordwise.rendering.screen import hint, indented
@@ -24,7 +25,7 @@ _MESSAGE_WIDTH = 300
 _MAX_REASONS = 30
 _MAX_OF_A_REASON = 3
 # Failures with the same values are grouped.
-_REASON = attrgetter("what", "analysis_type", "state", "error_code", "error_message", "hint")
+_REASON = itemgetter("what", "analysis_type", "state", "error_code", "error_message", "hint")
 
 
 def render(account: Account) -> Iterator[RenderableType]:
@@ -38,9 +39,9 @@ def render(account: Account) -> Iterator[RenderableType]:
     yield Text(f"Jobs     {planned}{_balance(account.jobs_balance)}{reused}")
 
 
-def failures(found: Sequence[Failure]) -> Iterator[RenderableType]:
+def failures(found: Sequence[Row]) -> Iterator[RenderableType]:
     """Return the failures, grouped by reason, each reason with a hint."""
-    groups: dict[tuple[object, ...], list[Failure]] = {}
+    groups: dict[tuple[object, ...], list[Row]] = {}
     for failure in found:
         groups.setdefault(_REASON(failure), []).append(failure)
     shown = list(groups.values())[:_MAX_REASONS]
@@ -51,11 +52,11 @@ def failures(found: Sequence[Failure]) -> Iterator[RenderableType]:
         yield Text(f"… and {hidden:,} more; query the view “failures” for all.", style="dim")
 
 
-def notices(found: Sequence[Notice]) -> Iterator[RenderableType]:
+def notices(found: Sequence[Row]) -> Iterator[RenderableType]:
     """Return the documents that need attention, each with the reason and a hint."""
     for notice in found:
-        yield Text("! ", style="yellow").append(one_line(notice.source), style="default")
-        yield from _explained(notice.message, notice.hint)
+        yield Text("! ", style="yellow").append(one_line(notice["source"]), style="default")
+        yield from _explained(notice["message"], notice["hint"])
 
 
 def table(accounts: Sequence[Account]) -> Table:
@@ -114,14 +115,14 @@ def _balance(balances: bool | None) -> str:  # noqa: FBT001 - the value to show
     return {True: " ✓", False: " ✗ does not balance", None: ""}[balances]
 
 
-def _group(group: Sequence[Failure]) -> Iterator[RenderableType]:
+def _group(group: Sequence[Row]) -> Iterator[RenderableType]:
     for failure in group[:_MAX_OF_A_REASON]:
         yield _line(failure)
     if len(group) > _MAX_OF_A_REASON:
         yield Text(
             f"  … and {len(group) - _MAX_OF_A_REASON:,} more with the same error", style="dim"
         )
-    yield from _explained(group[0].error_message, group[0].hint)
+    yield from _explained(group[0]["error_message"], group[0]["hint"])
 
 
 def _explained(message: str | None, advice: str | None) -> Iterator[RenderableType]:
@@ -132,15 +133,15 @@ def _explained(message: str | None, advice: str | None) -> Iterator[RenderableTy
         yield hint(advice, _MESSAGE_WIDTH)
 
 
-def _line(failure: Failure) -> Text:
+def _line(failure: Row) -> Text:
     line = Text("✗ ", style="red")
-    line.append(one_line(failure.source), style="default")
-    place = failure.analysis_type or ""
-    if failure.start_char is not None:
-        place += f", characters {failure.start_char}–{failure.end_char}"
-    line.append(f"  {place}{' ' if place else ''}{failure.state}", style="yellow")
-    if failure.error_code and failure.error_code != failure.state:
-        line.append(f" ({one_line(failure.error_code)})", style="dim")
+    line.append(one_line(failure["source"]), style="default")
+    place = failure["analysis_type"] or ""
+    if failure["start_char"] is not None:
+        place += f", characters {failure['start_char']}–{failure['end_char']}"
+    line.append(f"  {place}{' ' if place else ''}{failure['state']}", style="yellow")
+    if failure["error_code"] and failure["error_code"] != failure["state"]:
+        line.append(f" ({one_line(failure['error_code'])})", style="dim")
     return line
 
 
@@ -175,18 +176,22 @@ def in_words(account: Account) -> str:
     return f"{sentence}{'; ' if problems else ''}{', '.join(problems)}."
 
 
-def budget_lines(found: Sequence[BudgetLine]) -> Iterator[Text]:
+def budget_lines(found: Sequence[Row]) -> Iterator[Text]:
     """Return a line for each cap."""
     for line in found:
-        kind, _, name = line.scope.partition(":")
+        kind, _, name = line["scope"].partition(":")
         whose = "this run" if kind == "run" else f"all runs on {name} UTC"
-        unpriced = f"{counted(line.unpriced_calls, 'call')} of unknown cost"
-        estimated = f"{counted(line.estimated_calls, 'call')} estimated (implausible report)"
+        unpriced = f"{counted(line['unpriced_calls'], 'call')} of unknown cost"
+        estimated = f"{counted(line['estimated_calls'], 'call')} estimated (implausible report)"
         parts = [
-            f"{dollars(line.spent_usd)} of {dollars(line.cap_usd)} spent by {whose}",
-            *([f"{dollars(line.reserved_usd)} reserved for calls"] if line.reserved_usd else []),
-            f"{dollars(line.left_usd)} left",
-            *([unpriced] if line.unpriced_calls else []),
-            *([estimated] if line.estimated_calls else []),
+            f"{dollars(line['spent_usd'])} of {dollars(line['cap_usd'])} spent by {whose}",
+            *(
+                [f"{dollars(line['reserved_usd'])} reserved for calls"]
+                if line["reserved_usd"]
+                else []
+            ),
+            f"{dollars(line['left_usd'])} left",
+            *([unpriced] if line["unpriced_calls"] else []),
+            *([estimated] if line["estimated_calls"] else []),
         ]
         yield Text(f"Budget   {' · '.join(parts)}")

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chordwise.domain.number_formats import approximate, counted, money, span
-from chordwise.pipeline.runs.progress import BatchWait, Pace, Progress
+from chordwise.relations.progress import BatchWait, Pace, Progress
 from chordwise.rendering.plain_text import EXTRACTIVE, local_time, one_line
 from chordwise.rendering.screen import Screen
 

@@ -22,7 +22,7 @@ from chordwise.domain.json_values import JsonObject, JsonValue, objects, strings
 from chordwise.domain.learning import fields
 from chordwise.domain.number_formats import counted, score, share
 from chordwise.domain.states import JobStatus
-from chordwise.pipeline.runs.stored_results import StoredResult
+from chordwise.relations.relation import Row
 from chordwise.rendering import layouts
 from chordwise.rendering.plain_text import EXTRACTIVE, encoded, one_line, safe
 
@@ -31,7 +31,7 @@ _MAX_FLAGS = 5
 _HEADLINE_WIDTH = 300
 
 
-def render(results: Sequence[StoredResult]) -> Iterator[RenderableType]:
+def render(results: Sequence[Row]) -> Iterator[RenderableType]:
     """Return few results in full and many as a table, with a note about the built-in model.
 
     Several extractions of the same fields come first, as a table with a column for each field.
@@ -39,32 +39,32 @@ def render(results: Sequence[StoredResult]) -> Iterator[RenderableType]:
     shown: set[uuid.UUID] = set()
     yield from _extractions(results, shown)
     if len(results) > MAX_IN_FULL:
-        others = [result for result in results if result.job_id not in shown]
+        others = [result for result in results if result["job_id"] not in shown]
         yield from [_table(others)] if others else []
     else:
         for result in results:
             yield from _in_full(result)
-    if any(not result.language_model for result in results):
+    if any(not result["language_model"] for result in results):
         yield Text(EXTRACTIVE, style="yellow")
 
 
-def _in_full(result: StoredResult) -> Iterator[RenderableType]:
+def _in_full(result: Row) -> Iterator[RenderableType]:
     yield Rule(_heading(result), align="left", characters="─", style="dim")
     yield Text(f"  {_measures(result)}", style="dim")
-    if result.review_reason:
-        yield Text(f"  Review: {one_line(result.review_reason)}", style="yellow")
-    if result.transcribed_by:
-        yield Text(f"  Scanned pages read by {one_line(result.transcribed_by)}", style="dim")
-    yield from _suspicious(result.flags)
-    for chunk in objects(result.failed_chunks):
+    if result["review_reason"]:
+        yield Text(f"  Review: {one_line(result['review_reason'])}", style="yellow")
+    if result["transcribed_by"]:
+        yield Text(f"  Scanned pages read by {one_line(result['transcribed_by'])}", style="dim")
+    yield from _suspicious(result["flags"])
+    for chunk in objects(result["failed_chunks"]):
         start, end, code = (chunk.get(name) for name in ("start_char", "end_char", "error_code"))
         yield Text(f"  Not covered: characters {start}–{end} ({code})", style="yellow")
-    for sentence in missing_rows.sentences(missing_rows.from_json(result.missing_rows)):
+    for sentence in missing_rows.sentences(missing_rows.from_json(result["missing_rows"])):
         yield Text(f"  {one_line(sentence, _HEADLINE_WIDTH)}", style="yellow")
-    for check in objects(result.failed_checks):
+    for check in objects(result["failed_checks"]):
         yield Text(f"  Check failed: {_check(check)}", style="yellow")
-    yield answer(result.analysis_type, result.output)
-    yield from _critique(result.critique or {})
+    yield answer(result["analysis_type"], result["output"])
+    yield from _critique(result["critique"] or {})
     yield Text()
 
 
@@ -98,27 +98,29 @@ def _critique(critique: JsonObject) -> Iterator[RenderableType]:
             yield Text(f"  {one_line(text(each.get('path')))}: {shown}", style="yellow")
 
 
-def _heading(result: StoredResult) -> Text:
-    heading = layouts.shortened([result.source])[0]
+def _heading(result: Row) -> Text:
+    heading = layouts.shortened([result["source"]])[0]
     heading.stylize("bold")
-    heading.append(f" · {result.analysis_type}", style="not bold")
-    if result.status != JobStatus.SUCCEEDED:
-        heading.append(f" · {result.status}", style="yellow")
+    heading.append(f" · {result['analysis_type']}", style="not bold")
+    if result["status"] != JobStatus.SUCCEEDED:
+        heading.append(f" · {result['status']}", style="yellow")
     for mark in _marks(result):
         heading.append(f" · {mark}", style="yellow")
     return heading
 
 
-def _measures(result: StoredResult) -> str:
-    who = f"{result.provider}/{result.model}" + ("" if result.language_model else " (built in)")
+def _measures(result: Row) -> str:
+    who = f"{result['provider']}/{result['model']}" + (
+        "" if result["language_model"] else " (built in)"
+    )
     parts = [
-        f"confidence {result.confidence:.2f}",
-        f"quality {score(result.quality)}",
-        f"coverage {share(result.coverage)}",
-        *([] if result.agreement is None else [f"agreement {share(result.agreement)}"]),
-        *(_critiqued(result.critique or {})),
+        f"confidence {result['confidence']:.2f}",
+        f"quality {score(result['quality'])}",
+        f"coverage {share(result['coverage'])}",
+        *([] if result["agreement"] is None else [f"agreement {share(result['agreement'])}"]),
+        *(_critiqued(result["critique"] or {})),
         who,
-        *(["reused"] if result.reused else []),
+        *(["reused"] if result["reused"] else []),
     ]
     return one_line(" · ".join(parts))
 
@@ -130,42 +132,42 @@ def _critiqued(critique: JsonObject) -> list[str]:
     return [f"critique {outcome}"] if is_well else []
 
 
-def _table(results: Sequence[StoredResult]) -> Table:
+def _table(results: Sequence[Row]) -> Table:
     table = layouts.empty()
     table.add_column("Document", max_width=layouts.NAME_WIDTH, overflow="fold")
-    types = {result.analysis_type for result in results}
+    types = {result["analysis_type"] for result in results}
     if len(types) > 1:
         table.add_column("Type", no_wrap=True)
     table.add_column("Conf.", justify="right", no_wrap=True)
     table.add_column("Answer", ratio=1)
-    documents = layouts.shortened([result.source for result in results])
+    documents = layouts.shortened([result["source"] for result in results])
     for document, result in zip(documents, results, strict=True):
-        kind = [result.analysis_type] if len(types) > 1 else []
-        table.add_row(document, *kind, f"{result.confidence:.2f}", _answer(result))
+        kind = [result["analysis_type"]] if len(types) > 1 else []
+        table.add_row(document, *kind, f"{result['confidence']:.2f}", _answer(result))
     return table
 
 
-def _answer(result: StoredResult) -> Text:
-    answer = headline(result.analysis_type, result.output)
+def _answer(result: Row) -> Text:
+    answer = headline(result["analysis_type"], result["output"])
     shown = Text(one_line(answer, 140))
-    if result.status != JobStatus.SUCCEEDED:
-        lost = missing_rows.losses(missing_rows.from_json(result.missing_rows))
+    if result["status"] != JobStatus.SUCCEEDED:
+        lost = missing_rows.losses(missing_rows.from_json(result["missing_rows"]))
         reason = "".join(f": {one_line(each)}" for each in missing_rows.sentences(lost))
-        shown.append(f" ({result.status}{reason.removesuffix('.')})", style="yellow")
+        shown.append(f" ({result['status']}{reason.removesuffix('.')})", style="yellow")
     for mark in _marks(result):
         shown.append(f" ({mark})", style="yellow")
     return shown
 
 
-def _marks(result: StoredResult) -> Iterator[str]:
+def _marks(result: Row) -> Iterator[str]:
     """Yield the warnings about an answer."""
-    if result.nothing_found:
+    if result["nothing_found"]:
         yield "nothing found"
-    if result.corrected:
+    if result["corrected"]:
         yield "corrected"
-    if failed := objects(result.failed_checks):
+    if failed := objects(result["failed_checks"]):
         yield f"{counted(len(failed), 'check')} failed"
-    if result.needs_review:
+    if result["needs_review"]:
         yield "needs review"
 
 
@@ -175,26 +177,24 @@ _PROSE_WIDTH = 12
 _VALUE_WIDTH = 80
 
 
-def _extractions(
-    results: Sequence[StoredResult], shown: set[uuid.UUID]
-) -> Iterator[RenderableType]:
+def _extractions(results: Sequence[Row], shown: set[uuid.UUID]) -> Iterator[RenderableType]:
     """Yield a table for each list of fields that several documents share.
 
     The ids of their jobs are added to `shown`.
     """
-    alike: dict[tuple[str, ...], list[StoredResult]] = {}
+    alike: dict[tuple[str, ...], list[Row]] = {}
     for result in results:
-        if result.analysis_type == AnalysisType.EXTRACTION:
-            names = tuple(fields.names(result.output))[:_MAX_FIELDS]
+        if result["analysis_type"] == AnalysisType.EXTRACTION:
+            names = tuple(fields.names(result["output"]))[:_MAX_FIELDS]
             alike.setdefault(names, []).append(result)
     for names, found in alike.items():
         if not names or len(found) == 1:
             continue
-        shown |= {result.job_id for result in found}
-        documents = layouts.shortened([result.source for result in found], room=_DOCUMENT_WIDTH)
+        shown |= {result["job_id"] for result in found}
+        documents = layouts.shortened([result["source"] for result in found], room=_DOCUMENT_WIDTH)
         columns = ("Document", *(name.removeprefix("/") for name in names))
         rows = [
-            [document, *(_values(result.output, name) for name in names)]
+            [document, *(_values(result["output"], name) for name in names)]
             for document, result in zip(documents, found, strict=True)
         ]
         yield layouts.FirstThatFits(

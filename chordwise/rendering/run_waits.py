@@ -9,12 +9,12 @@ from threading import Event
 
 from chordwise.embedded import stack
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline.runs import progress
-from chordwise.pipeline.runs.progress import Pace, Progress
 from chordwise.pipeline.runtime import broker
+from chordwise.relations import progress
+from chordwise.relations.progress import Pace, Progress
 from chordwise.rendering.live import Display
 from chordwise.settings import Settings
-from chordwise.storage.database import Database, connected
+from chordwise.storage.database import Database, connected, driver
 
 # The polling interval grows with the duration of the wait.
 _MIN_SECONDS, _MAX_SECONDS = 0.25, 1.0
@@ -83,7 +83,7 @@ class RunWatch:
         """Return the progress, or `None` while the database is briefly unavailable."""
         try:
             with self._database.read() as session:
-                found = progress.read(session, run_id)
+                found = progress.read(driver(session), run_id)
         except ServiceUnavailableError:
             if self._clock() - self._reached_at > _OUTAGE_SECONDS:
                 raise

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import BatchStatus
 from chordwise.storage import clock
-from chordwise.storage.record import Identity, Record, status_in, update_rows
+from chordwise.storage.record import Identity, Record, update_rows
+from chordwise.storage.sql_text import status_in
 
 _OPEN = (BatchStatus.PREPARING, BatchStatus.RUNNING)
 

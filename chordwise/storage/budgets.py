@@ -287,34 +287,6 @@ def cap_run(session: Session, run_id: uuid.UUID, cap_usd: Decimal) -> Budget:
     return session.scalars(select(Budget).where(Budget.scope == scope_of_run(run_id))).one()
 
 
-def of_run(session: Session, run_id: uuid.UUID) -> Sequence[Budget]:
-    """Return the capped accounts of a run and of the current UTC day, that of the run first."""
-    today = session.scalars(select(_today())).one()
-    return session.scalars(
-        select(Budget)
-        .where(Budget.scope.in_(_scopes(run_id, today)), Budget.cap_usd.is_not(None))
-        .order_by(Budget.scope.desc())
-    ).all()
-
-
-def uncertain_calls(session: Session, account: Budget) -> tuple[int, int]:
-    """Return how many ended calls of an account's run or day have no cost, and an estimated one."""
-    call = ModelCall if account.run_id is None else jobs.calls_of(account.run_id)
-    calls = (
-        select(
-            func.count().filter(call.cost_usd.is_(None)),
-            func.count().filter(call.cost_basis == "estimated"),
-        )
-        .select_from(call)
-        .where(call.finished_at.is_not(None))
-    )
-    if account.run_id is None:
-        day = date.fromisoformat(account.scope.removeprefix("day:"))
-        calls = calls.where(day_of_call() == day)
-    unpriced, estimated = session.execute(calls).one()
-    return unpriced, estimated
-
-
 def _scopes(run_id: uuid.UUID, day: date) -> tuple[str, str]:
     return _scope_of_day(day), scope_of_run(run_id)
 

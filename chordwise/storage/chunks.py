@@ -33,9 +33,9 @@ from chordwise.storage.record import (
     in_ids,
     insert_all,
     new_id,
-    status_in,
     update_rows,
 )
+from chordwise.storage.sql_text import status_in
 
 
 class Chunk(Record):

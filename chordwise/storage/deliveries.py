@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -13,9 +12,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.states import RunStatus
+from chordwise.domain.states import DeliveryStatus, RunStatus
 from chordwise.storage import clock
-from chordwise.storage.record import CreatedAt, Identity, Record, copied
+from chordwise.storage.record import CreatedAt, Identity, Record
 
 
 class DeliveryKind(StrEnum):
@@ -23,15 +22,6 @@ class DeliveryKind(StrEnum):
 
     WEBHOOK = "webhook"
     FILE = "file"
-
-
-class DeliveryStatus(StrEnum):
-    """The state of a delivery; a delivery without a receiver is skipped."""
-
-    PENDING = "pending"
-    DELIVERED = "delivered"
-    FAILED = "failed"
-    SKIPPED = "skipped"
 
 
 REPORT_WRITTEN = "report.written"
@@ -66,19 +56,6 @@ class Delivery(Record):
     last_error: Mapped[str | None]
     created_at: Mapped[CreatedAt]
     finished_at: Mapped[datetime | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryLine:
-    """A delivery as listed in the account of its run."""
-
-    kind: str
-    event: str
-    status: str
-    attempts: int
-    due_at: datetime
-    finished_at: datetime | None
-    last_error: str | None
 
 
 def announce(session: Session, run_id: uuid.UUID, status: RunStatus) -> None:
@@ -142,16 +119,6 @@ def end(
 def postpone(session: Session, delivery: Delivery, delay: timedelta, reason: str) -> None:
     """Record why an attempt failed, and when the next one is due."""
     _record(session, delivery, due_at=clock.now_plus(delay), last_error=reason)
-
-
-def of_run(session: Session, run_id: uuid.UUID) -> Sequence[DeliveryLine]:
-    """Return the deliveries of a run in order, without the skipped ones."""
-    rows = session.scalars(
-        select(Delivery)
-        .where(Delivery.run_id == run_id, Delivery.status != DeliveryStatus.SKIPPED)
-        .order_by(Delivery.id)
-    )
-    return [copied(DeliveryLine, row) for row in rows]
 
 
 def _record(session: Session, delivery: Delivery, **values: object) -> None:

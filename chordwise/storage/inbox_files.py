@@ -29,16 +29,9 @@ from chordwise.storage import clock
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import (
-    CreatedAt,
-    Identity,
-    Record,
-    in_ids,
-    insert_all,
-    status_in,
-    unnested,
-)
+from chordwise.storage.record import CreatedAt, Identity, Record, in_ids, insert_all, unnested
 from chordwise.storage.runs import Run
+from chordwise.storage.sql_text import status_in
 
 _AT_ONCE = 500
 

@@ -43,9 +43,9 @@ from chordwise.storage.record import (
     Record,
     block_range_index,
     in_ids,
-    status_in,
     update_rows,
 )
+from chordwise.storage.sql_text import status_in
 
 STEP_CHUNKS = 20_000
 """The maximum number of chunks in a transaction that changes many jobs."""

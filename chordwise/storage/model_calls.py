@@ -26,14 +26,8 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.analysis_tasks import AnalysisType, Stage
 from chordwise.domain.json_values import JsonValue
 from chordwise.storage.database import Store
-from chordwise.storage.record import (
-    CreatedAt,
-    Identity,
-    Record,
-    block_range_index,
-    day_of,
-    rows_as_json,
-)
+from chordwise.storage.record import CreatedAt, Identity, Record, block_range_index, rows_as_json
+from chordwise.storage.sql_text import day_of
 
 
 class ModelCall(Record):

@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, ClassVar, TypeVar
 
@@ -37,9 +36,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 from sqlalchemy.orm import DeclarativeBase, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.storage.sql_text import words_of
 
-SEARCHED_CHARACTERS = 100_000
-"""The indexed part of a text; its words amount to less than a megabyte."""
 _NANOSECONDS = 1_000_000  # per millisecond
 
 
@@ -54,19 +52,6 @@ def new_id() -> uuid.UUID:
     octets[6:8] = (0x7000 | (nanoseconds << 12) // _NANOSECONDS).to_bytes(2, "big")
     octets[8] = octets[8] & 0x3F | 0x80
     return uuid.UUID(bytes=bytes(octets))
-
-
-def first_id(moment: datetime) -> uuid.UUID:
-    """Return the lowest id that can be created at `moment`; all ids created later are greater."""
-    return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
-
-
-def id_in(text: str) -> uuid.UUID | None:
-    """Return the id that a text represents, or `None`."""
-    try:
-        return uuid.UUID(text)
-    except ValueError:
-        return None
 
 
 def insert_all(
@@ -137,35 +122,16 @@ def in_ids(
     return column == any_(literal(list(ids), ARRAY(UUID(as_uuid=True))))
 
 
-def status_in(states: Collection[StrEnum]) -> str:
-    """Return the condition of a partial index that the status is one of these."""
-    return f"status IN ({', '.join(repr(state.value) for state in states)})"
-
-
 def block_range_index(name: str, column: str | TextClause) -> Index:
     """Return an index for the newest times in a column; updates of it stay heap-only (HOT)."""
     small = {"autosummarize": True, "pages_per_range": 16}
     return Index(name, column, postgresql_using="brin", postgresql_with=small)
 
 
-def day_of(column: str) -> str:
-    """Return the SQL for the UTC day of a column, as used by the views by day and their index."""
-    return f"(({column} AT TIME ZONE 'UTC')::date)"
-
-
 def words_index(name: str, column: str) -> Index:
     """Return an index for full-text search, to which vacuum adds new words."""
     later = {"gin_pending_list_limit": 65_536}
     return Index(name, text(words_of(column)), postgresql_using="gin", postgresql_with=later)
-
-
-def words_of(column: str) -> str:
-    """Return the SQL for the searchable words at the beginning of a text column.
-
-    A `tsvector` holds at most a megabyte; a longer one would make the insert fail. A statement uses
-    the index only if it repeats this expression.
-    """
-    return f"to_tsvector('simple', \"left\"({column}, {SEARCHED_CHARACTERS}))"
 
 
 class Record(DeclarativeBase):

@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import JSON, ForeignKey, bindparam, func, select, text, true, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from chordwise.domain.identifiers import id_in
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import (
     OPEN_CHUNKS,
@@ -23,8 +24,9 @@ from chordwise.errors import UsageError
 from chordwise.storage import clock, deliveries, jobs
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import CreatedAt, Identity, Record, id_in, in_ids, status_in
+from chordwise.storage.record import CreatedAt, Identity, Record, in_ids
 from chordwise.storage.schedules import ScheduleRun
+from chordwise.storage.sql_text import status_in
 
 
 class Run(Record):

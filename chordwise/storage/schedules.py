@@ -26,7 +26,8 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import UNFINISHED_SCHEDULE_RUNS, ScheduleRunStatus
 from chordwise.storage import clock
-from chordwise.storage.record import CreatedAt, Identity, Record, status_in, update_rows
+from chordwise.storage.record import CreatedAt, Identity, Record, update_rows
+from chordwise.storage.sql_text import status_in
 
 
 def waiting(session: Session) -> Sequence[ScheduleRun]:

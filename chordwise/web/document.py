@@ -24,7 +24,7 @@ from chordwise.pipeline.runs import explanation, page_pictures
 from chordwise.pipeline.runs.explanation import ExplainedFact, Explanation
 from chordwise.pipeline.runs.page_pictures import Named
 from chordwise.storage import documents
-from chordwise.storage.record import SEARCHED_CHARACTERS
+from chordwise.storage.sql_text import SEARCHED_CHARACTERS
 from chordwise.web.site import Site, fragment, render, site_of
 
 _EXCERPT_CHARACTERS = 40_000
@@ -98,8 +98,8 @@ def _document(request: Request) -> Response:
         text = documents.text_of(session, document_id)
         names = page_pictures.names_of(session, document_id)
     result = found.result
-    losses = missing_rows.from_json(result.missing_rows if result else None)
-    critique = (result.critique if result else None) or {}
+    losses = missing_rows.from_json(result["missing_rows"] if result else None)
+    critique = (result["critique"] if result else None) or {}
     is_there = _is_there(site, found, names)
     # Only pages with a known size, which is in points, can be shown.
     pages = [
@@ -123,7 +123,7 @@ def _document(request: Request) -> Response:
         text=None if as_pages else _text(text, places, found, shown),
         flags=document_flags.from_json(found.document.flags),
         losses=missing_rows.sentences(losses),
-        checks=json_values.objects(result.failed_checks if result else None),
+        checks=json_values.objects(result["failed_checks"] if result else None),
         violations=json_values.objects(critique.get("violations")),
         samples=max((call.sample for call in found.calls), default=1),
         has_steps=any(call.stage in _LATER_STAGES for call in found.calls),

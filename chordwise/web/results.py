@@ -20,8 +20,10 @@ from chordwise.domain.marked_text import sought_in
 from chordwise.domain.states import JobStatus
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports import selection, writers
-from chordwise.pipeline.runs import result_lists
-from chordwise.pipeline.runs.result_lists import ResultFilter, ResultOrder, RowMark
+from chordwise.relations import results as stored_results
+from chordwise.relations.relation import Values
+from chordwise.relations.results import Mark, ResultOrder
+from chordwise.storage.database import driver
 from chordwise.web.lists import PAGE_ROWS, Key, Listing, listing_of, no_page
 from chordwise.web.site import render, site_of
 
@@ -43,22 +45,25 @@ _MAX_COUNTED, _MAX_COUNTED_WITH_WORDS = 1_000, 100
 
 def _results(request: Request) -> Response:
     listing = _listing(request)
-    wanted = _wanted(listing)
+    values = _values(listing)
+    limit = _MAX_COUNTED_WITH_WORDS if values["words"] else _MAX_COUNTED
     with site_of(request).database.read() as session:
-        found = result_lists.read(session, wanted, PAGE_ROWS + 1, _mark(listing.after))
-        limit = _MAX_COUNTED_WITH_WORDS if wanted.words else _MAX_COUNTED
-        count = result_lists.count(session, wanted, limit + 1)
-        choices = result_lists.choices(session)
-    shown = found[:PAGE_ROWS]
+        connection = driver(session)
+        results = stored_results.listed(
+            connection, values, _order(listing), PAGE_ROWS + 1, _after(listing.after)
+        )
+        count = stored_results.count_listed(connection, values, limit + 1)
+        choices = stored_results.choices(connection)
+    shown = results[:PAGE_ROWS]
     more = ""
-    if len(found) > PAGE_ROWS:
-        more = listing.next_page((shown[-1].confidence, str(shown[-1].result_id)))
+    if len(results) > PAGE_ROWS:
+        more = listing.next_page((shown[-1]["confidence"], str(shown[-1]["result_id"])))
     return render(
         request,
         "results.html",
         listing=listing,
-        sought=sought_in(wanted.words),
-        results=[(each, headline(each.analysis_type, each.output)) for each in shown],
+        sought=sought_in(str(values["words"])),
+        results=[(row, headline(row["analysis_type"], row["output"])) for row in shown],
         count=f"{count:,}" if count <= limit else f"more than {limit:,}",
         more=more,
         choices={
@@ -68,7 +73,7 @@ def _results(request: Request) -> Response:
             "label": choices["label"],
         },
         statuses=[each.value for each in _STATUSES],
-        sql=result_lists.as_sql(wanted),
+        sql=_sql(listing),
         formats=[each.value for each in ExportFormat],
         query=request.url.query,
     )
@@ -76,7 +81,7 @@ def _results(request: Request) -> Response:
 
 def _export(request: Request) -> Response:
     """Write all rows of the list into a temporary file, which is deleted after it was sent."""
-    wanted = _wanted(_listing(request))
+    listing = _listing(request)
     chosen = next((e for e in ExportFormat if e == request.path_params["format"]), None)
     if chosen is None:
         raise UsageError("There is no such format.", f"One of {', '.join(ExportFormat)}.")
@@ -85,7 +90,7 @@ def _export(request: Request) -> Response:
     with tempfile.NamedTemporaryFile(prefix="chordwise-", delete=False) as file:
         path = Path(file.name)
         try:
-            with selection.opened(database_url, result_lists.as_sql(wanted)) as table:
+            with selection.opened(database_url, _sql(listing)) as table:
                 writers.write(cast("BinaryIO", file), table, chosen)
         except BaseException:
             path.unlink()
@@ -97,25 +102,29 @@ def _listing(request: Request) -> Listing:
     return listing_of(request, _FILTERS, ("created", "confidence"), "-created")
 
 
-def _wanted(listing: Listing) -> ResultFilter:
+def _order(listing: Listing) -> ResultOrder:
+    return _SORTS[listing.sort, listing.is_descending]
+
+
+def _sql(listing: Listing) -> str:
+    return stored_results.listed_sql(_values(listing), _order(listing))
+
+
+def _values(listing: Listing) -> Values:
+    """Return the values of the filters of `LISTED`."""
     given = listing.filters
-    chosen = given.get("type", "")
-    if chosen and chosen not in set(AnalysisType):
-        raise UsageError(f"There is no analysis type “{chosen}”.", f"{', '.join(AnalysisType)}.")
-    return ResultFilter(
-        run=given.get("run", ""),
-        saved_as=given.get("profile", ""),
-        analysis_type=AnalysisType(chosen) if chosen else None,
-        status=given.get("status", ""),
-        label=given.get("label", ""),
-        document=given.get("document", ""),
-        words=given.get("words", ""),
-        min_confidence=_number(given.get("from", "")),
-        max_confidence=_number(given.get("to", "")),
-        grounded=_YES_OR_NO.get(given.get("grounded", "")),
-        needs_review=_YES_OR_NO.get(given.get("review", "")),
-        order=_SORTS[listing.sort, listing.is_descending],
-    )
+    kind = given.get("type", "")
+    if kind and kind not in set(AnalysisType):
+        raise UsageError(f"There is no analysis type “{kind}”.", f"{', '.join(AnalysisType)}.")
+    return {
+        **{name: given.get(name, "") for name in ("run", "status", "label", "document", "words")},
+        "saved_as": given.get("profile", ""),
+        "analysis_type": kind,
+        "min_confidence": _number(given.get("from", "")),
+        "max_confidence": _number(given.get("to", "")),
+        "grounded": _YES_OR_NO.get(given.get("grounded", "")),
+        "needs_review": _YES_OR_NO.get(given.get("review", "")),
+    }
 
 
 def _number(given: str) -> float | None:
@@ -128,12 +137,12 @@ def _number(given: str) -> float | None:
     return found
 
 
-def _mark(key: Key) -> RowMark | None:
+def _after(key: Key) -> Mark | None:
     if not key:
         return None
     try:
         confidence, result_id = key
-        return RowMark(float(str(confidence)), uuid.UUID(str(result_id)))
+        return float(str(confidence)), uuid.UUID(str(result_id))
     except ValueError as error:
         raise no_page() from error
 

@@ -26,12 +26,14 @@ from chordwise.pipeline.intake.found_files import entry_of
 from chordwise.pipeline.intake.run_options import run_options
 from chordwise.pipeline.intake.submit import Resume, open_run
 from chordwise.pipeline.jobs import run_control as control
-from chordwise.pipeline.runs import accounts, progress
-from chordwise.pipeline.runs.accounts import Account, Cap
-from chordwise.pipeline.runs.progress import Pace, Progress
+from chordwise.relations import accounts, progress
+from chordwise.relations.accounts import CAPS, COSTS, NOTICES, RUNS, Account
+from chordwise.relations.progress import Pace, Progress
+from chordwise.relations.relation import Row
 from chordwise.settings import Profile
 from chordwise.storage import certifications
 from chordwise.storage import runs as stored_runs
+from chordwise.storage.database import driver
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 from chordwise.web import uploads
@@ -46,7 +48,9 @@ def _runs(request: Request) -> Response:
     listing = listing_of(request, _FILTERS)
     status = listing.filters.get("status", "")
     with site_of(request).database.read() as session:
-        found = accounts.newest(session, PAGE_ROWS + 1, before=_last(listing), status=status)
+        found = accounts.newest(
+            driver(session), PAGE_ROWS + 1, before=_last(listing), status=status
+        )
     shown = found[:PAGE_ROWS]
     more = listing.next_page((str(shown[-1].run_id),)) if len(found) > PAGE_ROWS else ""
     return render(
@@ -66,8 +70,10 @@ def _costs(request: Request) -> Response:
     listing = listing_of(request, _FILTERS)
     status = listing.filters.get("status", "")
     with site_of(request).database.read() as session:
-        ids = accounts.newest_ids(session, PAGE_ROWS, before=_last(listing), status=status)
-        costs = accounts.costs(session, ids)
+        connection = driver(session)
+        newest = {"before": _last(listing), "status": status}
+        ids = [run["id"] for run in RUNS.read(connection, newest, limit=PAGE_ROWS)]
+        costs = {row["run_id"]: row for row in COSTS.read(connection, {"run_ids": ids})}
     return HTMLResponse(fragment(request, "run_costs.html", run_ids=ids, costs=costs))
 
 
@@ -77,10 +83,10 @@ def _run(request: Request) -> Response:
         run = stored_runs.find(session, _name(request))
         snapshot = _snapshot(session, run.id, Pace(), is_counted=False)
         account = snapshot.account
-        found = accounts.jobs_of_run(session, run.id, PAGE_ROWS + 1, after=_last(listing))
+        found = accounts.jobs_of_run(driver(session), run.id, PAGE_ROWS + 1, after=_last(listing))
         shown = found[:PAGE_ROWS]
         wanted = MAX_FAILURES + 1 if account.problems else 0
-        failures = accounts.failures(session, account.run, wanted)
+        failures = accounts.failures(driver(session), account.run, wanted)
         return render(
             request,
             "run.html",
@@ -93,10 +99,10 @@ def _run(request: Request) -> Response:
             can_cancel=account.status != RunStatus.CANCELLED and account.unfinished > 0,
             failures=failures[:MAX_FAILURES],
             has_more_failures=len(failures) > MAX_FAILURES,
-            notices=accounts.notices(session, run.id, MAX_FAILURES),
+            notices=NOTICES.read(driver(session), {"run_id": run.id}, limit=MAX_FAILURES),
             certified=certifications.in_force(session, run.name, ""),
             jobs=shown,
-            more=listing.next_page((str(shown[-1].job_id),)) if len(found) > PAGE_ROWS else "",
+            more=listing.next_page((str(shown[-1]["job_id"]),)) if len(found) > PAGE_ROWS else "",
             is_first=not listing.after,
         )
 
@@ -111,14 +117,14 @@ class RunSnapshot:
     progress: Progress
     is_counted: bool
     account: Account
-    caps: Sequence[Cap]
+    caps: Sequence[Row]
     documents_per_minute: float | None
     remaining: timedelta | None
 
     @property
     def cap_usd(self) -> Decimal | None:
         """The budget cap of the run itself, if it has one."""
-        of_run = (each.cap_usd for each in self.caps if each.scope.startswith("run:"))
+        of_run = (cap["cap_usd"] for cap in self.caps if cap["scope"].startswith("run:"))
         return next(of_run, None)
 
     @property
@@ -133,13 +139,13 @@ class RunSnapshot:
 def _snapshot(
     session: Session, run_id: uuid.UUID, pace: Pace, *, is_counted: bool = True
 ) -> RunSnapshot:
-    found = (progress.read if is_counted else progress.read_jobs)(session, run_id)
+    found = (progress.read if is_counted else progress.read_jobs)(driver(session), run_id)
     pace.record(time.monotonic(), found)
     return RunSnapshot(
         progress=found,
         is_counted=is_counted,
-        account=accounts.of_run(session, run_id),
-        caps=accounts.caps(session, run_id),
+        account=accounts.of_run(driver(session), run_id),
+        caps=CAPS.read(driver(session), {"run_id": run_id}),
         documents_per_minute=pace.documents_per_minute(),
         remaining=pace.remaining(),
     )

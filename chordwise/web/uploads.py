@@ -13,12 +13,13 @@ from pathlib import Path, PurePosixPath
 from sqlalchemy import select
 from starlette.datastructures import UploadFile
 
+from chordwise.domain.identifiers import id_in
 from chordwise.domain.visible_text import printable
 from chordwise.embedded.home import Home, make_folder
 from chordwise.errors import ServiceUnavailableError
 from chordwise.readers.discovery import FoundFile
 from chordwise.storage.database import Database
-from chordwise.storage.record import id_in, in_ids, new_id
+from chordwise.storage.record import in_ids, new_id
 from chordwise.storage.runs import Run
 
 # The run is stored after its files, so young folders may have no run yet.

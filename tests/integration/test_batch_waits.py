@@ -9,12 +9,13 @@ import pytest
 
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs import run_control
-from chordwise.pipeline.runs import progress
-from chordwise.pipeline.runs.progress import BatchWait
+from chordwise.relations import progress
+from chordwise.relations.progress import BatchWait
 from chordwise.rendering import live as rendered
 from chordwise.rendering.live import ProgressLines
 from chordwise.rendering.run_waits import RunWatch
 from chordwise.settings import Settings
+from chordwise.storage.database import driver
 from tests.fakes.batch_nights import (
     OTHER,
     in_batches,
@@ -54,7 +55,7 @@ def show(
 
 def found(pipeline: Pipeline, submission: Submission) -> Sequence[BatchWait]:
     with pipeline.context.database.read() as session:
-        return progress.of_run(session, submission.run_id)
+        return progress.of_run(driver(session), submission.run_id)
 
 
 def in_words(pipeline: Pipeline, submission: Submission) -> list[str]:

@@ -25,8 +25,10 @@ from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.run_control import retry
 from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.models import budgets
-from chordwise.pipeline.runs.accounts import BudgetLine, caps_of_run
+from chordwise.relations.accounts import BUDGETS
+from chordwise.relations.relation import Row
 from chordwise.settings import ModelSettings, Settings
+from chordwise.storage.database import driver
 from tests.fakes.pipeline import LONG, Pipeline, a_pipeline, a_run, with_models, with_settings
 from tests.peers.answering_server import AnsweringHandler, AnsweringServer, summary
 from tests.peers.serving import serving_in_a_thread
@@ -99,12 +101,12 @@ class Company:
             for job in jobs:
                 synthesize(self.pipeline.context, job.id)
 
-    def line(self, submission: Submission) -> BudgetLine:
+    def line(self, submission: Submission) -> Row:
         return self.lines(submission)[0]
 
-    def lines(self, submission: Submission) -> Sequence[BudgetLine]:
+    def lines(self, submission: Submission) -> Sequence[Row]:
         with self.pipeline.context.database.read() as session:
-            return caps_of_run(session, submission.run_id)
+            return BUDGETS.read(driver(session), {"run_id": submission.run_id})
 
     def states(self, submission: Submission) -> set[str]:
         return {job.status for job in self.pipeline.jobs(submission)}
@@ -175,8 +177,8 @@ def test_a_run_stops_before_its_cap_and_continues_with_a_higher_one(
     count = retry(company.pipeline.context, submission.run_id, Decimal(2))
     company.work(submission)
 
-    assert stopped.spent_usd > Decimal("0.02")
-    assert 0 < charged <= stopped.spent_usd + stopped.reserved_usd <= Decimal("0.05")
+    assert stopped["spent_usd"] > Decimal("0.02")
+    assert 0 < charged <= stopped["spent_usd"] + stopped["reserved_usd"] <= Decimal("0.05")
     assert {job.error_code for job in paused if job.status == JobStatus.PAUSED} == {
         "budget_exceeded"
     }
@@ -187,8 +189,8 @@ def test_a_run_stops_before_its_cap_and_continues_with_a_higher_one(
     assert company.states(submission) == {JobStatus.SUCCEEDED}
     assert company.pipeline.value("SELECT status FROM runs") == RunStatus.FINISHED
     assert company.pipeline.value("SELECT max(attempts) FROM chunks") == 1
-    assert provider.charged_usd <= company.line(submission).spent_usd <= Decimal(2)
-    assert company.line(submission).reserved_usd == 0
+    assert provider.charged_usd <= company.line(submission)["spent_usd"] <= Decimal(2)
+    assert company.line(submission)["reserved_usd"] == 0
 
 
 def test_votes_and_critiques_stay_within_the_cap_and_are_not_repeated(
@@ -205,7 +207,7 @@ def test_votes_and_critiques_stay_within_the_cap_and_are_not_repeated(
     company.work(submission)
 
     assert paused == {"budget_exceeded"}
-    assert 0 < charged <= stopped.spent_usd + stopped.reserved_usd <= Decimal("0.04")
+    assert 0 < charged <= stopped["spent_usd"] + stopped["reserved_usd"] <= Decimal("0.04")
     assert company.states(submission) == {JobStatus.SUCCEEDED}
     asked = "SELECT count(*), count(DISTINCT (chunk_id, job_id, sample, stage)) FROM model_calls"
     ((calls, questions),) = company.pipeline.rows(
@@ -215,7 +217,7 @@ def test_votes_and_critiques_stay_within_the_cap_and_are_not_repeated(
     assert company.pipeline.value("SELECT count(DISTINCT sample) FROM model_calls") == 3
     revised = "SELECT count(*) FROM document_results WHERE critique_outcome = 'revised'"
     assert company.pipeline.value(revised) == 2
-    assert company.line(submission).reserved_usd == 0
+    assert company.line(submission)["reserved_usd"] == 0
 
 
 @pytest.mark.parametrize(
@@ -230,7 +232,7 @@ def test_the_provider_gets_no_more_than_the_cap_wherever_the_run_stops(
     company.work(submission)
 
     line = company.line(submission)
-    assert 0 < provider.charged_usd <= line.spent_usd + line.reserved_usd <= Decimal(cap)
+    assert 0 < provider.charged_usd <= line["spent_usd"] + line["reserved_usd"] <= Decimal(cap)
 
 
 def test_the_settled_amount_equals_the_ledger(
@@ -244,7 +246,7 @@ def test_the_settled_amount_equals_the_ledger(
 
     ledger = company.pipeline.value("SELECT sum(cost_usd) FROM model_calls")
     assert company.states(submission) == {JobStatus.SUCCEEDED}
-    assert company.line(submission).spent_usd == ledger == provider.charged_usd
+    assert company.line(submission)["spent_usd"] == ledger == provider.charged_usd
 
 
 def test_a_run_stopped_by_the_daily_cap_continues_the_next_day(
@@ -266,7 +268,7 @@ def test_a_run_stopped_by_the_daily_cap_continues_the_next_day(
     assert (paused.status, paused.error_code) == (JobStatus.PAUSED, "budget_exceeded")
     assert "ends at midnight UTC: run `chordwise continue RUN` then" in str(paused.hint)
     (today,) = company.lines(submission)
-    assert provider.charged_usd <= today.spent_usd <= Decimal("0.05")
+    assert provider.charged_usd <= today["spent_usd"] <= Decimal("0.05")
     assert provider.charged_usd > 0
 
 

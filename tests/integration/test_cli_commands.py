@@ -24,12 +24,12 @@ from pydantic import SecretStr
 from chordwise.domain.states import IntakeOutcome, JobStatus, RunStatus
 from chordwise.errors import ExitCode, ModelRequestError, ReadError, ServiceUnavailableError
 from chordwise.pipeline.intake.submit import Submission, open_run
-from chordwise.pipeline.runs import progress
 from chordwise.readers.reader import UnreadDocument
+from chordwise.relations import progress
 from chordwise.rendering.live import ProgressLines
 from chordwise.rendering.run_waits import RunWatch
 from chordwise.settings import Settings
-from chordwise.storage.database import open_engine
+from chordwise.storage.database import driver, open_engine
 from tests.fakes.commands import called, output_of, run
 from tests.fakes.pipeline import NOW, SHORT, Pipeline, a_document, a_pipeline, a_run, a_summary
 
@@ -270,7 +270,7 @@ def test_doctor_reports_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_progress_of_a_run_adds_up(desk: Desk) -> None:
     """It has documents, chunks, calls and tokens, as the display shows them."""
     with desk.pipeline.context.database.read() as session:
-        found = progress.read(session, desk.submission.run_id)
+        found = progress.read(driver(session), desk.submission.run_id)
 
     assert found.status is RunStatus.FINISHED
     assert found.is_over
@@ -350,7 +350,7 @@ def test_a_wait_reports_that_a_worker_is_running(desk: Desk) -> None:
     engine = open_engine(context.settings.database_url, name="chordwise worker")
     watch = RunWatch(context.settings, context.database, lambda _: None)
     with engine.connect(), context.database.read() as session:
-        said = watch.diagnosis(progress.read(session, waiting.run_id))
+        said = watch.diagnosis(progress.read(driver(session), waiting.run_id))
     engine.dispose()
 
     assert said.startswith("No progress for 60 seconds; a worker is connected.")
@@ -377,7 +377,7 @@ def test_a_wait_survives_a_short_outage_of_the_database(desk: Desk) -> None:
 
     assert now[0] >= 60
     with database.read() as session:
-        assert progress.read(session, desk.submission.run_id).jobs.total == 2
+        assert progress.read(driver(session), desk.submission.run_id).jobs.total == 2
 
 
 def test_a_document_with_invisible_characters_needs_review(desk: Desk) -> None:

@@ -41,7 +41,7 @@ def test_a_job_is_explained(settings: Settings) -> None:
     assert part.changes == []
     assert (call.chunk, call.stage, call.valid) == (0, "analyze", True)
     assert found.result is not None
-    assert found.result.confidence == part.confidence == 0.7
+    assert found.result["confidence"] == part.confidence == 0.7
 
 
 def test_a_reused_answer_links_to_the_job_that_asked(settings: Settings) -> None:

@@ -10,7 +10,7 @@ import pytest
 from chordwise.errors import ExitCode
 from chordwise.pipeline.learning.evaluation import EvaluationScope, evaluate
 from chordwise.pipeline.learning.feedback import give_all, read
-from chordwise.pipeline.runs.stored_results import ResultSelection
+from chordwise.relations.results import ResultSelection
 from tests.fakes.commands import output_of, run
 from tests.fakes.counting import recorded
 from tests.fakes.learning import classified, extracted, written

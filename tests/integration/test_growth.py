@@ -22,12 +22,13 @@ from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.recovery import chunks
 from chordwise.pipeline.recovery.chunks import MAX_PROMISED
 from chordwise.pipeline.recovery.recover import RULES, Rule, recover
-from chordwise.pipeline.runs import accounts
-from chordwise.pipeline.runs.accounts import JobLine
+from chordwise.relations import accounts
+from chordwise.relations.relation import Row
 from chordwise.settings import Settings
 from chordwise.storage import chunk_leases, fan_outs, jobs, outbox, runs, synthesis_claims
 from chordwise.storage.chunk_work import CallEntry, ChunkEnd
 from chordwise.storage.chunks import EndedChunk
+from chordwise.storage.database import driver
 from chordwise.storage.fan_outs import CutJob
 from tests.fakes.inbox_watch import watched
 from tests.fakes.many_documents import MORE_JOBS
@@ -276,10 +277,12 @@ def test_a_kill_during_the_resend_of_all_messages(
 def test_a_page_of_a_list_reads_only_its_jobs(settings: Settings, size: int) -> None:
     pipeline, run_id = a_large_run(settings, size, "succeeded", "failed")
     middle = pipeline.value("SELECT id FROM jobs ORDER BY id OFFSET :half LIMIT 1", half=size // 2)
-    shown: list[Sequence[JobLine]] = []
+    shown: list[Sequence[Row]] = []
 
     def page(after: uuid.UUID | None) -> Callable[[Session], object]:
-        return lambda session: shown.append(accounts.jobs_of_run(session, run_id, 50, after))
+        return lambda session: shown.append(
+            accounts.jobs_of_run(driver(session), run_id, 50, after)
+        )
 
     first = rows_read(pipeline, page(None))
     later = rows_read(pipeline, page(uuid.UUID(str(middle))))

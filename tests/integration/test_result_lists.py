@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 from pydantic import SecretStr
@@ -14,10 +14,13 @@ from chordwise.domain import json_values
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.runs import result_lists, user_sql
-from chordwise.pipeline.runs.result_lists import ListedResult, ResultFilter, ResultOrder, RowMark
+from chordwise.pipeline.runs import user_sql
+from chordwise.relations import results
+from chordwise.relations.relation import Row, Values, literal
+from chordwise.relations.results import Mark, ResultOrder
 from chordwise.settings import Settings
-from chordwise.storage.record import SEARCHED_CHARACTERS, words_of
+from chordwise.storage.database import driver
+from chordwise.storage.sql_text import SEARCHED_CHARACTERS, words_of
 from tests.fakes.many_documents import fill
 from tests.fakes.pipeline import Pipeline, a_document, a_pipeline, a_run, a_summary
 
@@ -59,56 +62,59 @@ def answered(settings: Settings) -> Pipeline:
     return pipeline
 
 
-def listed(pipeline: Pipeline, wanted: ResultFilter) -> list[str]:
+def listed(
+    pipeline: Pipeline, values: Values, order: ResultOrder = ResultOrder.NEWEST
+) -> list[str]:
     """Return the documents of a list, and check that its SQL has the same result."""
     database_url = pipeline.context.settings.database_url
     assert isinstance(database_url, SecretStr)
     with pipeline.context.database.read() as session:
-        found = result_lists.read(session, wanted, limit=10)
-        assert result_lists.count(session, wanted, limit=10) == len(found)
-    with user_sql.run_query(database_url, result_lists.as_sql(wanted)) as answer:
-        rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
-    assert rows == [asdict(each) for each in found]
-    return [each.source for each in found]
+        rows = results.listed(driver(session), values, order, limit=10)
+        assert results.count_listed(driver(session), values, limit=10) == len(rows)
+    with user_sql.run_query(database_url, results.listed_sql(values, order)) as answer:
+        queried = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+    assert queried == rows
+    return [row["source"] for row in rows]
 
 
-_SUREST = ResultOrder.MOST_CONFIDENT
-LISTS: tuple[tuple[ResultFilter, list[str]], ...] = (
-    (ResultFilter(), ["let_ter.txt", "lease.txt", "harbour.txt"]),
-    (ResultFilter(order=ResultOrder.OLDEST), ["harbour.txt", "lease.txt", "let_ter.txt"]),
-    (ResultFilter(run="it's 5 %: run"), ["let_ter.txt", "lease.txt"]),
-    (ResultFilter(saved_as="post", label="lease"), ["lease.txt"]),
-    (ResultFilter(analysis_type=AnalysisType.SUMMARY), ["harbour.txt"]),
-    (ResultFilter(min_confidence=0.5, order=_SUREST), ["lease.txt", "harbour.txt"]),
-    (ResultFilter(max_confidence=0.5), ["let_ter.txt"]),
-    (ResultFilter(grounded=False), ["let_ter.txt"]),
-    (ResultFilter(grounded=True, needs_review=False), ["lease.txt", "harbour.txt"]),
-    (ResultFilter(needs_review=True), ["let_ter.txt"]),
-    (ResultFilter(document="T_T"), ["let_ter.txt"]),
-    (ResultFilter(status="partial"), []),
-    (ResultFilter(words="rent"), ["let_ter.txt", "lease.txt"]),
-    (ResultFilter(words="rent -anna"), ["lease.txt"]),
-    (ResultFilter(words='"third time" or granite'), ["let_ter.txt", "harbour.txt"]),
-    (ResultFilter(words="it's 5 %' :x \\"), []),
+LISTS: tuple[tuple[Values, list[str]], ...] = (
+    ({}, ["let_ter.txt", "lease.txt", "harbour.txt"]),
+    ({"run": "it's 5 %: run"}, ["let_ter.txt", "lease.txt"]),
+    ({"saved_as": "post", "label": "lease"}, ["lease.txt"]),
+    ({"analysis_type": "summary"}, ["harbour.txt"]),
+    ({"max_confidence": 0.5}, ["let_ter.txt"]),
+    ({"grounded": False}, ["let_ter.txt"]),
+    ({"grounded": True, "needs_review": False}, ["lease.txt", "harbour.txt"]),
+    ({"needs_review": True}, ["let_ter.txt"]),
+    ({"document": "T_T"}, ["let_ter.txt"]),
+    ({"status": "partial"}, []),
+    ({"words": "rent"}, ["let_ter.txt", "lease.txt"]),
+    ({"words": "rent -anna"}, ["lease.txt"]),
+    ({"words": '"third time" or granite'}, ["let_ter.txt", "harbour.txt"]),
+    ({"words": "it's 5 %' :x \\"}, []),
 )
 
 
 def test_results_are_filtered_and_sorted(answered: Pipeline) -> None:
-    for wanted, sources in LISTS:
-        assert listed(answered, wanted) == sources, wanted
+    for values, sources in LISTS:
+        assert listed(answered, values) == sources, values
+    oldest = ["harbour.txt", "lease.txt", "let_ter.txt"]
+    assert listed(answered, {}, ResultOrder.OLDEST) == oldest
+    surest = listed(answered, {"min_confidence": 0.5}, ResultOrder.MOST_CONFIDENT)
+    assert surest == ["lease.txt", "harbour.txt"]
 
 
 @pytest.mark.parametrize("order", ResultOrder)
 def test_pages_have_each_result_once(answered: Pipeline, order: ResultOrder) -> None:
     answered.execute("UPDATE results SET confidence = 0.7 WHERE confidence > 0.5")
-    wanted, read = ResultFilter(order=order), list[ListedResult]()
+    read = list[Row]()
 
     with answered.context.database.read() as session:
-        whole = result_lists.read(session, wanted, limit=10)
+        whole = results.listed(driver(session), {}, order, limit=10)
         after = None
-        while page := result_lists.read(session, wanted, 1, after):
+        while page := results.listed(driver(session), {}, order, 1, after):
             read += page
-            after = RowMark(page[-1].confidence, page[-1].result_id)
+            after = page[-1]["confidence"], page[-1]["result_id"]
 
     assert read == list(whole)
     assert len(read) == 3
@@ -121,55 +127,58 @@ def test_lists_of_many_documents_use_indexes(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
     fill(pipeline, many=20_000)
     middle = "SELECT id FROM results ORDER BY id OFFSET 10000 LIMIT 1"
-    later = RowMark(0.5, uuid.UUID(str(pipeline.value(middle))))
-    wanted = [
-        *(ResultFilter(order=order) for order in ResultOrder),
-        ResultFilter(needs_review=True),
-        ResultFilter(grounded=False),
-        ResultFilter(words="number 7777"),
-        ResultFilter(words="number"),
-        ResultFilter(words='"doc number"'),
+    later = 0.5, uuid.UUID(str(pipeline.value(middle)))
+    lists: list[tuple[Values, ResultOrder]] = [
+        *(({}, order) for order in ResultOrder),
+        ({"needs_review": True}, ResultOrder.NEWEST),
+        ({"grounded": False}, ResultOrder.NEWEST),
+        *(({"words": words}, ResultOrder.NEWEST) for words in ("number 7777", "number", PHRASE)),
     ]
 
-    for each in wanted:
+    for values, order in lists:
         for mark in (None, later):
-            assert not tables_read_whole(pipeline, each, mark), (each, mark)
+            whole = tables_read_whole(pipeline, values, order, mark)
+            assert not whole, (values, order, mark)
 
     # Every document has these words: an index finds them, and phrases are checked until a page is
     # full. A new run has no result yet.
-    assert rows_read(pipeline, "documents", ResultFilter(words="number"), "tsvector") == 0
-    phrase = ResultFilter(words='"doc number"')
-    assert rows_read(pipeline, "documents", phrase, "tsvector") <= 51
+    assert rows_read(pipeline, "documents", {"words": "number"}, "tsvector") == 0
+    assert rows_read(pipeline, "documents", {"words": PHRASE}, "tsvector") <= 51
     begun = pipeline.submit()
-    assert rows_read(pipeline, "results", ResultFilter(run=begun.name)) < 1_000
+    assert rows_read(pipeline, "results", {"run": begun.name}) < 1_000
+
+
+PHRASE = '"doc number"'
 
 
 def scans(
-    pipeline: Pipeline, wanted: ResultFilter, after: RowMark | None = None
+    pipeline: Pipeline,
+    values: Values,
+    order: ResultOrder = ResultOrder.NEWEST,
+    after: Mark | None = None,
 ) -> list[JsonObject]:
     with pipeline.context.database.read() as session:
-        page = result_lists.page(session, wanted, 51, after)
-        assert page is not None
-        explain = f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {result_lists.literal_sql(page)}"
-        whole: JsonValue = session.execute(text(explain)).scalar_one()
-    nodes = [each for _, each in json_values.walk(whole) if isinstance(each, dict)]
-    return [each for each in nodes if each.get("Relation Name") in _LARGE]
+        statement, values = results.page(driver(session), values, order, 51, after)
+        explain = f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {literal(statement, values)}"
+        whole: JsonValue = driver(session).execute(explain.encode()).fetchall()[0][0]
+    nodes = [node for _, node in json_values.walk(whole) if isinstance(node, dict)]
+    return [node for node in nodes if node.get("Relation Name") in _LARGE]
 
 
-def tables_read_whole(pipeline: Pipeline, wanted: ResultFilter, after: RowMark | None) -> list[str]:
-    found = scans(pipeline, wanted, after)
-    return [str(each["Relation Name"]) for each in found if each["Node Type"] == "Seq Scan"]
+def tables_read_whole(
+    pipeline: Pipeline, values: Values, order: ResultOrder, after: Mark | None
+) -> list[str]:
+    nodes = scans(pipeline, values, order, after)
+    return [str(node["Relation Name"]) for node in nodes if node["Node Type"] == "Seq Scan"]
 
 
-def rows_read(pipeline: Pipeline, table: str, wanted: ResultFilter, condition: str = "") -> float:
+def rows_read(pipeline: Pipeline, table: str, values: Values, condition: str = "") -> float:
     read = 0.0
-    for each in scans(pipeline, wanted):
-        if each["Relation Name"] != table or condition not in str(each.get("Filter", "")):
+    for node in scans(pipeline, values):
+        if node["Relation Name"] != table or condition not in str(node.get("Filter", "")):
             continue
-        rows = ("Actual Rows", "Rows Removed by Filter")
-        loops, shown, left_out = (
-            json_values.number(each.get(name)) or 0.0 for name in ("Actual Loops", *rows)
-        )
+        names = ("Actual Loops", "Actual Rows", "Rows Removed by Filter")
+        loops, shown, left_out = (json_values.number(node.get(name)) or 0.0 for name in names)
         read += loops * (shown + left_out)
     return read
 

@@ -13,7 +13,7 @@ from chordwise.domain.learning.truths import Verdict
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.learning import evaluation, feedback
 from chordwise.pipeline.learning.feedback import FeedbackLine, Signed
-from chordwise.pipeline.runs.stored_results import ResultSelection
+from chordwise.relations.results import ResultSelection
 from chordwise.settings import Profile, ScheduleSettings, Settings
 from tests.fakes.learning import LABELS, a_learner, classified, obeying, written
 from tests.fakes.scheduling import FakeScheduler, a_scheduler

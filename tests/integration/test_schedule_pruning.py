@@ -18,7 +18,7 @@ from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.learning import evaluation, feedback
 from chordwise.pipeline.learning.evaluation import EvaluationScope
 from chordwise.pipeline.learning.feedback import FeedbackLine, Signed
-from chordwise.pipeline.runs.stored_results import ResultSelection
+from chordwise.relations.results import ResultSelection
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.storage import documents, pruning
 from chordwise.storage.documents import Document, hash_of

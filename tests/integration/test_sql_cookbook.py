@@ -21,7 +21,7 @@ from chordwise.pipeline.learning.certification import Bounds
 from chordwise.pipeline.learning.evaluation import EvaluationScope
 from chordwise.pipeline.learning.feedback import FeedbackLine, Signed
 from chordwise.pipeline.runs import user_sql
-from chordwise.pipeline.runs.stored_results import ResultSelection
+from chordwise.relations.results import ResultSelection
 from chordwise.settings import Settings
 from tests.fakes.generated_answers import a_field
 from tests.fakes.pipeline import (

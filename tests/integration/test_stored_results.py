@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject
 from chordwise.pipeline.learning import judgeable
-from chordwise.pipeline.runs import stored_results
-from chordwise.pipeline.runs.stored_results import ResultSelection
+from chordwise.relations import results as stored_results
+from chordwise.relations.results import ResultSelection
 from chordwise.settings import Settings
+from chordwise.storage.database import driver
 from tests.fakes.pipeline import PARAGRAPH, Pipeline, a_document, a_pipeline, a_run
 
 _RESULTS = """
@@ -33,12 +34,12 @@ def answered(pipeline: Pipeline, source: str, text: str = PARAGRAPH) -> uuid.UUI
 def found(pipeline: Pipeline, wanted: ResultSelection) -> Sequence[tuple[str, str]]:
     """Return sources and types of the results, and check that they are counted and listed."""
     with pipeline.context.database.read() as session:
-        results = stored_results.read(session, wanted)
-        assert stored_results.count(session, wanted) == len(results)
-        assert stored_results.read(session, wanted, limit=1) == results[:1]
+        results = stored_results.read(driver(session), wanted)
+        assert stored_results.count(driver(session), wanted) == len(results)
+        assert stored_results.read(driver(session), wanted, limit=1) == results[:1]
         listed = {each.job_id for each in judgeable.listed(session, wanted)}
-        assert listed == {each.job_id for each in results}
-        return [(each.source, each.analysis_type) for each in results]
+        assert listed == {row["job_id"] for row in results}
+        return [(row["source"], row["analysis_type"]) for row in results]
 
 
 def test_only_the_newest_answers_are_found(settings: Settings) -> None:
@@ -98,11 +99,11 @@ def test_a_failed_check_is_stored_with_the_result(settings: Settings) -> None:
     submission = pipeline.analyze(PARAGRAPH, options=asked)
 
     with pipeline.context.database.read() as session:
-        (stored,) = stored_results.read(session, ResultSelection(run_id=submission.run_id))
+        (stored,) = stored_results.read(driver(session), ResultSelection(run_id=submission.run_id))
     problem = "the sum of /parts/* is not /total"
     failed = {"check": "sum", "path": "/data/total", "found": "11", "expected": "12"}
-    assert stored.failed_checks == [{**failed, "problem": problem}]
-    assert (stored.status, stored.quality, stored.needs_review) == ("succeeded", 0.8, True)
+    assert stored["failed_checks"] == [{**failed, "problem": problem}]
+    assert (stored["status"], stored["quality"], stored["needs_review"]) == ("succeeded", 0.8, True)
     assert len(pipeline.model.requests) == 2
     shown = "SELECT failed_checks FROM document_results"
-    assert pipeline.value(shown) == stored.failed_checks
+    assert pipeline.value(shown) == stored["failed_checks"]

@@ -26,6 +26,7 @@ from chordwise.pipeline.runs import explanation, progress
 from chordwise.readers.discovery import discover
 from chordwise.readers.reader import Reader
 from chordwise.settings import ModelSettings, ReaderSettings, Settings
+from chordwise.storage.database import driver
 from tests.fakes.commands import output_of, point_to
 from tests.fakes.inbox_watch import watching
 from tests.fakes.office_files import archive, joined, pdf, scan, shown
@@ -154,7 +155,7 @@ def test_transcriptions_belong_to_the_run_and_document(settings: Settings, tmp_p
     job = pipeline.job(submission)
     with pipeline.context.database.read() as session:
         told = explanation.explain(session, pipeline.context.settings, job.id)
-        counted = progress.read(session, submission.run_id)
+        counted = progress.read(driver(session), submission.run_id)
     assert [call.stage for call in told.calls] == ["transcribe", "analyze"]
     assert counted.calls.total == 2
 

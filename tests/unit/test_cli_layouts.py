@@ -18,8 +18,8 @@ from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.estimates import Interval
 from chordwise.domain.learning.measures import Measure
 from chordwise.pipeline.quoting.quote import Cost, Quote, QuotedLine
-from chordwise.pipeline.runs.accounts import JobLine
 from chordwise.pipeline.schedules.occurrences import PastLine, ScheduleLine
+from chordwise.relations.relation import Row
 from chordwise.rendering import accounts, layouts, results
 from chordwise.rendering.layouts import FirstThatFits
 from tests.unit.test_cli_rendering import a_result, an_account, shown
@@ -31,21 +31,21 @@ NOW = datetime(2026, 11, 26, 22, 30, tzinfo=UTC)
 ZONE = "America/Argentina/ComodRivadavia"
 
 
-def a_job(source: str) -> JobLine:
-    return JobLine(
-        job_id=uuid.uuid4(),
-        document_id=uuid.UUID(int=0),
-        source=source,
-        analysis_type="classification",
-        model="extractive",
-        status="succeeded",
-        chunks=1,
-        chunks_done=1,
-        confidence=0.8,
-        coverage=1.0,
-        reused=True,
-        finished_at=None,
-    )
+def a_job(source: str) -> Row:
+    return {
+        "job_id": uuid.uuid4(),
+        "document_id": uuid.UUID(int=0),
+        "source": source,
+        "analysis_type": "classification",
+        "model": "extractive",
+        "status": "succeeded",
+        "chunks": 1,
+        "chunks_done": 1,
+        "confidence": 0.8,
+        "coverage": 1.0,
+        "reused": True,
+        "finished_at": None,
+    }
 
 
 def a_schedule(name: str, zone: str = "Europe/Berlin") -> ScheduleLine:

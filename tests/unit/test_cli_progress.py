@@ -12,7 +12,7 @@ import pytest
 
 from chordwise.cli.services import LogLines
 from chordwise.domain.states import RunStatus
-from chordwise.pipeline.runs.progress import CallCounts, JobCounts, Pace, Progress
+from chordwise.relations.progress import CallCounts, JobCounts, Pace, Progress
 from chordwise.rendering.live import Bars, ProgressLines
 
 

@@ -23,8 +23,8 @@ from chordwise.domain.money import dollars
 from chordwise.domain.number_formats import approximate, money, share
 from chordwise.domain.states import IntakeOutcome, JobStatus
 from chordwise.domain.visible_text import visible
-from chordwise.pipeline.runs.accounts import Account, Failure
-from chordwise.pipeline.runs.stored_results import StoredResult
+from chordwise.relations.accounts import Account
+from chordwise.relations.relation import Row
 from chordwise.rendering import accounts as rendered_accounts
 from chordwise.rendering import results as rendered_results
 from chordwise.rendering.plain_text import EXTRACTIVE, one_line, safe
@@ -94,38 +94,38 @@ def a_result(
     output: JsonObject | None = None,
     *,
     source: str = "rain.txt",
-) -> StoredResult:
-    return StoredResult(
-        run="r",
-        source=source,
-        title=None,
-        document_id=uuid.UUID(int=1),
-        job_id=uuid.UUID(int=2),
-        analysis_type=analysis_type,
-        status=JobStatus.SUCCEEDED,
-        output=OUTPUTS[analysis_type] if output is None else output,
-        corrected=False,
-        nothing_found=False,
-        confidence=0.7,
-        quality=0.9,
-        coverage=1.0,
-        agreement=None,
-        critique=None,
-        needs_review=False,
-        missing_rows=None,
-        row_counts=None,
-        failed_checks=[],
-        review_reason=None,
-        flags=[],
-        transcribed_by=None,
-        failed_chunks=[],
-        provider="openai",
-        model="m",
-        language_model=True,
-        prompt_version="summary@1",
-        reused=False,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
-    )
+) -> Row:
+    return {
+        "run": "r",
+        "source": source,
+        "title": None,
+        "document_id": uuid.UUID(int=1),
+        "job_id": uuid.UUID(int=2),
+        "analysis_type": analysis_type,
+        "status": JobStatus.SUCCEEDED,
+        "output": OUTPUTS[analysis_type] if output is None else output,
+        "corrected": False,
+        "nothing_found": False,
+        "confidence": 0.7,
+        "quality": 0.9,
+        "coverage": 1.0,
+        "agreement": None,
+        "critique": None,
+        "needs_review": False,
+        "missing_rows": None,
+        "row_counts": None,
+        "failed_checks": [],
+        "review_reason": None,
+        "flags": [],
+        "transcribed_by": None,
+        "failed_chunks": [],
+        "provider": "openai",
+        "model": "m",
+        "language_model": True,
+        "prompt_version": "summary@1",
+        "reused": False,
+        "created_at": datetime(2026, 1, 1, tzinfo=UTC),
+    }
 
 
 def an_account(**states: int) -> Account:
@@ -146,19 +146,19 @@ def an_account(**states: int) -> Account:
     )
 
 
-def a_failure(source: str, **values: str | None) -> Failure:
-    failure = Failure(
-        what="job",
-        source=source,
-        analysis_type="summary",
-        state="failed",
-        error_code="refused",
-        error_message="The model declined.",
-        hint="Ask otherwise.",
-        start_char=None,
-        end_char=None,
-    )
-    return replace(failure, **values)  # type: ignore[arg-type]  # mypy cannot see the names
+def a_failure(source: str, **values: str | None) -> Row:
+    failure = {
+        "what": "job",
+        "source": source,
+        "analysis_type": "summary",
+        "state": "failed",
+        "error_code": "refused",
+        "error_message": "The model declined.",
+        "hint": "Ask otherwise.",
+        "start_char": None,
+        "end_char": None,
+    }
+    return {**failure, **values}
 
 
 @pytest.mark.parametrize("analysis_type", list(AnalysisType))
@@ -224,7 +224,7 @@ def test_many_results_are_shown_as_a_table() -> None:
 
 
 def test_the_built_in_model_is_named_wherever_it_answered() -> None:
-    built_in = replace(a_result(), language_model=False)
+    built_in = a_result() | {"language_model": False}
 
     assert EXTRACTIVE in shown(*rendered_results.render([built_in]))
     assert EXTRACTIVE in shown(*rendered_results.render([built_in] * 11))
@@ -233,7 +233,7 @@ def test_the_built_in_model_is_named_wherever_it_answered() -> None:
 
 def test_a_partial_result_names_the_uncovered_characters() -> None:
     chunk: JsonObject = {"start_char": 10, "end_char": 20, "error_code": "refused"}
-    partial = replace(a_result(), status=JobStatus.PARTIAL, failed_chunks=[chunk])
+    partial = a_result() | {"status": JobStatus.PARTIAL, "failed_chunks": [chunk]}
 
     text = shown(*rendered_results.render([partial]))
 
@@ -262,8 +262,8 @@ def test_missing_rows_are_reported() -> None:
     """They are reported in full and in a table, separately from rows that the schema limits."""
     rows: JsonObject = {"path": "/data/lines", "kept": 30, "found": 1200, "max_items": None}
     limited: JsonObject = {"path": "/data/best", "kept": 5, "found": 9, "max_items": 5}
-    partial = replace(a_result(), status=JobStatus.PARTIAL, missing_rows=[rows, limited])
-    partial = replace(partial, quality=0.999, coverage=0.9999)
+    partial = a_result() | {"status": JobStatus.PARTIAL, "missing_rows": [rows, limited]}
+    partial = partial | {"quality": 0.999, "coverage": 0.9999}
 
     text = shown(*rendered_results.render([partial]))
     table = shown(*rendered_results.render([partial] * 11))
@@ -295,7 +295,7 @@ def test_only_a_run_without_failures_is_complete() -> None:
 
 def test_equal_failures_are_grouped_by_reason() -> None:
     """Fifty documents with the same error do not fill the screen."""
-    alike: Iterable[Failure] = [a_failure(f"{number}.txt") for number in range(50)]
+    alike: Iterable[Row] = [a_failure(f"{number}.txt") for number in range(50)]
     other = a_failure("other.txt", error_message="Something else.", hint=None)
 
     text = shown(*rendered_accounts.failures([*alike, other]))
@@ -338,8 +338,8 @@ def test_agreement_and_unresolved_objections_are_shown() -> None:
         "principle": "p",
     }
     kept: JsonObject = {"outcome": "kept", "reason": "It declined.", "violations": [violation]}
-    result = replace(a_result(), agreement=0.6, critique=kept)
-    revised = replace(result, critique={**kept, "outcome": "revised"})
+    result = a_result() | {"agreement": 0.6, "critique": kept}
+    revised = result | {"critique": {**kept, "outcome": "revised"}}
 
     text = shown(*rendered_results.render([result]))
 

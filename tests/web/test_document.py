@@ -24,8 +24,8 @@ from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.learning import feedback
 from chordwise.pipeline.learning.feedback import FeedbackLine, Signed
 from chordwise.pipeline.runs import page_pictures
-from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.readers.reader import Reader, RenderedPage
+from chordwise.relations.results import ResultSelection
 from chordwise.settings import ReaderSettings, Settings
 from tests.fakes.generated_answers import a_field
 from tests.fakes.office_files import pdf, shown

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values, tokens
+from chordwise.domain.identifiers import id_in
 from chordwise.domain.states import BatchRequestStatus
 from chordwise.errors import ModelError, ModelTransportError, RefusedError, TransientError
 from chordwise.llm.batching.api import LineOutcome
@@ -25,7 +26,7 @@ from chordwise.pipeline.models.ledger import hit_of
 from chordwise.storage import batch_requests, budgets, cached_completions, clock, model_calls
 from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import id_in, new_id
+from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 
 MAX_ATTEMPTS = 3

@@ -25,6 +25,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain import json_values
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.states import DeliveryStatus
 from chordwise.errors import (
     ChordwiseError,
     ConfigurationError,
@@ -38,12 +39,13 @@ from chordwise.pipeline.deliveries.webhook import Webhook
 from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.exports.selection import Selection
 from chordwise.pipeline.exports.writers import new_file
-from chordwise.pipeline.runs import accounts, progress
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers import contents
+from chordwise.relations import accounts, progress
 from chordwise.settings import Settings
 from chordwise.storage import clock, deliveries, incidents
-from chordwise.storage.deliveries import Delivery, DeliveryKind, DeliveryStatus
+from chordwise.storage.database import driver
+from chordwise.storage.deliveries import Delivery, DeliveryKind
 from chordwise.storage.incidents import IncidentKind
 
 log = structlog.get_logger(__name__)
@@ -118,12 +120,12 @@ def identity(delivery: Delivery) -> str:
 
 def _content(session: Session, delivery: Delivery, run_id: uuid.UUID) -> JsonObject:
     """Return the current account of a run; it contains no text of a document."""
-    account = accounts.of_run(session, run_id)
+    account = accounts.of_run(driver(session), run_id)
     return {
         "run": account.run,
         "delivery_id": identity(delivery),
         "account": json_values.as_json(account),
-        "usage": json_values.as_json(progress.read(session, run_id).calls),
+        "usage": json_values.as_json(progress.read(driver(session), run_id).calls),
     }
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TypeAlias
 
+from chordwise.domain.identifiers import id_in
 from chordwise.domain.inbox import DONE, FAILED, MARK, names_like, profile_of, side_car_name
 from chordwise.embedded import home
 from chordwise.embedded.home import write_private
@@ -21,7 +22,7 @@ from chordwise.pipeline.exports.writers import sync_folder
 from chordwise.settings import Settings
 from chordwise.settings.profiles import folders_of
 from chordwise.storage.inbox_files import InboxFile
-from chordwise.storage.record import id_in, new_id
+from chordwise.storage.record import new_id
 
 Rename: TypeAlias = Callable[[Path, Path], None]
 _COPYING = ".copying"

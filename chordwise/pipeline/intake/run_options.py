@@ -26,6 +26,7 @@ from chordwise.domain.analysis_tasks import (
     options_to_json,
 )
 from chordwise.domain.flags import RUN_NAME, Option
+from chordwise.domain.identifiers import id_in
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import Lane
 from chordwise.domain.templates import PromptTemplate
@@ -39,7 +40,6 @@ from chordwise.readers import contents
 from chordwise.readers.reader_output import Columns
 from chordwise.settings import Profile, Settings
 from chordwise.settings.sections import problems
-from chordwise.storage.record import id_in
 
 PIPELINE_VERSION = 6
 """Incremented with each change of the code that changes the answer to the same question."""

@@ -31,8 +31,8 @@ from chordwise.errors import RegressionError, UsageError
 from chordwise.pipeline.learning import evaluation, judgeable
 from chordwise.pipeline.learning.evaluation import EvaluationScope
 from chordwise.pipeline.learning.judgeable import Judgeable
-from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.pipeline.runtime.occurrence import Occurrence
+from chordwise.relations.results import ResultSelection
 from chordwise.storage import calibrations, certifications, clock, jobs
 from chordwise.storage import feedback as stored_feedback
 from chordwise.storage.calibrations import Key

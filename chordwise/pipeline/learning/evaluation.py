@@ -28,8 +28,8 @@ from chordwise.pipeline.intake.run_options import (
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning.gold import Gold, covers
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
-from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.pipeline.runtime.occurrence import Occurrence
+from chordwise.relations.results import ResultSelection
 from chordwise.settings import Settings
 from chordwise.storage import evaluations, judgments, runs
 from chordwise.storage import feedback as stored_feedback

@@ -47,8 +47,8 @@ from chordwise.pipeline.intake.run_options import (
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.models import budgets
 from chordwise.pipeline.models.model_client import lane_for
-from chordwise.pipeline.runs.stored_results import ResultSelection
 from chordwise.pipeline.runtime.context import ReadingContext
+from chordwise.relations.results import ResultSelection
 from chordwise.settings import Profile, Settings
 from chordwise.settings.sections import problems
 from chordwise.storage import clock, experiments

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values
 from chordwise.domain.analysis_tasks import AnalysisType
+from chordwise.domain.identifiers import id_in
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.feedback_input import FeedbackInput, Understood, parsed, understand
 from chordwise.domain.learning.judgments import judge
@@ -22,12 +23,11 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning.gold import RecordFile, read_records
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
-from chordwise.pipeline.runs.stored_results import ResultSelection
+from chordwise.relations.results import ResultSelection
 from chordwise.storage import documents, jobs, judgments, results, runs
 from chordwise.storage import feedback as stored_feedback
 from chordwise.storage.feedback import Feedback
 from chordwise.storage.judgments import JudgedBy
-from chordwise.storage.record import id_in
 
 _COLUMNS = ("document", "type", "path", "verdict", "value", "note", "author")
 

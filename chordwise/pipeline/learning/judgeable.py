@@ -19,16 +19,17 @@ from chordwise.domain.learning import truths
 from chordwise.domain.learning.judgments import AnswerWithConfidence
 from chordwise.domain.learning.learned_examples import is_held_out
 from chordwise.domain.learning.truths import Truth
-from chordwise.pipeline.runs import stored_results
-from chordwise.pipeline.runs.stored_results import ResultSelection
+from chordwise.relations import results as stored_results
+from chordwise.relations.results import ResultSelection
 from chordwise.storage import feedback as stored_feedback
+from chordwise.storage.database import driver
 from chordwise.storage.documents import Document
 from chordwise.storage.feedback import Feedback
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.judgments import JudgedResult
 from chordwise.storage.model_calls import ModelCall
-from chordwise.storage.record import copied
+from chordwise.storage.record import copied, in_ids
 from chordwise.storage.results import Result
 
 _AT_ONCE = 500
@@ -107,7 +108,7 @@ def listed(
         )
         .join(Job, Job.id == Result.job_id)
         .join(Intake, Intake.id == Job.intake_id)
-        .where(Result.id.in_(stored_results.ids(wanted)))
+        .where(in_ids(Result.id, stored_results.ids(driver(session), wanted)))
         .order_by(Result.id)
     )
     if questions is not None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import select, union_all
+from sqlalchemy import Text, cast, select, union_all
 from sqlalchemy.orm import Session, undefer
 
 from chordwise.domain import grounding, json_values, validation
@@ -26,6 +26,7 @@ from chordwise.domain.analysis_tasks import (
 )
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.grounding import Source
+from chordwise.domain.identifiers import id_in
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.prompts import Prompt
 from chordwise.domain.states import ChunkStatus
@@ -36,20 +37,22 @@ from chordwise.pipeline.asking import Question
 from chordwise.pipeline.asking.merge import Synthesizer
 from chordwise.pipeline.asking.question import about_part, request_for
 from chordwise.pipeline.models.model_client import Models
-from chordwise.pipeline.runs import stored_results
-from chordwise.pipeline.runs.stored_results import ResultSelection, StoredResult
 from chordwise.prompts import library
+from chordwise.relations import results as stored_results
+from chordwise.relations.relation import Row
+from chordwise.relations.results import ResultSelection
 from chordwise.settings import Settings
 from chordwise.storage import documents, learned_examples
 from chordwise.storage import feedback as stored_feedback
 from chordwise.storage.cached_completions import CachedCompletion
 from chordwise.storage.chunks import Chunk, EndedChunk, answer_of
+from chordwise.storage.database import driver
 from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.learned_examples import LearnedExample
 from chordwise.storage.model_calls import ModelCall
-from chordwise.storage.record import copied, id_in, in_ids
+from chordwise.storage.record import copied, in_ids
 from chordwise.storage.results import Fact, Result
 from chordwise.storage.runs import Run
 
@@ -214,7 +217,7 @@ class Explanation:
     document: ExplainedDocument
     chunks: Sequence[ExplainedChunk]
     calls: Sequence[Call]
-    result: StoredResult | None
+    result: Row | None
     revised: Sequence[str]
     facts: Sequence[ExplainedFact]
     remarks: Sequence[AnswerFeedback]
@@ -247,7 +250,11 @@ def find(session: Session, name: str) -> uuid.UUID:
     statement = (
         select(Job.id, Job.document_id, Intake.source)
         .where(Intake.id == Job.intake_id, Document.id == Job.document_id)
-        .where(stored_results.is_named(Intake, name))
+        .where(
+            Intake.source.icontains(name, autoescape=True)
+            | Document.title.icontains(name, autoescape=True)
+            | (cast(Document.id, Text) == name)
+        )
         .outerjoin(Result, Result.job_id == Job.id)
         .order_by(Result.id.is_(None), Job.id.desc())
         .limit(_MANY)
@@ -283,7 +290,9 @@ def explain(
         select(Chunk).where(Chunk.job_id == job_id).order_by(Chunk.position)
     ).all()
     positions = {chunk.id: chunk.position for chunk in chunks}
-    found = stored_results.read(session, ResultSelection(run_id=job.run_id, job_ids=(job_id,)))
+    found = stored_results.read(
+        driver(session), ResultSelection(run_id=job.run_id, job_ids=(job_id,))
+    )
     result = found[0] if found else None
     about = _Asked(session, settings, job, document.text)
     return copied(
@@ -416,12 +425,12 @@ def _example_ids(job: Job) -> list[uuid.UUID]:
     return list(map(uuid.UUID, json_values.strings(job.examples)))
 
 
-def _revised(chunks: Sequence[Chunk], result: StoredResult | None) -> Sequence[str]:
-    if result is None or len(chunks) != 1 or chunks[0].answer is None or result.corrected:
+def _revised(chunks: Sequence[Chunk], result: Row | None) -> Sequence[str]:
+    if result is None or len(chunks) != 1 or chunks[0].answer is None or result["corrected"]:
         return []
-    if (result.critique or {}).get("outcome") != CritiqueOutcome.REVISED:
+    if (result["critique"] or {}).get("outcome") != CritiqueOutcome.REVISED:
         return []
-    return _differences(chunks[0].answer, result.output)
+    return _differences(chunks[0].answer, result["output"])
 
 
 def _calls(session: Session, job_id: uuid.UUID, positions: dict[uuid.UUID, int]) -> Iterator[Call]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from sqlalchemy import func, select, text
-from sqlalchemy.orm import Session
+from psycopg import Connection
 
+from chordwise.domain.identifiers import first_id
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.states import (
     AWAITED_REQUESTS,
@@ -21,11 +21,7 @@ from chordwise.domain.states import (
     Lane,
     RunStatus,
 )
-from chordwise.storage import intakes
-from chordwise.storage.jobs import Job, calls_of
-from chordwise.storage.model_calls import ModelCall
-from chordwise.storage.record import copied, first_id
-from chordwise.storage.runs import Run
+from chordwise.relations.relation import Relation, rows
 
 _WINDOW_SECONDS = 60.0
 _MIN_SECONDS = 3.0
@@ -133,110 +129,126 @@ class Pace:
         return times * (counts[-1] - counts[0]) / elapsed
 
 
-def read(session: Session, run_id: uuid.UUID) -> Progress:
+def read(connection: Connection, run_id: uuid.UUID) -> Progress:
     """Return the progress of a run."""
-    found = read_jobs(session, run_id)
-    chunks, chunks_done = _chunks(session, run_id)
-    calls = _calls(session, run_id, found.status)
-    found = replace(found, chunks=chunks, chunks_done=chunks_done, calls=calls)
-    if found.calls.failed and not found.is_over:
-        return replace(found, last_error=_last_error(session, run_id))
-    return found
+    progress = read_jobs(connection, run_id)
+    chunks = _CHUNKS.one(connection, {"run_id": run_id, "unfinished": _UNFINISHED})
+    is_over = progress.status is not RunStatus.OPEN
+    calls = rows(connection, _CALLS, {"run_id": run_id, "is_over": is_over})[0]
+    progress = replace(
+        progress,
+        chunks=chunks["planned"],
+        chunks_done=chunks["planned"] - chunks["left"],
+        calls=CallCounts(**calls),
+    )
+    if progress.calls.failed and not progress.is_over:
+        return replace(progress, last_error=_last_error(connection, run_id))
+    return progress
 
 
-def read_jobs(session: Session, run_id: uuid.UUID) -> Progress:
+def read_jobs(connection: Connection, run_id: uuid.UUID) -> Progress:
     """Return the progress without chunks and calls: summing a hundred thousand of them is slow."""
-    run, is_interrupted = session.execute(
-        select(Run, intakes.is_interrupted()).where(Run.id == run_id)
-    ).one()
+    run = _RUN.one(connection, {"run_id": run_id})
     return Progress(
-        status=RunStatus(run.status),
-        is_taking_in=run.intake_finished_at is None and not is_interrupted,
-        is_interrupted=is_interrupted,
-        jobs=_jobs(session, run),
-        batches=of_run(session, run_id) if run.lane == Lane.BATCH else (),
+        status=RunStatus(run["status"]),
+        is_taking_in=run["is_taking_in"],
+        is_interrupted=run["is_interrupted"],
+        jobs=_jobs(connection, run_id, run["type_count"]),
+        batches=of_run(connection, run_id) if run["lane"] == Lane.BATCH else (),
     )
 
 
-def _jobs(session: Session, run: Run) -> JobCounts:
-    """Return the counts; each accepted intake has one job per analysis type.
+_UNFINISHED = [status.value for status in UNFINISHED_JOBS]
+_RUN = Relation(
+    query=f"""SELECT status, lane, type_count, is_interrupted,
+    intake_finished_at IS NULL AND NOT is_interrupted AS is_taking_in
+FROM (
+    SELECT *,
+        intake_finished_at IS NULL AND status <> '{RunStatus.CANCELLED}'
+        AND (intake_until IS NULL OR intake_until <= clock_timestamp()) AS is_interrupted
+    FROM runs
+) AS run""",
+    filters={"run_id": "id = %(run_id)s"},
+)
+# One statement counts everything, since an intake may add jobs meanwhile.
+_JOBS = """
+WITH unfinished AS (
+    SELECT count(*) FILTER (WHERE chunk_count IS NULL) AS unsplit
+    FROM jobs WHERE run_id = %(run_id)s AND status = ANY(%(unfinished)s)
+    GROUP BY intake_id
+)
+SELECT
+    status, count(*) AS jobs,
+    (SELECT count(*) FROM unfinished) AS unfinished_documents,
+    (SELECT coalesce(sum(unsplit), 0)::integer FROM unfinished) AS unsplit
+FROM jobs WHERE run_id = %(run_id)s
+GROUP BY status
+"""
 
-    One statement counts everything, since an intake may add jobs meanwhile.
-    """
-    unfinished = (
-        select(func.count().filter(Job.chunk_count.is_(None)).label("unsplit"))
-        .where(Job.run_id == run.id, Job.status.in_(UNFINISHED_JOBS))
-        .group_by(Job.intake_id)
-        .cte()
-    )
-    of_unfinished = (func.count(), func.coalesce(func.sum(unfinished.c.unsplit), 0))
-    counts = (select(each).select_from(unfinished).scalar_subquery() for each in of_unfinished)
-    counted = select(Job.status, func.count(), *counts).where(Job.run_id == run.id)
-    rows = session.execute(counted.group_by(Job.status)).all()
-    states = Counter({row[0]: row[1] for row in rows})
-    unfinished_documents, unsplit = rows[0][2:] if rows else (0, 0)
-    documents = -(-states.total() // run.type_count)
+
+def _jobs(connection: Connection, run_id: uuid.UUID, type_count: int) -> JobCounts:
+    """Return the counts; each accepted intake has one job per analysis type."""
+    counts = rows(connection, _JOBS, {"run_id": run_id, "unfinished": _UNFINISHED})
+    states = Counter({row["status"]: row["jobs"] for row in counts})
+    documents = -(-states.total() // type_count)
     return JobCounts(
         documents=documents,
-        documents_done=documents - unfinished_documents,
+        documents_done=documents - (counts[0]["unfinished_documents"] if counts else 0),
         total=states.total(),
-        done=states.total() - sum(states[each] for each in UNFINISHED_JOBS),
+        done=states.total() - sum(states[status] for status in UNFINISHED_JOBS),
         succeeded=states[JobStatus.SUCCEEDED],
         paused=states[JobStatus.PAUSED],
         waiting=states[JobStatus.WAITING],
-        unsplit=int(unsplit),
+        unsplit=counts[0]["unsplit"] if counts else 0,
     )
 
 
-def _chunks(session: Session, run_id: uuid.UUID) -> tuple[int, int]:
-    """Return the numbers of all chunks and of those that have ended, from the jobs' counters."""
-    left = func.sum(Job.open_chunks).filter(Job.status.in_(UNFINISHED_JOBS))
-    counted = select(func.sum(Job.chunk_count), left)
-    planned, open_ = session.execute(counted.where(Job.run_id == run_id)).one()
-    return planned or 0, (planned or 0) - (open_ or 0)
-
-
-def _calls(session: Session, run_id: uuid.UUID, status: RunStatus) -> CallCounts:
-    """Return the sums; unfinished calls of a finished run may be billed, so they are unpriced."""
-    call = calls_of(run_id)
-    is_over = call.finished_at.is_not(None) | (status is not RunStatus.OPEN)
-    tokens = func.coalesce(call.input_tokens, 0) + func.coalesce(call.output_tokens, 0)
-    row = session.execute(
-        select(
-            func.count().label("total"),
-            func.count().filter(~call.language_model).label("extractive"),
-            func.coalesce(func.sum(tokens), 0).label("tokens"),
-            func.sum(call.cost_usd).label("cost_usd"),
-            func.count().filter(call.cost_usd.is_(None) & is_over).label("unpriced"),
-            func.count().filter(call.error_code.is_not(None)).label("failed"),
-        )
-    ).one()
-    cost_usd = row.cost_usd or Decimal(0)
-    return copied(CallCounts, row, tokens=int(row.tokens), cost_usd=cost_usd)
-
-
-def _last_error(session: Session, run_id: uuid.UUID) -> str:
-    """Return the error message of the newest call that has ended; empty if it succeeded."""
-    moved_at = session.scalar(select(func.max(Job.last_progress_at)).where(Job.run_id == run_id))
-    if moved_at is None:
-        return ""
-    newest = (
-        select(ModelCall.error_message)
-        .join(Job, Job.id == ModelCall.job_id)
-        .where(
-            Job.run_id == run_id,
-            ModelCall.finished_at.is_not(None),
-            # Skip the later calls of other runs, which may be many if this run is idle.
-            ModelCall.id < first_id(moved_at + _LATEST_CALL),
-        )
-        .order_by(ModelCall.id.desc())  # the primary key is in this order
-        .limit(1)
-    )
-    return session.scalar(newest) or ""
-
-
+# Of all chunks and of those that have not ended, from the counters of the jobs.
+_CHUNKS = Relation(
+    query="""SELECT
+    coalesce(sum(chunk_count), 0)::integer AS planned,
+    coalesce(sum(open_chunks) FILTER (WHERE status = ANY(%(unfinished)s)), 0)::integer AS left
+FROM jobs""",
+    filters={"run_id": "run_id = %(run_id)s"},
+)
+# Unfinished calls of a finished run may be billed, so they are unpriced.
+_CALLS = """
+SELECT
+    count(*) AS total,
+    count(*) FILTER (WHERE NOT language_model) AS extractive,
+    coalesce(sum(coalesce(input_tokens, 0) + coalesce(output_tokens, 0)), 0)::bigint AS tokens,
+    coalesce(sum(cost_usd), 0) AS cost_usd,
+    count(*) FILTER (
+        WHERE cost_usd IS NULL AND (finished_at IS NOT NULL OR %(is_over)s)
+    ) AS unpriced,
+    count(*) FILTER (WHERE error_code IS NOT NULL) AS failed
+FROM (
+    SELECT c.* FROM model_calls AS c INNER JOIN jobs AS j ON j.id = c.job_id
+    WHERE j.run_id = %(run_id)s
+    UNION ALL
+    SELECT * FROM model_calls WHERE run_id = %(run_id)s
+) AS calls
+"""
+# The error of the newest call that has ended: the primary key is in this order. The later calls of
+# other runs are skipped, which may be many if this run is idle.
+_LAST_ERROR = """
+SELECT coalesce(c.error_message, '') AS message
+FROM model_calls AS c INNER JOIN jobs AS j ON j.id = c.job_id
+WHERE j.run_id = %(run_id)s AND c.finished_at IS NOT NULL AND c.id < %(until)s
+ORDER BY c.id DESC LIMIT 1
+"""
+_MOVED_AT = "SELECT max(last_progress_at) AS moved_at FROM jobs WHERE run_id = %(run_id)s"
 # The maximum time from the last progress of a run's jobs to the start of a call.
 _LATEST_CALL = timedelta(days=1)
+
+
+def _last_error(connection: Connection, run_id: uuid.UUID) -> str:
+    moved_at = rows(connection, _MOVED_AT, {"run_id": run_id})[0]["moved_at"]
+    if moved_at is None:
+        return ""
+    until = first_id(moved_at + _LATEST_CALL)
+    newest = rows(connection, _LAST_ERROR, {"run_id": run_id, "until": until})
+    return str(newest[0]["message"]) if newest else ""
 
 
 # A question that follows an identical one waits for the batch of that one.
@@ -250,9 +262,9 @@ SELECT
 FROM batch_requests AS r
 INNER JOIN jobs AS j ON j.id = r.job_id
 LEFT JOIN batch_requests AS leader
-    ON r.status = :following AND leader.key = r.key AND leader.leads
+    ON r.status = %(following)s AND leader.key = r.key AND leader.leads
 LEFT JOIN batches AS b ON b.id = coalesce(leader.batch_id, r.batch_id)
-WHERE j.run_id = :run_id AND j.status = ANY(:unfinished) AND r.status = ANY(:awaited)
+WHERE j.run_id = %(run_id)s AND j.status = ANY(%(unfinished)s) AND r.status = ANY(%(awaited)s)
 GROUP BY b.id, r.model_name
 ORDER BY since, b.id
 """
@@ -285,16 +297,16 @@ class BatchWait:
     error: str | None
 
 
-def of_run(session: Session, run_id: uuid.UUID) -> Sequence[BatchWait]:
+def of_run(connection: Connection, run_id: uuid.UUID) -> Sequence[BatchWait]:
     """Return the batches that a run waits for, oldest first."""
-    known = {
+    values = {
         "run_id": run_id,
         "following": BatchRequestStatus.FOLLOWING.value,
-        "unfinished": [status.value for status in UNFINISHED_JOBS],
+        "unfinished": _UNFINISHED,
         "awaited": [status.value for status in AWAITED_REQUESTS],
     }
-    rows = [dict(row) for row in session.execute(text(_WAITS), known).mappings()]
-    return tuple(BatchWait(done=_done(row.pop("counts")), **row) for row in rows)
+    waits = rows(connection, _WAITS, values)
+    return tuple(BatchWait(done=_done(wait.pop("counts")), **wait) for wait in waits)
 
 
 def _done(counts: Mapping[str, JsonValue] | None) -> int:
