@@ -215,30 +215,23 @@ def test_a_result_with_an_unconfirmed_commit_has_no_history(settings: Settings) 
     assert pipeline.value("SELECT count(*) FROM result_history") == 0
 
 
-def test_a_database_error_before_a_call_does_not_count_as_an_attempt(settings: Settings) -> None:
+@pytest.mark.parametrize(("was_called", "attempts"), [(False, 0), (True, 1)])
+def test_only_a_database_error_after_a_call_counts_as_an_attempt(
+    settings: Settings, *, was_called: bool, attempts: int
+) -> None:
+    """A model that keeps failing is not asked without end."""
     pipeline = a_pipeline(settings, errors.ServiceUnavailableError("PostgreSQL is away."))
     ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
     pipeline.execute("DELETE FROM outbox")
     with pytest.raises(errors.ServiceUnavailableError):
         analyze_chunk(pipeline.context, chunk_id)
-    pipeline.execute("DELETE FROM model_calls")
+    if not was_called:
+        pipeline.execute("DELETE FROM model_calls")
 
     pipeline.context.leases.beat()
 
-    assert pipeline.value("SELECT status || attempts FROM chunks") == "pending0"
+    assert pipeline.value("SELECT status || attempts FROM chunks") == f"pending{attempts}"
     assert pipeline.value("SELECT reason FROM outbox") == "database unavailable"
-
-
-def test_a_database_error_after_a_call_counts_as_an_attempt(settings: Settings) -> None:
-    """A model that keeps failing is not asked without end."""
-    pipeline = a_pipeline(settings, errors.ServiceUnavailableError("PostgreSQL is away."))
-    ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
-    with pytest.raises(errors.ServiceUnavailableError):
-        analyze_chunk(pipeline.context, chunk_id)
-
-    pipeline.context.leases.beat()
-
-    assert pipeline.value("SELECT status || attempts FROM chunks") == "pending1"
 
 
 def test_chunks_that_were_never_sent_are_sent_after_a_lease(settings: Settings) -> None:

@@ -233,10 +233,14 @@ def test_an_empty_folder_is_no_error(settings: Settings, tmp_path: Path) -> None
     assert scheduler.rows("SELECT count(*) FROM runs") == [(0,)]
 
 
-@pytest.mark.parametrize("path", ["gone", "gone/*.pdf"])
-def test_a_missing_folder_is_an_error(settings: Settings, tmp_path: Path, path: str) -> None:
-    """It may be a share that is not mounted; the next night tries again."""
-    scheduler = a_due_scheduler(settings, nightly(tmp_path / path))
+@pytest.mark.parametrize(
+    ("path", "options"), [("gone", ""), ("gone/*.pdf", ""), ("", "--profile gone")]
+)
+def test_a_missing_folder_or_profile_is_an_error(
+    settings: Settings, tmp_path: Path, path: str, options: str
+) -> None:
+    """A folder may be a share that is not mounted; the next night tries again."""
+    scheduler = a_due_scheduler(settings, nightly(tmp_path / path, options))
 
     scheduler.carry_out()
 
@@ -269,14 +273,6 @@ def test_a_profile_defines_the_questions_of_a_schedule(settings: Settings, folde
         ("sentiment", 5),
         ("summary", 5),
     ]
-
-
-def test_a_removed_profile_is_reported(settings: Settings, folder: Path) -> None:
-    scheduler = a_due_scheduler(settings, nightly(folder, "--profile gone"))
-
-    scheduler.carry_out()
-
-    assert scheduler.rows("SELECT status, error_code FROM schedule_runs") == [("failed", "usage")]
 
 
 def test_a_programming_error_fails_the_occurrence(

@@ -100,32 +100,24 @@ def test_the_maximum_cost_is_reserved_and_the_real_cost_settled(
 
 
 @pytest.mark.parametrize(
-    ("error", "cost"),
+    ("error", "settled"),
     [
-        (errors.RateLimitedError("too fast"), Decimal(0)),
-        (errors.ModelUnreachableError("no server"), Decimal(0)),
-        (errors.ModelOverloadedError("broken in the middle"), None),
+        (errors.RateLimitedError("too fast"), [Decimal(0)]),
+        (errors.ModelUnreachableError("no server"), [Decimal(0)]),
+        (errors.ModelOverloadedError("broken in the middle"), [None]),
+        # The request may have been sent; recovery counts the reservation as spent.
+        (errors.ServiceUnavailableError("the ledger is unavailable"), []),
     ],
 )
 def test_failures_settle_their_possible_cost(
-    error: errors.ChordwiseError, cost: Decimal | None
+    error: errors.ChordwiseError, settled: list[Decimal | None]
 ) -> None:
     setup = a_setup(error)
 
     with pytest.raises(type(error)):
         setup.ask()
 
-    assert setup.budget.settled == [cost]
-
-
-def test_the_reservation_is_kept_after_a_database_error() -> None:
-    """The request may have been sent; recovery counts the reservation as spent."""
-    setup = a_setup(errors.ServiceUnavailableError("the ledger is unavailable"))
-
-    with pytest.raises(errors.ServiceUnavailableError):
-        setup.ask()
-
-    assert setup.budget.settled == []
+    assert setup.budget.settled == settled
 
 
 @pytest.mark.parametrize(
