@@ -142,8 +142,7 @@ def find_requests(content: str) -> Iterator[tuple[int, int]]:
 
 
 def candidates(
-    content: str,
-    is_kept: Callable[[RequestSentence, Mapping[str, float]], bool] = lambda *_: True,
+    content: str, is_kept: Callable[[RequestSentence, Mapping[str, float]], bool] = lambda *_: True
 ) -> tuple[list[RequestSentence], Mapping[str, float]]:
     """Return the sentences that begin like requests, and the features that they share.
 

@@ -139,10 +139,7 @@ def _form(kind: str, required: JsonObject, optional: JsonObject) -> jsonschema_r
 _FORMS: Mapping[str, jsonschema_rs.Validator] = {
     "sum": _form(
         "sum",
-        {
-            "of": _PATHS_OF_A_SUM,
-            "equals": {**_PATH, "type": ["string", "number"]},
-        },
+        {"of": _PATHS_OF_A_SUM, "equals": {**_PATH, "type": ["string", "number"]}},
         {"tolerance": _TOLERANCE},
     ),
     "order": _form("order", {"before": _PATH, "after": _PATH}, {"strict": {"type": "boolean"}}),

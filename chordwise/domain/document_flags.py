@@ -143,7 +143,6 @@ def _shortened(words: str) -> str:
     return line if len(line) <= _MAX_EXCERPT else f"{line[: _MAX_EXCERPT - 1]}…"
 
 
-_WRITTEN = re.IGNORECASE | re.MULTILINE
 _Cue: TypeAlias = tuple[tuple[str, ...], re.Pattern[str]]
 """Lower-case words, one of which a text must contain to be searched, and the pattern."""
 
@@ -160,7 +159,10 @@ _MODEL_WORDS = (
     *("bot", "chatbot", "assistant"),
     *("automated ", "ai ", "ai,", "ai.", "ai:", "ai\n", "a.i."),
 )
-_CHINESE_MODEL = ("人工智能", "语言模型", "ai助手")
+_FOREIGN_MODEL_WORDS = (
+    *("ki:", "ki,", "ki ", "ia:", "ia,", "ia ", "modell", "sprachmodell", "modelo", "modèle"),
+    *("人工智能", "语言模型", "ai助手"),
+)
 _EARLIER = (
     r"(?:(?:all|any|every|everything|each|of|the|these|those|this|that|your|my|our|other|and|or"
     r"|previous(?:ly)?|prior|above|preceding|earlier|former|foregoing|initial|original|system"
@@ -174,171 +176,109 @@ _START = r"(?:^|(?<=[.!?:;>]) ?)"
 _ANSWER = r"(?:answer|respond|reply|output|return|report|say|state|print|write)"
 _ALWAYS = r"(?:please |always |only |simply |just |never |you (?:must|should) |do not ){0,3}"
 # Orders that name a model, its instructions or its answer, at any position.
-_ORDERS = (
+_ORDERS = {
     # “Ignore all previous instructions”, also in other languages.
-    (
-        _IGNORE,
-        re.compile(
-            r"\b(?:ignore|disregard|forget|override|bypass|(?:do not|don't|stop) (?:follow|obey)"
-            rf"(?:ing)?)\s+{_EARLIER}(?:instructions?|prompts?|commands?|directives?|guidelines)\b"
-            r"|\b(?:ignore|disregard|forget|leave out) (?:(?:all|everything) )?(?:of )?(?:the )?"
-            r"above(?= (?:and|then)\b|[.,;:!])"
-            r"|\b(?:forget|ignore|stop) (?:everything|all|what)(?: that)? you(?:'ve| have|'re| were"
-            r"| are)?(?: been)? (?:told|instructed|taught|doing)\b",
-            _WRITTEN,
-        ),
+    _IGNORE: (
+        r"\b(?:ignore|disregard|forget|override|bypass|(?:do not|don't|stop) (?:follow|obey)"
+        rf"(?:ing)?)\s+{_EARLIER}(?:instructions?|prompts?|commands?|directives?|guidelines)\b"
+        r"|\b(?:ignore|disregard|forget|leave out) (?:(?:all|everything) )?(?:of )?(?:the )?"
+        r"above(?= (?:and|then)\b|[.,;:!])"
+        r"|\b(?:forget|ignore|stop) (?:everything|all|what)(?: that)? you(?:'ve| have|'re| were"
+        r"| are)?(?: been)? (?:told|instructed|taught|doing)\b"
     ),
-    (
-        ("ignor", "vergiss", "missacht", "oubli", "pas compte", "olvid", "esque", "dimentic"),
-        re.compile(
-            r"\b(?:ignor(?:ier\w*|e[zr]|[aei]n?)|vergiss|missacht\w*|oublie[zr]?"
-            r"|ne (?:tiens|tenez) pas compte|olvid[ae]n?|esque[çc][ae]n?|dimentic\w+)\s+"
-            r"(?:[\w’']+,?\s+){0,5}?(?:anweisung|instruktion|vorgabe|was vorher|bisherige|consignes"
-            r"|instructions\b|instruc(?:ciones|[õo]es)|istruzioni|lo anterior\b)",
-            _WRITTEN,
-        ),
+    ("ignor", "vergiss", "missacht", "oubli", "pas compte", "olvid", "esque", "dimentic"): (
+        r"\b(?:ignor(?:ier\w*|e[zr]|[aei]n?)|vergiss|missacht\w*|oublie[zr]?"
+        r"|ne (?:tiens|tenez) pas compte|olvid[ae]n?|esque[çc][ae]n?|dimentic\w+)\s+"
+        r"(?:[\w’']+,?\s+){0,5}?(?:anweisung|instruktion|vorgabe|was vorher|bisherige|consignes"
+        r"|instructions\b|instruc(?:ciones|[õo]es)|istruzioni|lo anterior\b)"
     ),
-    (
-        ("忽略", "忘记", "无视"),
-        re.compile(r"(?:忽略|忘记|无视)[^\n。]{0,12}(?:指令|指示|说明|内容)", _WRITTEN),
-    ),
-    (
-        ("игнорируй",),
-        re.compile(r"\bигнорируй\w*\s+(?:\w+\s+){0,4}(?:инструкци|указани)", _WRITTEN),  # noqa: RUF001 - Russian
-    ),
+    ("忽略", "忘记", "无视"): r"(?:忽略|忘记|无视)[^\n。]{0,12}(?:指令|指示|说明|内容)",
+    ("игнорируй",): r"\bигнорируй\w*\s+(?:\w+\s+){0,4}(?:инструкци|указани)",  # noqa: RUF001 - Russian
     # The addressee.
-    (
-        _MODEL_WORDS,
-        re.compile(
-            rf"\b(?:you are (?:now |hereby )?(?:an? |the )?(?:\w+,? ){{0,3}}{_MODEL}\b(?!'s)"
-            rf"|as an? (?:\w+ )?{_MODEL}, (?:you|i|please|do|your)\b"
-            rf"|if you are an? (?:\w+ )?{_MODEL}\b"
-            rf"|{_MODEL} (?:(?:that|which|who) )?(?:is |are )?(?:reading|processing|analy[sz]ing"
-            r"|summari[sz]ing|reviewing|evaluating) this\b"
-            rf"|{_MACHINE} (?:must|should) {_ALWAYS}{_ANSWER}\b"
-            rf"|for {_MODEL}[,:] ?(?:is|{_ANSWER}|set|use|put|give|the)\b)"
-            rf"|{_START}(?:(?:attention|note (?:to|for)|dear|hey|hello|message (?:to|for)"
-            rf"|instructions? (?:to|for)) (?:the |any |all )?{_MODEL}\b"
-            r"(?= *[:,!\n]| (?:reading|processing))"
-            rf"|{_MODEL}[,:] ?{_ALWAYS}(?:{_ANSWER}|set|use|put|give|rate|treat|leave|omit"
-            r"|add|include|translate|tell|stop)\b)",
-            _WRITTEN,
-        ),
+    _MODEL_WORDS: (
+        rf"\b(?:you are (?:now |hereby )?(?:an? |the )?(?:\w+,? ){{0,3}}{_MODEL}\b(?!'s)"
+        rf"|as an? (?:\w+ )?{_MODEL}, (?:you|i|please|do|your)\b"
+        rf"|if you are an? (?:\w+ )?{_MODEL}\b"
+        rf"|{_MODEL} (?:(?:that|which|who) )?(?:is |are )?(?:reading|processing|analy[sz]ing"
+        r"|summari[sz]ing|reviewing|evaluating) this\b"
+        rf"|{_MACHINE} (?:must|should) {_ALWAYS}{_ANSWER}\b"
+        rf"|for {_MODEL}[,:] ?(?:is|{_ANSWER}|set|use|put|give|the)\b)"
+        rf"|{_START}(?:(?:attention|note (?:to|for)|dear|hey|hello|message (?:to|for)"
+        rf"|instructions? (?:to|for)) (?:the |any |all )?{_MODEL}\b"
+        r"(?= *[:,!\n]| (?:reading|processing))"
+        rf"|{_MODEL}[,:] ?{_ALWAYS}(?:{_ANSWER}|set|use|put|give|rate|treat|leave|omit"
+        r"|add|include|translate|tell|stop)\b)"
     ),
-    (
-        (
-            "ki:",
-            "ki,",
-            "ki ",
-            "ia:",
-            "ia,",
-            "ia ",
-            "modell",
-            "sprachmodell",
-            *("modelo", "modèle"),
-            *_CHINESE_MODEL,
-        ),
-        re.compile(
-            r"(?:^|[.!?] )(?:[\w’']+ ){0,3}(?:für|an|pour|à|para|per|del?|du|al?)"
-            r"(?: la| das| die| el| le)?(?: (?:l['’])?|l['’])(?:ki|ia|sprachmodelle?"
-            r"|modèles? de langage"
-            r"|modelos? de (?:lenguaje|linguagem)|modell[oi] linguistic[oi]) ?[:,]"
-            r"|(?:^|[\u3002\uff01\uff1f])[^\n\u3002\uff1a\uff0c]{0,8}"
-            r"(?:人工智能|语言模型|ai助手)[^\n\u3002\uff1a\uff0c]{0,8}[\uff1a\uff0c]",
-            _WRITTEN,
-        ),
+    _FOREIGN_MODEL_WORDS: (
+        r"(?:^|[.!?] )(?:[\w’']+ ){0,3}(?:für|an|pour|à|para|per|del?|du|al?)"
+        r"(?: la| das| die| el| le)?(?: (?:l['’])?|l['’])(?:ki|ia|sprachmodelle?"
+        r"|modèles? de langage"
+        r"|modelos? de (?:lenguaje|linguagem)|modell[oi] linguistic[oi]) ?[:,]"
+        r"|(?:^|[\u3002\uff01\uff1f])[^\n\u3002\uff1a\uff0c]{0,8}"
+        r"(?:人工智能|语言模型|ai助手)[^\n\u3002\uff1a\uff0c]{0,8}[\uff1a\uff0c]"
     ),
-    (
-        ("summar", "extract", "analy", "process", "read", "asked", "appears", "from now on"),
-        re.compile(
-            r"\b(?:when(?:ever)?|if|before|whoever|anyone)(?: \w+){0,2} (?:summari[sz]|extract"
-            r"|analy[sz]|process|read|asked|see|appear)\w*\b[^.\n]{0,60}?(?:,| must| should) "
-            rf"{_ALWAYS}(?:answer|respond|reply|output|return|report|say|print)\b"
-            rf"|{_START}from now on,? (?:you (?:are|must|will|should)|{_ALWAYS}(?:{_ANSWER}|act"
-            r"|speak)|when(?:ever)? you\b)",
-            _WRITTEN,
-        ),
+    ("summar", "extract", "analy", "process", "read", "asked", "appears", "from now on"): (
+        r"\b(?:when(?:ever)?|if|before|whoever|anyone)(?: \w+){0,2} (?:summari[sz]|extract"
+        r"|analy[sz]|process|read|asked|see|appear)\w*\b[^.\n]{0,60}?(?:,| must| should) "
+        rf"{_ALWAYS}(?:answer|respond|reply|output|return|report|say|print)\b"
+        rf"|{_START}from now on,? (?:you (?:are|must|will|should)|{_ALWAYS}(?:{_ANSWER}|act"
+        r"|speak)|when(?:ever)? you\b)"
     ),
     # The instructions and the output of the model.
-    (
-        ("instruction:", "instructions:", "task:", "directive:", "directives:"),
-        re.compile(
-            r"\b(?:new|real|actual|updated|additional|secret|hidden)"
-            r" (?:instruction|task|directive)s?:",
-            _WRITTEN,
-        ),
+    ("instruction:", "instructions:", "task:", "directive:", "directives:"): (
+        r"\b(?:new|real|actual|updated|additional|secret|hidden)"
+        r" (?:instruction|task|directive)s?:"
     ),
-    (
-        ("m prompt", "m message", "n prompt", "l prompt", "r prompt", "your instructions"),
-        re.compile(
-            r"\b(?:reveal|print|output|show|repeat|display|leak|return|disclose|tell|write)\s+"
-            r"(?:\w+ ){0,3}(?:system (?:prompt|message)|(?:hidden|initial|your) prompt"
-            r"|your instructions)\b",
-            _WRITTEN,
-        ),
+    ("m prompt", "m message", "n prompt", "l prompt", "r prompt", "your instructions"): (
+        r"\b(?:reveal|print|output|show|repeat|display|leak|return|disclose|tell|write)\s+"
+        r"(?:\w+ ){0,3}(?:system (?:prompt|message)|(?:hidden|initial|your) prompt"
+        r"|your instructions)\b"
     ),
-    (
-        ("these instructions", "this instruction", "this prompt", "system prompt"),
-        re.compile(
-            r"\b(?:do not|don't|never) (?:reveal|mention|disclose|tell|acknowledge) (?:\w+ ){0,3}"
-            r"(?:these instructions|this instruction|this prompt|system prompt)\b",
-            _WRITTEN,
-        ),
+    ("these instructions", "this instruction", "this prompt", "system prompt"): (
+        r"\b(?:do not|don't|never) (?:reveal|mention|disclose|tell|acknowledge) (?:\w+ ){0,3}"
+        r"(?:these instructions|this instruction|this prompt|system prompt)\b"
     ),
-    (
-        ("your answer", "your response", "your reply", "your output", "your summary", "your json"),
-        re.compile(
-            r"\b(?:do not|don't|never|must not) [^.\n]{3,60}? (?:in|from) your (?:\w+ )?"
-            r"(?:answer|response|reply|output|summary|json)\b"
-            r"|\bin your (?:\w+ )?(?:answer|response|reply|output|summary|json),"
-            rf" {_ALWAYS}(?:{_ANSWER}|put|set|use|leave|mention|include|add)\b",
-            _WRITTEN,
-        ),
+    ("your answer", "your response", "your reply", "your output", "your summary", "your json"): (
+        r"\b(?:do not|don't|never|must not) [^.\n]{3,60}? (?:in|from) your (?:\w+ )?"
+        r"(?:answer|response|reply|output|summary|json)\b"
+        r"|\bin your (?:\w+ )?(?:answer|response|reply|output|summary|json),"
+        rf" {_ALWAYS}(?:{_ANSWER}|put|set|use|leave|mention|include|add)\b"
     ),
-    (
-        ("regardless", "no matter", "instead of"),
-        re.compile(
-            rf"{_START}(?:regardless of|no matter|instead of) [^.\n,]{{3,60}}, "
-            rf"{_ALWAYS}{_ANSWER}\b",
-            _WRITTEN,
-        ),
+    ("regardless", "no matter", "instead of"): (
+        rf"{_START}(?:regardless of|no matter|instead of) [^.\n,]{{3,60}}, "
+        rf"{_ALWAYS}{_ANSWER}\b"
     ),
+}
+_HEADINGS = tuple(
+    f"#{space}{word}"
+    for space in ("", " ")
+    for word in ("instruction", "response", "system", "assistant", "human")
 )
-_HEADINGS = ("instruction", "response", "system", "assistant", "human")
-_ROLES = (
-    (("<|",), re.compile(r"<\|[a-z_]{2,30}\|>", _WRITTEN)),
-    (("inst]", "sys>>"), re.compile(r"\[/?INST\]|<</?SYS>>", _WRITTEN)),
-    (
-        tuple(f"#{space}{word}" for space in ("", " ") for word in _HEADINGS),
-        re.compile(
-            r"^#{2,4} ?(?:instruction|response|system(?: prompt)?|assistant|human) ?:? ?$", _WRITTEN
-        ),
+_TAGS = tuple(f"<{slash}{role}" for slash in ("", "/") for role in ("system", "assistant", "human"))
+_ROLES = {
+    ("<|",): r"<\|[a-z_]{2,30}\|>",
+    ("inst]", "sys>>"): r"\[/?INST\]|<</?SYS>>",
+    _HEADINGS: r"^#{2,4} ?(?:instruction|response|system(?: prompt)?|assistant|human) ?:? ?$",
+    _TAGS: r"</?(?:system|assistant|human)(?:[_-](?:prompt|message|instructions?))?>",
+    ('"role"',): r"\"role\"\s{0,9}:\s{0,9}\"(?:system|assistant|developer)\"",
+    ("system:", "system :", "developer:", "assistant:", "prompt:", "message:", "instruction:"): (
+        r"^\W{0,3}(?:system|developer|assistant)(?: (?:prompt|message|instruction|override))?"
+        r" ?: ?(?:\w+,? )?(?:you\b|ignore|disregard|your\b|the (?:user|previous)\b|do not\b"
+        r"|always\b|never\b|please\b|respond|answer|reply|output|set\b|return\b)"
     ),
     (
-        ("<system", "</system", "<assistant", "</assistant", "<human", "</human"),
-        re.compile(
-            r"</?(?:system|assistant|human)(?:[_-](?:prompt|message|instructions?))?>", _WRITTEN
-        ),
-    ),
-    (
-        ('"role"',),
-        re.compile(r"\"role\"\s{0,9}:\s{0,9}\"(?:system|assistant|developer)\"", _WRITTEN),
-    ),
-    (
-        ("system:", "system :", "developer:", "assistant:", "prompt:", "message:", "instruction:"),
-        re.compile(
-            r"^\W{0,3}(?:system|developer|assistant)(?: (?:prompt|message|instruction|override))?"
-            r" ?: ?(?:\w+,? )?(?:you\b|ignore|disregard|your\b|the (?:user|previous)\b|do not\b"
-            r"|always\b|never\b|please\b|respond|answer|reply|output|set\b|return\b)",
-            _WRITTEN,
-        ),
-    ),
-    (
-        ("system prompt", "system message", "system override"),
-        re.compile(r"^system (?:prompt|message|override) ?:", _WRITTEN),
-    ),
-)
-_CUES: Mapping[FlagKind, Sequence[_Cue]] = {FlagKind.ORDER: _ORDERS, FlagKind.ROLE_MARK: _ROLES}
+        "system prompt",
+        "system message",
+        "system override",
+    ): r"^system (?:prompt|message|override) ?:",
+}
+_CUES: Mapping[FlagKind, Sequence[_Cue]] = {
+    kind: [
+        (needles, re.compile(pattern, re.IGNORECASE | re.MULTILINE))
+        for needles, pattern in cues.items()
+    ]
+    for kind, cues in ((FlagKind.ORDER, _ORDERS), (FlagKind.ROLE_MARK, _ROLES))
+}
 _BEFORE, _BEHIND = 160, 240
 _PART, _OVERLAP = 1_000_000, 20
 
@@ -522,11 +462,11 @@ def _hidden(content: str, unseen: Sequence[str], unseen_at: Sequence[int]) -> It
 # The mark that the prompt of a transcription asks for.
 _ILLEGIBLE = re.compile(r"\[illegible\]")
 _TAG_TEXT = range(0xE0020, 0xE007F)
-_TAGS = 0xE0000
+_TAG_OFFSET = 0xE0000
 
 
 def _of_run(at: int, run: str) -> Flag:
     """Flag removed characters; the text spelled by Unicode tag characters is decoded."""
-    spelled = "".join(chr(ord(each) - _TAGS) for each in run if ord(each) in _TAG_TEXT)
+    spelled = "".join(chr(ord(each) - _TAG_OFFSET) for each in run if ord(each) in _TAG_TEXT)
     kind = FlagKind.INVISIBLE_CHARACTERS
     return Flag(kind=kind, start_char=at, end_char=at, excerpt=_shortened(spelled))

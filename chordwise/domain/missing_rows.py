@@ -87,9 +87,7 @@ class MissingRows:
 
 
 def compare(
-    found: Mapping[str, RowCount],
-    kept: Mapping[str, RowCount],
-    before: Iterable[MissingRows] = (),
+    found: Mapping[str, RowCount], kept: Mapping[str, RowCount], before: Iterable[MissingRows] = ()
 ) -> tuple[MissingRows, ...]:
     """Return the lists of which fewer rows are kept than found; `before` were already missing."""
     lost: Counter[str] = Counter()
@@ -350,9 +348,7 @@ def _missing(
 
 
 def _rows_elsewhere(
-    path: str,
-    located: Mapping[str, Sequence[Sequence[Span]]],
-    counted: Mapping[str, RowCount],
+    path: str, located: Mapping[str, Sequence[Sequence[Span]]], counted: Mapping[str, RowCount]
 ) -> list[Sequence[Span]]:
     return [
         spans

@@ -81,12 +81,7 @@ class InboxStatus(StrEnum):
     FAILED = "failed"
 
 
-UNDELIVERED = (
-    InboxStatus.TAKING,
-    InboxStatus.TAKEN,
-    InboxStatus.SUBMITTED,
-    InboxStatus.DELIVERING,
-)
+UNDELIVERED = (InboxStatus.TAKING, InboxStatus.TAKEN, InboxStatus.SUBMITTED, InboxStatus.DELIVERING)
 """A file in one of these states is still processed by Chordwise."""
 
 OPEN_CHUNKS = (ChunkStatus.PENDING, ChunkStatus.RUNNING, ChunkStatus.WAITING)
@@ -95,12 +90,7 @@ OPEN_CHUNKS = (ChunkStatus.PENDING, ChunkStatus.RUNNING, ChunkStatus.WAITING)
 FAILED_CHUNKS = (ChunkStatus.FAILED, ChunkStatus.QUARANTINED)
 """A chunk in one of these states has no answer and gets none without a retry."""
 
-WORKING_JOBS = (
-    JobStatus.QUEUED,
-    JobStatus.RUNNING,
-    JobStatus.WAITING,
-    JobStatus.SYNTHESIZING,
-)
+WORKING_JOBS = (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.WAITING, JobStatus.SYNTHESIZING)
 """A job in one of these states progresses automatically."""
 
 UNFINISHED_JOBS = (*WORKING_JOBS, JobStatus.PAUSED)

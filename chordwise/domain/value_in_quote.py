@@ -27,14 +27,7 @@ from chordwise.domain.quantities import (
     quantities,
     units_in,
 )
-from chordwise.domain.typed_values import (
-    dates_in,
-    is_time,
-    month_of,
-    months_in,
-    times_in,
-    typed,
-)
+from chordwise.domain.typed_values import dates_in, is_time, month_of, months_in, times_in, typed
 
 MARK = "value_in_quote"
 """The member of an object with a quote that holds the result of `occurs_in` for its value.

@@ -150,10 +150,7 @@ def _failed(path: str, error: ReadError) -> FoundFile:
     source = printable(path)
     # Not resolved: the same target may be refused under several names.
     return FoundFile(
-        source=source,
-        path=Path(path),
-        follow_symlinks=False,
-        failure=failures.named(source, error),
+        source=source, path=Path(path), follow_symlinks=False, failure=failures.named(source, error)
     )
 
 

@@ -6,13 +6,7 @@ from collections.abc import Callable, Mapping
 
 from chordwise.domain import places
 from chordwise.readers import failures, reader_output
-from chordwise.readers.office_package import (
-    OfficePackage,
-    PartTarget,
-    TitleTarget,
-    local,
-    value_of,
-)
+from chordwise.readers.office_package import OfficePackage, PartTarget, TitleTarget, local, value_of
 from chordwise.readers.presentation import places_of_slides
 from chordwise.readers.reader_output import CharacterAllowance, Extracted, Source
 
@@ -47,11 +41,7 @@ def read(data: Source, max_characters: int) -> Extracted:
     else:
         found = places.sections(begins, len(text))
     return Extracted(
-        text=text,
-        places=found,
-        media_type=media_type,
-        title=title.text,
-        pages=story.slides or None,
+        text=text, places=found, media_type=media_type, title=title.text, pages=story.slides or None
     )
 
 

@@ -35,12 +35,7 @@ from chordwise.errors import ConfigurationError
 from chordwise.settings import schedules as schedules_module
 from chordwise.settings import service_addresses
 from chordwise.settings.environment import variable
-from chordwise.settings.locations import (
-    FILE_NAME,
-    default_home,
-    find_home,
-    settings_file,
-)
+from chordwise.settings.locations import FILE_NAME, default_home, find_home, settings_file
 from chordwise.settings.profiles import Profile
 from chordwise.settings.schedules import ScheduleSettings
 from chordwise.settings.sections import (
@@ -142,12 +137,10 @@ class Settings(BaseSettings):
     embedded: EmbeddedSettings = EmbeddedSettings()
     logging: LoggingSettings = LoggingSettings()
     openai_api_key: Annotated[
-        SecretStr,
-        Field(validation_alias=AliasChoices("openai_api_key", "OPENAI_API_KEY")),
+        SecretStr, Field(validation_alias=AliasChoices("openai_api_key", "OPENAI_API_KEY"))
     ] = SecretStr("")
     anthropic_api_key: Annotated[
-        SecretStr,
-        Field(validation_alias=AliasChoices("anthropic_api_key", "ANTHROPIC_API_KEY")),
+        SecretStr, Field(validation_alias=AliasChoices("anthropic_api_key", "ANTHROPIC_API_KEY"))
     ] = SecretStr("")
 
     @classmethod

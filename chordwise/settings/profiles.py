@@ -62,8 +62,7 @@ class Profile(Section):
     )
     pack: Annotated[str, Option("Use a question pack: legal, financial, …", "NAME")] = ""
     types: Annotated[
-        Types,
-        Option("Analysis type; may be repeated. Default: summary.", flags=("--type", "-t")),
+        Types, Option("Analysis type; may be repeated. Default: summary.", flags=("--type", "-t"))
     ] = ()
     instructions: Annotated[
         str, Option("What to focus on; for an extraction, the items to find.", "TEXT")

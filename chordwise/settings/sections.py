@@ -347,8 +347,7 @@ class EmbeddedSettings(Section):
     )
     idle_minutes: PositiveFloat = 10
     command_server: bool = Field(
-        default=True,
-        description="Keep commands loaded for a faster start; Linux only.",
+        default=True, description="Keep commands loaded for a faster start; Linux only."
     )
 
 

@@ -25,13 +25,7 @@ _VERIFICATION: Mapping[str, str] = MappingProxyType(
     }
 )
 _CERTIFICATES = "ssl_cert_reqs"
-_TLS_OPTIONS = (
-    _CERTIFICATES,
-    "ssl_ca_certs",
-    "ssl_certfile",
-    "ssl_keyfile",
-    "ssl_check_hostname",
-)
+_TLS_OPTIONS = (_CERTIFICATES, "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30})://")
 _LARGEST_PORT = 65_535
 _PORT = re.compile(r"[0-9]{1,5}")

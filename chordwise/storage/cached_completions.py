@@ -9,17 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import (
-    BigInteger,
-    Connection,
-    Text,
-    any_,
-    delete,
-    func,
-    literal,
-    select,
-    text,
-)
+from sqlalchemy import BigInteger, Connection, Text, any_, delete, func, literal, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 

@@ -8,15 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 
-from sqlalchemy import (
-    ColumnElement,
-    ForeignKey,
-    Index,
-    UniqueConstraint,
-    and_,
-    select,
-    text,
-)
+from sqlalchemy import ColumnElement, ForeignKey, Index, UniqueConstraint, and_, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain import missing_rows
@@ -52,17 +44,9 @@ class Chunk(Record):
         UniqueConstraint("job_id", "position"),
         block_range_index("ix_chunks_started_at", "started_at"),
         Index(
-            "ix_chunks_open_sent_at",
-            "status",
-            "sent_at",
-            postgresql_where=status_in(OPEN_CHUNKS),
+            "ix_chunks_open_sent_at", "status", "sent_at", postgresql_where=status_in(OPEN_CHUNKS)
         ),
-        Index(
-            "ix_chunks_open_job_id",
-            "job_id",
-            "status",
-            postgresql_where=status_in(OPEN_CHUNKS),
-        ),
+        Index("ix_chunks_open_job_id", "job_id", "status", postgresql_where=status_in(OPEN_CHUNKS)),
         Index("ix_chunks_failed", "job_id", postgresql_where=status_in(FAILED_CHUNKS)),
         Index(
             "ix_chunks_waiting",

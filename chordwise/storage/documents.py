@@ -18,13 +18,7 @@ from chordwise.domain import places
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.places import Place, Places
 from chordwise.storage.database import Database
-from chordwise.storage.record import (
-    CreatedAt,
-    Identity,
-    Record,
-    new_id,
-    words_index,
-)
+from chordwise.storage.record import CreatedAt, Identity, Record, new_id, words_index
 
 
 class Document(Record):

@@ -7,13 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import (
-    ForeignKey,
-    column,
-    false,
-    select,
-    table,
-)
+from sqlalchemy import ForeignKey, column, false, select, table
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 

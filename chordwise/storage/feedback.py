@@ -8,13 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
 
-from sqlalchemy import (
-    ColumnElement,
-    ForeignKey,
-    Index,
-    exists,
-    select,
-)
+from sqlalchemy import ColumnElement, ForeignKey, Index, exists, select
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from chordwise.domain.analysis_tasks import AnalysisType

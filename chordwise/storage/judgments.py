@@ -8,11 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import (
-    ForeignKey,
-    UniqueConstraint,
-    delete,
-)
+from sqlalchemy import ForeignKey, UniqueConstraint, delete
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 

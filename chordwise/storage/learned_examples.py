@@ -86,12 +86,7 @@ def named(session: Session, ids: Sequence[uuid.UUID]) -> tuple[Example, ...]:
     found = session.scalars(select(LearnedExample).where(in_ids(LearnedExample.id, ids)))
     rows = {each.id: each for each in found}
     return examples_from(
-        {
-            "id": str(row.id),
-            "type": row.analysis_type,
-            "text": row.text,
-            "answer": row.answer,
-        }
+        {"id": str(row.id), "type": row.analysis_type, "text": row.text, "answer": row.answer}
         for id_ in ids
         if (row := rows.get(id_)) is not None
     )

@@ -243,10 +243,7 @@ def _with_verdict(fact: Fact, verdict: Verdict, corrected: JsonValue) -> Fact:
         return replace(fact, verdict=verdict)
     final = corrected if verdict is Verdict.CORRECTED else None
     return replace(
-        typed_fact(fact, final),
-        value=fact.value,
-        corrected_value=text_of(final),
-        verdict=verdict,
+        typed_fact(fact, final), value=fact.value, corrected_value=text_of(final), verdict=verdict
     )
 
 

@@ -233,10 +233,7 @@ def _of_anything(answer: AnswerWithConfidence, entered: FeedbackInput) -> Unders
         raise UsageError(f"The answer has no value at “{entered.path}”.", _paths(known))
     corrected = entered.value if entered.verdict is Verdict.CORRECTED else None
     remark = Remark(
-        path=entered.path,
-        verdict=entered.verdict,
-        judged=known[entered.path],
-        corrected=corrected,
+        path=entered.path, verdict=entered.verdict, judged=known[entered.path], corrected=corrected
     )
     confidence = None if entered.path else answer.confidence
     return Understood(remark=remark, confidence=confidence)

@@ -14,10 +14,7 @@ from chordwise.domain.learning import fields
 from chordwise.domain.learning.fields import Rule
 from chordwise.domain.typed_values import DateOrder
 
-LABEL_PATHS = {
-    AnalysisType.CLASSIFICATION: "/primary_label",
-    AnalysisType.SENTIMENT: "/label",
-}
+LABEL_PATHS = {AnalysisType.CLASSIFICATION: "/primary_label", AnalysisType.SENTIMENT: "/label"}
 """The JSON Pointers to the label in the outputs of the types that choose one."""
 
 

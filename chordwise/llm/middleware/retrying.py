@@ -11,12 +11,7 @@ from random import Random
 import tenacity
 
 from chordwise.errors import ModelTimeoutError, TransientError
-from chordwise.llm.model import (
-    MIN_REQUEST_SECONDS,
-    Completion,
-    CompletionRequest,
-    Middleware,
-)
+from chordwise.llm.model import MIN_REQUEST_SECONDS, Completion, CompletionRequest, Middleware
 from chordwise.settings import RetrySettings
 
 
