@@ -7,20 +7,11 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Protocol
 
 from chordwise.embedded import llama, processes
 from chordwise.embedded.home import ServerAddress, password_in, write_private
 from chordwise.embedded.llama import LocalModel
 from chordwise.errors import ConfigurationError
-
-
-class Sampling(Protocol):
-    """The sampling parameters that are set here; the values of a request take precedence."""
-
-    dry_multiplier: float
-    dry_penalty_last_n: int
-    temp: float
 
 
 def main(description: str, port: str, key_file: str, address_file: str) -> None:
@@ -44,23 +35,16 @@ def main(description: str, port: str, key_file: str, address_file: str) -> None:
     parameters.warmup = False
     parameters.cpuparams.n_threads = model.threads
     parameters.cpuparams_batch.n_threads = model.threads
-    _steady(parameters.sampling)
+    # DRY sampling keeps small models from repeating themselves up to the output limit; only the
+    # last tokens of the answer count, because quotes repeat the text. Measured once with
+    # SmolLM2-135M on four samples: three complete answers instead of none; on other texts it loops.
+    parameters.sampling.dry_multiplier = 0.8
+    parameters.sampling.dry_penalty_last_n = 256
+    parameters.sampling.temp = 0.3
     server = xllamacpp.Server(parameters)
     address = ServerAddress(url=server.listening_address, server=processes.own_identity())
     write_private(Path(address_file), address.model_dump_json())
     threading.Event().wait()
-
-
-def _steady(sampling: Sampling) -> None:
-    """Keep small models from repeating themselves until the output limit (DRY sampling).
-
-    Only the last tokens of the answer are considered, because quotes repeat the text. Measured once
-    with SmolLM2-135M on four samples: three complete answers instead of none; on other texts it
-    still loops.
-    """
-    sampling.dry_multiplier = 0.8
-    sampling.dry_penalty_last_n = 256
-    sampling.temp = 0.3
 
 
 if __name__ == "__main__":

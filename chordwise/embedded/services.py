@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from signal import Signals
 from typing import Protocol
@@ -50,27 +51,19 @@ class Service(Protocol):
         ...
 
 
+@dataclass(slots=True, eq=False)
 class BackgroundProcess:
     """A process that only has to run; after a request to stop it has `grace_seconds` to end."""
 
-    def __init__(
-        self,
-        command: Sequence[str],
-        *,
-        log: Path,
-        environment: Mapping[str, str],
-        inherited: Sequence[int],
-        grace_seconds: float,
-        directory: Path | None = None,
-    ) -> None:
-        self._command = command
-        self._directory = directory
-        self._log = log
-        self._environment = environment
-        self._inherited = inherited
-        self._grace_seconds = grace_seconds
-        self._identity: ProcessIdentity | None = None
-        self._log_begins = 0
+    command: Sequence[str]
+    _: KW_ONLY
+    log: Path
+    environment: Mapping[str, str]
+    inherited: Sequence[int]
+    grace_seconds: float
+    directory: Path | None = None
+    _identity: ProcessIdentity | None = field(default=None, init=False)
+    _log_begins: int = field(default=0, init=False)
 
     def start(self) -> None:
         """Start the process, which writes to its log.
@@ -78,18 +71,18 @@ class BackgroundProcess:
         Raises:
             ServiceUnavailableError: The program cannot be started.
         """
-        self._log_begins = processes.size_of(self._log)
+        self._log_begins = processes.size_of(self.log)
         self._identity = processes.launch(
-            self._command,
-            log=self._log,
-            environment=self._environment,
-            inherited=self._inherited,
-            directory=self._directory,
+            self.command,
+            log=self.log,
+            environment=self.environment,
+            inherited=self.inherited,
+            directory=self.directory,
         )
 
     def stop(self) -> bool:
         """Stop the process, and kill it after its grace period; return whether it ran."""
-        return processes.stop(self._identity, (Signals.SIGTERM, self._grace_seconds))
+        return processes.stop(self._identity, (Signals.SIGTERM, self.grace_seconds))
 
     def identity(self) -> ProcessIdentity | None:
         """Return the process while it runs."""
@@ -97,7 +90,7 @@ class BackgroundProcess:
 
     def last_log_lines(self) -> str:
         """Return the last lines that it has logged since it was started."""
-        return processes.tail(self._log, _LAST_LOG_LINES, self._log_begins)
+        return processes.tail(self.log, _LAST_LOG_LINES, self._log_begins)
 
 
 class RestartingService:

@@ -6,7 +6,7 @@ import datetime as dt
 import io
 import struct
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import olefile
 
@@ -53,24 +53,22 @@ def documents(data: bytes, wanted: ReadOptions) -> Iterator[Extraction]:
         raise failures.malformed("is a damaged Outlook message.") from error
 
 
+@dataclass(frozen=True, slots=True)
 class _Message:
     """A message: the whole container, or for an attached message a storage in it."""
 
-    def __init__(
-        self, container: olefile.OleFileIO, folder: tuple[str, ...], place: str, wanted: ReadOptions
-    ) -> None:
-        self._container = container
-        self._folder = folder
-        self._place = place
-        self._wanted = wanted
+    container: olefile.OleFileIO
+    folder: tuple[str, ...]
+    place: str
+    wanted: ReadOptions
 
     def documents(self) -> Iterator[Extraction]:
         try:
             yield self._text()
         except ReadError as error:
-            if not self._place and error.outcome == "encrypted":
+            if not self.place and error.outcome == "encrypted":
                 raise
-            yield Unread(place=self._place, error=error)
+            yield Unread(place=self.place, error=error)
         naming = Naming()
         for folder in self._attachments():
             yield from self._attachment(folder, naming)
@@ -87,9 +85,9 @@ class _Message:
         }
         body = self._body()
         parts = [replace(body, text=body.text.strip())]
-        label = f"attachment {self._place}" if self._place else MESSAGE
+        label = f"attachment {self.place}" if self.place else MESSAGE
         return text_of_message(
-            headers, parts, names, label, media_type=MEDIA_TYPE, place=self._place
+            headers, parts, names, label, media_type=MEDIA_TYPE, place=self.place
         )
 
     def _require_legible(self, names: list[str]) -> None:
@@ -102,7 +100,7 @@ class _Message:
 
     def _body(self) -> Extracted:
         """Return the body that a mail program displays: HTML, else plain text, else RTF."""
-        limit = self._wanted.max_characters
+        limit = self.wanted.max_characters
         markup = self._stream(_HTML, _BINARY).rstrip(b"\0") or self._string(_HTML).encode()
         shown = html.read(markup, limit) if markup else None
         if shown is not None and shown.text:
@@ -118,11 +116,11 @@ class _Message:
         return f"{name} <{address}>" if name and address and name != address else name or address
 
     def _date(self) -> str:
-        path = [*self._folder, PROPERTIES]
-        if not self._container.exists(path):
+        path = [*self.folder, PROPERTIES]
+        if not self.container.exists(path):
             return ""
-        table = self._container.openstream(path).read()
-        start = _NESTED_HEADER_BYTES if self._folder else _HEADER_BYTES
+        table = self.container.openstream(path).read()
+        start = _NESTED_HEADER_BYTES if self.folder else _HEADER_BYTES
         whole = len(table) - (len(table) - start) % _ENTRY.size
         for tag, _flags, value in _ENTRY.iter_unpack(table[start:whole]):
             if tag == _SUBMITTED << 16 | _TIME:
@@ -130,30 +128,30 @@ class _Message:
         return ""
 
     def _attachments(self) -> list[tuple[str, ...]]:
-        depth = len(self._folder)
-        entries = self._container.listdir(streams=False, storages=True)
+        depth = len(self.folder)
+        entries = self.container.listdir(streams=False, storages=True)
         return [
             tuple(entry)
             for entry in entries
             if len(entry) == depth + 1
-            and tuple(entry[:depth]) == self._folder
+            and tuple(entry[:depth]) == self.folder
             and entry[depth].startswith("__attach_version1.0_")
         ]
 
     def _attachment(self, folder: tuple[str, ...], naming: Naming) -> Iterator[Extraction]:
         name = self._name(folder) or "attachment"
         own = naming.place(name)
-        place = f"{self._place}/{own}" if self._place else own
+        place = f"{self.place}/{own}" if self.place else own
         message = (*folder, f"__substg1.0_{_DATA:04X}{_METHOD_TYPE}")
-        if self._container.exists([*message, PROPERTIES]):
+        if self.container.exists([*message, PROPERTIES]):
             if len(message) > _NESTED * 2:
                 yield Unread(place=place, error=failures.malformed("is nested too deeply."))
                 return
-            yield from _Message(self._container, message, place, self._wanted).documents()
+            yield from _Message(self.container, message, place, self.wanted).documents()
             return
         data = self._stream(_DATA, _BINARY, folder)
-        if len(data) > self._wanted.max_part_bytes:
-            error = failures.larger_than(self._wanted.max_part_bytes >> 20)
+        if len(data) > self.wanted.max_part_bytes:
+            error = failures.larger_than(self.wanted.max_part_bytes >> 20)
             yield Unread(place=place, error=error)
         else:
             yield ContainedFile(place=place, name=name, pieces=(data,), label=f"attachment {place}")
@@ -170,10 +168,10 @@ class _Message:
         return encodings.decode(narrow).text if narrow else ""
 
     def _stream(self, number: int, kind: str, folder: tuple[str, ...] | None = None) -> bytes:
-        path = [*(self._folder if folder is None else folder), f"__substg1.0_{number:04X}{kind}"]
-        if not self._container.exists(path):
+        path = [*(self.folder if folder is None else folder), f"__substg1.0_{number:04X}{kind}"]
+        if not self.container.exists(path):
             return b""
-        return bytes(self._container.openstream(path).read())
+        return bytes(self.container.openstream(path).read())
 
 
 def _unpacked(packed: bytes) -> bytes:
