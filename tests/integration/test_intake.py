@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.states import IntakeOutcome, JobStatus
-from chordwise.errors import LeaseLostError, RunCancelledError
+from chordwise.errors import LeaseLostError, ReadError, RunCancelledError
 from chordwise.pipeline.intake import document_batches, found_files
 from chordwise.pipeline.intake.document_batches import (
     MAX_BYTES,
@@ -29,7 +29,7 @@ from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission, claim, open_run
 from chordwise.pipeline.jobs import run_control
 from chordwise.readers.discovery import discover
-from chordwise.readers.reader import Columns, ReadDocument, Reader
+from chordwise.readers.reader import Columns, ReadDocument, Reader, UnreadDocument
 from chordwise.settings import ReaderSettings, Settings
 from chordwise.storage.record import new_id
 from tests.fakes.counting import counting
@@ -301,13 +301,15 @@ def test_a_batch_of_a_cancelled_or_lost_run_is_not_stored(settings: Settings) ->
     lost = open_run(pipeline.context, replace(a_run(), name="lost"), NOW)
     pipeline.execute("UPDATE runs SET intake_token = :other", other=uuid.uuid4())
 
-    with pytest.raises(RunCancelledError):
-        cancelled.take_in(offered(*map(a_letter, range(3))))
+    unreadable = UnreadDocument(source="a.pdf", error=ReadError("a.pdf is a scan."))
+    for found in ([*map(a_letter, range(3))], [unreadable]):
+        with pytest.raises(RunCancelledError, match="cancelled"):
+            cancelled.take_in(offered(*found))
     with pytest.raises(LeaseLostError):
         lost.take_in(offered(*map(a_letter, range(3))))
 
-    assert pipeline.value("SELECT count(*) FROM intakes") == 0
-    assert pipeline.value("SELECT count(*) FROM documents") == 0
+    for table in ("intakes", "documents", "outbox"):
+        assert pipeline.value(f"SELECT count(*) FROM {table}") == 0  # noqa: S608
 
 
 class Writing:

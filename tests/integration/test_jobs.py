@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.states import ChunkStatus, JobStatus
-from chordwise.errors import AnswerTimeoutError, ReadError, RunCancelledError, UsageError
+from chordwise.errors import AnswerTimeoutError, UsageError
 from chordwise.llm.limits.permits import Priority
 from chordwise.llm.middleware.metered import CallOutcome, call_start
 from chordwise.llm.model import CompletionRequest
@@ -19,7 +19,6 @@ from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.runtime.leases import Lease
-from chordwise.readers.reader import UnreadDocument
 from chordwise.settings import ModelSettings, Settings
 from tests.fakes.completion_requests import a_request
 from tests.fakes.generated_answers import a_field
@@ -27,11 +26,9 @@ from tests.fakes.pipeline import (
     LONG,
     NOW,
     PARAGRAPH,
-    a_document,
     a_pipeline,
     a_run,
     a_summary,
-    offered,
     quoting_the_text,
 )
 
@@ -162,27 +159,6 @@ def test_a_slow_answer_of_the_built_in_model_fails(settings: Settings) -> None:
     ]
     assert pipeline.rows("SELECT error_code FROM model_calls") == [("answer_timeout",)]
     assert pipeline.value("SELECT status FROM runs") == "finished"
-
-
-def test_a_cancelled_run_takes_in_no_documents(settings: Settings) -> None:
-    pipeline = a_pipeline(settings)
-    submission = open_run(pipeline.context, a_run(), NOW)
-    submission.take_in(offered(a_document(PARAGRAPH)))
-    run_control.cancel(pipeline.context.database, submission.run_id)
-    pipeline.execute("DELETE FROM outbox")
-
-    for found in (
-        a_document(f"Another text. {PARAGRAPH}"),
-        UnreadDocument(source="a.pdf", error=ReadError("a.pdf is a scan.")),
-    ):
-        with pytest.raises(RunCancelledError, match=submission.name):
-            submission.take_in(offered(found))
-    submission.close()
-
-    assert pipeline.job(submission).status == JobStatus.CANCELLED
-    assert pipeline.value("SELECT count(*) FROM intakes") == 1
-    assert pipeline.value("SELECT count(*) FROM outbox") == 0
-    assert pipeline.rows("SELECT intakes_found, jobs_balance FROM run_accounts") == [(1, True)]
 
 
 def test_the_same_question_in_a_later_run_reuses_the_answer(settings: Settings) -> None:

@@ -260,15 +260,7 @@ def queued(pipeline: Pipeline, count: int) -> Iterator[None]:
         channel.queue_purge(CONTROL_QUEUE)
 
 
-def test_recovery_sends_a_synthesis_that_the_chord_lost(pipeline: Pipeline) -> None:
-    without_synthesis(pipeline)
-    pipeline.execute(LONG_AGO)
-
-    assert recover(pipeline.context)["synthesis_missing"] == 1
-    assert pipeline.value("SELECT task FROM outbox") == "chordwise.synthesize"
-
-
-def test_a_synthesis_in_a_long_queue_is_not_sent_again(pipeline: Pipeline) -> None:
+def test_a_lost_synthesis_is_sent_again_unless_the_queue_is_long(pipeline: Pipeline) -> None:
     """If thousands of messages wait before it, sending it again would only lengthen the queue."""
     without_synthesis(pipeline)
     occupy_a_worker(pipeline)
@@ -281,6 +273,7 @@ def test_a_synthesis_in_a_long_queue_is_not_sent_again(pipeline: Pipeline) -> No
 
     assert "synthesis_missing" not in in_the_crowd
     assert rescued["synthesis_missing"] == 1
+    assert pipeline.value("SELECT task FROM outbox") == "chordwise.synthesize"
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,11 @@ def a_scheduler_after_two_runs(settings: Settings, wanted: ScheduleSettings) -> 
     return scheduler
 
 
+@pytest.fixture
+def scheduler(settings: Settings) -> FakeScheduler:
+    return a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
+
+
 def prune_runs(
     scheduler: FakeScheduler, before_each_step: Callable[[], None] = lambda: None
 ) -> Mapping[str, object]:
@@ -88,8 +93,7 @@ def counts(scheduler: FakeScheduler) -> dict[str, object]:
     }
 
 
-def test_old_runs_are_deleted_except_what_newer_runs_use(settings: Settings) -> None:
-    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
+def test_old_runs_are_deleted_except_what_newer_runs_use(scheduler: FakeScheduler) -> None:
 
     assert scheduler.carry_out()
 
@@ -108,8 +112,7 @@ def test_old_runs_are_deleted_except_what_newer_runs_use(settings: Settings) -> 
     assert reused == [False, True, True]
 
 
-def test_the_calls_of_an_intake_are_kept_without_their_run(settings: Settings) -> None:
-    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
+def test_the_calls_of_an_intake_are_kept_without_their_run(scheduler: FakeScheduler) -> None:
     oldest = "(SELECT id FROM runs ORDER BY id LIMIT 1)"
     changed = f"run_id = {oldest}, job_id = NULL, chunk_id = NULL"
     scheduler.pipeline.execute(f"UPDATE model_calls SET {changed}")  # noqa: S608 - names of ours
@@ -121,8 +124,7 @@ def test_the_calls_of_an_intake_are_kept_without_their_run(settings: Settings) -
     ]
 
 
-def test_an_old_interrupted_run_is_deleted(settings: Settings) -> None:
-    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
+def test_an_old_interrupted_run_is_deleted(scheduler: FakeScheduler) -> None:
     listed = [IntakeEntry(source=f"{number}.txt", raw_path=b"/nowhere") for number in range(3)]
     names = []
     for ago in ("40 days", "1 day", "-1 day"):
@@ -145,8 +147,7 @@ def test_an_old_interrupted_run_is_deleted(settings: Settings) -> None:
     assert scheduler.rows("SELECT count(*) FROM listed_files") == [(6,)]
 
 
-def test_feedback_is_deleted_with_its_job_and_judgments_are_kept(settings: Settings) -> None:
-    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
+def test_feedback_is_deleted_with_its_job_and_judgments_are_kept(scheduler: FakeScheduler) -> None:
     said = [
         FeedbackLine(
             number=number,
@@ -190,9 +191,8 @@ SELECT intakes.id, file.id, 0 FROM file JOIN intakes USING (run_id) LIMIT 1
 
 @pytest.mark.parametrize(("status", "left"), [("done", 1), ("delivering", 2)])
 def test_a_run_is_deleted_with_its_inbox_files_and_deliveries(
-    settings: Settings, status: str, left: int
+    scheduler: FakeScheduler, status: str, left: int
 ) -> None:
-    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
     scheduler.pipeline.execute(_INBOX_FILE, status=status)
 
     assert scheduler.carry_out()
@@ -203,10 +203,9 @@ def test_a_run_is_deleted_with_its_inbox_files_and_deliveries(
 
 
 def test_a_run_retried_during_pruning_is_kept(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    scheduler: FakeScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pruning, "STEP", 1)
-    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
     scheduler.pipeline.execute(FAIL_THE_OLD)
     ((run_id,),) = scheduler.rows(THE_OLD)
     steps: list[int] = []
@@ -224,8 +223,7 @@ def test_a_run_retried_during_pruning_is_kept(
     assert deleted == {"runs": 0, "jobs": 1, "documents": 0}
 
 
-def test_a_run_with_an_uncommitted_retry_is_kept(settings: Settings) -> None:
-    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
+def test_a_run_with_an_uncommitted_retry_is_kept(scheduler: FakeScheduler) -> None:
     scheduler.pipeline.execute(FAIL_THE_OLD)
     ((run_id,),) = scheduler.rows(THE_OLD)
     assert isinstance(run_id, uuid.UUID)
@@ -247,10 +245,9 @@ def test_a_run_with_an_uncommitted_retry_is_kept(settings: Settings) -> None:
 
 
 def test_a_run_that_finished_again_during_pruning_is_kept(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    scheduler: FakeScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pruning, "STEP", 1)
-    scheduler = a_scheduler_after_two_runs(settings, at_night("prune --runs 30"))
     steps: list[int] = []
 
     def end_again_after_the_first() -> None:
