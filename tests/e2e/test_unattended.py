@@ -117,9 +117,7 @@ def test_a_dropped_file_has_a_result_within_the_delay_and_two_seconds(
 
 
 @pytest.mark.nightly
-def test_a_renamed_file_is_analyzed_once_under_its_last_name(
-    stage: Stage, folders: Folders
-) -> None:
+def test_a_renamed_file_is_analyzed_once_under_its_new_name(stage: Stage, folders: Folders) -> None:
     before = stage.count("SELECT count(*) FROM results")
     uploading = folders.inbox / "upload.txt.part"
     uploading.write_text(f"Uploaded. {TEXT}", "utf-8")

@@ -147,9 +147,7 @@ def filled(pipeline: Pipeline) -> Pipeline:
     return pipeline
 
 
-def test_an_export_is_in_the_order_of_documents_and_rows(
-    pipeline: Pipeline, settings: Settings
-) -> None:
+def test_an_export_is_ordered_by_document_and_row(pipeline: Pipeline, settings: Settings) -> None:
     numbers = (5, 2, 8)
     documents = {f"/files/invoice-{n:02}.txt": an_invoice(n) for n in numbers}
     saved(pipeline, "invoices", AnalysisOptions(schema=INVOICE), documents)

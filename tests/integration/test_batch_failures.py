@@ -283,9 +283,7 @@ def test_a_file_that_is_too_large_is_split(pipeline: Pipeline, provider: BatchPr
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
 
 
-def test_the_deadline_applies_while_a_provider_takes_a_day(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_the_deadline_holds_for_slow_providers(pipeline: Pipeline, provider: BatchProvider) -> None:
     provider.holds = True
     submission = pipeline.analyze(LONG, options=in_batches("500"))
     schedule(pipeline)

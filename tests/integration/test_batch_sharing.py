@@ -54,9 +54,7 @@ def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
     return opened(small_chunks, provider)
 
 
-def test_the_same_question_is_asked_once_in_a_batch(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_a_question_is_asked_once_in_a_batch(pipeline: Pipeline, provider: BatchProvider) -> None:
     submission = pipeline.analyze(*TWINS, options=in_batches("100"))
     assert pipeline.value(FOLLOWING) == 2
     reserved = pipeline.value(RESERVED)
@@ -210,9 +208,7 @@ def test_a_paused_run_is_not_waited_for(pipeline: Pipeline, provider: BatchProvi
     assert len(handed_in(provider)) == 1
 
 
-def test_a_follower_may_have_an_earlier_deadline(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_followers_may_have_earlier_deadlines(pipeline: Pipeline, provider: BatchProvider) -> None:
     provider.holds = True
     submission = pipeline.analyze(*TWINS[:2], options=in_batches("100"))
     pass_time(pipeline)
@@ -299,9 +295,7 @@ def test_an_invalid_sample_is_repaired_later(pipeline: Pipeline, provider: Batch
     assert pipeline.value("SELECT agreement FROM results") == 1
 
 
-def test_critique_and_revision_are_further_batches(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_critique_and_revision_are_two_batches(pipeline: Pipeline, provider: BatchProvider) -> None:
     """One batch each, after those of the chunks and the synthesis; all samples share a batch."""
     submission = pipeline.submit(LONG, options=in_batches("100", votes=2, critique=True))
 

@@ -117,9 +117,7 @@ def test_a_follower_waits_for_the_batch_of_its_leader(pipeline: Pipeline) -> Non
     assert wait.questions == 1
 
 
-def test_a_provider_error_is_shown_with_its_message(
-    pipeline: Pipeline, provider: BatchProvider
-) -> None:
+def test_a_providers_error_message_is_shown(pipeline: Pipeline, provider: BatchProvider) -> None:
     submission = pipeline.analyze(PARAGRAPH, options=in_batches())
     schedule(pipeline)
     provider.statuses = {"retrieve": 401}

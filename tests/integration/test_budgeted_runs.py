@@ -235,9 +235,7 @@ def test_the_provider_gets_no_more_than_the_cap_wherever_the_run_stops(
     assert 0 < provider.charged_usd <= line["spent_usd"] + line["reserved_usd"] <= Decimal(cap)
 
 
-def test_the_settled_amount_equals_the_ledger(
-    small_chunks: Settings, provider: ChargingServer
-) -> None:
+def test_settled_amounts_equal_the_ledger(small_chunks: Settings, provider: ChargingServer) -> None:
     provider.fate = lambda: 1.0  # type: ignore[method-assign]  # it always answers properly
     company = a_company(small_chunks, provider)
     submission = company.submit(with_budget("5"), documents=2)

@@ -131,9 +131,7 @@ def test_many_errors_show_how_much_must_be_reviewed(pipeline: Pipeline, tmp_path
     assert accepted(pipeline)[0] == ("party", 0)
 
 
-def test_later_answers_are_accepted_until_their_checks_show_a_drift(
-    pipeline: Pipeline, tmp_path: Path
-) -> None:
+def test_later_answers_are_accepted_until_a_drift_shows(pipeline: Pipeline, tmp_path: Path) -> None:
     """The certificate is then withdrawn, also for earlier answers; the exit code reports it."""
     check(tmp_path, certified()["party"], ["approved"] * 20)
     certified()

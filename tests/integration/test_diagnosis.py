@@ -344,9 +344,7 @@ def test_a_worker_that_waits_is_a_warning(tmp_path: Path) -> None:
     assert working.status is CheckStatus.OK
 
 
-def test_processes_on_other_machines_are_found_in_the_database(
-    tmp_path: Path, database_url: SecretStr
-) -> None:
+def test_processes_elsewhere_are_in_the_database(tmp_path: Path, database_url: SecretStr) -> None:
     """In a container, or with workers elsewhere, there are no local processes."""
     worker = open_engine(database_url, name="chordwise worker leases")
     scheduler = open_engine(database_url, name="chordwise scheduler")

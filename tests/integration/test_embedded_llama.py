@@ -85,9 +85,7 @@ def ask(url: str, key: str) -> httpx.Response:
     return httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30)
 
 
-def test_the_server_answers_clients_with_the_key(
-    home: Home, model: Path, server: EmbeddedLlama
-) -> None:
+def test_clients_with_the_key_are_answered(home: Home, model: Path, server: EmbeddedLlama) -> None:
     """A worker finds address and key by the model's name; other clients are refused.
 
     It restarts at the same address, and a stopped server is no longer found.

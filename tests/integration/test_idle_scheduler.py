@@ -85,9 +85,7 @@ def test_an_idle_scheduler_executes_few_statements(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("is_dead", [False, True])
-def test_an_inbox_that_takes_no_files_makes_the_scheduler_unhealthy(
-    pipeline: Pipeline, *, is_dead: bool
-) -> None:
+def test_a_stuck_inbox_makes_the_scheduler_unhealthy(pipeline: Pipeline, *, is_dead: bool) -> None:
     home = pipeline.context.settings.home
     liveness.write_heartbeat(home, PROCESS, State.WORKING if is_dead else State.OVERDUE)
     if is_dead:

@@ -205,9 +205,7 @@ def test_redirect_errors_hide_the_secrets_of_addresses(folder: Path, server: Fau
     assert OWN not in f"{error.what} {error.hint}"
 
 
-def test_a_server_error_does_not_repeat_the_secrets_of_the_address(
-    folder: Path, server: FaultyServer
-) -> None:
+def test_a_server_error_hides_secrets_of_the_address(folder: Path, server: FaultyServer) -> None:
     server.behaviors.clear()
     server.play(*[answer({"error": {"message": f"Bad query code={OWN}"}}, status=400)] * 9)
     configured(folder, f"{server.base_url}?code={OWN}")

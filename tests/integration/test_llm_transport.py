@@ -387,10 +387,8 @@ def test_ids_of_a_gateway_are_accepted(
     assert [ask(server, transport).body for _ in range(2)] == [{"fine": True}] * 2
 
 
-def test_another_id_in_our_form_is_always_rejected(
-    server: peer.FaultyServer, transport: JsonTransport
-) -> None:
-    """A gateway whose answers are all late by one request sends such ids."""
+def test_ids_in_our_form_must_be_ours(server: peer.FaultyServer, transport: JsonTransport) -> None:
+    """A gateway whose answers are all late by one request sends those of others."""
     server.play(peer.answer({"about": "another"}, headers={CALL_HEADER: OTHER_ID}))
 
     for _ in range(4):

@@ -182,9 +182,7 @@ def test_an_older_template_or_version_is_the_reason(desk: Desk) -> None:
     assert "template (was classification.analyze@0)" in desk.said(submission.name, "--dry-run")
 
 
-def test_pages_transcribed_by_another_model_are_counted(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pages_by_another_model_are_counted(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their texts are kept, and answers about them are not stale for that reason."""
     desk.classify("a.txt", "b.txt")
     desk.pipeline.execute(

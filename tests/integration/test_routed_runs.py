@@ -230,9 +230,7 @@ def a_pair(settings: Settings, first: Line, *second: Line) -> Pair:
         errors.ModelAccessError("No such model."),
     ],
 )
-def test_the_ledger_has_failed_and_answering_models(
-    settings: Settings, error: errors.ModelError
-) -> None:
+def test_the_ledger_has_every_asked_model(settings: Settings, error: errors.ModelError) -> None:
     pair = a_pair(settings, error, SUMMARY)
 
     submission = pair.work()

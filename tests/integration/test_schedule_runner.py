@@ -71,9 +71,7 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Callable[[], No
     return stop
 
 
-def test_a_folder_is_analyzed_and_the_occurrence_ends_with_its_run(
-    settings: Settings, folder: Path
-) -> None:
+def test_an_occurrence_ends_with_the_run_of_its_folder(settings: Settings, folder: Path) -> None:
     scheduler = a_due_scheduler(settings, nightly(folder))
 
     assert scheduler.carry_out()
@@ -248,9 +246,7 @@ def test_a_missing_folder_or_profile_is_an_error(
     scheduler.start_at("2026-03-29T03:01")
 
 
-def test_an_unreadable_file_makes_an_occurrence_incomplete(
-    settings: Settings, folder: Path
-) -> None:
+def test_unreadable_files_make_an_occurrence_incomplete(settings: Settings, folder: Path) -> None:
     (folder / "broken.pdf").write_bytes(b"%PDF-1.7 and nothing else")
     scheduler = a_due_scheduler(settings, nightly(folder))
 

@@ -175,9 +175,7 @@ def test_only_a_text_that_does_not_fit_is_fanned_out(settings: Settings) -> None
     assert fan_out(pipeline.context, small.id) == 0
 
 
-def test_with_a_model_that_cannot_be_opened_the_fan_out_writes_the_chunk(
-    settings: Settings,
-) -> None:
+def test_with_a_model_that_cannot_be_opened_fan_out_writes_the_chunk(settings: Settings) -> None:
     """Only the workers may have its key."""
     keyless = ModelSettings(provider="openai", model="gpt-4o-mini", api_key_env="MISSING_API_KEY")
     named = settings.model_copy(update={"models": {**settings.models, "keyless": keyless}})

@@ -181,9 +181,7 @@ def test_a_limit_selects_documents_evenly(settings: Settings, tmp_path: Path) ->
     assert values(scripted)["accuracy", ""] == 0.5
 
 
-def test_schemas_with_gold_files_beside_documents_are_parts(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_schemas_with_gold_beside_documents_are_parts(settings: Settings, tmp_path: Path) -> None:
     folder = a_suite(tmp_path / "bench", layout="extractbench", documents=".")
     bills = folder / "bills"
     bills.mkdir()

@@ -94,9 +94,7 @@ def test_principles_imply_a_critique(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", " - \n", "x" * 501, "Be brief.\n" * 21])
-def test_missing_too_long_and_too_many_principles_are_rejected(
-    text: str | None, tmp_path: Path
-) -> None:
+def test_missing_long_and_many_principles_are_rejected(text: str | None, tmp_path: Path) -> None:
     """They are part of every critique, so they have to be few and short."""
     file = tmp_path / "principles.txt"
     if text is not None:

@@ -55,9 +55,7 @@ def exists(local: datetime) -> bool:
 
 
 @pytest.mark.parametrize(("minutes", "next_minute"), [("30", "30"), ("0,30", "00")])
-def test_a_time_in_a_skipped_hour_is_due_once_right_after_the_gap(
-    minutes: str, next_minute: str
-) -> None:
+def test_a_time_in_a_skipped_hour_is_due_once_after_the_gap(minutes: str, next_minute: str) -> None:
     """On 29 March 2026 the clock changes from 2:00 to 3:00 in Berlin."""
     found = days_of(f"{minutes} 2 * * *", BERLIN, at("2026-03-28T12:00"), 2)
 

@@ -191,9 +191,7 @@ def test_records_separated_by_blank_lines_are_missing(layout: str, *, is_named: 
         ("Guests\n\nZoe Hill\n\n\fGuests\n\n{}", 0),
     ],
 )
-def test_the_first_and_last_names_are_missing_if_their_list_is_delimited(
-    text: str, number: int
-) -> None:
+def test_the_first_and_last_names_are_missing_in_a_delimited_list(text: str, number: int) -> None:
     missing = missing_in(text.format("\n".join(PEOPLE)), PEOPLE)
 
     assert sum(each.records for each in missing) == number
@@ -427,9 +425,7 @@ def test_a_csv_record_with_a_line_break_in_a_field_is_one_record() -> None:
         ("| Person | Age | Note |\n|---|---|---|\n", "| {} | {}.50 | new |\n", 0),
     ],
 )
-def test_an_empty_list_lacks_the_rows_of_the_table_with_its_names(
-    header: str, row: str, number: int
-) -> None:
+def test_an_empty_list_lacks_the_rows_of_its_table(header: str, row: str, number: int) -> None:
     rows = [row.format(name, place + 1) for place, name in enumerate(NAMES[:12])]
     text = f"Order 7\n\n{header}{''.join(rows)}\nTotal: 90.00\n"
     members: JsonObject = {"name": {"type": "string"}, "unit_price": {"type": "number"}}
@@ -533,9 +529,7 @@ TURNS = [
     ],
     ids=["first half", "second half", "one speaker", "every third", "all", "some", "one"],
 )
-def test_turns_are_missing_if_those_with_a_row_are_at_regular_places(
-    kept: Sequence[int], number: int
-) -> None:
+def test_turns_are_missing_if_rows_are_at_regular_places(kept: Sequence[int], number: int) -> None:
     """A name before a colon is a speaker if rows have it; irregular rows are a selection."""
     data: JsonObject = {"rows": [{"speaker": TURNS[each][:3]} for each in kept]}
     quotes: list[JsonValue] = [

@@ -57,9 +57,7 @@ def test_an_error_caused_by_the_question_does_not_fall_back(error: errors.ModelE
 @pytest.mark.parametrize(
     "second", [errors.RateLimitedError("later"), errors.ModelAccessError("no")]
 )
-def test_if_all_models_fail_the_first_transient_error_is_preferred(
-    second: errors.ModelError,
-) -> None:
+def test_if_all_models_fail_the_first_transient_error_wins(second: errors.ModelError) -> None:
     """A transient error postpones the work; without one, the first model's error is raised."""
     first = errors.QuotaExceededError("empty")
 

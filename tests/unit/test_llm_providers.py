@@ -203,9 +203,7 @@ def test_only_openai_receives_a_service_tier(tier: str, base_url: str, asked: st
         ),
     ],
 )
-def test_unsupported_settings_are_rejected_before_any_request(
-    changes: dict[str, str], named: str
-) -> None:
+def test_unsupported_settings_fail_before_any_request(changes: dict[str, str], named: str) -> None:
     """A server that ignores the service tier would cost twice the expected price."""
     with pytest.raises(ConfigurationError, match=named):
         connect(FLEX.model_copy(update=changes), KEY)

@@ -200,9 +200,7 @@ def damaged() -> bytes:
     ],
     ids=["cut off", "empty", "no XML", "entity", "damaged", "bomb", "members", "long"],
 )
-def test_unreadable_documents_report_the_reason(
-    data: bytes | Callable[[], bytes], reason: str
-) -> None:
+def test_unreadable_documents_give_a_reason(data: bytes | Callable[[], bytes], reason: str) -> None:
     given = data() if callable(data) else data
     refusal = failure(given, limit=1_000 if reason == "too_many_characters" else LIMIT)
 
