@@ -37,7 +37,6 @@ _OPERATORS: Mapping[str, Callable[[Decimal, Decimal], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
-_FOR_TEXTS = ("=", "!=")
 _Positions: TypeAlias = tuple[int, ...]
 
 
@@ -236,7 +235,7 @@ def _compare(declared: JsonObject, data: JsonValue) -> Iterator[FailedCheck]:
         path, found = _at(data, left, row)
         expected = _at(data, other, row)[1] if other else right
         difference = _difference(found, expected)
-        if difference is None and sign in _FOR_TEXTS:
+        if difference is None and sign in ("=", "!="):
             difference = _text_difference(found, expected)
         if difference is None:
             continue

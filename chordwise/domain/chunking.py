@@ -21,7 +21,6 @@ _WINDOW_CHARACTERS = 10_000
 _OUTLINED_CHARACTERS = 1_000_000
 _DELIMITERS = ",;"
 _FEWEST_DELIMITERS = 2
-_BRACKETS = ("{", "[", "(", "<")
 _WORD = re.compile(r"\s*\S+\s*|\s+")
 _UP_TO_SEMICOLON = re.compile(r"[^;]*+(?:;\s*+|\Z)")
 _UP_TO_COMMA = re.compile(r"(?:[^,]|,(?!\s))*+(?:,\s++|\Z)")
@@ -210,7 +209,7 @@ def _record_before(text: str, place: int) -> str:
 
 
 def _mark_of(line: str) -> str:
-    if line.lstrip().startswith(_BRACKETS):
+    if line.lstrip().startswith(("{", "[", "(", "<")):
         return ""
     if "|" in line or "\t" in line:
         return "|" if "|" in line else "\t"

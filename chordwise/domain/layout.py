@@ -109,7 +109,6 @@ _MARK = re.compile(
 _LINE_END = re.compile(r"\n")
 _SIGN_OF_MARK = re.compile(rf"[{_HYPHENS}\\*_`\n]")
 _DELIMITERS = re.compile(r"\|?[ \t]*+:?-[ \t|:-]*+")
-_BORDER = " | "
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _LONGEST_PART = 40
@@ -152,7 +151,7 @@ def _signs(text: str) -> dict[Place, str]:
         is_row = line.startswith("|") and line.endswith("|")
         if is_row and _DELIMITERS.fullmatch(line):
             found[row.span()] = " "
-        elif is_row or line.count(_BORDER) > 1:
+        elif is_row or line.count(" | ") > 1:
             places = (start + place for place, char in enumerate(line) if char == "|")
             found |= {(place, place + 1): " " for place in places}
     for entity in _ENTITY.finditer(text) if "&" in text else ():

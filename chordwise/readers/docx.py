@@ -36,7 +36,6 @@ _SKIPPED = frozenset(
         *("pPr", "sectPr", "sdtPr", "sdtEndPr", "tblPr", "trPr", "tcPr"),
     )
 )
-_OFF = ("0", "false", "off")
 _SIGNS = {
     "tab": "\t",
     "ptab": "\t",
@@ -151,7 +150,7 @@ class _Run:
     def set(self, name: str, attributes: Mapping[str, str]) -> None:
         value = value_of(attributes, "val")
         if name == "vanish":
-            self.is_hidden = value not in _OFF
+            self.is_hidden = value not in ("0", "false", "off")
         elif name == "color":
             self.is_white = value in _WHITE
         elif name == "sz":

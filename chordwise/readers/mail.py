@@ -28,10 +28,6 @@ MEDIA_TYPE = "message/rfc822"
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 _ENCRYPTED = ("application/pkcs7-mime", "application/x-pkcs7-mime", "multipart/encrypted")
 _ALTERNATIVES = "multipart/alternative"
-_SIGNATURES = (
-    *("application/pkcs7-signature", "application/x-pkcs7-signature"),
-    "application/pgp-signature",
-)
 
 
 def documents(data: bytes, wanted: ReadOptions) -> Iterator[Extraction]:
@@ -118,7 +114,10 @@ def _attachments(message: Message) -> Iterator[Message]:
 
 def _is_attached(part: Message) -> bool:
     kind = part.get_content_type()
-    if kind in _SIGNATURES:
+    if kind in (
+        *("application/pkcs7-signature", "application/x-pkcs7-signature"),
+        "application/pgp-signature",
+    ):
         return False
     if part.get_content_disposition() == "attachment":
         return True

@@ -24,7 +24,6 @@ _RATIO_FROM_BYTES = 16 * 1024 * 1024
 _ENCRYPTED_FLAG = 1
 _SLICE = 65_536
 _PROLOGUE_BYTES = 4_096
-_DOCTYPE = "<!DOCTYPE"
 _DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, OSError)
 
 
@@ -185,7 +184,7 @@ class OfficePackage:
             return
         # Text after an entity of a DTD would be lost silently, so no part may have a DTD.
         prologue = next(self.pieces(member.filename), b"")[:_PROLOGUE_BYTES]
-        if _DOCTYPE in prologue.replace(b"\0", b"").decode("latin-1").upper():
+        if "<!DOCTYPE" in prologue.replace(b"\0", b"").decode("latin-1").upper():
             raise _document_type()
 
 

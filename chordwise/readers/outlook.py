@@ -31,7 +31,6 @@ _SENDER, _SENDER_ADDRESS, _TO, _CC = 0x0C1A, 0x5D01, 0x0E04, 0x0E03
 _BODY, _HTML, _RICH = 0x1000, 0x1013, 0x1009
 _DATA, _NAMES, _METHOD_TYPE = 0x3701, (0x3707, 0x3704, 0x3001), "000D"
 _UNICODE, _BYTES_OF_TEXT, _BINARY, _TIME = "001F", "001E", "0102", 0x0040
-_PROTECTED_NAMES = (".rpmsg", ".pgp-encrypted")
 _PROTECTED_CLASSES = ("ipm.note.smime", "ipm.note.rpmsg")
 _EPOCH = dt.datetime(1601, 1, 1, tzinfo=dt.UTC)
 _ENTRY = struct.Struct("<IIQ")
@@ -91,7 +90,7 @@ class _Message:
         )
 
     def _require_legible(self, names: list[str]) -> None:
-        protected = any(name.lower().endswith(_PROTECTED_NAMES) for name in names)
+        protected = any(name.lower().endswith((".rpmsg", ".pgp-encrypted")) for name in names)
         message_class = self._string(_CLASS).lower()
         # A message that is only signed has one attachment, which is not encrypted.
         signed = message_class.endswith("multipartsigned")

@@ -30,7 +30,6 @@ _FILES_PER_PROCESS = 2_000
 _MAX_PICTURE_BYTES = 8 * limits.MEGABYTE
 _GOODBYE_SECONDS = 1.0
 _START_SECONDS = 60.0
-_TIME_SIGNALS = (-signal.SIGALRM, -signal.SIGXCPU)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,7 +243,7 @@ class ParserProcess:
         )
 
     def _ended(self, status: int | None) -> ReadError:
-        if status in _TIME_SIGNALS:
+        if status in (-signal.SIGALRM, -signal.SIGXCPU):
             return self._timed_out()
         if status == limits.OUT_OF_MEMORY_STATUS:
             return failures.out_of_memory()

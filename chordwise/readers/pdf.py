@@ -342,7 +342,6 @@ def _is_picture(page: pypdfium2.PdfPage) -> bool:
 # The lowest level that is indistinguishable from white paper, and the step between levels.
 _WHITE = 240
 _STEPS = bytes(level // 16 for level in range(256))
-_BLACK = (0, 0, 0, 255)
 _MIN_POINTS = 0.5
 # The width of a line that can cover a word.
 _THICK_POINTS = 4.0
@@ -414,7 +413,7 @@ class _Object:
         """Return red, green, blue and opacity, 0 to 255; black if none is set."""
         red, green, blue, alpha = (ctypes.c_uint() for _ in range(4))
         if not raw.FPDFPageObj_GetFillColor(self.found, red, green, blue, alpha):
-            return _BLACK
+            return (0, 0, 0, 255)
         return red.value, green.value, blue.value, alpha.value
 
     @property

@@ -39,7 +39,6 @@ def read(data: bytes, name: str) -> Extracted:
 
 
 _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(\S.*)")
-_FENCES = ("```", "~~~")
 
 
 def read_markdown(data: bytes, name: str) -> Extracted:  # noqa: ARG001 - the signature of all readers
@@ -65,7 +64,7 @@ def _headings(markdown: str) -> Iterator[tuple[int, int, str]]:
     start, fence = 0, ""
     for line in markdown.splitlines(keepends=True):
         mark = line.lstrip(" ")[:3]
-        if mark in _FENCES and fence in ("", mark):
+        if mark in ("```", "~~~") and fence in ("", mark):
             fence = "" if fence else mark
         elif not fence and (heading := _HEADING.match(line)):
             title = heading[2].rstrip().rstrip("#").strip()  # number signs may close it

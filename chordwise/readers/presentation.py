@@ -10,8 +10,6 @@ from chordwise.readers.office_package import OfficePackage, PartTarget, local, v
 from chordwise.readers.reader_output import CharacterAllowance, Extracted, Source
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
-_TITLES = ("title", "ctrTitle")
-_FURNITURE = ("sldNum", "dt", "hdr", "ftr", "sldImg")
 
 
 def read(data: Source, max_characters: int) -> Extracted:
@@ -141,8 +139,8 @@ class _Shapes(PartTarget):
         text = "\n".join(self._paragraphs)
         if self._rows:
             text = reader_output.markdown(self._rows, self._spend)
-        if self._placeholder in _TITLES and not self.title:
+        if self._placeholder in ("title", "ctrTitle") and not self.title:
             self.title = text
-        elif text and self._placeholder not in _FURNITURE:
+        elif text and self._placeholder not in ("sldNum", "dt", "hdr", "ftr", "sldImg"):
             self.blocks.append(text)
         self._paragraphs, self._rows, self._placeholder = [], [], ""

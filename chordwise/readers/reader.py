@@ -220,7 +220,6 @@ def _limited(pieces: Iterator[bytes], megabytes: int) -> Iterator[bytes]:
         yield piece
 
 
-_LIBRARIES = ("tesserocr", "PIL")
 # The folders of the packages of Debian, of Fedora and Arch, and of Homebrew.
 _OF_THE_SYSTEM = (
     *sorted(Path("/usr/share/tesseract-ocr").glob("*/tessdata"), reverse=True),
@@ -236,7 +235,7 @@ def tesseract_data_folder(settings: ReaderSettings) -> Path:
     Raises:
         ReadError: The extra is not installed, or a language has no data.
     """
-    if any(importlib.util.find_spec(library) is None for library in _LIBRARIES):
+    if any(importlib.util.find_spec(library) is None for library in ("tesserocr", "PIL")):
         raise failures.ocr_missing()
     languages = settings.ocr_languages.split("+")
     for each in _folders(settings):

@@ -35,7 +35,6 @@ _MEDIA_TYPES = {
     "xlsb": "application/vnd.ms-excel.sheet.binary.macroenabled.12",
     "ods": "application/vnd.oasis.opendocument.spreadsheet",
 }
-_ZIP = b"PK"
 _PARSED = (".xml", ".rels", ".bin")
 _WHOLE_NUMBERS = 1e21
 _Moment: TypeAlias = dt.time | dt.date | dt.datetime | dt.timedelta
@@ -73,7 +72,7 @@ def documents(data: bytes, wanted: ReadOptions) -> Iterator[Extraction]:
 
 
 def _checked(data: bytes) -> tuple[str, OfficePackage | None]:
-    if not data.startswith(_ZIP):
+    if not data.startswith(b"PK"):
         return "xls", None
     package = OfficePackage(data, "workbook", parsed=_PARSED, has_document_types=True)
     if "META-INF/manifest.xml" in package:

@@ -23,7 +23,6 @@ from chordwise.errors import ConfigurationError
 from chordwise.settings.environment import config_path
 
 FILE_NAME = "chordwise.toml"
-_NAMED_ONLY = ("home", "ocr_data")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +57,7 @@ class SettingsFile:
         Raises:
             ConfigurationError: The user has not named the file.
         """
-        if setting in _NAMED_ONLY and not self.is_named:
+        if setting in ("home", "ocr_data") and not self.is_named:
             raise ConfigurationError(
                 f"The settings file {self.path} sets {setting}, and you have not named this file.",
                 f"Programs run on the files of that folder. If you trust them, name the file with "
@@ -155,7 +154,6 @@ def _home_in(file: SettingsFile) -> Path | None:
 
 _ROOT = 0
 _MAX_LINKS = 40
-_ACCESS_LIST = "system.posix_acl_access"
 
 
 def require_trusted(file: Path, descriptor: int, *, is_named: bool) -> None:
@@ -206,7 +204,7 @@ class _Step:
 def _has_access_list(target: Path | int) -> bool:
     if sys.platform == "linux":
         with suppress(OSError):  # the file system does not support it
-            return _ACCESS_LIST in os.listxattr(target)
+            return "system.posix_acl_access" in os.listxattr(target)
     return False
 
 

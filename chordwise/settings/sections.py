@@ -489,7 +489,6 @@ class DeliverySettings(Section):
 
 _LISTS = {"folders": '["inbox"]', "types": '["summary"]'}
 _ANY_LIST = '["a", "b"]'
-_TABLES = ("dict_type", "mapping_type", "model_type")
 
 
 def problems(error: ValidationError) -> list[str]:
@@ -507,6 +506,6 @@ def _problem(steps: list[str], kind: str, message: str) -> str:
     problem = message.removeprefix("Value error, ")
     if kind == "tuple_type":
         problem = f"it must be a list, such as {_LISTS.get(steps[-1], _ANY_LIST)}"
-    elif kind in _TABLES:
+    elif kind in ("dict_type", "mapping_type", "model_type"):
         problem = "it must be a table"
     return f"{place}: {problem}" if place else problem

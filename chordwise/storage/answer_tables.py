@@ -333,8 +333,6 @@ _FIELDS = {
 }
 """The column of `facts` that a kind of column shows, if it is not the text."""
 _ONE_LINE = sql.SQL("regexp_replace(f.final_value, '[[:space:]]+', ' ', 'g')")
-_TRUTH = sql.SQL("f.final_value = 'true'")
-_IS_TRUTH = sql.SQL("f.final_value IN ('true', 'false')")
 
 
 def _formatted(template: sql.SQL, column: AnswerColumn, **further: sql.Composable) -> sql.Composed:
@@ -350,7 +348,7 @@ def _formatted(template: sql.SQL, column: AnswerColumn, **further: sql.Composabl
 
 def _value(column: AnswerColumn) -> tuple[sql.Composable, sql.Composable]:
     if column.kind is ColumnKind.BOOLEAN:
-        return _TRUTH, _IS_TRUTH
+        return sql.SQL("f.final_value = 'true'"), sql.SQL("f.final_value IN ('true', 'false')")
     field = sql.SQL("f.{}").format(sql.Identifier(_FIELDS.get(column.kind, "final_value")))
     exists = sql.SQL("{} IS NOT NULL").format(field)
     return (field if column.kind in _FIELDS else _ONE_LINE), exists

@@ -149,9 +149,8 @@ def failed(error: ChordwiseError) -> EndedChunk:
     )
 
 
-_PLACE = ("position", "start_char", "end_char")
 COLUMNS = tuple(field.name for field in fields(EndedChunk))
-_ENDED = tuple(name for name in COLUMNS if name not in _PLACE)
+_ENDED = tuple(name for name in COLUMNS if name not in ("position", "start_char", "end_char"))
 # Jobs are always locked before their chunks.
 _END = text(f"""
     WITH new AS MATERIALIZED (

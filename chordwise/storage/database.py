@@ -33,7 +33,6 @@ from chordwise.storage.connections import (
     unreachable,
 )
 
-_DRIVER = "postgresql+psycopg"
 _POOL_SECONDS = 30.0
 _QUIET_SECONDS = 2.0
 Store: TypeAlias = Session | Connection
@@ -69,7 +68,7 @@ def open_engine(
             f"database_url starts with “{address.drivername}”.", "Chordwise needs PostgreSQL."
         )
     engine = create_engine(
-        address.set(drivername=_DRIVER),
+        address.set(drivername="postgresql+psycopg"),
         pool_size=pool_size,
         max_overflow=5,
         pool_use_lifo=True,  # so that surplus connections stay idle until the server ends them

@@ -41,9 +41,8 @@ def register(session: Session, templates: Iterable[PromptTemplate]) -> None:
                 "A released version never changes: give the new text the next number.",
             )
         if template.version not in known:
-            rows.append({name: getattr(template, name) for name in _STORED})
+            rows.append(
+                {name: getattr(template, name) for name in ("version", "sha256", "system", "user")}
+            )
     if rows:
         session.execute(insert(PromptVersion).values(rows).on_conflict_do_nothing())
-
-
-_STORED = ("version", "sha256", "system", "user")

@@ -106,7 +106,6 @@ _OWN = frozenset(
 )
 _NEEDING_CUE = frozenset({ValueKind.DATE, ValueKind.LAW})
 _QUESTION_WORDS = frozenset({"when", "who", "where", "many"})
-_QUESTION_MARKS = ("?", "\uff1f", "\u061f")
 _IDENTIFIER = re.compile(r"\b(?:number|no\.?|id|code|reference|identifier)\s*$", re.IGNORECASE)
 _JOINTS = re.compile(r"(?<=[a-z])(?=[A-Z])|[_-]+")
 _EMAIL = re.compile(r"\be-mail", re.IGNORECASE)
@@ -165,7 +164,7 @@ def item_of(name: str, description: str = "") -> Item:
         is_list=is_list(spelled),
         cue=cue,
         needs_cue=cue is not None and not _NEEDING_CUE.isdisjoint(kinds),
-        question=spelled if asked or spelled.endswith(_QUESTION_MARKS) else "",
+        question=spelled if asked or spelled.endswith(("?", "\uff1f", "\u061f")) else "",
         layout=next((name for name, known in _LAYOUTS.items() if known.match(spelled)), ""),
     )
 

@@ -19,7 +19,6 @@ _SENTENCES_PER_FURTHER_FINDING = 10
 _MAX_CANDIDATES = 800
 _MAX_CONCLUSIONS = 3
 _FIELD = re.compile(r"[^.:!?\n]{1,40}:[*_]*+\s")
-_CLOSING = "\"'”’)]*_"
 _SENTENCE_ENDS = tuple(".!?…\u3002\uff01\uff1f\u0964\u061f")
 _CONCLUDES = re.compile(
     r"\b(?:in (?:conclusion|summary|closing)|to (?:conclude|summarize|sum up)|(?:we|i) conclude"
@@ -73,7 +72,7 @@ def _central(found: Sequence[Sentence], count: int, instructions: str) -> list[S
 
 
 def _topic(found: Sequence[Sentence], instructions: str) -> str:
-    ended = (one for one in found if one.text.rstrip(_CLOSING).endswith(_SENTENCE_ENDS))
+    ended = (one for one in found if one.text.rstrip("\"'”’)]*_").endswith(_SENTENCE_ENDS))
     whole = [one for one in ended if not _FIELD.match(one.text)]
     central = _central(whole or found, 1, instructions)
     return central[0].text if central else "The text has no sentences."

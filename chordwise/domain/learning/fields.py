@@ -27,7 +27,6 @@ Row: TypeAlias = frozenset[Key]
 _TOKEN = re.compile(r"(?<!\w)-\d+|\w+|[%‰$€£¥]|(?<=\w)(?:\++|#|-)(?!\w)")
 _OPEN = ("$ref", "allOf", "anyOf", "oneOf", "patternProperties", "additionalProperties")
 """Keywords of a JSON Schema whose objects may have members that `properties` does not name."""
-_DEFINITIONS = ("$defs", "definitions")
 _POINTS = 10
 
 
@@ -130,7 +129,7 @@ def is_same_field(name: str, one: AnalysisOptions, other: AnalysisOptions) -> bo
     step = json_values.steps(pointer(name))[0]
     parts = [
         {
-            **{each: schema.get(each) for each in _DEFINITIONS},
+            **{each: schema.get(each) for each in ("$defs", "definitions")},
             "asked": json_values.member(schema.get("properties"), step),
         }
         for schema in (one.schema, other.schema)

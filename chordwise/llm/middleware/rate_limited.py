@@ -10,19 +10,8 @@ from threading import Event, Lock
 from typing import NoReturn
 from uuid import uuid4
 
+from chordwise import errors
 from chordwise.domain import schemas, tokens
-from chordwise.errors import (
-    BudgetExceededError,
-    BudgetReservedError,
-    ChordwiseError,
-    ModelAccessError,
-    ModelError,
-    ModelOverloadedError,
-    ModelTransportError,
-    QuotaExceededError,
-    RateLimitedError,
-    TransientError,
-)
 from chordwise.llm.limits.permits import (
     MAX_PAUSE_SECONDS,
     CallReport,
@@ -40,7 +29,7 @@ from chordwise.llm.model import Completion, CompletionRequest, Middleware, Model
 from chordwise.llm.reported_limits import QuotaKind
 
 
-class NoPermitError(RateLimitedError):
+class NoPermitError(errors.RateLimitedError):
     """A recorded request has no permit; `answer` is the answer of the limits."""
 
     answer: Wait | Denial
@@ -225,7 +214,7 @@ class RateLimited(Middleware):
                 used=_used(completion.usage),
                 limits=completion.limits,
             )
-        except ChordwiseError as error:
+        except errors.ChordwiseError as error:
             report = _failure(error)
             raise
         finally:
@@ -267,22 +256,24 @@ class RateLimited(Middleware):
 
     def _raise_unavailable(self, wait: Wait) -> NoReturn:
         model = f"{self.profile.provider}/{self.profile.model}"
-        error: TransientError
+        error: errors.TransientError
         if wait.reason is WaitReason.BREAKER:
-            error = ModelOverloadedError(
+            error = errors.ModelOverloadedError(
                 f"{model} failed repeatedly; no requests are sent to it for now."
             )
         else:
-            error = RateLimitedError(f"{model} has no capacity for another request at present.")
+            error = errors.RateLimitedError(
+                f"{model} has no capacity for another request at present."
+            )
         error.retry_after_seconds = min(wait.seconds, MAX_PAUSE_SECONDS)
         error.has_waited = True
         raise error
 
 
-def denied(denial: Denial) -> ModelError:
+def denied(denial: Denial) -> errors.ModelError:
     """Return the error of the call that was denied, with the same text."""
-    is_quota = denial.code == QuotaExceededError.code
-    kind = QuotaExceededError if is_quota else ModelAccessError
+    is_quota = denial.code == errors.QuotaExceededError.code
+    kind = errors.QuotaExceededError if is_quota else errors.ModelAccessError
     return kind(denial.what, denial.hint)
 
 
@@ -311,13 +302,13 @@ def _used(usage: Usage) -> Mapping[QuotaKind, int]:
     return {kind: count for kind, count in counts.items() if count is not None}
 
 
-def _failure(error: ChordwiseError) -> CallReport:
-    if isinstance(error, ModelAccessError | QuotaExceededError):
+def _failure(error: errors.ChordwiseError) -> CallReport:
+    if isinstance(error, errors.ModelAccessError | errors.QuotaExceededError):
         denial = Denial(
             code=error.code, what=error.what, hint=error.hint, is_about_key=error.is_about_key
         )
         return CallReport(result=CallResult.DENIED, denial=denial)
-    if not isinstance(error, TransientError):
+    if not isinstance(error, errors.TransientError):
         return CallReport(result=_result(error))
     if error.retry_after_seconds is not None:
         error.retry_after_seconds = min(error.retry_after_seconds, MAX_PAUSE_SECONDS)
@@ -329,15 +320,15 @@ def _failure(error: ChordwiseError) -> CallReport:
     )
 
 
-def _result(error: ChordwiseError) -> CallResult:
+def _result(error: errors.ChordwiseError) -> CallResult:
     match error:
-        case RateLimitedError():
+        case errors.RateLimitedError():
             return CallResult.LIMITED
-        case ModelTransportError() | ModelOverloadedError():
+        case errors.ModelTransportError() | errors.ModelOverloadedError():
             return CallResult.FAILED
-        case BudgetReservedError() | BudgetExceededError():
+        case errors.BudgetReservedError() | errors.BudgetExceededError():
             return CallResult.UNSENT
-        case ModelError():
+        case errors.ModelError():
             return CallResult.ANSWERED
         case _:  # the ledger was unavailable: nothing was sent
             return CallResult.UNSENT
