@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -14,20 +14,21 @@ from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.domain.critique import CritiqueOutcome
-from chordwise.domain.json_values import objects, text
 from chordwise.domain.money import dollars
 from chordwise.domain.number_formats import counted, money, score, share
-from chordwise.pipeline.runs import explanation
-from chordwise.pipeline.runs.explanation import Call, ExplainedChunk, ExplainedStep, Explanation
+from chordwise.pipeline.runs.reconstruction import Reconstruction
+from chordwise.relations import explanation
+from chordwise.relations.relation import Row
 from chordwise.rendering import layouts
 from chordwise.rendering import results as rendered_results
 from chordwise.rendering.plain_text import encoded, local_time, one_line, safe
 from chordwise.rendering.screen import indented
+from chordwise.storage.database import driver
 
 _TEXT_CHARACTERS = 1_200
 _MAX_CHUNKS = 3
 _MAX_PATHS = 20
-_LINE = 300
+_NOT_KEPT = "Not in the cache."
 
 
 def explain(
@@ -50,175 +51,138 @@ def explain(
     """
     settings = access.reach(invocation)
     with access.read(settings) as session:
-        job_id = explanation.find(session, name)
-        parts = None if as_json else _chunk_range(chunk)
-        found = explanation.explain(session, settings, job_id, parts)
-        steps = explanation.steps(session, settings, job_id)
+        connection = driver(session)
+        found = explanation.explain(connection, explanation.find(connection, name))
+        questions = Reconstruction.of(connection, settings, found)
+        positions = range(len(found["chunks"]))
+        if not as_json:
+            positions = positions[:_MAX_CHUNKS] if chunk is None else positions[chunk - 1 : chunk]
+        chunks = [questions.about_chunk(position) for position in positions]
+        steps = questions.after_chunks() if as_json or chunk is None else ()
     if as_json:
-        invocation.screen.write_json(explanation=found, steps=steps)
+        invocation.screen.write_json(explanation={**found, "chunks": chunks}, steps=steps)
         return
-    invocation.screen.show(*_render(found, chunk), *(() if chunk else _later(steps)))
-
-
-def _chunk_range(chunk: int | None) -> range:
-    return range(_MAX_CHUNKS) if chunk is None else range(chunk - 1, chunk)
-
-
-def _render(found: Explanation, chunk: int | None) -> Iterator[RenderableType]:
-    heading = f"{found.analysis_type} by {found.model} · {found.status} · job {found.job_id}"
-    yield Text(one_line(heading), style="bold")
-    yield Text(f"  {_described(found)}", style="dim")
-    for sentence in filter(None, (found.error_message, found.hint)):
-        yield Text(f"  {one_line(sentence)}", style="yellow")
-    yield from _corrections(found)
-    if found.result is not None:
-        yield from rendered_results.render([found.result])
-    if found.reused_from is not None and not found.calls:
-        sentence = f"Uses the answer of another job: chordwise explain {found.reused_from}"
-        yield Text(f"  {sentence}", style="dim")
-    else:
-        yield _chunks(found.chunks)
-        yield from _critique(found)
-        yield from _examples(found)
-        yield _calls(found.calls)
-        cost = money(found.cost_usd, found.unpriced_calls, len(found.calls))
-        yield Text(f"  Total: {cost}", style="dim")
-    count = len(found.chunks)
-    for position in _chunk_range(chunk):
-        if position < count:
-            width = None if chunk else _TEXT_CHARACTERS
-            yield from _part(found.chunks[position], count, width)
-    if chunk is None and count > _MAX_CHUNKS:
-        rest = f"{count - _MAX_CHUNKS} more parts; use --chunk N for one, --json for all."
-        yield Text(rest, style="yellow")
-    yield from _other_jobs(found)
-
-
-def _described(found: Explanation) -> str:
-    document = found.document
-    parts = [document.source, document.media_type, f"{document.character_count:,} characters"]
-    return one_line(" · ".join([*parts, f"run {found.run}"]))
-
-
-def _corrections(found: Explanation) -> Iterator[RenderableType]:
-    """Show the feedback, with the corrected value before the judged value."""
-    for remark in found.remarks:
-        sentence = f"{remark.verdict} {remark.field or remark.path or 'the whole answer'}"
-        if remark.corrected is not None:
-            sentence += f": {encoded(remark.corrected)} (was {encoded(remark.judged)})"
-        whose = f" · {remark.author or 'no author'}, {local_time(remark.created_at)}"
-        note = f" · {remark.note}" if remark.note else ""
-        yield Text(f"  Feedback: {one_line(sentence + whose + note, _LINE)}", style="green")
-
-
-def _chunks(chunks: Sequence[ExplainedChunk]) -> RenderableType:
-    """Return the parts of the document with their outcomes."""
-    rows = [
-        (
-            str(each.position + 1),
-            f"{each.start_char:,}–{each.end_char:,}",
-            each.status,
-            "–" if each.confidence is None else f"{each.confidence:.2f}",
-            "–" if each.quality is None else score(each.quality),
-            "–" if each.agreement is None else share(each.agreement),
-            one_line(each.error_message or "", 60),
-        )
-        for each in chunks
-    ]
-    names = ("Part", "Characters", "State", "Confidence", "Quality", "Agreement", "Error")
-    return layouts.folded(names, rows, header_style="dim")
-
-
-def _critique(found: Explanation) -> Iterator[RenderableType]:
-    """Show the objections behind a revision and what it changed.
-
-    The rendered result shows the other outcomes of a critique.
-    """
-    critique = (found.result["critique"] if found.result else None) or {}
-    if critique.get("outcome") != CritiqueOutcome.REVISED:
-        return
-    for each in objects(critique.get("violations")):
-        sentence = f"{text(each.get('path')) or '/'}: {text(each.get('problem'))}"
-        yield Text(f"  Objection: {one_line(sentence, _LINE)}", style="dim")
-    if found.revised:
-        changed = one_line(", ".join(found.revised[:_MAX_PATHS]), _LINE)
-        yield Text(f"  Changed by the revision: {changed}", style="dim")
-
-
-def _examples(found: Explanation) -> Iterator[RenderableType]:
-    """Show the learned examples in the prompts, the most similar document last."""
-    for each in found.examples:
-        sentence = (
-            f"{each.source}, version {each.version}, {counted(len(each.feedback_ids), 'remark')}"
-        )
-        yield Text(f"  Example in the prompt: {one_line(sentence, _LINE)}", style="dim")
-
-
-def _other_jobs(found: Explanation) -> Iterator[RenderableType]:
-    others = [each for each in found.jobs if each.job_id != found.job_id]
+    width = _TEXT_CHARACTERS if chunk is None else None
+    invocation.screen.show(*_account(found))
+    for part in chunks:
+        invocation.screen.show(*_part(part, len(found["chunks"]), width))
+    if chunk is None and (rest := len(found["chunks"]) - len(chunks)):
+        sentence = f"{rest} more parts; use --chunk N for one, --json for all."
+        invocation.screen.show(Text(sentence, style="yellow"))
+    others = [job for job in found["jobs"] if job["job_id"] != found["job_id"]]
     if others:
-        rows = [
-            (each.analysis_type, one_line(each.run), each.status, str(each.job_id))
-            for each in others
-        ]
-        yield Rule(Text("Other jobs about this document"), align="left", style="dim")
-        yield layouts.folded(("Type", "Run", "State", "Job"), rows, header_style="dim")
-
-
-def _part(part: ExplainedChunk, count: int, width: int | None) -> Iterator[RenderableType]:
-    place = f"Part {part.position + 1} of {count} · characters {part.start_char}–{part.end_char}"
-    measures = [part.status]
-    if part.confidence is not None and part.quality is not None:
-        measures.append(f"confidence {part.confidence:.2f} · quality {score(part.quality)}")
-    yield Rule(Text(f"{place} · {' · '.join(measures)}"), align="left", style="dim")
-    if part.prompt is None:
-        yield Text(
-            "  The prompt cannot be shown: its template or model is unknown here.", style="yellow"
-        )
-    else:
-        yield from _passage("System prompt", part.prompt.system, width)
-        yield from _passage("User prompt", part.prompt.user, width)
-    yield from _passage("Completion", part.completion or _NOT_KEPT, width)
-    for number, sample in enumerate(part.samples[1:], start=2):
-        yield from _passage(f"Sample {number} of the vote", sample or _NOT_KEPT, width)
-    changes = ", ".join(part.changes[:_MAX_PATHS]) or "nothing"
-    if part.completion is not None:
-        yield from _passage("Changed by validation", changes, width)
-    answer = part.error_message or encoded(part.answer, indent=2)
-    yield from _passage("Stored", answer, width)
-
-
-def _later(steps: Sequence[ExplainedStep]) -> Iterator[RenderableType]:
+        invocation.screen.show(_rule("Other jobs about this document"), _table(_JOB, others))
     for step in steps:
-        yield Rule(Text(step.stage.capitalize()), align="left", style="dim")
-        yield from _passage("System prompt", step.prompt.system, _TEXT_CHARACTERS)
-        yield from _passage("User prompt", step.prompt.user, _TEXT_CHARACTERS)
-        yield from _passage("Completion", step.completion or _NOT_KEPT, _TEXT_CHARACTERS)
+        invocation.screen.show(_rule(step["stage"].capitalize()), *_question(step, width))
 
 
-_NOT_KEPT = "Not in the cache."
+def _account(found: Row) -> Iterator[RenderableType]:
+    heading = "{analysis_type} by {model} · {status} · job {job_id}".format_map(found)
+    yield Text(one_line(heading), style="bold")
+    about = "{source} · {media_type} · {character_count:,} characters".format_map(found["document"])
+    yield _line(f"{about} · run {found['run']}", width=None)
+    for sentence in filter(None, (found["error_message"], found["hint"])):
+        yield _line(sentence, "yellow", width=None)
+    for remark in found["remarks"]:
+        yield _line(f"Feedback: {_sentence(remark)}", "green")
+    if found["result"] is not None:
+        yield from rendered_results.render([found["result"]])
+    if found["reused_from"] is not None and not found["calls"]:
+        yield _line(f"Uses the answer of another job: chordwise explain {found['reused_from']}")
+    else:
+        yield from _history(found)
+
+
+def _history(found: Row) -> Iterator[RenderableType]:
+    yield _table(_CHUNK, found["chunks"])
+    critique = (found["result"] or {}).get("critique") or {}
+    if critique.get("outcome") == CritiqueOutcome.REVISED:
+        for violation in critique["violations"]:
+            yield _line(f"Objection: {violation['path'] or '/'}: {violation['problem']}")
+    if found["revised"]:
+        yield _line(f"Changed by the revision: {', '.join(found['revised'][:_MAX_PATHS])}")
+    for example in found["examples"]:
+        remarks = counted(len(example["feedback_ids"]), "remark")
+        shown = "{source}, version {version}".format_map(example)
+        yield _line(f"Example in the prompt: {shown}, {remarks}")
+    yield _table(_CALL, found["calls"])
+    yield _line(f"Total: {money(found['cost_usd'], found['unpriced_calls'], len(found['calls']))}")
+
+
+def _sentence(remark: Row) -> str:
+    """Return feedback in words, with the corrected value before the judged value."""
+    sentence = f"{remark['verdict']} {remark['field'] or remark['path'] or 'the whole answer'}"
+    if remark["corrected"] is not None:
+        sentence += f": {encoded(remark['corrected'])} (was {encoded(remark['judged'])})"
+    sentence += f" · {remark['author'] or 'no author'}, {local_time(remark['created_at'])}"
+    return f"{sentence} · {remark['note']}" if remark["note"] else sentence
+
+
+def _part(chunk: Row, count: int, width: int | None) -> Iterator[RenderableType]:
+    span = "characters {start_char}–{end_char} · {status}".format_map(chunk)
+    if chunk["confidence"] is not None:
+        span += f" · confidence {score(chunk['confidence'])} · quality {score(chunk['quality'])}"
+    yield _rule(f"Part {chunk['position'] + 1} of {count} · {span}")
+    yield from _question(chunk, width)
+    if chunk["completion"] is not None:
+        changes = ", ".join(chunk["changes"][:_MAX_PATHS]) or "nothing"
+        yield from _passage("Changed by validation", changes, width)
+    stored = chunk["error_message"] or encoded(chunk["answer"], indent=2)
+    yield from _passage("Stored", stored, width)
+
+
+def _question(question: Row, width: int | None) -> Iterator[RenderableType]:
+    if question["prompt"] is None:
+        yield _line("The prompt cannot be shown: its template or model is unknown here.", "yellow")
+    else:
+        yield from _passage("System prompt", question["prompt"].system, width)
+        yield from _passage("User prompt", question["prompt"].user, width)
+    yield from _passage("Completion", question["completion"] or _NOT_KEPT, width)
+    for number, sample in enumerate(question["samples"][1:], start=2):
+        yield from _passage(f"Sample {number} of the vote", sample or _NOT_KEPT, width)
 
 
 def _passage(label: str, words: str, width: int | None) -> Iterator[RenderableType]:
-    shown = safe(words[:width] if width else words)
     more = f"\n… {len(words) - width:,} more characters" if width and len(words) > width else ""
     yield Text(f"  {label}", style="bold dim")
-    yield indented(Text(f"{shown}{more}"), 4)
+    yield indented(Text(f"{safe(words[:width])}{more}"), 4)
 
 
-def _calls(calls: Sequence[Call]) -> RenderableType:
-    rows = [
-        (
-            "–" if call.chunk is None else str(call.chunk + 1),
-            call.stage,
-            f"{call.provider}/{call.model}",
-            call.prompt_version,
-            "cache" if call.cache_hit else f"{call.latency_ms or 0:,} ms",
-            f"{call.input_tokens or 0:,} + {call.output_tokens or 0:,}",
-            "unknown" if call.cost_usd is None else dollars(call.cost_usd),
-            one_line(call.error_message or ("valid" if call.valid else "not valid"), 60),
-        )
-        for call in calls
-    ]
-    names = ("Part", "Stage", "Model", "Prompt", "Took", "Tokens", "Cost", "Outcome")
-    return layouts.folded(names, rows, header_style="dim")
+def _line(sentence: str, style: str = "dim", width: int | None = 300) -> Text:
+    return Text(f"  {one_line(sentence, width)}", style)
+
+
+def _rule(title: str) -> Rule:
+    return Rule(Text(title), align="left", style="dim")
+
+
+_CHUNK: Mapping[str, Callable[[Row], str]] = {
+    "Part": lambda chunk: str(chunk["position"] + 1),
+    "Characters": "{start_char:,}–{end_char:,}".format_map,
+    "State": "{status}".format_map,
+    "Confidence": lambda chunk: score(chunk["confidence"]),
+    "Quality": lambda chunk: score(chunk["quality"]),
+    "Agreement": lambda chunk: share(chunk["agreement"]),
+    "Error": lambda chunk: one_line(chunk["error_message"] or "", 60),
+}
+_CALL: Mapping[str, Callable[[Row], str]] = {
+    "Part": lambda call: "–" if call["chunk"] is None else str(call["chunk"] + 1),
+    "Stage": "{stage}".format_map,
+    "Model": "{provider}/{model}".format_map,
+    "Prompt": "{prompt_version}".format_map,
+    "Took": lambda call: "cache" if call["cache_hit"] else f"{call['latency_ms'] or 0:,} ms",
+    "Tokens": lambda call: f"{call['input_tokens'] or 0:,} + {call['output_tokens'] or 0:,}",
+    "Cost": lambda call: dollars(call["cost_usd"]),
+    "Outcome": lambda call: one_line(call["outcome"], 60),
+}
+_JOB: Mapping[str, Callable[[Row], str]] = {
+    "Type": "{analysis_type}".format_map,
+    "Run": lambda job: one_line(job["run"]),
+    "State": "{status}".format_map,
+    "Job": "{job_id}".format_map,
+}
+
+
+def _table(columns: Mapping[str, Callable[[Row], str]], rows: Sequence[Row]) -> RenderableType:
+    cells = ([cell(row) for cell in columns.values()] for row in rows)
+    return layouts.folded(tuple(columns), cells, header_style="dim")

@@ -453,6 +453,18 @@ def without_spans(answer: JsonObject) -> JsonObject:
     )
 
 
+def differences(before: JsonObject, after: JsonObject) -> list[str]:
+    """Return the paths at which two answers differ, except in the places of their quotes."""
+    old, new = (dict(json_values.walk(without_spans(answer))) for answer in (before, after))
+    return [
+        path or "/" for path in {**old, **new} if _scalar(old.get(path)) != _scalar(new.get(path))
+    ]
+
+
+def _scalar(value: JsonValue) -> JsonValue:
+    return type(value).__name__ if isinstance(value, dict | list) else value
+
+
 _ACCENTS = ("\u0300", "\u036f")
 """The range of combining diacritical marks in Unicode; Asian vowel signs are not accents."""
 _WINDOW_CHARACTERS = 40

@@ -17,8 +17,13 @@ def rounded_down(usd: Decimal) -> Decimal:
     return usd.quantize(_SMALLEST_USD, rounding=ROUND_FLOOR)
 
 
-def dollars(usd: Decimal) -> str:
-    """Return an amount for display: with two decimals, below one dollar with four."""
+def dollars(usd: Decimal | None) -> str:
+    """Return an amount for display: with two decimals, below one dollar with four.
+
+    `None` is an unknown amount.
+    """
+    if usd is None:
+        return "unknown"
     sign, size = "-" if usd < 0 else "", abs(usd)
     if not size or size >= 1:
         return f"{sign}${size:,.2f}"

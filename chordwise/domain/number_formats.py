@@ -49,13 +49,20 @@ def span(length: timedelta) -> str:
     return f"{seconds / _HOUR:.1f} h"
 
 
-def score(value: float) -> str:
-    """Return a number from 0 to 1 with two digits, never rounded up to 1."""
+def score(value: float | None) -> str:
+    """Return a number from 0 to 1 with two digits, never rounded up to 1; “–” for `None`."""
+    if value is None:
+        return "–"
     return f"{value if value >= 1 else min(value, 0.99):.2f}"
 
 
-def share(value: float) -> str:
-    """Return a number from 0 to 1 as a percentage; less than all is never shown as 100 %."""
+def share(value: float | None) -> str:
+    """Return a number from 0 to 1 as a percentage; less than all is never shown as 100 %.
+
+    `None` is shown as “–”.
+    """
+    if value is None:
+        return "–"
     percent = value * 100
     return f"{percent:.0f} %" if percent in (0, 100) else f"{min(percent, 99.9):.1f} %"
 

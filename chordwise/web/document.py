@@ -5,9 +5,9 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from sqlalchemy.orm import Session
+from psycopg import Connection
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -16,14 +16,18 @@ from starlette.routing import Route
 
 from chordwise.domain import document_flags, json_values, marked_text, missing_rows
 from chordwise.domain.analysis_tasks import Stage
-from chordwise.domain.marked_text import MarkedSpan, Segment, segments, window_of
+from chordwise.domain.marked_text import MarkedSpan, segments, window_of
 from chordwise.domain.places import Place, PlaceKind
 from chordwise.domain.states import FAILED_CHUNKS
 from chordwise.errors import ReadError, UsageError
-from chordwise.pipeline.runs import explanation, page_pictures
-from chordwise.pipeline.runs.explanation import ExplainedFact, Explanation
+from chordwise.pipeline.runs import page_pictures
 from chordwise.pipeline.runs.page_pictures import Named
+from chordwise.pipeline.runs.reconstruction import Reconstruction
+from chordwise.relations import explanation
+from chordwise.relations.explanation import JOBS
+from chordwise.relations.relation import Row, rows
 from chordwise.storage import documents
+from chordwise.storage.database import driver
 from chordwise.storage.sql_text import SEARCHED_CHARACTERS
 from chordwise.web.site import Site, fragment, render, site_of
 
@@ -37,40 +41,8 @@ _HEADING_CHARACTERS = 300
 _MAX_WORDS = 200
 _MARKS = ("headline", "suspicious", "uncovered", "sought")
 _HEADING, _SUSPICIOUS, _UNCOVERED, _SOUGHT = _MARKS
+_JOB_OF_FACT = "SELECT job_id FROM facts WHERE id = %(fact_id)s"
 _LATER_STAGES = (Stage.SYNTHESIZE, Stage.CRITIQUE, Stage.REVISE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Box:
-    """A line of a quote on a page, in points; `begins` is set for the first line of a quote."""
-
-    fact: ExplainedFact
-    x: float
-    y: float
-    width: float
-    height: float
-    begins: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Piece:
-    """A segment of the text, the headings and the chunk that begin at it, and the facts in it."""
-
-    segment: Segment
-    headings: Sequence[str]
-    chunk: int | None
-    facts: Sequence[str]
-    marks: Sequence[str]
-    begins: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Text:
-    """An excerpt of the text, its number from 1, and the number of excerpts."""
-
-    pieces: Sequence[_Piece]
-    number: int
-    count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,32 +52,32 @@ class _Shown:
     `words` are the words of the search that linked to the page.
     """
 
-    job_id: uuid.UUID
-    fact_id: uuid.UUID | None = None
-    as_text: bool = False
-    excerpt: int | None = None
-    words: str = ""
-    all_facts: bool = False
+    job: Row
+    fact_id: uuid.UUID | None
+    as_text: bool
+    excerpt: int | None
+    words: str
+    all_facts: bool
 
 
 def _document(request: Request) -> Response:
     document_id: uuid.UUID = request.path_params["document_id"]
     site = site_of(request)
     with site.database.read() as session:
-        shown = _shown(session, request, document_id)
-        found = explanation.explain(session, site.settings, shown.job_id, parts=())
+        shown = _shown(driver(session), request, document_id)
+        found = explanation.explain(driver(session), shown.job)
         places = documents.listed_places(session, document_id)
         text = documents.text_of(session, document_id)
         names = page_pictures.names_of(session, document_id)
-    result = found.result
+    document, result, calls = found["document"], found["result"], found["calls"]
     losses = missing_rows.from_json(result["missing_rows"] if result else None)
     critique = (result["critique"] if result else None) or {}
-    is_there = _is_there(site, found, names)
+    is_there = _is_there(site, document["media_type"], names)
     # Only pages with a known size, which is in points, can be shown.
     pages = [
-        each
-        for each in places
-        if each.kind is PlaceKind.PAGE and each.number and each.width and each.height
+        place
+        for place in places
+        if place.kind is PlaceKind.PAGE and place.number and place.width and place.height
     ]
     as_pages = bool(is_there and pages and not shown.as_text)
     return render(
@@ -113,59 +85,64 @@ def _document(request: Request) -> Response:
         "document.html",
         found=found,
         shown=shown,
-        facts=_first(found.facts, shown),
+        facts=_listed_facts(found["facts"], shown),
         is_paged=bool(pages),
         is_there=is_there,
-        has_pictures=_has_pictures(found.document.media_type),
+        has_pictures=_has_pictures(document["media_type"]),
         pictured=pages[:_MAX_PAGES] if as_pages else (),
-        boxes=_boxes_by_page(found.facts),
+        boxes=_boxes_by_page(found["facts"]),
         page_count=len(pages),
         text=None if as_pages else _text(text, places, found, shown),
-        flags=document_flags.from_json(found.document.flags),
+        flags=document_flags.from_json(document["flags"]),
         losses=missing_rows.sentences(losses),
         checks=json_values.objects(result["failed_checks"] if result else None),
         violations=json_values.objects(critique.get("violations")),
-        samples=max((call.sample for call in found.calls), default=1),
-        has_steps=any(call.stage in _LATER_STAGES for call in found.calls),
+        samples=max((call["sample"] for call in calls), default=1),
+        has_steps=any(call["stage"] in _LATER_STAGES for call in calls),
     )
 
 
-def _shown(session: Session, request: Request, document_id: uuid.UUID) -> _Shown:
+def _shown(connection: Connection, request: Request, document_id: uuid.UUID) -> _Shown:
     """Return what is requested; without a job, the newest answer of the document.
 
     Raises:
         HTTPException: The document does not exist, or it has no such job.
     """
-    asked = request.query_params
-    job_id, fact_id = _id(asked.get("job", "")), _id(asked.get("fact", ""))
-    jobs = explanation.jobs_of(session, document_id)
+    query = request.query_params
+    job_id, fact_id = _id(query.get("job", "")), _id(query.get("fact", ""))
     if fact_id is not None:
-        job_id = explanation.job_of_fact(session, fact_id) or job_id
-    elif job_id is None and jobs:
-        job_id = next((each for each in jobs if each.confidence is not None), jobs[0]).job_id
-    if job_id is None or job_id not in {each.job_id for each in jobs}:
+        # A corrected or replaced result has new facts.
+        facts = rows(connection, _JOB_OF_FACT, {"fact_id": fact_id})
+        job_id = facts[0]["job_id"] if facts else job_id
+    jobs = JOBS.read(
+        connection,
+        {"document_id": document_id, "job_id": job_id},
+        order=explanation.NEWEST_ANSWER,
+        limit=1,
+    )
+    if not jobs or (fact_id is not None and job_id is None):
         raise HTTPException(404, "There is no such document, or no such answer about it.")
-    number = asked.get("excerpt", "")
+    number = query.get("excerpt", "")
     return _Shown(
-        job_id=job_id,
+        job=jobs[0],
         fact_id=fact_id,
-        as_text=asked.get("view") == "text",
+        as_text=query.get("view") == "text",
         excerpt=max(0, int(number[:_DIGITS]) - 1) if number.isdecimal() else None,
-        words=asked.get("words", "")[:_MAX_WORDS],
-        all_facts=asked.get("facts") == "all",
+        words=query.get("words", "")[:_MAX_WORDS],
+        all_facts=query.get("facts") == "all",
     )
 
 
-def _id(given: str) -> uuid.UUID | None:
+def _id(text: str) -> uuid.UUID | None:
     try:
-        return uuid.UUID(given) if given else None
+        return uuid.UUID(text) if text else None
     except ValueError as error:
-        raise UsageError(f"“{given}” is not an id.") from error
+        raise UsageError(f"“{text}” is not an id.") from error
 
 
-def _is_there(site: Site, found: Explanation, names: Sequence[Named]) -> bool:
+def _is_there(site: Site, media_type: str, names: Sequence[Named]) -> bool:
     """Return whether the original file is still at its path and can be shown page by page."""
-    if not _has_pictures(found.document.media_type):
+    if not _has_pictures(media_type):
         return False
     original = site.pictures().original(names)
     if original is not None:
@@ -177,33 +154,24 @@ def _has_pictures(media_type: str) -> bool:
     return media_type == "application/pdf" or media_type.startswith("image/")
 
 
-def _first(facts: Sequence[ExplainedFact], shown: _Shown) -> Sequence[ExplainedFact]:
+def _listed_facts(facts: Sequence[Row], shown: _Shown) -> Sequence[Row]:
     """Return the facts to list: the first ones, and the requested one."""
     if shown.all_facts:
         return facts
-    rest = [each for each in facts[_MAX_FACTS:] if each.id == shown.fact_id]
+    rest = [fact for fact in facts[_MAX_FACTS:] if fact["id"] == shown.fact_id]
     return [*facts[:_MAX_FACTS], *rest]
 
 
 # Pages
 
 
-def _boxes_by_page(facts: Sequence[ExplainedFact]) -> Mapping[int, list[_Box]]:
-    boxes: dict[int, list[_Box]] = defaultdict(list)
+def _boxes_by_page(facts: Sequence[Row]) -> Mapping[int, list[dict[str, object]]]:
+    """Return the lines of quotes on each page, in points; `begins` is true for the first line."""
+    boxes: dict[int, list[dict[str, object]]] = defaultdict(list)
     for fact in facts:
-        lines = fact.boxes if isinstance(fact.boxes, list) else []
-        for number, line in enumerate(lines):
-            edges = [json_values.number(each) for each in line] if isinstance(line, list) else []
-            page, left, top, right, bottom = (each or 0.0 for each in (*edges, *[None] * 5)[:5])
-            box = _Box(
-                fact=fact,
-                x=left,
-                y=top,
-                width=right - left,
-                height=bottom - top,
-                begins=number == 0,
-            )
-            boxes[int(page)].append(box)
+        for number, (page, left, top, right, bottom) in enumerate(fact["boxes"] or ()):
+            edges = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+            boxes[int(page)].append({"fact": fact, "begins": number == 0, **edges})
     return boxes
 
 
@@ -253,31 +221,44 @@ def _picture(request: Request) -> Response:
 # Text
 
 
-def _text(content: str, places: Sequence[Place], found: Explanation, shown: _Shown) -> _Text:
+def _text(content: str, places: Sequence[Place], found: Row, shown: _Shown) -> Mapping[str, object]:
+    """Return an excerpt of the text in pieces, its number from 1, and the number of excerpts."""
     count = max(1, -(-len(content) // _EXCERPT_CHARACTERS))
     number = min(_number_of_excerpt(content, found, shown), count - 1)
     window = window_of(content, number, _EXCERPT_CHARACTERS)
-    announced = _Announced.of(places, found, window[0])
     sought = marked_text.sought_in(shown.words)
     words = (
         MarkedSpan(start_char=window[0] + start, end_char=window[0] + end, mark=_SOUGHT)
         for start, end in marked_text.words_at(content[slice(*window)], sought)
     )
-    spans = [*_spans(found), *_headings(content, places), *words]
-    cut = segments(content, window, spans, [*announced.headings, *announced.chunks])
+    spans = [*_spans(found), *_section_titles(content, places), *words]
+    labels, chunks = _labels(places, window[0]), _chunk_starts(found)
     begun: set[str] = set()
-    return _Text(
-        pieces=[_piece(each, announced, begun) for each in cut], number=number + 1, count=count
-    )
+    pieces = []
+    for segment in segments(content, window, spans, [*labels, *chunks]):
+        marks = [mark for mark in segment.marks if mark in _MARKS]
+        facts = [mark for mark in segment.marks if mark not in _MARKS]
+        anchors = [mark for mark in segment.marks if mark == _SOUGHT or mark in facts]
+        piece = {
+            "text": segment.text,
+            "headings": labels.get(segment.start_char, ()),
+            "chunk": chunks.get(segment.start_char),
+            "facts": facts,
+            "marks": marks,
+            "begins": [mark for mark in anchors if mark not in begun],
+        }
+        begun.update(anchors)
+        pieces.append(piece)
+    return {"pieces": pieces, "number": number + 1, "count": count}
 
 
-def _number_of_excerpt(content: str, found: Explanation, shown: _Shown) -> int:
+def _number_of_excerpt(content: str, found: Row, shown: _Shown) -> int:
     """Return the number of the requested excerpt, from 0.
 
     A requested fact determines it, otherwise the request, otherwise the first word of the search.
     """
-    fact = next((each for each in found.facts if each.id == shown.fact_id), None)
-    start = None if fact is None else fact.start_char
+    facts = (fact for fact in found["facts"] if fact["id"] == shown.fact_id)
+    start: int | None = next((fact["start_char"] for fact in facts), None)
     if start is None and shown.excerpt is None:
         searched = content[:SEARCHED_CHARACTERS]
         words = marked_text.words_at(searched, marked_text.sought_in(shown.words))
@@ -288,45 +269,48 @@ def _number_of_excerpt(content: str, found: Explanation, shown: _Shown) -> int:
     return number if start >= window_of(content, number, _EXCERPT_CHARACTERS)[0] else number - 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Announced:
-    """The headings at positions of the text, and the chunks that begin there."""
+def _labels(places: Sequence[Place], start: int) -> Mapping[int, list[str]]:
+    """Return the labels of the places that begin from `start` on, and of the one that contains it.
 
-    headings: Mapping[int, list[str]] = field(default_factory=lambda: defaultdict(list))
-    chunks: dict[int, int] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, places: Sequence[Place], found: Explanation, start: int) -> _Announced:
-        """Return the headings from a position on, including that of the place that contains it."""
-        announced = cls()
-        current = ""
-        for place in places:
-            if place.kind is PlaceKind.SECTION:
-                continue
-            if place.start_char < start:
-                current = place.label if place.end_char > start else current
-            else:
-                announced.headings[place.start_char].append(place.label)
-        if current and start not in announced.headings:
-            announced.headings[start].append(f"{current}, continued")
-        if len(found.chunks) > 1:
-            announced.chunks.update({each.start_char: each.position for each in found.chunks})
-        return announced
+    Sections are omitted, since their titles are in the text.
+    """
+    labels: dict[int, list[str]] = defaultdict(list)
+    current = ""
+    for place in places:
+        if place.kind is PlaceKind.SECTION:
+            continue
+        if place.start_char < start:
+            current = place.label if place.end_char > start else current
+        else:
+            labels[place.start_char].append(place.label)
+    if current and start not in labels:
+        labels[start].append(f"{current}, continued")
+    return labels
 
 
-def _spans(found: Explanation) -> Iterator[MarkedSpan]:
-    for fact in found.facts:
-        if fact.start_char is not None and fact.end_char is not None:
-            yield MarkedSpan(start_char=fact.start_char, end_char=fact.end_char, mark=str(fact.id))
-    for flag in document_flags.from_json(found.document.flags):
+def _chunk_starts(found: Row) -> Mapping[int, int]:
+    """Return the positions of several chunks by the character at which they begin."""
+    chunks = found["chunks"]
+    return {chunk["start_char"]: chunk["position"] for chunk in chunks if len(chunks) > 1}
+
+
+def _spans(found: Row) -> Iterator[MarkedSpan]:
+    for fact in found["facts"]:
+        if fact["start_char"] is not None and fact["end_char"] is not None:
+            yield _marked(fact, str(fact["id"]))
+    for flag in document_flags.from_json(found["document"]["flags"]):
         yield MarkedSpan(start_char=flag.start_char, end_char=flag.end_char, mark=_SUSPICIOUS)
-    for chunk in found.chunks:
-        if chunk.status in FAILED_CHUNKS:
-            yield MarkedSpan(start_char=chunk.start_char, end_char=chunk.end_char, mark=_UNCOVERED)
+    for chunk in found["chunks"]:
+        if chunk["status"] in FAILED_CHUNKS:
+            yield _marked(chunk, _UNCOVERED)
 
 
-def _headings(content: str, places: Sequence[Place]) -> Iterator[MarkedSpan]:
-    """Yield the first line of each section, which is its heading."""
+def _marked(row: Row, mark: str) -> MarkedSpan:
+    return MarkedSpan(start_char=row["start_char"], end_char=row["end_char"], mark=mark)
+
+
+def _section_titles(content: str, places: Sequence[Place]) -> Iterator[MarkedSpan]:
+    """Yield the first line of each section."""
     for place in places:
         if place.kind is PlaceKind.SECTION:
             inside = content[place.start_char : place.start_char + _HEADING_CHARACTERS]
@@ -335,42 +319,31 @@ def _headings(content: str, places: Sequence[Place]) -> Iterator[MarkedSpan]:
             yield MarkedSpan(start_char=start, end_char=start + len(line), mark=_HEADING)
 
 
-def _piece(segment: Segment, announced: _Announced, begun: set[str]) -> _Piece:
-    marks = [each for each in segment.marks if each in _MARKS]
-    facts = [each for each in segment.marks if each not in marks]
-    begins = [each for each in segment.marks if each not in begun and each in (*facts, _SOUGHT)]
-    begun.update(begins)
-    return _Piece(
-        segment=segment,
-        headings=announced.headings.get(segment.start_char, ()),
-        chunk=announced.chunks.get(segment.start_char),
-        facts=facts,
-        marks=marks,
-        begins=begins,
-    )
-
-
 # How the answer was made
 
 
 def _chunk(request: Request) -> Response:
-    """Return the questions and answers of one chunk; the page loads them on demand."""
-    site, number = site_of(request), _number(request)
-    with site.database.read() as session:
-        job_id = explanation.find(session, str(request.path_params["job_id"]))
-        found = explanation.explain(session, site.settings, job_id, parts=(number,))
-    if number >= len(found.chunks):
-        raise HTTPException(404, "The job has no such part.")
-    return HTMLResponse(fragment(request, "document_part.html", part=found.chunks[number]))
+    """Return the question about a chunk and its answer; the page loads them on demand."""
+    number = _number(request)
+    with site_of(request).database.read() as session:
+        questions = _questions(driver(session), request)
+        if number >= len(questions.found["chunks"]):
+            raise HTTPException(404, "The job has no such part.")
+        part = questions.about_chunk(number)
+    return HTMLResponse(fragment(request, "document_part.html", part=part))
 
 
 def _steps(request: Request) -> Response:
-    """Return the model calls after the chunks; the page loads them on demand."""
-    site = site_of(request)
-    with site.database.read() as session:
-        job_id = explanation.find(session, str(request.path_params["job_id"]))
-        steps = explanation.steps(session, site.settings, job_id)
+    """Return the questions after those about the chunks; the page loads them on demand."""
+    with site_of(request).database.read() as session:
+        steps = _questions(driver(session), request).after_chunks()
     return HTMLResponse(fragment(request, "document_steps.html", steps=steps))
+
+
+def _questions(connection: Connection, request: Request) -> Reconstruction:
+    job = explanation.find(connection, str(request.path_params["job_id"]))
+    found = explanation.explain(connection, job)
+    return Reconstruction.of(connection, site_of(request).settings, found)
 
 
 ROUTES = (

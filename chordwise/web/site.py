@@ -8,7 +8,6 @@ import secrets
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
 from threading import Event, RLock
@@ -208,10 +207,6 @@ def _moment(when: datetime) -> Markup:
     )
 
 
-def _dollars(usd: Decimal | None) -> str:
-    return "unknown" if usd is None else dollars(usd)
-
-
 def _in_line(text: str, width: int) -> str:
     """Return a text on one line, truncated to a width."""
     line = " ".join(visible(text).split())
@@ -269,7 +264,7 @@ def _environment() -> Environment:
         finalize=_shown,
     )
     environment.filters.update(
-        prose=_prose, moment=_moment, dollars=_dollars, share=share, score=score
+        prose=_prose, moment=_moment, dollars=dollars, share=share, score=score
     )
     environment.filters.update(number="{:,}".format, approximate=approximate, span=span)
     environment.filters.update(

@@ -18,9 +18,11 @@ from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs.run_control import retry
 from chordwise.pipeline.learning.evaluation import EvaluationScope, evaluate
-from chordwise.pipeline.runs.explanation import explain
+from chordwise.pipeline.runs.reconstruction import Reconstruction
+from chordwise.relations.explanation import explain, find
 from chordwise.settings import Settings
 from chordwise.storage import pruning
+from chordwise.storage.database import driver
 from chordwise.storage.documents import hash_of
 from tests.fakes.commands import output_of, run
 from tests.fakes.counting import recorded
@@ -257,10 +259,10 @@ def test_an_explanation_names_the_examples(pipeline: Pipeline) -> None:
 
     assert "Example in the prompt: boat, version 1, 1 remark" in printed
     with pipeline.context.database.read() as session:
-        found = explain(session, pipeline.context.settings, job.id)
-    assert [each.source for each in found.examples] == ["boat"]
-    prompt = found.chunks[0].prompt
-    assert prompt is not None
+        found = explain(driver(session), find(driver(session), str(job.id)))
+        questions = Reconstruction.of(driver(session), pipeline.context.settings, found)
+        prompt = questions.about_chunk(0)["prompt"]
+    assert [example["source"] for example in found["examples"]] == ["boat"]
     assert prompt.user == pipeline.model.requests[-1].user
 
 

@@ -22,10 +22,9 @@ from chordwise.pipeline.analyzer import AnalysisRequest, DocumentAnalyzer
 from chordwise.pipeline.intake import found_files
 from chordwise.pipeline.intake.found_files import FileSource
 from chordwise.pipeline.intake.submit import Resume, Submission, open_run
-from chordwise.pipeline.runs import explanation
 from chordwise.readers.discovery import discover
 from chordwise.readers.reader import Reader
-from chordwise.relations import progress
+from chordwise.relations import explanation, progress
 from chordwise.settings import ModelSettings, ReaderSettings, Settings
 from chordwise.storage.database import driver
 from tests.fakes.commands import output_of, point_to
@@ -155,9 +154,10 @@ def test_transcriptions_belong_to_the_run_and_document(settings: Settings, tmp_p
     assert pipeline.rows("SELECT calls, unpriced_calls FROM run_costs") == [(2, 0)]
     job = pipeline.job(submission)
     with pipeline.context.database.read() as session:
-        told = explanation.explain(session, pipeline.context.settings, job.id)
+        found = explanation.find(driver(session), str(job.id))
+        calls = explanation.explain(driver(session), found)["calls"]
         counted = progress.read(driver(session), submission.run_id)
-    assert [call.stage for call in told.calls] == ["transcribe", "analyze"]
+    assert [call["stage"] for call in calls] == ["transcribe", "analyze"]
     assert counted.calls.total == 2
 
 
