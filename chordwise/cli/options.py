@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.flags import BUDGET, MODEL
 
+if TYPE_CHECKING:
+    TypeName: TypeAlias = AnalysisType
+else:
+    # The help, the errors and the completion list the members of an enumeration.
+    TypeName = StrEnum("TypeName", [(name.upper(), name) for name in AnalysisType])
+
 OnlyTypes: TypeAlias = Annotated[
-    list[AnalysisType] | None,
+    list[TypeName] | None,
     typer.Option("--type", "-t", help="Only this analysis type; may be repeated."),
 ]
 OnlyDocument: TypeAlias = Annotated[

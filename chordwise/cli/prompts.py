@@ -14,7 +14,7 @@ from chordwise.cli import command
 from chordwise.cli.command import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.prompts import Prompt, render
@@ -196,7 +196,7 @@ def _task(settings: Settings, template: PromptTemplate, profile: str, pack: str)
     if profile or pack:
         chosen = Profile(pack=pack, types=[kind]) if pack else Profile()
         options = requested(settings, chosen, {"profile": profile}).analysis_of(kind)
-    if kind is AnalysisType.EXTRACTION:
+    if kind == AnalysisType.EXTRACTION:
         is_own = template.name.startswith("extraction.schema.")
         options = replace(options, schema=(options.schema or _ANY) if is_own else None)
     stage = Stage.SYNTHESIZE if template.name.endswith(Stage.SYNTHESIZE) else Stage.ANALYZE

@@ -244,7 +244,7 @@ def _row(line: QuotedLine, lane: str) -> tuple[str, ...]:
     read, written = (
         approximate(round(tokens.typical)) for tokens in (line.input_tokens, line.output_tokens)
     )
-    kind = (line.analysis_type.value, one_line(line.model), lane)
+    kind = (line.analysis_type, one_line(line.model), lane)
     if cost is None:
         return (*kind, read, written, "unknown", "")
     between = "" if cost.low == cost.high else f"{dollars(cost.low)}–{dollars(cost.high)}"

@@ -266,7 +266,7 @@ def _table(stale: Sequence[Stale], due: str) -> RenderableType:
     """Return a row for each analysis type and each combination of reasons."""
     rows = [
         (
-            each.analysis_type.value,
+            each.analysis_type,
             ", ".join(_in_words(reason, was) for reason, was in each.reasons.items()),
             *(f"{number:,}" for number in (each.documents, each.results, each.due)),
         )
@@ -294,8 +294,7 @@ def compared(
     `due` is the number of stale answers of each type.
     """
     rows = [
-        (each.analysis_type.value, *(f"{getattr(each, name):,}" for name in _COUNTS))
-        for each in trials
+        (each.analysis_type, *(f"{getattr(each, name):,}" for name in _COUNTS)) for each in trials
     ]
     names = ("Type", *(name.capitalize() for name in _COUNTS))
     yield layouts.folded(names, rows, names, right=names[1:])

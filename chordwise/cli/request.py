@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias, cast
 import typer
 
 from chordwise.cli.command import Parsed, Values
+from chordwise.cli.options import TypeName
 from chordwise.domain.identifiers import split_commas
 from chordwise.errors import UsageError
 from chordwise.pipeline.intake.run_options import RunArguments, checked_profile, read_principles
@@ -38,6 +39,6 @@ Paths: TypeAlias = Annotated[
     typer.Argument(metavar="PATH", help="Files, folders, quoted patterns, or - for stdin."),
 ]
 Options: TypeAlias = Annotated[
-    Profile, Parsed(profile_of, labels=str, principles=Path, budget_usd=str)
+    Profile, Parsed(profile_of, types=tuple[TypeName], labels=str, principles=Path, budget_usd=str)
 ]
 Arguments: TypeAlias = Annotated[RunArguments, Parsed(lambda given: cast("RunArguments", given))]

@@ -19,7 +19,7 @@ from sqlalchemy import select
 
 from chordwise.client.connection import Connection
 from chordwise.domain import answer_tables
-from chordwise.domain.analysis_tasks import AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisType, analysis_type
 from chordwise.domain.identifiers import split_commas
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.feedback_input import FeedbackInput
@@ -452,7 +452,7 @@ def analysis_types(given: Iterable[str]) -> tuple[AnalysisType, ...]:
     Raises:
         UsageError: There is no such type.
     """
-    return tuple(member(AnalysisType, each, "analysis type") for each in texts(given))
+    return tuple(map(analysis_type, texts(given)))
 
 
 def _required(library: str) -> ModuleType:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, TypeAdapter
+from pydantic_core import CoreSchema, core_schema
 
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.templates import PromptTemplate
+from chordwise.errors import UsageError
+from chordwise.kinds import Kinds
+
+if TYPE_CHECKING:
+    from chordwise.domain.analysis import AnalysisDefinition
 
 MAX_VOTES = 15
 """The maximum number of samples for a vote; further samples hardly change the result."""
@@ -24,14 +30,50 @@ CONFIDENCE_THRESHOLD = 0.5
 """The default threshold of confidence; an answer below it needs review."""
 
 
-class AnalysisType(StrEnum):
-    """The kinds of analysis; the values of `jobs.analysis_type`."""
+ANALYSES: Kinds[AnalysisDefinition] = Kinds("chordwise.domain.analyses", "ANALYSIS")
 
-    SUMMARY = "summary"
-    EXTRACTION = "extraction"
-    REASONING = "reasoning"
-    CLASSIFICATION = "classification"
-    SENTIMENT = "sentiment"
+
+class _Members(type):
+    """Gives `AnalysisType` the members of an enumeration, such as `AnalysisType.SUMMARY`."""
+
+    def __iter__(cls) -> Iterator[AnalysisType]:
+        return map(AnalysisType, ANALYSES)
+
+    def __getattr__(cls, name: str) -> AnalysisType:
+        if name.lower() not in ANALYSES:
+            raise AttributeError(name)
+        return AnalysisType(name.lower())
+
+
+class AnalysisType(str, metaclass=_Members):
+    """The name of a kind of analysis; the values of `jobs.analysis_type`."""
+
+    __slots__ = ()
+
+    def __new__(cls, name: str) -> Self:
+        """Return the type of this name.
+
+        Raises:
+            ValueError: There is no such type.
+        """
+        if name not in ANALYSES:
+            raise ValueError(f"{name!r} is not one of {', '.join(map(repr, ANALYSES))}")
+        return super().__new__(cls, name)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: object) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
+
+
+def analysis_type(name: str) -> AnalysisType:
+    """Return the analysis type of a name that a user entered.
+
+    Raises:
+        UsageError: There is no such type.
+    """
+    if name not in ANALYSES:
+        raise UsageError(f"There is no analysis type “{name}”.", f"Known: {', '.join(ANALYSES)}.")
+    return AnalysisType(name)
 
 
 class Stage(StrEnum):
@@ -138,7 +180,7 @@ def options_for(
     The instructions are the items of an extraction without a schema, and then belong to it alone;
     otherwise they are guidance for all types.
     """
-    extracts, classifies = kind is AnalysisType.EXTRACTION, kind is AnalysisType.CLASSIFICATION
+    extracts, classifies = kind == AnalysisType.EXTRACTION, kind == AnalysisType.CLASSIFICATION
     have_items = AnalysisType.EXTRACTION in types and options.schema is None
     return replace(
         options,
@@ -146,7 +188,7 @@ def options_for(
         labels=options.labels if classifies else (),
         label_descriptions=options.label_descriptions if classifies else {},
         schema=options.schema if extracts else None,
-        examples=tuple(each for each in options.examples if each.analysis_type is kind),
+        examples=tuple(each for each in options.examples if each.analysis_type == kind),
         principles=options.principles if options.critique else (),
     )
 

@@ -16,10 +16,10 @@ from pydantic import TypeAdapter
 
 from chordwise.domain import identifiers, json_values
 from chordwise.domain.analyses import extraction
-from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.analyses.schema_nodes import SchemaNode
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonValue
+from chordwise.domain.schema_nodes import SchemaNode
 
 MAX_COLUMNS = 500
 """The maximum number of columns of a table; PostgreSQL allows about three times as many."""
@@ -117,7 +117,7 @@ def from_json(stored: JsonValue) -> list[AnswerColumn]:
 
 
 def _of_type(kind: AnalysisType, options: AnalysisOptions) -> Iterator[AnswerColumn]:
-    if kind is not AnalysisType.EXTRACTION:
+    if kind != AnalysisType.EXTRACTION:
         analysis = analysis_for(kind)
         for name, item in analysis.label_columns.items():
             yield AnswerColumn(name=name, item=item, kind=ColumnKind.LABEL, analysis_type=kind)

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
-from chordwise.domain import grounding, json_values, missing_rows, schemas
-from chordwise.domain.analyses import schema_data
-from chordwise.domain.analyses.analysis import AnalysisDefinition
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain import grounding, json_values, missing_rows, schema_data, schemas
+from chordwise.domain.analysis import AnalysisDefinition, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -89,10 +88,10 @@ class Examination(AnalysisDefinition):
 def analysis_of(task: AnalysisTask) -> AnalysisDefinition:
     """Return the analysis that a question asks for: that of its type, or its critique."""
     kind = task.analysis_type
-    return _EXAMINATIONS[kind] if task.is_critique else analysis_for(kind)
+    return _examination(kind) if task.is_critique else analysis_for(kind)
 
 
-_EXAMINATIONS = {kind: Examination(kind) for kind in AnalysisType}
+_examination = cache(Examination)
 
 
 def principles_for(kind: AnalysisType, options: AnalysisOptions) -> tuple[str, ...]:

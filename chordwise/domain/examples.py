@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from chordwise.domain import grounding, json_values, validation
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import (
     AnalysisOptions,
     AnalysisTask,

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from chordwise.domain import json_values, value_in_quote
-from chordwise.domain.analyses.analysis import AnalysisDefinition, claimed_number
+from chordwise.domain.analysis import AnalysisDefinition, claimed_number
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.grounding import Grounding
 from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
 from chordwise.domain.typed_values import typed
 
-_DERIVED = "evidence"
+_EVIDENCE = "evidence"
 _LARGEST_WHOLE = 1e15
 
 
@@ -63,11 +63,9 @@ def facts(output: JsonObject, analysis: AnalysisDefinition) -> Iterator[Fact]:
     scalar, null, empty list and empty object is a fact, with its own evidence or that of the
     nearest enclosing value. Evidence without a value is a fact without a value.
     """
-    if analysis.type is AnalysisType.EXTRACTION and USER_DATA in output:
+    if analysis.type == AnalysisType.EXTRACTION and USER_DATA in output:
         return _of_data(output, analysis)
-    shown = dict(output)
-    if analysis.type is AnalysisType.SUMMARY:
-        shown.pop(_DERIVED, None)
+    shown = {name: value for name, value in output.items() if name != analysis.derived}
     return _facts(shown, ValuePosition(), analysis)
 
 
@@ -166,7 +164,7 @@ def _finding(value: JsonObject, place: ValuePosition, analysis: AnalysisDefiniti
 
 def _of_data(output: JsonObject, analysis: AnalysisDefinition) -> Iterator[Fact]:
     evidence: dict[str, list[JsonObject]] = {}
-    listed = json_values.objects(output.get(_DERIVED))
+    listed = json_values.objects(output.get(_EVIDENCE))
     for entry in listed:
         evidence.setdefault(json_values.text(entry.get("path")), []).append(entry)
     used: set[str] = set()
@@ -182,7 +180,7 @@ def _of_data(output: JsonObject, analysis: AnalysisDefinition) -> Iterator[Fact]
     for index, entry in enumerate(listed):
         path = json_values.text(entry.get("path"))
         if path not in used:
-            place = ValuePosition(path=f"/{_DERIVED}/{index}", item=path or _DERIVED)
+            place = ValuePosition(path=f"/{_EVIDENCE}/{index}", item=path or _EVIDENCE)
             yield _with_evidence(scalar_fact(place, None), entry, analysis)
 
 

@@ -16,16 +16,14 @@ from functools import cache
 
 from pydantic import TypeAdapter
 
-from chordwise.domain import chunking, grounding, json_values, number_formats, words
-from chordwise.domain.analyses import schema_data
-from chordwise.domain.analyses.analysis import RowCount
-from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.analyses.schema_nodes import SchemaNode
+from chordwise.domain import chunking, grounding, json_values, number_formats, schema_data, words
+from chordwise.domain.analysis import RowCount, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisTask
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.places import Places
 from chordwise.domain.records import Span, whole_lines
+from chordwise.domain.schema_nodes import SchemaNode
 from chordwise.domain.unanswered_records import DENSE, TextLines, UnreadRecords
 
 CODE = "missing_rows"

@@ -43,7 +43,7 @@ def render(template: PromptTemplate, task: AnalysisTask, schema: JsonObject) -> 
         "text": material,
         "draft": examined,
         "mark": _mark(material + examined),
-        "kind": task.analysis_type.value,
+        "kind": task.analysis_type,
         "principles": "\n".join(f"{n}. {each}" for n, each in enumerate(principles, start=1)),
         "instructions": "\n".join(part for part in parts if part),
         "labels": ", ".join(task.options.labels) or "labels of your own choice",
@@ -112,7 +112,7 @@ def _mark(material: str) -> str:
 
 
 def _remark(task: AnalysisTask) -> str:
-    named_elsewhere = task.analysis_type is AnalysisType.EXTRACTION and not task.options.schema
+    named_elsewhere = task.analysis_type == AnalysisType.EXTRACTION and not task.options.schema
     text = "" if named_elsewhere else task.options.instructions.strip()
     return f"The person who asked adds: {text}" if text else ""
 
@@ -124,7 +124,7 @@ def _meanings(task: AnalysisTask) -> str:
         for label in options.labels
         if (meaning := options.label_descriptions.get(label))
     ]
-    is_asked = described and task.analysis_type is AnalysisType.CLASSIFICATION
+    is_asked = described and task.analysis_type == AnalysisType.CLASSIFICATION
     return "\n".join(["What the labels mean:", *described]) if is_asked else ""
 
 
@@ -139,5 +139,5 @@ def _language(options: AnalysisOptions) -> str:
 
 
 def _examples(task: AnalysisTask) -> str:
-    own = [each for each in task.options.examples if each.analysis_type is task.analysis_type]
+    own = [each for each in task.options.examples if each.analysis_type == task.analysis_type]
     return examples.in_prompt(own) if task.shows_examples else ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from chordwise.domain import json_values, tokens, words
 from chordwise.domain.analyses import extraction
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject
@@ -138,7 +138,7 @@ def _language(found: Sequence[str]) -> float:
 def _demand(task: AnalysisTask) -> float:
     options = task.options
     fields = len(options.labels) + _field_count(options.schema)
-    if task.analysis_type is AnalysisType.EXTRACTION and options.schema is None:
+    if task.analysis_type == AnalysisType.EXTRACTION and options.schema is None:
         fields += len(extraction.items(options))
     instructions = len(options.instructions.split())
     return min(1.0, _share(fields, _MANY_FIELDS) + _share(instructions, _MANY_INSTRUCTION_WORDS))

@@ -17,13 +17,11 @@ from typing import TypeAlias
 
 from chordwise.domain import json_values, words
 from chordwise.domain.analyses import extraction
-from chordwise.domain.analyses.analysis import claimed_number
-from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.analyses.schema_data import canonical_json
+from chordwise.domain.analysis import analysis_for, claimed_number
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.answers import Answer, quality_of
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.learning.truths import LABEL_PATHS
+from chordwise.domain.schema_data import canonical_json
 
 Marks: TypeAlias = frozenset[tuple[str, str, int]]
 """The features of a sample: the more marks two samples share, the more they agree.
@@ -43,11 +41,12 @@ def elected(samples: Sequence[Answer], kind: AnalysisType, options: AnalysisOpti
     """
     if len(samples) == 1:
         return samples[0]
-    if kind in LABEL_PATHS:
-        return _by_label(samples, LABEL_PATHS[kind])
-    if kind is AnalysisType.EXTRACTION and options.schema is None:
+    analysis = analysis_for(kind)
+    if analysis.label_path:
+        return _by_label(samples, analysis.label_path)
+    if kind == AnalysisType.EXTRACTION and options.schema is None:
         return _by_item(samples, extraction.items(options))
-    return _most_alike(samples, _words_of if analysis_for(kind).is_prose else _values_of)
+    return _most_alike(samples, _words_of if analysis.is_prose else _values_of)
 
 
 def combined(parts: Iterable[float | None], joined: float | None = None) -> float | None:

@@ -13,9 +13,9 @@ import json_repair
 import jsonschema_rs
 
 from chordwise.domain import checks, json_values
-from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.memo import memoized_by_identity
+from chordwise.domain.schema_nodes import SchemaNode
 from chordwise.errors import InvalidAnswerError, UsageError
 
 MAX_PROBLEMS = 5

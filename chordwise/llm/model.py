@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from chordwise.domain import tokens
-from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisTask
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.pictures import Picture
 from chordwise.domain.tiers import Route
@@ -16,8 +16,6 @@ from chordwise.llm.reported_limits import ReportedLimits
 
 EXTRACTIVE = "extractive"
 """The provider name of the built-in model, which is not a language model."""
-UNANSWERED_BY_EXTRACTIVE = frozenset({AnalysisType.REASONING})
-"""The analysis types that require a language model; word statistics cannot judge arguments."""
 
 MIN_REQUEST_SECONDS = 1.0
 """With less time left, a request could not return an answer."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from chordwise import settings as settings_module
 from chordwise.domain import chunking, document_flags, facts, grounding, missing_rows
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import (
     AnalysisOptions,
     AnalysisTask,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import tomllib
 from collections.abc import Sequence
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 from chordwise.domain import templates as rules
@@ -27,9 +27,9 @@ TRANSCRIPTION = "transcription"
 @cache
 def released() -> dict[str, PromptTemplate]:
     """Return the released templates by version, `name@number`."""
-    folder = resources.files("chordwise.prompts") / "released"
-    files = (file for file in folder.iterdir() if _FILE_NAME.match(file.name))
-    found = (_read(file.name, file.read_text("utf-8")) for file in files)
+    folders = importlib.import_module("chordwise.prompts.released").__path__
+    files = (file for folder in folders for file in Path(folder).iterdir())
+    found = (_read(each.name, each.read_text("utf-8")) for each in files if each.suffix == ".toml")
     return {template.version: template for template in found}
 
 
@@ -125,7 +125,7 @@ def _newest(name: str, task: AnalysisTask) -> PromptTemplate:
 def _name_for(task: AnalysisTask) -> str:
     if task.is_critique:
         return CRITIQUE
-    is_extraction = task.analysis_type is AnalysisType.EXTRACTION
+    is_extraction = task.analysis_type == AnalysisType.EXTRACTION
     own_schema = ".schema" if is_extraction and task.options.schema is not None else ""
     if task.stage is Stage.REVISE:
         stage = Stage.SYNTHESIZE if task.answers else Stage.ANALYZE

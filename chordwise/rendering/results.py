@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.console import RenderableType
 from rich.padding import Padding
@@ -13,8 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from chordwise.domain import document_flags, json_values, missing_rows, value_in_quote
-from chordwise.domain.analyses.analysis import display_number
-from chordwise.domain.analyses.catalog import headline
+from chordwise.domain.analysis import (
+    NO_LABEL,
+    AnswerSection,
+    display_number,
+    headline,
+    label_paths,
+    sections_of,
+)
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.facts import text_of
@@ -214,24 +219,56 @@ def _values(output: JsonObject, name: str) -> Text:
     return Text(one_line(values, _VALUE_WIDTH)) if values else Text("∅", style="dim")
 
 
-Rows: TypeAlias = Iterator[tuple[str, RenderableType]]
-
 _TEXT_WIDTH = 400
 _QUOTE_WIDTH = 280
 _CELL_WIDTH = 160
 _DATA_WIDTH = 4_000
+_STYLES = {"positive": "green", "negative": "red"}
 
 
 def answer(analysis_type: str, output: JsonObject) -> RenderableType:
     """Return an answer with a label before each part."""
-    layout = _LAYOUTS.get(analysis_type)
-    rows = layout(output) if layout else iter([("Answer", _json(output))])
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(ratio=1)
-    for label, part in rows:
-        table.add_row(Text(label), part)
+    for section in sections_of(analysis_type):
+        for number, part in enumerate(_parts(section, output)):
+            table.add_row(Text("" if number else section.label), part)
     return Padding(table, (0, 0, 0, 2))
+
+
+def _parts(section: AnswerSection, output: JsonObject) -> Iterator[RenderableType]:
+    """Yield the rows of a section; none if the output has no such value."""
+    value, is_label = json_values.at(output, section.path), section.path in label_paths()
+    if isinstance(value, list):
+        if objects(value) and not section.members:
+            yield _fields(objects(value))
+        elif section.is_joined:
+            yield from map(_prose, filter(None, [", ".join(strings(value))]))
+        else:
+            yield from _numbered(_element(each, section.members) for each in value)
+    elif isinstance(value, dict):
+        yield _json(value)
+    elif value is not None or is_label:
+        shown = _prose(NO_LABEL if value is None else value)
+        if is_label:
+            shown.stylize(_STYLES.get(shown.plain, "bold"))
+        yield shown.append(section.note)
+
+
+def _element(item: JsonValue, members: Sequence[str]) -> Text:
+    """Return an element of a list: its members, and its quote if that differs from the last."""
+    if not isinstance(item, dict):
+        return _prose(item)
+    *before, last = members
+    shown = Text.assemble(*((f"{one_line(text(item.get(name)))}: ", "cyan") for name in before))
+    if not isinstance(statement := item.get(last), str):
+        return shown.append(f"{display_number(statement):>6}  ").append_text(quote(item))
+    words = text(item.get("quote"))
+    if one_line(statement) == one_line(words):
+        return shown.append_text(quote(item))
+    shown.append_text(_prose(statement))
+    return shown.append("\n").append_text(quote(item)) if words else shown
 
 
 def quote(item: Mapping[str, JsonValue]) -> Text:
@@ -253,31 +290,8 @@ def quote(item: Mapping[str, JsonValue]) -> Text:
     return shown
 
 
-def _summary(output: JsonObject) -> Rows:
-    yield "Topic", _prose(output.get("main_topic"))
-    findings = (_statement(item, "finding") for item in objects(output.get("key_findings")))
-    yield from _listed("Findings", findings)
-    yield from _listed("Conclusions", map(_prose, strings(output.get("conclusions"))))
-
-
-def _statement(item: JsonObject, name: str) -> Text:
-    """Return a statement and its quote, or only the quote if both are the same."""
-    statement, words = text(item.get(name)), text(item.get("quote"))
-    if one_line(statement) == one_line(words):
-        return quote(item)
-    return Text("\n").join([_prose(statement), quote(item)]) if words else _prose(statement)
-
-
-def _extraction(output: JsonObject) -> Rows:
-    if "data" in output:
-        yield "Data", _json(output["data"])
-        yield "Evidence", _fields(objects(output.get("evidence")), "path")
-    else:
-        yield "Found", _fields(objects(output.get("fields")), "item")
-
-
-def _fields(found: Iterable[JsonObject], name: str) -> Table:
-    is_item = name == "item"
+def _fields(found: Sequence[JsonObject]) -> Table:
+    is_item = "item" in found[0]
     columns = ("Item", "Value", "Quote", "Confidence") if is_item else ("Path", "Quote", "C.")
     rows: list[list[str | Text]] = []
     for field in found:
@@ -285,54 +299,10 @@ def _fields(found: Iterable[JsonObject], name: str) -> Table:
         confidence = f"{display_number(field.get('confidence'))}/10"
         if field.get("corrected") is True:
             confidence = "corrected"
-        rows.append([_cell(field.get(name)), *value, quote(field), confidence])
+        rows.append(
+            [_cell(field.get("item" if is_item else "path")), *value, quote(field), confidence]
+        )
     return layouts.folded(columns, rows, right=columns[-1:], header_style="dim")
-
-
-def _classification(output: JsonObject) -> Rows:
-    label = Text(one_line(headline(AnalysisType.CLASSIFICATION, output)), style="bold")
-    label.append(f"  confidence {display_number(output.get('confidence'))}", style="not bold dim")
-    yield "Label", label
-    if secondary := text(output.get("secondary_label")):
-        yield "Second", Text(one_line(secondary))
-    features = (
-        Text("  ").join([_cell(item.get("feature")), quote(item)])
-        for item in objects(output.get("features"))
-    )
-    yield from _listed("Decided by", features)
-    yield from _listed("Uncertain", map(_prose, strings(output.get("uncertainty_factors"))))
-
-
-def _sentiment(output: JsonObject) -> Rows:
-    label = text(output.get("label"))
-    style = {"positive": "green", "negative": "red"}.get(label, "bold")
-    shown = Text(one_line(label), style=style)
-    shown.append(f"  score {display_number(output.get('score'))} of −1…1", style="not bold dim")
-    yield "Sentiment", shown
-    if emotions := strings(output.get("emotions")):
-        yield "Emotions", Text(one_line(", ".join(emotions)))
-    sentences = (
-        Text(f"{display_number(item.get('score')):>6}  ").append_text(quote(item))
-        for item in objects(output.get("sentences"))
-    )
-    yield from _listed("Sentences", sentences)
-
-
-def _reasoning(output: JsonObject) -> Rows:
-    yield from _listed("Argument", map(_step, objects(output.get("logical_flow"))))
-    yield "Strength", Text(f"{display_number(output.get('argument_strength'))} of 10")
-    stored = output.get("evidence_quality")
-    evidence = stored if isinstance(stored, dict) else {}
-    score = display_number(evidence.get("score"))
-    yield "Evidence", Text(f"{score} of 10: ").append_text(_prose(evidence.get("assessment")))
-    yield from _listed("Weaknesses", map(_prose, strings(output.get("weaknesses"))))
-    yield from _listed("Gaps", map(_prose, strings(output.get("gaps"))))
-    yield "Overall", _prose(output.get("overall_assessment"))
-
-
-def _step(item: JsonObject) -> Text:
-    role = one_line(text(item.get("role")))
-    return Text.assemble((f"{role}: ", "cyan"), _statement(item, "step"))
 
 
 def _json(value: JsonValue) -> Text:
@@ -345,29 +315,19 @@ def _json(value: JsonValue) -> Text:
     return shown
 
 
-def _listed(label: str, parts: Iterable[Text]) -> Rows:
-    """Yield numbered parts, with the label before the first."""
+def _numbered(parts: Iterable[Text]) -> Iterator[Table]:
     for number, part in enumerate(parts, start=1):
         row = Table.grid(padding=(0, 1))
         row.add_column(justify="right", style="dim", no_wrap=True, width=3)
         row.add_column(ratio=1)
         row.add_row(f"{number}.", part)
-        yield (label if number == 1 else ""), row
+        yield row
 
 
 def _prose(value: JsonValue) -> Text:
-    return Text(one_line(text(value), _TEXT_WIDTH))
+    return _cell(value, _TEXT_WIDTH)
 
 
-def _cell(value: JsonValue) -> Text:
+def _cell(value: JsonValue, width: int = _CELL_WIDTH) -> Text:
     shown = value if isinstance(value, str) else encoded(value)
-    return Text(one_line(shown, _CELL_WIDTH))
-
-
-_LAYOUTS: Mapping[str, Callable[[JsonObject], Rows]] = {
-    AnalysisType.SUMMARY: _summary,
-    AnalysisType.EXTRACTION: _extraction,
-    AnalysisType.CLASSIFICATION: _classification,
-    AnalysisType.SENTIMENT: _sentiment,
-    AnalysisType.REASONING: _reasoning,
-}
+    return Text(one_line(shown, width))

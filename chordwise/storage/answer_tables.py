@@ -241,7 +241,7 @@ def query_of_run(run_id: uuid.UUID, kind: AnalysisType, columns: Sequence[Answer
         )"""
     ).format(str(run_id))
     source = _Source(
-        jobs=sql.SQL("{} AS n WHERE n.analysis_type = {}").format(jobs, kind.value),
+        jobs=sql.SQL("{} AS n WHERE n.analysis_type = {}").format(jobs, kind),
         others=sql.SQL("{} AS o WHERE true").format(jobs),
     )
     own = [column for column in columns if not column.rows]
@@ -359,7 +359,7 @@ def _of_output(column: AnswerColumn, source: _Source) -> sql.Composed:
     output = sql.SQL(value).format(sql.SQL("o.output ->> {}").format(column.item))
     return sql.SQL(
         "(SELECT {} FROM {} AND o.analysis_type = {} AND o.document_id = n.document_id LIMIT 1)"
-    ).format(output, source.others, column.analysis_type.value)
+    ).format(output, source.others, column.analysis_type)
 
 
 def _unread(columns: Sequence[AnswerColumn]) -> sql.Composed:

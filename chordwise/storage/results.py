@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisType, question_of
 from chordwise.domain.facts import DATA, facts
 from chordwise.domain.facts import Fact as FactValue

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from chordwise.domain.analyses.catalog import headline
-from chordwise.domain.analysis_tasks import AnalysisType
+from chordwise.domain.analysis import headline
+from chordwise.domain.analysis_tasks import AnalysisType, analysis_type
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.marked_text import sought_in
 from chordwise.domain.states import JobStatus
@@ -67,7 +67,7 @@ def _results(request: Request) -> Response:
         count=f"{count:,}" if count <= limit else f"more than {limit:,}",
         more=more,
         choices={
-            "type": [each.value for each in AnalysisType],
+            "type": AnalysisType,
             "run": choices["run"],
             "profile": choices["saved_as"],
             "label": choices["label"],
@@ -114,12 +114,10 @@ def _values(listing: Listing) -> Values:
     """Return the values of the filters of `LISTED`."""
     given = listing.filters
     kind = given.get("type", "")
-    if kind and kind not in set(AnalysisType):
-        raise UsageError(f"There is no analysis type “{kind}”.", f"{', '.join(AnalysisType)}.")
     return {
         **{name: given.get(name, "") for name in ("run", "status", "label", "document", "words")},
         "saved_as": given.get("profile", ""),
-        "analysis_type": kind,
+        "analysis_type": kind and analysis_type(kind),
         "min_confidence": _number(given.get("from", "")),
         "max_confidence": _number(given.get("to", "")),
         "grounded": _YES_OR_NO.get(given.get("grounded", "")),

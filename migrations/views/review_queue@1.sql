@@ -1,6 +1,5 @@
--- The values that need review and have no feedback yet, one per row: the labels of classifications
--- and sentiments, and the fields of extractions. Other answers are reviewed as a whole, with an
--- empty path.
+-- The values that need review and have no feedback yet, one per row: the labels of answers that
+-- have one, and the fields of extractions. Other answers are reviewed as a whole, with an empty path.
 -- reasons are: needs review, low confidence, disagreement, ungrounded, value not in quote.
 -- The built-in model has a low confidence only below the threshold of a calibration.
 -- doubt is 1 minus the confidence (calibrated, if known) times the agreement of votes; the product
@@ -38,10 +37,8 @@ INNER JOIN intakes AS i ON i.id = j.intake_id
 LEFT JOIN facts AS f
     ON f.job_id = r.job_id
         AND CASE r.analysis_type
-            WHEN 'classification' THEN f.path = '/primary_label'
-            WHEN 'sentiment' THEN f.path = '/label'
             WHEN 'extraction' THEN f.path ~ '^/(fields|data)(/|$)'
-            ELSE FALSE
+            ELSE f.path IN ('/label', '/primary_label')
         END
 LEFT JOIN calibration_segments AS s
     ON s.analysis_type = r.analysis_type

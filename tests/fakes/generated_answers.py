@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from chordwise.domain import grounding, json_values
 from chordwise.domain.analyses import extraction
-from chordwise.domain.analyses.analysis import AnalysisDefinition
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import AnalysisDefinition, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -68,7 +67,7 @@ def answers(analysis_type: AnalysisType) -> st.SearchStrategy[JsonObject]:
     """Return valid answers of a type, before grounding."""
     analysis = analysis_for(analysis_type)
     made = from_schema(analysis.schema(options_for(analysis_type))).map(json_values.as_object)
-    if analysis_type is AnalysisType.EXTRACTION:
+    if analysis_type == AnalysisType.EXTRACTION:
         made = made.map(_complete_fields)
     return made.filter(lambda answer: _holds(analysis, answer))
 

@@ -22,7 +22,7 @@ _VALUES = re.compile(r"VALUES (\{.*\})")
 def obeying(request: CompletionRequest) -> str:
     """Return the answer that the document contains: a label with its confidence, or values."""
     text = request.task.text
-    if request.task.analysis_type is AnalysisType.EXTRACTION:
+    if request.task.analysis_type == AnalysisType.EXTRACTION:
         (values,) = _VALUES.findall(text)
         return json.dumps(
             {"fields": [a_field(item, *said) for item, said in json.loads(values).items()]}

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from chordwise.domain import grounding, validation
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.json_values import JsonObject
 from tests.house.checkout import ROOT
@@ -39,7 +39,7 @@ def examples(analysis_type: AnalysisType) -> list[tuple[AnalysisOptions, JsonObj
     return [(each, json.loads(block)) for each, block in zip(options, blocks, strict=False)]
 
 
-@pytest.mark.parametrize("analysis_type", AnalysisType)
+@pytest.mark.parametrize("analysis_type", list(AnalysisType))
 def test_every_member_of_an_answer_is_explained(analysis_type: AnalysisType) -> None:
     """Every property of the schema is in the table of its type."""
     text = described(analysis_type)
@@ -50,14 +50,14 @@ def test_every_member_of_an_answer_is_explained(analysis_type: AnalysisType) -> 
         assert [name for name in members if not re.search(rf"`{name}[`\[]", text)] == []
 
 
-@pytest.mark.parametrize("analysis_type", AnalysisType)
+@pytest.mark.parametrize("analysis_type", list(AnalysisType))
 def test_examples_are_valid(analysis_type: AnalysisType) -> None:
     """An example passes schema and checks, and is not changed by completion."""
     analysis = analysis_for(analysis_type)
 
     found = examples(analysis_type)
 
-    assert len(found) == (2 if analysis_type is AnalysisType.EXTRACTION else 1)
+    assert len(found) == (2 if analysis_type == AnalysisType.EXTRACTION else 1)
     for options, output in found:
         schema = analysis.schema(options)
         own = schema["properties"]
@@ -70,7 +70,7 @@ def test_examples_are_valid(analysis_type: AnalysisType) -> None:
         assert analysis.complete(answer, options) == output
 
 
-@pytest.mark.parametrize("analysis_type", AnalysisType)
+@pytest.mark.parametrize("analysis_type", list(AnalysisType))
 def test_quotes_of_examples_are_in_a_sample(analysis_type: AnalysisType) -> None:
     """Each grounded quote is found at its offsets in one of the files."""
     found = [item for _, output in examples(analysis_type) for item in grounding.quotes(output)]

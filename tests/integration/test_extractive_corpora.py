@@ -15,7 +15,7 @@ from typing import TypedDict
 import pytest
 
 from chordwise.domain import grounding, json_values, validation, words
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.extractive.sentences import sentences
 from chordwise.domain.json_values import JsonObject
@@ -23,7 +23,7 @@ from chordwise.llm.providers.extractive import answer
 from tests.fakes.corpora import CORPORA
 
 CHUNK_CHARACTERS = 12_000
-ANSWERED = tuple(each for each in AnalysisType if each is not AnalysisType.REASONING)
+ANSWERED = tuple(each for each in AnalysisType if each != AnalysisType.REASONING)
 
 pytestmark = [pytest.mark.nightly, pytest.mark.corpus, pytest.mark.usefixtures("corpora")]
 

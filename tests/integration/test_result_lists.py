@@ -32,7 +32,7 @@ LETTER = "Dear Anna, the rent is late again. It's the third time: C:\\letters\\3
 def answering(request: CompletionRequest) -> str:
     """Answer confidently only about the lease, and quote the letter wrongly."""
     task, is_lease = request.task, "tenant" in request.task.text
-    if task.analysis_type is AnalysisType.CLASSIFICATION:
+    if task.analysis_type == AnalysisType.CLASSIFICATION:
         label, quote = ("lease", "due at the first") if is_lease else ("letter", "Dear Bernard")
         answer = {
             "primary_label": label,

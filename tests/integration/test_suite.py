@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from chordwise.cli.evaluate import side_by_side
-from chordwise.domain.analyses.classification import NO_LABEL
+from chordwise.domain.analysis import NO_LABEL
 from chordwise.errors import ExitCode, UsageError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.learning import suite

@@ -293,7 +293,7 @@ def test_critiques_and_revisions_have_no_votes() -> None:
     assert [each.task.stage for each in model.requests] == [Stage.CRITIQUE, Stage.REVISE]
 
 
-@pytest.mark.parametrize("kind", AnalysisType)
+@pytest.mark.parametrize("kind", list(AnalysisType))
 def test_every_analysis_type_has_its_own_principles(kind: AnalysisType) -> None:
     usual = {each: critique.principles_for(each, AnalysisOptions()) for each in AnalysisType}
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from chordwise.domain.analyses.catalog import headline
+from chordwise.domain.analysis import headline
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.money import dollars
@@ -75,7 +75,8 @@ MENTIONED = {
         "6 of 10",
         "one witness",
         "no time given",
-        "3 of 10: thin",
+        "3 of 10",
+        "thin",
         "plausible",
     ],
 }

@@ -8,8 +8,8 @@ from decimal import Decimal
 import pytest
 
 from chordwise.domain import json_values
-from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.analysis_tasks import AnalysisType
+from chordwise.domain.analysis import analysis_for
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.corrections import Corrected, correct
@@ -47,7 +47,7 @@ def corrected_by(path: str, value: JsonValue, output: JsonObject) -> Remark:
         analysis_type=AnalysisType.EXTRACTION, output=output, confidence=0.5
     )
     entered = FeedbackInput(verdict=Verdict.CORRECTED, path=path, value=value)
-    return understand(answer, entered, schema=SCHEMA).remark
+    return understand(answer, entered, AnalysisOptions(schema=SCHEMA)).remark
 
 
 def corrected(output: JsonObject, right: Mapping[str, JsonValue], **truth: object) -> Corrected:

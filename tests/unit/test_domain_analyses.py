@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chordwise.domain import analysis as analyses
 from chordwise.domain import grounding, json_values, validation
-from chordwise.domain.analyses import analysis as analyses
 from chordwise.domain.analyses import extraction
-from chordwise.domain.analyses.catalog import analysis_for
 from chordwise.domain.analyses.sentiment import label_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue

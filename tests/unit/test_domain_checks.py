@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chordwise.domain import checks, grounding, validation
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, Example
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue

@@ -149,7 +149,7 @@ def test_a_prediction_is_never_below_the_observed_minimum() -> None:
     assert estimates.predicted([10, 1_000, 20, 900, 15], 3).low >= 3 * 10
 
 
-@pytest.mark.parametrize("kind", AnalysisType)
+@pytest.mark.parametrize("kind", list(AnalysisType))
 def test_default_intervals_are_wide_and_within_the_output_limit(kind: AnalysisType) -> None:
     assumed = estimates.assumed_answer_length(kind, 3_000, 512)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chordwise.domain import answers, examples, json_values, schemas, templates, tokens
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import (
     AnalysisOptions,
     AnalysisTask,
@@ -81,7 +81,7 @@ def test_every_question_about_a_text_has_a_plain_prompt() -> None:
         task = AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, text="t")
         with_schema = replace(task, options=AnalysisOptions(schema={"type": "object"}))
 
-        for each in (task, with_schema) if analysis_type is AnalysisType.EXTRACTION else (task,):
+        for each in (task, with_schema) if analysis_type == AnalysisType.EXTRACTION else (task,):
             usual, plain = library.templates_for(each, ["plain"])
 
             assert plain.name == f"{usual.name}-plain"

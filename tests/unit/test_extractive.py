@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chordwise.domain import grounding, json_values, validation, words
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.extractive import ranking
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentences
@@ -45,7 +45,7 @@ SCHEMA: JsonObject = {
     },
     "required": ["emails"],
 }
-ANSWERED = tuple(each for each in AnalysisType if each is not AnalysisType.REASONING)
+ANSWERED = tuple(each for each in AnalysisType if each != AnalysisType.REASONING)
 OPTIONS = (
     AnalysisOptions(),
     AnalysisOptions(instructions="total amount due, due date, e-mail address, weather; people"),
@@ -76,7 +76,7 @@ TEXTS = st.one_of(
 def tasks(text: str) -> Iterator[AnalysisTask]:
     for analysis_type in ANSWERED:
         for options in OPTIONS:
-            if options.schema is None or analysis_type is AnalysisType.EXTRACTION:
+            if options.schema is None or analysis_type == AnalysisType.EXTRACTION:
                 yield a_task(analysis_type, text, options)
 
 

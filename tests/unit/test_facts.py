@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chordwise.domain import json_values
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.facts import Fact, facts
 from chordwise.domain.json_values import JsonObject, JsonValue

@@ -69,7 +69,7 @@ def verdicts(answer: AnswerWithConfidence, truth: Truth) -> list[tuple[str, floa
 
 
 def said(answer: AnswerWithConfidence, *entered: FeedbackInput) -> Truth:
-    remarks = [understand(answer, entered).remark for entered in entered]
+    remarks = [understand(answer, entered, AnalysisOptions()).remark for entered in entered]
     return truths.from_remarks(answer.analysis_type, remarks)
 
 
@@ -237,7 +237,7 @@ def test_a_rejected_extraction_is_wrong_where_no_field_has_its_own_verdict(own: 
 def test_one_of_several_values_is_corrected() -> None:
     entered = FeedbackInput(verdict=Verdict.CORRECTED, path="/fields/1", value="Smith")
 
-    understood = understand(an_extraction(FIELDS), entered)
+    understood = understand(an_extraction(FIELDS), entered, AnalysisOptions())
 
     assert understood.remark.corrected == ["ACME Corp.", "Smith"]
     assert understood.confidence is None
@@ -253,7 +253,7 @@ def test_one_of_several_values_is_corrected() -> None:
 def test_a_field_is_addressed_by_name_or_pointer(path: str) -> None:
     entered = FeedbackInput(verdict=Verdict.CORRECTED, path=path, value="5 %")
 
-    understood = understand(an_extraction(FIELDS), entered)
+    understood = understand(an_extraction(FIELDS), entered, AnalysisOptions())
 
     assert (understood.remark.name, understood.remark.path) == ("penalty", "/fields/2")
     assert (understood.remark.judged, understood.remark.corrected) == ([], ["5 %"])
@@ -263,7 +263,9 @@ def test_a_field_is_addressed_by_name_or_pointer(path: str) -> None:
 @pytest.mark.parametrize("path", ["total", "/total", "/data/total"])
 def test_a_member_of_the_data_is_addressed_by_name_or_pointer(path: str) -> None:
     remark = understand(
-        an_extraction(DATA), FeedbackInput(verdict=Verdict.APPROVED, path=path)
+        an_extraction(DATA),
+        FeedbackInput(verdict=Verdict.APPROVED, path=path),
+        AnalysisOptions(),
     ).remark
 
     assert (remark.name, remark.path, remark.judged) == ("/total", "/data/total", [1200.0])
@@ -320,7 +322,11 @@ def test_an_invalid_path_or_value_is_reported(
     answer: AnswerWithConfidence, path: str, value: str | None, what: str
 ) -> None:
     with pytest.raises(UsageError, match=what) as refused:
-        understand(answer, FeedbackInput(verdict=Verdict.CORRECTED, path=path, value=value))
+        understand(
+            answer,
+            FeedbackInput(verdict=Verdict.CORRECTED, path=path, value=value),
+            AnalysisOptions(),
+        )
 
     assert refused.value.hint
 
@@ -331,7 +337,9 @@ def test_a_hint_names_the_values_at_the_top_level_first() -> None:
     answer = replace(a_sentiment("mixed"), output={"evidence": evidence, "topic": "tea"})
 
     with pytest.raises(UsageError) as refused:
-        understand(answer, FeedbackInput(verdict=Verdict.APPROVED, path="/nothing"))
+        understand(
+            answer, FeedbackInput(verdict=Verdict.APPROVED, path="/nothing"), AnalysisOptions()
+        )
 
     assert refused.value.hint.startswith("It has /topic, ")
     assert refused.value.hint.endswith(" more.")

@@ -60,8 +60,8 @@ def said(
 
 
 def judged(kind: AnalysisType, output: JsonObject, *remarks: Remark) -> JudgedAnswer:
-    labels = ("invoice", "letter") if kind is AnalysisType.CLASSIFICATION else ()
-    items = "seller, price" if kind is AnalysisType.EXTRACTION else ""
+    labels = ("invoice", "letter") if kind == AnalysisType.CLASSIFICATION else ()
+    items = "seller, price" if kind == AnalysisType.EXTRACTION else ""
     return JudgedAnswer(
         document_id=uuid.uuid4(),
         sha256=hash_of(TEXT),

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import pytest
 
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue

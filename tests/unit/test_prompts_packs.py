@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from chordwise.domain import examples
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import UsageError

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from chordwise.domain import json_values, schemas
-from chordwise.domain.analyses.analysis import (
+from chordwise.domain.analysis import (
+    NO_LABEL,
     AnalysisDefinition,
+    AnswerSection,
     claimed_number,
     gather_findings,
     gather_strings,
 )
-from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask
 from chordwise.domain.json_values import JsonObject
 
 MAX_FEATURES = 8
 MAX_FACTORS = 6
-NO_LABEL = "no label fits"
-"""The text that stands for a missing primary label, in outputs for people and in truths."""
 
 
 class Classification(AnalysisDefinition):
@@ -28,14 +28,29 @@ class Classification(AnalysisDefinition):
     The primary label is null if no label fits.
     """
 
-    type = AnalysisType.CLASSIFICATION
     principal_fields = ("feature",)
-    nullable_path = "/primary_label"
+    nullable_path = label_path = "/primary_label"
     max_confidence = 1
     complexity = 0.1
     assumed_length = 120, 0.01
     principles = ("The primary label fits the text as a whole better than any other label does.",)
     label_columns: ClassVar = {"label": "primary_label"}
+    sections = (
+        AnswerSection("Label", label_path),
+        AnswerSection("Confidence", "/confidence"),
+        AnswerSection("Second", "/secondary_label"),
+        AnswerSection("Decided by", "/features", members=("feature",)),
+        AnswerSection("Uncertain", "/uncertainty_factors"),
+    )
+
+    def labels(self, options: AnalysisOptions) -> Sequence[str]:
+        """Return the labels of the user."""
+        return options.labels
+
+    def with_label(self, output: JsonObject, label: str | None) -> JsonObject:  # noqa: ARG002
+        """Return an answer with nothing but the label."""
+        answer: JsonObject = {"primary_label": label, "secondary_label": None, "confidence": 1.0}
+        return answer | {"features": [], "uncertainty_factors": []}
 
     def headline(self, output: JsonObject) -> str:
         """Return the primary label, or that no label fits."""
@@ -89,6 +104,9 @@ class Classification(AnalysisDefinition):
             "features": gather_findings(winners, "features", MAX_FEATURES),
             "uncertainty_factors": factors,
         }
+
+
+ANALYSIS = Classification()
 
 
 def _votes(answers: Sequence[JsonObject]) -> dict[str, float]:

@@ -10,18 +10,18 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 
-from chordwise.domain import json_values, schemas, value_in_quote
-from chordwise.domain.analyses import schema_data
-from chordwise.domain.analyses.analysis import (
+from chordwise.domain import json_values, schema_data, schemas, value_in_quote
+from chordwise.domain.analysis import (
     AnalysisDefinition,
+    AnswerSection,
     Joining,
     RowCount,
     claimed_number,
     mean,
 )
-from chordwise.domain.analyses.schema_nodes import SchemaNode
-from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.schema_nodes import SchemaNode
 
 FOUND, NOT_MENTIONED = "found", "not mentioned"
 DEFAULT_ITEMS = ("people", "organizations", "dates", "amounts of money", "places")
@@ -59,13 +59,17 @@ def is_list(item: str) -> bool:
 class Extraction(AnalysisDefinition):
     """For each item a value, an exact quote and a confidence 1–10, or “not mentioned”."""
 
-    type = AnalysisType.EXTRACTION
     principal_fields = ("value", "path")
     complexity = 0.5
     assumed_length = 120, 0.15
     principles = (
         "Each value is complete and as in the text, with its unit or currency.",
         "No value that the text mentions is reported as missing.",
+    )
+    sections = (
+        AnswerSection("Data", "/data"),
+        AnswerSection("Evidence", "/evidence"),
+        AnswerSection("Found", "/fields"),
     )
 
     def headline(self, output: JsonObject) -> str:
@@ -187,6 +191,9 @@ class Extraction(AnalysisDefinition):
     ) -> list[JsonObject]:
         """Return evidence that quotes the values of the user's rows without a located quote."""
         return schema_data.values_without_place(answer) if options.schema is not None else []
+
+
+ANALYSIS = Extraction()
 
 
 def repetitions(answer: JsonObject, options: AnalysisOptions) -> dict[str, int]:

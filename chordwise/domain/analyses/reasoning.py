@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from chordwise.domain import json_values, schemas
-from chordwise.domain.analyses.analysis import (
+from chordwise.domain.analysis import (
     AnalysisDefinition,
+    AnswerSection,
     claimed_number,
     display_number,
     gather_findings,
@@ -15,7 +16,7 @@ from chordwise.domain.analyses.analysis import (
     mean,
     scale_to_ten,
 )
-from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisOptions
 from chordwise.domain.json_values import JsonObject
 
 MAX_STEPS = 12
@@ -29,7 +30,6 @@ _THINK = "Written before the rest, in a few sentences: how the argument goes."
 class Reasoning(AnalysisDefinition):
     """Logical flow, argument strength 1–10, weaknesses, gaps, quality of the evidence."""
 
-    type = AnalysisType.REASONING
     principal_fields = ("step",)
     is_prose = True
     complexity = 1.0
@@ -40,6 +40,15 @@ class Reasoning(AnalysisDefinition):
     )
     label_columns: ClassVar = {"assessment": "overall_assessment"}
     score_columns: ClassVar = {"argument_strength": "argument_strength"}
+    sections = (
+        AnswerSection("Argument", "/logical_flow", members=("role", "step")),
+        AnswerSection("Strength", "/argument_strength", note=" of 10"),
+        AnswerSection("Evidence", "/evidence_quality/score", note=" of 10"),
+        AnswerSection("", "/evidence_quality/assessment"),
+        AnswerSection("Weaknesses", "/weaknesses"),
+        AnswerSection("Gaps", "/gaps"),
+        AnswerSection("Overall", "/overall_assessment"),
+    )
 
     def headline(self, output: JsonObject) -> str:
         """Return the strength of the argument and its assessment."""
@@ -87,6 +96,9 @@ class Reasoning(AnalysisDefinition):
             "overall_assessment": json_values.text(surest.get("overall_assessment")),
             "confidence": _mean_score(answers, "confidence"),
         }
+
+
+ANALYSIS = Reasoning()
 
 
 def _mean_score(answers: Sequence[JsonObject], name: str) -> int:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from chordwise.domain import json_values, schemas
-from chordwise.domain.analyses.analysis import (
+from chordwise.domain.analysis import (
     AnalysisDefinition,
+    AnswerSection,
     claimed_number,
     display_number,
     gather_objects,
@@ -16,7 +17,7 @@ from chordwise.domain.analyses.analysis import (
     round_robin,
     unique,
 )
-from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask
 from chordwise.domain.json_values import JsonObject
 
 LABELS = ("positive", "negative", "neutral", "mixed")
@@ -29,8 +30,8 @@ MIXED_ABOVE = 0.25
 class Sentiment(AnalysisDefinition):
     """Label, score −1…1, confidence 0–1, emotions, and the decisive sentences."""
 
-    type = AnalysisType.SENTIMENT
     principal_fields = ("quote",)
+    label_path = "/label"
     max_confidence = 1
     complexity = 0.1
     assumed_length = 150, 0.04
@@ -40,6 +41,22 @@ class Sentiment(AnalysisDefinition):
     )
     label_columns: ClassVar = {"sentiment": "label"}
     score_columns: ClassVar = {"sentiment_score": "score"}
+    sections = (
+        AnswerSection("Sentiment", label_path),
+        AnswerSection("Score", "/score", note=" of −1…1"),
+        AnswerSection("Emotions", "/emotions", is_joined=True),
+        AnswerSection("Sentences", "/sentences", members=("score",)),
+    )
+
+    def labels(self, options: AnalysisOptions) -> Sequence[str]:  # noqa: ARG002
+        """Return the four labels."""
+        return LABELS
+
+    def with_label(self, output: JsonObject, label: str | None) -> JsonObject:  # noqa: ARG002
+        """Return an answer with nothing but the label and a score that fits it."""
+        score = {"positive": 0.5, "negative": -0.5}.get(label or "", 0.0)
+        answer: JsonObject = {"label": label, "score": score, "confidence": 1.0}
+        return answer | {"emotions": [], "sentences": []}
 
     def headline(self, output: JsonObject) -> str:
         """Return the label and the score."""
@@ -80,6 +97,9 @@ class Sentiment(AnalysisDefinition):
             "emotions": gather_strings(answers, "emotions", MAX_EMOTIONS),
             "sentences": list(sentences),
         }
+
+
+ANALYSIS = Sentiment()
 
 
 def label_for(score: float, parts: Sequence[float]) -> str:

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from chordwise.domain import grounding, json_values, schemas
-from chordwise.domain.analyses.analysis import (
+from chordwise.domain.analysis import (
     AnalysisDefinition,
+    AnswerSection,
     claimed_number,
     gather_findings,
     gather_strings,
     mean,
     scale_to_ten,
 )
-from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisOptions
 from chordwise.domain.json_values import JsonObject
 
 MAX_FINDINGS = 5
@@ -24,7 +25,6 @@ MAX_CONCLUSIONS = 5
 class Summary(AnalysisDefinition):
     """Main topic, up to five key findings, evidence, conclusions, confidence 1–10."""
 
-    type = AnalysisType.SUMMARY
     principal_fields = ("finding",)
     is_prose = True
     complexity = 0.4
@@ -34,6 +34,12 @@ class Summary(AnalysisDefinition):
         "No two findings state the same.",
     )
     label_columns: ClassVar = {"main_topic": "main_topic"}
+    derived = "evidence"
+    sections = (
+        AnswerSection("Topic", "/main_topic"),
+        AnswerSection("Findings", "/key_findings", members=("finding",)),
+        AnswerSection("Conclusions", "/conclusions"),
+    )
 
     def headline(self, output: JsonObject) -> str:
         """Return the topic."""
@@ -72,4 +78,7 @@ class Summary(AnalysisDefinition):
             for position, item in enumerate(json_values.objects(answer.get("key_findings")))
             if item.get("quote")
         ]
-        return {**answer, "evidence": evidence}
+        return {**answer, self.derived: evidence}
+
+
+ANALYSIS = Summary()

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
 
 from chordwise.domain import grounding, json_values, words
-from chordwise.domain.analyses.analysis import claimed_number, mean
 from chordwise.domain.analyses.classification import Classification
+from chordwise.domain.analysis import claimed_number, mean
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask
 from chordwise.domain.extractive import forms, ranking, sentiment
 from chordwise.domain.extractive.answer_context import checkpoint, similarities

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from chordwise.domain import grounding, json_values, typed_values, validation, words
-from chordwise.domain.analyses.analysis import claimed_number
 from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED, Extraction, is_list, items
-from chordwise.domain.analyses.schema_nodes import MAX_DEPTH, SchemaNode
+from chordwise.domain.analysis import claimed_number
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask
 from chordwise.domain.extractive import forms, ranking
 from chordwise.domain.extractive.answer_context import checkpoint, similarities
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentences
 from chordwise.domain.extractive.values import NAMES, ValueKind, WrittenValue, values
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.schema_nodes import MAX_DEPTH, SchemaNode
 from chordwise.domain.words import LEXICON
 
 _DENIAL: JsonObject = {"status": NOT_MENTIONED, "value": None, "quote": None, "confidence": 3}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from chordwise.domain import grounding, json_values, words
-from chordwise.domain.analyses.analysis import claimed_number, mean
 from chordwise.domain.analyses.sentiment import MAX_SENTENCES, NEUTRAL_BELOW, Sentiment, label_for
+from chordwise.domain.analysis import claimed_number, mean
 from chordwise.domain.analysis_tasks import AnalysisTask
 from chordwise.domain.extractive.answer_context import checkpoint, similarities
 from chordwise.domain.extractive.sentences import Sentence, sentences

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 
 from chordwise.domain import grounding, json_values, words
-from chordwise.domain.analyses.analysis import claimed_number, gather_objects, round_robin
 from chordwise.domain.analyses.summary import MAX_FINDINGS, Summary
+from chordwise.domain.analysis import claimed_number, gather_objects, round_robin
 from chordwise.domain.analysis_tasks import AnalysisTask
 from chordwise.domain.extractive import ranking
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, Sentence, sentences

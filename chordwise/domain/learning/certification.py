@@ -22,12 +22,12 @@ from operator import itemgetter
 from typing import TypeAlias
 
 from chordwise.domain import json_values
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.facts import DATA, Fact, facts
 from chordwise.domain.learning import fields, judgments
 from chordwise.domain.learning.judgments import JudgedPart
-from chordwise.domain.learning.truths import LABEL_PATHS, label_in
+from chordwise.domain.learning.truths import label_in
 
 SETS = 5
 """The number of sets of answers that are tested: the best fifth, the best two fifths, and so on."""
@@ -154,8 +154,8 @@ def scored(
     kind, output = answer.analysis_type, answer.output
     listed = list(facts(output, analysis_for(kind)))
     whole = worth(JudgedPart.RESULT, answer.confidence)
-    if kind is not AnalysisType.EXTRACTION:
-        path = LABEL_PATHS.get(kind, "")
+    if kind != AnalysisType.EXTRACTION:
+        path = analysis_for(kind).label_path
         name = label_in(kind, output) if path else ""
         score = trust(whole, agreement, _doubts(answer, listed))
         yield Scored(name=name, path=path, paths=[fact.path for fact in listed], score=score)

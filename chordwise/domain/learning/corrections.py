@@ -7,10 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from chordwise.domain import json_values, value_in_quote
-from chordwise.domain.analyses.analysis import AnalysisDefinition
-from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED
-from chordwise.domain.analysis_tasks import AnalysisType
+from chordwise.domain.analysis import NO_LABEL, AnalysisDefinition
 from chordwise.domain.facts import (
     DATA,
     Fact,
@@ -25,7 +23,6 @@ from chordwise.domain.grounding import EVIDENCE_FIELDS, Grounding
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.truths import (
-    LABEL_PATHS,
     Remark,
     Truth,
     Verdict,
@@ -55,8 +52,8 @@ def correct(
     text: `places` are those of the document.
     """
     work = _Work(copy.deepcopy(output), {fact.path: fact for fact in facts(output, analysis)})
-    if analysis.type in LABEL_PATHS:
-        work.judge_label(analysis.type, truth)
+    if analysis.label_path:
+        work.judge_label(analysis, truth)
     for name, right in truth.fields.items():
         work.correct_field(name, json_values.listed(right))
     for name, wrong in truth.wrong_fields.items():
@@ -79,8 +76,8 @@ class _Work:
     facts: dict[str, Fact]
     dropped: set[str] = field(default_factory=set)
 
-    def judge_label(self, kind: AnalysisType, truth: Truth) -> None:
-        path, found = LABEL_PATHS[kind], label_in(kind, self.output)
+    def judge_label(self, analysis: AnalysisDefinition, truth: Truth) -> None:
+        path, found = analysis.label_path, label_in(analysis.type, self.output)
         if truth.label is not None:
             is_right = fields.is_same(found, truth.label)
             verdict = Verdict.APPROVED if is_right else Verdict.CORRECTED

@@ -8,16 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from chordwise.domain import json_values, validation
-from chordwise.domain.analyses import sentiment
-from chordwise.domain.analyses.classification import NO_LABEL
-from chordwise.domain.analyses.schema_nodes import SchemaNode
-from chordwise.domain.analysis_tasks import AnalysisType
+from chordwise.domain.analysis import NO_LABEL, AnalysisDefinition, analysis_for
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.answer_tables import ColumnKind, kind_of_item
 from chordwise.domain.facts import DATA
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.judgments import AnswerWithConfidence
-from chordwise.domain.learning.truths import LABEL_PATHS, Remark, Verdict
+from chordwise.domain.learning.truths import Remark, Verdict
+from chordwise.domain.schema_nodes import SchemaNode
 from chordwise.domain.typed_values import has_unread_date, typed
 from chordwise.errors import UsageError
 
@@ -62,32 +61,34 @@ def parsed(text: str) -> JsonValue:
 def understand(
     answer: AnswerWithConfidence,
     entered: FeedbackInput,
-    labels: Sequence[str] = (),
-    schema: JsonObject | None = None,
+    options: AnalysisOptions,
 ) -> Understood:
     """Return the remark that a person's input means.
 
     Raises:
         UsageError: The answer has no such value, or the correction is invalid.
     """
-    if answer.analysis_type in LABEL_PATHS:
-        return _of_label(answer, entered, labels)
-    if answer.analysis_type is AnalysisType.EXTRACTION and entered.path:
-        return _of_field(answer, entered, schema)
+    analysis = analysis_for(answer.analysis_type)
+    if analysis.label_path:
+        return _of_label(answer, entered, analysis, analysis.labels(options))
+    if answer.analysis_type == AnalysisType.EXTRACTION and entered.path:
+        return _of_field(answer, entered, options.schema)
     return _of_anything(answer, entered)
 
 
 def _of_label(
-    answer: AnswerWithConfidence, entered: FeedbackInput, labels: Sequence[str]
+    answer: AnswerWithConfidence,
+    entered: FeedbackInput,
+    analysis: AnalysisDefinition,
+    allowed: Sequence[str],
 ) -> Understood:
-    path = LABEL_PATHS[answer.analysis_type]
+    path = analysis.label_path
     if entered.path not in ("", "label", path, path.removeprefix("/")):
         return _of_anything(answer, entered)
-    allowed = sentiment.LABELS if answer.analysis_type is AnalysisType.SENTIMENT else labels
     value = entered.value
     if entered.verdict is Verdict.CORRECTED:
         by_name = {fields.normalized(label): label for label in allowed}
-        is_none = answer.analysis_type is AnalysisType.CLASSIFICATION and (
+        is_none = analysis.nullable_path == path and (
             value is None or fields.is_same(value, NO_LABEL)
         )
         value = by_name.get(fields.normalized(value), None if allowed or is_none else value)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from chordwise.domain import json_values
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.facts import facts
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.fields import FieldValue, Rule
-from chordwise.domain.learning.truths import LABEL_PATHS, Truth, Verdict, label_in, latest_about
+from chordwise.domain.learning.truths import Truth, Verdict, label_in, latest_about
 
 
 class JudgedPart(StrEnum):
@@ -89,9 +89,9 @@ class Judged:
 
 def judge(answer: AnswerWithConfidence, truth: Truth) -> Judged:
     """Compare an answer with the truth."""
-    if answer.analysis_type in LABEL_PATHS:
+    if analysis_for(answer.analysis_type).label_path:
         return _judge_label(answer, truth)
-    if answer.analysis_type is AnalysisType.EXTRACTION:
+    if answer.analysis_type == AnalysisType.EXTRACTION:
         return _judge_fields(answer, truth)
     return _judge_by_remarks(answer, truth)
 
@@ -103,7 +103,7 @@ def correct_by_field(answer: AnswerWithConfidence, truth: Truth) -> dict[str, bo
     is wrong. If a whole extraction was rejected, so is each field without a verdict.
     """
     judged = judge(answer, truth)
-    if answer.analysis_type is not AnalysisType.EXTRACTION:
+    if answer.analysis_type != AnalysisType.EXTRACTION:
         verdicts = [each.is_right for each in judged.judgments]
         return {"": all(verdicts)} if verdicts else {}
     wrong = [*_refuted(answer, truth), *_rejected_with_it(answer, truth)]
@@ -114,7 +114,7 @@ def correct_by_field(answer: AnswerWithConfidence, truth: Truth) -> dict[str, bo
 
 def is_refuted(answer: AnswerWithConfidence, truth: Truth, field: str = "") -> bool:
     """Return whether an answer, or one field of it, is known to be wrong, whatever is right."""
-    if answer.analysis_type is AnalysisType.EXTRACTION:
+    if answer.analysis_type == AnalysisType.EXTRACTION:
         rejected = _rejected_with_it(answer, truth)
         return (field in rejected if field else _is_rejected(answer, truth)) or any(
             field in {"", fields.top(name)}
@@ -168,12 +168,13 @@ _NOTHING: frozenset[fields.Key] = frozenset()
 
 
 def _by_field(answer: AnswerWithConfidence) -> dict[str, frozenset[fields.Key]]:
-    if answer.analysis_type is AnalysisType.EXTRACTION:
+    if answer.analysis_type == AnalysisType.EXTRACTION:
         names = fields.names(answer.output)
         return {name: fields.keys(fields.values(answer.output, name)) for name in names}
-    if path := LABEL_PATHS.get(answer.analysis_type):
-        return {"": fields.keys(json_values.at(answer.output, path))}
-    stated = facts(answer.output, analysis_for(answer.analysis_type))
+    analysis = analysis_for(answer.analysis_type)
+    if analysis.label_path:
+        return {"": fields.keys(json_values.at(answer.output, analysis.label_path))}
+    stated = facts(answer.output, analysis)
     return {"": frozenset((fact.item, fields.normalized(fact.value)) for fact in stated)}
 
 
@@ -183,7 +184,7 @@ def _judge_label(answer: AnswerWithConfidence, truth: Truth) -> Judged:
     if truth.label is None and not is_wrong:
         return Judged()
     is_right = truth.label is not None and fields.is_same(truth.label, found)
-    path = LABEL_PATHS[answer.analysis_type]
+    path = analysis_for(answer.analysis_type).label_path
     judgment = _of_result(answer, path, truth.label, found, is_right=is_right)
     choice = Choice(expected=truth.label, found=found, is_abstaining=answer.needs_review)
     return Judged(judgments=(judgment,), choice=choice)

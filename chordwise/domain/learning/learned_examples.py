@@ -15,10 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from chordwise.domain import examples, grounding, json_values, tokens, value_in_quote, words
-from chordwise.domain.analyses.analysis import AnalysisDefinition
-from chordwise.domain.analyses.catalog import analysis_for
-from chordwise.domain.analyses.classification import NO_LABEL
 from chordwise.domain.analyses.extraction import FOUND
+from chordwise.domain.analysis import NO_LABEL, AnalysisDefinition, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, Example
 from chordwise.domain.extractive import ranking
 from chordwise.domain.facts import text_of
@@ -26,7 +24,7 @@ from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
 from chordwise.domain.learning import corrections, fields, truths
 from chordwise.domain.learning.corrections import Corrected
-from chordwise.domain.learning.truths import LABEL_PATHS, Remark, Truth, Verdict
+from chordwise.domain.learning.truths import Remark, Truth, Verdict
 
 _HELD_OUT = 5
 _NAMESPACE = uuid.UUID("5b0c8a52-6a3e-4d6e-9a0b-0c1f3f6d7e21")
@@ -128,36 +126,27 @@ def confirmed(judged: JudgedAnswer) -> JsonObject | None:
         return None
     output = judged.output if corrected.output is None else corrected.output
     if truth.label is not None:
-        output = _with_label(judged, truth.label)
+        output = _with_label(judged, truth.label, analysis)
     return _as_answered(output, judged, analysis)
 
 
 def _is_confirmed(judged: JudgedAnswer, truth: Truth, corrected: Corrected) -> bool:
-    if judged.analysis_type in LABEL_PATHS:
+    if analysis_for(judged.analysis_type).label_path:
         return truth.label is not None
     about_it = truths.latest_about(judged.output, truth.remarks)
     if truth.wrong_fields or any(each.verdict is Verdict.REJECTED for each in about_it):
         return False
     if corrected.output is not None:
         return True
-    if judged.analysis_type is AnalysisType.EXTRACTION:
+    if judged.analysis_type == AnalysisType.EXTRACTION:
         return all(name in truth.fields for name in fields.names(judged.output))
     return any(not each.path and each.verdict is Verdict.APPROVED for each in about_it)
 
 
-_SCORES = {"positive": 0.5, "negative": -0.5}
-
-
-def _with_label(judged: JudgedAnswer, label: str) -> JsonObject:
-    output = judged.output
-    if fields.is_same(truths.label_in(judged.analysis_type, output), label):
-        return output
-    if judged.analysis_type is AnalysisType.SENTIMENT:
-        answer: JsonObject = {"label": label, "score": _SCORES.get(label, 0.0), "confidence": 1.0}
-        return answer | {"emotions": [], "sentences": []}
-    right = None if label == NO_LABEL else label
-    answer = {"primary_label": right, "secondary_label": None, "confidence": 1.0}
-    return answer | {"features": [], "uncertainty_factors": []}
+def _with_label(judged: JudgedAnswer, label: str, analysis: AnalysisDefinition) -> JsonObject:
+    if fields.is_same(truths.label_in(judged.analysis_type, judged.output), label):
+        return judged.output
+    return analysis.with_label(judged.output, None if label == NO_LABEL else label)
 
 
 def _as_answered(
@@ -166,7 +155,7 @@ def _as_answered(
     """Return a stored output in the form that a model returns, with quotes from the text."""
     source = Source(judged.text)
     answer = json_values.as_object(_fitted(output, analysis.schema(judged.options)))
-    if judged.analysis_type is not AnalysisType.EXTRACTION:
+    if judged.analysis_type != AnalysisType.EXTRACTION:
         return answer
     if USER_DATA in answer:
         evidence = json_values.objects(answer.get("evidence"))

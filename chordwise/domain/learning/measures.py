@@ -11,7 +11,7 @@ from random import Random
 from typing import TypeVar
 
 from chordwise.domain import json_values, words
-from chordwise.domain.analyses.analysis import mean
+from chordwise.domain.analysis import mean
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.fields import normalized
 from chordwise.domain.learning.judgments import Choice, FieldScore, Judgment

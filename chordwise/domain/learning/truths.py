@@ -7,20 +7,17 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from chordwise.domain import json_values
-from chordwise.domain.analyses.classification import NO_LABEL
+from chordwise.domain.analysis import NO_LABEL, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisType, options_from
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.fields import Rule
 from chordwise.domain.typed_values import DateOrder
 
-LABEL_PATHS = {AnalysisType.CLASSIFICATION: "/primary_label", AnalysisType.SENTIMENT: "/label"}
-"""The JSON Pointers to the label in the outputs of the types that choose one."""
-
 
 def label_in(kind: AnalysisType, output: JsonObject) -> str:
     """Return the label in an output of a type that chooses one; `NO_LABEL` if none fits."""
-    return json_values.text(json_values.at(output, LABEL_PATHS[kind])) or NO_LABEL
+    return json_values.text(json_values.at(output, analysis_for(kind).label_path)) or NO_LABEL
 
 
 class Verdict(StrEnum):
@@ -78,11 +75,14 @@ def holds_for(kind: AnalysisType, remark: Remark, asked: JsonObject, question: J
     """
     if asked == question:
         return True
-    if kind is AnalysisType.EXTRACTION:
+    if kind == AnalysisType.EXTRACTION:
         options = options_from(asked), options_from(question)
         return bool(remark.name) and fields.is_same_field(remark.name, *options)
-    if kind is not AnalysisType.CLASSIFICATION:
-        return remark.path == LABEL_PATHS.get(kind)
+    path = analysis_for(kind).label_path
+    if not path or remark.path != path:
+        return False
+    if kind != AnalysisType.CLASSIFICATION:
+        return True
     said = remark.corrected if remark.verdict is Verdict.CORRECTED else remark.judged
     label = json_values.text(said)
     meanings = [
@@ -90,15 +90,14 @@ def holds_for(kind: AnalysisType, remark: Remark, asked: JsonObject, question: J
         for each in (asked, question)
         if label in json_values.strings(each.get("labels"))
     ]
-    is_label = remark.path == LABEL_PATHS[kind]
-    return is_label and len(meanings) == 2 and meanings[0] == meanings[1]  # noqa: PLR2004 - both
+    return len(meanings) == 2 and meanings[0] == meanings[1]  # noqa: PLR2004 - both
 
 
 def from_remarks(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:
     """Return the truth that remarks on answers to one question imply; the latest comes last."""
-    if kind in LABEL_PATHS:
-        truth = _label(kind, remarks)
-    elif kind is AnalysisType.EXTRACTION:
+    if path := analysis_for(kind).label_path:
+        truth = _label(path, remarks)
+    elif kind == AnalysisType.EXTRACTION:
         truth = _fields(remarks)
     else:
         truth = Truth(remarks=tuple(remarks))
@@ -111,11 +110,11 @@ def latest_about(output: JsonObject, remarks: Iterable[Remark]) -> list[Remark]:
     return [each for each in latest if json_values.at(output, each.path) == each.judged]
 
 
-def _label(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:
+def _label(path: str, remarks: Sequence[Remark]) -> Truth:
     label: str | None = None
     wrong: set[str] = set()
     for remark in remarks:
-        if remark.path != LABEL_PATHS[kind]:
+        if remark.path != path:
             continue
         judged = json_values.text(remark.judged) or NO_LABEL
         match remark.verdict:

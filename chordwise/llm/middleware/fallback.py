@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeAlias, cast
 
+from chordwise.domain.analysis import analysis_for
 from chordwise.errors import (
     ConfigurationError,
     ModelAccessError,
@@ -19,7 +20,6 @@ from chordwise.errors import (
     seconds_not_enough,
 )
 from chordwise.llm.model import (
-    UNANSWERED_BY_EXTRACTIVE,
     ChatModel,
     Completion,
     CompletionRequest,
@@ -107,7 +107,7 @@ class Fallback:
 
 def _is_skipped(request: CompletionRequest, model: ChatModel, errors: Sequence[ModelError]) -> bool:
     if not model.profile.understands_language:
-        return request.task.analysis_type in UNANSWERED_BY_EXTRACTIVE
+        return analysis_for(request.task.analysis_type).built_in() is None
     if request.timeout_seconds is None:
         return False
     return request.timeout_seconds < seconds_not_enough(errors)

@@ -9,11 +9,10 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
 
 from chordwise.domain import tokens
-from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage
-from chordwise.domain.extractive import classification, extraction, sentiment, summary
+from chordwise.domain.analysis import analysis_for
+from chordwise.domain.analysis_tasks import AnalysisTask, Stage
 from chordwise.domain.extractive.answer_context import Check, answering
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import AnswerTimeoutError, RefusedError
@@ -71,7 +70,7 @@ class ExtractiveModel(ChatModel):
 
         Raises:
             AnswerTimeoutError: It exceeded its time limit.
-            RefusedError: The task is to examine an argument, which requires a language model.
+            RefusedError: The analysis type requires a language model.
         """
         encoder = self._encoder if _is_latin(request.task.text) else None
         with answering(self._deadline(request), encoder.similarity if encoder else None):
@@ -114,33 +113,20 @@ def _is_latin(text: str) -> bool:
     return sum(map(str.isascii, text)) >= _LATIN_SHARE * len(text)
 
 
-class _Method(NamedTuple):
-    analyze: Callable[[AnalysisTask], JsonObject]
-    synthesize: Callable[[AnalysisTask], JsonObject]
-
-
-_METHODS = {
-    AnalysisType.SUMMARY: _Method(summary.analyze, summary.synthesize),
-    AnalysisType.EXTRACTION: _Method(extraction.analyze, extraction.synthesize),
-    AnalysisType.CLASSIFICATION: _Method(classification.analyze, classification.synthesize),
-    AnalysisType.SENTIMENT: _Method(sentiment.analyze, sentiment.synthesize),
-}
-
-
 def answer(task: AnalysisTask) -> JsonObject:
     """Answer a task; deterministic.
 
     A repair is a second analysis of the same text by the same rules.
 
     Raises:
-        RefusedError: The task is to examine an argument, which requires a language model.
+        RefusedError: The analysis type requires a language model.
     """
-    method = _METHODS.get(task.analysis_type)
-    if method is None:
+    built_in = analysis_for(task.analysis_type).built_in()
+    if built_in is None:
         raise RefusedError(
             f"The built-in model does not support {task.analysis_type}.",
             "Choose a language model: --model, or model in the settings.",
         )
     if task.stage is Stage.SYNTHESIZE and task.answers:
-        return method.synthesize(task)
-    return method.analyze(task)
+        return built_in.synthesize(task)
+    return built_in.analyze(task)

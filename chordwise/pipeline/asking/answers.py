@@ -12,8 +12,7 @@ from typing import TypeVar
 import structlog
 
 from chordwise.domain import checks, chunking, missing_rows, self_consistency, tokens
-from chordwise.domain.analyses.analysis import mean
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for, mean
 from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType
 from chordwise.domain.answers import Answer
 from chordwise.domain.critique import objection_to
@@ -217,7 +216,7 @@ def _may_fill_the_limit(question: Question) -> bool:
     A model that was truncated on a shorter text repeats itself, and would do so for each half.
     """
     task, growth = question.task, _MAX_GROWTH
-    if task.analysis_type is AnalysisType.EXTRACTION:
+    if task.analysis_type == AnalysisType.EXTRACTION:
         growth = _MAX_GROWTH_OF_LISTS + _MAX_GROWTH_BY_VALUE * values_of_rows(task.options)
     return tokens.estimate(task.text) * growth > question.model.profile.max_output_tokens
 

@@ -13,7 +13,7 @@ from chordwise.domain import (
     self_consistency,
     value_in_quote,
 )
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import CONFIDENCE_THRESHOLD, AnalysisTask
 from chordwise.domain.answers import CHECK_FACTOR, Answer, lowered_by
 from chordwise.domain.checks import FailedCheck

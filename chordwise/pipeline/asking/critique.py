@@ -10,7 +10,7 @@ from chordwise.domain import (
     critique,
     missing_rows,
 )
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisTask, Stage
 from chordwise.domain.answers import Answer
 from chordwise.domain.critique import Critique, CritiqueOutcome

@@ -14,8 +14,7 @@ from chordwise.domain import (
     tokens,
     validation,
 )
-from chordwise.domain.analyses.analysis import Joining
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import Joining, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.domain.answers import REPAIR_FACTOR, Answer
 from chordwise.domain.extractive.extraction import surest
@@ -121,7 +120,7 @@ class Synthesizer:
         """Join answers without a model; for the built-in model, keep the most confident values."""
         answer, task = merged(answers, self.task), self.task
         is_built_in = all(each.provider == EXTRACTIVE for each in answers)
-        if not is_built_in or task.analysis_type is not AnalysisType.EXTRACTION:
+        if not is_built_in or task.analysis_type != AnalysisType.EXTRACTION:
             return answer
         output = surest(answer.output, task.options)
         confidence = analysis_for(task.analysis_type).confidence(output)

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from chordwise.domain import chunking, critique, tokens
-from chordwise.domain.analyses.analysis import AnalysisDefinition
-from chordwise.domain.analyses.schema_nodes import SchemaNode
+from chordwise.domain.analysis import AnalysisDefinition
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.memo import memoized_by_identity
 from chordwise.domain.prompts import render, render_examples, render_header, render_revision
+from chordwise.domain.schema_nodes import SchemaNode
 from chordwise.domain.templates import PromptTemplate
 from chordwise.errors import ConfigurationError, InvalidAnswerError
 from chordwise.llm.model import ChatModel, CompletionRequest, ModelProfile
@@ -116,7 +116,7 @@ def request_for(
         system=prompt.system,
         user=f"{header}{prompt.user}{remark}",
         schema=schema,
-        schema_name=library.CRITIQUE if task.is_critique else task.analysis_type.value,
+        schema_name=library.CRITIQUE if task.is_critique else task.analysis_type,
         prompt_version=template.version,
         max_output_tokens=model.profile.max_output_tokens,
     )
@@ -163,7 +163,7 @@ def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int | None) 
         )
     options, profile, chosen = task.options, model.profile, CHUNK_TOKENS
     values, has_items = values_of_rows(options), options.schema or options.instructions.strip()
-    lists = values or (task.analysis_type is AnalysisType.EXTRACTION and not has_items)
+    lists = values or (task.analysis_type == AnalysisType.EXTRACTION and not has_items)
     if profile.understands_language and not lists:
         chosen = max(CHUNK_TOKENS, min(MAX_CHUNK_TOKENS, room // 2))
     if values and profile.understands_language:

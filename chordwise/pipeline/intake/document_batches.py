@@ -15,10 +15,10 @@ from sqlalchemy import ColumnElement, Null, null
 from sqlalchemy.orm import Session
 
 from chordwise.domain import chunking, document_flags, places, text_normalization
-from chordwise.domain.analyses.schema_nodes import SchemaNode
 from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage, options_to_json
 from chordwise.domain.json_values import as_json
 from chordwise.domain.learning.learned_examples import LearnedExample
+from chordwise.domain.schema_nodes import SchemaNode
 from chordwise.domain.states import IntakeOutcome, JobStatus, Lane
 from chordwise.errors import ConfigurationError, ReadError
 from chordwise.pipeline.asking.question import text_budget
@@ -322,7 +322,7 @@ def _add_jobs(
     options, run = run_questions.options, run_questions.run
     same = {"run_id": run.id, "model": options.model, "batch_until": _batch_until(settings, run)}
     for kind in options.types:
-        rows = [_job(j, stored, leaders, now, whole) for j in jobs if j.analysis_type is kind]
+        rows = [_job(j, stored, leaders, now, whole) for j in jobs if j.analysis_type == kind]
         question = options_to_json(options.analysis_of(kind))
         insert_all(session, Job, rows, options=question, **same)
     ended = [each for each in jobs if each.question in stored]
@@ -375,7 +375,7 @@ def _job(
         "id": job.id,
         "intake_id": job.intake_id,
         "document_id": document_id,
-        "analysis_type": job.analysis_type.value,
+        "analysis_type": job.analysis_type,
         "options_hash": options_hash,
         "examples": None if is_answered else [str(each.id) for each in job.shown] or None,
         "status": JobStatus.SUCCEEDED if is_answered else status,

@@ -43,7 +43,7 @@ def experiment_key(options: RunOptions) -> JsonObject:
     A run belongs to an experiment if this value equals the control of the experiment.
     """
     return {
-        "types": [each.value for each in options.types],
+        "types": list(options.types),
         "save_as": options.save_as,
         "model": options.model,
         **options_to_json(options.analysis),

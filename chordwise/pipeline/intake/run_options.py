@@ -15,6 +15,7 @@ from typing import Annotated, TypedDict
 from pydantic import TypeAdapter, ValidationError
 
 from chordwise.domain import critique, examples, json_values, validation
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import (
     AnalysisOptions,
     AnalysisTask,
@@ -32,7 +33,6 @@ from chordwise.domain.states import Lane
 from chordwise.domain.templates import PromptTemplate
 from chordwise.embedded import stack
 from chordwise.errors import ConfigurationError, ReadError, UsageError
-from chordwise.llm.model import UNANSWERED_BY_EXTRACTIVE
 from chordwise.llm.providers import require_key
 from chordwise.pipeline.models import budgets, model_client
 from chordwise.prompts import library, packs
@@ -110,7 +110,7 @@ def effective_options(settings: Settings, options: RunOptions) -> RunOptions:
     """
     wanted = options.analysis
     if settings.is_built_in(options.model):
-        if unanswered := UNANSWERED_BY_EXTRACTIVE.intersection(options.types):
+        if unanswered := [kind for kind in options.types if not analysis_for(kind).built_in()]:
             raise UsageError(
                 f"The built-in model does not support {', '.join(sorted(unanswered))}.",
                 "Choose a language model: --model, or model in the settings.",

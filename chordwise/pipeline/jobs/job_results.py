@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from chordwise.domain import answers, missing_rows
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import (
     AnalysisTask,
     AnalysisType,

@@ -15,7 +15,7 @@ from itertools import takewhile
 from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values
-from chordwise.domain.analyses.classification import NO_LABEL
+from chordwise.domain.analysis import NO_LABEL
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import calibration, certification, fields, truths
@@ -276,7 +276,7 @@ def _labels(listed: Sequence[judgeable.Listed]) -> Iterator[CertificationUnit]:
     """Yield the labels that the classifications could choose from."""
     kind = AnalysisType.CLASSIFICATION
     for each in listed:
-        if each.analysis_type is kind and (
+        if each.analysis_type == kind and (
             labels := json_values.strings(each.question.get("labels"))
         ):
             yield from (CertificationUnit(kind, label) for label in (*labels, NO_LABEL))
@@ -396,7 +396,7 @@ def _of_result(
     about_it = stored_feedback.applicable(feedback, kind, result.listed.question)
     truth = judgeable.truth_of(kind, about_it)
     is_right = correct_by_field(result.answer, truth) if about_it else {}
-    is_of_fields = kind is AnalysisType.EXTRACTION
+    is_of_fields = kind == AnalysisType.EXTRACTION
     were_wrong = {
         fields.top(remark.field or "") if is_of_fields else ""
         for remark in about_it

@@ -12,12 +12,13 @@ from typing import TypeAlias
 from sqlalchemy.orm import Session
 
 from chordwise.domain import grounding, json_values
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisType, options_from, options_to_json
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields, measures
 from chordwise.domain.learning.judgments import Judged, JudgedPart, judge
 from chordwise.domain.learning.measures import Measure
-from chordwise.domain.learning.truths import LABEL_PATHS, Truth
+from chordwise.domain.learning.truths import Truth
 from chordwise.errors import RegressionError, UsageError
 from chordwise.pipeline.intake.run_options import (
     effective_options,
@@ -390,7 +391,7 @@ def compare(
 def _with_feedback(session: Session, results: Sequence[Listed]) -> Sequence[Comparison]:
     feedback = stored_feedback.by_document(session, (result.document_id for result in results))
     return [
-        _with_feedback_on(session, [r for r in results if r.analysis_type is kind], feedback)
+        _with_feedback_on(session, [r for r in results if r.analysis_type == kind], feedback)
         for kind in dict.fromkeys(r.analysis_type for r in results if r.document_id in feedback)
     ]
 
@@ -419,10 +420,11 @@ def _kinds(
     """Return the analysis types that occur in the results and that the gold file covers."""
     there = {result.analysis_type for result in results}
     kinds = [kind for kind in AnalysisType if kind in there and gold.names_of(kind)]
-    if len(set(kinds) & set(LABEL_PATHS)) > 1:
+    labeled = [f"--type {kind}" for kind in kinds if analysis_for(kind).label_path]
+    if len(labeled) > 1:
         raise UsageError(
-            "There are both classifications and sentiments, and the file does not state its type.",
-            "Use --type classification or --type sentiment.",
+            "The results have labels of several types, and the file does not state its type.",
+            f"Use {' or '.join(labeled)}.",
         )
     return kinds or [kind for kind in wanted.types if gold.names_of(kind)]
 
@@ -434,12 +436,12 @@ def _of_kind(
     gold: Gold,
     names: judgeable.Names,
 ) -> Comparison:
-    of_kind = [result for result in results if result.analysis_type is kind]
+    of_kind = [result for result in results if result.analysis_type == kind]
     by_document: dict[uuid.UUID, list[Listed]] = defaultdict(list)
     for result in of_kind:
         by_document[result.document_id].append(result)
     truth_of: dict[uuid.UUID, Truth] = {}
-    missing = list(_unasked(of_kind, gold)) if kind is AnalysisType.EXTRACTION else []
+    missing = list(_unasked(of_kind, gold)) if kind == AnalysisType.EXTRACTION else []
     for name in gold.names_of(kind):
         documents, truth = names.find(name), gold.truths[name]
         own = {r.result_id: _asked(r, truth) for d in documents for r in by_document.get(d, ())}
@@ -456,7 +458,7 @@ def _of_kind(
 
 def _asked(result: Listed, truth: Truth) -> Truth:
     """Return the truth without the fields that the result's question does not ask for."""
-    if result.analysis_type is not AnalysisType.EXTRACTION:
+    if result.analysis_type != AnalysisType.EXTRACTION:
         return truth
     options = options_from(result.question)
     named = {
@@ -510,7 +512,7 @@ def _compared_one(each: Judgeable, truth: Truth) -> ComparedResult | None:
 
 def _means(each: Judgeable, truth: Truth) -> Iterator[tuple[str, float]]:
     output = each.answer.output
-    if truth.reference is not None and each.answer.analysis_type is AnalysisType.SUMMARY:
+    if truth.reference is not None and each.answer.analysis_type == AnalysisType.SUMMARY:
         text = measures.summary_text(output)
         yield "rouge_1", measures.rouge_1(text, truth.reference)
         yield "rouge_l", measures.rouge_l(text, truth.reference)

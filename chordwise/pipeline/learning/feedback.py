@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values
-from chordwise.domain.analysis_tasks import AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisType, options_from
 from chordwise.domain.identifiers import id_in
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.feedback_input import FeedbackInput, Understood, parsed, understand
@@ -169,7 +169,7 @@ def _result_of(
         )
     found = [result for document in documents for result in by_document.get(document, ())]
     if line.analysis_type is not None:
-        found = [result for result in found if result.analysis_type is line.analysis_type]
+        found = [result for result in found if result.analysis_type == line.analysis_type]
     return _only(found, "Name the analysis type of the answer as “type” in this line.")
 
 
@@ -179,10 +179,7 @@ def _read(session: Session, results: Iterable[Listed]) -> Mapping[uuid.UUID, Jud
 
 
 def _understood(target: Judgeable, entered: FeedbackInput) -> Understood:
-    question = target.listed.question
-    labels, schema = json_values.strings(question.get("labels")), question.get("schema")
-    asked = schema if isinstance(schema, dict) else None
-    return understand(target.answer, entered, labels, asked)
+    return understand(target.answer, entered, options_from(target.listed.question))
 
 
 def _store(session: Session, target: Judgeable, signed: Signed) -> bool:

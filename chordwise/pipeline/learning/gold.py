@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from chordwise.domain import json_values
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.feedback_input import parsed
-from chordwise.domain.learning.truths import LABEL_PATHS, Truth
+from chordwise.domain.learning.truths import Truth
 from chordwise.domain.typed_values import DateOrder
 from chordwise.errors import ReadError, UsageError
 from chordwise.readers import contents, encodings
@@ -40,11 +41,11 @@ class Gold:
 
 def covers(truth: Truth, kind: AnalysisType) -> bool:
     """Return whether a truth of a gold file covers an analysis type."""
-    if kind in LABEL_PATHS:
+    if analysis_for(kind).label_path:
         return truth.label is not None
-    if kind is AnalysisType.EXTRACTION:
+    if kind == AnalysisType.EXTRACTION:
         return bool(truth.fields)
-    return kind is AnalysisType.SUMMARY and truth.reference is not None
+    return kind == AnalysisType.SUMMARY and truth.reference is not None
 
 
 def read(path: Path, dates: DateOrder | None = None) -> Gold:

@@ -184,7 +184,7 @@ def target(
     use_cache = options.use_cache and not of_failed
     asked = effective_options(context.settings, replace(options, use_cache=use_cache))
     renewal = Renewal(
-        hashes={kind.value: own for kind, own in identities(context.settings, asked).items()},
+        hashes=dict(identities(context.settings, asked).items()),
         run_id=run_id,
         saved_as=table_of(asked),
         of_failed=of_failed,

@@ -17,12 +17,10 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from chordwise.domain import json_values
-from chordwise.domain.analyses import sentiment
-from chordwise.domain.analyses.classification import NO_LABEL
-from chordwise.domain.analysis_tasks import AnalysisType
+from chordwise.domain.analysis import NO_LABEL, analysis_for, label_paths
+from chordwise.domain.analysis_tasks import options_from
 from chordwise.domain.facts import text_of
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.learning.truths import LABEL_PATHS
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import feedback
 from chordwise.pipeline.learning.feedback import Signed
@@ -67,8 +65,7 @@ class ReviewedValue:
     @property
     def shown(self) -> str:
         """The answered value, or the text for a missing one."""
-        is_label = self.path == LABEL_PATHS[AnalysisType.CLASSIFICATION]
-        return self.value or (NO_LABEL if is_label else "not mentioned")
+        return self.value or (NO_LABEL if self.path in label_paths() else "not mentioned")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,7 +285,7 @@ _DECISIONS = text("""
 
 def decisions(session: Session) -> Sequence[Decision]:
     """Return the last ten decisions, the latest first, including withdrawn ones."""
-    known = {"most": _HISTORY, "labels": list(LABEL_PATHS.values())}
+    known = {"most": _HISTORY, "labels": label_paths()}
     rows = session.execute(_DECISIONS, known).mappings()
     return [
         Decision(
@@ -342,7 +339,7 @@ def review_item(session: Session, job_id: uuid.UUID, path: str) -> ReviewItem:
         path=path,
         value=own,
         confidence=result.confidence if own is None or own.confidence is None else own.confidence,
-        choices=_choices(AnalysisType(result.analysis_type), result.options),
+        choices=_choices(result.analysis_type, result.options),
         others=_others(found, own),
         evidence=evidence[:_MAX_EVIDENCE],
         excerpt=_excerpt(session, result.document_id, evidence),
@@ -378,14 +375,10 @@ def _others(found: Sequence[ReviewedValue], own: ReviewedValue | None) -> Sequen
     return [each for each in found if each.item == own.item and each is not own]
 
 
-def _choices(kind: AnalysisType, options: JsonObject) -> Sequence[str]:
-    match kind:
-        case AnalysisType.SENTIMENT:
-            return sentiment.LABELS
-        case AnalysisType.CLASSIFICATION:
-            labels = json_values.strings(options.get("labels"))
-            return [*labels, NO_LABEL] if labels else ()
-    return ()
+def _choices(kind: str, options: JsonObject) -> Sequence[str]:
+    analysis = analysis_for(kind)
+    labels = analysis.labels(options_from(options))
+    return [*labels, NO_LABEL] if labels and analysis.nullable_path else labels
 
 
 # If quotes are far apart, the first is shown; without quotes, the beginning of the document.
@@ -428,7 +421,7 @@ def table(
     rows = found[:limit]
     values = _values(session, [row.job_id for row in rows], is_flat=True)
     for row in rows:
-        row.cells.update(_cells(AnalysisType(row.analysis_type), values[row.job_id]))
+        row.cells.update(_cells(row.analysis_type, values[row.job_id]))
     names = list(dict.fromkeys(name for row in rows for name in row.cells))
     is_whole = len(found) <= limit
     after = None if is_whole else _place_of_row(rows[-1])
@@ -441,11 +434,11 @@ def cell(session: Session, job_id: uuid.UUID, name: str) -> Sequence[ReviewedVal
     if result is None:
         return ()
     found = _values(session, [job_id], is_flat=True)[job_id]
-    return _cells(AnalysisType(result.analysis_type), found).get(name, ())
+    return _cells(result.analysis_type, found).get(name, ())
 
 
-def _cells(kind: AnalysisType, values: Sequence[ReviewedValue]) -> dict[str, list[ReviewedValue]]:
-    label = LABEL_PATHS.get(kind)
+def _cells(kind: str, values: Sequence[ReviewedValue]) -> dict[str, list[ReviewedValue]]:
+    label = analysis_for(kind).label_path
     found: dict[str, list[ReviewedValue]] = {}
     for each in sorted(values, key=lambda value: value.path):
         if each.path == label or each.path.startswith(("/fields/", "/data/")):

@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from chordwise.domain import json_values, validation
-from chordwise.domain.analyses.classification import NO_LABEL
+from chordwise.domain.analysis import NO_LABEL
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.fields import Rule

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from chordwise.domain import chunking, estimates, tokens
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage
 from chordwise.domain.estimates import Syntheses
 from chordwise.domain.pictures import Picture

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from psycopg import Connection
 
 from chordwise.domain import grounding, json_values, validation
-from chordwise.domain.analyses.catalog import analysis_for
+from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import (
     AnalysisTask,
     AnalysisType,

@@ -1,15 +1,21 @@
-"""The interface of analysis types, and helpers for merging their answers."""
+"""The interface of analysis types, the types by name, and helpers for merging their answers."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from chordwise.domain import json_values
-from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
+from chordwise.domain.analysis_tasks import (
+    ANALYSES,
+    AnalysisOptions,
+    AnalysisTask,
+    AnalysisType,
+)
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.kinds import Kinds
 
 Item = TypeVar("Item")
 
@@ -40,6 +46,34 @@ class Joining:
     contested: Sequence[str] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerSection:
+    """A part of an output as people see it: the value at a JSON Pointer between label and note.
+
+    Of the objects in a list, `members` are shown before the quote; without `members` they are rows
+    with the value, the quote and the confidence of a field.
+    """
+
+    label: str
+    path: str
+    members: tuple[str, ...] = ()
+    note: str = ""
+    is_joined: bool = False
+
+
+class BuiltIn(Protocol):
+    """The answers of the built-in model to an analysis type; deterministic."""
+
+    def analyze(self, task: AnalysisTask) -> JsonObject:
+        """Answer a question about a text."""
+
+    def synthesize(self, task: AnalysisTask) -> JsonObject:
+        """Join the answers about the chunks of a document."""
+
+
+_BUILT_IN: Kinds[BuiltIn] = Kinds("chordwise.domain.extractive")
+
+
 class AnalysisDefinition(ABC):
     """Everything that is specific to an analysis type: schema, checks, merging, facts, columns.
 
@@ -48,11 +82,16 @@ class AnalysisDefinition(ABC):
     answers.
     """
 
-    type: ClassVar[AnalysisType]
     principal_fields: ClassVar[tuple[str, ...]]
     """The members of an object with a quote; the first non-empty one is the fact's value."""
     nullable_path: ClassVar[str] = ""
     """The JSON Pointer of a scalar that is a fact even if it is null (nothing was found)."""
+    label_path: ClassVar[str] = ""
+    """The JSON Pointer of the label, for a type that is judged by one; views expect `/label`."""
+    derived: ClassVar[str] = ""
+    """The member that `complete` adds and that repeats others, so that it is no fact."""
+    sections: ClassVar[Sequence[AnswerSection]] = (AnswerSection("Answer", ""),)
+    """The parts of an output in the order in which they are shown."""
     max_confidence: ClassVar[int] = 10
     """The highest confidence that an answer or a part of it can claim."""
     is_prose: ClassVar[bool] = False
@@ -68,6 +107,11 @@ class AnalysisDefinition(ABC):
     score_columns: ClassVar[Mapping[str, str]] = {}
     """The columns of scores, likewise."""
 
+    @property
+    def type(self) -> AnalysisType:
+        """The name of the type, which is that of its module."""
+        return AnalysisType(self.__module__.rpartition(".")[2])
+
     @abstractmethod
     def schema(self, options: AnalysisOptions) -> JsonObject:
         """Return the JSON Schema of an answer under these options."""
@@ -75,6 +119,21 @@ class AnalysisDefinition(ABC):
     def headline(self, output: JsonObject) -> str:
         """Return a one-line summary of an output, for lists of documents: its JSON by default."""
         return json_values.encoded(output)
+
+    def built_in(self) -> BuiltIn | None:
+        """Return the answers of the built-in model; `None` if they require a language model.
+
+        By default they are a module of the same name in `extractive/`.
+        """
+        return _BUILT_IN.get(self.type)
+
+    def labels(self, options: AnalysisOptions) -> Sequence[str]:  # noqa: ARG002
+        """Return the labels that an answer can choose from; empty if any text may be a label."""
+        return ()
+
+    def with_label(self, output: JsonObject, label: str | None) -> JsonObject:
+        """Return an output with another label, without findings about the wrong one."""
+        return {**output, self.label_path.removeprefix("/"): label}
 
     def without_reasoning(self, answer: JsonObject) -> JsonObject:
         """Return an answer without the members that only serve the model's reasoning."""
@@ -154,6 +213,31 @@ class AnalysisDefinition(ABC):
     def complete(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Return a grounded answer with derived members; the result is the stored output."""
         return answer
+
+
+NO_LABEL = "no label fits"
+"""The text that stands for a missing label, in outputs for people and in truths."""
+
+
+def analysis_for(analysis_type: str) -> AnalysisDefinition:
+    """Return the analysis of this type."""
+    return ANALYSES[analysis_type]
+
+
+def headline(analysis_type: str, output: JsonObject) -> str:
+    """Return a one-line summary of a stored output, which may be of a type that is unknown here."""
+    known = ANALYSES.get(analysis_type)
+    return known.headline(output) if known else json_values.encoded(output)
+
+
+def sections_of(analysis_type: str) -> Sequence[AnswerSection]:
+    """Return the parts of a stored output, which may be of a type that is unknown here."""
+    return ANALYSES.get(analysis_type, AnalysisDefinition).sections
+
+
+def label_paths() -> list[str]:
+    """Return the paths of labels, of all types."""
+    return [analysis.label_path for analysis in ANALYSES.values() if analysis.label_path]
 
 
 def mean(values: Iterable[float]) -> float:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from chordwise.domain import json_values, value_in_quote
-from chordwise.domain.analyses.analysis import Joining, RowCount, round_robin
-from chordwise.domain.analyses.schema_nodes import SchemaNode
+from chordwise.domain.analysis import Joining, RowCount, round_robin
 from chordwise.domain.facts import text_of
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.schema_nodes import SchemaNode
 
 ANY_POSITION = "*"
 

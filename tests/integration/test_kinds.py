@@ -1,0 +1,103 @@
+"""Tests that a kind is one file that its package finds: each adds a toy of a kind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chordwise import AnalysisRequest, AnalysisType, DocumentAnalyzer
+from chordwise.settings import Settings
+from tests.fakes.commands import point_to
+from tests.fakes.pipeline import a_pipeline, a_run
+from tests.fakes.toy_kinds import added, command
+
+TONE = '''
+"""Tone: whether a text shouts."""
+
+from chordwise.domain import schemas
+from chordwise.domain.analysis import AnalysisDefinition, AnswerSection
+
+
+class Tone(AnalysisDefinition):
+    principal_fields = ("quote",)
+    label_path = "/label"
+    complexity = 0.1
+    assumed_length = 50, 0.0
+    principles = ("The tone is that of the author.",)
+    label_columns = {"tone": "label"}
+    sections = (
+        AnswerSection("Tone", label_path),
+        AnswerSection("Heard in", "/signs", members=("sign",)),
+    )
+
+    def schema(self, options):
+        sign = schemas.closed({"sign": schemas.string(), "quote": schemas.quote()})
+        label = schemas.one_of(self.labels(options))
+        return schemas.closed({"label": label, "signs": schemas.array(sign)})
+
+    def labels(self, options):
+        return ("loud", "quiet")
+
+    def merge(self, answers, options):
+        return answers[0]
+
+    def built_in(self):
+        return self
+
+    def analyze(self, task):
+        mark = "!" if "!" in task.text else "."
+        sign = {"sign": mark, "quote": task.text}
+        return {"label": "loud" if mark == "!" else "quiet", "signs": [sign]}
+
+    def synthesize(self, task):
+        return self.merge(task.answers, task.options)
+
+
+ANALYSIS = Tone()
+'''
+PROMPT = 'system = "Say how loud the text is. $instructions $schema"\nuser = "$mark $text $mark"\n'
+LOUD = "Stop it!"
+ANSWER = {"label": "loud", "signs": [{"sign": "an order", "quote": LOUD}]}
+
+
+@pytest.fixture
+def tone(tmp_path: Path) -> Iterator[AnalysisType]:
+    """Add an analysis type and its template."""
+    templates = {f"tone.{stage}@1.toml": PROMPT for stage in ("analyze", "synthesize")}
+    with (
+        added(tmp_path, "chordwise.domain.analyses", {"tone.py": TONE}),
+        added(tmp_path, "chordwise.prompts.released", templates),
+    ):
+        yield AnalysisType("tone")
+
+
+def test_an_analysis_type_is_a_file(
+    tone: AnalysisType, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is asked with its prompt, stored, shown, judged by its label and queued for review."""
+    pipeline = a_pipeline(settings, json.dumps(ANSWER))
+    point_to(settings, monkeypatch)
+
+    submission = pipeline.analyze(LOUD, options=a_run(tone))
+    shown = command(tmp_path, "results", "--run", submission.name, "--type", "tone")
+
+    assert pipeline.model.requests[0].system.startswith("Say how loud the text is.")
+    assert pipeline.value("SELECT label FROM document_results") == "loud"
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "Tone      loud" in shown.stdout
+    assert "1. an order" in shown.stdout
+    assert pipeline.rows("SELECT path, value FROM review_queue") == [("/label", "loud")]
+    assert command(tmp_path, "feedback", "latest", "--correct", "label=soft").returncode == 2
+    assert command(tmp_path, "feedback", "latest", "--correct", "label=quiet").returncode == 0
+    assert pipeline.value("SELECT label FROM document_results") == "quiet"
+
+
+def test_an_analysis_type_is_answered_by_the_built_in_model(tone: AnalysisType) -> None:
+    """Its file has the answer."""
+    analysis = DocumentAnalyzer().analyze_document(AnalysisRequest(text=LOUD, analysis_type=tone))
+
+    assert analysis.output["label"] == "loud"
+    assert [fact.quote for fact in analysis.facts if fact.quote] == [LOUD]
