@@ -128,7 +128,7 @@ def _applies(row: Row, job: Row) -> bool:
 
 
 def _revised(chunks: list[Row], result: Row | None) -> list[str]:
-    if result is None or result["corrected"] or len(chunks) != 1:
+    if result is None or result["corrected"] or len(chunks) != 1 or not chunks[0]["answer"]:
         return []
     is_revised = (result["critique"] or {}).get("outcome") == CritiqueOutcome.REVISED
     return grounding.differences(chunks[0]["answer"], result["output"]) if is_revised else []

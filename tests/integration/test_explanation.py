@@ -75,13 +75,9 @@ def known_model(tmp_path: Path) -> None:
     (tmp_path / "chordwise.toml").write_text("\n".join([f"[models.{SCRIPTED}]", *lines]))
 
 
-def the_fee(value: str) -> str:
-    """Return an answer that contains the fee."""
-    return json.dumps({"fields": [a_field("annual fee", value, 9, quote=f"fee is {value}")]})
-
-
 def test_an_answer_is_explained_with_votes_and_corrections(settings: Settings) -> None:
-    pipeline = a_pipeline(settings, the_fee("500 EUR"), the_fee("510 EUR"))
+    fees = [a_field("annual fee", fee, 9, quote=f"fee is {fee}") for fee in ("500 EUR", "510 EUR")]
+    pipeline = a_pipeline(settings, *(json.dumps({"fields": [fee]}) for fee in fees))
     options = AnalysisOptions(instructions="annual fee", votes=2)
     april = replace(a_run(AnalysisType.EXTRACTION, analysis=options), name="april")
     document = a_document(LEASE, "lease.txt")
@@ -100,16 +96,12 @@ def test_an_answer_is_explained_with_votes_and_corrections(settings: Settings) -
     assert re.sub(r" +\n", "\n", shown) == EXPLAINED
 
 
-REASONING: JsonObject = {
-    "considerations": "First the fact.",
-    "overall_assessment": "plausible",
-    "confidence": 6,
-    "argument_strength": 5,
-    "evidence_quality": {"score": 5, "assessment": "thin"},
-    "logical_flow": [{"step": "a fact", "role": "premise", "quote": "rebuilt in 1856"}],
-    "weaknesses": [],
-    "gaps": [],
-}
+REASONING = (
+    '{"considerations": "First the fact.", "logical_flow": [{"step": "a fact", "role": "premise",'
+    ' "quote": "rebuilt in 1856"}], "argument_strength": 5, "weaknesses": [], "gaps": [],'
+    ' "evidence_quality": {"score": 5, "assessment": "thin"}, "overall_assessment": "plausible",'
+    ' "confidence": 6}'
+)
 LABEL = a_label("lease", 0.9, "The  harbour was rebuilt")
 
 
@@ -117,7 +109,7 @@ LABEL = a_label("lease", 0.9, "The  harbour was rebuilt")
     ("kind", "completion", "changes"),
     [
         (AnalysisType.SUMMARY, f"```json\n{SUMMARY}\n```", []),
-        (AnalysisType.REASONING, json.dumps(REASONING), []),
+        (AnalysisType.REASONING, REASONING, []),
         (AnalysisType.CLASSIFICATION, f"{LABEL[:-1]},}}", ["/features/0/quote"]),
     ],
     ids=["a fence", "considerations", "a comma and a space too many"],
