@@ -37,14 +37,6 @@ class FanOut:
     text: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class CutJob:
-    """A job and the chunks that its document was split into; none if they are already written."""
-
-    job_id: uuid.UUID
-    parts: Sequence[TextChunk]
-
-
 class FanOuts:
     """Stores the steps of fan-outs; thread-safe.
 
@@ -72,13 +64,13 @@ class FanOuts:
         """Count an attempt to fan a job out; return `None` if the job may not be fanned out."""
         return self._begun.commit(job_id, self._within)
 
-    def write(self, job: CutJob) -> Sequence[uuid.UUID]:
+    def write(self, job_id: uuid.UUID, parts: Sequence[TextChunk]) -> Sequence[uuid.UUID]:
         """Write the chunks of a job that may still be fanned out, and set the job to running.
 
         Existing chunks are not changed. Return the pending chunks that were never sent, in order;
         recovery knows whether the messages of others are lost.
         """
-        return self._written.commit(job, self._within)
+        return self._written.commit((job_id, parts), self._within)
 
     def mark_sent(self, chunk_ids: Sequence[uuid.UUID]) -> None:
         """Record that messages for these chunks were sent to the broker."""
@@ -87,21 +79,21 @@ class FanOuts:
     def _begin_all(
         self, store: Connection, job_ids: Sequence[uuid.UUID]
     ) -> Sequence[FanOut | None]:
-        named = {
+        parameters = {
             "ids": list(job_ids),
             "max_attempts": self._max_attempts,
             "stall_timeout": self._stall_timeout,
         }
-        found = {row[0]: FanOut(*row[1:]) for row in store.execute(_BEGIN, named)}
-        return [found.get(job_id) for job_id in job_ids]
+        fan_outs = {row[0]: FanOut(*row[1:]) for row in store.execute(_BEGIN, parameters)}
+        return [fan_outs.get(job_id) for job_id in job_ids]
 
     def _write_all(
-        self, store: Connection, group: Sequence[CutJob]
+        self, store: Connection, group: Sequence[tuple[uuid.UUID, Sequence[TextChunk]]]
     ) -> Sequence[Sequence[uuid.UUID]]:
-        locked = {row[0] for row in store.execute(_LOCK, {"ids": [job.job_id for job in group]})}
-        cut = [job for job in group if job.job_id in locked]
-        _insert(store, cut)
-        ids = [job.job_id for job in cut]
+        job_ids = [job_id for job_id, _ in group]
+        locked = {row[0] for row in store.execute(_LOCK, {"ids": job_ids})}
+        _insert(store, [(id_, part) for id_, parts in group if id_ in locked for part in parts])
+        ids = [job_id for job_id in job_ids if job_id in locked]
         started = {row[0]: row[1] for row in store.execute(_START, {"ids": ids})} if ids else {}
         without = [job_id for job_id, open_chunks in started.items() if not open_chunks]
         if without:
@@ -109,11 +101,10 @@ class FanOuts:
         unsent: defaultdict[uuid.UUID, list[uuid.UUID]] = defaultdict(list)
         for job_id, chunk_id in store.execute(_UNSENT, {"ids": ids}) if ids else ():
             unsent[job_id].append(chunk_id)
-        return [unsent[job.job_id] for job in group]
+        return [unsent[job_id] for job_id in job_ids]
 
 
-def _insert(store: Store, jobs: Sequence[CutJob]) -> None:
-    rows = [(job.job_id, part) for job in jobs for part in job.parts]
+def _insert(store: Store, rows: Sequence[tuple[uuid.UUID, TextChunk]]) -> None:
     if rows:
         columns: Mapping[str, object] = {
             "ids": [new_id() for _ in rows],

@@ -29,7 +29,6 @@ from chordwise.storage import chunk_leases, fan_outs, jobs, outbox, runs, synthe
 from chordwise.storage.chunk_work import CallEntry, ChunkEnd
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.database import driver
-from chordwise.storage.fan_outs import CutJob
 from tests.fakes.inbox_watch import watched
 from tests.fakes.many_documents import MORE_JOBS
 from tests.fakes.pipeline import PARAGRAPH, Pipeline, a_pipeline
@@ -340,14 +339,14 @@ def test_the_steps_of_a_job_read_only_its_rows(settings: Settings) -> None:
     stores, lease = pipeline.context.stores, pipeline.context.lease
     (job_id,), *_ = pipeline.rows("SELECT id FROM jobs WHERE status = 'queued' LIMIT 1")
     job, token = uuid.UUID(str(job_id)), uuid.uuid4()
-    job_of_one = CutJob(job, [chunking.TextChunk(position=0, start_char=0, end_char=80)])
+    parts = [chunking.TextChunk(position=0, start_char=0, end_char=80)]
     read: dict[str, int] = {}
 
     def step(name: str, act: Callable[[Connection], object]) -> None:
         read[name] = rows_read(pipeline, lambda session: act(planned_once(session)))
 
     step("begin", lambda store: stores.fan_outs._begin_all(store, [job]))
-    step("write", lambda store: stores.fan_outs._write_all(store, [job_of_one]))
+    step("write", lambda store: stores.fan_outs._write_all(store, [(job, parts)]))
     chunk = uuid.UUID(str(pipeline.value("SELECT id FROM chunks WHERE job_id = :job", job=job)))
     step("sent", lambda store: fan_outs._mark_sent(store, [[chunk]]))
     step("claim", lambda store: chunk_leases.claim_all(store, [(chunk, token)], lease, 3))

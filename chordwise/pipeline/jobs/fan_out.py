@@ -15,7 +15,7 @@ from chordwise.pipeline.jobs.job_results import task_of
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import slice_size, sliced
 from chordwise.storage import jobs, runs
-from chordwise.storage.fan_outs import CutJob, FanOut
+from chordwise.storage.fan_outs import FanOut
 from chordwise.storage.jobs import JobFailure
 
 
@@ -46,7 +46,7 @@ def fan_out(
         except ConfigurationError as error:
             backoff.pause_jobs(context, job_id, error)
             return 0
-        unsent = fan_outs.write(CutJob(job_id, parts))
+        unsent = fan_outs.write(job_id, parts)
         slices = sliced(unsent, slice_size(context.settings))
         if len(slices) == 1 and at_once is not None:
             at_once(unsent)
