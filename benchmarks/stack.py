@@ -27,7 +27,6 @@ _NUMBER = re.compile(r"[-_ ]?\d+$")
 _STATEMENT = re.compile(rb"LOG:  (?:statement|execute [^:]*|fastpath function call): ")
 # An idle server process reports its statistics after this time.
 _STATISTICS_SECONDS = 11.0
-_COMMAND_SERVER_SECONDS = 30.0
 
 
 class MeasurementError(Exception):
@@ -76,12 +75,6 @@ class Stack:
         """Submit documents; return the id of the run, and the finished command."""
         done = self.command("submit", *arguments, "--fresh", "--json")
         return str(json.loads(done.output)["run_id"]), done
-
-    def await_command_server(self) -> None:
-        """Wait up to 30 seconds until the command server is ready to run commands in a fork."""
-        deadline = time.monotonic() + _COMMAND_SERVER_SECONDS
-        while not any((self.home / "run").glob("cmd-*")) and time.monotonic() < deadline:
-            time.sleep(0.1)
 
     def usage(self) -> Usage:
         """Return the resource usage of the processes so far."""
@@ -166,7 +159,6 @@ def running(settings: str, *, timeout: float) -> Iterator[Stack]:
         (folder / "chordwise.toml").write_text(settings, "utf-8")
         (folder / "warm.txt").write_text("Document of the first run. It warms the rest up.\n")
         stack.command("analyze", "warm.txt")
-        stack.await_command_server()
         yield stack
     finally:
         stack.command("down", codes=range(256))

@@ -6,8 +6,8 @@ from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from chordwise.storage.connections import Lock
 from chordwise.storage.database import translate_errors
+from chordwise.storage.postgresql import Lock
 
 
 class Leadership:

@@ -13,7 +13,7 @@ from chordwise.cli.invocation import Invocation
 from chordwise.embedded import stack
 from chordwise.embedded.home import Level
 from chordwise.settings import Settings
-from chordwise.storage import connections, revisions
+from chordwise.storage import postgresql, revisions
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -54,7 +54,7 @@ def reading(invocation: Invocation) -> Iterator[Connection]:
         ServiceUnavailableError: It cannot be reached.
     """
     url = reach(invocation).require_database_url()
-    with connections.reading(url) as connection:
+    with postgresql.reading(url) as connection:
         revisions.require_suitable(connection)
         yield connection
 
@@ -77,7 +77,7 @@ def database(
 
     engine = open_engine(settings.require_database_url(), pool_size=2, name="chordwise command")
     try:
-        connections.admitted(lambda: (require or require_compatible)(engine))
+        postgresql.admitted(lambda: (require or require_compatible)(engine))
         yield Database(engine)
     finally:
         engine.dispose()

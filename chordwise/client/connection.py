@@ -12,8 +12,8 @@ from chordwise.embedded.home import Level
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.startup import open_context
 from chordwise.settings import Settings
-from chordwise.storage.connections import admitted
 from chordwise.storage.database import Database, open_engine, require_compatible
+from chordwise.storage.postgresql import admitted
 from chordwise.storage.readiness import require_ready
 
 _CONNECTIONS = 5

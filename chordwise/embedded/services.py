@@ -13,7 +13,7 @@ from signal import Signals
 from typing import Protocol
 
 from chordwise.embedded import processes
-from chordwise.embedded.home import Home, Level, fits_socket, last_state
+from chordwise.embedded.home import Home, Level, last_state
 from chordwise.embedded.llama import EmbeddedLlama
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.embedded.processes import ProcessIdentity
@@ -179,8 +179,7 @@ VALKEY = "valkey"
 SCHEDULER = "scheduler"
 WORKER = "worker"
 WEB = "web"
-COMMAND_SERVER = "command-server"
-_KEPT_UNDER_OTHER_SETTINGS = (POSTGRES, VALKEY, COMMAND_SERVER)
+_KEPT_UNDER_OTHER_SETTINGS = (POSTGRES, VALKEY)
 LLAMA_PREFIX = "llama"
 _MIGRATE_SECONDS = 300.0
 # On a busy machine, a worker may take longer to start; it is not stopped after this time.
@@ -218,9 +217,6 @@ class Children:
             self._apply_all(plan)
         else:
             self.level = self.level or Level.DATABASE
-        is_served = COMMAND_SERVER in self._watched
-        if plan.serves_commands and not is_served and fits_socket(self._home.run):
-            self._start(COMMAND_SERVER, self._process(plan, COMMAND_SERVER))
 
     def check(self) -> dict[str, ChordwiseError]:
         """Restart dead services; return what to report."""
@@ -334,7 +330,6 @@ class Children:
             SCHEDULER: programs.scheduler,
             WORKER: programs.worker,
             WEB: programs.web,
-            COMMAND_SERVER: (*programs.command_server, str(self._home.path)),
         }
         return BackgroundProcess(
             commands[name],

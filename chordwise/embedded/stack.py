@@ -10,7 +10,7 @@ from signal import Signals
 
 from pydantic import SecretStr
 
-from chordwise.embedded import control, processes, services
+from chordwise.embedded import control, processes
 from chordwise.embedded.control import Message
 from chordwise.embedded.home import (
     Home,
@@ -23,7 +23,6 @@ from chordwise.embedded.home import (
 )
 from chordwise.embedded.processes import ProcessIdentity
 from chordwise.embedded.stack_plan import Commands, StackPlan, autostart_fingerprint, plan_for
-from chordwise.embedded.supervisor import Supervisor
 from chordwise.errors import ChordwiseError, ConfigurationError, ServiceUnavailableError
 from chordwise.settings import Settings
 
@@ -97,6 +96,8 @@ def run_in_foreground(
         ConfigurationError: A setting prevents the start.
         ServiceUnavailableError: The stack is already running, or a service does not start.
     """
+    from chordwise.embedded.supervisor import Supervisor  # noqa: PLC0415 - commands start without
+
     plan = plan_for(settings, Level.ALL, config=config, commands=commands)
     plan = plan.model_copy(update={"serves_pages": serves_pages})
     Supervisor(
@@ -157,6 +158,8 @@ def stop(home: Path) -> bool:
     place = home_at(home)
     if not place.run.is_dir():
         return False
+    from chordwise.embedded import services  # noqa: PLC0415 - commands start without
+
     was_running = processes.stop(lock_holder(place), (Signals.SIGTERM, _STOP_SECONDS))
     with locked(place):
         return services.stop(place) or was_running

@@ -27,7 +27,6 @@ class Commands(BaseModel, frozen=True):
     worker: tuple[str, ...] = (*_PYTHON, "worker")
     scheduler: tuple[str, ...] = (*_PYTHON, "scheduler")
     web: tuple[str, ...] = (*_PYTHON, "chordwise", "web")
-    command_server: tuple[str, ...] = (*_PYTHON, "chordwise.cli.command_server")
 
 
 class StackPlan(BaseModel, frozen=True, hide_input_in_errors=True):
@@ -36,7 +35,7 @@ class StackPlan(BaseModel, frozen=True, hide_input_in_errors=True):
     A `database_url` or `broker_url` of `None` requests embedded services. `stays` is true for a
     stack that watches folders, which does not stop when it is idle. Relative paths in the settings
     are resolved against `directory`. `autostart_fingerprint` is a hash of the watched folders and
-    schedules. `serves_commands` adds a process that keeps the commands loaded.
+    schedules.
     """
 
     level: Level
@@ -52,7 +51,6 @@ class StackPlan(BaseModel, frozen=True, hide_input_in_errors=True):
     commands: Commands = Commands()
     stays: bool = False
     serves_pages: bool = False
-    serves_commands: bool = False
     idle_seconds: float
     grace_seconds: float
 
@@ -110,7 +108,6 @@ def plan_for(
         worker_concurrency=llama.worker_concurrency(settings) if wants_models else None,
         commands=commands or Commands(),
         stays=level is Level.ALL and settings.inbox.is_watched,
-        serves_commands=settings.embedded.command_server and sys.platform == "linux",
         idle_seconds=settings.embedded.idle_minutes * 60,
         grace_seconds=settings.worker.shutdown_grace_seconds + 10,
     )

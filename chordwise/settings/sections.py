@@ -346,9 +346,6 @@ class EmbeddedSettings(Section):
         description="False: database, broker, workers and scheduler are run separately.",
     )
     idle_minutes: PositiveFloat = 10
-    command_server: bool = Field(
-        default=True, description="Keep commands loaded for a faster start; Linux only."
-    )
 
 
 class WebSettings(Section):

@@ -17,10 +17,10 @@ from chordwise.errors import TransientError
 from chordwise.storage import clock, learned_examples
 from chordwise.storage.chunks import Chunk, held, leave
 from chordwise.storage.clock import LEASES_MAY_EXPIRE
-from chordwise.storage.connections import Lock
 from chordwise.storage.database import Store
 from chordwise.storage.jobs import Job
 from chordwise.storage.model_calls import ModelCall
+from chordwise.storage.postgresql import Lock
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from chordwise.domain.number_formats import counted
 from chordwise.errors import ConfigurationError, InternalError, ServiceUnavailableError
 from chordwise.storage import revisions
-from chordwise.storage.connections import (
+from chordwise.storage.postgresql import (
     STATEMENT_SECONDS,
     BoundedConnection,
     Returned,

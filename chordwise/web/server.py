@@ -29,8 +29,8 @@ from chordwise.embedded.home import (
 )
 from chordwise.errors import ConfigurationError, ServiceUnavailableError
 from chordwise.settings import Settings
-from chordwise.storage.connections import admitted
 from chordwise.storage.database import Database, open_engine, require_compatible
+from chordwise.storage.postgresql import admitted
 from chordwise.web import uploads
 from chordwise.web.access_control import TOKEN, rules_for
 from chordwise.web.application import create_app

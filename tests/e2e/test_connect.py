@@ -21,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("connect")
 
 TEXT = "Lease. The annual fee is 48,600.00 EUR. It is effective as of 1 May 2026."
 COMMAND = (sys.executable, "-m", "chordwise")
-FEW = {"CHORDWISE_WORKER__PROCESSES": "1", "CHORDWISE_EMBEDDED__COMMAND_SERVER": "false"}
+FEW = {"CHORDWISE_WORKER__PROCESSES": "1"}
 
 
 @pytest.fixture(scope="module")

@@ -67,9 +67,6 @@ INVOICE: JsonObject = {
 SETTINGS = """
 model = "peer"
 
-[embedded]
-command_server = false
-
 [worker]
 processes = 1
 

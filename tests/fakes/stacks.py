@@ -66,7 +66,7 @@ def settings_for(
     """Return settings with an embedded stack and the given changes, as if read from a file."""
     values: dict[str, object] = {
         "home": home,
-        "embedded": EmbeddedSettings(idle_minutes=idle_seconds / 60, command_server=False),
+        "embedded": EmbeddedSettings(idle_minutes=idle_seconds / 60),
         "worker": WorkerSettings(shutdown_grace_seconds=1),
     }
 

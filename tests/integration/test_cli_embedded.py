@@ -24,9 +24,6 @@ from tests.fakes.processes import Processes, wait_until
 pytestmark = pytest.mark.xdist_group("cli_embedded")
 
 NOBODY = """
-[embedded]
-command_server = false
-
 [worker]
 processes = 1
 

@@ -15,13 +15,13 @@ from sqlalchemy import Engine, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from chordwise.errors import ServiceUnavailableError
-from chordwise.storage import connections, database
-from chordwise.storage.connections import BoundedConnection
+from chordwise.storage import database, postgresql
 from chordwise.storage.database import (
     open_engine,
     translate_errors,
     without_statement_timeout,
 )
+from chordwise.storage.postgresql import BoundedConnection
 from tests.conftest import Servers
 from tests.faults.proxy import Proxy, Target, proxy_to
 from tests.faults.servers import DatabaseServer, address_through
@@ -146,7 +146,7 @@ def test_an_interrupt_between_two_polls_cancels_the_statement(
 
     connection = BoundedConnection.connect(address)
     connection.answer_seconds = 20.0
-    monkeypatch.setattr(connections, "time", SimpleNamespace(monotonic=interrupting))
+    monkeypatch.setattr(postgresql, "time", SimpleNamespace(monotonic=interrupting))
     with pytest.raises(KeyboardInterrupt):
         sleep()
 

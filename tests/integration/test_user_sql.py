@@ -19,8 +19,8 @@ from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runs.tool_access import LOGIN
 from chordwise.pipeline.runs.user_sql import READER, Row
 from chordwise.settings import Settings
-from chordwise.storage.connections import Lock
 from chordwise.storage.database import open_engine
+from chordwise.storage.postgresql import Lock
 from tests.conftest import Servers
 from tests.fakes.commands import run
 

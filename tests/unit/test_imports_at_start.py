@@ -33,11 +33,11 @@ def test_the_smallest_commands_import_no_large_library(argument: str) -> None:
     assert len(modules) <= 300
 
 
-@pytest.mark.parametrize("module", ["runs", "results"])
+@pytest.mark.parametrize("module", ["runs", "results", "sql"])
 def test_read_only_commands_import_only_what_they_need(module: str) -> None:
     modules = imported_by(f"import chordwise.cli.{module}")
 
-    assert not modules & {"celery", "kombu", "redis", "httpx", *RARE}
+    assert not modules & {"sqlalchemy", "celery", "kombu", "redis", "httpx", *RARE}
     assert not {"chordwise.llm", "chordwise.readers", "chordwise.storage.metadata"} & modules
     assert len(modules) <= 850
 

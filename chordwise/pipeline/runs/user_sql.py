@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 from chordwise.domain.identifiers import nearest
 from chordwise.errors import ConfigurationError, ServiceUnavailableError, UsageError
-from chordwise.storage.connections import (
+from chordwise.storage.postgresql import (
     VALUE_SETTINGS,
     BoundedConnection,
     Lock,

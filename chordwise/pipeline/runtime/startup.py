@@ -28,8 +28,8 @@ from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.pipeline.runtime.messages import Messenger, open_app
 from chordwise.settings import PipelineSettings, Settings, load
 from chordwise.storage import metadata
-from chordwise.storage.connections import STATEMENT_SECONDS
 from chordwise.storage.database import Database, open_engine, translate_errors
+from chordwise.storage.postgresql import STATEMENT_SECONDS
 from chordwise.storage.readiness import require_ready
 from chordwise.telemetry import liveness
 
