@@ -15,14 +15,6 @@ from chordwise.llm.model import MIN_REQUEST_SECONDS, Completion, CompletionReque
 from chordwise.settings import RetrySettings
 
 
-@dataclass(slots=True, kw_only=True)
-class _Deadline:
-    """The end of a question's time, and the least time left with which a request may start."""
-
-    ends_at: float
-    min_seconds: float = MIN_REQUEST_SECONDS
-
-
 @dataclass(slots=True, eq=False)
 class Retrying(Middleware):
     """Retries transient errors, within the attempts and the time of the policy.
@@ -43,18 +35,19 @@ class Retrying(Middleware):
         Raises:
             ModelError: The last error, or the first that is not transient.
         """
-        seconds = request.limit_seconds(self.policy.total_seconds)
-        deadline = _Deadline(ends_at=self.clock() + seconds)
+        ends_at = self.clock() + request.limit_seconds(self.policy.total_seconds)
+        min_seconds = MIN_REQUEST_SECONDS
         numbers = count(request.attempt)
 
         def ask() -> Completion:
-            left = request.limit_seconds(deadline.ends_at - self.clock())
+            nonlocal min_seconds
+            left = request.limit_seconds(ends_at - self.clock())
             try:
                 return self.model.complete(
                     replace(request, attempt=next(numbers), timeout_seconds=left)
                 )
             except ModelTimeoutError as error:
-                deadline.min_seconds = max(deadline.min_seconds, error.granted_seconds)
+                min_seconds = max(min_seconds, error.granted_seconds)
                 raise
 
         try:
@@ -70,7 +63,7 @@ class Retrying(Middleware):
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_retryable),
             wait=self._wait_seconds,
-            stop=lambda state: self._exhausted(state, deadline),
+            stop=lambda state: self._exhausted(state, ends_at - min_seconds),
             sleep=self.sleep,
             reraise=True,
         )(ask_again)
@@ -80,9 +73,9 @@ class Retrying(Middleware):
         jitter = self.random.uniform(0, min(doubled, self.policy.max_wait_seconds))
         return max(jitter, _requested_seconds(state))
 
-    def _exhausted(self, state: tenacity.RetryCallState, deadline: _Deadline) -> bool:
+    def _exhausted(self, state: tenacity.RetryCallState, last_start: float) -> bool:
         wait = state.upcoming_sleep
-        too_late = self.clock() + wait + deadline.min_seconds > deadline.ends_at
+        too_late = self.clock() + wait > last_start
         too_often = state.attempt_number >= self.policy.attempts
         return too_often or too_late or wait > self.policy.max_wait_seconds
 
