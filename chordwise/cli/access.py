@@ -46,15 +46,14 @@ def reach(
 
 
 @contextmanager
-def reading(invocation: Invocation) -> Iterator[Connection]:
+def reading(settings: Settings) -> Iterator[Connection]:
     """Open a read-only connection to the database, without SQLAlchemy, for relations.
 
     Raises:
         ConfigurationError: No database is configured, or its schema is not of this version.
         ServiceUnavailableError: It cannot be reached.
     """
-    url = reach(invocation).require_database_url()
-    with postgresql.reading(url) as connection:
+    with postgresql.reading(settings.require_database_url()) as connection:
         revisions.require_suitable(connection)
         yield connection
 

@@ -20,7 +20,7 @@ from chordwise.domain.states import InboxStatus
 from chordwise.embedded import stack
 from chordwise.errors import UsageError
 from chordwise.pipeline.inbox import status
-from chordwise.pipeline.inbox.status import HeldBack, InboxAccount, RecentFile
+from chordwise.relations.relation import Row
 from chordwise.rendering import layouts
 from chordwise.rendering.plain_text import local_time, one_line
 from chordwise.rendering.screen import hint, indented
@@ -44,13 +44,13 @@ def inbox(
             "No inbox is configured.", 'Set it in chordwise.toml: [inbox] folders = ["inbox"]'
         )
     reached = access.reach(invocation, settings)
-    with access.read(reached) as session:
-        found = status.accounts(session, reached, limit)
+    with access.reading(reached) as connection:
+        inboxes = status.accounts(connection, reached, limit)
     watched = settings.inbox.enabled and stack.is_watching(settings)
     if as_json:
-        screen.write_json(enabled=settings.inbox.enabled, watched=watched, inboxes=found)
+        screen.write_json(enabled=settings.inbox.enabled, watched=watched, inboxes=inboxes)
         return
-    screen.show(*inbox_tables(found))
+    screen.show(*inbox_tables(inboxes))
     if not settings.inbox.enabled:
         screen.info("The inboxes are not watched: inbox.enabled is false.")
     elif watched is False:
@@ -60,68 +60,70 @@ def inbox(
 _MESSAGE_WIDTH = 300
 
 
-def inbox_tables(found: Sequence[InboxAccount]) -> Iterator[RenderableType]:
+def inbox_tables(inboxes: Sequence[Row]) -> Iterator[RenderableType]:
     """Return each inbox: its folder, counts, problems, and the most recent files."""
-    for each in found:
-        yield Text(one_line(each.folder), style="bold")
-        yield Text(f"  {counted(each.waiting, 'file')} waiting · {each.in_store:,} being analyzed")
-        yield Text(f"  last 24 hours: {each.done:,} done · {each.failed:,} failed")
-        if each.profiles:
-            yield Text(f"  profiles: {one_line(', '.join(each.profiles))}")
-        for refused in each.refused:
-            yield Text(f"  {one_line(refused.path)} {one_line(refused.reason)}.", style="yellow")
-        yield from _held_back(each.held_back)
-        yield from _orphans(each)
-        if each.recent:
-            yield _table(each.recent)
-            yield from _failures(each.recent)
-        if each.failed:
-            failed = Path(each.folder).with_name(FAILED)
+    for inbox in inboxes:
+        yield Text(one_line(inbox["folder"]), style="bold")
+        waiting = counted(inbox["waiting"], "file")
+        yield Text(f"  {waiting} waiting · {inbox['in_store']:,} being analyzed")
+        yield Text(f"  last 24 hours: {inbox['done']:,} done · {inbox['failed']:,} failed")
+        if inbox["profiles"]:
+            yield Text(f"  profiles: {one_line(', '.join(inbox['profiles']))}")
+        for refused in inbox["refused"]:
+            why = one_line(f"{refused['path']} {refused['reason']}.")
+            yield Text(f"  {why}", style="yellow")
+        yield from _held_back(inbox["held_back"])
+        yield from _orphans(inbox)
+        if inbox["recent"]:
+            yield _table(inbox["recent"])
+            yield from _failures(inbox["recent"])
+        if inbox["failed"]:
+            failed = Path(inbox["folder"]).with_name(FAILED)
             yield Text(f"  {one_line(str(failed))}: NAME.json beside each file has the reason")
 
 
-def _held_back(found: Sequence[HeldBack]) -> Iterator[RenderableType]:
-    for each in found:
-        whose = f"profile {one_line(each.profile)}" if each.profile else "no profile"
-        what = f"  {counted(each.files, 'file')} of {whose} held back: {one_line(each.message)}"
-        yield Text(what, style="yellow")
-        if each.hint:
-            yield hint(each.hint)
-    if found:
+def _held_back(held_back: Sequence[Row]) -> Iterator[RenderableType]:
+    for held in held_back:
+        whose = f"profile {one_line(held['profile'])}" if held["profile"] else "no profile"
+        what = f"{counted(held['files'], 'file')} of {whose} held back: {held['message']}"
+        yield Text(f"  {one_line(what)}", style="yellow")
+        if held["hint"]:
+            yield hint(held["hint"])
+    if held_back:
         yield Text(
             "  Restart the scheduler after a change in chordwise.toml; schemas need no restart."
         )
 
 
-def _orphans(inbox: InboxAccount) -> Iterator[RenderableType]:
-    for path in inbox.orphaned_side_cars:
+def _orphans(inbox: Row) -> Iterator[RenderableType]:
+    for path in inbox["orphaned_side_cars"]:
         yield Text(f"  {one_line(path)} is a side-car without a file.", style="yellow")
-    more = inbox.orphaned_side_car_count - len(inbox.orphaned_side_cars)
+    more = inbox["orphaned_side_car_count"] - len(inbox["orphaned_side_cars"])
     if more:
         yield Text(f"  … and {counted(more, 'side-car')} more without a file", style="yellow")
-    if inbox.orphaned_side_cars:
+    if inbox["orphaned_side_cars"]:
         yield hint(f"The side-car of NAME.EXT is named {side_car_name('NAME.EXT')}.")
 
 
-def _table(recent: Sequence[RecentFile]) -> Table:
+def _table(recent: Sequence[Row]) -> Table:
     rows = (
         (
-            one_line(file.name),
-            one_line(file.profile),
-            Text(file.status, style="yellow" if file.status == InboxStatus.FAILED else ""),
-            local_time(file.taken_at),
-            one_line(file.run or ""),
+            one_line(file["name"]),
+            one_line(file["profile"]),
+            Text(file["status"], style="yellow" if file["status"] == InboxStatus.FAILED else ""),
+            local_time(file["taken_at"]),
+            one_line(file["run"] or ""),
         )
         for file in recent
     )
     return layouts.folded(("File", "Profile", "Status", "Taken", "Run"), rows, indent=2)
 
 
-def _failures(recent: Sequence[RecentFile]) -> Iterator[RenderableType]:
+def _failures(recent: Sequence[Row]) -> Iterator[RenderableType]:
     """Return why files failed, below the table."""
     for file in recent:
-        if file.status == InboxStatus.FAILED and file.message:
-            what = f"✗ {one_line(file.name)}: {one_line(file.message, _MESSAGE_WIDTH)}"
+        if file["status"] == InboxStatus.FAILED and file["message"]:
+            what = f"✗ {one_line(file['name'])}: {one_line(file['message'], _MESSAGE_WIDTH)}"
             yield indented(Text(what, style="yellow"), 2)
-            if file.hint:
-                yield hint(file.hint, _MESSAGE_WIDTH)
+            if file["hint"]:
+                yield hint(file["hint"], _MESSAGE_WIDTH)

@@ -37,7 +37,7 @@ def results(
     """
     screen = invocation.screen
     most = limit or (None if as_json else MAX_RESULTS)
-    with access.reading(invocation) as connection:
+    with access.reading(access.reach(invocation)) as connection:
         run_id = accounts.find(connection, run)["id"] if run else None
         selection = ResultSelection(run_id=run_id, types=tuple(types or ()), document=document)
         rows = stored_results.read(connection, selection, most)

@@ -40,7 +40,7 @@ def runs(
 
     chordwise runs latest --json
     """
-    with access.reading(invocation) as connection:
+    with access.reading(access.reach(invocation)) as connection:
         if run is not None:
             _show(connection, invocation.screen, run, as_json=as_json)
             return

@@ -21,14 +21,14 @@ from chordwise.embedded.home import Level
 from chordwise.errors import UsageError
 from chordwise.pipeline.diagnosis.outcome import CheckStatus
 from chordwise.pipeline.schedules import occurrences
-from chordwise.pipeline.schedules.occurrences import PastLine, ScheduleLine
+from chordwise.relations.relation import Row
+from chordwise.relations.schedules import OCCURRENCES, SCHEDULES
 from chordwise.rendering import layouts
 from chordwise.rendering.layouts import FirstThatFits
 from chordwise.rendering.plain_text import one_line
 from chordwise.settings import ScheduleSettings
 from chordwise.settings.schedules import CatchUp, check_name, reason
 from chordwise.storage import clock
-from chordwise.storage import schedules as stored_schedules
 from chordwise.storage.schedules import ScheduleOrigin
 
 Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="Name of the schedule.")]
@@ -46,15 +46,15 @@ def list_schedules(invocation: Invocation, *, as_json: AsJson = False) -> None:
     chordwise schedules list
     """
     screen, settings = invocation.screen, access.reach(invocation)
-    with access.read(settings) as session:
-        found = occurrences.lines(stored_schedules.enabled(session))
+    with access.reading(settings) as connection:
+        rows = occurrences.listed(connection)
     if as_json:
-        screen.write_json(schedules=found)
-    elif found:
-        screen.show(table(found), *defects(found))
-    if missing := sorted(settings.schedules.keys() - {line.name for line in found}):
+        screen.write_json(schedules=rows)
+    elif rows:
+        screen.show(table(rows), *defects(rows))
+    if missing := sorted(settings.schedules.keys() - {row["name"] for row in rows}):
         screen.info(f"Not yet loaded by a scheduler: {', '.join(missing)}.")
-    elif not found:
+    elif not rows:
         screen.info(
             "There are no schedules. Add one with `chordwise schedules add`, or in chordwise.toml."
         )
@@ -86,14 +86,15 @@ def history(
     chordwise schedules history nightly
     """
     screen, settings = invocation.screen, access.reach(invocation)
-    with access.read(settings) as session:
-        found = occurrences.past_lines(session, stored_schedules.newest(session, name, limit))
-        if name is not None and not found and name not in settings.schedules:
-            occurrences.require(session, name)
+    with access.reading(settings) as connection:
+        rows = OCCURRENCES.read(connection, {"schedule": name}, limit=limit)
+        stored = {row["name"] for row in SCHEDULES.read(connection, {"enabled": True})}
+    if name is not None and not rows and name not in {*settings.schedules, *stored}:
+        raise occurrences.unknown(name)
     if as_json:
-        screen.write_json(schedule_runs=found)
-    elif found:
-        screen.show(past_table(found), *failure_lines(found))
+        screen.write_json(schedule_runs=rows)
+    elif rows:
+        screen.show(past_table(rows), *failure_lines(rows))
     else:
         screen.info(
             "No schedule has been due yet. `chordwise schedules list` shows the next due times."
@@ -178,21 +179,21 @@ _RUN_WIDTH = 60
 _SHORT = ("From", "Due (UTC)", "By", "Status")
 
 
-def table(found: Sequence[ScheduleLine]) -> RenderableType:
+def table(rows: Sequence[Row]) -> RenderableType:
     """Return one row for each schedule, with the next due time in its time zone.
 
     A narrow terminal shows the time zone below the time.
     """
     wide = [
         (
-            line.name,
-            one_line(line.run, _RUN_WIDTH),
-            line.cron,
-            _next(line),
-            line.time_zone,
-            line.origin,
+            row["name"],
+            one_line(row["run"], _RUN_WIDTH),
+            row["cron"],
+            _next(row),
+            row["time_zone"],
+            row["origin"],
         )
-        for line in found
+        for row in rows
     ]
     narrow = [(*row[:3], f"{row[3]}\n{row[4]}", row[5]) for row in wide]
     return FirstThatFits(
@@ -201,25 +202,25 @@ def table(found: Sequence[ScheduleLine]) -> RenderableType:
     )
 
 
-def defects(found: Sequence[ScheduleLine]) -> Iterator[Text]:
+def defects(rows: Sequence[Row]) -> Iterator[Text]:
     """Yield a line for each invalid schedule, with a hint."""
-    for each in found:
-        if each.defect:
-            what = f"{each.name} is invalid: {each.defect}. {occurrences.WHOSE_DEFECT}"
+    for row in rows:
+        if row["defect"]:
+            what = f"{row['name']} is invalid: {row['defect']}. {occurrences.WHOSE_DEFECT}"
             yield Text(one_line(what), style="yellow")
 
 
-def past_table(found: Sequence[PastLine]) -> RenderableType:
+def past_table(rows: Sequence[Row]) -> RenderableType:
     """Return one row for each due time; a narrow terminal shows the outcome below the runs."""
     wide: list[list[str | Text]] = []
     narrow: list[list[str | Text]] = []
-    for each in found:
-        status = Text(each.status, style="" if each.status in _UNREMARKABLE else "yellow")
-        due = f"{each.due_at:%Y-%m-%d %H:%M}"
-        row: list[str | Text] = [each.schedule, due, each.trigger, status]
-        became = ["\n".join(each.runs), one_line(_outcome(each.outcome))]
-        wide.append([*row, *(cell or _NOTHING for cell in became)])
-        narrow.append([*row, "\n".join(filter(None, became)) or _NOTHING])
+    for row in rows:
+        status = Text(row["status"], style="" if row["status"] in _UNREMARKABLE else "yellow")
+        due = f"{row['due_at']:%Y-%m-%d %H:%M}"
+        cells: list[str | Text] = [row["schedule"], due, row["trigger"], status]
+        became = ["\n".join(row["runs"]), one_line(_outcome(row["outcome"]))]
+        wide.append([*cells, *(cell or _NOTHING for cell in became)])
+        narrow.append([*cells, "\n".join(filter(None, became)) or _NOTHING])
     names = ("Schedule", "Due (UTC)", "By", "Status", "Runs")
     return FirstThatFits(
         layouts.table((*names, "Outcome"), wide, _OUTCOME_WIDTH),
@@ -227,18 +228,18 @@ def past_table(found: Sequence[PastLine]) -> RenderableType:
     )
 
 
-def failure_lines(found: Sequence[PastLine]) -> Iterator[Text]:
+def failure_lines(rows: Sequence[Row]) -> Iterator[Text]:
     """Yield a line for each due time that failed, with a hint."""
-    for each in found:
-        if each.error_message:
-            when = f"{each.schedule}, {each.due_at:%Y-%m-%d %H:%M}"
-            yield Text(one_line(f"{when}: {each.error_message} {each.hint or ''}"), style="dim")
+    for row in rows:
+        if row["error_message"]:
+            when = f"{row['schedule']}, {row['due_at']:%Y-%m-%d %H:%M}"
+            yield Text(one_line(f"{when}: {row['error_message']} {row['hint'] or ''}"), style="dim")
 
 
-def _next(line: ScheduleLine) -> str:
-    if line.next_due_at is None or line.defect:
+def _next(row: Row) -> str:
+    if row["next_due_at"] is None or row["defect"]:
         return _NOTHING
-    return f"{line.next_due_at.astimezone(ZoneInfo(line.time_zone)):%Y-%m-%d %H:%M}"
+    return f"{row['next_due_at'].astimezone(ZoneInfo(row['time_zone'])):%Y-%m-%d %H:%M}"
 
 
 def _outcome(outcome: JsonObject | None) -> str:

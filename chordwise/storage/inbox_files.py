@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import (
@@ -262,30 +262,6 @@ def outcomes(
 def is_submitted_to(store_id: uuid.UUID) -> ColumnElement[bool]:
     """Return the condition that files of a store were submitted to a run."""
     return exists().where(InboxFile.run_id == Run.id, InboxFile.store_id == store_id)
-
-
-def counts(session: Session, folder: str, since: timedelta) -> dict[str, int]:
-    """Return the number of files of an inbox by status; delivered files count only if recent."""
-    recent = InboxFile.delivered_at.is_(None) | (
-        InboxFile.delivered_at > clock.database_now() - since
-    )
-    statement = (
-        select(InboxFile.status, func.count())
-        .where(InboxFile.folder == folder, recent)
-        .group_by(InboxFile.status)
-    )
-    return dict(session.execute(statement).all())
-
-
-def newest(session: Session, folder: str, limit: int) -> Sequence[Row[InboxFile, str | None]]:
-    """Return the most recently taken files of an inbox, with the names of their runs."""
-    return session.execute(
-        select(InboxFile, Run.name)
-        .join(Run, Run.id == InboxFile.run_id, isouter=True)
-        .where(InboxFile.folder == folder)
-        .order_by(InboxFile.id.desc())
-        .limit(limit)
-    ).all()
 
 
 def _of_intake() -> ColumnElement[bool]:

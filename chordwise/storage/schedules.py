@@ -285,14 +285,6 @@ def expire(session: Session, now: datetime) -> Sequence[ScheduleRun]:
     ).all()
 
 
-def newest(session: Session, name: str | None, limit: int) -> Sequence[ScheduleRun]:
-    """Return the newest occurrences, of all schedules or of one, the latest first."""
-    statement = select(ScheduleRun).order_by(ScheduleRun.due_at.desc()).limit(limit)
-    if name is not None:
-        statement = statement.where(ScheduleRun.schedule == name)
-    return session.scalars(statement).all()
-
-
 def last_success(session: Session, name: str, before: datetime) -> datetime | None:
     """Return the last due time before `before` whose occurrence succeeded."""
     return session.scalar(

@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from chordwise.embedded import stack
 from chordwise.pipeline.inbox import status
+from chordwise.storage.database import driver
 from chordwise.web.site import render, site_of
 
 _MAX_RECENT = 50
@@ -16,7 +17,7 @@ _MAX_RECENT = 50
 def _inbox(request: Request) -> Response:
     site = site_of(request)
     with site.database.read() as session:
-        found = status.accounts(session, site.settings, _MAX_RECENT)
+        found = status.accounts(driver(session), site.settings, _MAX_RECENT)
     return render(
         request,
         "inbox.html",

@@ -7,7 +7,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from chordwise.pipeline.schedules import occurrences
-from chordwise.storage import schedules as stored_schedules
+from chordwise.relations.schedules import OCCURRENCES
+from chordwise.storage.database import driver
 from chordwise.web.site import redirect, render, site_of
 
 _MAX_PAST = 50
@@ -16,11 +17,11 @@ _MAX_PAST = 50
 def _schedules(request: Request) -> Response:
     site = site_of(request)
     with site.database.read() as session:
-        found = occurrences.lines(stored_schedules.enabled(session))
-        past = occurrences.past_lines(session, stored_schedules.newest(session, None, _MAX_PAST))
-    known = {line.name for line in found}
+        rows = occurrences.listed(driver(session))
+        past = OCCURRENCES.read(driver(session), limit=_MAX_PAST)
+    known = {row["name"] for row in rows}
     unseen = sorted(site.settings.schedules.keys() - known)
-    return render(request, "schedules.html", schedules=found, past=past, unseen=unseen)
+    return render(request, "schedules.html", schedules=rows, past=past, unseen=unseen)
 
 
 def _run_now(request: Request) -> Response:

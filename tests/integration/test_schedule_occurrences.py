@@ -11,8 +11,9 @@ import structlog
 
 from chordwise.errors import UsageError
 from chordwise.pipeline.schedules import occurrences
+from chordwise.relations.schedules import OCCURRENCES
 from chordwise.settings import Settings
-from chordwise.storage import schedules
+from chordwise.storage.database import driver
 from chordwise.storage.schedules import ScheduleOrigin
 from tests.fakes.scheduling import A_DAY, FakeScheduler, a_scheduler, at_night, nightly
 
@@ -210,8 +211,8 @@ def test_stored_schedules_outlive_the_configuration(settings: Settings, folder: 
         ("theirs", False),
     ]
     with database.read() as session:
-        found = schedules.newest(session, "theirs", 9)
-        assert [each.trigger for each in found] == ["command"]
+        rows = OCCURRENCES.read(driver(session), {"schedule": "theirs"})
+        assert [row["trigger"] for row in rows] == ["command"]
 
 
 def test_an_unreadable_schedule_does_not_stop_the_others(settings: Settings, folder: Path) -> None:

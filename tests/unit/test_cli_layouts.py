@@ -18,7 +18,6 @@ from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.estimates import Interval
 from chordwise.domain.learning.measures import Measure
 from chordwise.pipeline.quoting.quote import Cost, Quote, QuotedLine
-from chordwise.pipeline.schedules.occurrences import PastLine, ScheduleLine
 from chordwise.relations.relation import Row
 from chordwise.rendering import accounts, layouts, results
 from chordwise.rendering.layouts import FirstThatFits
@@ -48,34 +47,34 @@ def a_job(source: str) -> Row:
     }
 
 
-def a_schedule(name: str, zone: str = "Europe/Berlin") -> ScheduleLine:
-    return ScheduleLine(
-        name=name,
-        run="recalibrate",
-        cron="0 2 * * MON-FRI",
-        time_zone=zone,
-        next_due_at=NOW,
-        origin="configuration",
-        folder="/srv",
-        defect=None,
-    )
+def a_schedule(name: str, zone: str = "Europe/Berlin") -> Row:
+    return {
+        "name": name,
+        "run": "recalibrate",
+        "cron": "0 2 * * MON-FRI",
+        "time_zone": zone,
+        "next_due_at": NOW,
+        "origin": "configuration",
+        "folder": "/srv",
+        "defect": None,
+    }
 
 
-def past(name: str) -> PastLine:
-    return PastLine(
-        schedule=name,
-        run="submit letters",
-        due_at=NOW,
-        trigger="catch_up",
-        status="succeeded",
-        runs=(f"{name}-20261126-2230",),
-        outcome={"intakes": {"accepted": 3, "unsupported": 12}, "jobs": {"succeeded": 1000}},
-        error_code=None,
-        error_message=None,
-        hint=None,
-        started_at=None,
-        finished_at=None,
-    )
+def past(name: str) -> Row:
+    return {
+        "schedule": name,
+        "run": "submit letters",
+        "due_at": NOW,
+        "trigger": "catch_up",
+        "status": "succeeded",
+        "runs": (f"{name}-20261126-2230",),
+        "outcome": {"intakes": {"accepted": 3, "unsupported": 12}, "jobs": {"succeeded": 1000}},
+        "error_code": None,
+        "error_message": None,
+        "hint": None,
+        "started_at": None,
+        "finished_at": None,
+    }
 
 
 def a_quote() -> Quote:
@@ -165,9 +164,9 @@ def test_schedules_are_not_truncated(name: str, zone: str) -> None:
 
     due = f"{_next(line)}{zone}".replace(" ", "")
     found = columns(narrow)
-    assert found[:3] == [name, line.run, line.cron]
+    assert found[:3] == [name, line["run"], line["cron"]]
     assert found[3].replace(" ", "") == due
-    assert found[4] == line.origin
+    assert found[4] == line["origin"]
     assert all(len(each.rstrip()) <= NARROW for each in narrow.splitlines())
     lines = shown(table([a_schedule("nightly")] * 2), width=WIDE).splitlines()
     assert len(lines) == 3
@@ -183,7 +182,7 @@ def test_the_history_of_schedules_is_not_truncated() -> None:
     wide = shown(past_table([past("nightly")]), width=WIDE)
 
     assert narrow[:4] == [LONG, "2026-11-26 22:30", "catch_up", "succeeded"]
-    assert narrow[4].startswith(line.runs[0])
+    assert narrow[4].startswith(line["runs"][0])
     assert narrow[4].endswith("succeeded 1000")
     assert len(wide.splitlines()) == 2
 

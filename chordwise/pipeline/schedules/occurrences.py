@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeAlias
 
 import structlog
+from psycopg import Connection
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -19,12 +19,13 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import TAKEN_IN, JobStatus, RunStatus, ScheduleRunStatus
 from chordwise.errors import UsageError
 from chordwise.pipeline.runtime.context import Context
+from chordwise.relations.relation import Row
+from chordwise.relations.schedules import SCHEDULES
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.settings.schedules import CatchUp, reason
 from chordwise.storage import clock, schedules
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import copied
 from chordwise.storage.runs import Run
 from chordwise.storage.schedules import End, Schedule, ScheduleOrigin, ScheduleRun, Trigger
 
@@ -138,8 +139,10 @@ def settings_of(schedule: Schedule) -> ScheduleSettings:
     Raises:
         ValueError: This version cannot use them.
     """
-    names = ScheduleSettings.model_fields
-    return ScheduleSettings.model_validate({name: getattr(schedule, name) for name in names})
+    return ScheduleSettings.model_validate({name: getattr(schedule, name) for name in _NAMES})
+
+
+_NAMES = tuple(ScheduleSettings.model_fields)
 
 
 def remove(session: Session, name: str) -> None:
@@ -165,16 +168,24 @@ def require(session: Session, name: str) -> Schedule:
     """
     schedule = schedules.of_name(session, name)
     if schedule is None or not schedule.enabled:
-        raise UsageError(
-            f"There is no schedule “{name}”.", "`chordwise schedules list` lists the schedules."
-        )
+        raise unknown(name)
     return schedule
+
+
+def unknown(name: str) -> UsageError:
+    """Return the error for a name that no schedule has."""
+    hint = "`chordwise schedules list` lists the schedules."
+    return UsageError(f"There is no schedule “{name}”.", hint)
 
 
 def defect_of(schedule: Schedule) -> str | None:
     """Return why this version cannot use the options of a schedule; `None` if it can."""
+    return _defect({name: getattr(schedule, name) for name in _NAMES})
+
+
+def _defect(values: Mapping[str, object]) -> str | None:
     try:
-        settings_of(schedule)
+        ScheduleSettings.model_validate(values)
     except ValueError as error:
         return reason(error)
     return None
@@ -333,47 +344,7 @@ def _end_of(session: Session, waiting: ScheduleRun) -> End:
     return End(status=ScheduleRunStatus.SUCCEEDED, outcome=outcome)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduleLine:
-    """An enabled schedule, as listed; `defect` is set if this version cannot use its options."""
-
-    name: str
-    run: str
-    cron: str
-    time_zone: str
-    next_due_at: datetime | None
-    origin: str
-    folder: str
-    defect: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PastLine:
-    """An occurrence, as listed, with its outcome and the names of its runs."""
-
-    schedule: str
-    run: str
-    due_at: datetime
-    trigger: str
-    status: str
-    runs: tuple[str, ...]
-    outcome: JsonObject | None
-    error_code: str | None
-    error_message: str | None
-    hint: str | None
-    started_at: datetime | None
-    finished_at: datetime | None
-
-
-def lines(found: Sequence[Schedule]) -> list[ScheduleLine]:
-    """Return schedules in the form of the list."""
-    return [copied(ScheduleLine, each, defect=defect_of(each)) for each in found]
-
-
-def past_lines(session: Session, found: Sequence[ScheduleRun]) -> list[PastLine]:
-    """Return occurrences in the form of the list."""
-    names: dict[object, list[str]] = {each.id: [] for each in found}
-    begun = select(Run.schedule_run_id, Run.name).where(Run.schedule_run_id.in_(names))
-    for schedule_run_id, name in session.execute(begun.order_by(Run.id)):
-        names[schedule_run_id].append(name)
-    return [copied(PastLine, each, runs=tuple(names[each.id])) for each in found]
+def listed(connection: Connection) -> list[Row]:
+    """Return the enabled schedules; `defect` is set if this version cannot use the options."""
+    rows = SCHEDULES.read(connection, {"enabled": True})
+    return [{**row, "defect": _defect({name: row[name] for name in _NAMES})} for row in rows]
