@@ -11,9 +11,10 @@ from chordwise.cli.command import Parsed, Values
 from chordwise.cli.options import TypeName
 from chordwise.domain.identifiers import split_commas
 from chordwise.errors import UsageError
-from chordwise.pipeline.intake.run_options import RunArguments, checked_profile, read_principles
+from chordwise.pipeline.intake.run_options import RunArguments, read_principles
 from chordwise.pipeline.models.budgets import parse_budget
 from chordwise.settings import Profile
+from chordwise.settings.profiles import checked_profile
 
 
 def profile_of(given: Values) -> Profile:

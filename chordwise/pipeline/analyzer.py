@@ -34,10 +34,9 @@ from chordwise.pipeline.asking.assessment import AssessedAnswer
 from chordwise.pipeline.asking.critique import examine, unexamined
 from chordwise.pipeline.asking.merge import Synthesis, Synthesizer
 from chordwise.pipeline.asking.question import ONE_PROMPT, policy_of, text_budget
-from chordwise.pipeline.intake.run_options import checked_profile
-from chordwise.pipeline.intake.transcription import ModelTranscriber
 from chordwise.pipeline.models.model_client import Models
 from chordwise.readers.reader import Reader, ReadText, UnreadDocument
+from chordwise.settings.profiles import checked_profile
 from chordwise.telemetry.logging import configure_library
 
 
@@ -182,7 +181,13 @@ def _read(request: object) -> ReadText:
     if request.text:
         raise UsageError("Both a text and a path are given.", "Give one of them.")
     settings = settings_module.load()
-    transcriber = ModelTranscriber(settings, Models(settings)) if settings.readers.vision else None
+    transcriber = None
+    if settings.readers.vision:
+        from chordwise.pipeline.intake.transcription import (  # noqa: PLC0415 - loads the tables
+            ModelTranscriber,
+        )
+
+        transcriber = ModelTranscriber(settings, Models(settings))
     with Reader(settings.readers) as reader:
         found = reader.read(Path(request.path), transcriber=transcriber)
     if isinstance(found, UnreadDocument):

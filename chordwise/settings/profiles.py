@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     PositiveInt,
+    ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
@@ -22,7 +23,8 @@ from chordwise.domain.flags import BUDGET, MODEL, Option
 from chordwise.domain.inbox import is_inside
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.states import Lane
-from chordwise.settings.sections import CapUsd, Principles, Section
+from chordwise.errors import UsageError
+from chordwise.settings.sections import CapUsd, Principles, Section, problems
 
 
 def _or_mapping(value: object, validated: ValidatorFunctionWrapHandler) -> object:
@@ -146,6 +148,18 @@ class Profile(Section):
             dropped.append("principles")
         defaults = {name: Profile.model_fields[name].default for name in dropped}
         return base.model_copy(update=defaults | entries)
+
+
+def checked_profile(entries: Mapping[str, object]) -> Profile:
+    """Return a profile with these entries, by their names in a program.
+
+    Raises:
+        UsageError: An entry is unknown or invalid.
+    """
+    try:
+        return Profile.model_validate(entries, by_name=True)
+    except ValidationError as error:
+        raise UsageError(f"Invalid options: {'; '.join(problems(error))}.") from error
 
 
 OF_TYPES = {

@@ -23,16 +23,16 @@ from chordwise.llm.limits.permits import (
     PermitRequest,
     Priority,
     ProcessLimits,
-    ResilientLimits,
     Wait,
     WaitReason,
+    policy_of,
 )
 from chordwise.llm.limits.shared_limits import (
+    ResilientLimits,
     SharedLimits,
     endpoint_id,
     keys,
     open_limits,
-    policy_of,
     read_state,
 )
 from chordwise.llm.reported_limits import Quota, QuotaKind

@@ -42,6 +42,12 @@ def test_read_only_commands_import_only_what_they_need(module: str) -> None:
     assert len(modules) <= 850
 
 
+def test_the_library_imports_neither_database_nor_broker() -> None:
+    modules = imported_by("from chordwise import DocumentAnalyzer; DocumentAnalyzer()")
+
+    assert not modules & {"sqlalchemy", "psycopg", "celery", "kombu", "redis", *RARE}
+
+
 def test_the_process_that_parses_files_imports_no_settings() -> None:
     """A new one starts for every two thousand files and after each failure."""
     modules = imported_by("import chordwise.readers.parser_main")

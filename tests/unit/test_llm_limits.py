@@ -10,7 +10,6 @@ import redis
 from structlog.testing import capture_logs
 
 from chordwise.llm.limits.permits import (
-    PAUSE_SECONDS,
     CallReport,
     CallResult,
     LimitPolicy,
@@ -19,10 +18,10 @@ from chordwise.llm.limits.permits import (
     PermitRequest,
     Priority,
     ProcessLimits,
-    ResilientLimits,
     Wait,
     WaitReason,
 )
+from chordwise.llm.limits.shared_limits import PAUSE_SECONDS, ResilientLimits
 from chordwise.llm.reported_limits import Quota, QuotaKind, duration_seconds, reported_limits
 from tests.fakes.clocks import SleptClock
 

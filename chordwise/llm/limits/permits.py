@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-import redis
-import structlog
-
 from chordwise.llm.reported_limits import QuotaKind, ReportedLimits
+from chordwise.settings import LimitSettings, ModelSettings
 
 
 class Priority(StrEnum):
@@ -132,6 +130,26 @@ class LimitPolicy:
     has_head_start: bool = False
 
 
+# A permit outlives its call's deadline by this margin, so that every running call is counted.
+_MARGIN_SECONDS = 5.0
+
+
+def policy_of(settings: LimitSettings, model: ModelSettings) -> LimitPolicy:
+    """Return the limit policy of a model from the settings."""
+    return LimitPolicy(
+        requests_per_minute=model.requests_per_minute,
+        tokens_per_minute=model.tokens_per_minute,
+        max_in_flight=model.max_in_flight,
+        first_in_flight=settings.first_in_flight,
+        max_window=settings.max_in_flight,
+        breaker_failures=settings.breaker_failures,
+        breaker_seconds=settings.breaker_seconds,
+        lease_seconds=model.timeout_seconds + _MARGIN_SECONDS,
+        pause_seconds=settings.pause_seconds,
+        has_head_start=True,
+    )
+
+
 class Limits(Protocol):
     """Grants permits for one endpoint; safe to share between threads. Never raises."""
 
@@ -176,80 +194,6 @@ class LimitState:
             for kind, limit in self.per_minute.items()
         ]
         return max([1 / self.rate if self.rate else 0.0, *shares])
-
-
-log = structlog.get_logger(__name__)
-
-# The least time between attempts during an outage, and between copies of the shared state.
-PAUSE_SECONDS = 5.0
-
-
-class ResilientLimits:
-    """Falls back to process-local limits while Valkey is unavailable, and logs each outage.
-
-    It also does so while the shared state is invalid, since other programs can write it.
-
-    `read` returns the shared state, which the process-local limits remember for an outage.
-    """
-
-    def __init__(
-        self,
-        shared: Limits,
-        process: ProcessLimits,
-        read: Callable[[], LimitState],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._shared = shared
-        self._process = process
-        self._read = read
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._shared_retry_at = 0.0
-        self._uses_fallback = False
-        self._read_at = float("-inf")
-
-    def acquire(self, request: PermitRequest) -> Permit | Wait | Denial:
-        """Return a permit, a wait with its reason, or the denial that stops requests."""
-        if self._clock() >= self._shared_retry_at:
-            try:
-                answer = self._shared.acquire(request)
-                self._remember()
-            except (redis.RedisError, OSError, ValueError) as error:
-                self._start_fallback(error)
-            else:
-                self._end_fallback()
-                return answer
-        return self._process.acquire(request)
-
-    def settle(self, permit: Permit, report: CallReport) -> None:
-        """Return a permit to the limiter that granted it."""
-        if not permit.is_shared:
-            self._process.settle(permit, report)
-        elif self._clock() >= self._shared_retry_at:
-            try:
-                self._shared.settle(permit, report)
-            except (redis.RedisError, OSError) as error:
-                self._start_fallback(error)
-
-    def _remember(self) -> None:
-        with self._lock:
-            if self._clock() < self._read_at + PAUSE_SECONDS:
-                return
-            self._read_at = self._clock()
-        self._process.remember(self._read())
-
-    def _start_fallback(self, error: Exception) -> None:
-        with self._lock:
-            self._shared_retry_at = self._clock() + PAUSE_SECONDS
-            if not self._uses_fallback:
-                log.warning("limits.fallback_started", error=type(error).__name__)
-            self._uses_fallback = True
-
-    def _end_fallback(self) -> None:
-        with self._lock:
-            if self._uses_fallback:
-                log.info("limits.fallback_ended")
-            self._uses_fallback = False
 
 
 MAX_PAUSE_SECONDS = 300.0

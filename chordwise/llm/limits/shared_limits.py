@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import cache, partial
@@ -11,6 +12,7 @@ from importlib import resources
 from typing import cast
 
 import redis
+import structlog
 from pydantic import SecretStr
 
 from chordwise.domain.json_values import JsonObject, as_object, text
@@ -23,13 +25,14 @@ from chordwise.llm.limits.permits import (
     CallResult,
     Denial,
     LimitPolicy,
+    Limits,
     LimitState,
     Permit,
     PermitRequest,
     ProcessLimits,
-    ResilientLimits,
     Wait,
     WaitReason,
+    policy_of,
 )
 from chordwise.llm.reported_limits import QuotaKind
 from chordwise.settings import LimitSettings, ModelSettings, service_addresses
@@ -40,6 +43,7 @@ _GATHER_SECONDS = 0.0005
 # The return of a permit usually waits for the next request for one, and is sent with it.
 _LINGER_SECONDS = 0.02
 _sleep = time.sleep  # noqa: TID251 - the sleep function of this module
+log = structlog.get_logger(__name__)
 
 
 def endpoint_id(provider: str, base_url: str, model: str, api_key: SecretStr) -> str:
@@ -185,8 +189,6 @@ def _source() -> str:
     return resources.files(__package__).joinpath("limiter.lua").read_text("utf-8")
 
 
-# A permit outlives its call's deadline by this margin, so that every running call is counted.
-_MARGIN_SECONDS = 5.0
 _ANSWER_SECONDS = 2.0
 _MAX_CONNECTIONS = 8
 
@@ -201,22 +203,6 @@ def open_client(broker_url: SecretStr) -> redis.Redis:
         address, max_connections=_MAX_CONNECTIONS, **seconds
     )
     return redis.Redis.from_pool(pool)
-
-
-def policy_of(settings: LimitSettings, model: ModelSettings) -> LimitPolicy:
-    """Return the limit policy of a model from the settings."""
-    return LimitPolicy(
-        requests_per_minute=model.requests_per_minute,
-        tokens_per_minute=model.tokens_per_minute,
-        max_in_flight=model.max_in_flight,
-        first_in_flight=settings.first_in_flight,
-        max_window=settings.max_in_flight,
-        breaker_failures=settings.breaker_failures,
-        breaker_seconds=settings.breaker_seconds,
-        lease_seconds=model.timeout_seconds + _MARGIN_SECONDS,
-        pause_seconds=settings.pause_seconds,
-        has_head_start=True,
-    )
 
 
 def open_limits(
@@ -235,6 +221,78 @@ def open_limits(
         ProcessLimits(policy),
         partial(read_state, client, endpoint, policy),
     )
+
+
+# The least time between attempts during an outage, and between copies of the shared state.
+PAUSE_SECONDS = 5.0
+
+
+class ResilientLimits:
+    """Falls back to process-local limits while Valkey is unavailable, and logs each outage.
+
+    It also does so while the shared state is invalid, since other programs can write it.
+
+    `read` returns the shared state, which the process-local limits remember for an outage.
+    """
+
+    def __init__(
+        self,
+        shared: Limits,
+        process: ProcessLimits,
+        read: Callable[[], LimitState],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._shared = shared
+        self._process = process
+        self._read = read
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._shared_retry_at = 0.0
+        self._uses_fallback = False
+        self._read_at = float("-inf")
+
+    def acquire(self, request: PermitRequest) -> Permit | Wait | Denial:
+        """Return a permit, a wait with its reason, or the denial that stops requests."""
+        if self._clock() >= self._shared_retry_at:
+            try:
+                answer = self._shared.acquire(request)
+                self._remember()
+            except (redis.RedisError, OSError, ValueError) as error:
+                self._start_fallback(error)
+            else:
+                self._end_fallback()
+                return answer
+        return self._process.acquire(request)
+
+    def settle(self, permit: Permit, report: CallReport) -> None:
+        """Return a permit to the limiter that granted it."""
+        if not permit.is_shared:
+            self._process.settle(permit, report)
+        elif self._clock() >= self._shared_retry_at:
+            try:
+                self._shared.settle(permit, report)
+            except (redis.RedisError, OSError) as error:
+                self._start_fallback(error)
+
+    def _remember(self) -> None:
+        with self._lock:
+            if self._clock() < self._read_at + PAUSE_SECONDS:
+                return
+            self._read_at = self._clock()
+        self._process.remember(self._read())
+
+    def _start_fallback(self, error: Exception) -> None:
+        with self._lock:
+            self._shared_retry_at = self._clock() + PAUSE_SECONDS
+            if not self._uses_fallback:
+                log.warning("limits.fallback_started", error=type(error).__name__)
+            self._uses_fallback = True
+
+    def _end_fallback(self) -> None:
+        with self._lock:
+            if self._uses_fallback:
+                log.info("limits.fallback_ended")
+            self._uses_fallback = False
 
 
 def read_state(client: redis.Redis, endpoint: str, policy: LimitPolicy) -> LimitState:

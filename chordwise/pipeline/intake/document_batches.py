@@ -25,7 +25,7 @@ from chordwise.pipeline.asking.question import text_budget
 from chordwise.pipeline.intake.learned_examples import Examples
 from chordwise.pipeline.intake.run_options import RunOptions, identities
 from chordwise.pipeline.jobs import shared_jobs
-from chordwise.pipeline.models.model_client import batch_until
+from chordwise.pipeline.models.batch_queue import batch_until
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT
 from chordwise.readers import failures

@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, TypedDict
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from chordwise.domain import critique, examples, json_values, validation
 from chordwise.domain.analysis import analysis_for
@@ -39,7 +39,6 @@ from chordwise.prompts import library, packs
 from chordwise.readers import contents
 from chordwise.readers.reader_output import Columns
 from chordwise.settings import Profile, Settings
-from chordwise.settings.sections import problems
 
 PIPELINE_VERSION = 6
 """Incremented with each change of the code that changes the answer to the same question."""
@@ -139,18 +138,6 @@ def identity(settings: Settings, analysis_type: AnalysisType, options: RunOption
         **_critique(analysis_type, analysis),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def checked_profile(entries: Mapping[str, object]) -> Profile:
-    """Return a profile with these entries, by their names in a program.
-
-    Raises:
-        UsageError: An entry is unknown or invalid.
-    """
-    try:
-        return Profile.model_validate(entries, by_name=True)
-    except ValidationError as error:
-        raise UsageError(f"Invalid options: {'; '.join(problems(error))}.") from error
 
 
 def require_answerable(settings: Settings, options: RunOptions) -> Decimal | None:

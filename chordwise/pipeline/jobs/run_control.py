@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain.states import RETRYABLE_JOBS, ChunkStatus, JobStatus, RunStatus
 from chordwise.pipeline.jobs import endpoint_pauses
 from chordwise.pipeline.models import budgets
-from chordwise.pipeline.models.model_client import spill_over_time
+from chordwise.pipeline.models.batch_queue import spill_over_time
 from chordwise.pipeline.runtime.context import DATABASE_TIMEOUT, Context
 from chordwise.pipeline.runtime.messages import FAN_OUT
 from chordwise.storage import batch_requests, clock, jobs, outbox, runs

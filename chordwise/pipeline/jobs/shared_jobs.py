@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, aliased
 
 from chordwise.domain.states import FOLLOWING_JOBS, WORKING_JOBS, JobStatus, Lane, RunStatus
 from chordwise.llm.limits.permits import Priority
-from chordwise.pipeline.models.model_client import batch_until
+from chordwise.pipeline.models.batch_queue import batch_until
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import FAN_OUT
 from chordwise.storage import clock, jobs, outbox, results, runs

@@ -32,7 +32,6 @@ from chordwise.pipeline.intake.found_files import STORED_AT_ONCE, stored_documen
 from chordwise.pipeline.intake.run_options import (
     MAX_NAME_LENGTH,
     RunOptions,
-    checked_profile,
     chosen_profile,
     effective_options,
     from_json,
@@ -46,7 +45,7 @@ from chordwise.pipeline.runtime.context import Context, ReadingContext
 from chordwise.prompts import library
 from chordwise.readers.reader import ReadDocument
 from chordwise.settings import Settings
-from chordwise.settings.profiles import Dollars, LaneName
+from chordwise.settings.profiles import Dollars, LaneName, checked_profile
 from chordwise.storage import feedback as stored_feedback
 from chordwise.storage import results
 from chordwise.storage.database import Database

@@ -6,22 +6,24 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 
+from sqlalchemy import ColumnElement
 from sqlalchemy.orm import Session
 
 from chordwise import errors
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.states import UNASKED_REQUESTS, BatchRequestStatus
+from chordwise.domain.states import UNASKED_REQUESTS, BatchRequestStatus, Lane
 from chordwise.errors import AwaitingBatchError, ChordwiseError, ModelError
 from chordwise.llm.middleware.batched import BatchQuestion
 from chordwise.llm.model import Completion, FinishReason
 from chordwise.pipeline.models import answer_cache
 from chordwise.pipeline.models.budgets import JobBudget
 from chordwise.pipeline.models.ledger import row_of
-from chordwise.storage import batch_requests, cached_completions
+from chordwise.settings import Settings
+from chordwise.storage import batch_requests, cached_completions, clock
 from chordwise.storage.batch_requests import BatchRequest
 from chordwise.storage.database import Database
 from chordwise.storage.record import new_id
@@ -165,3 +167,13 @@ def _awaiting(question: BatchQuestion, seconds_left: float) -> AwaitingBatchErro
     )
     error.retry_after_seconds = seconds_left
     return error
+
+
+def batch_until(settings: Settings, lane: Lane) -> ColumnElement[datetime] | None:
+    """Return the deadline until which questions of a job wait for batches; `None` online."""
+    return spill_over_time(settings) if lane is Lane.BATCH else None
+
+
+def spill_over_time(settings: Settings) -> ColumnElement[datetime]:
+    """Return the time after which unanswered questions are asked online."""
+    return clock.now_plus(timedelta(hours=settings.batch.spill_over_hours))

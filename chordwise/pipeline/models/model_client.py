@@ -6,7 +6,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from functools import cached_property
 from random import Random
 from threading import Semaphore
@@ -14,7 +13,6 @@ from typing import TypeAlias
 
 import structlog
 from pydantic import SecretStr
-from sqlalchemy import ColumnElement
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import Lane
@@ -24,8 +22,7 @@ from chordwise.errors import ConfigurationError, ModelError
 from chordwise.llm import batching
 from chordwise.llm.batching import has_batches
 from chordwise.llm.batching.api import BatchApi
-from chordwise.llm.limits.permits import Limits, Priority, ProcessLimits
-from chordwise.llm.limits.shared_limits import open_client, open_limits, policy_of
+from chordwise.llm.limits.permits import Limits, Priority, ProcessLimits, policy_of
 from chordwise.llm.middleware.batched import Batched, BatchQueue
 from chordwise.llm.middleware.budgeted import Budgeted, SharedBudget
 from chordwise.llm.middleware.cached import Cached, CompletionCache, answer_settings
@@ -41,7 +38,6 @@ from chordwise.llm.prices import Price, price_of
 from chordwise.llm.providers import connect
 from chordwise.llm.providers.extractive import built_in
 from chordwise.settings import ModelSettings, Settings
-from chordwise.storage import clock
 
 log = structlog.get_logger(__name__)
 
@@ -219,9 +215,13 @@ class Models:
                     policy_of(self._settings.limits, settings)
                 )
             else:
-                key = self._settings.api_key_for(settings)
-                client = open_client(broker_url)
-                limits = open_limits(self._settings.limits, settings, key, client)
+                from chordwise.llm.limits import shared_limits  # noqa: PLC0415 - needs Redis's client
+
+                key, client = (
+                    self._settings.api_key_for(settings),
+                    shared_limits.open_client(broker_url),
+                )
+                limits = shared_limits.open_limits(self._settings.limits, settings, key, client)
                 self._limits_by_name[name] = limits
         return self._limits_by_name[name]
 
@@ -301,13 +301,3 @@ def lane_for(settings: Settings, model: str, wanted: Lane) -> Lane:
     if wanted is Lane.BATCH and any(has_batches(settings.model_named(name)) for name in names):
         return Lane.BATCH
     return Lane.ONLINE
-
-
-def batch_until(settings: Settings, lane: Lane) -> ColumnElement[datetime] | None:
-    """Return the deadline until which questions of a job wait for batches; `None` online."""
-    return spill_over_time(settings) if lane is Lane.BATCH else None
-
-
-def spill_over_time(settings: Settings) -> ColumnElement[datetime]:
-    """Return the time after which unanswered questions are asked online."""
-    return clock.now_plus(timedelta(hours=settings.batch.spill_over_hours))
