@@ -13,9 +13,9 @@ from rich.text import Text
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
-from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.money import dollars
 from chordwise.domain.number_formats import counted, money, score, share
+from chordwise.domain.states import CritiqueOutcome
 from chordwise.pipeline.runs.reconstruction import Reconstruction
 from chordwise.relations import explanation
 from chordwise.relations.relation import Row

@@ -19,9 +19,8 @@ import jsonschema_rs
 from chordwise.domain import json_values, schemas
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analysis_tasks import AnalysisOptions, Example
-from chordwise.domain.facts import text_of
 from chordwise.domain.grounding import Source
-from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.json_values import JsonObject, JsonValue, text_of
 from chordwise.domain.schema_data import ANY_POSITION
 from chordwise.domain.schema_nodes import SchemaNode
 from chordwise.domain.schemas import CHECKS

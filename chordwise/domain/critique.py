@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cache
 
 from chordwise.domain import grounding, json_values, missing_rows, schema_data, schemas
@@ -16,6 +15,7 @@ from chordwise.domain.analysis import AnalysisDefinition, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.states import CritiqueOutcome
 
 MAX_VIOLATIONS = 10
 _OF_ALL = (
@@ -23,15 +23,6 @@ _OF_ALL = (
     "Every quote supports the statement beside it.",
     "Nothing that the text leaves open or contradicts is presented as certain.",
 )
-
-
-class CritiqueOutcome(StrEnum):
-    """The outcome of a critique; the values in `results.critique`."""
-
-    PASSED = "passed"
-    REVISED = "revised"
-    KEPT = "kept"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

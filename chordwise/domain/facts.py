@@ -11,11 +11,10 @@ from chordwise.domain import json_values, value_in_quote
 from chordwise.domain.analysis import AnalysisDefinition, claimed_number
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.grounding import Grounding
-from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
+from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue, text_of
 from chordwise.domain.typed_values import typed
 
 _EVIDENCE = "evidence"
-_LARGEST_WHOLE = 1e15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,18 +66,6 @@ def facts(output: JsonObject, analysis: AnalysisDefinition) -> Iterator[Fact]:
         return _of_data(output, analysis)
     shown = {name: value for name, value in output.items() if name != analysis.derived}
     return _facts(shown, ValuePosition(), analysis)
-
-
-def text_of(value: JsonValue) -> str | None:
-    """Return a scalar as text; a number keeps all of its digits: 1234567, not 1.23457e+06."""
-    if value is None or isinstance(value, str):
-        return value or None
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        whole = abs(value) < _LARGEST_WHOLE and value == int(value)
-        return str(int(value) if whole else value)
-    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

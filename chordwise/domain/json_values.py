@@ -234,3 +234,18 @@ def _decimal(value: Decimal) -> JsonValue:
     if value == value.to_integral_value():
         return int(value)
     return float(value) if Decimal(repr(float(value))) == value else str(value)
+
+
+_LARGEST_WHOLE = 1e15
+
+
+def text_of(value: JsonValue) -> str | None:
+    """Return a scalar as text; a number keeps all of its digits: 1234567, not 1.23457e+06."""
+    if value is None or isinstance(value, str):
+        return value or None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        whole = abs(value) < _LARGEST_WHOLE and value == int(value)
+        return str(int(value) if whole else value)
+    return None

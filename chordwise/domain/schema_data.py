@@ -11,8 +11,7 @@ from typing import TypeAlias
 
 from chordwise.domain import json_values, value_in_quote
 from chordwise.domain.analysis import Joining, RowCount, round_robin
-from chordwise.domain.facts import text_of
-from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.json_values import JsonObject, JsonValue, text_of
 from chordwise.domain.schema_nodes import SchemaNode
 
 ANY_POSITION = "*"

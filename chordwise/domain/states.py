@@ -170,3 +170,12 @@ class DeliveryStatus(StrEnum):
     DELIVERED = "delivered"
     FAILED = "failed"
     SKIPPED = "skipped"
+
+
+class CritiqueOutcome(StrEnum):
+    """The outcome of a critique; the values in `results.critique`."""
+
+    PASSED = "passed"
+    REVISED = "revised"
+    KEPT = "kept"
+    FAILED = "failed"

@@ -6,10 +6,10 @@ from psycopg import Connection
 
 from chordwise.domain import grounding
 from chordwise.domain.analysis_tasks import AnalysisType, question_of
-from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.identifiers import id_in
 from chordwise.domain.learning import truths
 from chordwise.domain.learning.truths import Remark, Verdict
+from chordwise.domain.states import CritiqueOutcome
 from chordwise.errors import UsageError
 from chordwise.relations.relation import Relation, Row, rows
 from chordwise.relations.results import FACTS, RESULTS

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.padding import Padding
@@ -11,7 +12,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from chordwise.domain import document_flags, json_values, missing_rows, value_in_quote
+from chordwise.domain import json_values
 from chordwise.domain.analysis import (
     NO_LABEL,
     AnswerSection,
@@ -21,15 +22,15 @@ from chordwise.domain.analysis import (
     sections_of,
 )
 from chordwise.domain.analysis_tasks import AnalysisType
-from chordwise.domain.critique import CritiqueOutcome
-from chordwise.domain.facts import text_of
-from chordwise.domain.json_values import JsonObject, JsonValue, objects, strings, text
-from chordwise.domain.learning import fields
+from chordwise.domain.json_values import JsonObject, JsonValue, objects, strings, text, text_of
 from chordwise.domain.number_formats import counted, score, share
-from chordwise.domain.states import JobStatus
+from chordwise.domain.states import CritiqueOutcome, JobStatus
 from chordwise.relations.relation import Row
 from chordwise.rendering import layouts
 from chordwise.rendering.plain_text import EXTRACTIVE, encoded, one_line, safe
+
+if TYPE_CHECKING:
+    from chordwise.domain.learning.fields import FieldValue
 
 MAX_IN_FULL = 10
 _MAX_FLAGS = 5
@@ -64,13 +65,23 @@ def _in_full(result: Row) -> Iterator[RenderableType]:
     for chunk in objects(result["failed_chunks"]):
         start, end, code = (chunk.get(name) for name in ("start_char", "end_char", "error_code"))
         yield Text(f"  Not covered: characters {start}–{end} ({code})", style="yellow")
-    for sentence in missing_rows.sentences(missing_rows.from_json(result["missing_rows"])):
+    for sentence in _missing(result):
         yield Text(f"  {one_line(sentence, _HEADLINE_WIDTH)}", style="yellow")
     for check in objects(result["failed_checks"]):
         yield Text(f"  Check failed: {_check(check)}", style="yellow")
     yield answer(result["analysis_type"], result["output"])
     yield from _critique(result["critique"] or {})
     yield Text()
+
+
+def _missing(result: Row, *, losses: bool = False) -> Sequence[str]:
+    """Return sentences about the missing rows of a result, or only about rows that are lost."""
+    if not result["missing_rows"]:
+        return ()
+    from chordwise.domain import missing_rows  # noqa: PLC0415 - loads the layout of texts
+
+    missing = missing_rows.from_json(result["missing_rows"])
+    return missing_rows.sentences(missing_rows.losses(missing) if losses else missing)
 
 
 def _check(check: JsonObject) -> str:
@@ -83,6 +94,10 @@ def _check(check: JsonObject) -> str:
 
 def _suspicious(stored: JsonValue) -> Iterator[RenderableType]:
     """Return the first suspicious passages of the document."""
+    if not stored:
+        return
+    from chordwise.domain import document_flags  # noqa: PLC0415 - loads all cues
+
     found = document_flags.from_json(stored)
     for flag in found[:_MAX_FLAGS]:
         kind, place = flag.kind.replace("_", " "), f"characters {flag.start_char}–{flag.end_char}"
@@ -156,8 +171,7 @@ def _answer(result: Row) -> Text:
     answer = headline(result["analysis_type"], result["output"])
     shown = Text(one_line(answer, 140))
     if result["status"] != JobStatus.SUCCEEDED:
-        lost = missing_rows.losses(missing_rows.from_json(result["missing_rows"]))
-        reason = "".join(f": {one_line(each)}" for each in missing_rows.sentences(lost))
+        reason = "".join(f": {one_line(sentence)}" for sentence in _missing(result, losses=True))
         shown.append(f" ({result['status']}{reason.removesuffix('.')})", style="yellow")
     for mark in _marks(result):
         shown.append(f" ({mark})", style="yellow")
@@ -187,20 +201,26 @@ def _extractions(results: Sequence[Row], shown: set[uuid.UUID]) -> Iterator[Rend
 
     The ids of their jobs are added to `shown`.
     """
+    extractions = [
+        result for result in results if result["analysis_type"] == AnalysisType.EXTRACTION
+    ]
+    if len(extractions) < 2:  # noqa: PLR2004 - one is shown in full
+        return
+    from chordwise.domain.learning import fields  # noqa: PLC0415 - loads extraction
+
     alike: dict[tuple[str, ...], list[Row]] = {}
-    for result in results:
-        if result["analysis_type"] == AnalysisType.EXTRACTION:
-            names = tuple(fields.names(result["output"]))[:_MAX_FIELDS]
-            alike.setdefault(names, []).append(result)
-    for names, found in alike.items():
-        if not names or len(found) == 1:
+    for result in extractions:
+        names = tuple(fields.names(result["output"]))[:_MAX_FIELDS]
+        alike.setdefault(names, []).append(result)
+    for names, group in alike.items():
+        if not names or len(group) == 1:
             continue
-        shown |= {result["job_id"] for result in found}
-        documents = layouts.shortened([result["source"] for result in found], room=_DOCUMENT_WIDTH)
+        shown |= {result["job_id"] for result in group}
+        documents = layouts.shortened([result["source"] for result in group], room=_DOCUMENT_WIDTH)
         columns = ("Document", *(name.removeprefix("/") for name in names))
         rows = [
-            [document, *(_values(result["output"], name) for name in names)]
-            for document, result in zip(documents, found, strict=True)
+            [document, *(_values(result["output"], name, fields.entries) for name in names)]
+            for document, result in zip(documents, group, strict=True)
         ]
         yield layouts.FirstThatFits(
             layouts.table(columns, rows, _PROSE_WIDTH), layouts.records(columns, rows)
@@ -208,14 +228,15 @@ def _extractions(results: Sequence[Row], shown: set[uuid.UUID]) -> Iterator[Rend
         yield Text()
 
 
-def _values(output: JsonObject, name: str) -> Text:
+def _values(
+    output: JsonObject, name: str, entries: Callable[[JsonObject, str], Sequence[FieldValue]]
+) -> Text:
     """Return the values of a field in a cell; for rows, their number."""
     place = f"/data{name}" if name.startswith("/") else ""
     listed = json_values.at(output, place) if place else None
     if isinstance(listed, list) and any(isinstance(row, dict) for row in listed):
         return Text(counted(len(listed), "row"), style="dim")
-    found = [entry.value for entry in fields.entries(output, name) if entry.key]
-    values = "; ".join(text_of(value) or "" for value in found)
+    values = "; ".join(text_of(entry.value) or "" for entry in entries(output, name) if entry.key)
     return Text(one_line(values, _VALUE_WIDTH)) if values else Text("∅", style="dim")
 
 
@@ -284,9 +305,13 @@ def quote(item: Mapping[str, JsonValue]) -> Text:
         shown.append(f" [{start}–{end}]", style="dim not italic")
     elif item.get("grounded") is False:
         shown.append(" [not found in the document]", style="yellow not italic")
-    if outside := value_in_quote.values_not_in_quotes({"item": dict(item)}):
-        named = one_line(", ".join(outside), _QUOTE_WIDTH)
-        shown.append(f" [not in the quote: {named}]", style="yellow not italic")
+    mark = item.get("value_in_quote")
+    if mark is False or (isinstance(mark, dict) and not all(mark.values())):
+        from chordwise.domain import value_in_quote  # noqa: PLC0415 - loads all units
+
+        names = ", ".join(value_in_quote.values_not_in_quotes({"item": dict(item)}))
+        outside = f" [not in the quote: {one_line(names, _QUOTE_WIDTH)}]"
+        shown.append(outside, style="yellow not italic")
     return shown
 
 

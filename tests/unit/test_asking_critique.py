@@ -11,8 +11,8 @@ from chordwise import errors
 from chordwise.domain import critique, json_values
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.answers import Answer
-from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.json_values import JsonValue
+from chordwise.domain.states import CritiqueOutcome
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline.asking import ask
 from chordwise.pipeline.asking.assessment import AssessedAnswer

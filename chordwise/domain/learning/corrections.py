@@ -16,11 +16,10 @@ from chordwise.domain.facts import (
     facts,
     leaves,
     scalar_fact,
-    text_of,
     typed_fact,
 )
 from chordwise.domain.grounding import EVIDENCE_FIELDS, Grounding
-from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.json_values import JsonObject, JsonValue, text_of
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.truths import (
     Remark,

@@ -19,9 +19,8 @@ from chordwise.domain.analyses.extraction import FOUND
 from chordwise.domain.analysis import NO_LABEL, AnalysisDefinition, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, Example
 from chordwise.domain.extractive import ranking
-from chordwise.domain.facts import text_of
 from chordwise.domain.grounding import Source
-from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
+from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue, text_of
 from chordwise.domain.learning import corrections, fields, truths
 from chordwise.domain.learning.corrections import Corrected
 from chordwise.domain.learning.truths import Remark, Truth, Verdict

@@ -17,9 +17,10 @@ from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import CONFIDENCE_THRESHOLD, AnalysisTask
 from chordwise.domain.answers import CHECK_FACTOR, Answer, lowered_by
 from chordwise.domain.checks import FailedCheck
-from chordwise.domain.critique import Critique, CritiqueOutcome
+from chordwise.domain.critique import Critique
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.states import CritiqueOutcome
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking.check import with_missing_rows
 

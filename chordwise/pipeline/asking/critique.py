@@ -13,8 +13,9 @@ from chordwise.domain import (
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisTask, Stage
 from chordwise.domain.answers import Answer
-from chordwise.domain.critique import Critique, CritiqueOutcome
+from chordwise.domain.critique import Critique
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.states import CritiqueOutcome
 from chordwise.errors import ModelError, PausingError, TransientError
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking import Question, ask

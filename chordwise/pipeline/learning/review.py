@@ -19,8 +19,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain import json_values
 from chordwise.domain.analysis import NO_LABEL, analysis_for, label_paths
 from chordwise.domain.analysis_tasks import options_from
-from chordwise.domain.facts import text_of
-from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.json_values import JsonObject, JsonValue, text_of
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import feedback
 from chordwise.pipeline.learning.feedback import Signed

@@ -17,11 +17,10 @@ from chordwise.domain.analysis_tasks import (
     examples_from,
     options_from,
 )
-from chordwise.domain.critique import CritiqueOutcome
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.prompts import Prompt
-from chordwise.domain.states import ChunkStatus
+from chordwise.domain.states import ChunkStatus, CritiqueOutcome
 from chordwise.errors import ChordwiseError, InvalidAnswerError
 from chordwise.llm.middleware.cached import answer_settings, key_of
 from chordwise.llm.model import ChatModel, CompletionRequest
