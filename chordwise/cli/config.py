@@ -136,7 +136,7 @@ def _without_secrets(name: str, value: object) -> JsonValue:
         secret = value.get_secret_value()
         if "://" not in secret:
             return addresses.HIDDEN if secret else ""
-        return addresses.redacted(secret, hide_path=name == "webhook_url")
+        return addresses.redacted(secret, hide_path=name == "url")
     if name == "base_url" and isinstance(value, str):
         return addresses.redacted(value)
     return json_values.as_json(value)

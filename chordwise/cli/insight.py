@@ -10,8 +10,8 @@ from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Force, Out
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.states import DeliveryEvent
 from chordwise.pipeline.exports import writers
-from chordwise.storage import deliveries
 from chordwise.web import report as pages
 
 
@@ -36,7 +36,7 @@ def insight(
         sink.write(html.encode())
     written: JsonObject = {"file": str(out.absolute()), "totals": totals}
     if invocation.occurrence is not None:
-        invocation.occurrence.record(written, deliveries.REPORT_WRITTEN)
+        invocation.occurrence.record(written, DeliveryEvent.REPORT_WRITTEN)
     if as_json:
         invocation.screen.write_json(**written)
     else:

@@ -18,7 +18,6 @@ from chordwise.domain.learning import calibration
 from chordwise.domain.states import Lane
 from chordwise.domain.visible_text import visible
 from chordwise.errors import ChordwiseError, ConfigurationError, ExitCode, ReadError, UsageError
-from chordwise.pipeline.diagnosis.configured_paths import require_writable
 from chordwise.pipeline.diagnosis.outcome import Check, CheckStatus, failed, warning
 from chordwise.pipeline.exports import selection
 from chordwise.pipeline.exports.selection import Selection
@@ -29,6 +28,7 @@ from chordwise.pipeline.schedules import occurrences
 from chordwise.pipeline.schedules.runner import CommandEnd
 from chordwise.readers import discovery
 from chordwise.settings import Profile, ScheduleSettings, Settings
+from chordwise.settings.locations import require_writable
 from chordwise.storage import schedules
 from chordwise.storage.schedules import ScheduleOrigin
 from chordwise.telemetry.logging import without_secrets

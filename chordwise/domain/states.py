@@ -43,6 +43,17 @@ class RunStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+class DeliveryEvent(StrEnum):
+    """The values of `deliveries.event`."""
+
+    RUN_FINISHED = "run.finished"
+    RUN_PAUSED = "run.paused"
+    RUN_CANCELLED = "run.cancelled"
+    REPORT_WRITTEN = "report.written"
+    VARIANT_STOPPED = "experiment.variant_stopped"
+    ANSWERS_REGRESSED = "answers.regressed"
+
+
 class JobStatus(StrEnum):
     """The values of `jobs.status`."""
 

@@ -37,6 +37,7 @@ from chordwise.settings import service_addresses
 from chordwise.settings.environment import variable
 from chordwise.settings.locations import FILE_NAME, default_home, find_home, settings_file
 from chordwise.settings.profiles import Profile
+from chordwise.settings.receivers import Receivers
 from chordwise.settings.schedules import ScheduleSettings
 from chordwise.settings.sections import (
     AUTO,
@@ -46,7 +47,6 @@ from chordwise.settings.sections import (
     BudgetSettings,
     CacheSettings,
     CritiqueSettings,
-    DeliverySettings,
     EmbeddedSettings,
     InboxSettings,
     LimitSettings,
@@ -67,7 +67,6 @@ __all__ = [
     "AUTO",
     "FILE_NAME",
     "CritiqueSettings",
-    "DeliverySettings",
     "EmbeddedSettings",
     "InboxSettings",
     "LimitSettings",
@@ -131,7 +130,7 @@ class Settings(BaseSettings):
     inbox: InboxSettings = InboxSettings()
     schedules: Mapping[str, ScheduleSettings] = Field(default_factory=dict)
     readers: ReaderSettings = ReaderSettings()
-    delivery: DeliverySettings = DeliverySettings()
+    deliveries: Receivers = Field(default_factory=dict)
     worker: WorkerSettings = WorkerSettings()
     web: WebSettings = WebSettings()
     embedded: EmbeddedSettings = EmbeddedSettings()

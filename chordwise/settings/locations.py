@@ -284,3 +284,19 @@ def _group(group_id: int) -> str:
         return f"{grp.getgrgid(group_id).gr_name} (gid {group_id})"
     except KeyError:
         return f"gid {group_id}"
+
+
+def require_writable(folder: Path, setting: str) -> None:
+    """Check that this process can create files in a folder.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    if not folder.is_dir():
+        what = f"{setting}: the folder {folder} does not exist."
+        raise ConfigurationError(what, "Create or mount it on the machine of the scheduler.")
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+        raise ConfigurationError(
+            f"{setting}: {folder} cannot be written to by user {os.geteuid()}.",
+            f"Make it writable for the scheduler's user, such as: chown {os.geteuid()} {folder}",
+        )

@@ -22,9 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from chordwise.domain import webhook_signatures
 from chordwise.domain.addresses import has_user, is_at_provider, provider_host
-from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.tiers import Tier
 from chordwise.errors import ConfigurationError
 from chordwise.settings import service_addresses
@@ -430,58 +428,6 @@ class InboxSettings(Section):
     def is_watched(self) -> bool:
         """Whether the scheduler watches any folder."""
         return self.enabled and bool(self.folders)
-
-
-class DeliverySettings(Section):
-    """The table `[delivery]`; the settings of the scheduler apply."""
-
-    webhook_url: SecretStr = Field(default=SecretStr(""), description="Called at the end of a run.")
-    webhook_secret: SecretStr = Field(
-        default=SecretStr(""),
-        description="Signs the requests: whsec_ and 24 to 64 bytes in base64.",
-    )
-    allow_http: bool = Field(default=False, description="Allow a webhook_url with http://.")
-    allow_private_addresses: bool = Field(
-        default=False, description="Allow a webhook_url on this machine or its network."
-    )
-    webhook_report: bool = Field(
-        default=False, description="Send the file of a scheduled insight with the webhook."
-    )
-    folder: Path | None = Field(
-        default=None,
-        description="Folder for the answers of finished runs, relative to chordwise.toml.",
-    )
-    format: ExportFormat = Field(default=ExportFormat.JSONL, description="Of the files in folder.")
-    timeout_seconds: PositiveFloat = Field(default=15, description="Of one request.")
-    max_attempts: PositiveInt = 12
-    first_wait_seconds: PositiveFloat = Field(
-        default=10, description="After a failure; each further wait doubles."
-    )
-    max_wait_seconds: PositiveFloat = 3600
-
-    @model_validator(mode="after")
-    def check_webhook(self) -> DeliverySettings:
-        """Refuse an address that cannot be called, and an address without a secret."""
-        url = self.webhook_url.get_secret_value()
-        if not url:
-            return self
-        if not url.isascii():
-            raise ValueError("webhook_url must be an ASCII address that begins with https://")
-        try:
-            service_addresses.check_web(url)
-        except ValueError as error:
-            raise ValueError(f"webhook_url: {error}") from None
-        if url.strip().lower().startswith("http://") and not self.allow_http:
-            raise ValueError(
-                "webhook_url begins with http://: use https:// or set allow_http = true"
-            )
-        try:
-            webhook_signatures.key_of(self.webhook_secret.get_secret_value())
-        except ValueError as error:
-            raise ValueError(
-                f"webhook_secret is {error}; create one with: openssl rand -base64 32"
-            ) from None
-        return self
 
 
 _LISTS = {"folders": '["inbox"]', "types": '["summary"]'}

@@ -5,39 +5,22 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection
 from datetime import datetime, timedelta
-from enum import StrEnum
 
-from sqlalchemy import ColumnElement, ForeignKey, Index, exists, select, update
+from sqlalchemy import ColumnElement, ForeignKey, Index, exists, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.states import DeliveryStatus, RunStatus
+from chordwise.domain.states import DeliveryEvent, DeliveryStatus
+from chordwise.settings.receivers import RECEIVERS
 from chordwise.storage import clock
-from chordwise.storage.record import CreatedAt, Identity, Record
-
-
-class DeliveryKind(StrEnum):
-    """The means of a delivery."""
-
-    WEBHOOK = "webhook"
-    FILE = "file"
-
-
-REPORT_WRITTEN = "report.written"
-VARIANT_STOPPED = "experiment.variant_stopped"
-ANSWERS_REGRESSED = "answers.regressed"
-_KINDS = {
-    RunStatus.FINISHED: (DeliveryKind.WEBHOOK, DeliveryKind.FILE),
-    RunStatus.CANCELLED: (DeliveryKind.WEBHOOK,),
-    RunStatus.PAUSED: (DeliveryKind.WEBHOOK,),
-}
+from chordwise.storage.record import CreatedAt, Identity, Record, new_id
 
 
 class Delivery(Record):
     """One delivery; its id, and its content once it is made, are the same in every attempt.
 
-    That of a schedule has the id of its occurrence. During an attempt, `due_at` is its deadline.
+    During an attempt, `due_at` is its deadline.
     """
 
     __tablename__ = "deliveries"
@@ -58,33 +41,32 @@ class Delivery(Record):
     finished_at: Mapped[datetime | None]
 
 
-def announce(session: Session, run_id: uuid.UUID, status: RunStatus) -> None:
-    """Add the deliveries for a new status of a run, in the transaction that sets the status."""
-    for kind in _KINDS.get(status, ()):
-        session.add(Delivery(run_id=run_id, kind=kind, event=f"run.{status}"))
-
-
-def announce_occurrence(
-    session: Session, schedule_run_id: uuid.UUID, event: str, content: JsonObject
+def announce(
+    session: Session,
+    event: str,
+    *,
+    run_id: uuid.UUID | None = None,
+    content: JsonObject | None = None,
+    occurrence_id: uuid.UUID | None = None,
 ) -> None:
-    """Add a webhook with the outcome of an occurrence of a schedule, once for each occurrence."""
-    session.execute(
-        insert(Delivery)
-        .values(id=schedule_run_id, kind=DeliveryKind.WEBHOOK, event=event, content=content)
-        .on_conflict_do_nothing()
-    )
+    """Add a delivery to each kind of receiver, in the transaction of the event.
+
+    The outcome of an occurrence of a schedule is announced once.
+    """
+    same = {"event": event, "run_id": run_id, "content": content}
+    rows = [
+        {"id": uuid.uuid5(occurrence_id, kind) if occurrence_id else new_id(), "kind": kind, **same}
+        for kind in RECEIVERS
+    ]
+    if event in set(DeliveryEvent):
+        session.execute(insert(Delivery).values(rows).on_conflict_do_nothing())
 
 
-def announce_stop(session: Session, content: JsonObject) -> None:
-    """Add a webhook about a stopped variant of an experiment."""
-    session.add(Delivery(kind=DeliveryKind.WEBHOOK, event=VARIANT_STOPPED, content=content))
-
-
-def skip(session: Session, kind: DeliveryKind) -> None:
-    """Mark the pending deliveries of this kind as skipped."""
+def skip_all_but(session: Session, wanted: Collection[tuple[str, str]]) -> None:
+    """Mark the pending deliveries as skipped, except those of these kinds and events."""
     session.execute(
         update(Delivery)
-        .where(Delivery.kind == kind, Delivery.status == DeliveryStatus.PENDING)
+        .where(Delivery.status == DeliveryStatus.PENDING, ~_is_one_of(wanted))
         .values(status=DeliveryStatus.SKIPPED, finished_at=clock.database_now())
     )
 
@@ -94,19 +76,23 @@ def is_pending() -> ColumnElement[bool]:
     return exists().where(Delivery.status == DeliveryStatus.PENDING)
 
 
-def lock_due(session: Session, kinds: Collection[DeliveryKind]) -> Delivery | None:
-    """Return, locked, the unlocked delivery of these kinds that has been due for longest."""
+def lock_due(session: Session, wanted: Collection[tuple[str, str]]) -> Delivery | None:
+    """Return, locked, the unlocked one of these deliveries that has been due for longest."""
     return session.scalars(
         select(Delivery)
         .where(
             Delivery.status == DeliveryStatus.PENDING,
-            Delivery.kind.in_(kinds),
+            _is_one_of(wanted),
             Delivery.due_at <= clock.database_now(),
         )
         .order_by(Delivery.due_at)
         .limit(1)
         .with_for_update(key_share=True, skip_locked=True)
     ).one_or_none()
+
+
+def _is_one_of(wanted: Collection[tuple[str, str]]) -> ColumnElement[bool]:
+    return tuple_(Delivery.kind, Delivery.event).in_(wanted)
 
 
 def end(

@@ -135,7 +135,7 @@ def cancel_jobs(session: Session, run_id: uuid.UUID, limit: int) -> int:
     unfinished = {"run_id": run_id, "states": list(UNFINISHED_JOBS)}
     if run.finished_at is None and not session.scalar(_HAS_JOBS, unfinished):
         run.finished_at = clock.read(session)
-        deliveries.announce(session, run_id, RunStatus.CANCELLED)
+        deliveries.announce(session, "run.cancelled", run_id=run_id)
     return len(job_ids)
 
 
@@ -166,7 +166,7 @@ def settle(session: Session, run_id: uuid.UUID) -> None:
     else:
         run.status, run.finished_at = RunStatus.FINISHED, func.now()
     if run.status != before and not session.scalar(_IS_OF_PAIRS, {"run_id": run_id}):
-        deliveries.announce(session, run_id, RunStatus(run.status))
+        deliveries.announce(session, f"run.{run.status}", run_id=run_id)
 
 
 def _locked(session: Session, run_id: uuid.UUID) -> Run:

@@ -23,12 +23,14 @@ pytestmark = pytest.mark.xdist_group("unattended")
 LETTERS = 12
 STABILITY_SECONDS = 1.0
 SETTINGS = f"""
-[delivery]
-webhook_url = "{{url}}"
-webhook_secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+[deliveries.webhook]
+url = "{{url}}"
+secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 allow_http = true
 allow_private_addresses = true
 timeout_seconds = 4
+
+[deliveries.file]
 folder = "{{folder}}"
 format = "csv"
 

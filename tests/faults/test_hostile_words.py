@@ -69,9 +69,9 @@ _PAGES = (
     *("/review", "/review/table", "/insight", "/insight/report", "/inbox", "/schedules", "/sql"),
 )
 DELIVERY = """
-[delivery]
-webhook_url = "{url}"
-webhook_secret = "{secret}"
+[deliveries.webhook]
+url = "{url}"
+secret = "{secret}"
 allow_http = true
 allow_private_addresses = true
 first_wait_seconds = 0.5

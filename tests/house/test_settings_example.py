@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from chordwise import settings
 from chordwise.domain.json_values import JsonObject
 from chordwise.settings import ModelSettings, Profile, ScheduleSettings, Settings
+from chordwise.settings.receivers import RECEIVERS
 from tests.house.checkout import ROOT
 
 EXAMPLE = ROOT / "chordwise.example.toml"
@@ -21,7 +22,7 @@ Defaults: TypeAlias = dict[str, object]
 def uncommented(text: str) -> JsonObject:
     """Return the contents of the file with all commented entries enabled."""
     lines = [
-        line.removeprefix("# ") if line.startswith("# ") and " = " in line else line
+        line.removeprefix("# ") if line.startswith("# [") or " = " in line else line
         for line in text.splitlines()
     ]
     parsed: JsonObject = tomllib.loads("\n".join(lines))
@@ -70,6 +71,19 @@ def test_every_setting_of_a_named_table_is_documented(table: str, section: type[
     assert isinstance(first, dict)
     entries = {field.alias or name for name, field in section.model_fields.items()}
     assert set(first) == entries
+
+
+@pytest.mark.parametrize("kind", list(RECEIVERS))
+def test_every_setting_of_a_receiver_is_documented_with_its_default(kind: str) -> None:
+    deliveries = uncommented(EXAMPLE.read_text("utf-8"))["deliveries"]
+    assert isinstance(deliveries, dict)
+
+    example = RECEIVERS[kind].model_validate(deliveries[kind])
+
+    assert example.model_fields_set == set(RECEIVERS[kind].model_fields)
+    for name, field in RECEIVERS[kind].model_fields.items():
+        if not field.is_required() and name != "secret":
+            assert getattr(example, name) == field.default
 
 
 def test_the_file_can_be_used_unchanged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_a_killed_cancellation_is_completed(settings: Settings, by: str) -> None
     assert pipeline.rows("SELECT status, finished_at IS NOT NULL FROM runs") == [
         ("cancelled", True)
     ]
-    told = "SELECT count(*) FROM deliveries WHERE event = 'run.cancelled'"
+    told = "SELECT count(*) FROM deliveries WHERE event = 'run.cancelled' AND kind = 'webhook'"
     assert pipeline.value(told) == 1
 
 

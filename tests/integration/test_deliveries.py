@@ -19,13 +19,16 @@ from standardwebhooks import Webhook as Verifier
 
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.domain.json_values import JsonObject
+from chordwise.domain.states import DeliveryEvent
 from chordwise.errors import DeliveryError, DeliveryRefusedError, ModelAccessError
 from chordwise.llm.connections import Deadline
 from chordwise.pipeline.deliveries import delivery_attempts
-from chordwise.pipeline.deliveries.webhook import Webhook, guarded_network
+from chordwise.pipeline.deliveries.receivers.file import AnswerFolder
+from chordwise.pipeline.deliveries.receivers.webhook import Webhook, guarded_network
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs import run_control
-from chordwise.settings import DeliverySettings, Settings
+from chordwise.settings import Settings
+from chordwise.settings.receivers import Receiver
 from chordwise.storage import deliveries
 from tests.fakes.pipeline import SHORT, Pipeline, a_pipeline, a_run, quoting_the_text
 from tests.peers.webhook_receiver import WebhookReceiver, receiving
@@ -35,11 +38,11 @@ BODY = json.dumps({"run": "Überall"}, ensure_ascii=False).encode()
 OUTSIDE = "1.1.1.1"
 
 
-def settings_for(url: str, **values: object) -> DeliverySettings:
-    return DeliverySettings.model_validate(
+def webhook_at(url: str, **values: object) -> Webhook:
+    return Webhook.model_validate(
         {
-            "webhook_url": SecretStr(url),
-            "webhook_secret": SecretStr(SECRET),
+            "url": SecretStr(url),
+            "secret": SecretStr(SECRET),
             "allow_http": True,
             "allow_private_addresses": True,
             **values,
@@ -48,7 +51,7 @@ def settings_for(url: str, **values: object) -> DeliverySettings:
 
 
 def post(receiver: WebhookReceiver, **values: object) -> None:
-    Webhook(settings_for(receiver.url, **values)).post("run_1", int(time.time()), BODY)
+    webhook_at(receiver.url, **values).post("run_1", int(time.time()), BODY)
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
@@ -125,7 +128,7 @@ def dripping() -> Iterator[str]:
 
 def test_a_receiver_that_sends_single_bytes_is_timed_out(dripping: str) -> None:
     with pytest.raises(DeliveryError, match="did not respond"):
-        Webhook(settings_for(dripping, timeout_seconds=0.5)).post("run_1", 1, BODY)
+        webhook_at(dripping, timeout_seconds=0.5).post("run_1", 1, BODY)
 
 
 def test_private_addresses_are_refused_by_default() -> None:
@@ -138,10 +141,10 @@ def test_private_addresses_are_refused_by_default() -> None:
 
 @pytest.mark.parametrize("host", ["localhost", "127.1", "0x7f.1", "2130706433", "[::ffff:7f00:1]"])
 def test_every_spelling_of_a_private_address_is_refused(host: str) -> None:
-    settings = settings_for(f"http://{host}:9/", allow_private_addresses=False)
+    webhook = webhook_at(f"http://{host}:9/", allow_private_addresses=False)
 
     with pytest.raises(DeliveryError, match=r"not a public address|has no address"):
-        Webhook(settings).post("run_1", 1, BODY)
+        webhook.post("run_1", 1, BODY)
 
 
 class Recording(httpcore.NetworkBackend):
@@ -206,9 +209,9 @@ def test_an_unreachable_receiver_is_a_failure() -> None:
         url = receiver.url
 
     with pytest.raises(DeliveryError, match="cannot be reached"):
-        Webhook(settings_for(url)).post("run_1", 1, BODY)
+        webhook_at(url).post("run_1", 1, BODY)
     with pytest.raises(DeliveryError, match="has no address"):
-        Webhook(settings_for("http://nobody.invalid/")).post("run_1", 1, BODY)
+        webhook_at("http://nobody.invalid/").post("run_1", 1, BODY)
 
 
 NOW_DUE = "UPDATE deliveries SET due_at = now() WHERE status = 'pending'"
@@ -220,19 +223,19 @@ def pipeline(settings: Settings) -> Pipeline:
     return a_pipeline(settings, quoting_the_text, repeat_last=True)
 
 
-def with_delivery(pipeline: Pipeline, delivery: DeliverySettings) -> Pipeline:
-    settings = pipeline.context.settings.model_copy(update={"delivery": delivery})
+def with_receiver(pipeline: Pipeline, kind: str, receiver: Receiver) -> Pipeline:
+    settings = pipeline.context.settings.model_copy(update={"deliveries": {kind: receiver}})
     return replace(pipeline, context=replace(pipeline.context, settings=settings))
 
 
 def delivering_to(pipeline: Pipeline, receiver: WebhookReceiver, **values: object) -> Pipeline:
-    return with_delivery(pipeline, settings_for(receiver.url, **values))
+    return with_receiver(pipeline, "webhook", webhook_at(receiver.url, **values))
 
 
 def delivering_into(
     pipeline: Pipeline, folder: Path, wanted: ExportFormat = ExportFormat.JSONL
 ) -> Pipeline:
-    return with_delivery(pipeline, DeliverySettings(folder=folder, format=wanted))
+    return with_receiver(pipeline, "file", AnswerFolder(folder=folder, format=wanted))
 
 
 def deliver(pipeline: Pipeline) -> int:
@@ -436,15 +439,15 @@ def test_a_report_is_announced_once(pipeline: Pipeline) -> None:
     content: JsonObject = {"schedule": "plots", "file": "/reports/plots.html"}
     for _ in range(2):
         with pipeline.context.database.write() as session:
-            event = deliveries.REPORT_WRITTEN
-            deliveries.announce_occurrence(session, occurrence, event, content)
+            event = DeliveryEvent.REPORT_WRITTEN
+            deliveries.announce(session, event, content=content, occurrence_id=occurrence)
 
     with receiving(200) as receiver:
         assert deliver(delivering_to(pipeline, receiver)) == 1
 
     message = json.loads(receiver.received[0].body)
     assert (message["type"], message["data"]) == ("report.written", content)
-    assert receiver.received[0].headers["webhook-id"] == f"report_{occurrence.hex}"
+    assert receiver.received[0].headers["webhook-id"].startswith("report_")
 
 
 def _named_pipe(file: Path) -> None:
@@ -488,11 +491,10 @@ def test_a_report_is_sent_with_its_webhook_and_no_other_file_instead(
     written(file)
     content: JsonObject = {"schedule": "plots", "file": str(file)}
     with pipeline.context.database.write() as session:
-        event = deliveries.REPORT_WRITTEN
-        deliveries.announce_occurrence(session, uuid.uuid4(), event, content)
+        deliveries.announce(session, DeliveryEvent.REPORT_WRITTEN, content=content)
 
     with receiving(200) as receiver:
-        assert deliver(delivering_to(pipeline, receiver, webhook_report=True)) == 1
+        assert deliver(delivering_to(pipeline, receiver, report=True)) == 1
 
     html = REPORT if written is _report else None
     assert json.loads(receiver.received[0].body)["data"] == {**content, "html": html}

@@ -68,7 +68,7 @@ def looked_at(folder: Path, toml: str) -> dict[str, Check]:
 
 
 def webhook(url: str, more: str = "") -> str:
-    return f'[delivery]\nwebhook_url = "{url}"\nwebhook_secret = "{KEY}"\n{more}'
+    return f'[deliveries.webhook]\nurl = "{url}"\nsecret = "{KEY}"\n{more}'
 
 
 def test_without_places_there_are_no_findings(tmp_path: Path) -> None:
@@ -81,14 +81,15 @@ def test_valid_places_are_listed(tmp_path: Path) -> None:
     found = looked_at(
         tmp_path,
         '[inbox]\nfolders = ["in"]\n[profiles.bills]\ntypes = ["extraction"]\n'
-        + webhook("https://127.0.0.1/", 'allow_private_addresses = true\nfolder = "out"'),
+        + webhook("https://127.0.0.1/", "allow_private_addresses = true")
+        + '\n[deliveries.file]\nfolder = "out"',
     )
 
     assert {name: each.finding for name, each in found.items()} == {
         "profile bills": "asks extractive for extraction",
         "inbox": f"watched: {tmp_path}/in",
         "webhook": "127.0.0.1 resolves to 127.0.0.1, which is allowed; requests are signed",
-        "delivery": f"jsonl files in {tmp_path}/out",
+        "file": f"jsonl files in {tmp_path}/out",
     }
     assert {each.status for each in found.values()} == {CheckStatus.OK}
 
@@ -96,9 +97,9 @@ def test_valid_places_are_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("toml", "finding", "hint"),
     [
-        ('[delivery]\nfolder = "out"', "delivery.folder: the folder", "mount it"),
+        ('[deliveries.file]\nfolder = "out"', "file.folder: the folder", "mount it"),
         (webhook("https://127.0.0.1/"), "resolves to 127.0.0.1, which is not", "allow_private"),
-        (webhook("https://nobody.invalid/"), "nobody.invalid has no address.", "webhook_url"),
+        (webhook("https://nobody.invalid/"), "nobody.invalid has no address.", "webhook.url"),
         ('[inbox]\nfolders = ["in", "in/deeper"]', "overlap", "inside another inbox"),
         ('[profiles.x]\nschema = "gone.json"', "gone.json cannot be read", "Put the file there"),
         ('[profiles.x]\nschema = "chordwise.toml"', "toml is not JSON", "Correct the file"),
@@ -113,7 +114,7 @@ def test_an_invalid_place_is_reported(tmp_path: Path, toml: str, finding: str, h
     assert hint in check.hint
 
 
-@pytest.mark.parametrize("toml", ['[delivery]\nfolder = "."', '[inbox]\nfolders = ["in"]'])
+@pytest.mark.parametrize("toml", ['[deliveries.file]\nfolder = "."', '[inbox]\nfolders = ["in"]'])
 def test_a_place_of_another_user_is_reported(toml: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()

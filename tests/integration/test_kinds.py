@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 
 from chordwise import AnalysisRequest, AnalysisType, DocumentAnalyzer
+from chordwise import settings as settings_module
+from chordwise.errors import ConfigurationError
+from chordwise.pipeline.deliveries import delivery_attempts
+from chordwise.pipeline.diagnosis import configured_paths
 from chordwise.settings import Settings
 from tests.fakes.commands import point_to
-from tests.fakes.pipeline import a_pipeline, a_run
+from tests.fakes.pipeline import SHORT, a_pipeline, a_run, quoting_the_text
 from tests.fakes.toy_kinds import added, command
 
 TONE = '''
@@ -101,3 +105,54 @@ def test_an_analysis_type_is_answered_by_the_built_in_model(tone: AnalysisType) 
 
     assert analysis.output["label"] == "loud"
     assert [fact.quote for fact in analysis.facts if fact.quote] == [LOUD]
+
+
+DIARY = '''
+"""Diary: a line for each event in a file."""
+
+from pathlib import Path
+
+from chordwise.settings.receivers import Receiver
+
+
+class Diary(Receiver):
+    events = ("run.finished", "report.written")
+    file: Path
+
+    def deliver(self, notice, settings):
+        with self.file.open("a") as file:
+            file.write(f"{notice.event} {notice.content['account']['run']}\\n")
+
+    def check(self, settings):
+        return f"events are written to {self.file}"
+
+
+RECEIVER = Diary
+'''
+
+
+@pytest.fixture
+def _diary(tmp_path: Path) -> Iterator[None]:
+    with added(tmp_path, "chordwise.pipeline.deliveries.receivers", {"diary.py": DIARY}):
+        yield
+
+
+@pytest.mark.usefixtures("_diary")
+def test_a_receiver_is_a_file(settings: Settings, tmp_path: Path) -> None:
+    """Its table is read and checked, and its deliveries are made; other settings are refused."""
+    file = tmp_path / "chordwise.toml"
+    file.write_text(f'[deliveries.diary]\nfile = "{tmp_path}/diary.txt"\n')
+    deliveries = settings_module.load(file).deliveries
+    pipeline = a_pipeline(settings.model_copy(update={"deliveries": deliveries}), quoting_the_text)
+
+    submission = pipeline.analyze(SHORT)
+    delivery_attempts.skip_unwanted(pipeline.context)
+    while delivery_attempts.deliver_next(pipeline.context):
+        pass
+
+    (check,) = configured_paths.check_configured_paths(pipeline.context.settings)
+    assert (check.name, check.finding) == ("diary", f"events are written to {tmp_path}/diary.txt")
+    assert (tmp_path / "diary.txt").read_text() == f"run.finished {submission.name}\n"
+    file.write_text("[deliveries.pigeon]\n")
+    with pytest.raises(ConfigurationError, match="unknown table pigeon; known: diary, file"):
+        settings_module.load(file)

@@ -89,7 +89,7 @@ MODEL = '[models.m]\nprovider = "openai"\nbase_url = "{}"'
         (MODEL.format("https://PLANTED@g.example/v1#PLANTED"), "https://********@g.example/v1"),
         (MODEL.format("https://g.example/sk-PLANTED12/v1"), "https://g.example/********/v1"),
         (
-            f'[delivery]\nwebhook_secret = "{SIGNING}"\nwebhook_url = "{WEBHOOK}"',
+            f'[deliveries.webhook]\nsecret = "{SIGNING}"\nurl = "{WEBHOOK}"',
             "https://hooks.example/…?…",
         ),
         (
@@ -105,7 +105,7 @@ def test_secret_parts_of_an_address_are_hidden(tmp_path: Path, table: str, shown
     out = output_of("config").out + output_of("config", "--json").out
 
     assert "PLANTED" not in out
-    assert out.count(f'_url = "{shown}') == 1
+    assert out.count(f'url = "{shown}') == 1
     assert out.count(f'"value": "{shown}') >= 1
 
 

@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from chordwise import settings
 from chordwise.domain.tiers import Tier
 from chordwise.errors import ConfigurationError, ExitCode
+from chordwise.pipeline.deliveries.receivers.webhook import Webhook
 from chordwise.pipeline.models import model_client
 from chordwise.settings import (
     AUTO,
     FILE_NAME,
-    DeliverySettings,
     ModelSettings,
     Settings,
     environment,
@@ -369,11 +369,11 @@ def test_a_webhook_address_with_a_secret_is_accepted() -> None:
     """Plain HTTP must be allowed explicitly, because every network on the way can read it."""
     for secret in (SECRET, SECRET.removeprefix("whsec_")):
         for url in ("https://example.org/hook?token=x", "http://example.org/hook?token=x"):
-            settings = DeliverySettings.model_validate(
-                {"webhook_url": url, "webhook_secret": secret, "allow_http": url[4] != "s"}
+            webhook = Webhook.model_validate(
+                {"url": url, "secret": secret, "allow_http": url[4] != "s"}
             )
-            assert settings.webhook_secret.get_secret_value() == secret
-            assert "token" not in repr(settings)
+            assert webhook.secret.get_secret_value() == secret
+            assert "token" not in repr(webhook)
 
 
 @pytest.mark.parametrize(
@@ -385,13 +385,13 @@ def test_a_webhook_address_with_a_secret_is_accepted() -> None:
         ("https://example.org:none", SECRET, "port is not a number"),
         (" http://example.org", SECRET, "use https:// or set allow_http"),
         ("https://exämple.org", SECRET, "begins with https://"),
-        ("https://example.org", "", "webhook_secret is not 24 to 64 bytes"),
-        ("https://example.org", "hunter2!", "webhook_secret is not base64"),
+        ("https://example.org", "", "secret is not 24 to 64 bytes"),
+        ("https://example.org", "hunter2!", "secret is not base64"),
     ],
 )
 def test_an_invalid_webhook_is_rejected(url: str, secret: str, reason: str) -> None:
     with pytest.raises(ValidationError, match=reason) as caught:
-        DeliverySettings.model_validate({"webhook_url": url, "webhook_secret": secret})
+        Webhook.model_validate({"url": url, "secret": secret})
 
     assert "hunter2" not in str(caught.value)
     assert "example" not in str(caught.value)

@@ -21,6 +21,7 @@ from chordwise.domain.learning.experiments import (
     assign,
     exceeds,
 )
+from chordwise.domain.states import DeliveryEvent
 from chordwise.errors import ConfigurationError
 from chordwise.pipeline.intake.document_batches import Group, NewDocument, RunQuestions
 from chordwise.pipeline.intake.run_options import RunOptions, from_json
@@ -242,6 +243,7 @@ def _stop(session: Session, experiment: Experiment, variant: str, because: str) 
     if not experiments.stop(session, experiment.id, variant, because):
         return 0
     named = {"experiment": experiment.name, "variant": variant, "reason": because}
-    deliveries.announce_stop(session, {**named, "profile": experiment.profile})
+    content: JsonObject = {**named, "profile": experiment.profile}
+    deliveries.announce(session, DeliveryEvent.VARIANT_STOPPED, content=content)
     log.warning("experiment.variant_stopped", **named)
     return 1

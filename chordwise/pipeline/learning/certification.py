@@ -27,6 +27,7 @@ from chordwise.domain.learning.certification import (
     Worth,
 )
 from chordwise.domain.learning.judgments import JudgedPart, correct_by_field, is_refuted
+from chordwise.domain.states import DeliveryEvent
 from chordwise.errors import RegressionError, UsageError
 from chordwise.pipeline.learning import evaluation, judgeable
 from chordwise.pipeline.learning.evaluation import EvaluationScope
@@ -38,7 +39,6 @@ from chordwise.storage import feedback as stored_feedback
 from chordwise.storage.calibrations import Key
 from chordwise.storage.certifications import AcceptanceMark, Certification
 from chordwise.storage.database import Database
-from chordwise.storage.deliveries import ANSWERS_REGRESSED
 from chordwise.storage.feedback import Feedback
 from chordwise.storage.judgments import JudgedResult
 from chordwise.storage.record import copied, new_id
@@ -154,7 +154,7 @@ def _record(
     ]
     if withdrawn:
         outcome = {"profile": scope.profile or "", "withdrawn": list[JsonValue](withdrawn)}
-    occurrence.record_in(session, outcome, ANSWERS_REGRESSED if withdrawn else "")
+    occurrence.record_in(session, outcome, DeliveryEvent.ANSWERS_REGRESSED if withdrawn else "")
 
 
 def _require_none_withdrawn(occurrence: Occurrence) -> None:

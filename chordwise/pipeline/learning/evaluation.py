@@ -19,6 +19,7 @@ from chordwise.domain.learning import fields, measures
 from chordwise.domain.learning.judgments import Judged, JudgedPart, judge
 from chordwise.domain.learning.measures import Measure
 from chordwise.domain.learning.truths import Truth
+from chordwise.domain.states import DeliveryEvent
 from chordwise.errors import RegressionError, UsageError
 from chordwise.pipeline.intake.run_options import (
     effective_options,
@@ -35,7 +36,6 @@ from chordwise.settings import Settings
 from chordwise.storage import evaluations, judgments, runs
 from chordwise.storage import feedback as stored_feedback
 from chordwise.storage.database import Database
-from chordwise.storage.deliveries import ANSWERS_REGRESSED
 from chordwise.storage.evaluations import Drop, Evaluation
 from chordwise.storage.feedback import Feedback
 from chordwise.storage.judgments import JudgedBy, JudgedResult
@@ -127,7 +127,7 @@ def _record(
     drops = [drop_in_words(drop) for each in done for drop in each.drops]
     if drops:
         outcome |= {"profile": scope.profile or "", "fell": list[JsonValue](drops)}
-    occurrence.record_in(session, outcome, ANSWERS_REGRESSED if drops else "")
+    occurrence.record_in(session, outcome, DeliveryEvent.ANSWERS_REGRESSED if drops else "")
 
 
 def _require_no_drop(occurrence: Occurrence) -> None:

@@ -84,5 +84,5 @@ class Occurrence:
         session.get_one(ScheduleRun, self.id).outcome = outcome
         if event:
             content: JsonObject = {"schedule": self.schedule, **outcome}
-            deliveries.announce_occurrence(session, self.id, event, content)
+            deliveries.announce(session, event, content=content, occurrence_id=self.id)
         return 1

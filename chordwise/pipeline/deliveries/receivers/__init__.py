@@ -1,0 +1,1 @@
+"""The kinds of receivers of deliveries, one file each; the settings read these modules."""
