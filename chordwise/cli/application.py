@@ -51,8 +51,7 @@ TOPICS = {
         "prompts": ("prompts", "Show the prompts that are sent to models."),
     },
     "Tables and reports": {
-        "tables": ("tables", "Show the answer tables and example queries."),
-        "connect": ("connect", "Show how to connect other programs to the answers."),
+        "tables": ("tables", "Show the answer tables, and how to connect programs to them."),
         "insight": ("insight", "Write plots of speed, quality and cost to an HTML file."),
         "night-report": ("night_report", "Write what happened in a night to a Markdown file."),
     },
@@ -64,13 +63,13 @@ TOPICS = {
         "prune": ("prune", "Delete old completions, answers or runs."),
         "migrate": ("services", "Update the database schema to this version."),
         "config": ("config", "Show every setting and its source."),
-        "plan": ("plan", "Estimate memory, speed and cost on your own hardware."),
+        "models": ("models", "Estimate what a model needs on your own hardware."),
         "version": ("version", "Show the versions of Chordwise, Python and the schema."),
     },
 }
 """The module of each command and its summary, in the order of the list."""
 COMMANDS = {name: entry for topic in TOPICS.values() for name, entry in topic.items()}
-SHORT_FORMS = {"submit": ("analyze", "--no-wait")}
+SHORT_FORMS = {"submit": ("analyze", "--no-wait"), "connect": ("tables", "--connect")}
 """Words that stand for a command with options."""
 _FUNCTIONS = {"continue": "continue_"}
 MODULES = {name: module for name, (module, _) in COMMANDS.items()}

@@ -9,7 +9,7 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from chordwise.cli import access
+from chordwise.cli import access, tool_connections
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.domain.answer_tables import BASE_COLUMNS
@@ -27,7 +27,7 @@ _DESCRIPTION_WIDTH = 200
 _LIST_WIDTH = 2_000
 
 
-def tables(
+def tables(  # noqa: PLR0913 - the options of a command
     invocation: Invocation,
     name: Annotated[
         str | None, typer.Argument(metavar="TABLE", help="Show the columns of this table.")
@@ -39,6 +39,16 @@ def tables(
     drop: Annotated[
         bool, typer.Option("--drop", help="Drop the table; the results are kept.")
     ] = False,
+    connect: Annotated[
+        bool,
+        typer.Option(help="Show how psql, pandas, DuckDB, Excel and others connect."),
+    ] = False,
+    listen: Annotated[
+        str,
+        typer.Option(
+            metavar="127.0.0.1:PORT", help="Open a read-only port to the embedded database."
+        ),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Show the answer tables and example queries. Each profile and --save-as NAME has a table.
@@ -46,7 +56,12 @@ def tables(
     chordwise tables
 
     chordwise tables contracts
+
+    chordwise tables --connect --listen 127.0.0.1:5433
     """
+    if connect or listen:
+        tool_connections.show(invocation, listen, as_json=as_json)
+        return
     if (prune or drop) and name is None:
         raise UsageError("Name the table to change.", "Example: chordwise tables TABLE --prune")
     if prune and drop:

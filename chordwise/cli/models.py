@@ -1,4 +1,4 @@
-"""`chordwise plan`: memory, speed and cost of a model on the user's hardware."""
+"""`chordwise models fit`: memory, speed and cost of a model on the user's hardware."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from chordwise.cli import command
+from chordwise.cli.command import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.domain import sizing
@@ -27,11 +29,8 @@ OfTheShape: TypeAlias = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOptions:
-    """The options of the command: the model, its load, and the machine."""
+    """The options of the command: the load of the model, and the machine."""
 
-    parameters: Annotated[
-        float, typer.Option(min=1e6, metavar="N", help="Parameters of the model, such as 8e9.")
-    ]
     context: Annotated[int, typer.Option(min=1, help="Tokens of a request and its answer.")] = 8192
     parallel: Annotated[int, typer.Option(min=1, help="Concurrent requests.")] = 16
     bits: Annotated[float, typer.Option(min=1, max=32, help="Bits per weight; 4.8 for Q4_K_M.")] = (
@@ -63,14 +62,23 @@ class PlanOptions:
     usd_per_hour: Annotated[float | None, typer.Option(min=0, help="Price of the machine.")] = None
 
 
-def plan(invocation: Invocation, options: PlanOptions, *, as_json: AsJson = False) -> None:
+def fit(
+    invocation: Invocation,
+    parameters: Annotated[
+        float,
+        typer.Argument(min=1e6, metavar="N", help="Parameters of the model, such as 8e9."),
+    ],
+    options: PlanOptions,
+    *,
+    as_json: AsJson = False,
+) -> None:
     """Estimate memory, speed and cost on your own hardware. The formulas are in docs/sizing.md.
 
-    chordwise plan --parameters 8e9 --context 8192 --parallel 16
+    chordwise models fit 8e9 --context 8192 --parallel 16
 
-    chordwise plan --parameters 30e9 --active 3e9 --bits 4.8 --memory 24 --bandwidth 1008
+    chordwise models fit 30e9 --active 3e9 --bits 4.8 --memory 24 --bandwidth 1008
     """
-    model, load, machine = _model(options), _load(options), _machine(options)
+    model, load, machine = _model(parameters, options), _load(options), _machine(options)
     memory = None if options.memory is None else options.memory * GIGA
     made = HardwarePlan(
         model=model,
@@ -87,19 +95,28 @@ def plan(invocation: Invocation, options: PlanOptions, *, as_json: AsJson = Fals
         invocation.screen.show(*render(made))
 
 
-def _model(options: PlanOptions) -> Model:
-    usual = sizing.usual_shape(options.parameters)
+models = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Estimate what a model needs on your own hardware.\n\nchordwise models fit 8e9",
+    epilog=EPILOG,
+)
+command.add(models, "fit", fit)
+
+
+def _model(parameters: float, options: PlanOptions) -> Model:
+    usual = sizing.usual_shape(parameters)
     is_own = None not in (options.layers, options.kv_heads, options.head_size)
     shape = Shape(
-        parameters=options.parameters,
+        parameters=parameters,
         layers=options.layers or usual.layers,
         kv_heads=options.kv_heads or usual.kv_heads,
         head_size=options.head_size or usual.head_size,
         source="" if is_own else usual.source,
     )
     return Model(
-        parameters=options.parameters,
-        active_parameters=options.active or options.parameters,
+        parameters=parameters,
+        active_parameters=options.active or parameters,
         shape=shape,
         weight_bits=options.bits,
         kv_bits=options.kv_bits,

@@ -1,4 +1,4 @@
-"""`chordwise connect`: how to connect other programs to the answers."""
+"""`chordwise tables --connect`: how to connect other programs to the answers."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import asyncio
 import ipaddress
 import signal
 from contextlib import suppress
-from typing import Annotated
 
-import typer
 from pydantic import SecretStr
 from rich.text import Text
 from sqlalchemy.engine import URL, make_url
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson
 from chordwise.embedded import stack
 from chordwise.errors import UsageError
 from chordwise.pipeline.runs import tool_access
@@ -67,22 +64,11 @@ Driver={{PostgreSQL Unicode}};Server={host};Port={port};Database={database};Uid=
 """How programs connect, as format strings."""
 
 
-def connect(
-    invocation: Invocation,
-    *,
-    listen: Annotated[
-        str,
-        typer.Option(
-            metavar="127.0.0.1:PORT", help="Open a read-only port to the embedded database."
-        ),
-    ] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Show how to connect other programs to the answers. Examples: psql, pandas, DuckDB, Excel.
+def show(invocation: Invocation, listen: str, *, as_json: bool) -> None:
+    """Show how to connect other programs to the answers, on a port at `listen` until Ctrl-C.
 
-    chordwise connect
-
-    chordwise connect --listen 127.0.0.1:5433
+    Raises:
+        UsageError: `listen` is not a loopback address, or is given for a server of one's own.
     """
     settings = invocation.settings()
     if settings.database_url is None:
@@ -93,7 +79,7 @@ def connect(
     if listen:
         raise UsageError(
             "--listen is for the embedded database only, and database_url is set.",
-            "Run `chordwise connect` without it to see the address.",
+            "Run `chordwise tables --connect` without it to see the address.",
         )
     _show(invocation, _external_address(settings), as_json=as_json)
     if settings.reader_url is None and not as_json:

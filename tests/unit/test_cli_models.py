@@ -1,4 +1,4 @@
-"""Tests of `chordwise plan`, which estimates memory, throughput and cost."""
+"""Tests of `chordwise models fit`, which estimates memory, throughput and cost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from chordwise.errors import ExitCode
 from tests.fakes.commands import output_of
 
-LLAMA = ("plan", "--parameters", "8e9", "--context", "8192", "--parallel", "16")
+LLAMA = ("models", "fit", "8e9", "--context", "8192", "--parallel", "16")
 
 
 def test_the_result_and_every_assumption_are_shown() -> None:
