@@ -244,6 +244,7 @@ _TEXT_WIDTH = 400
 _QUOTE_WIDTH = 280
 _CELL_WIDTH = 160
 _DATA_WIDTH = 4_000
+_MAX_ELEMENTS = 200
 _STYLES = {"positive": "green", "negative": "red"}
 
 
@@ -262,12 +263,16 @@ def _parts(section: AnswerSection, output: JsonObject) -> Iterator[RenderableTyp
     """Yield the rows of a section; none if the output has no such value."""
     value, is_label = json_values.at(output, section.path), section.path in label_paths()
     if isinstance(value, list):
-        if objects(value) and not section.members:
-            yield _fields(objects(value))
+        first = value[:_MAX_ELEMENTS]
+        if objects(first) and not section.members:
+            yield _fields(objects(first))
         elif section.is_joined:
-            yield from map(_prose, filter(None, [", ".join(strings(value))]))
+            yield from map(_prose, filter(None, [", ".join(strings(first))]))
         else:
-            yield from _numbered(_element(each, section.members) for each in value)
+            yield from _numbered(_element(element, section.members) for element in first)
+        if len(value) > _MAX_ELEMENTS:
+            note = f"… the first {_MAX_ELEMENTS:,} of {len(value):,}; use --json for all."
+            yield Text(note, style="yellow")
     elif isinstance(value, dict):
         yield _json(value)
     elif value is not None or is_label:

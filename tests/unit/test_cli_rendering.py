@@ -192,6 +192,16 @@ def test_an_extraction_by_schema_is_shown_as_json() -> None:
     assert "use --json for all" in cut
 
 
+def test_a_list_of_thousands_is_cut_with_a_note() -> None:
+    evidence: JsonValue = [{"path": f"/rows/{n}", "confidence": 7, **SPAN} for n in range(5_000)]
+
+    text = shown(answer(AnalysisType.EXTRACTION, {"data": {"rows": []}, "evidence": evidence}))
+
+    assert "/rows/199" in text
+    assert "/rows/200" not in text
+    assert "… the first 200 of 5,000; use --json for all." in text
+
+
 def test_ungrounded_quotes_and_values_are_marked() -> None:
     marks: JsonObject = {"/name": True, "/fee": False}
     entry: JsonObject = {"path": "/rows/0", **SPAN, "value_in_quote": marks}
