@@ -42,7 +42,7 @@ postgresql := $(VENV)-postgresql/.fetched-$(call checksum,.ci/postgresql.sha512)
 package := $(VENV)/.package-$(version)-$(call checksum,pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-stop test nightly faults soak bench scale quality check lint format types contracts \
+.PHONY: help demo demo-stop test nightly faults soak bench scale lines quality check lint format types contracts \
 	house lock lock-check vendor wheel sbom audit hooks clean
 
 help: ## list the targets and variables
@@ -153,6 +153,9 @@ bench: $(dev) $(bench) $(package) ## measure the cost of calls, documents and co
 
 scale: $(dev) $(package) ## measure a run of 300,000 jobs, and fail if a bound is exceeded (SCALE=0.1)
 	@$(python) -m benchmarks.scale --scale '$(SCALE)' $(ARGS)
+
+lines: $(dev) $(package) ## count the lines of the code by feature (SINCE=revision)
+	@$(python) -m benchmarks.lines $(SINCE)
 
 quality: $(dev) $(package) ## measure the built-in model on labelled documents (CORPORA=folder)
 	@test -n '$(CORPORA)' || { echo "Specify the folder of the corpora: make quality CORPORA=…" >&2; exit 1; }
