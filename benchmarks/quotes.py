@@ -19,7 +19,7 @@ from chordwise.domain import value_in_quote
 from chordwise.domain.extractive.sentences import sentences
 from chordwise.domain.grounding import Grounding, Source
 from chordwise.domain.json_values import JsonValue
-from chordwise.domain.learning.measures import wilson
+from chordwise.domain.learning.statistics import wilson
 
 CORPORA = ("cuad_contracts", "sec_filings", "qmsum_meetings", "xquad")
 _TABLE_STARTS = "<!-- make quality: quotes -->\n"

@@ -24,7 +24,8 @@ from chordwise.cli.command import EPILOG, Parsed, Values
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning.experiments import CONTROL, MIN_AMOUNTS, Outcome, VariantVerdict
+from chordwise.domain.learning.experiments import CONTROL, Outcome, VariantVerdict
+from chordwise.domain.learning.statistics import MIN_AMOUNTS
 from chordwise.domain.money import dollars
 from chordwise.domain.number_formats import counted
 from chordwise.errors import UsageError

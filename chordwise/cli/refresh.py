@@ -22,7 +22,7 @@ from chordwise.cli.run_watch import suggest
 from chordwise.cli.submit import RunIntake
 from chordwise.domain import number_formats
 from chordwise.domain.analysis_tasks import AnalysisType
-from chordwise.domain.learning.measures import wilson
+from chordwise.domain.learning.statistics import wilson
 from chordwise.domain.number_formats import approximate, counted
 from chordwise.domain.states import Lane
 from chordwise.embedded.home import Level

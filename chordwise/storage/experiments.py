@@ -12,7 +12,8 @@ from sqlalchemy import JSON, ForeignKey, Index, exists, func, or_, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.learning.experiments import GuardrailOutcomes, Moments
+from chordwise.domain.learning.experiments import GuardrailOutcomes
+from chordwise.domain.learning.statistics import Moments
 from chordwise.domain.states import RunStatus
 from chordwise.storage import budgets, clock
 from chordwise.storage.budgets import Budget

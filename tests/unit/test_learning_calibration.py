@@ -25,7 +25,8 @@ from chordwise.domain.learning.calibration import (
     platt,
     require,
 )
-from chordwise.domain.learning.measures import calibration_error, wilson
+from chordwise.domain.learning.measures import calibration_error
+from chordwise.domain.learning.statistics import wilson
 from chordwise.errors import ConfigurationError, ExitCode
 
 CLAIMS = st.lists(

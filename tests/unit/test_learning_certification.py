@@ -16,13 +16,10 @@ from chordwise.domain.learning.certification import (
     CertificationVerdict,
     ScoredAnswer,
     certify,
-    further_checks,
-    is_above,
-    max_wrong,
-    min_wrong,
     scored,
     trust,
 )
+from chordwise.domain.learning.statistics import further_checks, is_above, max_wrong, min_wrong
 from tests.fakes.generated_answers import a_field
 
 # ruff: noqa: S311 - statistics, not secrets

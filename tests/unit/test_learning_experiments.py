@@ -19,17 +19,21 @@ from chordwise.domain.learning.experiments import (
     CONTROL,
     Evidence,
     GuardrailOutcomes,
-    Moments,
     Observation,
     Outcome,
-    ShareSequence,
     VariantVerdict,
     assign,
     difference,
     exceeds,
     remaining_documents,
-    share_interval,
     verdict,
+)
+from chordwise.domain.learning.statistics import (
+    Moments,
+    ShareSequence,
+    amount_interval,
+    moments,
+    share_interval,
 )
 
 # ruff: noqa: S311 - statistics, not secrets
@@ -96,7 +100,7 @@ def test_the_interval_of_amounts_contains_their_mean(seeds: int) -> None:
         random, amounts = Random(seed), list[float]()
         for _ in range(DOCUMENTS):
             amounts.append(random.expovariate(2.0))
-            found = experiments.amount_interval(experiments.moments(amounts), RISK)
+            found = amount_interval(moments(amounts), RISK)
             if not found.low <= 0.5 <= found.high:
                 missed += 1
                 break

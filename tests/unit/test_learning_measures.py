@@ -17,13 +17,12 @@ from chordwise.domain.learning import measures
 from chordwise.domain.learning.judgments import Choice, FieldScore
 from chordwise.domain.learning.measures import (
     Measure,
-    bootstrap,
     calibration_error,
     rouge_1,
     rouge_l,
     summary_text,
-    wilson,
 )
+from chordwise.domain.learning.statistics import bootstrap, wilson
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import feedback, gold
 from chordwise.pipeline.learning.refresh import allot

@@ -16,7 +16,8 @@ from enum import StrEnum
 from itertools import groupby
 from typing import TypeAlias
 
-from chordwise.domain.learning.measures import calibration_error, wilson
+from chordwise.domain.learning.measures import calibration_error
+from chordwise.domain.learning.statistics import wilson
 from chordwise.errors import ConfigurationError
 
 MIN_JUDGMENTS = 30

@@ -1,22 +1,17 @@
 """Which answers may be accepted without review: a bound on their errors from random checks.
 
 The answers to one question, a field or a label, are a finite population, and the checks are a
-prefix of it in random order, without replacement. The share of wrong answers in a set of them is
-bounded by an exact likelihood ratio that is a test martingale (Waudby-Smith and Ramdas, “Confidence
-sequences for sampling without replacement”, 2020), so the bound holds whenever the checking stops
-(Ville's inequality). Sets of the answers with the highest scores are tested from the smallest to
-the largest, and a set that passes hands its share of the risk to the next (Wiens, “A fixed sequence
-Bonferroni procedure for testing multiple endpoints”, 2003).
+prefix of it in random order. Sets of the answers with the highest scores are tested from the
+smallest to the largest, and a set that passes hands its share of the risk to the next (Wiens, “A
+fixed sequence Bonferroni procedure for testing multiple endpoints”, 2003).
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from itertools import takewhile
 from operator import itemgetter
 from typing import TypeAlias
@@ -27,12 +22,11 @@ from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.facts import DATA, Fact, facts
 from chordwise.domain.learning import fields, judgments
 from chordwise.domain.learning.judgments import JudgedPart
+from chordwise.domain.learning.statistics import further_checks, max_wrong, min_wrong
 from chordwise.domain.learning.truths import label_in
 
 SETS = 5
 """The number of sets of answers that are tested: the best fifth, the best two fifths, and so on."""
-_STEEPEST = 6
-"""Error rates from 2 to 2⁶ times the bound are the alternatives in `is_above`."""
 
 Worth: TypeAlias = Callable[[JudgedPart, float], float]
 """A function that calibrates a claimed confidence."""
@@ -181,62 +175,6 @@ def trust(claim: float, agreement: float | None, doubts: int) -> float:
     return min(claim, 1.0 if agreement is None else agreement) - 2 * doubts
 
 
-def further_checks(
-    population: int, checks: int, wrong: int, max_error: float, risk: float
-) -> int | None:
-    """Return how many more right checks prove `max_error`, None if `wrong` exceeds it."""
-    refuted = math.floor(max_error * population) + 1
-    if wrong >= refuted:
-        return None
-    return bisect_left(
-        range(checks, population),
-        True,
-        key=lambda total: _is_fewer(refuted, population, total, wrong, risk),
-    )
-
-
-def max_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
-    """Return the upper bound on wrong answers in a population, with probability 1 - `risk`."""
-    return wrong + bisect_left(
-        range(wrong, population - checks + wrong),
-        True,
-        key=lambda number: _is_fewer(number + 1, population, checks, wrong, risk),
-    )
-
-
-def min_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
-    """Return the lower bound on wrong answers in a population, with probability 1 - `risk`."""
-    if not checks:
-        return 0
-    # The marginal probability of the checks under a uniform prior on the number of wrong answers.
-    mixture = -math.log(checks + 1) - _log_choose(checks, wrong)
-    mode = (population + 1) * wrong // checks
-    highest = min(max(mode, wrong), population - checks + wrong)
-    return wrong + bisect_left(
-        range(wrong, highest),
-        True,
-        key=lambda number: (
-            mixture - _log_likelihood(number, population, checks, wrong) < -math.log(risk)
-        ),
-    )
-
-
-def is_above(checks: int, wrong: int, max_error: float, risk: float) -> bool:
-    """Return whether checks of further answers prove that more than `max_error` of them are wrong.
-
-    It may be evaluated after every check; the probability of a false alarm is at most `risk`.
-    """
-    rates = [rate for k in range(1, _STEEPEST + 1) if (rate := max_error * 2**k) < 1] or [
-        (1 + max_error) / 2
-    ]
-    ratios = [
-        wrong * math.log(rate / max_error)
-        + (checks - wrong) * math.log((1 - rate) / (1 - max_error))
-        for rate in rates
-    ]
-    return _log_sum(ratios) - math.log(len(ratios)) >= -math.log(risk)
-
-
 def _at(paths: Sequence[str], listed: Sequence[Fact]) -> list[Fact]:
     return [
         fact for fact in listed if any(json_values.is_within(fact.path, path) for path in paths)
@@ -264,36 +202,3 @@ def _bound(tested: _Set, risk: float) -> float:
 def _is_hopeless(tested: _Set, max_error: float, risk: float) -> bool:
     least = min_wrong(tested.population, tested.checks, tested.wrong, risk)
     return least > max_error * tested.population
-
-
-@lru_cache(maxsize=4096)
-def _is_fewer(refuted: int, population: int, checks: int, wrong: int, risk: float) -> bool:
-    """Return whether the checks refute that `refuted` or more answers are wrong.
-
-    The alternatives are smaller numbers k, weighted by 1/(k + 1): few checks suffice if few fail.
-    """
-    if refuted > population - checks + wrong:
-        return True
-    likelihoods = [_log_likelihood(k, population, checks, wrong) for k in range(wrong, refuted)]
-    if not likelihoods:
-        return False
-    weighted = [each - math.log(k) for k, each in enumerate(likelihoods, start=wrong + 1)]
-    mixture = _log_sum(weighted) - math.log(math.fsum(1 / k for k in range(1, refuted + 1)))
-    mode = (population + 1) * wrong // checks if checks else population
-    likeliest = min(max(refuted, mode), population - checks + wrong)
-    return mixture - _log_likelihood(likeliest, population, checks, wrong) >= -math.log(risk)
-
-
-def _log_likelihood(all_wrong: int, population: int, checks: int, wrong: int) -> float:
-    return _log_choose(population - checks, all_wrong - wrong) - _log_choose(population, all_wrong)
-
-
-def _log_choose(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-
-
-def _log_sum(logarithms: Sequence[float]) -> float:
-    largest = max(logarithms)
-    if largest == -math.inf:
-        return largest
-    return largest + math.log(math.fsum(math.exp(one - largest) for one in logarithms))

@@ -1,18 +1,7 @@
-"""Comparing variants: assignment of documents, and intervals that are valid at any time.
+"""Comparing variants: the assignment of documents, and verdicts that are valid at any time.
 
-The interval of a mean is a confidence sequence: with a probability of at least 1 - `risk` it
-contains the mean at all times simultaneously, so an experiment may be evaluated after each document
-and ended at any time. For shares it is the predictable plug-in empirical-Bernstein sequence
-(Waudby-Smith and Ramdas, “Estimating means of bounded random variables by betting”, JRSS B 2024,
-theorem 2), which holds for any number of documents. Amounts such as costs are unbounded; theirs is
-the asymptotic confidence sequence (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, “Time-uniform
-central limit theory and asymptotic confidence sequences”, Annals of Statistics 2024, theorem 2.2),
-which holds approximately from some number of documents on.
-
-Guardrails need only the moments of the outcomes, which a database can sum up. Their interval of a
-share inverts the mixture of all likelihood ratios of a coin, which is also a test supermartingale
-for numbers between 0 and 1 (the beta-binomial mixture of Howard, Ramdas, McAuliffe and Sekhon,
-“Time-uniform, nonparametric, nonasymptotic confidence sequences”, Annals of Statistics 2021).
+The intervals are confidence sequences, so an experiment may be evaluated after each document and
+ended at any time. Guardrails need only the moments of the outcomes, which a database can sum up.
 """
 
 from __future__ import annotations
@@ -25,16 +14,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from statistics import fmean
+
+from chordwise.domain.learning.statistics import (
+    MeanInterval,
+    Moments,
+    ShareSequence,
+    amount_interval,
+    moments,
+    share_interval,
+)
 
 CONTROL = "control"
 """The variant name of the unchanged profile."""
-MIN_AMOUNTS = 30
-"""The number of amounts from which on their asymptotic interval is accurate enough."""
-_MAX_BET = 0.5
-_SHARPEST_AT = 100
-"""The number of amounts for which the width of their interval is optimized."""
-_BISECTIONS = 40
 _MAX_TIMES = 64
 _MAX_REPEATED = 100_000
 
@@ -64,21 +55,6 @@ class VariantVerdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MeanInterval:
-    """A mean of `count` numbers and its bounds."""
-
-    count: int
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the sign of the mean is certain."""
-        return self.low > 0 or self.high < 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """The outcome of one document; `known_at` is the time when it became known."""
 
@@ -94,15 +70,6 @@ class Evidence:
     control: Sequence[float]
     variant: Sequence[float]
     pairs: Sequence[tuple[float, float]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moments:
-    """The count, mean and variance of some numbers."""
-
-    count: int = 0
-    mean: float = 0.0
-    variance: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,72 +109,6 @@ def assign(
     chosen = math.floor(place / share) if share else len(variants)
     variant = variants[chosen] if chosen < len(variants) else CONTROL
     return Assignment(variant=variant, is_paired=False)
-
-
-class ShareSequence:
-    """The confidence sequence of the mean of numbers from 0 to 1."""
-
-    def __init__(self, risk: float) -> None:
-        self._reach = math.log(2 / risk)
-        self._count = 0
-        self._total = self._weight = self._weighted = self._deviation = 0.0
-        self._estimate, self._spread, self._variance = 0.5, 0.25, 0.25
-
-    def add(self, value: float) -> None:
-        """Add the next number."""
-        self._count += 1
-        scale = self._variance * self._count * math.log(1 + self._count)
-        bet = min(math.sqrt(2 * self._reach / scale), _MAX_BET)
-        self._weight += bet
-        self._weighted += bet * value
-        self._deviation += (value - self._estimate) ** 2 * (-math.log(1 - bet) - bet)
-        self._total += value
-        self._estimate = (0.5 + self._total) / (self._count + 1)
-        self._spread += (value - self._estimate) ** 2
-        self._variance = self._spread / (self._count + 1)
-
-    def interval(self) -> MeanInterval:
-        """Return the current interval; without numbers it is 0 to 1."""
-        if not self._count:
-            return MeanInterval(count=0, mean=0.5, low=0.0, high=1.0)
-        middle = self._weighted / self._weight
-        reach = (self._reach + self._deviation) / self._weight
-        low, high = max(0.0, middle - reach), min(1.0, middle + reach)
-        return MeanInterval(count=self._count, mean=self._total / self._count, low=low, high=high)
-
-
-def amount_interval(found: Moments, risk: float) -> MeanInterval:
-    """Return the interval of a mean of unbounded numbers; infinite below `MIN_AMOUNTS` numbers."""
-    count, mean = found.count, found.mean
-    if count < MIN_AMOUNTS:
-        return MeanInterval(count=count, mean=mean, low=-math.inf, high=math.inf)
-    log = -2 * math.log(risk)
-    rho2 = (log + math.log(log + 1)) / _SHARPEST_AT
-    scaled = count * rho2 + 1
-    margin = math.sqrt(2 * scaled * math.log(math.sqrt(scaled) / risk) / (count**2 * rho2))
-    reach = margin * math.sqrt(found.variance)
-    return MeanInterval(count=count, mean=mean, low=mean - reach, high=mean + reach)
-
-
-def share_interval(found: Moments, risk: float) -> MeanInterval:
-    """Return the interval of a mean of numbers from 0 to 1, computed from their count and mean."""
-    ones = found.count * found.mean
-    noughts = max(0.0, found.count - ones)
-    low, high = _min_rate(ones, noughts, risk), 1 - _min_rate(noughts, ones, risk)
-    return MeanInterval(count=found.count, mean=found.mean, low=low, high=high)
-
-
-def _min_rate(ones: float, noughts: float, risk: float) -> float:
-    """Return the smallest rate of ones that the numbers of ones and zeros do not refute."""
-    if not ones:
-        return 0.0
-    mixture = math.lgamma(ones + 1) + math.lgamma(noughts + 1) - math.lgamma(ones + noughts + 2)
-    low, high = 0.0, ones / (ones + noughts)
-    for _ in range(_BISECTIONS):
-        rate = (low + high) / 2
-        likelihood = ones * math.log(rate) + noughts * math.log1p(-rate)
-        low, high = (rate, high) if mixture - likelihood >= -math.log(risk) else (low, rate)
-    return low
 
 
 def evidence(control: Sequence[Observation], variant: Sequence[Observation]) -> Evidence:
@@ -250,15 +151,6 @@ def difference(found: Evidence, outcome: Outcome, risk: float, *, is_paired: boo
     low, high = max(apart.low, paired.low), min(apart.high, paired.high)
     closer = min((apart, paired), key=lambda each: each.high - each.low)
     return replace(closer, low=low, high=high) if low <= high else paired
-
-
-def moments(values: Sequence[float]) -> Moments:
-    """Return the moments of some numbers, which may be none."""
-    if not values:
-        return Moments()
-    mean = fmean(values)
-    variance = fmean((value - mean) ** 2 for value in values)
-    return Moments(count=len(values), mean=mean, variance=variance)
 
 
 def _mean(values: Sequence[float], outcome: Outcome, risk: float) -> MeanInterval:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from chordwise.domain.analysis import mean
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.fields import normalized
 from chordwise.domain.learning.judgments import Choice, FieldScore, Judgment
+from chordwise.domain.learning.statistics import bootstrap, wilson
 
 Item = TypeVar("Item")
 _BINS = 10
@@ -225,42 +225,3 @@ def _longest_common(one: Sequence[str], other: Sequence[str]) -> int:
 
 def _f1(shared: int, found: int, wanted: int) -> float:
     return 2 * shared / (found + wanted) if found + wanted else 0.0
-
-
-Z = 1.959963984540054
-"""The 97.5 % quantile of the standard normal distribution."""
-MIN_BOOTSTRAP_ITEMS = 10
-"""The number of items that the bootstrap needs: with fewer its interval is too narrow."""
-_FEWEST_RESAMPLES, _MAX_RESAMPLES = 100, 400
-_DRAWS = 1_000_000
-"""The approximate number of items drawn in total: many items need fewer resamples."""
-
-
-def wilson(successes: float, total: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share; without cases it is 0 to 1.
-
-    Wilson, “Probable inference, the law of succession, and statistical inference”, 1927.
-    """
-    if not total:
-        return 0.0, 1.0
-    share, square = successes / total, Z * Z / total
-    center = (share + square / 2) / (1 + square)
-    half = Z / (1 + square) * math.sqrt(share * (1 - share) / total + square / (4 * total))
-    # The exact bounds at 0 and 1 would otherwise suffer from rounding.
-    low = 0.0 if successes == 0 else max(0.0, center - half)
-    return low, 1.0 if successes == total else min(1.0, center + half)
-
-
-def bootstrap(
-    items: Sequence[Item], measured: Callable[[Sequence[Item]], float], random: Random
-) -> tuple[float, float] | tuple[None, None]:
-    """Return the 95 % interval of a metric that has no formula, by resampling the items.
-
-    The bounds are percentiles (Efron, 1979); fewer than `MIN_BOOTSTRAP_ITEMS` have no interval.
-    """
-    if len(items) < MIN_BOOTSTRAP_ITEMS:
-        return None, None
-    resamples = min(_MAX_RESAMPLES, max(_FEWEST_RESAMPLES, _DRAWS // len(items)))
-    drawn = sorted(measured(random.choices(items, k=len(items))) for _ in range(resamples))
-    edge = round(resamples * 0.025)
-    return drawn[edge], drawn[-1 - edge]

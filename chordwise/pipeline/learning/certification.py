@@ -18,7 +18,7 @@ from chordwise.domain import json_values
 from chordwise.domain.analysis import NO_LABEL
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.domain.learning import calibration, certification, fields, truths
+from chordwise.domain.learning import calibration, certification, fields, statistics, truths
 from chordwise.domain.learning.calibration import Points
 from chordwise.domain.learning.certification import (
     Certificate,
@@ -437,7 +437,7 @@ def _certified(unit: CertificationUnit, basis: _Basis, bounds: Bounds, risk: flo
     accept_from = before.accept_from if before and is_certified else certificate.accept_from
     later = _later(candidates, basis.since.get(unit), accept_from)
     further, wrong = _checks(later)
-    if certification.is_above(further, wrong, bounds.max_error, risk):
+    if statistics.is_above(further, wrong, bounds.max_error, risk):
         certificate = replace(
             certificate, verdict=CertificationVerdict.WITHDRAWN, accepted=0, accept_from=None
         )
@@ -493,7 +493,7 @@ def _holds(
     ]
     checks, wrong = _checks(certified)
     population, checks = max(len(certified), before.accepted), max(checks, before.checks)
-    further = certification.further_checks(population, checks, wrong, bounds.max_error, risk)
+    further = statistics.further_checks(population, checks, wrong, bounds.max_error, risk)
     return wrong <= before.wrong or further == 0
 
 

@@ -24,12 +24,12 @@ from chordwise.domain.json_values import JsonObject, as_json
 from chordwise.domain.learning import experiments as statistics
 from chordwise.domain.learning.experiments import (
     CONTROL,
-    MeanInterval,
     Observation,
     Outcome,
     VariantVerdict,
 )
 from chordwise.domain.learning.judgments import correct_by_field
+from chordwise.domain.learning.statistics import MeanInterval
 from chordwise.domain.number_formats import parse_share
 from chordwise.domain.states import Lane, RunStatus
 from chordwise.errors import UsageError

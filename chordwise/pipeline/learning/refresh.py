@@ -25,7 +25,7 @@ from chordwise.domain.analysis_tasks import (
 from chordwise.domain.flags import BUDGET, MODEL, RUN_NAME, Option
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.judgments import Difference, difference
-from chordwise.domain.learning.measures import wilson
+from chordwise.domain.learning.statistics import wilson
 from chordwise.errors import UsageError
 from chordwise.pipeline.intake.answer_tables import table_of
 from chordwise.pipeline.intake.found_files import STORED_AT_ONCE, stored_documents

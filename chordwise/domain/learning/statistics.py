@@ -1,0 +1,265 @@
+"""Statistics: intervals of shares and means, and bounds that hold whenever the checking stops.
+
+Wrong answers in a finite population are bounded from checks in random order without replacement, by
+an exact likelihood ratio that is a test martingale (Waudby-Smith and Ramdas, “Confidence sequences
+for sampling without replacement”, 2020; Ville's inequality).
+
+The interval of a mean is a confidence sequence: with a probability of at least 1 - `risk` it
+contains the mean at all times simultaneously. For shares it is the predictable plug-in
+empirical-Bernstein sequence (Waudby-Smith and Ramdas, “Estimating means of bounded random variables
+by betting”, JRSS B 2024, theorem 2), which holds for any number of cases. Amounts such as costs are
+unbounded; theirs is the asymptotic confidence sequence (Waudby-Smith, Arbour, Sinha, Kennedy and
+Ramdas, “Time-uniform central limit theory and asymptotic confidence sequences”, Annals of
+Statistics 2024, theorem 2.2), which holds approximately from some number of cases on.
+
+The interval of a share from its moments inverts the mixture of all likelihood ratios of a coin,
+which is also a test supermartingale for numbers between 0 and 1 (the beta-binomial mixture of
+Howard, Ramdas, McAuliffe and Sekhon, “Time-uniform, nonparametric, nonasymptotic confidence
+sequences”, Annals of Statistics 2021).
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from random import Random
+from statistics import NormalDist, fmean
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Z = NormalDist().inv_cdf(0.975)
+"""The 97.5 % quantile of the standard normal distribution."""
+MIN_BOOTSTRAP_ITEMS = 10
+"""The number of items that the bootstrap needs: with fewer its interval is too narrow."""
+_FEWEST_RESAMPLES, _MAX_RESAMPLES = 100, 400
+_DRAWS = 1_000_000
+"""The approximate number of items drawn in total: many items need fewer resamples."""
+_STEEPEST = 6
+"""Error rates from 2 to 2⁶ times the bound are the alternatives in `is_above`."""
+MIN_AMOUNTS = 30
+"""The number of amounts from which on their asymptotic interval is accurate enough."""
+_MAX_BET = 0.5
+_SHARPEST_AT = 100
+"""The number of amounts for which the width of their interval is optimized."""
+_BISECTIONS = 40
+
+
+def wilson(successes: float, total: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share; without cases it is 0 to 1.
+
+    Wilson, “Probable inference, the law of succession, and statistical inference”, 1927.
+    """
+    if not total:
+        return 0.0, 1.0
+    share, square = successes / total, Z * Z / total
+    center = (share + square / 2) / (1 + square)
+    half = Z / (1 + square) * math.sqrt(share * (1 - share) / total + square / (4 * total))
+    # The exact bounds at 0 and 1 would otherwise suffer from rounding.
+    low = 0.0 if successes == 0 else max(0.0, center - half)
+    return low, 1.0 if successes == total else min(1.0, center + half)
+
+
+def bootstrap(
+    items: Sequence[Item], measured: Callable[[Sequence[Item]], float], random: Random
+) -> tuple[float, float] | tuple[None, None]:
+    """Return the 95 % interval of a metric that has no formula, by resampling the items.
+
+    The bounds are percentiles (Efron, 1979); fewer than `MIN_BOOTSTRAP_ITEMS` have no interval.
+    """
+    if len(items) < MIN_BOOTSTRAP_ITEMS:
+        return None, None
+    resamples = min(_MAX_RESAMPLES, max(_FEWEST_RESAMPLES, _DRAWS // len(items)))
+    drawn = sorted(measured(random.choices(items, k=len(items))) for _ in range(resamples))
+    edge = round(resamples * 0.025)
+    return drawn[edge], drawn[-1 - edge]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moments:
+    """The count, mean and variance of some numbers."""
+
+    count: int = 0
+    mean: float = 0.0
+    variance: float = 0.0
+
+
+def moments(values: Sequence[float]) -> Moments:
+    """Return the moments of some numbers, which may be none."""
+    if not values:
+        return Moments()
+    mean = fmean(values)
+    variance = fmean((value - mean) ** 2 for value in values)
+    return Moments(count=len(values), mean=mean, variance=variance)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeanInterval:
+    """A mean of `count` numbers and its bounds."""
+
+    count: int
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the sign of the mean is certain."""
+        return self.low > 0 or self.high < 0
+
+
+class ShareSequence:
+    """The confidence sequence of the mean of numbers from 0 to 1."""
+
+    def __init__(self, risk: float) -> None:
+        self._reach = math.log(2 / risk)
+        self._count = 0
+        self._total = self._weight = self._weighted = self._deviation = 0.0
+        self._estimate, self._spread, self._variance = 0.5, 0.25, 0.25
+
+    def add(self, value: float) -> None:
+        """Add the next number."""
+        self._count += 1
+        scale = self._variance * self._count * math.log(1 + self._count)
+        bet = min(math.sqrt(2 * self._reach / scale), _MAX_BET)
+        self._weight += bet
+        self._weighted += bet * value
+        self._deviation += (value - self._estimate) ** 2 * (-math.log(1 - bet) - bet)
+        self._total += value
+        self._estimate = (0.5 + self._total) / (self._count + 1)
+        self._spread += (value - self._estimate) ** 2
+        self._variance = self._spread / (self._count + 1)
+
+    def interval(self) -> MeanInterval:
+        """Return the current interval; without numbers it is 0 to 1."""
+        if not self._count:
+            return MeanInterval(count=0, mean=0.5, low=0.0, high=1.0)
+        middle = self._weighted / self._weight
+        reach = (self._reach + self._deviation) / self._weight
+        low, high = max(0.0, middle - reach), min(1.0, middle + reach)
+        return MeanInterval(count=self._count, mean=self._total / self._count, low=low, high=high)
+
+
+def amount_interval(found: Moments, risk: float) -> MeanInterval:
+    """Return the interval of a mean of unbounded numbers; infinite below `MIN_AMOUNTS` numbers."""
+    count, mean = found.count, found.mean
+    if count < MIN_AMOUNTS:
+        return MeanInterval(count=count, mean=mean, low=-math.inf, high=math.inf)
+    log = -2 * math.log(risk)
+    rho2 = (log + math.log(log + 1)) / _SHARPEST_AT
+    scaled = count * rho2 + 1
+    margin = math.sqrt(2 * scaled * math.log(math.sqrt(scaled) / risk) / (count**2 * rho2))
+    reach = margin * math.sqrt(found.variance)
+    return MeanInterval(count=count, mean=mean, low=mean - reach, high=mean + reach)
+
+
+def share_interval(found: Moments, risk: float) -> MeanInterval:
+    """Return the interval of a mean of numbers from 0 to 1, computed from their count and mean."""
+    ones = found.count * found.mean
+    noughts = max(0.0, found.count - ones)
+    low, high = _min_rate(ones, noughts, risk), 1 - _min_rate(noughts, ones, risk)
+    return MeanInterval(count=found.count, mean=found.mean, low=low, high=high)
+
+
+def _min_rate(ones: float, noughts: float, risk: float) -> float:
+    """Return the smallest rate of ones that the numbers of ones and zeros do not refute."""
+    if not ones:
+        return 0.0
+    mixture = math.lgamma(ones + 1) + math.lgamma(noughts + 1) - math.lgamma(ones + noughts + 2)
+    low, high = 0.0, ones / (ones + noughts)
+    for _ in range(_BISECTIONS):
+        rate = (low + high) / 2
+        likelihood = ones * math.log(rate) + noughts * math.log1p(-rate)
+        low, high = (rate, high) if mixture - likelihood >= -math.log(risk) else (low, rate)
+    return low
+
+
+def further_checks(
+    population: int, checks: int, wrong: int, max_error: float, risk: float
+) -> int | None:
+    """Return how many more right checks prove `max_error`, None if `wrong` exceeds it."""
+    refuted = math.floor(max_error * population) + 1
+    if wrong >= refuted:
+        return None
+    return bisect_left(
+        range(checks, population),
+        True,
+        key=lambda total: _is_fewer(refuted, population, total, wrong, risk),
+    )
+
+
+def max_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
+    """Return the upper bound on wrong answers in a population, with probability 1 - `risk`."""
+    return wrong + bisect_left(
+        range(wrong, population - checks + wrong),
+        True,
+        key=lambda number: _is_fewer(number + 1, population, checks, wrong, risk),
+    )
+
+
+def min_wrong(population: int, checks: int, wrong: int, risk: float) -> int:
+    """Return the lower bound on wrong answers in a population, with probability 1 - `risk`."""
+    if not checks:
+        return 0
+    # The marginal probability of the checks under a uniform prior on the number of wrong answers.
+    mixture = -math.log(checks + 1) - _log_choose(checks, wrong)
+    mode = (population + 1) * wrong // checks
+    highest = min(max(mode, wrong), population - checks + wrong)
+    return wrong + bisect_left(
+        range(wrong, highest),
+        True,
+        key=lambda number: (
+            mixture - _log_likelihood(number, population, checks, wrong) < -math.log(risk)
+        ),
+    )
+
+
+def is_above(checks: int, wrong: int, max_error: float, risk: float) -> bool:
+    """Return whether checks of further answers prove that more than `max_error` of them are wrong.
+
+    It may be evaluated after every check; the probability of a false alarm is at most `risk`.
+    """
+    rates = [rate for k in range(1, _STEEPEST + 1) if (rate := max_error * 2**k) < 1] or [
+        (1 + max_error) / 2
+    ]
+    ratios = [
+        wrong * math.log(rate / max_error)
+        + (checks - wrong) * math.log((1 - rate) / (1 - max_error))
+        for rate in rates
+    ]
+    return _log_sum(ratios) - math.log(len(ratios)) >= -math.log(risk)
+
+
+@lru_cache(maxsize=4096)
+def _is_fewer(refuted: int, population: int, checks: int, wrong: int, risk: float) -> bool:
+    """Return whether the checks refute that `refuted` or more answers are wrong.
+
+    The alternatives are smaller numbers k, weighted by 1/(k + 1): few checks suffice if few fail.
+    """
+    if refuted > population - checks + wrong:
+        return True
+    likelihoods = [_log_likelihood(k, population, checks, wrong) for k in range(wrong, refuted)]
+    if not likelihoods:
+        return False
+    weighted = [each - math.log(k) for k, each in enumerate(likelihoods, start=wrong + 1)]
+    mixture = _log_sum(weighted) - math.log(math.fsum(1 / k for k in range(1, refuted + 1)))
+    mode = (population + 1) * wrong // checks if checks else population
+    likeliest = min(max(refuted, mode), population - checks + wrong)
+    return mixture - _log_likelihood(likeliest, population, checks, wrong) >= -math.log(risk)
+
+
+def _log_likelihood(all_wrong: int, population: int, checks: int, wrong: int) -> float:
+    return _log_choose(population - checks, all_wrong - wrong) - _log_choose(population, all_wrong)
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def _log_sum(logarithms: Sequence[float]) -> float:
+    largest = max(logarithms)
+    if largest == -math.inf:
+        return largest
+    return largest + math.log(math.fsum(math.exp(one - largest) for one in logarithms))
