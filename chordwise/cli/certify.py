@@ -12,13 +12,13 @@ from rich.text import Text
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, OnlyProfile, OnlyTypes, RunOrProfile
+from chordwise.cli.options import AsJson, ScopeOptions
 from chordwise.domain.learning.certification import CertificationVerdict
 from chordwise.domain.number_formats import counted, parse_share
 from chordwise.errors import ExitCode
-from chordwise.pipeline.learning import certification, evaluation
+from chordwise.pipeline.learning import certification
 from chordwise.pipeline.learning.certification import Bounds, Certified
-from chordwise.pipeline.learning.evaluation import EvaluationScope
+from chordwise.pipeline.learning.scope import Scope
 from chordwise.rendering import layouts
 from chordwise.rendering.layouts import FirstThatFits
 from chordwise.rendering.plain_text import one_line
@@ -27,12 +27,10 @@ _WIDTH = 40
 _MAX_LISTED = 20
 
 
-def certify(  # noqa: PLR0913 - the options of a command
+def certify(
     invocation: Invocation,
-    target: RunOrProfile = None,
+    selected: ScopeOptions,
     *,
-    profile: OnlyProfile = "",
-    types: OnlyTypes = None,
     max_error: Annotated[
         str,
         typer.Option(metavar="SHARE", help="Allowed share of wrong answers among the accepted."),
@@ -54,7 +52,7 @@ def certify(  # noqa: PLR0913 - the options of a command
     settings = invocation.settings()
     with access.database(access.reach(invocation, settings)) as database:
         with database.read() as session:
-            scope = evaluation.named(session, settings, target, profile, types or ())
+            scope = selected.find(session, settings)
         found = certification.certify(database, scope, bounds, invocation.occurrence)
     if as_json:
         invocation.screen.write_json(bounds=bounds, certified=[_as_json(each) for each in found])
@@ -66,7 +64,7 @@ def certify(  # noqa: PLR0913 - the options of a command
     return ExitCode.INCOMPLETE if is_withdrawn else ExitCode.SUCCESS
 
 
-def render(found: Sequence[Certified], scope: EvaluationScope, risk: float) -> RenderableType:
+def render(found: Sequence[Certified], scope: Scope, risk: float) -> RenderableType:
     """Return a row for each field or label, with the command for the missing reviews.
 
     A narrow terminal shows the commands below the table.
@@ -88,12 +86,10 @@ def render(found: Sequence[Certified], scope: EvaluationScope, risk: float) -> R
     )
 
 
-def review_command(each: Certified, scope: EvaluationScope) -> str:
+def review_command(each: Certified, scope: Scope) -> str:
     """Return the command that reviews the next answers."""
-    parts = [scope.run] if scope.run else []
-    parts += ["--profile", scope.profile] if scope.profile else []
-    parts += ["--queue", each.unit.name or each.unit.analysis_type]
-    return one_line(f"chordwise review {shlex.join(parts)}")
+    queue = each.unit.name or each.unit.analysis_type
+    return one_line(f"chordwise review {shlex.join([*scope.arguments, '--queue', queue])}")
 
 
 def _row(each: Certified) -> Sequence[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AnyRun, AsJson, Model, OnlyProfile, OnlyTypes
+from chordwise.cli.options import AsJson, Model, ScopeOptions
 from chordwise.domain.learning.measures import Measure
 from chordwise.domain.number_formats import counted
 from chordwise.domain.typed_values import DateOrder
@@ -54,14 +54,16 @@ class EvaluateOptions:
         int | None,
         typer.Option(min=1, metavar="N", help="Maximum documents for each question of a suite."),
     ] = None
-    types: OnlyTypes = None
-    profile: OnlyProfile = ""
 
 
 def evaluate(
-    invocation: Invocation, run: AnyRun = None, *, options: EvaluateOptions, as_json: AsJson = False
+    invocation: Invocation,
+    selected: ScopeOptions,
+    options: EvaluateOptions,
+    *,
+    as_json: AsJson = False,
 ) -> ExitCode:
-    """Compare results with the right answers. Without a run, compares the newest of each document.
+    """Compare results with the right answers. By default, compares the newest of each document.
 
     chordwise evaluate latest --gold truth.csv
 
@@ -71,19 +73,20 @@ def evaluate(
     if options.dates and not options.gold_file:
         raise UsageError("--dates needs --gold.", "A suite has its own `dates`.")
     if options.suite is not None:
-        if run or options.gold_file or options.profile or options.types:
+        if options.gold_file or selected != ScopeOptions():
             raise UsageError(
-                "--suite cannot be used with RUN, --gold, --profile or --type.",
+                "--suite cannot be used with RUN, PROFILE, --gold or --type.",
                 "A suite defines its own questions and right answers.",
             )
         return _evaluate_suite(invocation, settings, options, as_json=as_json)
     if options.model or options.limit:
         raise UsageError("--model and --limit need --suite.", "Add --suite FOLDER.")
     truth = gold.read(options.gold_file, options.dates) if options.gold_file else None
-    scope = evaluation.scope_of(settings, run, options.profile, options.types or ())
     occurrence = invocation.occurrence
     with access.database(access.reach(invocation, settings)) as database:
-        found = evaluation.evaluate(database, scope, truth, occurrence)
+        with database.read() as session:
+            scope = replace(selected.find(session, settings), gold=truth)
+        found = evaluation.evaluate(database, scope, occurrence)
     if not found and occurrence is None:
         raise UsageError(
             "There are no right answers to compare these results with.",

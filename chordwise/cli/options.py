@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
@@ -12,6 +13,11 @@ from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.flags import BUDGET, MODEL
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from chordwise.pipeline.learning.scope import Scope
+    from chordwise.settings import Settings
+
     TypeName: TypeAlias = AnalysisType
 else:
     # The help, the errors and the completion list the members of an enumeration.
@@ -53,3 +59,22 @@ RunArgument: TypeAlias = Annotated[
 AnyRun: TypeAlias = Annotated[
     str | None, typer.Argument(metavar="RUN", help="A run's name or id, or latest.")
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeOptions:
+    """What a command is about: a run or a profile, and analysis types."""
+
+    name: RunOrProfile = None
+    profile: OnlyProfile = ""
+    types: OnlyTypes = None
+
+    def find(self, session: Session, settings: Settings) -> Scope:
+        """Return the scope; without a run and a profile, it is the newest results of all runs.
+
+        Raises:
+            UsageError: There is no such run or profile, or a run and a profile have this name.
+        """
+        from chordwise.pipeline.learning import scope  # noqa: PLC0415 - loads the tables
+
+        return scope.find(session, settings, self.name, self.profile, self.types or ())

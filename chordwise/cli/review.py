@@ -13,15 +13,16 @@ from rich.text import Text
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, Author, OnlyProfile, OnlyTypes, RunOrProfile
+from chordwise.cli.options import AsJson, Author, ScopeOptions
 from chordwise.domain.learning.feedback_input import FeedbackInput, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import UsageError
-from chordwise.pipeline.learning import certification, evaluation
+from chordwise.pipeline.learning import certification
 from chordwise.pipeline.learning import review as reviewing
 from chordwise.pipeline.learning.certification import Bounds, Candidate, Queue
 from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.learning.review import ReviewItem
+from chordwise.pipeline.learning.scope import Scope
 from chordwise.rendering.plain_text import one_line
 from chordwise.rendering.screen import Screen, indented
 from chordwise.storage.database import Database
@@ -32,13 +33,11 @@ _SKIP, _QUIT = "s", "q"
 _ASK = "[a]ccept, [c]orrect, reject [x], [s]kip, [q]uit: "
 
 
-def review(  # noqa: PLR0913 - the options of a command
+def review(
     invocation: Invocation,
-    target: RunOrProfile = None,
+    selected: ScopeOptions,
     *,
     queue: Annotated[str, typer.Option(metavar="FIELD", help="The field or label to certify.")],
-    profile: OnlyProfile = "",
-    types: OnlyTypes = None,
     author: Author = "",
     as_json: AsJson = False,
 ) -> None:
@@ -49,13 +48,13 @@ def review(  # noqa: PLR0913 - the options of a command
     settings = invocation.settings()
     with access.database(access.reach(invocation, settings)) as database:
         with database.read() as session:
-            scope = evaluation.named(session, settings, target, profile, types or ())
+            scope = selected.find(session, settings)
             found = certification.queue(session, scope, queue)
         if as_json:
             invocation.screen.write_json(**_as_json(found))
             return
         done = _review_all(database, invocation.screen, found, author)
-    _print_summary(invocation.screen, found, done)
+    _print_summary(invocation.screen, scope, found, done)
 
 
 def _review_all(
@@ -132,14 +131,15 @@ def render(question: ReviewItem, place: str) -> Iterator[RenderableType]:
     yield indented(shown, 2)
 
 
-def _print_summary(screen: Screen, found: Queue, done: Counter[Verdict | None]) -> None:
+def _print_summary(
+    screen: Screen, scope: Scope, found: Queue, done: Counter[Verdict | None]
+) -> None:
     checked = done.total() - done[None]
     left = len(found.candidates) - checked
     screen.info(f"{checked:,} reviewed, {left:,} left.")
     if done[None]:
         screen.info("Certification stops counting at a skipped answer. These come first next time.")
-    parts = [found.run] if found.run else []
-    parts += ["--profile", found.profile] if found.profile else []
+    parts = scope.arguments
     if found.bounds != Bounds():
         shares = ("--max-error", found.bounds.max_error), ("--risk", found.bounds.risk)
         parts += [part for name, share in shares for part in (name, f"{100 * share:g}%")]

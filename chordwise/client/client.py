@@ -37,14 +37,15 @@ from chordwise.pipeline.intake.run_options import (
     to_json,
 )
 from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
-from chordwise.pipeline.learning import certification, evaluation, experiments, review
+from chordwise.pipeline.learning import certification, experiments, review
 from chordwise.pipeline.learning import refresh as refreshing
+from chordwise.pipeline.learning import scope as scopes
 from chordwise.pipeline.learning.certification import Bounds, Certified
-from chordwise.pipeline.learning.evaluation import EvaluationScope
 from chordwise.pipeline.learning.experiments import ExperimentArguments, Status, Variant
 from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.learning.refresh import RefreshArguments, Stale, Target
 from chordwise.pipeline.learning.review import ReviewItem
+from chordwise.pipeline.learning.scope import Scope
 from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.quoting import quote as quoting
 from chordwise.pipeline.quoting.quote import Quote
@@ -343,11 +344,11 @@ class Client:
         settings = self._connection.settings  # after the start of the database
         return ReadingContext(settings=settings, database=database, models=Models(settings))
 
-    def _scope(self, name: str | None, types: Sequence[AnalysisType | str]) -> EvaluationScope:
+    def _scope(self, name: str | None, types: Sequence[AnalysisType | str]) -> Scope:
         """Return the results of these types that the name of a run or a profile selects."""
         settings = self._connection.settings
         with self._connection.database.read() as session:
-            return evaluation.named(session, settings, name, types=analysis_types(types))
+            return scopes.find(session, settings, name, types=analysis_types(types))
 
     def _renewed(self, name: str | None, arguments: RefreshArguments) -> Target:
         """Return the answers to refresh, and the question that replaces theirs."""

@@ -20,9 +20,11 @@ from chordwise.domain.learning.feedback_input import FeedbackInput, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.visible_text import restored
 from chordwise.errors import UsageError
-from chordwise.pipeline.learning import certification, evaluation, feedback, review
+from chordwise.pipeline.learning import certification, feedback, review
 from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.learning.review import ReviewItem, ReviewScope
+from chordwise.pipeline.learning.scope import Scope
+from chordwise.settings import Settings
 from chordwise.storage import clock
 from chordwise.storage import runs as stored_runs
 from chordwise.storage.feedback import Feedback
@@ -50,7 +52,7 @@ def _review(request: Request) -> Response:
             question = review.review_item(session, _id(asked["job"]), asked.get("path", ""))
             following = listing.address()
         elif "queue" in listing.filters:
-            question, following = _queued(session, listing)
+            question, following = _queued(session, site_of(request).settings, listing)
         else:
             after = review.place_of(listing.after)
             question = review.next_item(session, _scope(listing), after)
@@ -72,15 +74,19 @@ def _review(request: Request) -> Response:
     return page
 
 
-def _queued(session: Session, listing: Listing) -> tuple[ReviewItem | None, str]:
+def _queued(
+    session: Session, settings: Settings, listing: Listing
+) -> tuple[ReviewItem | None, str]:
     """Return the next answer to check for certification, and the address that follows it.
 
     At the end of the queue the address is that of the skipped answers, or empty if all are checked.
     """
     filters = listing.filters
-    types = tuple(each for each in AnalysisType if each == filters.get("analysis_type"))
-    scope = evaluation.EvaluationScope(
-        run=filters.get("run"), profile=filters.get("profile"), types=types
+    scope = Scope(
+        settings=settings,
+        run=stored_runs.find(session, filters["run"]) if "run" in filters else None,
+        profile=filters.get("profile", ""),
+        types=tuple(each for each in AnalysisType if each == filters.get("analysis_type")),
     )
     queue = certification.queue(session, scope, filters["queue"])
     after = str(listing.after[0]) if listing.after else ""

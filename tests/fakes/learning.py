@@ -10,6 +10,8 @@ from pathlib import Path
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.submit import Submission
+from chordwise.pipeline.learning import scope as scopes
+from chordwise.pipeline.learning.scope import Scope
 from chordwise.settings import Settings
 from tests.fakes.generated_answers import a_field
 from tests.fakes.pipeline import Pipeline, a_document, a_label, a_pipeline, a_run
@@ -62,6 +64,12 @@ def extracted(
     texts = {name: f"{name}: VALUES {json.dumps(each)}" for name, each in values.items()}
     options = AnalysisOptions(instructions=", ".join(items))
     return worked(pipeline, [AnalysisType.EXTRACTION], options, texts, fresh=fresh)
+
+
+def a_scope(pipeline: Pipeline, name: str = "", *types: AnalysisType) -> Scope:
+    """Return the results of a run; without a name, the newest results of all runs."""
+    with pipeline.context.database.read() as session:
+        return scopes.find(session, pipeline.context.settings, name, types=types)
 
 
 def written(path: Path, *records: Mapping[str, object]) -> Path:

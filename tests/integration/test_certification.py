@@ -22,14 +22,22 @@ from chordwise.domain.learning import certification as domain
 from chordwise.domain.learning.certification import ScoredAnswer
 from chordwise.errors import ExitCode, UsageError
 from chordwise.llm.model import CompletionRequest
-from chordwise.pipeline.learning import evaluation
 from chordwise.pipeline.learning.certification import Bounds, Certified, certify
-from chordwise.pipeline.learning.evaluation import EvaluationScope
+from chordwise.pipeline.learning.scope import Scope
 from chordwise.settings import Profile, Settings
 from chordwise.storage import certifications, pruning
 from chordwise.storage.calibrations import Calibration
 from tests.fakes.commands import Output, output_of, run
-from tests.fakes.learning import LABELS, a_learner, classified, extracted, obeying, worked, written
+from tests.fakes.learning import (
+    LABELS,
+    a_learner,
+    a_scope,
+    classified,
+    extracted,
+    obeying,
+    worked,
+    written,
+)
 from tests.fakes.order_rows import TITLED, extracting
 from tests.fakes.pipeline import Pipeline, a_pipeline, a_run
 
@@ -52,13 +60,13 @@ def _profile(tmp_path: Path) -> None:
     (tmp_path / "chordwise.toml").write_text(PROFILE, "utf-8")
 
 
-def scope_of(pipeline: Pipeline, types: Sequence[str], **asked: object) -> EvaluationScope:
+def scope_of(pipeline: Pipeline, types: Sequence[str], **asked: object) -> Scope:
     profile = Profile.model_validate({"types": types, **asked})
     settings = pipeline.context.settings.model_copy(update={"profiles": {"deals": profile}})
-    return evaluation.scope_of(settings, None, "deals")
+    return Scope(settings=settings, profile="deals")
 
 
-def deals(pipeline: Pipeline) -> EvaluationScope:
+def deals(pipeline: Pipeline) -> Scope:
     return scope_of(pipeline, ["extraction"], instructions="party, term")
 
 
@@ -225,7 +233,7 @@ def test_only_the_newest_answers_are_accepted(pipeline: Pipeline, tmp_path: Path
     certified()
     assert accepted(pipeline)[0] == ("party", DOCUMENTS)
 
-    certify(pipeline.context.database, EvaluationScope(run=first), LOOSE)
+    certify(pipeline.context.database, a_scope(pipeline, first), LOOSE)
     certified()
     assert accepted(pipeline)[0] == ("party", 2 * DOCUMENTS)
 
@@ -265,7 +273,7 @@ def test_a_pruned_run_is_reported(pipeline: Pipeline, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(database, "commit", pruned)
     with pytest.raises(UsageError, match=name):
-        certify(database, EvaluationScope(run=name), LOOSE)
+        certify(database, a_scope(pipeline, name), LOOSE)
 
 
 @pytest.mark.parametrize(("bounds", "wrong"), [(("--max-error", "1%"), 0), (BOUNDS, 5)])
@@ -370,7 +378,7 @@ def test_a_rejected_answer_is_not_accepted_although_its_label_is_certified(
 ) -> None:
     choices = {f"{place}.txt": ("letter", 0.5) for place in range(30)}
     name = classified(pipeline, choices).name
-    database, scope = pipeline.context.database, EvaluationScope(run=name)
+    database, scope = pipeline.context.database, a_scope(pipeline, name)
     said = [{"document": each, "verdict": "approved"} for each in choices]
     file = written(tmp_path / "checked.jsonl", *said)
     assert run(["feedback", name, "--file", str(file)]) == ExitCode.SUCCESS
@@ -396,7 +404,7 @@ def count_accepted(pipeline: Pipeline) -> tuple[object, object]:
 def test_labels_not_chosen_yet_reserve_their_share_of_the_risk(pipeline: Pipeline) -> None:
     """With three labels and none, the first label chosen gets a quarter of the risk."""
     choices = {f"{place}.txt": ("letter", 0.5) for place in range(DOCUMENTS)}
-    scope = EvaluationScope(run=classified(pipeline, choices).name)
+    scope = a_scope(pipeline, classified(pipeline, choices).name)
 
     (found,) = certify(pipeline.context.database, scope, LOOSE)
 
@@ -558,12 +566,10 @@ def test_the_risk_is_divided_among_all_types_though_one_is_asked_for(pipeline: P
     texts = {f"{n}.txt": f"{n}: CHOOSE letter 0.5 VALUES {values}" for n in range(DOCUMENTS)}
     name = worked(pipeline, kinds, asked, texts).name
     database = pipeline.context.database
-    together = certify(database, EvaluationScope(run=name), LOOSE)
+    together = certify(database, a_scope(pipeline, name), LOOSE)
 
     apart = [
-        one
-        for kind in kinds
-        for one in certify(database, EvaluationScope(run=name, types=(kind,)), LOOSE)
+        one for kind in kinds for one in certify(database, a_scope(pipeline, name, kind), LOOSE)
     ]
 
     assert len(together) == len(apart) == 3

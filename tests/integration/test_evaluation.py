@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -12,12 +13,12 @@ from sqlalchemy import event
 
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.errors import ExitCode
-from chordwise.pipeline.learning.evaluation import EvaluationScope, evaluate
+from chordwise.pipeline.learning.evaluation import evaluate
 from chordwise.pipeline.learning.gold import read
 from chordwise.settings import Settings
 from chordwise.storage.database import Database, open_engine
 from tests.fakes.commands import output_of, run
-from tests.fakes.learning import classified, extracted, written
+from tests.fakes.learning import a_scope, classified, extracted, written
 from tests.fakes.pipeline import Pipeline, a_document, a_pipeline, a_run, a_summary
 
 CHOICES = {
@@ -311,7 +312,7 @@ def test_no_transaction_is_open_during_the_computation(
     engine = open_engine(database_url)
     event.listen(engine, "connect", ending_idle_transactions)
 
-    (found,) = evaluate(Database(engine), EvaluationScope(), gold)
+    (found,) = evaluate(Database(engine), replace(a_scope(pipeline), gold=gold))
 
     engine.dispose()
     values = {each.metric: each.value for each in found.measured[0].measures}

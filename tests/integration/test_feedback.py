@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from chordwise.errors import ExitCode
-from chordwise.pipeline.learning.evaluation import EvaluationScope, evaluate
+from chordwise.pipeline.learning.evaluation import evaluate
 from chordwise.pipeline.learning.feedback import give_all, read
 from chordwise.relations.results import ResultSelection
 from tests.fakes.commands import output_of, run
 from tests.fakes.counting import recorded
-from tests.fakes.learning import classified, extracted, written
+from tests.fakes.learning import a_scope, classified, extracted, written
 from tests.fakes.past_results import into_history
 from tests.fakes.pipeline import Pipeline
 
@@ -115,7 +115,7 @@ def test_feedback_is_read_once(pipeline: Pipeline) -> None:
         assert run(["feedback", str(job_id), "--approve"]) == ExitCode.SUCCESS
 
     with recorded() as statements:
-        found = evaluate(pipeline.context.database, EvaluationScope(), None)
+        found = evaluate(pipeline.context.database, a_scope(pipeline))
 
     assert len(found) == 2  # for two analysis types
     assert len([each for each, _ in statements if "FROM feedback" in each]) == 1

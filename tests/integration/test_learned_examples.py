@@ -17,7 +17,7 @@ from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.jobs.run_control import retry
-from chordwise.pipeline.learning.evaluation import EvaluationScope, evaluate
+from chordwise.pipeline.learning.evaluation import evaluate
 from chordwise.pipeline.runs.reconstruction import Reconstruction
 from chordwise.relations.explanation import explain, find
 from chordwise.settings import Settings
@@ -26,7 +26,7 @@ from chordwise.storage.database import driver
 from chordwise.storage.documents import hash_of
 from tests.fakes.commands import output_of, run
 from tests.fakes.counting import recorded
-from tests.fakes.learning import LABELS, a_learner, obeying
+from tests.fakes.learning import LABELS, a_learner, a_scope, obeying
 from tests.fakes.pipeline import LONG, Pipeline, a_document, a_label, a_pipeline, a_run
 
 pytestmark = pytest.mark.usefixtures("addressed")
@@ -221,10 +221,10 @@ def test_held_out_documents_are_measured_separately(pipeline: Pipeline) -> None:
     for name in both:
         correct(name)
     database = pipeline.context.database
-    (before,) = evaluate(database, EvaluationScope(), None)
+    (before,) = evaluate(database, a_scope(pipeline))
     worked(pipeline, asked(fresh=True), both)
 
-    (after,) = evaluate(database, EvaluationScope(), None)
+    (after,) = evaluate(database, a_scope(pipeline))
 
     parts = [(each.is_whole, each.is_held_out, each.judged) for each in after.measured]
     assert [each.is_held_out for each in before.measured] == [False]

@@ -11,8 +11,9 @@ import pytest
 from chordwise.domain.learning.feedback_input import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.pipeline.intake.submit import Submission
-from chordwise.pipeline.learning import evaluation, feedback
+from chordwise.pipeline.learning import feedback
 from chordwise.pipeline.learning.feedback import FeedbackLine, Signed
+from chordwise.pipeline.learning.scope import Scope
 from chordwise.relations.results import ResultSelection
 from chordwise.settings import Profile, ScheduleSettings, Settings
 from tests.fakes.learning import LABELS, a_learner, classified, obeying, written
@@ -174,7 +175,7 @@ def test_the_question_of_a_profile_is_that_of_its_runs(
     critique = settings.critique.model_copy(update={"principles": ("Be right.",)})
     known = {"profiles": {"letters": profile}, "critique": critique}
 
-    scope = evaluation.scope_of(settings.model_copy(update=known), None, "letters")
+    scope = Scope(settings=settings.model_copy(update=known), profile="letters")
 
     assert scope.questions is not None
     (question,) = scope.questions

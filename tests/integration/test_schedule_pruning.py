@@ -16,13 +16,13 @@ from chordwise.domain.learning.truths import Verdict
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.learning import evaluation, feedback
-from chordwise.pipeline.learning.evaluation import EvaluationScope
 from chordwise.pipeline.learning.feedback import FeedbackLine, Signed
 from chordwise.relations.results import ResultSelection
 from chordwise.settings import ScheduleSettings, Settings
 from chordwise.storage import documents, pruning
 from chordwise.storage.documents import Document, hash_of
 from chordwise.storage.intakes import IntakeEntry
+from tests.fakes.learning import a_scope
 from tests.fakes.past_results import into_history
 from tests.fakes.pipeline import NOW, Pipeline, a_document, a_run, offered, quoting_the_text
 from tests.fakes.processes import wait_until
@@ -162,7 +162,7 @@ def test_feedback_is_deleted_with_its_job_and_judgments_are_kept(scheduler: Fake
         assert feedback.give_all(session, ResultSelection(), said).stored == 2
     ((run,),) = scheduler.rows("SELECT name FROM runs ORDER BY finished_at LIMIT 1")
 
-    evaluation.evaluate(database, EvaluationScope(run=str(run)), None)
+    evaluation.evaluate(database, a_scope(scheduler.pipeline, str(run)))
     scheduler.pipeline.execute("UPDATE judgments SET expected = '1', found = '2'")
 
     assert scheduler.carry_out()

@@ -18,12 +18,12 @@ from chordwise.errors import ModelRequestError, RefusedError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.learning import certification, evaluation, feedback
 from chordwise.pipeline.learning.certification import Bounds
-from chordwise.pipeline.learning.evaluation import EvaluationScope
 from chordwise.pipeline.learning.feedback import FeedbackLine, Signed
 from chordwise.pipeline.runs import user_sql
 from chordwise.relations.results import ResultSelection
 from chordwise.settings import Settings
 from tests.fakes.generated_answers import a_field
+from tests.fakes.learning import a_scope
 from tests.fakes.pipeline import (
     AN_UNREAD_SCAN,
     Pipeline,
@@ -189,8 +189,8 @@ def learn(pipeline: Pipeline) -> None:
         "UPDATE model_calls SET examples = (SELECT jsonb_agg(id) FROM learned_examples)"
         " WHERE stage = 'analyze'"
     )
-    evaluation.evaluate(database, EvaluationScope(), None)
-    certification.certify(database, EvaluationScope(run="latest"), Bounds())
+    evaluation.evaluate(database, a_scope(pipeline))
+    certification.certify(database, a_scope(pipeline, "latest"), Bounds())
 
 
 @pytest.fixture

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, FloatRect, Page, expect
 
 from chordwise.errors import ExitCode
-from chordwise.pipeline.learning.evaluation import EvaluationScope, evaluate
+from chordwise.pipeline.learning.evaluation import evaluate
 from chordwise.pipeline.learning.gold import read
 from chordwise.settings import Settings
 from tests.fakes.commands import output_of, point_to, run
-from tests.fakes.learning import a_learner, classified, written
+from tests.fakes.learning import a_learner, a_scope, classified, written
 from tests.fakes.pipeline import Pipeline
 from tests.web.conftest import Visit
 
@@ -35,7 +36,7 @@ def pipeline(settings: Settings, tmp_path: Path) -> Pipeline:
     classified(pipeline, {"a.txt": ("letter", 0.75), "b.txt": ("report", 0.3)})
     truth = [{"document": name, "label": "letter"} for name in ("a.txt", "b.txt")]
     gold = written(tmp_path / "truth.jsonl", *truth)
-    evaluate(pipeline.context.database, EvaluationScope(), read(gold))
+    evaluate(pipeline.context.database, replace(a_scope(pipeline), gold=read(gold)))
     pipeline.execute(RENAMED)
     return pipeline
 

@@ -9,9 +9,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from chordwise.pipeline.learning.certification import Bounds, certify
-from chordwise.pipeline.learning.evaluation import EvaluationScope
 from chordwise.settings import Settings
-from tests.fakes.learning import a_learner, classified, extracted
+from tests.fakes.learning import a_learner, a_scope, classified, extracted
 from tests.fakes.pipeline import Pipeline
 from tests.web.conftest import Visit
 
@@ -140,7 +139,7 @@ def test_the_page_of_a_run_links_to_the_missing_checks(pipeline: Pipeline, visit
     submission = extracted(
         pipeline, {f"{n}.txt": {"term": (f"{n} days", 9), "law": (None, 9)} for n in range(3)}
     )
-    scope = EvaluationScope(run=submission.name)
+    scope = a_scope(pipeline, submission.name)
     assert len(certify(pipeline.context.database, scope, Bounds())) == 2
     page = visit.open(f"/runs/{submission.run_id}")
     visit.look("run-certified")

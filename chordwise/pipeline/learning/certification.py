@@ -7,7 +7,7 @@ import secrets
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import partial
 from itertools import takewhile
@@ -29,9 +29,9 @@ from chordwise.domain.learning.certification import (
 from chordwise.domain.learning.judgments import JudgedPart, correct_by_field, is_refuted
 from chordwise.domain.states import DeliveryEvent
 from chordwise.errors import RegressionError, UsageError
-from chordwise.pipeline.learning import evaluation, judgeable
-from chordwise.pipeline.learning.evaluation import EvaluationScope
+from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning.judgeable import Judgeable
+from chordwise.pipeline.learning.scope import Scope
 from chordwise.pipeline.runtime.occurrence import Occurrence
 from chordwise.relations.results import ResultSelection
 from chordwise.storage import calibrations, certifications, clock, jobs
@@ -106,7 +106,7 @@ class Certified:
 
 def certify(
     database: Database,
-    scope: EvaluationScope,
+    scope: Scope,
     bounds: Bounds,
     occurrence: Occurrence | None = None,
 ) -> Sequence[Certified]:
@@ -124,7 +124,7 @@ def certify(
     show that more of them are wrong than allowed; then the certificate is withdrawn.
 
     Raises:
-        UsageError: The scope names neither a run nor a profile, or the run does not exist.
+        UsageError: The scope names neither a run nor a profile.
         RegressionError: An `occurrence` has withdrawn a certificate.
     """
     commit = occurrence.write if occurrence else database.commit
@@ -133,7 +133,7 @@ def certify(
         with database.read() as session:
             basis = _read(session, scope, bounds.risk)
         certified = _round(basis, bounds)
-        if commit(partial(_store, certified=certified, scope=scope, recorded=recorded)):
+        if commit(partial(_store, certified=certified, recorded=recorded)):
             break
     for mark in certified.marks:
         commit(partial(_mark, certified=certified, mark=mark))
@@ -142,18 +142,19 @@ def certify(
     return certified.done
 
 
-def _record(
-    occurrence: Occurrence, session: Session, scope: EvaluationScope, done: Sequence[Certified]
-) -> None:
-    verdicts = Counter(each.certificate.verdict for each in done)
+def _record(occurrence: Occurrence, session: Session, certified: _Round) -> None:
+    verdicts = Counter(each.certificate.verdict for each in certified.done)
     outcome: JsonObject = {verdict: verdicts[verdict] for verdict in CertificationVerdict}
     withdrawn = [
         each.unit.name or each.unit.analysis_type
-        for each in done
+        for each in certified.done
         if each.certificate.verdict is CertificationVerdict.WITHDRAWN
     ]
     if withdrawn:
-        outcome = {"profile": scope.profile or "", "withdrawn": list[JsonValue](withdrawn)}
+        outcome = {
+            "profile": certified.basis.scope.profile,
+            "withdrawn": list[JsonValue](withdrawn),
+        }
     occurrence.record_in(session, outcome, DeliveryEvent.ANSWERS_REGRESSED if withdrawn else "")
 
 
@@ -182,26 +183,23 @@ class _Basis:
     since: Mapping[CertificationUnit, Certification]
     in_force: Mapping[CertificationUnit, uuid.UUID]
     questions: Mapping[AnalysisType, str]
-    run_id: uuid.UUID | None
-    run: str
-    profile: str
+    scope: Scope
     seed: str
     risk: float
     certified_at: datetime
 
 
-def _read(session: Session, scope: EvaluationScope, risk: float) -> _Basis:
-    wanted, found_run = _wanted(session, scope)
-    run, profile = found_run or "", scope.profile or ""
+def _read(session: Session, scope: Scope, risk: float) -> _Basis:
+    scope.require_name(session)
     # First, so that `_Round.is_current` notices what is stored while the rest is read.
-    in_force = _by_unit(certifications.in_force(session, run, profile))
+    in_force = _by_unit(certifications.in_force(session, scope.run_name, scope.profile))
     certified_at = clock.read(session)
-    every = replace(wanted, types=tuple(scope.identities))
+    every = replace(scope.selection, types=tuple(scope.identities))
     listed = judgeable.listed(session, every, scope.questions)
-    asked = {} if run else _asked(listed, scope.identities)
+    asked = {} if scope.run else _asked(listed, scope.identities)
     questions = set(asked.values()) or {""}
     listed = [each for each in listed if not asked or each.options_hash in questions]
-    draw = _Draw.of(session, run, profile, questions)
+    draw = _Draw.of(session, scope, questions)
     units = _in_order(_candidates(session, listed, draw), draw.seed)
     return _Basis(
         units={
@@ -218,20 +216,11 @@ def _read(session: Session, scope: EvaluationScope, risk: float) -> _Basis:
         since=_by_unit(certifications.first_certified(session, draw.seed, questions)),
         in_force={unit: each.id for unit, each in in_force.items()},
         questions=asked,
-        run_id=wanted.run_id,
-        run=run,
-        profile=profile,
+        scope=scope,
         seed=draw.seed,
         risk=risk,
         certified_at=certified_at,
     )
-
-
-def _wanted(session: Session, scope: EvaluationScope) -> tuple[ResultSelection, str | None]:
-    """Return the selection of results, and the name of the run if the scope has one."""
-    if not scope.run and not scope.profile:
-        raise UsageError("Name a run or a profile.", "latest is the last run.")
-    return evaluation.wanted(session, scope)
 
 
 def _by_unit(found: Sequence[Certification]) -> Mapping[CertificationUnit, Certification]:
@@ -284,31 +273,28 @@ def _labels(listed: Sequence[judgeable.Listed]) -> Iterator[CertificationUnit]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """The answers of a field or label to check next, in order.
+    """The answers of a field or label to check next, in order, to certify it within `bounds`.
 
-    `run` and `profile` are the scope that was certified within `bounds`. `places` are the positions
-    in the queue at that time, by job.
+    `places` are the positions in the queue at the last certification, by job.
     """
 
     unit: CertificationUnit
-    run: str
-    profile: str
     bounds: Bounds
     places: Mapping[uuid.UUID, int]
     candidates: Sequence[Candidate]
 
 
-def queue(session: Session, scope: EvaluationScope, name: str) -> Queue:
+def queue(session: Session, scope: Scope, name: str) -> Queue:
     """Return the answers to check next before a field or label of a scope can be certified.
 
     `name` is that of the field or label, or the analysis type of answers judged as a whole.
 
     Raises:
-        UsageError: The scope names neither a run nor a profile, the run does not exist, or not
-            exactly one unit of this name was certified.
+        UsageError: The scope names neither a run nor a profile, or not exactly one unit of this
+            name was certified.
     """
-    wanted, run = _wanted(session, scope)
-    in_force = certifications.in_force(session, run or "", scope.profile or "")
+    scope.require_name(session)
+    in_force = certifications.in_force(session, scope.run_name, scope.profile)
     found = [
         each
         for each in in_force
@@ -321,7 +307,8 @@ def queue(session: Session, scope: EvaluationScope, name: str) -> Queue:
     unit = CertificationUnit(AnalysisType(of.analysis_type), of.name)
     stored = [uuid.UUID(each) for each in json_values.strings(of.to_check)]
     places = {job_id: index for index, job_id in enumerate(stored)}
-    named = judgeable.listed(session, replace(wanted, job_ids=tuple(stored)), scope.questions)
+    run_id = scope.run.id if scope.run else None
+    named = judgeable.listed(session, ResultSelection(run_id=run_id, job_ids=tuple(stored)))
     candidates = [
         each
         for each in _candidates(session, named, _Draw(seed=of.seed, curves={}))
@@ -329,8 +316,6 @@ def queue(session: Session, scope: EvaluationScope, name: str) -> Queue:
     ]
     return Queue(
         unit=unit,
-        run=of.run,
-        profile=of.profile,
         bounds=Bounds(max_error=of.max_error, risk=of.risk),
         places=places,
         candidates=sorted(candidates, key=lambda each: places[each.job_id]),
@@ -358,9 +343,9 @@ class _Draw:
     curves: Mapping[Key, Points]
 
     @classmethod
-    def of(cls, session: Session, run: str, profile: str, questions: Collection[str]) -> _Draw:
+    def of(cls, session: Session, scope: Scope, questions: Collection[str]) -> _Draw:
         """Return the last draw for answers to these questions, or a new one."""
-        known = certifications.last_seed(session, run, profile, questions)
+        known = certifications.last_seed(session, scope.run_name, scope.profile, questions)
         seed, drawn_at = known or (secrets.token_hex(16), clock.read(session))
         return cls(seed=seed, curves=calibrations.curves(session, drawn_at))
 
@@ -534,9 +519,9 @@ class _Round:
 
     def is_current(self, session: Session) -> bool:
         """Return whether no certification was stored and no run pruned since the basis was read."""
-        if run_id := self.basis.run_id:
+        if run := self.basis.scope.run:
             hold = {"read": True, "key_share": True}
-            if session.get(Run, run_id, with_for_update=hold) is None:
+            if session.get(Run, run.id, with_for_update=hold) is None:
                 return False
         return self._in_force(session) == set(self.basis.in_force.values())
 
@@ -546,7 +531,8 @@ class _Round:
 
     def _in_force(self, session: Session) -> set[uuid.UUID]:
         certifications.lock(session)
-        found = certifications.in_force(session, self.basis.run, self.basis.profile)
+        scope = self.basis.scope
+        found = certifications.in_force(session, scope.run_name, scope.profile)
         return {each.id for each in found}
 
 
@@ -557,9 +543,7 @@ def _round(basis: _Basis, bounds: Bounds) -> _Round:
     return _Round(basis=basis, done=done, marks=list(_marks(done, basis)), ids=ids)
 
 
-def _store(
-    session: Session, certified: _Round, scope: EvaluationScope, recorded: Occurrence | None
-) -> int:
+def _store(session: Session, certified: _Round, recorded: Occurrence | None) -> int:
     """Store the certificates and unmark answers that are no longer accepted.
 
     Of a kept certificate only the answers to check are stored. Returns 0 if another process has
@@ -578,7 +562,7 @@ def _store(
             session.add(_row(each, certified, to_check))
     session.flush()
     if recorded is not None:
-        _record(recorded, session, scope, certified.done)
+        _record(recorded, session, certified)
     return 1
 
 
@@ -608,18 +592,23 @@ def _marks(done: Sequence[Certified], basis: _Basis) -> Iterator[AcceptanceMark]
             results={job_id: results[job_id] for job_id in some},
             values=[(job_id, path) for job_id in some for path in paths[job_id]],
             whole=set(some) - refused,
-            are_newest=not basis.run,
+            are_newest=not basis.scope.run,
         )
 
 
-_SHARED = ("run_id", "run", "profile", "seed", "risk", "certified_at")
-
-
 def _row(each: Certified, certified: _Round, to_check: JsonValue) -> Certification:
-    shared = {name: getattr(certified.basis, name) for name in _SHARED}
-    own = {name: getattr(each.certificate, name) for name in Certificate.__dataclass_fields__}
-    kind = each.unit.analysis_type
-    unit = {"analysis_type": kind, "name": each.unit.name}
-    unit["question"] = certified.basis.questions.get(kind, "")
-    id_ = certified.ids[each.unit]
-    return Certification(id=id_, **shared, **own, **unit, to_check=to_check)
+    basis, kind = certified.basis, each.unit.analysis_type
+    return Certification(
+        id=certified.ids[each.unit],
+        run_id=basis.scope.run.id if basis.scope.run else None,
+        run=basis.scope.run_name,
+        profile=basis.scope.profile,
+        analysis_type=kind,
+        name=each.unit.name,
+        question=basis.questions.get(kind, ""),
+        seed=basis.seed,
+        risk=basis.risk,
+        to_check=to_check,
+        certified_at=basis.certified_at,
+        **asdict(each.certificate),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TypeAlias
 
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain import grounding, json_values
 from chordwise.domain.analysis import analysis_for
-from chordwise.domain.analysis_tasks import AnalysisType, options_from, options_to_json
+from chordwise.domain.analysis_tasks import AnalysisType, options_from
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields, measures
 from chordwise.domain.learning.judgments import Judged, JudgedPart, judge
@@ -21,25 +21,18 @@ from chordwise.domain.learning.measures import Measure
 from chordwise.domain.learning.truths import Truth
 from chordwise.domain.states import DeliveryEvent
 from chordwise.errors import RegressionError, UsageError
-from chordwise.pipeline.intake.run_options import (
-    effective_options,
-    identities,
-    required_profile,
-    run_options,
-)
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning.gold import Gold, covers
 from chordwise.pipeline.learning.judgeable import Judgeable, Listed
+from chordwise.pipeline.learning.scope import Scope
 from chordwise.pipeline.runtime.occurrence import Occurrence
 from chordwise.relations.results import ResultSelection
-from chordwise.settings import Settings
-from chordwise.storage import evaluations, judgments, runs
+from chordwise.storage import evaluations, judgments
 from chordwise.storage import feedback as stored_feedback
 from chordwise.storage.database import Database
 from chordwise.storage.evaluations import Drop, Evaluation
 from chordwise.storage.feedback import Feedback
 from chordwise.storage.judgments import JudgedBy, JudgedResult
-from chordwise.storage.runs import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +65,9 @@ class Evaluated:
 
 
 def evaluate(
-    database: Database,
-    scope: EvaluationScope,
-    gold: Gold | None,
-    occurrence: Occurrence | None = None,
+    database: Database, scope: Scope, occurrence: Occurrence | None = None
 ) -> Sequence[Evaluated]:
-    """Compare results with a gold file, or with feedback if there is none, and store the metrics.
+    """Compare the results of a scope with the truth, and store the metrics.
 
     Returns an empty sequence if there is no feedback yet. No transaction is open during the
     computation. The random seed is fixed, so repeated evaluations give the same intervals.
@@ -87,15 +77,13 @@ def evaluate(
 
     Raises:
         RegressionError: The answers of an `occurrence` are worse than at the previous evaluation.
-        UsageError: The run does not exist, the gold file matches no result, or its labels could
-            belong to two types.
+        UsageError: A gold file matches no result, or its labels could belong to two types.
     """
     if occurrence is not None and occurrence.outcome() is not None:
         _require_no_drop(occurrence)
         return ()
     with database.read() as session:
-        chosen, run = wanted(session, scope)
-        comparisons = compare(session, chosen, scope.questions, gold)
+        comparisons = compare(session, scope)
     random = Random(0)  # noqa: S311 - statistics, not secrets
     found = [Evaluated(comparison=each, measured=measure(each, random)) for each in comparisons]
     done: list[Evaluated] = []
@@ -103,7 +91,7 @@ def evaluate(
     def store(session: Session) -> int:
         done.clear()
         for each in found:
-            ids = _store(session, scope, (chosen.run_id, run), gold, each)
+            ids = _store(session, scope, each)
             done.append(replace(each, drops=evaluations.drops(session, ids)))
         if occurrence is not None:
             _record(occurrence, session, scope, done)
@@ -118,7 +106,7 @@ def evaluate(
 
 
 def _record(
-    occurrence: Occurrence, session: Session, scope: EvaluationScope, done: Sequence[Evaluated]
+    occurrence: Occurrence, session: Session, scope: Scope, done: Sequence[Evaluated]
 ) -> None:
     outcome: JsonObject = {
         "judged": sum(len(each.comparison.compared) for each in done),
@@ -126,7 +114,7 @@ def _record(
     }
     drops = [drop_in_words(drop) for each in done for drop in each.drops]
     if drops:
-        outcome |= {"profile": scope.profile or "", "fell": list[JsonValue](drops)}
+        outcome |= {"profile": scope.profile, "fell": list[JsonValue](drops)}
     occurrence.record_in(session, outcome, DeliveryEvent.ANSWERS_REGRESSED if drops else "")
 
 
@@ -168,24 +156,18 @@ def measure(comparison: Comparison, random: Random) -> Sequence[Measured]:
     ]
 
 
-def _store(
-    session: Session,
-    scope: EvaluationScope,
-    of: tuple[uuid.UUID | None, str | None],
-    gold: Gold | None,
-    evaluated: Evaluated,
-) -> Sequence[uuid.UUID]:
+def _store(session: Session, scope: Scope, evaluated: Evaluated) -> Sequence[uuid.UUID]:
     """Store the metrics, and each judgment with the evaluation of the whole.
 
     Returns the ids of the evaluations.
     """
-    ids = []
+    ids, gold = [], scope.gold
     for each in evaluated.measured:
         provider, model, prompt_version = each.group or (None, None, None)
         evaluation = Evaluation(
-            run_id=of[0],
-            run=of[1],
-            profile=scope.profile,
+            run_id=scope.selection.run_id,
+            run=scope.run_name or None,
+            profile=scope.profile or None,
             analysis_type=each.analysis_type,
             is_whole=each.is_whole,
             is_held_out=each.is_held_out,
@@ -221,95 +203,6 @@ def _measures(found: Sequence[ComparedResult], random: Random) -> Iterator[Measu
     yield from measures.measure_means(means, random)
     yield from measures.measure_confidence(whole)
     yield from measures.measure_confidence(values, "values")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationScope:
-    """What the user selected; `questions` are those of the profile, as in `jobs.options`.
-
-    `identities` are those of the questions that the profile asks today, as in `jobs.options_hash`.
-    """
-
-    run: str | None = None
-    profile: str | None = None
-    types: tuple[AnalysisType, ...] = ()
-    questions: Sequence[JsonObject] | None = None
-    identities: Mapping[AnalysisType, str] = field(default_factory=dict)
-
-
-def scope_of(
-    settings: Settings, run: str | None, profile: str, types: Sequence[AnalysisType] = ()
-) -> EvaluationScope:
-    """Return the scope of a run and a profile.
-
-    Raises:
-        ConfigurationError: The profile does not exist, or it names an unknown model.
-        UsageError: The profile is contradictory.
-    """
-    if not profile:
-        return EvaluationScope(run=run, types=tuple(types))
-    asked = effective_options(settings, run_options(settings, required_profile(settings, profile)))
-    return EvaluationScope(
-        run=run,
-        profile=profile,
-        types=tuple(types) or asked.types,
-        questions=[options_to_json(asked.analysis_of(each)) for each in asked.types],
-        identities=identities(settings, asked),
-    )
-
-
-def named(
-    session: Session,
-    settings: Settings,
-    name: str | None,
-    profile: str = "",
-    types: Sequence[AnalysisType] = (),
-) -> EvaluationScope:
-    """Return the scope of the argument RUN|PROFILE; a run is resolved to its name.
-
-    Raises:
-        ConfigurationError: The profile does not exist, or it names an unknown model.
-        UsageError: Neither exists, or a run and a profile have this name.
-    """
-    run, profile = run_or_profile(session, settings, name, profile)
-    return scope_of(settings, run.name if run else None, profile, types)
-
-
-def run_or_profile(
-    session: Session, settings: Settings, name: str | None, profile: str = ""
-) -> tuple[Run | None, str]:
-    """Return the run and the profile that RUN|PROFILE and the option --profile name.
-
-    Raises:
-        UsageError: Neither exists, or a run and a profile have this name.
-    """
-    if not name:
-        return None, profile
-    try:
-        run = runs.find(session, name)
-    except UsageError as error:
-        if profile:
-            raise
-        if name not in settings.profiles:
-            raise UsageError(f"There is no run or profile “{name}”.", error.hint) from error
-        return None, name
-    if name in settings.profiles and not profile:
-        raise UsageError(
-            f"There is a run “{name}” and a profile “{name}”.",
-            "Use --profile NAME for the profile, or the id of the run for the run.",
-        )
-    return run, profile
-
-
-def wanted(session: Session, scope: EvaluationScope) -> tuple[ResultSelection, str | None]:
-    """Return the selection of results, and the name of the run if the scope has one.
-
-    Raises:
-        UsageError: The run does not exist.
-    """
-    run = runs.find(session, scope.run) if scope.run else None
-    wanted = ResultSelection(run_id=run.id if run else None, types=scope.types)
-    return wanted, run.name if run else None
 
 
 Group: TypeAlias = tuple[str, str, str]
@@ -358,22 +251,16 @@ class Comparison:
     missing: Sequence[Missing]
 
 
-def compare(
-    session: Session,
-    wanted: ResultSelection,
-    questions: Sequence[JsonObject] | None,
-    gold: Gold | None,
-) -> Sequence[Comparison]:
-    """Compare results with a gold file, or with the feedback on them.
+def compare(session: Session, scope: Scope) -> Sequence[Comparison]:
+    """Compare the results of a scope with the truth; without any feedback there are none.
 
-    If `questions` are given, in the form of `jobs.options`, only answers to them are
-    compared. Without any feedback the result is empty. Answers are read in batches, and the
-    session's transaction ends after each.
+    Answers are read in batches, and the session's transaction ends after each.
 
     Raises:
         UsageError: A gold file matches no result, or its labels could belong to two types.
     """
-    results = judgeable.listed(session, wanted, questions)
+    wanted, gold = scope.selection, scope.gold
+    results = judgeable.listed(session, wanted, scope.questions)
     if gold is None:
         found = _with_feedback(session, results)
         return [comparison for comparison in found if comparison.compared]

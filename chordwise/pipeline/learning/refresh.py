@@ -40,7 +40,8 @@ from chordwise.pipeline.intake.run_options import (
     user_templates,
 )
 from chordwise.pipeline.intake.submit import Submission, open_run
-from chordwise.pipeline.learning import evaluation, judgeable
+from chordwise.pipeline.learning import judgeable
+from chordwise.pipeline.learning import scope as scopes
 from chordwise.pipeline.runtime.context import Context, ReadingContext
 from chordwise.prompts import library
 from chordwise.readers.reader import ReadDocument
@@ -129,17 +130,17 @@ def requested(
     `note` receives a sentence about each option that was not given.
 
     Raises:
-        UsageError: The run or the profile is unknown, or none or both are named.
+        UsageError: The run or the profile is unknown, or neither is named.
         ConfigurationError: The model, or a template, is unknown.
     """
-    if not name and not arguments.get("profile"):
-        raise UsageError("Name a run or a profile.", "Example: chordwise refresh latest --dry-run")
-    settings, given = context.settings, arguments.get("profile", "")
+    settings, profile = context.settings, arguments.get("profile", "")
     with context.database.read() as session:
-        run, profile = evaluation.run_or_profile(session, settings, name, given)
-    asked = _renewal(settings, run, {**arguments, "profile": profile}, note)
-    of, run_id = (profile, None) if run is None else (run.name, run.id)
-    return target(context, of, asked, run_id, of_failed=arguments.get("failed", False))
+        scope = scopes.find(session, settings, name, profile)
+        scope.require_name(session)
+    asked = _renewal(settings, scope.run, {**arguments, "profile": scope.profile}, note)
+    run_id = scope.run.id if scope.run else None
+    of_failed = arguments.get("failed", False)
+    return target(context, scope.run_name or scope.profile, asked, run_id, of_failed=of_failed)
 
 
 def _renewal(

@@ -29,12 +29,14 @@ from chordwise.pipeline.intake.document_batches import BatchWriter, Offered
 from chordwise.pipeline.intake.run_options import RunOptions, run_options
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.learning import evaluation, gold
-from chordwise.pipeline.learning.evaluation import Evaluated, EvaluationScope
+from chordwise.pipeline.learning.evaluation import Evaluated
 from chordwise.pipeline.learning.gold import Gold, content_of, read_records
+from chordwise.pipeline.learning.scope import Scope
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import discover
 from chordwise.readers.reader import Reader
 from chordwise.settings import Profile, Settings
+from chordwise.storage.runs import Run
 
 FILE = "suite.toml"
 OF_CORPORA = Path(__file__).parent / "suites"
@@ -153,8 +155,10 @@ def evaluate(
                 writer.put(Offered(found=found))
     submission.close()
     wait(submission.run_id)
-    scope = EvaluationScope(run=submission.name, types=options.types)
-    measured = evaluation.evaluate(context.database, scope, part.gold)
+    with context.database.read() as session:
+        run = session.get_one(Run, submission.run_id)
+    scope = Scope(settings=context.settings, run=run, types=options.types, gold=part.gold)
+    measured = evaluation.evaluate(context.database, scope)
     return Answered(part=part.name, model=model, run=submission.name, evaluated=measured)
 
 
