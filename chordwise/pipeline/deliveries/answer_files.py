@@ -6,9 +6,8 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from chordwise.domain import json_values
 from chordwise.domain.export_formats import ExportFormat
@@ -38,42 +37,21 @@ def write(folder: Path, file_format: ExportFormat, notice: Notice, settings: Set
         UsageError: A file cannot be written.
     """
     writers.require(file_format)
-    address = settings.require_database_url()
-    results = Selection(name=_WHAT_HOLDS_THE_RESULTS, run_id=notice.run_id)
-
-    def write_answers(sink: BinaryIO) -> None:
-        with selection.opened(address, results) as table:
-            writers.write(sink, table, file_format)
-
-    content: JsonObject = {"schema_version": SCHEMA_VERSION, **notice.content}
-    write_files(folder, file_format, content, write_answers)
-
-
-def write_files(
-    folder: Path,
-    file_format: ExportFormat,
-    content: JsonObject,
-    write: Callable[[BinaryIO], object],
-) -> Path:
-    """Write the account of a run and its answers into a folder, once; return the answers' path.
-
-    `content` contains the `delivery_id` and the name of the run; `write` writes the answers.
-
-    Raises:
-        DeliveryError: The folder is missing, or all numbered file names are taken.
-        UsageError: A file cannot be written.
-    """
     if not folder.is_dir():
-        raise DeliveryError(
-            f"There is no folder {folder}.", "Create it, or set deliveries.file.folder."
-        )
-    for stem in _numbered_names(_safe_name(json_values.text(content["run"]))):
+        hint = "Create it, or set deliveries.file.folder."
+        raise DeliveryError(f"There is no folder {folder}.", hint)
+    results = Selection(name=_WHAT_HOLDS_THE_RESULTS, run_id=notice.run_id)
+    account: JsonObject = {"schema_version": SCHEMA_VERSION, **notice.content}
+    for stem in _numbered_names(_safe_name(json_values.text(notice.content["run"]))):
         path = folder / f"{stem}.{file_format}"
-        if _write_account(folder / f"{stem}.account.json", path, content):
+        if _write_account(folder / f"{stem}.account.json", path, account):
             if not os.path.lexists(path):
-                with new_file(path) as sink:
-                    write(sink)
-            return path
+                with (
+                    new_file(path) as sink,
+                    selection.opened(settings.require_database_url(), results) as table,
+                ):
+                    writers.write(sink, table, file_format)
+            return
     raise DeliveryError(f"{folder} has too many files of the same name.", "Move them away.")
 
 
