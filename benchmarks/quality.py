@@ -27,7 +27,7 @@ from chordwise.domain.extractive.sentences import sentences
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning import judgments
 from chordwise.domain.learning.statistics import Z, wilson
-from chordwise.llm.providers.encoder import Encoder
+from chordwise.llm.encoder import Encoder
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline.analyzer import AnalysisRequest, DocumentAnalyzer
 

@@ -1,9 +1,8 @@
-"""Addresses of servers: recognition of providers, and display without secrets."""
+"""Addresses of servers: recognition of public ones, and display without secrets."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
@@ -39,38 +38,19 @@ def is_public(address: str) -> bool:
 
 
 HIDDEN = "********"
-_PROVIDER_HOSTS: Mapping[str, str] = {"openai": "api.openai.com", "anthropic": "api.anthropic.com"}
 _SHORTEST_KEY = 8
 _KEY_IN_PATH = re.compile(r"(?<![^/])(?:sk|key|pk)-[^/]{8,}")
 
 
-def is_at_provider(provider: str, base_url: str) -> bool:
-    """Return whether an address is the provider's public one; an empty address counts as such."""
-    host = _PROVIDER_HOSTS.get(provider)
-    if host is None or not base_url.strip():
-        return host is not None
-    parts = _split(base_url.strip())
-    return (
-        parts is not None
-        and parts.scheme == "https"
-        and parts.netloc.lower() in {host, f"{host}:443"}
-    )
-
-
-def provider_host(provider: str) -> str:
-    """Return the host of the public address of a provider; empty if there is none."""
-    return _PROVIDER_HOSTS.get(provider, "")
-
-
 def has_user(address: str) -> bool:
     """Return whether an address contains user information, which is sent as Basic authorization."""
-    parts = _split(address.strip())
+    parts = split(address.strip())
     return parts is not None and "@" in parts.netloc
 
 
 def redacted(address: str, *, hide_path: bool = False) -> str:
     """Return an address with all possible secrets hidden, and with `hide_path` the whole path."""
-    parts = _split(address)
+    parts = split(address)
     if parts is None or not parts.scheme or "@" in parts.path or "://" not in address:
         is_plain = parts is not None and not set("@?#") & set(address)
         return address if is_plain and not hide_path else HIDDEN
@@ -87,7 +67,7 @@ def redacted(address: str, *, hide_path: bool = False) -> str:
 
 def secrets_in(address: str) -> tuple[str, ...]:
     """Return the possible secrets in an address: user information, query values, keys in paths."""
-    parts = _split(address)
+    parts = split(address)
     if parts is None:
         return (address,)
     values = (value for name, value in parse_qsl(parts.query) if name != "api-version")
@@ -95,7 +75,8 @@ def secrets_in(address: str) -> tuple[str, ...]:
     return tuple(each for each in found if each and len(each) >= _SHORTEST_KEY)
 
 
-def _split(address: str) -> SplitResult | None:
+def split(address: str) -> SplitResult | None:
+    """Return the parts of an address; `None` if it is invalid."""
     try:
         parts = urlsplit(address)
         _ = parts.port

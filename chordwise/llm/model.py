@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from chordwise.domain import tokens
 from chordwise.domain.analysis_tasks import AnalysisTask
@@ -165,6 +165,14 @@ class ChatModel(Protocol):
         Raises:
             ModelError: The request brought no answer; the subclass says why.
         """
+
+
+@runtime_checkable
+class RemoteModel(ChatModel, Protocol):
+    """A model that is called over HTTP."""
+
+    def body(self, request: CompletionRequest) -> JsonObject:
+        """Return the JSON that `complete` sends."""
 
 
 @dataclass(slots=True, eq=False)

@@ -27,7 +27,7 @@ from chordwise.errors import (
     RateLimitedError,
 )
 from chordwise.llm.model import Completion, CompletionRequest, Usage
-from chordwise.llm.providers import has_service_tiers
+from chordwise.llm.provider import PROVIDERS
 from chordwise.settings import ModelSettings
 
 MILLION = Decimal(1_000_000)
@@ -45,11 +45,6 @@ _CONTEXT: Mapping[str, dict[str, str]] = MappingProxyType(
 )
 CACHE_WRITE_FACTOR = Decimal("1.25")
 """The price of tokens that are written to the cache, relative to uncached tokens."""
-REGIONAL_FACTOR = Decimal("1.1")
-"""The price of inference in one region at Anthropic, relative to the list price.
-
-The price list does not contain it. A workspace may require a region even if its requests do not.
-"""
 _ANYWHERE = frozenset({"", "global", "not_available"})
 MAX_USD = Decimal(1_000_000)
 """Costs of a request from this amount upward are implausible: an error in the token count."""
@@ -206,7 +201,7 @@ class ListPrice(Price):
         cost = next((cost for cost in costs if cost is not None), None)
         if cost is None or completion.inference_geo in _ANYWHERE:
             return cost
-        return cost * REGIONAL_FACTOR
+        return cost * PROVIDERS[self.provider].regional_factor
 
     def max_usd(self, request: CompletionRequest, service_tier: str = "") -> Decimal | None:
         """Return the cost of the longest answer, with the prompt uncached or written to the cache.
@@ -264,9 +259,7 @@ class ListPrice(Price):
         )
         costs = [self._cost(self.model, usage, tier) for usage in usages for tier in tiers]
         highest = max((cost for cost in costs if cost is not None), default=None)
-        if highest is None or self.provider != "anthropic":
-            return highest
-        return highest * REGIONAL_FACTOR
+        return None if highest is None else highest * PROVIDERS[self.provider].regional_factor
 
 
 @lru_cache(maxsize=1024)
@@ -295,14 +288,14 @@ def price_of(settings: ModelSettings) -> Price:
             output_usd_per_million_tokens=own_output,
             cached_input_usd_per_million_tokens=settings.cached_input_usd_per_million_tokens,
         )
-    is_served_here = settings.provider == "local" and not settings.base_url
-    if settings.price == "free" or settings.provider == "extractive" or is_served_here:
+    provider = PROVIDERS[settings.provider]
+    if settings.price == "free" or provider.is_free(settings):
         return FreePrice()
     return ListPrice(
         provider=settings.provider,
         model=settings.model,
         base_url=settings.base_url,
-        says_tier=has_service_tiers(settings),
+        says_tier=provider.has_service_tiers(settings),
     )
 
 

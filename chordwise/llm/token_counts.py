@@ -12,15 +12,13 @@ import importlib.util
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import cast
 
 from chordwise.domain import json_values, tokens
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.llm.providers import has_service_tiers
-from chordwise.llm.providers.exchange import child
-from chordwise.settings import ModelSettings
+from chordwise.llm.exchange import child
 
 _OPENAI = "o200k_base"
 _CHARACTERS = "classes of characters"
@@ -40,37 +38,47 @@ _CLAUDE_VERSION = re.compile(r"(?<!\d)(\d{1,2})[.-](\d{1,2})(?!\d)|(?<!\d)(\d{1,
 class TokenCounter:
     """Counts the tokens of a text for one model.
 
-    `is_exact` is false for an estimate; `name` is the method of counting.
+    `is_exact` is false for an estimate; `name` is the method of counting. `adds_frame` means that
+    each message and the answer take further tokens, and `reads_schema` that an enforced schema is
+    put into the prompt; other servers enforce it by a grammar, which the model does not read.
     """
 
     name: str
     is_exact: bool
     count: Callable[[str], int]
+    adds_frame: bool = True
+    reads_schema: bool = False
 
 
-def counter_for(settings: ModelSettings) -> TokenCounter:
-    """Return the most exact installed counter for a model."""
-    if settings.provider == "anthropic":
-        return _for_claude(settings.model)
-    encoding = _encoding_of(settings)
+def counter_for(model: str, encoding: str = "") -> TokenCounter:
+    """Return the most exact installed counter for a model; `encoding` is for an unknown name."""
+    name = model.lower()
+    if "gpt-oss" in name:
+        encoding = "o200k_harmony"
+    elif _QWEN.search(name):
+        encoding = "qwen3.5"
     if encoding and is_installed("toktok"):
-        is_exact = encoding != _OPENAI or _O200K.match(settings.model.lower()) is not None
+        is_exact = encoding != _OPENAI or _O200K.match(name) is not None
         return TokenCounter(name=f"{encoding} (toktok)", is_exact=is_exact, count=_toktok(encoding))
     return TokenCounter(name=_CHARACTERS, is_exact=False, count=tokens.estimate)
 
 
-def count_request(counter: TokenCounter, settings: ModelSettings, body: JsonObject) -> int:
-    """Return the number of input tokens that a request's body is charged for.
+def openai_counter(model: str, *, is_public: bool) -> TokenCounter:
+    """Return the counter for a model behind Chat Completions.
 
-    OpenAI and Anthropic put an enforced schema into the prompt, where it counts. Other servers
-    enforce it by a grammar, which the model does not read.
+    A server at another address may serve any model, so the model's name has to identify it.
     """
+    is_openai = is_public or _OPENAI_NAME.match(model.lower())
+    return replace(counter_for(model, _OPENAI if is_openai else ""), reads_schema=is_public)
+
+
+def count_request(counter: TokenCounter, body: JsonObject) -> int:
+    """Return the number of input tokens that a request's body is charged for."""
     texts = _texts(body.get("system"))
     for message in json_values.objects(body.get("messages")):
         texts += _texts(message.get("content"))
-    is_claude = settings.provider == "anthropic"
-    frame = 0 if is_claude else _TOKENS_PER_MESSAGE * len(texts) + _TOKENS_OF_THE_REPLY
-    if is_claude or has_service_tiers(settings):
+    frame = _TOKENS_PER_MESSAGE * len(texts) + _TOKENS_OF_THE_REPLY if counter.adds_frame else 0
+    if counter.reads_schema:
         texts += _schemas(body)
     return frame + sum(counter.count(text) for text in texts)
 
@@ -89,30 +97,22 @@ def _texts(content: JsonValue) -> list[str]:
     return [json_values.text(block.get("text")) for block in json_values.objects(content)]
 
 
-def _encoding_of(settings: ModelSettings) -> str:
-    name = settings.model.lower()
-    if "gpt-oss" in name:
-        return "o200k_harmony"
-    if _QWEN.search(name):
-        return "qwen3.5"
-    # A server at another address may serve any model, so the model's name has to identify it.
-    is_openai = has_service_tiers(settings) or _OPENAI_NAME.match(name) is not None
-    return _OPENAI if is_openai and settings.provider == "openai" else ""
-
-
 def _toktok(encoding: str) -> Callable[[str], int]:
     library = importlib.import_module("toktok")
     batch_count = cast("Callable[[Sequence[str], str], Sequence[int]]", library.batch_count)
     return lambda text: batch_count([_encodable(text)], encoding)[0]
 
 
-def _for_claude(model: str) -> TokenCounter:
+def claude_counter(model: str) -> TokenCounter:
+    """Return the counter of Claude models, or an estimate with another vocabulary."""
     if is_installed("ctok"):
         library, version = importlib.import_module("ctok"), claude_version(model)
         token_count = cast("Callable[[str, str], int]", library.token_count)
         return TokenCounter(
             name=f"Claude {version} (ctok)",
             is_exact=True,
+            adds_frame=False,
+            reads_schema=True,
             count=lambda text: token_count(_encodable(text), version),
         )
     is_known = is_installed("toktok")
@@ -120,6 +120,8 @@ def _for_claude(model: str) -> TokenCounter:
     return TokenCounter(
         name=f"{f'{_OPENAI} (toktok)' if is_known else _CHARACTERS} times {_CLAUDE_FACTOR}",
         is_exact=False,
+        adds_frame=False,
+        reads_schema=True,
         count=lambda text: round(_CLAUDE_FACTOR * counted(text)),
     )
 

@@ -29,7 +29,6 @@ from pydantic_settings import (
 )
 
 from chordwise.domain import identifiers
-from chordwise.domain.addresses import is_at_provider
 from chordwise.domain.tiers import Tier
 from chordwise.errors import ConfigurationError
 from chordwise.settings import schedules as schedules_module
@@ -37,6 +36,7 @@ from chordwise.settings import service_addresses
 from chordwise.settings.environment import variable
 from chordwise.settings.locations import FILE_NAME, default_home, find_home, settings_file
 from chordwise.settings.profiles import Profile
+from chordwise.settings.providers import PROVIDERS, is_at_provider
 from chordwise.settings.receivers import Receivers
 from chordwise.settings.schedules import ScheduleSettings
 from chordwise.settings.sections import (
@@ -294,12 +294,12 @@ class Settings(BaseSettings):
         provider, _, model = name.partition("/")
         if provider == "extractive" and model in ("", BY_WORDS, BY_MEANING):
             return ModelSettings(provider="extractive", model=model or BY_WORDS)
-        if provider in ("openai", "anthropic", "local") and model:
+        if provider in PROVIDERS and provider != "extractive" and model:
             return ModelSettings.model_validate({"provider": provider, "model": model})
         known = ", ".join(sorted({*self.models, "extractive"}))
         raise ConfigurationError(
             f"There is no model named “{name}”.",
-            f"Known: {known}. Others: openai/NAME, anthropic/NAME, local/FILE.gguf.",
+            f"Known: {known}. Others: {'/NAME, '.join(PROVIDERS)}/NAME.",
         )
 
     def api_key_for(self, model: ModelSettings) -> SecretStr:
@@ -310,8 +310,9 @@ class Settings(BaseSettings):
             return variable(model.api_key_env)
         if not is_at_provider(model.provider, model.base_url):
             return SecretStr("")
-        keys = {"openai": self.openai_api_key, "anthropic": self.anthropic_api_key}
-        return keys.get(model.provider, SecretStr(""))
+        name = f"{model.provider}_api_key"
+        key: SecretStr = getattr(self, name, variable(name.upper()))
+        return key
 
 
 def secret_values() -> Mapping[str, object]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from chordwise.domain import addresses
+from chordwise.settings.providers import host_of
 
 if TYPE_CHECKING:
     from chordwise.settings import Settings
@@ -82,6 +83,6 @@ def missing_key_finding(settings: Settings, name: str) -> tuple[str, str] | None
         return what, f"Set the variable {model.api_key_env}, which api_key_env names."
     variable = f"{_NO_NAME.sub('_', name.upper()).strip('_0123456789')}_API_KEY"
     hint = f'If the server needs one, set api_key_env = "{variable}" in [models.{name}].'
-    host = addresses.provider_host(model.provider)
+    host = host_of(model.provider)
     own = f" {model.provider.upper()}_API_KEY is sent only to {host}." if host else ""
     return what, hint + own

@@ -22,10 +22,11 @@ from pydantic import (
     model_validator,
 )
 
-from chordwise.domain.addresses import has_user, is_at_provider, provider_host
+from chordwise.domain.addresses import has_user
 from chordwise.domain.tiers import Tier
 from chordwise.errors import ConfigurationError
 from chordwise.settings import service_addresses
+from chordwise.settings.providers import ProviderName, host_of, is_at_provider
 
 AUTO = "auto"
 """The model name that lets routing choose among the tiers."""
@@ -33,7 +34,6 @@ AUTO = "auto"
 BY_WORDS = "textrank-1"
 BY_MEANING = "minilm-1"
 """The built-in model, and its variant that also compares meanings (extra `encoder`)."""
-Provider: TypeAlias = Literal["extractive", "openai", "anthropic", "local"]
 StructuredOutput: TypeAlias = Literal["json_schema", "json_object", "none"]
 
 _PRICES = (
@@ -54,7 +54,7 @@ class Section(BaseModel):
 class ModelSettings(Section):
     """One table `[models.NAME]`."""
 
-    provider: Provider
+    provider: ProviderName
     model: str = Field(default="", description="The provider's model name, or a GGUF file (local).")
     base_url: str = Field(default="", description="Empty: the provider's public address.")
     api_key: SecretStr = Field(
@@ -138,7 +138,7 @@ class ModelSettings(Section):
             ValueError: `api_key_env` names such a variable, or both are set.
         """
         provider = self.api_key_env.removesuffix("_API_KEY").lower()
-        host = provider_host(provider)
+        host = host_of(provider)
         if host and not (provider == self.provider and is_at_provider(provider, self.base_url)):
             raise ValueError(
                 f"api_key_env names {self.api_key_env}, which is sent only to {host}: use a "

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import ContextTooLongError, ModelRequestError
 from chordwise.llm.model import ChatModel, FinishReason
-from chordwise.llm.providers import connect
+from chordwise.llm.provider import connect
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import SENTIMENT_SCHEMA, a_page, a_request

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from chordwise import settings
 from chordwise.embedded import llama
-from chordwise.llm.providers import connect
+from chordwise.llm.provider import connect
 from tests.house.checkout import ROOT
 
 PAGE = (ROOT / "docs" / "models.md").read_text("utf-8")

@@ -18,7 +18,7 @@ from chordwise.errors import ModelOverloadedError
 from chordwise.llm.middleware.cached import Cached, CacheEntry, ClaimStatus, answer_settings
 from chordwise.llm.middleware.metered import CallStart, NullLedger
 from chordwise.llm.model import ChatModel, Completion
-from chordwise.llm.providers import connect
+from chordwise.llm.provider import connect
 from chordwise.pipeline.jobs import dispatch
 from chordwise.pipeline.models import answer_cache
 from chordwise.pipeline.models.answer_cache import (

@@ -17,8 +17,9 @@ from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import Lane
 from chordwise.errors import ExitCode
+from chordwise.llm.provider import PROVIDERS
 from chordwise.llm.providers.openai import OpenAIModel
-from chordwise.llm.token_counts import count_request, counter_for
+from chordwise.llm.token_counts import count_request
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.quoting import quote
 from chordwise.pipeline.quoting.quote import Quote
@@ -191,10 +192,12 @@ def test_the_number_of_tokens_is_that_of_the_requests_of_a_run(desk: Desk) -> No
     (line,) = desk.estimate(SHORT, f"\n\n {SHORT}\n Again. \n").lines
     desk.pipeline.analyze(SHORT, f"\n\n {SHORT}\n Again. \n")
 
-    counter, sent = counter_for(settings), OpenAIModel(settings, SecretStr("k"))
+    counter, sent = (
+        PROVIDERS["openai"].token_counter(settings),
+        OpenAIModel(settings, SecretStr("k")),
+    )
     counts = [
-        count_request(counter, settings, sent.body(request))
-        for request in desk.pipeline.model.requests
+        count_request(counter, sent.body(request)) for request in desk.pipeline.model.requests
     ]
     assert line.questions == len(counts) == 2
     assert line.input_tokens.low == sum(counts)

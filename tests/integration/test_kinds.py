@@ -11,11 +11,12 @@ import pytest
 from chordwise import AnalysisRequest, AnalysisType, DocumentAnalyzer
 from chordwise import settings as settings_module
 from chordwise.errors import ConfigurationError
+from chordwise.llm.prices import FreePrice, price_of
 from chordwise.pipeline.deliveries import delivery_attempts
 from chordwise.pipeline.diagnosis import configured_paths
 from chordwise.settings import Settings
 from tests.fakes.commands import point_to
-from tests.fakes.pipeline import SHORT, a_pipeline, a_run, quoting_the_text
+from tests.fakes.pipeline import SHORT, a_pipeline, a_run, a_summary, quoting_the_text
 from tests.fakes.toy_kinds import added, command
 
 TONE = '''
@@ -156,3 +157,70 @@ def test_a_receiver_is_a_file(settings: Settings, tmp_path: Path) -> None:
     file.write_text("[deliveries.pigeon]\n")
     with pytest.raises(ConfigurationError, match="unknown table pigeon; known: diary, file"):
         settings_module.load(file)
+
+
+PARROT = '''
+"""Parrot: a model that says what its key says."""
+
+from decimal import Decimal
+
+from chordwise.llm.model import Completion, FinishReason, ModelProfile, Usage
+from chordwise.llm.provider import Provider
+
+
+class ParrotModel:
+    def __init__(self, settings, said):
+        self.profile = ModelProfile(
+            provider="parrot", model=settings.model, context_tokens=9_000, max_output_tokens=900
+        )
+        self._said = said
+
+    def complete(self, request):
+        return Completion(
+            text=self._said,
+            finish_reason=FinishReason.STOP,
+            usage=Usage(input_tokens=1, output_tokens=1),
+            provider="parrot",
+            model=self.profile.model,
+        )
+
+
+class Parrot(Provider):
+    host = "api.parrot.example"
+
+    def connect(self, settings, api_key, transport):
+        return ParrotModel(settings, api_key.get_secret_value())
+
+    def is_free(self, settings):
+        return True
+
+
+PROVIDER = Parrot()
+'''
+
+
+@pytest.fixture
+def _parrot(tmp_path: Path) -> Iterator[None]:
+    with added(tmp_path, "chordwise.llm.providers", {"parrot.py": PARROT}):
+        yield
+
+
+@pytest.mark.usefixtures("_parrot")
+def test_a_provider_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked as PROVIDER/MODEL or by a table, with the key for its host, at its price."""
+    monkeypatch.setenv("PARROT_API_KEY", a_summary(LOUD))
+    file = tmp_path / "chordwise.toml"
+    file.write_text('[models.bird]\nprovider = "parrot"\nmodel = "grey"\n')
+
+    analysis = DocumentAnalyzer("parrot/grey").analyze_document(AnalysisRequest(text=LOUD))
+
+    settings = settings_module.load(file)
+    bird = settings.model_named("bird")
+    assert (analysis.provider, analysis.model) == ("parrot", "grey")
+    assert [fact.quote for fact in analysis.facts if fact.quote] == [LOUD]
+    assert settings.api_key_for(bird).get_secret_value() == a_summary(LOUD)
+    assert isinstance(price_of(bird), FreePrice)
+    elsewhere = bird.model_copy(update={"base_url": "https://parrot.example"})
+    assert settings.api_key_for(elsewhere).get_secret_value() == ""
+    with pytest.raises(ConfigurationError, match=r"bird.provider: it must be one of anthropic, "):
+        settings_module.load(models={"bird": {"provider": "crow"}})

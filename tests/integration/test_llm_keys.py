@@ -12,7 +12,7 @@ from chordwise import AnalysisRequest, AnalysisType, DocumentAnalyzer
 from chordwise.domain.json_values import JsonValue
 from chordwise.errors import ChordwiseError, ConfigurationError, ModelAccessError
 from chordwise.llm import batching
-from chordwise.llm.providers import connect
+from chordwise.llm.provider import connect
 from chordwise.pipeline.diagnosis import models
 from chordwise.settings import ModelSettings, load
 from tests.fakes.commands import output_of

@@ -15,9 +15,8 @@ from typing_extensions import override
 from chordwise import errors
 from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject, JsonValue
-from chordwise.llm.model import FinishReason, Usage
-from chordwise.llm.providers import connect
-from chordwise.llm.providers.openai import OpenAIModel
+from chordwise.llm.model import ChatModel, FinishReason, Usage
+from chordwise.llm.provider import connect
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import SENTIMENT_SCHEMA, a_request
 from tests.fakes.official_types import require_openai
@@ -49,9 +48,10 @@ def completion_body(
     return {"id": "c1", "model": "gpt-served", "choices": [choice], "usage": usage}
 
 
-def model_at(server: FaultyServer, **settings: object) -> OpenAIModel:
+def model_at(server: FaultyServer, **settings: object) -> ChatModel:
     given = {"provider": "openai", "model": "gpt-6.1-terra", "base_url": server.base_url}
-    return OpenAIModel(ModelSettings.model_validate(given | settings), SecretStr("sk-test"))
+    found = ModelSettings.model_validate(given | settings)
+    return connect(found, SecretStr("sk-test"))
 
 
 def sent_by(

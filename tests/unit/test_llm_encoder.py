@@ -7,16 +7,20 @@ import json
 from dataclasses import replace
 
 import pytest
+from pydantic import SecretStr
 
 from chordwise.domain import json_values
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import ConfigurationError
-from chordwise.llm.providers.encoder import Encoder
-from chordwise.llm.providers.extractive import ExtractiveModel, answer, built_in
+from chordwise.llm.encoder import Encoder
+from chordwise.llm.model import ChatModel
+from chordwise.llm.provider import connect
+from chordwise.llm.providers.extractive import answer
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request, a_task
 
+NO_KEY = SecretStr("")
 NAMED = ModelSettings(provider="extractive", model="minilm-1")
 FORECAST = "Heavy rain and strong winds are expected tomorrow."
 TRIP = """The ferry sails at noon. Our guide met us at the harbour with umbrellas for all.
@@ -24,16 +28,16 @@ Cabins for the night cost 90 dollars. The captain was proud of the old engine.""
 
 
 @pytest.fixture(scope="module")
-def with_encoder() -> ExtractiveModel:
-    return built_in(NAMED)
+def with_encoder() -> ChatModel:
+    return connect(NAMED, NO_KEY)
 
 
-def answered(model: ExtractiveModel, asked: AnalysisTask) -> JsonObject:
+def answered(model: ChatModel, asked: AnalysisTask) -> JsonObject:
     completion = model.complete(replace(a_request(), task=asked))
     return json_values.as_object(json.loads(completion.text))
 
 
-def test_texts_with_similar_meaning_have_similar_vectors(with_encoder: ExtractiveModel) -> None:
+def test_texts_with_similar_meaning_have_similar_vectors(with_encoder: ChatModel) -> None:
     encoder = Encoder()
     near = encoder.similarity(FORECAST, "There will be a storm.")
 
@@ -43,7 +47,7 @@ def test_texts_with_similar_meaning_have_similar_vectors(with_encoder: Extractiv
     assert not with_encoder.profile.understands_language
 
 
-def test_a_label_without_common_words_is_found(with_encoder: ExtractiveModel) -> None:
+def test_a_label_without_common_words_is_found(with_encoder: ChatModel) -> None:
     options = AnalysisOptions(labels=("astronomy", "gardening", "weather"))
     asked = a_task(AnalysisType.CLASSIFICATION, FORECAST, options)
 
@@ -54,7 +58,7 @@ def test_a_label_without_common_words_is_found(with_encoder: ExtractiveModel) ->
     assert json_values.objects(found["features"])[0]["quote"] == FORECAST
 
 
-def test_each_phrase_of_a_description_is_compared(with_encoder: ExtractiveModel) -> None:
+def test_each_phrase_of_a_description_is_compared(with_encoder: ChatModel) -> None:
     """One of many phrases decides; a text that resembles none of them has no label.
 
     If there is a label “other”, the text has that one.
@@ -83,7 +87,7 @@ def test_each_phrase_of_a_description_is_compared(with_encoder: ExtractiveModel)
     [("I would buy it again at once.", 1), ("I sent it back after one day.", -1)],
 )
 def test_sentiment_is_found_without_words_of_the_lexicon(
-    with_encoder: ExtractiveModel, text: str, sign: int
+    with_encoder: ChatModel, text: str, sign: int
 ) -> None:
     asked = a_task(AnalysisType.SENTIMENT, text)
 
@@ -92,7 +96,7 @@ def test_sentiment_is_found_without_words_of_the_lexicon(
 
 
 def test_a_question_finds_the_sentence_with_the_answer(
-    with_encoder: ExtractiveModel,
+    with_encoder: ChatModel,
 ) -> None:
     options = AnalysisOptions(instructions="How much is a bed on the ferry for one night?")
     asked = a_task(AnalysisType.EXTRACTION, TRIP, options)
@@ -104,7 +108,7 @@ def test_a_question_finds_the_sentence_with_the_answer(
     assert by_meaning["quote"] == "Cabins for the night cost 90 dollars."
 
 
-def test_texts_in_other_scripts_are_ranked_by_words(with_encoder: ExtractiveModel) -> None:
+def test_texts_in_other_scripts_are_ranked_by_words(with_encoder: ChatModel) -> None:
     """The encoder is for English and ranks Russian or Chinese worse than words do."""
     asked = a_task(AnalysisType.SENTIMENT, "Это было прекрасно. Мне очень понравилось.")
 
@@ -117,7 +121,7 @@ def test_the_model_requires_the_optional_dependencies(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
 
     with pytest.raises(ConfigurationError, match="not installed") as caught:
-        built_in(NAMED)
+        connect(NAMED, NO_KEY)
 
     assert "chordwise[encoder]" in caught.value.hint
-    assert built_in(ModelSettings(provider="extractive")).profile.model == "textrank-1"
+    assert connect(ModelSettings(provider="extractive"), NO_KEY).profile.model == "textrank-1"

@@ -15,17 +15,17 @@ from pydantic import SecretStr, ValidationError
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType, Stage
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.errors import ConfigurationError, InvalidAnswerError, ModelTransportError
+from chordwise.llm.exchange import endpoint
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, FinishReason, Usage
+from chordwise.llm.ollama import KeptLoaded, interval_seconds
 from chordwise.llm.prices import price_of
-from chordwise.llm.providers import connect
+from chordwise.llm.provider import connect
 from chordwise.llm.providers.anthropic import (
     API_VERSION,
     MAX_UNSTREAMED_TOKENS,
     MIN_CACHED_TOKENS,
     AnthropicModel,
 )
-from chordwise.llm.providers.exchange import endpoint
-from chordwise.llm.providers.ollama import KeptLoaded, interval_seconds
 from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.pipeline.asking.question import request_for, with_problems, with_raised_limit
 from chordwise.settings import ModelSettings

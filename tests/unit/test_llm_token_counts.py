@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from pydantic import SecretStr
 from chordwise.domain import tokens
 from chordwise.domain.json_values import JsonObject
 from chordwise.llm import token_counts
+from chordwise.llm.provider import PROVIDERS
 from chordwise.llm.providers.anthropic import AnthropicModel
 from chordwise.llm.providers.openai import OpenAIModel
-from chordwise.llm.token_counts import TokenCounter, counter_for
+from chordwise.llm.token_counts import TokenCounter, count_request
 from chordwise.settings import ModelSettings
 from tests.fakes.completion_requests import a_request
 
@@ -23,6 +25,7 @@ GPT = ModelSettings(provider="openai", model="gpt-5.4-mini")
 CLAUDE = ModelSettings(provider="anthropic", model="claude-haiku-5-5")
 HOUSE = ModelSettings(provider="openai", model="mistral-7b", base_url="http://127.0.0.1:1/v1")
 BY_CHARACTER = TokenCounter(name="characters", is_exact=True, count=len)
+READING = replace(BY_CHARACTER, reads_schema=True)
 TOKTOK = """
 def batch_count(texts, encoding):
     return [len(text.split()) if encoding == "o200k_base" else 7 for text in texts]
@@ -31,6 +34,10 @@ CTOK = """
 def token_count(text, version):
     return len(text) if version == "5.5" else 0
 """
+
+
+def counter_for(settings: ModelSettings) -> TokenCounter:
+    return PROVIDERS[settings.provider].token_counter(settings)
 
 
 @pytest.fixture
@@ -49,7 +56,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]
 def test_tokens_are_estimated_without_a_tokenizer(installed: Path) -> None:
     assert list(installed.iterdir()) == []
 
-    counter = token_counts.counter_for(GPT)
+    counter = counter_for(GPT)
 
     assert (counter.name, counter.is_exact) == ("classes of characters", False)
     assert counter.count("Some words here.") == tokens.estimate("Some words here.")
@@ -84,7 +91,7 @@ def test_only_models_with_a_known_vocabulary_are_counted_exactly(
     """
     (installed / "toktok.py").write_text(TOKTOK)
 
-    counter = token_counts.counter_for(settings)
+    counter = counter_for(settings)
 
     assert (counter.is_exact, counter.count("words \ud800")) == (is_exact, count)
     assert ("toktok" in counter.name) is (settings != HOUSE)
@@ -102,7 +109,7 @@ def test_claude_is_estimated_by_its_generation(
 ) -> None:
     (installed / name).write_text(code)
 
-    counter = token_counts.counter_for(CLAUDE)
+    counter = counter_for(CLAUDE)
 
     assert counter.is_exact is is_exact
     assert counter.count(text) == count
@@ -127,8 +134,8 @@ def test_a_request_includes_its_texts_its_frame_and_its_schema() -> None:
     request = a_request(system="abc", user="defgh")
     body = OpenAIModel(GPT, SecretStr("k")).body(request)
 
-    with_schema = token_counts.count_request(BY_CHARACTER, GPT, body)
-    without = token_counts.count_request(BY_CHARACTER, GPT, {**body, "response_format": {}})
+    with_schema = count_request(READING, body)
+    without = count_request(READING, {**body, "response_format": {}})
 
     assert without == 3 + 5 + 2 * 3 + 3
     assert with_schema > without + 100
@@ -138,14 +145,14 @@ def test_a_schema_enforced_by_a_grammar_has_no_tokens() -> None:
     """Self-hosted servers enforce a schema without adding it to the prompt."""
     body = OpenAIModel(HOUSE, SecretStr("")).body(a_request(system="abc", user="defgh"))
 
-    assert token_counts.count_request(BY_CHARACTER, HOUSE, body) == 3 + 5 + 2 * 3 + 3
+    assert count_request(BY_CHARACTER, body) == 3 + 5 + 2 * 3 + 3
 
 
 def test_a_request_to_claude_includes_the_system_prompt_in_either_form() -> None:
     body = AnthropicModel(CLAUDE, SecretStr("k")).body(a_request(system="abc", user="defgh"))
     blocks: JsonObject = {**body, "system": [{"type": "text", "text": "abc"}]}
 
-    counts = [token_counts.count_request(BY_CHARACTER, CLAUDE, each) for each in (body, blocks)]
+    counts = [count_request(BY_CHARACTER, each) for each in (body, blocks)]
 
     assert counts[0] == counts[1] > 8
 

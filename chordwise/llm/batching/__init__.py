@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from pydantic import SecretStr
 
-from chordwise.domain.addresses import is_at_provider, provider_host
 from chordwise.errors import ConfigurationError
-from chordwise.llm.batching.anthropic import AnthropicBatches
 from chordwise.llm.batching.api import BatchApi
-from chordwise.llm.batching.openai import OpenAIBatches
+from chordwise.llm.provider import PROVIDERS
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
+from chordwise.settings.providers import is_at_provider
 
 
 def has_batches(settings: ModelSettings) -> bool:
     """Return whether a model has a Batch API: at its provider, or with `batch = true`."""
-    if not provider_host(settings.provider):
+    if not PROVIDERS[settings.provider].has_batches:
         return False
     if settings.batch is not None:
         return settings.batch
@@ -35,7 +34,4 @@ def connect(
             f"{settings.provider}/{settings.model} has no Batch API.",
             "Use the online lane, or set batch = true for the model if its server has one.",
         )
-    transport = transport or JsonTransport()
-    if settings.provider == "anthropic":
-        return AnthropicBatches(settings, api_key, transport)
-    return OpenAIBatches(settings, api_key, transport)
+    return PROVIDERS[settings.provider].batches(settings, api_key, transport or JsonTransport())

@@ -13,9 +13,9 @@ from chordwise.domain.json_values import JsonObject, objects, text
 from chordwise.errors import ModelError, ModelOverloadedError, ModelTransportError
 from chordwise.llm.batching.api import BatchPhase, BatchState, LineOutcome, PreparedBatch
 from chordwise.llm.batching.http import BatchHttp, counts, moment
+from chordwise.llm.exchange import child, storable
 from chordwise.llm.model import Completion, CompletionRequest
 from chordwise.llm.providers.anthropic import PUBLIC_BASE_URL, AnthropicModel
-from chordwise.llm.providers.exchange import child, storable
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
 

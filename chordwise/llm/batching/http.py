@@ -14,8 +14,8 @@ import structlog
 
 from chordwise.domain.json_values import JsonObject, JsonValue, integer
 from chordwise.errors import ModelAccessError, ModelError, ModelTransportError
-from chordwise.llm.providers.exchange import Exchange, endpoint
-from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, read_fault
+from chordwise.llm.exchange import Exchange, endpoint
+from chordwise.llm.faults import LOWEST_ERROR_STATUS, read_fault
 from chordwise.llm.transport import MAX_BODY_BYTES, JsonResponse, excerpt
 
 log = structlog.get_logger(__name__)

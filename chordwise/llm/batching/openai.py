@@ -15,9 +15,9 @@ from chordwise.domain.json_values import JsonObject, JsonValue, objects, text
 from chordwise.errors import ModelError, ModelOverloadedError, ModelTransportError, RateLimitedError
 from chordwise.llm.batching.api import BatchLine, BatchPhase, BatchState, LineOutcome, PreparedBatch
 from chordwise.llm.batching.http import BatchHttp, counts, moment
+from chordwise.llm.exchange import child, count, storable
+from chordwise.llm.faults import LOWEST_ERROR_STATUS, Kind
 from chordwise.llm.model import Completion, CompletionRequest
-from chordwise.llm.providers.exchange import child, count, storable
-from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Kind
 from chordwise.llm.providers.openai import CODES, PUBLIC_BASE_URL, OpenAIModel
 from chordwise.llm.transport import JsonResponse, JsonTransport
 from chordwise.settings import ModelSettings

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
@@ -19,14 +21,7 @@ from chordwise.errors import (
     QuotaExceededError,
     RateLimitedError,
 )
-from chordwise.llm.model import (
-    Completion,
-    CompletionRequest,
-    FinishReason,
-    ModelProfile,
-    Usage,
-)
-from chordwise.llm.providers.exchange import (
+from chordwise.llm.exchange import (
     Exchange,
     checked_key,
     child,
@@ -35,12 +30,30 @@ from chordwise.llm.providers.exchange import (
     endpoint,
     storable,
 )
-from chordwise.llm.providers.faults import Kind
+from chordwise.llm.faults import Kind
+from chordwise.llm.model import (
+    ChatModel,
+    Completion,
+    CompletionRequest,
+    FinishReason,
+    ModelProfile,
+    Usage,
+)
+from chordwise.llm.provider import Provider
 from chordwise.llm.schema_dialects import as_instruction, for_anthropic
+from chordwise.llm.token_counts import TokenCounter, claude_counter
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
 
+if TYPE_CHECKING:
+    from chordwise.llm.batching.api import BatchApi
+
 PUBLIC_BASE_URL = "https://api.anthropic.com"
+REGIONAL_FACTOR = Decimal("1.1")
+"""The price of inference in one region, which the price list does not contain.
+
+A workspace may require a region even if its requests do not.
+"""
 API_VERSION = "2026-10-21"
 # Longer answers may take more than ten minutes and must be streamed (128,000 tokens an hour).
 MAX_UNSTREAMED_TOKENS = 21_333
@@ -176,6 +189,37 @@ class AnthropicModel:
             service_tier=storable(text(child(body, "usage").get("service_tier"))),
             inference_geo=storable(text(child(body, "usage").get("inference_geo"))),
         )
+
+
+class Anthropic(Provider):
+    """The Messages API at Anthropic's public address, or at the `base_url` of a gateway."""
+
+    host = "api.anthropic.com"
+    has_batches = True
+    regional_factor = REGIONAL_FACTOR
+
+    def connect(
+        self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport | None
+    ) -> ChatModel:
+        """Return the model."""
+        return AnthropicModel(settings, api_key, transport)
+
+    def batches(
+        self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
+    ) -> BatchApi:
+        """Return the Batch API."""
+        from chordwise.llm.batching.anthropic import (  # noqa: PLC0415 - it imports this
+            AnthropicBatches,
+        )
+
+        return AnthropicBatches(settings, api_key, transport)
+
+    def token_counter(self, settings: ModelSettings) -> TokenCounter:
+        """Return the counter for a Claude model."""
+        return claude_counter(settings.model)
+
+
+PROVIDER = Anthropic()
 
 
 def _shown(picture: Picture) -> JsonObject:

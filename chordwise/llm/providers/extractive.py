@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from pydantic import SecretStr
+
 from chordwise.domain import tokens
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisTask, Stage
 from chordwise.domain.extractive.answer_context import Check, answering
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import AnswerTimeoutError, RefusedError
+from chordwise.llm.encoder import Encoder
 from chordwise.llm.model import (
     EXTRACTIVE,
     ChatModel,
@@ -25,7 +28,8 @@ from chordwise.llm.model import (
     ModelProfile,
     Usage,
 )
-from chordwise.llm.providers.encoder import Encoder
+from chordwise.llm.provider import Provider
+from chordwise.llm.transport import JsonTransport
 from chordwise.settings.sections import BY_MEANING, BY_WORDS, ModelSettings
 
 TIMEOUT_SECONDS = 120.0
@@ -98,14 +102,27 @@ class ExtractiveModel(ChatModel):
         return check
 
 
-def built_in(settings: ModelSettings) -> ExtractiveModel:
-    """Return the built-in model of the settings, with the encoder if its name selects that.
+class Extractive(Provider):
+    """The built-in model."""
 
-    Raises:
-        ConfigurationError: The encoder is not installed.
-    """
-    encoder = Encoder() if settings.model == BY_MEANING else None
-    return ExtractiveModel(settings.timeout_seconds, encoder=encoder)
+    needs_name = False
+
+    def connect(
+        self,
+        settings: ModelSettings,
+        api_key: SecretStr,  # noqa: ARG002 - it needs none
+        transport: JsonTransport | None,  # noqa: ARG002 - as above
+    ) -> ChatModel:
+        """Return the model, with the encoder if its name selects that."""
+        encoder = Encoder() if settings.model == BY_MEANING else None
+        return ExtractiveModel(settings.timeout_seconds, encoder=encoder)
+
+    def is_free(self, settings: ModelSettings) -> bool:  # noqa: ARG002 - always
+        """Return that it costs nothing."""
+        return True
+
+
+PROVIDER = Extractive()
 
 
 def _is_latin(text: str) -> bool:

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import PurePath
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from chordwise.domain.addresses import is_at_provider
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, text
 from chordwise.domain.pictures import MEDIA_TYPE, Picture
 from chordwise.errors import (
@@ -23,15 +23,7 @@ from chordwise.errors import (
     RateLimitedError,
     RefusedError,
 )
-from chordwise.llm.model import (
-    Completion,
-    CompletionRequest,
-    FinishReason,
-    ModelProfile,
-    Timings,
-    Usage,
-)
-from chordwise.llm.providers.exchange import (
+from chordwise.llm.exchange import (
     Exchange,
     checked_key,
     child,
@@ -41,10 +33,26 @@ from chordwise.llm.providers.exchange import (
     endpoint,
     storable,
 )
-from chordwise.llm.providers.faults import Kind
-from chordwise.llm.schema_dialects import as_instruction, for_llama_cpp, for_openai_strict
+from chordwise.llm.faults import Kind
+from chordwise.llm.model import (
+    ChatModel,
+    Completion,
+    CompletionRequest,
+    FinishReason,
+    ModelProfile,
+    Timings,
+    Usage,
+)
+from chordwise.llm.ollama import with_keep_alive
+from chordwise.llm.provider import Provider
+from chordwise.llm.schema_dialects import as_instruction, for_openai_strict
+from chordwise.llm.token_counts import TokenCounter, openai_counter
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
+from chordwise.settings.providers import is_at_provider
+
+if TYPE_CHECKING:
+    from chordwise.llm.batching.api import BatchApi
 
 PUBLIC_BASE_URL = "https://api.openai.com/v1"
 MAX_SCHEMA_NAME_CHARACTERS = 64
@@ -211,8 +219,6 @@ class OpenAIModel:
         }
 
     def _dialect(self, schema: JsonObject) -> tuple[JsonObject, bool]:
-        if self._settings.provider == "local":
-            return for_llama_cpp(schema), True
         strict = for_openai_strict(schema)
         return (schema, False) if strict is None else (strict, True)
 
@@ -246,6 +252,38 @@ class OpenAIModel:
             reported_cost_usd=cost_in_usage(child(body, "usage")),
             timings=_timings(child(body, "timings")),
         )
+
+
+class OpenAI(Provider):
+    """Chat Completions at OpenAI's public address, or at the `base_url` of another server."""
+
+    host = "api.openai.com"
+    has_batches = True
+
+    def connect(
+        self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport | None
+    ) -> ChatModel:
+        """Return the model, kept loaded by Ollama if the settings say so."""
+        return with_keep_alive(OpenAIModel(settings, api_key, transport), settings)
+
+    def batches(
+        self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
+    ) -> BatchApi:
+        """Return the Batch API."""
+        from chordwise.llm.batching.openai import OpenAIBatches  # noqa: PLC0415 - it imports this
+
+        return OpenAIBatches(settings, api_key, transport)
+
+    def has_service_tiers(self, settings: ModelSettings) -> bool:
+        """Return whether this is OpenAI itself; others ignore tiers."""
+        return is_at_provider("openai", settings.base_url)
+
+    def token_counter(self, settings: ModelSettings) -> TokenCounter:
+        """Return the counter for the vocabulary of OpenAI, or for that of a model with a name."""
+        return openai_counter(settings.model, is_public=self.has_service_tiers(settings))
+
+
+PROVIDER = OpenAI()
 
 
 def _messages(request: CompletionRequest, instruction: str) -> list[JsonValue]:

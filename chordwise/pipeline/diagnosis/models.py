@@ -11,8 +11,7 @@ from chordwise.embedded import llama
 from chordwise.embedded.home import home_at
 from chordwise.errors import ServiceUnavailableError
 from chordwise.llm.prices import price_of
-from chordwise.llm.providers import connect
-from chordwise.llm.providers.extractive import built_in
+from chordwise.llm.provider import connect
 from chordwise.pipeline.asking import Question, ask
 from chordwise.pipeline.diagnosis.outcome import Check, warning
 from chordwise.pipeline.jobs import endpoint_pauses
@@ -34,13 +33,12 @@ def model(settings: Settings, name: str) -> Check:
         ServiceUnavailableError: Its local server does not run.
     """
     named = settings.model_named(name)
-    if named.provider == "extractive":
-        built_in(named)
-        finding = "built in; it quotes and counts and is not a language model"
-        return Check(name=f"model {name}", finding=finding)
-    if named.provider == "local" and not named.base_url:
+    if llama.is_served_here(named):
         return _local_model(settings, name, named)
     connect(named, settings.api_key_for(named))
+    if named.provider == "extractive":
+        finding = "built in; it quotes and counts and is not a language model"
+        return Check(name=f"model {name}", finding=finding)
     check = Check(name=f"model {name}", finding="name and key are set; --ask sends a test request")
     if keyless := missing_key_finding(settings, name):
         finding, hint = keyless

@@ -33,7 +33,7 @@ from chordwise.domain.states import Lane
 from chordwise.domain.templates import PromptTemplate
 from chordwise.embedded import stack
 from chordwise.errors import ConfigurationError, ReadError, UsageError
-from chordwise.llm.providers import require_key
+from chordwise.llm.provider import require_key
 from chordwise.pipeline.models import budgets, model_client
 from chordwise.prompts import library, packs
 from chordwise.readers import contents

@@ -35,8 +35,7 @@ from chordwise.llm.middleware.retrying import Retrying
 from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import ChatModel, ModelProfile
 from chordwise.llm.prices import Price, price_of
-from chordwise.llm.providers import connect
-from chordwise.llm.providers.extractive import built_in
+from chordwise.llm.provider import connect
 from chordwise.settings import ModelSettings, Settings
 
 log = structlog.get_logger(__name__)
@@ -238,8 +237,6 @@ class Models:
         return self._models[name]
 
     def _connect(self, settings: ModelSettings) -> ChatModel:
-        if settings.provider == "extractive":
-            return built_in(settings)
         key = self._settings.api_key_for(settings)
         if not llama.is_served_here(settings):
             return connect(settings, key)

@@ -27,19 +27,16 @@ from chordwise.llm.batching import has_batches
 from chordwise.llm.middleware.cached import answer_settings, key_of
 from chordwise.llm.middleware.tiered import Tiered
 from chordwise.llm.model import (
-    EXTRACTIVE,
     ChatModel,
     Completion,
     CompletionRequest,
     FinishReason,
     ModelProfile,
+    RemoteModel,
     Usage,
 )
-from chordwise.llm.providers import connect, has_service_tiers
-from chordwise.llm.providers.anthropic import AnthropicModel
-from chordwise.llm.providers.extractive import built_in
-from chordwise.llm.providers.openai import OpenAIModel
-from chordwise.llm.token_counts import TokenCounter, count_request, counter_for
+from chordwise.llm.provider import PROVIDERS, connect
+from chordwise.llm.token_counts import TokenCounter, count_request
 from chordwise.pipeline.asking.question import (
     about_part,
     request_for,
@@ -359,7 +356,8 @@ class UnaskedModel(ChatModel):
         self.name = name
         self.settings = settings.model_named(name)
         self._wanted = wanted
-        self.counter: TokenCounter = counter_for(self.settings)
+        self._provider = PROVIDERS[self.settings.provider]
+        self.counter: TokenCounter = self._provider.token_counter(self.settings)
         self._connected = _connected(self.settings)
 
     @property
@@ -387,7 +385,7 @@ class UnaskedModel(ChatModel):
     @property
     def lanes(self) -> tuple[str, ...]:
         """The lanes that the model's provider offers."""
-        flex = (prices.FLEX,) if has_service_tiers(self.settings) else ()
+        flex = (prices.FLEX,) if self._provider.has_service_tiers(self.settings) else ()
         batch = (prices.BATCH,) if has_batches(self.settings) else ()
         return (ONLINE, *flex, *batch)
 
@@ -403,8 +401,8 @@ class UnaskedModel(ChatModel):
 
     def tokens_of(self, request: CompletionRequest) -> int:
         """Return the number of input tokens of a request."""
-        if isinstance(self._connected, OpenAIModel | AnthropicModel):
-            return count_request(self.counter, self.settings, self._connected.body(request))
+        if isinstance(self._connected, RemoteModel):
+            return count_request(self.counter, self._connected.body(request))
         read = request.task.text or json.dumps(request.task.answers, ensure_ascii=False)
         return tokens.estimate(read)
 
@@ -423,8 +421,6 @@ class UnaskedModel(ChatModel):
 
 
 def _connected(settings: ModelSettings) -> ChatModel:
-    if settings.provider == EXTRACTIVE:
-        return built_in(settings)
     changes: dict[str, object] = {"keep_alive": ""}
     if llama.is_served_here(settings):
         changes |= {"base_url": _NO_ADDRESS, "context_tokens": llama.context_tokens(settings)}

@@ -14,8 +14,8 @@ from chordwise.domain.addresses import secrets_in
 from chordwise.domain.json_values import JsonObject, JsonValue, integer
 from chordwise.domain.pictures import Picture
 from chordwise.errors import ConfigurationError, ModelAccessError, ModelError
+from chordwise.llm.faults import LOWEST_ERROR_STATUS, Kind, read_fault
 from chordwise.llm.model import Completion, CompletionRequest
-from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS, Kind, read_fault
 from chordwise.llm.reported_limits import reported_limits
 from chordwise.llm.transport import CALL_HEADER, JsonResponse, JsonTransport
 

@@ -11,16 +11,19 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import structlog
 
 from chordwise.domain.json_values import JsonValue
 from chordwise.errors import ConfigurationError, ModelError, ModelRequestError
+from chordwise.llm.exchange import Exchange, endpoint
+from chordwise.llm.faults import LOWEST_ERROR_STATUS
 from chordwise.llm.model import ChatModel, Completion, CompletionRequest, Middleware
-from chordwise.llm.providers.exchange import Exchange, endpoint
-from chordwise.llm.providers.faults import LOWEST_ERROR_STATUS
-from chordwise.llm.providers.openai import OpenAIModel
 from chordwise.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from chordwise.llm.providers.openai import OpenAIModel
 
 log = structlog.get_logger(__name__)
 UNLIMITED = "-1"
