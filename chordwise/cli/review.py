@@ -17,15 +17,15 @@ from chordwise.cli.options import AsJson, Author, ScopeOptions
 from chordwise.domain.learning.feedback_input import FeedbackInput, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import UsageError
-from chordwise.pipeline.learning import certification
-from chordwise.pipeline.learning import review as reviewing
+from chordwise.pipeline.learning import certification, feedback
 from chordwise.pipeline.learning.certification import Bounds, Candidate, Queue
 from chordwise.pipeline.learning.feedback import Signed
-from chordwise.pipeline.learning.review import ReviewItem
 from chordwise.pipeline.learning.scope import Scope
+from chordwise.relations.relation import Row
+from chordwise.relations.review import item
 from chordwise.rendering.plain_text import one_line
 from chordwise.rendering.screen import Screen, indented
-from chordwise.storage.database import Database
+from chordwise.storage.database import Database, driver
 
 _AROUND = 200
 _KEYS = {"a": Verdict.APPROVED, "c": Verdict.CORRECTED, "x": Verdict.REJECTED}
@@ -65,7 +65,7 @@ def _review_all(
     for index, candidate in enumerate(found.candidates, start=1):
         try:
             with database.read() as session:
-                question = reviewing.review_item(session, candidate.job_id, candidate.path)
+                question = item(driver(session), candidate.job_id, candidate.path)
         except UsageError as error:
             screen.info(f"{candidate.source}: {error.what}")
             continue
@@ -78,7 +78,7 @@ def _review_all(
 
 
 def _ask_verdict(
-    database: Database, screen: Screen, candidate: Candidate, question: ReviewItem, author: str
+    database: Database, screen: Screen, candidate: Candidate, question: Row, author: str
 ) -> str:
     """Ask until a verdict is stored or the answer is skipped; return the key."""
     while True:
@@ -96,37 +96,37 @@ def _ask_verdict(
         try:
             with database.write() as session:
                 signed = Signed(entered=entered, author=author)
-                reviewing.decide(session, candidate.job_id, question.result_id, signed)
+                feedback.decide(session, candidate.job_id, question["result_id"], signed)
         except UsageError as error:
             screen.info(f"{error.what} {error.hint}")
             continue
         return key
 
 
-def _prompt_text(question: ReviewItem) -> str:
-    if question.choices:
-        return f"The right label ({', '.join(question.choices)}): "
+def _prompt_text(question: Row) -> str:
+    if choices := question["choices"]:
+        return f"The right label ({', '.join(choices)}): "
     return "The right value (leave empty for none): "
 
 
-def render(question: ReviewItem, place: str) -> Iterator[RenderableType]:
+def render(question: Row, place: str) -> Iterator[RenderableType]:
     """Return the answer under review and its quote with the surrounding text."""
-    yield Text(f"\n{place} · {one_line(question.source)}", style="bold")
-    value = question.value
+    yield Text(f"\n{place} · {one_line(question['source'])}", style="bold")
+    value = question["value"]
     if value is None:
-        for name, text in question.output.items():
+        for name, text in question["output"].items():
             if isinstance(text, str) and text:
                 yield indented(Text(one_line(f"{name}: {text}")), 2)
     else:
-        yield indented(Text(one_line(f"{value.item}: {value.shown}")), 2)
-    notes = [f"confidence {question.confidence:.2f}"]
-    notes += [value.place] if value and value.place else []
-    notes += ["the quote is not in the document"] if value and value.grounded is False else []
+        yield indented(Text(one_line(f"{value['item']}: {value['shown']}")), 2)
+    notes = [f"confidence {question['confidence']:.2f}"]
+    notes += [value["place"]] if value and value["place"] else []
+    notes += ["the quote is not in the document"] if value and value["grounded"] is False else []
     yield indented(Text(one_line(", ".join(notes)), style="dim"), 2)
-    excerpt = question.excerpt
-    before, after = excerpt.before[-_AROUND:], excerpt.after[:_AROUND]
+    excerpt = question["excerpt"]
+    before, after = excerpt["before"][-_AROUND:], excerpt["after"][:_AROUND]
     shown = Text(one_line(f"… {before}") if before else "", style="dim")
-    shown.append(f" {one_line(excerpt.quote)} ", style="not dim bold")
+    shown.append(f" {one_line(excerpt['quote'])} ", style="not dim bold")
     shown.append(f"{one_line(after)} …" if after else "")
     yield indented(shown, 2)
 

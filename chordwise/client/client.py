@@ -37,14 +37,13 @@ from chordwise.pipeline.intake.run_options import (
     to_json,
 )
 from chordwise.pipeline.intake.submit import Resume, Submission, open_or_resume
-from chordwise.pipeline.learning import certification, experiments, review
+from chordwise.pipeline.learning import certification, experiments, feedback
 from chordwise.pipeline.learning import refresh as refreshing
 from chordwise.pipeline.learning import scope as scopes
 from chordwise.pipeline.learning.certification import Bounds, Certified
 from chordwise.pipeline.learning.experiments import ExperimentArguments, Status, Variant
 from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.learning.refresh import RefreshArguments, Stale, Target
-from chordwise.pipeline.learning.review import ReviewItem
 from chordwise.pipeline.learning.scope import Scope
 from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.quoting import quote as quoting
@@ -54,9 +53,12 @@ from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.readers.discovery import absolute, discover
 from chordwise.readers.reader import Reader
+from chordwise.relations import review
+from chordwise.relations.relation import Row
 from chordwise.relations.results import ResultSelection
 from chordwise.settings import Profile, Settings, load
 from chordwise.storage import intakes, runs
+from chordwise.storage.database import driver
 from chordwise.storage.runs import Run as StoredRun
 from chordwise.telemetry.logging import configure_library
 
@@ -206,7 +208,7 @@ class Client:
 
     def answers_to_check(
         self, field: str, name: str, *, types: Sequence[AnalysisType | str] = ()
-    ) -> Iterator[ReviewItem]:
+    ) -> Iterator[Row]:
         """Yield the answers to check before a field or label can be certified.
 
         Their order is the random one that `certify` has drawn. Answers that were replaced in the
@@ -221,14 +223,14 @@ class Client:
         for each in candidates:
             try:
                 with database.read() as session:
-                    question = review.review_item(session, each.job_id, each.path)
+                    question = review.item(driver(session), each.job_id, each.path)
             except UsageError:
                 continue
             yield question
 
     def decide(
         self,
-        question: ReviewItem,
+        question: Row,
         verdict: Verdict | str,
         value: JsonValue = None,
         *,
@@ -243,10 +245,10 @@ class Client:
                 question.
         """
         given = member(Verdict, verdict, "verdict")
-        entered = FeedbackInput(verdict=given, path=question.path, value=value)
+        entered = FeedbackInput(verdict=given, path=question["path"], value=value)
         signed = Signed(entered=entered, author=author)
         with self._connection.database.write() as session:
-            decision = review.decide(session, question.job_id, question.result_id, signed)
+            decision = feedback.decide(session, question["job_id"], question["result_id"], signed)
         return decision is not None
 
     def stale_answers(

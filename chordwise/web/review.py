@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from urllib.parse import urlencode
 
@@ -20,13 +19,15 @@ from chordwise.domain.learning.feedback_input import FeedbackInput, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.domain.visible_text import restored
 from chordwise.errors import UsageError
-from chordwise.pipeline.learning import certification, feedback, review
+from chordwise.pipeline.learning import certification, feedback
 from chordwise.pipeline.learning.feedback import Signed
-from chordwise.pipeline.learning.review import ReviewItem, ReviewScope
 from chordwise.pipeline.learning.scope import Scope
+from chordwise.relations import review
+from chordwise.relations.relation import Row
 from chordwise.settings import Settings
 from chordwise.storage import clock
 from chordwise.storage import runs as stored_runs
+from chordwise.storage.database import driver
 from chordwise.storage.feedback import Feedback
 from chordwise.web.lists import Listing, listing_of
 from chordwise.web.site import fragment, redirect, render, site_of, text_in, user_of
@@ -46,26 +47,27 @@ _SAID = {
 def _review(request: Request) -> Response:
     listing = listing_of(request, _FILTERS)
     asked = request.query_params
-    question: ReviewItem | None
+    question: Row | None
     with site_of(request).database.read() as session:
+        connection = driver(session)
         if "job" in asked:
-            question = review.review_item(session, _id(asked["job"]), asked.get("path", ""))
+            question = review.item(connection, _id(asked["job"]), asked.get("path", ""))
             following = listing.address()
         elif "queue" in listing.filters:
             question, following = _queued(session, site_of(request).settings, listing)
         else:
             after = review.place_of(listing.after)
-            question = review.next_item(session, _scope(listing), after)
+            question = review.next_item(connection, listing.filters, after)
             following = listing.address() if after else ""
-            if question and question.place:
-                following = listing.next_page(question.place)
+            if question:
+                following = listing.next_page(question["place"])
         page = render(
             request,
             "review.html",
             question=question,
             name=_name(question) if question else "",
             following=following,
-            decisions=review.decisions(session),
+            decisions=review.decisions(connection),
             listing=listing,
             choices=_choices(session, listing),
         )
@@ -74,9 +76,7 @@ def _review(request: Request) -> Response:
     return page
 
 
-def _queued(
-    session: Session, settings: Settings, listing: Listing
-) -> tuple[ReviewItem | None, str]:
+def _queued(session: Session, settings: Settings, listing: Listing) -> tuple[Row | None, str]:
     """Return the next answer to check for certification, and the address that follows it.
 
     At the end of the queue the address is that of the skipped answers, or empty if all are checked.
@@ -94,21 +94,21 @@ def _queued(
     left = [each for each in queue.candidates if orders[each.job_id] > after]
     if not left:
         return None, listing.address() if queue.candidates else ""
-    question = review.review_item(session, left[0].job_id, left[0].path)
-    return replace(question, left=len(left)), listing.next_page((orders[left[0].job_id],))
+    question = review.item(driver(session), left[0].job_id, left[0].path)
+    return {**question, "left": len(left)}, listing.next_page((orders[left[0].job_id],))
 
 
 def _table(request: Request) -> Response:
     listing = listing_of(request, _FILTERS)
     with site_of(request).database.read() as session:
         after = review.place_of(listing.after)
-        table = review.table(session, _scope(listing), _TABLE_ROWS, after)
+        table = review.table(driver(session), listing.filters, _TABLE_ROWS, after)
         return render(
             request,
             "review_table.html",
             table=table,
             read_at=clock.read(session).isoformat(),
-            more=listing.next_page(table.after) if table.after else "",
+            more=listing.next_page(table["after"]) if table["after"] else "",
             listing=listing,
             choices=_choices(session, listing),
         )
@@ -142,7 +142,9 @@ def _decide_cell(request: Request) -> Response:
         else:
             _stored(request, session, _signed(request))
     with site_of(request).database.read() as session:
-        values = review.cell(session, _id(text_in(request, "job")), text_in(request, "name"))
+        values = review.cell(
+            driver(session), _id(text_in(request, "job")), text_in(request, "name")
+        )
         read_at = clock.read(session).isoformat()
     cell = fragment(
         request,
@@ -179,7 +181,7 @@ def _withdraw(request: Request) -> Response:
 
 def _stored(request: Request, session: Session, signed: Signed) -> Feedback | None:
     job_id, result_id = _id(text_in(request, "job")), _id(text_in(request, "result"))
-    return review.decide(session, job_id, result_id, signed)
+    return feedback.decide(session, job_id, result_id, signed)
 
 
 def _signed(request: Request) -> Signed:
@@ -201,22 +203,17 @@ def _signed(request: Request) -> Signed:
     return Signed(entered=entered, author=user_of(request))
 
 
-def _name(question: ReviewItem) -> str:
+def _name(question: Row) -> str:
     """Return the name of what is decided on, in the words of the model's question."""
-    if question.value is None:
-        return f"the whole {question.analysis_type}"
-    return "label" if question.choices or not question.value.item else question.value.item
+    if question["value"] is None:
+        return f"the whole {question['analysis_type']}"
+    return ("" if question["choices"] else question["value"]["item"]) or "label"
 
 
 def _way_on(request: Request) -> str:
     """Return the address to redirect to; only addresses of the review page are accepted."""
     address = text_in(request, "next")
     return address if address == "/review" or address.startswith("/review?") else "/review"
-
-
-def _scope(listing: Listing) -> ReviewScope:
-    run, analysis_type = (listing.filters.get(name, "") for name in ("run", "analysis_type"))
-    return ReviewScope(run=run, analysis_type=analysis_type)
 
 
 def _id(written: str) -> uuid.UUID:

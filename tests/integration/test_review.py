@@ -6,15 +6,17 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from psycopg import Connection
 
 from chordwise.domain.learning.feedback_input import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import UsageError
-from chordwise.pipeline.learning import feedback, review
+from chordwise.pipeline.learning import feedback
 from chordwise.pipeline.learning.feedback import Signed
-from chordwise.pipeline.learning.review import ReviewItem, ReviewScope
+from chordwise.relations import relation, review
+from chordwise.relations.relation import Row, Values
 from chordwise.settings import Settings
-from tests.fakes.counting import recorded
+from chordwise.storage.database import driver
 from tests.fakes.learning import classified, extracted
 from tests.fakes.pipeline import Pipeline, a_pipeline, a_summary
 
@@ -42,16 +44,16 @@ WHERE NOT EXISTS (SELECT FROM facts WHERE facts.job_id = results.job_id)
 """
 
 
-def queue(pipeline: Pipeline, scope: ReviewScope) -> Iterator[ReviewItem]:
+def queue(pipeline: Pipeline, scope: Values) -> Iterator[Row]:
     """Yield the questions to a person who skips all of them."""
     after = None
     while True:
         with pipeline.context.database.read() as session:
-            found = review.next_item(session, scope, after)
+            found = review.next_item(driver(session), scope, after)
         if found is None:
             return
         yield found
-        after = found.place
+        after = found["place"]
 
 
 def test_the_queue_begins_with_the_most_doubtful_results(pipeline: Pipeline) -> None:
@@ -67,20 +69,18 @@ def test_the_queue_begins_with_the_most_doubtful_results(pipeline: Pipeline) -> 
     pipeline.execute("UPDATE results SET needs_review = confidence = 0.6")
     pipeline.execute("UPDATE facts SET grounding = 'none' WHERE value = 'Smith'")
 
-    found = list(queue(pipeline, ReviewScope()))
+    found = list(queue(pipeline, {}))
 
-    assert [(q.source, q.value.value if q.value else "", *q.reasons) for q in found] == [
+    assert [(q["source"], q["value"]["value"], *q["reasons"]) for q in found] == [
         ("a.txt", "12", "needs review", "low confidence"),
         ("a.txt", "Miller", "needs review"),
         ("d.txt", "letter", "low confidence"),
         ("c.txt", "14", "low confidence"),
         ("b.txt", "Smith", "ungrounded"),
     ]
-    assert [(q.left, q.is_all) for q in found] == [(left, True) for left in (5, 4, 3, 2, 1)]
-    assert found[0].excerpt.quote == "12"
-    assert [q.source for q in queue(pipeline, ReviewScope(analysis_type="classification"))] == [
-        "d.txt"
-    ]
+    assert [(q["left"], q["is_all"]) for q in found] == [(left, True) for left in (5, 4, 3, 2, 1)]
+    assert found[0]["excerpt"]["quote"] == "12"
+    assert [q["source"] for q in queue(pipeline, {"analysis_type": "classification"})] == ["d.txt"]
 
 
 def test_the_queue_uses_calibrated_confidence(pipeline: Pipeline) -> None:
@@ -93,43 +93,42 @@ def test_the_queue_uses_calibrated_confidence(pipeline: Pipeline) -> None:
         " '[[0, 0.1], [1, 0.9]]', 100, 50, 0.1, 0.1, 0.05, 0.4 FROM results"
     )
 
-    (found,) = queue(pipeline, ReviewScope())
+    (found,) = queue(pipeline, {})
 
-    assert found.value is not None
-    assert found.value.item == "price"
-    assert found.calibrated_confidence == pytest.approx(0.34)
+    assert found["value"]["item"] == "price"
+    assert found["calibrated_confidence"] == pytest.approx(0.34)
 
 
 def test_an_answer_as_a_whole_is_decided_once(settings: Settings) -> None:
     pipeline = a_pipeline(settings, a_summary("The harbour", confidence=3), repeat_last=True)
     pipeline.analyze("The harbour of Lindau was rebuilt in 1856.")
-    (asked,) = queue(pipeline, ReviewScope())
-    assert (asked.path, asked.value) == ("", None)
+    (asked,) = queue(pipeline, {})
+    assert (asked["path"], asked["value"]) == ("", None)
     accepted = Signed(entered=FeedbackInput(verdict=Verdict.APPROVED), author="Ada")
 
     with pipeline.context.database.write() as session:
-        said = review.decide(session, asked.job_id, asked.result_id, accepted)
+        said = feedback.decide(session, asked["job_id"], asked["result_id"], accepted)
 
-    assert list(queue(pipeline, ReviewScope())) == []
+    assert list(queue(pipeline, {})) == []
     assert said is not None
     with pipeline.context.database.write() as session:
         feedback.withdraw(session, said.id, "Ben")
-        (past,) = review.decisions(session)
-    assert (past.author, past.withdrawn_by) == ("Ada", "Ben")
-    assert [each.path for each in queue(pipeline, ReviewScope())] == [""]
+        (past,) = review.decisions(driver(session))
+    assert (past["author"], past["withdrawn_by"]) == ("Ada", "Ben")
+    assert [each["path"] for each in queue(pipeline, {})] == [""]
 
 
 def test_a_decision_about_a_replaced_answer_is_refused(pipeline: Pipeline) -> None:
     classified(pipeline, {"a.txt": ("letter", 0.2)})
-    (asked,) = queue(pipeline, ReviewScope())
+    (asked,) = queue(pipeline, {})
     pipeline.execute("UPDATE results SET id = gen_random_uuid()")
-    accepted = Signed(entered=FeedbackInput(verdict=Verdict.APPROVED, path=asked.path))
+    accepted = Signed(entered=FeedbackInput(verdict=Verdict.APPROVED, path=asked["path"]))
 
     with (
         pytest.raises(UsageError, match="analyzed again"),
         pipeline.context.database.write() as session,
     ):
-        review.decide(session, asked.job_id, asked.result_id, accepted)
+        feedback.decide(session, asked["job_id"], asked["result_id"], accepted)
 
 
 def test_a_selection_outside_the_document_is_refused(pipeline: Pipeline) -> None:
@@ -144,28 +143,34 @@ def test_a_selection_outside_the_document_is_refused(pipeline: Pipeline) -> None
             pytest.raises(UsageError, match="no text"),
             pipeline.context.database.write() as session,
         ):
-            review.decide(session, job_id, result_id, Signed(entered=entered))
+            feedback.decide(session, job_id, result_id, Signed(entered=entered))
 
     assert pipeline.value("SELECT count(*) FROM feedback") == 0
 
 
-def test_the_queue_is_read_from_an_index(pipeline: Pipeline) -> None:
+def test_the_queue_is_read_from_an_index(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     extracted(pipeline, {"a.txt": {"buyer": ("Miller", 9)}})
     pipeline.execute(_COPIES.replace(":size", str(DOCUMENTS)))
     pipeline.execute(_RESULTS)
     pipeline.execute(_FACTS)
     pipeline.execute("ANALYZE")
-    database = pipeline.context.database
-    with recorded() as statements, database.read() as session:
-        first = review.next_item(session, ReviewScope())
-        assert first is not None
-        review.next_item(session, ReviewScope(), (True, 0.5, *(first.place or ())[2:]))
-        review.table(session, ReviewScope(), 25, first.place)
+    plans = list[str]()
 
-    plans = []
-    with database.read() as session:
-        for statement, parameters in statements:
-            explained = session.connection().exec_driver_sql(f"EXPLAIN {statement}", parameters)  # type: ignore[arg-type]  # as sent
-            plans.append("\n".join(row[0] for row in explained))
+    def explaining(connection: Connection, statement: str, values: Values) -> list[Row]:
+        explained = rows(connection, f"EXPLAIN {statement}", values)
+        plans.append("\n".join(row["QUERY PLAN"] for row in explained))
+        return rows(connection, statement, values)
+
+    rows = relation.rows
+    with pipeline.context.database.read() as session:
+        connection = driver(session)
+        monkeypatch.setattr(relation, "rows", explaining)
+        first = review.next_item(connection, {})
+        assert first is not None
+        review.next_item(connection, {}, (True, 0.5, *first["place"][2:]))
+        review.table(connection, {}, 25, first["place"])
+
     assert len([plan for plan in plans if "ix_results_review" in plan]) == 3
     assert [plan for plan in plans if "Seq Scan on results" in plan] == []

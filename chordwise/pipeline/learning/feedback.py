@@ -81,6 +81,23 @@ def give(session: Session, target: Judgeable, signed: Sequence[Signed]) -> Given
     return Given(stored=stored, known=len(signed) - stored)
 
 
+def decide(
+    session: Session, job_id: uuid.UUID, result_id: uuid.UUID, signed: Signed
+) -> Feedback | None:
+    """Store a person's decision and return it; `None` if the same decision is already stored.
+
+    Raises:
+        UsageError: The result was replaced, it has no such value, or a correction is invalid.
+    """
+    target = one(session, str(job_id))
+    if target.result.result_id != result_id:
+        raise UsageError(
+            "The document was analyzed again in the meantime.", "Review the new answer."
+        )
+    given = give(session, target, [signed])
+    return last(session, target, signed.entered.path) if given.stored else None
+
+
 def withdraw(session: Session, feedback_id: uuid.UUID, author: str = "") -> Feedback:
     """Withdraw feedback, undo its effects and return it; its row is kept.
 
