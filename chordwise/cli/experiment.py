@@ -5,13 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import shutil
+import stat
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeAlias, cast
 
@@ -29,23 +26,17 @@ from chordwise.domain.learning.statistics import MIN_AMOUNTS
 from chordwise.domain.money import dollars
 from chordwise.domain.number_formats import counted
 from chordwise.errors import UsageError
+from chordwise.pipeline.exports.writers import new_file
 from chordwise.pipeline.intake import experiments as guardrails
 from chordwise.pipeline.learning import experiments
-from chordwise.pipeline.learning.experiments import (
-    SHARES,
-    ComparedVariant,
-    ExperimentArguments,
-    Status,
-    Variant,
-    VariantStatus,
-)
+from chordwise.pipeline.learning.experiments import SHARES, ExperimentArguments
 from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.runtime.context import ReadingContext
+from chordwise.relations.relation import Row
 from chordwise.rendering import layouts
 from chordwise.rendering.plain_text import one_line
 from chordwise.rendering.screen import Screen
 from chordwise.settings import Settings
-from chordwise.storage import experiments as stored
 
 Name: TypeAlias = Annotated[str, typer.Argument(metavar="NAME", help="Name of the experiment.")]
 _HELP = """Compare variants of a profile and promote the best one.
@@ -95,12 +86,11 @@ def start(
 
     chordwise experiment start cheaper --profile contracts --variant small:model=small --paired 20%
     """
-    variants = [_variant(each) for each in options.variant]
-    plan = experiments.planned(name, options.profile, variants, arguments)
+    variants = [_variant(written) for written in options.variant]
     settings = access.reach(invocation)
     with access.database(settings) as database:
         context = ReadingContext(settings=settings, database=database, models=Models(settings))
-        begun = experiments.start(context, plan)
+        begun = experiments.start(context, name, options.profile, variants, arguments)
     pairs = f"{begun.paired:.0%} are answered by all variants" if begun.paired else ""
     shares = f"{begun.share:.0%}{' of the rest' if pairs else ''} by each variant alone"
     invocation.screen.info(
@@ -110,19 +100,19 @@ def start(
     invocation.screen.suggest(f"chordwise experiment status {name}")
 
 
-def _variant(given: str) -> Variant:
-    """Parse NAME:KEY=VALUE,KEY=VALUE.
+def _variant(written: str) -> tuple[str, Mapping[str, str]]:
+    """Return the name and the changes in NAME:KEY=VALUE,KEY=VALUE.
 
     Raises:
         UsageError: It has another form.
     """
-    name, _, entries = given.partition(":")
-    pairs = [each.partition("=") for each in _ENTRIES.split(entries)]
+    name, _, entries = written.partition(":")
+    pairs = [entry.partition("=") for entry in _ENTRIES.split(entries)]
     if not all(key.strip() and separator for key, separator, _ in pairs):
         raise UsageError(
-            f"“{given}” is not NAME:KEY=VALUE.", "Example: --variant terse:prompt=terse,votes=3"
+            f"“{written}” is not NAME:KEY=VALUE.", "Example: --variant terse:prompt=terse,votes=3"
         )
-    return Variant(name=name.strip(), changes={key.strip(): value for key, _, value in pairs})
+    return name.strip(), {key.strip(): value for key, _, value in pairs}
 
 
 def status(
@@ -139,8 +129,10 @@ def status(
     """
     screen, settings = invocation.screen, access.reach(invocation)
     with access.read(settings) as session:
-        found = [experiments.find(session, name)] if name else stored.listed(session)
-        statuses = [experiments.status(session, settings, each) for each in found]
+        if name:
+            statuses = [experiments.status(session, settings, name)]
+        else:
+            statuses = experiments.statuses(session, settings)
     if as_json:
         screen.write_json(experiments=statuses)
     elif name:
@@ -170,9 +162,13 @@ def conclude(
     screen, settings = invocation.screen, access.reach(invocation)
     with access.database(settings) as database:
         with database.read() as session:
-            experiment = experiments.find_running(session, name)
-            found = experiments.status(session, settings, experiment)
-        changes = {each.name: each.changes for each in found.variants if each.name != CONTROL}
+            experiments.find_running(session, name)
+            found = experiments.status(session, settings, name)
+        changes = {
+            variant["name"]: variant["changes"]
+            for variant in found["variants"]
+            if variant["name"] != CONTROL
+        }
         if promote and promote not in changes:
             known = ", ".join(changes)
             raise UsageError(f"There is no variant “{promote}”.", f"Known: {known}.")
@@ -180,12 +176,12 @@ def conclude(
         if promote:
             for note in (*_notes(found), *_doubts(found, promote)):
                 screen.info(note)
-            change = _agreed_change(screen, settings, found.profile, changes[promote], yes=yes)
+            change = _agreed_change(screen, settings, found["profile"], changes[promote], yes=yes)
         with database.write() as session:
-            experiment = experiments.find_running(session, name, lock=True)
+            experiment = experiments.find_running(session, name)
             if promote and not (change and _is_written(screen, change)):
                 screen.info("Make this change in the settings of the profile:")
-                screen.info_verbatim(experiments.lines(found.profile, changes[promote]))
+                screen.info_verbatim(experiments.lines(found["profile"], changes[promote]))
             experiments.conclude(session, experiment, found, promote or None)
     screen.info(f"Concluded the experiment {name}. Its answers are kept.")
 
@@ -224,15 +220,17 @@ def _is_written(screen: Screen, change: _Change) -> bool:
         UsageError: The file is not the one that was shown.
     """
     path = change.path
+    if not path.is_file() or path.read_text("utf-8") != change.before:
+        raise UsageError(
+            f"{path} has changed since the change was shown. Nothing was written.",
+            "Run the command again.",
+        )
     try:
-        if path.read_text("utf-8") != change.before:
-            raise UsageError(
-                f"{path} has changed since the change was shown. Nothing was written.",
-                "Run the command again.",
-            )
-        _replace(path, change.after)
-    except OSError as error:
-        screen.info(f"{path} cannot be written: {error.strerror or type(error).__name__}.")
+        with new_file(path.resolve(), overwrite=True) as file:
+            os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
+            file.write(change.after.encode())
+    except UsageError as error:
+        screen.info(error.what)
         return False
     screen.info(f"Changed {path}.")
     return True
@@ -252,74 +250,57 @@ def _require_consent(path: Path) -> None:
         raise UsageError("Nothing was changed. The experiment continues.")
 
 
-def _replace(path: Path, content: str) -> None:
-    """Replace a file atomically and keep its permissions."""
-    target = path.resolve()
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        shutil.copymode(target, name)
-        Path(name).replace(target)
-    except OSError:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
-
-
-def _line(found: Status) -> Sequence[str]:
-    documents = sum(each.documents for each in found.variants)
+def _line(found: Row) -> Sequence[str]:
+    documents = sum(variant["documents"] for variant in found["variants"])
     state = "running"
-    if found.concluded_at is not None:
-        state = f"promoted {found.promoted}" if found.promoted else "concluded"
-    began = f"{found.created_at:%Y-%m-%d}"
-    names = [one_line(each, _WIDTH) for each in (found.name, found.profile)]
-    return *names, found.outcome, f"{documents:,}", began, state
+    if found["concluded_at"] is not None:
+        state = f"promoted {found['promoted']}" if found["promoted"] else "concluded"
+    names = [one_line(found[column], _WIDTH) for column in ("name", "profile")]
+    return *names, found["outcome"], f"{documents:,}", f"{found['created_at']:%Y-%m-%d}", state
 
 
-def render(found: Status) -> Iterator[RenderableType]:
+def render(found: Row) -> Iterator[RenderableType]:
     """Return a table of the outcome, a table of the other measures, and notes."""
-    level = f"Difference ({1 - found.risk:.0%})"
-    names = ("Variant", "Documents", "With outcome", found.outcome.capitalize(), level, "Verdict")
-    rows = [_outcome_row(found, each) for each in found.variants]
+    outcome, variants = Outcome(found["outcome"]), found["variants"]
+    level = f"Difference ({1 - found['risk']:.0%})"
+    names = ("Variant", "Documents", "With outcome", outcome.capitalize(), level, "Verdict")
+    rows = [_outcome_row(variant, _of(variant, outcome)) for variant in variants]
     yield layouts.folded(names, rows, right=("Documents", "With outcome"))
-    others = [each for each in Outcome if each is not found.outcome]
+    others = [one for one in Outcome if one is not outcome]
     yield layouts.folded(
-        ("Variant", *(each.capitalize() for each in others)),
-        [(_named(each), *(_cell(_of(each, one)) for one in others)) for each in found.variants],
+        ("Variant", *(one.capitalize() for one in others)),
+        [(_named(variant), *(_cell(_of(variant, one)) for one in others)) for variant in variants],
     )
     for text in _notes(found):
         yield Text(one_line(text, 10 * _WIDTH), style="dim")
 
 
-def _named(each: VariantStatus) -> str:
-    return one_line(each.name, _WIDTH)
+def _named(variant: Row) -> str:
+    return one_line(variant["name"], _WIDTH)
 
 
-def _of(variant: VariantStatus, outcome: Outcome) -> ComparedVariant:
-    (found,) = (each for each in variant.outcomes if each.outcome is outcome)
-    return found
+def _of(variant: Row, outcome: Outcome) -> Row:
+    compared: Row = next(one for one in variant["outcomes"] if one["outcome"] is outcome)
+    return compared
 
 
-def _outcome_row(found: Status, each: VariantStatus) -> Sequence[str]:
-    compared = _of(each, found.outcome)
-    documents = f"{each.documents:,}"
-    if each.paired:
-        documents += f" ({each.paired:,} paired)"
+def _outcome_row(variant: Row, compared: Row) -> Sequence[str]:
+    documents = f"{variant['documents']:,}"
+    if variant["paired"]:
+        documents += f" ({variant['paired']:,} paired)"
     return (
-        _named(each),
+        _named(variant),
         documents,
-        f"{compared.documents:,}",
+        f"{compared['documents']:,}",
         _mean(compared),
         _interval(compared),
-        _verdict(each, compared),
+        _verdict(variant, compared),
     )
 
 
-def _mean(compared: ComparedVariant) -> str:
-    return _NOTHING if compared.mean is None else _value(compared.outcome, compared.mean)
+def _mean(compared: Row) -> str:
+    mean = compared["mean"]
+    return _NOTHING if mean is None else _value(compared["outcome"], mean)
 
 
 def _value(outcome: Outcome, value: float, sign: str = "") -> str:
@@ -332,65 +313,63 @@ def _value(outcome: Outcome, value: float, sign: str = "") -> str:
             return f"{value:{sign}.1%}"
 
 
-def _interval(compared: ComparedVariant) -> str:
-    found = compared.difference
-    if found is None or not found.count:
+def _interval(compared: Row) -> str:
+    outcome, difference = compared["outcome"], compared["difference"]
+    if difference is None or not difference.count:
         return _NOTHING
-    shown = _value(compared.outcome, found.mean, "+")
-    if not compared.outcome.is_share and found.count < MIN_AMOUNTS:
-        return shown
-    low, high = (_value(compared.outcome, each, "+") for each in (found.low, found.high))
-    return f"{shown} ({low} … {high})"
+    mean, low, high = (
+        _value(outcome, number, "+")
+        for number in (difference.mean, difference.low, difference.high)
+    )
+    is_bounded = outcome.is_share or difference.count >= MIN_AMOUNTS
+    return f"{mean} ({low} … {high})" if is_bounded else mean
 
 
-def _cell(compared: ComparedVariant) -> str:
-    mean = _mean(compared)
-    if compared.verdict in {None, VariantVerdict.UNDECIDED}:
-        return mean
-    return f"{mean}, {compared.verdict}"
+def _cell(compared: Row) -> str:
+    mean, verdict = _mean(compared), compared["verdict"]
+    return mean if verdict in {None, VariantVerdict.UNDECIDED} else f"{mean}, {verdict}"
 
 
-def _verdict(each: VariantStatus, compared: ComparedVariant) -> str:
-    if compared.verdict is None:
+def _verdict(variant: Row, compared: Row) -> str:
+    verdict: VariantVerdict | None = compared["verdict"]
+    if verdict is None:
         return _NOTHING
-    if each.stopped_at is not None:
-        return f"stopped; {compared.verdict}"
-    if compared.verdict is not VariantVerdict.UNDECIDED:
-        return compared.verdict
-    if each.further is None:
-        return "undecided"
-    return f"undecided; about {each.further:,} more needed"
+    if variant["stopped_at"] is not None:
+        return f"stopped; {verdict}"
+    is_known = verdict is not VariantVerdict.UNDECIDED or variant["further"] is None
+    return verdict if is_known else f"undecided; about {variant['further']:,} more needed"
 
 
-def _notes(found: Status) -> Iterator[str]:
-    for each in found.variants:
-        if each.stopped_because:
-            yield f"{each.name} was stopped: {each.stopped_because}"
-    if found.outcome is Outcome.RIGHT and not any(
-        _of(each, found.outcome).documents for each in found.variants
+def _notes(found: Row) -> Iterator[str]:
+    variants, concluded_at = found["variants"], found["concluded_at"]
+    for variant in variants:
+        if variant["stopped_because"]:
+            yield f"{variant['name']} was stopped: {variant['stopped_because']}"
+    if found["outcome"] == Outcome.RIGHT and not any(
+        _of(variant, Outcome.RIGHT)["documents"] for variant in variants
     ):
         yield "There is no feedback yet. Add some with `chordwise feedback`."
-    if found.concluded_at is None and not found.is_current:
+    if concluded_at is None and not found["is_current"]:
         yield (
-            f"The profile {found.profile} has changed since the experiment started, so the "
+            f"The profile {found['profile']} has changed since the experiment started, so the "
             "experiment receives no documents."
         )
-    if found.budget_usd is not None:
-        spent = dollars(found.spent_usd or Decimal(0))
-        yield f"Additional answers of --paired: {spent} of {dollars(found.budget_usd)} spent."
-    if found.concluded_at is not None:
-        how = f"; {found.promoted} was promoted" if found.promoted else ""
-        yield f"Concluded on {found.concluded_at:%Y-%m-%d}{how}."
+    if found["budget_usd"] is not None:
+        spent = dollars(found["spent_usd"])
+        yield f"Additional answers of --paired: {spent} of {dollars(found['budget_usd'])} spent."
+    if concluded_at is not None:
+        how = f"; {found['promoted']} was promoted" if found["promoted"] else ""
+        yield f"Concluded on {concluded_at:%Y-%m-%d}{how}."
 
 
-def _doubts(found: Status, promote: str) -> Iterator[str]:
+def _doubts(found: Row, promote: str) -> Iterator[str]:
     """Yield a note if the comparison does not show that the promoted variant is better."""
-    (variant,) = [each for each in found.variants if each.name == promote]
-    verdict = _of(variant, found.outcome).verdict or VariantVerdict.UNDECIDED
+    (variant,) = (one for one in found["variants"] if one["name"] == promote)
+    verdict = _of(variant, Outcome(found["outcome"]))["verdict"]
     if verdict is not VariantVerdict.BETTER:
         yield (
             f"The comparison does not show that {promote} is better than the control: by the "
-            f"outcome “{found.outcome}”, it is {verdict}."
+            f"outcome “{found['outcome']}”, it is {verdict}."
         )
 
 
@@ -409,5 +388,5 @@ def check(invocation: Invocation) -> None:
 
 
 experiment = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP, epilog=EPILOG)
-for _each in (start, status, check, conclude):
-    command.add(experiment, _each.__name__, _each)
+for _function in (start, status, check, conclude):
+    command.add(experiment, _function.__name__, _function)

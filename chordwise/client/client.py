@@ -41,7 +41,7 @@ from chordwise.pipeline.learning import certification, experiments, feedback
 from chordwise.pipeline.learning import refresh as refreshing
 from chordwise.pipeline.learning import scope as scopes
 from chordwise.pipeline.learning.certification import Bounds, Certified
-from chordwise.pipeline.learning.experiments import ExperimentArguments, Status, Variant
+from chordwise.pipeline.learning.experiments import ExperimentArguments
 from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.learning.refresh import RefreshArguments, Stale, Target
 from chordwise.pipeline.learning.scope import Scope
@@ -285,7 +285,7 @@ class Client:
         profile: str,
         variants: Mapping[str, Mapping[str, object]],
         **arguments: Unpack[ExperimentArguments],
-    ) -> Status:
+    ) -> Row:
         """Start an experiment that compares a profile with variants of it.
 
         `variants` has the changed entries of the profile by the name of the variant.
@@ -299,33 +299,31 @@ class Client:
         if "outcome" in arguments:
             arguments["outcome"] = member(Outcome, arguments["outcome"], "outcome")
         changed = [
-            Variant(name=each, changes={entry: str(value) for entry, value in changes.items()})
-            for each, changes in variants.items()
+            (variant, {entry: str(value) for entry, value in changes.items()})
+            for variant, changes in variants.items()
         ]
-        plan = experiments.planned(name, profile, changed, arguments)
-        experiments.start(self._reading(), plan)
+        experiments.start(self._reading(), name, profile, changed, arguments)
         return self.experiment(name)
 
-    def experiment(self, name: str) -> Status:
+    def experiment(self, name: str) -> Row:
         """Return the current comparison of the variants of an experiment.
 
         Raises:
             UsageError: The experiment does not exist.
         """
         with self._connection.database.read() as session:
-            found = experiments.find(session, name)
-            return experiments.status(session, self._connection.settings, found)
+            return experiments.status(session, self._connection.settings, name)
 
-    def conclude_experiment(self, name: str) -> Status:
+    def conclude_experiment(self, name: str) -> Row:
         """End an experiment without promoting a variant. Its answers are kept.
 
         Raises:
             UsageError: The experiment does not exist or is already concluded.
         """
         with self._connection.database.write() as session:
-            found = experiments.find_running(session, name, lock=True)
-            status = experiments.status(session, self._connection.settings, found)
-            experiments.conclude(session, found, status, None)
+            running = experiments.find_running(session, name)
+            status = experiments.status(session, self._connection.settings, name)
+            experiments.conclude(session, running, status, None)
         return self.experiment(name)
 
     def sql(self, statement: str) -> list[dict[str, object]]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 
 from sqlalchemy import JSON, ForeignKey, Index, exists, func, or_, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -91,33 +89,9 @@ class ExperimentDocument(Record):
     paired: Mapped[bool]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnsweredJob:
-    """The state of a job of an experiment: a row of the view `experiment_answers`.
-
-    `cost_usd` and `latency_ms` are `None` if unknown, or if an answer was reused.
-    """
-
-    variant: str
-    document_id: uuid.UUID
-    job_id: uuid.UUID
-    analysis_type: str
-    finished_at: datetime | None
-    valid: bool | None
-    grounded: float | None
-    quality: float | None
-    cost_usd: Decimal | None
-    latency_ms: int | None
-
-
 def named(session: Session, name: str) -> Experiment | None:
     """Return the experiment with this name, or `None`."""
     return session.scalars(select(Experiment).where(Experiment.name == name)).one_or_none()
-
-
-def listed(session: Session) -> Sequence[Experiment]:
-    """Return all experiments, the newest first."""
-    return session.scalars(select(Experiment).order_by(Experiment.id.desc())).all()
 
 
 def running(session: Session) -> Sequence[Experiment]:
@@ -189,17 +163,6 @@ def stop(session: Session, experiment_id: uuid.UUID, variant: str, because: str)
         stopped_at=clock.database_now(),
         stopped_because=because,
     )
-
-
-_ANSWERED = text(f"""
-    SELECT {", ".join(AnsweredJob.__dataclass_fields__)}
-    FROM experiment_answers WHERE experiment_id = :id""")  # noqa: S608 - fixed names
-
-
-def answered(session: Session, experiment_id: uuid.UUID) -> Sequence[AnsweredJob]:
-    """Return the jobs of an experiment, including unfinished ones."""
-    rows = session.execute(_ANSWERED, {"id": experiment_id}).mappings()
-    return [AnsweredJob(**row) for row in rows]
 
 
 _GUARDED = text("""

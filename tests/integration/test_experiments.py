@@ -381,9 +381,9 @@ def test_the_client_starts_compares_and_concludes(settings: Settings, settings_f
         with pytest.raises(UsageError, match="concluded already"):
             client.conclude_experiment("shorter")
 
-    assert begun.concluded_at is None
-    assert sum(each.documents for each in found.variants) == 5
-    assert ended.concluded_at is not None
+    assert begun["concluded_at"] is None
+    assert sum(variant["documents"] for variant in found["variants"]) == 5
+    assert ended["concluded_at"] is not None
 
 
 def test_a_change_that_cannot_be_written_is_printed(

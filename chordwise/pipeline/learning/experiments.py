@@ -6,9 +6,9 @@ import re
 import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Annotated, TypeAlias, TypedDict
 
 import tomlkit
@@ -26,10 +26,8 @@ from chordwise.domain.learning.experiments import (
     CONTROL,
     Observation,
     Outcome,
-    VariantVerdict,
 )
 from chordwise.domain.learning.judgments import correct_by_field
-from chordwise.domain.learning.statistics import MeanInterval
 from chordwise.domain.number_formats import parse_share
 from chordwise.domain.states import Lane, RunStatus
 from chordwise.errors import UsageError
@@ -48,16 +46,17 @@ from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.models import budgets
 from chordwise.pipeline.models.model_client import lane_for
 from chordwise.pipeline.runtime.context import ReadingContext
+from chordwise.relations.experiments import ANSWERS, EXPERIMENTS, VARIANTS
+from chordwise.relations.relation import Row
 from chordwise.relations.results import ResultSelection
 from chordwise.settings import Profile, Settings
 from chordwise.settings.sections import problems
 from chordwise.storage import clock, experiments
 from chordwise.storage import feedback as stored_feedback
-from chordwise.storage.budgets import Budget, scope_of_run
-from chordwise.storage.database import Database
-from chordwise.storage.experiments import AnsweredJob, Experiment, ExperimentVariant
+from chordwise.storage.database import Database, driver
+from chordwise.storage.experiments import Experiment, ExperimentVariant
 from chordwise.storage.feedback import Feedback
-from chordwise.storage.record import copied, new_id
+from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 
 CHANGEABLE = (
@@ -67,47 +66,19 @@ CHANGEABLE = (
 """The entries of a profile that a variant may change: how the model is asked, not about what."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _MAX_TIMES = 100.0
-SHARES: Mapping[str, float | None] = {
-    "share": None,
-    "paired": 1,
-    "risk": None,
-    "max_invalid": None,
-    "max_cost": _MAX_TIMES,
-    "max_latency": _MAX_TIMES,
+SHARES: Mapping[str, tuple[float | None, float | None]] = {
+    "share": (None, None),
+    "paired": (0.0, 1),
+    "risk": (0.05, None),
+    "max_invalid": (0.05, None),
+    "max_cost": (0.5, _MAX_TIMES),
+    "max_latency": (1.0, _MAX_TIMES),
 }
-"""The options that are shares, with their maximum; see `parse_share`."""
+"""The options that are shares, with their default and their maximum; see `parse_share`."""
+Variants: TypeAlias = Sequence[tuple[str, Mapping[str, str]]]
+"""The names of variants, each with the changed entries of the profile as texts."""
 _Known: TypeAlias = tuple[float, datetime]
 """An outcome, and the time when it became known."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
-    """A variant as the user specifies it: the changed entries of the profile, as texts."""
-
-    name: str
-    changes: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExperimentPlan:
-    """The variants, the outcome and the bounds of an experiment; see the table `experiments`.
-
-    `share` is each variant's share of the documents that are not paired; by default all variants
-    and the control get the same. `budget_usd` caps the cost of the additional answers to paired
-    documents.
-    """
-
-    name: str
-    profile: str
-    variants: Sequence[Variant]
-    outcome: Outcome = Outcome.RIGHT
-    share: float | None = None
-    paired: float = 0.0
-    budget_usd: Decimal | None = None
-    risk: float = 0.05
-    max_invalid: float = 0.05
-    max_cost: float = 0.5
-    max_latency: float = 1.0
 
 
 class ExperimentArguments(TypedDict, total=False):
@@ -141,117 +112,61 @@ class ExperimentArguments(TypedDict, total=False):
     ]
 
 
-def planned(
-    name: str, profile: str, variants: Sequence[Variant], arguments: ExperimentArguments
-) -> ExperimentPlan:
-    """Return a plan.
-
-    Raises:
-        UsageError: A share or the budget is invalid.
-    """
-    given = {each: str(value) for each, value in arguments.items() if value not in {None, ""}}
-    shares = {
-        each: parse_share(f"--{each.replace('_', '-')}", given[each], up_to)
-        for each, up_to in SHARES.items()
-        if each in given
-    }
-    return ExperimentPlan(
-        name=name,
-        profile=profile,
-        variants=variants,
-        outcome=Outcome(given.get("outcome", Outcome.RIGHT)),
-        budget_usd=budgets.parse_budget(given.get("budget_usd")),
-        **shares,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComparedVariant:
-    """An outcome of a variant: its documents, its mean, and the difference to the control."""
-
-    outcome: Outcome
-    documents: int
-    mean: float | None
-    difference: MeanInterval | None
-    verdict: VariantVerdict | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VariantStatus:
-    """The status of a variant or the control.
-
-    `paired` counts those of its `documents` that others answered as well. `further` is the
-    estimated number of further documents until a decision.
-    """
-
-    name: str
-    changes: JsonObject
-    documents: int
-    paired: int
-    outcomes: Sequence[ComparedVariant]
-    further: int | None = None
-    stopped_at: datetime | None = None
-    stopped_because: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """The status of an experiment.
-
-    `is_current` is false if the profile has changed its question, so that no more documents join.
-    """
-
-    name: str
-    profile: str
-    outcome: Outcome
-    risk: float
-    created_at: datetime
-    concluded_at: datetime | None
-    promoted: str | None
-    is_current: bool
-    budget_usd: Decimal | None
-    spent_usd: Decimal | None
-    variants: Sequence[VariantStatus]
-
-
-def start(context: ReadingContext, plan: ExperimentPlan) -> Experiment:
+def start(
+    context: ReadingContext,
+    name: str,
+    profile_name: str,
+    variants: Variants,
+    arguments: ExperimentArguments,
+) -> Experiment:
     """Start an experiment; from now on, documents with the question of the profile are part of it.
 
     Raises:
-        UsageError: The plan is contradictory, the name is taken, a variant asks the same question
-            as the profile or another variant, or the profile has a running experiment.
+        UsageError: An argument is invalid, the name is taken, a variant asks the same question as
+            the profile or another variant, or the profile has a running experiment.
         ConfigurationError: The profile or a model does not exist, or a price is unknown.
     """
     settings = context.settings
-    _check(plan)
-    profile = required_profile(settings, plan.profile)
+    texts = {option: str(value) for option, value in arguments.items() if value not in {None, ""}}
+    bounds = {
+        option: parse_share(f"--{option.replace('_', '-')}", texts[option], maximum)
+        if option in texts
+        else default
+        for option, (default, maximum) in SHARES.items()
+    }
+    budget_usd = budgets.parse_budget(texts.get("budget_usd"))
+    _check([name, *(variant for variant, _ in variants)], bounds["share"])
+    if bounds["share"] is None:
+        bounds["share"] = 0 if bounds["paired"] == 1 else 1 / (len(variants) + 1)
+    profile = required_profile(settings, profile_name)
     control = effective_options(settings, run_options(settings, profile))
-    wanted = [_with_changes(context, profile, control, each) for each in plan.variants]
-    asked = [to_json(options) for _, options in wanted]
-    for index, each in enumerate(asked):
-        if each in asked[:index]:
-            names = [plan.variants[at].name for at in (asked.index(each), index)]
-            raise UsageError(
-                f"The variants {' and '.join(names)} are identical.", "Omit one of them."
+    rows: list[ExperimentVariant] = []
+    options_of: dict[str, RunOptions] = {}
+    for variant, entries in variants:
+        changes, options = _with_changes(settings, profile, control, variant, entries)
+        for other, known in options_of.items():
+            if known == options:
+                what = f"The variants {other} and {variant} are identical."
+                raise UsageError(what, "Omit one of them.")
+        options_of[variant] = options
+        rows.append(
+            ExperimentVariant(
+                name=variant, position=len(rows), changes=changes, options=to_json(options)
             )
-    for options in (control, *(each for _, each in wanted)):
-        budgets.cap_for(settings, options.model, plan.budget_usd or control.budget_usd)
-    lanes = {lane_for(settings, each.model, control.lane) for _, each in wanted}
-    run = _run_of_pairs(plan.name, control, Lane.BATCH if lanes == {Lane.BATCH} else Lane.ONLINE)
+        )
+    for options in (control, *options_of.values()):
+        budgets.cap_for(settings, options.model, budget_usd or control.budget_usd)
+    lanes = {lane_for(settings, each.model, control.lane) for each in options_of.values()}
+    run = _run_of_pairs(name, control, Lane.BATCH if lanes == {Lane.BATCH} else Lane.ONLINE)
     experiment = Experiment(
         id=new_id(),
-        name=plan.name,
-        profile=plan.profile,
-        outcome=plan.outcome,
+        name=name,
+        profile=profile_name,
+        outcome=Outcome(texts.get("outcome", Outcome.RIGHT)),
         control=experiment_key(control),
-        share=plan.share or (1 - plan.paired and 1 / (len(plan.variants) + 1)),
-        **{each: getattr(plan, each) for each in _BOUNDS},
+        **bounds,
     )
-    variants = [
-        ExperimentVariant(name=each.name, position=index, changes=changes, options=to_json(options))
-        for index, (each, (changes, options)) in enumerate(zip(plan.variants, wanted, strict=True))
-    ]
-    _store(context.database, run, experiment, variants, plan.budget_usd)
+    _store(context.database, run, experiment, rows, budget_usd)
     return experiment
 
 
@@ -269,34 +184,31 @@ def _run_of_pairs(name: str, control: RunOptions, lane: Lane) -> Run:
     )
 
 
-_BOUNDS = ("paired", "risk", "max_invalid", "max_cost", "max_latency")
-
-
-def _check(plan: ExperimentPlan) -> None:
-    """Check the names and shares of a plan.
+def _check(names: Sequence[str], share: float | None) -> None:
+    """Check the names of an experiment and its variants, and the share of each variant.
 
     Raises:
         UsageError: A name is invalid or repeated, or the shares leave nothing for the control.
     """
-    names = [each.name for each in plan.variants]
-    if not names or len({*names, CONTROL}) <= len(names):
+    variants = names[1:]
+    if not variants or len({*variants, CONTROL}) <= len(variants):
         raise UsageError(
             "An experiment needs at least one variant, each with a different name.",
             f"--variant terse:prompt=terse; {CONTROL} is the unchanged profile.",
         )
-    for name in (plan.name, *names):
+    for name in names:
         if not _NAME.fullmatch(name):
             hint = "A name consists of letters, digits, “.”, “_” and “-”."
             raise UsageError(f"“{name}” cannot be the name of an experiment or variant.", hint)
-    if plan.share is not None and plan.share * len(names) >= 1:
+    if share is not None and share * len(variants) >= 1:
         raise UsageError(
-            f"{len(names)} variants with {plan.share:.0%} each leave no documents for the control.",
+            f"{len(variants)} variants with {share:.0%} each leave no documents for the control.",
             "Lower --share.",
         )
 
 
 def _with_changes(
-    context: ReadingContext, profile: Profile, control: RunOptions, variant: Variant
+    settings: Settings, profile: Profile, control: RunOptions, name: str, entries: Mapping[str, str]
 ) -> tuple[JsonObject, RunOptions]:
     """Return the changes of a variant as parsed values, and its run options.
 
@@ -304,26 +216,25 @@ def _with_changes(
         UsageError: An entry cannot be changed, or the variant asks the same question as the
             profile.
     """
-    settings = context.settings
-    for entry in variant.changes:
+    for entry in entries:
         if entry not in CHANGEABLE:
             raise UsageError(
                 f"A variant cannot change {entry}.", f"It can change: {', '.join(CHANGEABLE)}."
             )
     try:
-        changed = Profile.model_validate(variant.changes).over(profile)
+        changed = Profile.model_validate(entries).over(profile)
     except ValidationError as error:
-        what = f"The variant {variant.name} is invalid: {'; '.join(problems(error))}."
+        what = f"The variant {name} is invalid: {'; '.join(problems(error))}."
         raise UsageError(what) from error
     options = effective_options(settings, run_options(settings, changed))
     if options.types != control.types:
-        raise UsageError(f"The variant {variant.name} changes the analysis types.")
+        raise UsageError(f"The variant {name} changes the analysis types.")
     if identities(settings, options) == identities(settings, control):
         raise UsageError(
-            f"The variant {variant.name} does not differ from the profile.", "Change an option."
+            f"The variant {name} does not differ from the profile.", "Change an option."
         )
     values = changed.model_dump(mode="json", by_alias=True)
-    return {entry: values[entry] for entry in variant.changes}, options
+    return {entry: values[entry] for entry in entries}, options
 
 
 def _store(
@@ -354,222 +265,209 @@ def _store(
         ) from error
 
 
-def find(session: Session, name: str) -> Experiment:
-    """Return the experiment of this name.
-
-    Raises:
-        UsageError: It does not exist.
-    """
-    found = experiments.named(session, name)
-    if found is None:
-        raise UsageError(
-            f"There is no experiment “{name}”.", "`chordwise experiment status` lists them."
-        )
-    return found
-
-
-def find_running(session: Session, name: str, *, lock: bool = False) -> Experiment:
-    """Return the running experiment of this name; `lock` lets no other transaction conclude it.
+def find_running(session: Session, name: str) -> Experiment:
+    """Return the running experiment of this name; no other transaction can conclude it.
 
     Raises:
         UsageError: It does not exist or is concluded.
     """
-    found = find(session, name)
-    if lock:
-        session.refresh(found, with_for_update=True)
-    if found.concluded_at is not None:
+    experiment = experiments.named(session, name)
+    if experiment is None:
+        raise _unknown(name)
+    session.refresh(experiment, with_for_update=True)
+    if experiment.concluded_at is not None:
         raise UsageError(f"The experiment {name} is concluded already.")
-    return found
+    return experiment
 
 
-def status(session: Session, settings: Settings, experiment: Experiment) -> Status:
-    """Return the current status of an experiment."""
-    variants = experiments.variants(session, experiment.id)
-    run_id = experiment.run_id
-    account = session.get(Budget, scope_of_run(run_id)) if run_id else None
-    return copied(
-        Status,
-        experiment,
-        outcome=Outcome(experiment.outcome),
-        is_current=_is_current(settings, experiment),
-        budget_usd=account.cap_usd if account else None,
-        spent_usd=account.spent_usd if account else None,
-        variants=_statuses(session, experiment, variants),
+def _unknown(name: str) -> UsageError:
+    return UsageError(
+        f"There is no experiment “{name}”.", "`chordwise experiment status` lists them."
     )
 
 
-def _is_current(settings: Settings, experiment: Experiment) -> bool:
-    profile = settings.profiles.get(experiment.profile)
+def status(session: Session, settings: Settings, name: str) -> Row:
+    """Return an experiment with the current comparison of its `variants`, the control first.
+
+    It `is_current` unless the profile has changed its question, so that no more documents join. Of
+    the `documents` of a variant, others have answered the `paired` ones as well, and `further` is
+    the estimated number of documents until a decision. Each of its `outcomes` has the `mean` and
+    the `difference` to the control.
+
+    Raises:
+        UsageError: It does not exist.
+    """
+    for found in statuses(session, settings, name):
+        return found
+    raise _unknown(name)
+
+
+def statuses(session: Session, settings: Settings, name: str = "") -> list[Row]:
+    """Return the experiment of this name, or all, the newest first, like `status`."""
+    return [
+        {
+            **{column: row[column] for column in row if column not in _INTERNAL},
+            "is_current": _is_current(settings, row),
+            "variants": _compared(session, row),
+        }
+        for row in EXPERIMENTS.read(driver(session), {"name": name})
+    ]
+
+
+_INTERNAL = ("id", "control", "paired")
+_SHOWN = ("name", "changes", "stopped_at", "stopped_because")
+
+
+def _is_current(settings: Settings, experiment: Row) -> bool:
+    profile = settings.profiles.get(experiment["profile"])
     if profile is None:
         return False
     asked = effective_options(settings, run_options(settings, profile))
-    return as_json(experiment_key(asked)) == experiment.control
+    return bool(as_json(experiment_key(asked)) == experiment["control"])
 
 
-def _statuses(
-    session: Session, experiment: Experiment, variants: Sequence[ExperimentVariant]
-) -> list[VariantStatus]:
-    jobs = experiments.answered(session, experiment.id)
-    judged = _judged(session, experiment, variants, jobs)
-    documents: dict[str, set[uuid.UUID]] = defaultdict(set)
-    for each in jobs:
-        documents[each.variant].add(each.document_id)
-    shared = documents[CONTROL]
-    risk = experiment.risk / len(variants)
-    comparison = _Comparison(
-        jobs=jobs,
-        judged=judged,
-        outcome=Outcome(experiment.outcome),
-        risk=risk,
-        is_paired=experiment.paired > 0,
+def _compared(session: Session, experiment: Row) -> list[Row]:
+    of_experiment = {"experiment_id": experiment["id"]}
+    variants = VARIANTS.read(driver(session), of_experiment)
+    answers: dict[str, list[Row]] = defaultdict(list)
+    for answer in ANSWERS.read(driver(session), of_experiment):
+        answers[answer["variant"]].append(answer)
+    judged = _judged(session, experiment, variants, answers)
+    documents = {name: {row["document_id"] for row in rows} for name, rows in answers.items()}
+    shared = documents.get(CONTROL, set())
+    of_control = {outcome: _observations(answers[CONTROL], outcome, judged) for outcome in Outcome}
+    compare = partial(
+        _outcomes,
+        of_control,
+        outcome=Outcome(experiment["outcome"]),
+        risk=experiment["risk"] / len(variants),
+        is_paired=experiment["paired"] > 0,
     )
-    control = VariantStatus(
-        name=CONTROL,
-        changes={},
-        documents=len(shared),
-        paired=len(shared & set().union(*(documents[each.name] for each in variants))),
-        outcomes=[comparison.of(CONTROL, each) for each in Outcome],
-    )
-    others = [
-        copied(
-            VariantStatus,
-            each,
-            documents=len(documents[each.name]),
-            paired=len(documents[each.name] & shared),
-            outcomes=[comparison.of(each.name, outcome) for outcome in Outcome],
-            further=comparison.further(each.name),
-        )
-        for each in variants
+    compared: list[Row] = [
+        {
+            **{column: row[column] for column in _SHOWN},
+            "documents": len(documents.get(row["name"], ())),
+            "paired": len(documents.get(row["name"], set()) & shared),
+            **compare(
+                {each: _observations(answers[row["name"]], each, judged) for each in Outcome}
+            ),
+        }
+        for row in variants
     ]
-    return [control, *others]
+    others = set[uuid.UUID]().union(*(documents.get(row["name"], ()) for row in variants))
+    control: Row = {
+        **dict.fromkeys(_SHOWN),
+        "name": CONTROL,
+        "changes": {},
+        "documents": len(shared),
+        "paired": len(shared & others),
+        **compare(None),
+    }
+    return [control, *compared]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Comparison:
-    """The jobs of an experiment, the judgments of their answers, and how outcomes are compared."""
+Observations: TypeAlias = Mapping[Outcome, Sequence[Observation]]
 
-    jobs: Sequence[AnsweredJob]
-    judged: Mapping[uuid.UUID, _Known]
-    outcome: Outcome
-    risk: float
-    is_paired: bool
 
-    def of(self, variant: str, outcome: Outcome) -> ComparedVariant:
-        """Return an outcome of a variant compared with the control's."""
-        found = self._evidence(variant, outcome)
-        values = found.variant
-        difference = statistics.difference(found, outcome, self.risk, is_paired=self.is_paired)
-        is_control = variant == CONTROL
-        return ComparedVariant(
-            outcome=outcome,
-            documents=len(values),
-            mean=sum(values) / len(values) if values else None,
-            difference=None if is_control else difference,
-            verdict=None if is_control else statistics.verdict(difference, outcome),
-        )
-
-    def further(self, variant: str) -> int | None:
-        """Return the estimated number of further documents until a variant is decided."""
-        found = self._evidence(variant, self.outcome)
-        return statistics.remaining_documents(
-            found, self.outcome, self.risk, is_paired=self.is_paired
-        )
-
-    def _evidence(self, variant: str, outcome: Outcome) -> statistics.Evidence:
-        judged = self.judged if outcome is Outcome.RIGHT else {}
-        return statistics.evidence(
-            *(_observations(self.jobs, name, outcome, judged) for name in (CONTROL, variant))
-        )
+def _outcomes(
+    of_control: Observations,
+    of_variant: Observations | None,
+    *,
+    outcome: Outcome,
+    risk: float,
+    is_paired: bool,
+) -> Row:
+    """Return the outcomes of a variant compared with the control's, or those of the control."""
+    outcomes = []
+    for each, observations in (of_variant or of_control).items():
+        values = [one.value for one in observations]
+        found = statistics.evidence(of_control[each], observations)
+        difference = statistics.difference(found, each, risk, is_paired=is_paired)
+        row = {
+            "outcome": each,
+            "documents": len(values),
+            "mean": sum(values) / len(values) if values else None,
+            "difference": difference if of_variant else None,
+            "verdict": statistics.verdict(difference, each) if of_variant else None,
+        }
+        outcomes.append(row)
+    further = None
+    if of_variant:
+        found = statistics.evidence(of_control[outcome], of_variant[outcome])
+        further = statistics.remaining_documents(found, outcome, risk, is_paired=is_paired)
+    return {"outcomes": outcomes, "further": further}
 
 
 def _judged(
     session: Session,
-    experiment: Experiment,
-    variants: Sequence[ExperimentVariant],
-    jobs: Sequence[AnsweredJob],
+    experiment: Row,
+    variants: Sequence[Row],
+    answers: Mapping[str, Sequence[Row]],
 ) -> Mapping[uuid.UUID, _Known]:
     """Return the share of right fields in each job's answer, according to the feedback.
 
     Feedback on one answer also judges other answers to the same document.
     """
-    said: dict[tuple[uuid.UUID, str], list[Feedback]] = defaultdict(list)
-    asked = [from_json(one, "") for one in (experiment.control, *(v.options for v in variants))]
+    remarks: dict[tuple[uuid.UUID, str], list[Feedback]] = defaultdict(list)
+    asked = [
+        from_json(one, "") for one in (experiment["control"], *(v["options"] for v in variants))
+    ]
     questions = {
         kind: [as_json(question_of(options_to_json(one.analysis_of(kind)))) for one in asked]
         for kind in asked[0].types
     }
-    for each in stored_feedback.of_documents(session, sorted({one.document_id for one in jobs})):
-        if each.question in questions.get(AnalysisType(each.analysis_type), ()):
-            said[each.document_id, each.analysis_type].append(each)
-    wanted = [one.job_id for one in jobs if (one.document_id, one.analysis_type) in said]
-    found: dict[uuid.UUID, _Known] = {}
-    for some in judgeable.batches(wanted):
+    jobs = [answer for rows in answers.values() for answer in rows]
+    document_ids = sorted({job["document_id"] for job in jobs})
+    for remark in stored_feedback.of_documents(session, document_ids):
+        if remark.question in questions.get(AnalysisType(remark.analysis_type), ()):
+            remarks[remark.document_id, remark.analysis_type].append(remark)
+    judgeable_ids = [
+        job["job_id"] for job in jobs if (job["document_id"], job["analysis_type"]) in remarks
+    ]
+    judged: dict[uuid.UUID, _Known] = {}
+    for some in judgeable.batches(judgeable_ids):
         listed = judgeable.listed(session, ResultSelection(job_ids=tuple(some), every_answer=True))
         for result in judgeable.read(session, listed):
-            kind, document_id = result.listed.analysis_type, result.listed.document_id
-            remarks = said[document_id, kind]
-            truth = judgeable.truth_of(kind, remarks)
-            if is_right := correct_by_field(result.answer, truth):
+            kind = result.listed.analysis_type
+            about = remarks[result.listed.document_id, kind]
+            if is_right := correct_by_field(result.answer, judgeable.truth_of(kind, about)):
                 share = sum(is_right.values()) / len(is_right)
-                known_at = max(result.created_at, *(one.created_at for one in remarks))
-                found[result.listed.job_id] = share, known_at
-    return found
+                known_at = max(result.created_at, *(one.created_at for one in about))
+                judged[result.listed.job_id] = share, known_at
+    return judged
 
 
 def _observations(
-    jobs: Sequence[AnsweredJob],
-    variant: str,
-    outcome: Outcome,
-    judged: Mapping[uuid.UUID, _Known],
-) -> list[Observation]:
+    answers: Sequence[Row], outcome: Outcome, judged: Mapping[uuid.UUID, _Known]
+) -> Sequence[Observation]:
     """Return the known outcome of each document that a variant has answered.
 
     If a document has several analyses, shares are averaged and amounts are summed. `judged` holds
     the judgments of answers by job.
     """
-    of_documents: dict[uuid.UUID, list[AnsweredJob]] = defaultdict(list)
-    for each in jobs:
-        if each.variant == variant:
-            of_documents[each.document_id].append(each)
-    found = []
+    of_documents: dict[uuid.UUID, list[_Known | None]] = defaultdict(list)
+    for answer in answers:
+        known = None
+        if outcome is Outcome.RIGHT:
+            known = judged.get(answer["job_id"])
+        elif answer["valid"] is not None and answer[outcome] is not None:
+            known = answer[outcome], answer["finished_at"]
+        of_documents[answer["document_id"]].append(known)
+    observations = []
     for document_id, answered in of_documents.items():
-        known = [
-            value
-            for each in answered
-            if (value := judged.get(each.job_id) or _known(each, outcome)) is not None
-        ]
-        is_whole = len(known) == len(answered) or outcome is Outcome.RIGHT
-        if known and is_whole:
-            total = sum(value for value, _ in known)
-            observed = Observation(
+        outcomes = [known for known in answered if known is not None]
+        if outcomes and (len(outcomes) == len(answered) or outcome is Outcome.RIGHT):
+            total = sum(value for value, _ in outcomes)
+            observation = Observation(
                 document_id=document_id,
-                value=total / len(known) if outcome.is_share else total,
-                known_at=max(moment for _, moment in known),
+                value=total / len(outcomes) if outcome.is_share else total,
+                known_at=max(moment for _, moment in outcomes),
             )
-            found.append(observed)
-    return found
+            observations.append(observation)
+    return observations
 
 
-def _known(job: AnsweredJob, outcome: Outcome) -> _Known | None:
-    """Return an outcome from the stored rows; None if the job has not finished or lacks it."""
-    if job.valid is None or job.finished_at is None or outcome is Outcome.RIGHT:
-        return None
-    value: float | None = None
-    match outcome:
-        case Outcome.VALID:
-            value = float(job.valid)
-        case Outcome.GROUNDED:
-            value = job.grounded
-        case Outcome.QUALITY:
-            value = job.quality
-        case Outcome.COST:
-            value = None if job.cost_usd is None else float(job.cost_usd)
-        case Outcome.LATENCY:
-            value = None if job.latency_ms is None else job.latency_ms / 1000
-    return None if value is None else (value, job.finished_at)
-
-
-def conclude(session: Session, experiment: Experiment, found: Status, promoted: str | None) -> None:
+def conclude(session: Session, experiment: Experiment, found: Row, promoted: str | None) -> None:
     """End an experiment and store its status; `promoted` names the promoted variant, if any."""
     experiment.concluded_at = clock.read(session)
     experiment.promoted = promoted
