@@ -78,7 +78,7 @@ class InboxWatcher(Thread):
 
     def _watch_until_stopped(self) -> None:
         self._watch.make_folders()  # a missing folder has no events
-        log.info("inbox.watching", folders=[str(each) for each in self._watch.folders])
+        log.info("inbox.watching", folders=[str(folder) for folder in self._watch.folders])
         if not self._context.settings.inbox.polling:
             for folder in self._watch.folders:
                 Thread(target=self._listen, args=(folder,), name="events", daemon=True).start()

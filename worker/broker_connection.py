@@ -146,7 +146,7 @@ class ObservedChannel(redis.Channel):
     def _brpop_read(self, **options: object) -> object:
         self.connection.is_readable = False
         try:
-            found: object = super()._brpop_read(**options)  # type: ignore[no-untyped-call]
+            result: object = super()._brpop_read(**options)  # type: ignore[no-untyped-call]
         except Empty:
             self.consumption.answered()
             raise
@@ -154,9 +154,9 @@ class ObservedChannel(redis.Channel):
             if self.connection.is_readable:
                 raise
             self.connection.rejections.add(Rejection.ENVELOPE)
-            found = True
+            result = True
         self.consumption.answered()
-        return found
+        return result
 
 
 class ObservedTransport(redis.Transport):
@@ -249,7 +249,7 @@ def _return_all() -> int | None:
     receipts = list(TolerantReceipts.in_use)
     for _ in range(_RETURN_ATTEMPTS):
         try:
-            return sum(each.return_messages() for each in receipts)
+            return sum(receipt.return_messages() for receipt in receipts)
         except BROKER_ERRORS as error:
             log.info("worker.connection_lost", reason=type(error).__name__)
     return None

@@ -49,5 +49,5 @@ def watch_memory(
         is_excess = megabytes > _EXCESS * limit
         if is_excess or (megabytes > limit and not has_left):
             has_left = True
-            said = f"it takes {megabytes} MB, and worker.memory_megabytes is {limit}"
-            leave(said, is_excess)
+            reason = f"it takes {megabytes} MB, and worker.memory_megabytes is {limit}"
+            leave(reason, is_excess)

@@ -143,9 +143,9 @@ def _rejection_of_task(headers: dict[str, object], body: str) -> Rejection | Non
 
 
 def _rejection_of_call(
-    task: str, arguments: object, named: object, options: object
+    task: str, arguments: object, keywords: object, options: object
 ) -> Rejection | None:
-    if named != {} or not isinstance(options, dict) or not _are_chord_options(options):
+    if keywords != {} or not isinstance(options, dict) or not _are_chord_options(options):
         return Rejection.OPTIONS
     if not isinstance(arguments, list) or not 1 <= len(arguments) <= _MAX_IDS[task]:
         return Rejection.ARGUMENTS
@@ -197,7 +197,7 @@ def _are_chord_options(options: dict[str, object]) -> bool:
     return (
         set(options) <= set(_OPTIONS)
         and len(following) <= 1
-        and all(_is_synthesis(each) for each in following)
+        and all(_is_synthesis(callback) for callback in following)
     )
 
 

@@ -123,8 +123,8 @@ class Ending(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no 
 
 def shares_of(settings: WorkerSettings, cores: int) -> Sequence[int]:
     """Return the number of concurrent calls of each process; the first is this process."""
-    wanted = cores if settings.processes == "auto" else settings.processes
-    count = min(wanted, settings.concurrency)
+    processes = cores if settings.processes == "auto" else settings.processes
+    count = min(processes, settings.concurrency)
     share, left = divmod(settings.concurrency, count)
     return [share + (number < left) for number in range(count)]
 

@@ -79,7 +79,7 @@ def analyze_slice(
                 synthesis = partial(synthesize_claimed, context, lease)
                 syntheses += threads.begin(synthesis, [claimed])
     wait(syntheses)
-    return [each.result() for each in begun]
+    return [future.result() for future in begun]
 
 
 def never_raising(task: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:

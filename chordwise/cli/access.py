@@ -141,8 +141,8 @@ def with_model(invocation: Invocation, settings: Settings, model: str) -> Settin
     """
     from chordwise.embedded import llama  # noqa: PLC0415 - rarely needed
 
-    named = [settings.model_named(each) for each in settings.selected_names(model)]
-    if model == settings.model or not any(map(llama.is_served_here, named)):
+    models = [settings.model_named(name) for name in settings.selected_names(model)]
+    if model == settings.model or not any(map(llama.is_served_here, models)):
         return settings
     return invocation.settings(model=model)
 
@@ -172,6 +172,6 @@ def for_run(
     """
     if settings is None:
         settings = invocation.settings()
-    found = find_run(reach(invocation, settings), name)
-    model = str(found.options.get("model") or settings.model)
-    return reach(invocation, with_model(invocation, settings, model), Level.ALL), found
+    run = find_run(reach(invocation, settings), name)
+    model = str(run.options.get("model") or settings.model)
+    return reach(invocation, with_model(invocation, settings, model), Level.ALL), run

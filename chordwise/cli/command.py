@@ -52,7 +52,7 @@ class Parsed:
 
     def __call__(self, flags: Values) -> object:
         """Return the object that the given flags make; the others are `None` or an empty list."""
-        return self._parse({name: each for name, each in flags.items() if each not in (None, [])})
+        return self._parse({name: flag for name, flag in flags.items() if flag not in (None, [])})
 
 
 def add(
@@ -73,28 +73,28 @@ def command(function: Callable[P, ExitCode | None]) -> Callable[[], None]:
     builders = {name: builder for name, hint in hints.items() if (builder := _builder(hint))}
     call = cast("FunctionType", function)  # Typer parses values into the hinted types
 
-    def run(**given: object) -> None:
+    def run(**values: object) -> None:
         for name in (name for name, hint in hints.items() if hint is Invocation):
-            invocation = Invocation.of(cast("typer.Context", given[name]))
+            invocation = Invocation.of(cast("typer.Context", values[name]))
             if invocation.parsed is not None:
-                invocation.parsed |= given
+                invocation.parsed |= values
                 raise typer.Exit
             if invocation.occurrence is not None:  # there is no user to ask, and other work is due
-                given |= {option: True for option in ("yes", "no_wait") if option in given}
-                if invocation.occurrence.is_resumed and "force" in given:
-                    given["force"] = True  # an earlier process may have written the file
-            given[name] = invocation
+                values |= {option: True for option in ("yes", "no_wait") if option in values}
+                if invocation.occurrence.is_resumed and "force" in values:
+                    values["force"] = True  # an earlier process may have written the file
+            values[name] = invocation
         for name, (build, options) in builders.items():
-            given[name] = build(
-                {option: given.pop(option) for option in options if option in given}
+            values[name] = build(
+                {option: values.pop(option) for option in options if option in values}
             )
-        code: object = call(**given)
+        code: object = call(**values)
         raise typer.Exit(code if isinstance(code, ExitCode) else ExitCode.SUCCESS)
 
     run.__name__, run.__doc__, run.__annotations__ = call.__name__, call.__doc__, {}
     parameters = inspect.signature(function).parameters.values()
-    shown = [flag for each in parameters for flag in _flags(each, hints[each.name])]
-    setattr(run, "__signature__", inspect.Signature(shown))  # noqa: B010 - no type declares it
+    flags = [flag for parameter in parameters for flag in _flags(parameter, hints[parameter.name])]
+    setattr(run, "__signature__", inspect.Signature(flags))  # noqa: B010 - no type declares it
     return run
 
 
@@ -103,7 +103,7 @@ def _builder(hint: object) -> tuple[Callable[[Values], object], Collection[str]]
     if marker := _marker(hint):
         return marker, _declared(get_args(hint)[0])
     of = _options_class(hint)
-    return None if of is None else (lambda given: of(**given), [each.name for each in fields(of)])
+    return None if of is None else (lambda flags: of(**flags), [field.name for field in fields(of)])
 
 
 def _flags(parameter: Parameter, hint: object) -> Iterator[Parameter]:
@@ -163,12 +163,12 @@ def _flag(name: str, kind: object, marks: Collection[object], flag: str) -> Para
         min=next((mark.ge for mark in marks if hasattr(mark, "ge")), None),
         max=next((mark.le for mark in marks if hasattr(mark, "le")), None),
     )
-    shown = list[kind] if is_many else kind  # type: ignore[valid-type]  # made at run time
+    hint = list[kind] if is_many else kind  # type: ignore[valid-type]  # made at run time
     return Parameter(
         name,
         Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[shown | None, info],  # type: ignore[operator]  # as above
+        annotation=Annotated[hint | None, info],  # type: ignore[operator]  # as above
     )
 
 

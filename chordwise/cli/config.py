@@ -58,13 +58,13 @@ def config(invocation: Invocation, *, as_json: AsJson = False) -> None:
         SettingSource.SECRET: secret_values(),
         SettingSource.FILE: type(settings).toml_values,
     }
-    found = list(entries(settings, sources))
+    rows = list(entries(settings, sources))
     notes = list(missing_keys(settings))
     if as_json:
-        screen.write_json(file=str(file) if file else None, settings=found, notes=notes)
+        screen.write_json(file=str(file) if file else None, settings=rows, notes=notes)
         return
     screen.write(f"# {f'Settings file: {file}' if file else 'No chordwise.toml found'}\n")
-    for line in toml_lines(found):
+    for line in toml_lines(rows):
         screen.write(f"{line}\n")
     for note in notes:
         screen.write(f"\n# {one_line(note)}\n")
@@ -96,10 +96,10 @@ def missing_keys(settings: Settings) -> Iterator[str]:
             yield f"models.{name}: {keyless[0]}. {keyless[1]}"
 
 
-def toml_lines(found: list[ShownSetting]) -> Iterator[str]:
+def toml_lines(rows: list[ShownSetting]) -> Iterator[str]:
     """Yield the entries in the format of `chordwise.toml`, with their sources."""
     section = ""
-    for entry in found:
+    for entry in rows:
         if entry.section != section:
             section = entry.section
             yield ""
@@ -122,11 +122,11 @@ def _leaves(
 
 
 def _has(source: Mapping[str, object], path: tuple[str, ...]) -> bool:
-    found: object = source
+    node: object = source
     for step in path:
-        if not isinstance(found, Mapping) or step not in found:
+        if not isinstance(node, Mapping) or step not in node:
             return False
-        found = found[step]
+        node = node[step]
     return True
 
 

@@ -92,8 +92,8 @@ def _schedules(settings: Settings) -> Iterator[Check]:
 
 def _unwatched(settings: Settings) -> Iterator[Check]:
     """Yield a warning if the running stack has other settings."""
-    found = stack.find(settings.home)
-    is_ready = found is not None and found.level is Level.ALL
+    state = stack.find(settings.home)
+    is_ready = state is not None and state.level is Level.ALL
     if is_ready and autostart_fingerprint(settings) and stack.is_watching(settings) is False:
         yield Check(
             name="stack",
@@ -107,11 +107,11 @@ def _reach(invocation: Invocation, settings: Settings) -> Settings:
     """Use the running stack, or start one if a service is embedded."""
     if settings.database_url is not None and settings.broker_url is not None:
         return settings
-    found = stack.find(settings.home)
-    if found is None or found.level is not Level.ALL:
+    state = stack.find(settings.home)
+    if state is None or state.level is not Level.ALL:
         return access.reach(invocation, settings, Level.ALL)
     # Not through `reach`: a stack with other settings would get a new worker.
-    return stack.with_addresses(settings, found)
+    return stack.with_addresses(settings, state)
 
 
 def _lines(check: Check) -> Iterator[RenderableType]:

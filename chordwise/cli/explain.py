@@ -52,61 +52,61 @@ def explain(
     settings = access.reach(invocation)
     with access.read(settings) as session:
         connection = driver(session)
-        found = explanation.explain(connection, explanation.find(connection, name))
-        questions = Reconstruction.of(connection, settings, found)
-        positions = range(len(found["chunks"]))
+        job = explanation.explain(connection, explanation.find(connection, name))
+        questions = Reconstruction.of(connection, settings, job)
+        positions = range(len(job["chunks"]))
         if not as_json:
             positions = positions[:_MAX_CHUNKS] if chunk is None else positions[chunk - 1 : chunk]
         chunks = [questions.about_chunk(position) for position in positions]
         steps = questions.after_chunks() if as_json or chunk is None else ()
     if as_json:
-        invocation.screen.write_json(explanation={**found, "chunks": chunks}, steps=steps)
+        invocation.screen.write_json(explanation={**job, "chunks": chunks}, steps=steps)
         return
     width = _TEXT_CHARACTERS if chunk is None else None
-    invocation.screen.show(*_account(found))
+    invocation.screen.show(*_account(job))
     for part in chunks:
-        invocation.screen.show(*_part(part, len(found["chunks"]), width))
-    if chunk is None and (rest := len(found["chunks"]) - len(chunks)):
+        invocation.screen.show(*_part(part, len(job["chunks"]), width))
+    if chunk is None and (rest := len(job["chunks"]) - len(chunks)):
         sentence = f"{rest} more parts; use --chunk N for one, --json for all."
         invocation.screen.show(Text(sentence, style="yellow"))
-    others = [job for job in found["jobs"] if job["job_id"] != found["job_id"]]
+    others = [other for other in job["jobs"] if other["job_id"] != job["job_id"]]
     if others:
         invocation.screen.show(_rule("Other jobs about this document"), _table(_JOB, others))
     for step in steps:
         invocation.screen.show(_rule(step["stage"].capitalize()), *_question(step, width))
 
 
-def _account(found: Row) -> Iterator[RenderableType]:
-    heading = "{analysis_type} by {model} · {status} · job {job_id}".format_map(found)
+def _account(job: Row) -> Iterator[RenderableType]:
+    heading = "{analysis_type} by {model} · {status} · job {job_id}".format_map(job)
     yield Text(one_line(heading), style="bold")
-    about = "{source} · {media_type} · {character_count:,} characters".format_map(found["document"])
-    yield _line(f"{about} · run {found['run']}", width=None)
-    for sentence in filter(None, (found["error_message"], found["hint"])):
+    about = "{source} · {media_type} · {character_count:,} characters".format_map(job["document"])
+    yield _line(f"{about} · run {job['run']}", width=None)
+    for sentence in filter(None, (job["error_message"], job["hint"])):
         yield _line(sentence, "yellow", width=None)
-    for remark in found["remarks"]:
+    for remark in job["remarks"]:
         yield _line(f"Feedback: {_sentence(remark)}", "green")
-    if found["result"] is not None:
-        yield from rendered_results.render([found["result"]])
-    if found["reused_from"] is not None and not found["calls"]:
-        yield _line(f"Uses the answer of another job: chordwise explain {found['reused_from']}")
+    if job["result"] is not None:
+        yield from rendered_results.render([job["result"]])
+    if job["reused_from"] is not None and not job["calls"]:
+        yield _line(f"Uses the answer of another job: chordwise explain {job['reused_from']}")
     else:
-        yield from _history(found)
+        yield from _history(job)
 
 
-def _history(found: Row) -> Iterator[RenderableType]:
-    yield _table(_CHUNK, found["chunks"])
-    critique = (found["result"] or {}).get("critique") or {}
+def _history(job: Row) -> Iterator[RenderableType]:
+    yield _table(_CHUNK, job["chunks"])
+    critique = (job["result"] or {}).get("critique") or {}
     if critique.get("outcome") == CritiqueOutcome.REVISED:
         for violation in critique["violations"]:
             yield _line(f"Objection: {violation['path'] or '/'}: {violation['problem']}")
-    if found["revised"]:
-        yield _line(f"Changed by the revision: {', '.join(found['revised'][:_MAX_PATHS])}")
-    for example in found["examples"]:
+    if job["revised"]:
+        yield _line(f"Changed by the revision: {', '.join(job['revised'][:_MAX_PATHS])}")
+    for example in job["examples"]:
         remarks = counted(len(example["feedback_ids"]), "remark")
-        shown = "{source}, version {version}".format_map(example)
-        yield _line(f"Example in the prompt: {shown}, {remarks}")
-    yield _table(_CALL, found["calls"])
-    yield _line(f"Total: {money(found['cost_usd'], found['unpriced_calls'], len(found['calls']))}")
+        title = "{source}, version {version}".format_map(example)
+        yield _line(f"Example in the prompt: {title}, {remarks}")
+    yield _table(_CALL, job["calls"])
+    yield _line(f"Total: {money(job['cost_usd'], job['unpriced_calls'], len(job['calls']))}")
 
 
 def _sentence(remark: Row) -> str:

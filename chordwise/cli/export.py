@@ -80,8 +80,8 @@ def export(invocation: Invocation, options: ExportOptions) -> None:
         with _opened(options) as sink:
             count = writers.write_answers(sink, address, views, raw=options.raw)
     else:
-        wanted = options.sql or Selection(name=options.view or "", columns=names, run_id=run_id)
-        with selection.opened(address, wanted) as table, _opened(options) as sink:
+        query = options.sql or Selection(name=options.view or "", columns=names, run_id=run_id)
+        with selection.opened(address, query) as table, _opened(options) as sink:
             count = writers.write(sink, table, chosen, raw=options.raw)
     if options.output != STDOUT:
         invocation.screen.info(f"Wrote {counted(count, 'row')} to {options.output}.")
@@ -90,8 +90,8 @@ def export(invocation: Invocation, options: ExportOptions) -> None:
 def _views_of(settings: Settings, name: str) -> Sequence[str]:
     """Return the views of an answer table; none if the name is another view or unknown."""
     with access.read(settings) as session:
-        found = {table.name: table for table in answer_tables.gather(session)}
-    return answer_tables.view_names(found[name]) if name in found else ()
+        tables = {table.name: table for table in answer_tables.gather(session)}
+    return answer_tables.view_names(tables[name]) if name in tables else ()
 
 
 def _checked_format(options: ExportOptions) -> ExportFormat:

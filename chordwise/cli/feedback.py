@@ -70,44 +70,44 @@ def feedback(
         )
     results = ResultSelection(types=tuple(options.types or ()), document=options.document)
     lines = remarks.read(options.file) if options.file else []
-    signed = [Signed(entered=each, note=options.note, author=options.author) for each in entered]
+    signed = [Signed(entered=entry, note=options.note, author=options.author) for entry in entered]
     with access.write(access.reach(invocation)) as session:
         if options.withdraw:
-            given = _withdrawn(session, remarks.one(session, options.target, results), options)
+            outcome = _withdrawn(session, remarks.one(session, options.target, results), options)
         elif signed:
-            given = remarks.give(session, remarks.one(session, options.target, results), signed)
+            outcome = remarks.give(session, remarks.one(session, options.target, results), signed)
         else:
-            wanted = remarks.wanted(session, options.target, results)
-            given = remarks.give_all(session, wanted, lines)
-    _report(invocation.screen, given, as_json=as_json)
-    return ExitCode.INCOMPLETE if given.unmatched else ExitCode.SUCCESS
+            selection = remarks.wanted(session, options.target, results)
+            outcome = remarks.give_all(session, selection, lines)
+    _report(invocation.screen, outcome, as_json=as_json)
+    return ExitCode.INCOMPLETE if outcome.unmatched else ExitCode.SUCCESS
 
 
 def _withdrawn(session: Session, target: Judgeable, options: FeedbackOptions) -> Given:
-    found = {remarks.last(session, target, path).id for path in options.path or [""]}
-    for feedback_id in sorted(found):
+    feedback_ids = {remarks.last(session, target, path).id for path in options.path or [""]}
+    for feedback_id in sorted(feedback_ids):
         remarks.withdraw(session, feedback_id, options.author)
-    return Given(withdrawn=len(found))
+    return Given(withdrawn=len(feedback_ids))
 
 
-def _report(screen: Screen, given: Given, *, as_json: bool) -> None:
+def _report(screen: Screen, outcome: Given, *, as_json: bool) -> None:
     if as_json:
         screen.write_json(
-            stored=given.stored,
-            known=given.known,
-            withdrawn=given.withdrawn,
-            unmatched=given.unmatched,
+            stored=outcome.stored,
+            known=outcome.known,
+            withdrawn=outcome.withdrawn,
+            unmatched=outcome.unmatched,
         )
         return
-    if given.withdrawn:
-        screen.info(f"{counted(given.withdrawn, 'remark')} withdrawn.")
+    if outcome.withdrawn:
+        screen.info(f"{counted(outcome.withdrawn, 'remark')} withdrawn.")
         return
-    known = f"; {given.known:,} already stored" if given.known else ""
-    screen.info(f"{counted(given.stored, 'remark')} stored{known}.")
-    for each in given.unmatched[:_MAX_SHOWN]:
-        screen.info(f"Line {each.line}, {each.document}: {each.reason}")
-    if len(given.unmatched) > _MAX_SHOWN:
-        screen.info(f"… and {len(given.unmatched) - _MAX_SHOWN:,} more; use --json for all.")
+    note = f"; {outcome.known:,} already stored" if outcome.known else ""
+    screen.info(f"{counted(outcome.stored, 'remark')} stored{note}.")
+    for entry in outcome.unmatched[:_MAX_SHOWN]:
+        screen.info(f"Line {entry.line}, {entry.document}: {entry.reason}")
+    if len(outcome.unmatched) > _MAX_SHOWN:
+        screen.info(f"… and {len(outcome.unmatched) - _MAX_SHOWN:,} more; use --json for all.")
 
 
 def _entered(options: FeedbackOptions) -> list[FeedbackInput]:
@@ -123,11 +123,11 @@ def _entered(options: FeedbackOptions) -> list[FeedbackInput]:
         raise UsageError("--correct cannot be used with --approve or --reject of the whole answer.")
     if paths and not (approve or reject or options.withdraw):
         raise UsageError("--path needs --approve, --reject or --withdraw.")
-    found = [_correction(text) for text in options.correct or ()]
+    inputs = [_correction(text) for text in options.correct or ()]
     if approve or reject:
         verdict = Verdict.APPROVED if approve else Verdict.REJECTED
-        found += [FeedbackInput(verdict=verdict, path=path) for path in paths or [""]]
-    return found
+        inputs += [FeedbackInput(verdict=verdict, path=path) for path in paths or [""]]
+    return inputs
 
 
 def _correction(text: str) -> FeedbackInput:

@@ -41,10 +41,10 @@ class Invocation:
         Raises:
             InternalError: The application was called without one.
         """
-        found: object = context.obj
-        if not isinstance(found, cls):
+        invocation: object = context.obj
+        if not isinstance(invocation, cls):
             raise InternalError("The command was called without an invocation.")
-        return found
+        return invocation
 
     @cached_property
     def screen(self) -> Screen:

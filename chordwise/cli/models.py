@@ -197,27 +197,27 @@ def assumptions(plan: HardwarePlan) -> Iterator[str]:
 
 
 def _rows(plan: HardwarePlan) -> Iterator[tuple[str, str]]:
-    found, machine = plan.sizing, plan.machine
-    yield "Weights", _gigabytes(found.weight_bytes)
-    yield "KV cache per token", f"{found.kv_bytes_per_token / _KIBI:,.4g} KiB"
-    yield "KV cache of all requests", _gigabytes(found.kv_cache_bytes)
-    yield "Runtime and activations", _gigabytes(found.runtime_bytes)
-    yield "Memory in total", _gigabytes(found.total_bytes)
+    sizes, machine = plan.sizing, plan.machine
+    yield "Weights", _gigabytes(sizes.weight_bytes)
+    yield "KV cache per token", f"{sizes.kv_bytes_per_token / _KIBI:,.4g} KiB"
+    yield "KV cache of all requests", _gigabytes(sizes.kv_cache_bytes)
+    yield "Runtime and activations", _gigabytes(sizes.runtime_bytes)
+    yield "Memory in total", _gigabytes(sizes.total_bytes)
     if plan.memory_bytes is not None:
-        fits = "fits" if found.total_bytes <= plan.memory_bytes else "does not fit"
+        fits = "fits" if sizes.total_bytes <= plan.memory_bytes else "does not fit"
         yield (
             f"In {_gigabytes(plan.memory_bytes)}",
             f"{fits}; at most {counted(plan.max_parallel or 0, 'concurrent request')}",
         )
     bandwidth, compute = machine.bandwidth / GIGA, machine.compute / TERA
     yield "Bandwidth, compute", f"{bandwidth:,.0f} GB/s, {compute:,.4g} TFLOPS"
-    yield "Time to first token, idle", f"{found.first_token_seconds:,.2f} s"
-    yield "Tokens per second, each", _rounded(found.tokens_per_second_per_stream)
-    total = f"{_rounded(found.tokens_per_second)} (limited by {found.bound_by})"
+    yield "Time to first token, idle", f"{sizes.first_token_seconds:,.2f} s"
+    yield "Tokens per second, each", _rounded(sizes.tokens_per_second_per_stream)
+    total = f"{_rounded(sizes.tokens_per_second)} (limited by {sizes.bound_by})"
     yield "Tokens per second, total", total
-    yield "Documents per hour", _rounded(found.documents_per_hour)
-    if found.usd_per_thousand_documents is not None:
-        yield "Cost of 1,000 documents", dollars(found.usd_per_thousand_documents)
+    yield "Documents per hour", _rounded(sizes.documents_per_hour)
+    if sizes.usd_per_thousand_documents is not None:
+        yield "Cost of 1,000 documents", dollars(sizes.usd_per_thousand_documents)
 
 
 def _gigabytes(size: float) -> str:

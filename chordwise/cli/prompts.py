@@ -47,24 +47,24 @@ def list_prompts(invocation: Invocation, *, as_json: AsJson = False) -> ExitCode
     chordwise prompts list
     """
     settings, screen = invocation.settings(), invocation.screen
-    folder, own = settings.prompts.folder, _user_templates(settings).values()
-    wrong = [each for each in own if isinstance(each, ConfigurationError)]
+    folder, files = settings.prompts.folder, _user_templates(settings).values()
+    errors = [file for file in files if isinstance(file, ConfigurationError)]
     released = [library.latest(name) for name in library.replaceable()]
-    found = [(each, "released") for each in released]
-    found += [(each, str(folder)) for each in own if isinstance(each, PromptTemplate)]
-    code = ExitCode.CONFIGURATION if wrong else ExitCode.SUCCESS
+    templates = [(template, "released") for template in released]
+    templates += [(file, str(folder)) for file in files if isinstance(file, PromptTemplate)]
+    code = ExitCode.CONFIGURATION if errors else ExitCode.SUCCESS
     if as_json:
-        members = [{**_members(each), "origin": origin} for each, origin in found]
-        titles = [{"name": each.name, "title": each.title} for each in packs.all_packs().values()]
-        problems = [{"message": each.what, "hint": each.hint} for each in wrong]
+        members = [{**_members(template), "origin": origin} for template, origin in templates]
+        titles = [{"name": pack.name, "title": pack.title} for pack in packs.all_packs().values()]
+        problems = [{"message": error.what, "hint": error.hint} for error in errors]
         screen.write_json(templates=members, packs=titles, problems=problems)
         return code
-    rows = [(each.title, each.version, origin) for each, origin in found]
+    rows = [(template.title, template.version, origin) for template, origin in templates]
     screen.show(layouts.folded(("Template", "Version", "From"), rows, ("Version",)))
-    named = [(each.name, each.title) for each in packs.all_packs().values()]
-    screen.show(layouts.folded(("Pack", "Description"), named, ("Pack",)))
-    for each in wrong:
-        screen.info(f"{each.what} {each.hint}")
+    descriptions = [(pack.name, pack.title) for pack in packs.all_packs().values()]
+    screen.show(layouts.folded(("Pack", "Description"), descriptions, ("Pack",)))
+    for error in errors:
+        screen.info(f"{error.what} {error.hint}")
     return code
 
 
@@ -111,8 +111,8 @@ def render_prompt(
     template = _find(settings, name)
     task = _task(settings, template, profile, pack)
     rendered = {
-        source: render(template, each, analysis_for(task.analysis_type).schema(task.options))
-        for source, each in _about(settings, task, documents or [])
+        source: render(template, text_task, analysis_for(task.analysis_type).schema(task.options))
+        for source, text_task in _about(settings, task, documents or [])
     }
     if as_json:
         members = [{"source": source, "prompt": prompt} for source, prompt in rendered.items()]
@@ -139,7 +139,8 @@ def diff(
     new = _find(settings, name)
     old = _find(settings, other or new.name)
     before, after = (
-        list(_lines("", Prompt(system=each.system, user=each.user)))[1:] for each in (old, new)
+        list(_lines("", Prompt(system=template.system, user=template.user)))[1:]
+        for template in (old, new)
     )
     lines = difflib.unified_diff(before, after, fromfile=old.version, tofile=new.version)
     invocation.screen.write("".join(lines))
@@ -167,17 +168,17 @@ def _find(settings: Settings, name: str) -> PromptTemplate:
     """
     released = library.released().values()
     if "@" in name:
-        own = _user_templates(settings)
-        if isinstance(error := own.get(name), ConfigurationError):
+        files = _user_templates(settings)
+        if isinstance(error := files.get(name), ConfigurationError):
             raise error
-        usable = (each for each in own.values() if isinstance(each, PromptTemplate))
-        known = {each.title: each for each in (*released, *usable)}
+        usable = (file for file in files.values() if isinstance(file, PromptTemplate))
+        templates = {template.title: template for template in (*released, *usable)}
     else:
-        known = {each.name: library.latest(each.name) for each in released}
-    if name not in known:
+        templates = {template.name: library.latest(template.name) for template in released}
+    if name not in templates:
         hint = "`chordwise prompts list` shows all templates."
         raise UsageError(f"There is no prompt template “{name}”.", hint)
-    return known[name]
+    return templates[name]
 
 
 def _task(settings: Settings, template: PromptTemplate, profile: str, pack: str) -> AnalysisTask:
@@ -215,10 +216,10 @@ def _about(
         return
     if task.stage is Stage.SYNTHESIZE:
         raise UsageError("A synthesis prompt contains no document.", "Omit DOCUMENT.")
-    for found in read_all(settings, discover(documents), WHOLE):
-        if isinstance(found, UnreadDocument):
-            raise found.error
-        yield found.source, replace(task, text=found.content.text)
+    for document in read_all(settings, discover(documents), WHOLE):
+        if isinstance(document, UnreadDocument):
+            raise document.error
+        yield document.source, replace(task, text=document.content.text)
 
 
 def _lines(title: str, prompt: Prompt) -> Iterator[str]:

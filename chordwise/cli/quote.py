@@ -65,14 +65,14 @@ def quote(
 
     chordwise quote reports/ -t summary -t extraction --sample 10
     """
-    asked = requested(invocation.settings(), options, arguments)
-    made = _made(invocation, paths, asked, sample)
+    run_options = requested(invocation.settings(), options, arguments)
+    estimate = _made(invocation, paths, run_options, sample)
     if as_json:
-        invocation.screen.write_json(**members(made))
+        invocation.screen.write_json(**members(estimate))
     else:
-        lane = asked.lane if "lane" in options.model_fields_set else None
-        invocation.screen.show(*render(made, lane))
-    return ExitCode.INCOMPLETE if made.unread else ExitCode.SUCCESS
+        lane = run_options.lane if "lane" in options.model_fields_set else None
+        invocation.screen.show(*render(estimate, lane))
+    return ExitCode.INCOMPLETE if estimate.unread else ExitCode.SUCCESS
 
 
 def _made(invocation: Invocation, paths: Sequence[str], options: RunOptions, sample: int) -> Quote:
@@ -81,16 +81,16 @@ def _made(invocation: Invocation, paths: Sequence[str], options: RunOptions, sam
     Raises:
         ChordwiseError: An option or a setting is wrong, or a service is unavailable.
     """
-    found = discover(paths)
+    files = discover(paths)
     reached = access.reach(invocation)
     with access.database(reached) as database:
         quoter = ReadingContext(settings=reached, database=database, models=Models(reached))
-        read = read_all(reached, found, options.columns, assumed_pages(reached))
-        tally = quoting.gather(quoter, read, options, sample)
-        made = quoting.priced(quoter, tally)
-        if not sample or not made.lines:
-            return made
-        invocation.screen.info(of_sample(tally, expected_cost(made, tally)))
+        documents = read_all(reached, files, options.columns, assumed_pages(reached))
+        tally = quoting.gather(quoter, documents, options, sample)
+        estimate = quoting.priced(quoter, tally)
+        if not sample or not estimate.lines:
+            return estimate
+        invocation.screen.info(of_sample(tally, expected_cost(estimate, tally)))
         ask_sample(quoter, tally, fresh=options.fresh)
         return quoting.priced(quoter, tally)
 
@@ -116,20 +116,20 @@ def announce(
         screen.note("The cost of standard input cannot be estimated in advance.")
         return
     settings = context.settings
-    read = read_all(settings, discover(paths), options.columns, assumed_pages(settings))
-    made = quoting.estimate(context, read, options)
-    screen.info_renderables(*in_brief(made))
-    for sentence in sentences(made, budget_usd):
+    documents = read_all(settings, discover(paths), options.columns, assumed_pages(settings))
+    estimate = quoting.estimate(context, documents, options)
+    screen.info_renderables(*in_brief(estimate))
+    for sentence in sentences(estimate, budget_usd):
         screen.info(sentence)
 
 
-def sentences(made: Quote, budget_usd: Decimal) -> Iterator[str]:
+def sentences(estimate: Quote, budget_usd: Decimal) -> Iterator[str]:
     """Return the expected cost against a budget, with a warning if the budget may not suffice."""
-    expected, budget = amount(made.total), dollars(budget_usd)
+    expected, budget = amount(estimate.total), dollars(budget_usd)
     yield f"Expected cost: {expected}. Budget: {budget}."
-    if made.total is None or budget_usd >= made.total.high:
+    if estimate.total is None or budget_usd >= estimate.total.high:
         return
-    likely = "will probably" if budget_usd < made.total.typical else "may"
+    likely = "will probably" if budget_usd < estimate.total.typical else "may"
     yield (
         f"Warning: the budget {likely} not suffice. The run then pauses; continue it with "
         "`chordwise continue RUN --budget USD`."
@@ -144,52 +144,52 @@ _MAX_UNREAD = 5
 _SAMPLE = "--sample 10"
 
 
-def render(made: Quote, lane: Lane | None, sample: str = _SAMPLE) -> Iterator[RenderableType]:
+def render(estimate: Quote, lane: Lane | None, sample: str = _SAMPLE) -> Iterator[RenderableType]:
     """Return the table, the totals, and the assumptions behind the numbers.
 
     Without a lane, the costs of all available lanes are shown. `sample` is the option that sends
     a sample to the model; empty for none.
     """
-    if made.lines:
-        yield _table(made, are_all_shown=lane is None)
-    if made.transcription is not None:
-        yield Text(_of_pages(made.transcription))
-    yield from (Text(_in_words(line), style="dim") for line in made.lines)
-    cached = f"; {counted(made.cached, 'question')} cached and free" if made.cached else ""
+    if estimate.lines:
+        yield _table(estimate, are_all_shown=lane is None)
+    if estimate.transcription is not None:
+        yield Text(_of_pages(estimate.transcription))
+    yield from (Text(_in_words(line), style="dim") for line in estimate.lines)
+    cached = f"; {counted(estimate.cached, 'question')} cached and free" if estimate.cached else ""
     yield Text(
-        f"{counted(made.documents, 'document')} · {counted(made.jobs, 'analysis')}, "
-        f"{made.reused:,} of them already stored and free{cached}."
+        f"{counted(estimate.documents, 'document')} · {counted(estimate.jobs, 'analysis')}, "
+        f"{estimate.reused:,} of them already stored and free{cached}."
     )
-    for name, cost in _totals(made, lane).items():
+    for name, cost in _totals(estimate, lane).items():
         yield Text(f"Total, {name}: {amount(cost)}")
-    if not made.lines:
-        yield Text(f"Total: {amount(made.total)}")
-    yield from (Text(remark, style="dim") for remark in remarks(made, lane, sample))
+    if not estimate.lines:
+        yield Text(f"Total: {amount(estimate.total)}")
+    yield from (Text(remark, style="dim") for remark in remarks(estimate, lane, sample))
 
 
-def in_brief(made: Quote) -> Iterator[RenderableType]:
+def in_brief(estimate: Quote) -> Iterator[RenderableType]:
     """Return the table alone: a row for each type and model, in the lane of the run."""
-    if made.lines:
-        yield _table(made, are_all_shown=False)
+    if estimate.lines:
+        yield _table(estimate, are_all_shown=False)
 
 
-def remarks(made: Quote, lane: Lane | None, sample: str = _SAMPLE) -> Iterator[str]:
+def remarks(estimate: Quote, lane: Lane | None, sample: str = _SAMPLE) -> Iterator[str]:
     """Return the assumptions and gaps of a quote, one sentence each."""
-    for counter, is_exact in {line.counter: line.counts_exactly for line in made.lines}.items():
+    for counter, is_exact in {line.counter: line.counts_exactly for line in estimate.lines}.items():
         yield f"Input tokens are {'counted' if is_exact else 'estimated'} by {counter}."
-    if any(line.basis == ASSUMED for line in made.lines):
+    if any(line.basis == ASSUMED for line in estimate.lines):
         remedy = f"; {sample} measures it" if sample else ""
         yield f"Output length is assumed, so the intervals are wide{remedy}."
-    for model in dict.fromkeys(_unpriced(made)):
+    for model in dict.fromkeys(_unpriced(estimate)):
         yield f"The price of {one_line(model)} is unknown. {PRICE_HINT}"
     if lane is Lane.BATCH:
-        yield from _without_batches(made)
-    if made.duplicates:
-        yield f"Duplicates skipped: {made.duplicates:,}."
-    for unread in made.unread[:_MAX_UNREAD]:
+        yield from _without_batches(estimate)
+    if estimate.duplicates:
+        yield f"Duplicates skipped: {estimate.duplicates:,}."
+    for unread in estimate.unread[:_MAX_UNREAD]:
         yield f"Not included: {one_line(unread.error.what)}"
-    if len(made.unread) > _MAX_UNREAD:
-        yield f"… and {len(made.unread) - _MAX_UNREAD:,} more unreadable files."
+    if len(estimate.unread) > _MAX_UNREAD:
+        yield f"… and {len(estimate.unread) - _MAX_UNREAD:,} more unreadable files."
 
 
 def of_sample(tally: Tally, cost_usd: Decimal | None) -> str:
@@ -199,37 +199,38 @@ def of_sample(tally: Tally, cost_usd: Decimal | None) -> str:
     return f"Sending a sample of {counted(count, 'question')}. Cost: {costs}."
 
 
-def members(made: Quote) -> dict[str, object]:
+def members(estimate: Quote) -> dict[str, object]:
     """Return the members of the JSON document."""
     unread = [
-        {"source": each.source, "outcome": each.error.outcome, "message": each.error.what}
-        for each in made.unread
+        {"source": file.source, "outcome": file.error.outcome, "message": file.error.what}
+        for file in estimate.unread
     ]
-    return {field.name: getattr(made, field.name) for field in fields(made)} | {"unread": unread}
+    values = {field.name: getattr(estimate, field.name) for field in fields(estimate)}
+    return {**values, "unread": unread}
 
 
-def _without_batches(made: Quote) -> Iterator[str]:
+def _without_batches(estimate: Quote) -> Iterator[str]:
     """Return the cases in which the batch price does not apply."""
-    for model in dict.fromkeys(line.model for line in made.lines if line.lane != BATCH):
+    for model in dict.fromkeys(line.model for line in estimate.lines if line.lane != BATCH):
         yield f"{one_line(model)} has no Batch API; it uses the online lane."
-    if any(line.lane == BATCH for line in made.lines):
+    if any(line.lane == BATCH for line in estimate.lines):
         yield "Questions unanswered after batch.spill_over_hours are asked at the online price."
 
 
-def _totals(made: Quote, lane: Lane | None) -> Mapping[str, Cost | None]:
-    if lane is None or not made.lines:
-        return made.totals
-    return {" and ".join(dict.fromkeys(line.lane for line in made.lines)): made.total}
+def _totals(estimate: Quote, lane: Lane | None) -> Mapping[str, Cost | None]:
+    if lane is None or not estimate.lines:
+        return estimate.totals
+    return {" and ".join(dict.fromkeys(line.lane for line in estimate.lines)): estimate.total}
 
 
-def _table(made: Quote, *, are_all_shown: bool) -> RenderableType:
+def _table(estimate: Quote, *, are_all_shown: bool) -> RenderableType:
     """Return the numbers in all available lanes, or only in the lane of the run.
 
     A narrow terminal shows the two bounds on separate lines and folds long names.
     """
     wide = [
         _row(line, lane)
-        for line in made.lines
+        for line in estimate.lines
         for lane in (line.costs if are_all_shown else (line.lane,))
     ]
     narrow = [(*row[:-1], row[-1].replace("–", "–\n")) for row in wide]
@@ -252,17 +253,17 @@ def _row(line: QuotedLine, lane: str) -> tuple[str, ...]:
 
 
 def _of_pages(pages: QuotedPages) -> str:
-    read = counted(pages.pages, "page")
+    count = counted(pages.pages, "page")
     return (
-        f"{one_line(pages.model)} first reads {read} of scans: {amount(pages.cost)}, assuming "
+        f"{one_line(pages.model)} first reads {count} of scans: {amount(pages.cost)}, assuming "
         "typical page lengths."
     )
 
 
-def _unpriced(made: Quote) -> Iterator[str]:
-    yield from (line.model for line in made.lines if line.costs[line.lane] is None)
-    if made.transcription is not None and made.transcription.cost is None:
-        yield made.transcription.model
+def _unpriced(estimate: Quote) -> Iterator[str]:
+    yield from (line.model for line in estimate.lines if line.costs[line.lane] is None)
+    if estimate.transcription is not None and estimate.transcription.cost is None:
+        yield estimate.transcription.model
 
 
 def _in_words(line: QuotedLine) -> str:

@@ -17,15 +17,15 @@ from chordwise.settings import Profile
 from chordwise.settings.profiles import checked_profile
 
 
-def profile_of(given: Values) -> Profile:
+def profile_of(flags: Values) -> Profile:
     """Return a profile of the options that are given on a command line.
 
     Raises:
         UsageError: A value is invalid, or a file cannot be read.
     """
-    if not str(given.get("save_as", "named")).strip():
+    if not str(flags.get("save_as", "named")).strip():
         raise UsageError("--save-as needs a name.", "Example: --save-as contracts")
-    entries = {name: value for name, value in given.items() if value != ""}
+    entries = {name: value for name, value in flags.items() if value != ""}
     if "labels" in entries:
         entries["labels"] = split_commas(str(entries["labels"]))
     if isinstance(file := entries.get("principles"), Path):
@@ -42,4 +42,4 @@ Paths: TypeAlias = Annotated[
 Options: TypeAlias = Annotated[
     Profile, Parsed(profile_of, types=tuple[TypeName], labels=str, principles=Path, budget_usd=str)
 ]
-Arguments: TypeAlias = Annotated[RunArguments, Parsed(lambda given: cast("RunArguments", given))]
+Arguments: TypeAlias = Annotated[RunArguments, Parsed(lambda values: cast("RunArguments", values))]

@@ -52,10 +52,10 @@ def wait(
     settings = invocation.settings()
     if stack.is_watching_for_others(settings):  # leave the running stack unchanged
         settings = access.reach(invocation, settings)
-        found = access.find_run(settings, run)
+        stored_run = access.find_run(settings, run)
     else:
-        settings, found = access.for_run(invocation, run, settings)
-    return follow(invocation, settings, found.id, found.name, as_json=as_json)
+        settings, stored_run = access.for_run(invocation, run, settings)
+    return follow(invocation, settings, stored_run.id, stored_run.name, as_json=as_json)
 
 
 def follow(
@@ -114,28 +114,28 @@ def report(
     """Show results, account and failures of a run, for people or as JSON."""
     usage = progress.read(driver(session), account.run_id)
     caps = BUDGETS.read(driver(session), {"run_id": account.run_id})
-    wanted = ResultSelection(run_id=account.run_id)
+    selection = ResultSelection(run_id=account.run_id)
     limit = None if as_json else MAX_RESULTS
-    found = stored_results.read(driver(session), wanted, limit)
+    results = stored_results.read(driver(session), selection, limit)
     failed = accounts.failures(driver(session), account.run, UNLIMITED if as_json else MAX_FAILURES)
     screen = invocation.screen
     if as_json:
         screen.write_json(
-            run=account, usage=usage.calls, budgets=caps, results=found, failures=failed
+            run=account, usage=usage.calls, budgets=caps, results=results, failures=failed
         )
         return
-    screen.show(*rendered_results.render(found))
-    if len(found) == limit:
-        words = stored_results.count_in_words(driver(session), wanted)
-        screen.note(f"Showing the first {len(found)} of {words} results.")
+    screen.show(*rendered_results.render(results))
+    if len(results) == limit:
+        words = stored_results.count_in_words(driver(session), selection)
+        screen.note(f"Showing the first {len(results)} of {words} results.")
     screen.show(*rendered_accounts.failures(failed), *rendered_accounts.render(account))
     screen.show(*rendered_accounts.budget_lines(caps))
-    unsure = stored_results.count(driver(session), replace(wanted, needs_review=True))
+    unsure = stored_results.count(driver(session), replace(selection, needs_review=True))
     review = f" {counted(unsure, 'answer')} marked for review." if unsure else ""
     screen.info(f"{rendered_accounts.in_words(account)}{review} {live.spent(usage)}.")
     _suggest_next_steps(invocation, settings, account, failed)
     saved_as = session.get_one(Run, account.run_id).saved_as or ""
-    _suggest_queries(invocation, settings, account.run, saved_as, has_results=bool(found))
+    _suggest_queries(invocation, settings, account.run, saved_as, has_results=bool(results))
 
 
 def _suggest_next_steps(
@@ -143,9 +143,7 @@ def _suggest_next_steps(
 ) -> None:
     """Suggest `continue`, except for answers that lack rows: it keeps their chunks."""
     info = invocation.screen.info
-    lacking = sum(
-        each["what"] == "job" and each["error_code"] == missing_rows.CODE for each in failed
-    )
+    lacking = sum(row["what"] == "job" and row["error_code"] == missing_rows.CODE for row in failed)
     if account.total > account.states[JobStatus.SUCCEEDED] + lacking:
         paused = "The run is paused. Resolve the error above, then continue it with:"
         info(
@@ -190,12 +188,12 @@ def suggest(invocation: Invocation, settings: Settings, *words: str) -> None:
 
 
 def _program() -> list[str]:
-    called = Path(sys.argv[0])
-    if called.name != "chordwise":
+    script = Path(sys.argv[0])
+    if script.name != "chordwise":
         return [_relative(Path(sys.executable)), "-m", "chordwise"]
-    found = shutil.which("chordwise")
-    is_on_path = found is not None and Path(found).resolve() == called.resolve()
-    return ["chordwise"] if is_on_path else [_relative(called)]
+    path = shutil.which("chordwise")
+    is_on_path = path is not None and Path(path).resolve() == script.resolve()
+    return ["chordwise"] if is_on_path else [_relative(script)]
 
 
 def _relative(path: Path) -> str:

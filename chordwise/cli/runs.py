@@ -103,19 +103,19 @@ def usage(progress: Progress) -> RenderableType:
     return Group(*lines)
 
 
-def job_table(found: Sequence[Row], total: int) -> RenderableType:
+def job_table(jobs: Sequence[Row], total: int) -> RenderableType:
     """Return one row for each job; `total` is the number of all jobs."""
-    rest = [_row(job) for job in found]
-    names = [job["source"] for job in found]
+    rest = [_row(job) for job in jobs]
+    names = [job["source"] for job in jobs]
     whole = [[one_line(name), *row] for name, row in zip(names, rest, strict=True)]
     short = [[name, *row] for name, row in zip(layouts.shortened(names, room=0), rest, strict=True)]
     table = FirstThatFits(
         layouts.table(_COLUMNS, whole, right=_NUMBERS),
         layouts.folded(_COLUMNS, short, whole=_COLUMNS[1:], right=_NUMBERS),
     )
-    if total <= len(found):
+    if total <= len(jobs):
         return table
-    return Group(table, Text(f"… and {total - len(found):,} more jobs.", style="dim"))
+    return Group(table, Text(f"… and {total - len(jobs):,} more jobs.", style="dim"))
 
 
 def _row(job: Row) -> list[str | Text]:
@@ -133,11 +133,11 @@ def _row(job: Row) -> list[str | Text]:
     ]
 
 
-def delivery_lines(found: Sequence[Row]) -> Iterator[Text]:
+def delivery_lines(deliveries: Sequence[Row]) -> Iterator[Text]:
     """Return a line for each delivery."""
-    for line in found:
-        style = "red" if line["status"] == DeliveryStatus.FAILED else ""
-        yield Text(f"Delivery {' · '.join(_parts(line))}", style=style)
+    for delivery in deliveries:
+        style = "red" if delivery["status"] == DeliveryStatus.FAILED else ""
+        yield Text(f"Delivery {' · '.join(_parts(delivery))}", style=style)
 
 
 def _parts(line: Row) -> Iterator[str]:

@@ -134,16 +134,16 @@ def add(  # noqa: PLR0913 - the options of a command
         "expires_after_hours": expires_after_hours,
     }
     try:
-        wanted = ScheduleSettings.model_validate(values)
+        schedule = ScheduleSettings.model_validate(values)
         check_name(name)
     except ValueError as error:
         raise UsageError(f"{reason(error)}.", "See the examples in docs/schedules.md.") from error
-    scheduled.checked(name, wanted)
+    scheduled.checked(name, schedule)
     screen, settings, folder = invocation.screen, access.reach(invocation), Path.cwd()
     with access.write(settings) as session:
         origin, now = ScheduleOrigin.DATABASE, clock.read(session)
-        occurrences.define(session, name, wanted, folder, origin, now)
-    check = scheduled.check(settings, name, wanted, folder)
+        occurrences.define(session, name, schedule, folder, origin, now)
+    check = scheduled.check(settings, name, schedule, folder)
     finding = check.finding.removesuffix(".")
     screen.info(f"Stored the schedule {name}: {finding}. A scheduler must be running then.")
     if check.status is CheckStatus.WARN:

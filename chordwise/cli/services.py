@@ -43,8 +43,8 @@ def up(invocation: Invocation, *, model: Model = None) -> None:
         threading.Thread(target=_print_link, args=(screen, reached.home), daemon=True).start()
 
     # The logs of the servers are shown with --verbose only.
-    wanted = ("*",) if invocation.is_verbose else ("worker", "scheduler", "web", "llama*")
-    logs = LogLines(settings.home.expanduser() / "logs", screen.note, *wanted)
+    patterns = ("*",) if invocation.is_verbose else ("worker", "scheduler", "web", "llama*")
+    logs = LogLines(settings.home.expanduser() / "logs", screen.note, *patterns)
     with logs.followed():
         stack.run_in_foreground(
             settings,
@@ -64,11 +64,11 @@ def _print_link(screen: Screen, folder: Path) -> None:
     home = home_at(folder)
     file = home.web_link_file
     if processes.wait_until(lambda: read_address(file) is not None, _LINK_SECONDS, every=0.2):
-        found = read_address(file)
-        if found is None:
+        address = read_address(file)
+        if address is None:
             screen.info("The web server stopped.")
             return
-        screen.info_verbatim(f"Web pages: {shown_link(found.url, sys.stderr)}")
+        screen.info_verbatim(f"Web pages: {shown_link(address.url, sys.stderr)}")
     else:
         screen.note(f"The web server has not started yet. See {home.log('web')}.")
 
@@ -202,8 +202,8 @@ class LogLines:
                 continue
 
     def _files(self) -> list[Path]:
-        found = (self._folder.glob(f"{pattern}.log") for pattern in self._patterns)
-        return sorted(itertools.chain.from_iterable(found))
+        matches = (self._folder.glob(f"{pattern}.log") for pattern in self._patterns)
+        return sorted(itertools.chain.from_iterable(matches))
 
     def _read_new_lines(self, file: Path) -> None:
         size = file.stat().st_size

@@ -81,7 +81,7 @@ def _show_table(screen: Screen, answer: QueryResult, limit: int) -> None:
 def _cell(value: object) -> Text:
     if value is None:
         return Text("∅", style="dim")
-    shown = value if isinstance(value, str) else encoded(value).strip('"')
+    text = value if isinstance(value, str) else encoded(value).strip('"')
     return Text(
-        one_line(shown, _CELL_WIDTH), justify="left" if isinstance(value, str) else "default"
+        one_line(text, _CELL_WIDTH), justify="left" if isinstance(value, str) else "default"
     )

@@ -124,8 +124,8 @@ class RunIntake:
         ):
             counts = itertools.count(account.taken + 1)
 
-            def count(shown: str, _taken: TakenIn) -> None:
-                display.show_intake(next(counts), account.intakes_found or 0, shown)
+            def count(name: str, _taken: TakenIn) -> None:
+                display.show_intake(next(counts), account.intakes_found or 0, name)
 
             source = FileSource(reader, sys.stdin.buffer)
             found_files.take_in(
@@ -139,21 +139,21 @@ class RunIntake:
 
 def _find_files(invocation: Invocation, paths: Sequence[str]) -> Sequence[FoundFile]:
     """Find all files that the arguments name, before the first one is read."""
-    found: list[FoundFile] = []
+    files: list[FoundFile] = []
     with live.display(invocation.screen) as display:
         for file in discover(paths):
-            found.append(file)
-            display.show_found(len(found))
-    invocation.screen.note(f"Found {counted(len(found), 'file')}.")
-    return found
+            files.append(file)
+            display.show_found(len(files))
+    invocation.screen.note(f"Found {counted(len(files), 'file')}.")
+    return files
 
 
 def _open(
-    context: Context, intake: RunIntake, options: RunOptions, found: Sequence[FoundFile]
+    context: Context, intake: RunIntake, options: RunOptions, files: Sequence[FoundFile]
 ) -> Submission:
     """Store the run with the list of its files, or resume an interrupted run."""
     screen = intake.screen
-    entries = [found_files.entry_of(file) for file in found]
+    entries = [found_files.entry_of(file) for file in files]
     now = datetime.now(UTC)  # noqa: TID251 - the clock
     submission = open_or_resume(context, options, now, entries, intake.resume(context))
     screen.note(f"Run {submission.name} ({submission.run_id})")
@@ -167,7 +167,7 @@ def _open(
         limit = context.settings.prompts.learned_examples
         learned = counted(submission.example_count, "corrected or approved answer")
         screen.info(f"Each prompt contains up to {limit} of {learned} as examples.")
-    is_typed = any(file.path is None for file in found) and sys.stdin.isatty()
+    is_typed = any(file.path is None for file in files) and sys.stdin.isatty()
     if is_typed and not submission.is_resumed:
         screen.info("Reading from the keyboard. Press Ctrl-D to end the input.")
     return submission
@@ -198,11 +198,11 @@ def analyze(
     Ctrl-C while files are read interrupts the intake: `chordwise continue RUN` reads the rest.
     """
     settings = invocation.settings()
-    asked = requested(settings, options, arguments)
-    table = answer_tables.table_of(asked)
-    if table and table != asked.save_as:
+    run_options = requested(settings, options, arguments)
+    table = answer_tables.table_of(run_options)
+    if table and table != run_options.save_as:
         invocation.screen.info(
-            f"The answers of “{asked.save_as}” are in the table answers.{table}."
+            f"The answers of “{run_options.save_as}” are in the table answers.{table}."
         )
     present = paths
     if invocation.occurrence is not None:
@@ -210,18 +210,18 @@ def analyze(
         if not present:
             invocation.screen.info("There are no files to analyze.")
             return ExitCode.SUCCESS
-    found = _find_files(invocation, present)
-    settings = access.with_model(invocation, settings, asked.model)
-    require_answerable(settings, asked)  # before the stack is started
+    files = _find_files(invocation, present)
+    settings = access.with_model(invocation, settings, run_options.model)
+    require_answerable(settings, run_options)  # before the stack is started
     access.require_external_database(settings)
     intake = RunIntake(invocation, access.reach(invocation, settings, Level.ALL))
     with access.working_context(invocation, intake.settings) as context:
-        if asked.budget_usd is not None:
-            quote.announce(context, paths, asked, asked.budget_usd, invocation.screen)
-        reason = "" if arguments.get("yes") else too_expensive(context, asked, found)
+        if run_options.budget_usd is not None:
+            quote.announce(context, paths, run_options, run_options.budget_usd, invocation.screen)
+        reason = "" if arguments.get("yes") else too_expensive(context, run_options, files)
         if not _is_agreed(invocation, reason):
             invocation.screen.info("Cancelled. Nothing was submitted.")
             return ExitCode.SUCCESS
-        asked = replace(asked, paths=tuple(map(absolute, paths)))
-        account = intake.take_in(context, _open(context, intake, asked, found))
+        run_options = replace(run_options, paths=tuple(map(absolute, paths)))
+        account = intake.take_in(context, _open(context, intake, run_options, files))
     return intake.conclude(account, waits=not no_wait, as_json=as_json)

@@ -135,8 +135,8 @@ async def _serve(
     login = await asyncio.to_thread(tool_access.create_login, url)
     try:
         async with tool_access.forwarded(host, port, tool_access.socket_of(url)) as opened:
-            own = make_url(url.get_secret_value()).set(query={}, host=host, port=opened)
-            reader = own.set(username=login.role, password=login.password)
+            address = make_url(url.get_secret_value()).set(query={}, host=host, port=opened)
+            reader = address.set(username=login.role, password=login.password)
             _show(invocation, reader, as_json=as_json)
             if not as_json:
                 invocation.screen.info(

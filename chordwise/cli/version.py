@@ -20,18 +20,18 @@ def version(
     *, as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False
 ) -> None:
     """Show the versions of Chordwise, Python and the schema."""
-    found = {
+    info = {
         "chordwise": VERSION,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "schema_revision": schema_revision(),
     }
     if as_json:
-        sys.stdout.write(f"{json.dumps({'schema_version': 1, **found})}\n")
+        sys.stdout.write(f"{json.dumps({'schema_version': 1, **info})}\n")
         return
     sys.stdout.write(
-        f"chordwise {found['chordwise']} "
-        f"(Python {found['python']}, {found['platform']}, schema {found['schema_revision']})\n"
+        f"chordwise {info['chordwise']} "
+        f"(Python {info['python']}, {info['platform']}, schema {info['schema_revision']})\n"
     )
 
 

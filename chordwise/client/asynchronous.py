@@ -50,8 +50,8 @@ def _each(
     async def call(
         self: _Asynchronous[Of], /, *args: Arguments.args, **options: Arguments.kwargs
     ) -> AsyncIterator[Item]:
-        found = method(self.sync, *args, **options)
-        while (item := await asyncio.to_thread(next, found, None)) is not None:
+        items = method(self.sync, *args, **options)
+        while (item := await asyncio.to_thread(next, items, None)) is not None:
             yield item
 
     return call

@@ -96,8 +96,8 @@ class Client:
             "database_url": SecretStr(database_url) if database_url else None,
             "broker_url": SecretStr(broker_url) if broker_url else None,
         }
-        found = load(file, home=Path(home) if home is not None else None, **addresses, **settings)
-        self._connection = Connection(found, file)
+        folder = Path(home) if home is not None else None
+        self._connection = Connection(load(file, home=folder, **addresses, **settings), file)
 
     def __enter__(self) -> Self:
         return self
@@ -129,19 +129,20 @@ class Client:
         """
         _refuse_unknown(arguments, RunArguments.__annotations__)
         listed = _listed(paths)
-        asked = requested(self._connection.settings, options, arguments)
-        asked = replace(asked, paths=tuple(map(absolute, listed)))
-        known = self._existing_run(asked)
-        if known is not None:
-            return known
-        found = list(discover(listed))
-        entries = [found_files.entry_of(file) for file in found]
+        run_options = requested(self._connection.settings, options, arguments)
+        run_options = replace(run_options, paths=tuple(map(absolute, listed)))
+        run = self._existing_run(run_options)
+        if run is not None:
+            return run
+        files = list(discover(listed))
+        entries = [found_files.entry_of(file) for file in files]
         context = self._connection.context
-        if not arguments.get("yes") and (reason := quoting.too_expensive(context, asked, found)):
+        reason = "" if arguments.get("yes") else quoting.too_expensive(context, run_options, files)
+        if reason:
             raise UsageError(reason, "Pass yes=True, or limit the cost with budget_usd.")
         resume = Resume(context, lambda _: None, time.sleep)  # noqa: TID251 - waits in real time
         now = datetime.now(UTC)  # noqa: TID251 - the clock
-        return self._take_in(open_or_resume(context, asked, now, entries, resume))
+        return self._take_in(open_or_resume(context, run_options, now, entries, resume))
 
     def quote(
         self,
@@ -155,10 +156,10 @@ class Client:
             UsageError: Nothing matches the paths, or the options contradict each other.
         """
         _refuse_unknown(arguments, RunArguments.__annotations__)
-        settings, found = self._connection.settings, discover(_listed(paths))
-        asked = requested(settings, options, arguments)
-        read = quoting.read_all(settings, found, asked.columns, assumed_pages(settings))
-        return quoting.estimate(self._reading(), read, asked)
+        settings, files = self._connection.settings, discover(_listed(paths))
+        run_options = requested(settings, options, arguments)
+        documents = quoting.read_all(settings, files, run_options.columns, assumed_pages(settings))
+        return quoting.estimate(self._reading(), documents, run_options)
 
     def run(self, name: str = "latest") -> Run:
         """Return a run by its name or id.
@@ -167,8 +168,8 @@ class Client:
             UsageError: The run does not exist.
         """
         with self._connection.database.read() as session:
-            found = runs.find(session, name)
-            return Run(self._connection, found.id, found.name)
+            run = runs.find(session, name)
+            return Run(self._connection, run.id, run.name)
 
     def runs(self, limit: int = 100) -> list[Run]:
         """Return the newest runs, newest first."""
@@ -220,10 +221,10 @@ class Client:
         database, scope = self._connection.database, self._scope(name, types)
         with database.read() as session:
             candidates = certification.queue(session, scope, field).candidates
-        for each in candidates:
+        for candidate in candidates:
             try:
                 with database.read() as session:
-                    question = review.item(driver(session), each.job_id, each.path)
+                    question = review.item(driver(session), candidate.job_id, candidate.path)
             except UsageError:
                 continue
             yield question
@@ -244,8 +245,8 @@ class Client:
             UsageError: The answer was replaced in the meantime, or the value is not valid for the
                 question.
         """
-        given = member(Verdict, verdict, "verdict")
-        entered = FeedbackInput(verdict=given, path=question["path"], value=value)
+        verdict = member(Verdict, verdict, "verdict")
+        entered = FeedbackInput(verdict=verdict, path=question["path"], value=value)
         signed = Signed(entered=entered, author=author)
         with self._connection.database.write() as session:
             decision = feedback.decide(session, question["job_id"], question["result_id"], signed)
@@ -274,7 +275,7 @@ class Client:
             ServiceUnavailableError: A service does not start or cannot be reached.
         """
         target = self._renewed(name, arguments)
-        if not any(each.due for each in refreshing.survey(self._reading(), target)):
+        if not any(group.due for group in refreshing.survey(self._reading(), target)):
             return None
         now = datetime.now(UTC)  # noqa: TID251 - the clock
         return self._take_in(refreshing.begin(self._connection.context, target, now))
@@ -364,23 +365,23 @@ class Client:
         if not options.name:
             return None
         with self._connection.database.read() as session:
-            named = select(StoredRun, intakes.is_interrupted()).where(
+            query = select(StoredRun, intakes.is_interrupted()).where(
                 StoredRun.name == options.name
             )
-            row = session.execute(named).one_or_none()
+            row = session.execute(query).one_or_none()
             if row is None:
                 return None
-            stored, is_interrupted = row
-            asked = to_json(effective_options(self._connection.settings, options))
-            if changed := differing(asked, stored.options):
+            run, is_interrupted = row
+            requested_options = to_json(effective_options(self._connection.settings, options))
+            if changed := differing(requested_options, run.options):
                 raise UsageError(
-                    f"A run named “{stored.name}” already exists, with other options "
+                    f"A run named “{run.name}” already exists, with other options "
                     f"({', '.join(changed)}).",
                     "Choose another run_name.",
                 )
-            if is_interrupted and stored.status != RunStatus.CANCELLED:
+            if is_interrupted and run.status != RunStatus.CANCELLED:
                 return None
-            return Run(self._connection, stored.id, stored.name)
+            return Run(self._connection, run.id, run.name)
 
     def _take_in(self, submission: Submission) -> Run:
         context = self._connection.context
@@ -389,13 +390,13 @@ class Client:
         return Run(self._connection, submission.run_id, submission.name)
 
 
-def _refuse_unknown(arguments: Mapping[str, object], known: Iterable[str]) -> None:
-    for name in arguments.keys() - set(known):
-        raise UsageError(f"There is no argument “{name}”.", f"Similar: {nearest(name, known)}.")
+def _refuse_unknown(arguments: Mapping[str, object], names: Iterable[str]) -> None:
+    for name in arguments.keys() - set(names):
+        raise UsageError(f"There is no argument “{name}”.", f"Similar: {nearest(name, names)}.")
 
 
 def _listed(paths: Paths) -> list[str]:
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    if not given:
+    items = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not items:
         raise UsageError("There is nothing to submit.", "Name a file, a folder or a pattern.")
-    return [os.fspath(path) for path in given]
+    return [os.fspath(path) for path in items]

@@ -146,12 +146,12 @@ class Result:
         return surest
 
     @classmethod
-    def read(cls, connection: Connection, wanted: ResultSelection) -> Iterator[Result]:
+    def read(cls, connection: Connection, selection: ResultSelection) -> Iterator[Result]:
         """Yield stored results, read in batches."""
         with connection.database.read() as session:
-            job_ids = stored_results.job_ids(driver(session), wanted)
+            job_ids = stored_results.job_ids(driver(session), selection)
         for start in range(0, len(job_ids), _AT_ONCE):
-            yield from _read(connection, wanted, job_ids[start : start + _AT_ONCE])
+            yield from _read(connection, selection, job_ids[start : start + _AT_ONCE])
 
     def _repr_html_(self) -> str:
         """Return the values with their quotes as HTML, for notebooks."""
@@ -177,10 +177,10 @@ class Run:
 
     def _repr_html_(self) -> str:
         """Return the status as HTML, for notebooks."""
-        found = self.progress()
+        state = self.progress()
         return (
-            f"<b>{_cell(self.name)}</b> · {found.status} · "
-            f"{found.jobs.documents_done} of {found.jobs.documents} documents"
+            f"<b>{_cell(self.name)}</b> · {state.status} · "
+            f"{state.jobs.documents_done} of {state.jobs.documents} documents"
         )
 
     @property
@@ -233,12 +233,12 @@ class Run:
         Raises:
             UsageError: There is no such analysis type.
         """
-        wanted = ResultSelection(run_id=self.id, types=analysis_types(types))
+        selection = ResultSelection(run_id=self.id, types=analysis_types(types))
         if not as_completed:
-            yield from Result.read(self._connection, wanted)
+            yield from Result.read(self._connection, selection)
             return
         with display(Screen()) if progress else nullcontext(Display()) as view:
-            yield from self._as_completed(wanted, view)
+            yield from self._as_completed(selection, view)
 
     def retry(self, *, budget_usd: Decimal | float | None = None) -> int:
         """Retry the jobs that have not succeeded; return their number. See `chordwise continue`."""
@@ -278,10 +278,10 @@ class Run:
             raise UsageError(
                 "No judgment is given.", "Give correct={…}, approve=True or reject=True."
             )
-        wanted = ResultSelection(document=document)
-        signed = [Signed(entered=each, note=note, author=author) for each in remarks]
+        results = ResultSelection(document=document)
+        signed = [Signed(entered=remark, note=note, author=author) for remark in remarks]
         with self._connection.database.write() as session:
-            return feedback.give(session, feedback.one(session, self.name, wanted), signed).stored
+            return feedback.give(session, feedback.one(session, self.name, results), signed).stored
 
     def to_arrow(self) -> pa.Table:
         """Return the answers as a table with a row for each document, as in `answers.NAME`.
@@ -333,31 +333,31 @@ class Run:
             options = from_json(stored.options, stored.name)
             columns = answer_tables.columns_for(options.types, options.analysis)
             if stored.saved_as and (saved := session.get(AnswerTable, stored.saved_as)):
-                asked = {column.key for column in columns}
-                shown = answer_tables.with_new_columns(stored_tables.columns_of(saved), columns)
-                columns = [column for column in shown if column.key in asked]
+                keys = {column.key for column in columns}
+                merged = answer_tables.with_new_columns(stored_tables.columns_of(saved), columns)
+                columns = [column for column in merged if column.key in keys]
             kind = answer_tables.kind_of_rows(options.types)
             query = stored_tables.query_of_run(self.id, kind, columns)
             driver = cast("psycopg.Connection", session.connection().connection.driver_connection)
             with driver.cursor() as cursor:
                 cursor.execute(query.encode())
-                described = [Column.described(each) for each in cursor.description or ()]
+                described = [Column.described(column) for column in cursor.description or ()]
                 return described, cursor.fetchall()
 
-    def _as_completed(self, wanted: ResultSelection, view: Display) -> Iterator[Result]:
+    def _as_completed(self, selection: ResultSelection, view: Display) -> Iterator[Result]:
         seen: set[uuid.UUID] = set()
         after = uuid.UUID(int=0)
         pace = Pace()
         while True:
-            found = self.progress()  # before the results, so that none is missed
-            pace.record(time.monotonic(), found)
-            view.progress(found, pace)
+            state = self.progress()  # before the results, so that none is missed
+            pace.record(time.monotonic(), state)
+            view.progress(state, pace)
             for result_id, job_id in self._newer(after):
                 after = max(after, result_id)
                 if job_id not in seen:
                     seen.add(job_id)
-                    yield from _read(self._connection, wanted, [job_id])
-            if found.is_over:
+                    yield from _read(self._connection, selection, [job_id])
+            if state.is_over:
                 return
             time.sleep(_LOOK_SECONDS)  # noqa: TID251 - waits in real time
 
@@ -390,11 +390,11 @@ def _until(timeout: float | None, name: str) -> Callable[[float], None]:
 
 
 def _read(
-    connection: Connection, wanted: ResultSelection, job_ids: Sequence[uuid.UUID]
+    connection: Connection, selection: ResultSelection, job_ids: Sequence[uuid.UUID]
 ) -> Iterator[Result]:
-    some = ResultSelection(run_id=wanted.run_id, types=wanted.types, job_ids=tuple(job_ids))
+    batch = ResultSelection(run_id=selection.run_id, types=selection.types, job_ids=tuple(job_ids))
     with connection.database.read() as session:
-        results = {row["job_id"]: row for row in stored_results.read(driver(session), some)}
+        results = {row["job_id"]: row for row in stored_results.read(driver(session), batch)}
         facts: dict[uuid.UUID, list[FactValue]] = {}
         for row in FACTS.read(driver(session), {"job_ids": list(job_ids)}):
             stated = {**row, "value": row["final_value"], "original": row["value"]}
@@ -421,7 +421,7 @@ def _plain(value: object) -> object:
         case uuid.UUID():
             return str(value)
         case list():
-            return [_plain(each) for each in value]
+            return [_plain(item) for item in value]
         case _:
             return value
 
@@ -441,18 +441,18 @@ def member(of: type[_Member], name: str, what: str) -> _Member:
         raise UsageError(f"There is no {what} “{name}”.", f"Known: {', '.join(of)}.") from error
 
 
-def texts(given: Iterable[str]) -> tuple[str, ...]:
+def texts(names: Iterable[str]) -> tuple[str, ...]:
     """Return the strings; a single string is split at its commas, as on the command line."""
-    return split_commas(given) if isinstance(given, str) else tuple(given)
+    return split_commas(names) if isinstance(names, str) else tuple(names)
 
 
-def analysis_types(given: Iterable[str]) -> tuple[AnalysisType, ...]:
+def analysis_types(names: Iterable[str]) -> tuple[AnalysisType, ...]:
     """Return the analysis types of these names, or of the names in a single string.
 
     Raises:
         UsageError: There is no such type.
     """
-    return tuple(map(analysis_type, texts(given)))
+    return tuple(map(analysis_type, texts(names)))
 
 
 def _required(library: str) -> ModuleType:

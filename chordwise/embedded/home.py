@@ -175,8 +175,8 @@ def _lock(descriptor: int, home: Home) -> None:
         lambda: _has_locked(descriptor) or lock_holder(home) is not None, _DYING_SECONDS
     )
     if not _has_locked(descriptor):
-        found = lock_holder(home)
-        where = f" in process {found.pid}" if found else ""
+        holder = lock_holder(home)
+        where = f" in process {holder.pid}" if holder else ""
         raise ServiceUnavailableError(
             f"The stack of {home.path} is already running{where}.", "Stop it with: chordwise down"
         )
@@ -278,16 +278,16 @@ class ServerAddress(BaseModel, frozen=True):
 def read_address(path: Path) -> ServerAddress | None:
     """Return the address of a running server, or `None` if it is gone."""
     try:
-        found = ServerAddress.model_validate_json(path.read_text(encoding="utf-8"))
+        address = ServerAddress.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if processes.is_alive(found.server) else None
+    return address if processes.is_alive(address.server) else None
 
 
 def current_state(home: Home) -> StackState | None:
     """Return the snapshot of the stack that runs now."""
     state = last_state(home)
-    found = lock_holder(home)
-    if state is None or found is None or found.pid != state.supervisor.pid:
+    holder = lock_holder(home)
+    if state is None or holder is None or holder.pid != state.supervisor.pid:
         return None
     return state

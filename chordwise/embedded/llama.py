@@ -121,8 +121,8 @@ def local_models(settings: Settings) -> tuple[LocalModel, ...]:
     Raises:
         ConfigurationError: A file is missing, or the library that serves it.
     """
-    wanted = [model for model in _used_models(settings) if is_served_here(model)]
-    if wanted:
+    candidates = [model for model in _used_models(settings) if is_served_here(model)]
+    if candidates:
         check_installed()
     models = {
         model_file(model.model): LocalModel(
@@ -131,7 +131,7 @@ def local_models(settings: Settings) -> tuple[LocalModel, ...]:
             slots=slots(settings),
             threads=threads(),
         )
-        for model in wanted
+        for model in candidates
     }
     return tuple(models.values())
 
@@ -197,9 +197,9 @@ def model_file(model: str) -> Path:
     Raises:
         ConfigurationError: There is no such file.
     """
-    found = find_smollm2() if model == SMOLLM2 else Path(model).expanduser()
-    if found is not None and found.is_file():
-        return found.resolve()
+    file = find_smollm2() if model == SMOLLM2 else Path(model).expanduser()
+    if file is not None and file.is_file():
+        return file.resolve()
     if model == SMOLLM2:
         raise ConfigurationError(
             "The model smollm2 is not installed.",

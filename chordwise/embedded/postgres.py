@@ -151,11 +151,11 @@ class EmbeddedPostgres:
         return folder, self._programs.parents[2]
 
     def _check_data(self) -> None:
-        version = self._data / "PG_VERSION"
-        found = version.read_text(encoding="utf-8").strip() if version.exists() else "unknown"
-        if found != MAJOR_VERSION:
+        file = self._data / "PG_VERSION"
+        version = file.read_text(encoding="utf-8").strip() if file.exists() else "unknown"
+        if version != MAJOR_VERSION:
             raise ConfigurationError(
-                f"{self._data} contains data of PostgreSQL {found}, not {MAJOR_VERSION}.",
+                f"{self._data} contains data of PostgreSQL {version}, not {MAJOR_VERSION}.",
                 "Move the folder away, or dump the data with its version and restore it here.",
             )
         if not self._password_file.exists():

@@ -70,10 +70,11 @@ def is_alive(identity: ProcessIdentity | None) -> bool:
     """Return whether this process, and no later one with its number, still runs."""
     if identity is None:
         return False
-    found = identify(identity.pid)
+    process = identify(identity.pid)
     # Start times are computed from the time of boot, which changes when the clock is set.
     return (
-        found is not None and abs(found.created_at - identity.created_at) < _CLOCK_TOLERANCE_SECONDS
+        process is not None
+        and abs(process.created_at - identity.created_at) < _CLOCK_TOLERANCE_SECONDS
     )
 
 
@@ -228,24 +229,24 @@ _MEMBERSHIP = Path("/proc/self/cgroup")
 
 def usable_cores(cgroups: Path = _CGROUPS, membership: Path = _MEMBERSHIP) -> int:
     """Return the cores of the machine, within the process's affinity and its cgroup's quota."""
-    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quotas = [int(quota) for quota in _quotas(cgroups, membership)]
-    return max(1, min([found or 1, *quotas]))
+    return max(1, min([cores or 1, *quotas]))
 
 
 def _quotas(cgroups: Path, membership: Path) -> list[float]:
     groups = [Path(), *_groups(membership)]
     files = [cgroups / group / "cpu.max" for group in groups]
     old = cgroups / "cpu"
-    found = [_quotient(_text(file).split()) for file in files]
-    found.append(_quotient([_text(old / f"cpu.cfs_{name}_us") for name in ("quota", "period")]))
-    return [quota for quota in found if quota is not None]
+    quotas = [_quotient(_text(file).split()) for file in files]
+    quotas.append(_quotient([_text(old / f"cpu.cfs_{name}_us") for name in ("quota", "period")]))
+    return [quota for quota in quotas if quota is not None]
 
 
 def _groups(membership: Path) -> list[Path]:
     lines = _text(membership).splitlines()
-    own = [Path(line.removeprefix("0::/")) for line in lines if line.startswith("0::/")]
-    return [each for group in own for each in (group, *group.parents)]
+    groups = [Path(line.removeprefix("0::/")) for line in lines if line.startswith("0::/")]
+    return [path for group in groups for path in (group, *group.parents)]
 
 
 def _quotient(values: list[str]) -> float | None:

@@ -151,12 +151,12 @@ def stop(home: Home) -> bool:
     Return whether there were any.
     """
     last = last_state(home)
-    found = dict(last.children) if last is not None else {}
+    children = dict(last.children) if last is not None else {}
     # The servers have pid files of their own and are found even if no snapshot names them.
     servers = {POSTGRES, VALKEY}
     stopped = [
         processes.stop(identity, (Signals.SIGTERM, _GRACE_SECONDS))
-        for name, identity in reversed(found.items())
+        for name, identity in reversed(children.items())
         if name not in servers
     ]
     stopped.extend(_stop_server(home, name) for name in sorted(servers, reverse=True))
@@ -234,8 +234,8 @@ class Children:
 
     def identities(self) -> dict[str, ProcessIdentity]:
         """Return the running processes by name, as of the last check."""
-        found = {name: watched.identity for name, watched in self._watched.items()}
-        return {name: identity for name, identity in found.items() if identity is not None}
+        identities = {name: watched.identity for name, watched in self._watched.items()}
+        return {name: identity for name, identity in identities.items() if identity is not None}
 
     def effective_database_url(self) -> str | None:
         """Return the database that the worker uses, embedded or not."""

@@ -64,15 +64,15 @@ def ensure(
     home.prepare()
     home.touch()
     plan = plan_for(settings, level, config=config, commands=commands)
-    found = current_state(home)
-    if found is None or not plan.is_met_by(found):
-        found = _request_plan(home, plan, on_progress)
-    return with_addresses(settings, found)
+    state = current_state(home)
+    if state is None or not plan.is_met_by(state):
+        state = _request_plan(home, plan, on_progress)
+    return with_addresses(settings, state)
 
 
-def with_addresses(settings: Settings, found: StackState) -> Settings:
+def with_addresses(settings: Settings, state: StackState) -> Settings:
     """Return the settings with the addresses of the embedded services of a running stack."""
-    embedded = {"database_url": found.database_url, "broker_url": found.broker_url}
+    embedded = {"database_url": state.database_url, "broker_url": state.broker_url}
     addresses = {
         name: SecretStr(address)
         for name, address in embedded.items()
@@ -104,7 +104,7 @@ def run_in_foreground(
         home_at(settings.home),
         plan,
         on_progress=on_progress,
-        on_ready=lambda found: on_ready(with_addresses(settings, found)),
+        on_ready=lambda state: on_ready(with_addresses(settings, state)),
     ).run()
 
 
@@ -117,26 +117,26 @@ def is_alone(settings: Settings) -> bool:
     """Return whether no worker outside the stack here can work: the broker is embedded."""
     if settings.broker_url is None:
         return settings.embedded.start
-    found = find(settings.home)
-    return found is not None and found.broker_url == settings.broker_url.get_secret_value()
+    state = find(settings.home)
+    return state is not None and state.broker_url == settings.broker_url.get_secret_value()
 
 
 def is_watching(settings: Settings) -> bool | None:
     """Return whether this stack runs inboxes and schedules; `None` if other processes do."""
     if not settings.embedded.start:
         return None
-    found = find(settings.home)
+    state = find(settings.home)
     return (
-        found is not None
-        and found.level is Level.ALL
-        and found.autostart_fingerprint == autostart_fingerprint(settings)
+        state is not None
+        and state.level is Level.ALL
+        and state.autostart_fingerprint == autostart_fingerprint(settings)
     )
 
 
 def is_watching_for_others(settings: Settings) -> bool:
     """Return whether the stack here watches folders or runs schedules of other settings."""
-    found = find(settings.home) if settings.embedded.start else None
-    return found is not None and found.autostart_fingerprint not in {
+    state = find(settings.home) if settings.embedded.start else None
+    return state is not None and state.autostart_fingerprint not in {
         "",
         autostart_fingerprint(settings),
     }
@@ -171,9 +171,9 @@ def _request_plan(
     deadline = time.monotonic() + _START_TIMEOUT_SECONDS
     started: list[ProcessIdentity | None] = []
     while time.monotonic() < deadline:
-        found = current_state(home)
+        state = current_state(home)
         last: Message | None = None
-        for last in control.request(found.control_socket, plan, deadline) if found else ():
+        for last in control.request(state.control_socket, plan, deadline) if state else ():
             if last.activity and on_progress is not None:
                 on_progress(last.activity)
         if last is not None and last.state is not None:

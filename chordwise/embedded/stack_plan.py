@@ -59,15 +59,15 @@ class StackPlan(BaseModel, frozen=True, hide_input_in_errors=True):
         """Whether the stack starts Valkey."""
         return self.level is Level.ALL and self.broker_url is None
 
-    def is_met_by(self, found: StackState) -> bool:
+    def is_met_by(self, state: StackState) -> bool:
         """Return whether a running stack fulfills this plan."""
-        if found.phase is not StackPhase.READY:
+        if state.phase is not StackPhase.READY:
             return False
-        if self.database_url is None and found.database_url is None:
+        if self.database_url is None and state.database_url is None:
             return False
         if self.level is Level.DATABASE:
             return True
-        return found.level is Level.ALL and found.fingerprint == self.fingerprint
+        return state.level is Level.ALL and state.fingerprint == self.fingerprint
 
     def conflicts_with(self, running: StackPlan) -> bool:
         """Return whether applying this plan would disable inboxes or schedules of the running one.

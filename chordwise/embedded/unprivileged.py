@@ -87,16 +87,16 @@ def _change_user_on_linux(uid: int, gid: int, paths: list[Path]) -> None:
 
 
 def _closed_above(path: Path) -> list[Path]:
-    return [each for each in reversed(path.parents) if not each.stat().st_mode & 1]
+    return [folder for folder in reversed(path.parents) if not folder.stat().st_mode & 1]
 
 
 def _show_only(libc: ctypes.CDLL, closed: set[Path], paths: list[Path]) -> None:
     """Replace closed folders, in this process's mounts, by folders with these paths alone."""
     _mount(libc, None, Path("/"), _MS_REC | _MS_PRIVATE)
-    shown = [(path, os.open(path, os.O_PATH)) for path in paths if closed & {*path.parents}]
+    mounts = [(path, os.open(path, os.O_PATH)) for path in paths if closed & {*path.parents}]
     for folder in closed:
         _mount(libc, "tmpfs", folder, 0, "mode=755")
-    for path, descriptor in shown:
+    for path, descriptor in mounts:
         path.mkdir(parents=True, exist_ok=True)
         _mount(libc, f"/proc/self/fd/{descriptor}", path, _MS_BIND)
         os.close(descriptor)

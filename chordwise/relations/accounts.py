@@ -140,7 +140,7 @@ class Account:
     @property
     def not_accepted(self) -> int:
         """The number of items that were read but could not be taken in, without duplicates."""
-        return sum(self.outcomes[each] for each in FAILED_INTAKES)
+        return sum(self.outcomes[outcome] for outcome in FAILED_INTAKES)
 
     @property
     def not_taken(self) -> int:
@@ -177,7 +177,7 @@ class Account:
     @property
     def unfinished(self) -> int:
         """The number of jobs that have not ended."""
-        return sum(self.states[each] for each in UNFINISHED_JOBS)
+        return sum(self.states[status] for status in UNFINISHED_JOBS)
 
     @property
     def is_complete(self) -> bool:
@@ -231,9 +231,9 @@ def newest(
 def failures(connection: Connection, run: str, limit: int) -> Sequence[Row]:
     """Return failures of the run with this name, intakes first."""
     _set_reading(connection, "off")
-    found = FAILURES.read(connection, {"run": run, "most": limit})
+    rows = FAILURES.read(connection, {"run": run, "most": limit})
     _set_reading(connection, "DEFAULT")
-    return found
+    return rows
 
 
 def _set_reading(connection: Connection, value: LiteralString) -> None:

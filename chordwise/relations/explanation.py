@@ -88,8 +88,8 @@ def find(connection: Connection, name: str) -> Row:
         )
     sources = {job["document_id"]: job["source"] for job in jobs}
     if len(sources) > 1:
-        shown = ", ".join(sorted(sources.values())[:5])
-        raise UsageError(f"{len(sources)} documents match: {shown}.", "Give a longer name.")
+        names = ", ".join(sorted(sources.values())[:5])
+        raise UsageError(f"{len(sources)} documents match: {names}.", "Give a longer name.")
     return jobs[0]
 
 

@@ -36,8 +36,8 @@ class Relation:
         limit: int | None = None,
     ) -> str:
         """Return the statement for these values, with further conditions and another order."""
-        given = [name for name, value in values.items() if value not in (None, "", ())]
-        conditions = [*(self.filters[name] for name in given if name in self.filters), *where]
+        names = [name for name, value in values.items() if value not in (None, "", ())]
+        conditions = [*(self.filters[name] for name in names if name in self.filters), *where]
         parts = [self.query]
         parts += [f"WHERE {' AND '.join(conditions)}"] if conditions else []
         order = self.order if order is None else order

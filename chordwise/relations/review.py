@@ -114,9 +114,9 @@ def next_item(connection: Connection, scope: Values, after: Place | None = None)
         for queued in QUEUE.read(connection, {**position, "result_ids": result_ids}, limit=1):
             of_queue = {name: queued[name] for name in ("reasons", "calibrated_confidence")}
             place = place_of([queued[name] for name in _PLACE])
-            found = item(connection, queued["job_id"], queued["path"])
+            question = item(connection, queued["job_id"], queued["path"])
             return {
-                **found,
+                **question,
                 **of_queue,
                 "place": place,
                 "left": queued["remaining"],
@@ -263,13 +263,13 @@ def table(connection: Connection, scope: Values, limit: int, after: Place | None
     or `fields` by name. `after` is the position of the next page.
     """
     results = _results(connection, scope, limit + 1, after, comparison=">")
-    shown = results[:limit]
-    values = _values(connection, [row["job_id"] for row in shown], is_flat=True)
-    for row in shown:
+    page = results[:limit]
+    values = _values(connection, [row["job_id"] for row in page], is_flat=True)
+    for row in page:
         row["cells"] = _cells(row["analysis_type"], values[row["job_id"]])
-    names = list(dict.fromkeys(name for row in shown for name in row["cells"]))
-    following = _place_of_row(shown[-1]) if len(results) > limit else None
-    return {"fields": names[:_MAX_FIELDS], "rows": shown, "after": following}
+    names = list(dict.fromkeys(name for row in page for name in row["cells"]))
+    following = _place_of_row(page[-1]) if len(results) > limit else None
+    return {"fields": names[:_MAX_FIELDS], "rows": page, "after": following}
 
 
 def cell(connection: Connection, job_id: uuid.UUID, name: str) -> Sequence[Row]:

@@ -39,22 +39,22 @@ def render(account: Account) -> Iterator[RenderableType]:
     yield Text(f"Jobs     {planned}{_balance(account.jobs_balance)}{reused}")
 
 
-def failures(found: Sequence[Row]) -> Iterator[RenderableType]:
+def failures(rows: Sequence[Row]) -> Iterator[RenderableType]:
     """Return the failures, grouped by reason, each reason with a hint."""
     groups: dict[tuple[object, ...], list[Row]] = {}
-    for failure in found:
+    for failure in rows:
         groups.setdefault(_REASON(failure), []).append(failure)
-    shown = list(groups.values())[:_MAX_REASONS]
-    for group in shown:
+    top_groups = list(groups.values())[:_MAX_REASONS]
+    for group in top_groups:
         yield from _group(group)
-    hidden = len(found) - sum(len(group) for group in shown)
+    hidden = len(rows) - sum(len(group) for group in top_groups)
     if hidden > 0:
         yield Text(f"… and {hidden:,} more; query the view “failures” for all.", style="dim")
 
 
-def notices(found: Sequence[Row]) -> Iterator[RenderableType]:
+def notices(rows: Sequence[Row]) -> Iterator[RenderableType]:
     """Return the documents that need attention, each with the reason and a hint."""
-    for notice in found:
+    for notice in rows:
         yield Text("! ", style="yellow").append(one_line(notice["source"]), style="default")
         yield from _explained(notice["message"], notice["hint"])
 
@@ -158,15 +158,15 @@ def in_words(account: Account) -> str:
     succeeded = account.states[JobStatus.SUCCEEDED]
     total = sum(account.states.values())
     problems = [
-        f"{counted(account.states[each], 'analysis')} {each}"
-        for each in (
+        f"{counted(account.states[status], 'analysis')} {status}"
+        for status in (
             JobStatus.PARTIAL,
             JobStatus.FAILED,
             JobStatus.QUARANTINED,
             JobStatus.CANCELLED,
             JobStatus.PAUSED,
         )
-        if account.states[each]
+        if account.states[status]
     ]
     if account.not_accepted:
         problems.append(f"{counted(account.not_accepted, 'document')} not accepted")
@@ -176,22 +176,22 @@ def in_words(account: Account) -> str:
     return f"{sentence}{'; ' if problems else ''}{', '.join(problems)}."
 
 
-def budget_lines(found: Sequence[Row]) -> Iterator[Text]:
+def budget_lines(caps: Sequence[Row]) -> Iterator[Text]:
     """Return a line for each cap."""
-    for line in found:
-        kind, _, name = line["scope"].partition(":")
+    for cap in caps:
+        kind, _, name = cap["scope"].partition(":")
         whose = "this run" if kind == "run" else f"all runs on {name} UTC"
-        unpriced = f"{counted(line['unpriced_calls'], 'call')} of unknown cost"
-        estimated = f"{counted(line['estimated_calls'], 'call')} estimated (implausible report)"
+        unpriced = f"{counted(cap['unpriced_calls'], 'call')} of unknown cost"
+        estimated = f"{counted(cap['estimated_calls'], 'call')} estimated (implausible report)"
         parts = [
-            f"{dollars(line['spent_usd'])} of {dollars(line['cap_usd'])} spent by {whose}",
+            f"{dollars(cap['spent_usd'])} of {dollars(cap['cap_usd'])} spent by {whose}",
             *(
-                [f"{dollars(line['reserved_usd'])} reserved for calls"]
-                if line["reserved_usd"]
+                [f"{dollars(cap['reserved_usd'])} reserved for calls"]
+                if cap["reserved_usd"]
                 else []
             ),
-            f"{dollars(line['left_usd'])} left",
-            *([unpriced] if line["unpriced_calls"] else []),
-            *([estimated] if line["estimated_calls"] else []),
+            f"{dollars(cap['left_usd'])} left",
+            *([unpriced] if cap["unpriced_calls"] else []),
+            *([estimated] if cap["estimated_calls"] else []),
         ]
         yield Text(f"Budget   {' · '.join(parts)}")

@@ -40,19 +40,19 @@ def table(
     right: Collection[str] = (),
 ) -> Table:
     """Return a table that never breaks words; prose is wrapped at `prose_width` or more."""
-    shown = empty()
+    grid = empty()
     for index, name in enumerate(names):
         lines = [line for row in rows for line in _text(row[index]).split(allow_blank=True)]
         widest = max(line.cell_len for line in (Text(name), *lines))
         is_broken = widest > prose_width and any(" " in line.plain for line in lines)
-        shown.add_column(
+        grid.add_column(
             Text(name),
             justify="right" if name in right else "left",
             min_width=min(widest, prose_width),
             no_wrap=not is_broken,
             overflow="fold",
         )
-    return _filled(shown, rows)
+    return _filled(grid, rows)
 
 
 def folded(
@@ -67,15 +67,15 @@ def folded(
 
     If even those do not fit, they are cut and end with an ellipsis.
     """
-    shown = empty(header_style, indent)
+    grid = empty(header_style, indent)
     for name in names:
-        shown.add_column(
+        grid.add_column(
             name,
             justify="right" if name in right else "left",
             no_wrap=name in whole,
             overflow="ellipsis" if name in whole else "fold",
         )
-    return _filled(shown, rows)
+    return _filled(grid, rows)
 
 
 def numbers(names: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -88,10 +88,10 @@ def empty(header_style: str = "bold", indent: int = 0) -> Table:
     return Table(box=None, padding=(0, 2, 0, indent), header_style=header_style)
 
 
-def _filled(shown: Table, rows: Iterable[Sequence[str | Text]]) -> Table:
+def _filled(grid: Table, rows: Iterable[Sequence[str | Text]]) -> Table:
     for row in rows:
-        shown.add_row(*map(_text, row))
-    return shown
+        grid.add_row(*map(_text, row))
+    return grid
 
 
 def _text(cell: str | Text) -> Text:
@@ -100,23 +100,23 @@ def _text(cell: str | Text) -> Text:
 
 def records(names: Sequence[str], rows: Sequence[Sequence[Text]]) -> RenderableType:
     """Return the rows as records, with a line for every column."""
-    shown: list[RenderableType] = []
+    parts: list[RenderableType] = []
     for number, row in enumerate(rows, start=1):
         lines = Table.grid(padding=(0, 1))
         for style in ("bold", "dim", ""):
             lines.add_column(style=style, overflow="fold")
         for name, cell in zip(names, row, strict=True):
             lines.add_row(Text(name), "|", cell)
-        shown += [Rule(f"Row {number}", align="left", characters="─", style="dim"), lines]
-    return Group(*shown)
+        parts += [Rule(f"Row {number}", align="left", characters="─", style="dim"), lines]
+    return Group(*parts)
 
 
 NAME_WIDTH = 48
 
 
-def shortened(found: Sequence[str], room: int = NAME_WIDTH) -> list[Text]:
+def shortened(sources: Sequence[str], room: int = NAME_WIDTH) -> list[Text]:
     """Return names cut in the middle; if one exceeds `room`, all lose their common folder."""
-    names = [one_line(source) for source in found]
+    names = [one_line(source) for source in sources]
     folder = _common_folder(names)
     if folder and max(map(len, names)) > room:
         names = [f"…/{name.removeprefix(folder)}" for name in names]

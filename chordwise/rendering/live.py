@@ -29,7 +29,7 @@ class Display:
     def show_found(self, count: int) -> None:
         """Show the number of files found."""
 
-    def show_intake(self, count: int, found: int, source: str) -> None:
+    def show_intake(self, count: int, total: int, source: str) -> None:
         """Show the progress of the intake; `source` is the last document."""
 
     def progress(self, progress: Progress, pace: Pace) -> None:
@@ -62,10 +62,10 @@ class ProgressLines(Display):
         self._due_at = self._due_at or self._clock() + _LINE_SECONDS
         self._print(f"Found {counted(count, 'file')} so far", is_last=False)
 
-    def show_intake(self, count: int, found: int, source: str) -> None:
+    def show_intake(self, count: int, total: int, source: str) -> None:
         """Print the progress of the intake."""
         self._print(
-            f"Reading documents: {count_of_found(count, found)}, last: {source}", is_last=False
+            f"Reading documents: {count_of_found(count, total)}, last: {source}", is_last=False
         )
 
     def progress(self, progress: Progress, pace: Pace) -> None:
@@ -97,9 +97,9 @@ class Bars(Display):
         """Show the number of files found."""
         self._spin(f"Found {counted(count, 'file')}")
 
-    def show_intake(self, count: int, found: int, source: str) -> None:
+    def show_intake(self, count: int, total: int, source: str) -> None:
         """Show the progress of the intake."""
-        self._spin(f"Reading documents: {count_of_found(count, found)} · {one_line(source, 60)}")
+        self._spin(f"Reading documents: {count_of_found(count, total)} · {one_line(source, 60)}")
 
     def progress(self, progress: Progress, pace: Pace) -> None:
         """Show the progress of a run."""
@@ -116,9 +116,9 @@ class Bars(Display):
         self._update(self._spinner)
 
 
-def count_of_found(count: int, found: int) -> str:
+def count_of_found(count: int, total: int) -> str:
     """Return the progress of the intake; a file counts as one document until it is read."""
-    return f"{count:,} of {max(count, found):,}"
+    return f"{count:,} of {max(count, total):,}"
 
 
 def spent(progress: Progress) -> str:
@@ -155,19 +155,19 @@ def _speed(progress: Progress, pace: Pace) -> str:
     return "".join(f" · {part}" for part in parts)
 
 
-def batch_lines(found: Sequence[BatchWait]) -> Iterator[Text]:
+def batch_lines(waits: Sequence[BatchWait]) -> Iterator[Text]:
     """Return a line for each batch."""
-    for wait in found:
+    for wait in waits:
         yield Text(f"Batch    {' · '.join(_parts(wait))}", style="yellow" if wait.error else "")
 
 
-def in_short(found: Sequence[BatchWait]) -> str:
+def in_short(waits: Sequence[BatchWait]) -> str:
     """Return the batches that a run waits for, since when, and their deadline.
 
     It contains clock times, so it only changes when the state changes.
     """
-    out = [wait for wait in found if wait.batch_id is not None]
-    gathered = sum(wait.questions for wait in found if wait.batch_id is None)
+    out = [wait for wait in waits if wait.batch_id is not None]
+    gathered = sum(wait.questions for wait in waits if wait.batch_id is None)
     parts = []
     if out:
         questions = counted(sum(wait.questions for wait in out), "question")
@@ -176,7 +176,7 @@ def in_short(found: Sequence[BatchWait]) -> str:
         parts.append(f"{questions} in {noun} since {since}")
     if gathered:
         parts.append(f"{counted(gathered, 'question')} for the next batch")
-    if deadlines := [wait.until for wait in found if wait.until is not None]:
+    if deadlines := [wait.until for wait in waits if wait.until is not None]:
         parts.append(f"online after {local_time(min(deadlines))}")
     return ", ".join(parts)
 

@@ -42,10 +42,10 @@ def render(results: Sequence[Row]) -> Iterator[RenderableType]:
 
     Several extractions of the same fields come first, as a table with a column for each field.
     """
-    shown: set[uuid.UUID] = set()
-    yield from _extractions(results, shown)
+    job_ids: set[uuid.UUID] = set()
+    yield from _extractions(results, job_ids)
     if len(results) > MAX_IN_FULL:
-        others = [result for result in results if result["job_id"] not in shown]
+        others = [result for result in results if result["job_id"] not in job_ids]
         yield from [_table(others)] if others else []
     else:
         for result in results:
@@ -92,19 +92,19 @@ def _check(check: JsonObject) -> str:
     return one_line(f"{where} ({listed})" if listed else where, _HEADLINE_WIDTH)
 
 
-def _suspicious(stored: JsonValue) -> Iterator[RenderableType]:
+def _suspicious(value: JsonValue) -> Iterator[RenderableType]:
     """Return the first suspicious passages of the document."""
-    if not stored:
+    if not value:
         return
     from chordwise.domain import document_flags  # noqa: PLC0415 - loads all cues
 
-    found = document_flags.from_json(stored)
-    for flag in found[:_MAX_FLAGS]:
+    flags = document_flags.from_json(value)
+    for flag in flags[:_MAX_FLAGS]:
         kind, place = flag.kind.replace("_", " "), f"characters {flag.start_char}–{flag.end_char}"
         excerpt = f": “{one_line(flag.excerpt)}”" if flag.excerpt else ""
         yield Text(f"  Suspicious: {kind}, {place}{excerpt}", style="yellow")
-    if len(found) > _MAX_FLAGS:
-        rest = f"  {len(found) - _MAX_FLAGS} more suspicious passages; use --json for all."
+    if len(flags) > _MAX_FLAGS:
+        rest = f"  {len(flags) - _MAX_FLAGS} more suspicious passages; use --json for all."
         yield Text(rest, style="yellow")
 
 
@@ -113,9 +113,9 @@ def _critique(critique: JsonObject) -> Iterator[RenderableType]:
     if critique.get("outcome") in (CritiqueOutcome.KEPT, CritiqueOutcome.FAILED):
         outcome, reason = text(critique.get("outcome")), text(critique.get("reason"))
         yield Text(f"  Critique {outcome}: {one_line(reason, _HEADLINE_WIDTH)}", style="yellow")
-        for each in objects(critique.get("violations")):
-            shown = one_line(text(each.get("problem")), _HEADLINE_WIDTH)
-            yield Text(f"  {one_line(text(each.get('path')))}: {shown}", style="yellow")
+        for violation in objects(critique.get("violations")):
+            problem = one_line(text(violation.get("problem")), _HEADLINE_WIDTH)
+            yield Text(f"  {one_line(text(violation.get('path')))}: {problem}", style="yellow")
 
 
 def _heading(result: Row) -> Text:
@@ -169,13 +169,13 @@ def _table(results: Sequence[Row]) -> Table:
 
 def _answer(result: Row) -> Text:
     answer = headline(result["analysis_type"], result["output"])
-    shown = Text(one_line(answer, 140))
+    line = Text(one_line(answer, 140))
     if result["status"] != JobStatus.SUCCEEDED:
         reason = "".join(f": {one_line(sentence)}" for sentence in _missing(result, losses=True))
-        shown.append(f" ({result['status']}{reason.removesuffix('.')})", style="yellow")
+        line.append(f" ({result['status']}{reason.removesuffix('.')})", style="yellow")
     for mark in _marks(result):
-        shown.append(f" ({mark})", style="yellow")
-    return shown
+        line.append(f" ({mark})", style="yellow")
+    return line
 
 
 def _marks(result: Row) -> Iterator[str]:
@@ -196,7 +196,7 @@ _PROSE_WIDTH = 12
 _VALUE_WIDTH = 80
 
 
-def _extractions(results: Sequence[Row], shown: set[uuid.UUID]) -> Iterator[RenderableType]:
+def _extractions(results: Sequence[Row], job_ids: set[uuid.UUID]) -> Iterator[RenderableType]:
     """Yield a table for each list of fields that several documents share.
 
     The ids of their jobs are added to `shown`.
@@ -215,7 +215,7 @@ def _extractions(results: Sequence[Row], shown: set[uuid.UUID]) -> Iterator[Rend
     for names, group in alike.items():
         if not names or len(group) == 1:
             continue
-        shown |= {result["job_id"] for result in group}
+        job_ids |= {result["job_id"] for result in group}
         documents = layouts.shortened([result["source"] for result in group], room=_DOCUMENT_WIDTH)
         columns = ("Document", *(name.removeprefix("/") for name in names))
         rows = [
@@ -276,10 +276,10 @@ def _parts(section: AnswerSection, output: JsonObject) -> Iterator[RenderableTyp
     elif isinstance(value, dict):
         yield _json(value)
     elif value is not None or is_label:
-        shown = _prose(NO_LABEL if value is None else value)
+        prose = _prose(NO_LABEL if value is None else value)
         if is_label:
-            shown.stylize(_STYLES.get(shown.plain, "bold"))
-        yield shown.append(section.note)
+            prose.stylize(_STYLES.get(prose.plain, "bold"))
+        yield prose.append(section.note)
 
 
 def _element(item: JsonValue, members: Sequence[str]) -> Text:
@@ -287,14 +287,14 @@ def _element(item: JsonValue, members: Sequence[str]) -> Text:
     if not isinstance(item, dict):
         return _prose(item)
     *before, last = members
-    shown = Text.assemble(*((f"{one_line(text(item.get(name)))}: ", "cyan") for name in before))
+    line = Text.assemble(*((f"{one_line(text(item.get(name)))}: ", "cyan") for name in before))
     if not isinstance(statement := item.get(last), str):
-        return shown.append(f"{display_number(statement):>6}  ").append_text(quote(item))
+        return line.append(f"{display_number(statement):>6}  ").append_text(quote(item))
     words = text(item.get("quote"))
     if one_line(statement) == one_line(words):
-        return shown.append_text(quote(item))
-    shown.append_text(_prose(statement))
-    return shown.append("\n").append_text(quote(item)) if words else shown
+        return line.append_text(quote(item))
+    line.append_text(_prose(statement))
+    return line.append("\n").append_text(quote(item)) if words else line
 
 
 def quote(item: Mapping[str, JsonValue]) -> Text:
@@ -302,29 +302,29 @@ def quote(item: Mapping[str, JsonValue]) -> Text:
     words = text(item.get("quote"))
     if not words:
         return Text()
-    shown = Text(f"“{one_line(words, _QUOTE_WIDTH)}”", style="italic")
+    line = Text(f"“{one_line(words, _QUOTE_WIDTH)}”", style="italic")
     if place := text(item.get("place")):
-        shown.append(f" {one_line(place)}", style="not italic")
+        line.append(f" {one_line(place)}", style="not italic")
     start, end = item.get("start_char"), item.get("end_char")
     if isinstance(start, int) and isinstance(end, int):
-        shown.append(f" [{start}–{end}]", style="dim not italic")
+        line.append(f" [{start}–{end}]", style="dim not italic")
     elif item.get("grounded") is False:
-        shown.append(" [not found in the document]", style="yellow not italic")
+        line.append(" [not found in the document]", style="yellow not italic")
     mark = item.get("value_in_quote")
     if mark is False or (isinstance(mark, dict) and not all(mark.values())):
         from chordwise.domain import value_in_quote  # noqa: PLC0415 - loads all units
 
         names = ", ".join(value_in_quote.values_not_in_quotes({"item": dict(item)}))
         outside = f" [not in the quote: {one_line(names, _QUOTE_WIDTH)}]"
-        shown.append(outside, style="yellow not italic")
-    return shown
+        line.append(outside, style="yellow not italic")
+    return line
 
 
-def _fields(found: Sequence[JsonObject]) -> Table:
-    is_item = "item" in found[0]
+def _fields(fields: Sequence[JsonObject]) -> Table:
+    is_item = "item" in fields[0]
     columns = ("Item", "Value", "Quote", "Confidence") if is_item else ("Path", "Quote", "C.")
     rows: list[list[str | Text]] = []
-    for field in found:
+    for field in fields:
         value = [_cell(field.get("value") or field.get("status"))] if is_item else []
         confidence = f"{display_number(field.get('confidence'))}/10"
         if field.get("corrected") is True:
@@ -338,11 +338,11 @@ def _fields(found: Sequence[JsonObject]) -> Table:
 def _json(value: JsonValue) -> Text:
     """Return a value as JSON, a long one cut with a note."""
     whole = safe(encoded(value, indent=2))
-    shown = Text(whole[:_DATA_WIDTH])
+    excerpt = Text(whole[:_DATA_WIDTH])
     if len(whole) > _DATA_WIDTH:
         note = f"\n… the first {_DATA_WIDTH:,} of {len(whole):,} characters; use --json for all."
-        shown.append(note, style="yellow")
-    return shown
+        excerpt.append(note, style="yellow")
+    return excerpt
 
 
 def _numbered(parts: Iterable[Text]) -> Iterator[Table]:
@@ -359,5 +359,5 @@ def _prose(value: JsonValue) -> Text:
 
 
 def _cell(value: JsonValue, width: int = _CELL_WIDTH) -> Text:
-    shown = value if isinstance(value, str) else encoded(value)
-    return Text(one_line(shown, width))
+    cell = value if isinstance(value, str) else encoded(value)
+    return Text(one_line(cell, width))

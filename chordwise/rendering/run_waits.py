@@ -66,12 +66,12 @@ class RunWatch:
         first = self._clock()
         while True:
             began = self._clock()
-            found = self._read_progress(run_id)
-            if found is not None:
-                self._record(found)
-                display.progress(found, self._pace)
-                if found.is_over:
-                    return found
+            state = self._read_progress(run_id)
+            if state is not None:
+                self._record(state)
+                display.progress(state, self._pace)
+                if state.is_over:
+                    return state
             self._keep_alive()
             now = self._clock()
             usual = min(_MAX_SECONDS, (now - first) / _SHARE_OF_WAIT)
@@ -83,33 +83,33 @@ class RunWatch:
         """Return the progress, or `None` while the database is briefly unavailable."""
         try:
             with self._database.read() as session:
-                found = progress.read(driver(session), run_id)
+                state = progress.read(driver(session), run_id)
         except ServiceUnavailableError:
             if self._clock() - self._reached_at > _OUTAGE_SECONDS:
                 raise
             return None
         self._reached_at = self._clock()
-        return found
+        return state
 
-    def _record(self, found: Progress) -> None:
+    def _record(self, state: Progress) -> None:
         now = self._clock()
-        self._pace.record(now, found)
-        if found != self._last:
-            self._last, self._moved_at = found, now
+        self._pace.record(now, state)
+        if state != self._last:
+            self._last, self._moved_at = state, now
         elif now - self._moved_at > _STILL_SECONDS:
             self._moved_at = now
-            sentence = self.diagnosis(found)
+            sentence = self.diagnosis(state)
             if sentence != self._warned:
                 self._warn(sentence)
             self._warned = sentence
 
-    def diagnosis(self, found: Progress) -> str:
+    def diagnosis(self, state: Progress) -> str:
         """Return why there may be no progress."""
-        if found.batches:
+        if state.batches:
             return _WITHIN_A_DAY
         still = f"No progress for {_STILL_SECONDS:.0f} seconds"
-        if found.jobs.waiting and not found.jobs.unsplit:
-            return f"{still}: {found.jobs.waiting} jobs wait for the provider. Ctrl-C detaches."
+        if state.jobs.waiting and not state.jobs.unsplit:
+            return f"{still}: {state.jobs.waiting} jobs wait for the provider. Ctrl-C detaches."
         try:
             with self._database.read() as session:
                 has_worker = "worker" in connected(session)

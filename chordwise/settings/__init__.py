@@ -173,13 +173,13 @@ class Settings(BaseSettings):
 
     @field_validator("profiles")
     @classmethod
-    def name_tables(cls, found: Mapping[str, Profile]) -> Mapping[str, Profile]:
+    def name_tables(cls, profiles: Mapping[str, Profile]) -> Mapping[str, Profile]:
         """Name the answer table of each profile after the profile, unless it is set."""
         return {
-            name: each
-            if each.save_as
-            else each.model_copy(update={"save_as": identifiers.sql_identifier(name)})
-            for name, each in found.items()
+            name: profile
+            if profile.save_as
+            else profile.model_copy(update={"save_as": identifiers.sql_identifier(name)})
+            for name, profile in profiles.items()
         }
 
     @model_validator(mode="after")
@@ -277,7 +277,7 @@ class Settings(BaseSettings):
             ConfigurationError: There is no such model or tier.
         """
         return all(
-            self.model_named(each).provider == "extractive" for each in self.selected_names(name)
+            self.model_named(model).provider == "extractive" for model in self.selected_names(name)
         )
 
     def model_named(self, name: str) -> ModelSettings:
@@ -296,10 +296,10 @@ class Settings(BaseSettings):
             return ModelSettings(provider="extractive", model=model or BY_WORDS)
         if provider in PROVIDERS and provider != "extractive" and model:
             return ModelSettings.model_validate({"provider": provider, "model": model})
-        known = ", ".join(sorted({*self.models, "extractive"}))
+        names = ", ".join(sorted({*self.models, "extractive"}))
         raise ConfigurationError(
             f"There is no model named “{name}”.",
-            f"Known: {known}. Others: {'/NAME, '.join(PROVIDERS)}/NAME.",
+            f"Known: {names}. Others: {'/NAME, '.join(PROVIDERS)}/NAME.",
         )
 
     def api_key_for(self, model: ModelSettings) -> SecretStr:
@@ -337,13 +337,13 @@ def load(config: Path | None = None, **flags: object) -> Settings:
     """
     file = settings_file(config)
     path = file.path if file else None
-    given = {name: value for name, value in flags.items() if value is not None}
+    values = {name: value for name, value in flags.items() if value is not None}
     source: type[Settings] = Settings
     if file:  # creating a class is slow
         read = {"toml_file": path, "toml_values": file.values(), "__doc__": Settings.__doc__}
         source = type("Settings", (Settings,), read)
     try:
-        return source(**given)  # type: ignore[arg-type]  # flags are of any type until they are read
+        return source(**values)  # type: ignore[arg-type]  # flags are of any type until they are read
     except ValidationError as error:
         where = f" in {path} or the environment" if path else ""
         what = f"The settings{where} are invalid: {'; '.join(problems(error))}."

@@ -21,7 +21,7 @@ CONFIG_VARIABLE = "CHORDWISE_CONFIG"
 SUPERVISOR_PIPE_VARIABLE = "CHORDWISE_SUPERVISOR_PIPE"
 # The Compose file reads these; they may be set in the same shell.
 _OF_COMPOSE = ("FOLDERS", "LOCK", "SECRETS", "SETTINGS")
-_NO_SETTINGS = {CONFIG_VARIABLE, SUPERVISOR_PIPE_VARIABLE, *(PREFIX + each for each in _OF_COMPOSE)}
+_NO_SETTINGS = {CONFIG_VARIABLE, SUPERVISOR_PIPE_VARIABLE, *(PREFIX + name for name in _OF_COMPOSE)}
 # Kubernetes sets these for a service named `chordwise…`.
 _OF_KUBERNETES = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)\w*)?$")
 
@@ -84,5 +84,5 @@ def missing_key_finding(settings: Settings, name: str) -> tuple[str, str] | None
     variable = f"{_NO_NAME.sub('_', name.upper()).strip('_0123456789')}_API_KEY"
     hint = f'If the server needs one, set api_key_env = "{variable}" in [models.{name}].'
     host = host_of(model.provider)
-    own = f" {model.provider.upper()}_API_KEY is sent only to {host}." if host else ""
-    return what, hint + own
+    note = f" {model.provider.upper()}_API_KEY is sent only to {host}." if host else ""
+    return what, hint + note

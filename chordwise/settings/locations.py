@@ -80,8 +80,8 @@ def settings_file(config: Path | None) -> SettingsFile | None:
     Raises:
         ConfigurationError: The file is missing, unreadable, or writable by other users.
     """
-    named = config or config_path()
-    path = named or find_file(Path.cwd())
+    explicit_path = config or config_path()
+    path = explicit_path or find_file(Path.cwd())
     if path is None:
         return None
     if not path.is_file():
@@ -89,7 +89,7 @@ def settings_file(config: Path | None) -> SettingsFile | None:
             f"The settings file {path} does not exist.", "Check --config and CHORDWISE_CONFIG."
         )
     try:
-        is_named = named is not None
+        is_named = explicit_path is not None
         return SettingsFile(path=path, content=_read(path, is_named=is_named), is_named=is_named)
     except OSError as error:
         raise _unreadable(path, error) from error
@@ -130,11 +130,11 @@ def find_home(config: Path | None = None, home: Path | None = None) -> Path:
     Raises:
         ConfigurationError: The settings file is missing or not trusted, or not named and has it.
     """
-    known = _Home() if home is None else _Home(home=home)
-    if "home" in known.model_fields_set:
-        return known.home
+    defaults = _Home() if home is None else _Home(home=home)
+    if "home" in defaults.model_fields_set:
+        return defaults.home
     file = settings_file(config)
-    return (_home_in(file) if file else None) or known.home
+    return (_home_in(file) if file else None) or defaults.home
 
 
 def _home_in(file: SettingsFile) -> Path | None:
@@ -219,7 +219,7 @@ def _has_only(group_id: int, user_id: int) -> bool:
 
 
 def _with_primary(group_id: int) -> set[str]:
-    return {each.pw_name for each in pwd.getpwall() if each.pw_gid == group_id}
+    return {user.pw_name for user in pwd.getpwall() if user.pw_gid == group_id}
 
 
 def _folders_and_links(file: Path) -> Iterator[_Step]:

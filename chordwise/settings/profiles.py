@@ -32,7 +32,7 @@ def _or_mapping(value: object, validated: ValidatorFunctionWrapHandler) -> objec
 
 
 def _or_meanings(value: object, validated: ValidatorFunctionWrapHandler) -> object:
-    is_text = isinstance(value, Mapping) and all(isinstance(each, str) for each in value.values())
+    is_text = isinstance(value, Mapping) and all(isinstance(item, str) for item in value.values())
     return _or_mapping(value, validated) if is_text else validated(value)
 
 

@@ -79,15 +79,15 @@ RECEIVERS: Kinds[type[Receiver]] = Kinds("chordwise.pipeline.deliveries.receiver
 def _read(tables: object) -> object:
     if not isinstance(tables, Mapping):
         return tables
-    found = {}
+    receivers = {}
     for kind, table in tables.items():
         try:
-            found[kind] = RECEIVERS[kind].model_validate(table)
+            receivers[kind] = RECEIVERS[kind].model_validate(table)
         except KeyError:
             raise ValueError(f"unknown table {kind}; known: {', '.join(RECEIVERS)}") from None
         except ValidationError as error:
-            raise ValueError("; ".join(f"{kind}.{each}" for each in problems(error))) from None
-    return found
+            raise ValueError("; ".join(f"{kind}.{text}" for text in problems(error))) from None
+    return receivers
 
 
 Receivers: TypeAlias = Annotated[Mapping[str, SerializeAsAny[Receiver]], BeforeValidator(_read)]

@@ -122,12 +122,12 @@ class ModelSettings(Section):
         Raises:
             ValueError: One of the two prices is missing, or the model is also free.
         """
-        given = [name for name in _PRICES if getattr(self, name) is not None]
-        if given and self.price:
-            raise ValueError(f'price is "free" and {given[0]} is set: remove one of them')
-        missing = [name for name in _PRICES[:2] if name not in given]
-        if given and missing:
-            raise ValueError(f"{given[0]} is set without {missing[0]}: set both or neither")
+        prices = [name for name in _PRICES if getattr(self, name) is not None]
+        if prices and self.price:
+            raise ValueError(f'price is "free" and {prices[0]} is set: remove one of them')
+        missing = [name for name in _PRICES[:2] if name not in prices]
+        if prices and missing:
+            raise ValueError(f"{prices[0]} is set without {missing[0]}: set both or neither")
         return self
 
     @model_validator(mode="after")
@@ -215,8 +215,8 @@ class TierSettings(Section):
 
     def configured(self) -> dict[Tier, str]:
         """Return the model name of each configured tier, in ascending order."""
-        named = {Tier.SMALL: self.small, Tier.MEDIUM: self.medium, Tier.LARGE: self.large}
-        return {tier: name for tier, name in named.items() if name}
+        models = {Tier.SMALL: self.small, Tier.MEDIUM: self.medium, Tier.LARGE: self.large}
+        return {tier: name for tier, name in models.items() if name}
 
     def selected_by(self, name: str) -> dict[Tier, str]:
         """Return the models of the tiers in a name, ascending: all for `auto`, none for a model.
@@ -230,7 +230,7 @@ class TierSettings(Section):
                 "The model “auto” needs at least one tier.",
                 "Set tiers.small, tiers.medium or tiers.large (docs/routing.md).",
             )
-        return tiers if name == AUTO else {each: tiers[each] for each in tiers if each == name}
+        return tiers if name == AUTO else {tier: tiers[tier] for tier in tiers if tier == name}
 
 
 class RoutingSettings(Section):
@@ -437,8 +437,8 @@ _ANY_LIST = '["a", "b"]'
 def problems(error: ValidationError) -> list[str]:
     """Return each problem, without a final full stop and without the input."""
     return [
-        _problem([str(step) for step in each["loc"]], each["type"], each["msg"])
-        for each in error.errors(include_input=False, include_url=False)
+        _problem([str(step) for step in detail["loc"]], detail["type"], detail["msg"])
+        for detail in error.errors(include_input=False, include_url=False)
     ]
 
 

@@ -58,9 +58,9 @@ def check_broker(url: str) -> None:
         if parts.hostname or not parts.path.strip("/"):
             raise ValueError(f"it has no socket path; the form is {scheme}:///PATH")
         _require_number(_number_in(options))
-    known = _NUMBER if scheme in _SOCKETS else _TLS_OPTIONS if scheme == _TLS else ()
-    if not options.keys() <= set(known):
-        allowed = f"only the options {', '.join(known)}" if known else "no options"
+    names = _NUMBER if scheme in _SOCKETS else _TLS_OPTIONS if scheme == _TLS else ()
+    if not options.keys() <= set(names):
+        allowed = f"only the options {', '.join(names)}" if names else "no options"
         raise ValueError(f"{scheme}:// takes {allowed} after the ?")
     if options.get(_CERTIFICATES, "required") not in _VERIFICATION:
         raise ValueError(f"{_CERTIFICATES} must be required, optional or none")
@@ -76,13 +76,13 @@ def check_database(url: str) -> None:
     scheme = _scheme(url, f"of PostgreSQL: {form}")
     if scheme.partition("+")[0] not in ("postgresql", "postgres"):
         raise ValueError(f"{scheme}:// is not supported; Chordwise needs PostgreSQL: {form}")
-    found = _DATABASE.fullmatch(url)
-    if found is None or "@" in found["host"]:
+    match = _DATABASE.fullmatch(url)
+    if match is None or "@" in match["host"]:
         raise ValueError(f"it cannot be parsed; the form is {form}, and {_ENCODED}")
-    if found["port"] is not None and not _is_port(found["port"]):
+    if match["port"] is not None and not _is_port(match["port"]):
         raise ValueError(_WRONG_PORT)
-    named = found["host"] or "host" in dict(parse_qsl(found["query"] or ""))
-    if not named and (found["password"] or found["port"]):
+    host = match["host"] or "host" in dict(parse_qsl(match["query"] or ""))
+    if not host and (match["password"] or match["port"]):
         raise ValueError(f"it has no host; the form is {form}")
 
 
@@ -132,10 +132,10 @@ def _number_in(options: Mapping[str, str]) -> str:
 def _scheme(url: str, what: str) -> str:
     if not url:
         raise ValueError("it is empty; remove it or set an address")
-    found = _SCHEME.match(url)
-    if found is None:
+    match = _SCHEME.match(url)
+    if match is None:
         raise ValueError(f"it is not an address {what}")
-    return found[1].lower()
+    return match[1].lower()
 
 
 def _split(url: str) -> SplitResult:

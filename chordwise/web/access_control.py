@@ -160,12 +160,12 @@ def hash_password(password: str) -> str:
     return f"scrypt:{_encoded(salt)}:{_encoded(_scrypt(password, salt))}"
 
 
-def verify_password(password: str, kept: str) -> bool:
+def verify_password(password: str, stored_hash: str) -> bool:
     """Return whether a password matches a stored hash; see `hash_password`."""
     try:
-        _, salt, known = kept.split(":")
+        _, salt, digest = stored_hash.split(":")
         return hmac.compare_digest(
-            _scrypt(password, urlsafe_b64decode(salt)), urlsafe_b64decode(known)
+            _scrypt(password, urlsafe_b64decode(salt)), urlsafe_b64decode(digest)
         )
     except ValueError:
         return False
@@ -366,9 +366,9 @@ async def _answer(endpoint: Endpoint, request: Request) -> Response:
     return await run_in_threadpool(cast("Callable[[Request], Response]", endpoint), request)
 
 
-def _require_token(request: Request, sent: str) -> None:
-    known = str(request.session.get(CSRF_FIELD, ""))
-    if not known or not hmac.compare_digest(sent.encode(), known.encode()):
+def _require_token(request: Request, sent_token: str) -> None:
+    token = str(request.session.get(CSRF_FIELD, ""))
+    if not token or not hmac.compare_digest(sent_token.encode(), token.encode()):
         raise HTTPException(403, "This page is out of date: reload it and repeat the change.")
 
 

@@ -327,7 +327,7 @@ def _chunk(request: Request) -> Response:
     number = _number(request)
     with site_of(request).database.read() as session:
         questions = _questions(driver(session), request)
-        if number >= len(questions.found["chunks"]):
+        if number >= len(questions.job["chunks"]):
             raise HTTPException(404, "The job has no such part.")
         part = questions.about_chunk(number)
     return HTMLResponse(fragment(request, "document_part.html", part=part))

@@ -17,11 +17,11 @@ _MAX_RECENT = 50
 def _inbox(request: Request) -> Response:
     site = site_of(request)
     with site.database.read() as session:
-        found = status.accounts(driver(session), site.settings, _MAX_RECENT)
+        inboxes = status.accounts(driver(session), site.settings, _MAX_RECENT)
     return render(
         request,
         "inbox.html",
-        inboxes=found,
+        inboxes=inboxes,
         is_enabled=site.settings.inbox.enabled,
         is_watched=stack.is_watching(site.settings),
     )

@@ -41,11 +41,11 @@ def _figures(request: Request) -> Response:
 
     The page requests the first figure; the others replace their placeholders by id.
     """
-    wanted = insight.figures_sharing_query(request.path_params["key"])
-    if not wanted:
+    group = insight.figures_sharing_query(request.path_params["key"])
+    if not group:
         raise UsageError("There is no such figure.", "Load the page again.")
     with site_of(request).database.read() as session:
-        plots = insight.plots(session, _days(request), wanted)
+        plots = insight.plots(session, _days(request), group)
     figures, totals = report.figures(plots), report.totals(plots)
     return HTMLResponse(fragment(request, "insight_part.html", figures=figures, totals=totals))
 
@@ -53,15 +53,15 @@ def _figures(request: Request) -> Response:
 def _report(request: Request) -> Response:
     with site_of(request).database.read() as session:
         html, _ = report.page(session, _days(request))
-    named = {"Content-Disposition": 'attachment; filename="chordwise-report.html"'}
-    return HTMLResponse(html, headers=named)
+    headers = {"Content-Disposition": 'attachment; filename="chordwise-report.html"'}
+    return HTMLResponse(html, headers=headers)
 
 
 def _days(request: Request) -> int:
-    asked = request.query_params.get("days", str(DEFAULT_DAYS))
-    days = int(asked) if _DAYS.fullmatch(asked) else 0
+    value = request.query_params.get("days", str(DEFAULT_DAYS))
+    days = int(value) if _DAYS.fullmatch(value) else 0
     if not 1 <= days <= MAX_DAYS:
-        raise UsageError(f"“{asked}” is not a number of days from 1 to {MAX_DAYS:,}.")
+        raise UsageError(f"“{value}” is not a number of days from 1 to {MAX_DAYS:,}.")
     return days
 
 

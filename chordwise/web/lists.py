@@ -73,18 +73,18 @@ def listing_of(
     Raises:
         UsageError: The column or the page does not exist.
     """
-    asked = request.query_params
-    order = asked.get("sort", default_sort)
+    query = request.query_params
+    order = query.get("sort", default_sort)
     sort = order.removeprefix(_DESCENDING)
     if sort and sort not in sorts:
         hint = f"Columns: {', '.join(sorts)}." if sorts else ""
         raise UsageError(f"The list cannot be sorted by “{sort}”.", hint)
     return Listing(
         path=request.url.path,
-        filters={name: asked[name].strip() for name in filters if asked.get(name, "").strip()},
+        filters={name: query[name].strip() for name in filters if query.get(name, "").strip()},
         sort=sort,
         is_descending=order.startswith(_DESCENDING),
-        after=_key(asked.get("after", "")),
+        after=_key(query.get("after", "")),
     )
 
 
@@ -92,13 +92,13 @@ def _key(cursor: str) -> Key:
     if not cursor:
         return ()
     try:
-        found = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        values = json.loads(base64.urlsafe_b64decode(cursor.encode()))
     except (ValueError, RecursionError) as error:
         raise no_page() from error
-    if not isinstance(found, list):
+    if not isinstance(values, list):
         raise no_page()
-    key = tuple(each for each in found if each is None or isinstance(each, str | int | float))
-    if len(key) != len(found):
+    key = tuple(value for value in values if value is None or isinstance(value, str | int | float))
+    if len(key) != len(values):
         raise no_page()
     return key
 

@@ -38,8 +38,8 @@ class Attempts:
             now = self._clock()
             while self._attempts and now - self._attempts[0][0] >= _WINDOW_SECONDS:
                 self._attempts.popleft()
-            of_address = [each for each in self._attempts if each[2] == address]
-            of_name = [each for each in of_address if each[1] == name]
+            of_address = [attempt for attempt in self._attempts if attempt[2] == address]
+            of_name = [attempt for attempt in of_address if attempt[1] == name]
             until = max(_next_at(of_name, *_OF_NAME), _next_at(of_address, *_OF_ADDRESS))
             if until > now:
                 return math.ceil(until - now)
@@ -49,7 +49,7 @@ class Attempts:
     def succeed(self, name: str, address: str) -> None:
         """Forget the attempts of a name at an address, since the last one was right."""
         with self._lock:
-            rest = [each for each in self._attempts if each[1:] != (name, address)]
+            rest = [attempt for attempt in self._attempts if attempt[1:] != (name, address)]
             self._attempts = deque(rest, maxlen=_MAX_ATTEMPTS)
 
 
@@ -75,13 +75,13 @@ def _login(request: Request) -> Response:
 def _sign_in(request: Request) -> Response:
     attempts: Attempts = request.app.state.attempts
     name, to = _given_name(request), text_in(request, "next")
-    known = name.casefold(), request.client.host if request.client else ""
-    if seconds := attempts.begin(*known):
+    key = name.casefold(), request.client.host if request.client else ""
+    if seconds := attempts.begin(*key):
         message = f"Too many wrong passwords. Try again in {counted(seconds, 'second')}."
         return _form(request, message, to, 429, {"Retry-After": str(seconds)})
     if not verify_password(text_in(request, "password"), rules_of(request).password_hash):
         return _form(request, "This password is wrong.", to, 403)
-    attempts.succeed(*known)
+    attempts.succeed(*key)
     sessions_of(request).open(request, name or "unnamed")
     return redirect(request, to if _is_page(to) else "/")
 

@@ -54,16 +54,16 @@ def _results(request: Request) -> Response:
         )
         count = stored_results.count_listed(connection, values, limit + 1)
         choices = stored_results.choices(connection)
-    shown = results[:PAGE_ROWS]
+    page = results[:PAGE_ROWS]
     more = ""
     if len(results) > PAGE_ROWS:
-        more = listing.next_page((shown[-1]["confidence"], str(shown[-1]["result_id"])))
+        more = listing.next_page((page[-1]["confidence"], str(page[-1]["result_id"])))
     return render(
         request,
         "results.html",
         listing=listing,
         sought=sought_in(str(values["words"])),
-        results=[(row, headline(row["analysis_type"], row["output"])) for row in shown],
+        results=[(row, headline(row["analysis_type"], row["output"])) for row in page],
         count=f"{count:,}" if count <= limit else f"more than {limit:,}",
         more=more,
         choices={
@@ -72,9 +72,9 @@ def _results(request: Request) -> Response:
             "profile": choices["saved_as"],
             "label": choices["label"],
         },
-        statuses=[each.value for each in _STATUSES],
+        statuses=[status.value for status in _STATUSES],
         sql=_sql(listing),
-        formats=[each.value for each in ExportFormat],
+        formats=[kind.value for kind in ExportFormat],
         query=request.url.query,
     )
 
@@ -112,27 +112,27 @@ def _sql(listing: Listing) -> str:
 
 def _values(listing: Listing) -> Values:
     """Return the values of the filters of `LISTED`."""
-    given = listing.filters
-    kind = given.get("type", "")
+    filters = listing.filters
+    kind = filters.get("type", "")
     return {
-        **{name: given.get(name, "") for name in ("run", "status", "label", "document", "words")},
-        "saved_as": given.get("profile", ""),
+        **{name: filters.get(name, "") for name in ("run", "status", "label", "document", "words")},
+        "saved_as": filters.get("profile", ""),
         "analysis_type": kind and analysis_type(kind),
-        "min_confidence": _number(given.get("from", "")),
-        "max_confidence": _number(given.get("to", "")),
-        "grounded": _YES_OR_NO.get(given.get("grounded", "")),
-        "needs_review": _YES_OR_NO.get(given.get("review", "")),
+        "min_confidence": _number(filters.get("from", "")),
+        "max_confidence": _number(filters.get("to", "")),
+        "grounded": _YES_OR_NO.get(filters.get("grounded", "")),
+        "needs_review": _YES_OR_NO.get(filters.get("review", "")),
     }
 
 
-def _number(given: str) -> float | None:
+def _number(text: str) -> float | None:
     try:
-        found = float(given) if given else None
+        number = float(text) if text else None
     except ValueError:
-        found = -1.0
-    if found is not None and not 0 <= found <= 1:
-        raise UsageError(f"“{given}” is not a confidence.", "It is a number from 0 to 1.")
-    return found
+        number = -1.0
+    if number is not None and not 0 <= number <= 1:
+        raise UsageError(f"“{text}” is not a confidence.", "It is a number from 0 to 1.")
+    return number
 
 
 def _after(key: Key) -> Mark | None:

@@ -48,16 +48,14 @@ def _runs(request: Request) -> Response:
     listing = listing_of(request, _FILTERS)
     status = listing.filters.get("status", "")
     with site_of(request).database.read() as session:
-        found = accounts.newest(
-            driver(session), PAGE_ROWS + 1, before=_last(listing), status=status
-        )
-    shown = found[:PAGE_ROWS]
-    more = listing.next_page((str(shown[-1].run_id),)) if len(found) > PAGE_ROWS else ""
+        runs = accounts.newest(driver(session), PAGE_ROWS + 1, before=_last(listing), status=status)
+    page = runs[:PAGE_ROWS]
+    more = listing.next_page((str(page[-1].run_id),)) if len(runs) > PAGE_ROWS else ""
     return render(
         request,
         "runs.html",
         listing=listing,
-        runs=shown,
+        runs=page,
         more=more,
         query=request.url.query,
         statuses=tuple(RunStatus),
@@ -83,10 +81,10 @@ def _run(request: Request) -> Response:
         run = stored_runs.find(session, _name(request))
         snapshot = _snapshot(session, run.id, Pace(), is_counted=False)
         account = snapshot.account
-        found = accounts.jobs_of_run(driver(session), run.id, PAGE_ROWS + 1, after=_last(listing))
-        shown = found[:PAGE_ROWS]
-        wanted = MAX_FAILURES + 1 if account.problems else 0
-        failures = accounts.failures(driver(session), account.run, wanted)
+        jobs = accounts.jobs_of_run(driver(session), run.id, PAGE_ROWS + 1, after=_last(listing))
+        page = jobs[:PAGE_ROWS]
+        limit = MAX_FAILURES + 1 if account.problems else 0
+        failures = accounts.failures(driver(session), account.run, limit)
         return render(
             request,
             "run.html",
@@ -95,14 +93,14 @@ def _run(request: Request) -> Response:
             table=identifiers.sql_identifier(run.saved_as or ""),
             model=run.options.get("model"),
             can_continue=account.is_interrupted
-            or any(account.states[each] for each in RETRYABLE_JOBS),
+            or any(account.states[status] for status in RETRYABLE_JOBS),
             can_cancel=account.status != RunStatus.CANCELLED and account.unfinished > 0,
             failures=failures[:MAX_FAILURES],
             has_more_failures=len(failures) > MAX_FAILURES,
             notices=NOTICES.read(driver(session), {"run_id": run.id}, limit=MAX_FAILURES),
             certified=certifications.in_force(session, run.name, ""),
-            jobs=shown,
-            more=listing.next_page((str(shown[-1]["job_id"]),)) if len(found) > PAGE_ROWS else "",
+            jobs=page,
+            more=listing.next_page((str(page[-1]["job_id"]),)) if len(jobs) > PAGE_ROWS else "",
             is_first=not listing.after,
         )
 
@@ -139,10 +137,10 @@ class RunSnapshot:
 def _snapshot(
     session: Session, run_id: uuid.UUID, pace: Pace, *, is_counted: bool = True
 ) -> RunSnapshot:
-    found = (progress.read if is_counted else progress.read_jobs)(driver(session), run_id)
-    pace.record(time.monotonic(), found)
+    state = (progress.read if is_counted else progress.read_jobs)(driver(session), run_id)
+    pace.record(time.monotonic(), state)
     return RunSnapshot(
-        progress=found,
+        progress=state,
         is_counted=is_counted,
         account=accounts.of_run(driver(session), run_id),
         caps=CAPS.read(driver(session), {"run_id": run_id}),
@@ -162,8 +160,8 @@ def _progress(request: Request) -> Response:
     """Return the progress of a finished run with its calls, which its page leaves out."""
     run_id = _found(request).id
     with site_of(request).database.read() as session:
-        found = _snapshot(session, run_id, Pace())
-    return HTMLResponse(fragment(request, "run_progress.html", run=found))
+        snapshot = _snapshot(session, run_id, Pace())
+    return HTMLResponse(fragment(request, "run_progress.html", run=snapshot))
 
 
 async def _live(request: Request) -> Response:
@@ -178,10 +176,10 @@ async def _events(request: Request, run_id: uuid.UUID) -> AsyncIterator[str]:
     def look() -> tuple[str, bool]:
         try:
             with site.database.read() as session:
-                found = _snapshot(session, run_id, pace)
+                snapshot = _snapshot(session, run_id, pace)
         except ServiceUnavailableError:
             return _AWAY, False
-        return fragment(request, "run_progress.html", run=found), found.progress.is_over
+        return fragment(request, "run_progress.html", run=snapshot), snapshot.progress.is_over
 
     while not site.is_stopping():
         begun = time.monotonic()
@@ -206,15 +204,15 @@ def _begin(request: Request) -> Response:
     site, profile = site_of(request), text_in(request, "profile")
     if profile and profile not in site.settings.profiles:
         raise UsageError(f"There is no profile “{profile}”.", "Load the page again.")
-    files = [each for each in form_of(request).getlist("files") if isinstance(each, UploadFile)]
-    files = [each for each in files if each.filename]
+    files = [file for file in form_of(request).getlist("files") if isinstance(file, UploadFile)]
+    files = [file for file in files if file.filename]
     if not files:
         raise UsageError("No file was sent.", "Choose one or more, or drop them on the page.")
-    named = site.settings.profiles.get(profile, Profile())
-    options = run_options(site.settings, named, profile_name=profile)
+    profile_options = site.settings.profiles.get(profile, Profile())
+    options = run_options(site.settings, profile_options, profile_name=profile)
     run_id, now = new_id(), datetime.now(UTC)  # noqa: TID251 - the clock
-    with uploads.stored(home_at(site.settings.home), run_id, files) as found:
-        entries = [entry_of(each, each.source) for each in found]
+    with uploads.stored(home_at(site.settings.home), run_id, files) as copies:
+        entries = [entry_of(copy, copy.source) for copy in copies]
         submission = open_run(site.context(), options, now, entries, run_id=run_id)
     site.intakes().take_in(submission)
     return redirect(request, f"/runs/{submission.run_id}", f"{counted(len(files), 'file')} sent.")
@@ -237,19 +235,19 @@ def _continue(request: Request) -> Response:
 
     count = control.retry(site.context(), run.id, _budget(request))
     rest = Resume(site.context(), lambda _sentence: None, refuse).resume(run.id)
-    said = f"{counted(count, 'analysis')} retried."
+    message = f"{counted(count, 'analysis')} retried."
     if rest is not None:
         site.intakes().take_in(rest)
-        said += " The remaining files are being read."
-    return redirect(request, f"/runs/{run.id}", said)
+        message += " The remaining files are being read."
+    return redirect(request, f"/runs/{run.id}", message)
 
 
 def _budget(request: Request) -> Decimal | None:
-    given = text_in(request, "budget").strip()
+    text = text_in(request, "budget").strip()
     try:
-        return Decimal(given) if given else None
+        return Decimal(text) if text else None
     except InvalidOperation as error:
-        raise UsageError(f"“{given}” is not an amount.", "Example: 2.50, in US dollars.") from error
+        raise UsageError(f"“{text}” is not an amount.", "Example: 2.50, in US dollars.") from error
 
 
 def _found(request: Request) -> Run:

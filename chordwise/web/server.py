@@ -120,9 +120,9 @@ class _Connection(H11Protocol):
         super().connection_made(transport)
         self._await_request()
         if len(self.connections) > _MAX_CONNECTIONS:
-            known = (each for each in self.connections if isinstance(each, _Connection))
-            waiting = (each for each in known if not each.is_answering)
-            longest = min(waiting, key=lambda each: each.request_timer.when())
+            peers = (peer for peer in self.connections if isinstance(peer, _Connection))
+            waiting = (peer for peer in peers if not peer.is_answering)
+            longest = min(waiting, key=lambda peer: peer.request_timer.when())
             self.connections.discard(longest)
             longest.transport.abort()
 
@@ -219,9 +219,9 @@ def _listener(settings: Settings, home: Home) -> socket.socket:
         ConfigurationError: The port is in use, or the address does not belong to this machine.
     """
     address, port = settings.web.address, settings.web.port
-    known = home.web / "port"
+    port_file = home.web / "port"
     with suppress(OSError, ValueError):
-        return _bound(address, port or int(known.read_text("utf-8")))
+        return _bound(address, port or int(port_file.read_text("utf-8")))
     try:
         listener = _bound(address, port)
     except OSError as error:
@@ -229,7 +229,7 @@ def _listener(settings: Settings, home: Home) -> socket.socket:
             f"The pages cannot be served at {address}, port {port}: {error.strerror}.",
             "Choose another --port; 0 selects a free one.",
         ) from error
-    write_private(known, str(listener.getsockname()[1]))
+    write_private(port_file, str(listener.getsockname()[1]))
     return listener
 
 

@@ -71,12 +71,12 @@ def _rows(request: Request, ended: Event) -> Response:
         raise
     except ChordwiseError as error:
         return _page(request, statement, error=error, status_code=400)
-    shown = Shown(
+    table = Shown(
         columns=answer.columns,
         rows=[[_cell(value) for value in row] for row in rows[:MAX_ROWS]],
         has_more=len(rows) > MAX_ROWS,
     )
-    return _page(request, statement, answer=shown)
+    return _page(request, statement, answer=table)
 
 
 async def _as_csv(request: Request) -> Response:
@@ -114,8 +114,8 @@ def _page(
     status_code: int = 200,
 ) -> Response:
     readable = user_sql.readable(site_of(request).settings.require_sql_url())
-    answers = [each for each in readable if each.name.startswith("answers.")]
-    views = [each for each in readable if each.is_view and each not in answers]
+    answers = [table for table in readable if table.name.startswith("answers.")]
+    views = [table for table in readable if table.is_view and table not in answers]
     return render(
         request,
         "sql.html",
@@ -128,7 +128,7 @@ def _page(
         groups={
             "Tables of answers": answers,
             "Views": views,
-            "Tables": [each for each in readable if each not in (*answers, *views)],
+            "Tables": [table for table in readable if table not in (*answers, *views)],
         },
     )
 

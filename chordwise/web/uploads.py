@@ -28,22 +28,22 @@ _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}")
 
 
 @contextmanager
-def stored(home: Home, run_id: uuid.UUID, sent: Sequence[UploadFile]) -> Iterator[list[FoundFile]]:
+def stored(home: Home, run_id: uuid.UUID, files: Sequence[UploadFile]) -> Iterator[list[FoundFile]]:
     """Store the files of a run, each in a separate folder; delete them if the block fails."""
     folder = make_folder(_folder(home) / run_id.hex)
     try:
-        yield [_stored(folder / str(number), each) for number, each in enumerate(sent, start=1)]
+        yield [_stored(folder / str(number), file) for number, file in enumerate(files, start=1)]
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _stored(folder: Path, sent: UploadFile) -> FoundFile:
-    shown = printable(PurePosixPath((sent.filename or "").replace("\\", "/")).name or "file")
-    path = make_folder(folder) / f"file{_suffix(shown)}"
+def _stored(folder: Path, upload: UploadFile) -> FoundFile:
+    name = printable(PurePosixPath((upload.filename or "").replace("\\", "/")).name or "file")
+    path = make_folder(folder) / f"file{_suffix(name)}"
     with path.open("xb") as file:
-        shutil.copyfileobj(sent.file, file)
-    return FoundFile(source=shown, path=path, follow_symlinks=False)
+        shutil.copyfileobj(upload.file, file)
+    return FoundFile(source=name, path=path, follow_symlinks=False)
 
 
 def _suffix(name: str) -> str:
@@ -55,13 +55,13 @@ def _suffix(name: str) -> str:
 def forget(home: Home, database: Database, least_age: timedelta = _LEAST_AGE) -> None:
     """Delete the files of runs that no longer exist; none while the database is unavailable."""
     before = uuid.UUID(int=new_id().int - (int(least_age / timedelta(milliseconds=1)) << 80))
-    folders = {id_in(each.name): each for each in _folder(home).glob("*")}
-    old = {run_id: each for run_id, each in folders.items() if run_id and run_id < before}
+    folders = {id_in(path.name): path for path in _folder(home).glob("*")}
+    old = {run_id: path for run_id, path in folders.items() if run_id and run_id < before}
     if not old:
         return
     with suppress(ServiceUnavailableError), database.read() as session:
-        kept = set(session.scalars(select(Run.id).where(in_ids(Run.id, list(old)))))
-        for run_id in old.keys() - kept:
+        existing_ids = set(session.scalars(select(Run.id).where(in_ids(Run.id, list(old)))))
+        for run_id in old.keys() - existing_ids:
             shutil.rmtree(old[run_id], ignore_errors=True)
 
 

@@ -61,7 +61,7 @@ _opened: list[Callable[[], None]] = []
 
 def offered(*found: Found) -> list[Offered]:
     """Return what an intake stores as one batch, without entries of a list."""
-    return [Offered(found=each) for each in found]
+    return [Offered(document=each) for each in found]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

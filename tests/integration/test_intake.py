@@ -370,7 +370,7 @@ def test_a_slow_file_does_not_delay_documents_read_before_it() -> None:
     is_stored = threading.Event()
 
     with BatchWriter(lambda _batch: is_stored.set()) as writer:
-        writer.put(Offered(found=a_letter(1)))
+        writer.put(Offered(document=a_letter(1)))
 
         assert is_stored.wait(30)
 
@@ -399,9 +399,9 @@ def test_waiting_documents_are_not_stored_after_an_interruption() -> None:
 
     def interrupted() -> None:
         with BatchWriter(writing.store) as writer:
-            writer.put(Offered(found=a_letter(1)))
+            writer.put(Offered(document=a_letter(1)))
             assert writing.has_begun.wait(30)
-            writer.put(Offered(found=a_letter(2)))
+            writer.put(Offered(document=a_letter(2)))
             writing.may_store.set()
             raise KeyboardInterrupt
 

@@ -71,10 +71,10 @@ def _delivery_of(account: Path) -> object:
     """Return the delivery id in an account; `None` if the path is not an account file."""
     try:
         with contents.opened(account, _ACCOUNT_MEGABYTES, follow_symlinks=False) as file:
-            found = json.loads(file.read())
+            content = json.loads(file.read())
     except (ReadError, OSError, ValueError, RecursionError):
         return None
-    return found.get("delivery_id") if isinstance(found, dict) else None
+    return content.get("delivery_id") if isinstance(content, dict) else None
 
 
 def _safe_name(run: str) -> str:

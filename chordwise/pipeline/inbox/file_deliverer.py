@@ -82,16 +82,16 @@ class FileDeliverer:
     def _deliver(self, files: Sequence[InboxFile]) -> list[Path | Exception]:
         moved: list[Path | Exception] = []
         ended: dict[uuid.UUID, Mapping[str, object]] = {}
-        with self._written_notes(files) as found:
-            self._record_destinations(files, found)
+        with self._written_notes(files) as outcomes:
+            self._record_destinations(files, outcomes)
             for file in files:
                 try:
-                    destination = self._moved(file, found[file.id])
+                    destination = self._moved(file, outcomes[file.id])
                 except OSError as error:
                     moved.append(error)
                 else:
                     moved.append(destination)
-                    ended[file.id] = _final_values(file, destination, found[file.id])
+                    ended[file.id] = _final_values(file, destination, outcomes[file.id])
             with self._context.database.write() as session:
                 inbox_files.write_each(session, ended, {"delivered_at": clock.database_now()})
         return moved
@@ -101,43 +101,43 @@ class FileDeliverer:
         self, files: Sequence[InboxFile]
     ) -> Iterator[Mapping[uuid.UUID, FileOutcome]]:
         """Write the notes of files in one transaction, which sees one snapshot of the database."""
-        found: dict[uuid.UUID, FileOutcome] = {}
+        by_id: dict[uuid.UUID, FileOutcome] = {}
         ids = [file.id for file in files]
         with ExitStack() as stack:
             with self._context.database.read() as session:
                 session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
-                now, done = clock.read(session), inbox_files.done(session, ids)
+                now, done_ids = clock.read(session), inbox_files.done(session, ids)
                 for file, outcomes in _by_file(files, inbox_files.outcomes(session, ids)):
                     note = stack.enter_context(
                         SpooledTemporaryFile(_NOTE_BYTES, "w+", encoding="utf-8")
                     )
-                    is_done = file.reason is None and file.id in done
+                    is_done = file.reason is None and file.id in done_ids
                     run = None if file.run_id is None else session.get_one(Run, file.run_id)
                     write(note, file, run, outcomes, now, is_done=is_done)
                     has_reason = is_done or file.reason is not None
                     failure = {} if has_reason else inbox_files.first_failure(session, file.id)
-                    found[file.id] = FileOutcome(is_done=is_done, note=note, first_failure=failure)
-            yield found
+                    by_id[file.id] = FileOutcome(is_done=is_done, note=note, first_failure=failure)
+            yield by_id
 
     def _record_destinations(
-        self, files: Sequence[InboxFile], found: Mapping[uuid.UUID, FileOutcome]
+        self, files: Sequence[InboxFile], outcomes: Mapping[uuid.UUID, FileOutcome]
     ) -> None:
         """Choose and record free names for the files that are not moved yet, in one transaction."""
         chosen: set[Path] = set()
         values: dict[uuid.UUID, Mapping[str, object]] = {}
         for file in files:
             if self._resumed(file, self._store.stored(file)) is None:
-                path = _free_place(file, found[file.id], chosen)
+                path = _free_place(file, outcomes[file.id], chosen)
                 file.raw_destination = os.fsencode(path)
                 values[file.id] = {"raw_destination": file.raw_destination}
         with self._context.database.write() as session:
             inbox_files.write_each(session, values, {"status": InboxStatus.DELIVERING})
 
-    def _moved(self, file: InboxFile, found: FileOutcome) -> Path:
+    def _moved(self, file: InboxFile, outcome: FileOutcome) -> Path:
         stored = self._store.stored(file)
-        destination = self._resumed(file, stored) or self._placed(file, stored, found)
+        destination = self._resumed(file, stored) or self._placed(file, stored, outcome)
         self._add_side_car(file, destination)
-        self._add_note(file, destination, found)
+        self._add_note(file, destination, outcome)
         self._store.remove(file.id)
         return destination
 
@@ -152,14 +152,14 @@ class FileDeliverer:
         is_there = not os.path.lexists(stored) and os.path.lexists(destination)
         return destination if is_there else None
 
-    def _placed(self, file: InboxFile, stored: Path, found: FileOutcome) -> Path:
+    def _placed(self, file: InboxFile, stored: Path, outcome: FileOutcome) -> Path:
         """Move the file to the recorded name; if it is taken, record and use the next free one."""
         while True:
             destination = Path(os.fsdecode(file.raw_destination or b""))
             try:
                 folders.move(stored, destination, file.id.hex)
             except FileExistsError:
-                self._record_destinations([file], {file.id: found})
+                self._record_destinations([file], {file.id: outcome})
             else:
                 return destination
 
@@ -169,15 +169,15 @@ class FileDeliverer:
             beside = destination.with_name(side_car_name(destination.name))
             folders.move_numbered(side_car, beside, f"{file.id.hex}-side-car")
 
-    def _add_note(self, file: InboxFile, destination: Path, found: FileOutcome) -> None:
+    def _add_note(self, file: InboxFile, destination: Path, outcome: FileOutcome) -> None:
         note = destination.with_name(name_of_note(destination.name))
         mark = folders.hidden_path(note, f"{file.id.hex}-note")
         if os.path.lexists(note):  # written before a kill; its name was free when chosen
             mark.unlink(missing_ok=True)
             return
-        found.note.seek(0)
+        outcome.note.seek(0)
         with mark.open("w", encoding="utf-8") as written:
-            shutil.copyfileobj(found.note, written)
+            shutil.copyfileobj(outcome.note, written)
         folders.move_numbered(mark, note, f"{file.id.hex}-note-again")
 
 
@@ -188,7 +188,7 @@ def _by_file(
     nothing: tuple[None, Iterable[Outcome]] = None, ()
     groups = groupby(outcomes, lambda row: row[0])
     file_id, of_file = next(groups, nothing)
-    for file in sorted(files, key=lambda each: each.id):
+    for file in sorted(files, key=lambda row: row.id):
         if file.id == file_id:
             yield file, of_file
             file_id, of_file = next(groups, nothing)
@@ -196,32 +196,32 @@ def _by_file(
             yield file, ()
 
 
-def _free_place(file: InboxFile, found: FileOutcome, chosen: set[Path]) -> Path:
+def _free_place(file: InboxFile, outcome: FileOutcome, chosen: set[Path]) -> Path:
     """Return a path that is free with its note and side-car, and add all three to `chosen`."""
-    folder = _folder_for(file, found)
+    folder = _folder_for(file, outcome)
     folder.mkdir(parents=True, exist_ok=True)
     for name in names_like(file.relative.name):
-        beside = {folder / each for each in (name, name_of_note(name), side_car_name(name))}
+        beside = {folder / sibling for sibling in (name, name_of_note(name), side_car_name(name))}
         if not chosen & beside and not any(map(os.path.lexists, beside)):
             chosen |= beside
             return folder / name
     raise AssertionError("there is always another name")
 
 
-def _final_values(file: InboxFile, destination: Path, found: FileOutcome) -> Mapping[str, object]:
+def _final_values(file: InboxFile, destination: Path, outcome: FileOutcome) -> Mapping[str, object]:
     return {
-        "status": InboxStatus.DONE if found.is_done else InboxStatus.FAILED,
+        "status": InboxStatus.DONE if outcome.is_done else InboxStatus.FAILED,
         "delivered_path": printable(str(destination)),
         "reason": file.reason,
         "message": file.message,
         "hint": file.hint,
-        **found.first_failure,
+        **outcome.first_failure,
     }
 
 
-def _folder_for(file: InboxFile, found: FileOutcome) -> Path:
+def _folder_for(file: InboxFile, outcome: FileOutcome) -> Path:
     inbox = Inbox(folder=Path(file.folder))
-    base = inbox.done if found.is_done else inbox.failed
+    base = inbox.done if outcome.is_done else inbox.failed
     folder = base / file.relative.parent
     # A symbolic link in the path could lead out of the folder.
     is_below = is_inside(file.relative) and folder.resolve().is_relative_to(base.resolve())

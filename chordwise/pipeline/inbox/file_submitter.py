@@ -66,7 +66,7 @@ class _Placed:
     """
 
     file: InboxFile
-    found: FoundFile
+    stored_file: FoundFile
     run: _OpenRun
     done: int
     of: uuid.UUID | None
@@ -127,15 +127,15 @@ class FileSubmitter:
         placed: list[_Placed] = []
         try:
             self._place(files, placed)
-            for run in {id(each.run): each.run for each in placed}.values():
-                self._enlist([each for each in placed if each.run is run and each.of is None])
-            self._read(task, [each for each in placed if each.of is not None], reader)
+            for run in {id(place.run): place.run for place in placed}.values():
+                self._enlist([place for place in placed if place.run is run and place.of is None])
+            self._read(task, [place for place in placed if place.of is not None], reader)
         finally:
             with self._lock:
-                for each in placed:
-                    each.run.readers -= 1
-                    each.run.last_at = self._monotonic()
-        unplaced = {file.id for file in files} - {each.file.id for each in placed}
+                for place in placed:
+                    place.run.readers -= 1
+                    place.run.last_at = self._monotonic()
+        unplaced = {file.id for file in files} - {place.file.id for place in placed}
         ended = [
             file
             for file in files
@@ -150,23 +150,23 @@ class FileSubmitter:
         """Close the runs that received no file for a while, or all of them."""
         now, quiet = self._monotonic(), self._context.settings.inbox.quiet_seconds
         with self._lock:
-            for key, each in list(self._open.items()):
-                is_old = now - each.opened_at >= _MAX_SECONDS
-                if everything or is_old or now - each.last_at >= quiet:
+            for key, run in list(self._open.items()):
+                is_old = now - run.opened_at >= _MAX_SECONDS
+                if everything or is_old or now - run.last_at >= quiet:
                     self._retired.append(self._open.pop(key))
         # A slow file may still be read into a run that accepts no further files.
-        for each in [each for each in self._retired if not each.readers]:
-            each.submission.close()
-            self._retired.remove(each)
+        for run in [run for run in self._retired if not run.readers]:
+            run.submission.close()
+            self._retired.remove(run)
 
     def close_abandoned(self) -> None:
         """Close the runs that an earlier watcher of this store left open.
 
         A run with a partly submitted file stays open: submitting the file continues that run.
         """
-        ours = {each.submission.run_id for each in (*self._open.values(), *self._retired)}
+        open_ids = {run.submission.run_id for run in (*self._open.values(), *self._retired)}
         with self._context.database.write() as session:
-            is_abandoned = inbox_files.is_submitted_to(self._store.id) & Run.id.not_in(ours)
+            is_abandoned = inbox_files.is_submitted_to(self._store.id) & Run.id.not_in(open_ids)
             intakes.finish_all(session, is_abandoned)
 
     def subtract_attempts(self) -> None:
@@ -208,14 +208,14 @@ class FileSubmitter:
             try:
                 if stored.exists():
                     file.sha256, file.byte_count = folders.sha256_of(stored), stored.stat().st_size
-                found = self._with_run(file, stored, leased)
+                place = self._with_run(file, stored, leased)
             except (LeaseLostError, ServiceUnavailableError):
                 raise
             except ChordwiseError as error:
                 _refuse(file, error)
                 continue
-            if found is not None:
-                placed.append(found)
+            if place is not None:
+                placed.append(place)
 
     def _with_run(self, file: InboxFile, stored: Path, leased: set[str]) -> _Placed | None:
         """Return a file with its run; `None` if it was completely taken in before a kill.
@@ -232,9 +232,9 @@ class FileSubmitter:
                 return None
             run = run or self._run_for(file.profile, profile, leased)
             run.readers += 1
-        shown = printable(str(file.source))
-        found = FoundFile(source=shown, path=stored, follow_symlinks=False)
-        return _Placed(file=file, found=found, run=run, done=done, of=of)
+        name = printable(str(file.source))
+        stored_file = FoundFile(source=name, path=stored, follow_symlinks=False)
+        return _Placed(file=file, stored_file=stored_file, run=run, done=done, of=of)
 
     def _enlist(self, placed: Sequence[_Placed]) -> None:
         """Put files on the list of their run."""
@@ -242,32 +242,32 @@ class FileSubmitter:
             return
         submission = placed[0].run.submission
         values = {"run_id": submission.run_id}
-        ids = [each.file.id for each in placed]
-        entries = [entry_of(each.found, each.found.source) for each in placed]
+        ids = [place.file.id for place in placed]
+        entries = [entry_of(place.stored_file, place.stored_file.source) for place in placed]
         try:
             listed = submission.enlist(
                 entries, lambda session: inbox_files.change_all(session, ids, values)
             )
         except RunCancelledError as error:
-            for each in placed:
-                _refuse(each.file, error)
+            for place in placed:
+                _refuse(place.file, error)
             return
-        for each, of in zip(placed, listed, strict=True):
-            each.of = of
+        for place, of in zip(placed, listed, strict=True):
+            place.of = of
 
     def _read(self, task: ReadingTask, placed: Sequence[_Placed], reader: Reader) -> None:
         source = FileSource(reader, io.BytesIO())
         batches = _Batches()
         with BatchWriter(lambda batch: self._record_outcomes(task, batches.store(batch))) as writer:
-            for each in placed:
-                if not task.begin(each.file):
+            for place in placed:
+                if not task.begin(place.file):
                     return
                 try:
-                    for offered in batches.of(each, source):
+                    for offered in batches.of(place, source):
                         writer.put(offered)
                         task.has_read()
                 except ReadingInterruptedError as error:
-                    task.outcomes[each.file.id] = error
+                    task.outcomes[place.file.id] = error
                     return
 
     def _record_outcomes(self, task: ReadingTask, files: Sequence[InboxFile]) -> None:
@@ -287,8 +287,8 @@ class FileSubmitter:
         return run, None if run is None else listed.intake_id
 
     def _open_run(self, run_id: uuid.UUID) -> _OpenRun | None:
-        known = (*self._open.values(), *self._retired)
-        of_id = (each for each in known if each.submission.run_id == run_id)
+        runs = (*self._open.values(), *self._retired)
+        of_id = (run for run in runs if run.submission.run_id == run_id)
         run = next(of_id, None)
         return run if run is not None and run.submission.has_lease() else None
 
@@ -316,16 +316,16 @@ class FileSubmitter:
     def _run_for(self, name: str, profile: Profile, leased: set[str]) -> _OpenRun:
         """Return the open run of a profile, or a new one; add its key to `leased`."""
         key = f"{name}\n{profile.model_dump_json()}"
-        known = self._open.get(key)
-        if known is not None and key not in leased and not known.submission.has_lease():
+        run = self._open.get(key)
+        if run is not None and key not in leased and not run.submission.has_lease():
             self._retired.append(self._open.pop(key))
-            known = None
-        if known is None:
-            asked = run_options(self._context.settings, profile, self._run_name(name), name)
-            options = replace(asked, follows=True)
-            known = self._opened(key, open_run(self._context, options, self._now()))
+            run = None
+        if run is None:
+            options = run_options(self._context.settings, profile, self._run_name(name), name)
+            options = replace(options, follows=True)
+            run = self._opened(key, open_run(self._context, options, self._now()))
         leased.add(key)
-        return known
+        return run
 
     def _run_name(self, profile: str) -> str:
         """Return a name such as `inbox-contracts-20261125-0213`, numbered if it is taken."""
@@ -344,45 +344,45 @@ class _Batches:
 
     def of(self, placed: _Placed, source: FileSource) -> Iterator[Offered]:
         """Yield the documents of a file that are to be taken in, until the file is refused."""
-        found, submission = placed.found, placed.run.submission
+        file, submission = placed.stored_file, placed.run.submission
         documents = source.read(
-            found, submission.options.columns, found.source, submission.transcriber
+            file, submission.options.columns, file.source, submission.transcriber
         )
         for position, (document, is_last) in enumerate(marking_last(documents)):
             if placed.file.reason is not None:
                 return
             if position >= placed.done:
-                offered = Offered(found=document, entry_id=placed.of, is_last=is_last)
+                offered = Offered(document=document, entry_id=placed.of, is_last=is_last)
                 self._places[offered.intake_id] = placed, position
                 yield offered
 
     def store(self, batch: Sequence[Offered]) -> list[InboxFile]:
         """Store a batch, each part in its run; return the files that are complete."""
         through: list[InboxFile] = []
-        for _, part in groupby(batch, lambda each: id(self._placed(each).run)):
+        for _, part in groupby(batch, lambda offer: id(self._placed(offer).run)):
             offered = list(part)
             submission = self._placed(offered[0]).run.submission
             try:
                 submission.take_in(offered, partial(self._link_files, submission.run_id))
             except RunCancelledError as error:
-                for each in offered:
-                    _refuse(self._placed(each).file, error)
+                for offer in offered:
+                    _refuse(self._placed(offer).file, error)
             else:
                 through += self._ended(offered)
-            for each in offered:
-                del self._places[each.intake_id]
+            for offer in offered:
+                del self._places[offer.intake_id]
         return through
 
     def _link_files(self, run_id: uuid.UUID, session: Session, offered: Sequence[Offered]) -> None:
         links = []
-        for each in offered:
-            placed, position = self._places[each.intake_id]
-            links.append((placed.file.id, each.intake_id, position))
+        for offer in offered:
+            placed, position = self._places[offer.intake_id]
+            links.append((placed.file.id, offer.intake_id, position))
         inbox_files.link_all(session, run_id, links)
         inbox_files.record_submitted(session, self._ended(offered))
 
     def _ended(self, offered: Sequence[Offered]) -> list[InboxFile]:
-        return [self._placed(each).file for each in offered if each.is_last]
+        return [self._placed(offer).file for offer in offered if offer.is_last]
 
     def _placed(self, offered: Offered) -> _Placed:
         return self._places[offered.intake_id][0]

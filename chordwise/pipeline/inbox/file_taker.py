@@ -53,7 +53,7 @@ class FileTaker:
         self._rename = rename
         self._failed_undos: list[InterruptedMove] = []
 
-    def take(self, wanted: Sequence[ScannedFile]) -> list[InboxFile | OSError | None]:
+    def take(self, candidates: Sequence[ScannedFile]) -> list[InboxFile | OSError | None]:
         """Move files with their side-cars into the store.
 
         The result contains, for each file, its row, `None` if the file differs from the scanned
@@ -63,24 +63,24 @@ class FileTaker:
         Raises:
             ServiceUnavailableError: The database cannot be reached; see `interrupted_moves`.
         """
-        files = [self._row(each) for each in wanted]
+        files = [self._row(candidate) for candidate in candidates]
         self._commit(lambda session: session.add_all(files))
-        moved = [self._moved(*pair) for pair in zip(files, wanted, strict=True)]
-        taken = [each.id for each in moved if isinstance(each, InboxFile)]
+        moved = [self._moved(*pair) for pair in zip(files, candidates, strict=True)]
+        taken_ids = [file.id for file in moved if isinstance(file, InboxFile)]
         values = {"status": InboxStatus.TAKEN}
-        self._commit(lambda session: inbox_files.change_all(session, taken, values))
-        for each in moved:
-            if isinstance(each, InboxFile):
-                each.status = InboxStatus.TAKEN
+        self._commit(lambda session: inbox_files.change_all(session, taken_ids, values))
+        for file in moved:
+            if isinstance(file, InboxFile):
+                file.status = InboxStatus.TAKEN
         return moved
 
-    def _moved(self, file: InboxFile, wanted: ScannedFile) -> InboxFile | OSError | None:
+    def _moved(self, file: InboxFile, candidate: ScannedFile) -> InboxFile | OSError | None:
         try:
-            self._store.create(file.id, wanted.path)
+            self._store.create(file.id, candidate.path)
             for source, stored, token in self._parts(file.id, file.source):
                 if os.path.lexists(source):
                     folders.take(source, stored, token, self._rename)
-            is_good = self._is_as_seen(file, wanted.prints)
+            is_good = self._is_as_seen(file, candidate.prints)
         except FileNotFoundError:
             is_good = False  # another process took it, or it was removed
         except OSError as error:
@@ -93,8 +93,8 @@ class FileTaker:
 
     def take_failed_undos(self) -> list[InterruptedMove]:
         """Return, once, the files that could neither be taken nor restored."""
-        found, self._failed_undos = self._failed_undos, []
-        return found
+        moves, self._failed_undos = self._failed_undos, []
+        return moves
 
     def interrupted_moves(self) -> list[InterruptedMove]:
         """Return all moves that a kill interrupted, including those of `take_failed_undos`."""
@@ -108,8 +108,8 @@ class FileTaker:
             *((file_id, partial(self._restore_orphan, file_id)) for file_id in orphans),
         ]
 
-    def _row(self, wanted: ScannedFile) -> InboxFile:
-        path, inbox = wanted.path, wanted.inbox
+    def _row(self, candidate: ScannedFile) -> InboxFile:
+        path, inbox = candidate.path, candidate.inbox
         file_id, relative = new_id(), path.relative_to(inbox.folder)
         return InboxFile(
             id=file_id,
@@ -117,7 +117,7 @@ class FileTaker:
             folder=str(inbox.folder),
             name=printable(str(relative)),
             raw_name=os.fsencode(relative),
-            profile=wanted.profile,
+            profile=candidate.profile,
             status=InboxStatus.TAKING,
             stored_path=printable(str(self._store.path_of(file_id, path.name))),
         )
@@ -129,16 +129,16 @@ class FileTaker:
         yield source.with_name(side_car_name(name)), side_car, f"{token}-side-car"
         yield source, self._store.path_of(file_id, name), token
 
-    def _is_as_seen(self, file: InboxFile, prints: tuple[Fingerprint, ...]) -> bool:
+    def _is_as_seen(self, file: InboxFile, scanned: tuple[Fingerprint, ...]) -> bool:
         """Return whether the moved file is the one that was scanned."""
         stored = self._store.stored(file)
-        found = scan.fingerprints(stored)
-        if found is None or scan.refusal(stored) is not None or len(found) != len(prints):
+        prints = scan.fingerprints(stored)
+        if prints is None or scan.refusal(stored) is not None or len(prints) != len(scanned):
             return False
         # A copy has a different inode.
         return all(
             (now.size, now.modified_ns) == (seen.size, seen.modified_ns)
-            for now, seen in zip(found, prints, strict=True)
+            for now, seen in zip(prints, scanned, strict=True)
         )
 
     def _finish(self, file: InboxFile) -> None:

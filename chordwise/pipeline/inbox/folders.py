@@ -176,8 +176,8 @@ class Inboxes:
 
     def holding(self, file: Path) -> Inbox | None:
         """Return the inbox that contains a path."""
-        found = (each for each in self.inboxes if file.is_relative_to(each.folder))
-        return next(found, None)
+        inboxes = (inbox for inbox in self.inboxes if file.is_relative_to(inbox.folder))
+        return next(inboxes, None)
 
 
 def inboxes_of(settings: Settings) -> Inboxes:
@@ -188,8 +188,8 @@ def inboxes_of(settings: Settings) -> Inboxes:
             have the same folder while inboxes are watched.
     """
     base = settings.base_folder
-    folders = [(base / each.expanduser()).resolve() for each in settings.inbox.folders]
-    inboxes = tuple(Inbox(folder=each) for each in dict.fromkeys(folders))
+    folders = [(base / folder.expanduser()).resolve() for folder in settings.inbox.folders]
+    inboxes = tuple(Inbox(folder=folder) for folder in dict.fromkeys(folders))
     for inbox in inboxes:
         for other in inboxes:
             _refuse_overlap(inbox, other)
@@ -206,30 +206,30 @@ def _refuse_overlap(inbox: Inbox, other: Inbox) -> None:
 
 
 def _bindings(settings: Settings, inboxes: tuple[Inbox, ...]) -> dict[PurePath, str]:
-    folders = [each.folder for each in inboxes]
-    found: dict[PurePath, str] = {}
+    folders = [inbox.folder for inbox in inboxes]
+    bindings: dict[PurePath, str] = {}
     for name, profile in settings.profiles.items():
         try:
-            own: dict[PurePath, str] = {
-                each.resolve(): name for each in folders_of(name, profile, folders)
+            additions: dict[PurePath, str] = {
+                folder.resolve(): name for folder in folders_of(name, profile, folders)
             }
         except ValueError as error:
             hint = "Name a sub-folder, or an absolute path."
             raise ConfigurationError(f"{error}.", hint) from error
         if settings.inbox.enabled:
-            _refuse_rivals(found, own, folders)
-        found |= own
-    return found
+            _refuse_rivals(bindings, additions, folders)
+        bindings |= additions
+    return bindings
 
 
 def _refuse_rivals(
-    found: Mapping[PurePath, str], own: Mapping[PurePath, str], inboxes: Iterable[Path]
+    bindings: Mapping[PurePath, str], additions: Mapping[PurePath, str], inboxes: Iterable[Path]
 ) -> None:
     """Reject a folder of an inbox that is bound to two profiles."""
-    for each in found.keys() & own.keys():
-        if any(each.is_relative_to(inbox) for inbox in inboxes):
+    for path in bindings.keys() & additions.keys():
+        if any(path.is_relative_to(inbox) for inbox in inboxes):
             raise ConfigurationError(
-                f"profiles.{found[each]} and profiles.{own[each]} are both for {each}.",
+                f"profiles.{bindings[path]} and profiles.{additions[path]} are both for {path}.",
                 "Give one of them another folder; where none is set, it is the profile's name.",
             )
 
@@ -329,5 +329,5 @@ class Store:
 
     def ids(self) -> Iterator[uuid.UUID]:
         """Yield the ids of all sub-folders."""
-        found = (id_in(entry.name) for entry in self.folder.iterdir())
-        yield from (each for each in found if each is not None)
+        ids = (id_in(entry.name) for entry in self.folder.iterdir())
+        yield from (file_id for file_id in ids if file_id is not None)

@@ -45,7 +45,7 @@ def oldest_files(folder: Path, limit: int, refuse: Callable[[Refused], None]) ->
     Sub-folders are scanned, links are not followed. `refuse` is called with each refused entry.
     """
     return heapq.nsmallest(
-        limit, _files(folder, refuse), key=lambda found: (found[1][0].modified_ns, bytes(found[0]))
+        limit, _files(folder, refuse), key=lambda file: (file[1][0].modified_ns, bytes(file[0]))
     )
 
 
@@ -66,11 +66,11 @@ def orphaned_side_cars(folder: Path) -> Iterator[Path]:
 
 def fingerprints(path: Path) -> tuple[Fingerprint, ...] | None:
     """Return the fingerprints of a file and of its side-car; `None` if the file is missing."""
-    own = _fingerprint(path)
-    if own is None:
+    fingerprint = _fingerprint(path)
+    if fingerprint is None:
         return None
     beside = _fingerprint(path.with_name(side_car_name(path.name)))
-    return (own,) if beside is None else (own, beside)
+    return (fingerprint,) if beside is None else (fingerprint, beside)
 
 
 def refusal(path: Path) -> str | None:
@@ -185,21 +185,21 @@ def with_side_car(profile: Profile, side_car: Path, base: Path) -> Profile:
     Raises:
         UsageError: The side-car is not valid TOML, has unknown entries, or has forbidden ones.
     """
-    given = _settings_in(side_car)
-    if "folder" in given:
+    entries = _settings_in(side_car)
+    if "folder" in entries:
         raise UsageError("The side-car sets folder.", "folder is only valid in [profiles].")
     try:
-        wanted = Profile.model_validate(given)
+        overrides = Profile.model_validate(entries)
     except ValidationError as error:
-        found = "; ".join(problems(error)[:_MAX_PROBLEMS])
-        raise UsageError(f"The side-car is invalid: {found}.", _hint(given)) from error
-    if given.get("learned_examples") and not profile.learned_examples:
+        reasons = "; ".join(problems(error)[:_MAX_PROBLEMS])
+        raise UsageError(f"The side-car is invalid: {reasons}.", _hint(entries)) from error
+    if entries.get("learned_examples") and not profile.learned_examples:
         what = "The side-car enables learned examples, which its profile switches off."
         raise UsageError(what, "They contain parts of other documents; enable them in the profile.")
     files = {
-        "schema": wanted.schema_file,
-        "labels_file": wanted.labels_file,
-        "examples": wanted.examples_file,
+        "schema": overrides.schema_file,
+        "labels_file": overrides.labels_file,
+        "examples": overrides.examples_file,
     }
     for name, file in files.items():
         if isinstance(file, Path) and not _is_reference_allowed(file, base.resolve()):
@@ -208,8 +208,8 @@ def with_side_car(profile: Profile, side_car: Path, base: Path) -> Profile:
                 "chordwise.toml, or is hidden.",
                 "Name it relative to that folder.",
             )
-    merged = wanted.over(profile)
-    _require_types(wanted, merged)
+    merged = overrides.over(profile)
+    _require_types(overrides, merged)
     return merged
 
 
@@ -232,20 +232,20 @@ def check(settings: Settings, profile: Profile) -> None:
     require_answerable(settings, run_options(settings, profile))
 
 
-def _require_types(wanted: Profile, merged: Profile) -> None:
+def _require_types(overrides: Profile, merged: Profile) -> None:
     """Reject a schema or labels of the side-car that none of the requested types uses."""
     for name, needed in OF_TYPES.items():
-        if getattr(wanted, name) and merged.types and needed not in merged.types:
+        if getattr(overrides, name) and merged.types and needed not in merged.types:
             noun = "schema is" if name == "schema_file" else "labels are"
-            asked = " and ".join(merged.types)
+            types = " and ".join(merged.types)
             raise UsageError(
-                f"The side-car's {noun} for {needed}s, but the requested types are {asked}.",
+                f"The side-car's {noun} for {needed}s, but the requested types are {types}.",
                 f'Add "{needed}" to the types of the side-car.',
             )
 
 
-def _hint(given: Mapping[str, object]) -> str:
-    if given.get("budget_usd") == 0:
+def _hint(entries: Mapping[str, object]) -> str:
+    if entries.get("budget_usd") == 0:
         return 'budget_usd = "" removes the budget of the profile.'
     return "See docs/inbox.md."
 

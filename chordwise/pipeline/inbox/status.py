@@ -20,7 +20,7 @@ _MAX_REFUSED = 50
 _MAX_ORPHANS = 20
 
 
-def accounts(connection: Connection, settings: Settings, most_recent: int) -> list[Row]:
+def accounts(connection: Connection, settings: Settings, limit: int) -> list[Row]:
     """Return the account of each inbox in the settings: what waits, what was taken, what is wrong.
 
     `in_store` counts the files that are being analyzed; `done` and `failed` those delivered within
@@ -30,12 +30,12 @@ def accounts(connection: Connection, settings: Settings, most_recent: int) -> li
     Raises:
         ConfigurationError: The inboxes overlap, or a profile's folder is outside of them.
     """
-    known = inboxes_of(settings)
-    return [_account(connection, settings, known, inbox, most_recent) for inbox in known.inboxes]
+    inboxes = inboxes_of(settings)
+    return [_account(connection, settings, inboxes, inbox, limit) for inbox in inboxes.inboxes]
 
 
 def _account(
-    connection: Connection, settings: Settings, known: Inboxes, inbox: Inbox, most_recent: int
+    connection: Connection, settings: Settings, inboxes: Inboxes, inbox: Inbox, limit: int
 ) -> Row:
     refused: list[Row] = []
 
@@ -43,10 +43,10 @@ def _account(
         if len(refused) < _MAX_REFUSED:
             refused.append({"path": printable(str(entry.path)), "reason": entry.reason})
 
-    waiting = Counter(map(known.profile_of, scan.files(inbox.folder, refuse)))
+    waiting = Counter(map(inboxes.profile_of, scan.files(inbox.folder, refuse)))
     of_folder = {"folder": str(inbox.folder)}
     orphans = sorted(printable(str(path)) for path in scan.orphaned_side_cars(inbox.folder))
-    bound = {name for at, name in known.bindings.items() if at.is_relative_to(inbox.folder)}
+    bound = {name for at, name in inboxes.bindings.items() if at.is_relative_to(inbox.folder)}
     return {
         "folder": printable(str(inbox.folder)),
         "done_folder": printable(str(inbox.done)),
@@ -58,7 +58,7 @@ def _account(
         "held_back": list(_held_back(settings, waiting)),
         "orphaned_side_cars": orphans[:_MAX_ORPHANS],
         "orphaned_side_car_count": len(orphans),
-        "recent": RECENT_FILES.read(connection, of_folder, limit=most_recent),
+        "recent": RECENT_FILES.read(connection, of_folder, limit=limit),
     }
 
 

@@ -84,7 +84,7 @@ class InboxWatch:
     @property
     def folders(self) -> tuple[Path, ...]:
         """The absolute paths of the inboxes."""
-        return tuple(each.folder for each in self._inboxes.inboxes)
+        return tuple(inbox.folder for inbox in self._inboxes.inboxes)
 
     def make_folders(self) -> None:
         """Create missing inboxes, and in them a folder for each profile.
@@ -177,7 +177,7 @@ class InboxWatch:
                 with self._logging_errors(file_id, "recover"):
                     finish()
         self._interrupted_moves = [
-            each for each in self._interrupted_moves if self._failures.is_waiting(each[0], now)
+            move for move in self._interrupted_moves if self._failures.is_waiting(move[0], now)
         ]
 
     def _scan_if_due(self) -> None:
@@ -195,42 +195,42 @@ class InboxWatch:
     def _scan(self, now: float) -> None:
         refused: set[Refused] = set()
 
-        def refuse(each: Refused) -> None:
+        def refuse(entry: Refused) -> None:
             if len(refused) < MAX_WAITING:
-                refused.add(each)
+                refused.add(entry)
 
-        found = [
+        files = [
             file
             for inbox in self._inboxes.inboxes
             for file in scan.oldest_files(inbox.folder, MAX_WAITING + 1, refuse)
         ]
-        found.sort(key=lambda file: (file[1][0].modified_ns, bytes(file[0])))
-        self._left_out = self._waiting.replace(found, now)
-        for each in sorted(refused - self._refused, key=lambda each: bytes(each.path)):
-            log.warning("inbox.refused", file=printable(str(each.path)), reason=each.reason)
+        files.sort(key=lambda file: (file[1][0].modified_ns, bytes(file[0])))
+        self._left_out = self._waiting.replace(files, now)
+        for entry in sorted(refused - self._refused, key=lambda entry: bytes(entry.path)):
+            log.warning("inbox.refused", file=printable(str(entry.path)), reason=entry.reason)
         self._refused = refused
-        self._failures.keep_only({file[0] for file in found}, of=PurePath)
+        self._failures.keep_only({file[0] for file in files}, of=PurePath)
 
     def _take_complete(self) -> bool:
         """Take files for one turn; return whether some are left."""
         now = self._monotonic()
         complete = (
-            each
-            for each in self._waiting.complete_files(now)
-            if not self._failures.is_waiting(each.path, now)
+            sighting
+            for sighting in self._waiting.complete_files(now)
+            if not self._failures.is_waiting(sighting.path, now)
         )
         while self._monotonic() <= now + _TURN_SECONDS and self._threads.is_free:
-            some = list(itertools.islice(complete, _BATCH))
-            if not some:
+            batch = list(itertools.islice(complete, _BATCH))
+            if not batch:
                 return False
-            wanted: list[ScannedFile] = []
-            for sighting in some:
+            files: list[ScannedFile] = []
+            for sighting in batch:
                 with self._logging_errors(sighting.path, "take", is_whole=False):
-                    self._add_if_complete(sighting, wanted)
-            self._take(wanted)
+                    self._add_if_complete(sighting, files)
+            self._take(files)
         return self._threads.is_free
 
-    def _add_if_complete(self, sighting: Sighting, wanted: list[ScannedFile]) -> None:
+    def _add_if_complete(self, sighting: Sighting, files: list[ScannedFile]) -> None:
         """Add a file to those that are to be taken, unless it is still being written."""
         path, now = Path(sighting.path), self._monotonic()
         inbox = self._inboxes.holding(path)
@@ -243,15 +243,15 @@ class InboxWatch:
         profile = self._inboxes.profile_of(path)
         settings = self._context.settings
         check(settings, profile_named(settings, profile))
-        wanted.append(ScannedFile(path=path, inbox=inbox, profile=profile, prints=sighting.prints))
+        files.append(ScannedFile(path=path, inbox=inbox, profile=profile, prints=sighting.prints))
 
-    def _take(self, wanted: Sequence[ScannedFile]) -> None:
+    def _take(self, candidates: Sequence[ScannedFile]) -> None:
         files = []
-        for each, file in zip(wanted, self._taker.take(wanted), strict=True):
-            with self._logging_errors(each.path, "take"):
+        for candidate, file in zip(candidates, self._taker.take(candidates), strict=True):
+            with self._logging_errors(candidate.path, "take"):
                 if isinstance(file, OSError):
                     raise file
-                self._waiting.forget(each.path)
+                self._waiting.forget(candidate.path)
                 if file is not None:
                     files.append(file)
         self._read(files)
@@ -300,7 +300,7 @@ class InboxWatch:
         due = self._deliverer.ready(_MAX_DELIVERED)
         # With thousands of open files the query takes longer, and is run less often.
         pause = max(_DELIVER_SECONDS, _SHARE * (self._monotonic() - now))
-        ready = (each for each in due if not self._failures.is_waiting(each.id, now))
+        ready = (file for file in due if not self._failures.is_waiting(file.id, now))
         until = self._monotonic() + _TURN_SECONDS
         while self._monotonic() <= until:
             files = list(itertools.islice(ready, _DELIVERED_TOGETHER))

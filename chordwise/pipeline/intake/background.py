@@ -41,7 +41,7 @@ class BackgroundIntakes:
         """Start to take in the remaining list entries of a run, and return immediately."""
         thread = Thread(target=self._take_in, args=(submission,), name="intake", daemon=True)
         with self._lock:
-            self._threads = [each for each in self._threads if each.is_alive()]
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
             self._threads.append(thread)
         thread.start()
 

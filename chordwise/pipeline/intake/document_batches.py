@@ -69,26 +69,26 @@ class Offered:
     """One document, or unread document, to take in; its intake gets the id `intake_id`.
 
     `entry_id` is the intake id of the list entry that contains it; the entry is removed from the
-    list with its last document. `shown` is the name of that entry, `raw_path` the path of its file.
+    list with its last document. `name` is the name of that entry, `raw_path` the path of its file.
     """
 
-    found: ReadDocument | UnreadDocument
+    document: ReadDocument | UnreadDocument
     entry_id: uuid.UUID | None = None
     is_last: bool = True
-    shown: str = ""
+    name: str = ""
     raw_path: bytes | None = None
     intake_id: uuid.UUID = field(default_factory=new_id)
 
     @property
     def byte_count(self) -> int:
         """The minimum size in memory of its text and of the layouts of its pages, in bytes."""
-        if isinstance(self.found, UnreadDocument):
+        if isinstance(self.document, UnreadDocument):
             return 0
-        layouts = sum(len(each.layout) for each in self.found.content.places)
-        return len(self.found.content.text) + layouts
+        layouts = sum(len(place.layout) for place in self.document.content.places)
+        return len(self.document.content.text) + layouts
 
 
-Shown: TypeAlias = Mapping[tuple[str, AnalysisType], Sequence[LearnedExample]]
+ChosenExamples: TypeAlias = Mapping[tuple[str, AnalysisType], Sequence[LearnedExample]]
 """The learned examples that are shown with a document, by its hash and the analysis type."""
 
 
@@ -125,9 +125,10 @@ class RunQuestions:
         budget = self.budgets.get(job.analysis_type)
         if budget is None or not job.text:
             return False
-        return chunking.fits(job.text, budget - sum(each.token_count for each in job.shown))
+        tokens = sum(example.token_count for example in job.examples)
+        return chunking.fits(job.text, budget - tokens)
 
-    def choose_examples(self, offered: Sequence[Offered]) -> Shown:
+    def choose_examples(self, offered: Sequence[Offered]) -> ChosenExamples:
         """Choose the learned examples for each document; the database is not changed.
 
         Raises:
@@ -136,11 +137,11 @@ class RunQuestions:
         if not self.examples:
             return {}
         return {
-            (sha256, kind): found.select(sha256, text)
-            for each in offered
-            if isinstance(each.found, ReadDocument) and (text := each.found.content.text)
+            (sha256, kind): index.select(sha256, text)
+            for offer in offered
+            if isinstance(offer.document, ReadDocument) and (text := offer.document.content.text)
             for sha256 in (documents.hash_of(text),)
-            for kind, found in self.examples.items()
+            for kind, index in self.examples.items()
         }
 
 
@@ -169,7 +170,7 @@ class _NewJob(NamedTuple):
     question: ResultKey
     analysis_type: AnalysisType
     text: str
-    shown: Sequence[LearnedExample]
+    examples: Sequence[LearnedExample]
 
 
 def _text_budgets(context: Context, options: RunOptions) -> dict[AnalysisType, int]:
@@ -182,51 +183,51 @@ def _text_budgets(context: Context, options: RunOptions) -> dict[AnalysisType, i
     try:
         model = context.models.open(options.model)
         return {
-            each: text_budget(
+            kind: text_budget(
                 model,
                 AnalysisTask(
-                    analysis_type=each, stage=Stage.ANALYZE, options=options.analysis_of(each)
+                    analysis_type=kind, stage=Stage.ANALYZE, options=options.analysis_of(kind)
                 ),
                 chunk_tokens,
             )
-            for each in options.types
+            for kind in options.types
         }
     except ConfigurationError:
         return {}
 
 
 def within_row_limits(
-    found: ReadDocument | UnreadDocument, options: RunOptions
+    document: ReadDocument | UnreadDocument, options: RunOptions
 ) -> ReadDocument | UnreadDocument:
     """Return a document, or why its rows are too many for a list in one answer."""
-    if isinstance(found, UnreadDocument) or AnalysisType.EXTRACTION not in options.types:
-        return found
-    schema, text = options.analysis.schema, found.content.text
+    if isinstance(document, UnreadDocument) or AnalysisType.EXTRACTION not in options.types:
+        return document
+    schema, text = options.analysis.schema, document.content.text
     is_list = schema is None or any(node.is_list for node in SchemaNode.root_of(schema).nodes())
     is_long = len(text) > MAX_ROW_CHARACTERS or text.rstrip().count("\n") > MAX_ROWS
-    is_table = any(name in found.content.media_type for name in _TABLES)
+    is_table = any(name in document.content.media_type for name in _TABLES)
     if not (is_list and is_long and is_table):
-        return found
-    error = failures.named(found.source, failures.too_many_rows(MAX_ROWS, MAX_ROW_CHARACTERS))
+        return document
+    error = failures.named(document.source, failures.too_many_rows(MAX_ROWS, MAX_ROW_CHARACTERS))
     return UnreadDocument(
-        source=found.source, error=error, sha256=found.sha256, byte_count=found.byte_count
+        source=document.source, error=error, sha256=document.sha256, byte_count=document.byte_count
     )
 
 
 def unstorable(offered: Offered, error: Exception) -> Offered:
     """Return what is stored instead of a document that PostgreSQL rejects."""
-    found = offered.found
+    document = offered.document
     sentence = str(getattr(error, "orig", error)).strip().partition("\n")[0]
     reason = failures.unreadable(
         f"has a text that cannot be stored: {sentence}.", "Report this as a bug.", "unstorable"
     )
     unread = UnreadDocument(
-        source=found.source,
-        error=failures.named(found.source, reason),
-        sha256=found.sha256,
-        byte_count=found.byte_count,
+        source=document.source,
+        error=failures.named(document.source, reason),
+        sha256=document.sha256,
+        byte_count=document.byte_count,
     )
-    return replace(offered, found=unread)
+    return replace(offered, document=unread)
 
 
 def store(
@@ -234,7 +235,7 @@ def store(
     settings: Settings,
     run_questions: RunQuestions,
     offered: Sequence[Offered],
-    shown: Shown,
+    examples: ChosenExamples,
     divide: Divide,
 ) -> list[TakenIn]:
     """Store each document with its jobs and their messages, or the reason that there is none.
@@ -245,23 +246,25 @@ def store(
         LeaseLostError: Another process has taken in the file of one of them.
     """
     options = run_questions.options
-    offered = [replace(each, found=within_row_limits(each.found, options)) for each in offered]
+    offered = [
+        replace(offer, document=within_row_limits(offer.document, options)) for offer in offered
+    ]
     document_ids = _documents(session, offered)
     seen = intakes.documents_in(session, run_questions.run.id, list(document_ids.values()))
     rows, new = _rows(offered, document_ids, seen)
     insert_all(session, Intake, rows, run_id=run_questions.run.id)
     reused = Counter[uuid.UUID]()
     for group in divide(session, new):
-        reused += _add_jobs(session, settings, group.run_questions, group.documents, shown)
+        reused += _add_jobs(session, settings, group.run_questions, group.documents, examples)
     _remove_from_list(session, run_questions.run.id, offered)
     jobs = len(options.types)
     return [
         TakenIn(
             outcome=IntakeOutcome(str(row["outcome"])),
-            jobs=jobs if each.intake_id in new else 0,
-            reused=reused[each.intake_id],
+            jobs=jobs if offer.intake_id in new else 0,
+            reused=reused[offer.intake_id],
         )
-        for each, row in zip(offered, rows, strict=True)
+        for offer, row in zip(offered, rows, strict=True)
     ]
 
 
@@ -271,29 +274,29 @@ def _rows(
     """Return the rows of intakes, and the documents that are new to the run by intake id."""
     rows: list[dict[str, object]] = []
     new: dict[uuid.UUID, NewDocument] = {}
-    for each in offered:
-        found = each.found
-        of_file = {name: getattr(found, name) for name in ("source", "sha256", "byte_count")}
-        row = {"id": each.intake_id, "raw_path": each.raw_path, **of_file}
-        if isinstance(found, UnreadDocument):
-            rows.append({**row, **_refused(found.error)})
+    for offer in offered:
+        document = offer.document
+        of_file = {name: getattr(document, name) for name in ("source", "sha256", "byte_count")}
+        row = {"id": offer.intake_id, "raw_path": offer.raw_path, **of_file}
+        if isinstance(document, UnreadDocument):
+            rows.append({**row, **_refused(document.error)})
             continue
-        document_id = document_ids[each.intake_id]
+        document_id = document_ids[offer.intake_id]
         is_again = document_id in seen
         if not is_again:
             seen.add(document_id)
-            new[each.intake_id] = NewDocument(document_id, found.content.text)
-        rows.append({**row, **_accepted(found.content, document_id, is_again=is_again)})
+            new[offer.intake_id] = NewDocument(document_id, document.content.text)
+        rows.append({**row, **_accepted(document.content, document_id, is_again=is_again)})
     return rows, new
 
 
 def _documents(session: Session, offered: Sequence[Offered]) -> dict[uuid.UUID, uuid.UUID]:
-    read = {
-        each.intake_id: _document(each.found)
-        for each in offered
-        if isinstance(each.found, ReadDocument)
+    rows = {
+        offer.intake_id: _document(offer.document)
+        for offer in offered
+        if isinstance(offer.document, ReadDocument)
     }
-    return dict(zip(read, documents.store_all(session, list(read.values())), strict=True))
+    return dict(zip(rows, documents.store_all(session, list(rows.values())), strict=True))
 
 
 def _add_jobs(
@@ -301,7 +304,7 @@ def _add_jobs(
     settings: Settings,
     run_questions: RunQuestions,
     new: Mapping[uuid.UUID, NewDocument],
-    shown: Shown,
+    examples: ChosenExamples,
 ) -> Counter[uuid.UUID]:
     """Add the jobs of the documents that are new to the run; count the reused results by intake.
 
@@ -309,15 +312,15 @@ def _add_jobs(
     a message: for its only chunk, which is written here, or for its fan-out.
     """
     jobs = [
-        _new_job(run_questions, intake_id, document, each, shown)
+        _new_job(run_questions, intake_id, document, kind, examples)
         for intake_id, document in new.items()
-        for each in run_questions.options.types
+        for kind in run_questions.options.types
     ]
     stored, leaders = _answers(session, run_questions, jobs)
-    asking = [each for each in jobs if each.question not in {*stored, *leaders}]
-    unanswered = [each for each in jobs if each.question not in stored]
-    learned_examples.store(session, [one for each in unanswered for one in each.shown])
-    whole = {each.id: len(each.text) for each in asking if run_questions.fits_one_chunk(each)}
+    asking = [job for job in jobs if job.question not in {*stored, *leaders}]
+    unanswered = [job for job in jobs if job.question not in stored]
+    learned_examples.store(session, [example for job in unanswered for example in job.examples])
+    whole = {job.id: len(job.text) for job in asking if run_questions.fits_one_chunk(job)}
     now = clock.read(session) if stored else None
     options, run = run_questions.options, run_questions.run
     same = {"run_id": run.id, "model": options.model, "batch_until": _batch_until(settings, run)}
@@ -325,13 +328,13 @@ def _add_jobs(
         rows = [_job(j, stored, leaders, now, whole) for j in jobs if j.analysis_type == kind]
         question = options_to_json(options.analysis_of(kind))
         insert_all(session, Job, rows, options=question, **same)
-    ended = [each for each in jobs if each.question in stored]
-    results.copy_all(session, {each.id: stored[each.question] for each in ended})
+    ended = [job for job in jobs if job.question in stored]
+    results.copy_all(session, {job.id: stored[job.question] for job in ended})
     chunk_ids = chunks.insert_single(session, whole)
     outbox.add_all(session, ANALYZE_SLICE, ((id_,) for id_ in chunk_ids), reason="submitted")
-    cut = ((each.id,) for each in asking if each.id not in whole)
+    cut = ((job.id,) for job in asking if job.id not in whole)
     outbox.add_all(session, FAN_OUT, cut, reason="submitted")
-    return Counter(each.intake_id for each in ended)
+    return Counter(job.intake_id for job in ended)
 
 
 def _new_job(
@@ -339,11 +342,11 @@ def _new_job(
     intake_id: uuid.UUID,
     document: NewDocument,
     kind: AnalysisType,
-    shown: Shown,
+    examples: ChosenExamples,
 ) -> _NewJob:
     question = document.id, run_questions.hashes[kind]
-    own = shown.get((documents.hash_of(document.text), kind), ()) if shown else ()
-    return _NewJob(new_id(), intake_id, question, kind, document.text, own)
+    job_examples = examples.get((documents.hash_of(document.text), kind), ()) if examples else ()
+    return _NewJob(new_id(), intake_id, question, kind, document.text, job_examples)
 
 
 def _answers(
@@ -352,7 +355,7 @@ def _answers(
     """Return the jobs that have answered the questions of new jobs, and the jobs to follow."""
     if not jobs or run_questions.options.fresh:
         return {}, {}
-    questions = [each.question for each in jobs]
+    questions = [job.question for job in jobs]
     leaders: Mapping[ResultKey, uuid.UUID] = {}
     if run_questions.options.follows:
         # Queried first: a leader that ends between the two queries has its answer in the second.
@@ -377,7 +380,7 @@ def _job(
         "document_id": document_id,
         "analysis_type": job.analysis_type,
         "options_hash": options_hash,
-        "examples": None if is_answered else [str(each.id) for each in job.shown] or None,
+        "examples": None if is_answered else [str(example.id) for example in job.examples] or None,
         "status": JobStatus.SUCCEEDED if is_answered else status,
         "chunk_count": chunk_count,
         "open_chunks": chunk_count,
@@ -392,8 +395,8 @@ def _batch_until(settings: Settings, run: Run) -> ColumnElement[datetime] | Null
 
 
 def _remove_from_list(session: Session, run_id: uuid.UUID, offered: Sequence[Offered]) -> None:
-    counts = Counter(each.entry_id for each in offered if each.entry_id is not None)
-    ended = {each.entry_id for each in offered if each.is_last}
+    counts = Counter(offer.entry_id for offer in offered if offer.entry_id is not None)
+    ended = {offer.entry_id for offer in offered if offer.is_last}
     intakes.add_documents_taken(session, {of: counts[of] for of in counts if of not in ended})
     intakes.unlist(session, run_id, {of: counts[of] for of in counts if of in ended})
 
@@ -430,11 +433,11 @@ _NORMALIZATION = (
 )
 
 
-def _document(found: ReadDocument) -> Document:
-    content = found.content
-    layouts = [each.layout for each in content.places]
+def _document(document: ReadDocument) -> Document:
+    content = document.content
+    layouts = [place.layout for place in content.places]
     return Document(
-        source=found.source,
+        source=document.source,
         media_type=content.media_type,
         title=content.title or None,
         transcribed_by=content.transcribed_by or None,

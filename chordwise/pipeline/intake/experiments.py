@@ -75,7 +75,7 @@ class VariantAssignment:
         The additional answers for paired documents have separate intakes in the run of the
         experiment.
         """
-        running = (each for each in experiments.running(session) if each.control == self._key)
+        running = (row for row in experiments.running(session) if row.control == self._key)
         experiment = next(running, None)
         self._has_experiment = experiment is not None
         if experiment is None or not documents:
@@ -86,7 +86,7 @@ class VariantAssignment:
         return [
             Group(
                 run_questions=places[0].run_questions,
-                documents={each.intake_id: each.document for each in places},
+                documents={place.intake_id: place.document for place in places},
             )
             for places in divided.values()
         ]
@@ -100,35 +100,35 @@ class VariantAssignment:
         """Assign documents to the variants of an experiment, and record the new ones."""
         run, variants = self._run_questions.run, experiments.variants(session, experiment.id)
         usable = {
-            each.name: asked
-            for each in variants
-            if not each.stopped_at and (asked := self._questions_of(each, run))
+            variant.name: questions
+            for variant in variants
+            if not variant.stopped_at and (questions := self._questions_of(variant, run))
         }
-        known = experiments.documents_in(
-            session, experiment.id, {each.id for each in documents.values()}
+        known_ids = experiments.documents_in(
+            session, experiment.id, {document.id for document in documents.values()}
         )
         places = []
         for intake_id, document in documents.items():
-            given = assign(
+            assignment = assign(
                 experiment.name,
                 document.text,
-                [each.name for each in variants],
+                [variant.name for variant in variants],
                 experiment.share,
                 experiment.paired,
             )
-            is_new = document.id not in known
+            is_new = document.id not in known_ids
             place = _Place(
                 intake_id=intake_id,
                 document=document,
-                variant=given.variant if given.variant in usable else CONTROL,
-                run_questions=usable.get(given.variant, self._run_questions),
+                variant=assignment.variant if assignment.variant in usable else CONTROL,
+                run_questions=usable.get(assignment.variant, self._run_questions),
                 is_new=is_new,
-                is_paired=given.is_paired and is_new and bool(usable),
+                is_paired=assignment.is_paired and is_new and bool(usable),
             )
             places.append(place)
-        further = [each for each in variants if each.name in usable]
+        further = [variant for variant in variants if variant.name in usable]
         places = self._paired(session, experiment, further, places)
-        rows = [each.row() for each in places if each.is_new]
+        rows = [place.row() for place in places if place.is_new]
         insert_all(session, ExperimentDocument, rows, experiment_id=experiment.id)
         return places
 
@@ -140,15 +140,18 @@ class VariantAssignment:
         places: Sequence[_Place],
     ) -> list[_Place]:
         """Return the places, with additional ones for paired documents if these are permitted."""
-        paired = [each for each in places if each.is_paired]
+        paired = [place for place in places if place.is_paired]
         number = len(paired) * len(variants)
         if not number or not experiments.open_pairs(session, experiment, number):
-            return [replace(each, is_paired=False) for each in places]
+            return [replace(place, is_paired=False) for place in places]
         run = session.get_one(Run, experiment.run_id)
         further = [
-            (place, replace(place, intake_id=new_id(), variant=each.name, run_questions=asked))
-            for each in variants
-            if (asked := self._questions_of(each, run))
+            (
+                place,
+                replace(place, intake_id=new_id(), variant=variant.name, run_questions=questions),
+            )
+            for variant in variants
+            if (questions := self._questions_of(variant, run))
             for place in paired
         ]
         copies = {copy.intake_id: place.intake_id for place, copy in further}
@@ -204,15 +207,16 @@ def check(database: Database, interval: timedelta = timedelta(), write: Write | 
     """
     commit = write or database.commit
     with database.read() as session:
-        found = experiments.running(session)
+        running = experiments.running(session)
     stopped = 0
-    for each in found:
-        if commit(partial(experiments.claim_check, experiment_id=each.id, interval=interval)):
+    for experiment in running:
+        if commit(partial(experiments.claim_check, experiment_id=experiment.id, interval=interval)):
             with database.read() as session:
-                names = [one.name for one in experiments.variants(session, each.id)]
-                summed = experiments.guarded(session, each, CONTROL)
-            for name, because in _broken(each, names, summed):
-                stopped += commit(partial(_stop, experiment=each, variant=name, because=because))
+                names = [variant.name for variant in experiments.variants(session, experiment.id)]
+                summed = experiments.guarded(session, experiment, CONTROL)
+            for name, because in _broken(experiment, names, summed):
+                stop = partial(_stop, experiment=experiment, variant=name, because=because)
+                stopped += commit(stop)
     return stopped
 
 
@@ -227,9 +231,9 @@ def _broken(
     is_paired = experiment.paired > 0
     for outcome, bound in zip(_GUARDED, bounds, strict=True):
         for name in names:
-            found = summed.get((name, outcome))
-            if found is not None and exceeds(found, outcome, bound, risk, is_paired=is_paired):
-                yield name, _REASONS[outcome].format(found.variant.mean, found.control.mean)
+            sums = summed.get((name, outcome))
+            if sums is not None and exceeds(sums, outcome, bound, risk, is_paired=is_paired):
+                yield name, _REASONS[outcome].format(sums.variant.mean, sums.control.mean)
 
 
 _REASONS = {
@@ -242,8 +246,8 @@ _REASONS = {
 def _stop(session: Session, experiment: Experiment, variant: str, because: str) -> int:
     if not experiments.stop(session, experiment.id, variant, because):
         return 0
-    named = {"experiment": experiment.name, "variant": variant, "reason": because}
-    content: JsonObject = {**named, "profile": experiment.profile}
+    members = {"experiment": experiment.name, "variant": variant, "reason": because}
+    content: JsonObject = {**members, "profile": experiment.profile}
     deliveries.announce(session, DeliveryEvent.VARIANT_STOPPED, content=content)
-    log.warning("experiment.variant_stopped", **named)
+    log.warning("experiment.variant_stopped", **members)
     return 1

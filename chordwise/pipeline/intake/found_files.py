@@ -48,7 +48,7 @@ class FileSource:
         self,
         file: FoundFile,
         columns: Columns = WHOLE,
-        shown: str = "",
+        name: str = "",
         transcriber: Transcriber | None = None,
     ) -> Iterator[Found]:
         """Yield the documents in a file, each with its text or the reason that there is none.
@@ -68,18 +68,18 @@ class FileSource:
                 file.path,
                 columns,
                 follow_symlinks=file.follow_symlinks,
-                source=shown,
+                source=name,
                 transcriber=transcriber,
             )
 
 
-def entry_of(file: FoundFile, shown: str = "") -> IntakeEntry:
+def entry_of(file: FoundFile, name: str = "") -> IntakeEntry:
     """Return the list entry of a file, whose path is absolute."""
     if file.path is None or file.failure is not None:
         return IntakeEntry(source=file.source, error=file.failure)
     size, modified_ns = _fingerprint(file.path, follow_symlinks=file.follow_symlinks)
     return IntakeEntry(
-        source=shown or printable(str(file.path)),
+        source=name or printable(str(file.path)),
         raw_path=os.fsencode(file.path.absolute()),
         follow_symlinks=file.follow_symlinks,
         byte_count=size,
@@ -92,7 +92,7 @@ def take_in(
     submission: Submission,
     source: FileSource,
     *,
-    on_taken: Callable[[str, TakenIn], None] = lambda _shown, _taken: None,
+    on_taken: Callable[[str, TakenIn], None] = lambda _source, _taken: None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> bool:
     """Take in the remaining entries on the list of a run; return false if `is_stopped` ended it.
@@ -107,8 +107,8 @@ def take_in(
     """
 
     def store(batch: Sequence[Offered]) -> None:
-        for each, taken in zip(batch, submission.take_in(batch), strict=True):
-            on_taken(each.shown, taken)
+        for offer, taken in zip(batch, submission.take_in(batch), strict=True):
+            on_taken(offer.name, taken)
 
     try:
         with BatchWriter(store) as writer:
@@ -116,8 +116,8 @@ def take_in(
                 if is_stopped():
                     return False
                 documents = _documents(submission, source, listed, stored)
-                for found, last in marking_last(documents):
-                    writer.put(_offered(listed, found, is_last=last))
+                for document, last in marking_last(documents):
+                    writer.put(_offered(listed, document, is_last=last))
                     if not last and is_stopped():  # a file may contain very many documents
                         return False
         return True
@@ -125,12 +125,12 @@ def take_in(
         submission.close()
 
 
-def _offered(listed: ListedFile, found: Found, *, is_last: bool) -> Offered:
+def _offered(listed: ListedFile, document: Found, *, is_last: bool) -> Offered:
     return Offered(
-        found=found,
+        document=document,
         entry_id=listed.intake_id,
         is_last=is_last,
-        shown=listed.source,
+        name=listed.source,
         raw_path=listed.raw_path,
     )
 
@@ -214,9 +214,9 @@ def _with_stored(
 ) -> Iterator[tuple[ListedFile, ReadDocument | None]]:
     """Yield each entry with the stored document that it refers to, if any."""
     waiting: list[ListedFile] = []
-    for each in listed:
-        waiting.append(each)
-        if each.job_id is None or len(waiting) == STORED_AT_ONCE:
+    for entry in listed:
+        waiting.append(entry)
+        if entry.job_id is None or len(waiting) == STORED_AT_ONCE:
             yield from _with_documents(context, waiting)
             waiting = []
     yield from _with_documents(context, waiting)
@@ -225,27 +225,27 @@ def _with_stored(
 def _with_documents(
     context: Context, listed: Sequence[ListedFile]
 ) -> Iterator[tuple[ListedFile, ReadDocument | None]]:
-    job_ids = [each.job_id for each in listed if each.job_id is not None]
+    job_ids = [entry.job_id for entry in listed if entry.job_id is not None]
     stored: Mapping[uuid.UUID, ReadDocument] = {}
     if job_ids:
         with context.database.read() as session:
             stored = stored_documents(session, job_ids)
-    for each in listed:
-        yield each, None if each.job_id is None else stored.get(each.job_id)
+    for entry in listed:
+        yield entry, None if entry.job_id is None else stored.get(entry.job_id)
 
 
 def stored_documents(
     session: Session, job_ids: Sequence[uuid.UUID]
 ) -> Mapping[uuid.UUID, ReadDocument]:
     """Return the documents of jobs as the readers returned them; pruned documents are omitted."""
-    found = session.execute(
+    rows = session.execute(
         select(Job.id, Intake, Document)
         .join(Intake, Intake.id == Job.intake_id)
         .join(Document, Document.id == Job.document_id)
         .where(in_ids(Job.id, job_ids))
         .options(undefer(Document.text))
     )
-    return {job_id: _as_read(intake, document) for job_id, intake, document in found}
+    return {job_id: _as_read(intake, document) for job_id, intake, document in rows}
 
 
 def _as_read(intake: Intake, document: Document) -> ReadDocument:

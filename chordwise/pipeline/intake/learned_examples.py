@@ -58,7 +58,7 @@ def of_run(
     is_wanted = options.profile and options.learned_examples and prompts.learned_examples
     if not is_wanted or options.is_suite or not _addresses(settings, options.model):
         return {}
-    found: dict[AnalysisType, ExampleIndex] = {}
+    indexes: dict[AnalysisType, ExampleIndex] = {}
     for kind in options.types:
         room = (
             budgets.get(kind) or settings.pipeline.chunk_tokens or CHUNK_TOKENS
@@ -66,8 +66,8 @@ def of_run(
         max_tokens = min(prompts.learned_example_tokens, room)
         examples = list(_learned(context, options, kind, max_tokens))
         if examples:
-            found[kind] = ExampleIndex(examples, prompts.learned_examples, max_tokens)
-    return found
+            indexes[kind] = ExampleIndex(examples, prompts.learned_examples, max_tokens)
+    return indexes
 
 
 def _learned(
@@ -85,20 +85,19 @@ def _learned(
     for result in results:
         by_document[result.document_id].append(result)
     ids = list(by_document)
-    for some in (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE)):
-        texts = select(Document.id, Document.text).where(in_ids(Document.id, some))
+    for batch in (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE)):
+        texts = select(Document.id, Document.text).where(in_ids(Document.id, batch))
         for attempt in context.database.attempts(DATABASE_TIMEOUT):
             with attempt as session:
-                feedback = stored_feedback.of_documents(session, some)
-                found = session.execute(texts).all()
-        for document_id, text in found:
-            own_feedback = [each for each in feedback if each.document_id == document_id]
-            own = by_document[document_id]
-            made = (
-                example_from(_judged_answer(each, text, kind, own_feedback), max_tokens)
-                for each in own
+                feedback = stored_feedback.of_documents(session, batch)
+                rows = session.execute(texts).all()
+        for document_id, text in rows:
+            own_feedback = [row for row in feedback if row.document_id == document_id]
+            candidates = (
+                example_from(_judged_answer(result, text, kind, own_feedback), max_tokens)
+                for result in by_document[document_id]
             )
-            if (example := next(filter(None, made), None)) is not None:
+            if (example := next(filter(None, candidates), None)) is not None:
                 yield example
 
 
@@ -107,7 +106,7 @@ def _judged_answer(
 ) -> JudgedAnswer:
     question = question_of(result.options)
     own_feedback = [
-        each for each in feedback if (each.analysis_type, each.question) == (kind, question)
+        row for row in feedback if (row.analysis_type, row.question) == (kind, question)
     ]
     return JudgedAnswer(
         document_id=result.document_id,
@@ -116,8 +115,8 @@ def _judged_answer(
         analysis_type=kind,
         options=options_from(result.options),
         output=result.output,
-        remarks=[stored_feedback.remark(each) for each in own_feedback],
-        feedback_ids=[each.id for each in own_feedback],
+        remarks=[stored_feedback.remark(row) for row in own_feedback],
+        feedback_ids=[row.id for row in own_feedback],
     )
 
 
@@ -127,19 +126,19 @@ def _usable(
     question = question_of(options_to_json(options.analysis_of(kind)))
     addresses = _addresses(settings, options.model)
     variants = _variants(options.analysis)
-    found = learned_examples.results_with_feedback(
+    results = learned_examples.results_with_feedback(
         session, options.profile, kind, question, _MAX_DOCUMENTS
     )
-    for each in found:
-        is_same = question_of(each.options) == question
-        is_same = is_same and _variants(options_from(each.options)) == variants
-        may_go = any(addresses <= _addresses(settings, model) for model in each.models)
-        if is_same and may_go and not is_held_out(each.sha256):
-            yield each
+    for result in results:
+        is_same = question_of(result.options) == question
+        is_same = is_same and _variants(options_from(result.options)) == variants
+        may_go = any(addresses <= _addresses(settings, model) for model in result.models)
+        if is_same and may_go and not is_held_out(result.sha256):
+            yield result
 
 
 def _variants(options: AnalysisOptions) -> set[str]:
-    return {each.variant for each in options.templates}
+    return {template.variant for template in options.templates}
 
 
 def _addresses(settings: Settings, model: str) -> frozenset[tuple[str, str]]:
@@ -148,9 +147,9 @@ def _addresses(settings: Settings, model: str) -> frozenset[tuple[str, str]]:
     Empty for the built-in model, and for a model that is no longer configured.
     """
     try:
-        asked = [settings.model_named(name) for name in settings.selected_names(model)]
+        models = [settings.model_named(name) for name in settings.selected_names(model)]
     except ConfigurationError:
         return frozenset()
     return frozenset(
-        (each.provider, each.base_url) for each in asked if each.provider != EXTRACTIVE
+        (model.provider, model.base_url) for model in models if model.provider != EXTRACTIVE
     )

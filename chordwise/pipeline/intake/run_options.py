@@ -107,16 +107,16 @@ def effective_options(settings: Settings, options: RunOptions) -> RunOptions:
         ConfigurationError: The model is unknown.
         UsageError: Only the built-in model is asked, and it does not support an analysis type.
     """
-    wanted = options.analysis
+    analysis = options.analysis
     if settings.is_built_in(options.model):
         if unanswered := [kind for kind in options.types if not analysis_for(kind).built_in()]:
             raise UsageError(
                 f"The built-in model does not support {', '.join(sorted(unanswered))}.",
                 "Choose a language model: --model, or model in the settings.",
             )
-        return replace(options, analysis=replace(wanted, votes=1, critique=False))
-    principles = wanted.principles or settings.critique.principles
-    return replace(options, analysis=replace(wanted, principles=principles))
+        return replace(options, analysis=replace(analysis, votes=1, critique=False))
+    principles = analysis.principles or settings.critique.principles
+    return replace(options, analysis=replace(analysis, principles=principles))
 
 
 def identity(settings: Settings, analysis_type: AnalysisType, options: RunOptions) -> str:
@@ -129,8 +129,8 @@ def identity(settings: Settings, analysis_type: AnalysisType, options: RunOption
         "options": options_to_json(replace(analysis, templates=())),
         "prompts": [
             template.version
-            for each in (task, synthesis)
-            for template in library.templates_for(each, settings.prompts.fallback)
+            for stage_task in (task, synthesis)
+            for template in library.templates_for(stage_task, settings.prompts.fallback)
         ],
         "models": model_client.identity(settings, options.model),
         "chunk_tokens": settings.pipeline.chunk_tokens,
@@ -159,7 +159,7 @@ def require_answerable(settings: Settings, options: RunOptions) -> Decimal | Non
 
 def identities(settings: Settings, options: RunOptions) -> dict[AnalysisType, str]:
     """Return the `identity` of the results of each requested analysis type."""
-    return {each: identity(settings, each, options) for each in options.types}
+    return {kind: identity(settings, kind, options) for kind in options.types}
 
 
 def _critique(analysis_type: AnalysisType, options: AnalysisOptions) -> dict[str, object]:
@@ -237,13 +237,13 @@ def requested(settings: Settings, options: Profile, arguments: RunArguments) -> 
         UsageError: The options contradict each other or the profile, or the profile is unknown.
     """
     files = ("schema_file", "labels_file", "examples_file")
-    paths = {each: path for each in files if isinstance(path := getattr(options, each), Path)}
-    options = options.model_copy(update={each: path.absolute() for each, path in paths.items()})
+    paths = {option: path for option in files if isinstance(path := getattr(options, option), Path)}
+    options = options.model_copy(update={option: path.absolute() for option, path in paths.items()})
     name = arguments.get("profile", "")
     profile = chosen_profile(settings, options, name)
-    made = run_options(settings, profile, arguments.get("run_name", ""), name)
+    base = run_options(settings, profile, arguments.get("run_name", ""), name)
     use_cache = not arguments.get("no_cache", False)
-    return replace(made, fresh=arguments.get("fresh", False), use_cache=use_cache)
+    return replace(base, fresh=arguments.get("fresh", False), use_cache=use_cache)
 
 
 def chosen_profile(settings: Settings, options: Profile, name: str) -> Profile:
@@ -253,8 +253,8 @@ def chosen_profile(settings: Settings, options: Profile, name: str) -> Profile:
         UsageError: The profile is unknown.
     """
     if name and name not in settings.profiles:
-        known = ", ".join(sorted(settings.profiles))
-        hint = f"Known: {known}." if known else "Define it as [profiles.NAME] in chordwise.toml."
+        names = ", ".join(sorted(settings.profiles))
+        hint = f"Known: {names}." if names else "Define it as [profiles.NAME] in chordwise.toml."
         raise UsageError(f"There is no profile “{name}”.", hint)
     return options.over(settings.profiles[name]) if name else options
 
@@ -270,11 +270,11 @@ def run_options(
     """
     has_labels = bool(profile.labels or profile.labels_file)
     has_schema = profile.schema_file is not None
-    named = tuple(map(AnalysisType, profile.types))
-    types = implied_types(named, schema=has_schema, labels=has_labels)
+    profile_types = tuple(map(AnalysisType, profile.types))
+    types = implied_types(profile_types, schema=has_schema, labels=has_labels)
     analysis = _analysis_options(profile, types, settings.base_folder)
     if profile.pack:
-        types, analysis = packs.completed(packs.named(profile.pack), named, analysis)
+        types, analysis = packs.completed(packs.named(profile.pack), profile_types, analysis)
     templates = user_templates(settings, profile.prompt, types)
     if profile.id_column and not profile.text_column:
         raise UsageError(
@@ -289,8 +289,8 @@ def run_options(
     )
     if profile.examples_file is None:
         return options
-    own = _examples(settings.base_folder / profile.examples_file, options)
-    return replace(options, analysis=replace(options.analysis, examples=own))
+    file_examples = _examples(settings.base_folder / profile.examples_file, options)
+    return replace(options, analysis=replace(options.analysis, examples=file_examples))
 
 
 def user_templates(
@@ -308,14 +308,14 @@ def user_templates(
     if folder is None:
         what = f"There is no prompt “{variant}”: no folder of prompts is set."
         raise UsageError(what, 'Set [prompts] folder = "prompts" (docs/prompts.md).')
-    found = library.templates_in(settings.base_folder / folder, variant)
-    if not any(each.name.partition(".")[0] in types for each in found):
-        asked = " and ".join(types)
+    templates = library.templates_in(settings.base_folder / folder, variant)
+    if not any(template.name.partition(".")[0] in types for template in templates):
+        kinds = " and ".join(types)
         raise UsageError(
-            f"The prompt “{variant}” has no template for {asked}.",
-            f"It has: {', '.join(each.title for each in found)}.",
+            f"The prompt “{variant}” has no template for {kinds}.",
+            f"It has: {', '.join(template.title for template in templates)}.",
         )
-    return found
+    return templates
 
 
 def read_schema(path: Path) -> JsonObject:
@@ -336,7 +336,7 @@ def read_schema(path: Path) -> JsonObject:
 
 
 def labels_of(
-    given: Collection[str], file: Path | None
+    names: Collection[str], file: Path | None
 ) -> tuple[tuple[str, ...], Mapping[str, str]]:
     """Return the labels that are given or read from a file, with their meanings if there are any.
 
@@ -345,10 +345,10 @@ def labels_of(
     Raises:
         UsageError: Both are given, there is only one label, or the file cannot be read.
     """
-    labels = tuple(dict.fromkeys(given))
+    labels = tuple(dict.fromkeys(names))
     if labels and file is not None:
         raise UsageError("Both labels and a file of labels are given.", "Give one of them.")
-    described = dict(given) if isinstance(given, Mapping) else {}
+    described = dict(names) if isinstance(names, Mapping) else {}
     described = described if file is None else _read_labels(file)
     labels = labels or tuple(described)
     if (labels or file) and len(labels) < _FEWEST_LABELS:
@@ -374,16 +374,16 @@ def _read_labels(path: Path) -> dict[str, str]:
     try:
         match path.suffix.lower():
             case ".json":
-                found = json.loads(content, object_pairs_hook=_once_each)
+                value = json.loads(content, object_pairs_hook=_once_each)
             case ".toml":
-                found = parse_toml(content)
+                value = parse_toml(content)
             case _:
                 lines = (line.partition(":") for line in content.splitlines() if line.strip())
-                found = _once_each([(label.strip(), meaning) for label, _, meaning in lines])
+                value = _once_each([(label.strip(), meaning) for label, _, meaning in lines])
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{what}: {error}.", 'label = "what it means"') from error
-    described = json_values.texts(found)
-    if not isinstance(found, dict) or len(described) < len(found):
+    described = json_values.texts(value)
+    if not isinstance(value, dict) or len(described) < len(value):
         raise UsageError(f"{what}: expected a text for each label.", 'label = "what it means"')
     return {label: " ".join(meaning.split()) for label, meaning in described.items()}
 
@@ -394,12 +394,12 @@ def _once_each(pairs: Sequence[tuple[str, JsonValue]]) -> JsonObject:
     Raises:
         ValueError: A name is repeated.
     """
-    found: JsonObject = {}
+    members: JsonObject = {}
     for name, value in pairs:
-        if name in found:
+        if name in members:
             raise ValueError(f"“{name}” is repeated")
-        found[name] = value
-    return found
+        members[name] = value
+    return members
 
 
 def _examples(path: Path, options: RunOptions) -> tuple[Example, ...]:
@@ -412,12 +412,12 @@ def _examples(path: Path, options: RunOptions) -> tuple[Example, ...]:
             stored = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"The examples {path} cannot be read: {error}.") from error
-    found = [each for each in examples.parse(stored) if each.analysis_type in options.types]
-    for each in found:
-        if problem := examples.problem(each, options.analysis):
-            about = f"an example of the type {each.analysis_type} in {path}"
+    matches = [item for item in examples.parse(stored) if item.analysis_type in options.types]
+    for example in matches:
+        if problem := examples.problem(example, options.analysis):
+            about = f"an example of the type {example.analysis_type} in {path}"
             raise UsageError(f"The answer of {about} is not valid: {problem}.")
-    return tuple(found)
+    return tuple(matches)
 
 
 def _text_in(path: Path, noun: str) -> str:
@@ -482,4 +482,4 @@ def _analysis_options(
 
 def _kept(of: type[RunOptions | AnalysisOptions]) -> set[str]:
     """Return the entries of a profile that are kept under the same name."""
-    return {each.name for each in fields(of)} & Profile.model_fields.keys()
+    return {entry.name for entry in fields(of)} & Profile.model_fields.keys()

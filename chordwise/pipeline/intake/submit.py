@@ -81,10 +81,10 @@ class Submission:
         """The number of learned examples to choose from, over all analysis types."""
         return sum(map(len, self._run_questions.examples.values()))
 
-    def has_dropped_options(self, wanted: RunOptions) -> bool:
+    def has_dropped_options(self, options: RunOptions) -> bool:
         """Return whether requested votes or a critique were dropped for the built-in model."""
-        given = self.options.analysis
-        return (given.votes, given.critique) != (wanted.analysis.votes, wanted.analysis.critique)
+        analysis, requested = self.options.analysis, options.analysis
+        return (analysis.votes, analysis.critique) != (requested.votes, requested.critique)
 
     def enlist(
         self, entries: Sequence[IntakeEntry], also: SessionAction | None = None
@@ -177,7 +177,7 @@ class Submission:
     def _store(self, offered: Sequence[Offered], also: AlsoOfBatch | None) -> Sequence[TakenIn]:
         taken: Sequence[TakenIn] = ()
         try:
-            shown = self._run_questions.choose_examples(offered)
+            examples = self._run_questions.choose_examples(offered)
             for attempt in self._context.database.attempts(DATABASE_TIMEOUT):
                 with attempt as session:
                     if taken and intakes.exists(session, offered[0].intake_id):
@@ -185,7 +185,7 @@ class Submission:
                     self._context.guard(session)
                     settings, divide = self._context.settings, self._assignment.groups
                     taken = document_batches.store(
-                        session, settings, self._run_questions, offered, shown, divide
+                        session, settings, self._run_questions, offered, examples, divide
                     )
                     if also is not None:
                         also(session, offered)
@@ -193,11 +193,11 @@ class Submission:
                     self._require_lease(session)
         except (DataError, UnicodeError) as error:
             return [
-                each
+                outcome
                 for part in _split_or_replace(offered, error)
-                for each in self._store(part, also)
+                for outcome in self._store(part, also)
             ]
-        self._unlisted += sum(each.entry_id is None for each in offered)
+        self._unlisted += sum(offer.entry_id is None for offer in offered)
         self._assignment.check()
         return taken
 
@@ -206,7 +206,7 @@ def open_run(
     context: Context,
     options: RunOptions,
     now: datetime,
-    found: Sequence[IntakeEntry] = (),
+    entries: Sequence[IntakeEntry] = (),
     run_id: uuid.UUID | None = None,
 ) -> Submission:
     """Begin a run with the list of discovered files; `now` is used in a generated name.
@@ -236,7 +236,7 @@ def open_run(
                 if stored is None:  # otherwise an earlier attempt was committed
                     run.intake_token, run.saved_as = token, saved_as
                     run.schedule_run_id = occurrence.id if occurrence else None
-                    _store(context, session, run, found, cap_usd)
+                    _store(context, session, run, entries, cap_usd)
                     answer_tables.ensure_table(session, run, options)
     except IntegrityError as error:
         what = f"A run named “{name}” already exists."
@@ -248,14 +248,14 @@ def _store(
     context: Context,
     session: Session,
     run: Run,
-    found: Sequence[IntakeEntry],
+    entries: Sequence[IntakeEntry],
     cap_usd: Decimal | None,
 ) -> None:
     session.add(run)
     session.flush()
     intakes.extend(session, [run.intake_token], context.lease)
-    if found:
-        intakes.enlist(session, run.id, found)
+    if entries:
+        intakes.enlist(session, run.id, entries)
     if cap_usd is not None:
         budgets.change_cap(session, run.id, cap_usd)
 
@@ -278,10 +278,10 @@ def _split_or_replace(offered: Sequence[Offered], error: Exception) -> list[Sequ
     if len(offered) > 1:
         middle = len(offered) // 2
         return [offered[:middle], offered[middle:]]
-    (alone,) = offered
-    if isinstance(alone.found, UnreadDocument):
+    (offer,) = offered
+    if isinstance(offer.document, UnreadDocument):
         raise error
-    return [[document_batches.unstorable(alone, error)]]
+    return [[document_batches.unstorable(offer, error)]]
 
 
 _POLL_SECONDS = 1.0
@@ -365,7 +365,7 @@ def open_or_resume(
     context: Context,
     options: RunOptions,
     now: datetime,
-    found: Sequence[IntakeEntry],
+    entries: Sequence[IntakeEntry],
     resume: Resume,
 ) -> Submission:
     """Begin a run, or resume an interrupted run with the same name and options.
@@ -375,17 +375,17 @@ def open_or_resume(
         ConfigurationError: The model is unknown, or there is a budget and the model has no price.
     """
     with context.database.read() as session:
-        known = session.scalars(select(Run).where(Run.name == options.name)).one_or_none()
-    if known is None or known.intake_finished_at or known.status == RunStatus.CANCELLED:
-        return open_run(context, options, now, found)
+        run = session.scalars(select(Run).where(Run.name == options.name)).one_or_none()
+    if run is None or run.intake_finished_at or run.status == RunStatus.CANCELLED:
+        return open_run(context, options, now, entries)
     requested = to_json(effective_options(context.settings, options))
-    if changed := differing(requested, known.options):
+    if changed := differing(requested, run.options):
         raise UsageError(
-            f"A run named “{known.name}” already exists. It was interrupted, and this command "
+            f"A run named “{run.name}” already exists. It was interrupted, and this command "
             f"differs from the one that began it ({', '.join(changed)}).",
-            f"Choose another --run-name, or continue with `chordwise continue {known.name}`.",
+            f"Choose another --run-name, or continue with `chordwise continue {run.name}`.",
         )
-    return resume.resume(known.id) or open_run(context, options, now, found)
+    return resume.resume(run.id) or open_run(context, options, now, entries)
 
 
 def claim(context: Context, run_id: uuid.UUID, *, by_force: bool = False) -> Submission | None:

@@ -103,8 +103,8 @@ class ModelTranscriber:
         require: Callable[[], None] = lambda: None,
     ) -> None:
         self._name = settings.readers.vision
-        named = settings.model_named(self._name)
-        self._label = f"{named.provider}/{named.model}"
+        model = settings.model_named(self._name)
+        self._label = f"{model.provider}/{model.model}"
         self._models = models
         self._context_for = context_for
         self._require = require
@@ -128,9 +128,9 @@ class ModelTranscriber:
         """
         texts: dict[int, str] = {}
         with ThreadPoolExecutor(self._at_once, "transcribing") as threads:
-            while some := list(islice(pictures, self._at_once)):
-                read = threads.map(partial(self._read, source), some)
-                texts.update(zip((each.number for each in some), read, strict=True))
+            while batch := list(islice(pictures, self._at_once)):
+                transcripts = threads.map(partial(self._read, source), batch)
+                texts.update(zip((picture.number for picture in batch), transcripts, strict=True))
         return texts
 
     def _read(self, source: str, picture: Picture) -> str:

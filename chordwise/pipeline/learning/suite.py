@@ -144,7 +144,7 @@ def evaluate(
     with BatchWriter(submission.take_in) as writer, Reader(context.settings.readers) as reader:
         for document in part.documents:
             if document.path is None:
-                writer.put(Offered(found=reader.read_text(document.text, document.name)))
+                writer.put(Offered(document=reader.read_text(document.text, document.name)))
                 continue
             for found in reader.read_documents(
                 document.path,
@@ -152,7 +152,7 @@ def evaluate(
                 source=document.name,
                 transcriber=submission.transcriber,
             ):
-                writer.put(Offered(found=found))
+                writer.put(Offered(document=found))
     submission.close()
     wait(submission.run_id)
     with context.database.read() as session:

@@ -236,10 +236,10 @@ def plots(session: Session, days: int, figures: Sequence[Figure] = FIGURES) -> S
     return [_plot(figure, read[figure.query](), span) for figure in figures]
 
 
-def totals(found: Sequence[Plot]) -> dict[str, float]:
+def totals(all_plots: Sequence[Plot]) -> dict[str, float]:
     """Return the sums over these plots, by name; figures that are absent are omitted."""
     sums: dict[str, float] = {}
-    for plot in found:
+    for plot in all_plots:
         for column in _TOTALS.get(plot.figure.key, ()):
             place = plot.columns.index(column)
             added = sum(_number(row[place]) or 0.0 for row in plot.rows)
@@ -247,9 +247,9 @@ def totals(found: Sequence[Plot]) -> dict[str, float]:
     return sums
 
 
-def _plot(figure: Figure, found: Result[*tuple[object, ...]], days: Sequence[dt.date]) -> Plot:
-    columns = figure.columns or list(found.keys())
-    records = [dict(row) for row in found.mappings()]
+def _plot(figure: Figure, result: Result[*tuple[object, ...]], days: Sequence[dt.date]) -> Plot:
+    columns = figure.columns or list(result.keys())
+    records = [dict(row) for row in result.mappings()]
     rows = [tuple(record[name] for name in columns) for record in records]
     if figure.is_curve:
         places = sorted({0.0, 1.0, *(_number(record[figure.x]) or 0.0 for record in records)})
@@ -270,7 +270,7 @@ def _series(
     """Return the series by name; only the largest if there are too many."""
     empty = 0.0 if figure.unit is FigureUnit.COUNT else None
     index = {place: number for number, place in enumerate(places)}
-    found: dict[str, list[float | None]] = {}
+    curves: dict[str, list[float | None]] = {}
     for record in records:
         x = record[figure.x]
         place = index[_seconds(x) if isinstance(x, dt.date) else _number(x) or 0.0]
@@ -278,10 +278,10 @@ def _series(
         for column, label in figure.values.items():
             number = _number(record[column])
             name = ", ".join(part for part in (of, label) if part)
-            series = found.setdefault(name, [empty] * len(places))
+            series = curves.setdefault(name, [empty] * len(places))
             if number is not None:
                 series[place] = (series[place] or 0.0) + number if empty == 0.0 else number
-    there = {name: s for name, s in found.items() if any(number is not None for number in s)}
+    there = {name: s for name, s in curves.items() if any(number is not None for number in s)}
     largest = sorted(there, key=lambda name: -sum(number or 0.0 for number in there[name]))
     return {name: there[name] for name in largest[:_MAX_SERIES]}
 

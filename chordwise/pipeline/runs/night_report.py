@@ -32,9 +32,9 @@ def _lines(session: Session, schedule: str, since: datetime, until: datetime) ->
     bounds = {"schedule": schedule, "since": since, "until": until}
     yield f"# Chordwise, {since:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC"
     for section in SECTIONS:
-        found = session.execute(text(section.query), {**bounds, "most": section.most})
+        result = session.execute(text(section.query), {**bounds, "most": section.most})
         yield from ("", f"## {section.heading}", "")
-        names, rows = list(found.keys())[:-1], found.all()
+        names, rows = list(result.keys())[:-1], result.all()
         yield from _table(names, rows) if rows else ("Nothing.",)
         if rows and rows[0].there_are > len(rows):
             yield from ("", f"… and {rows[0].there_are - len(rows):,} more")

@@ -87,35 +87,35 @@ class PagePictures:
 
         Returns `None` if there is no such file. The caller closes the file.
         """
-        for named in names:
+        for name in names:
             with suppress(ReadError):
-                file = contents.opened(named.path, self._megabytes, follow_symlinks=True)
-                if not named.part and self._hash(file) == named.sha256:
-                    return file, named.sha256
+                file = contents.opened(name.path, self._megabytes, follow_symlinks=True)
+                if not name.part and self._hash(file) == name.sha256:
+                    return file, name.sha256
                 with file:
-                    if named.part and (part := self._part(file, named)):
-                        return part, named.sha256
+                    if name.part and (part := self._part(file, name)):
+                        return part, name.sha256
         return None
 
-    def _part(self, file: BinaryIO, named: Named) -> BinaryIO | None:
+    def _part(self, file: BinaryIO, name: Named) -> BinaryIO | None:
         """Return a part of an open file, if its hash matches; it is extracted once.
 
         Raises:
             ReadError: The parts of the open file cannot be read.
         """
-        key = (*_state_of(file), named.part, named.sha256)
+        key = (*_state_of(file), name.part, name.sha256)
         with self._lock:
             if key not in self._parts:
                 if len(self._parts) >= _REMEMBERED_PARTS:
                     self._forget_parts()
                 self._parts[key] = None  # unless it can be extracted
-                found = self._reader.part(file, named.part, "")
-                if found is not None and found.sha256 != named.sha256:
-                    found.close()
-                    found = None
-                self._parts[key] = found
-            kept = self._parts[key]
-            return None if kept is None else os.fdopen(os.dup(kept.file.fileno()), "rb", 0)
+                part = self._reader.part(file, name.part, "")
+                if part is not None and part.sha256 != name.sha256:
+                    part.close()
+                    part = None
+                self._parts[key] = part
+            cached = self._parts[key]
+            return None if cached is None else os.fdopen(os.dup(cached.file.fileno()), "rb", 0)
 
     def _forget_parts(self) -> None:
         for part in self._parts.values():
@@ -133,8 +133,8 @@ class PagePictures:
         with lock:
             if self._extra_seconds.get(sha256, 0) >= _MAX_EXTRA_SECONDS:
                 raise failures.unreadable("takes too long to show.", "Open it itself.", "timeout")
-            if known := self._failures.get((sha256, page)):
-                raise known
+            if failure := self._failures.get((sha256, page)):
+                raise failure
             begun = time.monotonic()
             try:
                 return reader.picture(file, page).as_png()
@@ -173,7 +173,7 @@ def _state_of(file: BinaryIO) -> tuple[int, ...]:
 
 def names_of(session: Session, document_id: uuid.UUID) -> Sequence[Named]:
     """Return the files that a document was read from, newest first."""
-    found = session.execute(
+    rows = session.execute(
         select(
             *(Intake.source, Intake.raw_path, Intake.sha256),
             *(InboxFile.stored_path, InboxFile.raw_destination),
@@ -185,9 +185,9 @@ def names_of(session: Session, document_id: uuid.UUID) -> Sequence[Named]:
         .limit(_MAX_NAMES)
     )
     names: list[Named] = []
-    for source, raw_path, sha256, stored_path, raw_destination in found:
-        known = [Path(os.fsdecode(each)) for each in (raw_destination, raw_path) if each]
-        for path in (*known, Path(stored_path or source)):
+    for source, raw_path, sha256, stored_path, raw_destination in rows:
+        paths = [Path(os.fsdecode(raw)) for raw in (raw_destination, raw_path) if raw]
+        for path in (*paths, Path(stored_path or source)):
             # A relative name refers to the working folder of its command, which is unknown here.
             if sha256 is None or not path.is_absolute():
                 continue

@@ -56,18 +56,18 @@ class Reconstruction:
 
     connection: Connection
     settings: Settings
-    found: Row
+    job: Row
     task: AnalysisTask
     text: str
     model: ChatModel | None
 
     @classmethod
-    def of(cls, connection: Connection, settings: Settings, found: Row) -> Reconstruction:
+    def of(cls, connection: Connection, settings: Settings, job: Row) -> Reconstruction:
         """Read what the questions of a job, as `explanation.explain` returns it, consist of."""
         task = AnalysisTask(
-            analysis_type=AnalysisType(found["analysis_type"]),
+            analysis_type=AnalysisType(job["analysis_type"]),
             stage=Stage.ANALYZE,
-            options=options_from(found["options"]),
+            options=options_from(job["options"]),
             examples=examples_from(
                 {
                     "id": str(example["id"]),
@@ -75,17 +75,17 @@ class Reconstruction:
                     "text": example["text"],
                     "answer": example["answer"],
                 }
-                for example in found["examples"]
+                for example in job["examples"]
             ),
         )
-        (document,) = rows(connection, _TEXT, found)
+        (document,) = rows(connection, _TEXT, job)
         model = None
         with suppress(ChordwiseError):
-            model = Models(settings).open(found["model"])
+            model = Models(settings).open(job["model"])
         return cls(
             connection=connection,
             settings=settings,
-            found=found,
+            job=job,
             task=task,
             text=document["text"],
             model=model,
@@ -93,7 +93,7 @@ class Reconstruction:
 
     def about_chunk(self, position: int) -> Row:
         """Return a chunk with the question about it."""
-        chunk = self.found["chunks"][position]
+        chunk = self.job["chunks"][position]
         task, _ = about_part(self.task, self.text, chunk["start_char"], chunk["end_char"])
         question = self._question(task, chunk["prompt_version"])
         changes = _changes(task.analysis_type, question["completion"], chunk["answer"])
@@ -109,7 +109,7 @@ class Reconstruction:
         if self.model is None:
             return []
         document = Question(model=self.model, task=self.task, source=Source(self.text))
-        versions = {call["stage"]: call["prompt_version"] for call in self.found["calls"]}
+        versions = {call["stage"]: call["prompt_version"] for call in self.job["calls"]}
         tasks: list[AnalysisTask] = []
         with suppress(ChordwiseError):
             tasks.extend(self._tasks_after_chunks(Synthesizer(document=document)))
@@ -120,13 +120,13 @@ class Reconstruction:
     def _tasks_after_chunks(self, synthesizer: Synthesizer) -> Iterator[AnalysisTask]:
         chunks = [
             EndedChunk(**{name: chunk[name] for name in COLUMNS})
-            for chunk in self.found["chunks"]
+            for chunk in self.job["chunks"]
             if chunk["status"] == ChunkStatus.SUCCEEDED
         ]
         answers = [answer_of(chunk) for chunk in chunks]
         joining = synthesizer.first_questions(answers)
         yield from (question.task for question in joining)
-        results = rows(self.connection, _ANSWER, self.found)
+        results = rows(self.connection, _ANSWER, self.job)
         if not results or not results[0]["critique"] or len(joining) > 1:
             return
         output, critique = results[0]["output"], results[0]["critique"]
@@ -167,7 +167,7 @@ class Reconstruction:
 
     def _completion(self, request: CompletionRequest, sample: int) -> str | None:
         request = replace(request, task=replace(request.task, sample=sample))
-        names = self.settings.selected_names(self.found["model"])
+        names = self.settings.selected_names(self.job["model"])
         models = (self.settings.model_named(name) for name in names)
         keys = [key_of(request, answer_settings(model)) for model in models]
         cached = rows(self.connection, _COMPLETION, {"keys": keys})

@@ -226,15 +226,15 @@ SELECT has_table_privilege('runs', 'SELECT') AND NOT has_table_privilege('outbox
 
 def _opened(address: Address, options: str) -> Connection:
     """Return a reader's session: of the user in the address if it is one, else of the role."""
-    own = _connect(address, options, autocommit=False)
-    own.read_only = True
-    found: Row | None = None
+    connection = _connect(address, options, autocommit=False)
+    connection.read_only = True
+    row: Row | None = None
     with suppress(errors.UndefinedTable, errors.UndefinedObject):
-        found = own.execute(_IS_READER).fetchone()
-    own.rollback()
-    if found and found[0]:
-        return own
-    own.close()
+        row = connection.execute(_IS_READER).fetchone()
+    connection.rollback()
+    if row and row[0]:
+        return connection
+    connection.close()
     try:
         return _login(address, options)
     except errors.InsufficientPrivilege:
@@ -460,9 +460,9 @@ def _hint(error: psycopg.Error, readable: Sequence[str]) -> str:
     """Return the hint: similar readable names, if a name is unknown or not permitted."""
     if "multiple commands" in str(error):
         return "Run one statement at a time."
-    named = _TABLE.search(error.diag.message_primary or "")
-    if isinstance(error, _WHERE_NAMES_HELP) and named and readable:
-        return similar(named[1], readable)
+    match = _TABLE.search(error.diag.message_primary or "")
+    if isinstance(error, _WHERE_NAMES_HELP) and match and readable:
+        return similar(match[1], readable)
     return "docs/sql-cookbook.md has statements to begin with."
 
 

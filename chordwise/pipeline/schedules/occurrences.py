@@ -98,7 +98,7 @@ def _define_configured(session: Session, settings: Settings, name: str, now: dat
 def define(
     session: Session,
     name: str,
-    wanted: ScheduleSettings,
+    settings: ScheduleSettings,
     folder: Path,
     origin: ScheduleOrigin,
     now: datetime,
@@ -111,7 +111,7 @@ def define(
     Raises:
         UsageError: The configuration contains a schedule with this name.
     """
-    values = {**wanted.model_dump(mode="json"), "folder": str(folder)}
+    values = {**settings.model_dump(mode="json"), "folder": str(folder)}
     schedules.insert_new(session, name, origin, values)
     schedule = schedules.of_name(session, name)
     if schedule is None:
@@ -128,8 +128,8 @@ def define(
     for key, value in values.items():
         setattr(schedule, key, value)
     schedule.enabled, schedule.changed_at = True, now
-    if not was_enabled or times != (wanted.cron, wanted.time_zone):
-        schedule.next_due_at = due_times.next_due(wanted.cron, wanted.zone, now)
+    if not was_enabled or times != (settings.cron, settings.time_zone):
+        schedule.next_due_at = due_times.next_due(settings.cron, settings.zone, now)
     return True
 
 
@@ -205,8 +205,8 @@ def start_now(session: Session, name: str, now: datetime) -> None:
             f"The schedule “{name}” is running.",
             f"`chordwise schedules history {name}` shows its progress.",
         )
-    wanted = settings_of(schedule)
-    _add(session, schedule, wanted, due_at=now, now=now, trigger=Trigger.COMMAND)
+    settings = settings_of(schedule)
+    _add(session, schedule, settings, due_at=now, now=now, trigger=Trigger.COMMAND)
 
 
 def run_now(session: Session, settings: Settings, name: str) -> datetime:
@@ -226,15 +226,15 @@ def run_now(session: Session, settings: Settings, name: str) -> datetime:
 
 def _start_due(session: Session, schedule: Schedule, now: datetime) -> bool:
     """Store the occurrence and the next due time of a locked, due schedule."""
-    wanted = settings_of(schedule)
+    settings = settings_of(schedule)
     first = schedule.next_due_at or now
-    due_at = due_times.latest_due(wanted.cron, wanted.zone, first, now)
-    schedule.next_due_at = due_times.next_due(wanted.cron, wanted.zone, now)
+    due_at = due_times.latest_due(settings.cron, settings.zone, first, now)
+    schedule.next_due_at = due_times.next_due(settings.cron, settings.zone, now)
     is_late = now - due_at > ON_TIME or due_at > first
     trigger = Trigger.CATCH_UP if is_late else Trigger.CLOCK
-    refusal = _refusal(session, schedule, wanted, is_missed=now - due_at > ON_TIME)
+    refusal = _refusal(session, schedule, settings, is_missed=now - due_at > ON_TIME)
     added = _add(
-        session, schedule, wanted, due_at=due_at, now=now, trigger=trigger, refusal=refusal
+        session, schedule, settings, due_at=due_at, now=now, trigger=trigger, refusal=refusal
     )
     event = "schedule.skipped" if refusal else "schedule.started"
     log.info(event, schedule=schedule.name, due_at=str(due_at), trigger=trigger)
@@ -242,9 +242,9 @@ def _start_due(session: Session, schedule: Schedule, now: datetime) -> bool:
 
 
 def _refusal(
-    session: Session, schedule: Schedule, wanted: ScheduleSettings, *, is_missed: bool
+    session: Session, schedule: Schedule, settings: ScheduleSettings, *, is_missed: bool
 ) -> End | None:
-    if is_missed and wanted.catch_up is CatchUp.NONE:
+    if is_missed and settings.catch_up is CatchUp.NONE:
         return _MISSED
     if schedules.unfinished(session, schedule.id) is not None:
         return _STILL_RUNNING
@@ -254,7 +254,7 @@ def _refusal(
 def _add(  # noqa: PLR0913 - the columns of one row
     session: Session,
     schedule: Schedule,
-    wanted: ScheduleSettings,
+    settings: ScheduleSettings,
     *,
     due_at: datetime,
     now: datetime,
@@ -270,7 +270,7 @@ def _add(  # noqa: PLR0913 - the columns of one row
         error_code=refusal.code if refusal else None,
         error_message=refusal.message if refusal else None,
         hint=refusal.hint if refusal else None,
-        expires_at=now + timedelta(hours=wanted.expires_after_hours),
+        expires_at=now + timedelta(hours=settings.expires_after_hours),
         finished_at=now if refusal else None,
     )
 
@@ -302,15 +302,15 @@ def settle(session: Session) -> None:
 
 
 def _record_pause(session: Session, waiting: ScheduleRun) -> None:
-    found = session.execute(
+    row = session.execute(
         select(Run.name, Job.error_message)
         .join(Job, Job.run_id == Run.id)
         .where(Run.schedule_run_id == waiting.id, Job.status == JobStatus.PAUSED)
         .limit(1)
     ).first()
-    if found is None:  # resumed or ended since the first query
+    if row is None:  # resumed or ended since the first query
         return
-    run, reason = found
+    run, reason = row
     end = End(
         status=ScheduleRunStatus.WAITING,
         code=_PAUSED,

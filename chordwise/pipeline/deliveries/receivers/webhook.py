@@ -209,7 +209,7 @@ def allowed_addresses(
         addresses = resolve(host, port)
     except httpcore.ConnectError as error:
         raise DeliveryError(f"{host} has no address.", "Check deliveries.webhook.url.") from error
-    inside = [each for each in addresses if not is_public(each)]
+    inside = [address for address in addresses if not is_public(address)]
     if inside and not allow_private:
         raise DeliveryError(
             f"{host} resolves to {inside[0]}, which is not a public address.",
