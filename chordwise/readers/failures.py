@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from chordwise.domain.states import IntakeOutcome
 from chordwise.errors import ChordwiseError, ReadError
+from chordwise.readers.format import FORMATS
 
 NEEDS_OCR = "needs_ocr"
 VISION_FAILED = "vision_failed"
 INSTALL_OCR = 'pip install "chordwise[ocr]"'
 INSTALL_VISION = 'pip install "chordwise[vision]"'
-SUPPORTED = (
-    "Chordwise reads PDF, DOCX, DOC, PPTX, XLSX, XLS, ODT, ODS, ODP, RTF, EPUB, HTML, "
-    "e-mail (EML, MSG, MBOX), ZIP, Markdown and text (TXT, CSV, JSON, XML, …)."
-)
+
+
+def _supported() -> str:
+    labels = ", ".join(each.labels for each in FORMATS.values() if each.labels)
+    return f"Chordwise reads {', '.join(sorted(labels.split(', ')))} and other text."
 
 
 def unsupported(kind: str, remedy: str) -> ReadError:
     """Return the error for a known format, or known non-text, without a reader."""
-    return ReadError(f"is {kind}.", f"{SUPPORTED} {remedy}", IntakeOutcome.UNSUPPORTED)
+    return ReadError(f"is {kind}.", f"{_supported()} {remedy}", IntakeOutcome.UNSUPPORTED)
 
 
 def convert_to(extension: str) -> str:
@@ -33,7 +35,7 @@ def binary() -> ReadError:
     """Return the error for content that is neither text nor a known format."""
     return ReadError(
         "has binary content, not text.",
-        f"{SUPPORTED} Check that the file extension matches the content.",
+        f"{_supported()} Check that the file extension matches the content.",
         IntakeOutcome.UNSUPPORTED,
         "binary",
     )

@@ -25,8 +25,10 @@ from chordwise.domain.json_values import (
 )
 from chordwise.domain.text_normalization import FEW, NormalizedText, normalize
 from chordwise.errors import ReadError
-from chordwise.readers import failures, frames, limits, pdf, scans
+from chordwise.readers import failures, frames, limits, scans
 from chordwise.readers.contents import SLICE_BYTES
+from chordwise.readers.format import FORMATS
+from chordwise.readers.formats import pdf
 from chordwise.readers.read_documents import decoded, line
 from chordwise.readers.reader_output import (
     Columns,
@@ -49,6 +51,7 @@ _MAX_UNSEEN = 20
 
 def main() -> None:
     """Serve until the parent closes the channel."""
+    list(FORMATS.values())  # imports them, before the memory is limited
     limits.limit_process(int(sys.argv[1]))
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as channel:
         try:

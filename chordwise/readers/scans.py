@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pypdfium2
 
 from chordwise.domain.pictures import Picture
-from chordwise.readers import failures, pdf
+from chordwise.readers import failures
+from chordwise.readers.formats import pdf
 from chordwise.readers.reader_output import Extracted, PageText, PictureLimits, RenderedPage
 
 if TYPE_CHECKING:
@@ -49,15 +50,6 @@ class Scan:
 def picture_kind(data: bytes) -> str:
     """Return `PNG`, `JPEG` or `TIFF`; empty for any other content."""
     return next((kind for magic, kind in _PICTURES if data.startswith(magic)), "")
-
-
-def refuse_picture(data: bytes, _max_characters: int) -> Extracted:
-    """Reject a picture with a hint on OCR.
-
-    Raises:
-        ReadError: Always.
-    """
-    raise failures.needs_ocr(f"is an image ({picture_kind(data)}).")
 
 
 def of_pdf(data: bytes) -> Scan:

@@ -4,74 +4,31 @@ from __future__ import annotations
 
 import io
 import lzma
-import mmap
 import os
-import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import BinaryIO
 
 import olefile
 
 from chordwise.errors import ReadError
-from chordwise.readers import (
-    archives,
-    docx,
-    epub,
-    failures,
-    html,
-    mail,
-    ocr,
-    open_document,
-    outlook,
-    pdf,
-    plain,
-    presentation,
-    rich_text,
-    scans,
-    sheets,
-    word97,
-)
-from chordwise.readers.limits import BYTES_PER_CHARACTER
+from chordwise.readers import failures, ocr, scans
+from chordwise.readers.format import FORMATS
+from chordwise.readers.formats import mailbox
 from chordwise.readers.reader_output import (
     Extracted,
     Extraction,
     PageText,
     ReadOptions,
-    Source,
     Unread,
 )
-
-
-class Format(StrEnum):
-    """The formats that have a reader."""
-
-    PLAIN = "plain"
-    MARKDOWN = "markdown"
-    HTML = "html"
-    PDF = "pdf"
-    DOCX = "docx"
-    PPTX = "pptx"
-    SHEETS = "sheets"
-    OPEN_DOCUMENT = "open document"
-    EPUB = "epub"
-    RTF = "rtf"
-    WORD_97 = "word 97"
-    PICTURE = "picture"
-    EMAIL = "email"
-    OUTLOOK = "outlook"
-    MAILBOX = "mailbox"
-    ZIP = "zip"
-
 
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _ZIP_END = b"PK\x05\x06"
 _ZIP_END_BYTES = 65_558
-_SPREADSHEET = b"opendocument.spreadsheet"
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _UNPACK = "Unpack it and submit the folder."
 _EXPORT = "Export it to CSV or PDF first."
@@ -91,87 +48,56 @@ _FOREIGN = (
     (b"\x7fELF", "a program", ""),
     (b"MZ\x90", "a program", ""),
 )
-# Names in the root of an OLE container.
 _OLD_PRESENTATION = "PowerPoint Document"
-_OLE_FORMATS = (
-    ("__properties_version1.0", Format.OUTLOOK),
-    ("WordDocument", Format.WORD_97),
-    ("Workbook", Format.SHEETS),
-    ("Book", Format.SHEETS),
-)
-_OFFICE_FOLDERS = (("word/", Format.DOCX), ("xl/", Format.SHEETS), ("ppt/", Format.PPTX))
-_HTML_NAMES = (".html", ".htm", ".xhtml", ".xht")
-_MARKDOWN_NAMES = (".md", ".markdown", ".mdown", ".mkd")
-_EMAIL_NAMES = (".eml",)
-_MAILBOX_NAMES = (".mbox", ".mbx")
-# Names of binary formats: a file with such a name and without a known signature is mislabeled.
-_SIGNED_NAMES = (
-    *(".pdf", ".docx", ".docm", ".pptx", ".pptm", ".xlsx", ".xlsm", ".xlsb", ".ods"),
-    *(".odt", ".odp", ".epub", ".zip", ".png", ".jpg", ".jpeg", ".tif", ".tiff"),
-)
-# These are often text, HTML or a message, and mislabeled only if they are neither.
-_OLD_NAMES = (".doc", ".xls", ".ppt", ".msg")
-# Atomic groups, since a page of comments would otherwise take exponential time.
-_HTML_START = re.compile(
-    rb"(?>\s+|<\?xml[^>]*>|<!--(?:(?!-->).)*-->)*+<(?:!doctype\s+html|html)\b", re.DOTALL
-)
-_HEADER_START = re.compile(rb">?[A-Za-z][\w-]{1,60}:[ \t]")
-_EMAIL_START = re.compile(
-    rb"(?:Return-Path|Received|Delivered-To|MIME-Version):[ \t]", re.IGNORECASE
-)
 
 
-def detect(data: bytes, name: str) -> Format:
-    """Detect the format of the content; `name` decides only among kinds of text.
+def detect(data: bytes, name: str) -> str:
+    """Return the name of the format of the content; `name` decides only among kinds of text.
 
     Raises:
         ReadError: The format has no reader, the file is an encrypted container, or the name is that
             of a binary format and the content is not.
     """
-    extension = PurePath(name.rstrip("~")).suffix.lower()
+    extension = _extension(name)
     # Before PDF: the first file of an archive, right after the archive header, may be a PDF.
     if data.startswith(_ZIP):
         return _zip_format(io.BytesIO(data))
-    if _is_pdf(data, extension):
-        return Format.PDF
+    ranked = sorted(FORMATS.items(), key=lambda item: item[1].rank)
+    matching = (item for item in ranked if item[1].matches and item[1].matches(data, extension))
+    kind, found = next(matching)
+    if not found.rank:
+        return kind
     if data.startswith(_OLE):
         return _ole_format(data)
-    if data.startswith(b"{\\rtf"):
-        return Format.RTF
-    if scans.picture_kind(data):
-        return Format.PICTURE
     if foreign := next((each for each in _FOREIGN if data.startswith(each[0])), None):
         raise failures.unsupported(*foreign[1:])
-    if extension in _SIGNED_NAMES:
+    if any(extension in each.extensions for each in FORMATS.values()):
         raise failures.mislabeled(extension)
-    return _text_format(data, extension)
+    return kind
 
 
-def _is_pdf(data: bytes, extension: str) -> bool:
-    position = data[:1024].find(b"%PDF-")
-    if position < 0:
-        return extension == ".pdf" and b"endobj" in data
-    # A text may mention PDF; a file with junk before its header also has the trailer.
-    return not data[:position].strip() or extension == ".pdf" or b"startxref" in data
+def _extension(name: str) -> str:
+    return PurePath(name.rstrip("~")).suffix.lower()
 
 
-def _zip_format(file: BinaryIO) -> Format:
+def _zip_format(file: BinaryIO) -> str:
     """Return the format of a file that begins like a ZIP archive."""
     try:
         with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-            is_table = _SPREADSHEET in _mimetype(archive)
+            names = [*archive.namelist(), f"mimetype:{_mimetype(archive)}"]
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OSError) as error:
         if _ZIP_END not in _end(file):
             raise failures.truncated("an office file or ZIP archive") from error
         raise failures.malformed("is a damaged DOCX or ZIP file.") from error
-    if "[Content_Types].xml" in names:
-        return _office_format(names)
-    if "META-INF/container.xml" in names:
-        return Format.EPUB
-    if "content.xml" in names and "META-INF/manifest.xml" in names:
-        return Format.SHEETS if is_table else Format.OPEN_DOCUMENT
-    return Format.ZIP
+    if "[Content_Types].xml" in names and any(name.startswith("visio/") for name in names):
+        raise failures.unsupported("a Visio drawing", failures.convert_to("pdf"))
+    found = (
+        (len(parts), kind)
+        for kind, each in FORMATS.items()
+        for parts in each.parts
+        if all(any(name.startswith(part) for name in names) for part in parts)
+    )
+    return max(found)[1]
 
 
 def _end(file: BinaryIO) -> bytes:
@@ -180,33 +106,24 @@ def _end(file: BinaryIO) -> bytes:
     return file.read()
 
 
-def _mimetype(archive: zipfile.ZipFile) -> bytes:
+def _mimetype(archive: zipfile.ZipFile) -> str:
     """Return the media type declared in an OpenDocument file (OpenDocument 1.3, part 2, §3.3)."""
     if "mimetype" not in archive.NameToInfo:
-        return b""
+        return ""
     try:
         with archive.open("mimetype") as stream:
-            return stream.read(200)
+            return stream.read(200).decode("latin-1").strip()
     except (RuntimeError, zlib.error, lzma.LZMAError):
-        return b""  # encrypted or damaged, as its reader will report
+        return ""  # encrypted or damaged, as its reader will report
 
 
-def _office_format(names: Sequence[str]) -> Format:
-    for folder, kind in _OFFICE_FOLDERS:
-        if any(name.startswith(folder) for name in names):
-            return kind
-    if any(name.startswith("visio/") for name in names):
-        raise failures.unsupported("a Visio drawing", failures.convert_to("pdf"))
-    return Format.DOCX
-
-
-def _ole_format(data: bytes) -> Format:
+def _ole_format(data: bytes) -> str:
     holds = _ole_contents(data)
     if holds("EncryptedPackage"):
         raise failures.encrypted()
-    for stream, format_found in _OLE_FORMATS:
-        if holds(stream):
-            return format_found
+    for kind, each in FORMATS.items():
+        if any(map(holds, each.streams)):
+            return kind
     if holds(_OLD_PRESENTATION):
         kind = "a PowerPoint file of the old format (.ppt)"
         raise failures.unsupported(kind, failures.convert_to("pptx"))
@@ -224,60 +141,6 @@ def _ole_contents(data: bytes) -> Callable[[str], bool]:
     return names.__contains__
 
 
-def _text_format(data: bytes, extension: str) -> Format:
-    # Without the zero bytes and marks of UTF-16, so that ASCII tags match.
-    head = data[:4096].replace(b"\0", b"").lstrip(b"\xff\xfe\xef\xbb\xbf").lower()
-    if extension in _HTML_NAMES or _HTML_START.match(head[:2048]):
-        return Format.HTML
-    if extension in _MARKDOWN_NAMES:
-        return Format.MARKDOWN
-    if extension not in _EMAIL_NAMES and _opens_mailbox(data, extension):
-        return Format.MAILBOX
-    if extension in _EMAIL_NAMES or _EMAIL_START.match(head):
-        return Format.EMAIL
-    return Format.PLAIN
-
-
-def _is_mailbox(head: bytes, name: str) -> bool:
-    """Return whether a file is a mailbox, by its beginning, as it may be too large for memory."""
-    return mail.SEPARATOR.match(head) is not None and detect(head, name) is Format.MAILBOX
-
-
-def _opens_mailbox(data: bytes, extension: str) -> bool:
-    opening = mail.SEPARATOR.match(data)
-    if opening is None:
-        return False
-    following = data[opening.end() : opening.end() + 300].lstrip(b"\r\n")
-    return extension in _MAILBOX_NAMES or bool(_HEADER_START.match(following))
-
-
-_TEXTUAL: Mapping[Format, Callable[[bytes, str], Extracted]] = {
-    Format.PLAIN: plain.read,
-    Format.MARKDOWN: plain.read_markdown,
-}
-# Read from the file and not from memory, since its pictures may be large.
-_PACKED: Mapping[Format, Callable[[Source, int], Extracted]] = {
-    Format.DOCX: docx.read,
-    Format.PPTX: presentation.read,
-    Format.OPEN_DOCUMENT: open_document.read,
-    Format.EPUB: epub.read,
-}
-_STRUCTURED: Mapping[Format, Callable[[bytes, int], Extracted]] = {
-    Format.HTML: html.read,
-    Format.PDF: pdf.read,
-    Format.RTF: rich_text.read,
-    Format.WORD_97: word97.read,
-    Format.PICTURE: scans.refuse_picture,
-}
-_SCANS: Mapping[Format, Callable[[bytes], scans.Scan]] = {
-    Format.PDF: scans.of_pdf,
-    Format.PICTURE: scans.of_picture,
-}
-_CONTAINERS: Mapping[Format, Callable[[bytes, ReadOptions], Iterator[Extraction]]] = {
-    Format.EMAIL: mail.documents,
-    Format.OUTLOOK: outlook.documents,
-    Format.SHEETS: sheets.documents,
-}
 _HEAD_BYTES = 4_096
 _LONG_CHARACTERS, _MIN_SHARE_OF_SIGNS = 1_000_000, 0.01
 _BLANK = " \t\r\n\f\v\0\ufeff\u00a0\u200b\u3000"
@@ -301,47 +164,18 @@ def extract(
         raise failures.empty()
     if head.startswith(_ZIP):
         kind = _zip_format(file)
-        file.seek(0)
-        if kind is Format.ZIP:
-            return _checked(archives.documents(file, wanted), wanted.max_characters)
-        if kind in _PACKED:
-            return _with_text(_PACKED[kind](file, wanted.max_characters), wanted.max_characters)
-    elif _is_mailbox(head, name):
-        mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-        return _checked(mail.mailbox_documents(mapped, wanted), wanted.max_characters)
-    data = file.read()
-    return _of_bytes(data, detect(data, name), name, wanted)
-
-
-def _of_bytes(
-    data: bytes, kind: Format, name: str, wanted: ReadOptions
-) -> Extracted | Iterator[Extraction | PageText]:
-    if kind in _SCANS and wanted.shown is not None:
-        return scans.rendered(_SCANS[kind](data), wanted.shown)
-    if kind in _SCANS and wanted.ocr is not None:
-        recognized = ocr.read(_SCANS[kind](data), wanted.max_characters, wanted.ocr)
-        return _with_text(recognized, wanted.max_characters)
-    if kind in _CONTAINERS:
-        return _checked(_CONTAINERS[kind](data, wanted), wanted.max_characters)
-    if kind in _TEXTUAL and len(data) > wanted.max_characters * BYTES_PER_CHARACTER:
-        raise failures.too_many_characters(wanted.max_characters)
-    if kind is Format.PLAIN and wanted.columns.text:
-        found = sheets.documents_of_rows(data, name, wanted)
-        if found is not None:
-            return _checked(found, wanted.max_characters)
-    return _with_text(_one(data, kind, name, wanted.max_characters), wanted.max_characters)
-
-
-def _one(data: bytes, kind: Format, name: str, max_characters: int) -> Extracted:
-    if kind not in _TEXTUAL:
-        return _STRUCTURED[kind](data, max_characters)
-    try:
-        return _TEXTUAL[kind](data, name)
-    except ReadError as error:
-        extension = PurePath(name).suffix.lower()
-        if error.reason == "binary" and extension in _OLD_NAMES:
-            raise failures.mislabeled(extension) from error
-        raise
+    elif mailbox.matches(head, _extension(name)):
+        kind = detect(head, name)
+    else:
+        kind = detect(file.read(), name)
+    file.seek(0)
+    found, limit = FORMATS[kind], wanted.max_characters
+    if found.scan and wanted.shown is not None:
+        return scans.rendered(found.scan(file.read()), wanted.shown)
+    if found.scan and wanted.ocr is not None:
+        return _with_text(ocr.read(found.scan(file.read()), limit, wanted.ocr), limit)
+    read = found.read(file, name, wanted)
+    return _with_text(read, limit) if isinstance(read, Extracted) else _checked(read, limit)
 
 
 def _checked(found: Iterator[Extraction], max_characters: int) -> Iterator[Extraction]:

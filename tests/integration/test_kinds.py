@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 
 from chordwise import AnalysisRequest, AnalysisType, DocumentAnalyzer
 from chordwise import settings as settings_module
-from chordwise.errors import ConfigurationError
+from chordwise.errors import ConfigurationError, ReadError
 from chordwise.llm.prices import FreePrice, price_of
 from chordwise.pipeline.deliveries import delivery_attempts
 from chordwise.pipeline.diagnosis import configured_paths
+from chordwise.readers.reader_output import Extracted, ReadOptions
+from chordwise.readers.text_extraction import extract
 from chordwise.settings import Settings
 from tests.fakes.commands import point_to
 from tests.fakes.pipeline import SHORT, a_pipeline, a_run, a_summary, quoting_the_text
@@ -224,3 +227,45 @@ def test_a_provider_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert settings.api_key_for(elsewhere).get_secret_value() == ""
     with pytest.raises(ConfigurationError, match=r"bird.provider: it must be one of anthropic, "):
         settings_module.load(models={"bird": {"provider": "crow"}})
+
+
+RUNES = '''
+"""Runes: texts that begin with RUNE, reversed."""
+
+from chordwise.readers.format import Format, of_bytes
+from chordwise.readers.reader_output import Extracted
+
+
+def read(data, max_characters):
+    return Extracted(text=data[4:].decode()[::-1], media_type="text/x-runes")
+
+
+FORMAT = Format(
+    "RUN",
+    of_bytes(read),
+    extensions=(".run",),
+    matches=lambda data, _: data.startswith(b"RUNE"),
+)
+'''
+
+
+@pytest.fixture
+def _runes(tmp_path: Path) -> Iterator[None]:
+    with added(tmp_path, "chordwise.readers.formats", {"runes.py": RUNES}):
+        yield
+
+
+@pytest.mark.usefixtures("_runes")
+def test_a_format_is_a_file() -> None:
+    """It is read, a file that only has its name is refused, and messages list it."""
+    options = ReadOptions(max_characters=100, max_part_bytes=100)
+
+    read = extract(io.BytesIO(b"RUNE.ti potS"), "a.txt", options)
+
+    assert isinstance(read, Extracted)
+    assert (read.text, read.media_type) == ("Stop it.", "text/x-runes")
+    with pytest.raises(ReadError, match=r"is named .run, but its content is of another"):
+        extract(io.BytesIO(b"Stop it."), "a.run", options)
+    with pytest.raises(ReadError, match="is a program") as refused:
+        extract(io.BytesIO(b"MZ\x90"), "a.run", options)
+    assert "RTF, RUN, TXT" in refused.value.hint

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from chordwise.domain.visible_text import printable
 from chordwise.readers import discovery
-from chordwise.readers.plain import read_markdown
+from chordwise.readers.formats import markdown
 
 
 @pytest.mark.parametrize(
@@ -76,14 +76,14 @@ def test_skipping_folders_never_loses_a_match(path: list[str], pattern: str) -> 
 
 
 def test_the_title_of_markdown_is_its_first_heading() -> None:
-    extracted = read_markdown(b"```sh\n# a comment\n```\n\n# The title #\n\nText\n", "a.md")
+    extracted = markdown.read(b"```sh\n# a comment\n```\n\n# The title #\n\nText\n", 1_000)
 
     assert extracted.title == "The title"
     assert extracted.text.startswith("```sh")
 
 
 def test_headings_of_markdown_name_their_sections() -> None:
-    read = read_markdown(b"Lead\n# One #\r\ntext\n```\n# no\n```\n### 1.1 Two\nend\n", "a.md")
+    read = markdown.read(b"Lead\n# One #\r\ntext\n```\n# no\n```\n### 1.1 Two\nend\n", 1_000)
 
     named = [(each.label, read.text[each.start_char : each.end_char]) for each in read.places]
     assert named == [

@@ -10,7 +10,7 @@ import pytest
 
 from chordwise.domain.places import Places
 from chordwise.errors import ReadError
-from chordwise.readers import docx
+from chordwise.readers.formats import docx
 from tests.fakes.office_files import W, document, paragraph, relationships
 from tests.fakes.office_files import docx as build
 

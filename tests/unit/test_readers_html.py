@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chordwise.errors import ReadError
-from chordwise.readers import html
+from chordwise.readers.formats import html
 
 LIMIT = 50_000_000
 

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from chordwise.errors import ReadError
-from chordwise.readers import archives, mail, outlook
-from chordwise.readers.mail import mailbox_documents
+from chordwise.readers.formats import archives, mail, mailbox, outlook
 from chordwise.readers.reader_output import (
     ContainedFile,
     Extracted,
@@ -90,7 +89,7 @@ def test_a_mailbox_is_split_into_its_messages() -> None:
         b"From MAILER-DAEMON Sun Jan  4 10:00:00 2026 +0100\r\nSubject: 2\r\n\r\nx\r\n"
     )
 
-    assert shown(mailbox_documents(data, WANTED)) == [
+    assert shown(mailbox.documents(data, WANTED)) == [
         ("1", "Subject: 1\n\nFrom here on.\nFrom me"),
         ("2", "Subject: 2\r\n\r\nx"),
     ]

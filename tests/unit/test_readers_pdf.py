@@ -10,7 +10,7 @@ from PIL import ImageOps
 
 from chordwise.domain.places import Box, Location, Places
 from chordwise.errors import ReadError
-from chordwise.readers import pdf
+from chordwise.readers.formats import pdf
 from chordwise.readers.reader_output import leaves_out_unseen
 from tests.fakes.office_files import pdf as build
 from tests.fakes.office_files import picture_page, shown

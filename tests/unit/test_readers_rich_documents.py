@@ -9,9 +9,9 @@ import pytest
 
 from chordwise.domain.places import Location, Places
 from chordwise.errors import ReadError
-from chordwise.readers import epub, open_document, presentation, rich_text
+from chordwise.readers.formats import epub, open_document, presentation, rich_text
+from chordwise.readers.formats.rich_text import decompressed
 from chordwise.readers.reader_output import Extracted
-from chordwise.readers.rich_text import decompressed
 from tests.fakes import office_files
 from tests.fakes.office_files import archive, book, relationships, shape
 

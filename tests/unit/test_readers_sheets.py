@@ -11,7 +11,9 @@ from openpyxl.styles import Font, PatternFill
 
 from chordwise.domain.places import Places
 from chordwise.errors import ReadError
-from chordwise.readers import plain, reader_output, sheets
+from chordwise.readers import reader_output
+from chordwise.readers.formats import plain, sheets
+from chordwise.readers.formats.sheets import documents_of_rows
 from chordwise.readers.reader_output import (
     Columns,
     Extracted,
@@ -20,7 +22,6 @@ from chordwise.readers.reader_output import (
     Unread,
     leaves_out_unseen,
 )
-from chordwise.readers.sheets import documents_of_rows
 from tests.fakes.office_files import workbook
 
 WHOLE = ReadOptions(max_characters=10_000, max_part_bytes=10_000)

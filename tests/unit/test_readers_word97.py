@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from chordwise.errors import ReadError
-from chordwise.readers import word97
+from chordwise.readers.formats import word97
 from tests.fakes.compound_files import compound_file
 
 LIMIT = 10_000

@@ -12,8 +12,10 @@ import olefile
 
 from chordwise.domain.places import MESSAGE
 from chordwise.errors import ReadError
-from chordwise.readers import encodings, failures, html, rich_text
-from chordwise.readers.mail import text_of_message
+from chordwise.readers import encodings, failures
+from chordwise.readers.format import Format, of_items
+from chordwise.readers.formats import html, rich_text
+from chordwise.readers.formats.mail import text_of_message
 from chordwise.readers.reader_output import (
     ContainedFile,
     Extracted,
@@ -178,3 +180,6 @@ def _unpacked(packed: bytes) -> bytes:
         return rich_text.decompressed(packed)
     except ValueError as error:
         raise failures.malformed("has a damaged body.") from error
+
+
+FORMAT = Format("MSG", of_items(documents), streams=(PROPERTIES,))

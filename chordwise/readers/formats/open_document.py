@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 
 from chordwise.domain import places
 from chordwise.readers import failures, reader_output
+from chordwise.readers.format import Format, in_place
+from chordwise.readers.formats.presentation import places_of_slides
 from chordwise.readers.office_package import OfficePackage, PartTarget, TitleTarget, local, value_of
-from chordwise.readers.presentation import places_of_slides
 from chordwise.readers.reader_output import CharacterAllowance, Extracted, Source
 
 _MANIFEST, _CONTENT, _META = "META-INF/manifest.xml", "content.xml", "meta.xml"
@@ -146,3 +147,11 @@ class _Story(PartTarget):
 def _count(attributes: Mapping[str, str], name: str) -> int:
     value = value_of(attributes, name)
     return min(int(value), 10_000) if value.isascii() and value.isdigit() else 1
+
+
+FORMAT = Format(
+    "ODT, ODP",
+    in_place(read),
+    extensions=(".odt", ".odp"),
+    parts=(("content.xml", "META-INF/manifest.xml"),),
+)

@@ -18,6 +18,7 @@ from chordwise.domain.json_values import JsonValue
 from chordwise.domain.places import Layout, Place, PlaceKind
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, failures, reader_output
+from chordwise.readers.format import Format, of_items
 from chordwise.readers.office_package import OfficePackage, PartTarget, local, value_of
 from chordwise.readers.reader_output import (
     CharacterAllowance,
@@ -434,3 +435,13 @@ def _no_such_column(column: str, headers: Sequence[Sequence[str]]) -> ReadError:
     return failures.unreadable(
         f"has no column “{column}”.", f"Its columns: {listed}.", "no_such_column"
     )
+
+
+_MIMETYPE = "mimetype:application/vnd.oasis.opendocument.spreadsheet"
+FORMAT = Format(
+    "XLSX, XLS, ODS",
+    of_items(documents),
+    extensions=(".xlsx", ".xlsm", ".xlsb", ".ods"),
+    parts=(("[Content_Types].xml", "xl/"), ("content.xml", "META-INF/manifest.xml", _MIMETYPE)),
+    streams=("Workbook", "Book"),
+)

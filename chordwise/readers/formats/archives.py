@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from chordwise.readers import failures
 from chordwise.readers.contents import slices
 from chordwise.readers.discovery import is_ignored
+from chordwise.readers.format import Format
 from chordwise.readers.reader_output import (
     ContainedFile,
     Extraction,
@@ -69,3 +70,8 @@ def _pieces(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes
         raise failures.unsupported(kind, "Pack it again.") from error
     except (*_DAMAGES, RuntimeError) as error:
         raise failures.malformed("is damaged: it cannot be unpacked.") from error
+
+
+FORMAT = Format(
+    "ZIP", lambda file, _, options: documents(file, options), extensions=(".zip",), parts=((),)
+)

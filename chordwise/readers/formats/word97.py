@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import olefile
 
 from chordwise.readers import encodings, failures
+from chordwise.readers.format import Format, of_bytes
 from chordwise.readers.reader_output import Extracted
 
 MEDIA_TYPE = "application/msword"
@@ -125,3 +126,6 @@ def _printed_text(story: str) -> str:
     lines = _BREAKS.sub("\n", rows).replace(_PARAGRAPH_END, "\n\n").translate(_SIGNS)
     whole = lines.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return _BLANK_LINES.sub("\n\n", whole).strip()
+
+
+FORMAT = Format("DOC", of_bytes(read), streams=(STREAM,))

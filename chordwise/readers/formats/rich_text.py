@@ -11,6 +11,7 @@ from striprtf.striprtf import rtf_to_text
 
 from chordwise.domain import document_flags
 from chordwise.readers import failures
+from chordwise.readers.format import Format, of_bytes
 from chordwise.readers.reader_output import Extracted
 
 MEDIA_TYPE = "application/rtf"
@@ -132,3 +133,6 @@ def _tokens(contents: bytes) -> Iterator[bytes]:
                 return
             yield token
             position += width
+
+
+FORMAT = Format("RTF", of_bytes(read), matches=lambda data, _: data.startswith(b"{\\rtf"))

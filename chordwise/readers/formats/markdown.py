@@ -1,52 +1,28 @@
-"""Reader for plain text and text-based formats: CSV, JSON, XML, logs, source code."""
+"""Reader for Markdown: the text unchanged, with its headings as places."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import PurePath
 
 from chordwise.domain import places
-from chordwise.readers import encodings, sheets
+from chordwise.readers import encodings, failures
+from chordwise.readers.format import Format, of_bytes
+from chordwise.readers.limits import BYTES_PER_CHARACTER
 from chordwise.readers.reader_output import Extracted
 
-_TABLES = ("text/csv", "text/tab-separated-values")
-_MEDIA_TYPES = {
-    ".csv": "text/csv",
-    ".tsv": "text/tab-separated-values",
-    ".json": "application/json",
-    ".jsonl": "application/x-ndjson",
-    ".xml": "application/xml",
-    ".yaml": "application/yaml",
-    ".yml": "application/yaml",
-}
-
-
-def read(data: bytes, name: str) -> Extracted:
-    """Return the text unchanged.
-
-    Raises:
-        ReadError: The bytes are not text.
-    """
-    decoded = encodings.decode(data)
-    media_type = _MEDIA_TYPES.get(PurePath(name).suffix.lower(), "text/plain")
-    return Extracted(
-        text=decoded.text,
-        places=sheets.rows_of_csv(decoded.text) if media_type in _TABLES else (),
-        media_type=media_type,
-        encoding=decoded.encoding,
-    )
-
-
+_NAMES = (".md", ".markdown", ".mdown", ".mkd")
 _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(\S.*)")
 
 
-def read_markdown(data: bytes, name: str) -> Extracted:  # noqa: ARG001 - the signature of all readers
+def read(data: bytes, max_characters: int) -> Extracted:
     """Return the text; the first heading of level one is the title.
 
     Raises:
-        ReadError: The bytes are not text.
+        ReadError: The bytes are not text, or longer than the limit.
     """
+    if len(data) > max_characters * BYTES_PER_CHARACTER:
+        raise failures.too_many_characters(max_characters)
     decoded = encodings.decode(data)
     headings = list(_headings(decoded.text))
     sections = ((start, heading) for start, _, heading in headings)
@@ -70,3 +46,8 @@ def _headings(markdown: str) -> Iterator[tuple[int, int, str]]:
             title = heading[2].rstrip().rstrip("#").strip()  # number signs may close it
             yield start, len(heading[1]), title
         start += len(line)
+
+
+FORMAT = Format(
+    "Markdown", of_bytes(read), matches=lambda _, extension: extension in _NAMES, rank=2
+)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from chordwise.domain.places import Place, PlaceKind
 from chordwise.readers import failures, reader_output
+from chordwise.readers.format import Format, in_place
 from chordwise.readers.office_package import OfficePackage, PartTarget, local, value_of
 from chordwise.readers.reader_output import CharacterAllowance, Extracted, Source
 
@@ -144,3 +145,8 @@ class _Shapes(PartTarget):
         elif text and self._placeholder not in ("sldNum", "dt", "hdr", "ftr", "sldImg"):
             self.blocks.append(text)
         self._paragraphs, self._rows, self._placeholder = [], [], ""
+
+
+FORMAT = Format(
+    "PPTX", in_place(read), extensions=(".pptx", ".pptm"), parts=(("[Content_Types].xml", "ppt/"),)
+)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from chordwise.domain import document_flags, places
-from chordwise.readers import encodings, failures, html
+from chordwise.readers import encodings, failures
+from chordwise.readers.format import Format, in_place
+from chordwise.readers.formats import html
 from chordwise.readers.office_package import (
     OfficePackage,
     PartTarget,
@@ -304,3 +306,8 @@ class _Styles(PartTarget):
             name == "name" and _HEADING_NAME.match(value)
         ):
             self._headings.add(self._style)
+
+
+FORMAT = Format(
+    "DOCX", in_place(read), extensions=(".docx", ".docm"), parts=(("[Content_Types].xml",),)
+)

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from email.errors import HeaderParseError, MessageError
 from email.header import decode_header, make_header
 from email.message import Message
-from mmap import mmap
 
 from chordwise.domain import places
 from chordwise.domain.places import MESSAGE
 from chordwise.errors import ReadError
-from chordwise.readers import encodings, failures, html
+from chordwise.readers import encodings, failures
+from chordwise.readers.format import Format, ascii_start, of_items
+from chordwise.readers.formats import html
 from chordwise.readers.reader_output import (
     ContainedFile,
     Extracted,
@@ -178,33 +179,11 @@ def _decoded(value: str) -> str:
     return " ".join(text.split())
 
 
-# A line that opens a message (RFC 4155): an address, a date with the time, and the year.
-SEPARATOR = re.compile(
-    rb"^From [^\r\n]{1,200}\d\d:\d\d[^\r\n]{0,40}\d{4}[^\r\n]{0,20}\r?$", re.MULTILINE
+MESSAGE_NAME = ".eml"
+_START = re.compile(rb"(?:Return-Path|Received|Delivered-To|MIME-Version):[ \t]", re.IGNORECASE)
+FORMAT = Format(
+    "EML",
+    of_items(documents),
+    matches=lambda data, name: name == MESSAGE_NAME or bool(_START.match(ascii_start(data))),
+    rank=3,
 )
-# The variant mboxrd quotes lines that look like a separator with “>”.
-_QUOTED = re.compile(rb"^>(>*From )", re.MULTILINE)
-
-
-def mailbox_documents(data: bytes | mmap, wanted: ReadOptions) -> Iterator[Extraction]:
-    """Yield the messages of a mailbox, named by their number from 1."""
-    openings = SEPARATOR.finditer(data)
-    opening = next(openings, None)
-    number = 0
-    while opening is not None:
-        following = next(openings, None)
-        end = len(data) if following is None else following.start()
-        number += 1
-        yield _message(data[opening.end() : end].lstrip(b"\r\n"), str(number), wanted)
-        opening = following
-
-
-def _message(data: bytes, place: str, wanted: ReadOptions) -> Extraction:
-    if len(data) > wanted.max_part_bytes:
-        return Unread(place=place, error=failures.larger_than(wanted.max_part_bytes >> 20))
-    return ContainedFile(
-        place=place,
-        name=f"{place}.eml",
-        pieces=(_QUOTED.sub(rb"\1", data),),
-        label=f"{MESSAGE} {place}",
-    )

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 from chordwise.domain import places
-from chordwise.readers import encodings, failures, html
+from chordwise.readers import encodings, failures
+from chordwise.readers.format import Format, in_place
+from chordwise.readers.formats import html
 from chordwise.readers.office_package import OfficePackage, PartTarget, local
 from chordwise.readers.reader_output import CharacterAllowance, Extracted, Source, joined
 
@@ -106,3 +108,6 @@ class _Book(PartTarget):
     def data(self, text: str) -> None:
         if self._in_title:
             self.title += text
+
+
+FORMAT = Format("EPUB", in_place(read), extensions=(".epub",), parts=((CONTAINER,),))

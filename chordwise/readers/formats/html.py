@@ -10,6 +10,7 @@ from lxml import etree
 
 from chordwise.domain import document_flags, places
 from chordwise.readers import encodings
+from chordwise.readers.format import Format, ascii_start, of_bytes
 from chordwise.readers.reader_output import (
     CharacterAllowance,
     Extracted,
@@ -301,3 +302,16 @@ class _FlowingText:
 
     def text(self) -> str:
         return "".join(self._pieces)
+
+
+_NAMES = (".html", ".htm", ".xhtml", ".xht")
+# Atomic groups, since a page of comments would otherwise take exponential time.
+_START = re.compile(
+    rb"(?>\s+|<\?xml[^>]*>|<!--(?:(?!-->).)*-->)*+<(?:!doctype\s+html|html)\b", re.DOTALL
+)
+FORMAT = Format(
+    "HTML",
+    of_bytes(read),
+    matches=lambda data, name: name in _NAMES or bool(_START.match(ascii_start(data)[:2048])),
+    rank=1,
+)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
 from itertools import chain, compress, product
+from typing import TYPE_CHECKING
 
 import pypdfium2
 from pypdfium2 import PdfMatrix, raw
@@ -20,6 +21,7 @@ from pypdfium2 import PdfMatrix, raw
 from chordwise.domain.places import Box, Layout, union
 from chordwise.errors import ReadError
 from chordwise.readers import failures
+from chordwise.readers.format import Format, of_bytes
 from chordwise.readers.reader_output import (
     CharacterAllowance,
     Extracted,
@@ -28,6 +30,9 @@ from chordwise.readers.reader_output import (
     leaves_out_unseen,
     of_pages,
 )
+
+if TYPE_CHECKING:
+    from chordwise.readers.scans import Scan
 
 # The mark of PDFium for a hyphen at a line end (the word is complete without it), and glyphs
 # without text.
@@ -581,3 +586,20 @@ def _address(found: raw.FPDF_PAGEOBJECT) -> int:
 
 def _scale(matrix: PdfMatrix | raw.FS_MATRIX) -> float:
     return float(abs(matrix.a * matrix.d - matrix.b * matrix.c) ** 0.5)
+
+
+def _matches(data: bytes, extension: str) -> bool:
+    position = data[:1024].find(b"%PDF-")
+    if position < 0:
+        return extension == ".pdf" and b"endobj" in data
+    # A text may mention PDF; a file with junk before its header also has the trailer.
+    return not data[:position].strip() or extension == ".pdf" or b"startxref" in data
+
+
+def _scan(data: bytes) -> Scan:
+    from chordwise.readers import scans  # noqa: PLC0415 - it imports this module
+
+    return scans.of_pdf(data)
+
+
+FORMAT = Format("PDF", of_bytes(read), extensions=(".pdf",), matches=_matches, scan=_scan)
