@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,7 +22,7 @@ from chordwise.domain.typed_values import DateOrder
 from chordwise.embedded.home import Level
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import evaluation, gold
-from chordwise.pipeline.learning.evaluation import Comparison, Evaluated, Measured
+from chordwise.relations.relation import Row
 from chordwise.rendering import layouts, live
 from chordwise.rendering.plain_text import one_line
 from chordwise.rendering.run_waits import RunWatch
@@ -93,7 +93,7 @@ def evaluate(
             "Give --gold FILE, or add feedback with `chordwise feedback`.",
         )
     if as_json:
-        invocation.screen.write_json(evaluations=[_as_json(each) for each in found])
+        invocation.screen.write_json(evaluations=found)
     else:
         for each in found:
             invocation.screen.show(*render(each))
@@ -121,7 +121,7 @@ def _evaluate_suite(
     if as_json:
         screen.write_json(
             evaluations=[
-                {"part": each.part, "run": each.run, "asked": each.model, **_as_json(evaluated)}
+                {"part": each.part, "run": each.run, "asked": each.model, **evaluated}
                 for each in answered
                 for evaluated in each.evaluated
             ]
@@ -132,32 +132,9 @@ def _evaluate_suite(
     return _code([evaluated for each in answered for evaluated in each.evaluated])
 
 
-def _code(found: Sequence[Evaluated]) -> ExitCode:
-    is_incomplete = any(each.comparison.missing or each.drops for each in found)
+def _code(found: Sequence[Row]) -> ExitCode:
+    is_incomplete = any(row["missing"] or row["drops"] for row in found)
     return ExitCode.INCOMPLETE if is_incomplete else ExitCode.SUCCESS
-
-
-def _as_json(evaluated: Evaluated) -> Mapping[str, object]:
-    return {
-        "analysis_type": evaluated.comparison.kind,
-        "missing": evaluated.comparison.missing,
-        "measured": [_measured(each) for each in evaluated.measured],
-        "drops": evaluated.drops,
-    }
-
-
-def _measured(measured: Measured) -> Mapping[str, object]:
-    provider, model, prompt_version = measured.group or (None, None, None)
-    return {
-        "is_whole": measured.is_whole,
-        "is_held_out": measured.is_held_out,
-        "provider": provider,
-        "model": model,
-        "prompt_version": prompt_version,
-        "judged": measured.judged,
-        "unjudged": measured.unjudged,
-        "measures": measured.measures,
-    }
 
 
 MAX_MISSING = 10
@@ -186,40 +163,39 @@ _WORDS = {
 }
 
 
-def render(evaluated: Evaluated) -> Iterator[RenderableType]:
+def render(evaluated: Row) -> Iterator[RenderableType]:
     """Return the measures of an analysis type: overall, by model and label, and confusions."""
-    for each in evaluated.measured:
-        yield Text(one_line(_heading(each)), style="bold")
-        yield _numbers([m for m in each.measures if not m.label or m.metric == "calibration_error"])
-        if each.is_whole:
-            yield from _by_label(each.measures)
-            yield from _confused(each.measures)
-    for drop in evaluated.drops:
-        when = f"since {drop.earlier_at:%Y-%m-%d %H:%M}"
+    for part in evaluated["measured"]:
+        yield Text(one_line(f"{evaluated['analysis_type']}: {_heading(part)}"), style="bold")
+        measures = part["measures"]
+        yield _numbers([m for m in measures if not m.label or m.metric == "calibration_error"])
+        if part["is_whole"]:
+            yield from _by_label(measures)
+            yield from _confused(measures)
+    for drop in evaluated["drops"]:
+        when = f"since {drop['earlier_at']:%Y-%m-%d %H:%M}"
         yield Text(one_line(f"  {evaluation.drop_in_words(drop)} {when}"), style="yellow")
-    yield from _missing(evaluated.comparison)
+    yield from _missing(evaluated["missing"])
 
 
 def side_by_side(answered: Sequence[Answered]) -> Iterator[RenderableType]:
     """Return the measures of several models on the same documents, a column for each."""
     for kinds in zip(*(each.evaluated for each in answered), strict=False):
-        wholes = [each.measured[0] for each in kinds]
-        heading = f"{answered[0].part}: {kinds[0].comparison.kind}"
+        heading = f"{answered[0].part}: {kinds[0]['analysis_type']}"
         yield Text(one_line(heading), style="bold")
         by_name: dict[tuple[str, str], dict[int, Measure]] = {}
-        for column, whole in enumerate(wholes):
-            for measure in whole.measures:
+        for column, evaluated in enumerate(kinds):
+            for measure in evaluated["measured"][0]["measures"]:
                 if measure.metric != _CONFUSION:
-                    own = by_name.setdefault((measure.metric, measure.label), {})
-                    own[column] = measure
+                    by_name.setdefault((measure.metric, measure.label), {})[column] = measure
         rows = []
         for (metric, label), measures in by_name.items():
-            cells = [_cell(measures.get(column)) for column in range(len(wholes))]
+            cells = [_cell(measures.get(column)) for column in range(len(kinds))]
             of = max(each.count for each in measures.values())
             rows.append((f"  {_named(metric, label)}", *cells, f"{of:,}"))
         yield layouts.numbers(("", *(one_line(each.model) for each in answered), "Of"), rows)
-        for each in kinds:
-            yield from _missing(each.comparison)
+        for evaluated in kinds:
+            yield from _missing(evaluated["missing"])
 
 
 def _cell(measure: Measure | None) -> str:
@@ -233,15 +209,13 @@ def _named(metric: str, label: str) -> str:
     return f"{_WORDS.get(metric, metric)}{f' of {one_line(label, _WIDTH)}' if label else ''}"
 
 
-def _heading(measured: Measured) -> str:
+def _heading(part: Row) -> str:
     who = "several models or prompts"
-    if measured.group:
-        provider, model, prompt_version = measured.group
-        who = f"{provider}/{model}, {prompt_version}"
-    unjudged = f", {measured.unjudged:,} not judged" if measured.unjudged else ""
-    held_out = " not used as examples" if measured.is_held_out else ""
-    judged = f"{counted(measured.judged, 'result')}{held_out}{unjudged}"
-    return f"{measured.analysis_type}: {judged} · {who}"
+    if part["model"]:
+        who = f"{part['provider']}/{part['model']}, {part['prompt_version']}"
+    unjudged = f", {part['unjudged']:,} not judged" if part["unjudged"] else ""
+    held_out = " not used as examples" if part["is_held_out"] else ""
+    return f"{counted(part['judged'], 'result')}{held_out}{unjudged} · {who}"
 
 
 def _numbers(measures: Sequence[Measure]) -> RenderableType:
@@ -284,15 +258,13 @@ def _confused(measures: Sequence[Measure]) -> Iterator[RenderableType]:
     yield layouts.numbers(("  Should be", "Chosen", "Times"), rows)
 
 
-def _missing(comparison: Comparison) -> Iterator[RenderableType]:
-    if comparison.missing:
-        yield Text(
-            f"No result to compare for {counted(len(comparison.missing), 'name')} in the file:"
-        )
-    for each in comparison.missing[:MAX_MISSING]:
-        yield Text(f"  {one_line(each.document)}: {each.reason}", style="yellow")
-    if len(comparison.missing) > MAX_MISSING:
-        yield Text(f"  … and {len(comparison.missing) - MAX_MISSING:,} more; use --json for all.")
+def _missing(missing: Sequence[Row]) -> Iterator[RenderableType]:
+    if missing:
+        yield Text(f"No result to compare for {counted(len(missing), 'name')} in the file:")
+    for row in missing[:MAX_MISSING]:
+        yield Text(f"  {one_line(row['document'])}: {row['reason']}", style="yellow")
+    if len(missing) > MAX_MISSING:
+        yield Text(f"  … and {len(missing) - MAX_MISSING:,} more; use --json for all.")
 
 
 def _bounds(measure: Measure) -> str:

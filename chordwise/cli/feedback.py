@@ -18,7 +18,7 @@ from chordwise.domain.number_formats import counted
 from chordwise.errors import ExitCode, UsageError
 from chordwise.pipeline.learning import feedback as remarks
 from chordwise.pipeline.learning.feedback import Given, Signed
-from chordwise.pipeline.learning.judgeable import Judgeable
+from chordwise.relations.relation import Row
 from chordwise.relations.results import ResultSelection
 from chordwise.rendering.screen import Screen
 
@@ -83,7 +83,7 @@ def feedback(
     return ExitCode.INCOMPLETE if outcome.unmatched else ExitCode.SUCCESS
 
 
-def _withdrawn(session: Session, target: Judgeable, options: FeedbackOptions) -> Given:
+def _withdrawn(session: Session, target: Row, options: FeedbackOptions) -> Given:
     feedback_ids = {remarks.last(session, target, path).id for path in options.path or [""]}
     for feedback_id in sorted(feedback_ids):
         remarks.withdraw(session, feedback_id, options.author)

@@ -31,9 +31,7 @@ from chordwise.pipeline.learning import refresh as refreshing
 from chordwise.pipeline.learning.refresh import (
     RefreshArguments,
     RefreshReason,
-    RefreshTrial,
     Sample,
-    Stale,
     Target,
 )
 from chordwise.pipeline.models.budgets import parse_budget
@@ -42,6 +40,7 @@ from chordwise.pipeline.quoting import quote as quoting
 from chordwise.pipeline.quoting.quote import Quote
 from chordwise.pipeline.runtime.context import ReadingContext
 from chordwise.relations import accounts
+from chordwise.relations.relation import Row
 from chordwise.rendering import layouts
 from chordwise.rendering.plain_text import one_line
 from chordwise.settings import Settings
@@ -233,8 +232,8 @@ class _Work:
             )
         else:
             due: Counter[AnalysisType] = Counter()
-            for each in self.stale:
-                due[each.analysis_type] += each.due
+            for row in self.stale:
+                due[row["analysis_type"]] += row["due"]
             screen.show(*compared(trials, due))
             screen.show(Text("The rest:"), *quote.render(rest, self._lane, ""))
             screen.info("Show the new answers, or renew the rest, with:")
@@ -262,15 +261,15 @@ def _quoted(context: ReadingContext, target: Target, sample: Sample | None) -> Q
 _NAMES = ("Type", "Why", "Documents", "Results")
 
 
-def _table(stale: Sequence[Stale], due: str) -> RenderableType:
+def _table(stale: Sequence[Row], due: str) -> RenderableType:
     """Return a row for each analysis type and each combination of reasons."""
     rows = [
         (
-            each.analysis_type,
-            ", ".join(_in_words(reason, was) for reason, was in each.reasons.items()),
-            *(f"{number:,}" for number in (each.documents, each.results, each.due)),
+            row["analysis_type"],
+            ", ".join(_in_words(reason, was) for reason, was in row["reasons"].items()),
+            *(f"{row[name]:,}" for name in ("documents", "results", "due")),
         )
-        for each in stale
+        for row in stale
     ]
     numbers = (*_NAMES[2:], due)
     return layouts.folded((*_NAMES, due), rows, ("Type", *numbers), right=numbers)
@@ -286,39 +285,35 @@ def _in_words(reason: RefreshReason, was: str) -> str:
 _COUNTS = ("documents", "fields", "changed", "checked", "better", "worse")
 
 
-def compared(
-    trials: Sequence[RefreshTrial], due: Mapping[AnalysisType, int]
-) -> Iterator[RenderableType]:
+def compared(trials: Sequence[Row], due: Mapping[AnalysisType, int]) -> Iterator[RenderableType]:
     """Return how a sample differs from the old answers, extrapolated to all stale answers.
 
     `due` is the number of stale answers of each type.
     """
-    rows = [
-        (each.analysis_type, *(f"{getattr(each, name):,}" for name in _COUNTS)) for each in trials
-    ]
+    rows = [(trial["analysis_type"], *(f"{trial[name]:,}" for name in _COUNTS)) for trial in trials]
     names = ("Type", *(name.capitalize() for name in _COUNTS))
     yield layouts.folded(names, rows, names, right=names[1:])
-    for each in trials:
-        yield from (Text(f"{each.analysis_type}: {line}") for line in _of_trial(each, due))
+    for trial in trials:
+        lines = _of_trial(trial, due[trial["analysis_type"]])
+        yield from (Text(f"{trial['analysis_type']}: {line}") for line in lines)
 
 
-def _of_trial(each: RefreshTrial, due: Mapping[AnalysisType, int]) -> Iterator[str]:
-    if each.unanswered:
-        yield f"{counted(each.unanswered, 'document')} without a new answer."
-    if not each.fields:
+def _of_trial(trial: Row, due: int) -> Iterator[str]:
+    share, fields, decided = number_formats.share, trial["fields"], trial["better"] + trial["worse"]
+    if trial["unanswered"]:
+        yield f"{counted(trial['unanswered'], 'document')} without a new answer."
+    if not fields:
         return
-    low, high = number_formats.share(each.low), number_formats.share(each.high)
-    all_fields = each.fields / each.documents * due[each.analysis_type]
-    changed = approximate(round(all_fields * each.changed / each.fields))
+    changed = trial["changed"] / fields
+    all_fields = fields / trial["documents"] * due
     yield (
-        f"{number_formats.share(each.changed / each.fields)} of the fields changed (95 % interval: "
-        f"{low} to {high}); extrapolated: {changed} of {approximate(round(all_fields))} stale "
-        "fields."
+        f"{share(changed)} of the fields changed (95 % interval: {share(trial['low'])} to "
+        f"{share(trial['high'])}); extrapolated: {approximate(round(all_fields * changed))} of "
+        f"{approximate(round(all_fields))} stale fields."
     )
-    if decided := each.better + each.worse:
-        low, high = (number_formats.share(bound) for bound in wilson(each.better, decided))
-        better = number_formats.share(each.better / decided)
+    if decided:
+        low, high = (share(bound) for bound in wilson(trial["better"], decided))
         yield (
-            f"of {counted(decided, 'change')} with a known right value, {better} are improvements "
-            f"(95 % interval: {low} to {high})."
+            f"of {counted(decided, 'change')} with a known right value, "
+            f"{share(trial['better'] / decided)} are improvements (95 % interval: {low} to {high})."
         )

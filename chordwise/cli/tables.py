@@ -16,12 +16,15 @@ from chordwise.domain.answer_tables import BASE_COLUMNS
 from chordwise.domain.number_formats import counted
 from chordwise.errors import UsageError
 from chordwise.pipeline.intake.answer_tables import prune as prune_table
+from chordwise.relations.answer_tables import VIEW_COLUMNS
+from chordwise.relations.relation import Row
 from chordwise.rendering import layouts
 from chordwise.rendering.plain_text import one_line
 from chordwise.rendering.screen import hint, indented
 from chordwise.settings import Settings
 from chordwise.storage import answer_tables
-from chordwise.storage.answer_tables import EVIDENCE, OF_EVIDENCE, SCHEMA, ViewColumn
+from chordwise.storage.answer_tables import EVIDENCE, OF_EVIDENCE, SCHEMA
+from chordwise.storage.database import driver
 
 _DESCRIPTION_WIDTH = 200
 _LIST_WIDTH = 2_000
@@ -71,8 +74,13 @@ def tables(  # noqa: PLR0913 - the options of a command
         invocation.screen.info(_change(settings, name, drop=drop))
         return
     with access.read(settings) as session:
+        is_one = name is not None
         found = [answer_tables.get(session, name)] if name else answer_tables.gather(session)
-        columns = {each.name: answer_tables.described(session, each) for each in found}
+        views = {table.name: answer_tables.view_names(table) for table in found}
+        columns = {
+            table: VIEW_COLUMNS.read(driver(session), {"views": names})
+            for table, names in views.items()
+        }
     if as_json:
         invocation.screen.write_json(tables=columns)
         return
@@ -81,7 +89,7 @@ def tables(  # noqa: PLR0913 - the options of a command
             "There are no answer tables yet. Analyze with --profile NAME or --save-as NAME."
         )
     for table, described in columns.items():
-        invocation.screen.show(*_views_of(table, described, in_full=name is not None))
+        invocation.screen.show(*_views_of(table, described, in_full=is_one))
 
 
 def _change(settings: Settings, name: str, *, drop: bool) -> str:
@@ -96,11 +104,9 @@ def _change(settings: Settings, name: str, *, drop: bool) -> str:
     return f"Dropped {counted(len(dropped), 'column')}: {', '.join(dropped)}."
 
 
-def _views_of(
-    table: str, columns: Sequence[ViewColumn], *, in_full: bool
-) -> Iterator[RenderableType]:
+def _views_of(table: str, columns: Sequence[Row], *, in_full: bool) -> Iterator[RenderableType]:
     """Return the views of a table: their columns and example queries."""
-    views = dict.fromkeys(column.view for column in columns)
+    views = dict.fromkeys(column["view"] for column in columns)
     for view in views:
         if view.endswith(EVIDENCE):
             yield hint(
@@ -108,17 +114,18 @@ def _views_of(
                 columns=2,
             )
             continue
-        own = [column for column in columns if column.view == view]
-        requested = [column for column in own if column.name not in BASE_COLUMNS]
+        of_view = [column for column in columns if column["view"] == view]
+        requested = [column for column in of_view if column["name"] not in BASE_COLUMNS]
         yield Text(f"{SCHEMA}.{view}", style="bold")
         if in_full:
+            shown = of_view if view == table else requested
             rows = [
-                (column.name, column.type, one_line(column.description, _DESCRIPTION_WIDTH))
-                for column in (own if view == table else requested)
+                (name, kind, one_line(description, _DESCRIPTION_WIDTH))
+                for _, name, kind, description in (column.values() for column in shown)
             ]
             yield layouts.folded(("Column", "Type", "Description"), rows, ("Column",), indent=2)
         else:
-            names = ", ".join(f"{column.name} {column.type}" for column in requested)
+            names = ", ".join(f"{column['name']} {column['type']}" for column in requested)
             yield indented(Text(one_line(names, _LIST_WIDTH), style="dim"), 2)
         yield from (hint(query, columns=2) for query in _queries(view, requested))
 
@@ -133,12 +140,12 @@ _QUERIES = {
 _BY_CURRENCY = "SELECT {column}_currency, sum({column}) FROM {table} GROUP BY 1"
 
 
-def _queries(view: str, columns: Sequence[ViewColumn]) -> Iterator[str]:
+def _queries(view: str, columns: Sequence[Row]) -> Iterator[str]:
     """Yield example queries, one for each type of column."""
     first: dict[str, str] = {}
     for column in columns:
-        first.setdefault(column.type, column.name)
-    names = {column.name for column in columns}
+        first.setdefault(column["type"], column["name"])
+    names = {column["name"] for column in columns}
     for kind, query in _QUERIES.items():
         if name := first.get(kind):
             chosen = _BY_CURRENCY if f"{name}_currency" in names else query

@@ -43,7 +43,7 @@ from chordwise.pipeline.learning import scope as scopes
 from chordwise.pipeline.learning.certification import Bounds, Certified
 from chordwise.pipeline.learning.experiments import ExperimentArguments
 from chordwise.pipeline.learning.feedback import Signed
-from chordwise.pipeline.learning.refresh import RefreshArguments, Stale, Target
+from chordwise.pipeline.learning.refresh import RefreshArguments, Target
 from chordwise.pipeline.learning.scope import Scope
 from chordwise.pipeline.models.model_client import Models
 from chordwise.pipeline.quoting import quote as quoting
@@ -254,7 +254,7 @@ class Client:
 
     def stale_answers(
         self, name: str | None = None, **arguments: Unpack[RefreshArguments]
-    ) -> Sequence[Stale]:
+    ) -> Sequence[Row]:
         """Return the numbers of stale answers of a run or a profile, with the reasons.
 
         Raises:
@@ -275,7 +275,7 @@ class Client:
             ServiceUnavailableError: A service does not start or cannot be reached.
         """
         target = self._renewed(name, arguments)
-        if not any(group.due for group in refreshing.survey(self._reading(), target)):
+        if not any(row["due"] for row in refreshing.survey(self._reading(), target)):
             return None
         now = datetime.now(UTC)  # noqa: TID251 - the clock
         return self._take_in(refreshing.begin(self._connection.context, target, now))

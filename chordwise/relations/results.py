@@ -32,7 +32,7 @@ _IS_NEWEST = """NOT EXISTS (
         AND NOT EXISTS (SELECT FROM experiments AS e WHERE e.run_id = again.run_id)
         {is_named}
 ) AND NOT EXISTS (SELECT FROM experiments AS e WHERE e.run_id = j.run_id)"""
-_FROM = """FROM results AS r
+FROM = """FROM results AS r
 INNER JOIN jobs AS j ON j.id = r.job_id
 INNER JOIN runs AS run ON run.id = j.run_id
 INNER JOIN intakes AS i ON i.id = j.intake_id
@@ -48,7 +48,7 @@ RESULTS = Relation(
     d.flags, d.transcribed_by, r.failed_chunks, r.missing_rows, r.row_counts, r.failed_checks,
     r.provider, r.model, r.language_model, r.prompt_version,
     j.reused_from IS NOT NULL AS reused, r.created_at
-{_FROM}""",
+{FROM}""",
     filters={
         "run_id": "j.run_id = %(run_id)s",
         "types": "r.analysis_type = ANY(%(types)s)",
@@ -58,7 +58,7 @@ RESULTS = Relation(
     },
     order="r.id DESC",
 )
-_IDS = Relation(query=f"SELECT r.id, r.job_id {_FROM}", filters=RESULTS.filters)
+_IDS = Relation(query=f"SELECT r.id, r.job_id {FROM}", filters=RESULTS.filters)
 MAX_COUNTED = 10_000
 """The number up to which results are counted exactly."""
 

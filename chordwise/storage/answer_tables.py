@@ -127,34 +127,6 @@ def columns_of(table: AnswerTable) -> list[AnswerColumn]:
     return answer_tables.from_json(table.columns)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ViewColumn:
-    """A column of a view as PostgreSQL describes it; `description` is its comment."""
-
-    view: str
-    name: str
-    type: str
-    description: str
-
-
-_DESCRIBED = text(
-    """
-    SELECT c.relname AS view, a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type,
-        coalesce(col_description(c.oid, a.attnum), '') AS description
-    FROM pg_class AS c INNER JOIN pg_attribute AS a ON a.attrelid = c.oid
-    WHERE c.relnamespace = 'answers'::regnamespace AND c.relname = ANY(:views)
-        AND a.attnum > 0 AND NOT a.attisdropped
-    ORDER BY array_position(CAST(:views AS text[]), c.relname::text), a.attnum
-    """
-)
-
-
-def described(session: Session, table: AnswerTable) -> list[ViewColumn]:
-    """Return the columns of all views of a table, grouped by view."""
-    rows = session.execute(_DESCRIBED, {"views": view_names(table)}).mappings()
-    return [ViewColumn(**row) for row in rows]
-
-
 def view_names(table: AnswerTable) -> list[str]:
     """Return the names of the views without their schema: the table, its evidence, its lists."""
     lists = _list_names(table.name, columns_of(table)).values()

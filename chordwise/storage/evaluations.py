@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, column, false, select, table
+from sqlalchemy import ForeignKey, false, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -73,37 +73,3 @@ def store(session: Session, evaluation: Evaluation, measured: Sequence[Measure])
     rows = [{"evaluation_id": evaluation.id, **asdict(each)} for each in measured]
     if rows:
         session.execute(insert(EvaluationMeasure), rows)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drop:
-    """A number that fell since the last evaluation by more than chance, with the 95 % bounds."""
-
-    analysis_type: str
-    metric: str
-    value: float
-    earlier_value: float
-    earlier_at: datetime
-    change_low: float
-    change_high: float
-
-
-_CHANGES = table(
-    "evaluation_changes",
-    *map(column, Drop.__dataclass_fields__),
-    *map(column, ("evaluation_id", "label", "has_dropped")),
-)
-
-
-def drops(session: Session, evaluation_ids: Sequence[uuid.UUID]) -> Sequence[Drop]:
-    """Return the drops of the measures over all labels or fields of some evaluations."""
-    found = session.execute(
-        select(*(_CHANGES.c[name] for name in Drop.__dataclass_fields__))
-        .where(
-            _CHANGES.c.evaluation_id.in_(evaluation_ids),
-            _CHANGES.c.has_dropped,
-            _CHANGES.c.label == "",
-        )
-        .order_by(_CHANGES.c.analysis_type, _CHANGES.c.metric)
-    )
-    return [Drop(**row) for row in found.mappings()]

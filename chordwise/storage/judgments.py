@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from enum import StrEnum
+from typing import cast
 
 from sqlalchemy import ForeignKey, UniqueConstraint, delete
 from sqlalchemy.dialects.postgresql import Insert, insert
@@ -59,23 +60,16 @@ class Judgment(Record):
     judged_at: Mapped[datetime] = mapped_column(server_default=database_now())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JudgedResult:
-    """The result that is judged."""
-
-    job_id: uuid.UUID
-    document_id: uuid.UUID
-    result_id: uuid.UUID
-    options_hash: str
-    analysis_type: str
-    provider: str
-    model: str
-    prompt_version: str
+_OF_RESULT = (
+    *("job_id", "document_id", "result_id", "options_hash", "analysis_type"),
+    *("provider", "model", "prompt_version"),
+)
+"""The columns that identify the judged result."""
 
 
 def store(
     session: Session,
-    judged: Sequence[tuple[JudgedResult, Sequence[JudgmentValue]]],
+    judged: Sequence[tuple[Mapping[str, object], Sequence[JudgmentValue]]],
     judged_by: JudgedBy,
     evaluation_id: uuid.UUID | None = None,
 ) -> None:
@@ -83,27 +77,27 @@ def store(
     for start in range(0, len(judged), _AT_ONCE):
         some = judged[start : start + _AT_ONCE]
         earlier = delete(Judgment).where(
-            Judgment.result_id.in_([result.result_id for result, _ in some]),
+            Judgment.result_id.in_([result["result_id"] for result, _ in some]),
             Judgment.judged_by == judged_by,
         )
         session.execute(earlier)
-        there = jobs.lock_existing(session, [result.job_id for result, _ in some])
+        there = jobs.lock_existing(
+            session, [cast("uuid.UUID", result["job_id"]) for result, _ in some]
+        )
         rows = [
-            {"evaluation_id": evaluation_id, "judged_by": judged_by, **_row(result, each)}
-            for result, own in some
-            for each in own
-            if result.job_id in there
+            {
+                "id": new_id(),
+                "evaluation_id": evaluation_id,
+                "judged_by": judged_by,
+                **{name: result[name] for name in _OF_RESULT},
+                **asdict(judgment),
+            }
+            for result, judgments in some
+            for judgment in judgments
+            if result["job_id"] in there
         ]
         if rows:
             session.execute(_REPLACING, rows)
-
-
-def _row(result: JudgedResult, judgment: JudgmentValue) -> dict[str, object]:
-    return {
-        "id": new_id(),
-        **{name: getattr(result, name) for name in JudgedResult.__dataclass_fields__},
-        **{name: getattr(judgment, name) for name in JudgmentValue.__dataclass_fields__},
-    }
 
 
 def _replacing() -> Insert:

@@ -13,23 +13,17 @@ from decimal import Decimal
 from typing import TypeAlias
 
 from sqlalchemy import (
-    ColumnElement,
     Computed,
     ForeignKey,
     Index,
     Numeric,
-    Text,
-    cast,
     delete,
-    exists,
     false,
     func,
-    literal,
     select,
     text,
 )
-from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on
-from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisType, question_of
@@ -42,8 +36,6 @@ from chordwise.domain.learning.truths import Truth
 from chordwise.domain.states import JobStatus
 from chordwise.storage import documents
 from chordwise.storage import feedback as stored_feedback
-from chordwise.storage.documents import Document
-from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import (
     CreatedAt,
@@ -55,7 +47,6 @@ from chordwise.storage.record import (
     unnested,
     words_index,
 )
-from chordwise.storage.runs import Run
 
 FACTS_AT_ONCE = 5_000
 """The number of facts in a statement; a megabyte or two."""
@@ -289,188 +280,6 @@ def reusable_all(session: Session, questions: Sequence[ResultKey]) -> dict[Resul
     )
     found = session.execute(select(asked.c.document_id, asked.c.options_hash, best.c.id))
     return {(document_id, options_hash): job_id for document_id, options_hash, job_id in found}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Renewal:
-    """A selection of the newest answers: those of a run, or of all runs saved under a name.
-
-    An answer is due if it answers another question than the current ones, whose hashes by analysis
-    type are `hashes`, and if no job (under that name) answers the current question. With
-    `of_failed`, jobs without a complete answer are selected instead, whatever their question.
-    """
-
-    hashes: Mapping[str, str]
-    run_id: uuid.UUID | None = None
-    saved_as: str | None = None
-    of_failed: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerGroup:
-    """Answers to the same question by the same model and template, and the id of one of their jobs.
-
-    `asked` is the requested model; `model` is the one that answered, null without an answer.
-    """
-
-    analysis_type: str
-    options_hash: str
-    asked: str
-    provider: str | None
-    model: str | None
-    prompt_version: str | None
-    error_code: str | None
-    is_due: bool
-    count: int
-    job_id: uuid.UUID
-
-
-def answer_groups(session: Session, of: Renewal) -> Sequence[AnswerGroup]:
-    """Return the newest answers, counted by question, model, template, error and being due."""
-    newest = _Newest(of).columns
-    alike = [newest[name] for name in _ALIKE]
-    counts = func.count().label("count"), func.max(cast(newest.job_id, Text)).label("job_id")
-    statement = select(*alike, *counts).group_by(*alike).order_by(*alike)
-    return [
-        AnswerGroup(**{**row, "job_id": uuid.UUID(row["job_id"])})
-        for row in session.execute(statement).mappings()
-    ]
-
-
-def documents_behind(
-    session: Session, of: Renewal, after: uuid.UUID | None, limit: int
-) -> Sequence[uuid.UUID]:
-    """Return the next documents that have jobs, in the order of their ids."""
-    asked = select(Job.document_id).join(Run, Run.id == Job.run_id).where(*_in_scope(of))
-    if after is not None:
-        asked = asked.where(Job.document_id > after)
-    return session.scalars(asked.distinct().order_by(Job.document_id).limit(limit)).all()
-
-
-def due_documents(
-    session: Session, of: Renewal, only: Collection[uuid.UUID]
-) -> Sequence[tuple[uuid.UUID, str]]:
-    """Return a job and its source for each of these documents that has an answer that is due."""
-    newest = _Newest(of, only).columns
-    statement = (
-        select(newest.job_id, Intake.source)
-        .join(Job, Job.id == newest.job_id)
-        .join(Intake, Intake.id == Job.intake_id)
-        .where(newest.is_due)
-        .ext(distinct_on(newest.document_id))
-        .order_by(newest.document_id, newest.job_id.desc())
-    )
-    return [(job_id, source) for job_id, source in session.execute(statement)]
-
-
-def due_jobs(
-    session: Session, of: Renewal, only: Collection[uuid.UUID]
-) -> Sequence[tuple[uuid.UUID, str, uuid.UUID]]:
-    """Return document, analysis type and job of the due answers of these documents."""
-    newest = _Newest(of, only).columns
-    columns = newest.document_id, newest.analysis_type, newest.job_id
-    found = session.execute(select(*columns).where(newest.is_due))
-    return [(document_id, kind, job_id) for document_id, kind, job_id in found]
-
-
-def due_strata(
-    session: Session, of: Renewal, limit: int
-) -> Mapping[str, tuple[int, Sequence[uuid.UUID]]]:
-    """Return the size of each stratum of documents, and its first `limit` in the order of a hash.
-
-    The documents of a stratum have the same analysis types due, with the same labels.
-    """
-    newest = _Newest(of).columns
-    asked = newest.analysis_type + " " + func.coalesce(newest.label, "")
-    strata = func.string_agg(asked, aggregate_order_by(literal("; "), asked)).label("stratum")
-    of_document = (
-        select(newest.document_id, strata)
-        .where(newest.is_due)
-        .group_by(newest.document_id)
-        .subquery()
-    )
-    document_id, stratum = of_document.c.document_id, of_document.c.stratum
-    by_hash = func.md5(cast(document_id, Text))
-    size = func.count().over(partition_by=stratum).label("size")
-    place = func.row_number().over(partition_by=stratum, order_by=by_hash).label("place")
-    ranked = select(document_id, stratum, size, place).subquery()
-    first = select(ranked).where(ranked.c.place <= limit).order_by(ranked.c.stratum, ranked.c.place)
-    found: dict[str, tuple[int, list[uuid.UUID]]] = {}
-    for row in session.execute(first):
-        found.setdefault(row.stratum, (row.size, []))[1].append(row.document_id)
-    return found
-
-
-def transcribed_by_others(session: Session, of: Renewal, reader: str) -> int:
-    """Return how many documents have pages that were read by another model than `reader`."""
-    newest = _Newest(of).columns
-    statement = (
-        select(func.count(newest.document_id.distinct()))
-        .join(Document, Document.id == newest.document_id)
-        .where(Document.transcribed_by != reader)
-    )
-    return session.scalar(statement) or 0
-
-
-_ALIKE = (
-    *("analysis_type", "options_hash", "asked", "provider", "model", "prompt_version"),
-    *("error_code", "is_due"),
-)
-_WITHOUT_ANSWER = (JobStatus.FAILED, JobStatus.QUARANTINED)
-_OUTPUT = func.coalesce(Result.corrected_output, Result.output)
-_LABEL = func.coalesce(_OUTPUT.op("->>")("primary_label"), _OUTPUT.op("->>")("label"))
-
-
-def _in_scope(of: Renewal) -> list[ColumnElement[bool]]:
-    of_runs = Job.run_id == of.run_id if of.run_id else Run.saved_as == of.saved_as
-    return [of_runs, Job.analysis_type.in_(of.hashes)]
-
-
-class _Newest:
-    """Selects the newest job for each document and analysis type, preferably with an answer."""
-
-    def __init__(self, of: Renewal, only: Collection[uuid.UUID] | None = None) -> None:
-        self._of, self._only = of, only
-        about = [] if only is None else [in_ids(Job.document_id, only)]
-        has_none = [] if of.of_failed else [Result.id.is_(None)]
-        newest = (
-            select(
-                Job.id.label("job_id"),
-                *(Job.document_id, Job.analysis_type, Job.options_hash),
-                Job.model.label("asked"),
-                *(Job.status, Job.error_code),
-                Result.id.label("result_id"),
-                *(Result.provider, Result.model, Result.prompt_version),
-                _LABEL.label("label"),
-            )
-            .join(Run, Run.id == Job.run_id)
-            .outerjoin(Result, Result.job_id == Job.id)
-            .where(*_in_scope(of), *about)
-            .ext(distinct_on(Job.document_id, Job.analysis_type))
-            .order_by(Job.document_id, Job.analysis_type, *has_none, Job.id.desc())
-            .subquery()
-        )
-        self._found = newest.c
-        self.columns = select(newest, self._is_due().label("is_due")).subquery().c
-
-    def _is_due(self) -> ColumnElement[bool]:
-        of, found, other = self._of, self._found, aliased(Job)
-        failed = [*_WITHOUT_ANSWER, *([JobStatus.PARTIAL] if of.of_failed else [])]
-        today = list(of.hashes.values())
-        is_asked = exists().where(
-            other.document_id == found.document_id,
-            other.analysis_type == found.analysis_type,
-            other.options_hash.in_(today),
-            other.status.not_in([*failed, JobStatus.CANCELLED]),
-        )
-        if self._only is not None:  # uses the index on documents instead of all jobs
-            is_asked = is_asked.where(in_ids(other.document_id, self._only))
-        if of.saved_as is not None:
-            run = aliased(Run)
-            is_asked = is_asked.where(run.id == other.run_id, run.saved_as == of.saved_as)
-        is_stale = found.result_id.is_not(None) & found.options_hash.not_in(today)
-        is_failed = found.status.in_(failed)
-        return (is_failed if of.of_failed else is_stale) & ~is_asked
 
 
 _COLUMNS = [column.key for column in Result.__table__.columns if column.key != "accepted"]

@@ -24,8 +24,11 @@ from chordwise.pipeline.exports.selection import Selection
 from chordwise.pipeline.intake import answer_tables
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission, open_run
+from chordwise.relations.answer_tables import VIEW_COLUMNS
+from chordwise.relations.relation import Row
 from chordwise.settings import Settings
 from chordwise.storage import answer_tables as stored
+from chordwise.storage.database import driver
 from tests.fakes.commands import output_of, run
 from tests.fakes.generated_answers import a_field
 from tests.fakes.pipeline import NOW, Pipeline, a_document, a_label, a_pipeline, a_run
@@ -286,7 +289,7 @@ def test_new_columns_are_added_and_old_ones_stay_until_pruning(filled: Pipeline)
     contracts(filled, (*ITEMS[:5], "document title"))
 
     assert filled.value("SELECT count(*) FROM own") == 12
-    names = [c.name for c in described(filled) if c.view == "contracts"]
+    names = [c["name"] for c in described(filled) if c["view"] == "contracts"]
     assert names[-3:] == ["notice_period", "renewal", "document_title"]
     database = filled.context.database
     with pytest.raises(UsageError, match="Your views depend"), database.write() as session:
@@ -294,7 +297,7 @@ def test_new_columns_are_added_and_old_ones_stay_until_pruning(filled: Pipeline)
     filled.execute("DROP VIEW own")
     with database.write() as session:
         assert answer_tables.prune(session, "contracts") == ["renewal"]
-    assert "renewal" not in [c.name for c in described(filled)]
+    assert "renewal" not in [c["name"] for c in described(filled)]
 
 
 def test_a_replaced_column_is_not_listed_as_unread(pipeline: Pipeline) -> None:
@@ -347,9 +350,10 @@ def test_a_table_name_unlike_the_given_one_is_reported(pipeline: Pipeline, tmp_p
     assert pipeline.value("SELECT saved_as FROM runs") == "prices_2026"
 
 
-def described(pipeline: Pipeline) -> list[stored.ViewColumn]:
+def described(pipeline: Pipeline) -> list[Row]:
     with pipeline.context.database.read() as session:
-        return stored.described(session, stored.get(session, "contracts"))
+        views = stored.view_names(stored.get(session, "contracts"))
+        return VIEW_COLUMNS.read(driver(session), {"views": views})
 
 
 def test_two_tables_cannot_have_one_name(filled: Pipeline) -> None:
@@ -372,8 +376,7 @@ def test_the_tables_of_two_lists_never_have_one_name(pipeline: Pipeline) -> None
     data = {f"{name}_now": [{"a": "now"}], f"{name}_before": [{"a": "before"}]}
     saved(pipeline, table, lists_of(*data), {"a.txt": f"DATA {json.dumps(data)}"})
     with pipeline.context.database.read() as session:
-        columns = stored.described(session, stored.get(session, table))
-    views = list(dict.fromkeys(column.view for column in columns))
+        views = stored.view_names(stored.get(session, table))
 
     assert len(views) == 4
     found = [pipeline.value(f"SELECT a FROM answers.{view}") for view in views[2:]]  # noqa: S608 - names of the test

@@ -315,7 +315,7 @@ def test_no_transaction_is_open_during_the_computation(
     (found,) = evaluate(Database(engine), replace(a_scope(pipeline), gold=gold))
 
     engine.dispose()
-    values = {each.metric: each.value for each in found.measured[0].measures}
+    values = {each.metric: each.value for each in found["measured"][0]["measures"]}
     assert values["rouge_1"] > 0.9
     assert values["rouge_l"] < 0.1
 

@@ -226,8 +226,8 @@ def test_held_out_documents_are_measured_separately(pipeline: Pipeline) -> None:
 
     (after,) = evaluate(database, a_scope(pipeline))
 
-    parts = [(each.is_whole, each.is_held_out, each.judged) for each in after.measured]
-    assert [each.is_held_out for each in before.measured] == [False]
+    parts = [(part["is_whole"], part["is_held_out"], part["judged"]) for part in after["measured"]]
+    assert [part["is_held_out"] for part in before["measured"]] == [False]
     assert parts == [(True, False, 4), (False, True, 2)]
     history = "SELECT DISTINCT is_whole, is_held_out, judged FROM evaluation_history ORDER BY 1, 2"
     assert pipeline.rows(history) == [(False, True, 2), (True, False, 4)]

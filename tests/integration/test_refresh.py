@@ -241,7 +241,7 @@ def test_the_client_refreshes_stale_answers(desk: Desk) -> None:
         answer_queued_jobs(desk)
         nothing = client.refresh("letters")
 
-    assert stale.due == 2
+    assert stale["due"] == 2
     assert again is not None
     assert desk.pipeline.rows("SELECT DISTINCT run FROM answer_jobs") == [(again.name,)]
     assert nothing is None
@@ -481,7 +481,7 @@ def test_another_item_makes_only_the_extraction_stale(settings: Settings) -> Non
     stale = refresh.survey(pipeline.context, of)
     pipeline.analyze(SHORT, options=asked[1])
 
-    assert [(each.analysis_type, list(each.reasons), each.due) for each in stale] == [
+    assert [(row["analysis_type"], list(row["reasons"]), row["due"]) for row in stale] == [
         (AnalysisType.EXTRACTION, ["instructions"], 1)
     ]
     assert pipeline.rows(

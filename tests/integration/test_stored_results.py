@@ -37,7 +37,7 @@ def found(pipeline: Pipeline, wanted: ResultSelection) -> Sequence[tuple[str, st
         results = stored_results.read(driver(session), wanted)
         assert stored_results.count(driver(session), wanted) == len(results)
         assert stored_results.read(driver(session), wanted, limit=1) == results[:1]
-        listed = {each.job_id for each in judgeable.listed(session, wanted)}
+        listed = {row["job_id"] for row in judgeable.listed(session, wanted)}
         assert listed == {row["job_id"] for row in results}
         return [(row["source"], row["analysis_type"]) for row in results]
 

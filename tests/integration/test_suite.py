@@ -72,7 +72,7 @@ def answered(pipeline: Pipeline, folder: Path, limit: int | None = None) -> list
 
 def values(found: Answered) -> Mapping[tuple[str, str], float]:
     (evaluated,) = found.evaluated
-    return {(each.metric, each.label): each.value for each in evaluated.measured[0].measures}
+    return {(each.metric, each.label): each.value for each in evaluated["measured"][0]["measures"]}
 
 
 @pytest.mark.parametrize("layout", ["files", "records of texts", "records of paths"])
@@ -177,7 +177,7 @@ def test_a_limit_selects_documents_evenly(settings: Settings, tmp_path: Path) ->
     scripted, _ = answered(pipeline, folder, 2)
 
     assert [document.name for document in part.documents] == ["a", "b"]
-    assert scripted.evaluated[0].comparison.missing == []
+    assert scripted.evaluated[0]["missing"] == []
     assert values(scripted)["accuracy", ""] == 0.5
 
 

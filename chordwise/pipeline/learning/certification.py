@@ -30,9 +30,9 @@ from chordwise.domain.learning.judgments import JudgedPart, correct_by_field, is
 from chordwise.domain.states import DeliveryEvent
 from chordwise.errors import RegressionError, UsageError
 from chordwise.pipeline.learning import judgeable
-from chordwise.pipeline.learning.judgeable import Judgeable
 from chordwise.pipeline.learning.scope import Scope
 from chordwise.pipeline.runtime.occurrence import Occurrence
+from chordwise.relations.relation import Row
 from chordwise.relations.results import ResultSelection
 from chordwise.storage import calibrations, certifications, clock, jobs
 from chordwise.storage import feedback as stored_feedback
@@ -40,8 +40,7 @@ from chordwise.storage.calibrations import Key
 from chordwise.storage.certifications import AcceptanceMark, Certification
 from chordwise.storage.database import Database
 from chordwise.storage.feedback import Feedback
-from chordwise.storage.judgments import JudgedResult
-from chordwise.storage.record import copied, new_id
+from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 
 _MAX_TO_CHECK = 500
@@ -198,7 +197,7 @@ def _read(session: Session, scope: Scope, risk: float) -> _Basis:
     listed = judgeable.listed(session, every, scope.questions)
     asked = {} if scope.run else _asked(listed, scope.identities)
     questions = set(asked.values()) or {""}
-    listed = [each for each in listed if not asked or each.options_hash in questions]
+    listed = [row for row in listed if not asked or row["options_hash"] in questions]
     draw = _Draw.of(session, scope, questions)
     units = _in_order(_candidates(session, listed, draw), draw.seed)
     return _Basis(
@@ -227,17 +226,17 @@ def _by_unit(found: Sequence[Certification]) -> Mapping[CertificationUnit, Certi
     return {CertificationUnit(AnalysisType(each.analysis_type), each.name): each for each in found}
 
 
-def _asked(
-    listed: Sequence[judgeable.Listed], today: Mapping[AnalysisType, str]
-) -> Mapping[AnalysisType, str]:
+def _asked(listed: Sequence[Row], today: Mapping[AnalysisType, str]) -> Mapping[AnalysisType, str]:
     """Return today's question of each type, or the last one if today's has no answers.
 
     Answers of another model, prompt or version are certified separately: their errors and scores
     say nothing about these.
     """
-    last = {each.analysis_type: each.options_hash for each in listed}
-    answered = {each.options_hash for each in listed}
-    return {k: own if own in answered else last.get(k, own) for k, own in today.items()}
+    last = {row["analysis_type"]: row["options_hash"] for row in listed}
+    answered = {row["options_hash"] for row in listed}
+    return {
+        kind: asked if asked in answered else last.get(kind, asked) for kind, asked in today.items()
+    }
 
 
 def _in_order(
@@ -261,12 +260,12 @@ def _place(drawn: str, candidate: Candidate) -> bytes:
     return hashlib.sha256(f"{drawn} {candidate.about}".encode()).digest()
 
 
-def _labels(listed: Sequence[judgeable.Listed]) -> Iterator[CertificationUnit]:
+def _labels(listed: Sequence[Row]) -> Iterator[CertificationUnit]:
     """Yield the labels that the classifications could choose from."""
     kind = AnalysisType.CLASSIFICATION
-    for each in listed:
-        if each.analysis_type == kind and (
-            labels := json_values.strings(each.question.get("labels"))
+    for row in listed:
+        if row["analysis_type"] == kind and (
+            labels := json_values.strings(row["question"].get("labels"))
         ):
             yield from (CertificationUnit(kind, label) for label in (*labels, NO_LABEL))
 
@@ -349,61 +348,60 @@ class _Draw:
         seed, drawn_at = known or (secrets.token_hex(16), clock.read(session))
         return cls(seed=seed, curves=calibrations.curves(session, drawn_at))
 
-    def worth(self, result: JudgedResult) -> Worth:
+    def worth(self, result: Row) -> Worth:
         """Return a function that calibrates the confidences of a result."""
 
         def worth(part: JudgedPart, claim: float) -> float:
-            points = self.curves.get(copied(Key, result, part=part))
+            columns = {name: result[name] for name in ("analysis_type", "provider", "model")}
+            points = self.curves.get(Key(part=part, **columns))
             return claim if points is None else calibration.calibrate(points, claim)
 
         return worth
 
 
-def _candidates(
-    session: Session, listed: Sequence[judgeable.Listed], draw: _Draw
-) -> list[Candidate]:
+def _candidates(session: Session, listed: Sequence[Row], draw: _Draw) -> list[Candidate]:
     """Return all answers with the feedback on them."""
-    feedback = stored_feedback.by_document(session, (each.document_id for each in listed))
-    given = [each for some in feedback.values() for each in some]
-    asked = jobs.hashes(session, [each.job_id for each in given if each.verdict != _APPROVED])
+    feedback = stored_feedback.by_document(session, (row["document_id"] for row in listed))
+    remarks = [remark for some in feedback.values() for remark in some]
+    disputed = [remark.job_id for remark in remarks if remark.verdict != _APPROVED]
+    asked = jobs.hashes(session, disputed)
     return [
         candidate
         for result in judgeable.read(session, listed)
-        for candidate in _of_result(result, feedback[result.listed.document_id], draw, asked)
+        for candidate in _of_result(result, feedback[result["document_id"]], draw, asked)
     ]
 
 
 def _of_result(
-    result: Judgeable, feedback: Sequence[Feedback], draw: _Draw, asked: Mapping[uuid.UUID, str]
+    result: Row, feedback: Sequence[Feedback], draw: _Draw, asked: Mapping[uuid.UUID, str]
 ) -> Iterator[Candidate]:
     """Yield the parts of an answer; `asked` are the identities of the questions of some jobs."""
-    kind = result.listed.analysis_type
-    about_it = stored_feedback.applicable(feedback, kind, result.listed.question)
+    kind, answer = result["analysis_type"], result["answer"]
+    about_it = stored_feedback.applicable(feedback, kind, result["question"])
     truth = judgeable.truth_of(kind, about_it)
-    is_right = correct_by_field(result.answer, truth) if about_it else {}
+    is_right = correct_by_field(answer, truth) if about_it else {}
     is_of_fields = kind == AnalysisType.EXTRACTION
     were_wrong = {
         fields.top(remark.field or "") if is_of_fields else ""
         for remark in about_it
-        if asked.get(remark.job_id) == result.listed.options_hash
+        if asked.get(remark.job_id) == result["options_hash"]
         and remark.verdict != _APPROVED
         and remark.judged != remark.corrected
-        and remark.result_id != result.listed.result_id
+        and remark.result_id != result["result_id"]
     }
-    worth = draw.worth(result.result)
-    for each in certification.scored(result.answer, result.agreement, worth):
+    for each in certification.scored(answer, result["agreement"], draw.worth(result)):
         judged = is_right.get(each.name if is_of_fields else "")
         yield Candidate(
             unit=CertificationUnit(kind, each.name),
-            job_id=result.listed.job_id,
-            result_id=result.listed.result_id,
-            source=result.listed.source,
+            job_id=result["job_id"],
+            result_id=result["result_id"],
+            source=result["source"],
             path=each.path,
             paths=each.paths,
-            created_at=result.created_at,
-            about=f"{result.listed.document_id} {result.listed.options_hash} {each.name}",
+            created_at=result["created_at"],
+            about=f"{result['document_id']} {result['options_hash']} {each.name}",
             answer=ScoredAnswer(each.score, judged),
-            is_refuted=is_refuted(result.answer, truth, each.name if is_of_fields else ""),
+            is_refuted=is_refuted(answer, truth, each.name if is_of_fields else ""),
             is_replaced=judged is True and not were_wrong.isdisjoint({"", each.name}),
         )
 

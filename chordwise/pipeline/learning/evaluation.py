@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import TypeAlias
 
 from sqlalchemy.orm import Session
 
@@ -23,51 +22,26 @@ from chordwise.domain.states import DeliveryEvent
 from chordwise.errors import RegressionError, UsageError
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning.gold import Gold, covers
-from chordwise.pipeline.learning.judgeable import Judgeable, Listed
 from chordwise.pipeline.learning.scope import Scope
 from chordwise.pipeline.runtime.occurrence import Occurrence
+from chordwise.relations.judged_results import DROPS
+from chordwise.relations.relation import Row
 from chordwise.relations.results import ResultSelection
 from chordwise.storage import evaluations, judgments
 from chordwise.storage import feedback as stored_feedback
-from chordwise.storage.database import Database
-from chordwise.storage.evaluations import Drop, Evaluation
-from chordwise.storage.feedback import Feedback
-from chordwise.storage.judgments import JudgedBy, JudgedResult
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """The metrics of all results of a type, of one group of them, or of held-out documents.
-
-    Where learned examples were shown, only held-out documents, which never become examples, show
-    their effect without bias.
-    """
-
-    analysis_type: AnalysisType
-    group: Group | None
-    is_whole: bool
-    is_held_out: bool
-    judged: int
-    unjudged: int
-    measures: Sequence[Measure]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluated:
-    """The results of one analysis type compared with the truth, and their metrics.
-
-    `drops` are the metrics that fell since the previous evaluation.
-    """
-
-    comparison: Comparison
-    measured: Sequence[Measured]
-    drops: Sequence[Drop] = ()
+from chordwise.storage.database import Database, driver
+from chordwise.storage.evaluations import Evaluation
+from chordwise.storage.judgments import JudgedBy
 
 
 def evaluate(
     database: Database, scope: Scope, occurrence: Occurrence | None = None
-) -> Sequence[Evaluated]:
+) -> Sequence[Row]:
     """Compare the results of a scope with the truth, and store the metrics.
+
+    A row has the metrics of one analysis type: `measured` all together and by groups (`measure`),
+    the documents and fields of a gold file that are `missing` in the results, and the metrics that
+    fell since the previous evaluation (`drops`).
 
     Returns an empty sequence if there is no feedback yet. No transaction is open during the
     computation. The random seed is fixed, so repeated evaluations give the same intervals.
@@ -85,16 +59,23 @@ def evaluate(
     with database.read() as session:
         comparisons = compare(session, scope)
     random = Random(0)  # noqa: S311 - statistics, not secrets
-    found = [Evaluated(comparison=each, measured=measure(each, random)) for each in comparisons]
-    done: list[Evaluated] = []
+    measured = [measure(comparison, random) for comparison in comparisons]
+    done: list[Row] = []
 
     def store(session: Session) -> int:
         done.clear()
-        for each in found:
-            ids = _store(session, scope, each)
-            done.append(replace(each, drops=evaluations.drops(session, ids)))
+        for comparison, parts in zip(comparisons, measured, strict=True):
+            ids = _store(session, scope, comparison, parts)
+            row = {
+                "analysis_type": comparison.kind,
+                "missing": comparison.missing,
+                "measured": parts,
+                "drops": DROPS.read(driver(session), {"evaluation_ids": ids}),
+            }
+            done.append(row)
         if occurrence is not None:
-            _record(occurrence, session, scope, done)
+            judged = sum(len(comparison.compared) for comparison in comparisons)
+            _record(occurrence, session, scope, done, judged)
         return len(done)
 
     if occurrence is None:
@@ -106,13 +87,11 @@ def evaluate(
 
 
 def _record(
-    occurrence: Occurrence, session: Session, scope: Scope, done: Sequence[Evaluated]
+    occurrence: Occurrence, session: Session, scope: Scope, done: Sequence[Row], judged: int
 ) -> None:
-    outcome: JsonObject = {
-        "judged": sum(len(each.comparison.compared) for each in done),
-        "missing": sum(len(each.comparison.missing) for each in done),
-    }
-    drops = [drop_in_words(drop) for each in done for drop in each.drops]
+    missing = sum(len(row["missing"]) for row in done)
+    outcome: JsonObject = {"judged": judged, "missing": missing}
+    drops = [drop_in_words(drop) for row in done for drop in row["drops"]]
     if drops:
         outcome |= {"profile": scope.profile, "fell": list[JsonValue](drops)}
     occurrence.record_in(session, outcome, DeliveryEvent.ANSWERS_REGRESSED if drops else "")
@@ -123,67 +102,66 @@ def _require_no_drop(occurrence: Occurrence) -> None:
         raise RegressionError(f"Answers are worse than before: {'; '.join(drops)}.")
 
 
-def drop_in_words(drop: Drop) -> str:
+def drop_in_words(drop: Row) -> str:
     """Return a sentence about a metric that fell, with the interval of the change."""
     return (
-        f"{drop.metric} of {drop.analysis_type} fell from {drop.earlier_value:.3f} to "
-        f"{drop.value:.3f} (by {-drop.change_high:.3f} to {-drop.change_low:.3f})"
+        f"{drop['metric']} of {drop['analysis_type']} fell from {drop['earlier_value']:.3f} to "
+        f"{drop['value']:.3f} (by {-drop['change_high']:.3f} to {-drop['change_low']:.3f})"
     )
 
 
-def measure(comparison: Comparison, random: Random) -> Sequence[Measured]:
-    """Measure all results together and, if several models or prompts answered, each group."""
-    groups: dict[Group, list[ComparedResult]] = defaultdict(list)
-    for each in comparison.compared:
-        groups[each.group].append(each)
-    only = next(iter(groups)) if len(groups) == 1 else None
+def measure(comparison: Comparison, random: Random) -> Sequence[Row]:
+    """Measure all results together and, if several models or prompts answered, each group.
+
+    Where learned examples were shown, the held-out documents are measured as well: as these never
+    become examples, only they show the effect without bias.
+    """
+    groups: dict[tuple[str, ...], list[ComparedResult]] = defaultdict(list)
+    for one in comparison.compared:
+        groups[tuple(one.result[column] for column in _GROUP)].append(one)
+    several: tuple[None, ...] = (None,) * len(_GROUP)
+    only = next(iter(groups)) if len(groups) == 1 else several
     whole = comparison.compared
     parts = [(only, whole), *(sorted(groups.items()) if len(groups) > 1 else ())]
-    held_out = [each for each in whole if each.is_held_out]
-    if held_out and any(each.saw_examples for each in whole):
+    held_out = [one for one in whole if one.result["is_held_out"]]
+    if held_out and any(one.result["saw_examples"] for one in whole):
         parts.append((only, held_out))
     return [
-        Measured(
-            analysis_type=comparison.kind,
-            group=group,
-            is_whole=found is whole,
-            is_held_out=found is held_out,
-            judged=len(found),
-            unjudged=comparison.unjudged if found is whole else 0,
-            measures=list(_measures(found, random)),
-        )
-        for group, found in parts
+        {
+            "is_whole": part is whole,
+            "is_held_out": part is held_out,
+            **dict(zip(_GROUP, group, strict=True)),
+            "judged": len(part),
+            "unjudged": comparison.unjudged if part is whole else 0,
+            "measures": list(_measures(part, random)),
+        }
+        for group, part in parts
     ]
 
 
-def _store(session: Session, scope: Scope, evaluated: Evaluated) -> Sequence[uuid.UUID]:
+def _store(
+    session: Session, scope: Scope, comparison: Comparison, measured: Sequence[Row]
+) -> Sequence[uuid.UUID]:
     """Store the metrics, and each judgment with the evaluation of the whole.
 
     Returns the ids of the evaluations.
     """
     ids, gold = [], scope.gold
-    for each in evaluated.measured:
-        provider, model, prompt_version = each.group or (None, None, None)
+    for part in measured:
         evaluation = Evaluation(
             run_id=scope.selection.run_id,
             run=scope.run_name or None,
             profile=scope.profile or None,
-            analysis_type=each.analysis_type,
-            is_whole=each.is_whole,
-            is_held_out=each.is_held_out,
-            provider=provider,
-            model=model,
-            prompt_version=prompt_version,
+            analysis_type=comparison.kind,
             gold_file=gold.name if gold else None,
             gold_sha256=gold.sha256 if gold else None,
-            judged=each.judged,
-            unjudged=each.unjudged,
-            missing=len(evaluated.comparison.missing),
+            missing=len(comparison.missing),
+            **{name: part[name] for name in part if name != "measures"},
         )
-        evaluations.store(session, evaluation, each.measures)
+        evaluations.store(session, evaluation, part["measures"])
         ids.append(evaluation.id)
-        if each.is_whole:
-            judged = [(c.result, c.judged.judgments) for c in evaluated.comparison.compared]
+        if part["is_whole"]:
+            judged = [(one.result, one.judged.judgments) for one in comparison.compared]
             source = JudgedBy.GOLD if gold else JudgedBy.FEEDBACK
             judgments.store(session, judged, source, evaluation.id)
     return ids
@@ -205,50 +183,32 @@ def _measures(found: Sequence[ComparedResult], random: Random) -> Iterator[Measu
     yield from measures.measure_confidence(values, "values")
 
 
-Group: TypeAlias = tuple[str, str, str]
-"""Provider, model and prompt version."""
+_GROUP = ("provider", "model", "prompt_version")
 _CONTRADICTION = "another line about the same content contradicts it"
 _UNASKED = "a field that no question asks for"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Missing:
-    """A document or a field of a gold file that matches no result."""
-
-    document: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedResult:
-    """A result compared with the truth; `means` are numbers to be averaged, by metric.
+    """A result compared with the truth; `means` are numbers to be averaged, by metric."""
 
-    `saw_examples` and `is_held_out` are those of the result (`Judgeable`).
-    """
-
-    result: JudgedResult
+    result: Row
     judged: Judged
     means: Mapping[str, float]
-    saw_examples: bool
-    is_held_out: bool
-
-    @property
-    def group(self) -> Group:
-        """The provider, model and prompt version of the result."""
-        return self.result.provider, self.result.model, self.result.prompt_version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """The results of one analysis type compared with the truth.
 
-    The truth about `unjudged` results is unknown.
+    The truth about `unjudged` results is unknown. `missing` are the documents and fields of a gold
+    file that match no result, each with the reason.
     """
 
     kind: AnalysisType
     compared: Sequence[ComparedResult]
     unjudged: int
-    missing: Sequence[Missing]
+    missing: Sequence[Mapping[str, str]] = ()
 
 
 def compare(session: Session, scope: Scope) -> Sequence[Comparison]:
@@ -275,37 +235,20 @@ def compare(session: Session, scope: Scope) -> Sequence[Comparison]:
     return found
 
 
-def _with_feedback(session: Session, results: Sequence[Listed]) -> Sequence[Comparison]:
-    feedback = stored_feedback.by_document(session, (result.document_id for result in results))
-    return [
-        _with_feedback_on(session, [r for r in results if r.analysis_type == kind], feedback)
-        for kind in dict.fromkeys(r.analysis_type for r in results if r.document_id in feedback)
-    ]
+def _with_feedback(session: Session, results: Sequence[Row]) -> Sequence[Comparison]:
+    feedback = stored_feedback.by_document(session, (row["document_id"] for row in results))
+    truth_of = {
+        row["result_id"]: truth
+        for row in results
+        if (truth := judgeable.truth_about(row, feedback.get(row["document_id"], ())))
+    }
+    kinds = dict.fromkeys(row["analysis_type"] for row in results)
+    return [_compared(session, kind, results, truth_of) for kind in kinds]
 
 
-def _with_feedback_on(
-    session: Session, results: Sequence[Listed], feedback: Mapping[uuid.UUID, Sequence[Feedback]]
-) -> Comparison:
-    truth_of: dict[uuid.UUID, Truth] = {}
-    for result in results:
-        of_document = feedback.get(result.document_id, ())
-        about = stored_feedback.applicable(of_document, result.analysis_type, result.question)
-        if about:
-            truth_of[result.result_id] = judgeable.truth_of(result.analysis_type, about)
-    compared = _compared(session, [r for r in results if r.result_id in truth_of], truth_of)
-    return Comparison(
-        kind=results[0].analysis_type,
-        compared=compared,
-        unjudged=len(results) - len(compared),
-        missing=(),
-    )
-
-
-def _kinds(
-    wanted: ResultSelection, results: Sequence[Listed], gold: Gold
-) -> Sequence[AnalysisType]:
+def _kinds(wanted: ResultSelection, results: Sequence[Row], gold: Gold) -> Sequence[AnalysisType]:
     """Return the analysis types that occur in the results and that the gold file covers."""
-    there = {result.analysis_type for result in results}
+    there = {row["analysis_type"] for row in results}
     kinds = [kind for kind in AnalysisType if kind in there and gold.names_of(kind)]
     labeled = [f"--type {kind}" for kind in kinds if analysis_for(kind).label_path]
     if len(labeled) > 1:
@@ -319,35 +262,37 @@ def _kinds(
 def _of_kind(
     session: Session,
     kind: AnalysisType,
-    results: Sequence[Listed],
+    results: Sequence[Row],
     gold: Gold,
     names: judgeable.Names,
 ) -> Comparison:
-    of_kind = [result for result in results if result.analysis_type == kind]
-    by_document: dict[uuid.UUID, list[Listed]] = defaultdict(list)
-    for result in of_kind:
-        by_document[result.document_id].append(result)
+    of_kind = [row for row in results if row["analysis_type"] == kind]
+    by_document: dict[uuid.UUID, list[Row]] = defaultdict(list)
+    for row in of_kind:
+        by_document[row["document_id"]].append(row)
     truth_of: dict[uuid.UUID, Truth] = {}
     missing = list(_unasked(of_kind, gold)) if kind == AnalysisType.EXTRACTION else []
     for name in gold.names_of(kind):
         documents, truth = names.find(name), gold.truths[name]
-        own = {r.result_id: _asked(r, truth) for d in documents for r in by_document.get(d, ())}
-        if len(documents) != 1 or not own:
-            missing.append(Missing(document=name, reason=_why_missing(len(documents))))
-        elif any(truth_of.get(each, known) != known for each, known in own.items()):
-            missing.append(Missing(document=name, reason=_CONTRADICTION))
+        known = {
+            row["result_id"]: _asked(row, truth)
+            for document_id in documents
+            for row in by_document.get(document_id, ())
+        }
+        if len(documents) != 1 or not known:
+            missing.append({"document": name, "reason": _why_missing(len(documents))})
+        elif any(truth_of.get(result_id, one) != one for result_id, one in known.items()):
+            missing.append({"document": name, "reason": _CONTRADICTION})
         else:
-            truth_of |= own
-    compared = _compared(session, [r for r in of_kind if r.result_id in truth_of], truth_of)
-    unjudged = len(of_kind) - len(compared)
-    return Comparison(kind=kind, compared=compared, unjudged=unjudged, missing=missing)
+            truth_of |= known
+    return replace(_compared(session, kind, of_kind, truth_of), missing=missing)
 
 
-def _asked(result: Listed, truth: Truth) -> Truth:
+def _asked(result: Row, truth: Truth) -> Truth:
     """Return the truth without the fields that the result's question does not ask for."""
-    if result.analysis_type != AnalysisType.EXTRACTION:
+    if result["analysis_type"] != AnalysisType.EXTRACTION:
         return truth
-    options = options_from(result.question)
+    options = options_from(result["question"])
     named = {
         name: asked for name in truth.fields if (asked := fields.requested_field(name, options))
     }
@@ -359,12 +304,12 @@ def _asked(result: Listed, truth: Truth) -> Truth:
     )
 
 
-def _unasked(results: Sequence[Listed], gold: Gold) -> Iterator[Missing]:
+def _unasked(results: Sequence[Row], gold: Gold) -> Iterator[Mapping[str, str]]:
     """Yield the fields of a gold file that no question asks for."""
-    questions = {repr(r.question): options_from(r.question) for r in results}.values()
+    questions = {repr(row["question"]): options_from(row["question"]) for row in results}.values()
     for name in dict.fromkeys(name for truth in gold.truths.values() for name in truth.fields):
         if not any(fields.requested_field(name, options) for options in questions):
-            yield Missing(document=name, reason=_UNASKED)
+            yield {"document": name, "reason": _UNASKED}
 
 
 def _why_missing(documents: int) -> str:
@@ -374,37 +319,34 @@ def _why_missing(documents: int) -> str:
 
 
 def _compared(
-    session: Session, results: Sequence[Listed], truth_of: Mapping[uuid.UUID, Truth]
-) -> Sequence[ComparedResult]:
-    found = []
-    for some in judgeable.batches(results):
+    session: Session,
+    kind: AnalysisType,
+    results: Sequence[Row],
+    truth_of: Mapping[uuid.UUID, Truth],
+) -> Comparison:
+    """Compare the results of an analysis type whose truth is known, by their ids."""
+    of_kind = [row for row in results if row["analysis_type"] == kind]
+    compared = []
+    for some in judgeable.batches([row for row in of_kind if row["result_id"] in truth_of]):
         answers = list(judgeable.read(session, some))
         session.commit()  # the computation may take a minute, during which no transaction is open
-        found += [_compared_one(each, truth_of[each.listed.result_id]) for each in answers]
-    return [each for each in found if each is not None]
+        for answer in answers:
+            truth = truth_of[answer["result_id"]]
+            judged = judge(answer["answer"], truth)
+            if judged.judgments or covers(truth, kind):
+                means = dict(_means(answer, truth))
+                compared.append(ComparedResult(result=answer, judged=judged, means=means))
+    return Comparison(kind=kind, compared=compared, unjudged=len(of_kind) - len(compared))
 
 
-def _compared_one(each: Judgeable, truth: Truth) -> ComparedResult | None:
-    judged = judge(each.answer, truth)
-    if not judged.judgments and not covers(truth, each.answer.analysis_type):
-        return None
-    return ComparedResult(
-        result=each.result,
-        judged=judged,
-        means=dict(_means(each, truth)),
-        saw_examples=each.saw_examples,
-        is_held_out=each.is_held_out,
-    )
-
-
-def _means(each: Judgeable, truth: Truth) -> Iterator[tuple[str, float]]:
-    output = each.answer.output
-    if truth.reference is not None and each.answer.analysis_type == AnalysisType.SUMMARY:
+def _means(result: Row, truth: Truth) -> Iterator[tuple[str, float]]:
+    output = result["output"]
+    if truth.reference is not None and result["analysis_type"] == AnalysisType.SUMMARY:
         text = measures.summary_text(output)
         yield "rouge_1", measures.rouge_1(text, truth.reference)
         yield "rouge_l", measures.rouge_l(text, truth.reference)
     if grounding.quotes(output):
         yield "grounded", grounding.grounded_share(output)
-    for name, taken in (("seconds", each.seconds), ("cost_usd", each.cost_usd)):
-        if taken is not None:
-            yield name, taken
+    yield from (
+        (name, result[name]) for name in ("seconds", "cost_usd") if result[name] is not None
+    )

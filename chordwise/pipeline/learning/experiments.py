@@ -428,12 +428,12 @@ def _judged(
     for some in judgeable.batches(judgeable_ids):
         listed = judgeable.listed(session, ResultSelection(job_ids=tuple(some), every_answer=True))
         for result in judgeable.read(session, listed):
-            kind = result.listed.analysis_type
-            about = remarks[result.listed.document_id, kind]
-            if is_right := correct_by_field(result.answer, judgeable.truth_of(kind, about)):
+            kind = result["analysis_type"]
+            about = remarks[result["document_id"], kind]
+            if is_right := correct_by_field(result["answer"], judgeable.truth_of(kind, about)):
                 share = sum(is_right.values()) / len(is_right)
-                known_at = max(result.created_at, *(one.created_at for one in about))
-                judged[result.listed.job_id] = share, known_at
+                known_at = max(result["created_at"], *(one.created_at for one in about))
+                judged[result["job_id"]] = share, known_at
     return judged
 
 

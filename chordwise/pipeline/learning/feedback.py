@@ -22,7 +22,7 @@ from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning.gold import RecordFile, read_records
-from chordwise.pipeline.learning.judgeable import Judgeable, Listed
+from chordwise.relations.relation import Row
 from chordwise.relations.results import ResultSelection
 from chordwise.storage import documents, jobs, judgments, results, runs
 from chordwise.storage import feedback as stored_feedback
@@ -70,7 +70,7 @@ class Given:
     unmatched: Sequence[Unmatched] = ()
 
 
-def give(session: Session, target: Judgeable, signed: Sequence[Signed]) -> Given:
+def give(session: Session, target: Row, signed: Sequence[Signed]) -> Given:
     """Store verdicts on one result and update its judgments and corrections.
 
     Raises:
@@ -90,7 +90,7 @@ def decide(
         UsageError: The result was replaced, it has no such value, or a correction is invalid.
     """
     target = one(session, str(job_id))
-    if target.result.result_id != result_id:
+    if target["result_id"] != result_id:
         raise UsageError(
             "The document was analyzed again in the meantime.", "Review the new answer."
         )
@@ -111,7 +111,7 @@ def withdraw(session: Session, feedback_id: uuid.UUID, author: str = "") -> Feed
     return found
 
 
-def last(session: Session, target: Judgeable, path: str = "") -> Feedback:
+def last(session: Session, target: Row, path: str = "") -> Feedback:
     """Return the last feedback on answers to this question, or on the value at a path.
 
     Raises:
@@ -142,14 +142,14 @@ def give_all(session: Session, wanted: ResultSelection, lines: Sequence[Feedback
     """Store the verdicts of a file on the newest results of their documents."""
     results = judgeable.listed(session, wanted)
     names = judgeable.names(session, results, wanted.run_id)
-    newest = {(result.document_id, result.analysis_type): result for result in results}
-    by_document: dict[uuid.UUID, list[Listed]] = defaultdict(list)
+    newest = {(row["document_id"], row["analysis_type"]): row for row in results}
+    by_document: dict[uuid.UUID, list[Row]] = defaultdict(list)
     for result in newest.values():
-        by_document[result.document_id].append(result)
+        by_document[result["document_id"]].append(result)
     stored = known = 0
     unmatched: list[Unmatched] = []
     for some in judgeable.batches(lines):
-        found: list[tuple[FeedbackLine, Listed]] = []
+        found: list[tuple[FeedbackLine, Row]] = []
         for line in some:
             with _noting(unmatched, line):
                 result = _result_of(line, names.find(line.document), by_document)
@@ -157,7 +157,7 @@ def give_all(session: Session, wanted: ResultSelection, lines: Sequence[Feedback
         targets = _read(session, [result for _, result in found])
         for line, result in found:
             with _noting(unmatched, line):
-                target = _unless_replaced(targets.get(result.result_id))
+                target = _unless_replaced(targets.get(result["result_id"]))
                 is_new = _store(session, target, line.signed)
                 stored, known = stored + is_new, known + (not is_new)
         _apply(session, list(targets.values()))
@@ -178,39 +178,39 @@ def _noting(unmatched: list[Unmatched], line: FeedbackLine) -> Iterator[None]:
 def _result_of(
     line: FeedbackLine,
     documents: frozenset[uuid.UUID],
-    by_document: Mapping[uuid.UUID, Sequence[Listed]],
-) -> Listed:
+    by_document: Mapping[uuid.UUID, Sequence[Row]],
+) -> Row:
     if len(documents) > 1:
         raise UsageError(
             f"{len(documents)} documents have this name.", "Give the hash or a longer path."
         )
     found = [result for document in documents for result in by_document.get(document, ())]
     if line.analysis_type is not None:
-        found = [result for result in found if result.analysis_type == line.analysis_type]
+        found = [result for result in found if result["analysis_type"] == line.analysis_type]
     return _only(found, "Name the analysis type of the answer as “type” in this line.")
 
 
-def _read(session: Session, results: Iterable[Listed]) -> Mapping[uuid.UUID, Judgeable]:
-    by_id = {result.result_id: result for result in results}
-    return {each.listed.result_id: each for each in judgeable.read(session, list(by_id.values()))}
+def _read(session: Session, results: Iterable[Row]) -> Mapping[uuid.UUID, Row]:
+    by_id = {result["result_id"]: result for result in results}
+    return {row["result_id"]: row for row in judgeable.read(session, list(by_id.values()))}
 
 
-def _understood(target: Judgeable, entered: FeedbackInput) -> Understood:
-    return understand(target.answer, entered, options_from(target.listed.question))
+def _understood(target: Row, entered: FeedbackInput) -> Understood:
+    return understand(target["answer"], entered, options_from(target["question"]))
 
 
-def _store(session: Session, target: Judgeable, signed: Signed) -> bool:
+def _store(session: Session, target: Row, signed: Signed) -> bool:
     understood = _understood(target, signed.entered)
     remark = understood.remark
     quote, start, end = _selected(session, target, signed.entered)
     return stored_feedback.store(
         session,
         Feedback(
-            job_id=target.result.job_id,
-            document_id=target.result.document_id,
-            result_id=target.result.result_id,
-            analysis_type=target.result.analysis_type,
-            question=target.listed.question,
+            job_id=target["job_id"],
+            document_id=target["document_id"],
+            result_id=target["result_id"],
+            analysis_type=target["analysis_type"],
+            question=target["question"],
             path=remark.path,
             field=remark.name or None,
             verdict=remark.verdict,
@@ -227,7 +227,7 @@ def _store(session: Session, target: Judgeable, signed: Signed) -> bool:
 
 
 def _selected(
-    session: Session, target: Judgeable, entered: FeedbackInput
+    session: Session, target: Row, entered: FeedbackInput
 ) -> tuple[str, int, int] | tuple[None, None, None]:
     """Return the text selected for a right value, stripped of white space, and its span.
 
@@ -238,30 +238,28 @@ def _selected(
     if entered.span is None or entered.verdict is not Verdict.CORRECTED or not is_one:
         return None, None, None
     start, end = entered.span
-    text = documents.text_of(session, target.result.document_id)[max(0, start) : end]
+    text = documents.text_of(session, target["document_id"])[max(0, start) : end]
     if start < 0 or len(text) != end - start or not text.strip():
         raise UsageError(f"The document has no text from {start:,} to {end:,}.")
     start += len(text) - len(text.lstrip())
     return text.strip(), start, start + len(text.strip())
 
 
-def _about(session: Session, target: Judgeable) -> Sequence[Feedback]:
+def _about(session: Session, target: Row) -> Sequence[Feedback]:
     """Return all feedback on answers to this question, the latest last."""
-    found = stored_feedback.of_documents(session, [target.result.document_id])
-    return stored_feedback.applicable(found, target.answer.analysis_type, target.listed.question)
+    found = stored_feedback.of_documents(session, [target["document_id"]])
+    return stored_feedback.applicable(found, target["analysis_type"], target["question"])
 
 
-def _apply(session: Session, targets: Sequence[Judgeable]) -> None:
+def _apply(session: Session, targets: Sequence[Row]) -> None:
     """Update judgments and corrections of results from all feedback on the same questions."""
-    feedback = stored_feedback.by_document(session, (each.result.document_id for each in targets))
+    feedback = stored_feedback.by_document(session, (row["document_id"] for row in targets))
     judged = []
     for target in targets:
-        kind, own = target.answer.analysis_type, feedback[target.result.document_id]
-        about = stored_feedback.applicable(own, kind, target.listed.question)
-        truth = judgeable.truth_of(kind, about)
-        judged.append((target.result, judge(target.answer, truth).judgments))
+        truth = judgeable.truth_about(target, feedback[target["document_id"]])
+        judged.append((target, judge(target["answer"], truth).judgments if truth else ()))
     judgments.store(session, judged, JudgedBy.FEEDBACK)
-    about_them = {(each.listed.document_id, each.listed.analysis_type) for each in targets}
+    about_them = {(row["document_id"], row["analysis_type"]) for row in targets}
     results.correct(session, results.jobs_with_results(session, about_them))
 
 
@@ -321,7 +319,7 @@ def wanted(session: Session, name: str | None, results: ResultSelection) -> Resu
     return replace(results, run_id=run_id)
 
 
-def one(session: Session, name: str | None, results: ResultSelection = _EVERY) -> Judgeable:
+def one(session: Session, name: str | None, results: ResultSelection = _EVERY) -> Row:
     """Return the single result that is selected; `name` is a run's name or id, or a job's id.
 
     Raises:
@@ -334,18 +332,20 @@ def one(session: Session, name: str | None, results: ResultSelection = _EVERY) -
     else:
         results = replace(results, run_id=job.run_id, job_ids=(job.id,))
     result = _only(judgeable.listed(session, results))
-    return _unless_replaced(_read(session, [result]).get(result.result_id))
+    return _unless_replaced(_read(session, [result]).get(result["result_id"]))
 
 
 _CHOICE = "Choose one with --document and --type, or give the job's id."
 
 
-def _only(results: Sequence[Listed], hint: str = _CHOICE) -> Listed:
+def _only(results: Sequence[Row], hint: str = _CHOICE) -> Row:
     """Return the only result; `hint` says how to select one of several."""
     if not results:
         raise UsageError("There is no such result.", "`chordwise results` lists the results.")
     if len(results) > 1:
-        shown = ", ".join(f"{r.source} ({r.analysis_type})" for r in results[:_MAX_SHOWN])
+        shown = ", ".join(
+            f"{row['source']} ({row['analysis_type']})" for row in results[:_MAX_SHOWN]
+        )
         raise UsageError(
             f"{len(results):,} results match: {shown}{', …' if len(results) > _MAX_SHOWN else ''}.",
             hint,
@@ -353,7 +353,7 @@ def _only(results: Sequence[Listed], hint: str = _CHOICE) -> Listed:
     return results[0]
 
 
-def _unless_replaced(target: Judgeable | None) -> Judgeable:
+def _unless_replaced(target: Row | None) -> Row:
     if target is None:
         raise UsageError("The result was replaced in the meantime.", "Review the new result.")
     return target

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import heapq
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, TypedDict
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from chordwise.domain import identifiers
@@ -20,12 +19,12 @@ from chordwise.domain.analysis_tasks import (
     AnalysisType,
     Stage,
     options_to_json,
-    question_of,
 )
 from chordwise.domain.flags import BUDGET, MODEL, RUN_NAME, Option
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.judgments import Difference, difference
 from chordwise.domain.learning.statistics import wilson
+from chordwise.domain.learning.truths import Truth
 from chordwise.errors import UsageError
 from chordwise.pipeline.intake.answer_tables import table_of
 from chordwise.pipeline.intake.found_files import STORED_AT_ONCE, stored_documents
@@ -45,15 +44,15 @@ from chordwise.pipeline.learning import scope as scopes
 from chordwise.pipeline.runtime.context import Context, ReadingContext
 from chordwise.prompts import library
 from chordwise.readers.reader import ReadDocument
+from chordwise.relations import renewals
+from chordwise.relations.relation import Row
+from chordwise.relations.renewals import Renewal
+from chordwise.relations.results import ResultSelection
 from chordwise.settings import Settings
 from chordwise.settings.profiles import Dollars, LaneName, checked_profile
 from chordwise.storage import feedback as stored_feedback
-from chordwise.storage import results
-from chordwise.storage.database import Database
+from chordwise.storage.database import Database, driver
 from chordwise.storage.intakes import IntakeEntry
-from chordwise.storage.jobs import Job
-from chordwise.storage.record import in_ids
-from chordwise.storage.results import AnswerGroup, Renewal, Result
 from chordwise.storage.runs import Run
 
 _AT_ONCE = 1_000
@@ -91,21 +90,6 @@ class Target:
     name: str
     options: RunOptions
     renewal: Renewal
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stale:
-    """Answers of one analysis type that are due for the same reasons.
-
-    Of all `documents`, `results` have an answer, and `due` need a new one. `reasons` holds the
-    former value if it is short: a model, a template, names of options, or an error.
-    """
-
-    analysis_type: AnalysisType
-    reasons: Mapping[RefreshReason, str]
-    documents: int
-    results: int
-    due: int
 
 
 class RefreshArguments(TypedDict, total=False):
@@ -217,31 +201,32 @@ def options_of(settings: Settings, run: Run) -> RunOptions:
     return replace(options, analysis=replace(options.analysis, templates=templates))
 
 
-def survey(context: ReadingContext, of: Target) -> Sequence[Stale]:
-    """Return the number of due answers by analysis type and reasons."""
+def survey(context: ReadingContext, of: Target) -> Sequence[Row]:
+    """Return the numbers of answers of an analysis type that are due for the same reasons.
+
+    Of all `documents`, `results` have an answer, and `due` need a new one. `reasons` holds the
+    former value if it is short: a model, a template, names of options, or an error.
+    """
     with context.database.read() as session:
-        groups = results.answer_groups(session, of.renewal)
-        examples = [group.job_id for group in groups if group.is_due]
-        asked = select(Job.id, Job.options).where(in_ids(Job.id, examples))
-        options = {job_id: stored for job_id, stored in session.execute(asked)}  # noqa: C416 - rows are no pairs to mypy
-    documents: dict[str, int] = defaultdict(int)
-    answered: dict[str, int] = defaultdict(int)
-    due: dict[tuple[str, tuple[tuple[RefreshReason, str], ...]], int] = defaultdict(int)
+        groups = renewals.groups(driver(session), of.renewal)
+    documents: Counter[str] = Counter()
+    answered: Counter[str] = Counter()
+    due: Counter[tuple[str, tuple[tuple[RefreshReason, str], ...]]] = Counter()
     for group in groups:
-        documents[group.analysis_type] += group.count
-        answered[group.analysis_type] += group.count if group.prompt_version else 0
-        if group.is_due:
-            why = tuple(_reasons(context.settings, of, group, options[group.job_id]))
-            due[group.analysis_type, why] += group.count
+        kind, count = group["analysis_type"], group["count"]
+        documents[kind] += count
+        answered[kind] += count if group["prompt_version"] else 0
+        if group["is_due"]:
+            due[kind, tuple(_reasons(context.settings, of, group))] += count
     return [
-        Stale(
-            analysis_type=AnalysisType(kind),
-            reasons=dict(why),
-            documents=documents[kind],
-            results=answered[kind],
-            due=count,
-        )
-        for (kind, why), count in due.items()
+        {
+            "analysis_type": AnalysisType(kind),
+            "reasons": dict(reasons),
+            "documents": documents[kind],
+            "results": answered[kind],
+            "due": count,
+        }
+        for (kind, reasons), count in due.items()
     ]
 
 
@@ -255,39 +240,34 @@ def transcribed_by_others(context: ReadingContext, of: Target) -> int:
     if not reader:
         return 0
     with context.database.read() as session:
-        return results.transcribed_by_others(session, of.renewal, reader)
+        return renewals.transcribed_by_others(driver(session), of.renewal, reader)
 
 
-def _reasons(
-    settings: Settings, of: Target, group: AnswerGroup, asked: JsonObject
-) -> Iterator[tuple[RefreshReason, str]]:
+def _reasons(settings: Settings, of: Target, group: Row) -> Iterator[tuple[RefreshReason, str]]:
     """Yield the differences between the question of an answer and the current one."""
     if of.renewal.of_failed:
-        yield RefreshReason.FAILED, group.error_code or ""
+        yield RefreshReason.FAILED, group["error_code"] or ""
         return
-    kind = AnalysisType(group.analysis_type)
-    today = options_to_json(of.options.analysis_of(kind))
-    found = [*_of_answer(settings, of, group), *_of_options(today, asked)]
+    today = options_to_json(of.options.analysis_of(AnalysisType(group["analysis_type"])))
+    found = [*_of_answer(settings, of, group), *_of_options(today, group["options"])]
     yield from found or [(RefreshReason.VERSION, "")]
 
 
-def _of_answer(
-    settings: Settings, of: Target, group: AnswerGroup
-) -> Iterator[tuple[RefreshReason, str]]:
-    answered_by = f"{group.provider}/{group.model}"
+def _of_answer(settings: Settings, of: Target, group: Row) -> Iterator[tuple[RefreshReason, str]]:
+    answered_by = f"{group['provider']}/{group['model']}"
     names = [*settings.selected_names(of.options.model), *settings.fallback]
     today = [settings.model_named(name) for name in names]
     # Providers append a date to the requested model name.
     if not any(answered_by.startswith(f"{each.provider}/{each.model}") for each in today):
         yield RefreshReason.MODEL, answered_by
-    kind = AnalysisType(group.analysis_type)
+    kind = AnalysisType(group["analysis_type"])
     options = of.options.analysis_of(kind)
     stages = (Stage.ANALYZE, Stage.SYNTHESIZE)
     tasks = [AnalysisTask(analysis_type=kind, stage=each, options=options) for each in stages]
     fallback = settings.prompts.fallback
     versions = [each.version for task in tasks for each in library.templates_for(task, fallback)]
-    if group.prompt_version not in versions:
-        yield RefreshReason.TEMPLATE, group.prompt_version or ""
+    if group["prompt_version"] not in versions:
+        yield RefreshReason.TEMPLATE, group["prompt_version"] or ""
 
 
 def _of_options(today: JsonObject, asked: JsonObject) -> Iterator[tuple[RefreshReason, str]]:
@@ -337,9 +317,9 @@ def _pages(
     all_ids = judgeable.batches(sorted(only)) if only is not None else _asked(database, of)
     for ids in all_ids:
         with database.read() as session:
-            page = results.due_documents(session, of.renewal, ids)
+            page = renewals.due_documents(driver(session), of.renewal, ids)
         if page:
-            yield [IntakeEntry(source=source, job_id=job_id) for job_id, source in page]
+            yield [IntakeEntry(**entry) for entry in page]
 
 
 def _asked(database: Database, of: Target) -> Iterator[Sequence[uuid.UUID]]:
@@ -347,7 +327,7 @@ def _asked(database: Database, of: Target) -> Iterator[Sequence[uuid.UUID]]:
     after: uuid.UUID | None = None
     while True:
         with database.read() as session:
-            ids = results.documents_behind(session, of.renewal, after, _AT_ONCE)
+            ids = renewals.documents_behind(driver(session), of.renewal, after, _AT_ONCE)
         if not ids:
             return
         yield ids
@@ -359,7 +339,7 @@ class Sample:
     """A sample of documents, and the jobs whose answers about them are due."""
 
     documents: Collection[uuid.UUID]
-    jobs: Sequence[tuple[uuid.UUID, str, uuid.UUID]]
+    jobs: Sequence[Row]
 
 
 def draw(context: ReadingContext, of: Target, count: int) -> Sample:
@@ -368,10 +348,10 @@ def draw(context: ReadingContext, of: Target, count: int) -> Sample:
     The sample is the same as long as the due documents are the same.
     """
     with context.database.read() as session:
-        strata = results.due_strata(session, of.renewal, count)
-        allotted = allot({name: size for name, (size, _) in strata.items()}, count)
-        drawn = [each for name, (_, ids) in strata.items() for each in ids[: allotted[name]]]
-        return Sample(documents=drawn, jobs=results.due_jobs(session, of.renewal, drawn))
+        first = renewals.due_strata(driver(session), of.renewal, count)
+        allotted = allot({row["stratum"]: row["size"] for row in first}, count)
+        drawn = [row["document_id"] for row in first if row["place"] <= allotted[row["stratum"]]]
+        return Sample(documents=drawn, jobs=renewals.due_jobs(driver(session), of.renewal, drawn))
 
 
 def allot(sizes: Mapping[str, int], count: int) -> Mapping[str, int]:
@@ -391,78 +371,56 @@ def allot(sizes: Mapping[str, int], count: int) -> Mapping[str, int]:
     return given
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RefreshTrial:
-    """How the new answers of one analysis type differ from the due ones, on a sample.
+def compare(database: Database, sample: Sample, run_id: uuid.UUID) -> Sequence[Row]:
+    """Compare the answers of a run with the answers of the sample that it renews, by type.
 
     Of the `fields` about `documents`, `changed` differ. The share of changes in all documents is
     between `low` and `high` with 95 % confidence. For `checked` fields feedback says what is right.
     `unanswered` have no new answer.
     """
-
-    analysis_type: AnalysisType
-    documents: int
-    unanswered: int
-    fields: int
-    changed: int
-    low: float
-    high: float
-    checked: int
-    better: int
-    worse: int
-
-
-def compare(database: Database, sample: Sample, run_id: uuid.UUID) -> Sequence[RefreshTrial]:
-    """Compare the answers of a run with the answers of the sample that it renews."""
     found: dict[str, list[Difference | None]] = defaultdict(list)
+    with database.read() as session:
+        renewed = judgeable.listed(session, ResultSelection(run_id=run_id))
+    new = {(row["document_id"], row["analysis_type"]): row for row in renewed}
     for some in judgeable.batches(sample.jobs):
         with database.read() as session:
-            for kind, each in _differences(session, some, run_id):
-                found[kind].append(each)
+            for kind, changes in _differences(session, some, new):
+                found[kind].append(changes)
     return [_trial(AnalysisType(kind), found[kind]) for kind in sorted(found)]
 
 
-def _trial(kind: AnalysisType, differences: Sequence[Difference | None]) -> RefreshTrial:
-    known = [each for each in differences if each is not None]
-    fields, changed = sum(each.fields for each in known), sum(each.changed for each in known)
+def _trial(kind: AnalysisType, differences: Sequence[Difference | None]) -> Row:
+    known = [difference for difference in differences if difference is not None]
+    names = ("fields", "changed", "checked", "better", "worse")
+    sums = {name: sum(getattr(difference, name) for difference in known) for name in names}
     # The fields of a document change together: the interval counts each document once.
-    low, high = wilson(len(known) * changed / fields if fields else 0, len(known))
-    return RefreshTrial(
-        analysis_type=kind,
-        documents=len(known),
-        unanswered=len(differences) - len(known),
-        fields=fields,
-        changed=changed,
-        low=low,
-        high=high,
-        checked=sum(each.checked for each in known),
-        better=sum(each.better for each in known),
-        worse=sum(each.worse for each in known),
-    )
+    changed = len(known) * sums["changed"] / sums["fields"] if sums["fields"] else 0
+    low, high = wilson(changed, len(known))
+    return {
+        "analysis_type": kind,
+        "documents": len(known),
+        "unanswered": len(differences) - len(known),
+        **sums,
+        "low": low,
+        "high": high,
+    }
 
 
 def _differences(
-    session: Session, jobs: Sequence[tuple[uuid.UUID, str, uuid.UUID]], run_id: uuid.UUID
+    session: Session, jobs: Sequence[Row], new: Mapping[tuple[uuid.UUID, str], Row]
 ) -> Iterator[tuple[str, Difference | None]]:
-    document_ids = [document_id for document_id, _, _ in jobs]
-    is_new = (Job.run_id == run_id) & in_ids(Job.document_id, document_ids)
-    is_old = in_ids(Job.id, [job_id for _, _, job_id in jobs])
-    answers = select(Result, Job.options).join(Job, Job.id == Result.job_id).where(is_new | is_old)
-    rows = session.execute(answers).all()
-    old = {result.job_id: result for result, _ in rows}
-    earlier = {job_id for _, _, job_id in jobs}
-    new = {
-        (result.document_id, result.analysis_type): (result, question_of(options))
-        for result, options in rows
-        if result.job_id not in earlier
-    }
-    feedback = stored_feedback.by_document(session, document_ids)
-    for document_id, kind, job_id in jobs:
-        before, after = old.get(job_id), new.get((document_id, kind))
+    job_ids = tuple(job["job_id"] for job in jobs)
+    old = judgeable.listed(session, ResultSelection(job_ids=job_ids, every_answer=True))
+    keys = [(job["document_id"], job["analysis_type"]) for job in jobs]
+    renewed = [new[key] for key in keys if key in new]
+    answers = {row["result_id"]: row for row in judgeable.read(session, [*old, *renewed])}
+    former = {row["job_id"]: answers.get(row["result_id"]) for row in old}
+    feedback = stored_feedback.by_document(session, (document_id for document_id, _ in keys))
+    for job, (document_id, kind) in zip(jobs, keys, strict=True):
+        before, after = former.get(job["job_id"]), new.get((document_id, kind))
+        after = answers.get(after["result_id"]) if after else None
         if before is None or after is None:
             yield kind, None
             continue
-        result, question = after
-        about = stored_feedback.applicable(feedback[document_id], AnalysisType(kind), question)
-        truth = judgeable.truth_of(AnalysisType(kind), about)
-        yield kind, difference(judgeable.answer_of(before), judgeable.answer_of(result), truth)
+        truth = judgeable.truth_about(after, feedback[document_id]) or Truth()
+        yield kind, difference(before["answer"], after["answer"], truth)

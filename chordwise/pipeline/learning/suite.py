@@ -29,12 +29,12 @@ from chordwise.pipeline.intake.document_batches import BatchWriter, Offered
 from chordwise.pipeline.intake.run_options import RunOptions, run_options
 from chordwise.pipeline.intake.submit import open_run
 from chordwise.pipeline.learning import evaluation, gold
-from chordwise.pipeline.learning.evaluation import Evaluated
 from chordwise.pipeline.learning.gold import Gold, content_of, read_records
 from chordwise.pipeline.learning.scope import Scope
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import discover
 from chordwise.readers.reader import Reader
+from chordwise.relations.relation import Row
 from chordwise.settings import Profile, Settings
 from chordwise.storage.runs import Run
 
@@ -102,7 +102,7 @@ class Answered:
     part: str
     model: str
     run: str
-    evaluated: Sequence[Evaluated]
+    evaluated: Sequence[Row]
 
 
 def read(settings: Settings, folder: Path, limit: int | None = None) -> Sequence[SuitePart]:
