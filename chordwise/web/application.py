@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,7 +16,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from chordwise.errors import ChordwiseError, ServiceUnavailableError, UsageError
-from chordwise.web import document, inbox, insight, login, results, review, runs, schedules, sql
+from chordwise.web import login
 from chordwise.web.access_control import (
     SAFE_METHODS,
     Access,
@@ -26,9 +25,8 @@ from chordwise.web.access_control import (
     Sessions,
     guarded,
 )
-from chordwise.web.site import FOLDER, Site, error_page
+from chordwise.web.site import FOLDER, PAGES, Site, error_page
 
-_MODULES: Final = (login, runs, results, document, review, insight, inbox, schedules, sql)
 _MEBIBYTE = 1024 * 1024
 
 
@@ -52,12 +50,12 @@ def create_app(site: Site, rules: Rules, cookie: str = "chordwise") -> Starlette
 
 
 def _routes(max_upload_bytes: int) -> Sequence[BaseRoute]:
-    pages = [guarded(route, max_upload_bytes) for each in _MODULES for route in each.ROUTES]
+    routes = [*login.ROUTES, *(route for page in PAGES.values() for route in page.routes)]
     return [
         Route("/", lambda _: RedirectResponse("/runs")),
         Route("/health", lambda _: PlainTextResponse("ok\n")),
         Mount("/static", StaticFiles(directory=FOLDER / "static"), name="static"),
-        *pages,
+        *(guarded(route, max_upload_bytes) for route in routes),
     ]
 
 

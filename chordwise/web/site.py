@@ -5,25 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
 from threading import Event, RLock
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.routing import Route
 
 from chordwise.domain.json_values import JsonValue, encoded
 from chordwise.domain.marked_text import words_at
 from chordwise.domain.money import dollars
 from chordwise.domain.number_formats import approximate, counted, money, score, share, span
 from chordwise.domain.visible_text import visible
+from chordwise.kinds import Kinds
 from chordwise.settings import Settings
 from chordwise.storage.database import Database
 
@@ -35,16 +37,24 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 _PICTURE_LANES = 3
 CSRF_FIELD = "csrf"
-PAGES: Final = {
-    "Runs": "/runs",
-    "Results": "/results",
-    "Review": "/review",
-    "Insight": "/insight",
-    "Inbox": "/inbox",
-    "Schedules": "/schedules",
-    "SQL": "/sql",
-}
-"""The navigation: the pages by title, with their addresses."""
+
+
+@dataclass(frozen=True, slots=True)
+class SitePage:
+    """A page and its parts; with a title it is in the navigation, in the order of the ranks."""
+
+    routes: Sequence[Route]
+    title: str = ""
+    rank: int = 100
+
+
+PAGES: Kinds[SitePage] = Kinds("chordwise.web.pages", "PAGE")
+
+
+def _navigation() -> Mapping[str, str]:
+    """Return the addresses of the pages by title."""
+    pages = sorted(PAGES.values(), key=lambda page: page.rank)
+    return {page.title: page.routes[0].path for page in pages if page.title}
 
 
 @dataclass(kw_only=True)
@@ -271,7 +281,7 @@ def _environment() -> Environment:
         in_line=_in_line, marked=_marked, placed=_placed, file_name=_file_name, folder=_folder
     )
     environment.filters.update(as_text=_as_text, as_json=_as_json)
-    environment.globals.update(counted=counted, money=money, pages=PAGES)
+    environment.globals.update(counted=counted, money=money, navigation=_navigation)
     return environment
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from chordwise import AnalysisRequest, AnalysisType, DocumentAnalyzer
@@ -21,6 +23,7 @@ from chordwise.settings import Settings
 from tests.fakes.commands import point_to
 from tests.fakes.pipeline import SHORT, a_pipeline, a_run, a_summary, quoting_the_text
 from tests.fakes.toy_kinds import added, command
+from tests.web.conftest import serving
 
 TONE = '''
 """Tone: whether a text shouts."""
@@ -269,3 +272,45 @@ def test_a_format_is_a_file() -> None:
     with pytest.raises(ReadError, match="is a program") as refused:
         extract(io.BytesIO(b"MZ\x90"), "a.run", options)
     assert "RTF, RUN, TXT" in refused.value.hint
+
+
+WEATHER = '''
+"""The weather, as a page."""
+
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
+
+from chordwise.web.site import TEMPLATES, SitePage, csrf_of, user_of
+
+BODY = '{% extends "base.html" %}{% block content %}It rained on {{ day }}.{% endblock %}'
+
+
+def _weather(request):
+    html = TEMPLATES.from_string(BODY).render(
+        path=request.url.path, user=user_of(request), csrf=csrf_of(request), notice="", day="Monday"
+    )
+    return HTMLResponse(html)
+
+
+PAGE = SitePage((Route("/weather", _weather),), "Weather")
+'''
+
+
+@pytest.fixture
+def _weather(tmp_path: Path) -> Iterator[None]:
+    with added(tmp_path, "chordwise.web.pages", {"weather.py": WEATHER}):
+        yield
+
+
+@pytest.mark.usefixtures("_weather")
+def test_a_page_is_a_file(settings: Settings) -> None:
+    """It is served to those who are signed in, and each page links to it, after the others."""
+    with serving(settings) as served, httpx.Client(follow_redirects=True) as browser:
+        base = served.link.partition("/?")[0]
+        refused = browser.get(f"{base}/weather").text
+        titles = re.findall(r'<a href="/(\w+)"', browser.get(served.link).text)
+        weather = browser.get(f"{base}/weather").text
+
+    assert "It rained" not in refused
+    assert "It rained on Monday." in weather
+    assert titles[:2] + titles[6:8] == ["runs", "results", "sql", "weather"]

@@ -12,7 +12,7 @@ from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.runs import user_sql
 from chordwise.settings import Settings
-from chordwise.web import results
+from chordwise.web.pages import results
 from tests.fakes.pipeline import Pipeline, a_document, a_pipeline, a_run, a_summary
 from tests.web.conftest import Visit
 

@@ -30,7 +30,7 @@ from chordwise.storage import runs as stored_runs
 from chordwise.storage.database import driver
 from chordwise.storage.feedback import Feedback
 from chordwise.web.lists import Listing, listing_of
-from chordwise.web.site import fragment, redirect, render, site_of, text_in, user_of
+from chordwise.web.site import SitePage, fragment, redirect, render, site_of, text_in, user_of
 
 _PLACE = re.compile(r"[0-9]{1,9}")
 _FILTERS = ("run", "analysis_type", "queue", "profile")
@@ -230,3 +230,4 @@ ROUTES = (
     Route("/review/cells", _decide_cell, methods=["POST"]),
     Route("/review/withdrawals", _withdraw, methods=["POST"]),
 )
+PAGE = SitePage(ROUTES, "Review", rank=3)

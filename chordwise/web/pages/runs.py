@@ -38,7 +38,7 @@ from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
 from chordwise.web import uploads
 from chordwise.web.lists import PAGE_ROWS, Listing, listing_of, no_page
-from chordwise.web.site import form_of, fragment, redirect, render, site_of, text_in
+from chordwise.web.site import SitePage, form_of, fragment, redirect, render, site_of, text_in
 
 MAX_FAILURES = 50
 _FILTERS = ("status",)
@@ -282,3 +282,4 @@ ROUTES = (
     # The name of a run may contain slashes.
     Route("/runs/{run:path}", _run),
 )
+PAGE = SitePage(ROUTES, "Runs", rank=1)

@@ -29,7 +29,7 @@ from chordwise.relations.relation import Row, rows
 from chordwise.storage import documents
 from chordwise.storage.database import driver
 from chordwise.storage.sql_text import SEARCHED_CHARACTERS
-from chordwise.web.site import Site, fragment, render, site_of
+from chordwise.web.site import Site, SitePage, fragment, render, site_of
 
 _EXCERPT_CHARACTERS = 40_000
 _MAX_FACTS = 300
@@ -352,3 +352,4 @@ ROUTES = (
     Route("/jobs/{job_id:uuid}/parts/{number}", _chunk),
     Route("/jobs/{job_id:uuid}/steps", _steps),
 )
+PAGE = SitePage(ROUTES)

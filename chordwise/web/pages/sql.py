@@ -17,7 +17,7 @@ from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.exports.table import csv_lines, is_number, text_of
 from chordwise.pipeline.runs import user_sql
 from chordwise.pipeline.runs.user_sql import STATEMENT_SECONDS, QueryResult
-from chordwise.web.site import end_of, render, site_of, text_in
+from chordwise.web.site import SitePage, end_of, render, site_of, text_in
 
 MAX_ROWS = 200
 _EXAMPLE = "SELECT source, item, value, quote\nFROM fact_quotes\nWHERE grounded\nLIMIT 100"
@@ -151,3 +151,4 @@ ROUTES = (
     Route("/sql", _answer, methods=["POST"]),
     Route("/sql/csv", _as_csv, methods=["POST"]),
 )
+PAGE = SitePage(ROUTES, "SQL", rank=7)

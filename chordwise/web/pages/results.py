@@ -25,7 +25,7 @@ from chordwise.relations.relation import Values
 from chordwise.relations.results import Mark, ResultOrder
 from chordwise.storage.database import driver
 from chordwise.web.lists import PAGE_ROWS, Key, Listing, listing_of, no_page
-from chordwise.web.site import render, site_of
+from chordwise.web.site import SitePage, render, site_of
 
 _FILTERS = (
     *("run", "profile", "type", "status", "label", "document", "words"),
@@ -149,3 +149,4 @@ ROUTES = (
     Route("/results", _results),
     Route("/results/export.{format}", _export),
 )
+PAGE = SitePage(ROUTES, "Results", rank=2)

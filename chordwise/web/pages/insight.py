@@ -12,7 +12,7 @@ from chordwise.errors import UsageError
 from chordwise.pipeline.runs import insight
 from chordwise.web import report
 from chordwise.web.report import DEFAULT_DAYS, MAX_DAYS
-from chordwise.web.site import fragment, render, site_of
+from chordwise.web.site import SitePage, fragment, render, site_of
 
 _SPANS = (7, 30, 90, 365)
 _DAYS = re.compile(r"[0-9]{1,4}")
@@ -70,3 +70,4 @@ ROUTES = (
     Route("/insight/figures/{key}", _figures),
     Route("/insight/report", _report),
 )
+PAGE = SitePage(ROUTES, "Insight", rank=4)

@@ -9,7 +9,7 @@ from starlette.routing import Route
 from chordwise.embedded import stack
 from chordwise.pipeline.inbox import status
 from chordwise.storage.database import driver
-from chordwise.web.site import render, site_of
+from chordwise.web.site import SitePage, render, site_of
 
 _MAX_RECENT = 50
 
@@ -28,3 +28,4 @@ def _inbox(request: Request) -> Response:
 
 
 ROUTES = (Route("/inbox", _inbox),)
+PAGE = SitePage(ROUTES, "Inbox", rank=5)

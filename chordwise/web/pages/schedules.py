@@ -9,7 +9,7 @@ from starlette.routing import Route
 from chordwise.pipeline.schedules import occurrences
 from chordwise.relations.schedules import OCCURRENCES
 from chordwise.storage.database import driver
-from chordwise.web.site import redirect, render, site_of
+from chordwise.web.site import SitePage, redirect, render, site_of
 
 _MAX_PAST = 50
 
@@ -35,3 +35,4 @@ ROUTES = (
     Route("/schedules", _schedules),
     Route("/schedules/{name}/run", _run_now, methods=["POST"]),
 )
+PAGE = SitePage(ROUTES, "Schedules", rank=6)
