@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, func, select, text
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy import ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonValue
@@ -54,10 +53,6 @@ class Certification(Record):
     certified_at: Mapped[datetime] = mapped_column(server_default=database_now())
 
 
-_FIELD = (Certification.analysis_type, Certification.name)
-"""The columns that identify a field or label within a scope."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptanceMark:
     """What is accepted of some `results`, given by their jobs.
@@ -76,50 +71,6 @@ class AcceptanceMark:
 def lock(session: Session) -> None:
     """Let no other transaction store certifications or mark answers until this one ends."""
     session.execute(text("LOCK TABLE certifications IN SHARE UPDATE EXCLUSIVE MODE"))
-
-
-def in_force(session: Session, run: str, profile: str) -> Sequence[Certification]:
-    """Return the newest certification of each field and label of a scope."""
-    return session.scalars(
-        select(Certification)
-        .where(Certification.run == run, Certification.profile == profile)
-        .ext(distinct_on(*_FIELD))
-        .order_by(*_FIELD, Certification.certified_at.desc(), Certification.id.desc())
-    ).all()
-
-
-def last_seed(
-    session: Session, run: str, profile: str, questions: Collection[str]
-) -> tuple[str, datetime] | None:
-    """Return the last used seed for answers to these questions, and when it was drawn."""
-    at = Certification.certified_at
-    found = session.execute(
-        select(Certification.seed, func.min(at))
-        .where(
-            Certification.run == run,
-            Certification.profile == profile,
-            Certification.question.in_(questions),
-        )
-        .group_by(Certification.seed)
-        .order_by(func.max(at).desc(), Certification.seed)
-    ).first()
-    return None if found is None else (found.seed, found.min)
-
-
-def first_certified(
-    session: Session, seed: str, questions: Collection[str]
-) -> Sequence[Certification]:
-    """Return the first certificate of each field and label in an order of checks."""
-    return session.scalars(
-        select(Certification)
-        .where(
-            Certification.seed == seed,
-            Certification.question.in_(questions),
-            Certification.verdict == "certified",
-        )
-        .ext(distinct_on(*_FIELD))
-        .order_by(*_FIELD, Certification.certified_at, Certification.id)
-    ).all()
 
 
 def accept(session: Session, mark: AcceptanceMark, *, may_add: bool) -> int:

@@ -6,7 +6,7 @@ import io
 import json
 import re
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import count
@@ -19,14 +19,15 @@ from chordwise import Client
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue, objects
 from chordwise.domain.learning import certification as domain
+from chordwise.domain.learning.calibration import Points
 from chordwise.domain.learning.certification import ScoredAnswer
 from chordwise.errors import ExitCode, UsageError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.learning.certification import Bounds, Certified, certify
 from chordwise.pipeline.learning.scope import Scope
 from chordwise.settings import Profile, Settings
-from chordwise.storage import certifications, pruning
-from chordwise.storage.calibrations import Calibration
+from chordwise.storage import calibrations, pruning
+from chordwise.storage.calibrations import Calibration, Key
 from tests.fakes.commands import Output, output_of, run
 from tests.fakes.learning import (
     LABELS,
@@ -206,17 +207,14 @@ def test_of_two_concurrent_certifications_the_last_stored_one_applies(
 def test_certifications_that_are_read_and_stored_at_the_same_time_have_one_order(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw, database = certifications.last_seed, pipeline.context.database
+    curves, database = calibrations.curves, pipeline.context.database
 
-    def read_before_a_commit(
-        session: Session, name: str, profile: str, questions: Collection[str]
-    ) -> tuple[str, datetime] | None:
+    def read_before_a_commit(session: Session, drawn_at: datetime) -> Mapping[Key, Points]:
         monkeypatch.undo()
-        found = draw(session, name, profile, questions)
         certify(database, deals(pipeline), LOOSE)
-        return found
+        return curves(session, drawn_at)
 
-    monkeypatch.setattr(certifications, "last_seed", read_before_a_commit)
+    monkeypatch.setattr(calibrations, "curves", read_before_a_commit)
     certify(database, deals(pipeline), LOOSE)
     assert pipeline.value("SELECT count(DISTINCT seed) FROM certifications") == 1
 

@@ -32,13 +32,14 @@ from chordwise.errors import RegressionError, UsageError
 from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.learning.scope import Scope
 from chordwise.pipeline.runtime.occurrence import Occurrence
+from chordwise.relations.certificates import FIRST, IN_FORCE, SEEDS
 from chordwise.relations.relation import Row
 from chordwise.relations.results import ResultSelection
 from chordwise.storage import calibrations, certifications, clock, jobs
 from chordwise.storage import feedback as stored_feedback
 from chordwise.storage.calibrations import Key
 from chordwise.storage.certifications import AcceptanceMark, Certification
-from chordwise.storage.database import Database
+from chordwise.storage.database import Database, driver
 from chordwise.storage.feedback import Feedback
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
@@ -178,8 +179,8 @@ class _Basis:
 
     units: Mapping[CertificationUnit, Sequence[Candidate]]
     parts: int
-    before: Mapping[CertificationUnit, Certification]
-    since: Mapping[CertificationUnit, Certification]
+    before: Mapping[CertificationUnit, Row]
+    since: Mapping[CertificationUnit, Row]
     in_force: Mapping[CertificationUnit, uuid.UUID]
     questions: Mapping[AnalysisType, str]
     scope: Scope
@@ -191,7 +192,7 @@ class _Basis:
 def _read(session: Session, scope: Scope, risk: float) -> _Basis:
     scope.require_name(session)
     # First, so that `_Round.is_current` notices what is stored while the rest is read.
-    in_force = _by_unit(certifications.in_force(session, scope.run_name, scope.profile))
+    in_force = _by_unit(IN_FORCE.read(driver(session), scope.names))
     certified_at = clock.read(session)
     every = replace(scope.selection, types=tuple(scope.identities))
     listed = judgeable.listed(session, every, scope.questions)
@@ -210,10 +211,12 @@ def _read(session: Session, scope: Scope, risk: float) -> _Basis:
         before={
             unit: each
             for unit, each in in_force.items()
-            if each.seed == draw.seed and each.question in questions
+            if each["seed"] == draw.seed and each["question"] in questions
         },
-        since=_by_unit(certifications.first_certified(session, draw.seed, questions)),
-        in_force={unit: each.id for unit, each in in_force.items()},
+        since=_by_unit(
+            FIRST.read(driver(session), {"seed": draw.seed, "questions": list(questions)})
+        ),
+        in_force={unit: each["id"] for unit, each in in_force.items()},
         questions=asked,
         scope=scope,
         seed=draw.seed,
@@ -222,8 +225,12 @@ def _read(session: Session, scope: Scope, risk: float) -> _Basis:
     )
 
 
-def _by_unit(found: Sequence[Certification]) -> Mapping[CertificationUnit, Certification]:
-    return {CertificationUnit(AnalysisType(each.analysis_type), each.name): each for each in found}
+def _by_unit(certificates: Sequence[Row]) -> Mapping[CertificationUnit, Row]:
+    return {_unit_of(certificate): certificate for certificate in certificates}
+
+
+def _unit_of(certificate: Row) -> CertificationUnit:
+    return CertificationUnit(AnalysisType(certificate["analysis_type"]), certificate["name"])
 
 
 def _asked(listed: Sequence[Row], today: Mapping[AnalysisType, str]) -> Mapping[AnalysisType, str]:
@@ -293,38 +300,38 @@ def queue(session: Session, scope: Scope, name: str) -> Queue:
             name was certified.
     """
     scope.require_name(session)
-    in_force = certifications.in_force(session, scope.run_name, scope.profile)
-    found = [
-        each
-        for each in in_force
-        if name == (each.name or each.analysis_type)
-        and (not scope.types or each.analysis_type in scope.types)
+    in_force = IN_FORCE.read(driver(session), scope.names)
+    matching = [
+        certificate
+        for certificate in in_force
+        if name == (certificate["name"] or certificate["analysis_type"])
+        and (not scope.types or certificate["analysis_type"] in scope.types)
     ]
-    if len(found) != 1:
-        raise _no_queue(name, in_force, is_ambiguous=bool(found))
-    of = found[0]
-    unit = CertificationUnit(AnalysisType(of.analysis_type), of.name)
-    stored = [uuid.UUID(each) for each in json_values.strings(of.to_check)]
-    places = {job_id: index for index, job_id in enumerate(stored)}
+    if len(matching) != 1:
+        raise _no_queue(name, in_force, is_ambiguous=bool(matching))
+    (certificate,) = matching
+    unit, draw = _unit_of(certificate), _Draw(seed=certificate["seed"], curves={})
+    job_ids = [uuid.UUID(job_id) for job_id in certificate["to_check"]]
+    places = {job_id: index for index, job_id in enumerate(job_ids)}
     run_id = scope.run.id if scope.run else None
-    named = judgeable.listed(session, ResultSelection(run_id=run_id, job_ids=tuple(stored)))
+    listed = judgeable.listed(session, ResultSelection(run_id=run_id, job_ids=tuple(job_ids)))
     candidates = [
-        each
-        for each in _candidates(session, named, _Draw(seed=of.seed, curves={}))
-        if each.unit == unit and not _is_checked(each)
+        candidate
+        for candidate in _candidates(session, listed, draw)
+        if candidate.unit == unit and not _is_checked(candidate)
     ]
     return Queue(
         unit=unit,
-        bounds=Bounds(max_error=of.max_error, risk=of.risk),
+        bounds=Bounds(max_error=certificate["max_error"], risk=certificate["risk"]),
         places=places,
-        candidates=sorted(candidates, key=lambda each: places[each.job_id]),
+        candidates=sorted(candidates, key=lambda candidate: places[candidate.job_id]),
     )
 
 
-def _no_queue(name: str, in_force: Sequence[Certification], *, is_ambiguous: bool) -> UsageError:
+def _no_queue(name: str, in_force: Sequence[Row], *, is_ambiguous: bool) -> UsageError:
     if is_ambiguous:
         return UsageError(f"“{name}” belongs to several analysis types.", "Choose one with --type.")
-    known = ", ".join(each.name or each.analysis_type for each in in_force)
+    known = ", ".join(one["name"] or one["analysis_type"] for one in in_force)
     return UsageError(
         f"There is no queue of checks for “{name}” yet.",
         f"There are queues for {known}." if known else "Run `chordwise certify RUN|PROFILE` first.",
@@ -344,9 +351,11 @@ class _Draw:
     @classmethod
     def of(cls, session: Session, scope: Scope, questions: Collection[str]) -> _Draw:
         """Return the last draw for answers to these questions, or a new one."""
-        known = certifications.last_seed(session, scope.run_name, scope.profile, questions)
-        seed, drawn_at = known or (secrets.token_hex(16), clock.read(session))
-        return cls(seed=seed, curves=calibrations.curves(session, drawn_at))
+        values = {**scope.names, "questions": list(questions)}
+        for last in SEEDS.read(driver(session), values, limit=1):
+            return cls(seed=last["seed"], curves=calibrations.curves(session, last["drawn_at"]))
+        drawn_at = clock.read(session)
+        return cls(seed=secrets.token_hex(16), curves=calibrations.curves(session, drawn_at))
 
     def worth(self, result: Row) -> Worth:
         """Return a function that calibrates the confidences of a result."""
@@ -416,8 +425,8 @@ def _certified(unit: CertificationUnit, basis: _Basis, bounds: Bounds, risk: flo
     candidates, before = basis.units[unit], basis.before.get(unit)
     answers = [each.answer for each in candidates]
     certificate = certification.certify(answers, bounds.max_error, risk)
-    is_certified = before is not None and before.verdict == CertificationVerdict.CERTIFIED
-    accept_from = before.accept_from if before and is_certified else certificate.accept_from
+    is_certified = before is not None and before["verdict"] == CertificationVerdict.CERTIFIED
+    accept_from = before["accept_from"] if before and is_certified else certificate.accept_from
     later = _later(candidates, basis.since.get(unit), accept_from)
     further, wrong = _checks(later)
     if statistics.is_above(further, wrong, bounds.max_error, risk):
@@ -427,13 +436,13 @@ def _certified(unit: CertificationUnit, basis: _Basis, bounds: Bounds, risk: flo
     is_open = is_certified and bool(later) and certificate.verdict is CertificationVerdict.OPEN
     is_kept = before is not None and is_open and _holds(candidates, before, bounds, risk)
     if before is not None and is_kept:
-        accepted = sum(each.answer.score >= (before.accept_from or 0) for each in candidates)
+        accepted = sum(each.answer.score >= (before["accept_from"] or 0) for each in candidates)
         certificate = replace(
             certificate,
             verdict=CertificationVerdict.CERTIFIED,
             accepted=accepted,
-            accept_from=before.accept_from,
-            error_bound=before.error_bound,
+            accept_from=before["accept_from"],
+            error_bound=before["error_bound"],
         )
     return Certified(
         unit=unit,
@@ -458,30 +467,28 @@ def _to_check(
     return to_check
 
 
-def _holds(
-    candidates: Sequence[Candidate], before: Certification, bounds: Bounds, risk: float
-) -> bool:
+def _holds(candidates: Sequence[Candidate], before: Row, bounds: Bounds, risk: float) -> bool:
     """Return whether the checks of the certified answers still support the earlier certificate.
 
     They do not if the bounds are narrower now, or if so many answers became wrong that they would
     not be certified again.
     """
-    if before.error_bound > bounds.max_error or before.risk > bounds.risk:
+    if before["error_bound"] > bounds.max_error or before["risk"] > bounds.risk:
         return False
-    accept_from = before.accept_from or 0
+    accept_from = before["accept_from"] or 0
     certified = [
         each
         for each in candidates
-        if each.created_at <= before.certified_at and each.answer.score >= accept_from
+        if each.created_at <= before["certified_at"] and each.answer.score >= accept_from
     ]
     checks, wrong = _checks(certified)
-    population, checks = max(len(certified), before.accepted), max(checks, before.checks)
+    population, checks = max(len(certified), before["accepted"]), max(checks, before["checks"])
     further = statistics.further_checks(population, checks, wrong, bounds.max_error, risk)
-    return wrong <= before.wrong or further == 0
+    return bool(wrong <= before["wrong"] or further == 0)
 
 
 def _later(
-    candidates: Sequence[Candidate], since: Certification | None, accept_from: float | None
+    candidates: Sequence[Candidate], since: Row | None, accept_from: float | None
 ) -> list[Candidate]:
     """Return the answers from a score on that were created after their unit was first certified."""
     if since is None or accept_from is None:
@@ -489,7 +496,7 @@ def _later(
     return [
         each
         for each in candidates
-        if each.created_at > since.certified_at and each.answer.score >= accept_from
+        if each.created_at > since["certified_at"] and each.answer.score >= accept_from
     ]
 
 
@@ -529,15 +536,14 @@ class _Round:
 
     def _in_force(self, session: Session) -> set[uuid.UUID]:
         certifications.lock(session)
-        scope = self.basis.scope
-        found = certifications.in_force(session, scope.run_name, scope.profile)
-        return {each.id for each in found}
+        in_force = IN_FORCE.read(driver(session), self.basis.scope.names)
+        return {certificate["id"] for certificate in in_force}
 
 
 def _round(basis: _Basis, bounds: Bounds) -> _Round:
     risk = bounds.risk / max(1, basis.parts)
     done = [_certified(unit, basis, bounds, risk) for unit in sorted(basis.units)]
-    ids = {e.unit: basis.before[e.unit].id if e.is_kept else new_id() for e in done}
+    ids = {one.unit: basis.before[one.unit]["id"] if one.is_kept else new_id() for one in done}
     return _Round(basis=basis, done=done, marks=list(_marks(done, basis)), ids=ids)
 
 

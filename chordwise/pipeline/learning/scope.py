@@ -19,6 +19,7 @@ from chordwise.pipeline.intake.run_options import (
     run_options,
 )
 from chordwise.pipeline.learning.gold import Gold
+from chordwise.relations.relation import Values
 from chordwise.relations.results import ResultSelection
 from chordwise.settings import Settings
 from chordwise.storage import runs
@@ -44,6 +45,11 @@ class Scope:
     def run_name(self) -> str:
         """The name of the run; empty without one."""
         return self.run.name if self.run else ""
+
+    @property
+    def names(self) -> Values:
+        """The names of the run and the profile, by which the certificates of the scope are read."""
+        return {"run": self.run_name, "profile": self.profile}
 
     @property
     def arguments(self) -> list[str]:

@@ -28,10 +28,10 @@ from chordwise.pipeline.intake.submit import Resume, open_run
 from chordwise.pipeline.jobs import run_control as control
 from chordwise.relations import accounts, progress
 from chordwise.relations.accounts import CAPS, COSTS, NOTICES, RUNS, Account
+from chordwise.relations.certificates import IN_FORCE
 from chordwise.relations.progress import Pace, Progress
 from chordwise.relations.relation import Row
 from chordwise.settings import Profile
-from chordwise.storage import certifications
 from chordwise.storage import runs as stored_runs
 from chordwise.storage.database import driver
 from chordwise.storage.record import new_id
@@ -98,7 +98,7 @@ def _run(request: Request) -> Response:
             failures=failures[:MAX_FAILURES],
             has_more_failures=len(failures) > MAX_FAILURES,
             notices=NOTICES.read(driver(session), {"run_id": run.id}, limit=MAX_FAILURES),
-            certified=certifications.in_force(session, run.name, ""),
+            certified=IN_FORCE.read(driver(session), {"run": run.name, "profile": ""}),
             jobs=page,
             more=listing.next_page((str(page[-1]["job_id"]),)) if len(jobs) > PAGE_ROWS else "",
             is_first=not listing.after,
