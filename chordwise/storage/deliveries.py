@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.states import DeliveryEvent, DeliveryStatus
+from chordwise.domain.states import DeliveryStatus
 from chordwise.settings.receivers import RECEIVERS
 from chordwise.storage import clock
 from chordwise.storage.record import CreatedAt, Identity, Record, new_id
@@ -49,16 +49,17 @@ def announce(
     content: JsonObject | None = None,
     occurrence_id: uuid.UUID | None = None,
 ) -> None:
-    """Add a delivery to each kind of receiver, in the transaction of the event.
+    """Add a delivery to each kind of receiver of the event, in the transaction of the event.
 
     The outcome of an occurrence of a schedule is announced once.
     """
     same = {"event": event, "run_id": run_id, "content": content}
     rows = [
         {"id": uuid.uuid5(occurrence_id, kind) if occurrence_id else new_id(), "kind": kind, **same}
-        for kind in RECEIVERS
+        for kind, receiver in RECEIVERS.items()
+        if event in receiver.events
     ]
-    if event in set(DeliveryEvent):
+    if rows:
         session.execute(insert(Delivery).values(rows).on_conflict_do_nothing())
 
 
