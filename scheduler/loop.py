@@ -157,11 +157,11 @@ class Loop:
         longer = max(every_seconds, min(_QUIET_SECONDS, 2 * self._dispatching.every_seconds))
         self._dispatching.every_seconds = every_seconds
         ends_at = time.monotonic() + _DISPATCH_SECONDS
-        sent = dispatch.dispatch(self._context)
-        if not sent and self._listener.hears:
+        count = dispatch.dispatch(self._context)
+        if not count and self._listener.hears:
             self._dispatching.every_seconds = longer
-        while sent == dispatch.BATCH and time.monotonic() < ends_at:
-            sent = dispatch.dispatch(self._context)
+        while count == dispatch.BATCH and time.monotonic() < ends_at:
+            count = dispatch.dispatch(self._context)
 
     def _recover(self) -> None:
         try:

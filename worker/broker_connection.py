@@ -107,10 +107,10 @@ class TolerantReceipts(redis.QoS):
 
     def return_messages(self) -> int:
         """Return all unacknowledged messages to their queues; return the count."""
-        held = [tag for tag in list(self._delivered) if tag not in self._dirty]
-        for tag in held:
+        tags = [tag for tag in list(self._delivered) if tag not in self._dirty]
+        for tag in tags:
             self.restore_by_tag(tag)  # type: ignore[no-untyped-call]
-        return len(held)
+        return len(tags)
 
 
 class ObservedChannel(redis.Channel):
@@ -271,12 +271,12 @@ class TolerantResults(RedisBackend):  # type: ignore[misc]  # Celery ships no ty
         """Store how a task ended, if there is room."""
         try:
             with self.consumption.recording():
-                stored: object = super().store_result(task_id, result, *args, **options)
+                outcome: object = super().store_result(task_id, result, *args, **options)
         except OutOfMemoryError:
             self._log_full()
             return result
         TolerantResults.was_full = False
-        return stored
+        return outcome
 
     def on_chord_part_return(self, *args: object, **options: object) -> None:
         """Count a task of a chord; the job's own countdown is in PostgreSQL."""

@@ -127,8 +127,8 @@ def _part(chunk: Row, count: int, width: int | None) -> Iterator[RenderableType]
     if chunk["completion"] is not None:
         changes = ", ".join(chunk["changes"][:_MAX_PATHS]) or "nothing"
         yield from _passage("Changed by validation", changes, width)
-    stored = chunk["error_message"] or encoded(chunk["answer"], indent=2)
-    yield from _passage("Stored", stored, width)
+    answer = chunk["error_message"] or encoded(chunk["answer"], indent=2)
+    yield from _passage("Stored", answer, width)
 
 
 def _question(question: Row, width: int | None) -> Iterator[RenderableType]:

@@ -66,7 +66,7 @@ def export(invocation: Invocation, options: ExportOptions) -> None:
             "Give either a view or --sql; --run and --columns need a view.",
             "Example: chordwise export document_results. docs/sql-cookbook.md lists the views.",
         )
-    chosen = _checked_format(options)
+    export_format = _checked_format(options)
     settings = access.reach(invocation)
     run_id = None
     if options.run is not None:
@@ -74,7 +74,7 @@ def export(invocation: Invocation, options: ExportOptions) -> None:
             run_id = runs.find(session, options.run).id
     name = (options.view or "").removeprefix(f"{SCHEMA}.")
     is_whole = name != options.view and run_id is None and not names
-    views = _views_of(settings, name) if is_whole and chosen is ExportFormat.XLSX else ()
+    views = _views_of(settings, name) if is_whole and export_format is ExportFormat.XLSX else ()
     address = settings.require_sql_url()
     if views:
         with _opened(options) as sink:
@@ -82,7 +82,7 @@ def export(invocation: Invocation, options: ExportOptions) -> None:
     else:
         query = options.sql or Selection(name=options.view or "", columns=names, run_id=run_id)
         with selection.opened(address, query) as table, _opened(options) as sink:
-            count = writers.write(sink, table, chosen, raw=options.raw)
+            count = writers.write(sink, table, export_format, raw=options.raw)
     if options.output != STDOUT:
         invocation.screen.info(f"Wrote {counted(count, 'row')} to {options.output}.")
 
@@ -102,21 +102,21 @@ def _checked_format(options: ExportOptions) -> ExportFormat:
     """
     output = options.output
     usual = ExportFormat.CSV if output == STDOUT else ExportFormat.of_file(output)
-    chosen = options.format or usual
-    if chosen is None:
+    export_format = options.format or usual
+    if export_format is None:
         raise UsageError(
             f"The extension of {output.name} is not a known format.",
             f"Use --format with one of {', '.join(ExportFormat)}.",
         )
-    writers.require(chosen)
+    writers.require(export_format)
     if output != STDOUT:
         writers.check(output, overwrite=options.force)
-    elif not chosen.is_text and sys.stdout.isatty():
+    elif not export_format.is_text and sys.stdout.isatty():
         raise UsageError(
-            f"A terminal cannot show {chosen}.",
+            f"A terminal cannot show {export_format}.",
             "Use --output FILE, or redirect the output to a file.",
         )
-    return chosen
+    return export_format
 
 
 @contextmanager

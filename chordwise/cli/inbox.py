@@ -83,12 +83,12 @@ def inbox_tables(inboxes: Sequence[Row]) -> Iterator[RenderableType]:
 
 
 def _held_back(held_back: Sequence[Row]) -> Iterator[RenderableType]:
-    for held in held_back:
-        whose = f"profile {one_line(held['profile'])}" if held["profile"] else "no profile"
-        what = f"{counted(held['files'], 'file')} of {whose} held back: {held['message']}"
+    for group in held_back:
+        whose = f"profile {one_line(group['profile'])}" if group["profile"] else "no profile"
+        what = f"{counted(group['files'], 'file')} of {whose} held back: {group['message']}"
         yield Text(f"  {one_line(what)}", style="yellow")
-        if held["hint"]:
-            yield hint(held["hint"])
+        if group["hint"]:
+            yield hint(group["hint"])
     if held_back:
         yield Text(
             "  Restart the scheduler after a change in chordwise.toml; schemas need no restart."

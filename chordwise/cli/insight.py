@@ -34,10 +34,10 @@ def insight(
         html, totals = pages.page(session, days)
     with writers.new_file(out, overwrite=force) as sink:
         sink.write(html.encode())
-    written: JsonObject = {"file": str(out.absolute()), "totals": totals}
+    summary: JsonObject = {"file": str(out.absolute()), "totals": totals}
     if invocation.occurrence is not None:
-        invocation.occurrence.record(written, DeliveryEvent.REPORT_WRITTEN)
+        invocation.occurrence.record(summary, DeliveryEvent.REPORT_WRITTEN)
     if as_json:
-        invocation.screen.write_json(**written)
+        invocation.screen.write_json(**summary)
     else:
         invocation.screen.info(f"Wrote the plots of the last {days} days to {out}.")

@@ -80,7 +80,7 @@ def fit(
     """
     model, load, machine = _model(parameters, options), _load(options), _machine(options)
     memory = None if options.memory is None else options.memory * GIGA
-    made = HardwarePlan(
+    plan = HardwarePlan(
         model=model,
         load=load,
         machine=machine,
@@ -89,10 +89,10 @@ def fit(
         max_parallel=sizing.max_parallel(model, load.context_tokens, memory) if memory else None,
     )
     if as_json:
-        values = {field.name: getattr(made, field.name) for field in fields(made)}
-        invocation.screen.write_json(**values, assumptions=list(assumptions(made)))
+        values = {field.name: getattr(plan, field.name) for field in fields(plan)}
+        invocation.screen.write_json(**values, assumptions=list(assumptions(plan)))
     else:
-        invocation.screen.show(*render(made))
+        invocation.screen.show(*render(plan))
 
 
 models = typer.Typer(

@@ -195,8 +195,8 @@ def _task(settings: Settings, template: PromptTemplate, profile: str, pack: str)
     kind = AnalysisType(template.name.partition(".")[0])
     options = AnalysisOptions()
     if profile or pack:
-        chosen = Profile(pack=pack, types=[kind]) if pack else Profile()
-        options = requested(settings, chosen, {"profile": profile}).analysis_of(kind)
+        profile_options = Profile(pack=pack, types=[kind]) if pack else Profile()
+        options = requested(settings, profile_options, {"profile": profile}).analysis_of(kind)
     if kind == AnalysisType.EXTRACTION:
         is_own = template.name.startswith("extraction.schema.")
         options = replace(options, schema=(options.schema or _ANY) if is_own else None)

@@ -242,14 +242,14 @@ def _table(estimate: Quote, *, are_all_shown: bool) -> RenderableType:
 
 def _row(line: QuotedLine, lane: str) -> tuple[str, ...]:
     cost = line.costs[lane]
-    read, written = (
+    input_tokens, output_tokens = (
         approximate(round(tokens.typical)) for tokens in (line.input_tokens, line.output_tokens)
     )
     kind = (line.analysis_type, one_line(line.model), lane)
     if cost is None:
-        return (*kind, read, written, "unknown", "")
+        return (*kind, input_tokens, output_tokens, "unknown", "")
     between = "" if cost.low == cost.high else f"{dollars(cost.low)}–{dollars(cost.high)}"
-    return (*kind, read, written, dollars(cost.typical), between)
+    return (*kind, input_tokens, output_tokens, dollars(cost.typical), between)
 
 
 def _of_pages(pages: QuotedPages) -> str:

@@ -137,13 +137,13 @@ def checks(settings: Settings, session: Session | None) -> Iterator[Check]:
     for row in schedules.enabled(session) if session else ():
         if row.origin == ScheduleOrigin.DATABASE:
             try:
-                stored = occurrences.settings_of(row)
+                schedule = occurrences.settings_of(row)
             except ValueError:
                 what = f"{row.name} is invalid: {occurrences.defect_of(row)}."
                 error = ConfigurationError(what, occurrences.WHOSE_DEFECT)
                 yield failed(f"schedule {row.name}", error)
             else:
-                yield check(settings, row.name, stored, Path(row.folder))
+                yield check(settings, row.name, schedule, Path(row.folder))
 
 
 def check(settings: Settings, name: str, schedule: ScheduleSettings, folder: Path) -> Check:

@@ -88,8 +88,8 @@ def history(
     screen, settings = invocation.screen, access.reach(invocation)
     with access.reading(settings) as connection:
         rows = OCCURRENCES.read(connection, {"schedule": name}, limit=limit)
-        stored = {row["name"] for row in SCHEDULES.read(connection, {"enabled": True})}
-    if name is not None and not rows and name not in {*settings.schedules, *stored}:
+        names = {row["name"] for row in SCHEDULES.read(connection, {"enabled": True})}
+    if name is not None and not rows and name not in {*settings.schedules, *names}:
         raise occurrences.unknown(name)
     if as_json:
         screen.write_json(schedule_runs=rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -202,8 +201,7 @@ class LogLines:
                 continue
 
     def _files(self) -> list[Path]:
-        matches = (self._folder.glob(f"{pattern}.log") for pattern in self._patterns)
-        return sorted(itertools.chain.from_iterable(matches))
+        return sorted(file for name in self._patterns for file in self._folder.glob(f"{name}.log"))
 
     def _read_new_lines(self, file: Path) -> None:
         size = file.stat().st_size
@@ -212,9 +210,9 @@ class LogLines:
             start = 0
         with file.open("rb") as opened:
             opened.seek(start)
-            written = opened.read(_LONGEST_READ)
-        self._read[file] = start + len(written)
-        text = self._rest.pop(file, "") + written.decode("utf-8", "replace")
+            data = opened.read(_LONGEST_READ)
+        self._read[file] = start + len(data)
+        text = self._rest.pop(file, "") + data.decode("utf-8", "replace")
         *lines, self._rest[file] = text.split("\n")
         for line in lines:
             self._print_line(f"{file.stem:<{_NAME_WIDTH}} {line}")

@@ -110,8 +110,8 @@ class RunIntake:
             self.screen.write(f"{account.run_id}\n")
         code = run_watch.report_detached(invocation, settings, run, was_interrupted=is_interrupted)
         if is_interrupted:
-            taken = rendered_accounts.intake_progress(account)
-            self._suggest_continue(run, f"Intake interrupted: {taken}.")
+            progress = rendered_accounts.intake_progress(account)
+            self._suggest_continue(run, f"Intake interrupted: {progress}.")
         return code
 
     def _take_in(self, context: Context, submission: Submission) -> None:

@@ -329,10 +329,10 @@ class Run:
 
     def _table(self) -> tuple[Sequence[Column], Sequence[Row]]:
         with self._connection.database.read() as session:
-            stored = session.get_one(StoredRun, self.id)
-            options = from_json(stored.options, stored.name)
+            run = session.get_one(StoredRun, self.id)
+            options = from_json(run.options, run.name)
             columns = answer_tables.columns_for(options.types, options.analysis)
-            if stored.saved_as and (saved := session.get(AnswerTable, stored.saved_as)):
+            if run.saved_as and (saved := session.get(AnswerTable, run.saved_as)):
                 keys = {column.key for column in columns}
                 merged = answer_tables.with_new_columns(stored_tables.columns_of(saved), columns)
                 columns = [column for column in merged if column.key in keys]
@@ -345,7 +345,7 @@ class Run:
                 return described, cursor.fetchall()
 
     def _as_completed(self, selection: ResultSelection, view: Display) -> Iterator[Result]:
-        seen: set[uuid.UUID] = set()
+        seen_ids: set[uuid.UUID] = set()
         after = uuid.UUID(int=0)
         pace = Pace()
         while True:
@@ -354,8 +354,8 @@ class Run:
             view.progress(state, pace)
             for result_id, job_id in self._newer(after):
                 after = max(after, result_id)
-                if job_id not in seen:
-                    seen.add(job_id)
+                if job_id not in seen_ids:
+                    seen_ids.add(job_id)
                     yield from _read(self._connection, selection, [job_id])
             if state.is_over:
                 return

@@ -216,10 +216,10 @@ def size_of(log: Path) -> int:
 def tail(log: Path, lines: int = 5, after: int = 0) -> str:
     """Return the last lines of a log after an offset in bytes, or of one rotated since."""
     try:
-        written = log.read_bytes()
+        data = log.read_bytes()
     except OSError:
         return ""
-    text = written[after if after <= len(written) else 0 :].decode("utf-8", "replace")
+    text = data[after if after <= len(data) else 0 :].decode("utf-8", "replace")
     return "\n".join(text.splitlines()[-lines:])
 
 

@@ -223,8 +223,8 @@ def newest(
 ) -> Sequence[Account]:
     """Return the accounts of the newest runs, optionally only older ones or with one status."""
     # Select the runs first, as the view sums over all intakes and jobs of each selected run.
-    chosen = RUNS.read(connection, {"before": before, "status": status}, limit=limit)
-    run_ids = [run["id"] for run in chosen]
+    runs = RUNS.read(connection, {"before": before, "status": status}, limit=limit)
+    run_ids = [run["id"] for run in runs]
     return [Account.of(row) for row in ACCOUNTS.read(connection, {"run_ids": run_ids})]
 
 

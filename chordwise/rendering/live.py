@@ -71,11 +71,11 @@ class ProgressLines(Display):
     def progress(self, progress: Progress, pace: Pace) -> None:
         """Print the progress of a run."""
         jobs = progress.jobs
-        done = (
+        counts = (
             f"{jobs.documents_done:,}/{jobs.documents:,} documents · "
             f"{progress.chunks_done:,}/{progress.chunks:,} chunks"
         )
-        line = f"{done} · {spent(progress)}{_speed(progress, pace)}"
+        line = f"{counts} · {spent(progress)}{_speed(progress, pace)}"
         self._print(line, is_last=progress.is_over)
 
     def _print(self, line: str, *, is_last: bool) -> None:

@@ -340,8 +340,8 @@ def load(config: Path | None = None, **flags: object) -> Settings:
     values = {name: value for name, value in flags.items() if value is not None}
     source: type[Settings] = Settings
     if file:  # creating a class is slow
-        read = {"toml_file": path, "toml_values": file.values(), "__doc__": Settings.__doc__}
-        source = type("Settings", (Settings,), read)
+        members = {"toml_file": path, "toml_values": file.values(), "__doc__": Settings.__doc__}
+        source = type("Settings", (Settings,), members)
     try:
         return source(**values)  # type: ignore[arg-type]  # flags are of any type until they are read
     except ValidationError as error:

@@ -245,8 +245,8 @@ class Access:
 
     def _exchange(self, request: Request) -> Response:
         """Open a session for the token of the link and redirect to the address without it."""
-        sent = request.query_params[TOKEN].encode()
-        if not self._rules.token or not hmac.compare_digest(sent, self._rules.token.encode()):
+        token = request.query_params[TOKEN].encode()
+        if not self._rules.token or not hmac.compare_digest(token, self._rules.token.encode()):
             return error_page(request, 403, "No access", "This link is not valid.", _LINK)
         sessions_of(request).open(request, getpass.getuser())
         rest = [
@@ -297,10 +297,10 @@ def _is_same_origin(request: Request, rules: Rules) -> bool:
     Without `web.public_url` the scheme is http, since this server does not speak TLS itself.
     """
     public, direct = _origin(rules.public_url), _origin(f"http://{request.headers['host']}")
-    sent = _origin(request.headers.get("origin", ""))
+    origin = _origin(request.headers.get("origin", ""))
     # A page of the public host that was not sent over TLS may come from anybody on the way.
     is_public_host = rules.is_https and direct[1] == public[1]
-    return bool(sent[1]) and (sent == public or (sent == direct and not is_public_host))
+    return bool(origin[1]) and (origin == public or (origin == direct and not is_public_host))
 
 
 def _origin(address: str) -> tuple[str, str, int]:
@@ -346,11 +346,11 @@ def guarded(route: Route, max_upload_bytes: int) -> Route:
         if request.method in SAFE_METHODS:
             return await _answer(endpoint, request)
         request = Request(request.scope, _bounded(request, max_upload_bytes))
-        sent = request.headers.get("x-csrf-token")
-        if sent is not None:  # before the body is received
-            _require_token(request, sent)
+        token = request.headers.get("x-csrf-token")
+        if token is not None:  # before the body is received
+            _require_token(request, token)
         async with request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS) as form:
-            if sent is None:
+            if token is None:
                 _require_token(request, str(form.get(CSRF_FIELD, "")))
             request.state.form = form
             return await _answer(endpoint, request)

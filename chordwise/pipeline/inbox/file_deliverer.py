@@ -123,11 +123,11 @@ class FileDeliverer:
         self, files: Sequence[InboxFile], outcomes: Mapping[uuid.UUID, FileOutcome]
     ) -> None:
         """Choose and record free names for the files that are not moved yet, in one transaction."""
-        chosen: set[Path] = set()
+        paths: set[Path] = set()
         values: dict[uuid.UUID, Mapping[str, object]] = {}
         for file in files:
             if self._resumed(file, self._store.stored(file)) is None:
-                path = _free_place(file, outcomes[file.id], chosen)
+                path = _free_place(file, outcomes[file.id], paths)
                 file.raw_destination = os.fsencode(path)
                 values[file.id] = {"raw_destination": file.raw_destination}
         with self._context.database.write() as session:
@@ -176,8 +176,8 @@ class FileDeliverer:
             mark.unlink(missing_ok=True)
             return
         outcome.note.seek(0)
-        with mark.open("w", encoding="utf-8") as written:
-            shutil.copyfileobj(outcome.note, written)
+        with mark.open("w", encoding="utf-8") as target:
+            shutil.copyfileobj(outcome.note, target)
         folders.move_numbered(mark, note, f"{file.id.hex}-note-again")
 
 
@@ -196,14 +196,14 @@ def _by_file(
             yield file, ()
 
 
-def _free_place(file: InboxFile, outcome: FileOutcome, chosen: set[Path]) -> Path:
-    """Return a path that is free with its note and side-car, and add all three to `chosen`."""
+def _free_place(file: InboxFile, outcome: FileOutcome, paths: set[Path]) -> Path:
+    """Return a path that is free with its note and side-car, and add all three to `paths`."""
     folder = _folder_for(file, outcome)
     folder.mkdir(parents=True, exist_ok=True)
     for name in names_like(file.relative.name):
         beside = {folder / sibling for sibling in (name, name_of_note(name), side_car_name(name))}
-        if not chosen & beside and not any(map(os.path.lexists, beside)):
-            chosen |= beside
+        if not paths & beside and not any(map(os.path.lexists, beside)):
+            paths |= beside
             return folder / name
     raise AssertionError("there is always another name")
 

@@ -99,8 +99,7 @@ class FileSubmitter:
     def waiting(self, limit: int) -> list[InboxFile]:
         """Return files of the store that are not submitted yet, the first taken first."""
         with self._context.database.read() as session:
-            taken = InboxStatus.TAKEN
-            return list(inbox_files.in_status(session, self._store.id, taken, limit))
+            return list(inbox_files.in_status(session, self._store.id, InboxStatus.TAKEN, limit))
 
     def is_last_attempt(self, file: InboxFile) -> bool:
         """Return whether no other file may be read at the same time: this is its last attempt."""
@@ -118,11 +117,11 @@ class FileSubmitter:
             LeaseLostError: Another process holds the intake; a later call opens another run.
             ServiceUnavailableError: The database cannot be reached; a later call continues.
         """
-        written = {
+        unfinished_ids = {
             file.id for file in task.files if scan.is_being_written(self._store.stored(file))
         }
-        task.outcomes.update(dict.fromkeys(written, False))
-        files = [file for file in task.files if file.id not in written]
+        task.outcomes.update(dict.fromkeys(unfinished_ids, False))
+        files = [file for file in task.files if file.id not in unfinished_ids]
         self._begin(files)
         placed: list[_Placed] = []
         try:
@@ -288,8 +287,7 @@ class FileSubmitter:
 
     def _open_run(self, run_id: uuid.UUID) -> _OpenRun | None:
         runs = (*self._open.values(), *self._retired)
-        of_id = (run for run in runs if run.submission.run_id == run_id)
-        run = next(of_id, None)
+        run = next((run for run in runs if run.submission.run_id == run_id), None)
         return run if run is not None and run.submission.has_lease() else None
 
     def _resumed(self, run_id: uuid.UUID) -> _OpenRun | None:
@@ -331,8 +329,8 @@ class FileSubmitter:
         """Return a name such as `inbox-contracts-20261125-0213`, numbered if it is taken."""
         stem = "-".join(("inbox", *([profile] if profile else []), f"{self._now():%Y%m%d-%H%M}"))
         with self._context.database.read() as session:
-            taken = select(func.count()).where(Run.name.startswith(stem, autoescape=True))
-            count = session.scalar(taken) or 0
+            query = select(func.count()).where(Run.name.startswith(stem, autoescape=True))
+            count = session.scalar(query) or 0
         return f"{stem}-{count + 1}" if count else stem
 
 

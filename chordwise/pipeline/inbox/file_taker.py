@@ -150,8 +150,8 @@ class FileTaker:
         if os.path.lexists(stored):
             if folders.is_copy(stored, file.source):  # a kill interrupted its return
                 file.source.unlink()
-            taken = {"status": InboxStatus.TAKEN}
-            self._commit(lambda session: inbox_files.change(session, file.id, taken))
+            values = {"status": InboxStatus.TAKEN}
+            self._commit(lambda session: inbox_files.change(session, file.id, values))
         else:
             self._undo(file)
         log.warning("inbox.recovered", file=file.name, folder=file.folder)

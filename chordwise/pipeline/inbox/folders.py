@@ -176,8 +176,7 @@ class Inboxes:
 
     def holding(self, file: Path) -> Inbox | None:
         """Return the inbox that contains a path."""
-        inboxes = (inbox for inbox in self.inboxes if file.is_relative_to(inbox.folder))
-        return next(inboxes, None)
+        return next((inbox for inbox in self.inboxes if file.is_relative_to(inbox.folder)), None)
 
 
 def inboxes_of(settings: Settings) -> Inboxes:

@@ -150,8 +150,8 @@ class ReadingThreads:
         is_busy = self._slow is not None if is_slow else not self.is_free
         if is_busy or any(task.alone or alone for task in self.tasks):
             return None
-        read = {file_id for task in self.tasks for file_id in task.held}
-        files = [file for file in files if file.id not in read]
+        busy_ids = {file_id for task in self.tasks for file_id in task.held}
+        files = [file for file in files if file.id not in busy_ids]
         if not files:
             return None
         reader = self._idle_readers.pop() if self._idle_readers else Reader(self._settings)

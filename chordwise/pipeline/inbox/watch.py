@@ -268,15 +268,15 @@ class InboxWatch:
 
     def _read(self, files: Iterable[InboxFile]) -> None:
         """Begin to read files for which a thread is free, and wait briefly for each task to end."""
-        others: list[InboxFile] = []
+        quick_files: list[InboxFile] = []
         for file in files:
             alone = self._submitter.is_last_attempt(file)
             if alone or self._threads.is_slow(file):
                 self._begin([file], alone=alone)
             else:
-                others.append(file)
-        if others:
-            self._begin(others, alone=False)
+                quick_files.append(file)
+        if quick_files:
+            self._begin(quick_files, alone=False)
 
     def _begin(self, files: Sequence[InboxFile], *, alone: bool) -> None:
         task = self._threads.begin(files, alone=alone)

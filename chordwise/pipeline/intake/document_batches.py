@@ -316,20 +316,20 @@ def _add_jobs(
         for intake_id, document in new.items()
         for kind in run_questions.options.types
     ]
-    stored, leaders = _answers(session, run_questions, jobs)
-    asking = [job for job in jobs if job.question not in {*stored, *leaders}]
-    unanswered = [job for job in jobs if job.question not in stored]
+    answers, leaders = _answers(session, run_questions, jobs)
+    asking = [job for job in jobs if job.question not in {*answers, *leaders}]
+    unanswered = [job for job in jobs if job.question not in answers]
     learned_examples.store(session, [example for job in unanswered for example in job.examples])
     whole = {job.id: len(job.text) for job in asking if run_questions.fits_one_chunk(job)}
-    now = clock.read(session) if stored else None
+    now = clock.read(session) if answers else None
     options, run = run_questions.options, run_questions.run
-    same = {"run_id": run.id, "model": options.model, "batch_until": _batch_until(settings, run)}
+    columns = {"run_id": run.id, "model": options.model, "batch_until": _batch_until(settings, run)}
     for kind in options.types:
-        rows = [_job(j, stored, leaders, now, whole) for j in jobs if j.analysis_type == kind]
+        rows = [_job(j, answers, leaders, now, whole) for j in jobs if j.analysis_type == kind]
         question = options_to_json(options.analysis_of(kind))
-        insert_all(session, Job, rows, options=question, **same)
-    ended = [job for job in jobs if job.question in stored]
-    results.copy_all(session, {job.id: stored[job.question] for job in ended})
+        insert_all(session, Job, rows, options=question, **columns)
+    ended = [job for job in jobs if job.question in answers]
+    results.copy_all(session, {job.id: answers[job.question] for job in ended})
     chunk_ids = chunks.insert_single(session, whole)
     outbox.add_all(session, ANALYZE_SLICE, ((id_,) for id_ in chunk_ids), reason="submitted")
     cut = ((job.id,) for job in asking if job.id not in whole)
@@ -365,13 +365,13 @@ def _answers(
 
 def _job(
     job: _NewJob,
-    stored: Mapping[ResultKey, uuid.UUID],
+    answers: Mapping[ResultKey, uuid.UUID],
     leaders: Mapping[ResultKey, uuid.UUID],
     now: datetime | None,
     whole: Container[uuid.UUID],
 ) -> dict[str, object]:
     document_id, options_hash = job.question
-    is_answered = job.question in stored
+    is_answered = job.question in answers
     chunk_count = 1 if job.id in whole else None
     status = JobStatus.QUEUED if chunk_count is None else JobStatus.RUNNING
     return {
@@ -384,7 +384,7 @@ def _job(
         "status": JobStatus.SUCCEEDED if is_answered else status,
         "chunk_count": chunk_count,
         "open_chunks": chunk_count,
-        "reused_from": stored.get(job.question, leaders.get(job.question)),
+        "reused_from": answers.get(job.question, leaders.get(job.question)),
         "finished_at": now if is_answered else None,
     }
 

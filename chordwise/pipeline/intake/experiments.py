@@ -162,11 +162,11 @@ class VariantAssignment:
         """Return what a variant asks in a run; `None` if the settings lack its model."""
         key = (variant.experiment_id, variant.name, run.id)
         if key not in self._of_variants:
-            stored = from_json(variant.options, run.name)
+            variant_options = from_json(variant.options, run.name)
             options = replace(
                 self._run_questions.options,
-                analysis=stored.analysis,
-                model=stored.model,
+                analysis=variant_options.analysis,
+                model=variant_options.model,
                 name=run.name,
             )
             try:

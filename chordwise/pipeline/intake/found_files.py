@@ -226,12 +226,12 @@ def _with_documents(
     context: Context, listed: Sequence[ListedFile]
 ) -> Iterator[tuple[ListedFile, ReadDocument | None]]:
     job_ids = [entry.job_id for entry in listed if entry.job_id is not None]
-    stored: Mapping[uuid.UUID, ReadDocument] = {}
+    documents: Mapping[uuid.UUID, ReadDocument] = {}
     if job_ids:
         with context.database.read() as session:
-            stored = stored_documents(session, job_ids)
+            documents = stored_documents(session, job_ids)
     for entry in listed:
-        yield entry, None if entry.job_id is None else stored.get(entry.job_id)
+        yield entry, None if entry.job_id is None else documents.get(entry.job_id)
 
 
 def stored_documents(

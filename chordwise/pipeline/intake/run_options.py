@@ -176,13 +176,13 @@ _OPTIONS = TypeAdapter(RunOptions)
 
 def to_json(options: RunOptions) -> JsonObject:
     """Return the value of the column `runs.options`: all options except the name."""
-    stored: JsonObject = _OPTIONS.dump_python(options, mode="json", exclude={"name", "analysis"})
-    return stored | options_to_json(options.analysis)
+    values: JsonObject = _OPTIONS.dump_python(options, mode="json", exclude={"name", "analysis"})
+    return values | options_to_json(options.analysis)
 
 
-def from_json(stored: JsonObject, name: str) -> RunOptions:
+def from_json(values: JsonObject, name: str) -> RunOptions:
     """Return the options that `to_json` wrote; `name` is the name of the run."""
-    return _OPTIONS.validate_python({**stored, "name": name, "analysis": stored})
+    return _OPTIONS.validate_python({**values, "name": name, "analysis": values})
 
 
 def differing(options: JsonObject, stored: JsonObject) -> list[str]:
@@ -407,12 +407,12 @@ def _examples(path: Path, options: RunOptions) -> tuple[Example, ...]:
     content = _text_in(path, "examples")
     try:
         if path.suffix.lower() == ".toml":
-            stored = parse_toml(content).get("examples")
+            entries = parse_toml(content).get("examples")
         else:
-            stored = json.loads(content)
+            entries = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"The examples {path} cannot be read: {error}.") from error
-    matches = [item for item in examples.parse(stored) if item.analysis_type in options.types]
+    matches = [item for item in examples.parse(entries) if item.analysis_type in options.types]
     for example in matches:
         if problem := examples.problem(example, options.analysis):
             about = f"an example of the type {example.analysis_type} in {path}"

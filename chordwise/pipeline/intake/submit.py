@@ -97,29 +97,29 @@ class Submission:
             RunCancelledError: The run is cancelled.
             LeaseLostError: Another process holds the intake of this run.
         """
-        stored: Sequence[uuid.UUID] = ()
+        intake_ids: Sequence[uuid.UUID] = ()
         with self._turn:
             for attempt in self._context.database.attempts(DATABASE_TIMEOUT):
                 with attempt as session:
-                    if stored and intakes.exists(session, stored[0]):
+                    if intake_ids and intakes.exists(session, intake_ids[0]):
                         continue  # an earlier attempt was committed; only its response was lost
                     self._context.guard(session)
                     self._require_lease(session)
-                    stored = intakes.enlist(session, self.run_id, entries)
+                    intake_ids = intakes.enlist(session, self.run_id, entries)
                     if also is not None:
                         also(session)
-        return stored
+        return intake_ids
 
     def remaining_entries(self) -> Iterator[ListedFile]:
         """Yield the remaining entries of the list, in order."""
         after = -1
         while True:
             with self._context.database.read() as session:
-                some = intakes.listed(session, self.run_id, after)
-            if not some:
+                entries = intakes.listed(session, self.run_id, after)
+            if not entries:
                 return
-            yield from some
-            after = some[-1].position
+            yield from entries
+            after = entries[-1].position
 
     def take_in(
         self, offered: Sequence[Offered], also: AlsoOfBatch | None = None
@@ -175,16 +175,16 @@ class Submission:
             )
 
     def _store(self, offered: Sequence[Offered], also: AlsoOfBatch | None) -> Sequence[TakenIn]:
-        taken: Sequence[TakenIn] = ()
+        outcomes: Sequence[TakenIn] = ()
         try:
             examples = self._run_questions.choose_examples(offered)
             for attempt in self._context.database.attempts(DATABASE_TIMEOUT):
                 with attempt as session:
-                    if taken and intakes.exists(session, offered[0].intake_id):
+                    if outcomes and intakes.exists(session, offered[0].intake_id):
                         continue  # an earlier attempt was committed; only its response was lost
                     self._context.guard(session)
                     settings, divide = self._context.settings, self._assignment.groups
-                    taken = document_batches.store(
+                    outcomes = document_batches.store(
                         session, settings, self._run_questions, offered, examples, divide
                     )
                     if also is not None:
@@ -199,7 +199,7 @@ class Submission:
             ]
         self._unlisted += sum(offer.entry_id is None for offer in offered)
         self._assignment.check()
-        return taken
+        return outcomes
 
 
 def open_run(

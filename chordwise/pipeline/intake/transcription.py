@@ -152,8 +152,8 @@ def request_for(profile: ModelProfile, picture: Picture) -> CompletionRequest:
     """Return the request for a page, with the largest output limit that the model permits."""
     template = library.latest(library.TRANSCRIPTION)
     prompt = render_transcription(template, SCHEMA)
-    read = tokens.estimate(prompt.system + prompt.user) + picture.estimated_tokens
-    room = max(profile.context_tokens - read, profile.max_output_tokens)
+    prompt_tokens = tokens.estimate(prompt.system + prompt.user) + picture.estimated_tokens
+    room = max(profile.context_tokens - prompt_tokens, profile.max_output_tokens)
     return CompletionRequest(
         task=AnalysisTask(analysis_type=AnalysisType.EXTRACTION, stage=Stage.TRANSCRIBE),
         system=prompt.system,

@@ -229,11 +229,11 @@ def plots(session: Session, days: int, figures: Sequence[Figure] = FIGURES) -> S
     """Return the figures with their numbers for the last days (UTC), including today."""
     today = clock.read(session).astimezone(dt.UTC).date()
     span = [today - dt.timedelta(days=back) for back in reversed(range(days))]
-    read = {
+    results = {
         query: session.execute(text(query), {"since": span[0]}).freeze()
         for query in dict.fromkeys(figure.query for figure in figures)
     }
-    return [_plot(figure, read[figure.query](), span) for figure in figures]
+    return [_plot(figure, results[figure.query](), span) for figure in figures]
 
 
 def totals(all_plots: Sequence[Plot]) -> dict[str, float]:

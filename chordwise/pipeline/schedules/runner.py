@@ -96,8 +96,8 @@ class ScheduleRunner:
         if current is None:
             return
         with self._context.database.write() as session:
-            kept = schedules.extend(session, current.id, current.token, self._lease)
-        if not kept and self._current is current:
+            is_held = schedules.extend(session, current.id, current.token, self._lease)
+        if not is_held and self._current is current:
             log.warning("schedule.lease_lost", schedule=current.schedule)
             self.interrupt()
 

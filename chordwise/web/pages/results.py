@@ -82,20 +82,20 @@ def _results(request: Request) -> Response:
 def _export(request: Request) -> Response:
     """Write all rows of the list into a temporary file, which is deleted after it was sent."""
     listing = _listing(request)
-    chosen = next((e for e in ExportFormat if e == request.path_params["format"]), None)
-    if chosen is None:
+    kind = next((e for e in ExportFormat if e == request.path_params["format"]), None)
+    if kind is None:
         raise UsageError("There is no such format.", f"One of {', '.join(ExportFormat)}.")
-    writers.require(chosen)
+    writers.require(kind)
     database_url = site_of(request).settings.require_sql_url()
     with tempfile.NamedTemporaryFile(prefix="chordwise-", delete=False) as file:
         path = Path(file.name)
         try:
             with selection.opened(database_url, _sql(listing)) as table:
-                writers.write(cast("BinaryIO", file), table, chosen)
+                writers.write(cast("BinaryIO", file), table, kind)
         except BaseException:
             path.unlink()
             raise
-    return FileResponse(path, filename=f"results.{chosen}", background=BackgroundTask(path.unlink))
+    return FileResponse(path, filename=f"results.{kind}", background=BackgroundTask(path.unlink))
 
 
 def _listing(request: Request) -> Listing:

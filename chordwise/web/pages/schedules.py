@@ -19,8 +19,7 @@ def _schedules(request: Request) -> Response:
     with site.database.read() as session:
         rows = occurrences.listed(driver(session))
         past = OCCURRENCES.read(driver(session), limit=_MAX_PAST)
-    names = {row["name"] for row in rows}
-    unseen = sorted(site.settings.schedules.keys() - names)
+    unseen = sorted(site.settings.schedules.keys() - {row["name"] for row in rows})
     return render(request, "schedules.html", schedules=rows, past=past, unseen=unseen)
 
 
