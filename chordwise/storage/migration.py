@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import tenacity
 from alembic import command
 from alembic.config import Config
 from alembic.util import load_python_file
+from psycopg import sql
 from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
@@ -102,7 +104,47 @@ def _upgrade(connection: Connection) -> None:
         with attempt:
             connection.rollback()
             command.upgrade(config, "head")
+            _comment(connection)
             connection.commit()
+
+
+_COMMENTED = text(
+    """
+    SELECT c.relname, c.relkind, a.attname, d.description
+    FROM pg_class AS c
+    CROSS JOIN LATERAL (
+        SELECT 0 AS attnum, NULL AS attname
+        UNION ALL
+        SELECT attnum, attname
+        FROM pg_attribute
+        WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+    ) AS a
+    LEFT JOIN pg_description AS d
+        ON d.objoid = c.oid AND d.classoid = 'pg_class'::regclass AND d.objsubid = a.attnum
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relname = ANY(:relations)
+    """
+)
+_KINDS = {"r": sql.SQL("TABLE"), "v": sql.SQL("VIEW")}
+
+
+def _comment(connection: Connection) -> None:
+    """Apply the comments of `comments.toml` that the tables, views and columns do not have yet."""
+    content = (revisions.migrations_folder() / "comments.toml").read_text("utf-8")
+    comments: Mapping[str, Mapping[str, str]] = tomllib.loads(content)
+    relations, columns = comments["relations"], comments["columns"]
+    statements = []
+    rows = connection.execute(_COMMENTED, {"relations": list(relations)})
+    for relation, kind, column, present in rows:
+        comment = relations.get(relation)
+        what, place = _KINDS[kind], sql.Identifier("public", relation)
+        if column is not None:
+            comment = comments.get(relation, {}).get(column) or columns.get(column)
+            what, place = sql.SQL("COLUMN"), sql.Identifier("public", relation, column)
+        if comment not in {None, present}:
+            statements.append(sql.SQL("COMMENT ON {} {} IS {}").format(what, place, comment))
+    if statements:
+        whole = sql.SQL("; ").join(statements).as_string(None)
+        connection.exec_driver_sql(whole, execution_options={"no_parameters": True})
 
 
 def _is_lock_timeout(error: BaseException) -> bool:

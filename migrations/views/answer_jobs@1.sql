@@ -1,5 +1,4 @@
--- The current answer job of each answer table, document and analysis type: the newest with a
--- result, or else the newest. The views of the schema `answers` are based on this view.
+-- The newest job with a result, or else the newest.
 CREATE VIEW answer_jobs AS
 SELECT DISTINCT ON (run.saved_as, j.document_id, j.analysis_type)
     run.saved_as,

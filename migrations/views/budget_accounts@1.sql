@@ -1,7 +1,3 @@
--- Each budget with the amounts spent, reserved for calls in flight, and left below its cap.
--- scope is run:ID or day:YYYY-MM-DD (UTC). cap_usd and left_usd are null without a cap.
--- unpriced_calls counts the calls of unknown cost. spent_usd includes the amounts that were
--- reserved for them; nothing was reserved without a cap, or where unknown prices are allowed.
 CREATE VIEW budget_accounts AS
 WITH unpriced AS (
     SELECT

@@ -1,5 +1,3 @@
--- The claimed and the calibrated confidence of each value of an extraction; the latter is null
--- without a calibration.
 CREATE VIEW calibrated_facts AS
 SELECT
     r.run,

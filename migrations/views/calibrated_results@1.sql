@@ -1,5 +1,3 @@
--- The claimed and the calibrated confidence of each current result; the latter is null without a
--- calibration.
 CREATE VIEW calibrated_results AS
 SELECT
     r.run,

@@ -1,5 +1,3 @@
--- The calibrations in force as linear segments: a calibrated confidence (worth) at from_claim, and
--- a slope up to to_claim.
 CREATE VIEW calibration_segments AS
 WITH in_force AS (
     SELECT DISTINCT ON (analysis_type, provider, model, part) *

@@ -1,8 +1,3 @@
--- The learned examples in the prompt of each model call, in the order of the prompt. They are
--- answers that users approved or corrected.
--- feedback_ids are the rows of feedback that an example is made from. version numbers the examples
--- of one document. source is the first name of the document.
--- Examples of pruned documents are not listed.
 CREATE VIEW call_examples AS
 SELECT
     c.id AS call_id,

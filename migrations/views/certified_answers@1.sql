@@ -1,7 +1,3 @@
--- The newest certification of each field or label, for each certified run or profile: which answers
--- may be accepted without review.
--- error_bound holds with probability 1 - risk for all fields and labels of the run or profile
--- together.
 CREATE VIEW certified_answers AS
 SELECT DISTINCT ON (run, profile, analysis_type, name)
     run,

@@ -1,9 +1,3 @@
--- The latest feedback in force on each value, with its author and time. It is kept when a document
--- is analyzed again.
--- right_value is the corrected value, the judged value if it was approved, and null if it was
--- rejected; the values of a field are a list. quote is the selected text, if any.
--- results counts the current results that answer the question, to all of which the feedback
--- applies.
 CREATE VIEW corrections AS
 SELECT DISTINCT ON (f.document_id, f.analysis_type, f.question, coalesce(f.field, f.path))
     d.source,

@@ -1,4 +1,3 @@
--- The covered share of each document, and the ranges of characters without a successful answer.
 -- The chunks are read for each job, so that the first rows are returned early.
 CREATE VIEW document_coverage AS
 SELECT

@@ -1,5 +1,3 @@
--- The pages, slides, sheets, sections and parts of mails of each document, in the order of its
--- text. width and height are those of a page, in points.
 CREATE VIEW document_places AS
 SELECT
     d.id AS document_id,

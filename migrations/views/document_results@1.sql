@@ -1,16 +1,3 @@
--- Every current result with its run, document and status, including the corrections of users.
--- output includes corrections; answered_output is the answer before them. label is the label of a
--- classification or sentiment, and null if none applies.
--- missing_rows names the lists with fewer rows than the answers about the chunks, or than the
--- records of the text. row_counts has the number and places of the rows of each list by chunk.
--- failed_checks names the checks of the schema that the output does not pass. review_reason joins
--- the message of the intake and the reason why the answer needs review.
--- flags are the suspicious passages of the document. agreement is that of votes.
--- transcribed_by is the model that transcribed the pages, or tesseract; it is null if the file
--- contained all of the text.
--- saved_as is the answer table of the run. grounded is true if every quote is in the document, and
--- accepted if the whole answer may be accepted without review.
--- judged_by and judged_at are the author and time of the latest feedback on the question.
 CREATE VIEW document_results AS
 SELECT
     r.id AS result_id,

@@ -1,9 +1,5 @@
--- The change of each metric since the previous evaluation of the same run or profile, analysis type
--- and truth.
--- change_low and change_high are 95 % bounds of the change, computed from the bounds of both values
--- (Newcombe 1998, method 10; Zou and Donner 2008); they are null if a value has no bounds.
--- has_dropped is set if a share of right answers fell and change_high is below 0. It is never set
--- for F1 and means, whose bounds are those of a bootstrap: they are too narrow if all cases are
+-- The bounds of a change follow Newcombe 1998, method 10, and Zou and Donner 2008.
+-- F1 and means have the bounds of a bootstrap, which are too narrow for has_dropped if all cases are
 -- alike.
 CREATE VIEW evaluation_changes AS
 WITH pairs AS (

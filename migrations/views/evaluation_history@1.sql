@@ -1,5 +1,3 @@
--- Every metric of every evaluation, as time series. is_held_out marks the documents that never
--- become examples.
 CREATE VIEW evaluation_history AS
 SELECT
     e.evaluated_at,

@@ -1,9 +1,3 @@
--- The answers of an experiment: a row for each job about one of its documents. It includes the
--- additional answers to paired documents, which the other views of results omit.
--- valid is true if the answer is complete and passes the checks of the schema; it is null without
--- an answer. grounded is the share of quotes that are in the document.
--- cost_usd and latency_ms are sums over the calls; they are null if a call has none or was answered
--- from the cache.
 CREATE VIEW experiment_answers AS
 SELECT
     e.name AS experiment,

@@ -1,8 +1,3 @@
--- Every fact with its quote, its place in the document, and its source. page, place and boxes are
--- set if the document has pages, slides, sheets or sections.
--- Values in lists have a row_index; parent is the object in the list that they are a member of.
--- final_value includes corrections; value is the answered value. judged_by and judged_at are the
--- author and time of the latest feedback on the value.
 CREATE VIEW fact_quotes AS
 SELECT
     run.name AS run,

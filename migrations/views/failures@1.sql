@@ -1,5 +1,3 @@
--- Intakes, jobs and chunks that did not succeed, with their error codes; paused and cancelled jobs
--- included.
 -- Items that are not taken in yet are omitted. So is the only chunk of a job, as the job has the
 -- same error. A successful job has no failed chunk. The statuses are listed so that indexes apply.
 CREATE VIEW failures AS

@@ -1,6 +1,3 @@
--- Intakes, jobs, chunks and calls that did not succeed, by day (UTC) and error code.
--- A failed call may have been retried successfully. The others are those of the view failures,
--- without paused jobs.
 CREATE VIEW failures_by_day AS
 WITH failed AS (
     SELECT

@@ -1,5 +1,4 @@
--- Each claimed confidence, and whether the claim was right. Each value of an answer counts once,
--- even if several runs reuse it. Feedback takes precedence over gold files.
+-- Runs may reuse an answer, whose values count once. Feedback takes precedence over gold files.
 CREATE VIEW judged_claims AS
 SELECT DISTINCT ON (document_id, options_hash, provider, model, part, path, confidence)
     analysis_type,

@@ -1,5 +1,3 @@
--- Cost by model and day (UTC). cost_usd is the sum of the known costs; unpriced_calls counts the
--- calls of unknown cost.
 CREATE VIEW model_costs_by_day AS
 SELECT
     (started_at AT TIME ZONE 'UTC')::date AS day,

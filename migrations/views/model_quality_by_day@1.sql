@@ -1,4 +1,3 @@
--- Refusals, errors, response length, latency and quality by model and day (UTC).
 CREATE VIEW model_quality_by_day AS
 WITH counted AS (
     SELECT

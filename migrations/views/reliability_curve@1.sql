@@ -1,4 +1,3 @@
--- Claims in ten bins of claimed confidence, with the share of right ones in each.
 CREATE VIEW reliability_curve AS
 SELECT
     analysis_type,

@@ -1,4 +1,3 @@
--- Results by analysis type and day (UTC), with the means of their measures.
 CREATE VIEW results_by_day AS
 SELECT
     (r.created_at AT TIME ZONE 'UTC')::date AS day,

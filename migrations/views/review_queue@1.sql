@@ -1,10 +1,4 @@
--- The values that need review and have no feedback yet, one per row: the labels of answers that
--- have one, and the fields of extractions. Other answers are reviewed as a whole, with an empty path.
--- reasons are: needs review, low confidence, disagreement, ungrounded, value not in quote.
 -- The built-in model has a low confidence only below the threshold of a calibration.
--- doubt is 1 minus the confidence (calibrated, if known) times the agreement of votes; the product
--- is halved if the quote is not in the document, and if the value is not in its quote.
--- The order of the review: NOT needs_review, result_confidence, result_id, -doubt, path.
 CREATE VIEW review_queue AS
 SELECT
     run.name AS run,

@@ -1,9 +1,3 @@
--- The account of each run, with two balances.
--- Intakes: the number of items found equals the sum over the outcomes. Until the intake is
--- finished, not_taken counts the listed items that are not taken in yet; see intake_status.
--- Jobs: the number of accepted intakes times the number of analysis types equals the sum over the
--- statuses.
--- reused counts the jobs with the answer of another job.
 -- The sums are computed per run, so that querying the newest runs does not read all of them.
 CREATE VIEW run_accounts AS
 SELECT

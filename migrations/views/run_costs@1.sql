@@ -1,6 +1,3 @@
--- The cost of each run. cost_usd is the sum of the known costs, and null if none is known.
--- unpriced_calls counts the calls of unknown cost, and reported_calls those whose cost the server
--- reported.
 -- Calls that transcribe pages belong to the run of the intake and to no job.
 CREATE VIEW run_costs AS
 WITH calls AS (

@@ -1,8 +1,3 @@
--- The savings of the cache and of routing by day (UTC).
--- cache_saved_usd counts each hit with the mean cost of a call with the same model and prompt
--- version.
--- routing_saved_usd is the cost at the largest tier minus the actual cost. It is null without
--- routed calls, and if a price is unknown.
 CREATE VIEW savings_by_day AS
 WITH counted AS (
     SELECT

@@ -1,4 +1,3 @@
--- Calls slower than 95 % of the calls of their model, with their documents.
 -- The calls are first counted by latency, which can run in parallel; the limit equals that of
 -- percentile_cont(0.95).
 CREATE VIEW slow_calls AS

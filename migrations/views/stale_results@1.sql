@@ -1,5 +1,4 @@
--- Results whose prompt template has a newer released version. A user's own templates have no
--- version numbers.
+-- A user's own templates have no version numbers.
 CREATE VIEW stale_results AS
 WITH newest AS (
     SELECT

@@ -1,11 +1,3 @@
--- The calls and costs of each tier in each run, and the savings of routing compared with the
--- largest tier.
--- reference_cost_usd is the cost, at the largest tier and with the tokens used here, of the
--- questions that began at this tier. saved_usd is reference_cost_usd minus the cost of this tier.
--- It is negative for a tier that mostly receives escalated questions; the sum over the tiers of a
--- run is the saving. It is null if a price is unknown.
--- Answers from the cache count in cache_hits only.
--- cost_usd is the sum of the known costs; unpriced_calls counts the calls of unknown cost.
 CREATE VIEW tier_statistics AS
 WITH calls AS (
     SELECT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,11 @@ from tests.fakes.later_migrations import LATER, NEWEST, newer_version, take_back
 from tests.fakes.processes import wait_until
 
 
-def test_migrated_tables_are_equal_to_the_mapped_tables(engine: Engine) -> None:
+def test_migrated_tables_are_equal_to_the_mapped_tables(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Comments are not compared: those of the database are defined in a file."""
+    monkeypatch.setattr(engine.dialect, "supports_comments", False)
     with engine.connect() as connection:
         differences = compare_metadata(MigrationContext.configure(connection), metadata)
 
@@ -31,6 +36,50 @@ def test_migrating_again_changes_nothing(engine: Engine) -> None:
     before, after = migration.migrate(engine)
 
     assert before == after == revisions.newest_revision()
+
+
+_READABLE = text(
+    """
+    SELECT c.relname, a.attname,
+        obj_description(c.oid, 'pg_class') AS of_relation,
+        col_description(c.oid, a.attnum) AS of_column
+    FROM pg_class AS c
+    INNER JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'v')
+        AND has_table_privilege('chordwise_reader', c.oid, 'SELECT')
+    """
+)
+
+
+def test_everything_that_readers_may_read_has_a_comment(engine: Engine) -> None:
+    """Every comment in the file is that of a relation or column, and none repeats a default."""
+    file = revisions.migrations_folder() / "comments.toml"
+    comments = tomllib.loads(file.read_text("utf-8"))
+    relations, defaults = comments.pop("relations"), comments.pop("columns")
+    with engine.connect() as connection:
+        rows = connection.execute(_READABLE).all()
+
+    columns = {(row.relname, row.attname) for row in rows}
+    special = {(relation, name) for relation, names in comments.items() for name in names}
+    repeated = [at for at in special if comments[at[0]][at[1]] == defaults.get(at[1])]
+    assert [tuple(row) for row in rows if not (row.of_relation and row.of_column)] == []
+    assert set(relations) == {row.relname for row in rows}
+    assert special - columns == set()
+    assert set(defaults) == {name for _, name in columns - special}
+    assert repeated == []
+
+
+def test_migrating_again_restores_comments(engine: Engine) -> None:
+    with engine.begin() as connection:
+        before = connection.execute(_READABLE).all()
+        connection.execute(text("COMMENT ON TABLE jobs IS NULL"))
+        connection.execute(text("COMMENT ON COLUMN run_costs.cost_usd IS 'as in an older version'"))
+
+    migration.migrate(engine)
+
+    with engine.connect() as connection:
+        after = connection.execute(_READABLE).all()
+    assert sorted(map(tuple, after)) == sorted(map(tuple, before))
 
 
 def test_every_migration_can_be_reverted(engine: Engine) -> None:

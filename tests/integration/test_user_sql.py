@@ -168,6 +168,23 @@ def test_the_session_belongs_to_the_reader(database_url: SecretStr) -> None:
     assert found == [(READER, READER, "on", "30s", "public")]
 
 
+def test_readers_see_the_comments(database_url: SecretStr) -> None:
+    found = ask(
+        database_url,
+        "SELECT obj_description('run_costs'::regclass, 'pg_class'),"
+        " col_description('run_costs'::regclass, ordinal_position)"
+        " FROM information_schema.columns"
+        " WHERE table_name = 'run_costs' AND column_name = 'cost_usd'",
+    )
+
+    assert found == [
+        (
+            "The calls and the cost of each run, including the transcription of pages.",
+            "Sum of the known costs in US dollars; null if none is known.",
+        )
+    ]
+
+
 def test_a_large_answer_need_not_be_read_to_the_end(database_url: SecretStr) -> None:
     endless = "SELECT generate_series(1, 1000000000)"
 
