@@ -17,7 +17,7 @@ from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Model, ScopeOptions
 from chordwise.domain.learning.measures import Measure
-from chordwise.domain.number_formats import counted
+from chordwise.domain.number_formats import counted, interval
 from chordwise.domain.typed_values import DateOrder
 from chordwise.embedded.home import Level
 from chordwise.errors import ExitCode, UsageError
@@ -201,7 +201,7 @@ def side_by_side(answered: Sequence[Answered]) -> Iterator[RenderableType]:
 def _cell(measure: Measure | None) -> str:
     if measure is None:
         return "–"
-    bounds = _bounds(measure)
+    bounds = interval(measure.low, measure.high, _number)
     return f"{_number(measure.value)} ({bounds})" if bounds else _number(measure.value)
 
 
@@ -223,7 +223,14 @@ def _numbers(measures: Sequence[Measure]) -> RenderableType:
     for each in measures:
         if each.metric != _CONFUSION:
             name = _named(each.metric, each.label)
-            rows.append((f"  {name}", _number(each.value), _bounds(each), f"{each.count:,}"))
+            rows.append(
+                (
+                    f"  {name}",
+                    _number(each.value),
+                    interval(each.low, each.high, _number),
+                    f"{each.count:,}",
+                )
+            )
     return layouts.numbers(("", "Value", "95 %", "Of"), rows)
 
 
@@ -265,12 +272,6 @@ def _missing(missing: Sequence[Row]) -> Iterator[RenderableType]:
         yield Text(f"  {one_line(row['document'])}: {row['reason']}", style="yellow")
     if len(missing) > MAX_MISSING:
         yield Text(f"  … and {len(missing) - MAX_MISSING:,} more; use --json for all.")
-
-
-def _bounds(measure: Measure) -> str:
-    if measure.low is None or measure.high is None:
-        return ""
-    return f"{_number(measure.low)} – {_number(measure.high)}"
 
 
 def _number(value: float) -> str:

@@ -9,6 +9,7 @@ import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeAlias, cast
 
@@ -24,7 +25,7 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.learning.experiments import CONTROL, Outcome, VariantVerdict
 from chordwise.domain.learning.statistics import MIN_AMOUNTS
 from chordwise.domain.money import dollars
-from chordwise.domain.number_formats import counted
+from chordwise.domain.number_formats import counted, interval
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports.writers import new_file
 from chordwise.pipeline.intake import experiments as guardrails
@@ -317,12 +318,10 @@ def _interval(compared: Row) -> str:
     outcome, difference = compared["outcome"], compared["difference"]
     if difference is None or not difference.count:
         return _NOTHING
-    mean, low, high = (
-        _value(outcome, number, "+")
-        for number in (difference.mean, difference.low, difference.high)
-    )
+    shown = partial(_value, outcome, sign="+")
+    mean = shown(difference.mean)
     is_bounded = outcome.is_share or difference.count >= MIN_AMOUNTS
-    return f"{mean} ({low} … {high})" if is_bounded else mean
+    return f"{mean} ({interval(difference.low, difference.high, shown)})" if is_bounded else mean
 
 
 def _cell(compared: Row) -> str:

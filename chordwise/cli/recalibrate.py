@@ -16,7 +16,7 @@ from chordwise.cli.options import AsJson
 from chordwise.domain.learning.calibration import MIN_JUDGMENTS, MIN_JUDGMENTS_OF_EACH
 from chordwise.domain.number_formats import share
 from chordwise.pipeline.learning import recalibration
-from chordwise.pipeline.learning.recalibration import Lesson
+from chordwise.relations.relation import Row
 from chordwise.rendering import layouts
 from chordwise.rendering.plain_text import one_line
 from chordwise.storage import calibrations
@@ -49,7 +49,7 @@ def recalibrate(
             partial(recalibration.store, lessons=lessons, max_error_rate=max_error_rate)
         )
     if invocation.occurrence is not None:
-        too_few = sum(lesson.curve is None for lesson in lessons)
+        too_few = sum(lesson["curve"] is None for lesson in lessons)
         invocation.occurrence.record({"changed": changed, "too_few": too_few})
     if as_json:
         screen.write_json(lessons=lessons, max_error_rate=max_error_rate, changed=changed)
@@ -61,7 +61,7 @@ def recalibrate(
         )
 
 
-def render(found: Sequence[Lesson], max_error_rate: float) -> Iterator[RenderableType]:
+def render(found: Sequence[Row], max_error_rate: float) -> Iterator[RenderableType]:
     """Return a row for each model and analysis type, with notes about the columns."""
     yield layouts.numbers(
         ("Type", "Part", "Model", "Judged", "Right", "Method", "Error", "Accept"), map(_row, found)
@@ -71,7 +71,7 @@ def render(found: Sequence[Lesson], max_error_rate: float) -> Iterator[Renderabl
         "wrong, and the share of answers above it.",
         style="dim",
     )
-    if any(each.curve is None for each in found):
+    if any(lesson["curve"] is None for lesson in found):
         yield Text(
             f"Too few: at least {MIN_JUDGMENTS} judged answers are needed, of which "
             f"{MIN_JUDGMENTS_OF_EACH} are right and {MIN_JUDGMENTS_OF_EACH} wrong.",
@@ -79,14 +79,14 @@ def render(found: Sequence[Lesson], max_error_rate: float) -> Iterator[Renderabl
         )
 
 
-def _row(lesson: Lesson) -> Sequence[str]:
-    key, curve, accepted = lesson.key, lesson.curve, lesson.acceptance
+def _row(lesson: Row) -> Sequence[str]:
+    key, curve, accepted = (lesson[name] for name in ("key", "curve", "acceptance"))
     return (
         key.analysis_type,
         key.part,
         one_line(f"{key.provider}/{key.model}", _WIDTH),
-        f"{lesson.judged:,}",
-        f"{lesson.judged_right:,}",
+        f"{lesson['judged']:,}",
+        f"{lesson['judged_right']:,}",
         curve.method if curve else "too few",
         f"{curve.error_before:.3f} → {curve.error_after:.3f}" if curve else "–",
         f"≥ {accepted.accept_from:.2f} ({share(accepted.share)})" if accepted else "–",

@@ -20,10 +20,9 @@ from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, NoWait, RunOrProfile, Yes
 from chordwise.cli.run_watch import suggest
 from chordwise.cli.submit import RunIntake
-from chordwise.domain import number_formats
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.learning.statistics import wilson
-from chordwise.domain.number_formats import approximate, counted
+from chordwise.domain.number_formats import approximate, counted, interval, share
 from chordwise.domain.states import Lane
 from chordwise.embedded.home import Level
 from chordwise.errors import ExitCode, UsageError
@@ -299,21 +298,21 @@ def compared(trials: Sequence[Row], due: Mapping[AnalysisType, int]) -> Iterator
 
 
 def _of_trial(trial: Row, due: int) -> Iterator[str]:
-    share, fields, decided = number_formats.share, trial["fields"], trial["better"] + trial["worse"]
+    fields, decided = trial["fields"], trial["better"] + trial["worse"]
     if trial["unanswered"]:
         yield f"{counted(trial['unanswered'], 'document')} without a new answer."
     if not fields:
         return
     changed = trial["changed"] / fields
-    all_fields = fields / trial["documents"] * due
+    bounds = interval(trial["low"], trial["high"], share)
+    stale = fields / trial["documents"] * due
     yield (
-        f"{share(changed)} of the fields changed (95 % interval: {share(trial['low'])} to "
-        f"{share(trial['high'])}); extrapolated: {approximate(round(all_fields * changed))} of "
-        f"{approximate(round(all_fields))} stale fields."
+        f"{share(changed)} of the fields changed (95 % interval: {bounds}); extrapolated: "
+        f"{approximate(round(stale * changed))} of {approximate(round(stale))} stale fields."
     )
     if decided:
-        low, high = (share(bound) for bound in wilson(trial["better"], decided))
+        bounds = interval(*wilson(trial["better"], decided), share)
         yield (
             f"of {counted(decided, 'change')} with a known right value, "
-            f"{share(trial['better'] / decided)} are improvements (95 % interval: {low} to {high})."
+            f"{share(trial['better'] / decided)} are improvements (95 % interval: {bounds})."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 
@@ -65,6 +66,11 @@ def share(value: float | None) -> str:
         return "–"
     percent = value * 100
     return f"{percent:.0f} %" if percent in (0, 100) else f"{min(percent, 99.9):.1f} %"
+
+
+def interval(low: float | None, high: float | None, shown: Callable[[float], str]) -> str:
+    """Return the bounds of an interval; without bounds it is empty."""
+    return "" if low is None or high is None else f"{shown(low)} – {shown(high)}"
 
 
 def parse_share(option: str, given: str, up_to: float | None = None) -> float:
