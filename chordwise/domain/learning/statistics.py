@@ -142,25 +142,25 @@ class ShareSequence:
         return MeanInterval(count=self._count, mean=self._total / self._count, low=low, high=high)
 
 
-def amount_interval(found: Moments, risk: float) -> MeanInterval:
+def amount_interval(sample: Moments, risk: float) -> MeanInterval:
     """Return the interval of a mean of unbounded numbers; infinite below `MIN_AMOUNTS` numbers."""
-    count, mean = found.count, found.mean
+    count, mean = sample.count, sample.mean
     if count < MIN_AMOUNTS:
         return MeanInterval(count=count, mean=mean, low=-math.inf, high=math.inf)
     log = -2 * math.log(risk)
     rho2 = (log + math.log(log + 1)) / _SHARPEST_AT
     scaled = count * rho2 + 1
     margin = math.sqrt(2 * scaled * math.log(math.sqrt(scaled) / risk) / (count**2 * rho2))
-    reach = margin * math.sqrt(found.variance)
+    reach = margin * math.sqrt(sample.variance)
     return MeanInterval(count=count, mean=mean, low=mean - reach, high=mean + reach)
 
 
-def share_interval(found: Moments, risk: float) -> MeanInterval:
+def share_interval(sample: Moments, risk: float) -> MeanInterval:
     """Return the interval of a mean of numbers from 0 to 1, computed from their count and mean."""
-    ones = found.count * found.mean
-    noughts = max(0.0, found.count - ones)
+    ones = sample.count * sample.mean
+    noughts = max(0.0, sample.count - ones)
     low, high = _min_rate(ones, noughts, risk), 1 - _min_rate(noughts, ones, risk)
-    return MeanInterval(count=found.count, mean=found.mean, low=low, high=high)
+    return MeanInterval(count=sample.count, mean=sample.mean, low=low, high=high)
 
 
 def _min_rate(ones: float, noughts: float, risk: float) -> float:
@@ -243,7 +243,9 @@ def _is_fewer(refuted: int, population: int, checks: int, wrong: int, risk: floa
     likelihoods = [_log_likelihood(k, population, checks, wrong) for k in range(wrong, refuted)]
     if not likelihoods:
         return False
-    weighted = [each - math.log(k) for k, each in enumerate(likelihoods, start=wrong + 1)]
+    weighted = [
+        likelihood - math.log(k) for k, likelihood in enumerate(likelihoods, start=wrong + 1)
+    ]
     mixture = _log_sum(weighted) - math.log(math.fsum(1 / k for k in range(1, refuted + 1)))
     mode = (population + 1) * wrong // checks if checks else population
     likeliest = min(max(refuted, mode), population - checks + wrong)

@@ -167,8 +167,8 @@ def _store(
     return ids
 
 
-def _measures(found: Sequence[ComparedResult], random: Random) -> Iterator[Measure]:
-    all_judged = [each.judged for each in found]
+def _measures(compared: Sequence[ComparedResult], random: Random) -> Iterator[Measure]:
+    all_judged = [one.judged for one in compared]
     whole = [j for judged in all_judged for j in judged.judgments if j.part is JudgedPart.RESULT]
     values = [j for judged in all_judged for j in judged.judgments if j.part is JudgedPart.FIELD]
     choices = [judged.choice for judged in all_judged if judged.choice]
@@ -176,8 +176,8 @@ def _measures(found: Sequence[ComparedResult], random: Random) -> Iterator[Measu
     if whole and not choices:
         yield measures.share("accuracy", sum(j.is_right for j in whole), len(whole))
     yield from measures.measure_fields([s for judged in all_judged for s in judged.scores], random)
-    named = {name for each in found for name in each.means}
-    means = {n: [each.means[n] for each in found if n in each.means] for n in sorted(named)}
+    metrics = {name for one in compared for name in one.means}
+    means = {n: [one.means[n] for one in compared if n in one.means] for n in sorted(metrics)}
     yield from measures.measure_means(means, random)
     yield from measures.measure_confidence(whole)
     yield from measures.measure_confidence(values, "values")
@@ -219,20 +219,20 @@ def compare(session: Session, scope: Scope) -> Sequence[Comparison]:
     Raises:
         UsageError: A gold file matches no result, or its labels could belong to two types.
     """
-    wanted, gold = scope.selection, scope.gold
-    results = judgeable.listed(session, wanted, scope.questions)
+    selection, gold = scope.selection, scope.gold
+    results = judgeable.listed(session, selection, scope.questions)
     if gold is None:
-        found = _with_feedback(session, results)
-        return [comparison for comparison in found if comparison.compared]
-    names = judgeable.names(session, results, wanted.run_id)
-    kinds = _kinds(wanted, results, gold)
-    found = [_of_kind(session, kind, results, gold, names) for kind in kinds]
-    if not any(comparison.compared for comparison in found):
+        comparisons = _with_feedback(session, results)
+        return [comparison for comparison in comparisons if comparison.compared]
+    names = judgeable.names(session, results, selection.run_id)
+    kinds = _kinds(selection, results, gold)
+    comparisons = [_of_kind(session, kind, results, gold, names) for kind in kinds]
+    if not any(comparison.compared for comparison in comparisons):
         raise UsageError(
             f"{gold.name} has no right answers for any result.",
             "It names other documents, or covers other analysis types.",
         )
-    return found
+    return comparisons
 
 
 def _with_feedback(session: Session, results: Sequence[Row]) -> Sequence[Comparison]:
@@ -246,7 +246,9 @@ def _with_feedback(session: Session, results: Sequence[Row]) -> Sequence[Compari
     return [_compared(session, kind, results, truth_of) for kind in kinds]
 
 
-def _kinds(wanted: ResultSelection, results: Sequence[Row], gold: Gold) -> Sequence[AnalysisType]:
+def _kinds(
+    selection: ResultSelection, results: Sequence[Row], gold: Gold
+) -> Sequence[AnalysisType]:
     """Return the analysis types that occur in the results and that the gold file covers."""
     there = {row["analysis_type"] for row in results}
     kinds = [kind for kind in AnalysisType if kind in there and gold.names_of(kind)]
@@ -256,7 +258,7 @@ def _kinds(wanted: ResultSelection, results: Sequence[Row], gold: Gold) -> Seque
             "The results have labels of several types, and the file does not state its type.",
             f"Use {' or '.join(labeled)}.",
         )
-    return kinds or [kind for kind in wanted.types if gold.names_of(kind)]
+    return kinds or [kind for kind in selection.types if gold.names_of(kind)]
 
 
 def _of_kind(
@@ -293,14 +295,14 @@ def _asked(result: Row, truth: Truth) -> Truth:
     if result["analysis_type"] != AnalysisType.EXTRACTION:
         return truth
     options = options_from(result["question"])
-    named = {
-        name: asked for name in truth.fields if (asked := fields.requested_field(name, options))
+    names = {
+        name: field for name in truth.fields if (field := fields.requested_field(name, options))
     }
     return replace(
         truth,
-        fields={asked: truth.fields[name] for name, asked in named.items()},
-        rules={named[name]: rule for name, rule in truth.rules.items() if name in named},
-        pages={named[name]: pages for name, pages in truth.pages.items() if name in named},
+        fields={field: truth.fields[name] for name, field in names.items()},
+        rules={names[name]: rule for name, rule in truth.rules.items() if name in names},
+        pages={names[name]: pages for name, pages in truth.pages.items() if name in names},
     )
 
 

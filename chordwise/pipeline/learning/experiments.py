@@ -156,7 +156,7 @@ def start(
         )
     for options in (control, *options_of.values()):
         budgets.cap_for(settings, options.model, budget_usd or control.budget_usd)
-    lanes = {lane_for(settings, each.model, control.lane) for each in options_of.values()}
+    lanes = {lane_for(settings, options.model, control.lane) for options in options_of.values()}
     run = _run_of_pairs(name, control, Lane.BATCH if lanes == {Lane.BATCH} else Lane.ONLINE)
     experiment = Experiment(
         id=new_id(),
@@ -252,8 +252,8 @@ def _store(
             experiment.run_id = run.id
             session.add(experiment)
             session.flush()
-            for each in variants:
-                each.experiment_id = experiment.id
+            for variant in variants:
+                variant.experiment_id = experiment.id
             session.add_all(variants)
             if budget_usd is not None:
                 budgets.change_cap(session, run.id, budget_usd)
@@ -297,8 +297,8 @@ def status(session: Session, settings: Settings, name: str) -> Row:
     Raises:
         UsageError: It does not exist.
     """
-    for found in statuses(session, settings, name):
-        return found
+    for experiment in statuses(session, settings, name):
+        return experiment
     raise _unknown(name)
 
 
@@ -322,8 +322,8 @@ def _is_current(settings: Settings, experiment: Row) -> bool:
     profile = settings.profiles.get(experiment["profile"])
     if profile is None:
         return False
-    asked = effective_options(settings, run_options(settings, profile))
-    return bool(as_json(experiment_key(asked)) == experiment["control"])
+    today = effective_options(settings, run_options(settings, profile))
+    return bool(as_json(experiment_key(today)) == experiment["control"])
 
 
 def _compared(session: Session, experiment: Row) -> list[Row]:
@@ -349,7 +349,10 @@ def _compared(session: Session, experiment: Row) -> list[Row]:
             "documents": len(documents.get(row["name"], ())),
             "paired": len(documents.get(row["name"], set()) & shared),
             **compare(
-                {each: _observations(answers[row["name"]], each, judged) for each in Outcome}
+                {
+                    measure: _observations(answers[row["name"]], measure, judged)
+                    for measure in Outcome
+                }
             ),
         }
         for row in variants
@@ -379,22 +382,22 @@ def _outcomes(
 ) -> Row:
     """Return the outcomes of a variant compared with the control's, or those of the control."""
     outcomes = []
-    for each, observations in (of_variant or of_control).items():
+    for measure, observations in (of_variant or of_control).items():
         values = [one.value for one in observations]
-        found = statistics.evidence(of_control[each], observations)
-        difference = statistics.difference(found, each, risk, is_paired=is_paired)
+        evidence = statistics.evidence(of_control[measure], observations)
+        difference = statistics.difference(evidence, measure, risk, is_paired=is_paired)
         row = {
-            "outcome": each,
+            "outcome": measure,
             "documents": len(values),
             "mean": sum(values) / len(values) if values else None,
             "difference": difference if of_variant else None,
-            "verdict": statistics.verdict(difference, each) if of_variant else None,
+            "verdict": statistics.verdict(difference, measure) if of_variant else None,
         }
         outcomes.append(row)
     further = None
     if of_variant:
-        found = statistics.evidence(of_control[outcome], of_variant[outcome])
-        further = statistics.remaining_documents(found, outcome, risk, is_paired=is_paired)
+        evidence = statistics.evidence(of_control[outcome], of_variant[outcome])
+        further = statistics.remaining_documents(evidence, outcome, risk, is_paired=is_paired)
     return {"outcomes": outcomes, "further": further}
 
 
@@ -409,12 +412,12 @@ def _judged(
     Feedback on one answer also judges other answers to the same document.
     """
     remarks: dict[tuple[uuid.UUID, str], list[Feedback]] = defaultdict(list)
-    asked = [
+    options = [
         from_json(one, "") for one in (experiment["control"], *(v["options"] for v in variants))
     ]
     questions = {
-        kind: [as_json(question_of(options_to_json(one.analysis_of(kind)))) for one in asked]
-        for kind in asked[0].types
+        kind: [as_json(question_of(options_to_json(one.analysis_of(kind)))) for one in options]
+        for kind in options[0].types
     }
     jobs = [answer for rows in answers.values() for answer in rows]
     document_ids = sorted({job["document_id"] for job in jobs})
@@ -467,11 +470,13 @@ def _observations(
     return observations
 
 
-def conclude(session: Session, experiment: Experiment, found: Row, promoted: str | None) -> None:
+def conclude(
+    session: Session, experiment: Experiment, comparison: Row, promoted: str | None
+) -> None:
     """End an experiment and store its status; `promoted` names the promoted variant, if any."""
     experiment.concluded_at = clock.read(session)
     experiment.promoted = promoted
-    experiment.conclusion = json_values.as_object(as_json(found))
+    experiment.conclusion = json_values.as_object(as_json(comparison))
 
 
 def promoted(content: str, profile: str, changes: JsonObject) -> str | None:

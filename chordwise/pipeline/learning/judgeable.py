@@ -60,8 +60,8 @@ def listed(
     The `question` of a row is the part of the options that defines the question; `options_hash`
     also identifies the model, the prompt and the version that answered it.
     """
-    asked = None if questions is None else [Jsonb(question) for question in questions]
-    values = {**selection.values, "questions": asked}
+    stored = None if questions is None else [Jsonb(question) for question in questions]
+    values = {**selection.values, "questions": stored}
     rows = LISTED.read(driver(session), values, where=selection.where)
     for row in rows:
         row["analysis_type"] = AnalysisType(row["analysis_type"])
