@@ -8,9 +8,11 @@ know the name of a provider without its HTTP client.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import TypeVar, cast
 
 Kind = TypeVar("Kind")
@@ -45,6 +47,12 @@ class Kinds(Mapping[str, Kind]):
             raise KeyError(name)
         module = importlib.import_module(f"{self._package}.{name}")
         return cast("Kind", getattr(module, self._attribute, module))
+
+    def first_line(self, name: str) -> str:
+        """Return the first line of the module of a kind, without importing it."""
+        module = importlib.util.find_spec(f"{self._package}.{name}")
+        with Path(getattr(module, "origin", "")).open(encoding="utf-8") as file:
+            return file.readline().rstrip("\n")
 
     def _names(self) -> Collection[str]:
         return _modules(tuple(importlib.import_module(self._package).__path__))

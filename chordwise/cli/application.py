@@ -1,13 +1,15 @@
-"""Build the command line. Only the module of the named command is loaded."""
+"""Builds the command line; only the module of the named command is loaded."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Protocol
 
 import typer
@@ -17,68 +19,36 @@ from chordwise.cli.command import EPILOG, add
 from chordwise.cli.invocation import Invocation
 from chordwise.domain.visible_text import visible
 from chordwise.errors import ChordwiseError, ExitCode
+from chordwise.kinds import Kinds
 from chordwise.lazy import load
 from chordwise.rendering.plain_text import one_line
 
-TOPICS = {
-    "Commands": {
-        "analyze": ("submit", "Analyze documents and show the answers."),
-        "results": ("results", "Show stored results."),
-        "review": ("review", "Review the answers that certification needs, one by one."),
-        "export": ("export", "Export a view, a table or a query to a file."),
-        "sql": ("sql", "Run a read-only SQL query."),
-        "web": ("web", "Serve web pages to watch runs and correct results."),
-        "quote": ("quote", "Estimate the tokens and the cost of an analysis."),
-        "doctor": ("doctor", "Check the installation and suggest fixes."),
-    },
-    "Runs": {
-        "wait": ("run_watch", "Wait for a run to finish, then show its results."),
-        "continue": (
-            "run_control",
-            "Continue a run: retry what did not succeed, and read the rest.",
-        ),
-        "cancel": ("run_control", "Cancel the unfinished analyses of a run."),
-        "runs": ("runs", "List the newest runs, or show one run in detail."),
-        "refresh": ("refresh", "Renew stale answers from the stored texts."),
-        "explain": ("explain", "Show how the answer for a document was produced."),
-    },
-    "Quality": {
-        "feedback": ("feedback", "Approve, reject or correct results."),
-        "evaluate": ("evaluate", "Compare results with the right answers."),
-        "certify": ("certify", "Show which answers can be accepted without review."),
-        "recalibrate": ("recalibrate", "Calibrate the confidence that models report."),
-        "experiment": ("experiment", "Compare variants of a profile and promote the best one."),
-        "prompts": ("prompts", "Show the prompts that are sent to models."),
-    },
-    "Tables and reports": {
-        "tables": ("tables", "Show the answer tables, and how to connect programs to them."),
-        "insight": ("insight", "Write plots of speed, quality and cost to an HTML file."),
-        "night-report": ("night_report", "Write what happened in a night to a Markdown file."),
-    },
-    "Operation": {
-        "up": ("services", "Run all services in the foreground until Ctrl-C."),
-        "down": ("services", "Stop all services on this machine."),
-        "inbox": ("inbox", "Show the watched folders and their files."),
-        "schedules": ("schedules", "List, start, add and remove schedules."),
-        "prune": ("prune", "Delete old completions, answers or runs."),
-        "migrate": ("services", "Update the database schema to this version."),
-        "config": ("config", "Show every setting and its source."),
-        "models": ("models", "Estimate what a model needs on your own hardware."),
-        "version": ("version", "Show the versions of Chordwise, Python and the schema."),
-    },
-}
-"""The module of each command and its summary, in the order of the list."""
-COMMANDS = {name: entry for topic in TOPICS.values() for name, entry in topic.items()}
+COMMANDS: Kinds[ModuleType] = Kinds("chordwise.cli.commands")
+TOPICS = ("Commands", "Runs", "Quality", "Tables and reports", "Operation")
 SHORT_FORMS = {"submit": ("analyze", "--no-wait"), "connect": ("tables", "--connect")}
 """Words that stand for a command with options."""
-_FUNCTIONS = {"continue": "continue_"}
-MODULES = {name: module for name, (module, _) in COMMANDS.items()}
 _WITH_VALUE = ("--config", "--home")
 _WITHOUT_VALUE = ("--verbose", "--debug")
 _HELP = frozenset({"--help", "-h"})
 _COMPLETION = "_CHORDWISE_COMPLETE"
-# Typer reads an option without a value by pydantic, whose import is too slow for `version`.
-_NO_HELP = {"help": False, **{name: {"help": False} for name in COMMANDS}}
+
+
+def modules() -> Mapping[str, str]:
+    """Return the modules of the commands; `continue` is a keyword of Python."""
+    return {module.strip("_").replace("_", "-"): module for module in COMMANDS}
+
+
+def entries() -> Mapping[str, Sequence[tuple[str, str]]]:
+    """Return the names and summaries of the commands by topic, without loading their modules.
+
+    They are the first line of each module: TOPIC: SUMMARY, in the order of numbers after the topic.
+    """
+    topics: dict[str, list[tuple[str, str]]] = {topic: [] for topic in TOPICS}
+    lines = [(COMMANDS.first_line(module).strip('"'), name) for name, module in modules().items()]
+    parted = ((*line.partition(": "), name) for line, name in lines)
+    for heading, _, summary, name in sorted(parted, key=lambda entry: (entry[0], entry[3])):
+        topics.setdefault(heading.rstrip(" 0123456789"), []).append((name, summary))
+    return topics
 
 
 def escape_output() -> None:
@@ -95,8 +65,8 @@ def run(arguments: Sequence[str]) -> int:
         if wants_listing(hoisted):
             app = listing()
         else:
-            begins_with_command = bool(hoisted) and hoisted[0] in MODULES
-            app = application(modules_to_load(hoisted), takes_options=not begins_with_command)
+            begins_with_command = bool(hoisted) and hoisted[0] in modules()
+            app = application(commands_to_load(hoisted), takes_options=not begins_with_command)
         app(args=hoisted, prog_name="chordwise", obj=invocation)
     except BaseException as error:  # noqa: BLE001 - the outermost handler
         return explain(error, invocation)
@@ -120,42 +90,41 @@ def hoist(arguments: Sequence[str]) -> list[str]:
     return [*front, *SHORT_FORMS.get(rest[0], rest[:1]), *rest[1:]] if rest else front
 
 
-def modules_to_load(hoisted: Sequence[str]) -> Iterable[str]:
-    """Return the modules to load: that of the named command, or all for completion."""
-    words = [word for word in hoisted if word in MODULES]
-    return {MODULES[words[0]]} if words else dict.fromkeys(MODULES.values())
+def commands_to_load(hoisted: Sequence[str]) -> Iterable[str]:
+    """Return the commands to load: the named one, or all for completion."""
+    known = modules()
+    return next(([word] for word in hoisted if word in known), known)
 
 
 def wants_listing(hoisted: Sequence[str]) -> bool:
     """Return whether to show the list of commands, which needs no command module."""
     if _COMPLETION in os.environ:  # noqa: TID251 - typer's variable; the settings take long to load
         return False
-    names_none = not any(word in MODULES for word in hoisted)
+    names_none = modules().keys().isdisjoint(hoisted)
     return names_none and (not hoisted or not _HELP.isdisjoint(hoisted))
 
 
 def listing() -> typer.Typer:
     """Return an application that lists the commands without loading their modules."""
     app = _empty()
-    for name, (_, summary) in COMMANDS.items():
+    for name, summary in itertools.chain.from_iterable(entries().values()):
         app.command(name, help=summary)(lambda: None)
     return app
 
 
-def application(modules: Iterable[str], *, takes_options: bool = True) -> typer.Typer:
-    """Return the application with the commands of these modules.
+def application(commands: Iterable[str], *, takes_options: bool = True) -> typer.Typer:
+    """Return the application with these commands.
 
     Without `takes_options`, no option is accepted before the command.
     """
-    app = _empty(takes_options=takes_options)
-    for module in modules:
-        loaded = load(f"chordwise.cli.{module}")
-        for name in (name for name in MODULES if MODULES[name] == module):
-            found = getattr(loaded, _FUNCTIONS.get(name, name.replace("-", "_")))
-            if isinstance(found, typer.Typer):
-                app.add_typer(found, name=name)
-            else:
-                add(app, name, found, getattr(loaded, "EPILOG", EPILOG))
+    app, known = _empty(takes_options=takes_options), modules()
+    for name in commands:
+        loaded = load(f"chordwise.cli.commands.{known[name]}")
+        found = getattr(loaded, known[name])
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            add(app, name, found, getattr(loaded, "EPILOG", EPILOG))
     return app
 
 
@@ -169,9 +138,14 @@ class _ByTopic(TyperGroup):
 
     def format_commands(self, _context: object, formatter: _Formatter) -> None:
         """Write the summary of each command."""
-        for topic, commands in TOPICS.items():
+        for topic, commands in entries().items():
             with formatter.section(topic):
-                formatter.write_dl([(name, summary) for name, (_, summary) in commands.items()])
+                formatter.write_dl(commands)
+
+
+def _without_help() -> Mapping[str, object]:
+    """Typer reads an option without a value by pydantic, whose import is too slow for `version`."""
+    return {"help": False, **{name: {"help": False} for name in modules()}}
 
 
 def _empty(*, takes_options: bool = True) -> typer.Typer:
@@ -184,7 +158,7 @@ def _empty(*, takes_options: bool = True) -> typer.Typer:
         rich_markup_mode=None,
         context_settings={
             "help_option_names": ["-h", "--help"],
-            "default_map": None if takes_options else _NO_HELP,
+            "default_map": None if takes_options else _without_help(),
         },
     )
     app.callback()(chordwise if takes_options else lambda: None)

@@ -1,4 +1,4 @@
-"""`chordwise wait`: follow a run to its end and report it; Ctrl-C detaches."""
+"""Following a run to its end and reporting it; Ctrl-C detaches."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from sqlalchemy.orm import Session
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, RunArgument
 from chordwise.domain import missing_rows
 from chordwise.domain.number_formats import counted
 from chordwise.domain.states import JobStatus
-from chordwise.embedded import processes, stack
+from chordwise.embedded import processes
 from chordwise.errors import ExitCode
 from chordwise.relations import accounts, progress
 from chordwise.relations import results as stored_results
@@ -38,24 +37,6 @@ from chordwise.rendering.run_waits import RunWatch
 from chordwise.settings import Settings
 from chordwise.storage.database import Database, driver
 from chordwise.storage.runs import Run
-
-
-def wait(
-    invocation: Invocation, run: RunArgument = "latest", *, as_json: AsJson = False
-) -> ExitCode:
-    """Wait for a run to finish, then show its results.
-
-    chordwise wait 20261124-0915-3f2a
-
-    chordwise wait latest --json
-    """
-    settings = invocation.settings()
-    if stack.is_watching_for_others(settings):  # leave the running stack unchanged
-        settings = access.reach(invocation, settings)
-        stored_run = access.find_run(settings, run)
-    else:
-        settings, stored_run = access.for_run(invocation, run, settings)
-    return follow(invocation, settings, stored_run.id, stored_run.name, as_json=as_json)
 
 
 def follow(

@@ -81,7 +81,7 @@ def _interruptible() -> Iterator[None]:
 def _called(words: Sequence[str], invocation: Invocation) -> tuple[int, str]:
     """Run a command line; return its exit code and what it has printed."""
     hoisted = application.hoist(words)
-    app = application.application(application.modules_to_load(hoisted[:1]))
+    app = application.application(application.commands_to_load(hoisted[:1]))
     with io.StringIO() as output, redirect_stdout(output), redirect_stderr(output):
         try:
             app(args=hoisted, prog_name="chordwise", obj=invocation)

@@ -11,7 +11,7 @@ from tests.house.checkout import PACKAGES, modules
 NOUNS = """
 accounts answer_tables answers budgets certification chunks classification critique doctor
 experiments extraction feedback inbox insight judgments learned_examples models night_report prompts
-quote refresh results review run_control runs schedules sentiment services sql submit summary
+quote refresh results review runs schedules sentiment sql summary
 """
 # Providers of models, and parts that each process or program has.
 PARTS = "anthropic application openai process"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli.version import VERSION
+from chordwise.cli.commands.version import VERSION
 from tests.house.checkout import PACKAGES, ROOT, modules, tracked_files
 
 PACKAGED = "chordwise/_packaged"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from chordwise.cli.quote import announce, sentences
+from chordwise.cli.commands.quote import announce, sentences
 from chordwise.domain import json_values
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject

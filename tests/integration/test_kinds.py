@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from chordwise.readers.text_extraction import extract
 from chordwise.settings import Settings
 from tests.fakes.commands import point_to
 from tests.fakes.pipeline import SHORT, a_pipeline, a_run, a_summary, quoting_the_text
+from tests.fakes.processes import completed
 from tests.fakes.toy_kinds import added, command
 from tests.web.conftest import serving
 
@@ -314,3 +316,37 @@ def test_a_page_is_a_file(settings: Settings) -> None:
     assert "It rained" not in refused
     assert "It rained on Monday." in weather
     assert titles[:2] + titles[6:8] == ["runs", "results", "sql", "weather"]
+
+
+ECHO = '''"""Runs: Say a word again."""
+
+from chordwise.cli.invocation import Invocation
+
+
+def echo(invocation: Invocation, word: str) -> None:
+    """Say a word again.
+
+    chordwise echo hello
+    """
+    invocation.screen.write(f"{word}\\n")
+'''
+
+
+@pytest.fixture
+def _echo(tmp_path: Path) -> Iterator[None]:
+    with added(tmp_path, "chordwise.cli.commands", {"echo.py": ECHO}):
+        yield
+
+
+@pytest.mark.usefixtures("_echo")
+def test_a_command_is_a_file(tmp_path: Path) -> None:
+    """It is listed with its topic and run, and the list imports no command."""
+    listed = command(tmp_path, "--help").stdout.partition("\nRuns:\n")[2].partition("\n\n")[0]
+
+    assert re.findall(r"(?m)^  (\w+) ", listed)[:3] == ["cancel", "continue", "echo"]
+    assert command(tmp_path, "echo", "hello").stdout == "hello\n"
+    assert "Usage: chordwise echo" in command(tmp_path, "echo", "--help").stdout
+    imported = completed(sys.executable, "-X", "importtime", "-m", "chordwise", "--help").stderr
+    assert "chordwise.cli.application" in imported
+    for absent in ("pydantic", "sqlalchemy", "chordwise.cli.commands.runs"):
+        assert f" {absent}\n" not in imported

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from chordwise.cli.evaluate import side_by_side
+from chordwise.cli.commands.evaluate import side_by_side
 from chordwise.domain.analysis import NO_LABEL
 from chordwise.errors import ExitCode, UsageError
 from chordwise.llm.model import CompletionRequest

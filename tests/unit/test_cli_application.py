@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from chordwise.cli import application
-from chordwise.cli.application import MODULES, explain, hoist, modules_to_load, wants_listing
+from chordwise.cli.application import commands_to_load, explain, hoist, modules, wants_listing
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.run_watch import deferred_interrupt, interruptible
 from chordwise.errors import ConfigurationError, ExitCode
@@ -41,14 +41,14 @@ def test_global_options_are_accepted_anywhere(given: list[str], hoisted: list[st
 
 
 def test_only_the_module_of_the_named_command_is_loaded() -> None:
-    assert set(modules_to_load(["--home", "h", "version"])) == {"version"}
-    assert set(modules_to_load(["--help"])) == set(MODULES.values())
+    assert set(commands_to_load(["--home", "h", "version"])) == {"version"}
+    assert set(commands_to_load(["--help"])) == set(modules())
 
 
 def test_the_list_of_commands_matches_the_application(capsys: pytest.CaptureFixture[str]) -> None:
     code = run(["--help"])
     listed = capsys.readouterr().out
-    every = application.application(dict.fromkeys(MODULES.values()))
+    every = application.application(modules())
     with pytest.raises(SystemExit):
         every(args=["--help"], prog_name="chordwise")
 
@@ -58,7 +58,7 @@ def test_the_list_of_commands_matches_the_application(capsys: pytest.CaptureFixt
     assert wants_listing(["runs", "--help"]) is wants_listing(["nonsense"]) is False
 
 
-@pytest.mark.parametrize("command", sorted(MODULES))
+@pytest.mark.parametrize("command", sorted(modules()))
 def test_every_command_has_help_with_an_example(command: str) -> None:
     shown = output_of(command, "--help").out
 
@@ -196,10 +196,10 @@ def test_a_closed_pipe_is_not_an_error(tmp_path: Path) -> None:
 
 
 def test_the_application_registers_every_command_of_the_table() -> None:
-    app = application.application(dict.fromkeys(MODULES.values()))
+    app = application.application(modules())
 
     names = {command.name for command in app.registered_commands}
-    assert names | {group.name for group in app.registered_groups} == set(MODULES)
+    assert names | {group.name for group in app.registered_groups} == set(modules())
 
 
 def test_ctrl_c_raises_keyboard_interrupt() -> None:

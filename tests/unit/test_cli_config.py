@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli.config import SettingSource, ShownSetting, entries, toml_lines
+from chordwise.cli.commands.config import SettingSource, ShownSetting, entries, toml_lines
 from chordwise.domain.json_values import as_json
 from chordwise.errors import ExitCode
 from chordwise.settings import Settings, load

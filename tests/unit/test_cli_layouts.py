@@ -10,10 +10,10 @@ from decimal import Decimal
 import pytest
 from rich.text import Text
 
-from chordwise.cli.evaluate import _by_label
-from chordwise.cli.quote import in_brief
-from chordwise.cli.runs import job_table
-from chordwise.cli.schedules import _next, past_table, table
+from chordwise.cli.commands.evaluate import _by_label
+from chordwise.cli.commands.quote import in_brief
+from chordwise.cli.commands.runs import job_table
+from chordwise.cli.commands.schedules import _next, past_table, table
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.estimates import Interval
 from chordwise.domain.learning.measures import Measure

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.cli.services import LogLines
+from chordwise.cli.commands.up import LogLines
 from chordwise.domain.states import RunStatus
 from chordwise.relations.progress import CallCounts, JobCounts, Pace, Progress
 from chordwise.rendering.live import Bars, ProgressLines

@@ -1,4 +1,4 @@
-"""`chordwise quote`: the tokens and the cost of an analysis, also shown before a budgeted run."""
+"""Commands 7: Estimate the tokens and the cost of an analysis."""
 
 from __future__ import annotations
 

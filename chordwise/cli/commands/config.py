@@ -1,4 +1,4 @@
-"""`chordwise config`: every setting with its source; secrets are hidden."""
+"""Operation: Show every setting and its source."""
 
 from __future__ import annotations
 

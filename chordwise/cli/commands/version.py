@@ -1,4 +1,4 @@
-"""`chordwise version`: the installed versions."""
+"""Operation: Show the versions of Chordwise, Python and the schema."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 VERSION = "0.1.0"
 """As in pyproject.toml; reading it from the package takes a tenth of the command's time."""
 EPILOG = "Example: chordwise version --json"
-_PACKAGE = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(__file__).resolve().parents[2]
 
 
 def version(

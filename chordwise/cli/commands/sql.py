@@ -1,4 +1,4 @@
-"""`chordwise sql`: read-only SQL queries of the user."""
+"""Commands 5: Run a read-only SQL query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`chordwise analyze`: the intake of documents for a run."""
+"""Commands 1: Analyze documents and show the answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 
 import typer
 
-from chordwise.cli import access, quote, run_watch
+from chordwise.cli import access, run_watch
+from chordwise.cli.commands import quote
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, NoWait
 from chordwise.cli.request import Arguments, Options, Paths

@@ -1,4 +1,4 @@
-"""`chordwise review`: review the answers that certification needs, one by one."""
+"""Commands 3: Review the answers that certification needs, one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`chordwise runs`: the list of runs, and the details of one."""
+"""Runs: List the newest runs, or show one run in detail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`chordwise tables`: the answer tables, their columns, and example queries."""
+"""Tables and reports: Show the answer tables, and how to connect programs to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`chordwise insight`: plots of speed, quality and cost in one HTML file."""
+"""Tables and reports: Write plots of speed, quality and cost to an HTML file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`chordwise recalibrate`: calibrate the confidence that models report."""
+"""Quality: Calibrate the confidence that models report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`chordwise certify`: which answers can be accepted without review."""
+"""Quality: Show which answers can be accepted without review."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`chordwise night-report`: what happened in a period, in one Markdown file."""
+"""Tables and reports: Write what happened in a night to a Markdown file."""
 
 from __future__ import annotations
 

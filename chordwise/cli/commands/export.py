@@ -1,4 +1,4 @@
-"""`chordwise export`: views, tables and queries as files for other programs."""
+"""Commands 4: Export a view, a table or a query to a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`chordwise feedback`: approve, reject or correct results."""
+"""Quality: Approve, reject or correct results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`chordwise results`: the stored results."""
+"""Commands 2: Show stored results."""
 
 from __future__ import annotations
 

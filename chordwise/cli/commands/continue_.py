@@ -1,11 +1,11 @@
-"""`chordwise continue` and `cancel`."""
+"""Runs: Continue a run: retry what did not succeed, and read the rest."""
 
 from __future__ import annotations
 
 from chordwise.cli import access, run_watch
+from chordwise.cli.commands.analyze import RunIntake
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, Budget, NoWait, RunArgument
-from chordwise.cli.submit import RunIntake
 from chordwise.domain.number_formats import counted
 from chordwise.errors import ExitCode
 from chordwise.pipeline.jobs import run_control as control
@@ -50,18 +50,3 @@ def continue_(
             invocation, settings, stored_run.name, was_interrupted=False
         )
     return intake.conclude(account, waits=not no_wait, as_json=as_json)
-
-
-def cancel(invocation: Invocation, run: RunArgument, *, as_json: AsJson = False) -> None:
-    """Cancel the unfinished analyses of a run. Stored answers are kept.
-
-    chordwise cancel latest
-    """
-    settings = access.reach(invocation)
-    stored_run = access.find_run(settings, run)
-    with access.database(settings) as database:
-        count = control.cancel(database, stored_run.id)
-    if as_json:
-        invocation.screen.write_json(run_id=stored_run.id, run=stored_run.name, cancelled=count)
-    else:
-        invocation.screen.info(f"{counted(count, 'analysis')} of {stored_run.name} cancelled.")

@@ -1,4 +1,4 @@
-"""`chordwise web`: web pages to watch runs and correct results."""
+"""Commands 6: Serve web pages to watch runs and correct results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`chordwise evaluate`: the quality of results."""
+"""Quality: Compare results with the right answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`chordwise inbox`: the watched folders and their files."""
+"""Operation: Show the watched folders and their files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`chordwise experiment`: compare variants of a profile and promote the best one."""
+"""Quality: Compare variants of a profile and promote the best one."""
 
 from __future__ import annotations
 

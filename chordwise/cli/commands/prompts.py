@@ -1,4 +1,4 @@
-"""`chordwise prompts`: the released and the user's own prompt templates."""
+"""Quality: Show the prompts that are sent to models."""
 
 from __future__ import annotations
 

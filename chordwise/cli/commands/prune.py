@@ -1,4 +1,4 @@
-"""`chordwise prune`: delete old data."""
+"""Operation: Delete old completions, answers or runs."""
 
 from __future__ import annotations
 

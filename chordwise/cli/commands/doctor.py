@@ -1,4 +1,4 @@
-"""`chordwise doctor`: check the installation and suggest fixes."""
+"""Commands 8: Check the installation and suggest fixes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`chordwise models fit`: memory, speed and cost of a model on the user's hardware."""
+"""Operation: Estimate what a model needs on your own hardware."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`chordwise explain`: how the answer for a document was produced."""
+"""Runs: Show how the answer for a document was produced."""
 
 from __future__ import annotations
 

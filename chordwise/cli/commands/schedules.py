@@ -1,4 +1,4 @@
-"""`chordwise schedules`: schedules, their due times, and their outcomes."""
+"""Operation: List, start, add and remove schedules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`chordwise refresh`: find stale answers, estimate the cost of new ones, and renew them."""
+"""Runs: Renew stale answers from the stored texts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from chordwise.cli import access, quote, run_watch
+from chordwise.cli import access, run_watch
 from chordwise.cli.command import Parsed, Values
+from chordwise.cli.commands import quote
+from chordwise.cli.commands.analyze import RunIntake
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, NoWait, RunOrProfile, Yes
 from chordwise.cli.run_watch import suggest
-from chordwise.cli.submit import RunIntake
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.learning.statistics import wilson
 from chordwise.domain.number_formats import approximate, counted, interval, share
