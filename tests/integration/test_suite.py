@@ -6,7 +6,7 @@ import io
 import json
 import tomllib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from chordwise.domain.analysis import NO_LABEL
 from chordwise.errors import ExitCode, UsageError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.learning import suite
-from chordwise.pipeline.learning.suite import Answered
+from chordwise.relations.relation import Row
 from chordwise.settings import Settings
 from tests.fakes.commands import run
 from tests.fakes.generated_answers import a_field
@@ -55,7 +55,7 @@ def words(name: str) -> str:
     return f"{name} says: CHOOSE {CHOSEN[name]} 0.9 and nothing else."
 
 
-def answered(pipeline: Pipeline, folder: Path, limit: int | None = None) -> list[Answered]:
+def answered(pipeline: Pipeline, folder: Path, limit: int | None = None) -> list[Sequence[Row]]:
     def work(run_id: uuid.UUID) -> None:
         for job_id, of in pipeline.rows("SELECT id, run_id FROM jobs"):
             if of == run_id:
@@ -70,8 +70,8 @@ def answered(pipeline: Pipeline, folder: Path, limit: int | None = None) -> list
     ]
 
 
-def values(found: Answered) -> Mapping[tuple[str, str], float]:
-    (evaluated,) = found.evaluated
+def values(found: Sequence[Row]) -> Mapping[tuple[str, str], float]:
+    (evaluated,) = found
     return {(each.metric, each.label): each.value for each in evaluated["measured"][0]["measures"]}
 
 
@@ -96,9 +96,12 @@ def test_both_models_answer_the_documents(settings: Settings, tmp_path: Path, la
     assert found["accuracy", ""] == pytest.approx(2 / 3)
     assert found["calibration_error", ""] == pytest.approx(abs(0.9 - 2 / 3))
     assert {("grounded", ""), ("cost_usd", ""), ("seconds", "")} <= found.keys()
-    assert (scripted.model, built_in.model) == (SCRIPTED, "extractive")
+    assert (scripted[0]["asked"], built_in[0]["asked"]) == (SCRIPTED, "extractive")
     stored = "SELECT run, provider, judged FROM evaluations ORDER BY id"
-    assert pipeline.rows(stored) == [(scripted.run, "scripted", 3), (built_in.run, "extractive", 3)]
+    assert pipeline.rows(stored) == [
+        (scripted[0]["run"], "scripted", 3),
+        (built_in[0]["run"], "extractive", 3),
+    ]
     screen = Console(width=120, file=io.StringIO(), record=True)
     screen.print(*side_by_side([scripted, built_in]))
     shown = screen.export_text()
@@ -177,7 +180,7 @@ def test_a_limit_selects_documents_evenly(settings: Settings, tmp_path: Path) ->
     scripted, _ = answered(pipeline, folder, 2)
 
     assert [document.name for document in part.documents] == ["a", "b"]
-    assert scripted.evaluated[0]["missing"] == []
+    assert scripted[0]["missing"] == []
     assert values(scripted)["accuracy", ""] == 0.5
 
 
@@ -199,7 +202,7 @@ def test_schemas_with_gold_beside_documents_are_parts(settings: Settings, tmp_pa
     scripted, _ = answered(a_pipeline(settings, answer, repeat_last=True), folder)
 
     found = values(scripted)
-    assert scripted.part == "bench/bills"
+    assert scripted[0]["part"] == "bench/bills"
     assert found["match", "/total"] == 1
     assert found["row_recall", "/rows"] == pytest.approx(2 / 3)
     assert "evaluation_config" not in json.dumps(schemas[0])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import RenderableType
@@ -27,9 +27,6 @@ from chordwise.rendering import layouts, live
 from chordwise.rendering.plain_text import one_line
 from chordwise.rendering.run_waits import RunWatch
 from chordwise.settings import Settings
-
-if TYPE_CHECKING:
-    from chordwise.pipeline.learning.suite import Answered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,24 +109,18 @@ def _evaluate_suite(
     access.require_external_database(settings)
     settings = access.reach(invocation, settings, Level.ALL)
     now = datetime.now(UTC)  # noqa: TID251 - the clock
-    done: list[Sequence[Answered]] = []
+    parts_done: list[Sequence[Sequence[Row]]] = []
     with access.working_context(invocation, settings) as context, live.display(screen) as display:
         watch = RunWatch(settings, context.database, screen.info)
         wait = partial(watch.wait_until_over, display=display)
-        done.extend(suites.evaluate_all(context, parts, model, now, wait))
-    answered = [each for models in done for each in models]
+        parts_done.extend(suites.evaluate_all(context, parts, model, now, wait))
+    evaluations = [row for models in parts_done for rows in models for row in rows]
     if as_json:
-        screen.write_json(
-            evaluations=[
-                {"part": each.part, "run": each.run, "asked": each.model, **evaluated}
-                for each in answered
-                for evaluated in each.evaluated
-            ]
-        )
+        screen.write_json(evaluations=evaluations)
     else:
-        for models in done:
+        for models in parts_done:
             screen.show(*side_by_side(models))
-    return _code([evaluated for each in answered for evaluated in each.evaluated])
+    return _code(evaluations)
 
 
 def _code(found: Sequence[Row]) -> ExitCode:
@@ -178,10 +169,10 @@ def render(evaluated: Row) -> Iterator[RenderableType]:
     yield from _missing(evaluated["missing"])
 
 
-def side_by_side(answered: Sequence[Answered]) -> Iterator[RenderableType]:
+def side_by_side(models: Sequence[Sequence[Row]]) -> Iterator[RenderableType]:
     """Return the measures of several models on the same documents, a column for each."""
-    for kinds in zip(*(each.evaluated for each in answered), strict=False):
-        heading = f"{answered[0].part}: {kinds[0]['analysis_type']}"
+    for kinds in zip(*models, strict=False):
+        heading = f"{kinds[0]['part']}: {kinds[0]['analysis_type']}"
         yield Text(one_line(heading), style="bold")
         by_name: dict[tuple[str, str], dict[int, Measure]] = {}
         for column, evaluated in enumerate(kinds):
@@ -193,7 +184,7 @@ def side_by_side(answered: Sequence[Answered]) -> Iterator[RenderableType]:
             cells = [_cell(measures.get(column)) for column in range(len(kinds))]
             of = max(each.count for each in measures.values())
             rows.append((f"  {_named(metric, label)}", *cells, f"{of:,}"))
-        yield layouts.numbers(("", *(one_line(each.model) for each in answered), "Of"), rows)
+        yield layouts.numbers(("", *(one_line(row["asked"]) for row in kinds), "Of"), rows)
         for evaluated in kinds:
             yield from _missing(evaluated["missing"])
 

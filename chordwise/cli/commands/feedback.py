@@ -105,7 +105,7 @@ def _report(screen: Screen, outcome: Given, *, as_json: bool) -> None:
     note = f"; {outcome.known:,} already stored" if outcome.known else ""
     screen.info(f"{counted(outcome.stored, 'remark')} stored{note}.")
     for entry in outcome.unmatched[:_MAX_SHOWN]:
-        screen.info(f"Line {entry.line}, {entry.document}: {entry.reason}")
+        screen.info(f"Line {entry['line']}, {entry['document']}: {entry['reason']}")
     if len(outcome.unmatched) > _MAX_SHOWN:
         screen.info(f"… and {len(outcome.unmatched) - _MAX_SHOWN:,} more; use --json for all.")
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from operator import attrgetter
+from operator import itemgetter
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -52,22 +52,16 @@ class FeedbackLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unmatched:
-    """A line that matches no result, or whose verdict the result does not allow."""
-
-    line: int
-    document: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """The numbers of stored, already known and withdrawn verdicts, and the skipped lines."""
+    """The numbers of stored, already known and withdrawn verdicts, and the `unmatched` lines.
+
+    Such a line matches no result, or the result does not allow its verdict.
+    """
 
     stored: int = 0
     known: int = 0
     withdrawn: int = 0
-    unmatched: Sequence[Unmatched] = ()
+    unmatched: Sequence[Row] = ()
 
 
 def give(session: Session, target: Row, signed: Sequence[Signed]) -> Given:
@@ -147,7 +141,7 @@ def give_all(session: Session, wanted: ResultSelection, lines: Sequence[Feedback
     for result in newest.values():
         by_document[result["document_id"]].append(result)
     stored = known = 0
-    unmatched: list[Unmatched] = []
+    unmatched: list[Row] = []
     for some in judgeable.batches(lines):
         found: list[tuple[FeedbackLine, Row]] = []
         for line in some:
@@ -161,18 +155,18 @@ def give_all(session: Session, wanted: ResultSelection, lines: Sequence[Feedback
                 is_new = _store(session, target, line.signed)
                 stored, known = stored + is_new, known + (not is_new)
         _apply(session, list(targets.values()))
-    unmatched.sort(key=attrgetter("line"))
+    unmatched.sort(key=itemgetter("line"))
     return Given(stored=stored, known=known, unmatched=unmatched)
 
 
 @contextmanager
-def _noting(unmatched: list[Unmatched], line: FeedbackLine) -> Iterator[None]:
+def _noting(unmatched: list[Row], line: FeedbackLine) -> Iterator[None]:
     """Add a line to the unmatched ones if the block raises a `UsageError`."""
     try:
         yield
     except UsageError as error:
         reason = f"{error.what} {error.hint}".strip()
-        unmatched.append(Unmatched(line=line.number, document=line.document, reason=reason))
+        unmatched.append({"line": line.number, "document": line.document, "reason": reason})
 
 
 def _result_of(

@@ -95,16 +95,6 @@ class SuitePart:
     gold: Gold
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
-    """The metrics of one part of a suite that a model answered in a run."""
-
-    part: str
-    model: str
-    run: str
-    evaluated: Sequence[Row]
-
-
 def read(settings: Settings, folder: Path, limit: int | None = None) -> Sequence[SuitePart]:
     """Read a suite; with `limit`, at most that many documents per part, evenly spaced.
 
@@ -131,10 +121,11 @@ def evaluate(
     model: str,
     now: datetime,
     wait: Callable[[uuid.UUID], object],
-) -> Answered:
+) -> Sequence[Row]:
     """Ask a model about the documents, `wait` for the run, and compare the answers with the truth.
 
-    The run does not reuse earlier answers.
+    The run does not reuse earlier answers. The rows are those of `evaluation.evaluate`, with the
+    `part` of the suite, the `run` and the `asked` model.
 
     Raises:
         UsageError: No document has an answer.
@@ -158,8 +149,8 @@ def evaluate(
     with context.database.read() as session:
         run = session.get_one(Run, submission.run_id)
     scope = Scope(settings=context.settings, run=run, types=options.types, gold=part.gold)
-    measured = evaluation.evaluate(context.database, scope)
-    return Answered(part=part.name, model=model, run=submission.name, evaluated=measured)
+    names = {"part": part.name, "run": submission.name, "asked": model}
+    return [{**names, **row} for row in evaluation.evaluate(context.database, scope)]
 
 
 def evaluate_all(
@@ -168,11 +159,11 @@ def evaluate_all(
     model: str,
     now: datetime,
     wait: Callable[[uuid.UUID], object],
-) -> Iterator[tuple[Answered, ...]]:
+) -> Iterator[tuple[Sequence[Row], ...]]:
     """Yield the metrics of each part for the model and, if it differs, the built-in model."""
     models = dict.fromkeys((model, EXTRACTIVE))
     for part in parts:
-        yield tuple(evaluate(context, part, each, now, wait) for each in models)
+        yield tuple(evaluate(context, part, name, now, wait) for name in models)
 
 
 def _suite_settings(folder: Path) -> SuiteSettings:
