@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
@@ -18,9 +17,6 @@ from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
 from chordwise.settings.providers import is_at_provider
 
-if TYPE_CHECKING:
-    from chordwise.llm.batching.api import BatchApi
-
 
 class Provider(ABC):
     """What is specific to a provider."""
@@ -29,8 +25,6 @@ class Provider(ABC):
     """The host of the public address, to which the key in PROVIDER_API_KEY is sent."""
     needs_name: bool = True
     """Whether a model must be named."""
-    has_batches: bool = False
-    """Whether models at the public address have a Batch API."""
     regional_factor: Decimal = Decimal(1)
     """The highest factor of the list price for inference in one region."""
 
@@ -43,12 +37,6 @@ class Provider(ABC):
         Raises:
             ConfigurationError: A value is missing or invalid.
         """
-
-    def batches(
-        self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
-    ) -> BatchApi:
-        """Return the Batch API of a model, without any network request."""
-        raise NotImplementedError
 
     def is_free(self, settings: ModelSettings) -> bool:  # noqa: ARG002
         """Return whether the model costs nothing because Chordwise serves it."""

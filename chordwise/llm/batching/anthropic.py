@@ -125,3 +125,6 @@ class AnthropicBatches:
             return error
         reported = child(result, "error")
         return self._http.refusal(child(reported, "error") or reported, _BAD_REQUEST)
+
+
+BATCH_API = AnthropicBatches

@@ -170,6 +170,9 @@ class OpenAIBatches:
         return self._http.refusal(line.get("error"), _SERVER_ERROR)
 
 
+BATCH_API = OpenAIBatches
+
+
 def file_of(lines: Collection[BatchLine]) -> bytes:
     """Return the input file of a batch: one question per line."""
     return b"".join(

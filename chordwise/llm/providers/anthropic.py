@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
@@ -44,9 +43,6 @@ from chordwise.llm.schema_dialects import as_instruction, for_anthropic
 from chordwise.llm.token_counts import TokenCounter, claude_counter
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
-
-if TYPE_CHECKING:
-    from chordwise.llm.batching.api import BatchApi
 
 PUBLIC_BASE_URL = "https://api.anthropic.com"
 REGIONAL_FACTOR = Decimal("1.1")
@@ -195,7 +191,6 @@ class Anthropic(Provider):
     """The Messages API at Anthropic's public address, or at the `base_url` of a gateway."""
 
     host = "api.anthropic.com"
-    has_batches = True
     regional_factor = REGIONAL_FACTOR
 
     def connect(
@@ -203,16 +198,6 @@ class Anthropic(Provider):
     ) -> ChatModel:
         """Return the model."""
         return AnthropicModel(settings, api_key, transport)
-
-    def batches(
-        self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
-    ) -> BatchApi:
-        """Return the Batch API."""
-        from chordwise.llm.batching.anthropic import (  # noqa: PLC0415 - it imports this
-            AnthropicBatches,
-        )
-
-        return AnthropicBatches(settings, api_key, transport)
 
     def token_counter(self, settings: ModelSettings) -> TokenCounter:
         """Return the counter for a Claude model."""

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import PurePath
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
@@ -50,9 +49,6 @@ from chordwise.llm.token_counts import TokenCounter, openai_counter
 from chordwise.llm.transport import JsonTransport
 from chordwise.settings import ModelSettings
 from chordwise.settings.providers import is_at_provider
-
-if TYPE_CHECKING:
-    from chordwise.llm.batching.api import BatchApi
 
 PUBLIC_BASE_URL = "https://api.openai.com/v1"
 MAX_SCHEMA_NAME_CHARACTERS = 64
@@ -258,21 +254,12 @@ class OpenAI(Provider):
     """Chat Completions at OpenAI's public address, or at the `base_url` of another server."""
 
     host = "api.openai.com"
-    has_batches = True
 
     def connect(
         self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport | None
     ) -> ChatModel:
         """Return the model, kept loaded by Ollama if the settings say so."""
         return with_keep_alive(OpenAIModel(settings, api_key, transport), settings)
-
-    def batches(
-        self, settings: ModelSettings, api_key: SecretStr, transport: JsonTransport
-    ) -> BatchApi:
-        """Return the Batch API."""
-        from chordwise.llm.batching.openai import OpenAIBatches  # noqa: PLC0415 - it imports this
-
-        return OpenAIBatches(settings, api_key, transport)
 
     def has_service_tiers(self, settings: ModelSettings) -> bool:
         """Return whether this is OpenAI itself; others ignore tiers."""
