@@ -98,8 +98,13 @@ def read(session: Session, results: Sequence[Row]) -> Iterator[Row]:
         by_id = {result["result_id"]: result for result in some}
         for row in ANSWERS.read(driver(session), {"result_ids": list(by_id)}):
             result = by_id[row["result_id"]]
+            answer = AnswerWithConfidence(
+                analysis_type=result["analysis_type"],
+                output=row["output"],
+                confidence=row["confidence"],
+                needs_review=row["needs_review"],
+            )
             held_out = is_held_out(row["sha256"])
-            answer = answer_of(result["analysis_type"], row)
             yield {**result, **row, "answer": answer, "is_held_out": held_out}
 
 
@@ -116,12 +121,6 @@ def truth_about(result: Row, feedback: Iterable[Feedback]) -> Truth | None:
 def truth_of(kind: AnalysisType, about: Iterable[Feedback]) -> Truth:
     """Return the truth that feedback on one question implies; `about` is sorted, latest last."""
     return truths.from_remarks(kind, [stored_feedback.remark(one) for one in about])
-
-
-def answer_of(kind: AnalysisType, result: Row) -> AnswerWithConfidence:
-    """Return the answer of a result as it is judged."""
-    columns = ("output", "confidence", "needs_review")
-    return AnswerWithConfidence(analysis_type=kind, **{name: result[name] for name in columns})
 
 
 def batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
