@@ -46,7 +46,7 @@ class Kinds(Mapping[str, Kind]):
         if name not in self._names():
             raise KeyError(name)
         module = importlib.import_module(f"{self._package}.{name}")
-        return cast("Kind", getattr(module, self._attribute, module))
+        return cast("Kind", getattr(module, self._attribute) if self._attribute else module)
 
     def first_line(self, name: str) -> str:
         """Return the first line of the module of a kind, without importing it."""
