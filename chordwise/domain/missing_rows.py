@@ -223,7 +223,12 @@ def unread(
     records, too. Selections and lists of distinct values have no records. `place` names a span.
     """
     analysis, options = analysis_for(task.analysis_type), task.options
-    counted, located = analysis.row_counts([output], options), _places(source, output, task)
+    counted = analysis.row_counts([output], options)
+    placed = _placed(source, output, task)
+    located = analysis.row_places(placed, options)
+    if options.schema is not None:
+        repeated = schema_data.repetitions(placed, options.schema)
+        counted, located = _without_copies(source, counted, located, repeated)
     texts = (json_values.text(value) for _, value in json_values.walk(output.get("data")))
     lines = TextLines(
         source=source, answered=answered, values={text.casefold() for text in texts if text}
@@ -430,10 +435,38 @@ def _rows_elsewhere(
     ]
 
 
-def _places(
-    source: Source, output: JsonObject, task: AnalysisTask
-) -> Mapping[str, list[list[Span]]]:
-    """A quote of several lines that overlaps the quote of another row locates none."""
+def _without_copies(
+    source: Source,
+    counted: Mapping[str, RowCount],
+    located: Mapping[str, list[list[Span]]],
+    repeated: Mapping[str, int],
+) -> tuple[dict[str, RowCount], dict[str, list[list[Span]]]]:
+    """Count equal rows of the same place once, or as often as the text has their lines."""
+    counts, places = dict(counted), dict(located)
+    if not repeated:
+        return counts, places
+    lines = Counter(source.text[start:end].strip() for start, end in whole_lines(source.text))
+    for path in repeated:
+        rows = Counter(tuple(spans) for spans in located[path])
+        kept = {row: min(copies, max(1, lines[_line(source, row)])) for row, copies in rows.items()}
+        copies = min(rows.total() - sum(kept.values()), repeated[path])
+        if copies and path in counts:
+            counts[path] = replace(counts[path], number=counts[path].number - copies)
+            places[path] = [list(row) for row, number in kept.items() for _ in range(number)]
+    return counts, places
+
+
+def _line(source: Source, row: Sequence[Span]) -> str:
+    start = row[0][0] - source.offset
+    end = source.text.find("\n", start)
+    return source.text[source.text.rfind("\n", 0, start) + 1 : end if end >= 0 else None].strip()
+
+
+def _placed(source: Source, output: JsonObject, task: AnalysisTask) -> JsonObject:
+    """Return the output with evidence for rows without one, found by their values.
+
+    A quote of several lines that overlaps the quote of another row locates none.
+    """
     analysis, options = analysis_for(task.analysis_type), task.options
 
     def is_long(start: int, end: int) -> bool:
@@ -446,7 +479,7 @@ def _places(
         found = grounding.ground({"evidence": [*values]}, source)
         quoted = json_values.objects(output.get("evidence"))
         output = {**output, "evidence": [*quoted, *json_values.objects(found["evidence"])]}
-    return analysis.row_places(output, options)
+    return output
 
 
 def _few(names: Sequence[str]) -> list[str]:

@@ -705,6 +705,32 @@ def test_rows_without_a_place_count_as_rows_of_records() -> None:
     assert missing_in("".join(records), records[::2], rows=COUNT) == ()
 
 
+def of_lines(text: str, lines: Sequence[str]) -> tuple[MissingRows, ...]:
+    """Return the missing rows of an answer with a row for each line and no quotes."""
+    names = ("id", "customer", "amount")
+    rows: list[JsonValue] = [dict(zip(names, line.split(","), strict=True)) for line in lines]
+    items: JsonObject = {"type": "object", "properties": {name: {} for name in names}}
+    return unread(text, {"rows": rows}, [], items=items)
+
+
+def test_rows_that_two_chunks_answer_count_once_without_quotes_too() -> None:
+    lines = [f"INV-{n:05},Birch {n} Inc,{100 + n}.25" for n in range(120)]
+    chunks = [lines[start : start + 40] for start in range(0, 120, 40)]
+    rows = [row for chunk in chunks for row in chunk[:28]]
+    of_next_chunks = [row for chunk in chunks[1:] for row in chunk[:12]]
+
+    (missing,) = of_lines("id,customer,amount\n" + "\n".join(lines), [*rows, *of_next_chunks])
+
+    assert missing.kept == len(rows)
+    assert missing.records == len(lines) - len(rows)
+
+
+def test_equal_lines_without_quotes_have_a_row_each() -> None:
+    lines = [f"INV-{n // 2:05},Birch Inc,{100 + n // 2}.25" for n in range(60)]
+
+    assert of_lines("id,customer,amount\n" + "\n".join(lines), lines) == ()
+
+
 def test_a_chunk_without_rows_between_others_is_reported() -> None:
     counted: JsonObject = {"path": "/data/rows", "by_chunk": [9, 0, 0, 7, 0], "unread": 0}
 
