@@ -183,6 +183,13 @@ def test_the_value_of_an_item_is_found(text: str, item: str, values: list[str]) 
     assert extract(text, item) == {item: values}
 
 
+def test_an_empty_cell_of_a_form_is_no_value() -> None:
+    text = "| Date: May 1, 2024 | Acme Inc. | |\n| | By: | | /s/ Ann Berg |\n| | | | Ann Berg |\n"
+
+    task = a_task(AnalysisType.EXTRACTION, text, AnalysisOptions(instructions="address"))
+    assert Extraction().problems(answer(task), task) == []
+
+
 def test_a_sum_keeps_its_scale() -> None:
     text = "The amount raised by the fund is $100m."
     task = a_task(AnalysisType.EXTRACTION, text, AnalysisOptions(instructions="amount raised"))

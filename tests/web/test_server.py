@@ -14,6 +14,7 @@ from chordwise.embedded.home import home_at, read_address
 from chordwise.errors import ConfigurationError
 from chordwise.settings import Settings
 from chordwise.web.server import Served, serve
+from tests.fakes.commands import output_of
 from tests.fakes.pipeline import with_settings
 from tests.web.conftest import serving
 
@@ -37,8 +38,12 @@ def test_the_link_is_private_to_the_user(settings: Settings) -> None:
     with serving(settings) as served:
         found = read_address(home.web_link_file)
         mode = home.web_link_file.stat().st_mode & 0o777
+        again = output_of("web", "--home", str(settings.home)).out
+        asked = output_of("web", "--link", "--home", str(settings.home)).out
 
     assert found is not None
+    assert again == f"{served.link.partition('?')[0]}\n"
+    assert asked == f"{served.link}\n"
     assert found.url == served.link
     assert mode == 0o600
     assert home.web.stat().st_mode & 0o777 == 0o700

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import sys
+from pathlib import Path
+from threading import Event
 from typing import Annotated, TextIO
 
 import typer
@@ -15,8 +17,10 @@ from chordwise.embedded.home import Level, home_at, read_address
 from chordwise.errors import UsageError
 from chordwise.rendering.screen import Screen
 from chordwise.settings import Settings
+from chordwise.settings.environment import supervisor_pipe
 
 _SHORTEST_PASSWORD = 12
+_POLL_SECONDS = 2.0
 
 
 def web(
@@ -45,17 +49,29 @@ def web(
         _print_hash(screen)
         return
     settings = invocation.settings()
-    running = read_address(home_at(settings.home).web_link_file)
+    address = home_at(settings.home).web_link_file
+    running = read_address(address)
     if running is not None or link:
         if running is None:
             raise UsageError(
                 f"No web server is running for {settings.home}.", "Start it with: chordwise web"
             )
-        screen.write(f"{running.url}\n")
+        screen.write(f"{running.url if link else shown_link(running.url, sys.stdout)}\n")
         screen.note(f"The web server is process {running.server.pid}.")
-        return
+        if supervisor_pipe() is None or not _has_ended(address):
+            return
     _serve(invocation, settings, port)
     screen.info("Stopped.")
+
+
+def _has_ended(address: Path) -> bool:
+    """Wait until the other server ends; return false if the stack ends before it."""
+    stack_ended = Event()
+    processes.watch_parent(stack_ended.set)
+    while read_address(address) is not None:
+        if stack_ended.wait(_POLL_SECONDS):
+            return False
+    return True
 
 
 def _serve(invocation: Invocation, settings: Settings, port: int | None) -> None:

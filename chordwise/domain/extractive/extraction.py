@@ -55,6 +55,7 @@ def _fields(item: str, searchable: SearchableText) -> Iterator[JsonObject]:
     found: list[JsonObject] = [
         {"status": FOUND, "value": one.value, "quote": one.quote, "confidence": one.confidence}
         for one in searchable.find(item_of(item))
+        if one.value  # the cell of a form may be empty
     ]
     for each in found or [_DENIAL]:
         yield {"item": item, **each}
