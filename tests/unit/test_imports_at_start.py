@@ -35,7 +35,7 @@ def test_the_smallest_commands_import_no_large_library(argument: str) -> None:
 
 @pytest.mark.parametrize("module", ["runs", "results", "sql"])
 def test_read_only_commands_import_only_what_they_need(module: str) -> None:
-    modules = imported_by(f"import chordwise.cli.{module}")
+    modules = imported_by(f"import chordwise.cli.commands.{module}")
 
     assert not modules & {"sqlalchemy", "celery", "kombu", "redis", "httpx", *RARE}
     assert not {"chordwise.llm", "chordwise.readers", "chordwise.storage.metadata"} & modules
@@ -55,10 +55,10 @@ def test_the_process_that_parses_files_imports_no_settings() -> None:
     assert not {"pydantic", "chordwise.settings"} & modules
 
 
-@pytest.mark.parametrize("module", ["services", "web", "submit"])
+@pytest.mark.parametrize("module", ["up", "web", "analyze"])
 def test_only_the_web_server_imports_the_web_libraries(module: str) -> None:
     """`up` starts a process for the pages, and `web --link` reads a file."""
-    assert not imported_by(f"import chordwise.cli.{module}") & WEB
+    assert not imported_by(f"import chordwise.cli.commands.{module}") & WEB
 
 
 @pytest.mark.parametrize("process", ["worker", "scheduler"])
