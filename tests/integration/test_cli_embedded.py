@@ -152,7 +152,7 @@ def test_web_serves_pages_until_it_is_stopped(desk: Desk, number: signal.Signals
     """One server runs per home, always on the same port, and exits with success."""
     web = desk.processes.start("chordwise", "web")
     wait_until(lambda: desk.processes.call("web", "--link").returncode == 0, 60, "the pages")
-    link = desk.call("web").strip()
+    link = desk.call("web", "--link").strip()
     with httpx.stream("GET", f"{link}&", follow_redirects=True) as open_page:
         web.send_signal(number)
         status = web.wait(timeout=60)
