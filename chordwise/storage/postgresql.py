@@ -217,8 +217,8 @@ def reading(url: SecretStr, name: str = "chordwise command") -> Iterator[Bounded
         DatabaseRefusedError: PostgreSQL refuses the connection.
         ServiceUnavailableError: It cannot be reached, or remains out of connections.
     """
-    settings = parameters(STATEMENT_SECONDS, name)
-    connection = admitted(lambda: BoundedConnection.connect(**address_of(url), **settings))  # type: ignore[arg-type]  # of libpq
+    settings = {**address_of(url), **parameters(STATEMENT_SECONDS, name)}
+    connection = admitted(lambda: BoundedConnection.connect(**settings))  # type: ignore[arg-type]  # of libpq
     with translating(), connection:
         connection.answer_seconds = answer_seconds(STATEMENT_SECONDS)
         connection.read_only = True

@@ -177,3 +177,14 @@ def test_tcp_keepalive_and_user_timeout_are_set(engine: Engine) -> None:
             opened.detach()
 
     assert (alive, idle, unacknowledged) == (1, 1, 1_000)
+
+
+def test_a_reading_connection_writes_nothing_and_keeps_its_own_limits(servers: Servers) -> None:
+    address = f"{servers.postgres.url()}&application_name=mine&connect_timeout=30"
+    names = "SELECT current_setting('application_name'), current_setting('statement_timeout')"
+
+    with postgresql.reading(SecretStr(address)) as connection:
+        assert connection.execute(names).fetchone() == ("chordwise command", "1min")
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            connection.execute("CREATE TABLE written (id integer)")
+        connection.rollback()
