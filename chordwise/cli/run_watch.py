@@ -19,9 +19,8 @@ from sqlalchemy.orm import Session
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.domain import missing_rows
 from chordwise.domain.number_formats import counted
-from chordwise.domain.states import JobStatus
+from chordwise.domain.states import MISSING_ROWS, JobStatus
 from chordwise.embedded import processes
 from chordwise.errors import ExitCode
 from chordwise.relations import accounts, progress
@@ -124,7 +123,7 @@ def _suggest_next_steps(
 ) -> None:
     """Suggest `continue`, except for answers that lack rows: it keeps their chunks."""
     info = invocation.screen.info
-    lacking = sum(row["what"] == "job" and row["error_code"] == missing_rows.CODE for row in failed)
+    lacking = sum(row["what"] == "job" and row["error_code"] == MISSING_ROWS for row in failed)
     if account.total > account.states[JobStatus.SUCCEEDED] + lacking:
         paused = "The run is paused. Resolve the error above, then continue it with:"
         info(

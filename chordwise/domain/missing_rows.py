@@ -26,7 +26,6 @@ from chordwise.domain.records import Span, whole_lines
 from chordwise.domain.schema_nodes import SchemaNode
 from chordwise.domain.unanswered_records import DENSE, TextLines, UnreadRecords
 
-CODE = "missing_rows"
 _HINT = (
     "The answers of the parts, with all their rows, are in chunks.answer. chordwise continue RUN "
     "joins them again; a larger pipeline.chunk_tokens leaves fewer parts to join."

@@ -190,3 +190,7 @@ class CritiqueOutcome(StrEnum):
     REVISED = "revised"
     KEPT = "kept"
     FAILED = "failed"
+
+
+MISSING_ROWS = "missing_rows"
+"""The error code of a partial answer whose lists lack rows."""

@@ -9,7 +9,6 @@ from threading import Event
 
 from chordwise.embedded import stack
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline.runtime import broker
 from chordwise.relations import progress
 from chordwise.relations.progress import Pace, Progress
 from chordwise.rendering.live import Display
@@ -115,6 +114,8 @@ class RunWatch:
                 has_worker = "worker" in connected(session)
         except ServiceUnavailableError:
             return f"{still}, and the database is unavailable. Ctrl-C detaches."
+        from chordwise.pipeline.runtime import broker  # noqa: PLC0415 - loads Redis's client
+
         if has_worker or broker.has_worker(self._settings):
             return f"{still}; a worker is connected. A model call may take minutes."
         return f"{still}, and no worker is connected. Run `chordwise up` or `chordwise doctor`."

@@ -19,7 +19,7 @@ from chordwise.domain.analysis_tasks import (
 )
 from chordwise.domain.json_values import JsonValue, as_json
 from chordwise.domain.places import Places, located
-from chordwise.domain.states import ChunkStatus, JobStatus
+from chordwise.domain.states import MISSING_ROWS, ChunkStatus, JobStatus
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking.assessment import AssessedAnswer
 from chordwise.pipeline.asking.merge import Synthesis
@@ -158,7 +158,7 @@ def _status_of(
     if lost := missing_rows.losses(examined.answer.missing_rows):
         message = " ".join(missing_rows.sentences(lost))
         hint = missing_rows.hint(lost, len(parts))
-        failure = JobFailure(code=missing_rows.CODE, message=message, hint=hint)
+        failure = JobFailure(code=MISSING_ROWS, message=message, hint=hint)
         reasons.append(failure)
     if not reasons:
         return JobStatus.SUCCEEDED, None
