@@ -49,8 +49,10 @@ def lines_by_feature(revision: str) -> Counter[str]:
 
 def feature_of(path: str) -> str:
     """Return the feature of a file; `other` if no pattern matches its path."""
-    named = ((feature, patterns.split()) for feature, patterns in FEATURES.items())
-    matching = (name for name, patterns in named if any(fnmatch(path, each) for each in patterns))
+    features = ((feature, patterns.split()) for feature, patterns in FEATURES.items())
+    matching = (
+        name for name, patterns in features if any(fnmatch(path, pattern) for pattern in patterns)
+    )
     return next(matching, "other")
 
 

@@ -98,7 +98,7 @@ def explain(connection: Connection, job: Row) -> Row:
 
     Facts with a verdict come first, feedback and jobs newest first. A job that reused an answer has
     neither chunks nor calls; the job `reused_from` has them. `revised` are the paths that a
-    revision changed; they are known only for a document of one chunk that nobody corrected.
+    revision changed; they are known only for a document of one chunk without corrections.
     """
     sections = {name: rows(connection, query, job) for name, query in _SECTIONS.items()}
     costs = [call["cost_usd"] for call in sections["calls"]]

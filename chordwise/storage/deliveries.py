@@ -63,11 +63,11 @@ def announce(
         session.execute(insert(Delivery).values(rows).on_conflict_do_nothing())
 
 
-def skip_all_but(session: Session, wanted: Collection[tuple[str, str]]) -> None:
+def skip_all_but(session: Session, kinds_and_events: Collection[tuple[str, str]]) -> None:
     """Mark the pending deliveries as skipped, except those of these kinds and events."""
     session.execute(
         update(Delivery)
-        .where(Delivery.status == DeliveryStatus.PENDING, ~_is_one_of(wanted))
+        .where(Delivery.status == DeliveryStatus.PENDING, ~_is_one_of(kinds_and_events))
         .values(status=DeliveryStatus.SKIPPED, finished_at=clock.database_now())
     )
 
@@ -77,13 +77,13 @@ def is_pending() -> ColumnElement[bool]:
     return exists().where(Delivery.status == DeliveryStatus.PENDING)
 
 
-def lock_due(session: Session, wanted: Collection[tuple[str, str]]) -> Delivery | None:
+def lock_due(session: Session, kinds_and_events: Collection[tuple[str, str]]) -> Delivery | None:
     """Return, locked, the unlocked one of these deliveries that has been due for longest."""
     return session.scalars(
         select(Delivery)
         .where(
             Delivery.status == DeliveryStatus.PENDING,
-            _is_one_of(wanted),
+            _is_one_of(kinds_and_events),
             Delivery.due_at <= clock.database_now(),
         )
         .order_by(Delivery.due_at)
@@ -92,8 +92,8 @@ def lock_due(session: Session, wanted: Collection[tuple[str, str]]) -> Delivery 
     ).one_or_none()
 
 
-def _is_one_of(wanted: Collection[tuple[str, str]]) -> ColumnElement[bool]:
-    return tuple_(Delivery.kind, Delivery.event).in_(wanted)
+def _is_one_of(kinds_and_events: Collection[tuple[str, str]]) -> ColumnElement[bool]:
+    return tuple_(Delivery.kind, Delivery.event).in_(kinds_and_events)
 
 
 def end(

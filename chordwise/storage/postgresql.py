@@ -265,9 +265,9 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
         deadline = time.monotonic() + seconds
         may_cancel = self.cancels
         try:
-            wanted = next(gen)
+            awaited = next(gen)
             while True:
-                ready = yield wanted
+                ready = yield awaited
                 is_unwanted = may_cancel and self.is_unwanted is not None and self.is_unwanted()
                 if is_unwanted or time.monotonic() > deadline:
                     if not may_cancel:
@@ -275,7 +275,7 @@ class BoundedConnection(psycopg.Connection[TupleRow]):
                         raise psycopg.OperationalError(f"the server did not reply in {seconds:g} s")
                     may_cancel, deadline = False, time.monotonic() + _CANCEL_SECONDS
                     self._request_cancellation()
-                wanted = gen.send(ready)
+                awaited = gen.send(ready)
         except StopIteration as end:
             returned: Returned = end.value
             return returned

@@ -14,6 +14,7 @@ import openpyxl
 import pytest
 
 from chordwise import Client
+from chordwise.cli.commands.tables import VIEW_COLUMNS
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -24,7 +25,6 @@ from chordwise.pipeline.exports.selection import Selection
 from chordwise.pipeline.intake import answer_tables
 from chordwise.pipeline.intake.run_options import RunOptions
 from chordwise.pipeline.intake.submit import Submission, open_run
-from chordwise.relations.answer_tables import VIEW_COLUMNS
 from chordwise.relations.relation import Row
 from chordwise.settings import Settings
 from chordwise.storage import answer_tables as stored

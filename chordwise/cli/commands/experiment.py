@@ -57,8 +57,8 @@ _ENTRIES = re.compile(r",(?=[a-z_]+=)")
 _TEXTS = dict.fromkeys((*SHARES, "budget_usd"), str)
 
 
-def _arguments(given: Values) -> ExperimentArguments:
-    return cast("ExperimentArguments", given)
+def _arguments(values: Values) -> ExperimentArguments:
+    return cast("ExperimentArguments", values)
 
 
 Arguments: TypeAlias = Annotated[ExperimentArguments, Parsed(_arguments, outcome=Outcome, **_TEXTS)]
@@ -164,10 +164,10 @@ def conclude(
     with access.database(settings) as database:
         with database.read() as session:
             experiments.find_running(session, name)
-            found = experiments.status(session, settings, name)
+            report = experiments.status(session, settings, name)
         changes = {
             variant["name"]: variant["changes"]
-            for variant in found["variants"]
+            for variant in report["variants"]
             if variant["name"] != CONTROL
         }
         if promote and promote not in changes:
@@ -175,15 +175,15 @@ def conclude(
             raise UsageError(f"There is no variant “{promote}”.", f"Known: {known}.")
         change = None
         if promote:
-            for note in (*_notes(found), *_doubts(found, promote)):
+            for note in (*_notes(report), *_doubts(report, promote)):
                 screen.info(note)
-            change = _agreed_change(screen, settings, found["profile"], changes[promote], yes=yes)
+            change = _agreed_change(screen, settings, report["profile"], changes[promote], yes=yes)
         with database.write() as session:
             experiment = experiments.find_running(session, name)
             if promote and not (change and _is_written(screen, change)):
                 screen.info("Make this change in the settings of the profile:")
-                screen.info_verbatim(experiments.lines(found["profile"], changes[promote]))
-            experiments.conclude(session, experiment, found, promote or None)
+                screen.info_verbatim(experiments.lines(report["profile"], changes[promote]))
+            experiments.conclude(session, experiment, report, promote or None)
     screen.info(f"Concluded the experiment {name}. Its answers are kept.")
 
 
@@ -251,19 +251,25 @@ def _require_consent(path: Path) -> None:
         raise UsageError("Nothing was changed. The experiment continues.")
 
 
-def _line(found: Row) -> Sequence[str]:
-    documents = sum(variant["documents"] for variant in found["variants"])
+def _line(report: Row) -> Sequence[str]:
+    documents = sum(variant["documents"] for variant in report["variants"])
     state = "running"
-    if found["concluded_at"] is not None:
-        state = f"promoted {found['promoted']}" if found["promoted"] else "concluded"
-    names = [one_line(found[column], _WIDTH) for column in ("name", "profile")]
-    return *names, found["outcome"], f"{documents:,}", f"{found['created_at']:%Y-%m-%d}", state
+    if report["concluded_at"] is not None:
+        state = f"promoted {report['promoted']}" if report["promoted"] else "concluded"
+    names = [one_line(report[column], _WIDTH) for column in ("name", "profile")]
+    return (
+        *names,
+        report["outcome"],
+        f"{documents:,}",
+        f"{report['created_at']:%Y-%m-%d}",
+        state,
+    )
 
 
-def render(found: Row) -> Iterator[RenderableType]:
+def render(report: Row) -> Iterator[RenderableType]:
     """Return a table of the outcome, a table of the other measures, and notes."""
-    outcome, variants = Outcome(found["outcome"]), found["variants"]
-    level = f"Difference ({1 - found['risk']:.0%})"
+    outcome, variants = Outcome(report["outcome"]), report["variants"]
+    level = f"Difference ({1 - report['risk']:.0%})"
     names = ("Variant", "Documents", "With outcome", outcome.capitalize(), level, "Verdict")
     rows = [_outcome_row(variant, _of(variant, outcome)) for variant in variants]
     yield layouts.folded(names, rows, right=("Documents", "With outcome"))
@@ -272,7 +278,7 @@ def render(found: Row) -> Iterator[RenderableType]:
         ("Variant", *(one.capitalize() for one in others)),
         [(_named(variant), *(_cell(_of(variant, one)) for one in others)) for variant in variants],
     )
-    for text in _notes(found):
+    for text in _notes(report):
         yield Text(one_line(text, 10 * _WIDTH), style="dim")
 
 
@@ -339,36 +345,36 @@ def _verdict(variant: Row, compared: Row) -> str:
     return verdict if is_known else f"undecided; about {variant['further']:,} more needed"
 
 
-def _notes(found: Row) -> Iterator[str]:
-    variants, concluded_at = found["variants"], found["concluded_at"]
+def _notes(report: Row) -> Iterator[str]:
+    variants, concluded_at = report["variants"], report["concluded_at"]
     for variant in variants:
         if variant["stopped_because"]:
             yield f"{variant['name']} was stopped: {variant['stopped_because']}"
-    if found["outcome"] == Outcome.RIGHT and not any(
+    if report["outcome"] == Outcome.RIGHT and not any(
         _of(variant, Outcome.RIGHT)["documents"] for variant in variants
     ):
         yield "There is no feedback yet. Add some with `chordwise feedback`."
-    if concluded_at is None and not found["is_current"]:
+    if concluded_at is None and not report["is_current"]:
         yield (
-            f"The profile {found['profile']} has changed since the experiment started, so the "
+            f"The profile {report['profile']} has changed since the experiment started, so the "
             "experiment receives no documents."
         )
-    if found["budget_usd"] is not None:
-        spent = dollars(found["spent_usd"])
-        yield f"Additional answers of --paired: {spent} of {dollars(found['budget_usd'])} spent."
+    if report["budget_usd"] is not None:
+        spent = dollars(report["spent_usd"])
+        yield f"Additional answers of --paired: {spent} of {dollars(report['budget_usd'])} spent."
     if concluded_at is not None:
-        how = f"; {found['promoted']} was promoted" if found["promoted"] else ""
+        how = f"; {report['promoted']} was promoted" if report["promoted"] else ""
         yield f"Concluded on {concluded_at:%Y-%m-%d}{how}."
 
 
-def _doubts(found: Row, promote: str) -> Iterator[str]:
+def _doubts(report: Row, promote: str) -> Iterator[str]:
     """Yield a note if the comparison does not show that the promoted variant is better."""
-    (variant,) = (one for one in found["variants"] if one["name"] == promote)
-    verdict = _of(variant, Outcome(found["outcome"]))["verdict"]
+    (variant,) = (one for one in report["variants"] if one["name"] == promote)
+    verdict = _of(variant, Outcome(report["outcome"]))["verdict"]
     if verdict is not VariantVerdict.BETTER:
         yield (
             f"The comparison does not show that {promote} is better than the control: by the "
-            f"outcome “{found['outcome']}”, it is {verdict}."
+            f"outcome “{report['outcome']}”, it is {verdict}."
         )
 
 

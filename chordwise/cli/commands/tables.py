@@ -16,8 +16,7 @@ from chordwise.domain.answer_tables import BASE_COLUMNS
 from chordwise.domain.number_formats import counted
 from chordwise.errors import UsageError
 from chordwise.pipeline.intake.answer_tables import prune as prune_table
-from chordwise.relations.answer_tables import VIEW_COLUMNS
-from chordwise.relations.relation import Row
+from chordwise.relations.relation import Relation, Row
 from chordwise.rendering import layouts
 from chordwise.rendering.plain_text import one_line
 from chordwise.rendering.screen import hint, indented
@@ -25,6 +24,18 @@ from chordwise.settings import Settings
 from chordwise.storage import answer_tables
 from chordwise.storage.answer_tables import EVIDENCE, OF_EVIDENCE, SCHEMA
 from chordwise.storage.database import driver
+
+VIEW_COLUMNS = Relation(
+    query="""SELECT
+    c.relname AS view, a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type,
+    coalesce(col_description(c.oid, a.attnum), '') AS description
+FROM pg_class AS c
+INNER JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped""",
+    filters={
+        "views": "c.relnamespace = 'answers'::regnamespace AND c.relname = ANY(%(views)s::text[])"
+    },
+    order="array_position(%(views)s::text[], c.relname::text), a.attnum",
+)
 
 _DESCRIPTION_WIDTH = 200
 _LIST_WIDTH = 2_000

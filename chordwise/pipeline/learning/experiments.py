@@ -46,8 +46,7 @@ from chordwise.pipeline.learning import judgeable
 from chordwise.pipeline.models import budgets
 from chordwise.pipeline.models.model_client import lane_for
 from chordwise.pipeline.runtime.context import ReadingContext
-from chordwise.relations.experiments import ANSWERS, EXPERIMENTS, VARIANTS
-from chordwise.relations.relation import Row
+from chordwise.relations.relation import Relation, Row
 from chordwise.relations.results import ResultSelection
 from chordwise.settings import Profile, Settings
 from chordwise.settings.sections import problems
@@ -58,6 +57,30 @@ from chordwise.storage.experiments import Experiment, ExperimentVariant
 from chordwise.storage.feedback import Feedback
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
+
+EXPERIMENTS = Relation(
+    query="""SELECT
+    e.id, e.name, e.profile, e.outcome, e.risk, e.paired, e.control, e.created_at, e.concluded_at,
+    e.promoted, b.cap_usd AS budget_usd, b.spent_usd
+FROM experiments AS e LEFT JOIN budgets AS b ON b.scope = 'run:' || e.run_id""",
+    filters={"name": "e.name = %(name)s"},
+    order="e.id DESC",
+)
+VARIANTS = Relation(
+    query="SELECT name, changes, options, stopped_at, stopped_because FROM experiment_variants",
+    filters={"experiment_id": "experiment_id = %(experiment_id)s"},
+    order="position",
+)
+ANSWERS = Relation(
+    # Unfinished jobs have no outcomes; a cost or a latency is null if unknown, or if it was reused.
+    query="""SELECT
+    variant, document_id, job_id, analysis_type, finished_at,
+    CASE WHEN finished_at IS NOT NULL THEN valid::integer::double precision END AS valid,
+    grounded, quality, cost_usd::double precision AS cost,
+    latency_ms / 1000.0::double precision AS latency
+FROM experiment_answers""",
+    filters={"experiment_id": "experiment_id = %(experiment_id)s"},
+)
 
 CHANGEABLE = (
     *("model", "prompt", "pack", "instructions", "answer_language", "examples"),

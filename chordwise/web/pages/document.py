@@ -65,11 +65,11 @@ def _document(request: Request) -> Response:
     site = site_of(request)
     with site.database.read() as session:
         shown = _shown(driver(session), request, document_id)
-        found = explanation.explain(driver(session), shown.job)
+        account = explanation.explain(driver(session), shown.job)
         places = documents.listed_places(session, document_id)
         text = documents.text_of(session, document_id)
         names = page_pictures.names_of(session, document_id)
-    document, result, calls = found["document"], found["result"], found["calls"]
+    document, result, calls = account["document"], account["result"], account["calls"]
     losses = missing_rows.from_json(result["missing_rows"] if result else None)
     critique = (result["critique"] if result else None) or {}
     is_there = _is_there(site, document["media_type"], names)
@@ -83,16 +83,16 @@ def _document(request: Request) -> Response:
     return render(
         request,
         "document.html",
-        found=found,
+        account=account,
         shown=shown,
-        facts=_listed_facts(found["facts"], shown),
+        facts=_listed_facts(account["facts"], shown),
         is_paged=bool(pages),
         is_there=is_there,
         has_pictures=_has_pictures(document["media_type"]),
         pictured=pages[:_MAX_PAGES] if as_pages else (),
-        boxes=_boxes_by_page(found["facts"]),
+        boxes=_boxes_by_page(account["facts"]),
         page_count=len(pages),
-        text=None if as_pages else _text(text, places, found, shown),
+        text=None if as_pages else _text(text, places, account, shown),
         flags=document_flags.from_json(document["flags"]),
         losses=missing_rows.sentences(losses),
         checks=json_values.objects(result["failed_checks"] if result else None),
@@ -221,18 +221,20 @@ def _picture(request: Request) -> Response:
 # Text
 
 
-def _text(content: str, places: Sequence[Place], found: Row, shown: _Shown) -> Mapping[str, object]:
+def _text(
+    content: str, places: Sequence[Place], account: Row, shown: _Shown
+) -> Mapping[str, object]:
     """Return an excerpt of the text in pieces, its number from 1, and the number of excerpts."""
     count = max(1, -(-len(content) // _EXCERPT_CHARACTERS))
-    number = min(_number_of_excerpt(content, found, shown), count - 1)
+    number = min(_number_of_excerpt(content, account, shown), count - 1)
     window = window_of(content, number, _EXCERPT_CHARACTERS)
     sought = marked_text.sought_in(shown.words)
     words = (
         MarkedSpan(start_char=window[0] + start, end_char=window[0] + end, mark=_SOUGHT)
         for start, end in marked_text.words_at(content[slice(*window)], sought)
     )
-    spans = [*_spans(found), *_section_titles(content, places), *words]
-    labels, chunks = _labels(places, window[0]), _chunk_starts(found)
+    spans = [*_spans(account), *_section_titles(content, places), *words]
+    labels, chunks = _labels(places, window[0]), _chunk_starts(account)
     begun: set[str] = set()
     pieces = []
     for segment in segments(content, window, spans, [*labels, *chunks]):
@@ -252,12 +254,12 @@ def _text(content: str, places: Sequence[Place], found: Row, shown: _Shown) -> M
     return {"pieces": pieces, "number": number + 1, "count": count}
 
 
-def _number_of_excerpt(content: str, found: Row, shown: _Shown) -> int:
+def _number_of_excerpt(content: str, account: Row, shown: _Shown) -> int:
     """Return the number of the requested excerpt, from 0.
 
     A requested fact determines it, otherwise the request, otherwise the first word of the search.
     """
-    facts = (fact for fact in found["facts"] if fact["id"] == shown.fact_id)
+    facts = (fact for fact in account["facts"] if fact["id"] == shown.fact_id)
     start: int | None = next((fact["start_char"] for fact in facts), None)
     if start is None and shown.excerpt is None:
         searched = content[:SEARCHED_CHARACTERS]
@@ -288,19 +290,19 @@ def _labels(places: Sequence[Place], start: int) -> Mapping[int, list[str]]:
     return labels
 
 
-def _chunk_starts(found: Row) -> Mapping[int, int]:
+def _chunk_starts(account: Row) -> Mapping[int, int]:
     """Return the positions of several chunks by the character at which they begin."""
-    chunks = found["chunks"]
+    chunks = account["chunks"]
     return {chunk["start_char"]: chunk["position"] for chunk in chunks if len(chunks) > 1}
 
 
-def _spans(found: Row) -> Iterator[MarkedSpan]:
-    for fact in found["facts"]:
+def _spans(account: Row) -> Iterator[MarkedSpan]:
+    for fact in account["facts"]:
         if fact["start_char"] is not None and fact["end_char"] is not None:
             yield _marked(fact, str(fact["id"]))
-    for flag in document_flags.from_json(found["document"]["flags"]):
+    for flag in document_flags.from_json(account["document"]["flags"]):
         yield MarkedSpan(start_char=flag.start_char, end_char=flag.end_char, mark=_SUSPICIOUS)
-    for chunk in found["chunks"]:
+    for chunk in account["chunks"]:
         if chunk["status"] in FAILED_CHUNKS:
             yield _marked(chunk, _UNCOVERED)
 
@@ -342,8 +344,8 @@ def _steps(request: Request) -> Response:
 
 def _questions(connection: Connection, request: Request) -> Reconstruction:
     job = explanation.find(connection, str(request.path_params["job_id"]))
-    found = explanation.explain(connection, job)
-    return Reconstruction.of(connection, site_of(request).settings, found)
+    account = explanation.explain(connection, job)
+    return Reconstruction.of(connection, site_of(request).settings, account)
 
 
 ROUTES = (
