@@ -84,11 +84,11 @@ def test_the_idle_worker_of_another_home_is_running(stage: Stage) -> None:
     )
 
     def processes() -> Check:
-        (check,) = [each for each in diagnose(settings) if each.name == "processes"]
+        (check,) = [check for check in diagnose(settings) if check.name == "processes"]
         return check
 
-    wait_until(lambda: processes().status is CheckStatus.OK, 30, "the processes are found")
-    assert broker.has_worker(settings)
+    wait_until(lambda: broker.has_worker(settings), 30, "the worker waits for messages")
+    wait_until(lambda: processes().status is CheckStatus.OK, 30, "the scheduler is connected")
     assert processes().finding.startswith("connected from another home or machine:")
 
 
