@@ -141,7 +141,10 @@ def test_another_id_is_rejected(server: peer.FaultyServer, transport: JsonTransp
 def test_an_unsolicited_answer_is_rejected(
     server: peer.FaultyServer, transport: JsonTransport, share: float
 ) -> None:
-    """What a server sends after an answer is not the answer to the next request."""
+    """What a server sends after an answer is not the answer to the next request.
+
+    It may arrive before that request or, if the server is slow, after it.
+    """
 
     def first_and_more(connection: peer.Connection) -> None:
         head = b"HTTP/1.1 200 OK\r\ncontent-length: 40\r\n\r\n"
@@ -155,7 +158,7 @@ def test_an_unsolicited_answer_is_rejected(
     server.play(first_and_more, rest_and_second, peer.answer({"about": "the third"}))
     first = transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS)
 
-    with pytest.raises(ModelTransportError, match="before the request"):
+    with pytest.raises(ModelTransportError):
         transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS)
 
     third = transport.post_json(server.base_url, {}, {}, PATIENT_SECONDS)
