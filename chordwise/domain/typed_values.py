@@ -7,7 +7,7 @@ the value is always stored beside it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, time
@@ -61,8 +61,17 @@ def typed(value: JsonValue, order: DateOrder | None = None) -> TypedValue:
     return TypedValue(number=found.number, currency=found.code, unit=unit)
 
 
+def order_in(texts: Iterable[str]) -> DateOrder | None:
+    """Return the order that the dates with a day above 12 have; `None` if they differ, or none."""
+    found = [match for text in texts for match in _SHORT.findall(text) if match[1] != "."]
+    orders = {DateOrder.DAY_FIRST for first, *_ in found if int(first) > _MONTHS_OF_YEAR}
+    orders |= {DateOrder.MONTH_FIRST for _, _, second, _ in found if int(second) > _MONTHS_OF_YEAR}
+    return orders.pop() if len(orders) == 1 else None
+
+
 # Dates
 
+_MONTHS_OF_YEAR = 12
 # Prefixes of the names in English, German, French, Spanish, Italian, Portuguese, Dutch, Russian.
 _MONTHS = {
     1: "jan ene gen янва",
@@ -189,9 +198,9 @@ def _numeric_date(
     first: int, mark: str, second: int, year: str, order: DateOrder | None
 ) -> date | None:
     """31.12.2024 has the day first; without `order`, 1/2/2024 is ambiguous."""
-    if mark == "." or first == second or first > 12:  # noqa: PLR2004 - months
+    if mark == "." or first == second or first > _MONTHS_OF_YEAR:
         return _date(year, second, first)
-    if second > 12 or order is DateOrder.MONTH_FIRST:  # noqa: PLR2004 - months
+    if second > _MONTHS_OF_YEAR or order is DateOrder.MONTH_FIRST:
         return _date(year, first, second)
     return _date(year, second, first) if order else None
 

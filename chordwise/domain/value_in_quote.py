@@ -48,9 +48,13 @@ _COMPANIES = "inc corp ltd llc llp lp plc gmbh ag kg sarl srl spa bv nv oy pty p
 _WRITTEN_OUT = {"incorporated": "inc", "corporation": "corp", "limited": "ltd"}
 _FORMS = {form: form for form in _COMPANIES.split()} | _WRITTEN_OUT
 """Company forms: optional in a name, but not different from that in its quote."""
-_OPTIONAL = "co company mbh se sa sas ab as mr mrs ms dr prof the and of state commonwealth"
-"""Further company forms, titles and function words that are optional in a name."""
-_MAY_BE_MISSING = frozenset((*_FORMS, *_OPTIONAL.split()))
+_SHORT_FORMS = "co mbh se sa sas ab as"
+"""Further company forms, which may also be words of a name."""
+LEGAL_FORMS = _FORMS | {form: form for form in _SHORT_FORMS.split()} | {"company": "co"}
+"""The legal forms of companies, each with its short form."""
+_OPTIONAL = "mr mrs ms dr prof the and of state commonwealth"
+"""Titles and function words that are optional in a name."""
+_MAY_BE_MISSING = frozenset((*LEGAL_FORMS, *_OPTIONAL.split()))
 _MIN_LETTERS, _LONGEST_ENDING = 4, 2
 _MAX_IDEOGRAPHS = 8
 _SHORTEST_CODE = 5

@@ -65,7 +65,7 @@ def test_labels_are_compared_with_a_gold_file(pipeline: Pipeline, tmp_path: Path
     assert pipeline.rows(row) == [(3, 1, 1, True, "gold.jsonl", "script-1")]
     said = output_of("evaluate", "latest", "--gold", str(gold), code=ExitCode.INCOMPLETE).out
     assert "gone.txt: no such document" in said
-    assert "classification: 3 results, 1 not judged" in said
+    assert "classification: 3 results, 1 without right answers" in said
 
 
 def test_a_drop_in_quality_is_reported_and_exits_with_3(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -146,6 +146,35 @@ def test_values_are_compared_by_their_type(pipeline: Pipeline, tmp_path: Path) -
     assert [each["match", "cap", ""]["value"] for each in (plain, ordered)] == [0.5, 0.5]
     refused = output_of("evaluate", "--dates", "mdy", code=ExitCode.USAGE)
     assert "--dates needs --gold" in refused.err
+
+
+def test_a_gold_file_is_compared_as_people_write_it(pipeline: Pipeline, tmp_path: Path) -> None:
+    """Dates have the order of the others, lists are parted, and the output says how it compared."""
+    quoted = {
+        "signed": ("March 1, 2003", 9),
+        "governing law": ("the laws of Del.", 9),
+        "parties": ("ACME, Incorporated", 9),
+    }
+    none = dict.fromkeys(quoted, (None, 9))
+    other = {**none, "signed": ("May 30, 2004", 9)}
+    extracted(pipeline, {"a.txt": quoted, "b.txt": other, "c.txt": none})
+    gold = tmp_path / "gold.csv"
+    gold.write_text(
+        "document,signed,governing law: contains,parties\n"
+        'a.txt,3/1/03,Delaware | Del.,"ACME, Inc. (""Lessor""); (the ""Parties"")"\n'
+        "b.txt,5/30/04,,\n"
+        "gone.txt,5/31/04,,\n"
+    )
+
+    found = evaluated("--gold", str(gold), code=ExitCode.INCOMPLETE)
+    said = output_of("evaluate", "--gold", str(gold), code=ExitCode.INCOMPLETE).out
+
+    assert found["match", "", ""]["value"] == 1
+    assert "extraction: 2 results, 1 without right answers" in said
+    assert "Compared as a date: signed" in said
+    assert "Compared by containment: governing law" in said
+    assert "Compared as a name: parties" in said
+    assert "gone.txt: no such document" in said
 
 
 def test_a_field_of_no_question_is_named_and_not_judged(pipeline: Pipeline, tmp_path: Path) -> None:

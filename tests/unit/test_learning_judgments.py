@@ -20,7 +20,7 @@ from chordwise.domain.learning.judgments import (
     judge,
 )
 from chordwise.domain.learning.truths import Remark, Truth, Verdict
-from chordwise.domain.typed_values import DateOrder
+from chordwise.domain.typed_values import DateOrder, order_in
 from chordwise.errors import UsageError
 from tests.fakes.generated_answers import a_field
 
@@ -389,13 +389,22 @@ def test_a_typed_value_is_a_text_unless_it_is_json(typed: str, value: JsonValue)
         (Rule.CONTAINS, "the laws of the State of New York", "New York", True),
         (Rule.CONTAINS, "the laws of New Yorkshire", "New York", False),
         (Rule.CONTAINS, "anything", None, False),
+        (Rule.CONTAINS, "as of June 1, 2020", "2020-06-01", True),
+        (Rule.EQUAL, "ACME, Inc.", "Acme Incorporated", True),
+        (Rule.EQUAL, "Acme", 'ACME L.L.C. ("Lessor")', True),
+        (Rule.EQUAL, "The Acme Company", "Acme Co.", True),
+        (Rule.EQUAL, "Acme Inc.", "Acme LLC", False),
+        (Rule.EQUAL, "Inc.", "Corp.", False),
+        (Rule.EQUAL, "Acme North Inc.", "Acme Inc.", False),
+        (Rule.EQUAL, "Delaware", "State of Delaware | Delaware", True),
+        (Rule.EQUAL, "Ohio", "State of Delaware | Delaware", False),
     ],
 )
 def test_a_rule_determines_when_a_value_is_right(
     rule: Rule, found: str, right: JsonValue, *, same: bool
 ) -> None:
     answer = an_extraction({"fields": [a_field("total", found, 9)]})
-    truth = Truth(fields={"total": right}, rules={"total": rule})
+    truth = Truth(fields={"total": right}, rules={"total": rule}, alternatives=True)
 
     judged = judge(answer, truth)
 
@@ -411,6 +420,21 @@ def test_dates_have_the_order_of_the_truth(dates: DateOrder | None, *, same: boo
     truth = Truth(fields={"signed": "3/1/03"}, rules={"signed": Rule.TYPED}, dates=dates)
 
     assert [score.is_right for score in judge(answer, truth).scores] == [same]
+
+
+@pytest.mark.parametrize(
+    ("texts", "order"),
+    [
+        (["1/2/03", "1/22/03"], DateOrder.MONTH_FIRST),
+        (["22/1/2003"], DateOrder.DAY_FIRST),
+        (["22/1/2003", "1/22/2003"], None),
+        (["1/2/03", "22.1.2003", "2003-01-22"], None),
+    ],
+)
+def test_unambiguous_dates_show_the_order_of_the_others(
+    texts: list[str], order: DateOrder | None
+) -> None:
+    assert order_in(texts) is order
 
 
 def test_pages_are_compared_with_those_of_the_facts() -> None:

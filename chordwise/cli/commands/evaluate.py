@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -162,6 +163,7 @@ def render(evaluated: Row) -> Iterator[RenderableType]:
         yield _numbers([m for m in measures if not m.label or m.metric == "calibration_error"])
         if part["is_whole"]:
             yield from _by_label(measures)
+            yield from _compared(evaluated["manners"])
             yield from _confused(measures)
     for drop in evaluated["drops"]:
         when = f"since {drop['earlier_at']:%Y-%m-%d %H:%M}"
@@ -185,6 +187,7 @@ def side_by_side(models: Sequence[Sequence[Row]]) -> Iterator[RenderableType]:
             of = max(each.count for each in measures.values())
             rows.append((f"  {_named(metric, label)}", *cells, f"{of:,}"))
         yield layouts.numbers(("", *(one_line(row["asked"]) for row in kinds), "Of"), rows)
+        yield from _compared(kinds[0]["manners"])
         for evaluated in kinds:
             yield from _missing(evaluated["missing"])
 
@@ -204,7 +207,7 @@ def _heading(part: Row) -> str:
     who = "several models or prompts"
     if part["model"]:
         who = f"{part['provider']}/{part['model']}, {part['prompt_version']}"
-    unjudged = f", {part['unjudged']:,} not judged" if part["unjudged"] else ""
+    unjudged = f", {part['unjudged']:,} without right answers" if part["unjudged"] else ""
     held_out = " not used as examples" if part["is_held_out"] else ""
     return f"{counted(part['judged'], 'result')}{held_out}{unjudged} · {who}"
 
@@ -243,6 +246,18 @@ def _by_label(measures: Sequence[Measure]) -> Iterator[RenderableType]:
         shown.append((f"  {one_line(label, _WIDTH)}", *values, of))
     names = ("  Label or field", *(_WORDS.get(c, c) for c in columns), "Of")
     yield layouts.numbers(names, shown)
+
+
+def _compared(manners: Mapping[str, Mapping[str, int]]) -> Iterator[RenderableType]:
+    """Return a line for each manner, with the fields whose right values are mostly of it."""
+    names: dict[str, list[str]] = {}
+    for name, counts in manners.items():
+        for manner, _ in Counter(counts).most_common(1):
+            others = ", ".join(f"{counts[each]} {each}" for each in counts if each != manner)
+            shown = one_line(name, _WIDTH) + (f" ({others})" if others else "")
+            names.setdefault(manner, []).append(shown)
+    for manner, listed in names.items():
+        yield Text(f"  Compared {manner}: {', '.join(listed)}")
 
 
 def _confused(measures: Sequence[Measure]) -> Iterator[RenderableType]:

@@ -16,7 +16,9 @@ from chordwise.domain.analyses import extraction
 from chordwise.domain.analysis_tasks import AnalysisOptions
 from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
 from chordwise.domain.quantities import Quantity
+from chordwise.domain.schema_nodes import SchemaNode
 from chordwise.domain.typed_values import DateOrder, TypedValue, typed
+from chordwise.domain.value_in_quote import LEGAL_FORMS
 
 Key: TypeAlias = tuple[str, str]
 """The identity of a value: its path below the field, without list indexes, and normalized text."""
@@ -46,8 +48,9 @@ class FieldValue:
 class Rule(StrEnum):
     """The rule by which a value of a field counts as right.
 
-    Equal values are the same text, date, or number with its currency and unit; the rule `typed`
-    also accepts a number within a thousandth, and `contains` a text with the right one in it.
+    Equal values are the same text, date, number with its currency and unit, or name apart from its
+    legal form; the rule `typed` also accepts a number within a thousandth, and `contains` a text
+    with the right one in it.
     """
 
     EQUAL = "equal"
@@ -55,30 +58,96 @@ class Rule(StrEnum):
     CONTAINS = "contains"
 
 
-def aligned(
-    found: Sequence[FieldValue], expected: JsonValue, rule: Rule, dates: DateOrder | None = None
-) -> list[FieldValue]:
-    """Return entries, each with the key of the right value that it matches by the rule, if any."""
-    right = keys(expected)
-    leaves = [(path, leaf, typed(leaf, dates)) for path, leaf in _leaves(expected)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparing:
+    """How values are compared: by a rule, with the order of ambiguous dates.
 
-    def matched(entry: FieldValue) -> FieldValue:
-        if entry.key is None or entry.key in right:
-            return entry
-        text, value = f" {normalized(entry.value)} ", typed(entry.value, dates)
-        for path, leaf, other in leaves:
-            if path == entry.key[0] and (
-                bool(normalized(leaf)) and f" {normalized(leaf)} " in text
-                if rule is Rule.CONTAINS
-                else _is_equivalent(value, other, _TOLERANCE if rule is Rule.TYPED else Decimal(0))
-            ):
-                return replace(entry, key=_key(path, leaf))
-        return entry
+    With `alternatives`, a right text may state several acceptable ones: `Delaware | Del.`.
+    """
 
-    return [matched(entry) for entry in found]
+    rule: Rule = Rule.EQUAL
+    dates: DateOrder | None = None
+    alternatives: bool = False
+
+    def aligned(self, found: Sequence[FieldValue], expected: JsonValue) -> list[FieldValue]:
+        """Return entries, each with the key of the right value that it matches, if any."""
+        right = keys(expected)
+        leaves = list(_leaves(expected))
+
+        def matched(entry: FieldValue) -> FieldValue:
+            if entry.key is None or entry.key in right:
+                return entry
+            keys_matched = (
+                _key(path, leaf)
+                for path, leaf in leaves
+                for acceptable in self._acceptable(leaf)
+                if path == entry.key[0] and self._is_same(entry.value, acceptable)
+            )
+            return replace(entry, key=next(keys_matched, entry.key))
+
+        return [matched(entry) for entry in found]
+
+    def is_exact(self, values: Sequence[JsonValue], expected: JsonValue) -> bool:
+        """Return whether each value is literally an expected one, apart from outer white space."""
+        right = {
+            _written(acceptable).strip()
+            for _, leaf in _leaves(expected)
+            for acceptable in self._acceptable(leaf)
+        }
+        return all(_written(value).strip() in right for value in values)
+
+    def manners(self, expected: JsonValue) -> Iterator[str]:
+        """Yield how each right value is compared, in words."""
+        for _, leaf in _leaves(expected):
+            if normalized(leaf):
+                yield self._manner(self._acceptable(leaf)[0])
+
+    def _manner(self, right: JsonValue) -> str:
+        if self.rule is Rule.CONTAINS:
+            return "by containment"
+        value = typed(right, self.dates)
+        if value.date is not None:
+            return "as a date"
+        if value.number is not None:
+            return "as an amount" if value.currency else "as a number"
+        return "as a name" if _name(right)[1] else "as text"
+
+    def _acceptable(self, leaf: JsonValue) -> Sequence[JsonValue]:
+        if not self.alternatives or not isinstance(leaf, str):
+            return [leaf]
+        return [part for part in map(str.strip, leaf.split("|")) if part] or [leaf]
+
+    def _is_same(self, value: JsonValue, right: JsonValue) -> bool:
+        text, right_text = normalized(value), normalized(right)
+        tolerance = _TOLERANCE if self.rule is Rule.TYPED else Decimal(0)
+        return (
+            text == right_text
+            or (self.rule is Rule.CONTAINS and f" {right_text} " in f" {text} ")
+            or _is_equivalent(typed(value, self.dates), typed(right, self.dates), tolerance)
+            or _is_same_name(_name(value), _name(right))
+        )
 
 
 _TOLERANCE = Decimal("0.001")
+_DEFINED_TERM = re.compile(r"\([^()]*[\"“”][^()]*\)")
+"""The name by which a contract refers to a party: (“Lessor”)."""
+_SEPARATOR = re.compile(r"[;\n]")
+_DOT_OF_LETTER = re.compile(r"(?<=\b[^\W\d_])\.")
+
+
+def _name(value: JsonValue) -> tuple[list[str], set[str]]:
+    """Return the words of a name without article and defined terms, and its legal forms."""
+    text = _DEFINED_TERM.sub(" ", _written(value)).replace("&", " and ")
+    name = normalized(_DOT_OF_LETTER.sub("", text)).removeprefix("the ").split()
+    forms: set[str] = set()
+    while len(name) > 1 and name[-1] in LEGAL_FORMS:
+        forms.add(LEGAL_FORMS[name.pop()])
+    return name, forms
+
+
+def _is_same_name(name: tuple[list[str], set[str]], other: tuple[list[str], set[str]]) -> bool:
+    """Return whether names are the same, with the same legal form unless one has none."""
+    return name[0] == other[0] != [] and (name[1] == other[1] or not name[1] or not other[1])
 
 
 def _is_equivalent(found: TypedValue, right: TypedValue, tolerance: Decimal) -> bool:
@@ -118,6 +187,19 @@ def requested_field(name: str, options: AnalysisOptions) -> str | None:
         return name
     step = json_values.steps(pointer(name))[0]
     return name if step in members else None
+
+
+def values_of_cell(name: str, cell: JsonValue, options: AnalysisOptions) -> JsonValue:
+    """Return the values in a cell, parted by semicolons or lines if the field is a list of texts.
+
+    The names that a contract gives to parties, such as (“Lessor”), are left out of lists.
+    """
+    schema = options.schema
+    is_list = SchemaNode.root_of(schema).at(name).is_list if schema else extraction.is_list(name)
+    if not is_list or not isinstance(cell, str):
+        return cell
+    parts = (part.strip(" ,") for part in _SEPARATOR.split(_DEFINED_TERM.sub("", cell)))
+    return [part for part in parts if part]
 
 
 def is_same_field(name: str, one: AnalysisOptions, other: AnalysisOptions) -> bool:
@@ -188,12 +270,6 @@ def rows_of(found: Sequence[FieldValue], name: str) -> Counter[Row]:
         if entry.key:
             keys_by_row["/".join(json_values.steps(entry.path)[depth : depth + 1])].add(entry.key)
     return Counter(map(frozenset, keys_by_row.values()))
-
-
-def exact(value: JsonValue) -> frozenset[str]:
-    """Return the literal texts in a value, stripped of surrounding white space."""
-    texts = (_written(leaf).strip() for _, leaf in _leaves(value))
-    return frozenset(text for text in texts if text)
 
 
 def normalized(value: JsonValue) -> str:

@@ -12,7 +12,7 @@ from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.facts import facts
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
-from chordwise.domain.learning.fields import FieldValue, Rule
+from chordwise.domain.learning.fields import Comparing, FieldValue
 from chordwise.domain.learning.truths import Truth, Verdict, label_in, latest_about
 
 
@@ -196,10 +196,10 @@ def _judge_fields(answer: AnswerWithConfidence, truth: Truth) -> Judged:
     listed = facts(answer.output, analysis_for(answer.analysis_type)) if truth.pages else []
     page_at = {fact.path: fact.page for fact in listed}
     for name, expected in truth.fields.items():
-        found, rule = fields.entries(answer.output, name), truth.rules.get(name, Rule.EQUAL)
-        entries = fields.aligned(found, expected, rule, truth.dates)
+        comparing = truth.comparing(name)
+        entries = comparing.aligned(fields.entries(answer.output, name), expected)
         judgments += (_of_entry(entry, expected) for entry in entries)
-        score = _score(name, entries, expected)
+        score = _score(name, entries, expected, comparing)
         pages = truth.pages.get(name, frozenset())
         named = {page_at.get(entry.path) for entry in entries if entry.key}
         scores.append(replace(score, pages=len(pages), pages_found=len(pages & named)))
@@ -277,7 +277,9 @@ def _refuted(answer: AnswerWithConfidence, truth: Truth) -> list[str]:
     ]
 
 
-def _score(name: str, entries: list[FieldValue], expected: JsonValue) -> FieldScore:
+def _score(
+    name: str, entries: list[FieldValue], expected: JsonValue, comparing: Comparing
+) -> FieldScore:
     right, found = fields.keys(expected), _keys(entries)
     values: list[JsonValue] = [entry.value for entry in entries if entry.key]
     right_rows = fields.rows(expected)
@@ -286,7 +288,7 @@ def _score(name: str, entries: list[FieldValue], expected: JsonValue) -> FieldSc
         shared=len(right & found),
         only_found=len(found - right),
         only_expected=len(right - found),
-        is_exact=right == found and fields.exact(values) == fields.exact(expected),
+        is_exact=right == found and comparing.is_exact(values, expected),
         rows=right_rows.total(),
         rows_found=(right_rows & fields.rows_of(entries, name)).total(),
     )

@@ -11,7 +11,7 @@ from chordwise.domain.analysis import NO_LABEL, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisType, options_from
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
-from chordwise.domain.learning.fields import Rule
+from chordwise.domain.learning.fields import Comparing, Rule
 from chordwise.domain.typed_values import DateOrder
 
 
@@ -49,8 +49,9 @@ class Remark:
 class Truth:
     """What an answer is compared with; unknown parts are left out.
 
-    `rules` define when a value of a field counts as right, by default if it is equal, and `dates`
-    how ambiguous dates are read. `pages` are those of the values of a field. `remarks` apply to
+    `rules` define when a value of a field counts as right, by default if it is equal, `dates` how
+    ambiguous dates are read, and with `alternatives` the texts of `fields` may state several
+    acceptable ones, parted by a bar. `pages` are those of the values of a field. `remarks` apply to
     answers with the same value as the one they were made on. `quoted` are the remarks whose right
     value was selected in the text, the latest last.
     """
@@ -61,10 +62,16 @@ class Truth:
     wrong_fields: Mapping[str, JsonValue] = field(default_factory=dict)
     rules: Mapping[str, Rule] = field(default_factory=dict)
     dates: DateOrder | None = None
+    alternatives: bool = False
     pages: Mapping[str, frozenset[int]] = field(default_factory=dict)
     reference: str | None = None
     remarks: tuple[Remark, ...] = ()
     quoted: tuple[Remark, ...] = ()
+
+    def comparing(self, name: str) -> Comparing:
+        """Return how the values of a field are compared."""
+        rule = self.rules.get(name, Rule.EQUAL)
+        return Comparing(rule=rule, dates=self.dates, alternatives=self.alternatives)
 
 
 def holds_for(kind: AnalysisType, remark: Remark, asked: JsonObject, question: JsonObject) -> bool:

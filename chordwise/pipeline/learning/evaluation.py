@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -40,8 +40,9 @@ def evaluate(
     """Compare the results of a scope with the truth, and store the metrics.
 
     A row has the metrics of one analysis type: `measured` all together and by groups (`measure`),
-    the documents and fields of a gold file that are `missing` in the results, and the metrics that
-    fell since the previous evaluation (`drops`).
+    the documents and fields of a gold file that are `missing` in the results, the `manners` in
+    which the values of each field were compared, and the metrics that fell since the previous
+    evaluation (`drops`).
 
     Returns an empty sequence if there is no feedback yet. No transaction is open during the
     computation. The random seed is fixed, so repeated evaluations give the same intervals.
@@ -69,6 +70,7 @@ def evaluate(
             row = {
                 "analysis_type": comparison.kind,
                 "missing": comparison.missing,
+                "manners": comparison.manners,
                 "measured": parts,
                 "drops": DROPS.read(driver(session), {"evaluation_ids": ids}),
             }
@@ -201,13 +203,15 @@ class ComparedResult:
 class Comparison:
     """The results of one analysis type compared with the truth.
 
-    The truth about `unjudged` results is unknown. `missing` are the documents and fields of a gold
-    file that match no result, each with the reason.
+    The truth about `unjudged` results is unknown. `manners` count the right values of each field by
+    how they were compared. `missing` are the documents and fields of a gold file that match no
+    result, each with the reason.
     """
 
     kind: AnalysisType
     compared: Sequence[ComparedResult]
     unjudged: int
+    manners: Mapping[str, Mapping[str, int]]
     missing: Sequence[Mapping[str, str]] = ()
 
 
@@ -300,7 +304,10 @@ def _asked(result: Row, truth: Truth) -> Truth:
     }
     return replace(
         truth,
-        fields={field: truth.fields[name] for name, field in names.items()},
+        fields={
+            field: fields.values_of_cell(field, truth.fields[name], options)
+            for name, field in names.items()
+        },
         rules={names[name]: rule for name, rule in truth.rules.items() if name in names},
         pages={names[name]: pages for name, pages in truth.pages.items() if name in names},
     )
@@ -329,6 +336,7 @@ def _compared(
     """Compare the results of an analysis type whose truth is known, by their ids."""
     of_kind = [row for row in results if row["analysis_type"] == kind]
     compared = []
+    manners: dict[str, Counter[str]] = defaultdict(Counter)
     for some in judgeable.batches([row for row in of_kind if row["result_id"] in truth_of]):
         answers = list(judgeable.read(session, some))
         session.commit()  # the computation may take a minute, during which no transaction is open
@@ -338,7 +346,10 @@ def _compared(
             if judged.judgments or covers(truth, kind):
                 means = dict(_means(answer, truth))
                 compared.append(ComparedResult(result=answer, judged=judged, means=means))
-    return Comparison(kind=kind, compared=compared, unjudged=len(of_kind) - len(compared))
+                for name, expected in truth.fields.items():
+                    manners[name].update(truth.comparing(name).manners(expected))
+    unjudged = len(of_kind) - len(compared)
+    return Comparison(kind=kind, compared=compared, unjudged=unjudged, manners=manners)
 
 
 def _means(result: Row, truth: Truth) -> Iterator[tuple[str, float]]:

@@ -6,16 +6,18 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from chordwise.domain import json_values
+from chordwise.domain import json_values, typed_values
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning.feedback_input import parsed
+from chordwise.domain.learning.fields import Rule
 from chordwise.domain.learning.truths import Truth
 from chordwise.domain.typed_values import DateOrder
 from chordwise.errors import ReadError, UsageError
@@ -51,11 +53,15 @@ def covers(truth: Truth, kind: AnalysisType) -> bool:
 def read(path: Path, dates: DateOrder | None = None) -> Gold:
     """Read a gold file; `dates` is the order in ambiguous dates of the file and of answers.
 
+    By default it is the order of the file's other dates, if they agree.
+
     Raises:
         UsageError: The file cannot be read, contains no truth, or names a document twice.
     """
     file = read_records(path)
     truths: dict[str, Truth] = {}
+    texts = [cell for _, record in file.records for _, cell in json_values.scalars(record)]
+    dates = dates or typed_values.order_in(cell for cell in texts if isinstance(cell, str))
     for line, record in file.records:
         name = json_values.text(record.get("document")).strip()
         if not name:
@@ -68,9 +74,15 @@ def read(path: Path, dates: DateOrder | None = None) -> Gold:
     return Gold(name=path.name, sha256=file.sha256, truths=truths)
 
 
+_RULE = re.compile(rf":\s*({'|'.join(Rule)})$")
+"""The rule in the name of a field: `governing law: contains`."""
+
+
 def _truth(file: RecordFile, line: int, record: JsonObject) -> Truth:
     label, reference = record.get("label"), record.get("summary")
-    fields = _fields(file, line, record)
+    written = _fields(file, line, record)
+    names = {name: _RULE.sub("", name) for name in written}
+    fields = {names[name]: value for name, value in written.items()}
     for name, value in (("label", label), ("summary", reference)):
         if value is not None and not isinstance(value, str):
             raise file.wrong(line, f"“{name}” is not text.")
@@ -78,6 +90,8 @@ def _truth(file: RecordFile, line: int, record: JsonObject) -> Truth:
         label=json_values.text(label).strip() or None,
         reference=json_values.text(reference).strip() or None,
         fields=fields,
+        rules={names[each]: Rule(rule[1]) for each in written if (rule := _RULE.search(each))},
+        alternatives=True,
         pages={} if file.is_csv else _pages(file, line, record, fields),
     )
     if not any(covers(truth, kind) for kind in AnalysisType):

@@ -335,7 +335,7 @@ def _without_rules(schema: JsonValue) -> JsonValue:
 
 def _with_rules(part: SuitePart, suite: SuiteSettings) -> SuitePart:
     truths = {
-        name: replace(truth, rules={**truth.rules, **suite.rules}, dates=suite.dates)
+        name: replace(truth, rules={**truth.rules, **suite.rules}, dates=suite.dates or truth.dates)
         for name, truth in part.gold.truths.items()
     }
     return replace(part, gold=replace(part.gold, truths=truths))
