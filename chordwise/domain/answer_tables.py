@@ -6,10 +6,8 @@ further table for each list of objects in its JSON Schema with a row for each el
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from itertools import chain, count
 
 from pydantic import TypeAdapter
@@ -18,33 +16,13 @@ from chordwise.domain import identifiers, json_values
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.items import ColumnKind, kind_of
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.schema_nodes import SchemaNode
 
 MAX_COLUMNS = 500
 """The maximum number of columns of a table; PostgreSQL allows about three times as many."""
 _MAX_DEPTH = 5
-
-
-class ColumnKind(StrEnum):
-    """The kind of the values of a column; the values in `answer_tables.columns`."""
-
-    TEXT = "text"
-    NUMBER = "number"
-    MONEY = "money"
-    DATE = "date"
-    BOOLEAN = "boolean"
-    TEXTS = "texts"
-    NUMBERS = "numbers"
-    DATES = "dates"
-    JSON = "json"
-    LABEL = "label"
-    SCORE = "score"
-
-    @property
-    def is_list(self) -> bool:
-        """Whether the column holds several values."""
-        return self in (ColumnKind.TEXTS, ColumnKind.NUMBERS, ColumnKind.DATES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +52,6 @@ BASE_COLUMNS = (
     *("document_id", "job_id", "row_index", "parent_row", "quote", "grounded", "path"),
 )
 """The columns of every table, and of the tables of lists."""
-
-_LETTERS = re.compile(r"[^\W\d_]+")
 
 
 def kind_of_rows(types: Sequence[AnalysisType]) -> AnalysisType:
@@ -128,7 +104,7 @@ def _of_type(kind: AnalysisType, options: AnalysisOptions) -> Iterator[AnswerCol
     else:
         for item in extraction.items(options):
             yield AnswerColumn(
-                name=item, item=item, kind=kind_of_item(item), description=f"Asked for: {item}"
+                name=item, item=item, kind=kind_of(item), description=f"Asked for: {item}"
             )
 
 
@@ -180,39 +156,6 @@ def _kind_of(node: SchemaNode, levels: int = _MAX_DEPTH) -> ColumnKind:
     if types == {"boolean"}:
         return ColumnKind.BOOLEAN
     return ColumnKind.DATE if node.format == "date" else ColumnKind.TEXT
-
-
-# The head noun of an item determines the kind of its values.
-
-_DATES = {"date", "day", "deadline", "birthday"}
-_AMOUNTS = {
-    "amount", "budget", "charge", "compensation", "cost", "deposit", "fee", "income", "payment",
-    "penalty", "premium", "price", "rent", "revenue", "salary", "sum", "tax", "total", "vat",
-}  # fmt: skip
-_COUNTS = {"count", "number", "percentage", "quantity", "share"}
-_SINGULAR_ENDINGS = ("ss", "us", "is", "ness", "ics")
-_PLURALS = {"people", "men", "women", "children", "staff"}
-
-
-def kind_of_item(item: str) -> ColumnKind:
-    """Return the kind of the values of an item by its name: `effective date` is a date.
-
-    The last word before `of`, `for`, `in` or `to` decides: `amounts of money` are several amounts,
-    `number of employees` is a number, and an `invoice number` is text, as it may contain letters.
-    """
-    words = _LETTERS.findall(item.casefold())
-    stop = next((n for n, w in enumerate(words) if n and w in ("of", "for", "in", "to")), None)
-    head = words[:stop][-1] if words else ""
-    is_plural = head in _PLURALS or (
-        len(head) > 3 and head.endswith("s") and not head.endswith(_SINGULAR_ENDINGS)  # noqa: PLR2004
-    )
-    if is_plural:
-        return ColumnKind.DATES if head.removesuffix("s") in _DATES else ColumnKind.TEXTS
-    if head in _DATES:
-        return ColumnKind.DATE
-    if head in _AMOUNTS:
-        return ColumnKind.MONEY
-    return ColumnKind.NUMBER if head in _COUNTS and stop is not None else ColumnKind.TEXT
 
 
 # Names

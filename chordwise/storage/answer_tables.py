@@ -21,7 +21,8 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain import answer_tables, identifiers, json_values
 from chordwise.domain.analysis_tasks import AnalysisType
-from chordwise.domain.answer_tables import AnswerColumn, ColumnKind
+from chordwise.domain.answer_tables import AnswerColumn
+from chordwise.domain.items import ColumnKind
 from chordwise.domain.json_values import JsonValue, as_json
 from chordwise.errors import ConfigurationError, UsageError
 from chordwise.storage.clock import database_now

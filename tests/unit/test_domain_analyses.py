@@ -15,6 +15,7 @@ from chordwise.domain.analyses.sentiment import label_for
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.grounding import Source
+from chordwise.domain.items import DEFAULT_ITEMS, ColumnKind, kind_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.llm import schema_dialects
 from tests.fakes.completion_requests import a_task
@@ -270,8 +271,8 @@ ORDER: JsonObject = {
 @pytest.mark.parametrize(
     ("instructions", "expected"),
     [
-        ("", extraction.DEFAULT_ITEMS),
-        ("  \n ", extraction.DEFAULT_ITEMS),
+        ("", DEFAULT_ITEMS),
+        ("  \n ", DEFAULT_ITEMS),
         ("price, date", ("price", "date")),
         ("price; date\nplace", ("price", "date", "place")),
         ("- price\n- date\n2) place", ("price", "date", "place")),
@@ -282,6 +283,27 @@ ORDER: JsonObject = {
 def test_items_are_parsed_from_instructions(instructions: str, expected: tuple[str, ...]) -> None:
     """They are split at commas, semicolons and lines, but not inside parentheses."""
     assert extraction.items(AnalysisOptions(instructions=instructions)) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        (ColumnKind.TEXT, "governing law; invoice number; payment terms; notice days; gas; status"),
+        (ColumnKind.DATE, "effective date; date of birth; day"),
+        (ColumnKind.MONEY, "annual fee; sum of all invoices; fee (if any); operating earnings"),
+        (ColumnKind.MONEY, "total assets; net proceeds; gross earnings; total fees; net sales"),
+        (ColumnKind.NUMBER, "number of all employees; total employees; share of revenue"),
+        (ColumnKind.TEXTS, "parties; people; assets; names of the parties; name of each director"),
+        (ColumnKind.TEXTS, "amounts of money; amount of each payment; topics; employee IDs"),
+        (ColumnKind.DATES, "dates; deadlines; all dates"),
+    ],
+)
+def test_the_name_of_an_item_determines_the_kind_of_its_values(
+    kind: ColumnKind, names: str
+) -> None:
+    assert {name: kind_of(name) for name in names.split("; ")} == dict.fromkeys(
+        names.split("; "), kind
+    )
 
 
 def test_an_extraction_needs_an_entry_for_every_item() -> None:

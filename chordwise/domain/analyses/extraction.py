@@ -6,10 +6,10 @@ against it, and `evidence` holds a quote for each of them.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 
+from chordwise.domain import items as item_names
 from chordwise.domain import json_values, schema_data, schemas, value_in_quote
 from chordwise.domain.analysis import (
     AnalysisDefinition,
@@ -20,40 +20,19 @@ from chordwise.domain.analysis import (
     mean,
 )
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask
+from chordwise.domain.items import kind_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.schema_nodes import SchemaNode
 
 FOUND, NOT_MENTIONED = "found", "not mentioned"
-DEFAULT_ITEMS = ("people", "organizations", "dates", "amounts of money", "places")
 _OF_THE_ROOT = ("$schema", "$defs", "definitions")
-# A comma in brackets is part of an item if the brackets close within 500 characters.
-_SEPARATORS = re.compile(r"[\n;]+|,(?![^()]{0,500}\))")
 _MAX_QUOTED_VALUES = 100_000
 _TOO_MUCH_EVIDENCE = "/evidence: the paths name lists too often; name single values"
-_LIST_WORD = re.compile(r"\b(?:all(?!-)|every|list|any|each|names of|people)\b", re.IGNORECASE)
-_AFTER_NOUN = re.compile(
-    r"\s(?:of|in|for|to|by|with|from|per|on|that|who|which)\s|[(:?]", re.IGNORECASE
-)
-_PLURAL = re.compile(r"(?:^|[\W_])[^\W\d_]*[^\W\d_sui]s[\W_]*$", re.IGNORECASE)
-_NOT_PLURAL = re.compile(
-    r"(?:^|[\W_])(?:address|business|sales|terms|series|news|days|weeks|months|hours)[\W_]*$",
-    re.IGNORECASE,
-)
-_BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
 
 
 def items(options: AnalysisOptions) -> tuple[str, ...]:
     """Return the items: the instructions, split at commas, semicolons and lines."""
-    parts = (_BULLET.sub("", part).strip() for part in _SEPARATORS.split(options.instructions))
-    named = tuple(dict.fromkeys(part for part in parts if part))
-    return named or DEFAULT_ITEMS
-
-
-def is_list(item: str) -> bool:
-    """Return whether an item asks for several values: in the plural, or with a word such as all."""
-    noun = _AFTER_NOUN.split(item.strip())[0]
-    is_plural = _PLURAL.search(noun) and not _NOT_PLURAL.search(noun)
-    return bool(is_plural or _LIST_WORD.search(item))
+    return item_names.parse(options.instructions)
 
 
 class Extraction(AnalysisDefinition):
@@ -244,7 +223,7 @@ def _list_of(field: JsonObject) -> str:
 def _listed(answer: JsonObject) -> Iterator[JsonObject]:
     """Yield the found values of the items that are lists."""
     for field in _fields(answer):
-        if field.get("status") == FOUND and is_list(json_values.text(field.get("item"))):
+        if field.get("status") == FOUND and kind_of(json_values.text(field.get("item"))).is_list:
             yield field
 
 
@@ -267,7 +246,7 @@ def _deduplicated(answers: Sequence[JsonObject]) -> list[JsonObject]:
 def _mention(field: JsonObject) -> Hashable:
     """Return the identity of a value; numbers and dates of a list differ by their place."""
     path, value = _value_of(field)
-    is_entry = any(map(str.isdigit, value)) and is_list(json_values.text(field.get("item")))
+    is_entry = any(map(str.isdigit, value)) and kind_of(json_values.text(field.get("item"))).is_list
     return path, value, json_values.span_of(field) if is_entry else None
 
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from chordwise.domain import grounding, json_values, typed_values, validation, words
-from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED, Extraction, is_list, items
+from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED, Extraction, items
 from chordwise.domain.analysis import claimed_number
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask
 from chordwise.domain.extractive import forms, ranking
 from chordwise.domain.extractive.answer_context import checkpoint, similarities
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentences
 from chordwise.domain.extractive.values import NAMES, ValueKind, WrittenValue, values
+from chordwise.domain.items import kind_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.schema_nodes import MAX_DEPTH, SchemaNode
 from chordwise.domain.words import LEXICON
@@ -162,7 +163,7 @@ def item_of(name: str, description: str = "") -> Item:
         known=frozenset(terms + described),
         specific=specific,
         is_pure=bool(kinds) and cue is None and not specific,
-        is_list=is_list(spelled),
+        is_list=kind_of(spelled).is_list,
         cue=cue,
         needs_cue=cue is not None and not _NEEDING_CUE.isdisjoint(kinds),
         question=spelled if asked or spelled.endswith(("?", "\uff1f", "\u061f")) else "",

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from chordwise.domain import json_values, validation
 from chordwise.domain.analysis import NO_LABEL, AnalysisDefinition, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
-from chordwise.domain.answer_tables import ColumnKind, kind_of_item
 from chordwise.domain.facts import DATA
+from chordwise.domain.items import ColumnKind, kind_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.judgments import AnswerWithConfidence
@@ -122,7 +122,7 @@ def _of_field(
         )
     if entered.verdict is Verdict.CORRECTED and schema is not None:
         entered = replace(entered, value=_fitting(schema, name, entered.value))
-    elif kind_of_item(name) in (ColumnKind.DATE, ColumnKind.DATES):
+    elif kind_of(name) in (ColumnKind.DATE, ColumnKind.DATES):
         for value in json_values.listed(entered.value):
             _refuse_unread_date(value)
     claims = [entry.confidence for entry in entries]

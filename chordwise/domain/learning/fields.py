@@ -14,6 +14,7 @@ from typing import TypeAlias
 from chordwise.domain import json_values
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analysis_tasks import AnalysisOptions
+from chordwise.domain.items import kind_of
 from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
 from chordwise.domain.quantities import Quantity
 from chordwise.domain.schema_nodes import SchemaNode
@@ -195,7 +196,7 @@ def values_of_cell(name: str, cell: JsonValue, options: AnalysisOptions) -> Json
     The names that a contract gives to parties, such as (“Lessor”), are left out of lists.
     """
     schema = options.schema
-    is_list = SchemaNode.root_of(schema).at(name).is_list if schema else extraction.is_list(name)
+    is_list = SchemaNode.root_of(schema).at(name).is_list if schema else kind_of(name).is_list
     if not is_list or not isinstance(cell, str):
         return cell
     parts = (part.strip(" ,") for part in _SEPARATOR.split(_DEFINED_TERM.sub("", cell)))
