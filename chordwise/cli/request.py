@@ -9,6 +9,7 @@ import typer
 
 from chordwise.cli.command import Parsed, Values
 from chordwise.cli.options import TypeName
+from chordwise.domain import items
 from chordwise.domain.identifiers import split_commas
 from chordwise.errors import UsageError
 from chordwise.pipeline.intake.run_options import RunArguments, read_principles
@@ -28,6 +29,8 @@ def profile_of(flags: Values) -> Profile:
     entries = {name: value for name, value in flags.items() if value != ""}
     if "labels" in entries:
         entries["labels"] = split_commas(str(entries["labels"]))
+    if "items" in entries:
+        entries["items"] = items.split(str(entries["items"]))
     if isinstance(file := entries.get("principles"), Path):
         entries["principles"] = read_principles(file)
     if "budget_usd" in entries:
@@ -40,6 +43,14 @@ Paths: TypeAlias = Annotated[
     typer.Argument(metavar="PATH", help="Files, folders, quoted patterns, or - for stdin."),
 ]
 Options: TypeAlias = Annotated[
-    Profile, Parsed(profile_of, types=tuple[TypeName], labels=str, principles=Path, budget_usd=str)
+    Profile,
+    Parsed(
+        profile_of,
+        types=tuple[TypeName],
+        items=str,
+        labels=str,
+        principles=Path,
+        budget_usd=str,
+    ),
 ]
 Arguments: TypeAlias = Annotated[RunArguments, Parsed(lambda values: cast("RunArguments", values))]

@@ -108,11 +108,13 @@ class AnalysisOptions:
     """The entries of a profile that are part of the identity of an answer, with their files read.
 
     A `confidence_threshold` of `None` is the default, or 0 if only the built-in model is asked.
-    With `critique` the answer about a document is checked against `principles`, or the default
-    ones. `templates` of the user take precedence over released ones of the same names.
+    Without `items`, the instructions are those of an extraction. With `critique` the answer about a
+    document is checked against `principles`, or the default ones. `templates` of the user take
+    precedence over released ones of the same names.
     """
 
     instructions: str = ""
+    items: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     schema: JsonObject | None = None
     confidence_threshold: float | None = None
@@ -177,16 +179,17 @@ def options_for(
 ) -> AnalysisOptions:
     """Return what an answer of one type depends on, of the options of a request for several types.
 
-    The instructions are the items of an extraction without a schema, and then belong to it alone;
-    otherwise they are guidance for all types.
+    The instructions are the items of an extraction without a schema and `items`, and then belong to
+    it alone; otherwise they are guidance for all types.
     """
     extracts, classifies = kind == AnalysisType.EXTRACTION, kind == AnalysisType.CLASSIFICATION
-    have_items = AnalysisType.EXTRACTION in types and options.schema is None
+    have_items = AnalysisType.EXTRACTION in types and not (options.schema or options.items)
     return replace(
         options,
         instructions="" if have_items and not extracts else options.instructions,
         labels=options.labels if classifies else (),
         label_descriptions=options.label_descriptions if classifies else {},
+        items=options.items if extracts else (),
         schema=options.schema if extracts else None,
         examples=tuple(each for each in options.examples if each.analysis_type == kind),
         principles=options.principles if options.critique else (),

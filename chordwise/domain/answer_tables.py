@@ -12,11 +12,10 @@ from itertools import chain, count
 
 from pydantic import TypeAdapter
 
-from chordwise.domain import identifiers, json_values
-from chordwise.domain.analyses import extraction
+from chordwise.domain import identifiers, items, json_values
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
-from chordwise.domain.items import ColumnKind, kind_of
+from chordwise.domain.items import ColumnKind
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.schema_nodes import SchemaNode
 
@@ -102,9 +101,9 @@ def _of_type(kind: AnalysisType, options: AnalysisOptions) -> Iterator[AnswerCol
     elif options.schema is not None:
         yield from _of_node(SchemaNode.root_of(options.schema), (), ())
     else:
-        for item in extraction.items(options):
+        for name, declared in items.of(options).items():
             yield AnswerColumn(
-                name=item, item=item, kind=kind_of(item), description=f"Asked for: {item}"
+                name=name, item=name, kind=declared.kind, description=f"Asked for: {name}"
             )
 
 

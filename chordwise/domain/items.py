@@ -1,9 +1,18 @@
-"""The items of an extraction, which a user names, and the kinds of their values."""
+"""The items of an extraction: their names, and the kinds of their values.
+
+A user may declare the type of a value after the name, as in `annual fee: money`; otherwise the name
+determines it.
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
+
+from chordwise.domain.analysis_tasks import AnalysisOptions
+from chordwise.errors import UsageError
 
 
 class ColumnKind(StrEnum):
@@ -33,11 +42,85 @@ _SEPARATORS = re.compile(r"[\n;]+|,(?![^()]{0,500}\))")
 _BULLET = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s*")
 
 
-def parse(instructions: str) -> tuple[str, ...]:
+TYPES = {
+    "text": (ColumnKind.TEXT, "one text"),
+    "number": (ColumnKind.NUMBER, "a number"),
+    "money": (ColumnKind.MONEY, "an amount of money with its currency"),
+    "date": (ColumnKind.DATE, "a date"),
+    "yes/no": (ColumnKind.BOOLEAN, "yes or no"),
+    "list": (ColumnKind.TEXTS, "an entry for each value"),
+}
+"""The types that a user may declare, each with the kind of its values and a hint for the model."""
+_TYPE = re.compile(r":\s*([^\W\d_][\w/-]*+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredItem:
+    """An item with its declared type, which is empty or one of `TYPES`."""
+
+    name: str
+    type: str = ""
+
+    @property
+    def kind(self) -> ColumnKind:
+        """The kind of its values, as declared or by its name."""
+        return TYPES[self.type][0] if self.type else kind_of(self.name)
+
+    @property
+    def in_prompt(self) -> str:
+        """The item as a model reads it."""
+        return f"{self.name} ({TYPES[self.type][1]})" if self.type else self.name
+
+
+def split(text: str) -> tuple[str, ...]:
     """Return the items in a text, split at commas, semicolons and lines."""
-    parts = (_BULLET.sub("", part).strip() for part in _SEPARATORS.split(instructions))
-    named = tuple(dict.fromkeys(part for part in parts if part))
-    return named or DEFAULT_ITEMS
+    parts = (_BULLET.sub("", part).strip() for part in _SEPARATORS.split(text))
+    return tuple(part for part in parts if part)
+
+
+def without_type(item: str) -> str:
+    """Return the name of an item."""
+    found = _TYPE.search(item)
+    return item[: found.start()].strip() if found and found[1].casefold() in TYPES else item
+
+
+def of(options: AnalysisOptions) -> dict[str, DeclaredItem]:
+    """Return the items that a question without a schema asks for, by their names."""
+    return _parsed(options.items, options.instructions)
+
+
+def kind_in(options: AnalysisOptions, name: str) -> ColumnKind:
+    """Return the kind of the values of an item in a question."""
+    return of(options).get(name, DeclaredItem(name)).kind
+
+
+def are_named(options: AnalysisOptions) -> bool:
+    """Return whether the items are those of the user, and not the default ones."""
+    return bool(options.items or split(options.instructions))
+
+
+def check(options: AnalysisOptions) -> None:
+    """Check the declared types of the items.
+
+    Raises:
+        UsageError: There is no such type.
+    """
+    for item in of(options):
+        if unknown := _TYPE.search(item):
+            raise UsageError(
+                f"“{unknown[1]}” is not a type of values: {item}.",
+                f"Known: {', '.join(TYPES)}. Example: annual fee: money, parties: list",
+            )
+
+
+@lru_cache(maxsize=256)
+def _parsed(listed: tuple[str, ...], instructions: str) -> dict[str, DeclaredItem]:
+    found: dict[str, DeclaredItem] = {}
+    for item in listed or split(instructions) or DEFAULT_ITEMS:
+        name = without_type(item)
+        declared = _TYPE.search(item) if name != item else None
+        found.setdefault(name, DeclaredItem(name, declared[1].casefold() if declared else ""))
+    return found
 
 
 # The head noun of an item determines the kind of its values.

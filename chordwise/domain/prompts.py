@@ -10,8 +10,7 @@ import json
 from dataclasses import dataclass
 from string import Template
 
-from chordwise.domain import critique, examples, grounding, schemas
-from chordwise.domain.analyses import extraction
+from chordwise.domain import critique, examples, grounding, items, schemas
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.templates import PromptTemplate
@@ -47,7 +46,7 @@ def render(template: PromptTemplate, task: AnalysisTask, schema: JsonObject) -> 
         "principles": "\n".join(f"{n}. {each}" for n, each in enumerate(principles, start=1)),
         "instructions": "\n".join(part for part in parts if part),
         "labels": ", ".join(task.options.labels) or "labels of your own choice",
-        "items": "\n".join(f"- {item}" for item in extraction.items(task.options)),
+        "items": "\n".join(f"- {item.in_prompt}" for item in items.of(task.options).values()),
         "schema": schemas.as_text(schema),
     }
     return Prompt(
@@ -112,8 +111,10 @@ def _mark(material: str) -> str:
 
 
 def _remark(task: AnalysisTask) -> str:
-    named_elsewhere = task.analysis_type == AnalysisType.EXTRACTION and not task.options.schema
-    text = "" if named_elsewhere else task.options.instructions.strip()
+    options = task.options
+    extracts = task.analysis_type == AnalysisType.EXTRACTION
+    are_items = extracts and not options.schema and not options.items
+    text = "" if are_items else options.instructions.strip()
     return f"The person who asked adds: {text}" if text else ""
 
 

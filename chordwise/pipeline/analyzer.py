@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from chordwise import settings as settings_module
-from chordwise.domain import chunking, document_flags, facts, grounding, missing_rows
+from chordwise.domain import chunking, document_flags, facts, grounding, items, missing_rows
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import (
     AnalysisOptions,
@@ -226,6 +226,8 @@ def _task(request: AnalysisRequest, model: ChatModel) -> AnalysisTask:
         critique=request.critique,
         principles=request.principles,
     )
+    if request.analysis_type == AnalysisType.EXTRACTION:
+        items.check(options)
     return AnalysisTask(analysis_type=request.analysis_type, stage=Stage.ANALYZE, options=options)
 
 

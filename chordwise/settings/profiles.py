@@ -21,6 +21,7 @@ from pydantic import (
 from chordwise.domain.analysis_tasks import CONFIDENCE_THRESHOLD, MAX_VOTES, AnalysisType
 from chordwise.domain.flags import BUDGET, MODEL, Option
 from chordwise.domain.inbox import is_inside
+from chordwise.domain.items import TYPES
 from chordwise.domain.json_values import JsonValue
 from chordwise.domain.states import Lane
 from chordwise.errors import UsageError
@@ -38,6 +39,7 @@ def _or_meanings(value: object, validated: ValidatorFunctionWrapHandler) -> obje
 
 if TYPE_CHECKING:  # what a program may pass for an option; it is converted
     File: TypeAlias = str | PathLike[str]
+    Items: TypeAlias = Sequence[str]
     Labels: TypeAlias = Collection[str]  # also a mapping, from labels to their meanings
     Texts: TypeAlias = Sequence[str]
     Types: TypeAlias = Sequence[AnalysisType | str]
@@ -47,6 +49,7 @@ if TYPE_CHECKING:  # what a program may pass for an option; it is converted
 else:
     _AS_IT_IS = PlainSerializer(lambda value: value)
     File, Texts, LaneName, Dollars = Path, Principles, Lane, CapUsd
+    Items = tuple[str, ...]
     Labels = Annotated[tuple[str, ...], WrapValidator(_or_meanings), _AS_IT_IS]
     Types = tuple[AnalysisType, ...]
     SchemaOrFile = Annotated[Path, WrapValidator(_or_mapping), _AS_IT_IS]
@@ -69,6 +72,9 @@ class Profile(Section):
     instructions: Annotated[
         str, Option("What to focus on; for an extraction, the items to find.", "TEXT")
     ] = ""
+    items: Annotated[
+        Items, Option(f"Items of an extraction; TYPE: {', '.join(TYPES)}.", "NAME:TYPE,NAME")
+    ] = ()
     schema_file: Annotated[
         SchemaOrFile | None, Option("JSON Schema of an extraction.", "FILE.json")
     ] = Field(default=None, alias="schema")
@@ -138,8 +144,12 @@ class Profile(Section):
         """
         entries = {name: getattr(self, name) for name in self.model_fields_set}
         dropped = [name for name, kind in OF_TYPES.items() if self.types and kind not in self.types]
-        if not {"schema_file", "labels", "labels_file"}.isdisjoint(entries):
+        if not {"schema_file", "items", "labels", "labels_file"}.isdisjoint(entries):
             dropped.append("examples_file")
+        if self.items:
+            dropped.append("schema_file")
+        if self.schema_file:
+            dropped.append("items")
         if self.labels or self.labels_file:
             dropped += ["labels", "labels_file"]
         if not entries.get("text_column", "kept"):
@@ -163,6 +173,7 @@ def checked_profile(entries: Mapping[str, object]) -> Profile:
 
 
 OF_TYPES = {
+    "items": AnalysisType.EXTRACTION,
     "schema_file": AnalysisType.EXTRACTION,
     "labels": AnalysisType.CLASSIFICATION,
     "labels_file": AnalysisType.CLASSIFICATION,

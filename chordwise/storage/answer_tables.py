@@ -321,7 +321,11 @@ def _formatted(template: sql.SQL, column: AnswerColumn, **further: sql.Composabl
 
 def _value(column: AnswerColumn) -> tuple[sql.Composable, sql.Composable]:
     if column.kind is ColumnKind.BOOLEAN:
-        return sql.SQL("f.final_value = 'true'"), sql.SQL("f.final_value IN ('true', 'false')")
+        is_one_of = "lower(f.final_value) IN ({})"
+        return (
+            sql.SQL(is_one_of.format("'true', 'yes'")),
+            sql.SQL(is_one_of.format("'true', 'false', 'yes', 'no'")),
+        )
     field = sql.SQL("f.{}").format(sql.Identifier(_FIELDS.get(column.kind, "final_value")))
     exists = sql.SQL("{} IS NOT NULL").format(field)
     return (field if column.kind in _FIELDS else _ONE_LINE), exists

@@ -223,6 +223,20 @@ def test_each_value_has_its_evidence_in_adjacent_columns(filled: Pipeline) -> No
     ) == [(["parties: Ada 5 Ltd", "parties: Bob 5 Inc."],)]
 
 
+def test_a_declared_type_determines_the_column(pipeline: Pipeline) -> None:
+    """The answers name the item without its type."""
+    options = AnalysisOptions(
+        items=("worth: money", "begun: date", "party: list", "signed: yes/no", "staff: number")
+    )
+    text = "worth: EUR 5\nbegun: 2024-05-03\nparty: Ada\nparty: Bob\nsigned: Yes\nstaff: 12\n"
+
+    saved(pipeline, "typed", options, {"a.txt": text})
+
+    assert pipeline.rows(
+        "SELECT worth, worth_currency, begun, party, signed, staff FROM answers.typed"
+    ) == [(Decimal(5), "EUR", date(2024, 5, 3), ["Ada", "Bob"], True, Decimal(12))]
+
+
 def test_a_value_of_the_wrong_type_is_listed_as_unread(pipeline: Pipeline) -> None:
     """An empty cell alone would hide that the document contains a value."""
     fees = {

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from chordwise.domain import analysis as analyses
 from chordwise.domain import grounding, json_values, validation
+from chordwise.domain import items as item_names
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analyses.sentiment import label_for
 from chordwise.domain.analysis import analysis_for
@@ -17,6 +18,9 @@ from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.grounding import Source
 from chordwise.domain.items import DEFAULT_ITEMS, ColumnKind, kind_of
 from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.prompts import render
+from chordwise.domain.templates import PromptTemplate
+from chordwise.errors import UsageError
 from chordwise.llm import schema_dialects
 from tests.fakes.completion_requests import a_task
 from tests.fakes.generated_answers import TEXT, a_field, grounded_answers, options_for, task_for
@@ -304,6 +308,30 @@ def test_the_name_of_an_item_determines_the_kind_of_its_values(
     assert {name: kind_of(name) for name in names.split("; ")} == dict.fromkeys(
         names.split("; "), kind
     )
+
+
+def test_a_declared_type_is_not_part_of_the_name() -> None:
+    options = AnalysisOptions(items=("annual fee: Money", "notice (in days, please): text", "name"))
+
+    assert {name: item.kind for name, item in item_names.of(options).items()} == {
+        "annual fee": ColumnKind.MONEY,
+        "notice (in days, please)": ColumnKind.TEXT,
+        "name": ColumnKind.TEXT,
+    }
+    assert "- annual fee (an amount of money with its currency)\n" in asked_for(options)
+
+
+@pytest.mark.parametrize("name", ["fee: dollars", "fee: monney"])
+def test_an_unknown_type_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(UsageError, match="not a type of values") as refused:
+        item_names.check(AnalysisOptions(instructions=f"{name}, term: how long it runs, at 12:30"))
+
+    assert "text, number, money, date, yes/no, list" in refused.value.hint
+
+
+def asked_for(options: AnalysisOptions) -> str:
+    template = PromptTemplate(name="x", system="$items\n", user="")
+    return render(template, a_task(AnalysisType.EXTRACTION, options=options), {}).system
 
 
 def test_an_extraction_needs_an_entry_for_every_item() -> None:

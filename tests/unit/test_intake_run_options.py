@@ -92,6 +92,7 @@ ENTRIES: dict[str, tuple[Asked, str, object, str, object]] = {
         (AnalysisType.EXTRACTION, AnalysisType.CLASSIFICATION),
     ),
     "instructions": (lambda options: options.analysis.instructions, '"x"', "x", '""', ""),
+    "items": (lambda o: o.analysis.items, '["fee: money"]', ("fee: money",), "[]", ()),
     "labels": (lambda options: options.analysis.labels, '["a", "b"]', ("a", "b"), "[]", ()),
     "schema": (fields, '"rent.json"', ["rent"], '""', None),
     "save_as": (lambda options: options.save_as, '"x"', "x", '""', ""),

@@ -20,7 +20,6 @@ from chordwise.domain.analysis import (
     mean,
 )
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask
-from chordwise.domain.items import kind_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.schema_nodes import SchemaNode
 
@@ -31,8 +30,8 @@ _TOO_MUCH_EVIDENCE = "/evidence: the paths name lists too often; name single val
 
 
 def items(options: AnalysisOptions) -> tuple[str, ...]:
-    """Return the items: the instructions, split at commas, semicolons and lines."""
-    return item_names.parse(options.instructions)
+    """Return the names of the items."""
+    return tuple(item_names.of(options))
 
 
 class Extraction(AnalysisDefinition):
@@ -121,7 +120,7 @@ class Extraction(AnalysisDefinition):
         """Join by rule; only contradictory single values of the user's data are left to a model."""
         if options.schema is not None:
             return schema_data.join(answers, options.schema)
-        fields = _deduplicated(answers)
+        fields = _deduplicated(answers, options)
         return Joining(
             output={"fields": [field for item in items(options) for field in _all_of(item, fields)]}
         )
@@ -146,7 +145,7 @@ class Extraction(AnalysisDefinition):
         """Count the rows of the user's lists, or the distinct values of items that are lists."""
         if options.schema is not None:
             return schema_data.row_counts(answers, options.schema)
-        values = {_value_of(field) for answer in answers for field in _listed(answer)}
+        values = {_value_of(field) for answer in answers for field in _listed(answer, options)}
         numbers = Counter(path for path, _ in values)
         return {path: RowCount(number=number) for path, number in numbers.items()}
 
@@ -220,11 +219,15 @@ def _list_of(field: JsonObject) -> str:
     return json_values.pointer("/fields", json_values.text(field.get("item")))
 
 
-def _listed(answer: JsonObject) -> Iterator[JsonObject]:
+def _listed(answer: JsonObject, options: AnalysisOptions) -> Iterator[JsonObject]:
     """Yield the found values of the items that are lists."""
     for field in _fields(answer):
-        if field.get("status") == FOUND and kind_of(json_values.text(field.get("item"))).is_list:
+        if field.get("status") == FOUND and _is_list(field, options):
             yield field
+
+
+def _is_list(field: JsonObject, options: AnalysisOptions) -> bool:
+    return item_names.kind_in(options, json_values.text(field.get("item"))).is_list
 
 
 def _value_of(field: JsonObject) -> tuple[str, str]:
@@ -232,21 +235,21 @@ def _value_of(field: JsonObject) -> tuple[str, str]:
     return _list_of(field), " ".join(json_values.text(field.get("value")).casefold().split())
 
 
-def _deduplicated(answers: Sequence[JsonObject]) -> list[JsonObject]:
+def _deduplicated(answers: Sequence[JsonObject], options: AnalysisOptions) -> list[JsonObject]:
     """Return the fields of consecutive answers, without values that an earlier answer has."""
     kept: list[JsonObject] = []
     seen: set[Hashable] = set()
     for answer in answers:
-        own = [(_mention(field), field) for field in _fields(answer)]
+        own = [(_mention(field, options), field) for field in _fields(answer)]
         kept += [field for mention, field in own if mention not in seen]
         seen.update(mention for mention, _ in own)
     return kept
 
 
-def _mention(field: JsonObject) -> Hashable:
+def _mention(field: JsonObject, options: AnalysisOptions) -> Hashable:
     """Return the identity of a value; numbers and dates of a list differ by their place."""
     path, value = _value_of(field)
-    is_entry = any(map(str.isdigit, value)) and kind_of(json_values.text(field.get("item"))).is_list
+    is_entry = any(map(str.isdigit, value)) and _is_list(field, options)
     return path, value, json_values.span_of(field) if is_entry else None
 
 

@@ -9,15 +9,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from chordwise.domain import grounding, json_values, typed_values, validation, words
-from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED, Extraction, items
+from chordwise.domain import grounding, items, json_values, typed_values, validation, words
+from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED, Extraction
 from chordwise.domain.analysis import claimed_number
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask
 from chordwise.domain.extractive import forms, ranking
 from chordwise.domain.extractive.answer_context import checkpoint, similarities
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentences
 from chordwise.domain.extractive.values import NAMES, ValueKind, WrittenValue, values
-from chordwise.domain.items import kind_of
+from chordwise.domain.items import ColumnKind, kind_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.schema_nodes import MAX_DEPTH, SchemaNode
 from chordwise.domain.words import LEXICON
@@ -32,7 +32,8 @@ def analyze(task: AnalysisTask) -> JsonObject:
         walk = _Walk(root=task.options.schema, searchable=searchable)
         data = walk.members(SchemaNode.root_of(walk.root), "", 0)
         return {"data": data, "evidence": list(walk.evidence)}
-    return {"fields": [each for item in items(task.options) for each in _fields(item, searchable)]}
+    asked = items.of(task.options).values()
+    return {"fields": [each for item in asked for each in _fields(item, searchable)]}
 
 
 def synthesize(task: AnalysisTask) -> JsonObject:
@@ -46,20 +47,29 @@ def surest(joined: JsonObject, options: AnalysisOptions) -> JsonObject:
     if options.schema is not None:
         return joined
     kept: list[JsonValue] = []
-    for item in items(options):
-        own = [one for one in json_values.objects(joined["fields"]) if one.get("item") == item]
-        kept += own if item_of(item).is_list else [max(own, key=claimed_number)]
+    for name, item in items.of(options).items():
+        own = [one for one in json_values.objects(joined["fields"]) if one.get("item") == name]
+        kept += own if item.kind.is_list else [max(own, key=claimed_number)]
     return {**joined, "fields": kept}
 
 
-def _fields(item: str, searchable: SearchableText) -> Iterator[JsonObject]:
+def _fields(asked: items.DeclaredItem, searchable: SearchableText) -> Iterator[JsonObject]:
+    is_open = asked.kind is ColumnKind.BOOLEAN
+    item = replace(item_of(asked.name), is_list=asked.kind.is_list)
+    if asked.type:
+        item = replace(item, kinds=_KINDS.get(asked.kind, () if is_open else item.kinds))
     found: list[JsonObject] = [
-        {"status": FOUND, "value": one.value, "quote": one.quote, "confidence": one.confidence}
-        for one in searchable.find(item_of(item))
+        {
+            "status": FOUND,
+            "value": ("no" if _NEGATION.search(one.quote) else "yes") if is_open else one.value,
+            "quote": one.quote,
+            "confidence": one.confidence,
+        }
+        for one in searchable.find(item)
         if one.value  # the cell of a form may be empty
     ]
     for each in found or [_DENIAL]:
-        yield {"item": item, **each}
+        yield {"item": asked.name, **each}
 
 
 # The kind of an item's value, and its cues in texts, derived from the item's words
@@ -382,6 +392,11 @@ _FORMAT_KINDS = {
     "email": ValueKind.EMAIL,
     "phone": ValueKind.PHONE,
     "uri": ValueKind.URL,
+}
+_KINDS = {
+    ColumnKind.DATE: (ValueKind.DATE,),
+    ColumnKind.MONEY: (ValueKind.MONEY,),
+    ColumnKind.NUMBER: (ValueKind.NUMBER, ValueKind.PERCENT),
 }
 _NUMBER_KINDS = (ValueKind.MONEY, ValueKind.PERCENT, ValueKind.NUMBER)
 _NEGATION = re.compile(r"\b(?:not|no|never|neither|nor|without|none)\b|n['’]t\b", re.IGNORECASE)

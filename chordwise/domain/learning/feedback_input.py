@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from chordwise.domain import json_values, validation
+from chordwise.domain import items, json_values, validation
 from chordwise.domain.analysis import NO_LABEL, AnalysisDefinition, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.facts import DATA
-from chordwise.domain.items import ColumnKind, kind_of
+from chordwise.domain.items import ColumnKind
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.judgments import AnswerWithConfidence
@@ -72,7 +72,7 @@ def understand(
     if analysis.label_path:
         return _of_label(answer, entered, analysis, analysis.labels(options))
     if answer.analysis_type == AnalysisType.EXTRACTION and entered.path:
-        return _of_field(answer, entered, options.schema)
+        return _of_field(answer, entered, options)
     return _of_anything(answer, entered)
 
 
@@ -108,8 +108,9 @@ def _of_label(
 
 
 def _of_field(
-    answer: AnswerWithConfidence, entered: FeedbackInput, schema: JsonObject | None
+    answer: AnswerWithConfidence, entered: FeedbackInput, options: AnalysisOptions
 ) -> Understood:
+    schema = options.schema
     name = _field_at(answer.output, entered.path, schema)
     entries = fields.entries(answer.output, name)
     own = [e for e in entries if entered.path in (e.path, f"{e.path}/value")]
@@ -122,7 +123,7 @@ def _of_field(
         )
     if entered.verdict is Verdict.CORRECTED and schema is not None:
         entered = replace(entered, value=_fitting(schema, name, entered.value))
-    elif kind_of(name) in (ColumnKind.DATE, ColumnKind.DATES):
+    elif items.kind_in(options, name) in (ColumnKind.DATE, ColumnKind.DATES):
         for value in json_values.listed(entered.value):
             _refuse_unread_date(value)
     claims = [entry.confidence for entry in entries]

@@ -11,10 +11,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TypeAlias
 
-from chordwise.domain import json_values
-from chordwise.domain.analyses import extraction
+from chordwise.domain import items, json_values
 from chordwise.domain.analysis_tasks import AnalysisOptions
-from chordwise.domain.items import kind_of
 from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
 from chordwise.domain.quantities import Quantity
 from chordwise.domain.schema_nodes import SchemaNode
@@ -111,6 +109,8 @@ class Comparing:
             return "as a date"
         if value.number is not None:
             return "as an amount" if value.currency else "as a number"
+        if normalized(right) in _TRUTH:
+            return "as yes or no"
         return "as a name" if _name(right)[1] else "as text"
 
     def _acceptable(self, leaf: JsonValue) -> Sequence[JsonValue]:
@@ -126,10 +126,12 @@ class Comparing:
             or (self.rule is Rule.CONTAINS and f" {right_text} " in f" {text} ")
             or _is_equivalent(typed(value, self.dates), typed(right, self.dates), tolerance)
             or _is_same_name(_name(value), _name(right))
+            or _TRUTH.get(text, text) == _TRUTH.get(right_text)
         )
 
 
 _TOLERANCE = Decimal("0.001")
+_TRUTH = dict.fromkeys(("yes", "y", "true"), True) | dict.fromkeys(("no", "n", "false"), False)
 _DEFINED_TERM = re.compile(r"\([^()]*[\"“”][^()]*\)")
 """The name by which a contract refers to a party: (“Lessor”)."""
 _SEPARATOR = re.compile(r"[;\n]")
@@ -181,7 +183,7 @@ def top(name: str) -> str:
 def requested_field(name: str, options: AnalysisOptions) -> str | None:
     """Return the field that a person names, `None` if the question does not ask for it."""
     if options.schema is None:
-        by_name = {item.casefold(): item for item in extraction.items(options)}
+        by_name = {item.casefold(): item for item in items.of(options)}
         return by_name.get(name.strip().casefold())
     members = options.schema.get("properties")
     if not isinstance(members, dict) or any(options.schema.get(each) for each in _OPEN):
@@ -195,8 +197,10 @@ def values_of_cell(name: str, cell: JsonValue, options: AnalysisOptions) -> Json
 
     The names that a contract gives to parties, such as (“Lessor”), are left out of lists.
     """
-    schema = options.schema
-    is_list = SchemaNode.root_of(schema).at(name).is_list if schema else kind_of(name).is_list
+    if options.schema is None:
+        is_list = items.kind_in(options, name).is_list
+    else:
+        is_list = SchemaNode.root_of(options.schema).at(name).is_list
     if not is_list or not isinstance(cell, str):
         return cell
     parts = (part.strip(" ,") for part in _SEPARATOR.split(_DEFINED_TERM.sub("", cell)))
@@ -206,7 +210,7 @@ def values_of_cell(name: str, cell: JsonValue, options: AnalysisOptions) -> Json
 def is_same_field(name: str, one: AnalysisOptions, other: AnalysisOptions) -> bool:
     """Return whether two questions ask for a field of this name, with the same schema if any."""
     if one.schema is None and other.schema is None:
-        return name in extraction.items(one) and name in extraction.items(other)
+        return items.of(one).get(name, "") == items.of(other).get(name)
     if one.schema is None or other.schema is None:
         return False
     step = json_values.steps(pointer(name))[0]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from chordwise.domain import chunking, critique, tokens
+from chordwise.domain import chunking, critique, items, tokens
 from chordwise.domain.analysis import AnalysisDefinition
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.grounding import Source
@@ -162,7 +162,7 @@ def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int | None) 
             "Raise context_tokens or lower max_output_tokens of the model.",
         )
     options, profile, chosen = task.options, model.profile, CHUNK_TOKENS
-    values, has_items = values_of_rows(options), options.schema or options.instructions.strip()
+    values, has_items = values_of_rows(options), options.schema or items.are_named(options)
     lists = values or (task.analysis_type == AnalysisType.EXTRACTION and not has_items)
     if profile.understands_language and not lists:
         chosen = max(CHUNK_TOKENS, min(MAX_CHUNK_TOKENS, room // 2))

@@ -14,7 +14,7 @@ from typing import Annotated, TypedDict
 
 from pydantic import TypeAdapter
 
-from chordwise.domain import critique, examples, json_values, validation
+from chordwise.domain import critique, examples, items, json_values, validation
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import (
     AnalysisOptions,
@@ -269,7 +269,7 @@ def run_options(
         ConfigurationError: A template cannot be used.
     """
     has_labels = bool(profile.labels or profile.labels_file)
-    has_schema = profile.schema_file is not None
+    has_schema = profile.schema_file is not None or bool(profile.items)
     profile_types = tuple(map(AnalysisType, profile.types))
     types = implied_types(profile_types, schema=has_schema, labels=has_labels)
     analysis = _analysis_options(profile, types, settings.base_folder)
@@ -465,6 +465,8 @@ def _analysis_options(
     schema = profile.schema_file
     if schema is not None and AnalysisType.EXTRACTION not in types:
         raise UsageError("A schema applies only to extractions.", "Add the type extraction.")
+    if profile.items and (schema is not None or AnalysisType.EXTRACTION not in types):
+        raise UsageError("Items apply only to extractions without a schema.", "Leave one out.")
     if labels and AnalysisType.CLASSIFICATION not in types:
         raise UsageError("Labels apply only to classifications.", "Add the type classification.")
     if isinstance(schema, Mapping):
@@ -477,7 +479,10 @@ def _analysis_options(
         "answer_language": checked_language(profile.answer_language),
         "critique": profile.critique or bool(profile.principles),
     }
-    return AnalysisOptions(**entries, schema=schema, label_descriptions=descriptions)
+    options = AnalysisOptions(**entries, schema=schema, label_descriptions=descriptions)
+    if AnalysisType.EXTRACTION in types and schema is None and (profile.items or not profile.pack):
+        items.check(options)
+    return options
 
 
 def _kept(of: type[RunOptions | AnalysisOptions]) -> set[str]:

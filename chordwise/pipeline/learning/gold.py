@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from chordwise.domain import json_values, typed_values
+from chordwise.domain import items, json_values, typed_values
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -81,7 +81,7 @@ _RULE = re.compile(rf":\s*({'|'.join(Rule)})$")
 def _truth(file: RecordFile, line: int, record: JsonObject) -> Truth:
     label, reference = record.get("label"), record.get("summary")
     written = _fields(file, line, record)
-    names = {name: _RULE.sub("", name) for name in written}
+    names = {name: items.without_type(_RULE.sub("", name)) for name in written}
     fields = {names[name]: value for name, value in written.items()}
     for name, value in (("label", label), ("summary", reference)):
         if value is not None and not isinstance(value, str):

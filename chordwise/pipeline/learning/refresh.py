@@ -80,6 +80,7 @@ _OPTIONS = {
     "labels": RefreshReason.LABELS,
     "label_descriptions": RefreshReason.LABELS,
     "instructions": RefreshReason.INSTRUCTIONS,
+    "items": RefreshReason.INSTRUCTIONS,
 }
 
 

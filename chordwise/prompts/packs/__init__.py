@@ -59,14 +59,14 @@ def completed(
 ) -> tuple[tuple[AnalysisType, ...], AnalysisOptions]:
     """Return the user's types and options, completed by those of a pack.
 
-    The user's types, schema and labels take precedence; the instructions of both apply. The pack's
-    examples for an analysis type are omitted if the user gives a schema or labels, which their
-    answers would not match.
+    The user's types, schema, items and labels take precedence; the instructions of both apply. The
+    pack's examples for an analysis type are omitted if the user gives any of the last three, which
+    their answers would not match.
     """
     types = tuple(dict.fromkeys(asked)) or pack.types
     fitting = set(types)
     added: dict[str, object] = {}
-    if options.schema is not None:
+    if options.schema is not None or options.items:
         fitting.discard(AnalysisType.EXTRACTION)
     elif AnalysisType.EXTRACTION in types:
         added["schema"] = pack.schema
