@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import sentencex
 
@@ -91,9 +91,8 @@ _LEVELS = 6
 _FINER = (_lines, _sentences, _by(_UP_TO_SEMICOLON), _by(_UP_TO_COMMA), _by(_WORD))
 
 
-def _splitters(text: str) -> Sequence[Splitter]:
-    divide = Outline(text).divide
-    return [*[divide] * _LEVELS, *(partial(each, text) for each in _FINER)]
+def _splitters(text: str, outline: Outline) -> Sequence[Splitter]:
+    return [*[outline.divide] * _LEVELS, *(partial(each, text) for each in _FINER)]
 
 
 def table_header(text: str, place: int) -> Span | None:
@@ -246,8 +245,40 @@ def _window_end(text: str, start: int, size: int) -> int:
     return end
 
 
-def split(text: str, max_tokens: int) -> list[TextChunk]:
-    """Split a text into chunks of at most `max_tokens` (estimated) each, whose sum is the text.
+class RowSize(NamedTuple):
+    """The tokens of a row in an answer beside its quote, and the limit of the answer."""
+
+    tokens: float
+    limit: int
+
+
+class TextBudget(NamedTuple):
+    """The maximum tokens of a chunk; with `rows`, its answer may have a row for each record."""
+
+    max_tokens: int
+    rows: RowSize | None = None
+
+
+_TOKENS_BY_ROW, _TOKENS_OF_SENTENCE = 100, 30
+"""Prose is assumed to have one row, which a sentence states, in so many tokens."""
+Weigh: TypeAlias = Callable[[int, int], float]
+"""A function that returns the tokens of a part of a text, more if it is dense with rows."""
+
+
+def _weigher(text: str, outline: Outline, budget: TextBudget) -> Weigh:
+    def weigh(start: int, end: int) -> float:
+        weight = tokens.weigh(text[start:end])
+        if budget.rows is None:
+            return weight
+        rows = max(outline.count(start, end), weight / _TOKENS_BY_ROW)
+        answer = min(weight, rows * _TOKENS_OF_SENTENCE) + rows * budget.rows.tokens
+        return max(weight, answer * budget.max_tokens / budget.rows.limit)
+
+    return weigh
+
+
+def split(text: str, max_tokens: int, rows: RowSize | None = None) -> list[TextChunk]:
+    """Split a text into chunks within a budget (`TextBudget`, estimated), whose sum is the text.
 
     A text that does not fit one chunk is split into parts of similar size. No chunk consists of
     white space only: it belongs to the previous or next chunk, and is not counted at its ends.
@@ -257,19 +288,23 @@ def split(text: str, max_tokens: int) -> list[TextChunk]:
     """
     if max_tokens < 1:
         raise ValueError("max_tokens must be positive")
-    if fits(text, max_tokens):
+    if fits(text, max_tokens, rows):
         return [TextChunk(position=0, start_char=0, end_char=len(text))] if text else []
-    pieces = _pieces_of_windows(text, max_tokens)
-    ends = _with_words(text, _pack(text, pieces, tokens.weigh(text), max_tokens))
+    pieces = _pieces_of_windows(text, TextBudget(max_tokens, rows))
+    left = tokens.weigh(text) if rows is None else math.inf
+    ends = _with_words(text, _pack(text, pieces, left, max_tokens))
     return [
         TextChunk(position=position, start_char=start, end_char=end)
         for position, (start, end) in enumerate(itertools.pairwise([0, *ends]))
     ]
 
 
-def fits(text: str, max_tokens: int) -> bool:
+def fits(text: str, max_tokens: int, rows: RowSize | None = None) -> bool:
     """Return whether `split` leaves a text whole; a long text is not read."""
-    return tokens.min_weight(len(text)) <= max_tokens and tokens.weigh(text) <= max_tokens
+    if tokens.min_weight(len(text)) > max_tokens or tokens.weigh(text) > max_tokens:
+        return False
+    budget = TextBudget(max_tokens, rows)
+    return rows is None or _weigher(text, Outline(text), budget)(0, len(text)) <= max_tokens
 
 
 def halfway(text: str) -> int | None:
@@ -282,7 +317,7 @@ def halfway(text: str) -> int | None:
     first = len(text) - len(text.lstrip())
     middle, quarter = (first + last) // 2, (last - first) // 4
     parts = [len(text)]
-    for splitter in _splitters(text):
+    for splitter in _splitters(text, Outline(text)):
         parts = [
             end
             for start, stop in itertools.pairwise([0, *parts])
@@ -306,24 +341,26 @@ def _with_words(text: str, ends: Sequence[int]) -> list[int]:
     return kept or [len(text)]
 
 
-def _pieces_of_windows(text: str, max_tokens: int) -> Iterator[tuple[int, float]]:
+def _pieces_of_windows(text: str, budget: TextBudget) -> Iterator[tuple[int, float]]:
     """Yield the ends of the pieces of a text, which is outlined in windows to bound the memory."""
     start = 0
     while start < len(text):
         stop = _window_end(text, start, _OUTLINED_CHARACTERS)
         window = text[start:stop]
-        splitters = _splitters(window)
+        outline = Outline(window)
+        splitters = _splitters(window, outline)
+        weigh = _weigher(window, outline, budget)
         length = len(window)
         if stop < len(text):
             ends = splitters[0](0, length).ends
             length = next((end for end in reversed(ends) if 2 * end > length > end), length)
-        for end, weight in _pieces(window, (0, length), max_tokens, splitters):
+        for end, weight in _pieces((0, length), budget.max_tokens, splitters, weigh):
             yield start + end, weight
         start += length
 
 
 def _pieces(
-    text: str, part: Span, max_tokens: int, splitters: Sequence[Splitter]
+    part: Span, max_tokens: int, splitters: Sequence[Splitter], weigh: Weigh
 ) -> Iterator[tuple[int, float]]:
     """Yield the ends and weights of the largest pieces that fit; a small paragraph stays whole."""
     splitter, *finer = splitters
@@ -333,16 +370,16 @@ def _pieces(
         finer = [each for each in finer if each is not splitter]
     start = part[0]
     for end in ends:
-        weight = tokens.weigh(text[start:end])
+        weight = weigh(start, end)
         if weight <= limit:
             yield end, weight
         elif finer:
-            yield from _pieces(text, (start, end), max_tokens, finer)
+            yield from _pieces((start, end), max_tokens, finer, weigh)
         else:
             width = max(1, max_tokens // 4)
             for piece in range(start, end, width):
                 piece_end = min(piece + width, end)
-                yield piece_end, tokens.weigh(text[piece:piece_end])
+                yield piece_end, weigh(piece, piece_end)
         start = end
 
 
@@ -351,7 +388,7 @@ def _pack(
 ) -> list[int]:
     """Join pieces into chunks within the budget; return their ends.
 
-    With a fixed target instead of a share of `left`, the last chunk would be short.
+    The target is a share of `left`, so that the last chunk is not short.
     """
     target = _share(left, max_tokens)
     ends: list[int] = []
@@ -369,4 +406,4 @@ def _pack(
 
 
 def _share(left: float, max_tokens: int) -> float:
-    return left / max(1, math.ceil(left / max_tokens))
+    return left / max(1, math.ceil(left / max_tokens)) if left < math.inf else max_tokens

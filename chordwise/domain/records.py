@@ -106,6 +106,10 @@ class Outline:
         self._lines = list(_lines(text))
         self._starts = [line.start for line in self._lines]
 
+    def count(self, start: int, end: int) -> int:
+        """Return how many lines begin in a part; a paragraph of prose is one line."""
+        return bisect_left(self._starts, end) - bisect_left(self._starts, start)
+
     def divide(self, start: int, end: int) -> Division:
         """Divide a part into its outermost records, otherwise into its paragraphs, or its lines."""
         lines = self._lines[bisect_left(self._starts, start) : bisect_left(self._starts, end)]

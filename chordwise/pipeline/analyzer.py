@@ -143,7 +143,7 @@ class DocumentAnalyzer:
         if not text.strip():
             raise UsageError("The text is empty.")
         task = _task(request, self._model)
-        parts = chunking.split(text, text_budget(self._model, task, self._chunk_tokens))
+        parts = chunking.split(text, *text_budget(self._model, task, self._chunk_tokens))
         document = Question(model=self._model, task=task, source=Source(text), policy=self._policy)
         synthesizer = Synthesizer(document=document)
         asked = (ask(synthesizer.question_about(part.start_char, part.end_char)) for part in parts)

@@ -135,15 +135,15 @@ def test_errors_that_time_or_the_user_can_resolve_are_raised(error: errors.Chord
 def test_the_budget_leaves_room_for_prompt_and_answer() -> None:
     model = ScriptedModel([], profile=small(2_000))
 
-    budget = text_budget(model, TASK, chunk_tokens=100_000)
+    budget = text_budget(model, TASK, chunk_tokens=100_000).max_tokens
 
     longest = "word " * int(budget / 5 * 4)
     request = request_for(model, replace(TASK, text=longest))
     assert tokens.estimate(longest) <= budget
     assert tokens.estimate(request.system + request.user) + request.max_output_tokens <= 2_000
-    assert text_budget(model, TASK, chunk_tokens=80) == 80
+    assert text_budget(model, TASK, chunk_tokens=80).max_tokens == 80
     own = replace(TASK, options=replace(TASK.options, chunk_tokens=60))
-    assert text_budget(model, own, chunk_tokens=80) == 60
+    assert text_budget(model, own, chunk_tokens=80).max_tokens == 60
 
 
 VALUES = json_values.as_object({"type": "object", "properties": {"fee": {"type": "number"}}})
@@ -169,12 +169,12 @@ def test_the_size_of_a_chunk_depends_on_the_context_and_the_answer(
     model = ScriptedModel([], profile=small(context, 64_000 if context > 100_000 else 2_048))
     task = replace(TASK, text="", analysis_type=kind, options=options)
 
-    assert text_budget(model, task, None) == size
-    assert text_budget(model, task, 700) == 700
+    assert text_budget(model, task, None).max_tokens == size
+    assert text_budget(model, task, 700).max_tokens == 700
 
 
 def test_half_of_a_medium_context_is_left_free() -> None:
-    budget = text_budget(ScriptedModel([], profile=small(16_384)), TASK, None)
+    budget = text_budget(ScriptedModel([], profile=small(16_384)), TASK, None).max_tokens
 
     assert 5_000 < budget < 16_384 / 2
 
@@ -185,7 +185,7 @@ def test_a_contract_of_four_pages_is_read_as_a_whole() -> None:
     task = replace(TASK, analysis_type=AnalysisType.EXTRACTION, options=options, text="")
 
     assert 12_000 < len(text) < 12_100
-    assert len(split(text, text_budget(ScriptedModel([]), task, None))) == 1
+    assert len(split(text, *text_budget(ScriptedModel([]), task, None))) == 1
 
 
 @pytest.mark.parametrize("limit", [1_000, 3_000])
@@ -197,10 +197,37 @@ def test_rows_with_their_quotes_fit_into_the_answer_about_a_chunk(limit: int) ->
 
     for each, room in ((profile, limit), (raised, 2 * limit)):
         budget = text_budget(ScriptedModel([], profile=each), task, chunk_tokens=100_000)
-        part = split(order_rows.ORDER, budget)[1]
+        part = split(order_rows.ORDER, *budget)[1]
         text = order_rows.ORDER[part.start_char : part.end_char]
         answer = order_rows.an_extraction(order_rows.rows_in(text))
         assert room / 2 < tokens.estimate(answer) <= room
+
+
+PROSE = "The agency inspects the plants of the Supplier, who bears the costs of each visit. " * 4
+NAMES: json_values.JsonObject = {
+    "type": "object",
+    "properties": {
+        "parts": {
+            "type": "array",
+            "items": {"type": "object", "properties": {"name": {"type": "string"}}},
+        }
+    },
+}
+
+
+def test_only_the_records_of_a_text_need_small_chunks() -> None:
+    """In prose few sentences have a row, however short the smallest row is."""
+    options = AnalysisOptions(schema=NAMES)
+    task = replace(TASK, analysis_type=AnalysisType.EXTRACTION, options=options)
+    budget = text_budget(ScriptedModel([], profile=small(32_768, 2_048)), task, None)
+    prose = f"{PROSE}\n\n" * 200
+    table = "".join(f"{number} | Part-{number}\n" for number in range(600))
+
+    sizes = [len(split(text, *budget)) for text in (prose, table, f"{prose}{table}\n{prose}")]
+
+    assert sizes[0] <= tokens.estimate(prose) / 2_500
+    assert 600 * 40 / 2_048 <= sizes[1] <= 600 * 50 / 2_048
+    assert abs(sizes[2] - 2 * sizes[0] - sizes[1]) <= 1
 
 
 def test_a_context_without_room_for_text_is_a_configuration_error() -> None:
@@ -283,7 +310,7 @@ def test_the_remark_of_a_repair_fits_into_its_budget(problems: str) -> None:
 @TYPES
 def test_the_longest_text_leaves_room_for_a_repair(analysis_type: AnalysisType) -> None:
     model, task = a_model(), a_task(analysis_type)
-    budget = text_budget(model, task, chunk_tokens=100_000)
+    budget = text_budget(model, task, chunk_tokens=100_000).max_tokens
     request = request_for(model, replace(task, text=words(budget)))
 
     again = with_problems(request, WRONG, model.profile)
@@ -296,11 +323,11 @@ def test_the_longest_text_leaves_room_for_a_repair(analysis_type: AnalysisType) 
 def test_the_critique_of_an_answer_leaves_room_for_its_repair(analysis_type: AnalysisType) -> None:
     context = 4_000
     model, task = a_model(context), a_task(analysis_type, options=AnalysisOptions(critique=True))
-    budget = text_budget(model, task, chunk_tokens=100_000)
+    budget = text_budget(model, task, chunk_tokens=100_000).max_tokens
     draft = json_values.as_object({"main_topic": words(150 - 20)})
     problem = json_values.as_object({"principle": "p", "path": "/a", "problem": "It is wrong."})
     about = replace(task, text=words(budget), draft=draft)
-    uncritical = text_budget(model, a_task(analysis_type), chunk_tokens=100_000)
+    uncritical = text_budget(model, a_task(analysis_type), chunk_tokens=100_000).max_tokens
     assert budget < uncritical
     critique = request_for(model, replace(about, stage=Stage.CRITIQUE))
     revision = request_for(model, replace(about, stage=Stage.REVISE, violations=(problem,)))

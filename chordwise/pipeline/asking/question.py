@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from chordwise.domain import chunking, critique, items, tokens
 from chordwise.domain.analysis import AnalysisDefinition
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
+from chordwise.domain.chunking import RowSize, TextBudget
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject
 from chordwise.domain.memo import memoized_by_identity
@@ -86,8 +87,8 @@ _NO_BLANK = re.compile(r"\S")
 CHUNK_TOKENS, MAX_CHUNK_TOKENS = 3_000, 12_000
 """The size of a chunk for answers that grow with the text, and the maximum for others."""
 _MIN_TEXT_TOKENS = 64
-_MIN_LIST_TOKENS = 100
-_GROWTH_OF_ROWS, _GROWTH_BY_ROW = 4, 9
+_MIN_ROWS = 8
+_TOKENS_OF_VALUE, _TOKENS_OF_NAMED_VALUE, _TOKENS_OF_QUOTE = 3, 9, 27
 """In an answer, a value of 3 tokens takes 9, and the quote of a row takes 27 plus the row."""
 _RAISED_BY = 2
 _MATERIAL_SHARE = 0.9
@@ -140,13 +141,13 @@ def reserve_for_critique(model: ChatModel, task: AnalysisTask) -> int:
     return principles + REPAIR_TOKENS + model.profile.max_output_tokens // 2
 
 
-def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int | None) -> int:
-    """Return the tokens of text that fit into one question to this model, even when it is repeated.
+def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int | None) -> TextBudget:
+    """Return the text that fits into one question to this model, even when it is repeated.
 
     The maximum is `chunk_tokens`, unless the task has an option for it; without either, it depends
-    on the room and the question (docs/configuration.md#size-of-chunks). It is lower for a list of
-    objects: the more values a row has, the more tokens it takes in an answer than in the text, and
-    the answer has a limit.
+    on the room and the question (docs/configuration.md#size-of-chunks). For a list of objects, the
+    chunks are smaller where a text has many records: a row takes more tokens in an answer than in
+    the text, and the answer has a limit.
 
     Raises:
         ConfigurationError: The prompt alone fills the model's context.
@@ -166,11 +167,13 @@ def text_budget(model: ChatModel, task: AnalysisTask, chunk_tokens: int | None) 
     lists = values or (task.analysis_type == AnalysisType.EXTRACTION and not has_items)
     if profile.understands_language and not lists:
         chosen = max(CHUNK_TOKENS, min(MAX_CHUNK_TOKENS, room // 2))
+    rows = None
     if values and profile.understands_language:
         answer = min(_RAISED_BY * profile.max_output_tokens, profile.output_ceiling)
-        growth = max(1 + values, _GROWTH_OF_ROWS + _GROWTH_BY_ROW / values)
-        room = min(room, max(_MIN_LIST_TOKENS, int(answer / growth)))
-    return min(options.chunk_tokens or chunk_tokens or chosen, room)
+        quoted = _TOKENS_OF_QUOTE + _TOKENS_OF_NAMED_VALUE * values
+        row = max(quoted, _TOKENS_OF_VALUE * values * values)  # or a quote of the row for a value
+        rows = RowSize(tokens=min(row, answer / _MIN_ROWS), limit=answer)
+    return TextBudget(min(options.chunk_tokens or chunk_tokens or chosen, room), rows)
 
 
 def values_of_rows(options: AnalysisOptions) -> int:

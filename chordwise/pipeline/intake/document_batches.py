@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.domain import chunking, document_flags, places, text_normalization
 from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage, options_to_json
+from chordwise.domain.chunking import TextBudget
 from chordwise.domain.json_values import as_json
 from chordwise.domain.learning.learned_examples import LearnedExample
 from chordwise.domain.schema_nodes import SchemaNode
@@ -103,7 +104,7 @@ class RunQuestions:
     run: Run
     options: RunOptions
     hashes: Mapping[AnalysisType, str]
-    budgets: Mapping[AnalysisType, int]
+    budgets: Mapping[AnalysisType, TextBudget]
     examples: Examples = field(default_factory=dict)
 
     @classmethod
@@ -126,7 +127,7 @@ class RunQuestions:
         if budget is None or not job.text:
             return False
         tokens = sum(example.token_count for example in job.examples)
-        return chunking.fits(job.text, budget - tokens)
+        return chunking.fits(job.text, budget.max_tokens - tokens, budget.rows)
 
     def choose_examples(self, offered: Sequence[Offered]) -> ChosenExamples:
         """Choose the learned examples for each document; the database is not changed.
@@ -173,7 +174,7 @@ class _NewJob(NamedTuple):
     examples: Sequence[LearnedExample]
 
 
-def _text_budgets(context: Context, options: RunOptions) -> dict[AnalysisType, int]:
+def _text_budgets(context: Context, options: RunOptions) -> dict[AnalysisType, TextBudget]:
     """Return the limit of the text of a chunk in tokens, by type.
 
     Empty if this process cannot open the model, for example without its key; the workers then fan

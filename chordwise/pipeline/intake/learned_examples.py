@@ -16,6 +16,7 @@ from chordwise.domain.analysis_tasks import (
     options_to_json,
     question_of,
 )
+from chordwise.domain.chunking import TextBudget
 from chordwise.domain.learning.learned_examples import (
     ExampleIndex,
     JudgedAnswer,
@@ -45,14 +46,14 @@ Examples = Mapping[AnalysisType, ExampleIndex]
 
 
 def of_run(
-    context: ReadingContext, options: RunOptions, budgets: Mapping[AnalysisType, int]
+    context: ReadingContext, options: RunOptions, budgets: Mapping[AnalysisType, TextBudget]
 ) -> Examples:
     """Return the examples that a run may show, by analysis type; empty if it is to show none.
 
     They come from answers that people approved or corrected: of the same profile, to the same
     question, asked with the same variant of templates. Held-out documents are excluded, and so are
     answers whose text would be sent to a provider that has not received it before. `budgets` are
-    the known limits of the text of a chunk, in tokens. A suite uses no examples.
+    the known limits of the text of a chunk. A suite uses no examples.
     """
     settings, prompts = context.settings, context.settings.prompts
     is_wanted = options.profile and options.learned_examples and prompts.learned_examples
@@ -60,9 +61,8 @@ def of_run(
         return {}
     indexes: dict[AnalysisType, ExampleIndex] = {}
     for kind in options.types:
-        room = (
-            budgets.get(kind) or settings.pipeline.chunk_tokens or CHUNK_TOKENS
-        ) // _CONTEXT_SHARE
+        known = TextBudget(settings.pipeline.chunk_tokens or CHUNK_TOKENS)
+        room = budgets.get(kind, known).max_tokens // _CONTEXT_SHARE
         max_tokens = min(prompts.learned_example_tokens, room)
         examples = list(_learned(context, options, kind, max_tokens))
         if examples:

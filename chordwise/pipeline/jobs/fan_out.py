@@ -89,4 +89,4 @@ def _cut(context: Context, begun: FanOut) -> Sequence[chunking.TextChunk]:
         texts.add(begun.document_id, begun.text)
     text = begun.text or texts.text(begun.document_id, within=context.lease)
     model, limit = context.models.open(begun.model), context.settings.pipeline.chunk_tokens
-    return chunking.split(text, text_budget(model, task_of(begun), limit))
+    return chunking.split(text, *text_budget(model, task_of(begun), limit))

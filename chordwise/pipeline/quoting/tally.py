@@ -246,7 +246,7 @@ class TallyBuilder:
             task = replace(task, examples=shown)
             limit = self._context.settings.pipeline.chunk_tokens
             budget = text_budget(self._model, task, limit)
-        parts = chunking.split(text, budget)
+        parts = chunking.split(text, *budget)
         for part in parts:
             asked, _ = about_part(task, text, part.start_char, part.end_char)
             self._add_question(replace(asked, text=asked.text.strip() or asked.text))
@@ -323,7 +323,7 @@ class TallyBuilder:
             self._tally.kinds[key] = WorkKind(
                 analysis_type=task.analysis_type,
                 model=model,
-                chunk_tokens=self._budgets[task.analysis_type],
+                chunk_tokens=self._budgets[task.analysis_type].max_tokens,
                 votes=task.options.votes if model.profile.understands_language else 1,
                 synthesis_frame=model.tokens_of(request_for(model, joining)),
                 room=room_for_answers(model, joining),
