@@ -160,16 +160,24 @@ class TextLines:
     def _equal_lines(
         self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]]
     ) -> list[list[Span]]:
-        """Return the runs of lines that equal the only line of a row, next to a line with a row."""
+        """Return the lines that equal the only line of a row in the same run of such lines.
+
+        Beyond other lines, an equal line is a further mention, such as the names on a title page.
+        """
         touched = [self._touched(spans) for spans in rows]
         taken, elsewhere = {*itertools.chain(*touched)}, self._touched([*itertools.chain(*others)])
         known = {self._stripped(each) for own in touched if len(own) == 1 for each in own}
         left = self._shapes.keys() - elsewhere - taken
         equal = {each for each in left if self._stripped(each) in known}
-        runs = itertools.groupby(sorted(self._shapes), equal.__contains__)
-        found = (list(run) for is_equal, run in runs if is_equal)
-        beside = (run for run in found if not taken.isdisjoint((run[0] - 1, run[-1] + 1)))
-        return [[self._spans[each] for each in run] for run in beside]
+        runs = itertools.groupby(sorted(self._shapes), {*equal, *taken}.__contains__)
+        found: list[list[Span]] = []
+        for listed in (list(run) for is_listed, run in runs if is_listed):
+            rows_here = {self._stripped(each) for each in listed if each in taken}
+            copies = (each for each in listed if each in equal)
+            found.append(
+                [self._spans[each] for each in copies if self._stripped(each) in rows_here]
+            )
+        return [run for run in found if run]
 
     def _of_forms(
         self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]]

@@ -406,6 +406,18 @@ def test_equal_lines_need_a_row_each(record: str, other: str) -> None:
     assert missing_in(f"Coffee\n\n{others[0]}\nCoffee\n", ["Coffee"]) == ()
 
 
+def test_a_line_of_the_title_page_needs_no_second_row() -> None:
+    """The quote of the last row occurs in the title, and in the text further on."""
+    title, addresses = "Party A: Birch Security Ltd.", "Address: Room 2101\n\nTel:\n\n"
+    text = (
+        f"Cooperation Agreement\n\n{title}\n\nParty B: Elm Network Ltd.\n\nApril 2013\n\n"
+        f"This agreement is made between the parties below:\n\nParty A: Birch Ltd.\n\n{addresses}"
+        f"Party B: Elm Network Ltd.\n\n{addresses}1. Party A has a site.\n\n2. Party B is a firm.\n"
+    )
+
+    assert missing_in(text, [title, "Birch Ltd.", "Elm Network Ltd.", "2. Party B"]) == ()
+
+
 def test_a_csv_record_with_a_line_break_in_a_field_is_one_record() -> None:
     records = [f'"{name}\nin grey, new",{number},2.50\n' for number, name in enumerate(NAMES)]
     text = f"name,amount,price\n{''.join(records)}"
