@@ -109,25 +109,42 @@ def repetitions(answer: JsonObject, schema: JsonObject) -> dict[str, int]:
 
 
 def _repeated_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set[str]]:
-    """Return for each answer the paths of rows that an earlier answer has read at the same place.
+    """Return for each answer the paths of rows that another answer has read at the same place.
 
-    Equal rows within one answer are different rows, and so is every row without a place.
+    Equal rows within one answer are different rows. A row of several values without a place repeats
+    an equal row of another answer that has one, as if a model had read on into the next chunk.
     """
     seen: Counter[Hashable] = Counter()
     found: list[set[str]] = []
-    for answer in answers:
-        places = _places_of_rows(answer)
+    readings = [list(_readings(answer, node)) for answer in answers]
+    located = Counter(row for own in readings for _, row, place in own if place)
+    for reading in readings:
         own: Counter[Hashable] = Counter()
+        here = Counter(row for _, row, place in reading if place)
         found.append(set())
-        for listed, path, row in _joined_rows(answer.get("data"), node, ""):
-            if (place := places.get(path)) is not None:
-                reading = (listed, frozenset(place), canonical_json(row))
-                own[reading] += 1
-                if own[reading] <= seen[reading]:
-                    found[-1].add(path)
+        for path, row, place in reading:
+            if place:
+                own[row, place] += 1
+                is_repeated = own[row, place] <= seen[row, place]
+            else:
+                is_repeated = located[row] > here[row]
+                located[row] -= is_repeated
+            if is_repeated:
+                found[-1].add(path)
         for row_read, number in own.items():  # a union would visit all that was seen
             seen[row_read] = max(seen[row_read], number)
     return found
+
+
+def _readings(
+    answer: JsonObject, node: SchemaNode
+) -> Iterator[tuple[str, tuple[str, str], frozenset[Hashable]]]:
+    """Yield the path, list, text and places of each row that has places or several values."""
+    places = _places_of_rows(answer)
+    for listed, path, row in _joined_rows(answer.get("data"), node, ""):
+        values = row.values() if isinstance(row, dict) else ()
+        if path in places or sum(map(json_values.is_filled, values)) > 1:
+            yield path, (listed, canonical_json(row)), frozenset(places.get(path, ()))
 
 
 def _continued_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set[str]]:

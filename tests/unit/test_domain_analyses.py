@@ -519,6 +519,27 @@ def test_a_row_found_by_two_chunks_at_the_same_place_counts_once() -> None:
     }
 
 
+def test_a_row_without_a_place_repeats_an_equal_row_of_another_chunk() -> None:
+    """A model has read on into the next chunk; of two equal rows there, both are kept."""
+    nail, nut, bolt = (
+        json_values.as_object({"name": name, "price": 5}) for name in ("nail", "nut", "bolt")
+    )
+    parts = [
+        placed(an_order({"parties": [nail, nut, nut, bolt, nut]}, a="/parties/0"), 0),
+        placed(
+            an_order({"parties": [nut, nut, bolt]}, b="/parties/0", c="/parties/1", d="/parties/2"),
+            *(10, 20, 30),
+        ),
+        an_order({"parties": [nail, nail]}),
+    ]
+    analysis, options = analysis_for(AnalysisType.EXTRACTION), AnalysisOptions(schema=ORDER)
+
+    merged = analysis.merge(parts, options)
+
+    assert merged["data"] == {"parties": [nail, nut, nut, nut, bolt, nail]}
+    assert analysis.row_counts(parts, options)["/data/parties"].number == 6
+
+
 def test_a_row_that_continues_in_the_next_chunk_is_one() -> None:
     """The continuation has only lists, and its evidence points to the row that began before."""
     names: JsonObject = {"type": "array", "items": {"type": "string"}}
