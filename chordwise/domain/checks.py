@@ -1,4 +1,4 @@
-"""Checks of an answer: relations between values declared in a schema, and leaks from examples.
+"""Checks of an answer: declared relations between values, leaks from examples, and names.
 
 A declaration in `x-checks` is data: four kinds, with JSON Pointers to the values, in which `*`
 stands for every position of a list. Except for `required`, a check passes if a value is missing or
@@ -8,23 +8,27 @@ if the values cannot be compared.
 from __future__ import annotations
 
 import operator
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import TypeAlias
 
 import jsonschema_rs
 
-from chordwise.domain import json_values, schemas
+from chordwise.domain import items, json_values, schemas, words
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analysis_tasks import AnalysisOptions, Example
+from chordwise.domain.extractive.values import FORMS, ValueKind, values
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue, text_of
 from chordwise.domain.schema_data import ANY_POSITION
 from chordwise.domain.schema_nodes import SchemaNode
 from chordwise.domain.schemas import CHECKS
 from chordwise.domain.typed_values import typed
+from chordwise.domain.words import LEXICON
 from chordwise.errors import UsageError
 
 MAX_CHECKS = 50
@@ -75,7 +79,7 @@ def failures_of_part(
     output: JsonObject, options: AnalysisOptions, learned: Sequence[Example] = ()
 ) -> tuple[FailedCheck, ...]:
     """Return the checks that a grounded answer about any part of a document fails."""
-    return (*_repetitions(output, options), *_leaks(output, options, learned))
+    return (*_repetitions(output, options), *_leaks(output, options, learned), *_no_names(output))
 
 
 def _repetitions(output: JsonObject, options: AnalysisOptions) -> Iterator[FailedCheck]:
@@ -101,6 +105,65 @@ def _leaks(
         if isinstance(item, dict) and item.get("grounded") is False
         if any(source.locate(json_values.text(item.get("quote"))) for source in sources)
     )
+
+
+# Names of parties, companies and persons
+
+_TERMS = {kind: {words.stem(word) for word in listed} for kind, listed in LEXICON["kinds"].items()}
+_NAME = words.stem("name")
+_PARTIES = {*_TERMS.pop("person"), *_TERMS.pop("organization"), words.stem("registrant")} - {_NAME}
+_OTHER_KINDS = frozenset().union(*_TERMS.values())
+_STATES = frozenset(LEXICON["words"]["states"])
+_ROADS = "Street|Avenue|Road|Boulevard|Parkway|Lane|Highway"
+_ADDRESS = re.compile(
+    r"(?<![\w/.'’-])(?:\d[\w/-]{0,9}+|One|Two|Three|Four|Five|Ten) (?:[A-Z][\w.'’-]{0,30}+ ){1,4}?"
+    rf"(?:{_ROADS}|St|Ave|Rd|Blvd|Way|Drive|Court|Place|Plaza|Square)\b"
+)
+_ADDRESS_LINE = re.compile(
+    rf"{_ADDRESS.pattern}.*+|(?:[A-Z]\w*+ ){{1,4}}?(?:{_ROADS})|P\.? ?O\.? Box \d.*+"
+)
+_PLACE_LINE = re.compile(r"[A-Z][\w.'’ -]*+, (?:\w++ )??(\w++)(?: \d{5}(?:-\d{4})?)?")
+
+
+def _no_names(output: JsonObject) -> Iterator[FailedCheck]:
+    """Yield a failure for each address, place, date or number where a name was requested."""
+    quotes = {
+        json_values.text(each.get("path")): json_values.text(each.get("quote"))
+        for each in json_values.objects(output.get("evidence"))
+    }
+    read: list[tuple[str, str, JsonValue, str]] = []
+    for path, value in json_values.scalars(output.get("data")):
+        question = " ".join(step for step in json_values.steps(path) if not step.isdecimal())
+        read.append((f"/data{path}", question, value, quotes.get(path, "")))
+    for number, field in enumerate(json_values.objects(output.get("fields"))):
+        item, quote = (json_values.text(field.get(name)) for name in ("item", "quote"))
+        read.append((f"/fields/{number}/value", item, field.get("value"), quote))
+    for path, question, value, quote in read:
+        text = json_values.text(value).strip()
+        if text and _asks_for_name(question) and (kind := _kind_of_no_name(text, quote)):
+            yield FailedCheck(check="name", path=path, problem=f"the value is {kind}, not a name")
+
+
+@lru_cache(maxsize=1_000)
+def _asks_for_name(question: str) -> bool:
+    """Return whether an item, or the names on a path, end in a word for a party or its name."""
+    spelled = question.replace("_", " ")
+    terms, head = words.terms(spelled), words.terms(items.noun_of(spelled))[-1:]
+    is_party = not _PARTIES.isdisjoint(terms if head == [_NAME] else head)
+    return (is_party or terms == [_NAME]) and _OTHER_KINDS.isdisjoint(terms)
+
+
+def _kind_of_no_name(text: str, quote: str) -> str:
+    if not any(map(str.isalpha, text)):
+        return "a number" if any(map(str.isdigit, text)) else ""
+    if any(text == date.text for date in values(ValueKind.DATE, text)):
+        return "a date"
+    place = _PLACE_LINE.fullmatch(text)
+    if place and place[1].casefold() in _STATES:
+        return "a place"
+    is_within = quote.count(text) == 1 and any(text in each[0] for each in _ADDRESS.finditer(quote))
+    is_line = _ADDRESS_LINE.fullmatch(text) and FORMS.isdisjoint(words.words(text))
+    return "an address" if is_within or is_line else ""
 
 
 def check_declarations(schema: JsonObject) -> None:

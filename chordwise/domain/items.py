@@ -159,6 +159,11 @@ _SUMMED = frozenset(("assets", "borrowings", "debts", "liabilities", "losses", "
 _SUMMED |= _ONE_SUM | {"dividends", "funds", "payables", "penalties", "salaries", "taxes"}
 
 
+def noun_of(item: str) -> str:
+    """Return the words of an item up to a preposition: “name” of “name of the buyer”."""
+    return _AFTER_NOUN.split(item.strip())[0]
+
+
 def kind_of(item: str) -> ColumnKind:
     """Return the kind of the values of an item by its name: `effective date` is a date.
 
@@ -166,7 +171,7 @@ def kind_of(item: str) -> ColumnKind:
     several amounts, `total assets` are one, `number of employees` is a number, and an
     `invoice number` is text, as it may contain letters.
     """
-    noun = _AFTER_NOUN.split(item.strip())[0]
+    noun = noun_of(item)
     words = _LETTERS.findall(noun.casefold())
     head = words[-1] if words else ""
     if head in _COUNTS and noun != item.strip():

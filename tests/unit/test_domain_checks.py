@@ -199,3 +199,41 @@ def test_a_value_may_be_repeated_as_often_as_its_quote_has_it(read: int, failed:
 
     assert [each.path for each in found] == failed
     assert {each.check for each in found} <= {"repetition"}
+
+
+STREET = "One Birch Park Way, Cupertino, California 95014"
+
+
+@pytest.mark.parametrize(
+    ("item", "value", "quote", "kind"),
+    [
+        ("registrant", "Birch Park Way", STREET, "an address"),
+        ("name of the registrant", STREET, STREET, "an address"),
+        ("company", "P.O. Box 12, Springfield", "", "an address"),
+        ("parties", "Cupertino, California", STREET, "a place"),
+        ("name", "June 1, 2020", "", "a date"),
+        ("supplier", "001-2345", "", "a number"),
+        ("supplier", "3M", "", ""),
+        ("registrant", "1-800-BIRCH.COM, INC.", "", ""),
+        ("parties", "Birch Street Bank", f"Birch Street Bank, {STREET}", ""),
+        ("company", "Birch", f"Birch, {STREET}", ""),
+        ("company address", STREET, STREET, ""),
+        ("date of the parties", "June 1, 2020", "", ""),
+        ("document name", "June 1, 2020", "", ""),
+    ],
+)
+def test_an_address_a_place_a_date_or_a_number_is_no_name(
+    item: str, value: str, quote: str, kind: str
+) -> None:
+    rows: JsonObject = {item: [{"name": value}]}
+    evidence: list[JsonValue] = [{"path": f"/{item}/0/name", "quote": quote}]
+    field: JsonObject = {"item": item, "status": "found", "value": value, "quote": quote}
+
+    of_item = checks.failures_of_part({"fields": [field]}, AnalysisOptions())
+    of_schema = checks.failures_of_part({"data": {item: value}, "evidence": []}, AnalysisOptions())
+    of_row = checks.failures_of_part({"data": rows, "evidence": evidence}, AnalysisOptions())
+
+    expected = [f"the value is {kind}, not a name"] if kind else []
+    assert [each.problem for each in of_item] == expected
+    assert not of_schema or [each.problem for each in of_schema] == expected
+    assert not of_row or [each.problem for each in of_row] == expected
