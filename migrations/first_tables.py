@@ -329,6 +329,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_required(_TEXT, "path", "item"),
         *_nullable(_TEXT, "parent"),
         *_nullable(_INTEGER, "row_index"),
+        _default(_INTEGER, "mentions", "1"),
         *_nullable(_TEXT, "value", "corrected_value", "verdict"),
         sa.Column("final_value", _TEXT, _FINAL_VALUE, nullable=True),
         *_nullable(sa.Numeric(), "number"),

@@ -25,13 +25,15 @@ class Fact:
     joined by dots, such as `line_items.amount`. `value` is `None` if the document was searched for
     it in vain. In a list, `parent` is the path of the list element (an object) with the value.
     `number`, `currency`, `unit` and `date` are the typed final value (see `typed_values`).
-    `confidence` is 0 to 1. `value_in_quote` is `None` if that was not checked.
+    `mentions` counts how often chunks have it. `confidence` is 0 to 1. `value_in_quote` is `None`
+    if that was not checked.
     """
 
     path: str
     item: str
     parent: str | None = None
     row_index: int | None = None
+    mentions: int = 1
     value: str | None = None
     corrected_value: str | None = None
     verdict: str | None = None
@@ -198,6 +200,7 @@ def _with_evidence(
     points = json_values.number(entry.get("confidence"))
     return replace(
         fact,
+        mentions=json_values.integer(entry.get("mentions")) or 1,
         confidence=None if points is None else points / analysis.max_confidence,
         quote=quote or None,
         start_char=json_values.integer(entry.get("start_char")),

@@ -282,8 +282,10 @@ def _select_columns(column: AnswerColumn, source: _Source) -> Iterator[sql.Compo
     elif column.kind is ColumnKind.JSON:
         yield _named(_json_at(column, sql.SQL("'{data}'::text[]")), column.name)
     elif column.kind.is_list:
-        listed = sql.SQL("NULLIF(ARRAY(SELECT {value} {of_item} AND {exists} ORDER BY f.id), {no})")
-        yield _named(_formatted(listed, column, no=_NOTHING), column.name)
+        listed = sql.SQL("NULLIF(ARRAY(SELECT {value} {each} ORDER BY f.id), {no})")
+        _, exists = _value(column)
+        values = _formatted(listed, column, no=_NOTHING, each=_distinct(column, exists))
+        yield _named(values, column.name)
     else:
         value = _formatted(sql.SQL("(SELECT {value} {of_item} AND {exists} {surest})"), column)
         yield _named(value, column.name)
@@ -306,6 +308,29 @@ _FIELDS = {
 }
 """The column of `facts` that a kind of column shows, if it is not the text."""
 _ONE_LINE = sql.SQL("regexp_replace(f.final_value, '[[:space:]]+', ' ', 'g')")
+
+
+def _distinct(column: AnswerColumn, exists: sql.Composable) -> sql.Composed:
+    """Return the clause with the facts of a list, those of the same text or date once.
+
+    Numbers that are equal may be different values.
+    """
+    keys = {
+        ColumnKind.TEXTS: sql.SQL("coalesce(lower({}), f.id::text)"),
+        ColumnKind.DATES: sql.SQL("coalesce(f.date::text, lower({}), f.id::text)"),
+    }
+    return sql.SQL(
+        """
+        FROM (
+            SELECT DISTINCT ON (key) f.*, sum(f.mentions) OVER (PARTITION BY key) AS all_mentions
+            FROM (SELECT f.*, {key} AS key {of_item} AND {exists}) AS f ORDER BY key, f.id
+        ) AS f
+        """
+    ).format(
+        key=keys.get(column.kind, sql.SQL("f.id")).format(_ONE_LINE),
+        of_item=_OF_ITEM.format(item=column.item),
+        exists=exists,
+    )
 
 
 def _formatted(template: sql.SQL, column: AnswerColumn, **further: sql.Composable) -> sql.Composed:
@@ -353,10 +378,10 @@ def _unread(columns: Sequence[AnswerColumn]) -> sql.Composed:
 
 OF_WIDE_EVIDENCE = ("value", "quote", "grounded")
 """The evidence columns in a wide table; a view has at most 1,664 columns."""
-_MAX_WHOLE_EVIDENCE = 160
+_MAX_WHOLE_EVIDENCE = 150
 OF_EVIDENCE = (
     *("value", "quote", "page", "place", "grounded", "grounding"),
-    *("confidence", "start_char", "end_char", "verdict"),
+    *("confidence", "start_char", "end_char", "verdict", "mentions"),
 )
 """The suffixes of the evidence columns of each column, as in `governing_law_quote`."""
 
@@ -381,13 +406,15 @@ def _evidence_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Comp
 
 
 def _evidence_of(column: AnswerColumn, names: Sequence[str], alias: sql.Identifier) -> sql.Composed:
-    every = sql.SQL("array_agg(f.{name} ORDER BY f.id) AS {name}")
+    every = sql.SQL("array_agg(f.{of} ORDER BY f.id) AS {name}")
     field = every if column.kind.is_list else sql.SQL("f.{name}")
-    fields = sql.SQL(", ").join(field.format(name=sql.Identifier(name)) for name in names)
+    of = {"mentions": "all_mentions"}
+    fields = sql.SQL(", ").join(
+        field.format(name=sql.Identifier(name), of=sql.Identifier(of.get(name, name)))
+        for name in names
+    )
     if column.kind.is_list:
-        picked = sql.SQL("{} {} AND f.value IS NOT NULL").format(
-            fields, _OF_ITEM.format(item=column.item)
-        )
+        picked = sql.SQL("{} {}").format(fields, _distinct(column, sql.SQL("f.value IS NOT NULL")))
     else:
         surest = sql.SQL(
             "{fields} {of_item} ORDER BY NOT {exists}, f.confidence DESC NULLS LAST, f.id LIMIT 1"

@@ -361,6 +361,7 @@ class Fact(Record):
     item: Mapped[str]
     parent: Mapped[str | None]
     row_index: Mapped[int | None]
+    mentions: Mapped[int] = mapped_column(server_default="1")
     value: Mapped[str | None]
     corrected_value: Mapped[str | None]
     verdict: Mapped[str | None]

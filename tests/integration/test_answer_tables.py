@@ -223,6 +223,21 @@ def test_each_value_has_its_evidence_in_adjacent_columns(filled: Pipeline) -> No
     ) == [(["parties: Ada 5 Ltd", "parties: Bob 5 Inc."],)]
 
 
+def test_an_array_has_a_repeated_text_once_with_its_mentions(pipeline: Pipeline) -> None:
+    """The entries of its evidence are in the same order."""
+    parties = "party: Ada Ltd\nparty: Bob Inc.\nparty: ADA  Ltd\n"
+    text = f"{parties}begun dates: 2024-05-03\nbegun dates: 3 May 2024\n"
+
+    saved(pipeline, "typed", AnalysisOptions(items=("party: list", "begun dates")), {"a.txt": text})
+
+    assert pipeline.rows("SELECT party, begun_dates FROM answers.typed") == [
+        (["Ada Ltd", "Bob Inc."], [date(2024, 5, 3)])
+    ]
+    assert pipeline.rows("SELECT party_quote, party_mentions FROM answers.typed_evidence") == [
+        (["party: Ada Ltd", "party: Bob Inc."], [2, 1])
+    ]
+
+
 def test_a_declared_type_determines_the_column(pipeline: Pipeline) -> None:
     """The answers name the item without its type."""
     options = AnalysisOptions(

@@ -236,14 +236,24 @@ def _value_of(field: JsonObject) -> tuple[str, str]:
 
 
 def _deduplicated(answers: Sequence[JsonObject], options: AnalysisOptions) -> list[JsonObject]:
-    """Return the fields of consecutive answers, without values that an earlier answer has."""
-    kept: list[JsonObject] = []
-    seen: set[Hashable] = set()
-    for answer in answers:
+    """Return the fields of consecutive answers, without values that an earlier answer has.
+
+    A value that several answers have at different places has the number of its `mentions`.
+    """
+    kept: list[tuple[Hashable, JsonObject]] = []
+    numbers: dict[Hashable, dict[Hashable, int]] = defaultdict(dict)
+    for position, answer in enumerate(answers):
         own = [(_mention(field, options), field) for field in _fields(answer)]
-        kept += [field for mention, field in own if mention not in seen]
-        seen.update(mention for mention, _ in own)
-    return kept
+        kept += [(mention, field) for mention, field in own if mention not in numbers]
+        for mention, field in own:
+            number = json_values.integer(field.get("mentions")) or 1
+            numbers[mention].setdefault(json_values.span_of(field) or position, number)
+    return [_counted(field, sum(numbers.pop(mention, {}).values())) for mention, field in kept]
+
+
+def _counted(field: JsonObject, mentions: int) -> JsonObject:
+    is_counted = mentions > 1 and field.get("status") == FOUND
+    return {**field, "mentions": mentions} if is_counted else field
 
 
 def _mention(field: JsonObject, options: AnalysisOptions) -> Hashable:
