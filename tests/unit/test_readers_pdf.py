@@ -12,8 +12,8 @@ from chordwise.domain.places import Box, Location, Places
 from chordwise.errors import ReadError
 from chordwise.readers.formats import pdf
 from chordwise.readers.reader_output import leaves_out_unseen
+from tests.fakes.office_files import joined, picture_page, shown
 from tests.fakes.office_files import pdf as build
-from tests.fakes.office_files import picture_page, shown
 
 LIMIT = 1_000_000
 
@@ -240,15 +240,138 @@ def test_shapes_are_compared_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> 
     assert count(4_000) < 3 * count(2_000)
 
 
-def test_text_outside_the_page_is_neither_read_nor_counted() -> None:
-    beside = build([f"{SEEN} 1 g {shown(PLANTED, y=-500)}"])
-    cropped = build([f"{SEEN} {shown(PLANTED, y=20)}"]).replace(
-        b"/MediaBox[0 0 300 300]", b"/CropBox [0 99 300 300]/MediaBox[0 0 300 300]"
+def changed(data: bytes, page: str = "", form: str = "") -> bytes:
+    """Return the PDF with more entries in the dictionaries of its pages and its form."""
+    return data.replace(b"/MediaBox", f"{page}/MediaBox".encode()).replace(
+        b"/Subtype/Form", f"/Subtype/Form{form}".encode()
     )
 
-    for extracted in (pdf.read(file, LIMIT) for file in (beside, cropped)):
-        assert extracted.text.strip() == "Dear members,"
-        assert extracted.invisible_characters == 0
+
+@pytest.mark.parametrize("setting", ["/CropBox[0 99 300 300]", "/Rotate 90", "/UserUnit 2"])
+@pytest.mark.parametrize("y", [20, -500])
+def test_text_outside_the_crop_box_is_unseen(setting: str, y: int) -> None:
+    box = "/CropBox[0 99 300 300]" if "Crop" not in setting else ""
+    data = changed(build([f"{SEEN} {shown(PLANTED, y=y)}"]), setting + box)
+
+    extracted = pdf.read(data, LIMIT)
+    token = leaves_out_unseen.set(True)
+    left = pdf.read(data, LIMIT)
+    leaves_out_unseen.reset(token)
+
+    assert sorted(extracted.text.split("\n")) == ["Dear members,", PLANTED]
+    assert (extracted.unseen, extracted.invisible_characters) == ((PLANTED,), LETTERS)
+    assert extracted.unseen_at == (extracted.text.index(PLANTED),)
+    assert not extracted.is_covered
+    assert where(data, PLANTED).boxes is None
+    assert left.text.strip() == "Dear members,"
+    assert (left.unseen, left.invisible_characters) == ((PLANTED,), LETTERS)
+
+
+def test_words_at_the_edge_of_a_page_have_boxes_within_it() -> None:
+    data = build([shown("Undoubtedly seen", x=270)])
+
+    boxes = where(data, "Undoubtedly seen").boxes or []
+
+    assert [box[3] for box in boxes] == [300]  # type: ignore[index]
+    assert pdf.read(data, LIMIT).unseen == ("btedly seen",)
+
+
+def test_a_page_that_shows_no_text_needs_ocr_in_spite_of_text_outside() -> None:
+    scanned, outside = picture_page(f"{PLACES[0]} cm /I Do", shown(PLANTED, y=-50)), build([SEEN])
+
+    with pytest.raises(ReadError) as caught:
+        pdf.read(scanned, LIMIT)
+    extracted = pdf.read(joined(outside, scanned), LIMIT)
+
+    assert caught.value.reason == "needs_ocr"
+    assert (extracted.text.strip(), extracted.pages_scanned) == ("Dear members,", 1)
+    assert (extracted.unseen, extracted.invisible_characters) == ((PLANTED,), LETTERS)
+
+
+OUTLINED, CLIPPING = (shown(PLANTED).replace("BT", f"BT {mode} Tr") for mode in (1, 7))
+STATES = "/ExtGState<</C<</CA 0>>/F<</ca 0>>/M<</SMask<</S/Alpha/G 7 0 R>>>>>>"
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        pytest.param("0 0 1 1 re W n", id="tiny"),
+        pytest.param("0 0 300 190 re W n", id="below"),
+        pytest.param("0 0 300 150 re W n 0 150 300 150 re W n", id="disjoint"),
+        pytest.param("0 0 m W n", id="a point"),
+        pytest.param("0 0 m 300 300 l W n", id="a line"),
+        pytest.param("0 0 m 300 0 l 300 300 l h W n", id="a triangle"),
+        pytest.param("0 300 m 300 0 l 300 300 l 0 0 l h W n 0 0 300 150 re W n", id="crossed"),
+        pytest.param("0 0 m 0 0 0 300 300 0 c 300 0 300 0 300 0 c W n", id="curved"),
+        pytest.param("0 0 300 300 re 10 190 280 90 re W* n", id="a hole"),
+        pytest.param(" ".join(f"0 0 {9 + n} {300 - n} re W n" for n in range(9)), id="many"),
+        pytest.param("BT 7 Tr /F1 12 Tf 20 20 Td (.) Tj ET", id="a full stop"),
+        pytest.param("0 0 300 300 re W n BT 7 Tr /F1 9 Tf 9 9 Td (.) Tj ET", id="both"),
+    ],
+)
+def test_text_that_a_clipping_path_hides_is_unseen(clip: str) -> None:
+    page = build([f"{SEEN} q {clip} 0 Tr {shown(PLANTED)} Q"])
+    form = picture_page("", f"{SEEN} q {clip} 0 Tr /X Do Q", form=shown(PLANTED))
+    inner = picture_page("", f"{SEEN} /X Do", form=f"{clip} 0 Tr {shown(PLANTED)}")
+
+    for data in (page, form, inner, changed(page, "/Rotate 270")):
+        extracted = pdf.read(data, LIMIT)
+        assert [passage.strip(".\n") for passage in extracted.unseen] == [PLANTED.strip(".")]
+        assert not extracted.is_covered
+
+
+@pytest.mark.parametrize(
+    ("content", "form", "entries"),
+    [
+        pytest.param(f"1 G {OUTLINED}", "", "", id="white outlines"),
+        pytest.param(f"/C gs {OUTLINED}", "", "", id="transparent outlines"),
+        pytest.param(f"/F gs {shown(PLANTED)}", "", "", id="transparent"),
+        pytest.param(f"/M gs {shown(PLANTED)}", "", "", id="below a mask"),
+        pytest.param("/F gs /X Do", shown(PLANTED), "/Group<</S/Transparency>>", id="group"),
+    ],
+)
+def test_transparent_text_is_unseen(content: str, form: str, entries: str) -> None:
+    data = picture_page("", f"{SEEN} q {content} Q", form=form)
+    data = changed(data, form=entries).replace(b"/Resources<<", f"/Resources<<{STATES}".encode())
+
+    assert pdf.read(data, LIMIT).unseen == (PLANTED,)
+
+
+def test_text_beside_the_box_of_its_form_is_unseen() -> None:
+    data = picture_page("", "q 1 0 0 1 0 -50 cm /X Do Q", form=f"{SEEN} {shown(PLANTED, y=60)}")
+
+    extracted = pdf.read(data.replace(b"/BBox[0 0 300 300]", b"/BBox[0 99 300 300]"), LIMIT)
+
+    assert (extracted.unseen, extracted.invisible_characters) == ((PLANTED,), LETTERS)
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [
+        pytest.param("0 100 300 200 re W n", id="around"),
+        pytest.param("0 202 300 50 re W n", id="the upper part"),
+        pytest.param("0 0 m 0 300 l 300 300 l 300 0 l h W n", id="backwards"),
+        pytest.param("0 0 m 300 150 l 300 300 l 0 300 l h W n", id="a slope"),
+        pytest.param("0 0 300 300 re 10 10 280 90 re W* n", id="beside a hole"),
+        pytest.param("300 0 m 400 0 -100 300 0 300 c 300 300 l W n", id="curved"),
+        pytest.param("0 -1 1 0 0 300 cm 0 0 300 300 re W n 0 1 -1 0 300 0 cm", id="turned"),
+    ],
+)
+def test_text_that_a_clipping_path_shows_is_not_counted(clip: str) -> None:
+    grouped = changed(picture_page("", "/X Do", form=SEEN), form="/Group<</S/Transparency>>")
+
+    assert counted(f"q {clip} {shown('Dear members', x=200)} Q") == 0
+    assert pdf.read(grouped, LIMIT).invisible_characters == 0
+
+
+def test_the_visible_part_of_a_clipped_line_is_not_counted() -> None:
+    extracted = pdf.read(build([f"100 0 200 300 re W n {shown('Name: John Smith, born')}"]), LIMIT)
+
+    assert extracted.text == "Name: John Smith, born"
+    ((start, passage),) = zip(extracted.unseen_at, extracted.unseen, strict=True)
+    assert (start, passage) == (0, extracted.text[: len(passage)])
+    assert "Name: John" in passage
+    assert "born" not in passage
 
 
 def where(data: bytes, quote: str) -> Location:

@@ -1,4 +1,4 @@
-"""Reader for the text layer of a PDF, page by page, limited to the area of the page."""
+"""Reader for the text layer of a PDF, page by page, and for what of it a page does not show."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from functools import partial
+from functools import partial, reduce
 from itertools import chain, compress, product
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,7 @@ _END, _END_BYTES = b"%%EOF", 1_024
 
 
 def read(data: bytes, max_characters: int) -> Extracted:
-    """Return the text of the pages, separated by blank lines; text off the page is left out.
+    """Return the text of the pages, separated by blank lines.
 
     Raises:
         ReadError: The file is encrypted, damaged, a scan, empty, or longer than the limit.
@@ -115,13 +115,13 @@ def text_of(
 ) -> tuple[PageText, Unseen]:
     """Return the text on a page, with the boxes of its words, and what of it is invisible.
 
-    Invisible text is left out if `leaves_out_unseen` says so.
+    Invisible text is left out if `leaves_out_unseen` says so, or if all text is outside the page.
     """
-    written = _CONTROLS.sub("", text_page.get_text_bounded())
-    text = written.replace("\r\n", "\n").strip("\r\n")
     words = _Words(page, text_page)
+    written = _CONTROLS.sub("", text_page.get_text_bounded(*words.extent))
+    text = written.replace("\r\n", "\n").strip("\r\n")
     hidden = words.unseen(text)
-    if leaves_out_unseen.get():
+    if leaves_out_unseen.get() or words.are_outside:
         text, hidden = words.without(text, hidden)
     end = 0
     for word in _WORD.finditer(text):
@@ -154,7 +154,9 @@ class _Words:
         self._outer = page.get_bbox()
         self._turned = _TURNS[page.get_rotation()]
         located = _characters(text_page, self._outer)
-        self._characters, self._boxes, self._indexes = located
+        self._characters, self._boxes, self._indexes, self._outside = located
+        self.extent = reduce(union, self._outside.values(), self._outer)
+        self.are_outside = len(self._outside) == len(self._indexes)
         self._next = 0
         self._line: Box | None = None
         self._last: Box | None = None
@@ -179,7 +181,11 @@ class _Words:
         self._add_piece((first, start + len(word)), piece)
 
     def unseen(self, text: str) -> Unseen:
-        hidden, is_covered = _unseen(self._page, self._text_page, self._indexes)
+        inside = self._indexes
+        if self._outside:
+            inside = [index for index in inside if index not in self._outside]
+        hidden, is_covered = _unseen(self._page, self._text_page, inside)
+        hidden |= self._outside.keys()
         spans: list[tuple[int, int]] = []
         following = 0
         for offset, char in enumerate(text) if hidden else ():
@@ -214,6 +220,10 @@ class _Words:
             return
         lefts, bottoms, rights, tops = zip(*boxes, strict=True)
         whole = min(lefts), min(bottoms), max(rights), max(tops)
+        if self._outside:
+            whole = _common(whole, self._outer)
+            if whole[0] >= whole[2] or whole[1] >= whole[3]:
+                return
         box, last = (self._turned(self._outer, each) for each in (whole, boxes[-1]))
         if self._line is None or self._jumps(self._line, box):
             self._line = None
@@ -237,23 +247,28 @@ def _is_in_line(boxes: Sequence[Box]) -> bool:
     return bool(max(bottoms) < min(tops) or max(lefts) < min(rights))
 
 
-def _characters(text_page: pypdfium2.PdfTextPage, outer: Box) -> tuple[str, list[Box], list[int]]:
+def _characters(
+    text_page: pypdfium2.PdfTextPage, outer: Box
+) -> tuple[str, list[Box], list[int], dict[int, Box]]:
+    """Return the characters, their boxes and indexes, and those outside the page by index."""
     edges = left, right, bottom, top = tuple(ctypes.c_double() for _ in range(4))
     west, south, east, north = outer
-    characters: list[str] = []
-    boxes: list[Box] = []
-    indexes: list[int] = []
+    characters, boxes, indexes = list[str](), list[Box](), list[int]()
+    outside: dict[int, Box] = {}
     text, unicode_of, box_of = text_page.raw, raw.FPDFText_GetUnicode, raw.FPDFText_GetCharBox
     for index in range(raw.FPDFText_CountChars(text)):
         code = unicode_of(text, index)
         if code in _BLANKS or code > sys.maxunicode or not box_of(text, index, *edges):
             continue
         box = x0, y0, x1, y1 = left.value, bottom.value, right.value, top.value
-        if x0 < east and west < x1 and y0 < north and south < y1:
-            characters.append(chr(code))
-            boxes.append(box)
-            indexes.append(index)
-    return "".join(characters), boxes, indexes
+        if not (x0 < east and west < x1 and y0 < north and south < y1):
+            if x0 >= x1 or y0 >= y1:
+                continue
+            outside[index] = box
+        characters.append(chr(code))
+        boxes.append(box)
+        indexes.append(index)
+    return "".join(characters), boxes, indexes, outside
 
 
 # From the axes of a page (left, bottom, right, top) to its display: left, top, right, bottom.
@@ -274,10 +289,6 @@ def opened(data: bytes) -> pypdfium2.PdfDocument:
     is_cut_off = _HEADER in data[:_HEADER_BYTES] and _END not in data[-_END_BYTES:]
     position = data[:_HEADER_BYTES].find(_HEADER)
     data = data[position:] if position >= 0 else _HEADER + b"1.4\n" + data
-    return _open(data, is_cut_off=is_cut_off)
-
-
-def _open(data: bytes, *, is_cut_off: bool) -> pypdfium2.PdfDocument:
     try:
         return pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
@@ -319,17 +330,20 @@ class _Pages:
             return
         text_page = page.get_textpage()
         found, hidden = text_of(page, text_page, index + 1)
-        text = found.text
         self.has_marks = self.has_marks or raw.FPDFPage_CountObjects(page) > 0
-        self.scanned += not text.strip() and _is_picture(page)
+        self.scanned += not found.text.strip() and _is_picture(page)
         self.unseen.append(hidden)
         self.texts.append(found)
         page.close()
-        self._spend(len(text))
+        self._spend(len(found.text))
 
 
 def _overlap(one: Box, two: Box, axis: int) -> bool:
     return one[axis] < two[axis + 2] and two[axis] < one[axis + 2]
+
+
+def _common(one: Box, two: Box) -> Box:
+    return max(one[0], two[0]), max(one[1], two[1]), min(one[2], two[2]), min(one[3], two[3])
 
 
 def _is_picture(page: pypdfium2.PdfPage) -> bool:
@@ -354,6 +368,9 @@ _MAX_LEVELS = 8
 # The part of a character at each of its edges that may be visible.
 _INSET = 0.15
 _CELLS, _BOXES_IN_CELL = 16, 200
+_ANYWHERE: Box = (-math.inf, -math.inf, math.inf, math.inf)
+_NOWHERE: Box = (math.inf, math.inf, -math.inf, -math.inf)
+_CORNERS, _UPRIGHT = (4, 5), 0.999
 _UNPAINTED = (raw.FPDF_TEXTRENDERMODE_INVISIBLE, raw.FPDF_TEXTRENDERMODE_CLIP)
 _FILLED = (raw.FPDF_TEXTRENDERMODE_FILL, raw.FPDF_TEXTRENDERMODE_FILL_CLIP)
 _BLANKS = frozenset(map(ord, "\t\n\r \xa0"))
@@ -367,21 +384,21 @@ def _unseen(
     """Return which characters are invisible, and whether something covers one of them.
 
     Text is invisible if it is unpainted, smaller than half a point, or has the color of its ground
-    or is below something and the page looks the same without it. Unpainted text over a picture is
-    the recognized text of a scan and does not count, and neither does text below such a picture.
+    or is clipped, transparent or below something and the page looks the same without it. Unpainted
+    text over a picture is the recognized text of a scan and does not count, nor does text below it.
     """
-    suspects = {_address(text.found): (text, reason) for text, reason in _suspects(page)}
-    if not suspects:
+    texts = {_address(text.found): (text, reason) for text, reason in _suspects(page)}
+    if not texts:
         return frozenset(), False
-    comparison = _Comparison(page, [text for text, why in suspects.values() if why in _COMPARED])
-    found, covered = set[int](), set[int]()
-    for index in indexes:
-        suspect = suspects.get(_address(raw.FPDFText_GetTextObject(text, index)))
-        if suspect and comparison.hides(text, index, *suspect):
-            (covered if suspect[1] in _COVERED else found).add(index)
+    owners = (texts.get(_address(raw.FPDFText_GetTextObject(text, index))) for index in indexes)
+    suspects = [(index, *owner) for index, owner in zip(indexes, owners, strict=True) if owner]
+    compared = [found for found, why in texts.values() if suspects and why in _COMPARED]
+    comparison = _Comparison(page, compared)
+    hidden = {suspect[0]: suspect[-1] for suspect in suspects if comparison.hides(text, *suspect)}
+    covered = {index for index, why in hidden.items() if why in _COVERED}
     # Boxes for check marks are often drawn over the line of a form.
     is_covered = any(chr(raw.FPDFText_GetUnicode(text, index)).isalnum() for index in covered)
-    return found | covered if is_covered else found, is_covered
+    return hidden.keys() if is_covered else hidden.keys() - covered, is_covered
 
 
 class _Reason(Enum):
@@ -389,20 +406,22 @@ class _Reason(Enum):
     WHITE = auto()
     SMALL = auto()
     COVERED = auto()
+    MASKED = auto()
     ALIKE = auto()
 
 
 _COVERED = (_Reason.COVERED, _Reason.ALIKE)
-_COMPARED = (_Reason.WHITE, *_COVERED)
+_COMPARED = (_Reason.WHITE, _Reason.MASKED, *_COVERED)
 
 
 @dataclass(frozen=True, slots=True)
 class _Object:
-    """An object on a page; `matrix` is the transformation of its form, if it is in one."""
+    """An object on a page; `matrix` transforms its form, and `window` is what that form shows."""
 
     found: raw.FPDF_PAGEOBJECT
     kind: int
     matrix: PdfMatrix | None
+    window: Box
 
     @property
     def box(self) -> Box:
@@ -435,8 +454,24 @@ class _Object:
         return float(abs(size.value) * _scale(own) * outer)
 
     @property
-    def _is_picture(self) -> bool:
-        return self.kind in _PICTURES
+    def inner_window(self) -> Box:
+        """Return a box on the page in which neither clipping nor transparency hides anything."""
+        clip = raw.FPDFPageObj_GetClipPath(self.found)
+        # The number is negative without clipping, and 0 if only text clips.
+        paths = raw.FPDFClipPath_CountPaths(clip)
+        if paths == 0 or paths > _MAX_LEVELS or raw.FPDFPageObj_HasTransparency(self.found):
+            return _NOWHERE
+        boxes = [_rectangle(clip, number, self.matrix) for number in range(paths)]
+        return reduce(_common, boxes, self.window)
+
+    def may_be_masked(self, box: Box) -> bool:
+        """Return whether more than the edges of its box may be hidden."""
+        if (window := self.inner_window) is _ANYWHERE:
+            return False
+        left, bottom, right, top = box
+        edge = _INSET * min(right - left, top - bottom)
+        core = left + edge, bottom + edge, right - edge, top - edge
+        return _common(core, window) != core
 
     @property
     def is_cover(self) -> bool:
@@ -449,28 +484,49 @@ class _Object:
         return is_line or (mode.value != raw.FPDF_FILLMODE_NONE and self.fill[-1] > 0)
 
 
+def _rectangle(clip: raw.FPDF_CLIPPATH, path: int, matrix: PdfMatrix | None) -> Box:
+    """Return the box on the page of a clipping path, nowhere if it is no upright rectangle."""
+    segments = raw.FPDFClipPath_CountPathSegments(clip, path)
+    if segments not in _CORNERS:
+        return _NOWHERE
+    x, y, corners = ctypes.c_float(), ctypes.c_float(), list[tuple[float, float]]()
+    for number in range(segments):
+        segment = raw.FPDFClipPath_GetPathSegment(clip, path, number)
+        raw.FPDFPathSegment_GetPoint(segment, x, y)
+        corners.append(matrix.on_point(x.value, y.value) if matrix else (x.value, y.value))
+        if number and raw.FPDFPathSegment_GetType(segment) != raw.FPDF_SEGMENT_LINETO:
+            return _NOWHERE
+    xs, ys = zip(*corners, strict=True)
+    box = min(xs), min(ys), max(xs), max(ys)
+    # The area by the diagonals is that of the box for nothing but the box itself.
+    diagonals = (xs[2] - xs[0]) * (ys[3] - ys[1]) - (ys[2] - ys[0]) * (xs[3] - xs[1])
+    is_upright = abs(diagonals) / 2 >= _UPRIGHT * (box[2] - box[0]) * (box[3] - box[1])
+    return box if is_upright and corners[-1] in (corners[0], corners[3]) else _NOWHERE
+
+
 def _objects(page: pypdfium2.PdfPage) -> Iterator[_Object]:
     for index in range(raw.FPDFPage_CountObjects(page)):
-        yield from _opened(raw.FPDFPage_GetObject(page, index), None, _MAX_LEVELS)
+        yield from _opened(raw.FPDFPage_GetObject(page, index), None, _ANYWHERE, _MAX_LEVELS)
 
 
-def _opened(found: raw.FPDF_PAGEOBJECT, matrix: PdfMatrix | None, levels: int) -> Iterator[_Object]:
-    kind = raw.FPDFPageObj_GetType(found)
-    if kind != raw.FPDF_PAGEOBJ_FORM:
-        yield _Object(found, kind, matrix)
+def _opened(
+    found: raw.FPDF_PAGEOBJECT, matrix: PdfMatrix | None, window: Box, levels: int
+) -> Iterator[_Object]:
+    whole = _Object(found, raw.FPDFPageObj_GetType(found), matrix, window)
+    if whole.kind != raw.FPDF_PAGEOBJ_FORM:
+        yield whole
         return
-    own = raw.FS_MATRIX()
+    own, window = raw.FS_MATRIX(), whole.inner_window
     raw.FPDFPageObj_GetMatrix(found, own)
     inner = PdfMatrix.from_raw(own)
     inner = inner.multiply(matrix) if matrix else inner
     for index in range(raw.FPDFFormObj_CountObjects(found) if levels else 0):
-        yield from _opened(raw.FPDFFormObj_GetObject(found, index), inner, levels - 1)
+        yield from _opened(raw.FPDFFormObj_GetObject(found, index), inner, window, levels - 1)
 
 
-def _suspicion(text: _Object) -> _Reason | None:
+def _suspicion(text: _Object, mode: int) -> _Reason | None:
     if text.points < _MIN_POINTS:
         return _Reason.SMALL
-    mode = raw.FPDFTextObj_GetTextRenderMode(text.found)
     red, green, blue, alpha = text.fill
     if mode in _UNPAINTED or (mode in _FILLED and alpha == 0):
         return _Reason.UNPAINTED
@@ -479,7 +535,7 @@ def _suspicion(text: _Object) -> _Reason | None:
 
 
 def _suspects(page: pypdfium2.PdfPage) -> Iterator[tuple[_Object, _Reason]]:
-    objects, is_scan = list(_objects(page)), _is_picture(page)
+    objects, is_scan, is_clipped = list(_objects(page)), _is_picture(page), False
     boxes = [(each.box, place) for place, each in enumerate(objects)]
     pictures = _Grid(page, (boxes[at] for at, each in enumerate(objects) if each.kind in _PICTURES))
     notes = ((box, len(objects)) for box in _annotations(page))
@@ -488,15 +544,19 @@ def _suspects(page: pypdfium2.PdfPage) -> Iterator[tuple[_Object, _Reason]]:
     for (box, place), text in zip(boxes, objects, strict=True):
         if text.kind != raw.FPDF_PAGEOBJ_TEXT:
             continue
-        reason, below = _suspicion(text), pictures.touching(box)
+        mode = raw.FPDFTextObj_GetTextRenderMode(text.found)
+        reason, below = _suspicion(text, mode), pictures.touching(box)
         if reason is None:
             grounds = covers.touching(box)
             is_below = any(at > place for at in grounds)
             is_alike = any(text.shade == objects[at].shade for at in grounds if at < place)
-            reason = _Reason.COVERED if is_below else _Reason.ALIKE if is_alike else None
+            is_masked = is_clipped or mode not in _FILLED or text.may_be_masked(box)
+            reason = _Reason.MASKED if is_masked else _Reason.ALIKE if is_alike else None
+            reason = _Reason.COVERED if is_below else reason
         is_recognized = below and (reason is _Reason.UNPAINTED or (is_scan and place < max(below)))
         if reason and not is_recognized:
             yield text, reason
+        is_clipped = is_clipped or mode >= raw.FPDF_TEXTRENDERMODE_FILL_CLIP
 
 
 class _Grid:
