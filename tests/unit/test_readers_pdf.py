@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 
 import pypdfium2
@@ -126,6 +127,20 @@ def test_the_content_of_a_form_is_at_the_position_of_the_form(ground: str, expec
     file = picture_page("q 1 0 0 1 0 150 cm /X Do Q", SEEN, form=form)
 
     assert pdf.read(file, LIMIT).invisible_characters == expected
+
+
+def test_the_text_of_nested_forms_is_judged() -> None:
+    data = build([f"{SEEN} 1 g {shown(PLANTED)}"])
+    for _ in range(20):
+        whole, stream = pypdfium2.PdfDocument.new(), io.BytesIO()
+        form = pypdfium2.PdfDocument(data).page_as_xobject(0, whole).as_pageobject()
+        page = whole.new_page(300, 300)
+        page.insert_obj(form)
+        page.gen_content()
+        whole.save(stream)
+        data = stream.getvalue()
+
+    assert pdf.read(data, LIMIT).unseen == (PLANTED,)
 
 
 def test_text_with_a_gradient_is_not_counted() -> None:

@@ -364,7 +364,7 @@ _STEPS = bytes(level // 16 for level in range(256))
 _MIN_POINTS = 0.5
 # The width of a line that can cover a word.
 _THICK_POINTS = 4.0
-_MAX_LEVELS = 8
+_MAX_LEVELS = 40  # As in PDFium, which reads no text of deeper forms.
 # The part of a character at each of its edges that may be visible.
 _INSET = 0.15
 _CELLS, _BOXES_IN_CELL = 16, 200
