@@ -334,6 +334,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         sa.Column("final_value", _TEXT, _FINAL_VALUE, nullable=True),
         *_nullable(sa.Numeric(), "number"),
         *_nullable(_TEXT, "currency", "unit"),
+        *_nullable(_BIGINT, "scale"),
         *_nullable(_DATE, "date"),
         *_nullable(_DOUBLE, "confidence"),
         *_nullable(_TEXT, "quote"),

@@ -25,8 +25,9 @@ class Fact:
     joined by dots, such as `line_items.amount`. `value` is `None` if the document was searched for
     it in vain. In a list, `parent` is the path of the list element (an object) with the value.
     `number`, `currency`, `unit` and `date` are the typed final value (see `typed_values`).
-    `mentions` counts how often chunks have it. `confidence` is 0 to 1. `value_in_quote` is `None`
-    if that was not checked.
+    `scale` is the factor that the text states apart from the digits, as in “in millions”; `number`
+    includes it. `mentions` counts how often chunks have it. `confidence` is 0 to 1.
+    `value_in_quote` is `None` if that was not checked.
     """
 
     path: str
@@ -40,6 +41,7 @@ class Fact:
     number: Decimal | None = None
     currency: str | None = None
     unit: str | None = None
+    scale: int | None = None
     date: dt.date | None = None
     confidence: float | None = None
     quote: str | None = None
@@ -111,6 +113,7 @@ def typed_fact(fact: Fact, value: JsonValue) -> Fact:
         number=parsed.number,
         currency=parsed.currency,
         unit=parsed.unit,
+        scale=parsed.scale,
         date=parsed.date,
     )
 
@@ -197,6 +200,10 @@ def _with_evidence(
     number = fact.number if stands and not (fact.currency or fact.unit) else None
     if number is not None and (found := value_in_quote.measured(number, quote)):
         fact = replace(fact, currency=found.code, unit=found.unit)
+    scale = None if fact.scale else json_values.integer(entry.get("scale"))
+    if fact.number is not None and scale:
+        code = fact.currency or json_values.text(entry.get("currency")) or None
+        fact = replace(fact, number=fact.number * scale, scale=scale, currency=code)
     points = json_values.number(entry.get("confidence"))
     return replace(
         fact,

@@ -271,8 +271,9 @@ def parse_single(text: str) -> Quantity | None:
     if is_letter:
         scale, unit = "", match["scale"]
     is_negative = match["sign"] in _MINUS or _is_in_brackets(match, text)
-    number = number * 10 ** _SCALES.get(scale, 0)
-    return Quantity(number=-number if is_negative else number, currency=currency, unit=unit)
+    power = _SCALES.get(scale, 0)
+    number = (-number if is_negative else number) * 10**power
+    return Quantity(number=number, currency=currency, unit=unit, power=power)
 
 
 def quantities(text: str) -> Iterator[tuple[Quantity, ...]]:

@@ -24,12 +24,14 @@ _MAX_LENGTH = 200
 class TypedValue:
     """A value as a number or a date; both are `None` if it is neither, or ambiguous.
 
-    `currency` is an ISO 4217 code, `unit` is the unit of a number: `%`, `days`, `kg`.
+    `currency` is an ISO 4217 code, `unit` is the unit of a number: `%`, `days`, `kg`; `scale` is
+    the factor that the text has in words: 1,000,000 for “1.5 million”.
     """
 
     number: Decimal | None = None
     currency: str | None = None
     unit: str | None = None
+    scale: int | None = None
     date: date | None = None
 
 
@@ -58,7 +60,8 @@ def typed(value: JsonValue, order: DateOrder | None = None) -> TypedValue:
     if found is None:
         return TypedValue()
     unit = found.unit if found.code else found.unit or found.currency
-    return TypedValue(number=found.number, currency=found.code, unit=unit)
+    scale = 10**found.power if found.power else None
+    return TypedValue(number=found.number, currency=found.code, unit=unit, scale=scale)
 
 
 def order_in(texts: Iterable[str]) -> DateOrder | None:

@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import TypeAlias
 
 from sqlalchemy import (
+    BigInteger,
     Computed,
     ForeignKey,
     Index,
@@ -373,6 +374,7 @@ class Fact(Record):
     number: Mapped[Decimal | None] = mapped_column(Numeric())
     currency: Mapped[str | None]
     unit: Mapped[str | None]
+    scale: Mapped[int | None] = mapped_column(BigInteger)
     date: Mapped[date | None]
     confidence: Mapped[float | None]
     quote: Mapped[str | None]

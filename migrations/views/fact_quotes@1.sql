@@ -11,6 +11,7 @@ SELECT
     f.number,
     f.currency,
     f.unit,
+    f.scale,
     f.date,
     f.confidence,
     f.quote,

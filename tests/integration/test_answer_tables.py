@@ -238,6 +238,17 @@ def test_an_array_has_a_repeated_text_once_with_its_mentions(pipeline: Pipeline)
     ]
 
 
+def test_an_amount_of_a_table_in_millions_is_stored_in_units(pipeline: Pipeline) -> None:
+    text = "Balance sheet ($ in millions)\ntotal assets: 1,234\n"
+
+    saved(pipeline, "typed", AnalysisOptions(items=("total assets",)), {"a.txt": text})
+
+    assert pipeline.rows("SELECT total_assets, total_assets_currency FROM answers.typed") == [
+        (Decimal(1_234_000_000), "USD")
+    ]
+    assert pipeline.rows("SELECT value, scale FROM fact_quotes") == [("1,234", 1_000_000)]
+
+
 def test_a_declared_type_determines_the_column(pipeline: Pipeline) -> None:
     """The answers name the item without its type."""
     options = AnalysisOptions(

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from chordwise.domain import grounding, missing_rows, prompts, validation
-from chordwise.domain.analysis_tasks import AnalysisTask
+from chordwise.domain import grounding, missing_rows, prompts, scales, validation
+from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType
 from chordwise.domain.answers import Answer, lowered_by, quality_of
 from chordwise.domain.critique import analysis_of
 from chordwise.domain.grounding import Source
@@ -125,6 +125,8 @@ def _check(
     # Values are searched in the quotes as the model wrote them; a joined quote spans more text.
     marked = analysis.with_marks(analysis.without_reasoning(parsed.answer), task.options)
     output = grounding.ground(marked, source)
+    if task.analysis_type == AnalysisType.EXTRACTION and task.options.schema is None:
+        output = scales.with_scales(output, source, task.options)
     mended = repaired or parsed.repaired
     missing = missing_rows.compare(
         analysis.row_counts(task.answers, task.options), analysis.row_counts([output], task.options)
