@@ -5,10 +5,11 @@ The columns of a table are in the order of the class that maps it.
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 _BIGINT, _BOOLEAN, _BYTES, _DATE = sa.BigInteger(), sa.Boolean(), sa.LargeBinary(), sa.Date()
 _DOUBLE, _INTEGER, _JSON, _TEXT, _UUID = sa.Double(), sa.Integer(), JSONB(), sa.Text(), sa.Uuid()
+_TEXTS = ARRAY(sa.Text())
 _TIME = sa.DateTime(timezone=True)
 _USD = sa.Numeric(14, 8)
 _FINAL_VALUE = sa.Computed(
@@ -59,6 +60,7 @@ def _columns_of_an_answer() -> list[sa.Column[object]]:
         *_required(_TEXT, "provider", "model", "prompt_version"),
         *_required(_BOOLEAN, "language_model"),
         *_nullable(_TEXT, "review_reason"),
+        *_nullable(_JSON, "doubts"),
     ]
 
 
@@ -307,6 +309,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
     ],
     "results": [
         *_required(_UUID, "id", "job_id", "document_id"),
+        *_nullable(_TEXT, "verdict"),
         _default(_BOOLEAN, "accepted", sa.text("false")),
         _transaction_time("created_at"),
         *_columns_of_an_answer(),
@@ -345,6 +348,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_nullable(_INTEGER, "page"),
         *_nullable(_TEXT, "place"),
         *_nullable(_JSON, "boxes"),
+        *_nullable(_TEXTS, "doubts"),
         _default(_BOOLEAN, "accepted", sa.text("false")),
         sa.PrimaryKeyConstraint("id", name="pk_facts"),
         _reference("facts", "job_id", "jobs"),

@@ -26,10 +26,6 @@ MAX_VOTES = 15
 """The maximum number of samples for a vote; further samples hardly change the result."""
 
 
-CONFIDENCE_THRESHOLD = 0.5
-"""The default threshold of confidence; an answer below it needs review."""
-
-
 ANALYSES: Kinds[AnalysisDefinition] = Kinds("chordwise.domain.analyses", "ANALYSIS")
 
 
@@ -107,7 +103,7 @@ class Example:
 class AnalysisOptions:
     """The entries of a profile that are part of the identity of an answer, with their files read.
 
-    A `confidence_threshold` of `None` is the default, or 0 if only the built-in model is asked.
+    Values whose claimed confidence is below the `confidence_threshold`, if any, need review.
     Without `items`, the instructions are those of an extraction. With `critique` the answer about a
     document is checked against `principles`, or the default ones. `templates` of the user take
     precedence over released ones of the same names.

@@ -20,7 +20,7 @@ from chordwise.domain.json_values import JsonValue
 from chordwise.domain.schema_nodes import SchemaNode
 
 MAX_COLUMNS = 500
-"""The maximum number of columns of a table; PostgreSQL allows about three times as many."""
+"""The maximum number of values in a row, which have up to three SQL columns each."""
 _MAX_DEPTH = 5
 
 
@@ -47,8 +47,9 @@ class AnswerColumn:
 
 
 BASE_COLUMNS = (
-    *("document", "source", "status", "needs_review", "confidence", "unread", "run", "analyzed_at"),
-    *("document_id", "job_id", "row_index", "parent_row", "quote", "grounded", "path"),
+    *("document", "source", "status", "needs_review", "needs_check", "confidence", "unread"),
+    *("run", "analyzed_at", "document_id", "job_id"),
+    *("row_index", "parent_row", "quote", "grounded", "path"),
 )
 """The columns of every table, and of the tables of lists."""
 
@@ -178,7 +179,8 @@ def _renamed(column: AnswerColumn, taken: Collection[str]) -> AnswerColumn:
 
 
 def sql_names(column: AnswerColumn) -> Iterator[str]:
-    """Yield the names of the SQL columns of a column; an amount of money has two."""
+    """Yield the names of the SQL columns of a column; an amount of money has three."""
     yield column.name
+    yield f"{column.name}_trust"
     if column.kind is ColumnKind.MONEY:
         yield f"{column.name}_currency"

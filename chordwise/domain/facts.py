@@ -27,7 +27,8 @@ class Fact:
     `number`, `currency`, `unit` and `date` are the typed final value (see `typed_values`).
     `scale` is the factor that the text states apart from the digits, as in “in millions”; `number`
     includes it. `mentions` counts how often chunks have it. `confidence` is 0 to 1.
-    `value_in_quote` is `None` if that was not checked.
+    `value_in_quote` is `None` if that was not checked. `doubts` are the reasons to check the value,
+    `None` without any.
     """
 
     path: str
@@ -52,6 +53,7 @@ class Fact:
     page: int | None = None
     place: str | None = None
     boxes: JsonValue = None
+    doubts: Sequence[str] | None = None
 
     @property
     def grounded(self) -> bool | None:

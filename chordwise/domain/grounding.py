@@ -42,7 +42,7 @@ _SAME_LETTERS = ("<compat>", "<wide>", "<narrow>", "<noBreak>")
 SPAN_FIELDS = ("start_char", "end_char", "grounded", "grounding")
 """The members of a finding that say where its quote is in the text."""
 EVIDENCE_FIELDS = (
-    *(*SPAN_FIELDS, "value_in_quote", "page", "place", "boxes"),
+    *(*SPAN_FIELDS, "value_in_quote", "agreement", "page", "place", "boxes"),
     *("mentions", "scale", "currency"),
 )
 """The members of a finding that Chordwise adds to the answer of a model."""

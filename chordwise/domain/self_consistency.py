@@ -46,7 +46,8 @@ def elected(samples: Sequence[Answer], kind: AnalysisType, options: AnalysisOpti
         return _by_label(samples, analysis.label_path)
     if kind == AnalysisType.EXTRACTION and options.schema is None:
         return _by_item(samples, extraction.items(options))
-    return _most_alike(samples, _words_of if analysis.is_prose else _values_of)
+    winner = _most_alike(samples, _words_of if analysis.is_prose else _values_of)
+    return winner if analysis.is_prose else _with_shares(winner, samples)
 
 
 def combined(parts: Iterable[float | None], joined: float | None = None) -> float | None:
@@ -94,6 +95,23 @@ def _most_alike(samples: Sequence[Answer], marks_of: Callable[[JsonObject], Mark
     return replace(_foremost(winners), agreement=best[0])
 
 
+def _with_shares(winner: Answer, samples: Sequence[Answer]) -> Answer:
+    """Return the winner with the share of samples that have the same value, in its evidence."""
+    marks = [_values_of(sample.output) for sample in samples]
+    data = winner.output.get("data")
+
+    def shared(entry: JsonObject) -> JsonObject:
+        path = json_values.text(entry.get("path"))
+        value = json_values.at(data, path)
+        if value is None or isinstance(value, dict | list):
+            return entry
+        same = sum((_starred(path), _leaf(value), 1) in sample for sample in marks)
+        return {**entry, "agreement": _share(same, len(samples))}
+
+    evidence: list[JsonValue] = list(map(shared, json_values.objects(winner.output["evidence"])))
+    return replace(winner, output={**winner.output, "evidence": evidence})
+
+
 def _by_item(samples: Sequence[Answer], items: Sequence[str]) -> Answer:
     ballots = [_Ballot.of(item, [sample.output for sample in samples]) for item in items]
     fields: list[JsonValue] = [entry for ballot in ballots for entry in ballot.elected()]
@@ -134,7 +152,10 @@ class _Ballot:
         return ballot
 
     def elected(self) -> list[JsonObject]:
-        winners = [_surest(self.found[value]) for value in self._values()]
+        winners: list[JsonObject] = [
+            {**_surest(entries), "agreement": _share(len(entries), self.count)}
+            for entries in (self.found[value] for value in self._values())
+        ]
         denied = [] if winners or not self.denials else [_surest(self.denials)]
         return sorted(winners, key=_place) + denied
 
@@ -167,11 +188,14 @@ def _values_of(output: JsonObject) -> Marks:
     met: Counter[tuple[str, str]] = Counter()
     marks: set[tuple[str, str, int]] = set()
     for path, value in json_values.scalars(output.get("data")):
-        steps = ("*" if step.isdecimal() else step for step in path.split("/"))
-        leaf = ("/".join(steps), _leaf(value))
+        leaf = (_starred(path), _leaf(value))
         met[leaf] += 1
         marks.add((*leaf, met[leaf]))
     return frozenset(marks)
+
+
+def _starred(path: str) -> str:
+    return "/".join("*" if step.isdecimal() else step for step in path.split("/"))
 
 
 def _leaf(value: JsonValue) -> str:

@@ -80,6 +80,8 @@ _PROFIT_OR_LOSS = re.compile(r"(?:income|profit|gain|earnings)[ _(]*(?:or[ _])?l
 _COMPUTED = re.compile(
     r"(?<![a-z])(?:calculat|comput|conver|count|how many|average|score|rating|rank)", re.IGNORECASE
 )
+_LONG_WORD = re.compile(r"[^\W\d_]{4,}")
+_MIN_ADDED = 2
 _HUNDRED = 100
 _SPELLED_OUT = str.maketrans(
     {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "å": "aa", "ø": "oe"}
@@ -96,12 +98,14 @@ def occurs_in(value: JsonValue, quote: str, question: str = "") -> bool | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return None if _COMPUTED.search(question) else _has_number(value, quote, question)
     text = json_values.text(value).strip()
-    is_free = not text or len(text.split()) > _MAX_WORDS or _FREE.search(question) is not None
-    if is_free or text.casefold() in _UNNAMED.split():
-        return None
+    return None if _is_free(text, question) else _occurs(text, quote, question)
+
+
+def _occurs(text: str, quote: str, question: str) -> bool | None:
     if dates := dates_in(text):
-        stated = dates_in(quote)
-        return bool(dates & stated) or (not stated and _has_words(text, quote, question) is True)
+        if stated := dates_in(quote):
+            return not (dates.isdisjoint(stated) or _adds_words(text, quote))
+        return _has_words(text, quote, question) is True
     if month := month_of(text):
         return month in months_in(quote) or (
             not text[0].isdecimal() and _has_words(text, quote, question) is True
@@ -115,6 +119,19 @@ def occurs_in(value: JsonValue, quote: str, question: str = "") -> bool | None:
     if found is False and (spelled != text or other != quote):
         return _has_words(spelled, other, question)
     return found
+
+
+def _is_free(text: str, question: str) -> bool:
+    is_long = len(text.split()) > _MAX_WORDS
+    is_free = not text or is_long or _FREE.search(question) is not None
+    return is_free or text.casefold() in _UNNAMED.split()
+
+
+def _adds_words(text: str, quote: str) -> bool:
+    """Return whether a date is joined with something else that is not in the quote."""
+    there = quote.casefold()
+    added = sum(word not in there for word in _LONG_WORD.findall(text.casefold()))
+    return added >= _MIN_ADDED
 
 
 def measured(number: Decimal, quote: str) -> Quantity | None:

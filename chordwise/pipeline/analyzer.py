@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from chordwise import settings as settings_module
-from chordwise.domain import chunking, document_flags, facts, grounding, items, missing_rows
+from chordwise.domain import chunking, document_flags, facts, grounding, items, missing_rows, trust
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import (
     AnalysisOptions,
@@ -46,9 +46,9 @@ class AnalysisRequest:
 
     `labels` are the permitted labels of a classification, and `label_descriptions` are their
     meanings; `schema` is the JSON Schema of an extraction. `answer_language` is the tag of the
-    language of the answer, such as `de`. An answer whose confidence is below `confidence_threshold`
-    (0 to 1) is marked as needing review; the default is 0.5, or 0 for the built-in model. `votes`
-    is how many times each question is asked. With `critique` the answer is examined against
+    language of the answer, such as `de`. Values whose claimed confidence is below
+    `confidence_threshold` (0 to 1), if it is given, need review. `votes` is how many times each
+    question is asked. With `critique` the answer is examined against
     `principles`, or against the default ones.
     """
 
@@ -142,7 +142,7 @@ class DocumentAnalyzer:
         text, places = read.text, Places(read.places)
         if not text.strip():
             raise UsageError("The text is empty.")
-        task = _task(request, self._model)
+        task = _task(request)
         parts = chunking.split(text, *text_budget(self._model, task, self._chunk_tokens))
         document = Question(model=self._model, task=task, source=Source(text), policy=self._policy)
         synthesizer = Synthesizer(document=document)
@@ -210,10 +210,7 @@ def _examined(
     return found.with_unread_records(text, task, spans, missing_rows.naming(lambda: places, spans))
 
 
-def _task(request: AnalysisRequest, model: ChatModel) -> AnalysisTask:
-    threshold = request.confidence_threshold
-    if threshold is None and not model.profile.understands_language:
-        threshold = 0.0
+def _task(request: AnalysisRequest) -> AnalysisTask:
     checked_profile({name: getattr(request, name) for name in ("confidence_threshold", "votes")})
     options = AnalysisOptions(
         instructions=request.specific_instructions,
@@ -221,7 +218,7 @@ def _task(request: AnalysisRequest, model: ChatModel) -> AnalysisTask:
         label_descriptions=request.label_descriptions,
         answer_language=request.answer_language,
         schema=None if request.schema is None else check_schema(request.schema),
-        confidence_threshold=threshold,
+        confidence_threshold=request.confidence_threshold,
         votes=request.votes,
         critique=request.critique,
         principles=request.principles,
@@ -241,16 +238,19 @@ def _analysis(
     answer, (text, places) = examined.answer, document
     analysis = analysis_for(task.analysis_type)
     output = located(analysis.complete(answer.output, task.options), places)
-    confidence, counts, reason = examined.assessment([part.output for part in parts], task)
+    confidence, counts, doubts = examined.assessment([part.output for part in parts], task)
+    by_path = trust.by_path(doubts, output, task.analysis_type)
+    stated = tuple(trust.with_doubts(facts.facts(output, analysis), by_path))
+    needs_review = trust.WHOLE in by_path or any(fact.doubts for fact in stated)
     return Analysis(
         text=text,
         output=output,
-        facts=tuple(facts.facts(output, analysis)),
+        facts=stated,
         confidence=confidence,
         quality=examined.quality(task),
         coverage=missing_rows.share(answer.missing_rows),
-        needs_review=bool(reason),
-        review_reason=reason,
+        needs_review=needs_review,
+        review_reason=" ".join(doubt.sentence for doubt in doubts) if needs_review else "",
         chunk_count=len(parts),
         provider=answer.provider,
         model=answer.model,

@@ -17,7 +17,8 @@ ANSWERS = Relation(
     # The seconds and the dollars are those of an answer that was not reused; the dollars are
     # unknown if one call has no price.
     query=f"""SELECT
-    r.id AS result_id, r.output, r.confidence, r.needs_review, r.agreement, r.created_at,
+    r.id AS result_id, r.output, r.confidence, r.agreement, r.created_at,
+    r.review_reason IS NOT NULL OR i.message IS NOT NULL AS needs_review,
     r.provider, r.model, r.prompt_version, d.sha256, j.examples IS NOT NULL AS saw_examples,
     CASE WHEN j.reused_from IS NULL
         THEN extract(epoch FROM j.finished_at - j.started_at)::double precision END AS seconds,

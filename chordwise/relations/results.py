@@ -44,7 +44,8 @@ RESULTS = Relation(
     coalesce(r.corrected_output, r.output) AS output,
     r.corrected_output IS NOT NULL AS corrected,
     r.nothing_found, r.confidence, r.quality, r.coverage, r.agreement, r.critique, r.needs_review,
-    nullif(concat_ws(' ', i.message, r.review_reason), '') AS review_reason,
+    CASE WHEN r.needs_review
+        THEN nullif(concat_ws(' ', i.message, r.review_reason), '') END AS review_reason,
     d.flags, d.transcribed_by, r.failed_chunks, r.missing_rows, r.row_counts, r.failed_checks,
     r.provider, r.model, r.language_model, r.prompt_version,
     j.reused_from IS NOT NULL AS reused, r.created_at

@@ -20,42 +20,39 @@ from chordwise.domain.json_values import JsonObject, JsonValue, text_of
 from chordwise.errors import UsageError
 from chordwise.relations.relation import Relation, Row, Values, rows
 
-Place: TypeAlias = tuple[bool, float, str, float, str]
-"""The position of a value in the queue: not `needs_review`, `result_confidence`, `result_id`, the
-negated `doubt`, and `path`."""
-_PLACE = ("fine", "confidence", "result", "doubt", "path")
-_FEW_RESULTS, _MANY_RESULTS = 25, 10_000
+Place: TypeAlias = tuple[bool, float, str, str]
+"""The position of a cell in the queue: not `blocks_certificate`, the negated `doubt`, `result_id`,
+and `path`."""
+_PLACE = ("is_free", "doubt", "result", "path")
 _HISTORY = 10
 _AROUND = 700
 _MAX_EVIDENCE = 20
 _MAX_FIELDS = 40
 
-_OF_RESULT = "(NOT q.needs_review, q.confidence, q.result_id)"
-_AFTER_RESULT = f"{_OF_RESULT} {{}} (%(fine)s, %(confidence)s, %(result)s::uuid)"
-# An index has the results in this order; the queue is then queried for a few of them. The planner
-# cannot estimate how few values the queue has, and would not use the index for one joined query.
-RESULTS = Relation(
-    query="""SELECT
-    q.run, q.source, q.analysis_type, q.document_id, q.job_id, q.result_id, q.needs_review,
-    q.confidence
-FROM document_results AS q""",
-    filters={"run": "q.run = %(run)s", "analysis_type": "q.analysis_type = %(analysis_type)s"},
-    order="NOT q.needs_review, q.confidence, q.result_id",
-)
-_OF_VALUE = "NOT q.needs_review, q.result_confidence, q.result_id, -q.doubt, q.path"
+_OF_SCOPE = {name: f"q.{name} = %({name})s" for name in ("run", "saved_as", "analysis_type")}
+_ORDER = "NOT q.blocks_certificate, -q.doubt, q.result_id, q.path"
 QUEUE = Relation(
     query="""SELECT
-    q.job_id, q.path, q.reasons, q.calibrated_confidence, NOT q.needs_review AS fine,
-    q.result_confidence AS confidence, q.result_id::text AS result,
-    (-q.doubt)::double precision AS doubt, count(*) OVER () AS remaining
+    q.job_id, q.path, q.reasons, q.calibrated_confidence, NOT q.blocks_certificate AS is_free,
+    (-q.doubt)::double precision AS doubt, q.result_id::text AS result,
+    count(*) OVER () AS remaining
 FROM review_queue AS q""",
     filters={
-        "result_ids": "q.result_id = ANY(%(result_ids)s)",
-        "result": f"""({_OF_VALUE}) > (
-    %(fine)s, %(confidence)s, %(result)s::uuid, %(doubt)s::numeric, %(path)s
+        **_OF_SCOPE,
+        "result": f"""({_ORDER}) > (
+    %(is_free)s, %(doubt)s::numeric, %(result)s::uuid, %(path)s
 )""",
     },
-    order=_OF_VALUE,
+    order=_ORDER,
+)
+"""The cells to check, those that block a certificate first, then the most doubtful ones."""
+CELLS = Relation(
+    query="""SELECT
+    q.source, q.item, q.value, q.quote, q.reasons, q.doubt, q.blocks_certificate, q.run,
+    q.analysis_type, q.job_id, q.path
+FROM review_queue AS q""",
+    filters=_OF_SCOPE,
+    order=_ORDER,
 )
 DECISIONS = Relation(
     query="""SELECT b.id AS feedback_id, b.job_id, b.path, run.name AS run, i.source,
@@ -73,14 +70,16 @@ LEFT JOIN feedback AS w ON w.withdraws = b.id""",
 ANSWERS = Relation(
     query="""SELECT
     r.run, r.source, r.analysis_type, r.job_id, r.result_id, r.document_id, r.output, r.confidence,
-    r.agreement, r.review_reason, j.options
-FROM document_results AS r INNER JOIN jobs AS j ON j.id = r.job_id""",
+    r.agreement, r.review_reason, a.reasons, j.options
+FROM document_results AS r
+INNER JOIN jobs AS j ON j.id = r.job_id
+INNER JOIN answer_trust AS a ON a.job_id = r.job_id""",
     filters={"job_id": "r.job_id = %(job_id)s"},
 )
 VALUES = Relation(
     query="""SELECT
     job_id, path, item, value, final_value, verdict, quote, start_char, end_char, grounded,
-    value_in_quote, place, confidence, coalesce(
+    value_in_quote, place, confidence, trust, reasons, coalesce(
         nullif(value, ''),
         CASE WHEN path = ANY(%(labels)s) THEN %(no_label)s ELSE 'not mentioned' END
     ) AS shown
@@ -99,45 +98,26 @@ WHERE id = %(document_id)s"""
 
 
 def next_item(connection: Connection, scope: Values, after: Place | None = None) -> Row | None:
-    """Return the first value of the queue, or the first after a position; `None` at the end.
+    """Return the first cell of the queue, or the first after a position; `None` at the end.
 
-    The scope is a `run` and an `analysis_type`, if given. The row is that of `item`, with the
-    `reasons` and the `calibrated_confidence` of the value, and its `place` in the queue. `left` is
-    the minimum number of values to check from here on; it is exact if `is_all` is set.
+    The scope is a `run`, a table (`saved_as`) and an `analysis_type`, if given. The row is that of
+    `item`, with the `reasons` and the `calibrated_confidence` of the cell, and its `place` in the
+    queue. `left` is the number of cells to check from here on.
     """
-    start, limit = after, _FEW_RESULTS
     position = dict(zip(_PLACE, after, strict=True)) if after else {}
-    while True:
-        results = _results(connection, scope, limit, start, comparison=">=")
-        result_ids = [row["result_id"] for row in results]
-        is_all = len(results) < limit
-        for queued in QUEUE.read(connection, {**position, "result_ids": result_ids}, limit=1):
-            of_queue = {name: queued[name] for name in ("reasons", "calibrated_confidence")}
-            place = place_of([queued[name] for name in _PLACE])
-            question = item(connection, queued["job_id"], queued["path"])
-            return {
-                **question,
-                **of_queue,
-                "place": place,
-                "left": queued["remaining"],
-                "is_all": is_all,
-            }
-        if is_all:
-            return None
-        start, limit = _place_of_row(results[-1]), min(2 * limit, _MANY_RESULTS)
+    for queued in QUEUE.read(connection, {**scope, **position}, limit=1):
+        return {
+            **item(connection, queued["job_id"], queued["path"]),
+            **{name: queued[name] for name in ("reasons", "calibrated_confidence")},
+            "place": tuple(queued[name] for name in _PLACE),
+            "left": queued["remaining"],
+        }
+    return None
 
 
-def _results(
-    connection: Connection, scope: Values, limit: int, after: Place | None, *, comparison: str
-) -> list[Row]:
-    """Return results in the order of the queue."""
-    where = [_AFTER_RESULT.format(comparison)] if after else []
-    position = dict(zip(_PLACE, after or (), strict=False))
-    return RESULTS.read(connection, {**scope, **position}, where=where, limit=limit)
-
-
-def _place_of_row(row: Row) -> Place:
-    return not row["needs_review"], row["confidence"], str(row["result_id"]), 0.0, ""
+def count(connection: Connection, scope: Values) -> int:
+    """Return the number of cells to check."""
+    return QUEUE.count(connection, scope)
 
 
 def place_of(key: Sequence[object]) -> Place | None:
@@ -149,9 +129,9 @@ def place_of(key: Sequence[object]) -> Place | None:
     match list(key):
         case []:
             return None
-        case [bool() as fine, int() | float() as confidence, str() as result, doubt, str() as path]:
-            with suppress(ValueError, TypeError):
-                return fine, confidence, str(uuid.UUID(result)), float(str(doubt)), path
+        case [bool() as is_free, int() | float() as doubt, str() as result, str() as path]:
+            with suppress(ValueError):
+                return is_free, float(doubt), str(uuid.UUID(result)), path
     raise UsageError("There is no such position in the queue.", "Begin with its first value.")
 
 
@@ -199,13 +179,13 @@ def item(connection: Connection, job_id: uuid.UUID, path: str) -> Row:
         "confidence": answer["confidence"] if claim is None else claim,
         "choices": _choices(answer["analysis_type"], options),
         "others": _others(values, value),
+        "is_prose": analysis_for(answer["analysis_type"]).is_prose,
         "evidence": quoted[:_MAX_EVIDENCE],
         "excerpt": _excerpt(connection, answer["document_id"], quoted),
-        "reasons": (),
+        "reasons": (value["reasons"] if value else answer["reasons"]) or (),
         "calibrated_confidence": None,
         "place": None,
         "left": 0,
-        "is_all": True,
     }
 
 
@@ -256,20 +236,27 @@ def _excerpt(connection: Connection, document_id: uuid.UUID, quoted: Sequence[Ro
     return rows(connection, _EXCERPT, {**span, "document_id": document_id})[0]
 
 
-def table(connection: Connection, scope: Values, limit: int, after: Place | None = None) -> Row:
-    """Return the first results in the order of the queue, or those after one of them.
+RESULTS = Relation(
+    query="""SELECT
+    q.run, q.source, q.analysis_type, q.document_id, q.job_id, q.result_id, q.needs_review,
+    q.confidence
+FROM document_results AS q""",
+    filters={"run": "q.run = %(run)s", "analysis_type": "q.analysis_type = %(analysis_type)s"},
+    order="NOT q.needs_review, q.confidence, q.result_id",
+)
 
-    Results without values to check are included; the `cells` of a row are the values of its label
-    or `fields` by name. `after` is the position of the next page.
+
+def table(connection: Connection, scope: Values, limit: int) -> Row:
+    """Return the first results, those that need review first.
+
+    The `cells` of a row are the values of its label or `fields` by name.
     """
-    results = _results(connection, scope, limit + 1, after, comparison=">")
-    page = results[:limit]
+    page = RESULTS.read(connection, scope, limit=limit)
     values = _values(connection, [row["job_id"] for row in page], is_flat=True)
     for row in page:
         row["cells"] = _cells(row["analysis_type"], values[row["job_id"]])
     names = list(dict.fromkeys(name for row in page for name in row["cells"]))
-    following = _place_of_row(page[-1]) if len(results) > limit else None
-    return {"fields": names[:_MAX_FIELDS], "rows": page, "after": following}
+    return {"fields": names[:_MAX_FIELDS], "rows": page}
 
 
 def cell(connection: Connection, job_id: uuid.UUID, name: str) -> Sequence[Row]:

@@ -18,7 +18,7 @@ from pydantic import (
     field_validator,
 )
 
-from chordwise.domain.analysis_tasks import CONFIDENCE_THRESHOLD, MAX_VOTES, AnalysisType
+from chordwise.domain.analysis_tasks import MAX_VOTES, AnalysisType
 from chordwise.domain.flags import BUDGET, MODEL, Option
 from chordwise.domain.inbox import is_inside
 from chordwise.domain.items import TYPES
@@ -103,8 +103,7 @@ class Profile(Section):
     confidence_threshold: Annotated[
         float | None,
         Option(
-            "Mark answers below this for review. "
-            f"Default: {CONFIDENCE_THRESHOLD}, or 0 for the built-in model.",
+            "Mark values whose claimed confidence is below this for review.",
             "0…1",
         ),
         Field(ge=0, le=1),

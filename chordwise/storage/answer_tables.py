@@ -22,6 +22,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain import answer_tables, identifiers, json_values
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.answer_tables import AnswerColumn
+from chordwise.domain.facts import DATA
 from chordwise.domain.items import ColumnKind
 from chordwise.domain.json_values import JsonValue, as_json
 from chordwise.errors import ConfigurationError, UsageError
@@ -185,6 +186,15 @@ _OF_ITEM = sql.SQL("FROM facts AS f WHERE f.job_id = n.job_id AND f.item = {item
 _NOTHING = sql.SQL("'{}'")
 _OF_ROW = sql.SQL("f.row_path IN (f.parent, f.path)")
 _SUREST = sql.SQL("ORDER BY f.confidence DESC NULLS LAST, f.id LIMIT 1")
+_TRUST = sql.SQL(
+    "trust_of(f.value, f.verdict, f.accepted, f.doubts, f.confidence, n.accept_from, n.is_read)"
+)
+_CELLS_TO_CHECK = sql.SQL(
+    """(
+        SELECT count(DISTINCT (f.parent, f.item)) FROM fact_trust AS f
+        WHERE f.job_id = {job}.job_id AND f.trust = 'check'
+    ) + CASE WHEN {job}.trust = 'check' THEN 1 ELSE 0 END"""
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,10 +216,12 @@ def query_of_run(run_id: uuid.UUID, kind: AnalysisType, columns: Sequence[Answer
                 regexp_replace(i.source, '^.*[/\\](?=[^/\\])', '') AS document, run.name AS run,
                 CASE WHEN r.nothing_found THEN 'nothing found' ELSE j.status END AS status,
                 r.id IS NULL OR r.needs_review AS needs_review, r.confidence,
-                coalesce(r.corrected_output, r.output) AS output, r.created_at AS analyzed_at
+                coalesce(r.corrected_output, r.output) AS output, r.created_at AS analyzed_at,
+                a.trust, a.is_read, a.accept_fields_from AS accept_from
             FROM jobs AS j INNER JOIN runs AS run ON run.id = j.run_id
             INNER JOIN intakes AS i ON i.id = j.intake_id
             LEFT JOIN results AS r ON r.job_id = j.id
+            LEFT JOIN answer_trust AS a ON a.job_id = j.id
             WHERE j.run_id = {}
         )"""
     ).format(str(run_id))
@@ -269,11 +281,29 @@ def _document_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Comp
     shown = [each for column in columns for each in _select_columns(column, source)]
     return sql.SQL(
         """
-        SELECT n.document, n.source, n.status, n.needs_review, n.confidence, {unread} AS unread,
-            n.run, n.analyzed_at, n.document_id, n.job_id{shown}
+        SELECT n.document, n.source, n.status, n.needs_review, {to_check} AS needs_check,
+            n.confidence, {unread} AS unread, n.run, n.analyzed_at, n.document_id, n.job_id{shown}
         FROM {jobs}
         """
-    ).format(unread=_unread(columns), shown=_listed(shown), jobs=source.jobs)
+    ).format(
+        to_check=_needs_check(columns, source),
+        unread=_unread(columns),
+        shown=_listed(shown),
+        jobs=source.jobs,
+    )
+
+
+def _needs_check(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed:
+    """Return the expression that counts the cells to check of a document, in all of its answers."""
+    own = _CELLS_TO_CHECK.format(job=sql.SQL("n"))
+    if len({column.analysis_type for column in columns}) < 2:  # noqa: PLR2004 - a second type
+        return own
+    others = sql.SQL(
+        "{own} + coalesce((SELECT sum({cells}) FROM {others} AND o.document_id = n.document_id"
+        " AND o.analysis_type <> n.analysis_type), 0)::bigint"
+    )
+    cells = _CELLS_TO_CHECK.format(job=sql.SQL("o"))
+    return others.format(own=own, cells=cells, others=source.others)
 
 
 def _select_columns(column: AnswerColumn, source: _Source) -> Iterator[sql.Composed]:
@@ -292,6 +322,25 @@ def _select_columns(column: AnswerColumn, source: _Source) -> Iterator[sql.Compo
         if column.kind is ColumnKind.MONEY:
             code = sql.SQL("(SELECT f.currency {of_item} AND f.number IS NOT NULL {surest})")
             yield _named(_formatted(code, column), f"{column.name}_currency")
+    yield _named(_trust(column, source), f"{column.name}_trust")
+
+
+def _trust(column: AnswerColumn, source: _Source) -> sql.Composed:
+    """Return the state of a cell: the first of those of its values."""
+    if column.kind in (ColumnKind.LABEL, ColumnKind.SCORE):
+        label = sql.SQL("SELECT min(f.trust) FROM fact_trust AS f WHERE f.job_id = o.job_id")
+        return _of_other(sql.SQL("coalesce(({}), o.trust)").format(label), column, source)
+    if column.kind is ColumnKind.JSON:
+        below = sql.SQL(
+            "(SELECT min({trust}) FROM facts AS f WHERE f.job_id = n.job_id"
+            " AND starts_with(f.path || '/', {path}))"
+        )
+        return below.format(trust=_TRUST, path=f"{DATA.path}{column.item}/")
+    of_values = _formatted(sql.SQL("(SELECT min({trust}) {of_item})"), column, trust=_TRUST)
+    if not column.kind.is_list:
+        return of_values
+    incomplete = sql.SQL("least({}, CASE WHEN NOT n.is_read THEN 'unread'::trust END)")
+    return incomplete.format(of_values)
 
 
 def _json_at(column: AnswerColumn, place: sql.Composable) -> sql.Composed:
@@ -359,9 +408,14 @@ def _value(column: AnswerColumn) -> tuple[sql.Composable, sql.Composable]:
 def _of_output(column: AnswerColumn, source: _Source) -> sql.Composed:
     value = "({})::numeric" if column.kind is ColumnKind.SCORE else "{}"
     output = sql.SQL(value).format(sql.SQL("o.output ->> {}").format(column.item))
+    return _of_other(output, column, source)
+
+
+def _of_other(expression: sql.Composable, column: AnswerColumn, source: _Source) -> sql.Composed:
+    """Return an expression about the job of the analysis type of a column."""
     return sql.SQL(
         "(SELECT {} FROM {} AND o.analysis_type = {} AND o.document_id = n.document_id LIMIT 1)"
-    ).format(output, source.others, column.analysis_type)
+    ).format(expression, source.others, column.analysis_type)
 
 
 def _unread(columns: Sequence[AnswerColumn]) -> sql.Composed:
@@ -429,26 +483,27 @@ def _list_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed
     A row exists for each list element that contains a fact: an empty object is one as well.
     """
     steps = sql.SQL("string_to_array(substr(r.path, 2), '/')")
-    shown = [
-        _named(
-            _json_at(c, steps)
-            if c.kind is ColumnKind.JSON
-            else sql.SQL("r.{}").format(sql.Identifier(c.name)),
-            c.name,
-        )
-        for c in columns
-    ]
-    cells = [_named(_cell(c), c.name) for c in columns if c.kind is not ColumnKind.JSON]
+    shown: list[sql.Composed] = []
+    cells: list[sql.Composed] = []
+    for column in columns:
+        if column.kind is ColumnKind.JSON:
+            shown.append(_named(_json_at(column, steps), column.name))
+            continue
+        trust = sql.SQL("min({}) FILTER (WHERE f.item = {})").format(_TRUST, column.item)
+        for name, cell in ((column.name, _cell(column)), (f"{column.name}_trust", trust)):
+            shown.append(_named(sql.SQL("r.{}").format(sql.Identifier(name)), name))
+            cells.append(_named(cell, name))
     row = _row_of_fact(columns)
     return sql.SQL(
         """
-        SELECT n.document, n.source, n.status, r.row_index, r.parent_row, r.quote, r.grounded,
-            n.run, n.document_id, n.job_id, r.path{shown}
+        SELECT n.document, n.source, n.status, r.needs_check, r.row_index, r.parent_row, r.quote,
+            r.grounded, n.run, n.document_id, n.job_id, r.path{shown}
         FROM (SELECT n.* FROM {jobs}) AS n CROSS JOIN LATERAL (
             SELECT f.row_path AS path, substring(f.row_path FROM '[0-9]+$')::integer AS row_index,
                 substring(f.row_path FROM '/([0-9]+)/[^/]+/[0-9]+$')::integer AS parent_row,
                 min(f.quote) FILTER (WHERE {own}) AS quote,
-                bool_and(f.grounded) FILTER (WHERE {own}) AS grounded{cells}
+                bool_and(f.grounded) FILTER (WHERE {own}) AS grounded,
+                count(DISTINCT f.item) FILTER (WHERE {trust} = 'check') AS needs_check{cells}
             FROM (
                 SELECT f.*, {row} AS row_path FROM facts AS f WHERE f.job_id = n.job_id OFFSET 0
             ) AS f
@@ -457,7 +512,14 @@ def _list_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed
             HAVING count(*) FILTER (WHERE f.verdict IS DISTINCT FROM 'rejected') > 0
         ) AS r
         """
-    ).format(shown=_listed(shown), cells=_listed(cells), own=_OF_ROW, row=row, jobs=source.jobs)
+    ).format(
+        shown=_listed(shown),
+        cells=_listed(cells),
+        own=_OF_ROW,
+        row=row,
+        jobs=source.jobs,
+        trust=_TRUST,
+    )
 
 
 def _row_of_fact(columns: Sequence[AnswerColumn]) -> sql.Composed:

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from chordwise.domain.json_values import JsonValue
 from chordwise.storage.clock import database_now
 from chordwise.storage.record import Identity, Record
+from chordwise.storage.results import update_reviews
 
 
 class Certification(Record):
@@ -90,6 +91,7 @@ def accept(session: Session, mark: AcceptanceMark, *, may_add: bool) -> int:
     }
     session.execute(_MARK_FACTS, accepted)
     session.execute(_MARK_RESULTS, accepted)
+    update_reviews(session, jobs)
     return len(mark.whole)
 
 

@@ -18,12 +18,14 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Numeric,
+    Text,
     delete,
     false,
     func,
     select,
     text,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.analysis import analysis_for
@@ -35,6 +37,7 @@ from chordwise.domain.learning import corrections, fields, truths
 from chordwise.domain.learning.judgments import AnswerWithConfidence, is_refuted
 from chordwise.domain.learning.truths import Truth
 from chordwise.domain.states import JobStatus
+from chordwise.domain.trust import WHOLE, with_doubts
 from chordwise.storage import documents
 from chordwise.storage import feedback as stored_feedback
 from chordwise.storage.jobs import Job
@@ -69,6 +72,7 @@ class Findings:
     critique: Mapped[JsonObject | None]
     needs_review: Mapped[bool]
     review_reason: Mapped[str | None]
+    doubts: Mapped[JsonObject | None]
     failed_chunks: Mapped[JsonValue]
     missing_rows: Mapped[JsonValue | None]
     row_counts: Mapped[JsonValue | None]
@@ -83,6 +87,9 @@ class Result(Findings, Record):
     """The current answer of a job.
 
     `confidence`, `quality`, `coverage` and `agreement` are 0 to 1, the last null without votes.
+    `doubts` are the reasons to check values, by path (see `domain.trust.Doubts`); `needs_review`
+    says that a value or the answer as a whole has the state `check`. `verdict` is the last one on
+    the answer as a whole.
     `failed_chunks` lists the parts without an answer: position, start_char, end_char, error_code.
     `missing_rows` names lists with fewer rows than the parts: path, kept, found, max_items;
     `row_counts` has every list: path, by_chunk, repeated, kept, located, start_char, end_char.
@@ -92,8 +99,6 @@ class Result(Findings, Record):
 
     __tablename__ = "results"
     __table_args__ = (
-        # The order of the review queue.
-        Index("ix_results_review", text("(NOT needs_review)"), "confidence", "id"),
         Index("ix_results_confidence_id", "confidence", "id"),
         Index("ix_results_needing_review", "id", postgresql_where="needs_review"),
     )
@@ -101,6 +106,7 @@ class Result(Findings, Record):
     id: Mapped[Identity]
     job_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("jobs.id"), unique=True)
     document_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("documents.id"), index=True)
+    verdict: Mapped[str | None]
     accepted: Mapped[bool] = mapped_column(server_default=false())
     created_at: Mapped[CreatedAt]
 
@@ -132,13 +138,21 @@ class NewResult:
 
     @classmethod
     def of(cls, result: Result) -> NewResult:
-        """Return a result with its facts; those after the first batch are computed when needed."""
+        """Return a result with its facts; those after the first batch are computed when needed.
+
+        The result needs review if any of them has a doubt; of thousands, if the answer has one.
+        """
+        doubts = result.doubts or {}
         stated = facts(result.output, analysis_for(AnalysisType(result.analysis_type)))
-        batches = _batches(_rows_of(result.job_id, stated))
+        rows = _rows_of(result.job_id, with_doubts(stated, doubts))
+        first = list(itertools.islice(rows, FACTS_AT_ONCE))
+        if len(first) < FACTS_AT_ONCE:
+            result.needs_review = WHOLE in doubts or any("doubts" in row for row in first)
+        batches = _batches(rows)
         return cls(
             job_id=result.job_id,
             row=_elements([{**_columns(result), "id": new_id()}]),
-            first_facts=next(batches, ""),
+            first_facts=_elements(first),
             more_facts=(zlib.compress(each.encode(), 1) for each in batches),
         )
 
@@ -150,7 +164,8 @@ class NewResult:
 def save_all(session: Session, results: Sequence[NewResult]) -> None:
     """Store the current results of jobs, with their facts, and apply existing feedback.
 
-    Earlier results are moved to the history. A result needs review if its intake has a message.
+    Earlier results are moved to the history. A result needs review if its intake has a message, or
+    a value a confidence below the threshold of a calibration.
     """
     if not results:
         return
@@ -162,14 +177,30 @@ def save_all(session: Session, results: Sequence[NewResult]) -> None:
         added |= _add(session, again)
     for batch in itertools.chain.from_iterable(each.more_facts for each in results):
         session.execute(_STATE, {"facts": f"[{zlib.decompress(batch).decode()}]"})
-    correct(session, [job_id for job_id, is_judged in added.items() if is_judged])
+    correct(session, [job_id for job_id, (is_judged, _) in added.items() if is_judged])
+    if any(is_calibrated for _, is_calibrated in added.values()):
+        update_reviews(session, list(added))
 
 
-def _add(session: Session, results: Sequence[NewResult]) -> dict[uuid.UUID, bool]:
+def update_reviews(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
+    """Set `needs_review` of the current results of jobs after something it depends on changed."""
+    if job_ids:
+        of_jobs = text(_UPDATE_REVIEWS.format("results.job_id = ANY(:ids)"))
+        session.execute(of_jobs, {"ids": job_ids})
+
+
+def update_reviews_of(session: Session, analysis_type: str, provider: str, model: str) -> None:
+    """Set `needs_review` of the results of a model after a calibration of its confidence."""
+    keys = {"analysis_type": analysis_type, "provider": provider, "model": model}
+    is_of = " AND ".join(f"results.{name} = :{name}" for name in keys)
+    session.execute(text(_UPDATE_REVIEWS.format(is_of)), keys)
+
+
+def _add(session: Session, results: Sequence[NewResult]) -> dict[uuid.UUID, tuple[bool, bool]]:
     rows = ",".join(each.row for each in results)
     stated = ",".join(each.first_facts for each in results if each.first_facts)
     added = session.execute(_ADD, {"rows": f"[{rows}]", "facts": f"[{stated}]"})
-    return {row.job_id: row.is_judged for row in added}
+    return {row.job_id: (row.is_judged, row.is_calibrated) for row in added}
 
 
 def jobs_with_results(
@@ -208,12 +239,15 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
     for result, options in asked:
         kind, question = AnalysisType(result.analysis_type), question_of(options)
         about = stored_feedback.applicable(feedback[result.document_id], kind, question)
-        truth = truths.from_remarks(kind, [stored_feedback.remark(each) for each in about])
+        remarks = [stored_feedback.remark(each) for each in about]
+        result.verdict = truths.verdict_on_all(result.output, remarks)
+        truth = truths.from_remarks(kind, remarks)
         stated.append(_correct(session, result, truth, marked[result.job_id]))
     session.execute(delete(Fact).where(of_jobs))
     for batch in _batches(itertools.chain.from_iterable(stated)):
         session.execute(_STATE, {"facts": f"[{batch}]"})
     session.flush()
+    update_reviews(session, job_ids)
 
 
 def _correct(
@@ -230,7 +264,8 @@ def _correct(
     named = {each.path: _field_of(each) for each in corrected.facts}
     refuted = {name for name in set(named.values()) if is_refuted(answer, truth, name)}
     accepted = {path for path in marked if named.get(path) not in refuted}
-    return _rows_of(result.job_id, corrected.facts, accepted)
+    stated = with_doubts(corrected.facts, result.doubts or {})
+    return _rows_of(result.job_id, stated, accepted)
 
 
 def _field_of(fact: FactValue) -> str:
@@ -283,7 +318,8 @@ def reusable_all(session: Session, questions: Sequence[ResultKey]) -> dict[Resul
     return {(document_id, options_hash): job_id for document_id, options_hash, job_id in found}
 
 
-_COLUMNS = [column.key for column in Result.__table__.columns if column.key != "accepted"]
+_SET_LATER = {"accepted", "verdict"}
+_COLUMNS = [c.key for c in Result.__table__.columns if c.key not in _SET_LATER]
 _NAMES = ", ".join(_COLUMNS)
 _TO_HISTORY = text(f"""
     WITH former AS (DELETE FROM results WHERE job_id = ANY(:ids) RETURNING {_NAMES})
@@ -314,8 +350,16 @@ _ADD = text(f"""
         SELECT FROM feedback
         WHERE feedback.document_id = added.document_id
             AND feedback.analysis_type = added.analysis_type
-    ) AS is_judged
+    ) AS is_judged, EXISTS (SELECT FROM calibrations) AS is_calibrated
     FROM added""")  # noqa: S608 - fixed names
+_UPDATE_REVIEWS = """
+    UPDATE results SET needs_review = NOT results.needs_review
+    FROM answer_trust AS whole
+    WHERE {} AND whole.job_id = results.job_id
+        AND results.needs_review <> (whole.trust = 'check' OR EXISTS (
+            SELECT FROM fact_trust AS value
+            WHERE value.job_id = results.job_id AND value.trust = 'check'
+        ))"""
 
 
 def _columns(result: Result) -> dict[str, object]:
@@ -386,4 +430,5 @@ class Fact(Record):
     page: Mapped[int | None]
     place: Mapped[str | None]
     boxes: Mapped[JsonValue | None]
+    doubts: Mapped[list[str] | None] = mapped_column(ARRAY(Text()))
     accepted: Mapped[bool] = mapped_column(server_default=false())

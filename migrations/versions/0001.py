@@ -19,6 +19,8 @@ VIEWS = (
     "run_accounts@1",
     "run_costs@1",
     "document_results@1",
+    "answer_trust@1",
+    "fact_trust@1",
     "answer_jobs@1",
     "document_coverage@1",
     "document_places@1",
@@ -90,6 +92,7 @@ def upgrade() -> None:
     _create_statistics()
     _reserve_space_for_updates()
     _notify_of_outbox()
+    _create_trust()
     _create_views()
     op.execute("CREATE SCHEMA answers")
     _create_reader()
@@ -105,6 +108,8 @@ def downgrade() -> None:
     for table in reversed(_first_tables().TABLES):
         op.drop_table(table)
     op.execute("DROP FUNCTION tell_of_outbox()")
+    op.execute("DROP FUNCTION trust_of")
+    op.execute("DROP TYPE trust")
 
 
 def _first_tables() -> ModuleType:
@@ -159,7 +164,6 @@ _INDEXES = (
     ("ix_result_history_job_id", "result_history", ["job_id"]),
     ("ix_results_confidence_id", "results", ["confidence", "id"]),
     ("ix_results_document_id", "results", ["document_id"]),
-    ("ix_results_review", "results", [sa.text("(NOT needs_review)"), "confidence", "id"]),
     ("ix_runs_schedule_run_id", "runs", ["schedule_run_id"]),
 )
 _UNFINISHED_JOBS = "status IN ('queued', 'running', 'waiting', 'synthesizing', 'paused')"
@@ -282,6 +286,35 @@ def _notify_of_outbox() -> None:
     op.execute(
         "CREATE TRIGGER tell_of_outbox AFTER INSERT ON outbox REFERENCING NEW TABLE AS added "
         "FOR EACH STATEMENT EXECUTE FUNCTION tell_of_outbox()"
+    )
+
+
+def _create_trust() -> None:
+    """Create the states of values, and the function that computes them.
+
+    A cell with several values has the first state of any of them, which `min` returns.
+    """
+    op.execute(
+        "CREATE TYPE trust AS ENUM ('check', 'unread', 'silent', 'supported', 'certified',"
+        " 'corrected', 'confirmed')"
+    )
+    op.execute(
+        """
+        CREATE FUNCTION trust_of(
+            value text, verdict text, accepted boolean, doubts text[],
+            confidence double precision, accept_from double precision, is_read boolean
+        ) RETURNS trust LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
+        $$ SELECT CASE
+            WHEN verdict IN ('approved', 'seen') THEN 'confirmed'::trust
+            WHEN verdict IN ('corrected', 'rejected') THEN 'corrected'::trust
+            WHEN accepted THEN 'certified'::trust
+            WHEN doubts IS NOT NULL THEN 'check'::trust
+            WHEN value IS NOT NULL AND confidence < accept_from THEN 'check'::trust
+            WHEN value IS NOT NULL THEN 'supported'::trust
+            WHEN is_read THEN 'silent'::trust
+            ELSE 'unread'::trust
+        END $$
+        """
     )
 
 

@@ -15,6 +15,7 @@ SELECT DISTINCT ON (run, profile, analysis_type, name)
     more_checks,
     must_review,
     accept_from,
-    certified_at
+    certified_at,
+    to_check
 FROM certifications
 ORDER BY run, profile, analysis_type, name, certified_at DESC, id DESC;

@@ -25,7 +25,9 @@ SELECT
     r.critique ->> 'outcome' AS critique_outcome,
     r.missing_rows,
     r.row_counts,
-    nullif(concat_ws(' ', i.message, r.review_reason), '') AS review_reason,
+    CASE WHEN r.needs_review
+        THEN nullif(concat_ws(' ', i.message, r.review_reason), '')
+    END AS review_reason,
     r.failed_checks,
     d.flags,
     r.accepted,

@@ -29,6 +29,8 @@ SELECT
     j.document_id,
     f.job_id,
     f.accepted,
+    t.trust,
+    t.reasons,
     (
         SELECT b.author
         FROM feedback AS b
@@ -69,4 +71,5 @@ FROM facts AS f
 INNER JOIN jobs AS j ON j.id = f.job_id
 INNER JOIN runs AS run ON run.id = j.run_id
 INNER JOIN intakes AS i ON i.id = j.intake_id
+LEFT JOIN fact_trust AS t ON t.fact_id = f.id
 WHERE NOT EXISTS (SELECT FROM experiments AS e WHERE e.run_id = j.run_id);

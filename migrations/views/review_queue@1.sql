@@ -1,25 +1,35 @@
--- The built-in model has a low confidence only below the threshold of a calibration.
+-- A row for each cell in the state `check`: the values of an item, or an answer as a whole. Answers
+-- that were replaced, and those about the documents of suites and experiments, are left out.
 CREATE VIEW review_queue AS
 SELECT
     run.name AS run,
     i.source,
     r.analysis_type,
-    f.item,
-    f.value,
-    f.quote,
-    f.page,
-    f.place,
-    f.grounded,
-    f.value_in_quote,
+    c.item,
+    c.value,
+    c.quote,
+    c.page,
+    c.place,
+    c.reasons,
     c.confidence,
-    c.calibrated_confidence,
-    r.agreement,
-    d.doubt,
-    d.reasons,
-    r.needs_review,
-    r.confidence AS result_confidence,
-    i.message AS review_reason,
-    coalesce(f.path, '') AS path,
+    d.calibrated_confidence,
+    EXISTS (
+        SELECT
+        FROM certified_answers AS certified
+        WHERE
+            certified.to_check ? r.job_id::text
+            AND certified.analysis_type = r.analysis_type
+            AND (
+                r.analysis_type <> 'extraction'
+                OR c.item = certified.name
+                OR starts_with(c.path || '/', '/data' || certified.name || '/')
+            )
+    ) AS blocks_certificate,
+    round((
+        1 - coalesce(d.calibrated_confidence, c.confidence) * 0.5 ^ cardinality(c.reasons)
+    )::numeric, 4) AS doubt,
+    coalesce(c.path, '') AS path,
+    run.saved_as,
     r.created_at,
     r.id AS result_id,
     r.job_id,
@@ -28,59 +38,58 @@ FROM results AS r
 INNER JOIN jobs AS j ON j.id = r.job_id
 INNER JOIN runs AS run ON run.id = j.run_id
 INNER JOIN intakes AS i ON i.id = j.intake_id
-LEFT JOIN facts AS f
-    ON f.job_id = r.job_id
-        AND CASE r.analysis_type
-            WHEN 'extraction' THEN f.path ~ '^/(fields|data)(/|$)'
-            ELSE f.path IN ('/label', '/primary_label')
-        END
+CROSS JOIN LATERAL (
+    (
+        SELECT DISTINCT ON (t.parent, t.item)
+            f.item,
+            f.value,
+            f.quote,
+            f.page,
+            f.place,
+            t.reasons,
+            t.confidence,
+            CASE WHEN f.confidence IS NULL THEN 'result' ELSE 'field' END AS part,
+            f.path
+        FROM fact_trust AS t
+        INNER JOIN facts AS f ON f.id = t.fact_id
+        WHERE t.job_id = r.job_id AND t.trust = 'check'
+        ORDER BY t.parent, t.item, f.id
+    )
+    UNION ALL
+    SELECT
+        NULL, NULL, NULL, NULL, NULL,
+        coalesce(a.reasons, ARRAY['below the calibrated threshold']),
+        a.confidence, 'result', NULL
+    FROM answer_trust AS a
+    WHERE a.job_id = r.job_id AND a.trust = 'check'
+) AS c
 LEFT JOIN calibration_segments AS s
     ON s.analysis_type = r.analysis_type
         AND s.provider = r.provider
         AND s.model = r.model
-        AND s.part = CASE WHEN f.confidence IS NULL THEN 'result' ELSE 'field' END
-        AND coalesce(f.confidence, r.confidence) >= s.from_claim
-        AND coalesce(f.confidence, r.confidence) < s.to_claim
+        AND s.part = c.part
+        AND c.confidence >= s.from_claim
+        AND c.confidence < s.to_claim
 CROSS JOIN LATERAL (
-    SELECT
-        coalesce(f.confidence, r.confidence) AS confidence,
-        CASE
-            WHEN s.slope = 0 THEN s.worth
-            ELSE s.worth + s.slope * (coalesce(f.confidence, r.confidence) - s.from_claim)
-        END AS calibrated_confidence
-) AS c
-CROSS JOIN LATERAL (
-    SELECT
-        round((
-            1 - coalesce(c.calibrated_confidence, c.confidence)
-            * coalesce(r.agreement, 1)
-            * CASE WHEN f.grounded IS FALSE THEN 0.5 ELSE 1 END
-            * CASE WHEN f.value_in_quote IS FALSE THEN 0.5 ELSE 1 END
-        )::numeric, 4) AS doubt,
-        array_remove(ARRAY[
-            CASE WHEN r.needs_review THEN 'needs review' END,
-            CASE
-                WHEN c.confidence < coalesce(s.accept_from, CASE WHEN r.language_model THEN 0.5 END)
-                    THEN 'low confidence'
-            END,
-            CASE WHEN r.agreement < 0.8 THEN 'disagreement' END,
-            CASE WHEN f.grounded IS FALSE THEN 'ungrounded' END,
-            CASE WHEN f.value_in_quote IS FALSE THEN 'value not in quote' END
-        ], NULL) AS reasons
+    SELECT CASE
+        WHEN s.slope = 0 THEN s.worth
+        ELSE s.worth + s.slope * (c.confidence - s.from_claim)
+    END AS calibrated_confidence
 ) AS d
 WHERE
-    d.reasons <> '{}'
-    AND NOT EXISTS (SELECT FROM experiments AS e WHERE e.run_id = j.run_id)
-    AND CASE
-        WHEN f.id IS NOT NULL THEN f.verdict IS NULL
-        ELSE NOT EXISTS (
-            SELECT FROM feedback AS b
-            WHERE
-                b.document_id = r.document_id
-                AND b.analysis_type = r.analysis_type
-                AND b.path = ''
-                AND b.withdraws IS NULL
-                AND b.judged = r.output
-                AND NOT EXISTS (SELECT FROM feedback AS w WHERE w.withdraws = b.id)
-        )
-    END;
+    r.needs_review
+    AND run.options ->> 'is_suite' IS DISTINCT FROM 'true'
+    AND NOT EXISTS (SELECT FROM experiments AS e WHERE e.run_id = run.id)
+    AND NOT EXISTS (
+        SELECT
+        FROM results AS newer
+        INNER JOIN jobs AS again ON again.id = newer.job_id
+        INNER JOIN runs AS later ON later.id = again.run_id
+        WHERE
+            newer.document_id = r.document_id
+            AND newer.id > r.id
+            AND again.analysis_type = r.analysis_type
+            AND (again.options_hash = j.options_hash OR later.saved_as = run.saved_as)
+            AND later.options ->> 'is_suite' IS DISTINCT FROM 'true'
+            AND NOT EXISTS (SELECT FROM experiments AS e WHERE e.run_id = later.id)
+    );

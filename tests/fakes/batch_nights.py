@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from chordwise.domain.analysis_tasks import CONFIDENCE_THRESHOLD, AnalysisOptions
+from chordwise.domain.analysis_tasks import AnalysisOptions
 from chordwise.domain.states import Lane
 from chordwise.pipeline.batches import provider_batches
 from chordwise.pipeline.intake.run_options import RunOptions
@@ -72,7 +72,7 @@ def priced(provider: str, base_url: str) -> ModelSettings:
 
 def in_batches(
     budget_usd: str = "",
-    threshold: float = CONFIDENCE_THRESHOLD,
+    threshold: float | None = None,
     votes: int = 1,
     *,
     critique: bool = False,

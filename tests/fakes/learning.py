@@ -89,3 +89,20 @@ def worked(
     """Analyze the texts of documents with these names."""
     found = (a_document(text, name) for name, text in texts.items())
     return pipeline.analyze(*found, options=a_run(*kinds, fresh=fresh, analysis=options))
+
+
+_DOUBT = """
+    WITH doubted AS (
+        UPDATE facts SET doubts = :reasons WHERE id = (
+            SELECT f.id FROM facts f
+            JOIN jobs j ON j.id = f.job_id JOIN intakes i ON i.id = j.intake_id
+            WHERE f.value = :value AND strpos(i.source, :source) > 0 ORDER BY f.id DESC LIMIT 1
+        ) RETURNING job_id
+    )
+    UPDATE results SET needs_review = true WHERE job_id IN (SELECT job_id FROM doubted)
+"""
+
+
+def doubted(pipeline: Pipeline, value: str, *reasons: str, source: str = "") -> None:
+    """Give the newest fact with this value reasons to check it."""
+    pipeline.execute(_DOUBT, value=value, reasons=list(reasons), source=source)

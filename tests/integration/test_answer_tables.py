@@ -281,14 +281,14 @@ def test_a_value_of_the_wrong_type_is_listed_as_unread(pipeline: Pipeline) -> No
     ]
 
 
-def test_nothing_found_is_a_status_that_needs_review(pipeline: Pipeline) -> None:
-    """An answer without any value does not count as a plain success."""
+def test_nothing_found_is_a_status(pipeline: Pipeline) -> None:
+    """An answer without any value does not count as a plain success; its cells are silent."""
     saved(
         pipeline, "empty", AnalysisOptions(instructions="price"), {"a.txt": "No judgment is given."}
     )
 
-    assert pipeline.rows("SELECT status, needs_review, price FROM answers.empty") == [
-        ("nothing found", True, None)
+    assert pipeline.rows("SELECT status, needs_check, price, price_trust FROM answers.empty") == [
+        ("nothing found", 0, None, "silent")
     ]
     assert pipeline.rows("SELECT item, value, grounded FROM facts") == [("price", None, None)]
 
@@ -330,7 +330,9 @@ def test_new_columns_are_added_and_old_ones_stay_until_pruning(filled: Pipeline)
 
     assert filled.value("SELECT count(*) FROM own") == 12
     names = [c["name"] for c in described(filled) if c["view"] == "contracts"]
-    assert names[-3:] == ["notice_period", "renewal", "document_title"]
+    assert [name for name in names if not name.endswith("_trust")][-3:] == [
+        *("notice_period", "renewal", "document_title")
+    ]
     database = filled.context.database
     with pytest.raises(UsageError, match="Your views depend"), database.write() as session:
         answer_tables.prune(session, "contracts")
@@ -369,7 +371,8 @@ def test_data_frames_have_the_columns_of_the_table(pipeline: Pipeline, save_as: 
         frame = client.run("latest").to_pandas()
 
     names = ["vendor", "issued", "total", "paid", "tags"]
-    assert table.column_names[-5:] == list(frame.columns)[-5:] == names
+    beside = [column for name in names for column in (name, f"{name}_trust")]
+    assert table.column_names[-10:] == list(frame.columns)[-10:] == beside
     assert [str(table.schema.field(name).type) for name in names] == [
         *("string", "date32[day]", "decimal128(38, 1)", "bool"),
         "list<item: string>",

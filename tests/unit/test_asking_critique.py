@@ -210,6 +210,12 @@ def test_the_built_in_model_gives_and_gets_no_critique() -> None:
     assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.KEPT)
 
 
+def reasons(found: AssessedAnswer, task: AnalysisTask) -> str:
+    """Return the sentences about an answer to a whole text."""
+    _, _, doubts = found.assessment([found.answer.output], task)
+    return " ".join(doubt.sentence for doubt in doubts)
+
+
 @pytest.mark.parametrize(
     ("script", "doubt"),
     [
@@ -223,8 +229,7 @@ def test_objections_and_missing_critiques_need_review(script: list[Line], *, dou
     """This does not depend on the confidence; other answers need no review for this reason."""
     found, _, _ = examined(*script)
 
-    assert bool(found.review_reason(1.0, TASK)) is doubt
-    assert "The confidence 0.40 is below 0.5." in found.review_reason(0.4, TASK)
+    assert bool(reasons(found, TASK)) is doubt
 
 
 @pytest.mark.parametrize(
@@ -239,9 +244,18 @@ def test_a_single_remaining_sample_needs_review(
 
     found = AssessedAnswer(answer=answer)
 
-    reason = found.review_reason(1.0, replace(TASK, options=AnalysisOptions(votes=5)))
-    assert bool(reason) is review
-    assert not found.review_reason(1.0, replace(TASK, options=AnalysisOptions(votes=1)))
+    assert bool(reasons(found, replace(TASK, options=AnalysisOptions(votes=5)))) is review
+    assert not reasons(found, replace(TASK, options=AnalysisOptions(votes=1)))
+
+
+@pytest.mark.parametrize(("threshold", "review"), [(None, False), (0.1, False), (1.0, True)])
+def test_a_low_confidence_needs_review_only_below_the_threshold_of_the_user(
+    threshold: float | None, *, review: bool
+) -> None:
+    _, before, _ = examined(FINE)
+    task = replace(TASK, options=AnalysisOptions(confidence_threshold=threshold))
+
+    assert bool(reasons(AssessedAnswer(answer=replace(before, confidence=0.2)), task)) is review
 
 
 def test_the_reason_for_a_review_names_the_ungrounded_parts() -> None:
@@ -257,11 +271,8 @@ def test_the_reason_for_a_review_names_the_ungrounded_parts() -> None:
     outside = replace(before, output={**before.output, "key_findings": other})
 
     said = "2 of 3 quotes are not in the text: “b”."
-    assert AssessedAnswer(answer=replace(unsure, quality=0.999)).review_reason(1.0, TASK) == said
-    assert AssessedAnswer(answer=unsure).review_reason(1.0, TASK) == (
-        f"{said} The quality 0.33 is below 0.8."
-    )
-    assert AssessedAnswer(answer=outside).review_reason(1.0, TASK) == (
+    assert reasons(AssessedAnswer(answer=unsure), TASK) == said
+    assert reasons(AssessedAnswer(answer=outside), TASK) == (
         "Values that are not in their quotes: item 0, item 1, item 2, item 3, item 4 and 2 more."
     )
 
@@ -277,7 +288,7 @@ def test_answers_merged_by_rule_report_that_they_had_no_critique() -> None:
     found = examine(wanted, merged, (0, len(TEXT)))
 
     assert (found.answer, outcome_of(found)) == (answer, CritiqueOutcome.FAILED)
-    assert found.review_reason(1.0, TASK).startswith("The parts were merged by rule.")
+    assert reasons(found, TASK).startswith("The parts were merged by rule.")
     assert examine(unwanted, merged, (0, len(TEXT))).critique is None
 
 

@@ -71,14 +71,15 @@ def test_built_in_confidence_needs_no_review(threshold: float | None, *, review:
     assert analysis.review_reason.startswith("The confidence") is review
 
 
-def test_the_built_in_model_needs_review_if_nothing_was_found() -> None:
+def test_values_that_are_not_mentioned_need_no_review() -> None:
     request = AnalysisRequest(
         text=TEXT, analysis_type=EXTRACTION, specific_instructions="passport number"
     )
 
     analysis = DocumentAnalyzer().analyze_document(request)
 
-    assert analysis.review_reason == "The answer has nothing that was requested."
+    assert not analysis.needs_review
+    assert [fact.value for fact in analysis.facts] == [None]
 
 
 def test_offsets_refer_to_the_normalized_text() -> None:
@@ -138,7 +139,8 @@ def test_rows_dropped_by_a_synthesis_are_reported() -> None:
     assert losing.needs_review
     assert (complete.quality, complete.coverage, complete.missing_rows) == (1.0, 1.0, ())
     assert not complete.is_partial
-    assert not complete.needs_review
+    # The parts have another kind than the whole.
+    assert complete.review_reason == "The chunks of the document give different values."
 
 
 def test_missing_rows_are_requested_once_per_chunk() -> None:

@@ -139,7 +139,8 @@ def test_agreement_is_between_zero_and_one_and_the_answer_keeps_its_form(
         task = a_task(kind, options=ITEMS)
         given_entries = [e for s in samples for e in json_values.objects(s.output["fields"])]
         entries = json_values.objects(winner.output["fields"])
-        assert all(entry in given_entries for entry in entries)
+        plain = [{k: v for k, v in entry.items() if k != "agreement"} for entry in entries]
+        assert all(entry in given_entries for entry in plain)
         assert analysis_for(kind).problems(winner.output, task) == []
     else:
         assert winner.output in [sample.output for sample in samples]

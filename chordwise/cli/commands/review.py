@@ -1,4 +1,4 @@
-"""Commands 3: Review the answers that certification needs, one by one."""
+"""Commands 3: Decide on the cells to check, one by one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from chordwise.domain.learning.feedback_input import FeedbackInput, parsed
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import UsageError
 from chordwise.pipeline.learning import certification, feedback
-from chordwise.pipeline.learning.certification import Bounds, Candidate, Queue
+from chordwise.pipeline.learning.certification import Bounds, Queue
 from chordwise.pipeline.learning.feedback import Signed
 from chordwise.pipeline.learning.scope import Scope
 from chordwise.relations.relation import Row
-from chordwise.relations.review import item
+from chordwise.relations.review import CELLS, count, item, next_item
 from chordwise.rendering.plain_text import one_line
 from chordwise.rendering.screen import Screen, indented
 from chordwise.storage.database import Database, driver
@@ -31,37 +31,51 @@ _AROUND = 200
 _KEYS = {"a": Verdict.APPROVED, "c": Verdict.CORRECTED, "x": Verdict.REJECTED}
 _SKIP, _QUIT = "s", "q"
 _ASK = "[a]ccept, [c]orrect, reject [x], [s]kip, [q]uit: "
+_ASK_SEEN = "seen [a], reject [x], [s]kip, [q]uit: "
 
 
 def review(
     invocation: Invocation,
     selected: ScopeOptions,
     *,
-    queue: Annotated[str, typer.Option(metavar="FIELD", help="The field or label to certify.")],
+    queue: Annotated[
+        str, typer.Option(metavar="FIELD", help="Check what certifies this field or label instead.")
+    ] = "",
     author: Author = "",
     as_json: AsJson = False,
 ) -> None:
-    """Review the answers that certification needs, one by one. Run it again to continue.
+    """Decide on the cells to check, one by one. Run it again to continue.
 
-    chordwise review contracts --queue term
+    chordwise review contracts
     """
     settings = invocation.settings()
     with access.database(access.reach(invocation, settings)) as database:
         with database.read() as session:
             scope = selected.find(session, settings)
-            found = certification.queue(session, scope, queue)
+            found = certification.queue(session, scope, queue) if queue else None
         if as_json:
-            invocation.screen.write_json(**_as_json(found))
+            invocation.screen.write_json(**_as_json(database, scope, found))
             return
-        done = _review_all(database, invocation.screen, found, author)
-    _print_summary(invocation.screen, scope, found, done)
+        questions = _of_certificate(database, invocation.screen, found) if found else None
+        cells = questions or _cells(database, scope)
+        done = _review_all(database, invocation.screen, cells, author)
+        _print_summary(invocation.screen, database, scope, found, done)
 
 
-def _review_all(
-    database: Database, screen: Screen, found: Queue, author: str
-) -> Counter[Verdict | None]:
-    """Ask about each answer in turn; count the verdicts, with `None` for skipped answers."""
-    done: Counter[Verdict | None] = Counter()
+def _cells(database: Database, scope: Scope) -> Iterator[tuple[Row, str]]:
+    """Yield the cells of the queue and how many are left, until none is."""
+    after = None
+    while True:
+        with database.read() as session:
+            question = next_item(driver(session), scope.cells, after)
+        if question is None:
+            return
+        yield question, f"{question['left']:,} left"
+        after = question["place"]
+
+
+def _of_certificate(database: Database, screen: Screen, found: Queue) -> Iterator[tuple[Row, str]]:
+    """Yield the answers that certification needs, in its random order."""
     for index, candidate in enumerate(found.candidates, start=1):
         try:
             with database.read() as session:
@@ -69,34 +83,43 @@ def _review_all(
         except UsageError as error:
             screen.info(f"{candidate.source}: {error.what}")
             continue
-        screen.show(*render(question, f"{index:,} of {len(found.candidates):,}"))
-        key = _ask_verdict(database, screen, candidate, question, author)
+        yield question, f"{index:,} of {len(found.candidates):,}"
+
+
+def _review_all(
+    database: Database, screen: Screen, questions: Iterator[tuple[Row, str]], author: str
+) -> Counter[Verdict | None]:
+    """Ask about each answer in turn; count the verdicts, with `None` for skipped answers."""
+    done: Counter[Verdict | None] = Counter()
+    for question, place in questions:
+        screen.show(*render(question, place))
+        key = _ask_verdict(database, screen, question, author)
         if key == _QUIT:
             break
         done[_KEYS.get(key)] += 1
     return done
 
 
-def _ask_verdict(
-    database: Database, screen: Screen, candidate: Candidate, question: Row, author: str
-) -> str:
+def _ask_verdict(database: Database, screen: Screen, question: Row, author: str) -> str:
     """Ask until a verdict is stored or the answer is skipped; return the key."""
+    is_warning = question["value"] is None and not question["is_prose"]
     while True:
-        typed = screen.prompt(_ASK)
+        typed = screen.prompt(_ASK_SEEN if is_warning else _ASK)
         key = _QUIT if typed is None else typed.strip().casefold()
         if key in (_SKIP, _QUIT):
             return key
-        if key not in _KEYS:
+        if key not in _KEYS or (is_warning and key == "c"):
             continue
         written = screen.prompt(_prompt_text(question)) if key == "c" else ""
         if written is None:
             return _QUIT
         value = parsed(written) if key == "c" else None
-        entered = FeedbackInput(verdict=_KEYS[key], path=candidate.path, value=value)
+        verdict = Verdict.SEEN if is_warning and key == "a" else _KEYS[key]
+        entered = FeedbackInput(verdict=verdict, path=question["path"], value=value)
         try:
             with database.write() as session:
                 signed = Signed(entered=entered, author=author)
-                feedback.decide(session, candidate.job_id, question["result_id"], signed)
+                feedback.decide(session, question["job_id"], question["result_id"], signed)
         except UsageError as error:
             screen.info(f"{error.what} {error.hint}")
             continue
@@ -119,9 +142,8 @@ def render(question: Row, place: str) -> Iterator[RenderableType]:
                 yield indented(Text(one_line(f"{name}: {text}")), 2)
     else:
         yield indented(Text(one_line(f"{value['item']}: {value['shown']}")), 2)
-    notes = [f"confidence {question['confidence']:.2f}"]
+    notes = [*question["reasons"], f"confidence {question['confidence']:.2f}"]
     notes += [value["place"]] if value and value["place"] else []
-    notes += ["the quote is not in the document"] if value and value["grounded"] is False else []
     yield indented(Text(one_line(", ".join(notes)), style="dim"), 2)
     excerpt = question["excerpt"]
     before, after = excerpt["before"][-_AROUND:], excerpt["after"][:_AROUND]
@@ -132,11 +154,19 @@ def render(question: Row, place: str) -> Iterator[RenderableType]:
 
 
 def _print_summary(
-    screen: Screen, scope: Scope, found: Queue, done: Counter[Verdict | None]
+    screen: Screen,
+    database: Database,
+    scope: Scope,
+    found: Queue | None,
+    done: Counter[Verdict | None],
 ) -> None:
     checked = done.total() - done[None]
-    left = len(found.candidates) - checked
-    screen.info(f"{checked:,} reviewed, {left:,} left.")
+    if found is None:
+        with database.read() as session:
+            left = count(driver(session), scope.cells)
+        screen.info(f"{checked:,} reviewed, {left:,} left.")
+        return
+    screen.info(f"{checked:,} reviewed, {len(found.candidates) - checked:,} left.")
     if done[None]:
         screen.info("Certification stops counting at a skipped answer. These come first next time.")
     parts = scope.arguments
@@ -146,12 +176,15 @@ def _print_summary(
     screen.suggest(one_line(f"chordwise certify {shlex.join(parts)}".rstrip()))
 
 
-def _as_json(found: Queue) -> dict[str, object]:
+def _as_json(database: Database, scope: Scope, found: Queue | None) -> dict[str, object]:
+    if found is None:
+        with database.read() as session:
+            return {"to_check": CELLS.read(driver(session), scope.cells)}
     return {
         "analysis_type": found.unit.analysis_type,
         "name": found.unit.name,
         "to_check": [
-            {"source": each.source, "job_id": each.job_id, "path": each.path}
-            for each in found.candidates
+            {"source": one.source, "job_id": one.job_id, "path": one.path}
+            for one in found.candidates
         ],
     }

@@ -13,6 +13,7 @@ from chordwise.domain import grounding, items, json_values, typed_values, valida
 from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED, Extraction
 from chordwise.domain.analysis import claimed_number
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask
+from chordwise.domain.cues import cue_of
 from chordwise.domain.extractive import forms, ranking
 from chordwise.domain.extractive.answer_context import checkpoint, similarities
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentences
@@ -132,26 +133,6 @@ _LAYOUTS = {
         "address": rf"(?:{_ISSUER}(?:['’]s)? |business )?address",
     }.items()
 }
-_CUES: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = tuple(
-    (re.compile(item, re.IGNORECASE), re.compile(cue, re.IGNORECASE | re.DOTALL))
-    for item, cue in {
-        r"\b(?:agreement|contract|signing) date|\bdate of (?:the |this )?(?:agreement|contract)": (
-            r"\bthis\b.{0,150}?\b(?:made|entered|executed|dated|effective|as\s+of)\b"
-            r"|^\W*(?:dated|as\s+of)\b|\b(?:signed|executed|witness)\b.{0,80}\bthis\b"
-        ),
-        r"effective|start date|commence": r"\beffective\b|\bcommenc|\bshall\s+begin\b",
-        r"expir|\bends?\b|terminat\w+ date|until": (
-            r"\b(?:shall|will)\s+(?:expire|terminate|continue|remain)|\bexpir(?:es?|ation)\b"
-            r"|\bterm\s+of\s+this\b|\buntil\b"
-        ),
-        r"\bpart(?:y|ies)\b|between whom": r"\bbetween\b|\bby\s+and\s+among\b",
-        r"governing law|applicable law|jurisdiction|which law": (
-            r"\b(?:govern(?:s|ed)?|constru(?:ed|ction)|interpreted|enforced)\b"
-        ),
-        r"notice": r"\bnotice\b.{0,80}\bdays?\b|\bdays?\b.{0,80}\bnotice\b",
-        r"\bterm\b|duration": r"\bterm\s+of\b|\bfor\s+a\s+(?:period|term)\b",
-    }.items()
-)
 
 
 def item_of(name: str, description: str = "") -> Item:
@@ -165,7 +146,7 @@ def item_of(name: str, description: str = "") -> Item:
     if _IDENTIFIER.search(spelled):
         kinds.pop(ValueKind.NUMBER, None)
         kinds = kinds or {ValueKind.IDENTIFIER: None}
-    cue = next((cue for known, cue in _CUES if known.search(f"{spelled} {description}")), None)
+    cue = cue_of(f"{spelled} {description}")
     specific = frozenset(terms) - _PURE - (_OWN if ValueKind.DATE in kinds else set())
     return Item(
         kinds=tuple(kinds),

@@ -31,7 +31,7 @@ from chordwise.domain.learning.truths import (
 from chordwise.domain.places import Places
 
 _FIELDS = "/fields/"
-_EVIDENCE = ("quote", *EVIDENCE_FIELDS)
+_EVIDENCE = ("quote", *(name for name in EVIDENCE_FIELDS if name != "agreement"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +155,7 @@ class _Work:
             entry = json_values.at(self.output, path)
             if isinstance(entry, dict):
                 entry.update({name: getattr(self.facts[path], name) for name in _EVIDENCE})
+                entry.pop("agreement", None)
             return
 
     def finish(self) -> None:

@@ -69,6 +69,8 @@ def understand(
         UsageError: The answer has no such value, or the correction is invalid.
     """
     analysis = analysis_for(answer.analysis_type)
+    if entered.verdict is Verdict.SEEN:
+        return _of_anything(answer, replace(entered, path=""))
     if analysis.label_path:
         return _of_label(answer, entered, analysis, analysis.labels(options))
     if answer.analysis_type == AnalysisType.EXTRACTION and entered.path:

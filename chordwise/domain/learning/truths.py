@@ -21,11 +21,15 @@ def label_in(kind: AnalysisType, output: JsonObject) -> str:
 
 
 class Verdict(StrEnum):
-    """A person's verdict on a value; stored in `feedback.verdict`."""
+    """A person's verdict on a value; stored in `feedback.verdict`.
+
+    SEEN is about an answer as a whole: the reasons to check it were read, and nothing is judged.
+    """
 
     APPROVED = "approved"
     CORRECTED = "corrected"
     REJECTED = "rejected"
+    SEEN = "seen"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +106,7 @@ def holds_for(kind: AnalysisType, remark: Remark, asked: JsonObject, question: J
 
 def from_remarks(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:
     """Return the truth that remarks on answers to one question imply; the latest comes last."""
+    remarks = [remark for remark in remarks if remark.verdict is not Verdict.SEEN]
     if path := analysis_for(kind).label_path:
         truth = _label(path, remarks)
     elif kind == AnalysisType.EXTRACTION:
@@ -109,6 +114,16 @@ def from_remarks(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:
     else:
         truth = Truth(remarks=tuple(remarks))
     return replace(truth, quoted=tuple(each for each in remarks if each.quote))
+
+
+def verdict_on_all(output: JsonObject, remarks: Iterable[Remark]) -> Verdict | None:
+    """Return the last verdict on an answer as a whole, or `None`."""
+    verdicts = [
+        remark.verdict
+        for remark in remarks
+        if not (remark.path or remark.name) and remark.judged == output
+    ]
+    return verdicts[-1] if verdicts else None
 
 
 def latest_about(output: JsonObject, remarks: Iterable[Remark]) -> list[Remark]:

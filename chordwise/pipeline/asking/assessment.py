@@ -7,25 +7,24 @@ from dataclasses import dataclass, replace
 
 from chordwise.domain import (
     checks,
-    grounding,
     json_values,
     missing_rows,
     self_consistency,
+    trust,
     value_in_quote,
 )
-from chordwise.domain.analysis import analysis_for
-from chordwise.domain.analysis_tasks import CONFIDENCE_THRESHOLD, AnalysisTask
+from chordwise.domain.analysis import analysis_for, claimed_number
+from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType
 from chordwise.domain.answers import CHECK_FACTOR, Answer, lowered_by
 from chordwise.domain.checks import FailedCheck
 from chordwise.domain.critique import Critique
+from chordwise.domain.facts import DATA
 from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import CritiqueOutcome
+from chordwise.domain.trust import MIN_AGREEMENT, Doubt, Reason
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking.check import with_missing_rows
-
-MIN_QUALITY = 0.8
-"""An answer needs review if less of it could be checked against the text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +32,15 @@ class AssessedAnswer:
     """An answer, revised or not, and the result of its critique, which is `None` without one.
 
     `is_merged_by_rule` is true if the synthesis failed and the parts were joined without a model.
-    `sparse` has sentences about lists that evidently lack rows, although none can be counted.
+    `sparse` has sentences about lists that evidently lack rows, although none can be counted, and
+    `named_elsewhere` the paths of values that another passage names.
     """
 
     answer: Answer
     critique: Critique | None = None
     is_merged_by_rule: bool = False
     sparse: tuple[str, ...] = ()
+    named_elsewhere: tuple[str, ...] = ()
 
     def with_unread_records(
         self,
@@ -57,7 +58,8 @@ class AssessedAnswer:
             self.answer, missing_rows.unread(source, output, task, answered, place)
         )
         sparse = missing_rows.sparse(text, output, task, answer.missing_rows)
-        return replace(self, answer=answer, sparse=sparse)
+        elsewhere = trust.named_elsewhere(text, output, task)
+        return replace(self, answer=answer, sparse=sparse, named_elsewhere=tuple(elsewhere))
 
     def failed_checks(self, task: AnalysisTask) -> tuple[FailedCheck, ...]:
         """Return the checks that the answer fails."""
@@ -67,17 +69,10 @@ class AssessedAnswer:
         """Return the quality of the answer, lowered by each failed check."""
         return lowered_by(self.answer.quality, CHECK_FACTOR ** len(self.failed_checks(task)))
 
-    def review_reason(self, confidence: float, task: AnalysisTask) -> str:
-        """Return why the answer needs review, or an empty string if it does not.
-
-        If votes were requested, a single vote of a language model is a reason as well.
-        """
-        return " ".join((*self._losses(), *self._flaws(task), *self._doubts(confidence, task)))
-
     def assessment(
         self, parts: Sequence[JsonObject | None], task: AnalysisTask
-    ) -> tuple[float, list[JsonValue], str]:
-        """Return confidence, row counts, and why the answer needs review, or an empty string.
+    ) -> tuple[float, list[JsonValue], Sequence[Doubt]]:
+        """Return confidence, row counts, and the reasons to check the answer or its values.
 
         `parts` are the answers of all chunks in order, `None` for a chunk without one.
         """
@@ -85,9 +80,12 @@ class AssessedAnswer:
         confidence = self_consistency.adjusted_confidence(answer.confidence, answer.agreement, kind)
         counts = missing_rows.counts(parts, answer.output, task, answer.missing_rows)
         failed = parts.count(None)
-        lost = f"{failed} of {len(parts)} chunks failed." if failed else ""
-        reasons = (lost, self.review_reason(confidence, task), *missing_rows.gaps(counts))
-        return confidence, counts, " ".join(filter(None, reasons))
+        losses = [f"{failed:,} of {len(parts)} chunks failed."] if failed else []
+        losses += [*self._losses(), *missing_rows.gaps(counts), *self._critique()]
+        answered = [part for part in parts if part is not None]
+        values = (*self._flaws(task), *self._votes(task), *self._disagreements(answered, task))
+        low = self._low(confidence, task)
+        return confidence, counts, (*(Doubt(sentence=loss) for loss in losses), *values, *low)
 
     def _losses(self) -> Iterator[str]:
         if self.is_merged_by_rule:
@@ -95,41 +93,87 @@ class AssessedAnswer:
         yield from missing_rows.sentences(missing_rows.losses(self.answer.missing_rows))
         yield from self.sparse
 
-    def _flaws(self, task: AnalysisTask) -> Iterator[str]:
+    def _critique(self) -> Iterator[str]:
+        if self.critique is not None and self.critique.outcome in _OBJECTIONS:
+            yield _OBJECTIONS[self.critique.outcome]
+
+    def _flaws(self, task: AnalysisTask) -> Iterator[Doubt]:
         """Yield the parts of the output that contradict the text or the schema."""
         output, analysis = self.answer.output, analysis_for(task.analysis_type)
         if failed := self.failed_checks(task):
-            problems = (f"{each.check} {each.path}: {each.problem}" for each in failed)
-            yield f"Checks failed: {_first_few(problems, '; ')}."
-        quotes = grounding.quotes(output)
-        if lost := [each for each in quotes if each.get("grounded") is not True]:
-            named = _first_few(_shortened(json_values.text(each.get("quote"))) for each in lost)
-            yield f"{len(lost):,} of {len(quotes):,} quotes are not in the text: {named}."
+            problems = (f"{one.check} {one.path}: {one.problem}" for one in failed)
+            sentence = f"Checks failed: {_first_few(problems, '; ')}."
+            paths = [one.path for one in failed]
+            yield Doubt(sentence=sentence, reason=Reason.CHECK_FAILED, paths=paths)
+        quotes = list(trust.quotes_by_path(output))
+        lost = [(path, one) for path, one in quotes if one.get("grounded") is not True]
+        if lost:
+            texts = _first_few(_shortened(json_values.text(one.get("quote"))) for _, one in lost)
+            sentence = f"{len(lost):,} of {len(quotes):,} quotes are not in the text: {texts}."
+            paths = [path for path, _ in lost]
+            yield Doubt(sentence=sentence, reason=Reason.QUOTE_NOT_FOUND, paths=paths)
         if outside := value_in_quote.values_not_in_quotes(output):
-            yield f"Values that are not in their quotes: {_first_few(outside)}."
+            sentence = f"Values that are not in their quotes: {_first_few(outside)}."
+            paths = [path for path, one in quotes if value_in_quote.share(one) < 1]
+            yield Doubt(sentence=sentence, reason=Reason.VALUE_NOT_IN_QUOTE, paths=paths)
         if without := analysis.without_evidence(output, task.options):
-            yield f"Values without a quote: {_first_few(without)}."
-        if not analysis.has_findings(output):
-            yield "The answer has nothing that was requested."
+            paths = [f"{DATA.path}{path}" for path in without]
+            sentence = f"Values without a quote: {_first_few(without)}."
+            yield Doubt(sentence=sentence, reason=Reason.NO_QUOTE, paths=paths)
+        if elsewhere := self.named_elsewhere:
+            sentence = "Another passage of the document names what was asked for."
+            yield Doubt(sentence=sentence, reason=Reason.NAMED_ELSEWHERE, paths=elsewhere)
 
-    def _doubts(self, confidence: float, task: AnalysisTask) -> Iterator[str]:
-        answer, options = self.answer, task.options
-        if answer.quality < MIN_QUALITY:
-            yield f"The quality {answer.quality:.2f} is below {MIN_QUALITY:g}."
-        threshold = options.confidence_threshold
-        threshold = CONFIDENCE_THRESHOLD if threshold is None else threshold
-        if confidence < threshold:
-            yield f"The confidence {confidence:.2f} is below {threshold:g}."
-        if self.critique is not None and self.critique.outcome in _DOUBTS:
-            yield _DOUBTS[self.critique.outcome]
-        if options.votes > 1 and answer.agreement is None and answer.provider != EXTRACTIVE:
-            yield "Only one sample of the vote was usable."
+    def _votes(self, task: AnalysisTask) -> Iterator[Doubt]:
+        answer = self.answer
+        if task.options.votes > 1 and answer.agreement is None and answer.provider != EXTRACTIVE:
+            yield Doubt(sentence="Only one sample of the vote was usable.")
+        if task.analysis_type == AnalysisType.EXTRACTION:
+            agreements = (
+                (path, json_values.number(one.get("agreement")))
+                for path, one in trust.quotes_by_path(answer.output)
+            )
+            paths = [path for path, share in agreements if share and share < MIN_AGREEMENT]
+        else:
+            is_split = answer.agreement is not None and answer.agreement < MIN_AGREEMENT
+            label = analysis_for(task.analysis_type).label_path
+            paths = [label] if is_split and label else []
+        if paths:
+            sentence = "The samples of the vote disagree."
+            yield Doubt(sentence=sentence, reason=Reason.VOTES_DISAGREE, paths=paths)
+
+    def _disagreements(self, parts: Sequence[JsonObject], task: AnalysisTask) -> Iterator[Doubt]:
+        paths = list(trust.disagreements(parts, self.answer.output, task))
+        if paths:
+            sentence = "The chunks of the document give different values."
+            yield Doubt(sentence=sentence, reason=Reason.CHUNKS_DISAGREE, paths=paths)
+
+    def _low(self, confidence: float, task: AnalysisTask) -> Iterator[Doubt]:
+        """Yield the values below the threshold that was asked for, if any."""
+        threshold, reason = task.options.confidence_threshold, Reason.LOW_CONFIDENCE
+        if threshold is None:
+            return
+        if task.analysis_type == AnalysisType.EXTRACTION:
+            low = [
+                path
+                for path, one in trust.quotes_by_path(self.answer.output)
+                if claimed_number(one) / _POINTS * (json_values.number(one.get("agreement")) or 1)
+                < threshold
+            ]
+            if low:
+                sentence = f"The confidence of {len(low):,} values is below {threshold:g}."
+                yield Doubt(sentence=sentence, reason=reason, paths=low)
+        elif confidence < threshold:
+            sentence = f"The confidence {confidence:.2f} is below {threshold:g}."
+            label = analysis_for(task.analysis_type).label_path
+            yield Doubt(sentence=sentence, reason=reason, paths=[label] if label else [])
 
 
-_DOUBTS = {
+_OBJECTIONS = {
     CritiqueOutcome.FAILED: "The critique failed.",
     CritiqueOutcome.KEPT: "The answer was kept in spite of the objections of a critique.",
 }
+_POINTS = 10
 _FEW = 5
 _QUOTE_CHARACTERS = 80
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from chordwise.domain import answers, missing_rows
+from chordwise.domain import answers, missing_rows, trust
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import (
     AnalysisTask,
@@ -63,9 +63,6 @@ def job_input(
     context: Context, claimed: ClaimedChunk | ClaimedSynthesis, task: AnalysisTask, text: str
 ) -> JobInput:
     """Return the job of claimed work; the places of its document are read on demand."""
-    options = task.options
-    if options.confidence_threshold is None and context.settings.is_built_in(claimed.model):
-        task = replace(task, options=replace(options, confidence_threshold=0.0))
     read = partial(places_of, context.database, claimed.document_id, context.outage_timeout)
     return JobInput(
         id=claimed.job_id,
@@ -170,7 +167,7 @@ def _result(job: JobInput, parts: Sequence[EndedChunk], examined: AssessedAnswer
     task, answer = job.task, examined.answer
     analysis = analysis_for(task.analysis_type)
     output = located(analysis.complete(answer.output, task.options), job.places())
-    confidence, counts, reason = examined.assessment([part.answer for part in parts], task)
+    confidence, counts, doubts = examined.assessment([part.answer for part in parts], task)
     covered = answers.coverage(len(job.text), _answered(parts))
     return Result(
         job_id=job.id,
@@ -183,8 +180,9 @@ def _result(job: JobInput, parts: Sequence[EndedChunk], examined: AssessedAnswer
         coverage=covered * missing_rows.share(answer.missing_rows),
         agreement=answer.agreement,
         critique=examined.critique.to_json() if examined.critique else None,
-        needs_review=bool(reason),
-        review_reason=reason or None,
+        needs_review=bool(doubts),
+        review_reason=" ".join(doubt.sentence for doubt in doubts) or None,
+        doubts=trust.by_path(doubts, output, task.analysis_type) or None,
         missing_rows=as_json(answer.missing_rows),
         row_counts=counts,
         failed_checks=as_json(examined.failed_checks(task)),

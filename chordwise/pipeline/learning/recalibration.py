@@ -13,6 +13,7 @@ from chordwise.domain.learning.calibration import ConfidenceClaim
 from chordwise.relations.relation import Row
 from chordwise.storage import calibrations
 from chordwise.storage.calibrations import Calibration, Key
+from chordwise.storage.results import update_reviews_of
 
 MAX_ERROR_RATE = 0.05
 """The default share of wrong answers that is allowed among those accepted without review."""
@@ -54,5 +55,7 @@ def store(session: Session, lessons: Sequence[Row], max_error_rate: float) -> in
                 accept_from=accepted.accept_from if accepted else None,
                 accepted_share=accepted.share if accepted else None,
             )
-            changed += calibrations.store(session, row)
+            if calibrations.store(session, row):
+                changed += 1
+                update_reviews_of(session, row.analysis_type, row.provider, row.model)
     return changed

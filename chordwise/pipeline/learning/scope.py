@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from chordwise.domain.analysis_tasks import AnalysisType, options_to_json
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import UsageError
+from chordwise.pipeline.intake.answer_tables import table_of
 from chordwise.pipeline.intake.run_options import (
     RunOptions,
     effective_options,
@@ -50,6 +51,13 @@ class Scope:
     def names(self) -> Values:
         """The names of the run and the profile, by which the certificates of the scope are read."""
         return {"run": self.run_name, "profile": self.profile}
+
+    @property
+    def cells(self) -> Values:
+        """The values that select the cells of the scope in the queue of cells to check."""
+        table = table_of(self._options) if self._options else None
+        (kind,) = self.types if len(self.types) == 1 else (None,)
+        return {"run": self.run_name, "saved_as": table, "analysis_type": kind}
 
     @property
     def arguments(self) -> list[str]:

@@ -41,6 +41,7 @@ _SAID = {
     Verdict.APPROVED: "Accepted",
     Verdict.CORRECTED: "Corrected",
     Verdict.REJECTED: "Rejected",
+    Verdict.SEEN: "Seen",
 }
 
 
@@ -101,14 +102,13 @@ def _queued(session: Session, settings: Settings, listing: Listing) -> tuple[Row
 def _table(request: Request) -> Response:
     listing = listing_of(request, _FILTERS)
     with site_of(request).database.read() as session:
-        after = review.place_of(listing.after)
-        table = review.table(driver(session), listing.filters, _TABLE_ROWS, after)
+        table = review.table(driver(session), listing.filters, _TABLE_ROWS)
         return render(
             request,
             "review_table.html",
             table=table,
             read_at=clock.read(session).isoformat(),
-            more=listing.next_page(table["after"]) if table["after"] else "",
+            more="",
             listing=listing,
             choices=_choices(session, listing),
         )

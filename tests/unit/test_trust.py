@@ -1,0 +1,115 @@
+"""Tests of the reasons to check values."""
+
+from __future__ import annotations
+
+import pytest
+
+from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage
+from chordwise.domain.facts import Fact
+from chordwise.domain.json_values import JsonObject, JsonValue
+from chordwise.domain.trust import (
+    WHOLE,
+    Doubt,
+    Reason,
+    by_path,
+    disagreements,
+    named_elsewhere,
+    with_doubts,
+)
+
+KIND = AnalysisType.EXTRACTION
+TASK = AnalysisTask(analysis_type=KIND, stage=Stage.ANALYZE)
+LEASE = (
+    "This lease is made as of the 1st day of March, 2003 by Miller, Inc. and Smith, Inc."
+    + " The tenant keeps the premises clean." * 10
+    + " The term begins on April 5, 2003 (the “Commencement Date”), and the deposit is 500 EUR."
+    + " Heating is included." * 10
+    + " The landlord had bought the house on June 7, 1998 from a cousin who lived in Lindau."
+    + " Repairs are made by the landlord." * 10
+    + " This agreement is governed by the laws of Bavaria."
+)
+
+
+def fields(*values: tuple[str, str | None]) -> JsonObject:
+    """Return an extraction with these items and values, each quoted as it is."""
+    listed: list[JsonValue] = []
+    for item, value in values:
+        start = LEASE.find(value) if value else -1
+        span: JsonObject = {"start_char": start, "end_char": start + len(value or "")}
+        status = "found" if value else "not mentioned"
+        said: JsonObject = {"item": item, "status": status, "value": value, "quote": value}
+        listed.append({**said, **(span if start >= 0 else {}), "grounded": start >= 0})
+    return {"fields": listed}
+
+
+@pytest.mark.parametrize(
+    ("item", "value", "is_elsewhere"),
+    [
+        ("commencement date", "April 5, 2003", False),
+        ("commencement date", "June 7, 1998", True),
+        ("agreement date", "1st day of March, 2003", False),
+        ("governing law", "Bavaria", False),
+        ("governing law", "Lindau", True),
+        ("deposit", "500 EUR", False),
+        ("purchase date", "June 7, 1998", False),  # no passage names it
+        ("parties", "Lindau", False),  # a list
+        ("date", "June 7, 1998", False),  # any date will do
+    ],
+)
+def test_a_value_is_doubted_if_another_passage_names_the_item(
+    item: str, value: str, *, is_elsewhere: bool
+) -> None:
+    paths = named_elsewhere(LEASE, fields((item, value)), TASK)
+
+    assert paths == (["/fields/0"] if is_elsewhere else [])
+
+
+def test_chunks_disagree_on_single_values_only() -> None:
+    """The same value in more words, or as another form of a date or number, is no disagreement."""
+    merged = fields(
+        *(("law", "Bavaria"), ("law", "Saxony"), ("start", "April 5, 2003"), ("start", "5.4.2003")),
+        *(("tenants", "Miller"), ("tenants", "Smith")),
+        *(("landlord", "Ann Ash"), ("landlord", "Ash")),
+    )
+
+    assert list(disagreements([merged, merged], merged, TASK)) == ["/fields/0", "/fields/1"]
+    assert list(disagreements([merged], merged, TASK)) == []
+
+
+def test_chunks_disagree_on_members_of_a_schema_outside_of_lists() -> None:
+    parts: list[JsonObject] = [
+        {"data": {"total": total, "law": law, "rows": [{"id": total}]}}
+        for total, law in ((5, None), (7, "Bavaria"))
+    ]
+    merged: JsonObject = {"data": {"total": 5, "law": "Bavaria", "rows": [{"id": 5}, {"id": 7}]}}
+
+    assert list(disagreements(parts, merged, TASK)) == ["/data/total"]
+
+
+def test_reasons_belong_to_the_values_that_they_are_about() -> None:
+    output: JsonObject = {"data": {"total": 5, "rows": [{"id": 1}]}, "evidence": []}
+    found = (
+        Doubt(sentence="Checks failed: sum.", reason=Reason.CHECK_FAILED, paths=["/data/total"]),
+        Doubt(sentence="1 of 2 chunks failed."),
+        Doubt(sentence="Lost.", reason=Reason.QUOTE_NOT_FOUND, paths=["/data/total", "/data/x"]),
+    )
+    facts = [
+        Fact(path="/data/total", item="total", grounding="none", value_in_quote=False),
+        Fact(path="/data/rows/0/id", item="rows.id", value_in_quote=False),
+    ]
+
+    doubts = by_path(found, output, KIND)
+
+    assert doubts == {
+        "/data/total": [Reason.CHECK_FAILED],
+        WHOLE: ["1 of 2 chunks failed.", "Lost."],
+    }
+    assert [fact.doubts for fact in with_doubts(facts, doubts)] == [
+        [Reason.CHECK_FAILED, Reason.QUOTE_NOT_FOUND],
+        [Reason.VALUE_NOT_IN_QUOTE],
+    ]
+    of_label = by_path(found, {"primary_label": "letter"}, AnalysisType.CLASSIFICATION)
+    assert of_label == {
+        "/primary_label": [Reason.CHECK_FAILED, Reason.QUOTE_NOT_FOUND],
+        WHOLE: ["1 of 2 chunks failed."],
+    }
