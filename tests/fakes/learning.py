@@ -58,11 +58,12 @@ def extracted(
     values: Mapping[str, Mapping[str, tuple[str | None, int]]],
     *,
     fresh: bool = False,
+    threshold: float | None = None,
 ) -> Submission:
     """Extract from documents with these names; each item has a value and a confidence in points."""
     items = dict.fromkeys(item for each in values.values() for item in each)
     texts = {name: f"{name}: VALUES {json.dumps(each)}" for name, each in values.items()}
-    options = AnalysisOptions(instructions=", ".join(items))
+    options = AnalysisOptions(instructions=", ".join(items), confidence_threshold=threshold)
     return worked(pipeline, [AnalysisType.EXTRACTION], options, texts, fresh=fresh)
 
 

@@ -35,9 +35,8 @@ EXPLAINED = """\
 extraction by scripted · succeeded · job JOB
   lease.txt · text/plain · 75 characters · run april
   Feedback: corrected annual fee: ["505 EUR"] (was ["500 EUR"]) · Ada, TIME
-lease.txt · extraction · corrected · needs review ──────────────────────────────────────────────────
+lease.txt · extraction · corrected ─────────────────────────────────────────────────────────────────
   confidence 0.45 · quality 1.00 · coverage 100 % · agreement 50.0 % · scripted/script-1
-  Review: The confidence 0.45 is below 0.5.
   Found  Item        Value    Quote                    Confidence
          annual fee  505 EUR  “fee is 500 EUR” [4–18]   corrected
 

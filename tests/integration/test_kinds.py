@@ -22,6 +22,7 @@ from chordwise.readers.reader_output import Extracted, ReadOptions
 from chordwise.readers.text_extraction import extract
 from chordwise.settings import Settings
 from tests.fakes.commands import point_to
+from tests.fakes.learning import doubted
 from tests.fakes.pipeline import SHORT, a_pipeline, a_run, a_summary, quoting_the_text
 from tests.fakes.processes import completed
 from tests.fakes.toy_kinds import added, command
@@ -102,6 +103,7 @@ def test_an_analysis_type_is_a_file(
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "Tone      loud" in shown.stdout
     assert "1. an order" in shown.stdout
+    doubted(pipeline, "loud", "votes disagree")
     assert pipeline.rows("SELECT path, value FROM review_queue") == [("/label", "loud")]
     assert command(tmp_path, "feedback", "latest", "--correct", "label=soft").returncode == 2
     assert command(tmp_path, "feedback", "latest", "--correct", "label=quiet").returncode == 0

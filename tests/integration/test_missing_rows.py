@@ -84,7 +84,8 @@ def test_every_row_of_the_text_is_a_row_of_the_result(
     script = within_limits(extracting(max_rows=30))
     pipeline, _ = worked(chosen, script, options=an_extraction_run(schema))
 
-    assert pipeline.rows(MEASURES) == [("succeeded", 1.0, 1.0, False)]
+    is_decided = schema == TITLED  # the parts have other titles than the whole
+    assert pipeline.rows(MEASURES) == [("succeeded", 1.0, 1.0, is_decided)]
     assert rows_of(stored_output(pipeline)) == rows_in(ORDER)
     found = pipeline.rows(
         "SELECT row_index, value, substr(d.text, f.start_char + 1, f.end_char - f.start_char)"
@@ -218,7 +219,10 @@ def test_a_synthesis_that_drops_rows_is_partial_until_a_retry_keeps_them(
     answers.append(extracting())
     retry(pipeline.context, submission.run_id)
     pipeline.work(submission)
-    assert pipeline.rows(MEASURES) == [("succeeded", 1.0, 1.0, False)]
+    assert pipeline.rows(MEASURES) == [("succeeded", 1.0, 1.0, True)]
+    assert pipeline.rows("SELECT item, reasons FROM review_queue") == [
+        ("kind", ["chunks disagree"])
+    ]
     assert len(rows_of(stored_output(pipeline))) == ROW_COUNT
 
 

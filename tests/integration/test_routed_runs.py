@@ -268,7 +268,7 @@ def test_invalid_answers_are_in_the_ledger_as_invalid(settings: Settings) -> Non
 def test_the_built_in_model_needs_review_only_in_place_of_a_language_model(
     settings: Settings, model: str, review: int, queued: int
 ) -> None:
-    """Its confidence is not calibrated; a fallback is marked by the default threshold."""
+    """Its low confidence is no reason, but that it answered in place of the requested model is."""
     plain = a_pipeline(settings, errors.ModelOverloadedError("Busy."), repeat_last=True)
     own = plain.context.settings.model_copy(update={"fallback": ("extractive",)})
     pipeline = with_models(plain, own, {SCRIPTED: plain.model})

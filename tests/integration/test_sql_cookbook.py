@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -308,8 +309,11 @@ def test_the_review_queue_and_classes_of_failures(reader: Reader) -> None:
 
     assert {row["source"] for row in queued.rows} == {"unsure.txt", "long.txt"}
     row = queued.row_of("source", "unsure.txt")
-    assert (row["item"], row["confidence"]) == (None, 0.3)
-    assert row["reasons"] == ["needs review", "low confidence", "disagreement"]
+    assert (row["item"], row["doubt"]) == (None, Decimal("0.9250"))
+    assert row["reasons"] == [
+        "1 of 1 quotes are not in the text: “A sentence that stands nowhere.”.",
+        "The confidence 0.30 is below 0.5.",
+    ]
     classes = {(each["what"], each["error_code"]): each["failures"] for each in failed.rows}
     assert classes["intake", "needs_ocr"] == 1
     assert classes["call", "refused"] == classes["chunk", "refused"] == 1

@@ -52,7 +52,8 @@ def synthesis_of(size: int) -> Callable[[], JobEnd]:
         ended = chunks.answered(answer)
         parts.append(replace(ended, start_char=start, end_char=start + length))
     document = Question(model=MODEL, task=TASK, source=Source(text), record_check=ignore)
-    job = JobInput(id=uuid.uuid4(), document_id=uuid.uuid4(), task=TASK, text=text, places=Places)
+    ids = {"id": uuid.uuid4(), "document_id": uuid.uuid4()}
+    job = JobInput(**ids, task=TASK, text=text, places=Places, wants_language_model=True)
 
     def synthesize() -> JobEnd:
         answers = [chunks.answer_of(part) for part in parts]

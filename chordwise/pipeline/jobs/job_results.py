@@ -20,6 +20,7 @@ from chordwise.domain.analysis_tasks import (
 from chordwise.domain.json_values import JsonValue, as_json
 from chordwise.domain.places import Places, located
 from chordwise.domain.states import MISSING_ROWS, ChunkStatus, JobStatus
+from chordwise.domain.trust import Doubt
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking.assessment import AssessedAnswer
 from chordwise.pipeline.asking.merge import Synthesis
@@ -39,7 +40,8 @@ from chordwise.storage.synthesis_claims import ClaimedSynthesis
 class JobInput:
     """What a result needs of its job: the question, and the document's text.
 
-    `places` reads the places of the document.
+    `places` reads the places of the document. `wants_language_model` is false if the built-in model
+    was asked for.
     """
 
     id: uuid.UUID
@@ -47,6 +49,7 @@ class JobInput:
     task: AnalysisTask
     text: str
     places: Callable[[], Places]
+    wants_language_model: bool
 
 
 def task_of(claimed: ClaimedChunk | ClaimedSynthesis | FanOut) -> AnalysisTask:
@@ -70,6 +73,7 @@ def job_input(
         task=task,
         text=text,
         places=read if claimed.has_places else Places,
+        wants_language_model=not context.settings.is_built_in(claimed.model),
     )
 
 
@@ -168,6 +172,9 @@ def _result(job: JobInput, parts: Sequence[EndedChunk], examined: AssessedAnswer
     analysis = analysis_for(task.analysis_type)
     output = located(analysis.complete(answer.output, task.options), job.places())
     confidence, counts, doubts = examined.assessment([part.answer for part in parts], task)
+    is_preview = EXTRACTIVE in {answer.provider, *(part.provider for part in parts)}
+    if is_preview and job.wants_language_model:
+        doubts = (*doubts, Doubt(sentence="The built-in model answered in place of yours."))
     covered = answers.coverage(len(job.text), _answered(parts))
     return Result(
         job_id=job.id,
@@ -189,7 +196,7 @@ def _result(job: JobInput, parts: Sequence[EndedChunk], examined: AssessedAnswer
         failed_chunks=[_named(p) for p in parts if p.status != ChunkStatus.SUCCEEDED],
         provider=answer.provider,
         model=answer.model,
-        language_model=EXTRACTIVE not in {answer.provider, *(part.provider for part in parts)},
+        language_model=not is_preview,
         prompt_version=answer.prompt_version,
     )
 
