@@ -134,7 +134,7 @@ _TOLERANCE = Decimal("0.001")
 _TRUTH = dict.fromkeys(("yes", "y", "true"), True) | dict.fromkeys(("no", "n", "false"), False)
 _DEFINED_TERM = re.compile(r"\([^()]*[\"“”][^()]*\)")
 """The name by which a contract refers to a party: (“Lessor”)."""
-_SEPARATOR = re.compile(r"[;\n]")
+_BETWEEN_ANSWERS = re.compile(r"[;\n]")
 _DOT_OF_LETTER = re.compile(r"(?<=\b[^\W\d_])\.")
 
 
@@ -203,7 +203,7 @@ def values_of_cell(name: str, cell: JsonValue, options: AnalysisOptions) -> Json
         is_list = SchemaNode.root_of(options.schema).at(name).is_list
     if not is_list or not isinstance(cell, str):
         return cell
-    parts = (part.strip(" ,") for part in _SEPARATOR.split(_DEFINED_TERM.sub("", cell)))
+    parts = (part.strip(" ,") for part in _BETWEEN_ANSWERS.split(_DEFINED_TERM.sub("", cell)))
     return [part for part in parts if part]
 
 

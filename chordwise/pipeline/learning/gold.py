@@ -74,14 +74,14 @@ def read(path: Path, dates: DateOrder | None = None) -> Gold:
     return Gold(name=path.name, sha256=file.sha256, truths=truths)
 
 
-_RULE = re.compile(rf":\s*({'|'.join(Rule)})$")
+_RULE_OF_FIELD = re.compile(rf":\s*({'|'.join(Rule)})$")
 """The rule in the name of a field: `governing law: contains`."""
 
 
 def _truth(file: RecordFile, line: int, record: JsonObject) -> Truth:
     label, reference = record.get("label"), record.get("summary")
     written = _fields(file, line, record)
-    names = {name: items.without_type(_RULE.sub("", name)) for name in written}
+    names = {name: items.without_type(_RULE_OF_FIELD.sub("", name)) for name in written}
     fields = {names[name]: value for name, value in written.items()}
     for name, value in (("label", label), ("summary", reference)):
         if value is not None and not isinstance(value, str):
@@ -90,7 +90,7 @@ def _truth(file: RecordFile, line: int, record: JsonObject) -> Truth:
         label=json_values.text(label).strip() or None,
         reference=json_values.text(reference).strip() or None,
         fields=fields,
-        rules={names[each]: Rule(rule[1]) for each in written if (rule := _RULE.search(each))},
+        rules={names[each]: Rule(rule[1]) for each in written if (rule := _RULE_OF_FIELD.search(each))},
         alternatives=True,
         pages={} if file.is_csv else _pages(file, line, record, fields),
     )
