@@ -83,6 +83,7 @@ def _truth(file: RecordFile, line: int, record: JsonObject) -> Truth:
     written = _fields(file, line, record)
     names = {name: items.without_type(_RULE_OF_FIELD.sub("", name)) for name in written}
     fields = {names[name]: value for name, value in written.items()}
+    rules = ((names[name], _RULE_OF_FIELD.search(name)) for name in written)
     for name, value in (("label", label), ("summary", reference)):
         if value is not None and not isinstance(value, str):
             raise file.wrong(line, f"“{name}” is not text.")
@@ -90,7 +91,7 @@ def _truth(file: RecordFile, line: int, record: JsonObject) -> Truth:
         label=json_values.text(label).strip() or None,
         reference=json_values.text(reference).strip() or None,
         fields=fields,
-        rules={names[each]: Rule(rule[1]) for each in written if (rule := _RULE_OF_FIELD.search(each))},
+        rules={name: Rule(rule[1]) for name, rule in rules if rule},
         alternatives=True,
         pages={} if file.is_csv else _pages(file, line, record, fields),
     )
