@@ -96,6 +96,7 @@ class AsyncClient(_Asynchronous[Client]):
     conclude_experiment = _in_a_thread(Client.conclude_experiment)
     sql = _in_a_thread(Client.sql)
     results = _each(Client.results)
+    cells_to_check = _each(Client.cells_to_check)
     answers_to_check = _each(Client.answers_to_check)
 
     async def submit(

@@ -207,6 +207,26 @@ class Client:
         )
         return certification.certify(self._connection.database, self._scope(name, types), bounds)
 
+    def cells_to_check(
+        self, name: str | None = None, *, types: Sequence[AnalysisType | str] = ()
+    ) -> Iterator[Row]:
+        """Yield the cells to check of a run or a profile, or of all current answers.
+
+        Each is yielded once, whether a decision follows or not, in the order of the review pages.
+
+        Raises:
+            UsageError: The run or the profile does not exist.
+        """
+        database, scope = self._connection.database, self._scope(name, types)
+        after = None
+        while True:
+            with database.read() as session:
+                question = review.next_item(driver(session), scope.cells, after)
+            if question is None:
+                return
+            yield question
+            after = question["place"]
+
     def answers_to_check(
         self, field: str, name: str, *, types: Sequence[AnalysisType | str] = ()
     ) -> Iterator[Row]:

@@ -65,6 +65,8 @@ _MS_BITS = 80
 class FactValue:
     """A value of an answer; its attributes are columns of the table `facts`.
 
+    `trust` is its state, and `reasons` say why a person should check it; both are `None` for
+    evidence that nobody decides on.
     `value` includes feedback: it is the corrected value if there is one, and `None` if nothing was
     found or the value was rejected. `original` is the value in the model's answer.
     """
@@ -73,6 +75,8 @@ class FactValue:
     value: str | None
     original: str | None
     verdict: str | None
+    trust: str | None
+    reasons: Sequence[str] | None
     number: Decimal | None
     currency: str | None
     unit: str | None

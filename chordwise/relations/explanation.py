@@ -50,7 +50,7 @@ _SECTIONS = {
         WHERE calls.job_id = %(job_id)s
             OR (calls.run_id = %(run_id)s AND calls.source = %(source)s)
         ORDER BY calls.id""",
-    "facts": f"{FACTS.query} WHERE job_id = %(job_id)s ORDER BY verdict IS NULL, id",
+    "facts": f"{FACTS.query} WHERE f.job_id = %(job_id)s ORDER BY f.verdict IS NULL, f.id",
     "remarks": """
         SELECT * FROM feedback AS f
         WHERE document_id = %(document_id)s AND analysis_type = %(analysis_type)s

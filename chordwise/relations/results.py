@@ -138,7 +138,10 @@ def job_ids(connection: Connection, selection: ResultSelection) -> list[uuid.UUI
 
 
 FACTS = Relation(
-    query="SELECT * FROM facts", filters={"job_ids": "job_id = ANY(%(job_ids)s)"}, order="id"
+    query="""SELECT f.*, t.trust, t.reasons
+FROM facts AS f LEFT JOIN fact_trust AS t ON t.fact_id = f.id""",
+    filters={"job_ids": "f.job_id = ANY(%(job_ids)s)"},
+    order="f.id",
 )
 
 

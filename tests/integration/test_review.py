@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
+from chordwise.client import Client
 from chordwise.domain.learning.feedback_input import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import UsageError
@@ -17,6 +19,7 @@ from chordwise.relations.relation import Row, Values
 from chordwise.settings import Settings
 from chordwise.storage import results
 from chordwise.storage.database import driver
+from tests.fakes.commands import output_of
 from tests.fakes.learning import classified, doubted, extracted
 from tests.fakes.pipeline import Pipeline, a_pipeline, a_summary
 
@@ -155,3 +158,29 @@ def test_a_selection_outside_the_document_is_refused(pipeline: Pipeline) -> None
             feedback.decide(session, job_id, result_id, Signed(entered=entered))
 
     assert pipeline.value("SELECT count(*) FROM feedback") == 0
+
+
+@pytest.mark.usefixtures("addressed")
+def test_the_client_and_the_command_have_the_same_queue(pipeline: Pipeline) -> None:
+    extracted(
+        pipeline,
+        {"a.txt": {"buyer": ("Miller", 2), "price": ("12", 4)}, "b.txt": {"buyer": ("Ash", 9)}},
+        threshold=0.5,
+    )
+
+    listed = json.loads(output_of("review", "latest", "--json").out)["to_check"]
+    with Client() as client:
+        (result,) = client.results(document="a.txt")
+        before = {fact.item: (fact.trust, fact.reasons) for fact in result.all_facts}
+        for question in client.cells_to_check("latest"):
+            assert client.decide(question, "approved", author="Ada")
+        (after,) = client.results(document="a.txt")
+        assert list(client.cells_to_check()) == []
+
+    assert [(cell["item"], cell["reasons"]) for cell in listed] == [
+        ("buyer", ["low confidence"]),
+        ("price", ["low confidence"]),
+    ]
+    assert before == dict.fromkeys(("buyer", "price"), ("check", ["low confidence"]))
+    assert [fact.trust for fact in after.all_facts] == ["confirmed", "confirmed"]
+    assert (result.needs_review, after.needs_review) == (True, False)
