@@ -1,0 +1,106 @@
+"""Tables and reports: Write a profile for a question, a pack or example documents."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chordwise.cli import access, command
+from chordwise.cli.command import EPILOG
+from chordwise.cli.invocation import Invocation
+from chordwise.cli.options import Model
+from chordwise.domain import items as asked
+from chordwise.domain.analysis_tasks import AnalysisOptions
+from chordwise.embedded.home import Level
+from chordwise.errors import UsageError
+from chordwise.pipeline import profile_drafts
+from chordwise.pipeline.exports import writers
+from chordwise.pipeline.models.model_client import Models
+from chordwise.readers.reader import Reader, UnreadDocument
+from chordwise.settings import Settings
+
+_HELP = """Write a profile: the options of a question in chordwise.toml.
+
+chordwise profile init contracts --items "annual fee: money, parties: list"
+
+chordwise profile init contracts a.pdf b.pdf c.pdf
+"""
+
+
+def init(  # noqa: PLR0913 - the options of a command
+    invocation: Invocation,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the profile.")],
+    documents: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="DOCUMENT", help="Examples, for which the model proposes items."),
+    ] = None,
+    *,
+    items: Annotated[str, typer.Option(metavar="NAME:TYPE,NAME", help="Items to ask for.")] = "",
+    pack: Annotated[
+        str, typer.Option(metavar="NAME", help="Use a question pack: legal, financial, …")
+    ] = "",
+    model: Model = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")
+    ] = Path("chordwise.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+) -> None:
+    """Write a commented chordwise.toml from a question, a pack or up to three documents.
+
+    chordwise profile init contracts --pack legal
+    """
+    writers.check(output, overwrite=force)
+    listed: Sequence[str] = asked.split(items)
+    asked.check(AnalysisOptions(items=tuple(listed)))
+    if documents and not listed:
+        listed = _proposed(invocation, documents[:_MAX_EXAMPLES], model)
+    if listed:
+        pack = ""
+    elif pack:
+        listed = profile_drafts.of_pack(pack)
+    else:
+        raise UsageError(
+            "The built-in model proposes no items." if documents else "Nothing to ask is given.",
+            "Give --items or --pack, or connect a language model.",
+        )
+    with writers.new_file(output, overwrite=force) as file:
+        file.write(profile_drafts.toml(name, listed, pack).encode())
+    invocation.screen.info(f"Wrote the profile {name} to {output}. Change it, and run:")
+    config = "" if output == Path("chordwise.toml") else f"--config {shlex.quote(str(output))} "
+    paths = shlex.join(map(str, documents or ())) or "DOCUMENTS"
+    invocation.screen.suggest(f"chordwise {config}analyze {paths} --profile {shlex.quote(name)}")
+
+
+_MAX_EXAMPLES = 3
+
+
+def _proposed(
+    invocation: Invocation, documents: Sequence[Path], model: str | None
+) -> Sequence[str]:
+    """Return the items that the model proposes; none if it is the built-in one."""
+    settings = invocation.settings()
+    chosen = model or settings.model
+    settings = access.with_model(invocation, settings, chosen)
+    if not Models(settings).open(chosen).profile.understands_language:
+        return ()
+    settings = access.reach(invocation, settings, Level.ALL)
+    return profile_drafts.proposed(Models(settings).open(chosen), _texts(settings, documents))
+
+
+def _texts(settings: Settings, documents: Sequence[Path]) -> Sequence[str]:
+    texts = []
+    with Reader(settings.readers) as reader:
+        for path in documents:
+            read = reader.read(path)
+            if isinstance(read, UnreadDocument):
+                raise read.error
+            texts.append(read.content.text)
+    return texts
+
+
+profile = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help=_HELP, epilog=EPILOG)
+command.add(profile, "init", init)
