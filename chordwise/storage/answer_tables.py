@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -247,13 +247,16 @@ def _statements(table: AnswerTable, columns: Sequence[AnswerColumn]) -> Iterator
     ]
     evidence = f"{table.name}{EVIDENCE}"
     yield from _view(table.name, _document_view(own, source))
-    yield from _comments(table.name, f"The answers saved as {table.name}, by document.", own)
+    about = f"The answers saved as {table.name}, by document."
+    yield _comments(table.name, about, _BY_DOCUMENT, own)
     yield from _view(evidence, _evidence_view(extracted, source))
-    yield from _comments(evidence, f"The evidence for the values of {table.name}, by document.", [])
+    about = f"The evidence for the values of {table.name}, by document."
+    yield _comments(evidence, about, _OF_DOCUMENT, extracted, is_evidence=True)
     for rows, name in _list_names(table.name, columns).items():
         below = [column for column in columns if column.rows == rows]
         yield from _view(name, _list_view(below, source))
-        yield from _comments(name, f"The elements of {rows} in {table.name}, one per row.", below)
+        about = f"The elements of {rows} in {table.name}, one per row."
+        yield _comments(name, about, _BY_ROW, below)
 
 
 def _view(name: str, query: sql.Composed) -> Iterator[sql.Composed]:
@@ -265,12 +268,76 @@ def _drop(view: str) -> sql.Composed:
     return sql.SQL("DROP VIEW IF EXISTS {}").format(_identifier(view))
 
 
-def _comments(view: str, about: str, columns: Sequence[AnswerColumn]) -> Iterator[sql.Composed]:
-    yield sql.SQL("COMMENT ON VIEW {} IS {}").format(_identifier(view), about)
+_OF_DOCUMENT = {
+    "document": "Name of the file, or of the row of a table after #.",
+    "source": "Path of the file.",
+    "run": "Run that answered (runs.name).",
+    "document_id": "Document (documents.id).",
+    "job_id": "Job that answered (jobs.id).",
+}
+_OF_ANSWER = {
+    **_OF_DOCUMENT,
+    "status": "State of the job, or nothing found if no item has a value.",
+    "needs_check": "Number of cells that a person should look at.",
+}
+_BY_DOCUMENT = {
+    **_OF_ANSWER,
+    "needs_review": "True if there is no result, or a cell to look at.",
+    "confidence": "The answer's own claim, 0 to 1.",
+    "unread": "Columns with a value that does not have their type.",
+    "analyzed_at": "Time of the result.",
+}
+_BY_ROW = {
+    **_OF_ANSWER,
+    "row_index": "Position in the list, from 0.",
+    "parent_row": "Position of the enclosing element, if the list is inside of another one.",
+    "quote": "Quote that supports the row.",
+    "grounded": "True if the quotes of the row are in the document.",
+    "path": "JSON Pointer of the row in the output.",
+}
+_OF_VALUE = {
+    "trust": "State of {}: check, unread, silent, supported, certified, corrected or confirmed.",
+    "currency": "Currency of {}, as in ISO 4217.",
+    "value": "{} as the model wrote it.",
+    "quote": "Quote for {}.",
+    "page": "Page of the quote for {}.",
+    "place": "Place of the quote for {}: a page, slide, section or range of cells.",
+    "grounded": "True if the quote for {} is in the document.",
+    "grounding": "How the quote for {} was found: exact, normalized, joined or none.",
+    "confidence": "The model's claim for {}, 0 to 1.",
+    "start_char": "First character of the quote for {} in the text of the document, from 0.",
+    "end_char": "Character after the quote for {} in the text of the document.",
+    "mentions": "How often the document has {}.",
+    "verdict": "A person's verdict on {}: approved, corrected or rejected.",
+}
+"""The comments on the columns of the views of a table."""
+
+
+def _comments(
+    view: str,
+    about: str,
+    base: Mapping[str, str],
+    columns: Sequence[AnswerColumn],
+    *,
+    is_evidence: bool = False,
+) -> sql.Composed:
+    """Return the statements that describe a view and all of its columns."""
+    words = dict(base)
     for column in columns:
-        place = sql.Identifier(SCHEMA, view, column.name)
-        words = column.description or None
-        yield sql.SQL("COMMENT ON COLUMN {} IS {}").format(place, words)
+        if is_evidence:
+            suffixes = _evidence_of_each(columns)
+        else:
+            words[column.name] = column.description or f"Asked for: {column.item}"
+            has_trust = not (column.rows and column.kind is ColumnKind.JSON)
+            suffixes = ("trust",) * has_trust + ("currency",) * (column.kind is ColumnKind.MONEY)
+        for suffix in suffixes:
+            words[f"{column.name}_{suffix}"] = _OF_VALUE[suffix].format(column.name)
+    said = [sql.SQL("COMMENT ON VIEW {} IS {}").format(_identifier(view), about)]
+    said += [
+        sql.SQL("COMMENT ON COLUMN {} IS {}").format(sql.Identifier(SCHEMA, view, name), comment)
+        for name, comment in words.items()
+    ]
+    return sql.SQL("; ").join(said)
 
 
 def _identifier(view: str) -> sql.Identifier:
@@ -440,10 +507,14 @@ OF_EVIDENCE = (
 """The suffixes of the evidence columns of each column, as in `governing_law_quote`."""
 
 
+def _evidence_of_each(columns: Sequence[AnswerColumn]) -> Sequence[str]:
+    return OF_EVIDENCE if len(columns) <= _MAX_WHOLE_EVIDENCE else OF_WIDE_EVIDENCE
+
+
 def _evidence_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed:
     shown: list[sql.Composed] = []
     joined: list[sql.Composed] = []
-    names = OF_EVIDENCE if len(columns) <= _MAX_WHOLE_EVIDENCE else OF_WIDE_EVIDENCE
+    names = _evidence_of_each(columns)
     for number, column in enumerate(columns, start=1):
         alias = sql.Identifier(f"f{number}")
         shown += [

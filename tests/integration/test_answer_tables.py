@@ -281,6 +281,21 @@ def test_a_value_of_the_wrong_type_is_listed_as_unread(pipeline: Pipeline) -> No
     ]
 
 
+def test_every_view_and_column_of_a_table_has_a_comment(filled: Pipeline) -> None:
+    saved(filled, "bills", *a_bill("a", "number", 5))
+    saved(filled, "invoices", AnalysisOptions(schema=INVOICE), {"a.txt": an_invoice(11)})
+
+    assert (
+        filled.rows(
+            """SELECT c.relname, a.attname FROM pg_class c
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum >= 0
+        WHERE c.relnamespace = 'answers'::regnamespace
+            AND (obj_description(c.oid) IS NULL OR col_description(c.oid, a.attnum) IS NULL)"""
+        )
+        == []
+    )
+
+
 def test_nothing_found_is_a_status(pipeline: Pipeline) -> None:
     """An answer without any value does not count as a plain success; its cells are silent."""
     saved(
@@ -556,7 +571,7 @@ def test_the_command_lists_tables_that_read_only_users_can_query() -> None:
     assert "Who sends the invoice." in listed
     assert "issued" in listed
     assert len(rows) == 1 + 24
-    assert {"view": "invoices", "name": "total", "type": "numeric", "description": ""} in found
+    assert {"view": "invoices", "name": "total", "type": "numeric", "description": "Asked for: total"} in found
     questions = [line.split("→ ")[1] for line in listed.splitlines() if "→ SELECT" in line]
     assert len(questions) > 3
     for question in questions:
