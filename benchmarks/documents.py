@@ -46,6 +46,32 @@ def write_documents(folder: Path, count: int, chunks: int) -> None:
         (folder / f"d{number:06}.txt").write_text(text(number, size), "utf-8")
 
 
+FIELDS = (
+    *("governing law", "effective date: date", "expiry date: date", "parties: list"),
+    *("annual fee: money", "penalty: money", "notice period", "term", "territory"),
+    *("contact person", "renewal", "court"),
+)
+
+
+def write_forms(folder: Path, count: int) -> None:
+    """Write `count` text files with a value for each of `FIELDS`."""
+    folder.mkdir()
+    for number in range(count):
+        values = {
+            "governing law": "Ohio",
+            "effective date": f"{number % 28 + 1} March {2000 + number % 25}",
+            "expiry date": f"{number % 28 + 1} May {2030 + number % 5}",
+            "parties": f"Ada {number} Ltd and Bob {number} Inc.",
+            "annual fee": f"US$ {1_000 * (number % 90 + 1):,}.50",
+            "penalty": f"EUR {100 * (number % 50 + 1)}",
+        }
+        lines = [f"Form {number}"]
+        for field in FIELDS:
+            name = field.partition(":")[0]
+            lines.append(f"{name}: {values.get(name, f'{name} no. {number % 40}')}")
+        (folder / f"form-{number:05}.txt").write_text("\n\n".join(lines), "utf-8")
+
+
 def write_table(file: Path, rows: int) -> None:
     """Write a CSV file whose column `text` has a few short sentences in each row."""
     with file.open("w", encoding="utf-8", newline="") as stream:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import peers, provider, stack
-from benchmarks.documents import text, write_documents, write_table
+from benchmarks.documents import FIELDS, text, write_documents, write_forms, write_table
 from benchmarks.machine import run
 from benchmarks.provider import Provider
 from benchmarks.report import Bound, Measurement, Report, Run
@@ -295,6 +295,22 @@ def _seconds_to_result(stack_: Stack, number: int) -> float:
         return time.monotonic() - begun - _STABILITY_SECONDS
 
 
+def workbook(bench: Bench) -> None:
+    """Measure the export of a table of answers as a workbook."""
+    count = bench.scaled(2000)
+    with stack.running(_BUILT_IN, timeout=bench.timeout) as stack_:
+        write_forms(stack_.folder / "docs", count)
+        question = ("--type", "extraction", "--items", ", ".join(FIELDS), "--save-as", "forms")
+        name, _ = stack_.submit("docs", *question)
+        stack_.command("wait", name, "--json")
+        before = stack_.usage()
+        done = stack_.command("export", "answers.forms", "--output", "forms.xlsx")
+        server = stack_.usage().since(before)["postgres"]
+    bound = Bound(f"workbook of {count:,} documents and {len(FIELDS)} fields", 5, 2.5, "s")
+    note = f"CPU of the command {done.cpu:.1f} s, of PostgreSQL {server:.1f} s"
+    bench.record("workbook", bound, done.wall, note)
+
+
 def commands(bench: Bench) -> None:
     """Measure the CPU of short commands beside a running stack."""
     with stack.running(_BUILT_IN, timeout=bench.timeout) as stack_:
@@ -335,6 +351,7 @@ ROWS: dict[str, Callable[[Bench], None]] = {
     "intake-csv": intake_csv,
     "csv-sentiment": csv_sentiment,
     "inbox": inbox,
+    "workbook": workbook,
     "long": long_document,
     "share-1000": share_1000,
 }

@@ -131,11 +131,12 @@ def columns_of(table: AnswerTable) -> list[AnswerColumn]:
 
 def view_names(table: AnswerTable) -> list[str]:
     """Return the names of the views without their schema: the table, its evidence, its lists."""
-    lists = _list_names(table.name, columns_of(table)).values()
+    lists = list_views(table.name, columns_of(table)).values()
     return [table.name, f"{table.name}{EVIDENCE}", *lists]
 
 
-def _list_names(table: str, columns: Sequence[AnswerColumn]) -> dict[str, str]:
+def list_views(table: str, columns: Sequence[AnswerColumn]) -> dict[str, str]:
+    """Return the view of each list in the columns of a table, without its schema."""
     names: dict[str, str] = {}
     for rows in dict.fromkeys(column.rows for column in columns if column.rows):
         name = f"{table}_{identifiers.sql_identifier(rows) or 'rows'}"[:_MAX_NAME]
@@ -252,7 +253,7 @@ def _statements(table: AnswerTable, columns: Sequence[AnswerColumn]) -> Iterator
     yield from _view(evidence, _evidence_view(extracted, source))
     about = f"The evidence for the values of {table.name}, by document."
     yield _comments(evidence, about, _OF_DOCUMENT, extracted, is_evidence=True)
-    for rows, name in _list_names(table.name, columns).items():
+    for rows, name in list_views(table.name, columns).items():
         below = [column for column in columns if column.rows == rows]
         yield from _view(name, _list_view(below, source))
         about = f"The elements of {rows} in {table.name}, one per row."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,8 @@ from chordwise.pipeline.exports import selection, writers
 from chordwise.pipeline.exports.selection import Selection
 from chordwise.rendering.screen import until_reader_left
 from chordwise.settings import Settings
-from chordwise.storage import answer_tables, runs
-from chordwise.storage.answer_tables import SCHEMA
+from chordwise.storage import runs
+from chordwise.storage.answer_tables import SCHEMA, AnswerTable
 
 STDOUT = Path("-")
 
@@ -49,6 +49,10 @@ class ExportOptions:
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write; - is stdout.")
     ] = STDOUT
+    all_columns: Annotated[
+        bool,
+        typer.Option("--all-columns", help="Also the columns for programs, in a workbook."),
+    ] = False
     force: Force = False
     raw: Raw = False
 
@@ -72,26 +76,30 @@ def export(invocation: Invocation, options: ExportOptions) -> None:
     if options.run is not None:
         with access.read(settings) as session:
             run_id = runs.find(session, options.run).id
-    name = (options.view or "").removeprefix(f"{SCHEMA}.")
-    is_whole = name != options.view and run_id is None and not names
-    views = _views_of(settings, name) if is_whole and export_format is ExportFormat.XLSX else ()
-    address = settings.require_sql_url()
-    if views:
+    is_whole = export_format is ExportFormat.XLSX and run_id is None and not names
+    answers = _answer_table(settings, options.view or "") if is_whole else None
+    if answers is not None:
+        from chordwise.pipeline.exports import answer_workbook  # noqa: PLC0415 - slow to import
+
         with _opened(options) as sink:
-            count = writers.write_answers(sink, address, views, raw=options.raw)
+            count = answer_workbook.write(
+                sink, settings, answers, raw=options.raw, all_columns=options.all_columns
+            )
     else:
         query = options.sql or Selection(name=options.view or "", columns=names, run_id=run_id)
+        address = settings.require_sql_url()
         with selection.opened(address, query) as table, _opened(options) as sink:
             count = writers.write(sink, table, export_format, raw=options.raw)
     if options.output != STDOUT:
         invocation.screen.info(f"Wrote {counted(count, 'row')} to {options.output}.")
 
 
-def _views_of(settings: Settings, name: str) -> Sequence[str]:
-    """Return the views of an answer table; none if the name is another view or unknown."""
+def _answer_table(settings: Settings, view: str) -> AnswerTable | None:
+    """Return a table of answers; none if the view is something else."""
+    if not view.startswith(f"{SCHEMA}."):
+        return None
     with access.read(settings) as session:
-        tables = {table.name: table for table in answer_tables.gather(session)}
-    return answer_tables.view_names(tables[name]) if name in tables else ()
+        return session.get(AnswerTable, view.removeprefix(f"{SCHEMA}."))
 
 
 def _checked_format(options: ExportOptions) -> ExportFormat:

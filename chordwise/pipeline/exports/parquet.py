@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import replace
 from decimal import Decimal
-from tempfile import TemporaryFile
-from typing import IO, BinaryIO, TypeAlias
+from typing import BinaryIO
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -26,38 +22,10 @@ _MAX_DIGITS = 38
 def write(sink: BinaryIO, table: Table) -> int:
     """Write a table in groups of rows that fit into memory; return the number of rows.
 
-    A decimal column without declared precision gets the digits that its values need, for which the
-    rows are read twice; if Parquet has no such decimal type, it becomes a floating-point column.
-
     Raises:
         UsageError: A value does not fit the type of its column.
     """
-    with TemporaryFile() as file:
-        return _write(sink, _with_measured_decimals(table, file))
-
-
-def arrow_table(columns: Sequence[Column], rows: Sequence[Row]) -> pa.Table:
-    """Return rows as an Arrow table with the column types of Parquet; arrays become lists."""
-    values = ([row[number] for row in rows] for number in range(len(columns)))
-    arrays = [_array(*each) for each in zip(columns, values, strict=True)]
-    return pa.table(arrays, names=[column.name for column in columns])
-
-
-def _array(column: Column, values: Sequence[object]) -> pa.Array:
-    if column.elements is None:
-        fitting = _fitting(column, _digits(column, values))
-        return pa.array([_value(fitting, each) for each in values], _type(fitting))
-    starts: list[int | None] = []
-    elements: list[object] = []
-    for value in values:
-        starts.append(len(elements) if isinstance(value, list) else None)
-        elements += value if isinstance(value, list) else []
-    array = _array(Column(name=column.name, kind=column.elements), elements)
-    return pa.ListArray.from_arrays(pa.array([*starts, len(elements)], pa.int32()), array)
-
-
-def _write(sink: BinaryIO, table: Table) -> int:
-    schema, count, output = _schema(table), 0, _Output(sink)
+    schema, count, output = _schema(table.columns), 0, _Output(sink)
     with parquet.ParquetWriter(output, schema, compression="zstd") as writer:
         try:
             for group in _groups(table, schema):
@@ -69,60 +37,9 @@ def _write(sink: BinaryIO, table: Table) -> int:
     return count
 
 
-_Digits: TypeAlias = tuple[int, int]
-"""The number of digits of decimals before and after the decimal point."""
-
-
-def _with_measured_decimals(table: Table, file: IO[bytes]) -> Table:
-    """Return a table whose decimal columns all have digits; its rows are buffered in a file."""
-    if all(
-        column.kind is not ColumnType.DECIMAL or _has_digits(column) for column in table.columns
-    ):
-        return table
-    digits: list[_Digits] = [(0, 0)] * len(table.columns)
-    for rows in table.batches:
-        pickle.dump(rows, file)
-        for number, column in enumerate(table.columns):
-            found = _digits(column, [row[number] for row in rows])
-            digits[number] = _maximum([digits[number], found])
-    file.seek(0)
-    columns = [_fitting(*each) for each in zip(table.columns, digits, strict=True)]
-    return Table(columns=columns, batches=_read_back(file))
-
-
-def _read_back(file: IO[bytes]) -> Iterator[Sequence[Row]]:
-    with suppress(EOFError):
-        while True:
-            yield pickle.load(file)  # noqa: S301 - written by `_with_measured_decimals`
-
-
-def _digits(column: Column, values: Sequence[object]) -> _Digits:
-    """Return the digits that the values of a decimal column without declared precision need."""
-    if column.kind is not ColumnType.DECIMAL or _has_digits(column):
-        return 0, 0
-    return _maximum([_digits_of(value) for value in values if isinstance(value, Decimal)])
-
-
-def _digits_of(value: Decimal) -> _Digits:
-    _, digits, exponent = value.as_tuple()
-    if not isinstance(exponent, int):
-        return _MAX_DIGITS + 1, 0  # infinity or NaN
-    return max(0, len(digits) + exponent), max(0, -exponent)
-
-
-def _maximum(digits: Sequence[_Digits]) -> _Digits:
-    return max((each for each, _ in digits), default=0), max(
-        (each for _, each in digits), default=0
-    )
-
-
-def _fitting(column: Column, digits: _Digits) -> Column:
-    """Return a column with precision and scale for its decimals, or a floating-point column."""
-    if column.kind is not ColumnType.DECIMAL or _has_digits(column):
-        return column
-    if sum(digits) > _MAX_DIGITS:
-        return replace(column, kind=ColumnType.FLOAT)
-    return replace(column, precision=_MAX_DIGITS, scale=digits[1])
+def arrow_table(columns: Sequence[Column], rows: Sequence[Row]) -> pa.Table:
+    """Return rows as an Arrow table with the column types of Parquet."""
+    return pa.Table.from_batches([_batch(columns, _schema(columns), rows)])
 
 
 class _Output:
@@ -157,16 +74,16 @@ class _Output:
 def _groups(table: Table, schema: pa.Schema) -> Iterator[pa.Table]:
     waiting: list[pa.RecordBatch] = []
     for rows in table.batches:
-        waiting.append(_batch(table, schema, rows))
+        waiting.append(_batch(table.columns, schema, rows))
         if sum(batch.nbytes for batch in waiting) >= _GROUP_BYTES:
             yield pa.Table.from_batches(waiting, schema)
             waiting = []
     yield pa.Table.from_batches(waiting, schema)
 
 
-def _batch(table: Table, schema: pa.Schema, rows: Sequence[Row]) -> pa.RecordBatch:
+def _batch(columns: Sequence[Column], schema: pa.Schema, rows: Sequence[Row]) -> pa.RecordBatch:
     arrays = []
-    for number, (column, field) in enumerate(zip(table.columns, schema, strict=True)):
+    for number, (column, field) in enumerate(zip(columns, schema, strict=True)):
         values = [_value(column, row[number]) for row in rows]
         try:
             arrays.append(pa.array(values, field.type))
@@ -178,24 +95,27 @@ def _batch(table: Table, schema: pa.Schema, rows: Sequence[Row]) -> pa.RecordBat
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _schema(table: Table) -> pa.Schema:
-    names = distinct(table.names)
-    return pa.schema(
-        [(name, _type(column)) for name, column in zip(names, table.columns, strict=True)]
-    )
+def _schema(columns: Sequence[Column]) -> pa.Schema:
+    names = distinct([column.name for column in columns])
+    return pa.schema([(name, _type(column)) for name, column in zip(names, columns, strict=True)])
+
+
+_TYPES = {
+    ColumnType.BOOLEAN: pa.bool_(),
+    ColumnType.INTEGER: pa.int64(),
+    ColumnType.FLOAT: pa.float64(),
+    ColumnType.DECIMAL: pa.float64(),
+    ColumnType.DATE: pa.date32(),
+    ColumnType.TIMESTAMP: pa.timestamp("us", tz="UTC"),
+}
 
 
 def _type(column: Column) -> pa.DataType:
+    if column.elements is not None:
+        return pa.list_(_TYPES.get(column.elements, pa.string()))
     if _has_digits(column):
         return pa.decimal128(column.precision, column.scale)
-    types = {
-        ColumnType.BOOLEAN: pa.bool_(),
-        ColumnType.INTEGER: pa.int64(),
-        ColumnType.FLOAT: pa.float64(),
-        ColumnType.DATE: pa.date32(),
-        ColumnType.TIMESTAMP: pa.timestamp("us", tz="UTC"),
-    }
-    return types.get(column.kind, pa.string())
+    return _TYPES.get(column.kind, pa.string())
 
 
 def _has_digits(column: Column) -> bool:
@@ -206,10 +126,13 @@ def _has_digits(column: Column) -> bool:
 
 
 def _value(column: Column, value: object) -> object:
+    if isinstance(value, list) and column.elements is not None:
+        element = Column(name=column.name, kind=column.elements)
+        return [_value(element, each) for each in value]
     if value is None:
         return None
     if column.kind is ColumnType.JSON:
         return json_values.encoded(value)
     if column.kind is ColumnType.TEXT:
         return table.text_of(value)
-    return float(value) if isinstance(value, Decimal) and column.kind is ColumnType.FLOAT else value
+    return float(value) if isinstance(value, Decimal) and not _has_digits(column) else value

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import BinaryIO
 
 import psycopg
+from psycopg.postgres import types
 
 from chordwise.domain import json_values
 from chordwise.pipeline.runs.user_sql import Row
@@ -46,13 +47,14 @@ class Column:
     @classmethod
     def described(cls, column: psycopg.Column) -> Column:
         """Return the column that a PostgreSQL column description describes."""
-        kind = _KINDS.get(column.type_code, ColumnType.TEXT)
+        array = types.get(column.type_code)
+        is_array = array is not None and array.array_oid == column.type_code
         return cls(
             name=column.name,
-            kind=kind,
+            kind=_KINDS.get(column.type_code, ColumnType.TEXT),
             precision=column.precision,
             scale=column.scale,
-            elements=_ELEMENTS.get(column.type_code),
+            elements=_KINDS.get(array.oid, ColumnType.TEXT) if array and is_array else None,
         )
 
 
@@ -159,9 +161,6 @@ _KINDS = {
     114: ColumnType.JSON,
     3802: ColumnType.JSON,
 }
-_ELEMENTS = {1009: ColumnType.TEXT, 1182: ColumnType.DATE, 1231: ColumnType.DECIMAL}
-
-
 _QUOTED = "\r\n"
 
 

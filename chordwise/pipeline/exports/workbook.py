@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -13,13 +15,11 @@ from typing import BinaryIO
 
 from xlsxwriter import Workbook
 from xlsxwriter.format import Format
-from xlsxwriter.utility import xl_col_to_name
 from xlsxwriter.worksheet import Worksheet
 
 from chordwise.errors import UsageError
 from chordwise.pipeline.exports import table
 from chordwise.pipeline.exports.table import Table, is_risky
-from chordwise.pipeline.runs.user_sql import Row
 
 MAX_ROWS = 1_048_576
 """The rows of a sheet, including the header (the limit of Excel; ECMA-376 sets none)."""
@@ -27,9 +27,166 @@ MAX_CHARACTERS = 32_767
 """The characters of a cell (the limit of Excel; ECMA-376 sets none)."""
 MAX_TITLE = 31
 """The length of the title of a sheet, in characters."""
-_MIN_TABLE = 8  # characters of a table's name before the name of its list
-_MAX_LINKS = 65_000  # Excel reads 65,530 in a sheet
+_RESERVED_TITLE = "history"
+_MAX_MARKED = 65_000  # Excel reads 65,530 links in a sheet
+_MAX_LINK = 2_000
+_LINK_COLOR = "#0563C1"
 _FIRST_DAY = date(1900, 3, 1)  # Excel counts a nonexistent February 29 in 1900
+_MIN_WIDTH, _MAX_WIDTH = 9, 44  # characters
+_MAX_LINES, _LINE_POINTS = 12, 15
+_DAY = "yyyy-mm-dd"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """A value and how it is shown; number format and color are those of Excel."""
+
+    value: object
+    number_format: str = ""
+    color: str = ""
+    note: str = ""
+    link: str = ""
+    is_bold: bool = False
+
+
+class Book:
+    """An open workbook; `raw` keeps texts that begin like formulas, `wraps` breaks long lines."""
+
+    def __init__(self, workbook: Workbook, *, raw: bool, wraps: bool, max_rows: int) -> None:
+        self.raw = raw
+        self.max_rows = max_rows
+        self._workbook = workbook
+        self._wraps = wraps
+        self._formats: dict[tuple[object, ...], Format] = {}
+        self._titles = {_RESERVED_TITLE}
+
+    def new_sheet(self, name: str) -> Worksheet:
+        """Add a sheet; its title is the name, shortened and numbered if necessary."""
+        numbered = (f"{name[: MAX_TITLE - 4]}_{number}" for number in itertools.count(2))
+        titles = itertools.chain([name[:MAX_TITLE]], numbered)
+        title = next(title for title in titles if title.lower() not in self._titles)
+        self._titles.add(title.lower())
+        return self._workbook.add_worksheet(title)
+
+    def format_of(self, cell: Cell) -> Format | None:
+        """Return the format of a cell; a text like a formula stays text when it is edited."""
+        value = cell.value
+        number_format = cell.number_format or (_DAY if _is_day(value) else "")
+        is_text = isinstance(value, str) and is_risky(value)
+        key = number_format, cell.color, cell.is_bold, bool(cell.link), is_text
+        if not (self._wraps or any(key)):
+            return None
+        if key not in self._formats:
+            properties = {
+                "num_format": number_format,
+                "align": "left" if number_format == _DAY else "",
+                "bg_color": cell.color,
+                "bold": cell.is_bold,
+                "font_color": _LINK_COLOR if cell.link else "",
+                "underline": bool(cell.link),
+                "quote_prefix": is_text,
+                "text_wrap": self._wraps,
+                "valign": "top" if self._wraps else "",
+            }
+            set_ones = {name: value for name, value in properties.items() if value}
+            self._formats[key] = self._workbook.add_format(set_ones)
+        return self._formats[key]
+
+
+@contextmanager
+def opened(
+    sink: BinaryIO, *, raw: bool, wraps: bool = False, max_rows: int = MAX_ROWS
+) -> Iterator[Book]:
+    """Open a workbook, which is discarded after an error; temporary files are always removed."""
+    with tempfile.TemporaryDirectory(prefix="chordwise-") as folder:
+        workbook = Workbook(sink, {"constant_memory": True, "tmpdir": folder})
+        try:
+            yield Book(workbook, raw=raw, wraps=wraps, max_rows=max_rows)
+        except BaseException:
+            workbook.filename = str(Path(folder) / "discarded")
+            workbook.close()
+            raise
+        workbook.close()
+
+
+class FilteredSheet:
+    """Rows below a fixed header with filters; too many rows are continued on further sheets."""
+
+    def __init__(self, book: Book, name: str, columns: Sequence[str]) -> None:
+        self.count = 0
+        self._book = book
+        self._name = name
+        self._columns = columns
+        self._begin()
+
+    def add(self, row: Sequence[object]) -> None:
+        """Add a row of values, any of which may be a `Cell`.
+
+        Raises:
+            UsageError: A text is longer than a cell permits.
+        """
+        if self._next_row >= self._book.max_rows:
+            self.finish()
+            self._begin()
+        self.count += 1
+        self._write([cell if isinstance(cell, Cell) else Cell(value=cell) for cell in row])
+
+    def finish(self) -> None:
+        """Set the widths and filters, which depend on the rows."""
+        for column, width in self._widths.items():
+            self._sheet.set_column(column, column, min(max(width + 2, _MIN_WIDTH), _MAX_WIDTH))
+        self._sheet.autofilter(0, 0, self._next_row - 1, len(self._columns) - 1)
+
+    def _begin(self) -> None:
+        self._sheet = self._book.new_sheet(self._name)
+        self._widths: dict[int, int] = defaultdict(int)
+        self._next_row = self._marked = 0
+        self._sheet.freeze_panes(1, 1)
+        self._sheet.set_landscape()
+        self._sheet.fit_to_pages(1, 0)
+        self._sheet.repeat_rows(0)
+        self._write([Cell(value=name, is_bold=True) for name in self._columns])
+
+    def _write(self, cells: Sequence[Cell]) -> None:
+        texts = [self._text(column, cell.value) for column, cell in enumerate(cells)]
+        if max(map(_line_count, texts)) > _MAX_LINES:
+            self._sheet.set_row(self._next_row, _MAX_LINES * _LINE_POINTS)
+        for column, (cell, text) in enumerate(zip(cells, texts, strict=True)):
+            longest = max(map(len, text.split("\n"))) + len(cell.number_format) // 2
+            self._widths[column] = max(self._widths[column], longest)
+            if cell.value is not None or cell.color:
+                self._write_cell(column, cell, text)
+        self._next_row += 1
+
+    def _text(self, column: int, value: object) -> str:
+        text = table.cell_text(value, raw=self._book.raw)
+        if len(text) > MAX_CHARACTERS // 2 and len(text.encode("utf-16-le")) // 2 > MAX_CHARACTERS:
+            raise UsageError(
+                f"A text in {self._columns[column]} is longer than the {MAX_CHARACTERS:,} "
+                "characters of an XLSX cell.",
+                "Omit the column with --columns, or use another format.",
+            )
+        return text
+
+    def _write_cell(self, column: int, cell: Cell, text: str) -> None:
+        sheet, place, shown = self._sheet, (self._next_row, column), self._book.format_of(cell)
+        has_link = bool(cell.link) and self._marked < _MAX_MARKED and len(cell.link) < _MAX_LINK
+        match cell.value:
+            case None:
+                sheet.write_blank(*place, None, shown)
+            case bool() as truth:
+                sheet.write_boolean(*place, truth, shown)
+            case int() | float() | Decimal() as number if _is_exact(number):
+                sheet.write_number(*place, number, shown)
+            case date() as day if _is_day(day):
+                sheet.write_datetime(*place, day, shown)
+            case _ if has_link:
+                sheet.write_url(*place, cell.link, shown, text)
+            case _:
+                sheet.write_string(*place, text, shown)
+        if cell.note and self._marked < _MAX_MARKED:
+            sheet.write_comment(*place, cell.note, {"author": "", "x_scale": 2})
+        self._marked += bool(cell.note or cell.link)
 
 
 def write(sink: BinaryIO, table: Table, *, raw: bool, max_rows: int = MAX_ROWS) -> int:
@@ -38,128 +195,19 @@ def write(sink: BinaryIO, table: Table, *, raw: bool, max_rows: int = MAX_ROWS) 
     Raises:
         UsageError: A text is longer than a cell permits.
     """
-    with _workbook(sink) as book:
-        cell = _Cells(book, table.names, raw=raw)
-        rows = itertools.chain.from_iterable(table.batches)
-        count = cell.fill(book.add_worksheet(), itertools.islice(rows, max_rows - 1))
-        for first in rows:
-            more = itertools.chain([first], itertools.islice(rows, max_rows - 2))
-            count += cell.fill(book.add_worksheet(), more)
-    return count
+    with opened(sink, raw=raw, max_rows=max_rows) as book:
+        sheet = FilteredSheet(book, "Sheet", table.names)
+        for row in itertools.chain.from_iterable(table.batches):
+            sheet.add(row)
+        sheet.finish()
+    return sheet.count
 
 
-def write_answers(sink: BinaryIO, tables: Mapping[str, Table], *, raw: bool) -> int:
-    """Write a table of answers, its evidence and its lists; the keys are the sheet titles.
-
-    The rows of the first two tables correspond: each value has a link to its quote. Return the
-    number of rows of the first table.
-
-    Raises:
-        UsageError: A text is longer than a cell permits, or a table than a sheet.
-    """
-    (first, answers), (second, evidence), *_ = tables.items()
-    links = {
-        index: f"internal:'{second}'!{xl_col_to_name(evidence.names.index(f'{name}_quote'))}"
-        for index, name in enumerate(answers.names)
-        if f"{name}_quote" in evidence.names
-    }
-    counts: dict[str, int] = {}
-    with _workbook(sink) as book:
-        for title, each in tables.items():
-            cells = _Cells(book, each.names, raw=raw, links=links if title == first else {})
-            rows = itertools.chain.from_iterable(each.batches)
-            counts[title] = cells.fill(book.add_worksheet(title), itertools.islice(rows, MAX_ROWS))
-            if counts[title] >= MAX_ROWS:
-                raise UsageError(
-                    f"{title} has more than the {MAX_ROWS - 1:,} rows of a sheet.",
-                    "Export the tables one by one, or use --format parquet.",
-                )
-    return counts[first]
+def _line_count(text: str) -> int:
+    return sum(1 + len(line) // _MAX_WIDTH for line in text.split("\n"))
 
 
-def sheet_titles(names: Sequence[str]) -> list[str]:
-    """Return distinct sheet titles of at most 31 characters for names.
-
-    Every name begins with the first one, which is shortened so that the suffixes fit.
-    """
-    titles: list[str] = []
-    for name in names:
-        suffix = name.removeprefix(names[0])[: MAX_TITLE - _MIN_TABLE]
-        title = f"{names[0][: MAX_TITLE - len(suffix)]}{suffix}"
-        numbered = (f"{title[: MAX_TITLE - 3]}_{number}" for number in range(2, 99))
-        titles.append(next(each for each in (title, *numbered) if each not in titles))
-    return titles
-
-
-@contextmanager
-def _workbook(sink: BinaryIO) -> Iterator[Workbook]:
-    """Open a workbook, which is discarded after an error; temporary files are always removed."""
-    with tempfile.TemporaryDirectory(prefix="chordwise-") as folder:
-        book = Workbook(sink, {"constant_memory": True, "tmpdir": folder})
-        try:
-            yield book
-        except BaseException:
-            book.filename = str(Path(folder) / "discarded")
-            book.close()
-            raise
-        book.close()
-
-
-class _Cells:
-    def __init__(
-        self,
-        book: Workbook,
-        names: Sequence[str],
-        *,
-        raw: bool,
-        links: Mapping[int, str] | None = None,
-    ) -> None:
-        self._names = names
-        self._links = links or {}
-        self._raw = raw
-        self._day: Format = book.add_format({"num_format": "yyyy-mm-dd"})
-        # The cell stays text in Excel even when it is edited.
-        self._text: Format = book.add_format({"quote_prefix": True})
-
-    def fill(self, sheet: Worksheet, rows: Iterator[Row]) -> int:
-        """Write a header and rows; return the number of rows."""
-        self._write_row(sheet, 0, self._names)
-        count = 0
-        for count, row in enumerate(rows, start=1):
-            self._write_row(sheet, count, row)
-        return count
-
-    def _write_row(self, sheet: Worksheet, number: int, row: Sequence[object]) -> None:
-        for column, value in enumerate(row):
-            if value is not None:
-                if number and column in self._links and number * len(self._links) < _MAX_LINKS:
-                    # The value then replaces the text of the link.
-                    sheet.write_url(number, column, f"{self._links[column]}{number + 1}")
-                self._write_cell(sheet, number, column, value)
-
-    def _write_cell(self, sheet: Worksheet, row: int, column: int, value: object) -> None:
-        if isinstance(value, bool):
-            sheet.write_boolean(row, column, value)
-        elif _is_exact(value):
-            sheet.write_number(row, column, value)
-        elif _is_day(value):
-            sheet.write_datetime(row, column, value, self._day)
-        else:
-            self._write_text(sheet, row, column, value)
-
-    def _write_text(self, sheet: Worksheet, row: int, column: int, value: object) -> None:
-        text = table.cell_text(value, raw=self._raw)
-        if len(text.encode("utf-16-le")) // 2 > MAX_CHARACTERS:
-            raise UsageError(
-                f"A text in {self._names[column]} is longer than the {MAX_CHARACTERS:,} "
-                "characters of an XLSX cell.",
-                "Omit the column with --columns, or use another format.",
-            )
-        style = self._text if is_risky(table.text_of(value)) else None
-        sheet.write_string(row, column, text, style)
-
-
-def _is_exact(value: object) -> bool:
+def _is_exact(value: float | Decimal) -> bool:
     """Return whether a cell can hold a number exactly, with its 16 digits.
 
     Floating-point numbers are always written as numbers, because their last digit is noise.

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, assert_never
 
-from pydantic import SecretStr
-
 from chordwise.domain.export_formats import ExportFormat
 from chordwise.errors import ConfigurationError, UsageError
-from chordwise.pipeline.exports import selection
 from chordwise.pipeline.exports.table import Table, write_csv, write_json_lines
 
 
@@ -60,30 +57,6 @@ def write(sink: BinaryIO, table: Table, file_format: ExportFormat, *, raw: bool 
             assert_never(file_format)
 
 
-def write_answers(
-    sink: BinaryIO, database_url: SecretStr, views: Sequence[str], *, raw: bool = False
-) -> int:
-    """Write a table of answers, its evidence and its lists as the sheets of a workbook.
-
-    `views` are the names from `storage.answer_tables.view_names`. Return the number of documents.
-
-    Raises:
-        UsageError: A table does not fit into a sheet.
-        ConfigurationError: The reader role is missing, or cannot log in.
-    """
-    from chordwise.pipeline.exports import workbook  # noqa: PLC0415 - as above
-
-    titles = workbook.sheet_titles(views)
-    ordered = "TABLE answers.{} ORDER BY document, document_id{}"
-    statements = [
-        ordered.format(view, ", row_index" if view in views[_FIRST_LIST:] else "") for view in views
-    ]
-    with selection.opened_in_one_snapshot(database_url, statements) as tables:
-        return workbook.write_answers(sink, dict(zip(titles, tables, strict=True)), raw=raw)
-
-
-_FIRST_LIST = 2
-"""The index of the first list among the views: after the answers and their evidence."""
 _ORDINARY = 0o666  # reduced by the user's umask
 
 
