@@ -1,4 +1,4 @@
-"""The values that a person should check, one after another or as a table, and the decisions.
+"""The values that a person should check, one after another, and the decisions.
 
 The view `review_queue` defines the values to check and their order.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -16,6 +16,7 @@ from psycopg import Connection
 from chordwise.domain import json_values
 from chordwise.domain.analysis import NO_LABEL, analysis_for, label_paths
 from chordwise.domain.analysis_tasks import options_from
+from chordwise.domain.extractive.extraction import SearchableText, item_of
 from chordwise.domain.json_values import JsonObject, JsonValue, text_of
 from chordwise.errors import UsageError
 from chordwise.relations.relation import Relation, Row, Values, rows
@@ -27,7 +28,7 @@ _PLACE = ("is_free", "doubt", "result", "path")
 _HISTORY = 10
 _AROUND = 700
 _MAX_EVIDENCE = 20
-_MAX_FIELDS = 40
+_NEAREST = 3
 
 _OF_SCOPE = {name: f"q.{name} = %({name})s" for name in ("run", "saved_as", "analysis_type")}
 _ORDER = "NOT q.blocks_certificate, -q.doubt, q.result_id, q.path"
@@ -78,14 +79,14 @@ INNER JOIN answer_trust AS a ON a.job_id = r.job_id""",
 )
 VALUES = Relation(
     query="""SELECT
-    job_id, path, item, value, final_value, verdict, quote, start_char, end_char, grounded,
+    path, item, value, final_value, verdict, quote, start_char, end_char, grounded,
     value_in_quote, place, confidence, trust, reasons, coalesce(
         nullif(value, ''),
         CASE WHEN path = ANY(%(labels)s) THEN %(no_label)s ELSE 'not mentioned' END
     ) AS shown
 FROM fact_quotes""",
-    filters={"job_ids": "job_id = ANY(%(job_ids)s)", "is_flat": "parent IS NULL"},
-    order="job_id, start_char NULLS LAST, path",
+    filters={"job_id": "job_id = %(job_id)s"},
+    order="start_char NULLS LAST, path",
 )
 _EXCERPT = """SELECT
     first AS start_char, first = 0 AS is_start, last >= character_count AS is_end,
@@ -95,6 +96,8 @@ _EXCERPT = """SELECT
 FROM documents, (VALUES (%(first)s::int, %(start)s::int, %(stop)s::int, %(last)s::int))
     AS span (first, start, stop, last)
 WHERE id = %(document_id)s"""
+# Splitting a longer text into sentences would take more than a second.
+_SEARCHED = "SELECT left(text, 500000) AS text FROM documents WHERE id = %(document_id)s"
 
 
 def next_item(connection: Connection, scope: Values, after: Place | None = None) -> Row | None:
@@ -156,7 +159,8 @@ def item(connection: Connection, job_id: uuid.UUID, path: str) -> Row:
 
     `others` are the other values of its field, which an approval covers as well. `choices` are the
     labels that the model could choose from. `evidence` has the quote of the value, or all quotes of
-    the answer if the value has none; `excerpt` is the text around the first.
+    the answer if the value has none; `excerpt` is the text around the first. `passages` are those
+    nearest to a value that the answer does not have, with their spans.
 
     Raises:
         UsageError: The result does not exist, or it has no such value.
@@ -165,22 +169,29 @@ def item(connection: Connection, job_id: uuid.UUID, path: str) -> Row:
     if not answers:
         raise UsageError("There is no such result.", "It may have been deleted.")
     answer, options = answers[0], answers[0].pop("options")
-    values = _values(connection, [job_id])[job_id]
+    names = {"labels": list(label_paths()), "no_label": NO_LABEL}
+    values = VALUES.read(connection, {"job_id": job_id, **names})
     at_path = [one for one in values if json_values.is_within(one["path"], path)]
     if path and not at_path:
         raise UsageError("The answer has no such value any more.", "Continue with the queue.")
     value = _value(answer["output"], path, at_path) if path else None
-    quoted = [one for one in at_path if one["quote"]] or [one for one in values if one["quote"]]
+    choices = _choices(answer["analysis_type"], options)
+    passages: list[Row] = []
+    if value and value["value"] is None and not choices:
+        passages = _passages(connection, answer["document_id"], value["item"])
+    quoted = [one for one in at_path if one["quote"]]
+    quoted = quoted or passages or [one for one in values if one["quote"]]
     claim = value["confidence"] if value else None
     return {
         **answer,
         "path": path,
         "value": value,
         "confidence": answer["confidence"] if claim is None else claim,
-        "choices": _choices(answer["analysis_type"], options),
+        "choices": choices,
         "others": _others(values, value),
         "is_prose": analysis_for(answer["analysis_type"]).is_prose,
-        "evidence": quoted[:_MAX_EVIDENCE],
+        "evidence": [] if passages else quoted[:_MAX_EVIDENCE],
+        "passages": passages,
         "excerpt": _excerpt(connection, answer["document_id"], quoted),
         "reasons": (value["reasons"] if value else answer["reasons"]) or (),
         "calibrated_confidence": None,
@@ -200,18 +211,6 @@ def _value(output: JsonObject, path: str, at_path: Sequence[Row]) -> Row:
     return {**first, **texts, "path": path, "item": name, "verdict": None}
 
 
-def _values(
-    connection: Connection, job_ids: Sequence[uuid.UUID], *, is_flat: bool = False
-) -> dict[uuid.UUID, list[Row]]:
-    """Return the values of results by job, without those of table rows if `is_flat` is set."""
-    values: dict[uuid.UUID, list[Row]] = {job_id: [] for job_id in job_ids}
-    names = {"labels": list(label_paths()), "no_label": NO_LABEL}
-    of_jobs = {"job_ids": list(job_ids), "is_flat": is_flat or None, **names}
-    for row in VALUES.read(connection, of_jobs):
-        values[row.pop("job_id")].append(row)
-    return values
-
-
 def _others(values: Sequence[Row], value: Row | None) -> Sequence[Row]:
     """Return the other values of an item of an extraction; fields of a schema have one each."""
     if value is None or not value["path"].startswith("/fields/"):
@@ -225,6 +224,20 @@ def _choices(kind: str, options: JsonObject) -> Sequence[str]:
     return [*labels, NO_LABEL] if labels and analysis.nullable_path else labels
 
 
+def _passages(connection: Connection, document_id: uuid.UUID, name: str) -> list[Row]:
+    (document,) = rows(connection, _SEARCHED, {"document_id": document_id})
+    nearest = SearchableText(document["text"]).passages(item_of(name.rpartition(".")[2]), _NEAREST)
+    return [
+        {
+            "text": passage.text,
+            "start_char": passage.start_char,
+            "end_char": passage.start_char + len(passage.text),
+            "grounded": True,
+        }
+        for passage in nearest
+    ]
+
+
 def _excerpt(connection: Connection, document_id: uuid.UUID, quoted: Sequence[Row]) -> Row:
     """Return the text around the first quote; without quotes, the beginning of the document."""
     spans = (
@@ -234,43 +247,3 @@ def _excerpt(connection: Connection, document_id: uuid.UUID, quoted: Sequence[Ro
     around = _AROUND if end else 2 * _AROUND
     span = {"first": max(0, start - around), "start": start, "stop": end, "last": end + around}
     return rows(connection, _EXCERPT, {**span, "document_id": document_id})[0]
-
-
-RESULTS = Relation(
-    query="""SELECT
-    q.run, q.source, q.analysis_type, q.document_id, q.job_id, q.result_id, q.needs_review,
-    q.confidence
-FROM document_results AS q""",
-    filters={"run": "q.run = %(run)s", "analysis_type": "q.analysis_type = %(analysis_type)s"},
-    order="NOT q.needs_review, q.confidence, q.result_id",
-)
-
-
-def table(connection: Connection, scope: Values, limit: int) -> Row:
-    """Return the first results, those that need review first.
-
-    The `cells` of a row are the values of its label or `fields` by name.
-    """
-    page = RESULTS.read(connection, scope, limit=limit)
-    values = _values(connection, [row["job_id"] for row in page], is_flat=True)
-    for row in page:
-        row["cells"] = _cells(row["analysis_type"], values[row["job_id"]])
-    names = list(dict.fromkeys(name for row in page for name in row["cells"]))
-    return {"fields": names[:_MAX_FIELDS], "rows": page}
-
-
-def cell(connection: Connection, job_id: uuid.UUID, name: str) -> Sequence[Row]:
-    """Return the values of a field of one result, as in the table; empty if the result is gone."""
-    values = _values(connection, [job_id], is_flat=True)[job_id]
-    for answer in ANSWERS.read(connection, {"job_id": job_id}):
-        return _cells(answer["analysis_type"], values).get(name, ())
-    return ()
-
-
-def _cells(kind: str, values: Sequence[Row]) -> Mapping[str, list[Row]]:
-    label = analysis_for(kind).label_path
-    cells: dict[str, list[Row]] = {}
-    for value in sorted(values, key=lambda one: str(one["path"])):
-        if value["path"] == label or value["path"].startswith(("/fields/", "/data/")):
-            cells.setdefault("label" if label else value["item"], []).append(value)
-    return cells

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
 from threading import Event, RLock
@@ -259,6 +260,29 @@ def _as_text(value: JsonValue) -> str:
     return value if isinstance(value, str) else encoded(value)
 
 
+def _as_cell(value: object) -> str:
+    """Return a value of a table on one line; empty without one."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case int() | Decimal():
+            return f"{value:,f}" if isinstance(value, Decimal) else f"{value:,}"
+        case list():
+            return "; ".join(map(_as_cell, value))
+        case dict():
+            return encoded(value)
+        case _:
+            return str(value)
+
+
+def _in_middle(name: str, width: int) -> str:
+    """Return a name that is truncated in the middle to a width, so that its end stays."""
+    name, half = visible(name), width // 2
+    return name if len(name) <= width else f"{name[:half]}…{name[half - width + 1 :]}"
+
+
 def _as_json(value: JsonValue) -> str:
     """Return a value as indented JSON."""
     return json.dumps(value, ensure_ascii=False, indent=2)
@@ -280,7 +304,8 @@ def _environment() -> Environment:
     environment.filters.update(
         in_line=_in_line, marked=_marked, placed=_placed, file_name=_file_name, folder=_folder
     )
-    environment.filters.update(as_text=_as_text, as_json=_as_json)
+    environment.filters.update(as_text=_as_text, as_json=_as_json, as_cell=_as_cell)
+    environment.filters.update(in_middle=_in_middle)
     environment.globals.update(counted=counted, money=money, navigation=_navigation)
     return environment
 

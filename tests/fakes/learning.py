@@ -98,9 +98,11 @@ _DOUBT = """
             SELECT f.id FROM facts f
             JOIN jobs j ON j.id = f.job_id JOIN intakes i ON i.id = j.intake_id
             WHERE f.value = :value AND strpos(i.source, :source) > 0 ORDER BY f.id DESC LIMIT 1
-        ) RETURNING job_id
+        ) RETURNING job_id, path, doubts
     )
-    UPDATE results SET needs_review = true WHERE job_id IN (SELECT job_id FROM doubted)
+    UPDATE results AS r SET needs_review = true,
+        doubts = coalesce(r.doubts, '{}') || jsonb_build_object(d.path, to_jsonb(d.doubts))
+    FROM doubted AS d WHERE d.job_id = r.job_id
 """
 
 

@@ -66,7 +66,7 @@ _SHOWING = (
 _LEADS_AWAY = re.compile(r"\s*(?:javascript:|\w*:?//evil)", re.IGNORECASE)
 _PAGES = (
     *("/runs", "/runs/{run}", "/results", "/results?words=owned", "/documents/{document}"),
-    *("/review", "/review/table", "/insight", "/insight/report", "/inbox", "/schedules", "/sql"),
+    *("/review", "/tables", "/insight", "/insight/report", "/inbox", "/schedules", "/sql"),
 )
 DELIVERY = """
 [deliveries.webhook]

@@ -20,7 +20,7 @@ MAX_BLOCKS = 30_000
 MAX_ROWS = 1_000
 LISTS = (
     *("/runs", "/runs?status=open", "/runs/{run}", "/results", "/results?run={run}"),
-    *("/results?sort=confidence", "/review", "/review/table", "/documents/{document}"),
+    *("/results?sort=confidence", "/review", "/tables", "/documents/{document}"),
     *("/insight?days=365", "/inbox", "/schedules"),
 )
 OF_CALLS = ("latency", "tokens", "failures")

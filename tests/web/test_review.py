@@ -1,4 +1,4 @@
-"""Tests of reviewing in the browser, one value at a time and in the table."""
+"""Tests of reviewing in the browser, one value at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ SELECTED = """
     FROM feedback AS b JOIN documents AS d ON d.id = b.document_id
         JOIN fact_quotes AS f ON f.document_id = d.id AND f.item = b.field
     WHERE b.field = 'buyer' AND b.withdraws IS NULL"""
-BEFORE = "2026-01-01T00:00:00+00:00"
 REMARKS = "SELECT verdict, author FROM feedback ORDER BY created_at"
 
 
@@ -160,51 +159,3 @@ def test_the_page_of_a_run_links_to_the_missing_checks(pipeline: Pipeline, visit
     assert sorted(order) == ["0.txt", "1.txt", "2.txt"]
     found = certify(pipeline.context.database, scope, Bounds())
     assert {each.unit.name: each.certificate.checks for each in found} == {"term": 3, "law": 0}
-
-
-def test_a_table_of_many_fields_fits_the_screen(pipeline: Pipeline, visit: Visit) -> None:
-    """The fields of a document continue on the next line; keys pass over those that it lacks."""
-    long = {f"field {number}": (f"A value {number} " * 4, 9) for number in range(12)}
-    extracted(pipeline, {"a.txt": long})
-    extracted(pipeline, {"b.txt": {"field 3": ("B", 9), "field 9": ("C", 4)}})
-    page = visit.open("/review/table")
-
-    width = "each => each.scrollWidth <= each.clientWidth"
-    assert page.locator(".scroll").evaluate(width)
-    cells = page.locator("tr", has_text="b.txt").locator("td.cell:not(.lacking)")
-    expect(cells).to_have_count(2)
-    cells.first.focus()
-    page.keyboard.press("ArrowRight")
-    expect(cells.last).to_be_focused()
-    visit.look("review-table-wide")
-
-
-def test_a_cell_is_reviewed_in_the_table(pipeline: Pipeline, visit: Visit) -> None:
-    """Keys approve, correct and undo; the cell keeps the focus, and a stale undo has no effect."""
-    extracted(pipeline, {"a.txt": {"buyer": ("Miller", 9), "price": ("12 EUR", 4)}})
-    page = visit.open("/review/table")
-
-    page.locator("td.cell").first.focus()
-    page.keyboard.press("a")
-    expect(page.locator("td.cell").first).to_contain_text("approved")
-    expect(page.locator("td.cell").first).to_be_focused()
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("c")
-    page.keyboard.type("13 EUR")
-    page.keyboard.press("Enter")
-    expect(page.locator("td.cell ins")).to_have_text("13 EUR")
-    expect(page.locator("td.cell del")).to_have_text("12 EUR")
-
-    visit.look("review-table")
-    assert pipeline.rows(FACTS.format("price")) == [("13 EUR", "12 EUR", "corrected")]
-    assert pipeline.rows(FACTS.format("buyer")) == [("Miller", "Miller", "approved")]
-    read_at = page.locator("td.cell").last.locator("[name=read_at]").first
-    read_at.evaluate(f"input => input.value = '{BEFORE}'")
-    page.locator("td.cell").last.focus()
-    page.keyboard.press("u")
-    expect(read_at).not_to_have_value(BEFORE)  # another decision since: shown, not undone
-    assert pipeline.rows(FACTS.format("price")) == [("13 EUR", "12 EUR", "corrected")]
-    page.locator("td.cell").last.focus()
-    page.keyboard.press("u")
-    expect(page.locator("td.cell ins")).to_have_count(0)
-    assert pipeline.rows(FACTS.format("price")) == [("12 EUR", "12 EUR", None)]

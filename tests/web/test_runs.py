@@ -136,14 +136,16 @@ def test_a_hostile_name_is_shown_as_text(pipeline: Pipeline, visit: Visit) -> No
     assert shown == r"<script>alert(1)</script>\u001b[31m\u202etxt.exe"
 
 
-def test_the_table_of_a_run_can_be_queried(pipeline: Pipeline, visit: Visit) -> None:
-    """The link names the table as the database does."""
+def test_a_run_leads_to_its_table(pipeline: Pipeline, visit: Visit) -> None:
+    """The link has the numbers of the table, and the table leads to its statement."""
     options = replace(a_run(), save_as="Contracts 2026-Q1")
     pipeline.analyze("A text.", options=options)
     page = visit.open(f"/runs/{options.name}")
 
-    visit.follow(page.get_by_role("link", name="answers.contracts_2026_q1"))
-    page.get_by_role("button", name="Run").click()
+    link = page.get_by_role("link", name="Table contracts_2026_q1")
+    expect(link).to_contain_text(": 1 document · ")
+    visit.follow(link)
+    visit.follow(page.get_by_role("link", name="SQL", exact=True).last)
 
     expect(page.locator("tbody tr")).to_have_count(1)
 

@@ -48,7 +48,6 @@ def test_a_statement_that_writes_is_refused(settings: Settings, visit: Visit) ->
     pipeline = a_pipeline(settings, a_summary("The harbour"), repeat_last=True)
     pipeline.submit("A text.")
     page = visit.open("/sql?sql=SELECT * FROM outbox")
-    page.get_by_role("button", name="Run").click()
     expect(page.get_by_role("alert")).to_contain_text("permission denied")
 
     page.get_by_label("Statement").fill("DELETE FROM runs")
@@ -58,6 +57,18 @@ def test_a_statement_that_writes_is_refused(settings: Settings, visit: Visit) ->
     assert page.get_by_label("Statement").input_value() == "DELETE FROM runs"
     assert pipeline.value("SELECT count(*) FROM runs") == 1
     visit.look("sql-refused")
+
+
+@pytest.mark.parametrize(("site", "count"), [("same-origin", 1), ("cross-site", 0)])
+def test_only_links_of_these_pages_run_statements(served: Served, site: str, count: int) -> None:
+    """A link of another site opens the editor with its statement, and does not run it."""
+    with httpx.Client(follow_redirects=True) as client:
+        client.get(served.link)
+        address = served.link.partition("/?")[0] + "/sql?sql=SELECT+7*191+AS+product"
+        page = client.get(address, headers={"Sec-Fetch-Site": site}).text
+
+    assert page.count("1337") == count
+    assert "SELECT 7*191 AS product" in page
 
 
 class Attacker:

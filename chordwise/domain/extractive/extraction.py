@@ -16,7 +16,7 @@ from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask
 from chordwise.domain.cues import cue_of
 from chordwise.domain.extractive import forms, ranking
 from chordwise.domain.extractive.answer_context import checkpoint, similarities
-from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, sentences
+from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, Sentence, sentences
 from chordwise.domain.extractive.values import NAMES, ValueKind, WrittenValue, values
 from chordwise.domain.items import ColumnKind, kind_of
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -240,6 +240,26 @@ class SearchableText:
             unlike.setdefault(" ".join(match.value.casefold().split()), match)
         return list(unlike.values())[: None if item.is_list else limit]
 
+    def passages(self, item: Item, limit: int) -> list[Sentence]:
+        """Return the sentences nearest to an item, best first: those with its words or its cue."""
+        scores = self._coverages(item)
+        for place, sentence in enumerate(self._sentences):
+            if item.cue and item.cue.search(sentence.text):
+                scores[place] += _CUE_BONUS
+        nearest = sorted(scores, key=lambda place: (-scores[place], place))
+        return [self._sentences[place] for place in nearest[:limit]]
+
+    def _coverages(self, item: Item) -> dict[int, float]:
+        """Return the weighted shares of the words of an item, by sentences that have any."""
+        terms = item.terms if self._rarity.keys() & item.terms else item.known
+        unseen = math.log(1 + 2 * len(self._sentences))
+        weights = {term: self._rarity.get(term, unseen) for term in terms}
+        coverages: dict[int, float] = defaultdict(float)
+        for place, sentence in enumerate(self._sentences):
+            if shared := weights.keys() & sentence.terms:
+                coverages[place] = sum(map(weights.__getitem__, shared)) / sum(weights.values())
+        return coverages
+
     def _labelled(self, item: Item) -> list[Match]:
         found: list[tuple[int, Match]] = []
         unlabelled = 2 + 2 * (not _PATTERN_KINDS.isdisjoint(item.kinds[:1]))
@@ -288,13 +308,7 @@ class SearchableText:
 
     def _hits(self, item: Item) -> list[tuple[int, float, float]]:
         """For a list, all sentences that match as well as the best one count."""
-        terms = item.terms if self._rarity.keys() & item.terms else item.known
-        unseen = math.log(1 + 2 * len(self._sentences))
-        weights = {term: self._rarity.get(term, unseen) for term in terms}
-        coverages: dict[int, float] = defaultdict(float)
-        for place, sentence in enumerate(self._sentences):
-            if shared := weights.keys() & sentence.terms:
-                coverages[place] = sum(map(weights.__getitem__, shared)) / sum(weights.values())
+        coverages = self._coverages(item)
         if item.question:  # only the best sentences are compared by meaning
             best = sorted(coverages, key=lambda place: (-coverages[place], place))[:_COMPARED]
             texts = [self._sentences[place].text for place in best]

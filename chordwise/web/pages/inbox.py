@@ -28,4 +28,4 @@ def _inbox(request: Request) -> Response:
 
 
 ROUTES = (Route("/inbox", _inbox),)
-PAGE = SitePage(ROUTES, "Inbox", rank=5)
+PAGE = SitePage(ROUTES, "Inbox", rank=6)

@@ -70,4 +70,4 @@ ROUTES = (
     Route("/insight/figures/{key}", _figures),
     Route("/insight/report", _report),
 )
-PAGE = SitePage(ROUTES, "Insight", rank=4)
+PAGE = SitePage(ROUTES, "Insight", rank=5)

@@ -149,4 +149,4 @@ ROUTES = (
     Route("/results", _results),
     Route("/results/export.{format}", _export),
 )
-PAGE = SitePage(ROUTES, "Results", rank=2)
+PAGE = SitePage(ROUTES, "Results", rank=3)

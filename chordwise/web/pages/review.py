@@ -1,16 +1,16 @@
-"""The review page: decide on one answer after another by keyboard, or on many in a table."""
+"""The review page: decide on one value after another by keyboard."""
 
 from __future__ import annotations
 
 import re
 import uuid
 from collections.abc import Mapping
-from datetime import datetime
+from contextlib import suppress
 from urllib.parse import urlencode
 
 from sqlalchemy.orm import Session
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from chordwise.domain.analysis_tasks import AnalysisType
@@ -25,18 +25,15 @@ from chordwise.pipeline.learning.scope import Scope
 from chordwise.relations import review
 from chordwise.relations.relation import Row
 from chordwise.settings import Settings
-from chordwise.storage import clock
 from chordwise.storage import runs as stored_runs
 from chordwise.storage.database import driver
-from chordwise.storage.feedback import Feedback
 from chordwise.web.lists import Listing, listing_of
-from chordwise.web.site import SitePage, fragment, redirect, render, site_of, text_in, user_of
+from chordwise.web.site import SitePage, redirect, render, site_of, text_in, user_of
 
 _PLACE = re.compile(r"[0-9]{1,9}")
+_WAYS = re.compile(r"/review(\?|$)|/tables/\w+/cell\?")
 _FILTERS = ("run", "analysis_type", "queue", "profile")
 _MAX_RUNS = 50
-_TABLE_ROWS = 25
-_WITHDRAWN = "withdrawn"
 _SAID = {
     Verdict.APPROVED: "Accepted",
     Verdict.CORRECTED: "Corrected",
@@ -52,7 +49,7 @@ def _review(request: Request) -> Response:
     with site_of(request).database.read() as session:
         connection = driver(session)
         if "job" in asked:
-            question = review.item(connection, _id(asked["job"]), asked.get("path", ""))
+            question = review.item(connection, id_of(asked["job"]), asked.get("path", ""))
             following = listing.address()
         elif "queue" in listing.filters:
             question, following = _queued(session, site_of(request).settings, listing)
@@ -66,7 +63,7 @@ def _review(request: Request) -> Response:
             request,
             "review.html",
             question=question,
-            name=_name(question) if question else "",
+            name=name_of(question) if question else "",
             following=following,
             decisions=review.decisions(connection),
             listing=listing,
@@ -99,21 +96,6 @@ def _queued(session: Session, settings: Settings, listing: Listing) -> tuple[Row
     return {**question, "left": len(left)}, listing.next_page((orders[left[0].job_id],))
 
 
-def _table(request: Request) -> Response:
-    listing = listing_of(request, _FILTERS)
-    with site_of(request).database.read() as session:
-        table = review.table(driver(session), listing.filters, _TABLE_ROWS)
-        return render(
-            request,
-            "review_table.html",
-            table=table,
-            read_at=clock.read(session).isoformat(),
-            more="",
-            listing=listing,
-            choices=_choices(session, listing),
-        )
-
-
 def _choices(session: Session, listing: Listing) -> Mapping[str, object]:
     """Return the options of the filters of both pages, and the query string of the filters set."""
     runs = stored_runs.newest_names(session, _MAX_RUNS)
@@ -126,62 +108,41 @@ def _choices(session: Session, listing: Listing) -> Mapping[str, object]:
 
 
 def _decide(request: Request) -> Response:
-    """Store a decision of the single-answer page and redirect to the next answer."""
+    """Store a decision and redirect to the next value, or back to the cell of a table."""
     signed = _signed(request)
+    job_id, result_id = id_of(text_in(request, "job")), id_of(text_in(request, "result"))
     with site_of(request).database.write() as session:
-        stored = _stored(request, session, signed)
+        stored = feedback.decide(session, job_id, result_id, signed)
     said = f"{_SAID[signed.entered.verdict]}." if stored else "Your earlier decision was the same."
     return redirect(request, _way_on(request), said)
 
 
-def _decide_cell(request: Request) -> Response:
-    """Store or withdraw a decision of the table and return its updated cell."""
-    with site_of(request).database.write() as session:
-        if text_in(request, "verdict") == _WITHDRAWN:
-            _withdraw_shown(request, session)
-        else:
-            _stored(request, session, _signed(request))
-    with site_of(request).database.read() as session:
-        values = review.cell(
-            driver(session), _id(text_in(request, "job")), text_in(request, "name")
-        )
-        read_at = clock.read(session).isoformat()
-    cell = fragment(
-        request,
-        "review_cell.html",
-        values=values,
-        read_at=read_at,
-        name=text_in(request, "name"),
-        job_id=text_in(request, "job"),
-        result_id=text_in(request, "result"),
-    )
-    return HTMLResponse(cell)
-
-
-def _withdraw_shown(request: Request, session: Session) -> None:
-    """Withdraw the last decision on a value unless it was made after the cell was shown."""
-    target = feedback.one(session, str(_id(text_in(request, "job"))))
-    last = feedback.last(session, target, text_in(request, "path"))
-    try:
-        is_shown = last.created_at <= datetime.fromisoformat(text_in(request, "read_at"))
-    except (ValueError, TypeError) as error:
-        raise UsageError("There is no such decision.") from error
-    if is_shown:
-        feedback.withdraw(session, last.id, user_of(request))
-
-
 def _withdraw(request: Request) -> Response:
-    """Withdraw a decision and show its value again."""
+    """Withdraw a decision and show its value again.
+
+    The panel of a table names the value: a newer decision on it was not shown, and stays.
+    """
+    feedback_id, way_back = id_of(text_in(request, "feedback")), _way_on(request)
+    is_panel = bool(text_in(request, "job"))
     with site_of(request).database.write() as session:
-        taken = feedback.withdraw(session, _id(text_in(request, "feedback")), user_of(request))
-    back = {"job": str(taken.job_id), "path": taken.path}
-    filters = {name: text_in(request, name) for name in _FILTERS if text_in(request, name)}
-    return redirect(request, f"/review?{urlencode({**filters, **back})}", "Withdrawn.")
+        if is_panel and feedback_id != last_decision(
+            session, id_of(text_in(request, "job")), text_in(request, "path")
+        ):
+            return redirect(request, way_back, "Another decision was made in the meantime.")
+        taken = feedback.withdraw(session, feedback_id, user_of(request))
+    if not is_panel:
+        filters = {name: text_in(request, name) for name in _FILTERS if text_in(request, name)}
+        value = {"job": str(taken.job_id), "path": taken.path}
+        way_back = f"/review?{urlencode({**filters, **value})}"
+    return redirect(request, way_back, "Withdrawn.")
 
 
-def _stored(request: Request, session: Session, signed: Signed) -> Feedback | None:
-    job_id, result_id = _id(text_in(request, "job")), _id(text_in(request, "result"))
-    return feedback.decide(session, job_id, result_id, signed)
+def last_decision(session: Session, job_id: uuid.UUID, path: str) -> uuid.UUID | None:
+    """Return the id of the last decision on a value, or on the whole answer; `None` without one."""
+    with suppress(UsageError):
+        last = feedback.last(session, feedback.one(session, str(job_id)), path)
+        return last.id if path or not last.path else None
+    return None
 
 
 def _signed(request: Request) -> Signed:
@@ -203,7 +164,7 @@ def _signed(request: Request) -> Signed:
     return Signed(entered=entered, author=user_of(request))
 
 
-def _name(question: Row) -> str:
+def name_of(question: Row) -> str:
     """Return the name of what is decided on, in the words of the model's question."""
     if question["value"] is None:
         return f"the whole {question['analysis_type']}"
@@ -211,12 +172,17 @@ def _name(question: Row) -> str:
 
 
 def _way_on(request: Request) -> str:
-    """Return the address to redirect to; only addresses of the review page are accepted."""
+    """Return the address to redirect to: a part of the review page or of a table."""
     address = text_in(request, "next")
-    return address if address == "/review" or address.startswith("/review?") else "/review"
+    return address if _WAYS.match(address) else "/review"
 
 
-def _id(written: str) -> uuid.UUID:
+def id_of(written: str) -> uuid.UUID:
+    """Return the id in an address or a form.
+
+    Raises:
+        UsageError: It is not an id.
+    """
     try:
         return uuid.UUID(written)
     except ValueError as error:
@@ -225,9 +191,7 @@ def _id(written: str) -> uuid.UUID:
 
 ROUTES = (
     Route("/review", _review),
-    Route("/review/table", _table),
     Route("/review/decisions", _decide, methods=["POST"]),
-    Route("/review/cells", _decide_cell, methods=["POST"]),
     Route("/review/withdrawals", _withdraw, methods=["POST"]),
 )
-PAGE = SitePage(ROUTES, "Review", rank=3)
+PAGE = SitePage(ROUTES, "Review", rank=4)

@@ -17,7 +17,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from chordwise.domain import identifiers
 from chordwise.domain.number_formats import counted
 from chordwise.domain.states import RETRYABLE_JOBS, RunStatus
 from chordwise.embedded.home import home_at
@@ -33,6 +32,7 @@ from chordwise.relations.progress import Pace, Progress
 from chordwise.relations.relation import Row
 from chordwise.settings import Profile
 from chordwise.storage import runs as stored_runs
+from chordwise.storage.answer_tables import AnswerTable
 from chordwise.storage.database import driver
 from chordwise.storage.record import new_id
 from chordwise.storage.runs import Run
@@ -90,7 +90,7 @@ def _run(request: Request) -> Response:
             "run.html",
             run=snapshot,
             account=account,
-            table=identifiers.sql_identifier(run.saved_as or ""),
+            table=run.saved_as if session.get(AnswerTable, run.saved_as or "") else "",
             model=run.options.get("model"),
             can_continue=account.is_interrupted
             or any(account.states[status] for status in RETRYABLE_JOBS),

@@ -34,4 +34,4 @@ ROUTES = (
     Route("/schedules", _schedules),
     Route("/schedules/{name}/run", _run_now, methods=["POST"]),
 )
-PAGE = SitePage(ROUTES, "Schedules", rank=6)
+PAGE = SitePage(ROUTES, "Schedules", rank=7)

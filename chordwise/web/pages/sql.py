@@ -22,6 +22,8 @@ from chordwise.web.site import SitePage, end_of, render, site_of, text_in
 MAX_ROWS = 200
 _EXAMPLE = "SELECT source, item, value, quote\nFROM fact_quotes\nWHERE grounded\nLIMIT 100"
 _MAX_CELL = 2_000
+# Also an address that the user has typed; other sites must not run statements.
+_OWN_LINKS = frozenset({"same-origin", "none"})
 _LINES_AT_ONCE = 500
 # They must leave threads for the other pages, and connections of the server for the workers.
 _STATEMENTS = BoundedSemaphore(10)
@@ -36,13 +38,18 @@ class Shown:
     has_more: bool
 
 
-def _editor(request: Request) -> Response:
-    return _page(request, request.query_params.get("sql", "") or _EXAMPLE)
+async def _editor(request: Request) -> Response:
+    """Show the editor; the statement of a link on these pages is run at once."""
+    statement = request.query_params.get("sql", "").replace("\0", "")
+    is_linked = request.headers.get("Sec-Fetch-Site") in _OWN_LINKS
+    if statement and is_linked:
+        return await run_in_threadpool(_rows, request, statement, end_of(request))
+    return await run_in_threadpool(_page, request, statement or _EXAMPLE)
 
 
 @contextmanager
-def _running(request: Request, ended: Event) -> Iterator[QueryResult]:
-    """Run the statement in the form, until the block or the request ends.
+def _running(request: Request, statement: str, ended: Event) -> Iterator[QueryResult]:
+    """Run a statement until the block or the request ends.
 
     Raises:
         ServiceUnavailableError: Too many statements are running.
@@ -51,21 +58,20 @@ def _running(request: Request, ended: Event) -> Iterator[QueryResult]:
         raise ServiceUnavailableError("Too many statements are running.", "Try again in a moment.")
     try:
         url = site_of(request).settings.require_sql_url()
-        with user_sql.run_query(url, _statement(request), ended.is_set) as answer:
+        with user_sql.run_query(url, statement, ended.is_set) as answer:
             yield answer
     finally:
         _STATEMENTS.release()
 
 
 async def _answer(request: Request) -> Response:
-    return await run_in_threadpool(_rows, request, end_of(request))
+    return await run_in_threadpool(_rows, request, _statement(request), end_of(request))
 
 
-def _rows(request: Request, ended: Event) -> Response:
+def _rows(request: Request, statement: str, ended: Event) -> Response:
     """Show the first rows of the answer below the statement, or the error."""
-    statement = _statement(request)
     try:
-        with _running(request, ended) as answer:
+        with _running(request, statement, ended) as answer:
             rows = list(itertools.islice(answer.rows, MAX_ROWS + 1))
     except ServiceUnavailableError:
         raise
@@ -88,7 +94,7 @@ def _csv(request: Request, ended: Event) -> Response:
     statement = _statement(request)
     with ExitStack() as opening:
         try:
-            answer = opening.enter_context(_running(request, ended))
+            answer = opening.enter_context(_running(request, statement, ended))
         except ServiceUnavailableError:
             raise
         except ChordwiseError as error:
@@ -151,4 +157,4 @@ ROUTES = (
     Route("/sql", _answer, methods=["POST"]),
     Route("/sql/csv", _as_csv, methods=["POST"]),
 )
-PAGE = SitePage(ROUTES, "SQL", rank=7)
+PAGE = SitePage(ROUTES, "SQL", rank=8)

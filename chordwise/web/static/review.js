@@ -4,24 +4,6 @@
 (() => {
   const INTERACTIVE = "a, button, summary, input, select, textarea";
 
-  // A key belongs to the focused cell of the table, else to the page outside of all cells.
-  function elementFor(key) {
-    const cell = document.activeElement && document.activeElement.closest("[data-keys]");
-    const found = (cell || document).querySelectorAll(`[data-key="${CSS.escape(key)}"]`);
-    return [...found].find((each) => cell || !each.closest("[data-keys]"));
-  }
-
-  function act(element) {
-    const details = element.closest("details");
-    if (details) details.open = true;
-    if (element.matches("input")) {
-      element.focus();
-      element.select();
-    } else {
-      element.click();
-    }
-  }
-
   function isWriting(element) {
     return element.matches("input, select, textarea") || Boolean(element.closest("dialog[open]"));
   }
@@ -29,8 +11,10 @@
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const focused = document.activeElement || document.body;
-    if (event.key === "Escape") {
-      leave(focused);
+    const correction = focused.closest(".correction");
+    if (event.key === "Escape" && correction) {
+      event.preventDefault();
+      show(correction, false);
       return;
     }
     if (event.key === "Enter" && focused.matches(".correction select")) {
@@ -38,44 +22,12 @@
       return;
     }
     if (isWriting(focused)) return;
-    if (event.key.startsWith("Arrow")) {
-      moveFrom(focused, event);
-      return;
-    }
     if (event.key === " " && focused.matches(INTERACTIVE)) return;
-    const element = elementFor(event.key.toLowerCase());
+    const element = document.querySelector(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
     if (!element) return;
     event.preventDefault();
-    act(element);
+    element.click();
   });
-
-  function leave(focused) {
-    const form = focused.closest(".correction");
-    if (form) show(form, false);
-    const cell = focused.closest("[data-keys]");
-    if (!cell) return;
-    const details = cell.querySelector("details");
-    if (details) details.open = false;
-    cell.focus();
-  }
-
-  const STEPS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
-
-  function moveFrom(focused, event) {
-    const step = STEPS[event.key];
-    if (!step || !focused.matches("td[data-keys]")) return;
-    const rows = focused.closest("table").rows;
-    let [row, column] = [focused.parentElement.rowIndex, focused.cellIndex];
-    let next;
-    do {
-      row += step[0];
-      column += step[1];
-      next = rows[row] && rows[row].cells[column];
-    } while (next && next.matches(".lacking"));
-    if (!next || !next.matches("[data-keys]")) return;
-    event.preventDefault();
-    next.focus();
-  }
 
   // Returns the text selected in the excerpt, and its offsets in the document, in code points.
   function selected() {
@@ -112,7 +64,7 @@
     shown.querySelector("q").textContent = found ? found.text : "";
   }
 
-  function show(form, isOpen) {
+  function show(form, isOpen, found = selected()) {
     form.hidden = !isOpen;
     const button = document.querySelector(`[data-opens="${form.id}"]`);
     button.setAttribute("aria-expanded", String(isOpen));
@@ -121,7 +73,7 @@
       return;
     }
     const field = form.querySelector("[name=value]");
-    take(form, selected());
+    take(form, found);
     field.focus();
     if (field.matches("input")) field.select();
   }
@@ -129,6 +81,12 @@
   document.addEventListener("click", (event) => {
     const forgetting = event.target.closest("[data-forgets]");
     if (forgetting) take(forgetting.form, null);
+    const taking = event.target.closest("[data-takes]");
+    if (taking) {
+      const { takes, start, end } = taking.dataset;
+      const text = taking.parentElement.querySelector("q").textContent.replace(/\s+/g, " ");
+      show(document.getElementById(takes), true, { text, start, end });
+    }
     const button = event.target.closest("[data-opens]");
     if (!button) return;
     const form = document.getElementById(button.dataset.opens);
@@ -145,23 +103,12 @@
     if (event.target.matches("[data-submits]")) event.target.form.requestSubmit();
   });
 
-  // After a swap, the next question or the changed cell gets the focus. A refused change is shown
-  // in the notice and does not move the focus.
-  let place = null;
+  // After a swap, the next question gets the focus. A refused change is shown in the notice and does
+  // not move the focus.
   document.addEventListener("htmx:beforeSwap", (event) => {
-    if (event.detail.xhr.status >= 400) {
-      event.detail.selectOverride = ".message";
-      return;
-    }
-    const cell = event.detail.target.closest("td[data-keys]");
-    place = cell && {
-      table: cell.closest("table"), row: cell.parentElement.rowIndex, cell: cell.cellIndex,
-    };
+    if (event.detail.xhr.status >= 400) event.detail.selectOverride = ".message";
   });
   document.addEventListener("htmx:afterSettle", (event) => {
-    const cell = place && place.table.rows[place.row].cells[place.cell];
-    const next = cell || (event.detail.target.id === "review" && document.getElementById("asked"));
-    place = null;
-    if (next) next.focus();
+    if (event.detail.target.id === "review") document.getElementById("asked")?.focus();
   });
 })();

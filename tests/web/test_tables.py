@@ -1,0 +1,262 @@
+"""Tests of the pages of tables in the browser."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from dataclasses import replace
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.json_values import JsonObject
+from chordwise.llm.model import CompletionRequest
+from chordwise.settings import Settings
+from tests.fakes.generated_answers import a_field
+from tests.fakes.learning import doubted
+from tests.fakes.pipeline import Pipeline, a_document, a_pipeline, a_run
+from tests.web.conftest import Visit
+
+ITEMS = "governing law, effective date, parties, annual fee, notice period"
+LAWS = ("Delaware", "New York", "England and Wales")
+HOSTILE = "<img src=x onerror=alert(1)>\u202e"
+ORDER: JsonObject = {
+    "type": "object",
+    "properties": {
+        "buyer": {"type": "string", "description": "Who buys."},
+        "lines": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"what": {"type": "string"}, "amount": {"type": "number"}},
+            },
+        },
+    },
+}
+REMARKS = "SELECT verdict, field, corrected ->> 0, author FROM feedback ORDER BY created_at"
+
+
+def a_contract(number: int) -> str:
+    """Return a contract as lines of the form `Item: value`; every fourth one names no period."""
+    period = "" if number % 4 == 3 else f"notice period: {30 * (1 + number % 3)} days\n"
+    return (
+        f"AGREEMENT No. {number}\ngoverning law: {LAWS[number % 3]}\n"
+        f"effective date: March {1 + number % 28}, 20{20 + number % 5}\n"
+        f"parties: Ada {number} Ltd\nparties: Bob {number} Inc.\n"
+        f"annual fee: US$ {1_000 * (number + 1):,}.50\n{period}"
+        "Either party may end this agreement by notice in writing.\n"
+    )
+
+
+def reading(request: CompletionRequest) -> str:
+    """Return the values that the text has as lines, or as JSON."""
+    text = request.task.text
+    if request.task.options.schema is not None:
+        data = json.loads(text[text.index("{") : text.rindex("}") + 1])
+        quotes = {"/buyer": data["buyer"]}
+        quotes |= {f"/lines/{n}": json.dumps(line) for n, line in enumerate(data["lines"])}
+        evidence = [{"path": at, "quote": quote, "confidence": 9} for at, quote in quotes.items()]
+        return json.dumps({"data": data, "evidence": evidence})
+    lines = [line.partition(": ") for line in text.splitlines() if ": " in line]
+    found = [a_field(name, value, 9, quote=f"{name}: {value}") for name, _, value in lines]
+    missing = {item.strip() for item in ITEMS.split(",")} - {name for name, _, _ in lines}
+    return json.dumps({"fields": [*found, *(a_field(name, None, 9) for name in missing)]})
+
+
+@pytest.fixture
+def pipeline(settings: Settings) -> Pipeline:
+    """Return a pipeline whose model reads the lines of documents."""
+    return a_pipeline(settings, reading, repeat_last=True)
+
+
+def contracts(pipeline: Pipeline, count: int = 12) -> None:
+    """Save the answers about contracts as a table, with cells to check in the second and last."""
+    options = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(instructions=ITEMS))
+    found = (
+        a_document(a_contract(n), f"/files/agreements of the year/contract-{n:03}-{HOSTILE}.txt")
+        for n in range(count)
+    )
+    pipeline.analyze(*found, options=replace(options, save_as="contracts"))
+    doubted(pipeline, "US$ 2,000.50", "value not in quote")
+    doubted(pipeline, LAWS[(count - 1) % 3], "chunks disagree", source=f"{count - 1:03}")
+
+
+def cell(page: Page, row: int, column: int) -> Locator:
+    """Return a cell by the number of its row and its column, both from 0."""
+    return page.locator("#sheet tbody tr").nth(row).locator("> *").nth(column)
+
+
+def test_cells_are_checked_by_keyboard(pipeline: Pipeline, visit: Visit) -> None:
+    """The next cell to check opens at its quote; decisions update the cell and the numbers."""
+    contracts(pipeline)
+    page = visit.open("/tables")
+    expect(page.locator("tbody td").first).to_have_text("12 documents · 2 cells to check")
+    visit.look("tables")
+    visit.follow(page.get_by_role("link", name="contracts", exact=True))
+    expect(page.locator("#summary")).to_have_text("12 documents · 2 cells to check")
+    expect(page.locator("#sums")).to_contain_text("9 values")
+    visit.look("table")
+
+    page.keyboard.press("n")
+    expect(page.locator("#asked")).to_have_text("annual fee")
+    expect(cell(page, 1, 4)).to_be_focused()
+    expect(page.locator("#panel mark")).to_have_text("annual fee: US$ 2,000.50")
+    visit.look("table-cell")
+    page.keyboard.press("a")
+    expect(page.locator("#summary")).to_have_text("12 documents · 1 cell to check")
+    expect(cell(page, 1, 4)).to_have_class("confirmed number")
+    expect(cell(page, 1, 4)).to_be_focused()
+    page.keyboard.press("n")
+    expect(cell(page, 11, 1)).to_be_focused()
+    expect(page.locator("#asked")).to_have_text("governing law")
+    page.keyboard.press("c")
+    page.keyboard.type("Texas")
+    page.keyboard.press("Enter")
+    expect(cell(page, 11, 1)).to_have_text("Texas")
+    expect(page.locator("#summary")).to_have_text("12 documents · 0 cells to check")
+    expect(cell(page, 11, 1)).to_be_focused()
+    page.keyboard.press("u")
+    expect(page.locator("#summary")).to_have_text("12 documents · 1 cell to check")
+    page.keyboard.press("x")
+    expect(cell(page, 11, 1)).to_have_class("corrected")
+    page.keyboard.press("Escape")
+    expect(page.locator("#panel")).to_be_hidden()
+    expect(cell(page, 11, 1)).to_be_focused()
+
+    me = getpass.getuser()
+    assert pipeline.rows(REMARKS) == [
+        ("approved", "annual fee", None, me),
+        ("corrected", "governing law", "Texas", me),
+        ("withdrawn", "governing law", None, me),
+        ("rejected", "governing law", None, me),
+    ]
+
+
+def test_a_missing_value_is_found_in_the_nearest_passage(pipeline: Pipeline, visit: Visit) -> None:
+    """One key fills the passage into the correction, and its place is stored with it."""
+    contracts(pipeline, 4)
+    page = visit.open("/tables/contracts")
+    cell(page, 3, 5).click()
+    expect(page.locator(".passages q")).to_have_count(1)
+    page.keyboard.press("Escape")
+    cell(page, 3, 4).focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.locator("#panel mark")).to_contain_text("by notice in writing")
+    page.keyboard.press("m")
+    expect(page.locator("#correction q")).to_contain_text("by notice in writing")
+    visit.look("table-passages")
+    page.keyboard.type("at any time")
+    page.keyboard.press("Enter")
+
+    expect(cell(page, 3, 5)).to_have_text("at any time")
+    quote = "SELECT quote FROM fact_quotes WHERE item = 'notice period' AND verdict = 'corrected'"
+    assert pipeline.rows(quote) == [("Either party may end this agreement by notice in writing.",)]
+
+
+def test_columns_are_sorted_filtered_and_described(pipeline: Pipeline, visit: Visit) -> None:
+    """The legend, the search, the headings and the menus narrow the rows; filters add up."""
+    contracts(pipeline)
+    page = visit.open("/tables/contracts")
+    visit.follow(page.locator("thead").get_by_role("link", name="annual fee"))
+    visit.follow(page.locator("thead").get_by_role("link", name="annual fee"))
+    expect(cell(page, 0, 4)).to_have_text("12,000.50 USD")
+    page.get_by_role("button", name="governing law: values").click()
+    expect(page.locator("#menu .counts li")).to_have_text(
+        ["Delaware 4", "England and Wales 4", "New York 4"]
+    )
+    page.get_by_role("button", name="effective date: values").click()
+    expect(page.locator("#menu")).to_contain_text("2020-03-01 – 2024-03-10")
+    visit.look("table-menu")
+    page.get_by_label("From").fill("2023-01-01")
+    with page.expect_navigation():
+        page.get_by_label("From").press("Enter")
+    expect(page.locator("#summary")).to_have_text("4 documents · 0 cells to check")
+    page.get_by_role("button", name="governing law: values").click()
+    visit.follow(page.locator("#menu").get_by_role("link", name="Delaware"))
+    expect(page.locator("#summary")).to_have_text("2 documents · 0 cells to check")
+    visit.follow(page.locator("#legend .active a").first)
+    expect(page.locator("#summary")).to_have_text("4 documents · 0 cells to check")
+    visit.follow(page.locator("#legend").get_by_role("link", name="not mentioned"))
+    expect(cell(page, 0, 5)).to_have_class("silent")
+    page.get_by_role("searchbox").fill("007")
+    with page.expect_navigation():
+        page.get_by_role("searchbox").press("Enter")
+    expect(page.locator("#sheet")).to_contain_text("No rows match")
+    visit.follow(page.get_by_role("link", name="Show all"))
+    expect(page.locator("#summary")).to_have_text("12 documents · 2 cells to check")
+
+
+def test_rows_are_loaded_when_they_are_needed(pipeline: Pipeline, visit: Visit) -> None:
+    """Keys reach a cell to check that is not loaded yet; after the last, the first follows."""
+    contracts(pipeline, 130)
+    page = visit.open("/tables/contracts")
+    expect(page.locator("#sheet tbody tr[data-document]")).to_have_count(100)
+    page.keyboard.press("n")
+    expect(cell(page, 1, 4)).to_be_focused()
+    page.keyboard.press("n")
+    expect(cell(page, 129, 1)).to_be_focused()
+    expect(page.locator("#panel mark")).to_contain_text("governing law")
+    page.keyboard.press("ArrowUp")
+    expect(cell(page, 128, 1)).to_be_focused()
+    page.keyboard.press("n")
+    page.keyboard.press("n")
+    expect(cell(page, 1, 4)).to_be_focused()
+
+
+def test_a_list_opens_as_a_table_of_its_own(pipeline: Pipeline, visit: Visit) -> None:
+    """A value of a row is corrected, and leads back to the rows."""
+    lines = [{"what": f"bolt {n}", "amount": n + 0.5} for n in range(3)]
+    text = json.dumps({"buyer": "Ada", "lines": lines})
+    options = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(schema=ORDER))
+    pipeline.analyze(a_document(text, "o.txt"), options=replace(options, save_as="orders"))
+    doubted(pipeline, "bolt 1", "value not in quote")
+    page = visit.open("/tables/orders")
+    expect(page.locator("#summary")).to_have_text("1 document · 1 cell to check")
+
+    page.keyboard.press("n")
+    expect(page.locator(".nested tbody tr")).to_have_count(3)
+    visit.look("table-list")
+    page.get_by_role("button", name="bolt 1").click()
+    expect(page.locator("#asked")).to_have_text("lines.what")
+    page.keyboard.press("c")
+    page.keyboard.type("nut")
+    page.keyboard.press("Enter")
+    expect(page.locator("#summary")).to_have_text("1 document · 0 cells to check")
+    page.get_by_role("button", name="All rows").click()
+    expect(page.get_by_role("button", name="nut")).to_be_visible()
+    rows = "SELECT what FROM answers.orders_lines ORDER BY row_index"
+    assert pipeline.rows(rows) == [("bolt 0",), ("nut",), ("bolt 2",)]
+
+
+def test_an_undo_refuses_after_another_decision(pipeline: Pipeline, visit: Visit) -> None:
+    """A decision that was made since the panel was opened is shown, and stays."""
+    contracts(pipeline, 4)
+    page = visit.open("/tables/contracts")
+    cell(page, 0, 1).click()
+    expect(page.locator("#asked")).to_have_text("governing law")
+    page.keyboard.press("a")
+    undo = page.locator("#panel [name=feedback]")
+    expect(undo).to_have_count(1)
+    pipeline.execute(
+        "INSERT INTO feedback SELECT (jsonb_populate_record(NULL::feedback, to_jsonb(b)"
+        " || jsonb_build_object('id', uuidv7(), 'verdict', 'rejected', 'created_at',"
+        " clock_timestamp()))).* FROM feedback AS b"
+    )
+    page.keyboard.press("u")
+    expect(page.locator(".panel-head")).to_contain_text("Another decision was made")
+    assert pipeline.value("SELECT count(*) FROM feedback WHERE withdraws IS NOT NULL") == 0
+
+
+def test_a_warning_about_a_document_is_seen(pipeline: Pipeline, visit: Visit) -> None:
+    """It is a cell of its own, in the column of the names."""
+    contracts(pipeline, 2)
+    pipeline.execute("UPDATE intakes SET message = 'Page 2 has no text.' WHERE source ~ '000'")
+    pipeline.execute("UPDATE results SET needs_review = true")
+    page = visit.open("/tables/contracts")
+    page.keyboard.press("n")
+    expect(cell(page, 0, 0)).to_be_focused()
+    expect(page.locator("#panel")).to_contain_text("Page 2 has no text.")
+    page.keyboard.press("a")
+    expect(cell(page, 0, 0)).not_to_have_class("check")
