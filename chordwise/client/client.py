@@ -66,6 +66,9 @@ NO_OPTIONS = Profile()
 Paths: TypeAlias = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
+_CELLS_AT_ONCE = 500
+
+
 class Client:
     """A client of the stack on this machine, or of external servers.
 
@@ -221,11 +224,17 @@ class Client:
         after = None
         while True:
             with database.read() as session:
-                question = review.next_item(driver(session), scope.cells, after)
-            if question is None:
+                cells = review.queued(driver(session), scope.cells, after, _CELLS_AT_ONCE)
+            if not cells:
                 return
-            yield question
-            after = question["place"]
+            for cell in cells:
+                try:
+                    with database.read() as session:
+                        question = review.question_about(driver(session), cell)
+                except UsageError:
+                    continue
+                yield question
+            after = cells[-1]["place"]
 
     def answers_to_check(
         self, field: str, name: str, *, types: Sequence[AnalysisType | str] = ()

@@ -100,22 +100,37 @@ WHERE id = %(document_id)s"""
 _SEARCHED = "SELECT left(text, 500000) AS text FROM documents WHERE id = %(document_id)s"
 
 
-def next_item(connection: Connection, scope: Values, after: Place | None = None) -> Row | None:
-    """Return the first cell of the queue, or the first after a position; `None` at the end.
+def queued(
+    connection: Connection, scope: Values, after: Place | None = None, limit: int = 1
+) -> list[Row]:
+    """Return the first cells of the queue, or the first ones after a position.
 
-    The scope is a `run`, a table (`saved_as`) and an `analysis_type`, if given. The row is that of
-    `item`, with the `reasons` and the `calibrated_confidence` of the cell, and its `place` in the
-    queue. `left` is the number of cells to check from here on.
+    The scope is a `run`, a table (`saved_as`) and an `analysis_type`, if given. A cell has its
+    `place` in the queue, and `left`, the number of cells to check from there on.
     """
     position = dict(zip(_PLACE, after, strict=True)) if after else {}
-    for queued in QUEUE.read(connection, {**scope, **position}, limit=1):
-        return {
-            **item(connection, queued["job_id"], queued["path"]),
-            **{name: queued[name] for name in ("reasons", "calibrated_confidence")},
-            "place": tuple(queued[name] for name in _PLACE),
-            "left": queued["remaining"],
-        }
-    return None
+    cells = QUEUE.read(connection, {**scope, **position}, limit=limit)
+    return [
+        {**cell, "place": tuple(cell[name] for name in _PLACE), "left": cell["remaining"] - index}
+        for index, cell in enumerate(cells)
+    ]
+
+
+def question_about(connection: Connection, cell: Row) -> Row:
+    """Return the row of `item` for a cell of the queue, with what the queue knows of it.
+
+    Raises:
+        UsageError: The answer was replaced meanwhile.
+    """
+    of_queue = ("reasons", "calibrated_confidence", "place", "left")
+    question = item(connection, cell["job_id"], cell["path"])
+    return {**question, **{name: cell[name] for name in of_queue}}
+
+
+def next_item(connection: Connection, scope: Values, after: Place | None = None) -> Row | None:
+    """Return the question about the first cell of `queued`; `None` if there is none."""
+    cells = queued(connection, scope, after)
+    return question_about(connection, cells[0]) if cells else None
 
 
 def count(connection: Connection, scope: Values) -> int:
