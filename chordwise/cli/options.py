@@ -45,6 +45,9 @@ Out: TypeAlias = Annotated[
 Model: TypeAlias = Annotated[str | None, typer.Option(metavar=MODEL.metavar, help=MODEL.help)]
 Budget: TypeAlias = Annotated[str | None, typer.Option(metavar=BUDGET.metavar, help=BUDGET.help)]
 NoWait: TypeAlias = Annotated[bool, typer.Option("--no-wait", help="Do not wait for the answers.")]
+IsLong: TypeAlias = Annotated[
+    bool, typer.Option("--long", help="Show each answer in full instead of a table.")
+]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Raw: TypeAlias = Annotated[
     bool, typer.Option("--raw", help="Do not escape CSV and XLSX cells that begin like formulas.")

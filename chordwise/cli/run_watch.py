@@ -39,7 +39,13 @@ from chordwise.storage.runs import Run
 
 
 def follow(
-    invocation: Invocation, settings: Settings, run_id: uuid.UUID, name: str, *, as_json: bool
+    invocation: Invocation,
+    settings: Settings,
+    run_id: uuid.UUID,
+    name: str,
+    *,
+    as_json: bool,
+    is_long: bool = False,
 ) -> ExitCode:
     """Wait for a run to finish and report it; Ctrl-C only detaches.
 
@@ -55,7 +61,7 @@ def follow(
             return report_detached(invocation, settings, name, was_interrupted=True)
         with database.read() as session:
             account = accounts.of_run(driver(session), run_id)
-            report(invocation, settings, session, account, as_json=as_json)
+            report(invocation, settings, session, account, as_json=as_json, is_long=is_long)
     return ExitCode.SUCCESS if account.is_complete else ExitCode.INCOMPLETE
 
 
@@ -85,29 +91,28 @@ def report_detached(
     return ExitCode.DETACHED if was_interrupted else ExitCode.SUCCESS
 
 
-MAX_RESULTS = 100
-
-
 def report(
-    invocation: Invocation, settings: Settings, session: Session, account: Account, *, as_json: bool
+    invocation: Invocation,
+    settings: Settings,
+    session: Session,
+    account: Account,
+    *,
+    as_json: bool,
+    is_long: bool,
 ) -> None:
     """Show results, account and failures of a run, for people or as JSON."""
     usage = progress.read(driver(session), account.run_id)
     caps = BUDGETS.read(driver(session), {"run_id": account.run_id})
     selection = ResultSelection(run_id=account.run_id)
-    limit = None if as_json else MAX_RESULTS
-    results = stored_results.read(driver(session), selection, limit)
     failed = accounts.failures(driver(session), account.run, UNLIMITED if as_json else MAX_FAILURES)
     screen = invocation.screen
     if as_json:
+        results = stored_results.read(driver(session), selection)
         screen.write_json(
             run=account, usage=usage.calls, budgets=caps, results=results, failures=failed
         )
         return
-    screen.show(*rendered_results.render(results))
-    if len(results) == limit:
-        words = stored_results.count_in_words(driver(session), selection)
-        screen.note(f"Showing the first {len(results)} of {words} results.")
+    count = rendered_results.show(screen, driver(session), selection, is_long=is_long)
     screen.show(*rendered_accounts.failures(failed), *rendered_accounts.render(account))
     screen.show(*rendered_accounts.budget_lines(caps))
     unsure = stored_results.count(driver(session), replace(selection, needs_review=True))
@@ -115,7 +120,7 @@ def report(
     screen.info(f"{rendered_accounts.in_words(account)}{review} {live.spent(usage)}.")
     _suggest_next_steps(invocation, settings, account, failed)
     saved_as = session.get_one(Run, account.run_id).saved_as or ""
-    _suggest_queries(invocation, settings, account.run, saved_as, has_results=bool(results))
+    _suggest_queries(invocation, settings, account.run, saved_as, has_results=bool(count))
 
 
 def _suggest_next_steps(
@@ -148,6 +153,8 @@ def _suggest_queries(
         if saved_as:
             suggest(invocation, settings, "tables", saved_as)
             suggest(invocation, settings, "sql", f"TABLE answers.{saved_as}")
+            file = ("--output", f"{saved_as}.xlsx")
+            suggest(invocation, settings, "export", f"answers.{saved_as}", *file)
             return
         name = run.replace("'", "''")
         quotes = "SELECT source, item, value, quote FROM fact_quotes WHERE grounded"

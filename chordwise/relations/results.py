@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -135,6 +135,27 @@ def job_ids(connection: Connection, selection: ResultSelection) -> list[uuid.UUI
     order = "j.id" if selection.run_id else "j.id DESC"
     matching = _IDS.read(connection, selection.values, where=selection.where, order=order)
     return [row["job_id"] for row in matching]
+
+
+_STATES = Relation(
+    query="""SELECT job_id, field, trust FROM (
+    SELECT job_id, trust, coalesce(substring(path FROM '^/data(/[^/]*)'), item) AS field
+    FROM fact_trust
+) AS t""",
+    filters={"job_ids": "job_id = ANY(%(job_ids)s)"},
+    order="trust DESC",
+)
+
+
+def states(
+    connection: Connection, job_ids: Sequence[uuid.UUID]
+) -> Mapping[tuple[uuid.UUID, str], str]:
+    """Return the state of each field of these jobs, by its item or JSON Pointer.
+
+    It is the first state that any of its values has.
+    """
+    values = _STATES.read(connection, {"job_ids": list(job_ids)}) if job_ids else []
+    return {(row["job_id"], row["field"]): row["trust"] for row in values}
 
 
 FACTS = Relation(

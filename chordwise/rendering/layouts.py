@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from itertools import takewhile
+from itertools import accumulate, takewhile
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.rule import Rule
@@ -31,6 +32,52 @@ class FirstThatFits:
                 yield layout
                 return
         yield last
+
+
+_CELL_WIDTHS = (40, 30, 22, 16)
+
+
+class Lines:
+    """Shows a line for each row, as wide as the terminal, with the columns that fit.
+
+    Cells are cut, those of the first column in the middle. Columns with a cell that begins with
+    `mark` are shown before others; those that do not fit are named.
+    """
+
+    def __init__(self, names: Sequence[str], rows: Sequence[Sequence[Text]], mark: str) -> None:
+        self._names = names
+        self._rows = rows
+        self._mark = mark
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Choose the widest cells with which all columns fit, else the columns that fit."""
+        cells = [[row[index].plain for row in self._rows] for index in range(len(self._names))]
+        marked = [any(cell.startswith(self._mark) for cell in column) for column in cells]
+        order = [0, *sorted(range(1, len(cells)), key=lambda index: not marked[index])]
+        whole = [
+            max(map(cell_len, (name, *column)))
+            for name, column in zip(self._names, cells, strict=True)
+        ]
+        widths, count = whole, 1
+        for most in _CELL_WIDTHS:
+            widths = [min(width, most) for width in whole]
+            widths[0] = min(whole[0], max(_CELL_WIDTHS[-1], options.max_width * 3 // 10))
+            ends = accumulate(widths[index] + 2 for index in order)
+            count = max(1, sum(end - 2 <= options.max_width for end in ends))
+            if count == len(order):
+                break
+        shown, hidden = sorted(order[:count]), sorted(order[count:])
+        grid = empty()
+        for index in shown:
+            name = Text(self._names[index])
+            grid.add_column(name, width=widths[index], no_wrap=True, overflow="ellipsis")
+        for row in self._rows:
+            document = Text(_shortened(row[0].plain, widths[0]))
+            grid.add_row(document, *(row[index] for index in shown[1:]))
+        yield grid
+        if hidden:
+            names = (f"{self._mark} " * marked[index] + self._names[index] for index in hidden)
+            yield Text(f"Not shown: {', '.join(names)}", style="dim")
 
 
 def table(
@@ -123,12 +170,12 @@ def shortened(sources: Sequence[str], room: int = NAME_WIDTH) -> list[Text]:
     return [Text(_shortened(name)) for name in names]
 
 
-def _shortened(name: str) -> str:
-    file, half = name.rpartition("/")[2], NAME_WIDTH // 2
-    if len(name) <= NAME_WIDTH:
+def _shortened(name: str, width: int = NAME_WIDTH) -> str:
+    file, half = name.rpartition("/")[2], width // 2
+    if len(name) <= width:
         return name
-    if len(file) < NAME_WIDTH:
-        return f"…{name[1 - NAME_WIDTH :]}"
+    if len(file) < width:
+        return f"…{name[1 - width :]}"
     return f"{file[:half]}…{file[1 - half :]}"
 
 

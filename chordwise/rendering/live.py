@@ -15,7 +15,7 @@ from rich.text import Text
 
 from chordwise.domain.number_formats import approximate, counted, money, span
 from chordwise.relations.progress import BatchWait, Pace, Progress
-from chordwise.rendering.plain_text import EXTRACTIVE, local_time, one_line
+from chordwise.rendering.plain_text import PREVIEW, local_time, one_line
 from chordwise.rendering.screen import Screen
 
 _LINE_SECONDS = 5.0
@@ -108,7 +108,7 @@ class Bars(Display):
         table.add_row("Documents", *_bar(jobs.documents_done, jobs.documents))
         table.add_row("Chunks", *_bar(progress.chunks_done, progress.chunks))
         summary = Text(f"{spent(progress)}{_speed(progress, pace)}", style="dim")
-        lines = [Text(EXTRACTIVE, style="yellow")] if progress.calls.extractive else []
+        lines = [Text(PREVIEW, style="yellow")] if progress.calls.extractive else []
         self._update(Group(table, summary, *lines))
 
     def _spin(self, text: str) -> None:

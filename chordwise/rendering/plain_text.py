@@ -35,10 +35,7 @@ def one_line(text: str, width: int | None = None) -> str:
     return f"{line[: width - 1].rstrip()}…"
 
 
-EXTRACTIVE = (
-    "Answered by the built-in extractive model, which quotes and counts; "
-    "it is not a language model."
-)
+PREVIEW = "Preview without a language model. Connect one: --model openai/NAME or local/FILE.gguf"
 
 
 def local_time(when: datetime) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from psycopg import Connection
 from rich.console import RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
@@ -25,38 +28,91 @@ from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.json_values import JsonObject, JsonValue, objects, strings, text, text_of
 from chordwise.domain.number_formats import counted, score, share
 from chordwise.domain.states import CritiqueOutcome, JobStatus
+from chordwise.domain.trust import Trust
+from chordwise.relations import results as stored_results
 from chordwise.relations.relation import Row
+from chordwise.relations.results import ResultSelection
 from chordwise.rendering import layouts
-from chordwise.rendering.plain_text import EXTRACTIVE, encoded, one_line, safe
+from chordwise.rendering.plain_text import PREVIEW, encoded, one_line, safe
+from chordwise.rendering.screen import Screen
 
 if TYPE_CHECKING:
     from chordwise.domain.learning.fields import FieldValue
 
+MAX_RESULTS = 100
 MAX_IN_FULL = 10
+"""The results that are shown in full, and the documents in a table, unless more are requested."""
+_NO_STATES: Mapping[tuple[uuid.UUID, str], str] = {}
 _MAX_FLAGS = 5
 _HEADLINE_WIDTH = 300
 
 
-def render(results: Sequence[Row]) -> Iterator[RenderableType]:
-    """Return few results in full and many as a table, with a note about the built-in model.
+def show(
+    screen: Screen,
+    connection: Connection,
+    selection: ResultSelection,
+    limit: int | None = None,
+    *,
+    is_long: bool = False,
+) -> int:
+    """Show stored results, at most `limit` or a default number; return the number that is shown."""
+    results = stored_results.read(connection, selection, limit or MAX_RESULTS)
+    states = stored_results.states(connection, [result["job_id"] for result in results])
+    rows = limit or MAX_IN_FULL
+    screen.show(*render(results, states, is_long=is_long, max_rows=rows))
+    if not is_long and len(_extractions(results)) > rows:
+        extractions = replace(selection, types=(AnalysisType.EXTRACTION,))
+        more = stored_results.count(connection, extractions) - rows
+        screen.note(f"and {more:,} more: `chordwise web`, results --limit N, or `chordwise export`")
+    elif len(results) == (limit or MAX_RESULTS):
+        words = stored_results.count_in_words(connection, selection)
+        if words != f"{len(results):,}":
+            screen.info(f"Showing {len(results)} of {words} results; use --limit N for more.")
+    return len(results)
 
-    Several extractions of the same fields come first, as a table with a column for each field.
+
+def render(
+    results: Sequence[Row],
+    states: Mapping[tuple[uuid.UUID, str], str] = _NO_STATES,
+    *,
+    is_long: bool = False,
+    max_rows: int = MAX_IN_FULL,
+) -> Iterator[RenderableType]:
+    """Return extractions of several documents as tables, other results in full or as a table.
+
+    `states` are those of the fields, by job and name. With `is_long` all results are in full. The
+    built-in model is named first.
     """
-    job_ids: set[uuid.UUID] = set()
-    yield from _extractions(results, job_ids)
-    if len(results) > MAX_IN_FULL:
-        others = [result for result in results if result["job_id"] not in job_ids]
-        yield from [_table(others)] if others else []
+    if any(not result["language_model"] for result in results):
+        yield Text(PREVIEW, style="yellow")
+    extractions = [] if is_long else _extractions(results)[:max_rows]
+    if extractions:
+        yield from _grids(extractions, states)
+        documents = {result["document_id"] for result in extractions}
+        results = [
+            result
+            for result in results
+            if result["document_id"] in documents
+            and result["analysis_type"] != AnalysisType.EXTRACTION
+        ]
+    if len(results) > MAX_IN_FULL and not is_long:
+        yield _table(results)
     else:
         for result in results:
             yield from _in_full(result)
-    if any(not result["language_model"] for result in results):
-        yield Text(EXTRACTIVE, style="yellow")
+
+
+def _extractions(results: Sequence[Row]) -> Sequence[Row]:
+    """Return the extractions if they are of several documents."""
+    extractions = [
+        result for result in results if result["analysis_type"] == AnalysisType.EXTRACTION
+    ]
+    return extractions if len({result["document_id"] for result in extractions}) > 1 else []
 
 
 def _in_full(result: Row) -> Iterator[RenderableType]:
     yield Rule(_heading(result), align="left", characters="─", style="dim")
-    yield Text(f"  {_measures(result)}", style="dim")
+    yield Text(f"  {measures(result)}", style="dim")
     if result["review_reason"]:
         yield Text(f"  Review: {one_line(result['review_reason'])}", style="yellow")
     if result["transcribed_by"]:
@@ -129,7 +185,8 @@ def _heading(result: Row) -> Text:
     return heading
 
 
-def _measures(result: Row) -> str:
+def measures(result: Row) -> str:
+    """Return the confidence and quality of a result, and its model, in one line."""
     who = f"{result['provider']}/{result['model']}" + (
         "" if result["language_model"] else " (built in)"
     )
@@ -190,54 +247,55 @@ def _marks(result: Row) -> Iterator[str]:
         yield "needs review"
 
 
-_MAX_FIELDS = 12
-_DOCUMENT_WIDTH = 24
-_PROSE_WIDTH = 12
 _VALUE_WIDTH = 80
+_MARKS = {
+    Trust.CHECK: ("?", "yellow", "to check"),
+    Trust.UNREAD: ("–", "dim", "not read"),
+    Trust.SILENT: ("∅", "dim", "not mentioned"),
+    Trust.CERTIFIED: ("✓", "green", "accepted"),
+    Trust.CORRECTED: ("✎", "cyan", "corrected"),
+    Trust.CONFIRMED: ("✓", "green", "accepted"),
+}
 
 
-def _extractions(results: Sequence[Row], job_ids: set[uuid.UUID]) -> Iterator[RenderableType]:
-    """Yield a table for each list of fields that several documents share.
-
-    The ids of their jobs are added to `shown`.
-    """
-    extractions = [
-        result for result in results if result["analysis_type"] == AnalysisType.EXTRACTION
-    ]
-    if len(extractions) < 2:  # noqa: PLR2004 - one is shown in full
-        return
+def _grids(
+    results: Sequence[Row], states: Mapping[tuple[uuid.UUID, str], str]
+) -> Iterator[RenderableType]:
+    """Yield a table for each list of fields, with a line for each document, and the legend."""
     from chordwise.domain.learning import fields  # noqa: PLC0415 - loads extraction
 
     alike: dict[tuple[str, ...], list[Row]] = {}
-    for result in extractions:
-        names = tuple(fields.names(result["output"]))[:_MAX_FIELDS]
-        alike.setdefault(names, []).append(result)
+    for result in results:
+        alike.setdefault(tuple(fields.names(result["output"])), []).append(result)
+    marks: set[Trust] = set()
     for names, group in alike.items():
-        if not names or len(group) == 1:
-            continue
-        job_ids |= {result["job_id"] for result in group}
-        documents = layouts.shortened([result["source"] for result in group], room=_DOCUMENT_WIDTH)
+        rows = []
+        for result in group:
+            cells = [Text(one_line(PurePath(result["source"]).name))]
+            for name in names:
+                value = _values(result["output"], name, fields.entries)
+                state = states.get((result["job_id"], name))
+                trust = Trust(state or (Trust.SUPPORTED if value else Trust.SILENT))
+                marks.add(trust)
+                mark, style, _ = _MARKS.get(trust, ("", "", ""))
+                cells.append(Text(f"{mark} {value}".strip(), style))
+            rows.append(cells)
         columns = ("Document", *(name.removeprefix("/") for name in names))
-        rows = [
-            [document, *(_values(result["output"], name, fields.entries) for name in names)]
-            for document, result in zip(documents, group, strict=True)
-        ]
-        yield layouts.FirstThatFits(
-            layouts.table(columns, rows, _PROSE_WIDTH), layouts.records(columns, rows)
-        )
-        yield Text()
+        yield layouts.Lines(columns, rows, _MARKS[Trust.CHECK][0])
+    legend = (f"{mark} {word}" for trust, (mark, _, word) in _MARKS.items() if trust in marks)
+    yield Text(f"{'  '.join(dict.fromkeys(legend))}\n", style="dim")
 
 
 def _values(
     output: JsonObject, name: str, entries: Callable[[JsonObject, str], Sequence[FieldValue]]
-) -> Text:
+) -> str:
     """Return the values of a field in a cell; for rows, their number."""
     place = f"/data{name}" if name.startswith("/") else ""
     listed = json_values.at(output, place) if place else None
     if isinstance(listed, list) and any(isinstance(row, dict) for row in listed):
-        return Text(counted(len(listed), "row"), style="dim")
+        return counted(len(listed), "row")
     values = "; ".join(text_of(entry.value) or "" for entry in entries(output, name) if entry.key)
-    return Text(one_line(values, _VALUE_WIDTH)) if values else Text("∅", style="dim")
+    return one_line(values, _VALUE_WIDTH)
 
 
 _TEXT_WIDTH = 400

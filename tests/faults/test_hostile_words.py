@@ -56,12 +56,13 @@ _TOWN = re.compile(r"town (\d+)")
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "＝")  # noqa: RUF001 - intended
 _SHOWING = (
     ("results",),
+    ("results", "--long"),
     ("results", "--json"),
     ("runs", "latest"),
     ("sql", "SELECT * FROM document_results"),
     ("sql", "SELECT * FROM fact_quotes", "--csv"),
     ("export", "document_results"),
-    ("explain", "{document}"),
+    ("explain", "{document}", "--full"),
 )
 _LEADS_AWAY = re.compile(r"\s*(?:javascript:|\w*:?//evil)", re.IGNORECASE)
 _PAGES = (

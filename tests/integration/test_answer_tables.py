@@ -559,6 +559,28 @@ def test_other_analysis_types_have_additional_columns(settings: Settings) -> Non
     assert pipeline.rows(found) == [(["Ada"], "license", "mixed", Decimal("-0.25"))]
 
 
+def test_results_of_many_documents_are_a_table(filled: Pipeline) -> None:
+    """Each document has a line; `--needs-check` selects those with values to check."""
+    filled.execute("UPDATE facts SET doubts = '{no quote}' WHERE value = 'Ada 5 Ltd'")
+    filled.execute(
+        "UPDATE results SET needs_review = true FROM facts "
+        "WHERE facts.job_id = results.job_id AND facts.doubts IS NOT NULL"
+    )
+    run_name = str(filled.value("SELECT name FROM runs WHERE saved_as = 'contracts'"))
+
+    told = output_of("results", "--run", run_name)
+    to_check = output_of("results", "--run", run_name, "--needs-check").out
+    both = output_of("results", "--run", run_name, "--limit", "12").out
+
+    assert told.out.count("contract-") == 10
+    assert "and 2 more: `chordwise web`" in told.err
+    assert "? Ada 5 Ltd" in told.out
+    assert "? to check  ∅ not mentioned" in told.out
+    assert both.count("contract-") == 12
+    assert "contract-05.txt · extraction · needs review" in to_check  # one document is in full
+    assert "contract-04" not in to_check
+
+
 @pytest.mark.usefixtures("filled")
 def test_the_command_lists_tables_that_read_only_users_can_query() -> None:
 

@@ -18,7 +18,7 @@ import pytest
 from chordwise import Client, Profile
 from chordwise.errors import ConfigurationError, ExitCode
 from chordwise.pipeline.inbox import scan
-from chordwise.rendering.plain_text import EXTRACTIVE
+from chordwise.rendering.plain_text import PREVIEW
 from tests.fakes.processes import Processes, wait_until
 
 pytestmark = pytest.mark.xdist_group("cli_embedded")
@@ -86,7 +86,7 @@ def test_analyze_answers_a_file_and_reports_an_empty_one(desk: Desk) -> None:
     assert "letters/one.txt · summary" in shown
     assert "2 found = 1 accepted + 1 empty ✓" in shown
     assert "1 planned = 1 succeeded ✓" in shown
-    assert EXTRACTIVE in shown
+    assert PREVIEW in shown
 
 
 def test_a_missing_key_is_refused_before_anything_is_taken_in(desk: Desk) -> None:

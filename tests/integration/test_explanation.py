@@ -33,20 +33,25 @@ SUMMARY = a_summary("It cost more than the town had planned.")
 LEASE = "The fee is 500 EUR a year, or 510 EUR. There is nothing else in this lease."
 EXPLAINED = """\
 extraction by scripted · succeeded · job JOB
-  lease.txt · text/plain · 75 characters · run april
-  Feedback: corrected annual fee: ["505 EUR"] (was ["500 EUR"]) · Ada, TIME
+lease.txt · text/plain · 75 characters · run april
+Feedback: corrected annual fee: ["505 EUR"] (was ["500 EUR"]) · Ada, TIME
+confidence 0.45 · quality 1.00 · coverage 100 % · agreement 50.0 % · scripted/script-1
+Answer: annual fee: 505 EUR
+Fields: 1 corrected
+Parts: 1 succeeded · 2 calls · $0.00
+Other job: summary, may, running, OTHER
+--full shows the answer, calls, prompts and completions; --chunk N one part; --json all.
+"""
+IN_FULL = """\
 lease.txt · extraction · corrected ─────────────────────────────────────────────────────────────────
   confidence 0.45 · quality 1.00 · coverage 100 % · agreement 50.0 % · scripted/script-1
   Found  Item        Value    Quote                    Confidence
          annual fee  505 EUR  “fee is 500 EUR” [4–18]   corrected
 
-Part  Characters  State      Confidence  Quality  Agreement  Error
-1     0–75        succeeded  0.90        1.00     50.0 %
 Part  Stage    Model              Prompt                Took   Tokens    Cost   Outcome
 1     analyze  scripted/script-1  extraction.analyze@1  12 ms  100 + 29  $0.00  valid
 1     analyze  scripted/script-1  extraction.analyze@1  12 ms  100 + 29  $0.00  valid
-  Total: $0.00
-Part 1 of 1 · characters 0–75 · succeeded · confidence 0.90 · quality 1.00 ─────────────────────────
+Part 1 · characters 0–75 · succeeded · confidence 0.90 · quality 1.00 ──────────────────────────────
   System prompt
     You analyze documents for people who will check your answer against the text.
   User prompt
@@ -59,9 +64,6 @@ Part 1 of 1 · characters 0–75 · succeeded · confidence 0.90 · quality 1.00
     nothing
   Stored
     {
-Other jobs about this document ─────────────────────────────────────────────────────────────────────
-Type     Run  State    Job
-summary  may  running  OTHER
 """
 pytestmark = pytest.mark.usefixtures("addressed")
 
@@ -86,13 +88,15 @@ def test_an_answer_is_explained_with_votes_and_corrections(settings: Settings) -
     other = str(pipeline.job(pipeline.submit(document, options=replace(a_run(), name="may"))).id)
     pipeline.execute("UPDATE model_calls SET latency_ms = 12")
 
-    printed = output_of("explain", job_id).out
+    printed = output_of("explain", job_id, "--full").out
+    brief = output_of("explain", job_id).out
 
     printed = printed.replace(job_id, "JOB").replace(other, "OTHER")
     printed = re.sub(r"TEXT-\w+", "MARK", re.sub(r"2\d{3}-\d\d-\d\d \d\d:\d\d", "TIME", printed))
-    first_lines = re.sub(r"(    .*\n)(    .*\n)+", r"\1", printed[printed.index("Part 1 of") :])
-    shown = printed[: printed.index("Part 1 of")] + first_lines
-    assert re.sub(r" +\n", "\n", shown) == EXPLAINED
+    begin = printed.index("  System prompt")
+    first_lines = re.sub(r"(    .*\n)(    .*\n)+", r"\1", printed[begin:])
+    assert re.sub(r" +\n", "\n", printed[:begin] + first_lines) == EXPLAINED + IN_FULL
+    assert len(brief.splitlines()) == len(EXPLAINED.splitlines())
 
 
 REASONING = (
@@ -146,7 +150,7 @@ def test_the_command_finds_a_document_by_a_part_of_its_name(settings: Settings) 
     pipeline.analyze(a_document(TEXT, "harbour-1.txt"), a_document(LEASE, "harbour-2.txt"))
     Path("chordwise.toml").unlink()
 
-    shown = output_of("explain", "R-1").out
+    shown = output_of("explain", "R-1", "--chunk", "1").out
     ambiguous = output_of("explain", "harbour", code=ExitCode.USAGE).err
 
     assert "harbour-1.txt" in shown

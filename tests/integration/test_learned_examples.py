@@ -255,7 +255,7 @@ def test_an_explanation_names_the_examples(pipeline: Pipeline) -> None:
     correct("boat")
     job = pipeline.job(worked(pipeline, asked(), texts("ship")))
 
-    printed = output_of("explain", str(job.id)).out
+    printed = output_of("explain", str(job.id), "--full").out
 
     assert "Example in the prompt: boat, version 1, 1 remark" in printed
     with pipeline.context.database.read() as session:

@@ -16,6 +16,7 @@ from chordwise.cli.commands.runs import job_table
 from chordwise.cli.commands.schedules import _next, past_table, table
 from chordwise.domain.analysis_tasks import AnalysisType
 from chordwise.domain.estimates import Interval
+from chordwise.domain.json_values import JsonValue
 from chordwise.domain.learning.measures import Measure
 from chordwise.pipeline.quoting.quote import Cost, Quote, QuotedLine
 from chordwise.relations.relation import Row
@@ -252,3 +253,43 @@ def test_rows_that_fit_are_shown_as_a_table() -> None:
     assert at_fifty[1].rstrip() == f"id   | {row[0]}"
     assert shown(in_sql(["source", "outcome"]), width=NARROW).split() == ["source", "outcome"]
     assert shown(in_sql(["a_column_of_a_view"] * 10), width=NARROW).strip() == ""
+
+
+def an_extraction(number: int, *values: str | None) -> Row:
+    fields: list[JsonValue] = [
+        {"item": f"field {index}", "value": value} for index, value in enumerate(values)
+    ]
+    result = a_result(
+        AnalysisType.EXTRACTION,
+        {"fields": fields},
+        source=f"/files/{'agreement-' * 5}{number}.txt",
+    )
+    return {**result, "document_id": uuid.UUID(int=number), "job_id": uuid.UUID(int=number)}
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_table_of_answers_has_a_line_for_each_document(width: int) -> None:
+    """Columns with values to check are shown before others, and the rest is named."""
+    values = ["a long value of some words", "5 EUR", None, *["x" * 30] * 7]
+    several = [an_extraction(number, *values) for number in range(12)]
+    states = {(several[3]["job_id"], "field 9"): "check"}
+
+    lines = shown(*results.render(several, states), width=width).splitlines()
+
+    assert max(map(len, map(str.rstrip, lines))) <= width
+    assert lines[0].split()[0] == "Document"
+    assert "field 9" in lines[0]
+    assert [line.split()[0][-5:] for line in lines[1:11]] == [f"{n}.txt" for n in range(10)]
+    assert all("agr" in line and "…" in line for line in lines[1:11])
+    assert "? xxx" in lines[4]
+    assert any(line.startswith("Not shown: field ") for line in lines)
+    assert lines[-2].strip() == "? to check  ∅ not mentioned"
+
+
+def test_answers_are_in_full_for_one_document_or_if_requested() -> None:
+    one = shown(*results.render([an_extraction(1, "Ada")]))
+    several = [an_extraction(number, "Ada") for number in range(3)]
+
+    assert "Found" in one
+    assert shown(*results.render(several)).count("Found") == 0
+    assert shown(*results.render(several, is_long=True)).count("Found") == 3

@@ -27,7 +27,7 @@ from chordwise.relations.accounts import Account
 from chordwise.relations.relation import Row
 from chordwise.rendering import accounts as rendered_accounts
 from chordwise.rendering import results as rendered_results
-from chordwise.rendering.plain_text import EXTRACTIVE, one_line, safe
+from chordwise.rendering.plain_text import PREVIEW, one_line, safe
 from chordwise.rendering.results import answer, quote
 
 SPAN: JsonObject = {"quote": "It rained.", "start_char": 4, "end_char": 14, "grounded": True}
@@ -237,9 +237,9 @@ def test_many_results_are_shown_as_a_table() -> None:
 def test_the_built_in_model_is_named_wherever_it_answered() -> None:
     built_in = a_result() | {"language_model": False}
 
-    assert EXTRACTIVE in shown(*rendered_results.render([built_in]))
-    assert EXTRACTIVE in shown(*rendered_results.render([built_in] * 11))
-    assert EXTRACTIVE not in shown(*rendered_results.render([a_result()]))
+    assert PREVIEW in shown(*rendered_results.render([built_in]))
+    assert PREVIEW in shown(*rendered_results.render([built_in] * 11))
+    assert PREVIEW not in shown(*rendered_results.render([a_result()]))
 
 
 def test_a_partial_result_names_the_uncovered_characters() -> None:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import typer
@@ -15,7 +15,7 @@ import typer
 from chordwise.cli import access, run_watch
 from chordwise.cli.commands import quote
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, NoWait
+from chordwise.cli.options import AsJson, IsLong, NoWait
 from chordwise.cli.request import Arguments, Options, Paths
 from chordwise.cli.run_watch import suggest
 from chordwise.domain.number_formats import counted
@@ -87,7 +87,9 @@ class RunIntake:
         with context.database.read() as session:
             return accounts.of_run(driver(session), submission.run_id)
 
-    def conclude(self, account: Account, *, waits: bool, as_json: bool) -> ExitCode:
+    def conclude(
+        self, account: Account, *, waits: bool, as_json: bool, is_long: bool = False
+    ) -> ExitCode:
         """Wait for a run and report it, or show how to wait for it later; return the exit code.
 
         Raises:
@@ -96,7 +98,9 @@ class RunIntake:
         run, invocation, settings = account.run, self._invocation, self.settings
         is_interrupted = account.intake_status != IntakeStatus.FINISHED
         if waits and not is_interrupted:
-            return run_watch.follow(invocation, settings, account.run_id, run, as_json=as_json)
+            return run_watch.follow(
+                invocation, settings, account.run_id, run, as_json=as_json, is_long=is_long
+            )
         if waits and as_json:
             self.screen.write_json(run=account)
         elif as_json:
@@ -174,14 +178,21 @@ def _open(
     return submission
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportOptions:
+    """How the answers are shown."""
+
+    no_wait: NoWait = False
+    is_long: IsLong = False
+    as_json: AsJson = False
+
+
 def analyze(
     invocation: Invocation,
     paths: Paths,
     arguments: Arguments,
     options: Options,
-    *,
-    no_wait: NoWait = False,
-    as_json: AsJson = False,
+    report: ReportOptions,
 ) -> ExitCode:
     """Analyze documents and show the answers.
 
@@ -225,4 +236,6 @@ def analyze(
             return ExitCode.SUCCESS
         run_options = replace(run_options, paths=tuple(map(absolute, paths)))
         account = intake.take_in(context, _open(context, intake, run_options, files))
-    return intake.conclude(account, waits=not no_wait, as_json=as_json)
+    return intake.conclude(
+        account, waits=not report.no_wait, as_json=report.as_json, is_long=report.is_long
+    )

@@ -23,7 +23,7 @@ from chordwise.rendering import accounts as rendered_accounts
 from chordwise.rendering import layouts, live
 from chordwise.rendering.accounts import MAX_FAILURES, UNLIMITED
 from chordwise.rendering.layouts import FirstThatFits
-from chordwise.rendering.plain_text import EXTRACTIVE, local_time, one_line
+from chordwise.rendering.plain_text import PREVIEW, local_time, one_line
 from chordwise.rendering.screen import Screen
 
 
@@ -99,7 +99,7 @@ def usage(progress: Progress) -> RenderableType:
         error = f"Error    the last call failed: {one_line(progress.last_error, _ERROR_WIDTH)}"
         lines.append(Text(error, style="yellow"))
     if progress.calls.extractive:
-        lines.append(Text(EXTRACTIVE, style="yellow"))
+        lines.append(Text(PREVIEW, style="yellow"))
     return Group(*lines)
 
 

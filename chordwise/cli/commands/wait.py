@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
-from chordwise.cli.options import AsJson, RunArgument
+from chordwise.cli.options import AsJson, IsLong, RunArgument
 from chordwise.cli.run_watch import follow
 from chordwise.embedded import stack
 from chordwise.errors import ExitCode
 
 
 def wait(
-    invocation: Invocation, run: RunArgument = "latest", *, as_json: AsJson = False
+    invocation: Invocation,
+    run: RunArgument = "latest",
+    *,
+    is_long: IsLong = False,
+    as_json: AsJson = False,
 ) -> ExitCode:
     """Wait for a run to finish, then show its results.
 
@@ -25,4 +29,6 @@ def wait(
         stored_run = access.find_run(settings, run)
     else:
         settings, stored_run = access.for_run(invocation, run, settings)
-    return follow(invocation, settings, stored_run.id, stored_run.name, as_json=as_json)
+    return follow(
+        invocation, settings, stored_run.id, stored_run.name, as_json=as_json, is_long=is_long
+    )
