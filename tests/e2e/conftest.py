@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 from pydantic import SecretStr
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, Row, text
 
 from chordwise.storage.database import open_engine
 from tests.conftest import Servers
@@ -33,6 +33,10 @@ class Stage:
         with self.engine.connect() as connection:
             found: object = connection.execute(text(query)).scalar_one()
             return found
+
+    def rows(self, query: str) -> Sequence[Row[tuple[object, ...]]]:
+        with self.engine.connect() as connection:
+            return connection.execute(text(query)).all()
 
     def count(self, query: str) -> int:
         found = self.value(query)
