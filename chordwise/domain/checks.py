@@ -137,7 +137,7 @@ def _no_names(output: JsonObject) -> Iterator[FailedCheck]:
         read.append((f"/data{path}", question, value, quotes.get(path, "")))
     for number, field in enumerate(json_values.objects(output.get("fields"))):
         item, quote = (json_values.text(field.get(name)) for name in ("item", "quote"))
-        read.append((f"/fields/{number}/value", item, field.get("value"), quote))
+        read.append((json_values.pointer("/fields", number), item, field.get("value"), quote))
     for path, question, value, quote in read:
         text = json_values.text(value).strip()
         if text and _asks_for_name(question) and (kind := _kind_of_no_name(text, quote)):

@@ -6,9 +6,8 @@ Rows are lost when answers are joined or repaired, or when a model leaves out re
 
 from __future__ import annotations
 
-import itertools
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from functools import cache
 
 from pydantic import TypeAdapter
 
-from chordwise.domain import chunking, grounding, json_values, number_formats, schema_data, words
+from chordwise.domain import grounding, json_values, number_formats, schema_data
 from chordwise.domain.analysis import RowCount, analysis_for
 from chordwise.domain.analysis_tasks import AnalysisTask
 from chordwise.domain.grounding import Source
@@ -247,99 +246,6 @@ def unread(
         missing = _missing(path, count, 0, [*rest, UnreadRecords(runs=[[first]])], place)
         found += [missing] if missing and missing.records > DENSE else []
     return tuple(found)
-
-
-def sparse(
-    text: str, output: JsonObject, task: AnalysisTask, missing: Iterable[MissingRows]
-) -> tuple[str, ...]:
-    """Return sentences about lists with a row for one of many passages of the same form."""
-    analysis, options = analysis_for(task.analysis_type), task.options
-    known = {each.path for each in missing}
-    counted, places = analysis.row_counts([output], options), analysis.row_places(output, options)
-    spans = {
-        path: sorted((min(row)[0], max(end for _, end in row)) for row in rows)
-        for path, rows in places.items()
-    }
-    every = sorted(start for own in spans.values() for start, _ in own)
-    numbers = {
-        path: _passages(text, spans[path], every)
-        for path, count in counted.items()
-        if path in spans and path not in known and not count.is_selection
-    }
-    said = "{:,} consecutive passages have the same form, and hardly any of them has a row of {}."
-    return tuple(said.format(number, path) for path, number in numbers.items() if number)
-
-
-_MIN_PASSAGES = 8
-_MIN_SHARED_WORDS = 2
-_WORDS_OF_BEGINNING = 14
-_MAX_SHORT_WORD = 3
-_MARKS = " \t\n-–*•#\"'“(["
-
-
-def _passages(text: str, rows: Sequence[Span], every: Sequence[int]) -> int:
-    """Return the number of consecutive passages of one form of which hardly any has a row, or 0.
-
-    Passages are sentences or lines. They have the same form if they share words, apart from names
-    and numbers, or begin with different names, as in “Ada Ash joined the board in 2001.” `every`
-    are the places of the rows of all lists. One of `rows` has to begin a passage.
-    """
-    ends = itertools.pairwise([0, *chunking.sentence_ends(text)])
-    for division in (ends, whole_lines(text)):
-        filled = (span for span in division if text[slice(*span)].strip(_MARKS))
-        parts = [(end - len(text[start:end].lstrip(_MARKS)), end) for start, end in filled]
-        if len(rows) * _MIN_PASSAGES > len(parts):
-            continue
-        for first, last in _blocks(text, parts, rows):
-            number = last - first + 1
-            taken = bisect_left(every, parts[last][1]) - bisect_left(every, parts[first][0])
-            if number >= taken * _MIN_PASSAGES:
-                return number
-    return 0
-
-
-def _blocks(text: str, parts: Sequence[Span], rows: Sequence[Span]) -> Iterator[tuple[int, int]]:
-    """Yield the first and the last passage of the same form around each row that begins one."""
-    last = -1
-    for start, end in rows:
-        number = bisect_right(parts, (start, len(text))) - 1
-        if number <= last or parts[number][0] != start or parts[number][1] < end:
-            continue
-        for is_alike in _comparisons(text[slice(*parts[number])]):
-            above, below = (
-                sum(1 for _ in itertools.takewhile(is_alike, (text[slice(*parts[n])] for n in run)))
-                for run in (range(number - 1, -1, -1), range(number + 1, len(parts)))
-            )
-            last = number + below
-            yield number - above, last
-
-
-def _comparisons(passage: str) -> Iterable[Callable[[str], bool]]:
-    passage_words, names = _words(passage), {_name(passage)}
-
-    def shares_words(other: str) -> bool:
-        return len(passage_words & _words(other)) >= _MIN_SHARED_WORDS
-
-    def has_new_name(other: str) -> bool:
-        name = _name(other)
-        is_new = bool(name) and name not in names
-        names.add(name)
-        return is_new
-
-    return (shares_words, has_new_name) if "" not in names else (shares_words,)
-
-
-def _words(text: str) -> set[str]:
-    listed = text.split(maxsplit=_WORDS_OF_BEGINNING)[:_WORDS_OF_BEGINNING]
-    long = (word for word in listed if word.isupper() or len(word) > _MAX_SHORT_WORD)
-    terms = words.terms(" ".join(word for word in long if not word.istitle()))
-    return {term for term in terms if len(term) >= _MAX_SHORT_WORD and term.isalpha()}
-
-
-def _name(text: str) -> str:
-    name = " ".join(text.split(maxsplit=2)[:2]).rstrip(",.;")
-    letters = name.replace("-", "").replace("'", "").replace(" ", "", 1)
-    return name if name.istitle() and letters.isalpha() and " " in name else ""
 
 
 def _with_new_values(

@@ -11,6 +11,7 @@ from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.grounding import Source, ground
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.missing_rows import MissingRows
+from chordwise.domain.unanswered_passages import SparseList, sparse_lists
 from tests.fakes.completion_requests import a_task
 
 COUNT = 60
@@ -648,14 +649,14 @@ DIFFERENT = [
 ]
 
 
-def sparse_in(text: str, *quotes: str, **of_list: JsonValue) -> tuple[str, ...]:
+def sparse_in(text: str, *quotes: str, **of_list: JsonValue) -> tuple[SparseList, ...]:
     evidence: list[JsonValue] = [
         {"path": f"/rows/{number}", "quote": quote} for number, quote in enumerate(quotes)
     ]
     output = ground({"data": {"rows": [*quotes]}, "evidence": evidence}, Source(text))
     schema: JsonObject = {"properties": {"rows": {"type": "array", **of_list}}}
     task = a_task(AnalysisType.EXTRACTION, options=AnalysisOptions(schema=schema))
-    return missing_rows.sparse(text, output, task, ())
+    return tuple(sparse_lists(text, output, task, ()))
 
 
 @pytest.mark.parametrize("end", [" ", "\n", "\n\n"])
@@ -667,10 +668,9 @@ def test_one_row_of_many_passages_of_one_form_is_reported(
     """They are sentences or paragraphs; each may be a record, which only a person can tell."""
     text = f"We had guests, as in May.\n\n{end.join(records)}\n\nIt was good to see them."
 
-    (said,) = sparse_in(text, records[number])
+    (sparse,) = sparse_in(text, records[number])
 
-    assert f"{len(PEOPLE)} consecutive passages" in said
-    assert "/data/rows" in said
+    assert f"of /data/rows: {len(PEOPLE) - 1} rows seem to be missing" in str(sparse)
     assert sparse_in(text, *records) == sparse_in(text, *records[::3]) == ()
     assert sparse_in(text, records[number], **{"x-selection": True}) == ()
     assert sparse_in(end.join(records[:7]), records[1]) == ()

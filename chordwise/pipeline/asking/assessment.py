@@ -23,6 +23,7 @@ from chordwise.domain.grounding import Source
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.states import CritiqueOutcome
 from chordwise.domain.trust import MIN_AGREEMENT, Doubt, Reason
+from chordwise.domain.unanswered_passages import SparseList, sparse_lists
 from chordwise.llm.model import EXTRACTIVE
 from chordwise.pipeline.asking.check import with_missing_rows
 
@@ -32,14 +33,14 @@ class AssessedAnswer:
     """An answer, revised or not, and the result of its critique, which is `None` without one.
 
     `is_merged_by_rule` is true if the synthesis failed and the parts were joined without a model.
-    `sparse` has sentences about lists that evidently lack rows, although none can be counted, and
+    `sparse` are lists that seem to lack rows of prose, which lowers the quality, and
     `named_elsewhere` the paths of values that another passage names.
     """
 
     answer: Answer
     critique: Critique | None = None
     is_merged_by_rule: bool = False
-    sparse: tuple[str, ...] = ()
+    sparse: tuple[SparseList, ...] = ()
     named_elsewhere: tuple[str, ...] = ()
 
     def with_unread_records(
@@ -57,7 +58,8 @@ class AssessedAnswer:
         answer = with_missing_rows(
             self.answer, missing_rows.unread(source, output, task, answered, place)
         )
-        sparse = missing_rows.sparse(text, output, task, answer.missing_rows)
+        known = {each.path for each in answer.missing_rows}
+        sparse = tuple(sparse_lists(text, output, task, known))
         elsewhere = trust.named_elsewhere(text, output, task)
         return replace(self, answer=answer, sparse=sparse, named_elsewhere=tuple(elsewhere))
 
@@ -66,8 +68,11 @@ class AssessedAnswer:
         return checks.failures(self.answer.output, task.options, task.examples)
 
     def quality(self, task: AnalysisTask) -> float:
-        """Return the quality of the answer, lowered by each failed check."""
-        return lowered_by(self.answer.quality, CHECK_FACTOR ** len(self.failed_checks(task)))
+        """Return the quality of the answer, lowered by each failed check and sparse list."""
+        share = min((each.rows / each.passages for each in self.sparse), default=1.0)
+        return lowered_by(
+            self.answer.quality, share * CHECK_FACTOR ** len(self.failed_checks(task))
+        )
 
     def assessment(
         self, parts: Sequence[JsonObject | None], task: AnalysisTask
@@ -91,7 +96,7 @@ class AssessedAnswer:
         if self.is_merged_by_rule:
             yield "The parts were merged by rule."
         yield from missing_rows.sentences(missing_rows.losses(self.answer.missing_rows))
-        yield from self.sparse
+        yield from map(str, self.sparse)
 
     def _critique(self) -> Iterator[str]:
         if self.critique is not None and self.critique.outcome in _OBJECTIONS:
