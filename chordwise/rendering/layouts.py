@@ -34,7 +34,7 @@ class FirstThatFits:
         yield last
 
 
-_CELL_WIDTHS = (40, 30, 22, 16)
+_CELL_WIDTH, _WIDEST_CELL = 16, 40
 
 
 class Lines:
@@ -50,25 +50,25 @@ class Lines:
         self._mark = mark
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Choose the widest cells with which all columns fit, else the columns that fit."""
-        cells = [[row[index].plain for row in self._rows] for index in range(len(self._names))]
-        marked = [any(cell.startswith(self._mark) for cell in column) for column in cells]
-        order = [0, *sorted(range(1, len(cells)), key=lambda index: not marked[index])]
-        whole = [
-            max(map(cell_len, (name, *column)))
-            for name, column in zip(self._names, cells, strict=True)
+        """Choose the columns that fit with narrow cells, and widen these from left to right."""
+        columns = [
+            [name, *(row[index].plain for row in self._rows)]
+            for index, name in enumerate(self._names)
         ]
-        widths, count = whole, 1
-        for most in _CELL_WIDTHS:
-            widths = [min(width, most) for width in whole]
-            widths[0] = min(whole[0], max(_CELL_WIDTHS[-1], options.max_width * 3 // 10))
-            ends = accumulate(widths[index] + 2 for index in order)
-            count = max(1, sum(end - 2 <= options.max_width for end in ends))
-            if count == len(order):
-                break
+        marked = [any(cell.startswith(self._mark) for cell in column) for column in columns]
+        order = [0, *sorted(range(1, len(columns)), key=lambda index: not marked[index])]
+        widest = [min(max(map(cell_len, column)), _WIDEST_CELL) for column in columns]
+        widths = [min(width, _CELL_WIDTH) for width in widest]
+        widths[0] = min(widest[0], max(_CELL_WIDTH, options.max_width * 3 // 10))
+        ends = [end - 2 for end in accumulate(widths[index] + 2 for index in order)]
+        count = max(1, sum(end <= options.max_width for end in ends))
         shown, hidden = sorted(order[:count]), sorted(order[count:])
+        room = options.max_width - ends[count - 1] - 2
         grid = empty()
         for index in shown:
+            more = max(0, min(widest[index] - widths[index], room))
+            room -= more
+            widths[index] += more
             name = Text(self._names[index])
             grid.add_column(name, width=widths[index], no_wrap=True, overflow="ellipsis")
         for row in self._rows:

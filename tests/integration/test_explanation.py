@@ -48,10 +48,10 @@ lease.txt · extraction · corrected ──────────────�
   Found  Item        Value    Quote                    Confidence
          annual fee  505 EUR  “fee is 500 EUR” [4–18]   corrected
 
-Part  Stage    Model              Prompt                Took   Tokens    Cost   Outcome
-1     analyze  scripted/script-1  extraction.analyze@1  12 ms  100 + 29  $0.00  valid
-1     analyze  scripted/script-1  extraction.analyze@1  12 ms  100 + 29  $0.00  valid
-Part 1 · characters 0–75 · succeeded · confidence 0.90 · quality 1.00 ──────────────────────────────
+Part 1: characters 0–75, succeeded, confidence 0.90, quality 1.00, agreement 0.50
+Call: analyze, scripted/script-1, extraction.analyze@1, 12 ms, 100 + 29 tokens, $0.00, valid
+Call: analyze, scripted/script-1, extraction.analyze@1, 12 ms, 100 + 29 tokens, $0.00, valid
+Part 1 ─────────────────────────────────────────────────────────────────────────────────────────────
   System prompt
     You analyze documents for people who will check your answer against the text.
   User prompt

@@ -32,7 +32,7 @@ ORDER: JsonObject = {
     "type": "object",
     "properties": {
         "vendor": {"type": "string", "description": "Who sends it."},
-        "quotes": {
+        "quotes?": {
             "type": "array",
             "items": {
                 "type": "object",
@@ -48,10 +48,10 @@ def reading(request: CompletionRequest) -> str:
         words = [f"bolt {n}" for n in range(10)] + ["a nut"]
         rows = [{"what": word, "amount": n + 0.5} for n, word in enumerate(words)]
         evidence = [
-            {"path": f"/quotes/{n}/what", "quote": word, "confidence": 9}
+            {"path": f"/quotes?/{n}/what", "quote": word, "confidence": 9}
             for n, word in enumerate(words)
         ]
-        return json.dumps({"data": {"vendor": "Acme", "quotes": rows}, "evidence": evidence})
+        return json.dumps({"data": {"vendor": "Acme", "quotes?": rows}, "evidence": evidence})
     if LEASE in request.task.text:
         fields = [
             a_field("governing law", "Texas", 9, quote="governing law: Texas"),
@@ -204,7 +204,7 @@ def test_a_list_of_objects_is_a_sheet_of_rows(pipeline: Pipeline) -> None:
     ]
     assert book["quotes"]["B12"].comment is not None
     assert book["quotes"]["B12"].comment.text.startswith("quote not found")
-    assert ("quotes 11: What", "a nut") in [row[1:3] for row in rows_of(book["Quotes_2"])]
+    assert ("quotes? 11: What", "a nut") in [row[1:3] for row in rows_of(book["Quotes_2"])]
     wide = [rows_of(sheet)[0] for sheet in all_columns]
     assert {"job_id", "vendor_trust", "needs_check"} <= {*wide[0]}
     assert {"row_index", "grounded"} <= {*wide[1]}

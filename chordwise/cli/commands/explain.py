@@ -17,11 +17,11 @@ from chordwise.cli.options import AsJson
 from chordwise.domain.analysis import headline
 from chordwise.domain.money import dollars
 from chordwise.domain.number_formats import counted, money, score
+from chordwise.domain.states import CritiqueOutcome
 from chordwise.pipeline.runs.reconstruction import Reconstruction
 from chordwise.relations import explanation
 from chordwise.relations import results as stored_results
 from chordwise.relations.relation import Row
-from chordwise.rendering import layouts
 from chordwise.rendering import results as rendered_results
 from chordwise.rendering.plain_text import encoded, local_time, one_line, safe
 from chordwise.rendering.screen import indented
@@ -68,9 +68,11 @@ def explain(
         return
     for sentence, style in _in_brief(job, states.values()):
         screen.show(Text(one_line(sentence, 300), style))
-    screen.show(*_history(job) if full else ())
+    if full:
+        screen.show(*rendered_results.render([job["result"]] if job["result"] else ()))
+        screen.show(*(Text(one_line(sentence)) for sentence in _in_detail(job)))
     for question in (*chunks, *steps):
-        screen.show(*_question(question, None if chunk else _TEXT_CHARACTERS))
+        screen.show(*_in_full(question, None if chunk else _TEXT_CHARACTERS))
 
 
 def _in_brief(job: Row, states: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -113,41 +115,33 @@ def _sentence(remark: Row) -> str:
     return f"{sentence} · {remark['note']}" if remark["note"] else sentence
 
 
-def _history(job: Row) -> Iterator[RenderableType]:
-    if job["result"] is not None:
-        yield from rendered_results.render([job["result"]])
-        for violation in (job["result"]["critique"] or {}).get("violations", ()):
-            yield Text(one_line(f"Objection: {violation['path'] or '/'}: {violation['problem']}"))
-    for chunk in job["chunks"]:
-        if chunk["error_message"]:
-            yield Text(one_line(f"Part {chunk['position'] + 1}: {chunk['error_message']}"))
+def _in_detail(job: Row) -> Iterator[str]:
+    critique = (job["result"] or {}).get("critique") or {}
+    if critique.get("outcome") == CritiqueOutcome.REVISED:
+        for violation in critique["violations"]:
+            yield f"Objection: {violation['path'] or '/'}: {violation['problem']}"
     if job["revised"]:
-        yield Text(one_line(f"Changed by the revision: {', '.join(job['revised'][:20])}"))
+        yield f"Changed by the revision: {', '.join(job['revised'][:20])}"
     for example in job["examples"]:
         remarks = counted(len(example["feedback_ids"]), "remark")
-        title = "Example in the prompt: {source}, version {version}".format_map(example)
-        yield Text(one_line(f"{title}, {remarks}"))
-    names = ("Part", "Stage", "Model", "Prompt", "Took", "Tokens", "Cost", "Outcome")
-    yield layouts.folded(names, map(_call, job["calls"]), header_style="dim")
+        title = "{source}, version {version}".format_map(example)
+        yield f"Example in the prompt: {title}, {remarks}"
+    for chunk in job["chunks"]:
+        span = "characters {start_char}–{end_char}, {status}".format_map(chunk)
+        names = ("confidence", "quality", "agreement")
+        measures = [f"{name} {score(chunk[name])}" for name in names if chunk[name] is not None]
+        about = ", ".join(filter(None, (span, *measures, chunk["error_message"])))
+        yield f"Part {chunk['position'] + 1}: {about}"
+    for call in job["calls"]:
+        took = "from the cache" if call["cache_hit"] else f"{call['latency_ms'] or 0:,} ms"
+        tokens = f"{call['input_tokens'] or 0:,} + {call['output_tokens'] or 0:,} tokens"
+        about = "Call: {stage}, {provider}/{model}, {prompt_version}".format_map(call)
+        yield f"{about}, {took}, {tokens}, {dollars(call['cost_usd'])}, {call['outcome']}"
 
 
-def _call(call: Row) -> list[str]:
-    part = "–" if call["chunk"] is None else str(call["chunk"] + 1)
-    took = "cache" if call["cache_hit"] else f"{call['latency_ms'] or 0:,} ms"
-    tokens = f"{call['input_tokens'] or 0:,} + {call['output_tokens'] or 0:,}"
-    model, outcome = f"{call['provider']}/{call['model']}", one_line(call["outcome"], 60)
-    cost = dollars(call["cost_usd"])
-    return [part, call["stage"], model, call["prompt_version"], took, tokens, cost, outcome]
-
-
-def _question(question: Row, width: int | None) -> Iterator[RenderableType]:
-    title = "{stage}".format_map(question).capitalize()
-    if "position" in question:
-        span = "characters {start_char}–{end_char} · {status}".format_map(question)
-        title = f"Part {question['position'] + 1} · {span}"
-    if question.get("quality") is not None:
-        title += f" · confidence {score(question['confidence'])}"
-        title += f" · quality {score(question['quality'])}"
+def _in_full(question: Row, width: int | None) -> Iterator[RenderableType]:
+    position, stage = question.get("position"), str(question["stage"])
+    title = stage.capitalize() if position is None else f"Part {position + 1}"
     yield Rule(Text(title), align="left", style="dim")
     for label, words in _passages(question):
         text = safe(words)

@@ -45,8 +45,9 @@ WHERE n.saved_as = {table} AND (
     OR f.item = ANY({typed}::text[]) AND f.number IS NULL AND f.date IS NULL
 )
 """
+_OF_QUOTES = "f.item, f.row_index, f.final_value, f.quote, f.place, f.trust"
 _QUOTES = """
-SELECT n.document, f.*
+SELECT n.document, {quotes}
 FROM answer_jobs AS n INNER JOIN fact_quotes AS f ON f.job_id = n.job_id
 WHERE n.saved_as = {table} AND f.final_value IS NOT NULL AND f.quote IS NOT NULL
 ORDER BY n.document, n.document_id, f.row_index NULLS FIRST,
@@ -106,6 +107,7 @@ def write(
     parts = {
         "table": sql.Literal(answers.name),
         "items": sql.Literal([column.item for column in columns]),
+        "quotes": sql.SQL("f.*" if all_columns else _OF_QUOTES),
         "typed": sql.Literal([column.item for column in columns if column.kind in _TYPED]),
     }
     selections: list[Selection | str] = [
@@ -124,8 +126,8 @@ def write(
         writer = _Writer(book, columns, pages_url, all_columns=all_columns)
         writer.read_remarks(remarks)
         count = writer.add_rows(answers.name, "", documents)
-        for rows, table in zip(lists, of_lists, strict=True):
-            writer.add_rows(rows, rows, table)
+        for (rows, view), table in zip(lists.items(), of_lists, strict=True):
+            writer.add_rows(view.removeprefix(f"{answers.name}_"), rows, table)
         writer.add_quotes(quotes)
         writer.add_account(answers.name, about, failures)
     return count
