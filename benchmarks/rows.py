@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
 
 from benchmarks import peers, provider, stack
 from benchmarks.documents import FIELDS, text, write_documents, write_forms, write_table
@@ -295,14 +299,53 @@ def _seconds_to_result(stack_: Stack, number: int) -> float:
         return time.monotonic() - begun - _STABILITY_SECONDS
 
 
-def workbook(bench: Bench) -> None:
-    """Measure the export of a table of answers as a workbook."""
-    count = bench.scaled(2000)
+@contextmanager
+def _forms(bench: Bench) -> Iterator[Stack]:
+    """Run a stack with the table `answers.forms` of 2,000 documents."""
     with stack.running(_BUILT_IN, timeout=bench.timeout) as stack_:
-        write_forms(stack_.folder / "docs", count)
+        write_forms(stack_.folder / "docs", bench.scaled(2000))
         question = ("--type", "extraction", "--items", ", ".join(FIELDS), "--save-as", "forms")
         name, _ = stack_.submit("docs", *question)
         stack_.command("wait", name, "--json")
+        yield stack_
+
+
+def table_page(bench: Bench) -> None:
+    """Measure the page of a table of answers in Chromium, until its totals are shown."""
+    program = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    if program is None:
+        raise MeasurementError("No Chromium is installed.")
+    with _forms(bench) as stack_, stack_.pages() as link, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(link)
+        waits = [_milliseconds(page, f"{link.partition('/?')[0]}/tables/forms") for _ in range(6)]
+        browser.close()
+    first, rendered = (statistics.median(each) for each in zip(*waits[1:], strict=True))
+    what = f"page of {bench.scaled(2000):,} documents and {len(FIELDS)} fields"
+    bench.record("table-page", Bound(f"{what}: first byte", 1000, 200, "ms"), first)
+    bench.record("table-page", Bound(f"{what}: rendered", 1000, 500, "ms"), rendered)
+
+
+_RENDERED = """new Promise(resolve => {
+    const look = () => document.querySelector("#sums td")
+        ? resolve(performance.now()) : requestAnimationFrame(look);
+    look();
+})"""
+
+
+def _milliseconds(page: Page, address: str) -> tuple[float, float]:
+    """Return the times until the first byte and until the totals of a table are shown."""
+    page.goto(address, wait_until="commit")
+    rendered = float(page.evaluate(_RENDERED))
+    first = page.evaluate("performance.getEntriesByType('navigation')[0].responseStart")
+    return float(first), rendered
+
+
+def workbook(bench: Bench) -> None:
+    """Measure the export of a table of answers as a workbook."""
+    count = bench.scaled(2000)
+    with _forms(bench) as stack_:
         before = stack_.usage()
         done = stack_.command("export", "answers.forms", "--output", "forms.xlsx")
         server = stack_.usage().since(before)["postgres"]
@@ -351,6 +394,7 @@ ROWS: dict[str, Callable[[Bench], None]] = {
     "intake-csv": intake_csv,
     "csv-sentiment": csv_sentiment,
     "inbox": inbox,
+    "table-page": table_page,
     "workbook": workbook,
     "long": long_document,
     "share-1000": share_1000,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -75,6 +77,20 @@ class Stack:
         """Submit documents; return the id of the run, and the finished command."""
         done = self.command("submit", *arguments, "--fresh", "--json")
         return str(json.loads(done.output)["run_id"]), done
+
+    @contextlib.contextmanager
+    def pages(self) -> Iterator[str]:
+        """Serve the pages, and return their link."""
+        environment = {**os.environ, "CHORDWISE_HOME": str(self.home)}
+        with subprocess.Popen([_COMMAND, "web"], cwd=self.folder, env=environment) as server:
+            try:
+                until = time.monotonic() + self.timeout
+                while (done := self.command("web", "--link", codes=range(256))).code:
+                    if time.monotonic() > until:
+                        raise MeasurementError("The pages are not served.")
+                yield done.output.strip()
+            finally:
+                server.terminate()
 
     def usage(self) -> Usage:
         """Return the resource usage of the processes so far."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,7 +35,8 @@ _CELL = """SELECT n.job_id, (
     ORDER BY f.trust, f.fact_id LIMIT 1
 ) AS path
 FROM answer_jobs AS n
-WHERE n.saved_as = %(table)s AND n.analysis_type = %(type)s AND n.document_id = %(document_id)s"""
+WHERE n.saved_as = %(table)s AND n.analysis_type = %(type)s AND n.document_id = %(document_id)s
+    AND n.analyzed_at IS NOT NULL"""
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class DocumentTable:
     @cached_property
     def documents(self) -> Relation:
         """The ids of the documents, with the number of cells to check."""
-        texts = _listed(_field(name) for name in ("source", *self.columns))
-        states = _listed(_field(f"{name}_trust") for name in self.columns)
+        texts = ", ".join(_field(name) for name in ("source", *self.columns))
+        states = ", ".join(_field(f"{name}_trust") for name in self.columns)
         filters = {
             "q": f"strpos(lower(concat_ws(' ', {texts})), lower(%(q)s)) > 0",
             "trust": f"""CASE %(trust)s WHEN 'check' THEN t.needs_check > 0
@@ -108,24 +109,25 @@ class DocumentTable:
     def rows(self, connection: Connection, ids: Sequence[uuid.UUID]) -> list[Row]:
         """Return the rows of documents, in this order.
 
-        `answer_trust` is the state of the answer as a whole. `lists` has the number of rows
-        (`count`) and the state of each list of objects.
+        `whole answer` is the state of the answer as a whole, and `lists of objects` has the number
+        of rows (`count`) and the state of each list; no column has such a name.
         """
         found = rows(
             connection,
-            f"""SELECT t.*, a.trust AS answer_trust FROM {_view(self.name)} AS t
+            f"""SELECT t.*, a.trust AS "whole answer" FROM {_view(self.name)} AS t
 LEFT JOIN answer_trust AS a ON a.job_id = t.job_id
 WHERE t.document_id = ANY(%(ids)s) ORDER BY array_position(%(ids)s, t.document_id)""",
             {"ids": ids},
         )
         lists: dict[uuid.UUID, dict[str, Row]] = defaultdict(dict)
         for name, view in self.lists.items():
-            states = _listed(_field(f"{column.name}_trust") for column in self.of_list(name))
-            of_view = f"""SELECT t.document_id, count(*), min(least({states}, NULL)) AS trust
+            states = [_field(f"{column.name}_trust") for column in self.of_list(name)]
+            trust = f"min(least({', '.join([*states, 'NULL::trust'])})) AS trust"
+            of_view = f"""SELECT t.document_id, count(*), {trust}
 FROM {_view(view)} AS t WHERE t.document_id = ANY(%(ids)s) GROUP BY t.document_id"""
             for row in rows(connection, of_view, {"ids": ids}):
                 lists[row["document_id"]][name] = row
-        return [{**row, "lists": lists[row["document_id"]]} for row in found]
+        return [{**row, "lists of objects": lists[row["document_id"]]} for row in found]
 
     def of_list(self, name: str) -> Sequence[AnswerColumn]:
         """Return the columns of a list of objects; those without a precise type are left out."""
@@ -143,25 +145,23 @@ WHERE t.document_id = %(document_id)s ORDER BY t.parent_row, t.row_index LIMIT {
 
         A column has the number of its values (`values`) and of its cells in each state.
         """
-        with _readable():
-            matching = self.documents.read(connection, filters)
-        columns: dict[str, dict[str, int]] = {name: {"values": 0} for name in self.columns}
-        cells = ", ".join(
-            f"({_literal(name)}, {_field(f'{name}_trust')}, {_field(name)} IS NOT NULL)"
-            for name in self.columns
-        )
-        # Without the offset, each mention of a column would compute it again.
-        by_state = f"""SELECT c.name, c.trust, count(*) AS cells,
-    count(*) FILTER (WHERE c.has_value) AS values
-FROM (SELECT * FROM {_view(self.name)} AS t WHERE t.document_id = ANY(%(ids)s) OFFSET 0) AS t
-CROSS JOIN LATERAL (VALUES {cells}) AS c (name, trust, has_value)
+        cells = ["('', NULL::trust, t.needs_check)"]
+        for name in self.columns:
+            literal, trust = sql.Literal(name).as_string(None), _field(f"{name}_trust")
+            cells.append(f"({literal}, {trust}, ({_field(name)} IS NOT NULL)::int)")
+        # Each column of the view is computed once, and not again for each number.
+        statement = f"""WITH t AS MATERIALIZED (SELECT t.* {self._matching(filters)})
+SELECT c.name, c.trust, count(*) AS cells, coalesce(sum(c.number), 0)::bigint AS values
+FROM t CROSS JOIN LATERAL (VALUES {", ".join(cells)}) AS c (name, trust, number)
 GROUP BY c.name, c.trust"""
-        ids = [row["document_id"] for row in matching]
-        for row in rows(connection, by_state, {"ids": ids}) if columns else ():
-            columns[row["name"]][row["trust"] or ""] = row["cells"]
-            columns[row["name"]]["values"] += row["values"]
-        to_check = sum(row["needs_check"] for row in matching)
-        return {"documents": len(matching), "to_check": to_check, "columns": columns}
+        columns: dict[str, Counter[str]] = {name: Counter() for name in ("", *self.columns)}
+        with _readable():
+            for row in rows(connection, statement, filters):
+                columns[row["name"]] += Counter(
+                    {"values": row["values"], row["trust"] or "": row["cells"]}
+                )
+        whole = columns.pop("")
+        return {"documents": whole[""], "to_check": whole["values"], "columns": columns}
 
     def distribution(self, connection: Connection, filters: Values, column: AnswerColumn) -> Row:
         """Return the most frequent `values` of a column with their counts, and its `ranges`.
@@ -172,8 +172,7 @@ GROUP BY c.name, c.trust"""
         value = f"unnest({field})" if column.kind.is_list else field
         currency = _field(f"{column.name}_currency")
         code = currency if column.kind is ColumnKind.MONEY else "NULL"
-        matching = self.documents.statement(filters).partition("\n")[2]
-        shown = f"SELECT {value} AS value, {code} AS currency {matching}"
+        shown = f"SELECT {value} AS value, {code} AS currency {self._matching(filters)}"
         counted = f"""SELECT value::text AS value, count(*) FROM ({shown} OFFSET 0) AS t
 WHERE value IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {_MAX_VALUES}"""
         limits = f"""SELECT currency, min(value) AS least, max(value) AS most
@@ -183,6 +182,9 @@ FROM ({shown} OFFSET 0) AS t WHERE value IS NOT NULL GROUP BY 1 ORDER BY 1"""
                 "values": rows(connection, counted, filters),
                 "ranges": rows(connection, limits, filters) if is_limited(column) else [],
             }
+
+    def _matching(self, filters: Values) -> str:
+        return self.documents.statement(filters, order="").partition("\n")[2]
 
     def is_preview(self, connection: Connection) -> bool:
         """Return whether the built-in model has answered for any row."""
@@ -195,14 +197,11 @@ FROM ({shown} OFFSET 0) AS t WHERE value IS NOT NULL GROUP BY 1 ORDER BY 1"""
         document_id: uuid.UUID,
         column: AnswerColumn | None = None,
         parent: str | None = None,
-    ) -> tuple[uuid.UUID, str]:
+    ) -> tuple[uuid.UUID, str] | None:
         """Return the job of a cell, and the path of the value that determines its state.
 
-        Without a column the path is that of the whole answer. `parent` is the path of the row of a
-        list.
-
-        Raises:
-            UsageError: The table has no such document, or the cell has no value to decide on.
+        `None` if there is no value to decide on. Without a column the path is that of the whole
+        answer. `parent` is the path of the row of a list.
         """
         is_extracted = column is not None and column.analysis_type == "extraction"
         values = {
@@ -218,7 +217,7 @@ FROM ({shown} OFFSET 0) AS t WHERE value IS NOT NULL GROUP BY 1 ORDER BY 1"""
             path = row["path"] if column else ""
             if path is not None or not is_extracted:
                 return row["job_id"], path or ""
-        raise UsageError("The answer has no such value.", "The document's page shows its answers.")
+        return None
 
 
 def is_limited(column: AnswerColumn) -> bool:
@@ -253,11 +252,3 @@ def _field(name: str) -> str:
 
 def _view(name: str) -> str:
     return sql.Identifier(SCHEMA, name).as_string(None)
-
-
-def _literal(text: str) -> str:
-    return sql.Literal(text).as_string(None)
-
-
-def _listed(fields: Iterator[str]) -> str:
-    return ", ".join(fields)

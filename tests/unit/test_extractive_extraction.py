@@ -10,6 +10,7 @@ import pytest
 from chordwise.domain import json_values, validation
 from chordwise.domain.analyses.extraction import Extraction
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.extractive.extraction import SearchableText, item_of
 from chordwise.domain.extractive.values import ValueKind, values
 from chordwise.domain.facts import facts
 from chordwise.domain.json_values import JsonObject, JsonValue
@@ -32,6 +33,15 @@ Northwind Traders, Inc. ("Supplier") and Contoso Ltd. ("Distributor").
 Invoice Number: NW-2019-0042
 Contact: sales@northwind.example
 """
+
+
+def test_the_passages_nearest_to_an_item_have_its_words_or_its_cue() -> None:
+    passages = SearchableText(CONTRACT).passages(item_of("termination notice"), 2)
+
+    assert passages[0].text.startswith("3. Either party may terminate")
+    start = passages[0].start_char
+    assert CONTRACT[start : start + len(passages[0].text)] == passages[0].text
+    assert SearchableText(CONTRACT).passages(item_of("zebra"), 2) == []
 
 
 def extract(text: str, instructions: str) -> dict[str, list[str]]:

@@ -34,6 +34,7 @@ def test_the_rows_of_a_statement_are_shown_and_exported(settings: Settings, visi
     cells = page.locator("tbody td").all_inner_texts()
     assert cells[1:] == ["-1.50", r"<img src=x onerror=alert(1)>\u202e", "null"]
     expect(page.locator("aside summary").filter(has_text="fact_quotes")).to_have_count(1)
+    expect(page.locator("aside .group[open] > summary")).to_contain_text("Views")
     visit.look("sql")
     with page.expect_download() as downloading:
         page.get_by_role("button", name="Download as CSV").click()

@@ -6,6 +6,7 @@ import getpass
 import json
 from dataclasses import replace
 
+import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
@@ -13,6 +14,7 @@ from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject
 from chordwise.llm.model import CompletionRequest
 from chordwise.settings import Settings
+from chordwise.web.server import Served
 from tests.fakes.generated_answers import a_field
 from tests.fakes.learning import doubted
 from tests.fakes.pipeline import Pipeline, a_document, a_pipeline, a_run
@@ -153,6 +155,53 @@ def test_a_missing_value_is_found_in_the_nearest_passage(pipeline: Pipeline, vis
     expect(cell(page, 3, 5)).to_have_text("at any time")
     quote = "SELECT quote FROM fact_quotes WHERE item = 'notice period' AND verdict = 'corrected'"
     assert pipeline.rows(quote) == [("Either party may end this agreement by notice in writing.",)]
+
+
+def test_the_review_offers_the_nearest_passages(pipeline: Pipeline, visit: Visit) -> None:
+    contracts(pipeline, 4)
+    job = pipeline.value(
+        "SELECT job_id FROM fact_quotes WHERE trust = 'silent' AND item = 'notice period'"
+    )
+    page = visit.open(f"/review?job={job}&path=/fields/5")
+    expect(page.locator("#asked")).to_have_text("notice period")
+    page.keyboard.press("m")
+    expect(page.locator("#correction input[name=value]")).to_be_focused()
+    visit.look("review-passages")
+
+
+def test_failed_documents_and_previews_are_marked(pipeline: Pipeline, visit: Visit) -> None:
+    """A document without an answer has a row with its state and no cells to open."""
+    contracts(pipeline, 2)
+    pipeline.execute("UPDATE results SET language_model = false")
+    pipeline.execute(
+        "WITH failed AS (DELETE FROM results WHERE document_id ="
+        " (SELECT document_id FROM intakes WHERE source ~ '000') RETURNING job_id),"
+        " lost AS (DELETE FROM facts AS f USING failed WHERE f.job_id = failed.job_id)"
+        " UPDATE jobs SET status = 'failed' FROM failed WHERE id = failed.job_id"
+    )
+    page = visit.open("/tables/contracts")
+    expect(page.locator(".notice")).to_contain_text("Preview without a language model")
+    expect(cell(page, 0, 0)).to_contain_text("failed")
+    cell(page, 0, 2).click()
+    expect(page.locator("#panel")).to_contain_text("There is no value to decide on.")
+    cell(page, 0, 0).click()
+    expect(page.locator("#panel")).to_contain_text("There is no value to decide on.")
+    visit.look("table-failed")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("?sort=nonsense", "?trust=nonsense", "?from.annual_fee=much", "/rows?offset=-1"),
+        *("/columns/nonsense", "/cell?document=nonsense", "/totals?to.effective_date=soon"),
+    ],
+)
+def test_invalid_addresses_are_explained(pipeline: Pipeline, served: Served, address: str) -> None:
+    contracts(pipeline, 1)
+    with httpx.Client(follow_redirects=True) as client:
+        client.get(served.link)
+        base = served.link.partition("/?")[0]
+        assert client.get(f"{base}/tables/contracts{address}").status_code == 400
 
 
 def test_columns_are_sorted_filtered_and_described(pipeline: Pipeline, visit: Visit) -> None:

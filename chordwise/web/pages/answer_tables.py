@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from urllib.parse import urlencode
 
@@ -18,11 +19,12 @@ from chordwise.relations.answer_tables import MAX_LIST_ROWS, NUMBERS, DocumentTa
 from chordwise.relations.relation import Row
 from chordwise.storage import answer_tables
 from chordwise.storage.database import driver
-from chordwise.web.lists import Listing, listing_of
+from chordwise.web.lists import Listing, listing_of, no_page
 from chordwise.web.pages.review import id_of, last_decision, name_of
 from chordwise.web.site import SitePage, fragment, render, site_of
 
 _PAGE_ROWS = 100
+_OFFSET = re.compile(r"[0-9]{1,9}")
 STATES = {
     "check": "to check",
     "unread": "not read",
@@ -77,7 +79,7 @@ def _rows(
     """
     query = dict(request.query_params)
     is_until = query.pop("until", "") == "check"
-    offset = int(query.get("offset", "0"))
+    offset = _offset(query.get("offset", "0"))
     order = table.order(listing.sort, is_descending=listing.is_descending, offset=offset)
     limit = None if is_until else _PAGE_ROWS + 1
     documents = table.read(connection, listing.filters, order, limit)
@@ -89,6 +91,12 @@ def _rows(
     return rows, f"{listing.path}/rows?{urlencode({**query, 'offset': offset + count})}"
 
 
+def _offset(written: str) -> int:
+    if not _OFFSET.fullmatch(written):
+        raise no_page()
+    return int(written)
+
+
 def _totals(request: Request) -> Response:
     """Return the numbers of cells by state and column, and the number of documents."""
     with site_of(request).database.read() as session:
@@ -96,7 +104,7 @@ def _totals(request: Request) -> Response:
         totals = table.totals(driver(session), listing.filters)
     states = Counter[str]()
     for cells in totals["columns"].values():
-        states.update({state: cells.get(state, 0) for state in STATES})
+        states.update({state: cells[state] for state in STATES})
     states["check"] = totals["to_check"]
     part = fragment(
         request,
@@ -148,10 +156,10 @@ def _cell(request: Request) -> Response:
             values["nested"] = table.list_rows(connection, of_list, document_id)
         else:
             column = _column_of(table, name, of_list) if name else None
-            job_id, path = table.cell(connection, document_id, column, parent or None)
-            question = review.item(connection, job_id, path)
-            values |= {"question": question, "name": name_of(question)}
-            values["undo"] = last_decision(session, job_id, path)
+            if place := table.cell(connection, document_id, column, parent or None):
+                question = review.item(connection, *place)
+                values |= {"question": question, "name": name_of(question)}
+                values["undo"] = last_decision(session, *place)
         values["rows"] = table.rows(connection, [document_id]) if "updated" in query else []
     address = f"{request.url.path}?{urlencode({**query, 'updated': 1})}"
     panel = fragment(

@@ -19,8 +19,7 @@
   }
 
   function focus(cell) {
-    const last = current();
-    if (last) last.tabIndex = -1;
+    sheet.querySelector('tbody [tabindex="0"]').tabIndex = -1;
     place = { row: cell.parentElement.id, index: cell.cellIndex };
     cell.tabIndex = 0;
     if (cell !== document.activeElement) cell.focus({ preventScroll: true });
