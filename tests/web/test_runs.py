@@ -144,6 +144,7 @@ def test_a_run_leads_to_its_table(pipeline: Pipeline, visit: Visit) -> None:
 
     link = page.get_by_role("link", name="Table contracts_2026_q1")
     expect(link).to_contain_text(": 1 document · ")
+    visit.look("run-table")
     visit.follow(link)
     visit.follow(page.get_by_role("link", name="SQL", exact=True).last)
 

@@ -16,8 +16,8 @@ from chordwise.llm.model import CompletionRequest
 from chordwise.settings import Settings
 from chordwise.web.server import Served
 from tests.fakes.generated_answers import a_field
-from tests.fakes.learning import doubted
-from tests.fakes.pipeline import Pipeline, a_document, a_pipeline, a_run
+from tests.fakes.learning import LABELS, doubted
+from tests.fakes.pipeline import Pipeline, a_document, a_label, a_pipeline, a_run
 from tests.web.conftest import Visit
 
 ITEMS = "governing law, effective date, parties, annual fee, notice period"
@@ -64,6 +64,15 @@ def reading(request: CompletionRequest) -> str:
     found = [a_field(name, value, 9, quote=f"{name}: {value}") for name, _, value in lines]
     missing = {item.strip() for item in ITEMS.split(",")} - {name for name, _, _ in lines}
     return json.dumps({"fields": [*found, *(a_field(name, None, 9) for name in missing)]})
+
+
+def labelling(request: CompletionRequest) -> str:
+    """Return a label, or values of which one is an object without a precise type."""
+    if request.task.analysis_type == AnalysisType.CLASSIFICATION:
+        return a_label("invoice", 0.9, "Ada buys.")
+    data = {"buyer": "Ada", "terms": {"days": 30}}
+    evidence = [{"path": f"/{name}", "quote": "Ada buys.", "confidence": 9} for name in data]
+    return json.dumps({"data": data, "evidence": evidence})
 
 
 @pytest.fixture
@@ -277,6 +286,26 @@ def test_a_list_opens_as_a_table_of_its_own(pipeline: Pipeline, visit: Visit) ->
     expect(page.get_by_role("button", name="nut")).to_be_visible()
     rows = "SELECT what FROM answers.orders_lines ORDER BY row_index"
     assert pipeline.rows(rows) == [("bolt 0",), ("nut",), ("bolt 2",)]
+
+
+def test_labels_and_open_values_have_cells(settings: Settings, visit: Visit) -> None:
+    """A label belongs to another answer than the values; both are decided on in their cells."""
+    pipeline = a_pipeline(settings, labelling, repeat_last=True)
+    schema: JsonObject = {
+        "type": "object",
+        "properties": {"buyer": {"type": "string"}, "terms": {"type": "object"}},
+    }
+    kinds = (AnalysisType.EXTRACTION, AnalysisType.CLASSIFICATION)
+    options = a_run(*kinds, analysis=AnalysisOptions(schema=schema, labels=LABELS))
+    pipeline.analyze(a_document("Ada buys.", "a.txt"), options=replace(options, save_as="mixed"))
+    page = visit.open("/tables/mixed")
+    answers = {"buyer": "Ada", "terms": "30", "label": "invoice"}
+    for column, (name, answer) in enumerate(answers.items(), 1):
+        cell(page, 0, column).click()
+        expect(page.locator("#asked")).to_have_text(name)
+        expect(page.locator("#panel .value")).to_contain_text(answer)
+        page.keyboard.press("a")
+        expect(cell(page, 0, column)).to_have_class("confirmed")
 
 
 def test_an_undo_refuses_after_another_decision(pipeline: Pipeline, visit: Visit) -> None:
