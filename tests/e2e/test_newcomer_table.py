@@ -214,6 +214,11 @@ def test_a_newcomer_checks_a_table_and_opens_the_workbook(stage: Stage, browser:
             page.keyboard.press("Enter")
             left -= 1
         expect(summary).to_have_text(f"{CONTRACTS} documents · 0 cells to check")
+        with page.expect_download() as downloading:
+            page.get_by_role("link", name="Excel").click()
+        downloading.value.save_as(stage.folder / "downloaded.xlsx")
+        names = openpyxl.load_workbook(stage.folder / "downloaded.xlsx").worksheets[0]["A"]
+        assert [cell.value for cell in names[1:]] == [name_of(n) for n in range(CONTRACTS)]
 
     assert counts(stage) == [0] * 5
     laws = stage.rows("SELECT document, governing_law FROM answers.contracts ORDER BY 1")

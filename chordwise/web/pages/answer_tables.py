@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import partial
+from tempfile import TemporaryFile
+from threading import BoundedSemaphore
 from urllib.parse import urlencode
 
 from psycopg import Connection
 from sqlalchemy.orm import Session
+from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from chordwise.domain.answer_tables import AnswerColumn
-from chordwise.errors import UsageError
+from chordwise.errors import ServiceUnavailableError, UsageError
 from chordwise.relations import review
 from chordwise.relations.answer_tables import MAX_LIST_ROWS, NUMBERS, DocumentTable, is_limited
 from chordwise.relations.relation import Row
@@ -24,6 +28,10 @@ from chordwise.web.pages.review import id_of, last_decision, name_of
 from chordwise.web.site import SitePage, fragment, render, site_of
 
 _PAGE_ROWS = 100
+_PART_BYTES = 65_536
+_XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+# They must leave threads for the other pages.
+_WORKBOOKS = BoundedSemaphore(2)
 _OFFSET = re.compile(r"[0-9]{1,9}")
 STATES = {
     "check": "to check",
@@ -58,6 +66,35 @@ def _table(request: Request) -> Response:
         rows=rows,
         more=more,
         numbers=NUMBERS,
+    )
+
+
+def _workbook(request: Request) -> Response:
+    """Return the table as a workbook.
+
+    Raises:
+        ServiceUnavailableError: Too many workbooks are being written.
+    """
+    from chordwise.pipeline.exports import answer_workbook  # noqa: PLC0415 - slow to import
+
+    site = site_of(request)
+    with site.database.read() as session:
+        stored = _stored(request, session).stored
+    if not _WORKBOOKS.acquire(blocking=False):
+        what = "Other workbooks are being written."
+        raise ServiceUnavailableError(what, "Try again in a moment.")
+    sink = TemporaryFile()  # noqa: SIM115 - closed after the last part
+    try:
+        answer_workbook.write(sink, site.settings, stored, raw=False, all_columns=False)
+    finally:
+        _WORKBOOKS.release()
+    sink.seek(0)
+    headers = {"Content-Disposition": f'attachment; filename="{stored.name}.xlsx"'}
+    return StreamingResponse(
+        iter(partial(sink.read, _PART_BYTES), b""),
+        media_type=_XLSX,
+        headers=headers,
+        background=BackgroundTask(sink.close),
     )
 
 
@@ -203,6 +240,7 @@ def _stored(request: Request, session: Session) -> DocumentTable:
 ROUTES = (
     Route("/tables", _tables),
     Route("/tables/{name}", _table),
+    Route("/tables/{name}/workbook", _workbook),
     Route("/tables/{name}/rows", _further),
     Route("/tables/{name}/totals", _totals),
     Route("/tables/{name}/summary", _summary),
