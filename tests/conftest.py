@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import re
+import shutil
 import tempfile
 import threading
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -37,6 +39,9 @@ from tests.fakes.corpora import CORPORA
 from tests.fakes.databases import Databases
 from tests.fakes.other_postgres import OtherPostgres
 from tests.fakes.pipeline import close_all
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 _TEMPLATE = "template_chordwise"
 _MOMENT_SECONDS = 0.02
@@ -297,3 +302,23 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Schedul
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name bytes by their argument: compressed bytes contain the time, but names are stable."""
     return argname if isinstance(val, bytes) else None
+
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="session")
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """Start Chromium; skip the test if none is installed."""
+    program = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if program is None:
+        if request.config.getoption("--require-browser"):
+            pytest.fail("No Chromium is installed.")
+        pytest.skip("no Chromium is installed")
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - few tests need it
+
+    with sync_playwright() as playwright:
+        # Only Chordwise's pages are opened, and Chromium's sandbox does not work as root.
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()

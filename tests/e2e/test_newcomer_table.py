@@ -29,9 +29,7 @@ from tests.peers.answering_server import (
     material_of,
 )
 from tests.peers.serving import serving_in_a_thread
-from tests.web.conftest import browser, serving, visiting
-
-__all__ = ["browser"]
+from tests.web.conftest import serving, visiting
 
 CONTRACTS = 58  # as in the statement that waits for them
 ITEMS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,6 @@ from playwright.sync_api import (
     Page,
     ViewportSize,
     expect,
-    sync_playwright,
 )
 
 from chordwise.settings import Settings
@@ -37,7 +35,6 @@ _AXE = Axe().axe_script
 _VIOLATIONS = "async rules => (await axe.run(rules)).violations"
 _PHONE: ViewportSize = {"width": 390, "height": 844}
 _DESK: ViewportSize = {"width": 1280, "height": 860}
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
 # Chromium's messages about refusals that tests provoke.
 _REFUSALS = (
     "the server responded with a status of 400",
@@ -49,21 +46,6 @@ _SERIOUS = {"serious", "critical"}
 # Chromium renders a page in separate processes, which start slowly on a busy machine.
 _TIMEOUT_MS = 90_000
 expect.set_options(timeout=_TIMEOUT_MS)
-
-
-@pytest.fixture(scope="session")
-def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
-    """Start Chromium; skip the test if none is installed."""
-    program = next(filter(None, map(shutil.which, _NAMES)), None)
-    if program is None:
-        if request.config.getoption("--require-browser"):
-            pytest.fail("No Chromium is installed.")
-        pytest.skip("no Chromium is installed")
-    with sync_playwright() as playwright:
-        # Only Chordwise's pages are opened, and Chromium's sandbox does not work as root.
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @pytest.fixture(autouse=True)
