@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeAlias
 
-from chordwise.domain import grounding, json_values
+from chordwise.domain import grounding, json_values, value_in_quote
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
@@ -192,6 +192,9 @@ def _agree(one: JsonValue, other: JsonValue) -> bool:
 # A single value whose quote does not mention what was asked for, while another passage does.
 
 _BEFORE, _AFTER = 120, 60
+_AROUND = 60
+# The first lines of a document have its date and title without naming them.
+_HEAD = 600
 _PREFIX = 5
 _MAX_PASSAGES = 200
 _MAX_SEARCHED = 5_000_000
@@ -206,7 +209,8 @@ _WORD_OF_ITEM = re.compile(r"[^\W\d_]{3,}")
 def named_elsewhere(text: str, output: JsonObject, task: AnalysisTask) -> list[str]:
     """Return the paths of single values whose quotes speak of something else.
 
-    Nothing near the quote names the item, and another passage with a value of its kind does.
+    Nothing near the quote names the item, and another passage with a value of its kind does. Only
+    values that occur in their quotes are compared, and none from the first lines of the document.
     docs/quality.md has the shares of right and of wrong values of which this is true.
     """
     if task.analysis_type != AnalysisType.EXTRACTION:
@@ -215,7 +219,9 @@ def named_elsewhere(text: str, output: JsonObject, task: AnalysisTask) -> list[s
     paths = []
     for path, entry in quotes_by_path(output):
         item, span = _single_item(path, entry, task.options), json_values.span_of(entry)
-        if item is None or span is None or span[1] > _MAX_SEARCHED or item.is_near(lowered, *span):
+        if item is None or span is None or value_in_quote.mark_at(entry, "") is not True:
+            continue
+        if not _HEAD <= span[0] <= span[1] <= _MAX_SEARCHED or item.is_near(lowered, *span):
             continue
         parsed = typed(entry["value"] if "value" in entry else json_values.at(output, path))
         if any(_has_other(passage, parsed) for passage in item.passages(lowered, span)):
@@ -244,7 +250,7 @@ class _Item:
             place = lowered.find(rarest, place + 1)
             if place < 0:
                 return
-            around = lowered[max(0, place - _BEFORE) : place + _BEFORE]
+            around = lowered[max(0, place - _AROUND) : place + _AROUND]
             is_elsewhere = not span[0] <= place < span[1]
             is_word = is_elsewhere and not lowered[place - 1 : place].isalpha()
             if is_word and all(prefix in around for prefix in self.prefixes):

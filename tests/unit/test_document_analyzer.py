@@ -82,6 +82,22 @@ def test_values_that_are_not_mentioned_need_no_review() -> None:
     assert [fact.value for fact in analysis.facts] == [None]
 
 
+def test_values_without_a_quote_lower_the_quality() -> None:
+    members: JsonObject = {"year": {"type": "integer"}, "town": {"type": "string"}}
+    schema: JsonObject = {"type": "object", "properties": members}
+    quoted = {"path": "/town", "quote": "Lindau", "confidence": 9}
+    answer = json.dumps({"data": {"year": 1856, "town": "Lindau"}, "evidence": [quoted]})
+    request = AnalysisRequest(text=TEXT, analysis_type=EXTRACTION, schema=schema)
+
+    analysis = DocumentAnalyzer(ScriptedModel([answer])).analyze_document(request)
+
+    assert analysis.quality == 0.5
+    assert {fact.item: fact.doubts for fact in analysis.facts} == {
+        "year": ["no quote"],
+        "town": None,
+    }
+
+
 def test_offsets_refer_to_the_normalized_text() -> None:
     model = ScriptedModel([a_summary("It cost more than the town had planned.")])
     text = TEXT.replace(". It", ".\r\n\r\n\0It")

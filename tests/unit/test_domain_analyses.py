@@ -501,6 +501,23 @@ def placed(answer: JsonObject, *starts: int) -> JsonObject:
     return {**answer, "evidence": placed}
 
 
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [("3M Company", 1), ("7-Eleven", 1), ("12.50", 2), ("EUR 5", 2), ("5 May 2020", 2)],
+)
+def test_a_name_with_a_digit_stands_once_and_an_equal_number_twice(value: str, count: int) -> None:
+    """Equal prices at different places may be different entries."""
+    options = AnalysisOptions(instructions="parties")
+    parts: list[JsonObject] = [
+        {"fields": [a_field("parties", value, start_char=place, end_char=place + len(value))]}
+        for place in (0, 500)
+    ]
+
+    merged = analysis_for(AnalysisType.EXTRACTION).merge(parts, options)
+
+    assert len(json_values.objects(merged["fields"])) == count
+
+
 def test_a_row_found_by_two_chunks_at_the_same_place_counts_once() -> None:
     ann, ben = json_values.as_object({"name": "Ann"}), json_values.as_object({"name": "Ben"})
     parts = [

@@ -20,7 +20,9 @@ from chordwise.domain.trust import (
 KIND = AnalysisType.EXTRACTION
 TASK = AnalysisTask(analysis_type=KIND, stage=Stage.ANALYZE)
 LEASE = (
-    "This lease is made as of the 1st day of March, 2003 by Miller, Inc. and Smith, Inc."
+    "LEASE of May 9, 2004."
+    + " The parties have agreed on the following." * 15
+    + " This lease is made as of the 1st day of March, 2003 by Miller, Inc. and Smith, Inc."
     + " The tenant keeps the premises clean." * 10
     + " The term begins on April 5, 2003 (the “Commencement Date”), and the deposit is 500 EUR."
     + " Heating is included." * 10
@@ -38,7 +40,8 @@ def fields(*values: tuple[str, str | None]) -> JsonObject:
         span: JsonObject = {"start_char": start, "end_char": start + len(value or "")}
         status = "found" if value else "not mentioned"
         said: JsonObject = {"item": item, "status": status, "value": value, "quote": value}
-        listed.append({**said, **(span if start >= 0 else {}), "grounded": start >= 0})
+        marks: JsonObject = {"grounded": start >= 0, "value_in_quote": True}
+        listed.append({**said, **(span if start >= 0 else {}), **marks})
     return {"fields": listed}
 
 
@@ -52,6 +55,7 @@ def fields(*values: tuple[str, str | None]) -> JsonObject:
         ("governing law", "Lindau", True),
         ("deposit", "500 EUR", False),
         ("purchase date", "June 7, 1998", False),  # no passage names it
+        ("commencement date", "May 9, 2004", False),  # in the first lines
         ("parties", "Lindau", False),  # a list
         ("date", "June 7, 1998", False),  # any date will do
     ],

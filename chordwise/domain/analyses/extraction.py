@@ -6,6 +6,7 @@ against it, and `evidence` holds a quote for each of them.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 
@@ -22,8 +23,10 @@ from chordwise.domain.analysis import (
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.schema_nodes import SchemaNode
+from chordwise.domain.typed_values import typed
 
 FOUND, NOT_MENTIONED = "found", "not mentioned"
+_CAPITALIZED = re.compile(r"[A-Z][a-z]{2,}")
 _OF_THE_ROOT = ("$schema", "$defs", "definitions")
 _MAX_QUOTED_VALUES = 100_000
 _TOO_MUCH_EVIDENCE = "/evidence: the paths name lists too often; name single values"
@@ -259,8 +262,16 @@ def _counted(field: JsonObject, mentions: int) -> JsonObject:
 def _mention(field: JsonObject, options: AnalysisOptions) -> Hashable:
     """Return the identity of a value; numbers and dates of a list differ by their place."""
     path, value = _value_of(field)
-    is_entry = any(map(str.isdigit, value)) and _is_list(field, options)
+    is_entry = _is_list(field, options) and _is_quantity(json_values.text(field.get("value")))
     return path, value, json_values.span_of(field) if is_entry else None
+
+
+def _is_quantity(value: str) -> bool:
+    """Return whether a value is a number or a date, and not a name with a digit, as 3M Company."""
+    if not any(map(str.isdigit, value)):
+        return False
+    parsed = typed(value)
+    return bool(parsed.date or parsed.currency) or not _CAPITALIZED.search(value)
 
 
 def _all_of(item: str, fields: Sequence[JsonObject]) -> list[JsonValue]:

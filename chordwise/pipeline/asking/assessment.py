@@ -68,11 +68,14 @@ class AssessedAnswer:
         return checks.failures(self.answer.output, task.options, task.examples)
 
     def quality(self, task: AnalysisTask) -> float:
-        """Return the quality of the answer, lowered by each failed check and sparse list."""
+        """Return the quality, lowered by failed checks, sparse lists and values without a quote."""
+        output = self.answer.output
         share = min((each.rows / each.passages for each in self.sparse), default=1.0)
-        return lowered_by(
-            self.answer.quality, share * CHECK_FACTOR ** len(self.failed_checks(task))
-        )
+        without = len(analysis_for(task.analysis_type).without_evidence(output, task.options))
+        quoted = sum(1 for _ in trust.quotes_by_path(output))
+        supported = quoted / (quoted + without) if without else 1.0
+        factor = CHECK_FACTOR ** len(self.failed_checks(task))
+        return lowered_by(self.answer.quality, share * supported * factor)
 
     def assessment(
         self, parts: Sequence[JsonObject | None], task: AnalysisTask
