@@ -496,7 +496,7 @@ def test_a_sample_for_the_batch_lane_is_announced_as_online(desk: Desk) -> None:
         (
             "house",
             ("BUDGET__USD_PER_DAY", "0.001"),
-            ("The day's budget of $0.001 is used up", "Quote without --sample"),
+            ("The day's budget of $0.001 does not cover", "Quote without --sample"),
         ),
         ("slow", ("LIMITS__MAX_WAIT_SECONDS", "1"), ("peer",)),
     ],

@@ -54,7 +54,9 @@ def inbox(
     if not settings.inbox.enabled:
         screen.info("The inboxes are not watched: inbox.enabled is false.")
     elif watched is False:
-        screen.info("No scheduler watches the inboxes. Files wait until `chordwise up` runs.")
+        restart = "`chordwise down`, then " if stack.find(settings.home) is not None else ""
+        screen.info("No scheduler watches the inboxes, and files wait.")
+        screen.info(f"Run {restart}`chordwise up`.")
 
 
 _MESSAGE_WIDTH = 300

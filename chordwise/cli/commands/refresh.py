@@ -186,8 +186,11 @@ class _Work:
                 "texts are kept; submit the files again to read them with the current model."
             )
         if not self.stale:
-            which = "failed or partial" if is_failed else "stale"
-            screen.info(f"There are no {which} answers.")
+            screen.info(
+                "There are no failed or partial answers without a complete one of another run."
+                if is_failed
+                else "There are no stale answers."
+            )
             return
         screen.show(_table(self.stale, "Failed" if is_failed else "Stale"))
         if self._sample is None:

@@ -284,8 +284,8 @@ def require(accounts: Sequence[Budget], amount_usd: Decimal) -> None:
 def _exceeded(account: Budget, cap_usd: Decimal, amount_usd: Decimal) -> BudgetExceededError:
     following = f"may cost up to ${_dollars(amount_usd)}" if amount_usd else "has an unknown price"
     what = (
-        f"The {_scope_name(account)}'s budget of ${_dollars(cap_usd)} is used up: "
-        f"${_dollars(account.spent_usd)} has been spent, and the next call {following}."
+        f"The {_scope_name(account)}'s budget of ${_dollars(cap_usd)} does not cover the next "
+        f"call, which {following}: ${_dollars(account.spent_usd)} has been spent."
     )
     if account.run_id is not None:
         return BudgetExceededError(what, "Raise the budget: chordwise continue RUN --budget USD")
