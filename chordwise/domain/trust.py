@@ -20,6 +20,7 @@ from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, Analy
 from chordwise.domain.cues import cue_of
 from chordwise.domain.facts import DATA, Fact
 from chordwise.domain.items import kind_in
+from chordwise.domain.items import of as items_of
 from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
 from chordwise.domain.typed_values import TypedValue, dates_in, typed
 from chordwise.domain.words import STOPWORDS
@@ -59,6 +60,7 @@ class Reason(StrEnum):
     CHUNKS_DISAGREE = "chunks disagree"
     VOTES_DISAGREE = "votes disagree"
     NAMED_ELSEWHERE = "another passage names it"
+    OTHER_TYPE = "not of the declared type"
     LOW_CONFIDENCE = "low confidence"
 
 
@@ -149,6 +151,17 @@ def disagreements(
         first, *others = values.values()
         if not kind_in(task.options, item).is_list and _differ(first, others):
             yield from values
+
+
+def of_other_type(output: JsonObject, options: AnalysisOptions) -> list[str]:
+    """Return the paths of values that are not a number or date, as their items declare."""
+    declared = {name: item.kind for name, item in items_of(options).items() if item.type}
+    paths = []
+    for item, values in _mentions(output).items() if USER_DATA not in output else ():
+        name = {"date": "date", "money": "number", "number": "number"}.get(declared.get(item, ""))
+        if name is not None:
+            paths += [path for path, one in values.items() if getattr(typed(one), name) is None]
+    return paths
 
 
 def _single_values(value: JsonValue, path: str) -> Iterator[tuple[str, JsonValue]]:

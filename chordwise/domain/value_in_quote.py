@@ -82,6 +82,7 @@ _COMPUTED = re.compile(
 )
 _LONG_WORD = re.compile(r"[^\W\d_]{4,}")
 _MIN_ADDED = 2
+_TITLE_SHARE = 0.6
 _HUNDRED = 100
 _SPELLED_OUT = str.maketrans(
     {"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "å": "aa", "ø": "oe"}
@@ -98,6 +99,8 @@ def occurs_in(value: JsonValue, quote: str, question: str = "") -> bool | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return None if _COMPUTED.search(question) else _has_number(value, quote, question)
     text = json_values.text(value).strip()
+    if len(text.split()) > _MAX_WORDS and _FREE.search(question) is None:
+        return False if _adds_names(text, quote) else None
     return None if _is_free(text, question) else _occurs(text, quote, question)
 
 
@@ -125,6 +128,16 @@ def _is_free(text: str, question: str) -> bool:
     is_long = len(text.split()) > _MAX_WORDS
     is_free = not text or is_long or _FREE.search(question) is not None
     return is_free or text.casefold() in _UNNAMED.split()
+
+
+def _adds_names(text: str, quote: str) -> bool:
+    """Return whether a long name or title has words that its quote does not have.
+
+    Prose may say the same in other words, and is not judged.
+    """
+    words = _LONG_WORD.findall(text)
+    is_title = sum(word[0].isupper() for word in words) > _TITLE_SHARE * len(words)
+    return is_title and _adds_words(text, quote)
 
 
 def _adds_words(text: str, quote: str) -> bool:

@@ -76,6 +76,12 @@ def find(session: Session, name_or_id: str) -> Run:
     return run
 
 
+def newest_saved_as(session: Session, table: str) -> Run | None:
+    """Return the newest run whose answers are in a table, or `None`."""
+    newest = select(Run).where(Run.saved_as == table).order_by(Run.id.desc()).limit(1)
+    return session.scalars(newest).one_or_none()
+
+
 def newest_names(session: Session, limit: int) -> Sequence[str]:
     """Return the names of the newest runs, the newest first."""
     return session.scalars(select(Run.name).order_by(Run.id.desc()).limit(limit)).all()

@@ -1,5 +1,6 @@
 -- A row for each cell in the state `check`: the values of an item, or an answer as a whole. Answers
--- that were replaced, and those about the documents of suites and experiments, are left out.
+-- that were replaced, in their table or without one, and those about the documents of suites and
+-- experiments, are left out.
 CREATE VIEW review_queue AS
 SELECT
     run.name AS run,
@@ -89,7 +90,10 @@ WHERE
             newer.document_id = r.document_id
             AND newer.id > r.id
             AND again.analysis_type = r.analysis_type
-            AND (again.options_hash = j.options_hash OR later.saved_as = run.saved_as)
+            AND CASE
+                WHEN run.saved_as IS NULL THEN again.options_hash = j.options_hash
+                ELSE later.saved_as = run.saved_as
+            END
             AND later.options ->> 'is_suite' IS DISTINCT FROM 'true'
             AND NOT EXISTS (SELECT FROM experiments AS e WHERE e.run_id = later.id)
     );

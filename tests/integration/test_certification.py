@@ -480,7 +480,7 @@ def test_a_certificate_needs_a_run_or_a_profile(command: Sequence[str], pipeline
     """All current answers together are those of different questions and models."""
     assert "Name a run or a profile." in output_of(*command, code=ExitCode.USAGE).err
     printed = output_of(*command, "nosuch", code=ExitCode.USAGE).err
-    assert "There is no run or profile “nosuch”." in printed
+    assert "There is no run, profile or table “nosuch”." in printed
     assert pipeline.value("SELECT count(*) FROM certifications") == 0
 
 

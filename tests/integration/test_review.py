@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from chordwise.client import Client
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.learning.feedback_input import FeedbackInput
 from chordwise.domain.learning.truths import Verdict
 from chordwise.errors import UsageError
@@ -21,7 +23,7 @@ from chordwise.storage import results
 from chordwise.storage.database import driver
 from tests.fakes.commands import output_of
 from tests.fakes.learning import classified, doubted, extracted
-from tests.fakes.pipeline import Pipeline, a_pipeline, a_summary
+from tests.fakes.pipeline import Pipeline, a_pipeline, a_run, a_summary
 
 DOCUMENTS = 3_000
 
@@ -184,3 +186,18 @@ def test_the_client_and_the_command_have_the_same_queue(pipeline: Pipeline) -> N
     assert before == dict.fromkeys(("buyer", "price"), ("check", ["low confidence"]))
     assert [fact.trust for fact in after.all_facts] == ["confirmed", "confirmed"]
     assert (result.needs_review, after.needs_review) == (True, False)
+
+
+@pytest.mark.usefixtures("addressed")
+def test_each_table_has_its_cells_in_the_queue(pipeline: Pipeline) -> None:
+    """A table keeps its answer when the same question is saved in another one."""
+    asked = AnalysisOptions(instructions="buyer", confidence_threshold=0.5)
+    for table in ("first", "second"):
+        options = a_run(AnalysisType.EXTRACTION, analysis=asked)
+        text = 'VALUES {"buyer": ["Miller", 2]}'
+        pipeline.analyze(text, options=replace(options, save_as=table, fresh=True))
+
+    listed = [json.loads(output_of("review", table, "--json").out) for table in ("first", "second")]
+
+    assert [len(one["to_check"]) for one in listed] == [1, 1]
+    assert pipeline.rows("SELECT needs_check FROM answers.first") == [(1,)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chordwise.domain.analysis_tasks import AnalysisTask, AnalysisType, Stage
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType, Stage
 from chordwise.domain.facts import Fact
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.trust import (
@@ -14,6 +14,7 @@ from chordwise.domain.trust import (
     by_path,
     disagreements,
     named_elsewhere,
+    of_other_type,
     with_doubts,
 )
 
@@ -117,3 +118,25 @@ def test_reasons_belong_to_the_values_that_they_are_about() -> None:
         "/primary_label": [Reason.CHECK_FAILED, Reason.QUOTE_NOT_FOUND],
         WHOLE: ["1 of 2 chunks failed."],
     }
+
+
+@pytest.mark.parametrize(
+    ("item", "value", "is_other"),
+    [
+        ("fee: money", "US$ 450", False),
+        ("fee: money", "TEUR four hundred", True),
+        ("due: date", "5 May 2020", False),
+        ("due: date", "03/04/2020", True),  # March or April
+        ("due: date", None, False),
+        ("due date", "on request", False),  # not declared
+        ("law: text", "Bavaria", False),
+    ],
+)
+def test_a_value_should_have_the_declared_type(
+    item: str, value: str | None, *, is_other: bool
+) -> None:
+    options = AnalysisOptions(items=(item,))
+
+    paths = of_other_type(fields((item.partition(":")[0], value)), options)
+
+    assert paths == (["/fields/0"] if is_other else [])

@@ -183,6 +183,16 @@ def test_the_name_of_an_item_supplies_scale_unit_and_sign(
     assert value_in_quote.occurs_in(value, quote, question) is expected
 
 
+def test_a_long_title_with_further_names_is_not_in_its_quote() -> None:
+    """Two rows that were merged into one are found, and prose is not judged."""
+    title = "Consulting and Product Development Agreement"
+    merged = f"{title} and Emerald Health Nutraceuticals Inc. of Vancouver"
+
+    assert value_in_quote.occurs_in(merged, title) is False
+    amended = f"{title} as amended and restated in full in May"
+    assert value_in_quote.occurs_in(amended, title) is None
+
+
 @pytest.mark.parametrize(
     ("value", "quote", "question"),
     [

@@ -128,6 +128,9 @@ class AssessedAnswer:
             paths = [f"{DATA.path}{path}" for path in without]
             sentence = f"Values without a quote: {_first_few(without)}."
             yield Doubt(sentence=sentence, reason=Reason.NO_QUOTE, paths=paths)
+        if mistyped := trust.of_other_type(output, task.options):
+            sentence = "Values are not of the types that their items declare."
+            yield Doubt(sentence=sentence, reason=Reason.OTHER_TYPE, paths=mistyped)
         if elsewhere := self.named_elsewhere:
             sentence = "Another passage of the document names what was asked for."
             yield Doubt(sentence=sentence, reason=Reason.NAMED_ELSEWHERE, paths=elsewhere)

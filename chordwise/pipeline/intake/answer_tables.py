@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from chordwise.domain import answer_tables, identifiers
@@ -12,7 +11,7 @@ from chordwise.domain.answer_tables import AnswerColumn
 from chordwise.errors import UsageError
 from chordwise.pipeline.intake.run_options import RunOptions, from_json
 from chordwise.storage import answer_tables as stored
-from chordwise.storage.runs import Run
+from chordwise.storage.runs import Run, newest_saved_as
 
 
 def table_of(options: RunOptions) -> str | None:
@@ -51,8 +50,7 @@ def prune(session: Session, name: str) -> Sequence[str]:
         UsageError: The table does not exist, or views of the user depend on one of the columns.
     """
     table = stored.get(session, name)
-    newest = select(Run).where(Run.saved_as == table.name).order_by(Run.id.desc()).limit(1)
-    run = session.scalars(newest).one_or_none()
+    run = newest_saved_as(session, table.name)
     if run is None:
         raise UsageError(
             f"No run is saved as “{table.name}” any more.",

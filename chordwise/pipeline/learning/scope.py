@@ -31,7 +31,8 @@ from chordwise.storage.runs import Run
 class Scope:
     """The results of a run, the answers to the questions of a profile, or both; else of all runs.
 
-    Without `types`, those of all analysis types are meant. The truth is `gold`, else the feedback.
+    With a `table`, the run is the newest one that is saved in it. Without `types`, those of all
+    analysis types are meant. The truth is `gold`, else the feedback.
     What depends on the options of the profile raises a `ConfigurationError` if the profile does not
     exist or names an unknown model, and a `UsageError` if it is contradictory.
     """
@@ -39,6 +40,7 @@ class Scope:
     settings: Settings
     run: Run | None = None
     profile: str = ""
+    table: str = ""
     types: tuple[AnalysisType, ...] = ()
     gold: Gold | None = None
 
@@ -55,9 +57,10 @@ class Scope:
     @property
     def cells(self) -> Values:
         """The values that select the cells of the scope in the queue of cells to check."""
-        table = table_of(self._options) if self._options else None
+        table = self.table or (table_of(self._options) if self._options else None)
         (kind,) = self.types if len(self.types) == 1 else (None,)
-        return {"run": self.run_name, "saved_as": table, "analysis_type": kind}
+        run_name = "" if self.table else self.run_name
+        return {"run": run_name, "saved_as": table, "analysis_type": kind}
 
     @property
     def arguments(self) -> list[str]:
@@ -112,7 +115,7 @@ def find(
     """Return the scope of the argument RUN|PROFILE and the options --profile and --type.
 
     Raises:
-        UsageError: There is no such run or profile, or a run and a profile have this name.
+        UsageError: There is no such run, profile or table, or a run and a profile have this name.
     """
     scope = Scope(settings=settings, profile=profile, types=tuple(types))
     if not name:
@@ -122,9 +125,13 @@ def find(
     except UsageError as error:
         if profile:
             raise
-        if name not in settings.profiles:
-            raise UsageError(f"There is no run or profile “{name}”.", error.hint) from error
-        return Scope(settings=settings, profile=name, types=scope.types)
+        if name in settings.profiles:
+            return Scope(settings=settings, profile=name, types=scope.types)
+        table = name.removeprefix("answers.")
+        saved = runs.newest_saved_as(session, table)
+        if saved is None:
+            raise UsageError(f"There is no run, profile or table “{name}”.", error.hint) from error
+        return Scope(settings=settings, run=saved, table=table, types=scope.types)
     if name in settings.profiles and not profile:
         raise UsageError(
             f"There is a run “{name}” and a profile “{name}”.",
