@@ -317,7 +317,7 @@ def test_a_page_is_a_file(settings: Settings) -> None:
 
     assert "It rained" not in refused
     assert "It rained on Monday." in weather
-    assert titles[:2] + titles[6:8] == ["runs", "results", "sql", "weather"]
+    assert titles[:2] + titles[7:9] == ["runs", "tables", "sql", "weather"]
 
 
 ECHO = '''"""Runs: Say a word again."""

@@ -317,7 +317,8 @@ def test_the_merge_after_a_truncated_synthesis_loses_no_row(small_chunks: Settin
     output = stored_output(pipeline)
     rows = rows_of(output)
     assert (job.status, job.error_code) == (JobStatus.PARTIAL, "truncated")
-    assert pipeline.rows(MEASURES) == [("partial", 0.8, 1.0, True)]
+    # One value has no quote.
+    assert pipeline.rows(MEASURES) == [("partial", 0.799, 1.0, True)]
     assert rows == rows_in(ORDER)
     assert rows.count({"name": "Coffee", "price": 3}) == EQUAL_COUNT
     assert pipeline.value("SELECT missing_rows FROM results") == []
