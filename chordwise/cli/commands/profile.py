@@ -69,8 +69,12 @@ def init(  # noqa: PLR0913 - the options of a command
         )
     with writers.new_file(output, overwrite=force) as file:
         file.write(profile_drafts.toml(name, listed, pack).encode())
-    invocation.screen.info(f"Wrote the profile {name} to {output}. Change it, and run:")
-    config = "" if output == Path("chordwise.toml") else f"--config {shlex.quote(str(output))} "
+    usual = Path("chordwise.toml")
+    # --config would replace the models of the usual file.
+    is_part = output != usual and usual.exists()
+    then = f"copy it into {usual}" if is_part else "change it"
+    invocation.screen.info(f"Wrote the profile {name} to {output}. Check it, {then}, and run:")
+    config = "" if is_part or output == usual else f"--config {shlex.quote(str(output))} "
     paths = shlex.join(map(str, documents or ())) or "DOCUMENTS"
     invocation.screen.suggest(f"chordwise {config}analyze {paths} --profile {shlex.quote(name)}")
 
