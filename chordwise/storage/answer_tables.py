@@ -190,6 +190,7 @@ _SUREST = sql.SQL("ORDER BY f.confidence DESC NULLS LAST, f.id LIMIT 1")
 _TRUST = sql.SQL(
     "trust_of(f.value, f.verdict, f.accepted, f.doubts, f.confidence, n.accept_from, n.is_read)"
 )
+_HAS_FAILED = sql.SQL("n.status IN ('failed', 'quarantined', 'cancelled')")
 _CELLS_TO_CHECK = sql.SQL(
     """(
         SELECT count(DISTINCT (f.parent, f.item)) FROM fact_trust AS f
@@ -390,7 +391,9 @@ def _select_columns(column: AnswerColumn, source: _Source) -> Iterator[sql.Compo
         if column.kind is ColumnKind.MONEY:
             code = sql.SQL("(SELECT f.currency {of_item} AND f.number IS NOT NULL {surest})")
             yield _named(_formatted(code, column), f"{column.name}_currency")
-    yield _named(_trust(column, source), f"{column.name}_trust")
+    # A document without an answer was not read.
+    state = sql.SQL("coalesce({}, CASE WHEN {} THEN 'unread'::trust END)")
+    yield _named(state.format(_trust(column, source), _HAS_FAILED), f"{column.name}_trust")
 
 
 def _trust(column: AnswerColumn, source: _Source) -> sql.Composed:

@@ -295,6 +295,17 @@ def test_every_view_and_column_of_a_table_has_a_comment(filled: Pipeline) -> Non
     )
 
 
+def test_the_cells_of_a_document_without_an_answer_are_unread(pipeline: Pipeline) -> None:
+    saved(pipeline, "lost", AnalysisOptions(instructions="price"), {"a.txt": "price: 5 EUR"})
+    pipeline.execute("DELETE FROM facts")
+    pipeline.execute("DELETE FROM results")
+    pipeline.execute("UPDATE jobs SET status = 'failed'")
+
+    assert pipeline.rows("SELECT price, price_trust, needs_review FROM answers.lost") == [
+        (None, "unread", True)
+    ]
+
+
 def test_nothing_found_is_a_status(pipeline: Pipeline) -> None:
     """An answer without any value does not count as a plain success; its cells are silent."""
     saved(
