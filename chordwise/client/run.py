@@ -66,7 +66,7 @@ class FactValue:
     """A value of an answer; its attributes are columns of the table `facts`.
 
     `trust` is its state, and `reasons` say why a person should check it; both are `None` for
-    evidence that nobody decides on.
+    evidence, which has no review.
     `value` includes feedback: it is the corrected value if there is one, and `None` if nothing was
     found or the value was rejected. `original` is the value in the model's answer.
     """

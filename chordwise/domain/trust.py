@@ -17,9 +17,8 @@ from chordwise.domain import grounding, json_values, value_in_quote
 from chordwise.domain.analyses import extraction
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask, AnalysisType
-from chordwise.domain.cues import cue_of
 from chordwise.domain.facts import DATA, Fact
-from chordwise.domain.items import kind_in
+from chordwise.domain.items import cue_of, kind_in
 from chordwise.domain.items import of as items_of
 from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
 from chordwise.domain.typed_values import TypedValue, dates_in, typed
@@ -275,13 +274,13 @@ def _single_item(path: str, entry: JsonObject, options: AnalysisOptions) -> _Ite
     steps = json_values.steps(path)
     is_in_row = steps[0] == USER_DATA and any(map(str.isdecimal, steps))
     item = json_values.text(entry.get("item")) or " ".join(steps[1:]).replace("_", " ")
-    named = [
+    prefixes = [
         word[:_PREFIX]
         for word in _WORD_OF_ITEM.findall(item.lower())
         if word not in _OF_KINDS and word not in STOPWORDS
     ]
-    is_single = bool(named) and not is_in_row and not kind_in(options, item).is_list
-    return _Item(prefixes=named, cue=cue_of(item)) if is_single else None
+    is_single = bool(prefixes) and not is_in_row and not kind_in(options, item).is_list
+    return _Item(prefixes=prefixes, cue=cue_of(item)) if is_single else None
 
 
 def _has_other(passage: str, value: TypedValue) -> bool:

@@ -52,14 +52,14 @@ def review(
     with access.database(access.reach(invocation, settings)) as database:
         with database.read() as session:
             scope = selected.find(session, settings)
-            found = certification.queue(session, scope, queue) if queue else None
+            queued = certification.queue(session, scope, queue) if queue else None
         if as_json:
-            invocation.screen.write_json(**_as_json(database, scope, found))
+            invocation.screen.write_json(**_as_json(database, scope, queued))
             return
-        questions = _of_certificate(database, invocation.screen, found) if found else None
+        questions = _of_certificate(database, invocation.screen, queued) if queued else None
         cells = questions or _cells(database, scope)
         done = _review_all(database, invocation.screen, cells, author)
-        _print_summary(invocation.screen, database, scope, found, done)
+        _print_summary(invocation.screen, database, scope, queued, done)
 
 
 def _cells(database: Database, scope: Scope) -> Iterator[tuple[Row, str]]:
@@ -74,16 +74,16 @@ def _cells(database: Database, scope: Scope) -> Iterator[tuple[Row, str]]:
         after = question["place"]
 
 
-def _of_certificate(database: Database, screen: Screen, found: Queue) -> Iterator[tuple[Row, str]]:
+def _of_certificate(database: Database, screen: Screen, queued: Queue) -> Iterator[tuple[Row, str]]:
     """Yield the answers that certification needs, in its random order."""
-    for index, candidate in enumerate(found.candidates, start=1):
+    for index, candidate in enumerate(queued.candidates, start=1):
         try:
             with database.read() as session:
                 question = item(driver(session), candidate.job_id, candidate.path)
         except UsageError as error:
             screen.info(f"{candidate.source}: {error.what}")
             continue
-        yield question, f"{index:,} of {len(found.candidates):,}"
+        yield question, f"{index:,} of {len(queued.candidates):,}"
 
 
 def _review_all(
@@ -157,34 +157,34 @@ def _print_summary(
     screen: Screen,
     database: Database,
     scope: Scope,
-    found: Queue | None,
+    queued: Queue | None,
     done: Counter[Verdict | None],
 ) -> None:
     checked = done.total() - done[None]
-    if found is None:
+    if queued is None:
         with database.read() as session:
             left = count(driver(session), scope.cells)
         screen.info(f"{checked:,} reviewed, {left:,} left.")
         return
-    screen.info(f"{checked:,} reviewed, {len(found.candidates) - checked:,} left.")
+    screen.info(f"{checked:,} reviewed, {len(queued.candidates) - checked:,} left.")
     if done[None]:
         screen.info("Certification stops counting at a skipped answer. These come first next time.")
     parts = scope.arguments
-    if found.bounds != Bounds():
-        shares = ("--max-error", found.bounds.max_error), ("--risk", found.bounds.risk)
+    if queued.bounds != Bounds():
+        shares = ("--max-error", queued.bounds.max_error), ("--risk", queued.bounds.risk)
         parts += [part for name, share in shares for part in (name, f"{100 * share:g}%")]
     screen.suggest(one_line(f"chordwise certify {shlex.join(parts)}".rstrip()))
 
 
-def _as_json(database: Database, scope: Scope, found: Queue | None) -> dict[str, object]:
-    if found is None:
+def _as_json(database: Database, scope: Scope, queued: Queue | None) -> dict[str, object]:
+    if queued is None:
         with database.read() as session:
             return {"to_check": CELLS.read(driver(session), scope.cells)}
     return {
-        "analysis_type": found.unit.analysis_type,
-        "name": found.unit.name,
+        "analysis_type": queued.unit.analysis_type,
+        "name": queued.unit.name,
         "to_check": [
             {"source": one.source, "job_id": one.job_id, "path": one.path}
-            for one in found.candidates
+            for one in queued.candidates
         ],
     }

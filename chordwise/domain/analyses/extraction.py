@@ -246,9 +246,9 @@ def _deduplicated(answers: Sequence[JsonObject], options: AnalysisOptions) -> li
     kept: list[tuple[Hashable, JsonObject]] = []
     numbers: dict[Hashable, dict[Hashable, int]] = defaultdict(dict)
     for position, answer in enumerate(answers):
-        own = [(_mention(field, options), field) for field in _fields(answer)]
-        kept += [(mention, field) for mention, field in own if mention not in numbers]
-        for mention, field in own:
+        mentions = [(_mention(field, options), field) for field in _fields(answer)]
+        kept += [(mention, field) for mention, field in mentions if mention not in numbers]
+        for mention, field in mentions:
             number = json_values.integer(field.get("mentions")) or 1
             numbers[mention].setdefault(json_values.span_of(field) or position, number)
     return [_counted(field, sum(numbers.pop(mention, {}).values())) for mention, field in kept]

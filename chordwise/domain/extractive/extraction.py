@@ -13,12 +13,11 @@ from chordwise.domain import grounding, items, json_values, typed_values, valida
 from chordwise.domain.analyses.extraction import FOUND, NOT_MENTIONED, Extraction
 from chordwise.domain.analysis import claimed_number
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisTask
-from chordwise.domain.cues import cue_of
 from chordwise.domain.extractive import forms, ranking
 from chordwise.domain.extractive.answer_context import checkpoint, similarities
 from chordwise.domain.extractive.sentences import MAX_QUOTE_CHARACTERS, Sentence, sentences
 from chordwise.domain.extractive.values import NAMES, ValueKind, WrittenValue, values
-from chordwise.domain.items import ColumnKind, kind_of
+from chordwise.domain.items import ColumnKind, cue_of, kind_of
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.schema_nodes import MAX_DEPTH, SchemaNode
 from chordwise.domain.words import LEXICON
@@ -33,8 +32,8 @@ def analyze(task: AnalysisTask) -> JsonObject:
         walk = _Walk(root=task.options.schema, searchable=searchable)
         data = walk.members(SchemaNode.root_of(walk.root), "", 0)
         return {"data": data, "evidence": list(walk.evidence)}
-    asked = items.of(task.options).values()
-    return {"fields": [each for item in asked for each in _fields(item, searchable)]}
+    declared = items.of(task.options).values()
+    return {"fields": [field for item in declared for field in _fields(item, searchable)]}
 
 
 def synthesize(task: AnalysisTask) -> JsonObject:

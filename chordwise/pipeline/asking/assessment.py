@@ -58,7 +58,7 @@ class AssessedAnswer:
         answer = with_missing_rows(
             self.answer, missing_rows.unread(source, output, task, answered, place)
         )
-        known = {each.path for each in answer.missing_rows}
+        known = {missing.path for missing in answer.missing_rows}
         sparse = tuple(sparse_lists(text, output, task, known))
         elsewhere = trust.named_elsewhere(text, output, task)
         return replace(self, answer=answer, sparse=sparse, named_elsewhere=tuple(elsewhere))
@@ -70,7 +70,7 @@ class AssessedAnswer:
     def quality(self, task: AnalysisTask) -> float:
         """Return the quality, lowered by failed checks, sparse lists and values without a quote."""
         output = self.answer.output
-        share = min((each.rows / each.passages for each in self.sparse), default=1.0)
+        share = min((one.rows / one.passages for one in self.sparse), default=1.0)
         without = len(analysis_for(task.analysis_type).without_evidence(output, task.options))
         quoted = sum(1 for _ in trust.quotes_by_path(output))
         supported = quoted / (quoted + without) if without else 1.0
