@@ -12,9 +12,11 @@ from functools import cached_property
 from psycopg import Connection, sql
 from psycopg.errors import DataError
 
+from chordwise.domain import json_values
 from chordwise.domain.answer_tables import AnswerColumn
 from chordwise.domain.facts import DATA
 from chordwise.domain.items import ColumnKind
+from chordwise.domain.trust import Trust
 from chordwise.errors import UsageError
 from chordwise.relations.relation import Relation, Row, Values, rows
 from chordwise.storage import answer_tables
@@ -130,15 +132,42 @@ FROM {_view(view)} AS t WHERE t.document_id = ANY(%(ids)s) GROUP BY t.document_i
         return [{**row, "lists of objects": lists[row["document_id"]]} for row in found]
 
     def of_list(self, name: str) -> Sequence[AnswerColumn]:
-        """Return the columns of a list of objects; those without a precise type are left out."""
+        """Return the columns of a list of objects."""
         columns = answer_tables.columns_of(self.stored)
-        return [one for one in columns if one.rows == name and one.kind is not ColumnKind.JSON]
+        return [column for column in columns if column.rows == name]
 
-    def list_rows(self, connection: Connection, name: str, document_id: uuid.UUID) -> list[Row]:
-        """Return the rows of a list of one document, at most `MAX_LIST_ROWS`."""
+    def list_rows(
+        self, connection: Connection, name: str, document_id: uuid.UUID, min_checks: int = 0
+    ) -> list[Row]:
+        """Return the rows of a list of one document, at most `MAX_LIST_ROWS`.
+
+        `min_checks` is the least number of cells to check in a row.
+        """
         statement = f"""SELECT t.* FROM {_view(self.lists[name])} AS t
-WHERE t.document_id = %(document_id)s ORDER BY t.parent_row, t.row_index LIMIT {MAX_LIST_ROWS}"""
-        return rows(connection, statement, {"document_id": document_id})
+WHERE t.document_id = %(document_id)s AND t.needs_check >= %(min_checks)s
+ORDER BY t.parent_row, t.row_index LIMIT {MAX_LIST_ROWS}"""
+        return rows(connection, statement, {"document_id": document_id, "min_checks": min_checks})
+
+    def next_in_list(
+        self, connection: Connection, name: str, document_id: uuid.UUID, after: tuple[str, str]
+    ) -> tuple[str, str] | None:
+        """Return the next cell to check of a list, as the path of its row and its column.
+
+        `after` is such a cell, or two empty texts for the first one. `None` after the last.
+        """
+        columns = [column.name for column in self.of_list(name)]
+
+        def place(cell: tuple[str, str]) -> tuple[list[int], int]:
+            numbers = [int(step) for step in json_values.steps(cell[0]) if step.isdecimal()]
+            return numbers, columns.index(cell[1]) if cell[1] else 0
+
+        cells = [
+            (row["path"], column)
+            for row in self.list_rows(connection, name, document_id, min_checks=1)
+            for column in columns
+            if row[f"{column}_trust"] == Trust.CHECK
+        ]
+        return min((cell for cell in cells if place(cell) > place(after)), key=place, default=None)
 
     def totals(self, connection: Connection, filters: Values) -> Row:
         """Return the numbers of `documents` and of cells `to_check`, and the states of `columns`.
@@ -213,7 +242,7 @@ FROM ({shown} OFFSET 0) AS t WHERE value IS NOT NULL GROUP BY 1 ORDER BY 1"""
         }
         for row in rows(connection, _CELL, values):
             if column and column.kind is ColumnKind.JSON:
-                return row["job_id"], f"{DATA.path}{column.item}"
+                return row["job_id"], f"{parent or DATA.path}{column.item}"
             path = row["path"] if column else ""
             if path is not None or not is_extracted:
                 return row["job_id"], path or ""

@@ -330,8 +330,7 @@ def _comments(
             suffixes = _evidence_of_each(columns)
         else:
             words[column.name] = column.description or f"Asked for: {column.item}"
-            has_trust = not (column.rows and column.kind is ColumnKind.JSON)
-            suffixes = ("trust",) * has_trust + ("currency",) * (column.kind is ColumnKind.MONEY)
+            suffixes = ("trust",) + ("currency",) * (column.kind is ColumnKind.MONEY)
         for suffix in suffixes:
             words[f"{column.name}_{suffix}"] = _OF_VALUE[suffix].format(column.name)
     said = [sql.SQL("COMMENT ON VIEW {} IS {}").format(_identifier(view), about)]
@@ -561,13 +560,17 @@ def _list_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed
     shown: list[sql.Composed] = []
     cells: list[sql.Composed] = []
     for column in columns:
-        if column.kind is ColumnKind.JSON:
-            shown.append(_named(_json_at(column, steps), column.name))
-            continue
-        trust = sql.SQL("min({}) FILTER (WHERE f.item = {})").format(_TRUST, column.item)
-        for name, cell in ((column.name, _cell(column)), (f"{column.name}_trust", trust)):
-            shown.append(_named(sql.SQL("r.{}").format(sql.Identifier(name)), name))
-            cells.append(_named(cell, name))
+        trust, name = f"{column.name}_trust", sql.Identifier("r", column.name)
+        is_json = column.kind is ColumnKind.JSON
+        shown.append(_named(_json_at(column, steps) if is_json else name, column.name))
+        shown.append(_named(sql.Identifier("r", trust), trust))
+        if is_json:
+            is_in = "starts_with(f.path || '/', f.row_path || {} || '/')"
+        else:
+            is_in = "f.item = {}"
+            cells.append(_named(_cell(column), column.name))
+        state = sql.SQL(f"min({{}}) FILTER (WHERE {is_in})")
+        cells.append(_named(state.format(_TRUST, column.item), trust))
     row = _row_of_fact(columns)
     return sql.SQL(
         """

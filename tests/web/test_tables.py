@@ -31,7 +31,11 @@ ORDER: JsonObject = {
             "type": "array",
             "items": {
                 "type": "object",
-                "properties": {"what": {"type": "string"}, "amount": {"type": "number"}},
+                "properties": {
+                    "what": {"type": "string"},
+                    "amount": {"type": "number"},
+                    "open": {"type": "object"},
+                },
             },
         },
     },
@@ -264,20 +268,38 @@ def test_rows_are_loaded_when_they_are_needed(pipeline: Pipeline, visit: Visit) 
 
 
 def test_a_list_opens_as_a_table_of_its_own(pipeline: Pipeline, visit: Visit) -> None:
-    """A value of a row is corrected, and leads back to the rows."""
+    """Keys alone check its cells one after another; a value of a row leads back to the rows."""
     lines = [{"what": f"bolt {n}", "amount": n + 0.5} for n in range(3)]
+    lines[2] |= {"open": {"mark": "heavy"}}
     text = json.dumps({"buyer": "Ada", "lines": lines})
     options = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(schema=ORDER))
     pipeline.analyze(a_document(text, "o.txt"), options=replace(options, save_as="orders"))
-    doubted(pipeline, "bolt 1", "value not in quote")
+    for value in ("bolt 1", "1.5", "bolt 2", "heavy"):
+        doubted(pipeline, value, "value not in quote")
     page = visit.open("/tables/orders")
-    expect(page.locator("#summary")).to_have_text("1 document · 1 cell to check")
+    expect(page.locator("#summary")).to_have_text("1 document · 4 cells to check")
 
-    page.keyboard.press("n")
+    cell(page, 0, 2).click()
     expect(page.locator(".nested tbody tr")).to_have_count(3)
     visit.look("table-list")
-    page.get_by_role("button", name="bolt 1").click()
-    expect(page.locator("#asked")).to_have_text("lines.what")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Next to check").last).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#panel .value")).to_have_text("bolt 1")
+    page.keyboard.press("n")
+    expect(page.locator("#panel .value")).to_have_text("1.5")
+    page.keyboard.press("a")
+    expect(page.locator("#summary")).to_have_text("1 document · 3 cells to check")
+    page.keyboard.press("n")
+    expect(page.locator("#panel .value")).to_have_text("bolt 2")
+    page.keyboard.press("a")
+    expect(page.locator("#summary")).to_have_text("1 document · 2 cells to check")
+    page.keyboard.press("n")
+    expect(page.locator("#panel .value")).to_contain_text("heavy")
+    page.keyboard.press("a")
+    expect(page.locator("#summary")).to_have_text("1 document · 1 cell to check")
+    page.keyboard.press("n")
+    expect(page.locator("#panel .value")).to_have_text("bolt 1")
     page.keyboard.press("c")
     page.keyboard.type("nut")
     page.keyboard.press("Enter")

@@ -232,8 +232,7 @@ class _Writer:
         """Return the cell of a field; a value that is not of its type is shown as written."""
         key = record["document_id"], column.item, record["path"] if column.rows else None
         value, note = record[column.name], "\n".join(self._notes.get(key, ()))
-        # The views of lists have no column of trust.
-        trust = record.get(f"{column.name}_trust") or (Trust.CHECK if note else "")
+        trust = record[f"{column.name}_trust"] or ""
         note = note or _NOTES.get(trust, "")
         if value is None and column.kind in _TYPED and key in self._texts:
             value = self._texts[key]

@@ -189,6 +189,8 @@ def _cell(request: Request) -> Response:
     with site_of(request).database.read() as session:
         table, connection = _stored(request, session), driver(session)
         values: dict[str, object] = {"table": table, "list": of_list, "document_id": document_id}
+        shown = (parent, name)
+        values["ahead"] = of_list and table.next_in_list(connection, of_list, document_id, shown)
         if of_list and not name:
             values["nested"] = table.list_rows(connection, of_list, document_id)
         else:

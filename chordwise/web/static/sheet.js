@@ -28,14 +28,18 @@
     if (!panel.hidden) timer = setTimeout(open, OPENING_MS);
   }
 
-  function open() {
+  const load = (address) => htmx.ajax("GET", address, { source: panel, target: panel, swap: "innerHTML" });
+  // The button for the next cell to check of the list in the panel, if any.
+  const ahead = () => panel.querySelector("[data-ahead]");
+
+  async function open() {
     const cell = current();
     if (!cell) return;
     const { column = "", list = "" } = sheet.querySelector("thead tr").cells[cell.cellIndex].dataset;
     panel.hidden = false;
     cell.scrollIntoView({ block: "nearest", inline: "nearest" });
     const asked = new URLSearchParams({ document: cell.parentElement.dataset.document, column, list });
-    htmx.ajax("GET", `${sheet.dataset.cell}?${asked}`, { source: panel, target: panel, swap: "innerHTML" });
+    await load(`${sheet.dataset.cell}?${asked}`);
   }
 
   function close() {
@@ -45,8 +49,13 @@
     if (current()) current().focus({ preventScroll: true });
   }
 
-  // The next cell to check may be in rows that are not loaded yet; after the last, the first follows.
+  // The next cell to check may be in the list in the panel, or in rows that are not loaded yet; after
+  // the last, the first follows.
   async function next() {
+    if (ahead()) {
+      await load(ahead().getAttribute("hx-get"));
+      return;
+    }
     const from = current();
     const isAfter = (cell) => !from || from.compareDocumentPosition(cell) & Node.DOCUMENT_POSITION_FOLLOWING;
     const cells = [...sheet.querySelectorAll(TO_CHECK)];
@@ -57,7 +66,8 @@
     } else if (cells.length) {
       focus(cell || cells[0]);
       clearTimeout(timer);
-      open();
+      await open();
+      if (ahead()) await next();
     }
   }
 
@@ -83,7 +93,7 @@
     if (!cell) return;
     if (STEPS[event.key]) move(cell, STEPS[event.key]);
     else if (event.key === "Enter" && panel.hidden) open();
-    else if (event.key === "Enter") panel.focus();
+    else if (event.key === "Enter") (ahead() || panel).focus();
     else return;
     event.preventDefault();
   });
