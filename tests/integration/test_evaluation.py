@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
+from openpyxl import load_workbook
 from pydantic import SecretStr
 from sqlalchemy import event
 
-from chordwise.domain.analysis_tasks import AnalysisType
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.errors import ExitCode
 from chordwise.pipeline.learning.evaluation import evaluate
 from chordwise.pipeline.learning.gold import read
@@ -175,6 +177,31 @@ def test_a_gold_file_is_compared_as_people_write_it(pipeline: Pipeline, tmp_path
     assert "Compared by containment: governing law" in said
     assert "Compared as a name: parties" in said
     assert "gone.txt: no such document" in said
+
+
+@pytest.mark.parametrize("kind", ["xlsx", "csv"])
+def test_an_exported_table_is_a_gold_file(kind: str, pipeline: Pipeline, tmp_path: Path) -> None:
+    """A file that people export and correct is read as it is, whether CSV or from a workbook."""
+    values = {"governing law": ("Ohio", 9), "annual fee": ("$1,200", 9), "parties": ("Ada", 9)}
+    options = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(items=tuple(values)))
+    deal = a_document(f"VALUES {json.dumps(values)}", "a.txt")
+    pipeline.analyze(deal, options=replace(options, save_as="deals"))
+    exported, gold = tmp_path / "deals.xlsx", tmp_path / "deals.csv"
+    if kind == "xlsx":
+        output_of("export", "answers.deals", "--output", str(exported))
+        with gold.open("w", newline="") as file:
+            csv.writer(file).writerows(load_workbook(exported).worksheets[0].values)
+    else:
+        output_of("export", "answers.deals", "--output", str(gold))
+    gold.write_text(gold.read_text().replace("Ohio", "Texas"))
+
+    found = evaluated("--gold", str(gold))
+
+    assert {item: found["match", item, ""]["value"] for item in values} == {
+        "governing law": 0,
+        "annual fee": 1,
+        "parties": 1,
+    }
 
 
 def test_a_field_of_no_question_is_named_and_not_judged(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -130,6 +130,11 @@ def test_every_value_of_a_field_is_judged_separately() -> None:
     ("name", "schema", "field"),
     [
         ("Buyer ", None, "buyer"),
+        ("annual_fee", None, "annual fee"),
+        ("Annual fee", None, "annual fee"),
+        ("Net total", {"properties": {"total": {"properties": {"n": {}}}}}, None),
+        ("Total", {"properties": {"total": {}}}, "/total"),
+        ("total_net", {"properties": {"total": {"properties": {"net": {}}}}}, "/total/net"),
         ("seller", None, None),
         ("/total", {"properties": {"total": {}}}, "/total"),
         ("total/net", {"properties": {"total": {}}}, "total/net"),
@@ -142,9 +147,9 @@ def test_every_value_of_a_field_is_judged_separately() -> None:
 def test_only_fields_of_the_question_are_accepted(
     name: str, schema: JsonObject | None, field: str | None
 ) -> None:
-    options = AnalysisOptions(instructions="buyer, price", schema=schema)
+    options = AnalysisOptions(instructions="buyer, annual fee: money", schema=schema)
 
-    assert fields.requested_field(name, options) == field
+    assert fields.requested_fields([name], options).get(name) == field
 
 
 def test_data_of_a_schema_is_compared_by_pointers() -> None:

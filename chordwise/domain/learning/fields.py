@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 from typing import TypeAlias
 
-from chordwise.domain import items, json_values
-from chordwise.domain.analysis_tasks import AnalysisOptions
+from chordwise.domain import answer_tables, items, json_values
+from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
+from chordwise.domain.identifiers import sql_identifier
 from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue
 from chordwise.domain.quantities import Quantity
 from chordwise.domain.schema_nodes import SchemaNode
@@ -180,8 +181,29 @@ def top(name: str) -> str:
     return f"/{name.split('/')[1]}" if name.startswith("/") else name
 
 
-def requested_field(name: str, options: AnalysisOptions) -> str | None:
-    """Return the field that a person names, `None` if the question does not ask for it."""
+def requested_fields(names: Iterable[str], options: AnalysisOptions) -> dict[str, str]:
+    """Return the field that each name means: an item or a pointer, or its column or heading.
+
+    Names of nothing that the question asks for are left out.
+    """
+    columns = {
+        column.name: _pointer_of(column.item) if options.schema else column.item
+        for column in answer_tables.columns_for([AnalysisType.EXTRACTION], options)
+        if not column.rows
+    }
+    meant = {
+        name: _requested_field(name, options) or columns.get(sql_identifier(name), "")
+        for name in names
+    }
+    return {name: field for name, field in meant.items() if field}
+
+
+def _pointer_of(item: str) -> str:
+    """Return the pointer of a column's item, which has the names of a path joined by dots."""
+    return item if item.startswith("/") else "".join(map(pointer, item.split(".")))
+
+
+def _requested_field(name: str, options: AnalysisOptions) -> str | None:
     if options.schema is None:
         by_name = {item.casefold(): item for item in items.of(options)}
         return by_name.get(name.strip().casefold())

@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session
 from chordwise.domain import grounding, json_values
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisType, options_from
+from chordwise.domain.answer_tables import BASE_COLUMNS
+from chordwise.domain.identifiers import sql_identifier
 from chordwise.domain.json_values import JsonObject, JsonValue
 from chordwise.domain.learning import fields, measures
 from chordwise.domain.learning.judgments import Judged, JudgedPart, judge
@@ -188,6 +190,7 @@ def _measures(compared: Sequence[ComparedResult], random: Random) -> Iterator[Me
 _GROUP = ("provider", "model", "prompt_version")
 _CONTRADICTION = "another line about the same content contradicts it"
 _UNASKED = "a field that no question asks for"
+_OF_WORKBOOKS = ("to_check", "file")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,9 +302,7 @@ def _asked(result: Row, truth: Truth) -> Truth:
     if result["analysis_type"] != AnalysisType.EXTRACTION:
         return truth
     options = options_from(result["question"])
-    names = {
-        name: field for name in truth.fields if (field := fields.requested_field(name, options))
-    }
+    names = fields.requested_fields(truth.fields, options)
     return replace(
         truth,
         fields={
@@ -314,10 +315,15 @@ def _asked(result: Row, truth: Truth) -> Truth:
 
 
 def _unasked(results: Sequence[Row], gold: Gold) -> Iterator[Mapping[str, str]]:
-    """Yield the fields of a gold file that no question asks for."""
+    """Yield the fields of a gold file that no question asks for, except the columns of exports."""
     questions = {repr(row["question"]): options_from(row["question"]) for row in results}.values()
-    for name in dict.fromkeys(name for truth in gold.truths.values() for name in truth.fields):
-        if not any(fields.requested_field(name, options) for options in questions):
+    names = dict.fromkeys(name for truth in gold.truths.values() for name in truth.fields)
+    requested = {name for options in questions for name in fields.requested_fields(names, options)}
+    columns = map(sql_identifier, requested)
+    exported = {f"{column}_{suffix}" for column in columns for suffix in ("trust", "currency")}
+    exported.update(BASE_COLUMNS, _OF_WORKBOOKS)
+    for name in names:
+        if name not in requested and sql_identifier(name) not in exported:
             yield {"document": name, "reason": _UNASKED}
 
 
