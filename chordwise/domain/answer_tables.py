@@ -45,6 +45,13 @@ class AnswerColumn:
         """The identity of the shown values; columns with equal keys show the same."""
         return self.analysis_type, self.rows, self.item, self.kind
 
+    @property
+    def pointer(self) -> str:
+        """The JSON Pointer of the value in its row, or in the data of an answer to a schema."""
+        names = self.item.removeprefix(f"{self.rows}.").split(".")
+        is_pointer = self.kind is ColumnKind.JSON
+        return self.item if is_pointer else "".join(json_values.pointer("", n) for n in names)
+
 
 BASE_COLUMNS = (
     *("document", "source", "status", "needs_review", "needs_check", "confidence", "unread"),

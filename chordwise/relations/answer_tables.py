@@ -29,7 +29,7 @@ _IS_PREVIEW = """SELECT EXISTS (
     SELECT FROM answer_jobs AS n INNER JOIN results AS r ON r.job_id = n.job_id
     WHERE n.saved_as = %(table)s AND NOT r.language_model
 ) AS is_preview"""
-_CELL = """SELECT n.job_id, (
+_CELL = """SELECT n.job_id, n.output ? 'data' AS has_schema, (
     SELECT f.path FROM fact_trust AS f
     WHERE f.job_id = n.job_id
         AND (%(item)s::text IS NULL OR f.item = %(item)s)
@@ -229,8 +229,9 @@ FROM ({shown} OFFSET 0) AS t WHERE value IS NOT NULL GROUP BY 1 ORDER BY 1"""
     ) -> tuple[uuid.UUID, str] | None:
         """Return the job of a cell, and the path of the value that determines its state.
 
-        `None` if there is no value to decide on. Without a column the path is that of the whole
-        answer. `parent` is the path of the row of a list.
+        `None` if there is no value to decide on; one that the answer to a schema left out can be
+        decided on. Without a column the path is that of the whole answer. `parent` is the path of
+        the row of a list.
         """
         is_extracted = column is not None and column.analysis_type == "extraction"
         values = {
@@ -241,9 +242,10 @@ FROM ({shown} OFFSET 0) AS t WHERE value IS NOT NULL GROUP BY 1 ORDER BY 1"""
             "document_id": document_id,
         }
         for row in rows(connection, _CELL, values):
-            if column and column.kind is ColumnKind.JSON:
-                return row["job_id"], f"{parent or DATA.path}{column.item}"
             path = row["path"] if column else ""
+            is_left_out = is_extracted and path is None and row["has_schema"]
+            if column and (is_left_out or column.kind is ColumnKind.JSON):
+                return row["job_id"], f"{parent or DATA.path}{column.pointer}"
             if path is not None or not is_extracted:
                 return row["job_id"], path or ""
         return None

@@ -17,7 +17,9 @@ from chordwise.domain import json_values
 from chordwise.domain.analysis import NO_LABEL, analysis_for, label_paths
 from chordwise.domain.analysis_tasks import options_from
 from chordwise.domain.extractive.extraction import SearchableText, item_of
+from chordwise.domain.facts import DATA
 from chordwise.domain.json_values import JsonObject, JsonValue, text_of
+from chordwise.domain.schema_nodes import SchemaNode
 from chordwise.errors import UsageError
 from chordwise.relations.relation import Relation, Row, Values, rows
 
@@ -87,6 +89,12 @@ VALUES = Relation(
 FROM fact_quotes""",
     filters={"job_id": "job_id = %(job_id)s"},
     order="start_char NULLS LAST, path",
+)
+_NO_VALUE = dict.fromkeys(
+    (
+        *("value", "final_value", "verdict", "quote", "start_char", "end_char", "grounded"),
+        *("value_in_quote", "place", "confidence", "trust", "reasons"),
+    )
 )
 _EXCERPT = """SELECT
     first AS start_char, first = 0 AS is_start, last >= character_count AS is_end,
@@ -172,6 +180,7 @@ def _written(value: JsonValue) -> str:
 def item(connection: Connection, job_id: uuid.UUID, path: str) -> Row:
     """Return the value at a path to decide on, or the whole answer, which has no `value`.
 
+    The value may be one that the answer to a schema left out.
     `others` are the other values of its field, which an approval covers as well. `choices` are the
     labels that the model could choose from. `evidence` has the quote of the value, or all quotes of
     the answer if the value has none; `excerpt` is the text around the first. `passages` are those
@@ -187,9 +196,7 @@ def item(connection: Connection, job_id: uuid.UUID, path: str) -> Row:
     names = {"labels": list(label_paths()), "no_label": NO_LABEL}
     values = VALUES.read(connection, {"job_id": job_id, **names})
     at_path = [one for one in values if json_values.is_within(one["path"], path)]
-    if path and not at_path:
-        raise UsageError("The answer has no such value any more.", "Continue with the queue.")
-    value = _value(answer["output"], path, at_path) if path else None
+    value = _value(answer["output"], path, at_path or [_left_out(path, options)]) if path else None
     choices = _choices(answer["analysis_type"], options)
     passages: list[Row] = []
     if value and value["value"] is None and not choices:
@@ -213,6 +220,16 @@ def item(connection: Connection, job_id: uuid.UUID, path: str) -> Row:
         "place": None,
         "left": 0,
     }
+
+
+def _left_out(path: str, options: JsonObject) -> Row:
+    """Return a value that the answer does not have, although the question's schema asks for it."""
+    schema, steps = options_from(options).schema, json_values.steps(path)
+    below = path.removeprefix(DATA.path)
+    if schema is None or below == path or not SchemaNode.root_of(schema).at(below).is_known:
+        raise UsageError("The answer has no such value any more.", "Continue with the queue.")
+    name = ".".join(step for step in steps[1:] if not step.isdecimal())
+    return {**_NO_VALUE, "path": path, "item": name, "shown": "not mentioned"}
 
 
 def _value(output: JsonObject, path: str, at_path: Sequence[Row]) -> Row:

@@ -169,6 +169,24 @@ def test_a_missing_member_is_added() -> None:
     assert final(found)[-1] == ("issued", None, "corrected", "2026-03-01")
 
 
+def test_a_missing_member_of_a_row_is_added_to_it() -> None:
+    row: JsonObject = {"n": 1, "tags": ["a"]}
+    output: JsonObject = {"data": {"rows": [row, {}]}, "evidence": []}
+
+    right: JsonObject = {"/rows/1/n": [2], "/rows/0/tags": ["a", "b"], "/rows/1/by": {"x": 3}}
+    found = corrected(output, right)
+
+    assert found.output is not None
+    assert found.output["data"] == {
+        "rows": [{"n": 1, "tags": ["a", "b"]}, {"n": 2, "by": {"x": 3}}]
+    }
+    assert [(fact.item, fact.parent, fact.corrected_value) for fact in found.facts[-3:]] == [
+        ("rows.n", "/data/rows/1", "2"),
+        ("rows.tags", "/data/rows/0", "b"),
+        ("rows.by.x", "/data/rows/1", "3"),
+    ]
+
+
 def test_a_label_is_corrected() -> None:
     output: JsonObject = {"primary_label": "letter", "confidence": 0.5}
     classification = analysis_for(AnalysisType.CLASSIFICATION)

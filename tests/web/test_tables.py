@@ -10,6 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from chordwise.domain import json_values
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject
 from chordwise.llm.model import CompletionRequest
@@ -308,6 +309,34 @@ def test_a_list_opens_as_a_table_of_its_own(pipeline: Pipeline, visit: Visit) ->
     expect(page.get_by_role("button", name="nut")).to_be_visible()
     rows = "SELECT what FROM answers.orders_lines ORDER BY row_index"
     assert pipeline.rows(rows) == [("bolt 0",), ("nut",), ("bolt 2",)]
+
+
+def test_values_that_an_answer_left_out_are_added(pipeline: Pipeline, visit: Visit) -> None:
+    """A property, and a member of a row, that the model did not give can be corrected."""
+    due: JsonObject = {"due": {"type": "string", "format": "date"}}
+    members = json_values.as_object(ORDER["properties"]) | due
+    schema: JsonObject = {"type": "object", "properties": members}
+    options = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(schema=schema))
+    text = json.dumps({"buyer": "Ada", "lines": [{"what": "bolt"}]})
+    pipeline.analyze(a_document(text, "o.txt"), options=replace(options, save_as="orders"))
+    page = visit.open("/tables/orders")
+    cell(page, 0, 2).click()
+    expect(page.locator("#asked")).to_have_text("due")
+    page.keyboard.press("c")
+    page.keyboard.type("March 1, 2026")
+    page.keyboard.press("Enter")
+    expect(cell(page, 0, 2)).to_have_text("2026-03-01")
+    cell(page, 0, 3).click()
+    page.get_by_role("button", name="–").first.click()
+    expect(page.locator("#asked")).to_have_text("lines.amount")
+    page.keyboard.press("c")
+    page.keyboard.type("2.50")
+    page.keyboard.press("Enter")
+    expect(page.locator("#panel .state.done")).to_have_text("corrected")
+
+    rows = "SELECT what, amount::text, amount_trust, due::text FROM answers.orders_lines"
+    rows += " INNER JOIN answers.orders USING (document_id)"
+    assert pipeline.rows(rows) == [("bolt", "2.5", "corrected", "2026-03-01")]
 
 
 def test_labels_and_open_values_have_cells(settings: Settings, visit: Visit) -> None:

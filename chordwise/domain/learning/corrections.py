@@ -19,7 +19,7 @@ from chordwise.domain.facts import (
     typed_fact,
 )
 from chordwise.domain.grounding import EVIDENCE_FIELDS, Grounding
-from chordwise.domain.json_values import JsonObject, JsonValue, text_of
+from chordwise.domain.json_values import USER_DATA, JsonObject, JsonValue, text_of
 from chordwise.domain.learning import fields
 from chordwise.domain.learning.truths import (
     Remark,
@@ -114,7 +114,8 @@ class _Work:
             self._pair(self._below(path), right, lambda place: f"{path}/{len(current) + place}")
             _set_at(self.output, path, list(right))
         else:
-            self._pair(self._below(path) or [self._missing(path)], right[:1], lambda _: path)
+            values = self._below(path) or [scalar_fact(self._place(path), None)]
+            self._pair(values, right[:1], lambda _: path)
             first = right[0] if right else None
             if not fields.is_same(first, text_of(current)):
                 _set_at(self.output, path, first)
@@ -202,13 +203,12 @@ class _Work:
             verdict = Verdict.CORRECTED if left else Verdict.REJECTED
             self.facts[fact.path] = _with_verdict(fact, verdict, left.pop(0) if left else None)
         for index, value in enumerate(left):
-            fact = Fact(path=path_of(index), item=own[0].item, row_index=_row(own, index))
+            first, row = own[0], _row(own, index)
+            fact = Fact(path=path_of(index), item=first.item, parent=first.parent, row_index=row)
             self.facts[fact.path] = _with_verdict(fact, Verdict.CORRECTED, value)
 
     def _replace(self, path: str, right: JsonValue) -> None:
-        first = next(iter(self._below(path)), self._missing(path))
-        place = ValuePosition(path=path, item=_stem(first.item, path, first.path))
-        there = {each.path: (each, value) for each, value in leaves(right, place)}
+        there = {each.path: (each, value) for each, value in leaves(right, self._place(path))}
         for fact in self._below(path):
             if fact.path not in there:
                 self.facts[fact.path] = _with_verdict(fact, Verdict.REJECTED, None)
@@ -228,9 +228,12 @@ class _Work:
     def _below(self, path: str) -> list[Fact]:
         return [f for f in self.facts.values() if json_values.is_within(f.path, path)]
 
-    def _missing(self, path: str) -> Fact:
-        names = json_values.steps(path.removeprefix(DATA.path))
-        return Fact(path=path, item=".".join(name for name in names if not name.isdecimal()))
+    def _place(self, path: str) -> ValuePosition:
+        place, value = DATA, self.output[USER_DATA]
+        for step in json_values.steps(path.removeprefix(DATA.path)):
+            is_list, value = isinstance(value, list), json_values.member(value, step)
+            place = place.element(int(step), value) if is_list else place.member(step)
+        return place
 
 
 def _with_verdict(fact: Fact, verdict: Verdict, corrected: JsonValue) -> Fact:
@@ -259,12 +262,6 @@ def _is_structure(value: JsonValue) -> bool:
 def _row(own: Sequence[Fact], place: int) -> int | None:
     rows = [fact.row_index for fact in own if fact.row_index is not None]
     return max(rows) + 1 + place if rows else None
-
-
-def _stem(item: str, path: str, longer: str) -> str:
-    """Return the item name at a path, derived from the item at a longer path."""
-    names = [step for step in json_values.steps(longer[len(path) :]) if not step.isdecimal()]
-    return item.removesuffix("." + ".".join(names)) if names else item
 
 
 def _set_at(value: JsonValue, path: str, new: JsonValue) -> None:

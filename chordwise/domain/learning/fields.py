@@ -187,7 +187,7 @@ def requested_fields(names: Iterable[str], options: AnalysisOptions) -> dict[str
     Names of nothing that the question asks for are left out.
     """
     columns = {
-        column.name: _pointer_of(column.item) if options.schema else column.item
+        column.name: column.pointer if options.schema else column.item
         for column in answer_tables.columns_for([AnalysisType.EXTRACTION], options)
         if not column.rows
     }
@@ -196,11 +196,6 @@ def requested_fields(names: Iterable[str], options: AnalysisOptions) -> dict[str
         for name in names
     }
     return {name: field for name, field in meant.items() if field}
-
-
-def _pointer_of(item: str) -> str:
-    """Return the pointer of a column's item, which has the names of a path joined by dots."""
-    return item if item.startswith("/") else "".join(map(pointer, item.split(".")))
 
 
 def _requested_field(name: str, options: AnalysisOptions) -> str | None:
