@@ -214,7 +214,7 @@ def _require_batch_lane(settings: Settings, schedule: ScheduleSettings, model: s
     model = model or settings.model
     if lane_for(settings, model, Lane.BATCH) is Lane.ONLINE:
         what = f"the lane is batch, but {model} has no Batch API and uses the online lane."
-        raise ConfigurationError(what, "See docs/batch-lane.md for models with a Batch API.")
+        raise ConfigurationError(what, "See docs/costs.md for models with a Batch API.")
     expiry, spill_over = schedule.expires_after_hours, settings.batch.spill_over_hours
     if expiry <= spill_over:
         what = (

@@ -97,7 +97,7 @@ class AnalysisDefinition(ABC):
     is_prose: ClassVar[bool] = False
     """Whether equally good answers differ in their words, so that votes compare words."""
     complexity: ClassVar[float]
-    """The difficulty of the analysis for a model, 0 to 1 (docs/routing.md)."""
+    """The difficulty of the analysis for a model, 0 to 1 (docs/models.md)."""
     assumed_length: ClassVar[tuple[float, float]]
     """The length of an answer without observations: fixed tokens, and a share of the text."""
     principles: ClassVar[tuple[str, ...]]

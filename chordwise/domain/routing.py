@@ -44,7 +44,7 @@ WEIGHTS = {
     "demand": 0.15,
     "parts": 0.10,
 }
-"""The weight of each part of the estimate; their sum is 1 (docs/routing.md)."""
+"""The weight of each part of the estimate; their sum is 1 (docs/models.md)."""
 _LONG_TEXT_TOKENS = 4_000
 _LONG_WORD_LETTERS = 6
 _EASY_LIX, _HARD_LIX = 20.0, 70.0

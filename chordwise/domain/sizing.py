@@ -1,4 +1,4 @@
-"""Memory and speed of a self-hosted model, calculated; the sources are in docs/sizing.md."""
+"""Memory and speed of a self-hosted model, calculated; the sources are in docs/models.md."""
 
 from __future__ import annotations
 

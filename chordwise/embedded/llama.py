@@ -149,7 +149,7 @@ def is_served_here(model: ModelSettings) -> bool:
 def threads() -> int:
     """Return the number of threads of a local model's server: one core is left for the rest.
 
-    The threads wait for each other at every step (measured in docs/models.md).
+    The threads wait for each other at every step.
     """
     return max(1, min(processes.usable_cores() - 1, _MAX_THREADS))
 

@@ -228,13 +228,13 @@ class TierSettings(Section):
         if name == AUTO and not tiers:
             raise ConfigurationError(
                 "The model “auto” needs at least one tier.",
-                "Set tiers.small, tiers.medium or tiers.large (docs/routing.md).",
+                "Set tiers.small, tiers.medium or tiers.large (docs/models.md).",
             )
         return tiers if name == AUTO else {tier: tiers[tier] for tier in tiers if tier == name}
 
 
 class RoutingSettings(Section):
-    """The table `[routing]` (docs/routing.md)."""
+    """The table `[routing]` (docs/models.md)."""
 
     medium_from: float = Field(default=0.3, ge=0, le=1, description="Complexity, 0 to 1.")
     large_from: float = Field(default=0.45, ge=0, le=1, description="Complexity, 0 to 1.")
@@ -390,13 +390,13 @@ Principles: TypeAlias = Annotated[tuple[Principle, ...], Field(max_length=20)]
 
 
 class CritiqueSettings(Section):
-    """The table `[critique]` (docs/votes-and-critique.md)."""
+    """The table `[critique]` (docs/models.md)."""
 
     principles: Principles = Field(default=(), description="Empty: those of each analysis type.")
 
 
 class BatchSettings(Section):
-    """The table `[batch]` (docs/batch-lane.md)."""
+    """The table `[batch]` (docs/costs.md)."""
 
     gather_seconds: NonNegativeFloat = Field(
         default=30, description="Time without a new question after which a batch is submitted."

@@ -161,7 +161,7 @@ def test_the_asynchronous_objects_have_the_same_calls(other: type, of: type) -> 
 
 SNIPPET = re.compile(r"(?ms)^```python\n(.*?)^```")
 # Pages in the order in which their snippets need each other.
-PAGES = ("README.md", "docs/python.md", "docs/connect.md", "docs/airflow.md", "docs/dagster.md")
+PAGES = ("README.md", "docs/python.md", "docs/exports.md")
 # Modules in place of Airflow and Dagster, which run a task when it is declared.
 SCHEDULERS = {
     "airflow/__init__.py": "",

@@ -78,8 +78,8 @@ def unsure_of_one_part(request: CompletionRequest) -> Answer:
 
 
 def documented() -> tuple[str, list[str]]:
-    """Return the statement of docs/routing.md and the columns that the page lists."""
-    page = (ROOT / "docs" / "routing.md").read_text("utf-8")
+    """Return the statement of docs/models.md and the columns that the page lists."""
+    page = (ROOT / "docs" / "models.md").read_text("utf-8")
     found = re.search(r"```sql\n(.*?)```\n\nColumns: ([^\n]+)\.\n", page, re.DOTALL)
     assert found is not None
     return found[1], re.findall(r"`(\w+)`", found[2])

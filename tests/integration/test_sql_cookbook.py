@@ -339,7 +339,7 @@ def test_the_objections_of_a_critique(reader: Reader, pipeline: Pipeline) -> Non
         WHERE confidence < 0.5"""
     )
 
-    (block,) = blocks("docs/votes-and-critique.md")
+    block = blocks("docs/models.md")[-1]
     found = reader.ask(block["statement"])
 
     assert found.columns == ["document_id", "path", "problem"]

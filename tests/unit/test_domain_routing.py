@@ -147,7 +147,7 @@ def test_the_complexity_of_a_synthesis_depends_on_the_answers() -> None:
 
 @pytest.mark.corpus
 def test_real_documents_are_ranked_plausibly(corpora: Path) -> None:
-    """Web chat ranks below speeches, and speeches below contracts and filings (docs/routing.md)."""
+    """Web chat ranks below speeches, and speeches below contracts and filings (docs/models.md)."""
     medians = [
         median(_scores(corpora / name / "docs"))
         for name in ("ud_ewt_sentences", "speeches", "cuad_contracts", "sec_filings")

@@ -72,7 +72,7 @@ def fit(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Estimate memory, speed and cost on your own hardware. The formulas are in docs/sizing.md.
+    """Estimate memory, speed and cost on your own hardware. The formulas are in docs/models.md.
 
     chordwise models fit 8e9 --context 8192 --parallel 16
 

@@ -135,7 +135,7 @@ def outcome_of_answer(
             input_tokens=completion.usage.input_tokens,
             output_tokens=completion.usage.output_tokens,
             estimated_usd=str(cost.usd),
-            hint='If the model costs nothing, set price = "free" (docs/budgets.md).',
+            hint='If the model costs nothing, set price = "free" (docs/costs.md).',
         )
     # The reference is the price of another model, not of the one that the answer names.
     compared_usd = reference.cost_usd(replace(completion, model="")) if reference else None

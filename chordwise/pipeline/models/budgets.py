@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 _RESERVE_TIMEOUT = timedelta(seconds=15)
 PRICE_HINT = (
     "Set input_usd_per_million_tokens and output_usd_per_million_tokens of the model, "
-    'or price = "free" where it costs nothing, or budget.allow_unknown_prices (docs/budgets.md).'
+    'or price = "free" where it costs nothing, or budget.allow_unknown_prices (docs/costs.md).'
 )
 
 
