@@ -124,6 +124,51 @@ def test_a_value_corrected_to_nothing_is_not_mentioned() -> None:
     assert field(found, 0)["status"] == "not mentioned"
 
 
+@pytest.mark.parametrize(
+    ("later", "verdicts"),
+    [
+        ((("party", "Ann"), ("party", "Cy")), ["rejected", None]),
+        ((("party", "Bob"),), ["rejected"]),
+        ((("party", "Cy"), ("law", "Ann")), [None, None]),
+    ],
+)
+def test_a_rejected_value_of_an_item_stays_rejected_beside_others(
+    later: tuple[tuple[str, str], ...], verdicts: list[str | None]
+) -> None:
+    truth = Truth(wrong_fields={"party": ["Ann", "Bob"]})
+
+    found = correct(items(*later), analysis_for(AnalysisType.EXTRACTION), truth)
+
+    assert [fact.verdict for fact in found.facts] == verdicts
+    output = found.output or items(*later)
+    values = [entry.value for entry in fields.entries(output, "party")]
+    assert not {"Ann", "Bob"} & set(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "rejected"),
+    [
+        ("/parties/1", ["Ann"], ["/data/parties/0"]),
+        ("/parties", ["Ann", "Cy"], ["/data/parties/0"]),
+        ("/rows/0/n", [2], ["/data/rows/1/n"]),
+        ("/rows/5", [{"n": 2}], ["/data/rows/1/n"]),
+        ("/total", [13], []),
+        ("/rows/2/n", [1], []),
+    ],
+)
+def test_a_rejected_value_of_a_list_stays_rejected_where_it_moves(
+    name: str, wrong: list[JsonValue], rejected: list[str]
+) -> None:
+    """A member of a row is only found elsewhere if its value is there once."""
+    rows: list[JsonValue] = [{"n": 1}, {"n": 2}, {}, {"n": 1}]
+    data = json_values.as_object(DATA["data"]) | {"rows": rows}
+    truth = Truth(wrong_fields={name: wrong})
+
+    found = correct({"data": data}, analysis_for(AnalysisType.EXTRACTION), truth)
+
+    assert [fact.path for fact in found.facts if fact.verdict] == rejected
+
+
 def test_approval_changes_only_the_verdict() -> None:
     found = corrected(items(("fee", "5 USD"), ("law", None)), {"fee": ["5 usd"], "law": []})
 

@@ -121,16 +121,15 @@ class _Work:
                 _set_at(self.output, path, first)
 
     def reject_field(self, name: str, wrong: JsonValue) -> None:
-        if fields.keys(fields.values(self.output, name)) != fields.keys(wrong):
-            return
+        for path in fields.paths_with(self.output, name, wrong):
+            if not self._below(path):
+                self.facts[path] = scalar_fact(self._place(path), None)
+            self._judge_below(path, Verdict.REJECTED)
+            current = json_values.at(self.output, path)
+            if path.startswith(DATA.path) and not _is_structure(current):
+                _set_at(self.output, path, [] if isinstance(current, list) else None)
         if not name.startswith("/"):
-            self._correct_item(name, [])
-            return
-        path = f"{DATA.path}{name}"
-        self._judge_below(path, Verdict.REJECTED)
-        current = json_values.at(self.output, path)
-        if not _is_structure(current):
-            _set_at(self.output, path, [] if isinstance(current, list) else None)
+            self._settle(name)
 
     def quote(self, remark: Remark, places: Places) -> None:
         """Set the quote of a remark's right value to the selected text."""
@@ -170,11 +169,17 @@ class _Work:
         entries = json_values.objects(self.output.get("fields"))
         own = [self.facts[entry.path] for entry in fields.entries(self.output, name)]
         self._pair(own, right, lambda place: f"{_FIELDS}{len(entries) + place}")
-        said = [fact for fact in self.facts.values() if fact.item == name and fact.verdict]
-        stays = any(fact.verdict != Verdict.REJECTED for fact in said)
-        for place, fact in enumerate(said):
-            if fact.path in {each.path for each in own}:
-                entry = entries[int(fact.path.removeprefix(_FIELDS))]
+        self._settle(name)
+
+    def _settle(self, name: str) -> None:
+        """Apply the verdicts on the values of an item to the list of an extraction."""
+        entries = json_values.objects(self.output.get("fields"))
+        stated = [fact for fact in self.facts.values() if fact.item == name]
+        stays = any(fact.verdict != Verdict.REJECTED for fact in stated)
+        for place, fact in enumerate(fact for fact in stated if fact.verdict):
+            index = int(fact.path.removeprefix(_FIELDS))
+            if index < len(entries):
+                entry = entries[index]
             else:
                 entry = {"item": name, "quote": None, "confidence": 10}
                 entries.append(entry)

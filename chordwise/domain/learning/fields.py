@@ -259,6 +259,40 @@ def values(output: JsonObject, name: str) -> list[JsonValue]:
     return [each for each in json_values.listed(data_at(output, name)) if keys(each)]
 
 
+def paths_with(output: JsonObject, name: str, value: JsonValue) -> list[str]:
+    """Return the paths of a field's values that a person rejected as `value`.
+
+    In lists these are all equal values, and may have moved; a member of a row is found in another
+    row if only one has its value.
+    """
+    sought = keys(value)
+    if USER_DATA not in output:
+        return [e.path for e in entries(output, name) if (e.key in sought if sought else not e.key)]
+    if keys(values(output, name)) == sought:
+        names = [pointer(name)]
+    else:
+        names = _elements(output, pointer(name), "", value) or _moved(output, pointer(name), value)
+    return [f"/{USER_DATA}{each}" for each in names]
+
+
+def _moved(output: JsonObject, name: str, value: JsonValue) -> list[str]:
+    for element in json_values.upward(name):
+        listed, _, step = element.rpartition("/")
+        if step.isdecimal():
+            below = name.removeprefix(element)
+            moved = _elements(output, listed, below, value)
+            return moved if not below or len(moved) == 1 else []
+    return []
+
+
+def _elements(output: JsonObject, listed: str, below: str, value: JsonValue) -> list[str]:
+    """Return the names of the values below the elements of a list that are among the values."""
+    sought = [keys(one) for one in json_values.listed(value)]
+    size = len(json_values.listed(data_at(output, listed)))
+    names = [f"{listed}/{index}{below}" for index in range(size)]
+    return [name for name in names if keys(data_at(output, name)) in sought]
+
+
 def name_at(output: JsonObject, path: str) -> str | None:
     """Return the field at a JSON Pointer into the output, or `None`."""
     steps = json_values.steps(path)

@@ -269,12 +269,9 @@ def _of_refuted(answer: AnswerWithConfidence, name: str) -> Iterator[Judgment]:
 
 
 def _refuted(answer: AnswerWithConfidence, truth: Truth) -> list[str]:
-    """Return the fields that have the value that is known to be wrong."""
-    return [
-        name
-        for name, value in truth.wrong_fields.items()
-        if (entries := fields.entries(answer.output, name)) and _keys(entries) == fields.keys(value)
-    ]
+    """Return the fields that have a value that is known to be wrong."""
+    wrong = truth.wrong_fields.items()
+    return [name for name, value in wrong if fields.paths_with(answer.output, name, value)]
 
 
 def _score(
