@@ -196,6 +196,11 @@ def test_a_list_of_objects_is_a_sheet_of_rows(pipeline: Pipeline) -> None:
     all_columns = exported("orders", "--all-columns")
 
     assert book.sheetnames == ["orders", "quotes", "Quotes_2", "About"]
+    heading, order = rows_of(book["orders"])
+    assert heading[1:4] == ("Vendor", "Quotes? (rows)", "To check")
+    assert order[1:4] == ("Acme", 11, 13)
+    assert book["orders"]["C2"].hyperlink.location == "'quotes'!A2"
+    assert book["orders"]["C2"].comment.text == "12 cells to check"
     rows = rows_of(book["quotes"])
     assert rows[0][1:] == ("What", "Amount")
     assert [row[1:] for row in rows[1:]] == [

@@ -13,6 +13,7 @@ from psycopg import sql
 
 from chordwise.domain.answer_tables import AnswerColumn
 from chordwise.domain.items import ColumnKind
+from chordwise.domain.number_formats import counted
 from chordwise.domain.trust import Trust
 from chordwise.pipeline.exports import selection, workbook
 from chordwise.pipeline.exports.selection import Selection
@@ -89,6 +90,8 @@ ORDER BY 1, 2
 """
 _Key: TypeAlias = tuple[object, str, str | None]
 """A cell: its document, its item (none for the document as a whole), and the path of its row."""
+_List: TypeAlias = tuple[str, int, int]
+"""A list of a document: the link to its first row, and its numbers of rows and cells to check."""
 
 
 def write(
@@ -125,12 +128,14 @@ def write(
         pages_url = settings.web.public_url.rstrip("/")
         writer = _Writer(book, columns, pages_url, all_columns=all_columns)
         writer.read_remarks(remarks)
-        count = writer.add_rows(answers.name, "", documents)
+        sheet = writer.new_sheet(answers.name, "", documents)
         for (rows, view), table in zip(lists.items(), of_lists, strict=True):
-            writer.add_rows(view.removeprefix(f"{answers.name}_"), rows, table)
+            title = view.removeprefix(f"{answers.name}_")
+            writer.add_elements(writer.new_sheet(title, rows, table), rows, table)
+        writer.add_documents(sheet, documents)
         writer.add_quotes(quotes)
         writer.add_account(answers.name, about, failures)
-    return count
+    return sheet.count
 
 
 class _Writer:
@@ -146,6 +151,8 @@ class _Writer:
         self._notes: dict[_Key, list[str]] = defaultdict(list)
         self._texts: dict[_Key, str] = {}
         self._counts: dict[str, Counter[str]] = defaultdict(Counter)
+        names = dict.fromkeys(column.rows for column in columns if column.rows)
+        self._lists: dict[str, dict[object, _List]] = {name: {} for name in names}
 
     def read_remarks(self, table: Table) -> None:
         """Read the notes of cells, and the values that are shown as they are written."""
@@ -159,24 +166,37 @@ class _Writer:
             if record["final_value"] is not None:
                 self._texts.setdefault(key, record["final_value"])
 
-    def add_rows(self, title: str, rows: str, table: Table) -> int:
-        """Write the rows of a list, or the documents if `rows` is empty; return their number."""
-        columns = [column for column in self._columns if column.rows == rows]
-        further = self._further(table, [column.name for column in columns])
+    def new_sheet(self, title: str, rows: str, table: Table) -> FilteredSheet:
+        """Return a sheet for the rows of a list, or for the documents if `rows` is empty."""
+        lists = [] if rows else [f"{_words(name)} (rows)" for name in self._lists]
         outer = () if rows else ("To check", "File")
-        headings = ["Document", *map(_heading, columns), *outer, *further]
-        sheet = FilteredSheet(self._book, title, headings)
+        further = self._further(table, [column.name for column in self._of(rows)])
+        headings = ["Document", *map(_heading, self._of(rows)), *lists, *outer, *further]
+        return FilteredSheet(self._book, title, headings)
+
+    def add_elements(self, sheet: FilteredSheet, rows: str, table: Table) -> None:
+        """Write the rows of a list, which the sheet of the documents counts."""
+        columns, lists = self._of(rows), self._lists[rows]
+        further = self._further(table, [column.name for column in columns])
         for record in _records(table):
-            cells = [self._value(record, column) for column in columns]
-            if rows:
-                cells.insert(0, Cell(value=record["document"]))
-            else:
-                file = Cell(value=record["source"], link=_file_link(record["source"]))
-                cells.insert(0, self._document(record, file.link))
-                cells += [Cell(value=record["needs_check"]), file]
-            sheet.add([*cells, *(_lines(record[name]) for name in further)])
+            document_id = record["document_id"]
+            link, count, to_check = lists.get(document_id, (sheet.link, 0, 0))
+            lists[document_id] = (link, count + 1, to_check + record["needs_check"])
+            values = [self._value(record, column) for column in columns]
+            sheet.add([record["document"], *values, *(_lines(record[name]) for name in further)])
         sheet.finish()
-        return sheet.count
+
+    def add_documents(self, sheet: FilteredSheet, table: Table) -> None:
+        """Write a row for each document, after the rows of all lists."""
+        columns = self._of("")
+        further = self._further(table, [column.name for column in columns])
+        for record in _records(table):
+            values = [self._value(record, column) for column in columns]
+            lists = [_list(counts.get(record["document_id"])) for counts in self._lists.values()]
+            file = Cell(value=record["source"], link=_file_link(record["source"]))
+            outer = (record["needs_check"], file, *(_lines(record[name]) for name in further))
+            sheet.add([self._document(record, file.link), *values, *lists, *outer])
+        sheet.finish()
 
     def add_quotes(self, table: Table) -> None:
         """Write the quotes, those of a document together and in the order of the fields."""
@@ -213,6 +233,9 @@ class _Writer:
             sheet.add(["Not read", f"{source}\n{state}: {reason}"])
         sheet.finish()
 
+    def _of(self, rows: str) -> Sequence[AnswerColumn]:
+        return [column for column in self._columns if column.rows == rows]
+
     def _further(self, table: Table, names: Sequence[str]) -> Sequence[str]:
         """Return the columns of a table for programs, if they are requested."""
         shown = {"document", *names}
@@ -246,6 +269,13 @@ class _Writer:
             color=_COLORS.get(trust, ""),
             note=note,
         )
+
+
+def _list(counts: _List | None) -> Cell:
+    """Return the number of rows of a list, with a link to the first one."""
+    link, count, to_check = counts or ("", None, 0)
+    note = f"{counted(to_check, 'cell')} to check" if to_check else ""
+    return Cell(value=count, link=link, note=note, color=_COLORS[Trust.CHECK] if note else "")
 
 
 def _records(table: Table) -> Iterator[Row]:

@@ -131,6 +131,11 @@ class FilteredSheet:
         self.count += 1
         self._write([cell if isinstance(cell, Cell) else Cell(value=cell) for cell in row])
 
+    @property
+    def link(self) -> str:
+        """The link from another sheet to the next row."""
+        return f"internal:'{self._sheet.name}'!A{self._next_row + 1}"
+
     def finish(self) -> None:
         """Set the widths and filters, which depend on the rows."""
         for column, width in self._widths.items():
@@ -171,6 +176,8 @@ class FilteredSheet:
     def _write_cell(self, column: int, cell: Cell, text: str) -> None:
         sheet, place, shown = self._sheet, (self._next_row, column), self._book.format_of(cell)
         has_link = bool(cell.link) and self._marked < _MAX_MARKED and len(cell.link) < _MAX_LINK
+        if has_link:  # what is written to the cell afterwards keeps the link
+            sheet.write_url(*place, cell.link, shown, text)
         match cell.value:
             case None:
                 sheet.write_blank(*place, None, shown)
@@ -180,8 +187,6 @@ class FilteredSheet:
                 sheet.write_number(*place, number, shown)
             case date() as day if _is_day(day):
                 sheet.write_datetime(*place, day, shown)
-            case _ if has_link:
-                sheet.write_url(*place, cell.link, shown, text)
             case _:
                 sheet.write_string(*place, text, shown)
         if cell.note and self._marked < _MAX_MARKED:

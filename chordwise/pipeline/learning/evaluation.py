@@ -191,6 +191,7 @@ _GROUP = ("provider", "model", "prompt_version")
 _CONTRADICTION = "another line about the same content contradicts it"
 _UNASKED = "a field that no question asks for"
 _OF_WORKBOOKS = ("to_check", "file")
+_OF_LISTS = " (rows)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,7 +324,8 @@ def _unasked(results: Sequence[Row], gold: Gold) -> Iterator[Mapping[str, str]]:
     exported = {f"{column}_{suffix}" for column in columns for suffix in ("trust", "currency")}
     exported.update(BASE_COLUMNS, _OF_WORKBOOKS)
     for name in names:
-        if name not in requested and sql_identifier(name) not in exported:
+        is_exported = sql_identifier(name) in exported or name.endswith(_OF_LISTS)
+        if name not in requested and not is_exported:
             yield {"document": name, "reason": _UNASKED}
 
 
