@@ -417,6 +417,9 @@ def test_the_login_of_other_programs_cannot_change_what_others_read(
                 login.execute(statement.encode())
         set_odd_values(login, role(LOGIN))
 
+    database = sql.Identifier(str(address.database))
+    setting = sql.SQL("ALTER ROLE {} IN DATABASE {} SET intervalstyle = 'iso_8601'")
+    owner.execute(setting.format(sql.Identifier(LOGIN), database))
     found = ask(tools, VALUES)
     changed = user_sql.changed_settings(database_url, [LOGIN])
 
@@ -427,6 +430,12 @@ def test_the_login_of_other_programs_cannot_change_what_others_read(
     assert [name for name in ODD_SETTINGS if any(name in each.lower() for each in changed)] == [
         name for name in ODD_SETTINGS if name not in ("timezone", "search_path")
     ]
+    assert changed[f"{LOGIN}: extra_float_digits=-15"] == (
+        f"ALTER ROLE {LOGIN} RESET extra_float_digits;"
+    )
+    for statement in changed.values():
+        owner.execute(statement.encode())
+    assert user_sql.changed_settings(database_url, [LOGIN]) == {}
 
 
 def test_doctor_names_settings_that_change_how_values_are_written(

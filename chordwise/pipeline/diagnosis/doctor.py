@@ -176,7 +176,8 @@ def _reader(settings: Settings) -> Check:
         return warning("reader", finding, hint)
     if changed:
         finding = f"settings that change how values are written: {'; '.join(changed)}"
-        hint = "Chordwise's own sessions ignore them. Remove them: ALTER ROLE … RESET …;"
+        statements = " ".join(changed.values())
+        hint = f"Chordwise's own sessions ignore them. An administrator removes them: {statements}"
         return warning("reader", finding, hint)
     return Check(name="reader", finding=f"{user_sql.READER} can log in (chordwise sql)")
 

@@ -131,17 +131,26 @@ def callable_functions(database_url: SecretStr) -> list[str]:
         return [str(row[0]) for row in rows]
 
 
-def changed_settings(database_url: SecretStr, logins: Sequence[str]) -> list[str]:
-    """Return the settings of the reader role and of logins by which numbers or dates differ."""
+def changed_settings(database_url: SecretStr, logins: Sequence[str]) -> dict[str, str]:
+    """Return the settings of the reader role and of logins by which numbers or dates differ.
+
+    Each has the statement that removes it.
+    """
     names = [name for name in VALUE_SETTINGS if name not in ("search_path", "timezone")]
     with _translating_errors(), _connect(address_of(database_url)) as session:
-        return [str(row[0]) for row in session.execute(_CHANGED, ([READER, *logins], names))]
+        rows = session.execute(_CHANGED, ([READER, *logins], names))
+        return {str(setting): str(statement) for setting, statement in rows}
 
 
 _CHANGED = """
-SELECT DISTINCT r.rolname || ': ' || setting
+SELECT DISTINCT
+    concat_ws(': ', r.rolname, d.datname, setting),
+    'ALTER ROLE ' || quote_ident(r.rolname)
+        || coalesce(' IN DATABASE ' || quote_ident(d.datname), '')
+        || ' RESET ' || quote_ident(split_part(setting, '=', 1)) || ';'
 FROM pg_db_role_setting AS s
 INNER JOIN pg_roles AS r ON r.oid = s.setrole
+LEFT JOIN pg_database AS d ON d.oid = s.setdatabase
 CROSS JOIN unnest(s.setconfig) AS setting
 WHERE r.rolname = ANY(%s) AND lower(split_part(setting, '=', 1)) = ANY(%s)
 ORDER BY 1
