@@ -256,13 +256,14 @@ class _Item:
         return self.cue is not None and self.cue.search(passage) is not None
 
     def passages(self, lowered: str, span: tuple[int, int]) -> Iterator[str]:
-        """Yield the passages outside of a span that name the item."""
+        """Yield the passages outside of a span that name the item, each within a paragraph."""
         rarest, place = max(self.prefixes, key=len), -1
         for _ in range(_MAX_PASSAGES):
             place = lowered.find(rarest, place + 1)
             if place < 0:
                 return
-            around = lowered[max(0, place - _AROUND) : place + _AROUND]
+            before = lowered[max(0, place - _AROUND) : place].rpartition("\n\n")[2]
+            around = before + lowered[place : place + _AROUND].partition("\n\n")[0]
             is_elsewhere = not span[0] <= place < span[1]
             is_word = is_elsewhere and not lowered[place - 1 : place].isalpha()
             if is_word and all(prefix in around for prefix in self.prefixes):

@@ -33,11 +33,11 @@ LEASE = (
 )
 
 
-def fields(*values: tuple[str, str | None]) -> JsonObject:
+def fields(*values: tuple[str, str | None], text: str = LEASE) -> JsonObject:
     """Return an extraction with these items and values, each quoted as it is."""
     listed: list[JsonValue] = []
     for item, value in values:
-        start = LEASE.find(value) if value else -1
+        start = text.find(value) if value else -1
         span: JsonObject = {"start_char": start, "end_char": start + len(value or "")}
         status = "found" if value else "not mentioned"
         said: JsonObject = {"item": item, "status": status, "value": value, "quote": value}
@@ -67,6 +67,16 @@ def test_a_value_is_doubted_if_another_passage_names_the_item(
     paths = named_elsewhere(LEASE, fields((item, value)), TASK)
 
     assert paths == (["/fields/0"] if is_elsewhere else [])
+
+
+def test_a_date_of_another_paragraph_is_no_value_of_an_item() -> None:
+    """The date of a running head may stand close to a passage that names the item."""
+    term = "The term begins on April 5, 2003 (the “Commencement Date”)"
+    text = LEASE.replace(term, "\n\nFiled on 8/15/2019\n\nThe term begins on the commencement")
+    answer = fields(("commencement date", "June 7, 1998"), text=text)
+
+    assert named_elsewhere(text, answer, TASK) == []
+    assert named_elsewhere(text.replace("\n", " "), answer, TASK) == ["/fields/0"]
 
 
 def test_chunks_disagree_on_single_values_only() -> None:
