@@ -209,7 +209,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main() -> None:
-    """Measure the corpora, print the table, and with `--write` update docs/quality.md."""
+    """Measure the corpora, print the table, and with `--write` update benchmarks/quality.md."""
     options = quality.parser("evidence", __doc__, list(MEASURES)).parse_args()
     rows = [
         row

@@ -31,7 +31,8 @@ from chordwise.llm.encoder import Encoder
 from chordwise.llm.providers.extractive import ExtractiveModel
 from chordwise.pipeline.analyzer import AnalysisRequest, DocumentAnalyzer
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "quality.md"
+_FOLDER = Path(__file__).resolve().parent
+PAGES = (_FOLDER.parent / "docs" / "quality.md", _FOLDER / "quality.md")
 _TABLE_STARTS = "<!-- make quality -->\n"
 _TABLE_ENDS = "<!-- end -->\n"
 CLAUSES = (
@@ -398,17 +399,18 @@ def parser(
     made.add_argument("corpora", type=Path, help="the folder with a folder for each corpus")
     if names:
         made.add_argument("--only", nargs="+", default=list(names), metavar="NAME")
-    made.add_argument("--write", action="store_true", help="write the table into docs/quality.md")
+    made.add_argument("--write", action="store_true", help="write the table into its page")
     return made
 
 
 def publish(starts: str, found: str, *, writes: bool) -> None:
-    """Print a table; with `writes`, replace the table after the line `starts` of the page."""
+    """Print a table; with `writes`, replace the table after the line `starts` of its page."""
     print(found)
     if writes:
-        before, _, rest = PAGE.read_text("utf-8").partition(starts)
+        page = next(page for page in PAGES if starts in page.read_text("utf-8"))
+        before, _, rest = page.read_text("utf-8").partition(starts)
         _, _, after = rest.partition(_TABLE_ENDS)
-        PAGE.write_text(f"{before}{starts}\n{found}\n\n{_TABLE_ENDS}{after}", "utf-8")
+        page.write_text(f"{before}{starts}\n{found}\n\n{_TABLE_ENDS}{after}", "utf-8")
 
 
 def table(rows: Iterable[Row]) -> str:

@@ -300,7 +300,7 @@ def table(texts: Sequence[str]) -> str:
 
 
 def main() -> None:
-    """Measure the corpora, print the table, and with `--write` update docs/quality.md."""
+    """Measure the corpora, print the table, and with `--write` update benchmarks/quality.md."""
     options = quality.parser("quotes", __doc__).parse_args()
     texts = [
         quality.text_of(row, options.corpora / name)
