@@ -141,7 +141,7 @@ suites := tests/faults tests/web tests/e2e tests/integration tests/contract test
 # Tests of a group share expensive fixtures, and run in one process.
 parallel = -n $(JOBS) --dist loadgroup
 
-faults: $(dev) $(package) ## run every fault experiment, and update the table in docs/reliability.md
+faults: $(dev) $(package) ## run every fault experiment, and update the table in tests/faults/results.md
 	@$(python) -m pytest tests/faults -m 'thorough or not thorough' $(ARGS); outcome=$$?; \
 		$(python) -m tests.faults.report; exit $$outcome
 

@@ -40,7 +40,7 @@ class Experiment:
     ) -> None:
         """Name the experiment, before any process is started.
 
-        `id_` is the id in docs/reliability.md with its variant; `chunks` is the number of chunks,
+        `id_` is the id in results.md with its variant; `chunks` is the number of chunks,
         whose time without a fault is measured now unless it is known.
         """
         assert not self.cluster.members.all, "the experiment begins before its processes"

@@ -1,4 +1,4 @@
-"""`python -m tests.faults.report` writes the measured rows into `docs/reliability.md`.
+"""`python -m tests.faults.report` writes the measured rows into `results.md`.
 
 The table is between two marker lines. The rest of the page, and rows of experiments that did not
 run, stay unchanged.
@@ -10,10 +10,9 @@ import re
 import sys
 from pathlib import Path
 
-from tests.fakes.processes import ROOT
 from tests.faults import rows
 
-PAGE = ROOT / "docs" / "reliability.md"
+PAGE = Path(__file__).with_name("results.md")
 BEGIN = "<!-- fault experiments: begin -->"
 END = "<!-- fault experiments: end -->"
 
@@ -21,7 +20,7 @@ END = "<!-- fault experiments: end -->"
 def main() -> int:
     """Write the table; return 1 if there is no page, no marker or no row."""
     if not rows.FILE.exists() or not PAGE.exists():
-        sys.stderr.write("Run `make faults` first, and have docs/reliability.md.\n")
+        sys.stderr.write("Run `make faults` first, and have tests/faults/results.md.\n")
         return 1
     try:
         PAGE.write_text(written(PAGE.read_text("utf-8"), rows.read()), "utf-8")

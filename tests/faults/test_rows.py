@@ -1,4 +1,4 @@
-"""Tests of the recorded rows and of the table in docs/reliability.md."""
+"""Tests of the recorded rows and of the table in results.md."""
 
 from __future__ import annotations
 
