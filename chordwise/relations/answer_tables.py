@@ -136,6 +136,12 @@ FROM {_view(view)} AS t WHERE t.document_id = ANY(%(ids)s) GROUP BY t.document_i
         columns = answer_tables.columns_of(self.stored)
         return [column for column in columns if column.rows == name]
 
+    def path_of_list(self, name: str) -> str:
+        """Return the path of a list in an answer; empty for a list in the rows of another one."""
+        is_nested = any(name.startswith(f"{other}.") for other in self.lists)
+        steps = "" if is_nested else "".join(json_values.pointer("", s) for s in name.split("."))
+        return steps and f"{DATA.path}{steps}"
+
     def list_rows(
         self, connection: Connection, name: str, document_id: uuid.UUID, min_checks: int = 0
     ) -> list[Row]:
@@ -225,24 +231,24 @@ FROM ({shown} OFFSET 0) AS t WHERE value IS NOT NULL GROUP BY 1 ORDER BY 1"""
         connection: Connection,
         document_id: uuid.UUID,
         column: AnswerColumn | None = None,
-        parent: str | None = None,
+        parent: str = "",
     ) -> tuple[uuid.UUID, str] | None:
         """Return the job of a cell, and the path of the value that determines its state.
 
         `None` if there is no value to decide on; one that the answer to a schema left out can be
-        decided on. Without a column the path is that of the whole answer. `parent` is the path of
-        the row of a list.
+        decided on. `parent` is the path of the row of a list. Without a column the path is that of
+        a list, if `parent` is one, or that of the whole answer.
         """
         is_extracted = column is not None and column.analysis_type == "extraction"
         values = {
             "item": column.item if column and is_extracted else None,
-            "parent": parent,
+            "parent": parent or None,
             "table": self.name,
             "type": column.analysis_type if column else self.stored.analysis_type,
             "document_id": document_id,
         }
         for row in rows(connection, _CELL, values):
-            path = row["path"] if column else ""
+            path = row["path"] if column else parent
             is_left_out = is_extracted and path is None and row["has_schema"]
             if column and (is_left_out or column.kind is ColumnKind.JSON):
                 return row["job_id"], f"{parent or DATA.path}{column.pointer}"

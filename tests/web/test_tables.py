@@ -312,7 +312,7 @@ def test_a_list_opens_as_a_table_of_its_own(pipeline: Pipeline, visit: Visit) ->
 
 
 def test_values_that_an_answer_left_out_are_added(pipeline: Pipeline, visit: Visit) -> None:
-    """A property, and a member of a row, that the model did not give can be corrected."""
+    """A property, a member of a row, and a row that the model did not give can be corrected."""
     due: JsonObject = {"due": {"type": "string", "format": "date"}}
     members = json_values.as_object(ORDER["properties"]) | due
     schema: JsonObject = {"type": "object", "properties": members}
@@ -334,9 +334,20 @@ def test_values_that_an_answer_left_out_are_added(pipeline: Pipeline, visit: Vis
     page.keyboard.press("Enter")
     expect(page.locator("#panel .state.done")).to_have_text("corrected")
 
+    page.get_by_role("button", name="All rows").click()
+    page.get_by_role("button", name="Correct the whole list").click()
+    expect(page.locator("#asked")).to_have_text("lines")
+    page.keyboard.press("c")
+    page.keyboard.type('[{"what": "bolt", "amount": 2.5}, {"what": "nut"}]')
+    page.keyboard.press("Enter")
+    expect(cell(page, 0, 3)).to_have_text("2 rows")
+
     rows = "SELECT what, amount::text, amount_trust, due::text FROM answers.orders_lines"
     rows += " INNER JOIN answers.orders USING (document_id)"
-    assert pipeline.rows(rows) == [("bolt", "2.5", "corrected", "2026-03-01")]
+    assert pipeline.rows(f"{rows} ORDER BY row_index") == [
+        ("bolt", "2.5", "corrected", "2026-03-01"),
+        ("nut", None, None, "2026-03-01"),
+    ]
 
 
 def test_labels_and_open_values_have_cells(settings: Settings, visit: Visit) -> None:

@@ -191,11 +191,11 @@ def _cell(request: Request) -> Response:
         values: dict[str, object] = {"table": table, "list": of_list, "document_id": document_id}
         shown = (parent, name)
         values["ahead"] = of_list and table.next_in_list(connection, of_list, document_id, shown)
-        if of_list and not name:
+        if of_list and not name and not parent:
             values["nested"] = table.list_rows(connection, of_list, document_id)
         else:
             column = _column_of(table, name, of_list) if name else None
-            if place := table.cell(connection, document_id, column, parent or None):
+            if place := table.cell(connection, document_id, column, parent):
                 question = review.item(connection, *place)
                 values |= {"question": question, "name": name_of(question)}
                 values["undo"] = last_decision(session, *place)
