@@ -203,7 +203,7 @@ def documents_in(folder: Path) -> list[Labelled]:
 
 
 def main() -> None:
-    """Measure the corpora, print the table, and with `--write` update docs/quality.md."""
+    """Measure the corpora, print the table, and with `--write` update benchmarks/quality.md."""
     parser = quality.parser("learned_examples", __doc__, CORPORA)
     parser.add_argument("--counts", nargs="+", type=int, default=list(COUNTS), metavar="N")
     options = parser.parse_args()
