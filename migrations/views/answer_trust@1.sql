@@ -8,15 +8,15 @@ SELECT
         CASE
             WHEN r.analysis_type = 'extraction' OR r.output ?| ARRAY['label', 'primary_label']
                 THEN NULL
-            ELSE accept.whole_from
+            ELSE whole.accept_from
         END,
         true
     ) AS trust,
     d.reasons,
     r.confidence,
     r.failed_chunks = '[]' AND i.message IS NULL AS is_read,
-    accept.fields_from AS accept_fields_from,
-    accept.whole_from AS accept_from
+    field.accept_from AS accept_fields_from,
+    whole.accept_from
 FROM results AS r
 INNER JOIN jobs AS j ON j.id = r.job_id
 INNER JOIN intakes AS i ON i.id = j.intake_id
@@ -27,19 +27,25 @@ CROSS JOIN LATERAL (
         ), '{}'
     ) AS reasons
 ) AS d
-CROSS JOIN LATERAL (
-    SELECT
-        (
-            array_agg(c.accept_from ORDER BY c.learnt_at DESC, c.id DESC)
-            FILTER (WHERE c.part = 'field')
-        )[1] AS fields_from,
-        (
-            array_agg(c.accept_from ORDER BY c.learnt_at DESC, c.id DESC)
-            FILTER (WHERE c.part = 'result')
-        )[1] AS whole_from
+LEFT JOIN LATERAL (
+    SELECT c.accept_from
     FROM calibrations AS c
     WHERE
         c.analysis_type = r.analysis_type
         AND c.provider = r.provider
         AND c.model = r.model
-) AS accept;
+        AND c.part = 'field'
+    ORDER BY c.learnt_at DESC, c.id DESC
+    LIMIT 1
+) AS field ON true
+LEFT JOIN LATERAL (
+    SELECT c.accept_from
+    FROM calibrations AS c
+    WHERE
+        c.analysis_type = r.analysis_type
+        AND c.provider = r.provider
+        AND c.model = r.model
+        AND c.part = 'result'
+    ORDER BY c.learnt_at DESC, c.id DESC
+    LIMIT 1
+) AS whole ON true;
