@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from psycopg import Connection
+from sqlalchemy.orm import Session
 
 from chordwise.domain import grounding
 from chordwise.domain.analysis_tasks import AnalysisType, question_of
 from chordwise.domain.identifiers import id_in
-from chordwise.domain.learning import truths
-from chordwise.domain.learning.truths import Remark, Verdict
 from chordwise.domain.states import CritiqueOutcome
 from chordwise.errors import UsageError
 from chordwise.relations.relation import Relation, Row, rows
 from chordwise.relations.results import FACTS, RESULTS
+from chordwise.storage import feedback as stored_feedback
+from chordwise.storage.database import driver
 
 JOBS = Relation(
     query="""SELECT
@@ -52,11 +53,7 @@ _SECTIONS = {
         ORDER BY calls.id""",
     "facts": f"{FACTS.query} WHERE f.job_id = %(job_id)s ORDER BY f.verdict IS NULL, f.id",
     "remarks": """
-        SELECT * FROM feedback AS f
-        WHERE document_id = %(document_id)s AND analysis_type = %(analysis_type)s
-            AND withdraws IS NULL
-            AND NOT EXISTS (SELECT FROM feedback AS w WHERE w.withdraws = f.id)
-        ORDER BY created_at DESC, id DESC""",
+        SELECT * FROM feedback WHERE id = ANY(%(remark_ids)s) ORDER BY created_at DESC, id DESC""",
     "examples": """
         SELECT e.*, d.source
         FROM jobs AS j
@@ -93,14 +90,18 @@ def find(connection: Connection, name: str) -> Row:
     return jobs[0]
 
 
-def explain(connection: Connection, job: Row) -> Row:
+def explain(session: Session, job: Row) -> Row:
     """Return a row of `JOBS` with its document, its result, if any, and all rows about it.
 
     Facts with a verdict come first, feedback and jobs newest first. A job that reused an answer has
     neither chunks nor calls; the job `reused_from` has them. `revised` are the paths that a
     revision changed; they are known only for a document of one chunk without corrections.
     """
-    sections = {name: rows(connection, query, job) for name, query in _SECTIONS.items()}
+    feedback = stored_feedback.of_documents(session, [job["document_id"]])
+    kind, question = AnalysisType(job["analysis_type"]), question_of(job["options"])
+    remark_ids = [each.id for each in stored_feedback.applicable(feedback, kind, question)]
+    values = {**job, "remark_ids": remark_ids}
+    sections = {name: rows(driver(session), query, values) for name, query in _SECTIONS.items()}
     costs = [call["cost_usd"] for call in sections["calls"]]
     result = next(iter(sections["result"]), None)
     return {
@@ -109,22 +110,9 @@ def explain(connection: Connection, job: Row) -> Row:
         "document": sections["document"][0],
         "result": result,
         "revised": _revised(sections["chunks"], result),
-        "remarks": [remark for remark in sections["remarks"] if _applies(remark, job)],
         "cost_usd": sum(usd for usd in costs if usd is not None),
         "unpriced_calls": costs.count(None),
     }
-
-
-def _applies(row: Row, job: Row) -> bool:
-    remark = Remark(
-        path=row["path"],
-        name=row["field"] or "",
-        verdict=Verdict(row["verdict"]),
-        judged=row["judged"],
-        corrected=row["corrected"],
-    )
-    question = question_of(job["options"])
-    return truths.holds_for(AnalysisType(job["analysis_type"]), remark, row["question"], question)
 
 
 def _revised(chunks: list[Row], result: Row | None) -> list[str]:

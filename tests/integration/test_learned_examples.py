@@ -259,7 +259,7 @@ def test_an_explanation_names_the_examples(pipeline: Pipeline) -> None:
 
     assert "Example in the prompt: boat, version 1, 1 remark" in printed
     with pipeline.context.database.read() as session:
-        found = explain(driver(session), find(driver(session), str(job.id)))
+        found = explain(session, find(driver(session), str(job.id)))
         questions = Reconstruction.of(driver(session), pipeline.context.settings, found)
         prompt = questions.about_chunk(0)["prompt"]
     assert [example["source"] for example in found["examples"]] == ["boat"]

@@ -155,7 +155,7 @@ def test_transcriptions_belong_to_the_run_and_document(settings: Settings, tmp_p
     job = pipeline.job(submission)
     with pipeline.context.database.read() as session:
         found = explanation.find(driver(session), str(job.id))
-        calls = explanation.explain(driver(session), found)["calls"]
+        calls = explanation.explain(session, found)["calls"]
         counted = progress.read(driver(session), submission.run_id)
     assert [call["stage"] for call in calls] == ["transcribe", "analyze"]
     assert counted.calls.total == 2

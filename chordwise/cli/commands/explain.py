@@ -56,7 +56,7 @@ def explain(
     settings, screen = access.reach(invocation), invocation.screen
     with access.read(settings) as session:
         connection = driver(session)
-        job = explanation.explain(connection, explanation.find(connection, name))
+        job = explanation.explain(session, explanation.find(connection, name))
         states = stored_results.states(connection, [job["job_id"]])
         questions = Reconstruction.of(connection, settings, job)
         shown = slice(chunk - 1, chunk) if chunk else slice(_MAX_CHUNKS * full)

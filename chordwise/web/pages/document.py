@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg import Connection
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -65,7 +66,7 @@ def _document(request: Request) -> Response:
     site = site_of(request)
     with site.database.read() as session:
         shown = _shown(driver(session), request, document_id)
-        account = explanation.explain(driver(session), shown.job)
+        account = explanation.explain(session, shown.job)
         places = documents.listed_places(session, document_id)
         text = documents.text_of(session, document_id)
         names = page_pictures.names_of(session, document_id)
@@ -328,7 +329,7 @@ def _chunk(request: Request) -> Response:
     """Return the question about a chunk and its answer; the page loads them on demand."""
     number = _number(request)
     with site_of(request).database.read() as session:
-        questions = _questions(driver(session), request)
+        questions = _questions(session, request)
         if number >= len(questions.job["chunks"]):
             raise HTTPException(404, "The job has no such part.")
         part = questions.about_chunk(number)
@@ -338,14 +339,14 @@ def _chunk(request: Request) -> Response:
 def _steps(request: Request) -> Response:
     """Return the questions after those about the chunks; the page loads them on demand."""
     with site_of(request).database.read() as session:
-        steps = _questions(driver(session), request).after_chunks()
+        steps = _questions(session, request).after_chunks()
     return HTMLResponse(fragment(request, "document_steps.html", steps=steps))
 
 
-def _questions(connection: Connection, request: Request) -> Reconstruction:
-    job = explanation.find(connection, str(request.path_params["job_id"]))
-    account = explanation.explain(connection, job)
-    return Reconstruction.of(connection, site_of(request).settings, account)
+def _questions(session: Session, request: Request) -> Reconstruction:
+    job = explanation.find(driver(session), str(request.path_params["job_id"]))
+    account = explanation.explain(session, job)
+    return Reconstruction.of(driver(session), site_of(request).settings, account)
 
 
 ROUTES = (
