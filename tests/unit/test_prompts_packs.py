@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from chordwise.domain import examples
+from chordwise.domain import examples, schema_data
 from chordwise.domain.analysis import analysis_for
 from chordwise.domain.analysis_tasks import AnalysisOptions, AnalysisType
 from chordwise.domain.json_values import JsonObject
@@ -54,6 +54,20 @@ def test_the_built_in_model_can_be_used_with_a_pack(pack: Pack) -> None:
     for kind in types:
         task = replace(a_task(kind, TEXT, options), is_whole=True)
         assert ask(question(model, task)).output
+
+
+def test_a_party_that_several_parts_of_a_contract_name_is_listed_once() -> None:
+    _, options = packs.completed(packs.named("legal"), (), AnalysisOptions())
+    buyer: JsonObject = {"name": "Ann Ltd", "role": "Buyer"}
+    seller: JsonObject = {"name": "Bob Inc.", "role": None}
+    answers: list[JsonObject] = [
+        {"data": {"parties": [buyer]}, "evidence": []},
+        {"data": {"parties": [buyer, seller]}, "evidence": []},
+    ]
+
+    joined = schema_data.join(answers, options.schema or {}).output
+
+    assert joined["data"] == {"parties": [buyer, seller]}
 
 
 def test_the_options_of_the_user_override_the_pack() -> None:
