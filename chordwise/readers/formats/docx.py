@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from xml.etree.ElementTree import Element
 
 from chordwise.domain import document_flags, places
 from chordwise.readers import encodings, failures
 from chordwise.readers.format import Format, in_place
 from chordwise.readers.formats import html
-from chordwise.readers.office_package import (
+from chordwise.readers.office_xml import (
     OfficePackage,
-    PartTarget,
     Relationship,
-    TitleTarget,
+    Story,
+    Tags,
     local,
     value_of,
 )
 from chordwise.readers.reader_output import (
-    SEPARATOR,
     CharacterAllowance,
     Extracted,
     Source,
@@ -31,20 +31,26 @@ from chordwise.readers.reader_output import (
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 _BEFORE = ("header",)
 _AFTER = ("footnotes", "endnotes", "footer")
-# Deleted and moved text, fallbacks for older programs, and properties that contain tabs.
-_SKIPPED = frozenset(
-    (
-        *("del", "delText", "moveFrom", "instrText", "Fallback"),
-        *("pPr", "sectPr", "sdtPr", "sdtEndPr", "tblPr", "trPr", "tcPr"),
-    )
+# Skipped: deleted and moved text, fallbacks for older programs, and properties that contain tabs.
+_TAGS = Tags(
+    skipped=frozenset(
+        (
+            *("del", "delText", "moveFrom", "instrText", "Fallback"),
+            *("pPr", "sectPr", "sdtPr", "sdtEndPr", "tblPr", "trPr", "tcPr"),
+        )
+    ),
+    signs={
+        "tab": "\t",
+        "ptab": "\t",
+        "br": "\n",
+        "cr": "\n",
+        "noBreakHyphen": "\N{NON-BREAKING HYPHEN}",
+    },
+    texts=("t",),
+    table="tbl",
+    row="tr",
+    cell="tc",
 )
-_SIGNS = {
-    "tab": "\t",
-    "ptab": "\t",
-    "br": "\n",
-    "cr": "\n",
-    "noBreakHyphen": "\N{NON-BREAKING HYPHEN}",
-}
 _HEADING_NAME = re.compile(r"heading [1-9]", re.IGNORECASE)
 _OUTLINE, _OUTLINE_LEVELS = "outline ", frozenset("012345678")
 _EMBEDDED_MARKUP = (".html", ".htm", ".xhtml")
@@ -73,18 +79,24 @@ class _Document:
         if not main:
             raise failures.malformed("is a damaged DOCX file: its main part is missing.")
         related = self._package.relationships(main)
+        styles = [
+            style
+            for part in self._package.related(related, "styles")
+            for style in self._package.elements(part, "style", "basedOn", "name", "outlineLvl")
+        ]
         before = list(self._texts_of(related, _BEFORE))
-        story = self._story(main, related)
+        story = self._story(main, related, styles)
         texts = [*before, story.text(), *self._texts_of(related, _AFTER)]
         shown = [text for text in dict.fromkeys(texts) if text]
         text, starts = joined(shown)
         start = dict(zip(shown, starts, strict=True)).get(story.text(), 0)
         headings = ((start + place, heading) for place, heading in story.headings())
+        properties = self._package.related(self._package.relationships(""), "core-properties")
         return Extracted(
             text=text,
             places=places.sections(headings, len(text)),
             media_type=MEDIA_TYPE,
-            title=self._title(),
+            title=next(map(self._package.title, properties), ""),
             invisible_characters=nonblank_characters(self._unseen),
             unseen=tuple(self._unseen),
             left_out=document_flags.lines_addressing_model("\n".join(self._left_out)),
@@ -97,11 +109,10 @@ class _Document:
             for part in sorted(self._package.related(related, kind)):
                 yield self._story(part, self._package.relationships(part)).text()
 
-    def _story(self, part: str, related: Mapping[str, Relationship]) -> _Story:
-        styles = _Styles()
-        for each in self._package.related(related, "styles"):
-            self._package.parse(each, styles)
-        story = _Story(lambda name: self._embedded(related.get(name)), self._spend, styles)
+    def _story(
+        self, part: str, related: Mapping[str, Relationship], styles: Iterable[Element] = ()
+    ) -> _Story:
+        story = _Story(lambda name: self._embedded(related.get(name)), self._spend, _Styles(styles))
         self._package.parse(part, story)
         self._unseen += story.unseen
         self._left_out += story.left_out
@@ -122,13 +133,6 @@ class _Document:
         text = html.visible_text(content, self._limit).text.text()
         self._spend(len(text))
         return text
-
-    def _title(self) -> str:
-        title = TitleTarget()
-        root = self._package.relationships("")
-        for part in self._package.related(root, "core-properties"):
-            self._package.parse(part, title)
-        return title.text
 
 
 _LOOKS = ("vanish", "color", "sz", "shd", "highlight")
@@ -161,125 +165,99 @@ class _Run:
             self.has_ground = name == "highlight" or _is_colored(attributes)
 
 
-class _Story(PartTarget):
-    """Collects the displayed text of a part (ECMA-376, part 1, §17); frames are open containers."""
+class _Story(Story):
+    """Adds headings, hidden and invisible text, and embedded files (ECMA-376, part 1, §17)."""
+
+    tags = _TAGS
 
     def __init__(
         self, embedded: Callable[[str], str], spend: Callable[[int], None], styles: _Styles
     ) -> None:
+        super().__init__(spend)
         self._embedded = embedded
-        self._spend = spend
         self._styles = styles
-        # The blocks of the story that are headings, and the style of the current paragraph.
+        # The paragraphs of the story that are headings, and the style of the current one.
         self._headings: set[int] = set()
         self._style = ""
-        self._frames: list[list[str]] = [[]]
-        self._paragraphs: list[list[str]] = [[]]
         self._runs = [_Run()]
         self._is_shaded = False
         self.unseen: list[str] = []
         self.left_out: list[str] = []
-        self._skipped = 0
-        self._in_text = 0
 
     def text(self) -> str:
-        return SEPARATOR.join(block for block in (*self._frames[0], *self._paragraphs[0]) if block)
+        return joined((*self.texts, *self.paragraphs[0]))[0]
 
     def headings(self) -> Iterator[tuple[int, str]]:
-        start = 0
-        for number, block in enumerate(self._frames[0]):
-            if number in self._headings:
-                yield start, block
-            start += len(block) + len(SEPARATOR) if block else 0
+        _, starts = joined(self.texts)
+        return ((starts[number], self.texts[number]) for number in sorted(self._headings))
 
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        name = local(tag)
-        if self._skipped or name in _SKIPPED:
-            self._skipped += 1
-            self._is_shaded |= name == "shd" and _is_colored(attributes)
-            if name in ("pStyle", "outlineLvl") and not self._style:
-                value = value_of(attributes, "val")
-                self._style = value if name == "pStyle" else f"{_OUTLINE}{value}"
-            return
-        if name in _SIGNS:
-            self._append(_SIGNS[name])
-        elif name in ("tbl", "tr", "tc"):
-            self._frames.append([])
-        elif name == "p":
-            self._is_shaded = False
-            self._paragraphs.append([])
-            self._style = ""
-        else:
-            self._start_in_paragraph(name, attributes)
+    def skip(self, name: str, attributes: Mapping[str, str]) -> None:
+        self._is_shaded |= name == "shd" and _is_colored(attributes)
+        if name in ("pStyle", "outlineLvl") and not self._style:
+            value = value_of(attributes, "val")
+            self._style = value if name == "pStyle" else f"{_OUTLINE}{value}"
 
-    def _start_in_paragraph(self, name: str, attributes: Mapping[str, str]) -> None:
-        if name == "r":
+    def open(self, name: str, attributes: Mapping[str, str]) -> None:
+        if name == "p":
+            self._is_shaded, self._style = False, ""
+        elif name == "r":
             self._runs.append(replace(self._runs[-1]))
-        elif name == "t":
-            self._in_text += 1
         elif name in _LOOKS:
             self._runs[-1].set(name, attributes)
-        elif name == "altChunk":
-            self._frames[-1].append(self._embedded(value_of(attributes, "id")))
+        elif name == "altChunk" and (text := self._embedded(value_of(attributes, "id"))):
+            self.blocks[-1].texts.append(text)
 
-    def end(self, tag: str) -> None:
-        name = local(tag)
-        if self._skipped:
-            self._skipped -= 1
-        elif name == "t":
-            self._in_text -= 1
-        elif name == "r":
+    def closed(self, name: str) -> None:
+        if name == "r":
             self._runs.pop()
-        elif name == "p":
-            self._end_paragraph()
-        elif name in ("tbl", "tr", "tc"):
-            self._end_frame(name)
 
-    def data(self, text: str) -> None:
-        if self._in_text and not self._skipped:
-            self._append(text)
-
-    def _append(self, text: str) -> None:
+    def write(self, text: str) -> None:
         run = self._runs[-1]
         if run.is_hidden:
             self.left_out.append(text)
             return
-        self._spend(len(text))
         is_unseen = run.is_tiny or (run.is_white and not self._may_have_ground())
         self.unseen += [text] * is_unseen
-        if not (is_unseen and leaves_out_unseen.get()):
-            self._paragraphs[-1].append(text)
+        if is_unseen and leaves_out_unseen.get():
+            self.spend(len(text))
+        else:
+            super().write(text)
 
     def _may_have_ground(self) -> bool:
         """Return whether white text may be readable: on color, in a table or in a text box."""
-        is_inside = len(self._frames) > 1 or len(self._paragraphs) > _DEPTH_IN_TEXT
+        is_inside = len(self.blocks) > 1 or len(self.paragraphs) > _DEPTH_IN_TEXT
         return is_inside or self._is_shaded or self._runs[-1].has_ground
 
-    def _end_paragraph(self) -> None:
-        text = "".join(self._paragraphs.pop())
-        if text.strip():
-            if len(self._frames) == 1 and self._styles.is_heading(self._style):
-                self._headings.add(len(self._frames[0]))
-            self._frames[-1].append(text)
+    def end_paragraph(self, text: str) -> None:
+        if text.strip() and len(self.blocks) == 1 and self._styles.is_heading(self._style):
+            self._headings.add(len(self.texts))
+        super().end_paragraph(text)
         self._style = ""
 
-    def _end_frame(self, name: str) -> None:
-        parts = self._frames.pop()
-        if name == "tr":
-            text = "\t".join(parts).rstrip("\t")
-        else:
-            text = "\n".join(part for part in parts if part.strip())
-        if text or name == "tc":
-            self._frames[-1].append(text)
+    def table(self, rows: Sequence[Sequence[str]]) -> str:
+        lines = ("\t".join(cells).rstrip("\t") for cells in rows)
+        return "\n".join(line for line in lines if line.strip())
 
 
-class _Styles(PartTarget):
-    """Collects the styles of headings (ECMA-376, part 1, §17.7)."""
+class _Styles:
+    """The styles of headings (ECMA-376, part 1, §17.7)."""
 
-    def __init__(self) -> None:
+    def __init__(self, elements: Iterable[Element]) -> None:
         self._headings: set[str] = set()
         self._bases: dict[str, str] = {}
-        self._style = ""
+        style = ""
+        for element in elements:
+            value = value_of(element.attrib, "val")
+            if local(element.tag) == "style":
+                style = value_of(element.attrib, "styleId")
+            elif local(element.tag) == "basedOn":
+                self._bases[style] = value
+            elif (
+                value in _OUTLINE_LEVELS
+                if local(element.tag) == "outlineLvl"
+                else _HEADING_NAME.match(value)
+            ):
+                self._headings.add(style)
 
     def is_heading(self, style: str) -> bool:
         """Return whether a style, or one that it is based on, is that of a heading.
@@ -295,17 +273,6 @@ class _Styles(PartTarget):
             seen.add(style)
             style = self._bases.get(style, "")
         return False
-
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        name, value = local(tag), value_of(attributes, "val")
-        if name == "style":
-            self._style = value_of(attributes, "styleId")
-        elif name == "basedOn":
-            self._bases[self._style] = value
-        elif (name == "outlineLvl" and value in _OUTLINE_LEVELS) or (
-            name == "name" and _HEADING_NAME.match(value)
-        ):
-            self._headings.add(self._style)
 
 
 FORMAT = Format(

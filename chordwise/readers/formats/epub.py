@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from urllib.parse import unquote
+from xml.etree.ElementTree import Element
 
 from chordwise.domain import places
 from chordwise.readers import encodings, failures
 from chordwise.readers.format import Format, in_place
 from chordwise.readers.formats import html
-from chordwise.readers.office_package import OfficePackage, PartTarget, local
+from chordwise.readers.office_xml import OfficePackage, local
 from chordwise.readers.reader_output import CharacterAllowance, Extracted, Source, joined
 
 MEDIA_TYPE = "application/epub+zip"
@@ -26,13 +27,12 @@ def read(data: Source, max_characters: int) -> Extracted:
         ReadError: The book is damaged, copy-protected, hostile, or longer than the limit.
     """
     package = OfficePackage(data, "EPUB", parsed=_PARSED, has_document_types=True)
-    container = _Container()
-    package.parse(CONTAINER, container)
-    if container.book not in package:
+    roots = package.elements(CONTAINER, "rootfile")
+    main = next(filter(None, (root.get("full-path", "") for root in roots)), "")
+    if main not in package:
         raise failures.malformed("is a damaged EPUB file: its table of parts is missing.")
-    book = _Book(posixpath.dirname(container.book))
-    package.parse(container.book, book)
-    chapters = book.chapters()
+    listed = package.elements(main, "item", "itemref")
+    chapters = list(_chapters(listed, posixpath.dirname(main)))
     _require_legible(package, chapters)
     spend = CharacterAllowance(max_characters)
     pages = [_chapter(package, part, spend, max_characters) for part in chapters if part in package]
@@ -47,7 +47,7 @@ def read(data: Source, max_characters: int) -> Extracted:
         text=text,
         places=places.sections(headings, len(text)),
         media_type=MEDIA_TYPE,
-        title=book.title,
+        title=package.title(main),
     )
 
 
@@ -69,45 +69,17 @@ def _require_legible(package: OfficePackage, chapters: list[str]) -> None:
         raise failures.encrypted()
 
 
-class _Container(PartTarget):
-    """Collects the path of the package document from the container."""
-
-    def __init__(self) -> None:
-        self.book = ""
-
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        if local(tag) == "rootfile" and not self.book:
-            self.book = attributes.get("full-path", "")
-
-
-class _Book(PartTarget):
-    """Collects the title of a book and the order of its chapters from the package document."""
-
-    def __init__(self, folder: str) -> None:
-        self.title = ""
-        self._folder = folder
-        self._parts: dict[str, str] = {}
-        self._order: list[str] = []
-        self._in_title = False
-
-    def chapters(self) -> list[str]:
-        return [self._parts[each] for each in dict.fromkeys(self._order) if each in self._parts]
-
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        name = local(tag)
-        self._in_title = name == "title" and not self.title
-        if name == "item":
-            target = posixpath.join(self._folder, unquote(attributes.get("href", "")))
-            self._parts[attributes.get("id", "")] = posixpath.normpath(target)
-        elif name == "itemref":
-            self._order.append(attributes.get("idref", ""))
-
-    def end(self, _tag: str) -> None:
-        self._in_title = False
-
-    def data(self, text: str) -> None:
-        if self._in_title:
-            self.title += text
+def _chapters(elements: Iterable[Element], folder: str) -> Iterator[str]:
+    """Yield the parts in reading order, each once."""
+    parts: dict[str, str] = {}
+    order: dict[str, None] = {}
+    for element in elements:
+        if local(element.tag) == "item":
+            target = posixpath.join(folder, unquote(element.get("href", "")))
+            parts[element.get("id", "")] = posixpath.normpath(target)
+        else:
+            order[element.get("idref", "")] = None
+    return (parts[chapter] for chapter in order if chapter in parts)
 
 
 FORMAT = Format("EPUB", in_place(read), extensions=(".epub",), parts=((CONTAINER,),))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from chordwise.domain.places import Place, PlaceKind
 from chordwise.readers import failures, reader_output
 from chordwise.readers.format import Format, in_place
-from chordwise.readers.office_package import OfficePackage, PartTarget, local, value_of
+from chordwise.readers.office_xml import Block, OfficePackage, Story, Tags, value_of
 from chordwise.readers.reader_output import CharacterAllowance, Extracted, Source
 
 MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.presentationml.presentation"
@@ -23,10 +23,14 @@ def read(data: Source, max_characters: int) -> Extracted:
     main = package.main_part()
     if not main:
         raise failures.malformed("is a damaged PPTX file: its main part is missing.")
-    order = _Order()
-    package.parse(main, order)
     related = package.relationships(main)
-    slides = [related[each].target for each in order.slides if each in related]
+    # The elements also have an id without a namespace.
+    qualified = [
+        {name: value for name, value in slide.items() if name.startswith("{")}
+        for slide in package.elements(main, "sldId")
+    ]
+    ids = [value_of(attributes, "id") for attributes in qualified]
+    slides = [related[key].target for key in ids if key in related]
     spend = CharacterAllowance(max_characters)
     texts = [_slide(package, part, number, spend) for number, part in enumerate(slides, start=1)]
     # Slides with only a number are left out.
@@ -65,86 +69,41 @@ def _slide(
     for kind, target in (("diagramData", shown), ("notesSlide", notes)):
         for each in package.related(related, kind):
             package.parse(each, target)
-    spoken = [f"Notes: {each}" for each in notes.blocks[:1]] + notes.blocks[1:]
-    body = "".join(f"\n\n{block}" for block in (*shown.blocks, *spoken))
+    spoken = [f"Notes: {each}" for each in notes.texts[:1]] + notes.texts[1:]
+    body = "".join(f"\n\n{text}" for text in (*shown.texts, *spoken))
     title = " ".join(shown.title.split())
     return f"## Slide {number}" + (f": {title}" if title else ""), body
 
 
-class _Order(PartTarget):
-    """Collects the relationships of the slides from the main part, in order."""
+class _Shapes(Story):
+    """Adds the roles of the shapes of a slide (ECMA-376, part 1, §19 and §21)."""
 
-    def __init__(self) -> None:
-        self.slides: list[str] = []
-
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        if local(tag) == "sldId":
-            # The element also has an id without a namespace.
-            named = {key: value for key, value in attributes.items() if key.startswith("{")}
-            self.slides.append(value_of(named, "id"))
-
-
-class _Shapes(PartTarget):
-    """Collects the text of the shapes of a slide (ECMA-376, part 1, §19 and §21)."""
+    tags = Tags(
+        skipped=frozenset(("Fallback",)),
+        signs={"br": "\n"},
+        texts=("t",),
+        table="tbl",
+        row="tr",
+        cell="tc",
+        blocks=("sp", "graphicFrame", "pt", "cxnSp"),
+    )
 
     def __init__(self, spend: Callable[[int], None]) -> None:
+        super().__init__(spend)
         self.title = ""
-        self.blocks: list[str] = []
-        self._spend = spend
-        self._paragraphs: list[str] = []
-        self._words: list[str] = []
-        self._rows: list[list[str]] = []
-        self._placeholder = ""
-        self._skipped = 0
-        self._in_text = False
 
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        name = local(tag)
-        if self._skipped or name == "Fallback":
-            self._skipped += 1
-        elif name == "ph":
-            self._placeholder = value_of(attributes, "type")
-        elif name == "t":
-            self._in_text = True
-        elif name == "br":
-            self._words.append("\n")
-        elif name == "tr":
-            self._rows.append([])
+    def open(self, name: str, attributes: Mapping[str, str]) -> None:
+        if name == "ph" and len(self.blocks) > 1:
+            self.blocks[-1].name = value_of(attributes, "type")
 
-    def end(self, tag: str) -> None:
-        name = local(tag)
-        if self._skipped:
-            self._skipped -= 1
-        elif name == "t":
-            self._in_text = False
-        elif name == "p":
-            self._end_paragraph()
-        elif name == "tc" and self._rows:
-            self._rows[-1].append("\n".join(self._paragraphs))
-            self._paragraphs = []
-        elif name in ("sp", "tbl", "pt", "cxnSp"):
-            self._end_shape()
+    def end_paragraph(self, text: str) -> None:
+        super().end_paragraph(text.strip())
 
-    def data(self, text: str) -> None:
-        if self._in_text and not self._skipped:
-            self._spend(len(text))
-            self._words.append(text)
-
-    def _end_paragraph(self) -> None:
-        text = "".join(self._words).strip()
-        self._words = []
-        if text:
-            self._paragraphs.append(text)
-
-    def _end_shape(self) -> None:
-        text = "\n".join(self._paragraphs)
-        if self._rows:
-            text = reader_output.markdown(self._rows, self._spend)
-        if self._placeholder in ("title", "ctrTitle") and not self.title:
-            self.title = text
-        elif text and self._placeholder not in ("sldNum", "dt", "hdr", "ftr", "sldImg"):
-            self.blocks.append(text)
-        self._paragraphs, self._rows, self._placeholder = [], [], ""
+    def end_block(self, block: Block) -> None:
+        if block.name in ("title", "ctrTitle") and not self.title:
+            self.title = "\n".join(block.texts)
+        elif block.name not in ("sldNum", "dt", "hdr", "ftr", "sldImg"):
+            super().end_block(block)
 
 
 FORMAT = Format(

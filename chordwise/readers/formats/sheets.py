@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import NamedTuple, TypeAlias
+from xml.etree.ElementTree import Element
 
 import python_calamine
 from python_calamine import CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
@@ -19,7 +20,7 @@ from chordwise.domain.places import Layout, Place, PlaceKind
 from chordwise.errors import ReadError
 from chordwise.readers import encodings, failures, reader_output
 from chordwise.readers.format import Format, of_items
-from chordwise.readers.office_package import OfficePackage, PartTarget, local, value_of
+from chordwise.readers.office_xml import OfficePackage, local, value_of
 from chordwise.readers.reader_output import (
     CharacterAllowance,
     Columns,
@@ -131,16 +132,15 @@ def _hidden_cells(package: OfficePackage) -> dict[str, _HiddenCells]:
     main = package.main_part()
     if not main:
         return {}
-    names, formats = _Names(), _CellFormats()
-    package.parse(main, names)
-    related = package.relationships(main)
-    for each in package.related(related, "styles"):
-        package.parse(each, formats)
-    parts = {name: related[key].target for key, name in names.by_id.items() if key in related}
+    related, unseen = package.relationships(main), set[int]()
+    for part in package.related(related, "styles"):
+        unseen |= _unseen_formats(package.elements(part, "fonts", "fills", "cellXfs"))
+    sheets = [sheet.attrib for sheet in package.elements(main, "sheet")]
+    parts = {sheet.get("name", ""): related.get(value_of(sheet, "id")) for sheet in sheets}
     return {
-        name: _hidden_in(package.content(part), formats.unseen)
+        name: _hidden_in(package.content(part.target), unseen)
         for name, part in parts.items()
-        if part in package
+        if part and part.target in package
     }
 
 
@@ -174,64 +174,38 @@ def _values(attributes: bytes) -> dict[str, tuple[int, int]]:
     return found
 
 
-class _Names(PartTarget):
-    """Collects the names of the sheets from the main part, by their relationships."""
+def _unseen_formats(sections: Iterable[Element]) -> set[int]:
+    """Return the numbers of the cell formats with tiny text, or white text without a fill."""
+    by_name = {local(section.tag): section for section in sections}
+    fonts, fills, formats = (by_name.get(name, ()) for name in ("fonts", "fills", "cellXfs"))
+    tiny = {str(number) for number, font in enumerate(fonts) if _is_tiny(font)}
+    white = {str(number) for number, font in enumerate(fonts) if _is_white(font)}
+    filled = {str(number) for number, fill in enumerate(fills) if _is_filled(fill)}
+    return {
+        number
+        for number, cell in enumerate(formats)
+        if cell.get("fontId", "0") in tiny
+        or (cell.get("fontId", "0") in white and cell.get("fillId", "0") not in filled)
+    }
 
-    def __init__(self) -> None:
-        self.by_id: dict[str, str] = {}
 
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        if local(tag) == "sheet":
-            self.by_id[value_of(attributes, "id")] = attributes.get("name", "")
+def _is_tiny(font: Element) -> bool:
+    return any(size.get("val") in ("1", "2") for size in font.iterfind("{*}sz"))
 
 
-class _CellFormats(PartTarget):
-    """Collects the numbers of the styles with tiny text, or white text without a fill."""
+def _is_white(font: Element) -> bool:
+    return any(
+        (color.get("theme") == "0" and "tint" not in color.attrib)
+        or color.get("rgb", "").upper().endswith("FFFFFF")
+        for color in font.iterfind("{*}color")
+    )
 
-    def __init__(self) -> None:
-        self.unseen: set[int] = set()
-        self._section = ""
-        self._fonts: dict[str, set[str]] = {}
-        self._fills: dict[str, bool] = {}
-        self._font = self._fill = ""
-        self._count = 0
 
-    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
-        name = local(tag)
-        if name in ("fonts", "fills", "borders", "cellStyleXfs", "cellXfs", "cellStyles", "dxfs"):
-            self._section = name
-        elif self._section == "fonts":
-            self._read_font(name, attributes)
-        elif self._section == "fills":
-            self._read_fill(name, attributes)
-        elif self._section == "cellXfs" and name == "xf":
-            self._read_format(attributes)
-
-    def _read_fill(self, name: str, attributes: Mapping[str, str]) -> None:
-        if name == "fill":
-            self._fill = str(len(self._fills))
-            self._fills[self._fill] = False
-        elif name in ("patternFill", "gradientFill"):
-            pattern = attributes.get("patternType", "none" if name == "patternFill" else "")
-            self._fills[self._fill] = pattern != "none"
-
-    def _read_font(self, name: str, attributes: Mapping[str, str]) -> None:
-        if name == "font":
-            self._font = str(len(self._fonts))
-            self._fonts[self._font] = set()
-        elif name == "color":
-            is_ground = attributes.get("theme") == "0" and "tint" not in attributes
-            if is_ground or attributes.get("rgb", "").upper().endswith("FFFFFF"):
-                self._fonts.setdefault(self._font, set()).add("white")
-        elif name == "sz" and attributes.get("val", "") in ("1", "2"):
-            self._fonts.setdefault(self._font, set()).add("tiny")
-
-    def _read_format(self, attributes: Mapping[str, str]) -> None:
-        look = self._fonts.get(attributes.get("fontId", "0"), set())
-        is_filled = self._fills.get(attributes.get("fillId", "0"), False)
-        if "tiny" in look or ("white" in look and not is_filled):
-            self.unseen.add(self._count)
-        self._count += 1
+def _is_filled(fill: Element) -> bool:
+    patterns = [pattern.get("patternType", "none") for pattern in fill.iterfind("{*}patternFill")]
+    return (
+        any(pattern != "none" for pattern in patterns) or fill.find("{*}gradientFill") is not None
+    )
 
 
 def _workbook_text(sheets: Sequence[Sheet], kind: str, max_characters: int) -> Extracted:
