@@ -64,8 +64,13 @@ WHERE i.outcome = 'accepted'
 ORDER BY i.id, kind.name
 """
 _MESSAGES = """
-INSERT INTO outbox (task, arguments, reason)
-SELECT 'chordwise.fan_out', jsonb_build_array(id), 'submitted' FROM jobs ORDER BY id
+INSERT INTO outbox (id, task, reason, is_nightly, sends)
+SELECT id, 'chordwise.fan_out', 'submitted', false, 0 FROM jobs ORDER BY id
+"""
+_CHUNK_MESSAGES = """
+INSERT INTO outbox (id, task, reason, is_nightly, sends)
+SELECT id, 'chordwise.analyze_slice', 'submitted', false, 0
+FROM chunks WHERE status = 'pending' ORDER BY id
 """
 # One job of each document has one chunk, the other one has two chunks and a synthesis.
 _CHUNKS = """
@@ -76,12 +81,11 @@ WITH split AS (
         SELECT id, 1 + row_number() OVER (ORDER BY id) %% 2 AS chunks FROM jobs
     ) AS s
     WHERE jobs.id = s.id
-    RETURNING jobs.id, jobs.document_id, s.chunks, jobs.last_progress_at
+    RETURNING jobs.id, jobs.document_id, s.chunks
 )
-INSERT INTO chunks (id, job_id, position, start_char, end_char, status, attempts, postponements,
-                    sent_at)
+INSERT INTO chunks (id, job_id, position, start_char, end_char, status, attempts, postponements)
 SELECT uuidv7(), j.id, p, d.character_count * p / j.chunks, d.character_count * (p + 1) / j.chunks,
-       'pending', 0, 0, j.last_progress_at
+       'pending', 0, 0
 FROM split AS j INNER JOIN documents AS d ON d.id = j.document_id,
 generate_series(0, j.chunks - 1) AS p
 ORDER BY j.id, p
@@ -246,10 +250,14 @@ class LargeRun:
         self._write("chunks", _CHUNKS)
         self._tidy("jobs", "chunks")
         self._end(int(self.jobs * (1 - _BUSY_SHARE)))
+        self.connection.execute("TRUNCATE outbox")
+        self._write("outbox", _CHUNK_MESSAGES)
+        self._tidy("outbox")
 
     def finish(self) -> None:
         """End the remaining jobs, and write evaluations, judgments and calibrations."""
         self._end(self.jobs)
+        self.connection.execute("TRUNCATE outbox")
         self._write("runs", "UPDATE runs SET status = 'finished', finished_at = now()")
         self._write("results", _STALE)
         self._write("prompt_versions", _PROMPTS)

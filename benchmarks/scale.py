@@ -35,11 +35,11 @@ from chordwise.cli import application
 from chordwise.embedded.postgres import EmbeddedPostgres
 from chordwise.embedded.valkey import EmbeddedValkey
 from chordwise.pipeline.jobs import dispatch, run_control
-from chordwise.pipeline.recovery.recover import recover
+from chordwise.pipeline.recovery.recover import promise_missing, recover
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.startup import open_context
 from chordwise.settings import load
-from chordwise.storage import migration, outbox, runs
+from chordwise.storage import migration, runs
 from chordwise.storage.database import open_engine
 from chordwise.telemetry import logging
 
@@ -126,13 +126,6 @@ class Measured:
         self.record(row, f"{what}: longest transaction", self.transactions.longest, note)
         return count
 
-    def take_all(self) -> None:
-        """Mark all waiting work as sent just now, without sending it."""
-        self.connection.execute("UPDATE outbox SET sent_at = now() WHERE sent_at IS NULL")
-        self.connection.execute("UPDATE chunks SET sent_at = now() WHERE status = 'pending'")
-        self.connection.execute("UPDATE jobs SET last_progress_at = now() WHERE status = 'running'")
-        self.connection.execute("VACUUM (ANALYZE) outbox, jobs, chunks")
-
 
 def main() -> int:
     """Measure everything; return 1 if a bound is missed or something could not be measured."""
@@ -191,24 +184,28 @@ def _filled(measured: Measured, what: str, fill: Callable[[], None]) -> None:
 
 
 def _dispatch(measured: Measured) -> None:
-    """Send messages from the outbox as the scheduler does, for a minute; the rest are alike."""
+    """Send messages as the scheduler does, for a minute, to workers that begin their work at once.
+
+    The rest are alike.
+    """
 
     def send() -> int:
         total, ends_at = 0, time.monotonic() + _DISPATCH_SECONDS
-        while time.monotonic() < ends_at and (sent := dispatch.dispatch(measured.context)):
+        while time.monotonic() < ends_at and (sent := dispatch.dispatch(measured.context).sent):
             total += sent
+            measured.connection.execute("DELETE FROM outbox WHERE sends > 0")
         return total
 
     _tell("sending …")
     measured.timed("dispatch", "messages sent", send)
     mean = statistics.mean(measured.transactions.seconds)
     measured.record("dispatch", f"a batch of {dispatch.BATCH} messages, mean", mean)
+    measured.connection.execute("DELETE FROM outbox")
+    promise_missing(measured.context)
 
 
 def _tick(measured: Measured, state: str) -> None:
     """Measure a tick of recovery that finds nothing to recover."""
-    _marked(measured)
-    measured.take_all()
     measured.transactions.seconds.clear()
     seconds, used = [], time.process_time() + measured.server_cpu()
     for _ in range(_TIMES):
@@ -223,41 +220,22 @@ def _tick(measured: Measured, state: str) -> None:
     measured.record("recovery", f"a tick of recovery, {state}", max(seconds), note)
 
 
-def _marked(measured: Measured) -> None:
-    """Give the broker the current marker, whether or not it still has one."""
-    with measured.context.database.read() as session:
-        known = outbox.current(session)
-    if known is None:
-        recover(measured.context)
-    else:
-        measured.context.messenger.set_marker(known)
-
-
 def _forgetful_broker(measured: Measured, state: str) -> None:
-    """Erase the broker's data, and measure how recovery records all messages again."""
-    _marked(measured)
-    measured.take_all()
-    expected = measured.large.count(
-        "SELECT (SELECT count(*) FROM jobs WHERE status = 'queued')"
-        " + (SELECT count(*) FROM chunks WHERE status = 'pending')"
-    )
+    """Erase the broker's data, and measure how the messages that it held are sent again."""
+    dispatch.dispatch(measured.context)
+    held = measured.large.count("SELECT count(*) FROM outbox WHERE sends > 0")
     measured.broker.flushall()
-    found: dict[str, int] = {}
-    what = f"recovery after the broker lost its data, {state}"
+    measured.connection.execute("UPDATE outbox SET due_at = now() WHERE sends > 0")
+    what = f"messages sent after the broker lost its data, {state}"
 
     def send_again() -> int:
-        found.update(recover(measured.context))
-        return found.get("broker_data_lost", 0)
+        recover(measured.context)
+        return dispatch.dispatch(measured.context).sent
 
     measured.timed("recovery", what, send_again)
-    promised = measured.large.count("SELECT count(*) FROM outbox WHERE sent_at IS NULL")
-    with measured.context.database.read() as session:
-        is_marked = measured.context.messenger.marker() == outbox.current(session)
-    if not promised == found.get("broker_data_lost") == expected or not is_marked:
-        raise MeasurementError(
-            f"{what}: {promised:,} messages recorded instead of {expected:,}, {found}."
-        )
-    measured.take_all()
+    again = measured.large.count("SELECT count(*) FROM outbox WHERE sends = 2")
+    if not 0 < again == held <= dispatch.MIN_WINDOW:
+        raise MeasurementError(f"{what}: {again:,} messages sent again of {held:,}.")
 
 
 def _cancel_and_retry(measured: Measured, state: str) -> None:
@@ -265,9 +243,7 @@ def _cancel_and_retry(measured: Measured, state: str) -> None:
     measured.timed(
         "cancel", f"cancel, {state}", lambda: run_control.cancel(context.database, run_id)
     )
-    measured.take_all()
     measured.timed("retry", f"retry, {state}", lambda: run_control.retry(context, run_id))
-    measured.take_all()
 
 
 def _settle(measured: Measured) -> None:

@@ -15,7 +15,12 @@ from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.batches import provider_batches
 from chordwise.pipeline.deliveries import delivery_attempts
 from chordwise.pipeline.jobs import dispatch
-from chordwise.pipeline.recovery.recover import Waiting, recover, resume_after_standstill, waiting
+from chordwise.pipeline.recovery.recover import (
+    Waiting,
+    promise_missing,
+    recover,
+    waiting,
+)
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.schedules import occurrences
 from chordwise.telemetry import liveness
@@ -72,7 +77,6 @@ class Loop:
         self._deliveries = LeaderWork("deliveries", self._deliver)
         self._dispatching = Chore("dispatch", settings.dispatch_interval_seconds, self._dispatch)
         self._chores = [
-            # First, because messages that are still in the outbox are not lost.
             Chore("recover", settings.recovery_interval_seconds, self._recover),
             self._dispatching,
             Chore("look", _POLL_SECONDS, self._read_waiting),
@@ -150,18 +154,18 @@ class Loop:
     def _dispatch(self) -> None:
         """Send batch after batch, but let the other chores take turns.
 
-        While there is nothing to send and PostgreSQL notifies of new rows, the outbox is polled
+        While no message is on its way and PostgreSQL notifies of new rows, the outbox is polled
         less and less often.
         """
         every_seconds = self._context.settings.pipeline.dispatch_interval_seconds
         longer = max(every_seconds, min(_QUIET_SECONDS, 2 * self._dispatching.every_seconds))
         self._dispatching.every_seconds = every_seconds
         ends_at = time.monotonic() + _DISPATCH_SECONDS
-        count = dispatch.dispatch(self._context)
-        if not count and self._listener.hears:
+        dispatched = dispatch.dispatch(self._context)
+        if not dispatched.is_busy and self._listener.hears:
             self._dispatching.every_seconds = longer
-        while count == dispatch.BATCH and time.monotonic() < ends_at:
-            count = dispatch.dispatch(self._context)
+        while dispatched.sent >= dispatch.BATCH and time.monotonic() < ends_at:
+            dispatched = dispatch.dispatch(self._context)
 
     def _recover(self) -> None:
         try:
@@ -182,7 +186,7 @@ class Loop:
             self._led = self._led and leads
             return False
         if not self._led:
-            resume_after_standstill(self._context)
+            promise_missing(self._context)
         self._led = True
         return True
 
@@ -199,6 +203,7 @@ class Loop:
     def _forget(self) -> None:
         if self._leadership.hold():
             dispatch.forget(self._context)
+            promise_missing(self._context)
 
 
 _STEP_SECONDS = 1.0

@@ -6,10 +6,8 @@ Kombu is only partly typed; untyped calls are marked.
 from __future__ import annotations
 
 import os
-import threading
 from contextlib import suppress
 from typing import ClassVar
-from weakref import WeakSet
 
 import structlog
 from celery import Celery, bootsteps
@@ -31,7 +29,6 @@ BROKER_ERRORS = (OperationalError, RedisError, OSError)
 log = structlog.get_logger(__name__)
 
 _MAX_PAUSE_SECONDS = 5.0
-_RETURN_ATTEMPTS = 2
 _PIPE_BYTES = 4_096
 
 
@@ -43,14 +40,12 @@ class TolerantReceipts(redis.QoS):
     process dies, PostgreSQL has the unfinished work.
     """
 
-    in_use: ClassVar[WeakSet[TolerantReceipts]] = WeakSet()
     unsettled: ClassVar[set[str]] = set()
     """Finished messages, of all connections, whose end the broker has not recorded yet."""
 
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **options)  # type: ignore[no-untyped-call]
         self._was_full = False
-        self.in_use.add(self)
 
     chunk_threads: ClassVar[ChunkThreads | None] = None
 
@@ -104,13 +99,6 @@ class TolerantReceipts(redis.QoS):
         if not self._was_full:
             log.warning("worker.broker_full")
         self._was_full = True
-
-    def return_messages(self) -> int:
-        """Return all unacknowledged messages to their queues; return the count."""
-        tags = [tag for tag in list(self._delivered) if tag not in self._dirty]
-        for tag in tags:
-            self.restore_by_tag(tag)  # type: ignore[no-untyped-call]
-        return len(tags)
 
 
 class ObservedChannel(redis.Channel):
@@ -226,33 +214,6 @@ class Waking(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no 
         """Wake the event loop."""
         with suppress(BlockingIOError):
             os.write(cls.ends[1], b"\0")
-
-
-def return_messages(seconds: float) -> int | None:
-    """Return the unfinished messages of this process to the broker; return their number.
-
-    `None` if that was not possible in time; recovery then sends the rest again.
-    """
-    returned: list[int | None] = [None]
-
-    def return_all() -> None:
-        returned[0] = _return_all()
-
-    thread = threading.Thread(target=return_all, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return returned[0]
-
-
-def _return_all() -> int | None:
-    """Return the messages, a second time if Celery closes the connection meanwhile."""
-    receipts = list(TolerantReceipts.in_use)
-    for _ in range(_RETURN_ATTEMPTS):
-        try:
-            return sum(receipt.return_messages() for receipt in receipts)
-        except BROKER_ERRORS as error:
-            log.info("worker.connection_lost", reason=type(error).__name__)
-    return None
 
 
 class TolerantResults(RedisBackend):  # type: ignore[misc]  # Celery ships no types

@@ -18,19 +18,18 @@ from chordwise.pipeline.runtime.child_process import ChildProcess
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.settings.sections import WorkerSettings
-from worker import broker_connection
 
 log = structlog.get_logger(__name__)
 
-_RETURN_SECONDS = 5.0
+_RELEASE_SECONDS = 5.0
 
 
 class Shutdown:
     """Bounds Celery's warm shutdown, which waits for its threads without limit.
 
-    Threads cannot be interrupted: work that is still running after the grace period is returned,
-    leases through PostgreSQL and messages to the broker, and is repeated by another worker, with at
-    most one paid call for each slot.
+    Threads cannot be interrupted: work that is still running after the grace period is returned
+    through PostgreSQL and repeated by another worker, with at most one paid call for each slot.
+    Messages whose work has not begun are sent again.
     """
 
     def __init__(self, leases: LeaseKeeper, grace_seconds: float) -> None:
@@ -44,7 +43,7 @@ class Shutdown:
     @property
     def seconds(self) -> float:
         """The maximum duration of the shutdown."""
-        return self._grace_seconds + 2 * _RETURN_SECONDS
+        return self._grace_seconds + 2 * _RELEASE_SECONDS
 
     @property
     def has_begun(self) -> bool:
@@ -103,9 +102,6 @@ class Shutdown:
                 log.info("worker.work_released", count=released)
         except ChordwiseError as error:
             log.warning("worker.work_not_released", reason=error.what)
-        # Messages without a lease would otherwise wait for the visibility timeout.
-        if broker_connection.return_messages(_RETURN_SECONDS) is None:
-            log.warning("worker.messages_not_returned")
 
 
 class Ending(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery ships no types

@@ -37,7 +37,6 @@ _IDLE_SECONDS = 10.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _OPEN_WORK = """
 SELECT EXISTS (SELECT 1 FROM jobs WHERE status IN ('queued', 'running', 'waiting', 'synthesizing'))
-    OR EXISTS (SELECT 1 FROM outbox WHERE sent_at IS NULL)
     OR EXISTS (SELECT 1 FROM deliveries WHERE status = 'pending')
     OR EXISTS (SELECT 1 FROM schedules WHERE enabled)
     OR EXISTS (SELECT 1 FROM schedule_runs WHERE status IN ('due', 'running', 'waiting'))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -176,8 +177,15 @@ class PipelineSettings(Section):
         default=600, description="For an unavailable database."
     )
     stalled_seconds: PositiveFloat = Field(
-        default=60, description="Sent but unclaimed work is sent again after this time."
+        default=60,
+        description="Sent but unclaimed work is sent again after this time, or a sixth of it if no"
+        " message waits in the broker; the wait doubles each time.",
     )
+
+    @property
+    def resend_wait(self) -> timedelta:
+        """How long a message that was sent once waits before it is sent again."""
+        return timedelta(seconds=self.stalled_seconds / 6)
 
 
 class RetrySettings(Section):

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.errors import LeaseLostError
 from chordwise.storage import (
-    chunk_leases,
+    chunk_claims,
     chunks,
     job_ends,
     jobs,
@@ -26,11 +26,12 @@ from chordwise.storage import (
     results,
     synthesis_claims,
 )
-from chordwise.storage.chunk_leases import ClaimedChunk, Claims, attempts_before_last
+from chordwise.storage.chunk_claims import ClaimedChunk, Claims
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.database import Database
 from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.job_ends import JobEnd
+from chordwise.storage.leases import attempts_before_last
 from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
 # A promised synthesis is due after this time; normally the process that ended the last chunk has
@@ -149,7 +150,7 @@ class ChunkWork:
         self, store: Connection, group: Sequence[Claims]
     ) -> Sequence[Mapping[uuid.UUID, ClaimedChunk]]:
         claims = [claim for slice_ in group for claim in slice_]
-        found = chunk_leases.claim_all(
+        found = chunk_claims.claim_all(
             store, claims, self._lease, attempts_before_last(self._max_attempts)
         )
         return [{token: found[token] for _, token in slice_ if token in found} for slice_ in group]

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, ForeignKey, Index, UniqueConstraint, and_, select, text
+from sqlalchemy import ForeignKey, Index, UniqueConstraint, func, select, text
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain import missing_rows
@@ -16,7 +16,6 @@ from chordwise.domain.answers import Answer
 from chordwise.domain.json_values import JsonObject, JsonValue, as_json
 from chordwise.domain.states import FAILED_CHUNKS, OPEN_CHUNKS, ChunkStatus
 from chordwise.errors import ChordwiseError
-from chordwise.storage import clock
 from chordwise.storage.database import Store
 from chordwise.storage.record import (
     Identity,
@@ -25,7 +24,6 @@ from chordwise.storage.record import (
     in_ids,
     insert_all,
     new_id,
-    update_rows,
 )
 from chordwise.storage.sql_text import status_in
 
@@ -44,7 +42,7 @@ class Chunk(Record):
         UniqueConstraint("job_id", "position"),
         block_range_index("ix_chunks_started_at", "started_at"),
         Index(
-            "ix_chunks_open_sent_at", "status", "sent_at", postgresql_where=status_in(OPEN_CHUNKS)
+            "ix_chunks_running", "id", postgresql_where=f"status = '{ChunkStatus.RUNNING.value}'"
         ),
         Index("ix_chunks_open_job_id", "job_id", "status", postgresql_where=status_in(OPEN_CHUNKS)),
         Index("ix_chunks_failed", "job_id", postgresql_where=status_in(FAILED_CHUNKS)),
@@ -52,11 +50,6 @@ class Chunk(Record):
             "ix_chunks_waiting",
             "due_at",
             postgresql_where=f"status = '{ChunkStatus.WAITING.value}'",
-        ),
-        Index(
-            "ix_chunks_claimed_before",
-            "id",
-            postgresql_where=f"status = '{ChunkStatus.PENDING.value}' AND attempts > 0",
         ),
     )
 
@@ -82,7 +75,6 @@ class Chunk(Record):
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     hint: Mapped[str | None]
-    sent_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
@@ -111,7 +103,7 @@ class EndedChunk:
 def insert_single(session: Session, lengths: Mapping[uuid.UUID, int]) -> list[uuid.UUID]:
     """Insert one chunk for each job, by the length of its text, and return the ids of the chunks.
 
-    The chunks are marked as sent: the caller promises their messages.
+    The caller promises their messages.
     """
     ids = [new_id() for _ in lengths]
     rows = [
@@ -119,8 +111,7 @@ def insert_single(session: Session, lengths: Mapping[uuid.UUID, int]) -> list[uu
         for id_, (job_id, length) in zip(ids, lengths.items(), strict=True)
     ]
     same = {"position": 0, "start_char": 0, "attempts": 0, "postponements": 0}
-    status, now = ChunkStatus.PENDING, clock.database_now()
-    insert_all(session, Chunk, rows, status=status, sent_at=now, **same)
+    insert_all(session, Chunk, rows, status=ChunkStatus.PENDING, **same)
     return ids
 
 
@@ -215,25 +206,7 @@ def answer_of(chunk: EndedChunk) -> Answer:
     )
 
 
-def mark_sent(session: Session, chunk_ids: Sequence[uuid.UUID]) -> None:
-    """Record that messages for these chunks were sent to the broker, or promised."""
-    session.execute(_MARK_SENT, {"ids": list(chunk_ids)})
-
-
-_MARK_SENT = text("UPDATE chunks SET sent_at = clock_timestamp() WHERE id = ANY(:ids)")
-
-
-def held(chunk_id: uuid.UUID, token: uuid.UUID) -> ColumnElement[bool]:
-    """Return the condition that the chunk is still claimed with this token."""
-    return and_(
-        Chunk.id == chunk_id, Chunk.lease_token == token, Chunk.status == ChunkStatus.RUNNING
-    )
-
-
-def leave(session: Session, condition: ColumnElement[bool], **values: object) -> bool:
-    """End the lease of the chunk that meets the condition; return false if there is no such chunk.
-
-    An ended chunk keeps its token, by which a commit whose outcome is unknown is recognized.
-    """
-    defaults: dict[str, object] = {"lease_until": None, "finished_at": clock.database_now()}
-    return update_rows(session, Chunk, condition, **{**defaults, **values})
+def running(session: Session) -> int:
+    """Return the number of chunks that are claimed."""
+    is_running = Chunk.status == ChunkStatus.RUNNING
+    return session.scalar(select(func.count()).where(is_running)) or 0

@@ -12,7 +12,8 @@ from sqlalchemy import Connection, text
 
 from chordwise.domain.chunking import TextChunk
 from chordwise.domain.json_values import JsonObject
-from chordwise.storage import learned_examples
+from chordwise.settings import PipelineSettings
+from chordwise.storage import learned_examples, outbox
 from chordwise.storage.database import Database, Store
 from chordwise.storage.group_commit import GroupCommit
 from chordwise.storage.record import new_id
@@ -34,55 +35,53 @@ class FanOut:
     examples: Sequence[JsonObject] | None
     model: str
     chunk_count: int | None
+    is_nightly: bool
     text: str | None
 
 
 class FanOuts:
     """Stores the steps of fan-outs; thread-safe.
 
-    For `stall_timeout` an attempt that makes progress is not counted again. A step waits `within`
-    during an outage. The task `synthesis` is queued for a job without open chunks.
+    While an attempt makes progress it is not counted again. A step waits for a lease during an
+    outage; for that long the message of a fan-out in progress is not repeated. Messages
+    with the task `analysis` are promised for chunks, and `synthesis` for jobs without open chunks.
     """
 
     def __init__(
         self,
         database: Database,
-        max_attempts: int,
-        stall_timeout: timedelta,
-        within: timedelta,
+        settings: PipelineSettings,
+        *,
+        analysis: str,
         synthesis: str,
     ) -> None:
-        self._max_attempts = max_attempts
-        self._stall_timeout = stall_timeout
-        self._within = within
+        self._settings = settings
+        self._lease = timedelta(seconds=settings.lease_seconds)
+        self._analysis = analysis
         self._synthesis = synthesis
         self._begun = GroupCommit(database.autocommit, self._begin_all, _GATHER_SECONDS)
         self._written = GroupCommit(database.transaction, self._write_all, _GATHER_SECONDS)
-        self._sent = GroupCommit(database.autocommit, _mark_sent, _GATHER_SECONDS)
 
     def begin(self, job_id: uuid.UUID) -> FanOut | None:
         """Count an attempt to fan a job out; return `None` if the job may not be fanned out."""
-        return self._begun.commit(job_id, self._within)
+        return self._begun.commit(job_id, self._lease)
 
     def write(self, job_id: uuid.UUID, parts: Sequence[TextChunk]) -> Sequence[uuid.UUID]:
         """Write the chunks of a job that may still be fanned out, and set the job to running.
 
-        Existing chunks are not changed. Return the pending chunks that were never sent, in order;
-        recovery knows whether the messages of others are lost.
+        Existing chunks are not changed. Return the pending chunks, in order. The caller sends their
+        messages, which are recorded as sent: if they are lost, they are sent again.
         """
-        return self._written.commit((job_id, parts), self._within)
-
-    def mark_sent(self, chunk_ids: Sequence[uuid.UUID]) -> None:
-        """Record that messages for these chunks were sent to the broker."""
-        self._sent.commit(chunk_ids, self._within)
+        return self._written.commit((job_id, parts), self._lease)
 
     def _begin_all(
         self, store: Connection, job_ids: Sequence[uuid.UUID]
     ) -> Sequence[FanOut | None]:
         parameters = {
             "ids": list(job_ids),
-            "max_attempts": self._max_attempts,
-            "stall_timeout": self._stall_timeout,
+            "max_attempts": self._settings.max_attempts,
+            "stall_timeout": min(self._lease, timedelta(seconds=self._settings.stalled_seconds)),
+            "lease": self._lease,
         }
         fan_outs = {row[0]: FanOut(*row[1:]) for row in store.execute(_BEGIN, parameters)}
         return [fan_outs.get(job_id) for job_id in job_ids]
@@ -95,13 +94,16 @@ class FanOuts:
         _insert(store, [(id_, part) for id_, parts in group if id_ in locked for part in parts])
         ids = [job_id for job_id in job_ids if job_id in locked]
         started = {row[0]: row[1] for row in store.execute(_START, {"ids": ids})} if ids else {}
+        outbox.remove(store, ids)
         without = [job_id for job_id, open_chunks in started.items() if not open_chunks]
-        if without:
-            store.execute(_PROMISE, {"ids": without, "task": self._synthesis})
-        unsent: defaultdict[uuid.UUID, list[uuid.UUID]] = defaultdict(list)
-        for job_id, chunk_id in store.execute(_UNSENT, {"ids": ids}) if ids else ():
-            unsent[job_id].append(chunk_id)
-        return [unsent[job_id] for job_id in job_ids]
+        outbox.promise(store, self._synthesis, without, reason="all chunks ended")
+        pending: defaultdict[uuid.UUID, list[uuid.UUID]] = defaultdict(list)
+        rows = store.execute(_PENDING, {"ids": ids}).all() if ids else []
+        for job_id, chunk_id, _ in rows:
+            pending[job_id].append(chunk_id)
+        urgencies = {row[1]: row[2] for row in rows}
+        outbox.record_sent(store, self._analysis, urgencies, self._settings.resend_wait)
+        return [pending[job_id] for job_id in job_ids]
 
 
 def _insert(store: Store, rows: Sequence[tuple[uuid.UUID, TextChunk]]) -> None:
@@ -116,34 +118,38 @@ def _insert(store: Store, rows: Sequence[tuple[uuid.UUID, TextChunk]]) -> None:
         store.execute(_INSERT, columns)
 
 
-def _mark_sent(store: Connection, group: Sequence[Sequence[uuid.UUID]]) -> Sequence[None]:
-    store.execute(_MARK_SENT, {"ids": [chunk_id for ids in group for chunk_id in ids]})
-    return [None for _ in group]
-
-
 # Longer texts are read one at a time, by the thread that splits them, to bound memory use.
 _SHORT_CHARACTERS = 500_000
 _MAY_FAN_OUT = """
     id = ANY(CAST(:ids AS uuid[])) AND status IN ('queued', 'running') AND reused_from IS NULL
     AND NOT EXISTS (SELECT FROM runs r WHERE r.id = jobs.run_id AND r.status = 'cancelled')"""
-_COMES_ON = """(
-    j.status = 'running'
-    OR j.attempts > 0 AND j.last_progress_at > clock_timestamp() - :stall_timeout
+_WAITS = """EXISTS (
+    SELECT FROM jobs j WHERE j.id = outbox.id AND j.id = ANY(CAST(:ids AS uuid[]))
+        AND j.status NOT IN ('paused', 'succeeded', 'partial', 'failed', 'quarantined', 'cancelled')
 )"""
+_COMES_ON = "j.attempts > 0 AND j.last_progress_at > clock_timestamp() - :stall_timeout"
 _BEGIN = text(f"""
     WITH locked AS MATERIALIZED (
-        SELECT id FROM jobs WHERE {_MAY_FAN_OUT} ORDER BY id FOR NO KEY UPDATE
-    )
-    UPDATE jobs j SET attempts = j.attempts + CAST(NOT {_COMES_ON} AS integer),
-        last_progress_at =
-            CASE WHEN {_COMES_ON} THEN j.last_progress_at ELSE clock_timestamp() END
-    FROM locked, documents d
-    WHERE j.id = locked.id AND j.id = ANY(CAST(:ids AS uuid[])) AND d.id = j.document_id
-        AND ({_COMES_ON} OR j.attempts < :max_attempts)
-    RETURNING j.id, j.document_id, j.analysis_type, CAST(j.options AS text),
-        {learned_examples.OF_JOB}, j.model, j.chunk_count, CASE
+        SELECT id FROM jobs WHERE {_MAY_FAN_OUT} AND status = 'queued'
+        ORDER BY id FOR NO KEY UPDATE
+    ), begun AS (
+        UPDATE jobs j SET attempts = j.attempts + CAST(NOT ({_COMES_ON}) AS integer),
+            last_progress_at =
+                CASE WHEN {_COMES_ON} THEN j.last_progress_at ELSE clock_timestamp() END
+        FROM locked
+        WHERE j.id = locked.id AND j.id = ANY(CAST(:ids AS uuid[]))
+            AND ({_COMES_ON} OR j.attempts < :max_attempts)
+        RETURNING j.*
+    ), repeated_later AS (
+        UPDATE outbox SET sends = 0, due_at = clock_timestamp() + :lease
+        FROM begun WHERE outbox.id = begun.id
+    ), removed AS ({outbox.removal(_WAITS, has_begun="false")})
+    SELECT j.id, j.document_id, j.analysis_type, CAST(j.options AS text),
+        {learned_examples.OF_JOB}, j.model, j.chunk_count, r.priority = 'nightly', CASE
             WHEN j.chunk_count IS NULL AND d.character_count < {_SHORT_CHARACTERS} THEN d.text
-        END""")  # noqa: S608 - fixed names
+        END
+    FROM begun j JOIN documents d ON d.id = j.document_id JOIN runs r ON r.id = j.run_id
+    """)  # noqa: S608 - fixed names
 _LOCK = text(f"SELECT id FROM jobs WHERE {_MAY_FAN_OUT} ORDER BY id FOR NO KEY UPDATE")  # noqa: S608
 _INSERT = text("""
     INSERT INTO chunks (id, job_id, position, start_char, end_char, status, attempts, postponements)
@@ -167,17 +173,8 @@ _START = text("""
     ) AS found
     WHERE jobs.id = found.started_id AND jobs.id = ANY(CAST(:ids AS uuid[]))
     RETURNING jobs.id, jobs.open_chunks""")
-_PROMISE = text("""
-    INSERT INTO outbox (task, arguments, reason)
-    SELECT CAST(:task AS text), jsonb_build_array(id), 'all chunks ended'
-    FROM unnest(CAST(:ids AS uuid[])) AS id""")
-_UNSENT = text("""
-    SELECT job_id, id FROM chunks
-    WHERE job_id = ANY(CAST(:ids AS uuid[])) AND status = 'pending' AND sent_at IS NULL
-    ORDER BY job_id, position""")
-_MARK_SENT = text("""
-    WITH locked AS MATERIALIZED (
-        SELECT id FROM chunks WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
-    )
-    UPDATE chunks SET sent_at = clock_timestamp() FROM locked
-    WHERE chunks.id = locked.id AND chunks.id = ANY(CAST(:ids AS uuid[]))""")
+_PENDING = text("""
+    SELECT c.job_id, c.id, r.priority = 'nightly'
+    FROM chunks c JOIN jobs j ON j.id = c.job_id JOIN runs r ON r.id = j.run_id
+    WHERE c.job_id = ANY(CAST(:ids AS uuid[])) AND c.status = 'pending'
+    ORDER BY c.job_id, c.position""")

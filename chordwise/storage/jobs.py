@@ -12,13 +12,10 @@ from sqlalchemy import (
     ColumnElement,
     ForeignKey,
     Index,
-    and_,
     bindparam,
-    case,
     exists,
     select,
     text,
-    tuple_,
     union_all,
     update,
 )
@@ -32,8 +29,7 @@ from chordwise.domain.states import (
     JobStatus,
     RunStatus,
 )
-from chordwise.errors import ChordwiseError, TransientError
-from chordwise.storage import clock
+from chordwise.storage import clock, outbox
 from chordwise.storage.database import Store
 from chordwise.storage.documents import Document
 from chordwise.storage.model_calls import ModelCall
@@ -43,7 +39,6 @@ from chordwise.storage.record import (
     Record,
     block_range_index,
     in_ids,
-    update_rows,
 )
 from chordwise.storage.sql_text import status_in
 
@@ -126,23 +121,6 @@ def get(session: Session, job_id: uuid.UUID) -> Job | None:
     return session.get(Job, job_id, populate_existing=True)
 
 
-class Walk:
-    """Iterates over the jobs with a status in steps, and starts again after the last job."""
-
-    def __init__(self, status: JobStatus) -> None:
-        self._status = status
-        self._after: tuple[datetime, uuid.UUID] | None = None
-
-    def step(self, session: Session, limit: int) -> list[uuid.UUID]:
-        """Return the next jobs in the order of their creation."""
-        statement = select(Job.created_at, Job.id).where(Job.status == self._status)
-        if self._after is not None:
-            statement = statement.where(tuple_(Job.created_at, Job.id) > tuple_(*self._after))
-        rows = session.execute(statement.order_by(Job.created_at, Job.id).limit(limit)).all()
-        self._after = (rows[-1][0], rows[-1][1]) if len(rows) == limit else None
-        return [row[1] for row in rows]
-
-
 def lock_existing(session: Session, job_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
     """Return those of the jobs that exist, protected from pruning until the commit."""
     statement = select(Job.id).where(Job.id.in_(job_ids))
@@ -196,62 +174,11 @@ _STATUS = select(Job.status).where(Job.id == bindparam("id"))
 _LOCK = select(Job).where(Job.id == bindparam("id")).with_for_update(key_share=True)
 
 
-def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) -> set[uuid.UUID]:
-    """Extend leases of syntheses, locked in the order of their ids; return the held tokens."""
-    is_held = and_(Job.lease_token.in_(tokens), Job.status == JobStatus.SYNTHESIZING)
-    held = select(Job.id).where(is_held).order_by(Job.id).with_for_update(key_share=True)
-    statement = (
-        update(Job)
-        .where(Job.id.in_(held), is_held)
-        .values(lease_until=clock.now_plus(lease))
-        .returning(Job.lease_token)
-    )
-    return {token for token in session.scalars(statement) if token is not None}
-
-
-def release(session: Session, job_id: uuid.UUID, token: uuid.UUID) -> bool:
-    """Release an unfinished synthesis; the attempt does not count."""
-    return _leave(session, job_id, token, status=JobStatus.RUNNING, attempts=Job.attempts - 1)
-
-
 def calls_of(run_id: uuid.UUID) -> type[ModelCall]:
     """Return the calls of a run: those of its jobs, and those that read pages during its intake."""
     of_jobs = select(ModelCall).join(Job, Job.id == ModelCall.job_id).where(Job.run_id == run_id)
     of_intake = select(ModelCall).where(ModelCall.run_id == run_id)
     return aliased(ModelCall, union_all(of_jobs, of_intake).subquery())
-
-
-def abandon(session: Session, job_id: uuid.UUID, token: uuid.UUID) -> bool:
-    """Release a synthesis that could not be finished; the attempt counts if a model was called."""
-    asked = exists().where(
-        ModelCall.job_id == Job.id,
-        ModelCall.chunk_id.is_(None),
-        ModelCall.started_at >= Job.last_progress_at,
-    )
-    attempts = case((asked, Job.attempts), else_=Job.attempts - 1)
-    return _leave(session, job_id, token, status=JobStatus.RUNNING, attempts=attempts)
-
-
-def postpone(
-    session: Session, job_id: uuid.UUID, token: uuid.UUID, delay: timedelta, error: ChordwiseError
-) -> bool:
-    """Postpone a synthesis until a due time; the attempt does not count.
-
-    The postponement counts unless `error.is_throttling`: the synthesis then only waits its turn.
-    """
-    is_throttling = isinstance(error, TransientError) and error.is_throttling
-    return _leave(
-        session,
-        job_id,
-        token,
-        status=JobStatus.WAITING,
-        attempts=Job.attempts - 1,
-        postponements=Job.postponements + int(not is_throttling),
-        due_at=clock.now_plus(delay),
-        error_code=error.code,
-        error_message=error.what,
-        hint=error.hint or None,
-    )
 
 
 def record_progress(session: Session, job_ids: Collection[uuid.UUID]) -> None:
@@ -285,16 +212,12 @@ _COUNT_DOWN = text(f"""
     ) AS ended
     WHERE jobs.id = ended.ended_id
     RETURNING jobs.id, jobs.open_chunks""")  # noqa: S608 - fixed names
-_PROMISE_SYNTHESIS = text("""
-    INSERT INTO outbox (task, arguments, reason, due_at)
-    SELECT CAST(:task AS text), jsonb_build_array(jobs.id), 'last chunk ended',
-        clock_timestamp() + :delay
-    FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND NOT EXISTS (
+_WITHOUT_OPEN_CHUNKS = text("""
+    SELECT id FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND NOT EXISTS (
         SELECT FROM chunks c
         WHERE c.job_id = jobs.id AND c.job_id = ANY(CAST(:ids AS uuid[]))
             AND c.status IN ('pending', 'running', 'waiting')
-    )
-    RETURNING CAST(arguments ->> 0 AS uuid)""")
+    )""")
 
 
 def count_down(
@@ -311,20 +234,9 @@ def count_down(
     over = [row[0] for row in rows if not row[1]]
     if not over:
         return set()
-    promised = store.execute(_PROMISE_SYNTHESIS, {"task": synthesis, "ids": over, "delay": delay})
-    return {row[0] for row in promised}
-
-
-def past_synthesis(session: Session, job_ids: Collection[str]) -> set[str]:
-    """Return those of the jobs that are in synthesis or have ended, as text."""
-    return set(session.scalars(_PAST_SYNTHESIS, {"ids": list(job_ids)})) if job_ids else set()
-
-
-_PAST_SYNTHESIS = text("""
-    SELECT CAST(id AS text) FROM jobs WHERE id = ANY(CAST(:ids AS uuid[])) AND (
-        status = 'synthesizing' AND lease_until > clock_timestamp()
-        OR status IN ('succeeded', 'partial', 'failed', 'quarantined', 'cancelled')
-    )""")
+    ended = {row[0] for row in store.execute(_WITHOUT_OPEN_CHUNKS, {"ids": over})}
+    outbox.promise(store, synthesis, ended, reason="last chunk ended", delay=delay)
+    return ended
 
 
 def ended_by(store: Store, claims: Sequence[tuple[uuid.UUID, uuid.UUID | None]]) -> set[uuid.UUID]:
@@ -378,9 +290,3 @@ def end(job: Job, status: JobStatus, failure: JobFailure | None = None) -> None:
     job.hint = (failure.hint or None) if failure else None
     job.lease_until = job.due_at = None
     job.finished_at = job.last_progress_at = clock.database_now()
-
-
-def _leave(session: Session, job_id: uuid.UUID, token: uuid.UUID, **values: object) -> bool:
-    is_held = (Job.lease_token == token) & (Job.status == JobStatus.SYNTHESIZING)
-    unleased = {"lease_token": None, "lease_until": None}
-    return update_rows(session, Job, Job.id == job_id, is_held, **unleased, **values)

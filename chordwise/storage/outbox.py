@@ -1,59 +1,58 @@
-"""The outbox: messages promised by committed transactions, until the broker has accepted them."""
+"""The outbox: one message for each piece of work that waits for a worker, until a worker begins it.
+
+The broker holds only a few of the messages (`pipeline/jobs/dispatch.py`). A message that was sent
+and whose work has not begun is sent again after a wait that grows, so the broker may lose messages
+or deliver them twice.
+"""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypedDict, Unpack
 
-from sqlalchemy import (
-    BigInteger,
-    BindParameter,
-    ColumnElement,
-    Identity,
-    Index,
-    Select,
-    SQLColumnExpression,
-    Text,
-    bindparam,
-    cast,
-    delete,
-    exists,
-    func,
-    literal,
-    literal_column,
-    select,
-    text,
-    update,
-)
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, Index, select, text, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from chordwise.domain.json_values import JsonValue
-from chordwise.storage.record import CreatedAt, Record, insert_all
+from chordwise.storage import clock
+from chordwise.storage.database import Store
+from chordwise.storage.record import CreatedAt, Record, in_ids
 
 CHANNEL = "chordwise_outbox"
 """The channel on which PostgreSQL announces transactions that promised messages."""
 LAST_ATTEMPT = "last attempt"
 """The reason of a message for a chunk whose worker was lost repeatedly."""
+_MAX_DOUBLINGS = 6
 
 
 class OutboxMessage(Record):
-    """One message, sent from `due_at` on: the name of the task and its arguments, only ids."""
+    """A message for a chunk or a job (`id`), sent from `due_at` on; `sends` counts the sendings."""
 
     __tablename__ = "outbox"
     __table_args__ = (
-        Index("ix_outbox_unsent", "id", postgresql_where="sent_at IS NULL"),
-        Index("ix_outbox_promised", text("(arguments ->> -1)"), postgresql_where="sent_at IS NULL"),
+        Index("ix_outbox_unsent", "is_nightly", "due_at", "id", postgresql_where="sends = 0"),
+        Index("ix_outbox_sent", "due_at", postgresql_where="sends > 0"),
     )
 
-    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     task: Mapped[str]
-    arguments: Mapped[JsonValue]
     reason: Mapped[str]
+    is_nightly: Mapped[bool]
+    sends: Mapped[int]
     created_at: Mapped[CreatedAt]
     due_at: Mapped[CreatedAt]
-    sent_at: Mapped[datetime | None]
+
+
+@dataclass(frozen=True, slots=True)
+class DueMessage:
+    """A message that is to be sent to the broker."""
+
+    id: uuid.UUID
+    task: str
+    is_nightly: bool
+    reason: str
 
     @property
     def is_sent_alone(self) -> bool:
@@ -61,118 +60,160 @@ class OutboxMessage(Record):
         return self.reason == LAST_ATTEMPT
 
 
-def add(session: Session, task: str, *ids: uuid.UUID, reason: str) -> None:
-    """Promise a message; it is sent after the transaction has been committed."""
-    session.add(OutboxMessage(task=task, arguments=[str(id_) for id_ in ids], reason=reason))
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """The numbers of messages that were sent and whose work has not begun, and what is due."""
+
+    urgent: int
+    nightly: int
+    is_overdue: bool
+    """Whether the wait of a message that was sent is over."""
+    has_urgent: bool
+    has_nightly: bool
+    """Whether there are such messages that are due and were not sent yet."""
+
+    @property
+    def in_flight(self) -> int:
+        """The number of messages that were sent and whose work has not begun."""
+        return self.urgent + self.nightly
 
 
-def add_all(
-    session: Session, task: str, ids_of_all: Iterable[tuple[uuid.UUID, ...]], *, reason: str
+class When(TypedDict, total=False):
+    """The urgency of a message, and the delay after which it is sent."""
+
+    is_nightly: bool
+    delay: timedelta
+
+
+def promise(
+    store: Store, task: str, ids: Collection[uuid.UUID], *, reason: str, **when: Unpack[When]
 ) -> None:
-    """Promise a message for each id or pair of ids, in this order."""
-    rows = [{"arguments": list(map(str, ids))} for ids in ids_of_all]
-    insert_all(session, OutboxMessage, rows, task=task, reason=reason)
+    """Promise a message for each chunk or job, sent after the commit and the delay.
+
+    It replaces an earlier message for the same work, but keeps its urgency.
+    """
+    if ids:
+        default: When = {"is_nightly": False, "delay": timedelta()}
+        values = {"ids": sorted(ids), "task": task, "reason": reason}
+        store.execute(_PROMISE, {**values, **default, **when})
 
 
-def add_selected(
-    session: Session, task: str, ids: Select[*tuple[uuid.UUID, ...]], *, reason: str
-) -> int:
-    """Promise a message for each row of ids that a query selects; return their number."""
-    found = ids.subquery()
-    arguments = func.jsonb_build_array(*(cast(column, Text) for column in found.c))
-    rows = select(literal(task), arguments, literal(reason)).select_from(found)
-    names = ["task", "arguments", "reason"]
-    inserted = insert(OutboxMessage).from_select(names, rows).returning(OutboxMessage.id).cte()
-    return session.scalar(select(func.count()).select_from(inserted)) or 0
+# In the order of the ids, so that two transactions cannot wait for each other.
+_PROMISE = text("""
+    INSERT INTO outbox (id, task, reason, is_nightly, sends, due_at)
+    SELECT id, :task, :reason, :is_nightly, 0, clock_timestamp() + :delay
+    FROM unnest(CAST(:ids AS uuid[])) AS id
+    ON CONFLICT (id) DO UPDATE
+    SET task = excluded.task, reason = excluded.reason, sends = 0, due_at = excluded.due_at""")
 
 
-def lock_due(session: Session, limit: int) -> Sequence[OutboxMessage]:
-    """Return, locked, the oldest due unsent messages that no other dispatcher has locked."""
-    return session.scalars(
-        select(OutboxMessage)
-        .where(OutboxMessage.sent_at.is_(None), OutboxMessage.due_at <= func.clock_timestamp())
-        .order_by(OutboxMessage.id)
-        .limit(limit)
-        .with_for_update(key_share=True, skip_locked=True)
-    ).all()
+def record_sent(
+    store: Store, task: str, is_nightly: Mapping[uuid.UUID, bool], wait: timedelta
+) -> None:
+    """Record messages for chunks that the caller sends after the commit, with their urgency."""
+    if is_nightly:
+        urgencies = [is_nightly[id_] for id_ in sorted(is_nightly)]
+        values = {"ids": sorted(is_nightly), "are_nightly": urgencies, "task": task, "wait": wait}
+        store.execute(_RECORD_SENT, values)
 
 
-def mark_sent(session: Session, messages: Sequence[OutboxMessage]) -> None:
-    """Record that the broker has accepted the messages."""
+_RECORD_SENT = text("""
+    INSERT INTO outbox (id, task, reason, is_nightly, sends, due_at)
+    SELECT id, :task, 'fan-out', is_nightly, 1, clock_timestamp() + :wait
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:are_nightly AS boolean[])) AS sent (id, is_nightly)
+    ON CONFLICT (id) DO UPDATE
+    SET task = excluded.task, reason = excluded.reason, sends = 1, due_at = excluded.due_at""")
+
+
+def backlog(session: Session) -> Backlog:
+    """Return how many messages are on their way, and which have to be sent."""
+    return Backlog(*session.execute(_BACKLOG).one())
+
+
+_DUE = "EXISTS (SELECT FROM outbox WHERE sends = 0 AND {} AND due_at <= statement_timestamp())"
+_BACKLOG = text(f"""
+    SELECT count(*) FILTER (WHERE NOT is_nightly), count(*) FILTER (WHERE is_nightly),
+        coalesce(bool_or(due_at <= statement_timestamp()), false),
+        {_DUE.format("NOT is_nightly")}, {_DUE.format("is_nightly")}
+    FROM outbox WHERE sends > 0""")  # noqa: S608 - fixed names
+
+
+def take(
+    session: Session, *, is_nightly: bool, limit: int, wait: timedelta
+) -> Sequence[DueMessage]:
+    """Return the longest due messages that were not sent yet, and record that they are sent.
+
+    They are overdue after `wait`, which doubles each time that a message is sent again.
+    """
+    urgency = OutboxMessage.is_nightly if is_nightly else ~OutboxMessage.is_nightly
+    is_due = OutboxMessage.due_at <= clock.statement_start()
+    return _take(session, urgency & (OutboxMessage.sends == 0) & is_due, limit, wait)
+
+
+def take_overdue(
+    session: Session, longer_than: timedelta, limit: int, wait: timedelta
+) -> Sequence[DueMessage]:
+    """Return messages whose wait is over for longer than this, and record that they are sent."""
+    is_overdue = OutboxMessage.due_at <= clock.statement_start() - longer_than
+    return _take(session, (OutboxMessage.sends > 0) & is_overdue, limit, wait)
+
+
+def _take(
+    session: Session, condition: ColumnElement[bool], limit: int, wait: timedelta
+) -> Sequence[DueMessage]:
+    chosen = select(OutboxMessage.id).where(condition).limit(limit)
+    ordered = chosen.order_by(OutboxMessage.due_at, OutboxMessage.id)
+    ids = session.scalars(ordered.with_for_update(skip_locked=True)).all()
+    if not ids:
+        return ()
+    rows = session.execute(_SEND, {"ids": list(ids), "wait": wait})
+    sent = {row[0]: DueMessage(*row) for row in rows}
+    return [sent[id_] for id_ in ids]
+
+
+_SEND = text(f"""
+    UPDATE outbox SET sends = sends + 1,
+        due_at = clock_timestamp() + :wait * 2 ^ least(sends, {_MAX_DOUBLINGS})
+    WHERE id = ANY(CAST(:ids AS uuid[]))
+    RETURNING id, task, is_nightly, reason""")  # noqa: S608 - fixed names
+
+
+def take_back(session: Session, ids: Collection[uuid.UUID]) -> None:
+    """Record that messages were not sent after all."""
     session.execute(
         update(OutboxMessage)
-        .where(OutboxMessage.id.in_([message.id for message in messages]))
-        .values(sent_at=func.now())
+        .where(in_ids(OutboxMessage.id, ids), OutboxMessage.sends > 0)
+        .values(sends=OutboxMessage.sends - 1, due_at=clock.database_now())
     )
 
 
-def forget_sent(session: Session, older_than: timedelta) -> None:
-    """Delete messages sent longer ago than `older_than`; they serve diagnosis only."""
-    session.execute(delete(OutboxMessage).where(OutboxMessage.sent_at < func.now() - older_than))
+def defer(store: Store, ids: Collection[uuid.UUID], delay: timedelta) -> None:
+    """Send these messages again after the delay, unless the work has begun by then."""
+    store.execute(_DEFER, {"ids": list(ids), "delay": delay})
 
 
-def is_promised(task: str, *, of: SQLColumnExpression[uuid.UUID]) -> ColumnElement[bool]:
-    """Return the condition that an unsent message of this task has the id of a column last."""
-    return exists().where(
-        OutboxMessage.sent_at.is_(None), OutboxMessage.task == task, _named() == cast(of, Text)
-    )
+_DEFER = text("""
+    UPDATE outbox SET sends = 0, due_at = clock_timestamp() + :delay
+    WHERE id = ANY(CAST(:ids AS uuid[]))""")
 
 
-def unpromised(session: Session, task: str, ids: Sequence[uuid.UUID]) -> list[uuid.UUID]:
-    """Return those of the ids for which no message of this task is unsent.
+def remove(store: Store, ids: Collection[uuid.UUID]) -> None:
+    """Remove the messages of work that is not to be begun any more."""
+    store.execute(_REMOVE, {"ids": list(ids)})
 
-    As literals, the ids are hashed by PostgreSQL, which reads the messages at most once.
+
+_REMOVE = text("DELETE FROM outbox WHERE id = ANY(CAST(:ids AS uuid[]))")
+
+
+IS_CLAIMED = "EXISTS (SELECT FROM claimed WHERE claimed.id = outbox.id)"
+"""The SQL for work that the same statement has claimed."""
+
+
+def removal(is_wanted: str, has_begun: str = IS_CLAIMED) -> str:
+    """Return SQL that removes the messages of `:ids` whose work has begun.
+
+    Also removed are messages that have arrived at a worker in vain, unless the work `is_wanted`:
+    its message is then repeated. A message that was promised meanwhile is not sent yet and stays.
     """
-    values = list(map(str, ids))
-    texts: BindParameter[str] = bindparam("ids", values, expanding=True, literal_execute=True)
-    waiting = select(_named()).where(
-        OutboxMessage.sent_at.is_(None), OutboxMessage.task == task, _named().in_(texts)
-    )
-    found = set(session.scalars(waiting))
-    return [id_ for id_ in ids if str(id_) not in found]
-
-
-def _named() -> ColumnElement[str]:
-    return OutboxMessage.arguments.op("->>", return_type=Text())(literal_column("-1"))
-
-
-_ONLY_ROW = 1
-_RESENDING = "sending everything since "
-
-
-class BrokerMarker(Record):
-    """The last marker that was stored in the broker."""
-
-    __tablename__ = "broker_markers"
-
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    marker: Mapped[str]
-    created_at: Mapped[CreatedAt]
-
-
-def current(session: Session) -> str | None:
-    """Return the marker that the broker should hold; `None` if none was stored yet."""
-    row = session.get(BrokerMarker, _ONLY_ROW, populate_existing=True)
-    return row.marker if row else None
-
-
-def resending_marker(moment: datetime) -> str:
-    """Return the marker of a broker that receives all messages again since `moment`."""
-    return f"{_RESENDING}{moment.isoformat()}"
-
-
-def resending_since(marker: str | None) -> datetime | None:
-    """Return since when a broker with this marker receives all messages again, or `None`."""
-    if marker is None or not marker.startswith(_RESENDING):
-        return None
-    return datetime.fromisoformat(marker.removeprefix(_RESENDING))
-
-
-def remember(session: Session, marker: str) -> None:
-    """Record the marker that was just stored in the broker."""
-    values = {"id": _ONLY_ROW, "marker": marker}
-    session.execute(
-        insert(BrokerMarker)
-        .values(values)
-        .on_conflict_do_update(index_elements=["id"], set_={"marker": marker})
-    )
+    return f"""DELETE FROM outbox WHERE id = ANY(CAST(:ids AS uuid[]))
+            AND ({has_begun} OR sends > 0 AND NOT {is_wanted})"""  # noqa: S608 - fixed names

@@ -21,7 +21,7 @@ from chordwise.domain.states import (
     RunStatus,
 )
 from chordwise.errors import UsageError
-from chordwise.storage import clock, deliveries, jobs
+from chordwise.storage import clock, deliveries, jobs, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
 from chordwise.storage.record import CreatedAt, Identity, Record, in_ids
@@ -133,11 +133,13 @@ def cancel_jobs(session: Session, run_id: uuid.UUID, limit: int) -> int:
             lease_until=None,
         )
     )
-    session.execute(
+    chunk_ids = session.scalars(
         update(Chunk)
         .where(in_ids(Chunk.job_id, job_ids), Chunk.status.in_(OPEN_CHUNKS))
         .values(status=ChunkStatus.CANCELLED, lease_token=None, lease_until=None)
-    )
+        .returning(Chunk.id)
+    ).all()
+    outbox.remove(session, [*job_ids, *chunk_ids])
     unfinished = {"run_id": run_id, "states": list(UNFINISHED_JOBS)}
     if run.finished_at is None and not session.scalar(_HAS_JOBS, unfinished):
         run.finished_at = clock.read(session)

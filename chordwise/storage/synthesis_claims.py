@@ -10,8 +10,8 @@ from datetime import timedelta
 from sqlalchemy import TextClause, text
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.storage import chunks, learned_examples
-from chordwise.storage.chunk_leases import IS_CAPPED, WANTED, Claims, arrays_of
+from chordwise.storage import chunks, learned_examples, outbox
+from chordwise.storage.chunk_claims import IS_CAPPED, WANTED, Claims, arrays_of
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.clock import LEASES_MAY_EXPIRE
 from chordwise.storage.database import Store
@@ -48,6 +48,10 @@ _SELECT = f"""
             SELECT json_agg(part ORDER BY position)
             FROM (SELECT {", ".join(chunks.COLUMNS)} FROM chunks WHERE job_id = j.id) AS part
         )"""  # noqa: S608 - fixed names
+_WAITS = """EXISTS (
+    SELECT FROM jobs j WHERE j.id = outbox.id AND j.id = ANY(CAST(:ids AS uuid[]))
+        AND j.status IN ('queued', 'running', 'waiting')
+)"""
 _CLAIM = text(f"""
     WITH {WANTED}, free AS (
         SELECT j.id, wanted.token
@@ -73,7 +77,7 @@ _CLAIM = text(f"""
             last_progress_at = clock_timestamp()
         FROM free WHERE j.id = free.id AND j.id = ANY(CAST(:ids AS uuid[]))
         RETURNING j.*
-    )
+    ), removed AS ({outbox.removal(_WAITS)})
     {_SELECT} FROM wanted JOIN claimed j ON j.id = wanted.id
     JOIN runs r ON r.id = j.run_id""")  # noqa: S608 - fixed names
 _FIND = text(f"""

@@ -181,9 +181,8 @@ _PARTIAL_INDEXES = (
     ),
     ("ix_batches_open", "batches", ["poll_at"], "status IN ('preparing', 'running')"),
     ("ix_budget_reservations_open", "budget_reservations", ["expires_at"], "settled_at IS NULL"),
-    ("ix_chunks_claimed_before", "chunks", ["id"], "status = 'pending' AND attempts > 0"),
     ("ix_chunks_failed", "chunks", ["job_id"], "status IN ('failed', 'quarantined')"),
-    ("ix_chunks_open_sent_at", "chunks", ["status", "sent_at"], _OPEN_CHUNKS),
+    ("ix_chunks_running", "chunks", ["id"], "status = 'running'"),
     ("ix_chunks_open_job_id", "chunks", ["job_id", "status"], _OPEN_CHUNKS),
     ("ix_chunks_waiting", "chunks", ["due_at"], "status = 'waiting'"),
     ("ix_deliveries_pending", "deliveries", ["due_at"], "status = 'pending'"),
@@ -196,8 +195,8 @@ _PARTIAL_INDEXES = (
     ("ix_jobs_unfinished_created_at", "jobs", ["status", "created_at", "id"], _UNFINISHED_JOBS),
     ("ix_jobs_waiting", "jobs", ["due_at"], "status = 'waiting'"),
     ("ix_model_calls_run_id", "model_calls", ["run_id"], "run_id IS NOT NULL"),
-    ("ix_outbox_promised", "outbox", [sa.text("(arguments ->> -1)")], "sent_at IS NULL"),
-    ("ix_outbox_unsent", "outbox", ["id"], "sent_at IS NULL"),
+    ("ix_outbox_sent", "outbox", ["due_at"], "sends > 0"),
+    ("ix_outbox_unsent", "outbox", ["is_nightly", "due_at", "id"], "sends = 0"),
     ("ix_results_needing_review", "results", ["id"], "needs_review"),
 )
 _UNIQUE_INDEXES = (

@@ -34,7 +34,7 @@ from chordwise.pipeline.runtime.leases import LeaseKeeper
 from chordwise.pipeline.runtime.messages import Messenger, open_app
 from chordwise.readers.reader import ReadDocument, ReadText, UnreadDocument
 from chordwise.settings import ModelSettings, Settings
-from chordwise.storage import chunk_leases
+from chordwise.storage import chunk_claims
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.database import Database, open_engine
 from chordwise.storage.jobs import Job
@@ -129,7 +129,7 @@ class Pipeline:
         max_attempts = self.context.settings.pipeline.max_attempts
         with self.context.database.write() as session:
             lease = timedelta(seconds=60)
-            claimed = chunk_leases.claim(session, chunk_id, token, lease, max_attempts)
+            claimed = chunk_claims.claim(session, chunk_id, token, lease, max_attempts)
             assert claimed is not None
             assert claimed.is_claimed
         return token

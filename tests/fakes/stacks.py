@@ -43,7 +43,6 @@ import os, psycopg
 address = os.environ["CHORDWISE_DATABASE_URL"]
 with psycopg.connect(address) as connection:
     connection.execute("CREATE TABLE IF NOT EXISTS jobs (status text)")
-    connection.execute("CREATE TABLE IF NOT EXISTS outbox (sent_at timestamptz)")
     connection.execute("CREATE TABLE IF NOT EXISTS deliveries (status text)")
 """
 

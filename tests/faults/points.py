@@ -114,7 +114,12 @@ POINTS: Mapping[str, Point] = {
     "synthesis.result_saved": Point(module="chordwise.storage.results", function="save_all"),
     "synthesis.committed": Point(module="chordwise.pipeline.jobs.synthesize", function="_end"),
     "broker.popped": Point(module="kombu.transport.redis", function="QoS.append", before=True),
-    "dispatch.sent": Point(module="chordwise.storage.outbox", function="mark_sent", before=True),
+    "dispatch.recorded": Point(
+        module="chordwise.pipeline.runtime.messages", function="Messenger.send", before=True
+    ),
+    "dispatch.sent": Point(
+        module="chordwise.pipeline.jobs.dispatch", function="_take_back", before=True
+    ),
 }
 
 

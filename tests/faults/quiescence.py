@@ -20,11 +20,11 @@ _SETTLING_SECONDS = 20.0
 _MAX_MESSAGES = 100_000
 # Older than any message that a worker with a wrong clock may have recorded.
 _ANY_AGE_SECONDS = -10_000_000
-# Tables that recovery changes in the meantime: counters, and the marker of an erased broker.
-_UNCOUNTED_TABLES = ("alembic_version", "broker_markers", "incidents")
+# Tables that recovery changes in the meantime.
+_UNCOUNTED_TABLES = ("alembic_version", "incidents")
 
 _BUSY = """
-SELECT (SELECT count(*) FROM outbox WHERE sent_at IS NULL)
+SELECT (SELECT count(*) FROM outbox)
     + (SELECT count(*) FROM chunks WHERE lease_until > now() OR status = 'running')
     + (SELECT count(*) FROM jobs WHERE lease_until > now() OR status = 'synthesizing')"""
 

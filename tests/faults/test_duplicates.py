@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from uuid import UUID
 
 import pytest
 from pydantic import SecretStr
@@ -75,7 +76,7 @@ def call_back(cluster: Cluster) -> None:
     """Send the callback of the only job, several times."""
     with messenger(cluster) as sending:
         for _ in range(_TIMES):
-            sending.send(messages.SYNTHESIZE, [str(cluster.value("SELECT id FROM jobs"))])
+            sending.send(messages.SYNTHESIZE, [UUID(str(cluster.value("SELECT id FROM jobs")))])
 
 
 def begin(cluster: Cluster, experiment: Experiment, id_: str, injected: str) -> None:

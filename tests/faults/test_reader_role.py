@@ -128,7 +128,6 @@ FUNCTIONS = (
 )
 SECRETS = (
     "SELECT * FROM outbox",
-    "SELECT * FROM broker_markers",
     "SELECT * FROM pg_authid",
     "SELECT * FROM pg_shadow",
     "SELECT * FROM pg_statistic",

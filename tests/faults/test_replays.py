@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 import redis
 from pydantic import SecretStr
@@ -40,7 +42,7 @@ def begin_with_copies(
 
 def deliver(cluster: Cluster, copies: list[bytes], *tasks: str) -> None:
     """Put copies of messages into their queue, and send messages for tasks of the only job."""
-    job_id = str(cluster.value("SELECT id FROM jobs ORDER BY id LIMIT 1"))
+    job_id = UUID(str(cluster.value("SELECT id FROM jobs ORDER BY id LIMIT 1")))
     app = messages.open_app(settings_module.load(broker_url=SecretStr(cluster.broker.valkey.url())))
     with cluster.broker.client() as client:
         if copies:

@@ -254,7 +254,7 @@ def test_every_rule_of_recovery_is_explained() -> None:
     """The table has exactly the rules of the code."""
     described = section(text_of("docs/operations.md"), "## What each recovery does")
 
-    names = ["broker_data_lost", *(reason for reason, _ in recover.RULES), "standstill"]
+    names = [*(reason for reason, _ in recover.RULES), "no_message"]
 
     assert first_cells(described) == names
 

@@ -9,8 +9,9 @@ from tests.house.checkout import PACKAGES, modules
 
 # Nouns that name a file in each layer that has to do with them.
 NOUNS = """
-accounts answer_tables answers budgets certification chunks classification critique doctor
-experiments extraction feedback inbox insight judgments learned_examples models night_report prompts
+accounts answer_tables answers budgets certification classification critique doctor
+experiments extraction feedback inbox insight judgments learned_examples leases models night_report
+prompts
 quote refresh results review runs schedules sentiment sql summary
 """
 # Providers of models, and parts that each process or program has.

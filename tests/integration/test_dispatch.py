@@ -12,83 +12,153 @@ from typing import cast
 import pytest
 
 from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
-from chordwise.pipeline.jobs.dispatch import dispatch
+from chordwise.pipeline.jobs.dispatch import MIN_WINDOW, dispatch
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.synthesize import synthesize
-from chordwise.pipeline.recovery.recover import recover
-from chordwise.pipeline.runtime.messages import CHUNK_QUEUE, FAN_OUT, MAX_SLICE, Messenger, sliced
+from chordwise.pipeline.runtime.context import Context
+from chordwise.pipeline.runtime.messages import (
+    ANALYZE_SLICE,
+    CHUNK_QUEUE,
+    MAX_SLICE,
+    SYNTHESIZE,
+    Messenger,
+    sliced,
+)
 from chordwise.settings import Settings
-from tests.fakes.pipeline import LONG, a_pipeline, quoting_the_text, with_settings
+from chordwise.storage import outbox
+from tests.fakes.pipeline import (
+    LONG,
+    PARAGRAPH,
+    Pipeline,
+    a_pipeline,
+    quoting_the_text,
+    with_settings,
+)
 from worker.chunk_threads import ChunkThreads
 from worker.tasks import analyze_slice
 
-TEXTS = [f"{number}. {LONG}" for number in range(4)]
-LONG_AGO = """
-UPDATE jobs SET created_at = now() - interval '1 hour', last_progress_at = now() - interval '1 hour'
-"""
-
 
 class SlowMessenger:
-    """Takes a third of a second for each message."""
+    """Takes as long for each message as a broker that is almost out of reach."""
 
-    def __init__(self) -> None:
-        self.sent: list[str] = []
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.sent: list[tuple[str, Sequence[uuid.UUID]]] = []
+        self.is_idle = lambda: True
+        self._seconds = seconds
 
-    def send(self, task: str, ids: Sequence[str]) -> None:
-        Event().wait(0.3)
-        self.sent.append(f"{task} {ids}")
-
-
-def test_sent_messages_are_recorded_in_short_transactions(settings: Settings) -> None:
-    """They last at most a quarter of a lease, and every message is sent once."""
-    pipeline = a_pipeline(with_settings(settings, "pipeline", lease_seconds=1.0))
-    pipeline.submit(*TEXTS)
-    messenger = SlowMessenger()
-    context = replace(pipeline.context, messenger=cast("Messenger", messenger))
-
-    assert dispatch(context) == 1
-    assert pipeline.value("SELECT count(*) FROM outbox WHERE sent_at IS NOT NULL") == 1
-    while dispatch(context):
-        continue
-    assert len(messenger.sent) == len(set(messenger.sent)) == len(TEXTS)
+    def send(self, task: str, ids: Sequence[uuid.UUID], *, is_nightly: bool = False) -> None:  # noqa: ARG002 - as sent
+        Event().wait(self._seconds)
+        self.sent.append((task, ids))
 
 
-@pytest.mark.parametrize("got_lost", [False, True])
-def test_each_job_has_one_pending_message(settings: Settings, *, got_lost: bool) -> None:
+def with_messenger(pipeline: Pipeline, messenger: SlowMessenger) -> Context:
+    return replace(pipeline.context, messenger=cast("Messenger", messenger))
+
+
+def test_messages_that_were_not_sent_in_time_follow(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recorded sending is withdrawn, and every message is sent once."""
     pipeline = a_pipeline(settings)
-    pipeline.submit(*TEXTS)
-    if got_lost:
-        pipeline.execute("UPDATE outbox SET sent_at = now()")
+    pipeline.submit(*(f"{number}. {LONG}" for number in range(4)))
+    messenger = SlowMessenger(seconds=0.3)
+    context = with_messenger(pipeline, messenger)
+    monkeypatch.setattr("chordwise.pipeline.jobs.dispatch._MAX_SECONDS", 0.25)
 
-    for _ in range(3):
-        pipeline.execute(LONG_AGO)
-        recover(pipeline.context)
+    assert dispatch(context).sent == 1
+    assert pipeline.value("SELECT count(*) FROM outbox WHERE sends > 0") == 1
+    while dispatch(context).sent:
+        continue
+    assert len(messenger.sent) == len({ids[0] for _, ids in messenger.sent}) == 4
 
-    assert pipeline.value("SELECT count(*) FROM outbox WHERE sent_at IS NULL") == len(TEXTS)
+
+def test_a_message_is_repeated_after_growing_waits_until_its_work_begins(
+    settings: Settings,
+) -> None:
+    pipeline = a_pipeline(settings, quoting_the_text)
+    submission = pipeline.submit(PARAGRAPH)
+    messenger = SlowMessenger()
+    context = with_messenger(pipeline, messenger)
+    waits = "SELECT round(extract(epoch FROM due_at - clock_timestamp())) FROM outbox"
+    seconds = []
+    for _ in range(8):
+        assert dispatch(context).sent == 1
+        assert dispatch(context).sent == 0
+        seconds.append(pipeline.value(waits))
+        pipeline.execute("UPDATE outbox SET due_at = now()")
+
+    pipeline.work(submission)
+
+    assert seconds == [10, 20, 40, 80, 160, 320, 640, 640]
+    assert pipeline.value("SELECT count(*) FROM outbox") == 0
+
+
+def test_while_messages_wait_in_the_broker_others_are_not_repeated(settings: Settings) -> None:
+    """Those may still wait there: they are repeated only when they are overdue for long."""
+    pipeline = a_pipeline(settings)
+    pipeline.submit(PARAGRAPH)
+    messenger = SlowMessenger()
+    messenger.is_idle = lambda: False
+    context = with_messenger(pipeline, messenger)
+    dispatch(context)
+    pipeline.execute("UPDATE outbox SET due_at = now() - interval '59 seconds'")
+
+    early = dispatch(context).sent
+    pipeline.execute("UPDATE outbox SET due_at = now() - interval '61 seconds'")
+
+    assert (early, dispatch(context).sent) == (0, 1)
+
+
+def test_the_broker_holds_a_window_and_urgent_messages_come_first(settings: Settings) -> None:
+    pipeline = a_pipeline(settings)
+    messenger = SlowMessenger()
+    context = with_messenger(pipeline, messenger)
+    many = [uuid.uuid4() for _ in range(3 * MIN_WINDOW)]
+    with pipeline.context.database.write() as session:
+        outbox.promise(session, ANALYZE_SLICE, many, reason="test", is_nightly=True)
+    for _ in range(5):
+        dispatch(context)
+    urgent = uuid.uuid4()
+    with pipeline.context.database.write() as session:
+        outbox.promise(session, ANALYZE_SLICE, [urgent], reason="test")
+
+    assert sum(len(ids) for _, ids in messenger.sent) == MIN_WINDOW
+    assert dispatch(context).sent == 1
+    assert messenger.sent[-1] == (ANALYZE_SLICE, [urgent])
+
+
+def test_workers_take_urgent_messages_before_nightly_ones(settings: Settings) -> None:
+    messenger = a_pipeline(settings).context.messenger
+    nightly, urgent = uuid.uuid4(), uuid.uuid4()
+    with messenger._app.connection_for_read() as connection:
+        queue = connection.SimpleQueue(CHUNK_QUEUE, no_ack=True)
+        queue.queue.purge()
+        assert messenger.is_idle()
+
+        messenger.send(ANALYZE_SLICE, [nightly], is_nightly=True)
+        assert not messenger.is_idle()
+        messenger.send(ANALYZE_SLICE, [urgent])
+        taken = [queue.get(timeout=5).payload[0][0] for _ in range(2)]
+
+    assert taken == [str(urgent), str(nightly)]
+    assert messenger.is_idle()
 
 
 def test_the_body_of_a_chord_makes_the_delayed_message_unnecessary(settings: Settings) -> None:
-    """The delayed message is dropped if the synthesis is finished when it becomes due."""
     pipeline = a_pipeline(
         with_settings(settings, "pipeline", chunk_tokens=75), quoting_the_text, repeat_last=True
     )
     job = pipeline.job(pipeline.submit(LONG))
-    messenger = SlowMessenger()
-    context = replace(pipeline.context, messenger=cast("Messenger", messenger))
-    dispatch(context)
     fan_out(pipeline.context, job.id)
     for chunk_id in pipeline.open_chunks(job.id):
         analyze_chunk(pipeline.context, chunk_id)
 
-    early = dispatch(context)
+    promised = pipeline.value("SELECT task FROM outbox WHERE due_at > now()")
     synthesize(pipeline.context, job.id)
-    pipeline.execute("UPDATE outbox SET due_at = now()")
-    late = dispatch(context)
 
     assert int(str(pipeline.value("SELECT chunk_count FROM jobs"))) > MAX_SLICE
-    assert (early, late) == (0, 1)
-    assert messenger.sent == [f"{FAN_OUT} ['{job.id}']"]
-    assert pipeline.value("SELECT bool_and(sent_at IS NOT NULL) FROM outbox")
+    assert promised == SYNTHESIZE
+    assert pipeline.value("SELECT count(*) FROM outbox") == 0
 
 
 @pytest.mark.parametrize(("chunk_tokens", "status"), [(400, "succeeded"), (75, "running")])
@@ -97,19 +167,14 @@ def test_one_message_completes_a_job(settings: Settings, chunk_tokens: int, stat
     narrow = with_settings(settings, "pipeline", chunk_tokens=chunk_tokens)
     pipeline = a_pipeline(narrow, quoting_the_text, repeat_last=True)
     job = pipeline.job(pipeline.submit(LONG))
-    messenger = SlowMessenger()
-    context = replace(pipeline.context, messenger=cast("Messenger", messenger))
-    dispatch(context)
     fan_out(pipeline.context, job.id)
 
     for ids in sliced(pipeline.open_chunks(job.id)):
         analyze_slice(pipeline.context, ChunkThreads(4), ids)
-    dispatch(context)
 
     assert pipeline.value("SELECT status FROM jobs") == status
-    assert messenger.sent == [f"{FAN_OUT} ['{job.id}']"]
-    promised = "SELECT count(*) FROM outbox WHERE sent_at IS NULL AND due_at > now()"
-    assert pipeline.value(promised) == 1
+    promised = "SELECT count(*) FROM outbox WHERE due_at > now()"
+    assert pipeline.value(promised) == (status == "running")
 
 
 def test_the_message_that_splits_a_short_document_completes_its_job(settings: Settings) -> None:
@@ -118,19 +183,21 @@ def test_the_message_that_splits_a_short_document_completes_its_job(settings: Se
     )
     job = pipeline.job(pipeline.submit(LONG))
     messenger = SlowMessenger()
-    context = replace(pipeline.context, messenger=cast("Messenger", messenger))
+    context = with_messenger(pipeline, messenger)
 
     analyzed = fan_out(context, job.id, partial(analyze_slice, context, ChunkThreads(4)))
 
     assert pipeline.value("SELECT status FROM jobs") == "succeeded"
-    assert pipeline.value("SELECT count(*) FROM chunks WHERE sent_at IS NULL") == analyzed
+    assert pipeline.value("SELECT count(*) FROM chunks WHERE attempts = 1") == analyzed
+    assert pipeline.value("SELECT count(*) FROM outbox") == 0
     assert not messenger.sent
 
 
 def test_a_long_document_is_a_few_small_messages(settings: Settings) -> None:
     messenger = a_pipeline(settings).context.messenger
     slices = [[uuid.uuid4() for _ in range(MAX_SLICE)] for _ in range(4)]
-    with messenger._client() as client:
+    with messenger._app.connection_for_write() as connection:
+        client = connection.default_channel.client
         client.delete(CHUNK_QUEUE)
 
         messenger.start_chord(uuid.uuid4(), slices)

@@ -29,7 +29,7 @@ from tests.fakes.processes import wait_until
 
 SOON = 10.0
 SECONDS = 5
-# Recovery reads the broker's marker and whether work is unfinished, one transaction each.
+# Recovery reads whether work is unfinished.
 RECOVERY_STATEMENTS = 6
 
 
@@ -64,11 +64,11 @@ def running(pipeline: Pipeline) -> Iterator[Listener]:
 
 def promise(pipeline: Pipeline) -> None:
     with pipeline.context.database.write() as session:
-        outbox.add(session, FAN_OUT, uuid.uuid4(), reason="a test")
+        outbox.promise(session, FAN_OUT, [uuid.uuid4()], reason="a test")
 
 
 def is_sent(pipeline: Pipeline) -> bool:
-    return pipeline.value("SELECT count(*) FROM outbox WHERE sent_at IS NULL") == 0
+    return pipeline.value("SELECT count(*) FROM outbox WHERE sends = 0") == 0
 
 
 def test_an_idle_scheduler_executes_few_statements(pipeline: Pipeline) -> None:
@@ -122,8 +122,8 @@ def test_a_later_message_notifies_no_scheduler(pipeline: Pipeline, settings: Set
     wake.clear()
 
     pipeline.execute(
-        "INSERT INTO outbox (task, arguments, reason, due_at)"
-        " VALUES ('a task', '[]', 'a test', now() + interval '5 seconds')"
+        "INSERT INTO outbox (id, task, reason, is_nightly, sends, due_at) VALUES"
+        " (gen_random_uuid(), 'a task', 'a test', false, 0, now() + interval '5 seconds')"
     )
     wakes_early = wake.wait(1.0)
     promise(pipeline)

@@ -11,10 +11,9 @@ from chordwise.domain import json_values
 from chordwise.domain.json_values import JsonObject
 from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.jobs.fan_out import fan_out
-from chordwise.pipeline.recovery.chunks import send_everything
-from chordwise.pipeline.recovery.recover import recover
+from chordwise.pipeline.recovery.recover import promise_missing, recover
 from chordwise.settings import Profile, Settings
-from chordwise.storage import clock, runs
+from chordwise.storage import runs
 from tests.fakes.batch_nights import check_invariants, handed_in, opened, pass_time
 from tests.fakes.inbox_watch import LETTER, QUIET_SECONDS, WatchedInbox, watched, watching
 from tests.fakes.pipeline import a_run
@@ -201,9 +200,7 @@ def test_a_waiting_follower_has_no_message(inbox: WatchedInbox) -> None:
     inbox.pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '1 hour'")
 
     assert fan_out(inbox.pipeline.context, second) == 0  # type: ignore[arg-type]  # a UUID
-    with inbox.pipeline.context.database.read() as session:
-        now = clock.read(session)
-    assert send_everything(inbox.pipeline.context, now) == 1
+    assert promise_missing(inbox.pipeline.context) == 1
     assert recover(inbox.pipeline.context) == {}
 
     left = "SELECT status, attempts FROM jobs WHERE reused_from IS NOT NULL"

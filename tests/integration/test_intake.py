@@ -123,9 +123,9 @@ def test_a_hundred_files_need_few_transactions(settings: Settings, tmp_path: Pat
     assert pipeline.value("SELECT array_agg(source ORDER BY id) FROM intakes") == shown
     jobs = "SELECT array_agg(i.source ORDER BY j.id) FROM jobs AS j JOIN intakes AS i"
     assert pipeline.value(f"{jobs} ON i.id = j.intake_id") == shown
-    messages = "SELECT array_agg(arguments ->> 0 ORDER BY id) FROM outbox"
+    messages = "SELECT array_agg(id ORDER BY due_at, id) FROM outbox"
     assert pipeline.value(messages) == pipeline.value(
-        "SELECT array_agg(id::text ORDER BY job_id) FROM chunks"
+        "SELECT array_agg(id ORDER BY job_id) FROM chunks"
     )
     assert pipeline.value("SELECT count(*) FROM listed_files") == 0
     assert pipeline.value("SELECT intakes_balance AND accepted = 100 FROM run_accounts")

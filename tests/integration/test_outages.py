@@ -18,12 +18,14 @@ from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.submit import claim, open_run
 from chordwise.pipeline.jobs import run_control
 from chordwise.pipeline.jobs.analyze_chunk import ChunkOutcome, SliceClaims, analyze_chunk
+from chordwise.pipeline.jobs.dispatch import dispatch
 from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.synthesize import synthesize, synthesize_claimed
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.pipeline.runtime.leases import Lease
 from chordwise.settings import ModelSettings, Settings
-from chordwise.storage import chunk_leases
+from chordwise.storage import leases
+from chordwise.storage.chunks import Chunk
 from chordwise.storage.synthesis_claims import ClaimedSynthesis
 from tests.fakes.pipeline import (
     LONG,
@@ -48,13 +50,7 @@ def lose_worker(pipeline: Pipeline, *chunk_ids: uuid.UUID) -> None:
     for chunk_id in chunk_ids:
         pipeline.claim(chunk_id)
     pipeline.expire_leases()
-    dispatch(pipeline)
     recover(pipeline.context)
-
-
-def dispatch(pipeline: Pipeline) -> None:
-    """Mark the pending messages as sent, without a worker that receives them."""
-    pipeline.execute("UPDATE outbox SET sent_at = now() WHERE sent_at IS NULL")
 
 
 def ambiguous(pipeline: Pipeline, statement: str) -> Callable[[], None]:
@@ -222,7 +218,6 @@ def test_only_a_database_error_after_a_call_counts_as_an_attempt(
     """A model that keeps failing is not asked without end."""
     pipeline = a_pipeline(settings, errors.ServiceUnavailableError("PostgreSQL is away."))
     ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
-    pipeline.execute("DELETE FROM outbox")
     with pytest.raises(errors.ServiceUnavailableError):
         analyze_chunk(pipeline.context, chunk_id)
     if not was_called:
@@ -234,58 +229,37 @@ def test_only_a_database_error_after_a_call_counts_as_an_attempt(
     assert pipeline.value("SELECT reason FROM outbox") == "database unavailable"
 
 
-def test_chunks_that_were_never_sent_are_sent_after_a_lease(settings: Settings) -> None:
-    """A worker that was killed while it sent the chunks of a document loses none of them."""
-    pipeline = a_pipeline(settings, quoting_the_text)
-    pipeline.fan_out(PARAGRAPH)
-    pipeline.execute("DELETE FROM outbox")
-    pipeline.execute("UPDATE chunks SET sent_at = NULL")
-    assert "chunk_never_sent" not in recover(pipeline.context)
-    pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '61 seconds'")
-
-    assert recover(pipeline.context)["chunk_never_sent"] == 1
-    assert pipeline.value("SELECT task FROM outbox") == "chordwise.analyze_slice"
-
-
 def test_a_slow_fan_out_is_not_repeated(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
-    ((job_id, _),) = pipeline.fan_out(PARAGRAPH)
-    pipeline.execute("UPDATE chunks SET sent_at = NULL")
-    pipeline.execute("UPDATE jobs SET last_progress_at = now() - interval '61 seconds'")
+    job = pipeline.job(pipeline.submit(LONG))
+    pipeline.context.stores.fan_outs.begin(job.id)
+    pipeline.execute("UPDATE outbox SET due_at = now() - interval '1 second'")
 
-    with pipeline.context.leases.fanning_out(job_id):
+    with pipeline.context.leases.fanning_out(job.id):
         pipeline.context.leases.beat()
 
-    assert "chunk_never_sent" not in recover(pipeline.context)
+    assert dispatch(pipeline.context).sent == 0
 
 
 def test_chunks_that_lost_workers_together_get_a_last_attempt_alone(settings: Settings) -> None:
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     work = pipeline.fan_out(*[f"{number}. {PARAGRAPH}" for number in range(3)])
-    job_of = {chunk_id: job_id for job_id, chunk_id in work}
+    poison, *innocent = [chunk_id for _, chunk_id in work]
     for _ in range(2):
-        lose_worker(pipeline, *job_of)
-    poison = sent_chunk(pipeline)
-    innocent = next(chunk_id for chunk_id in job_of if chunk_id != poison)
+        lose_worker(pipeline, poison, *innocent)
+    alone = pipeline.value("SELECT bool_and(reason = 'last attempt') FROM outbox")
 
     pipeline.claim(poison)
-    refused = analyze_chunk(pipeline.context, innocent)
+    refused = analyze_chunk(pipeline.context, innocent[0])
+    later = pipeline.value("SELECT count(*) FROM outbox WHERE due_at > now()")
     lose_worker(pipeline)
-    for _ in range(2):
-        chunk_id = sent_chunk(pipeline)
+    for chunk_id in innocent:
         analyze_chunk(pipeline.context, chunk_id)
-        dispatch(pipeline)
-        recover(pipeline.context)
 
-    assert refused is ChunkOutcome.NOT_ENDED
+    assert alone is True
+    assert (refused, later) == (ChunkOutcome.NOT_ENDED, 1)
     states = "SELECT string_agg(status, ' ' ORDER BY status) FROM chunks"
     assert pipeline.value(states) == "quarantined succeeded succeeded"
-
-
-def sent_chunk(pipeline: Pipeline) -> uuid.UUID:
-    found = pipeline.value("SELECT id FROM chunks WHERE status = 'pending' AND sent_at IS NOT NULL")
-    assert isinstance(found, uuid.UUID)
-    return found
 
 
 def test_a_retry_does_not_repeat_calls_in_flight(small_chunks: Settings) -> None:
@@ -426,7 +400,7 @@ def test_leases_are_extended_in_one_statement(settings: Settings) -> None:
     tokens = [pipeline.claim(chunk_id) for _, chunk_id in work]
 
     with pipeline.context.database.write() as session:
-        kept = chunk_leases.extend(session, [*tokens, uuid.uuid4()], timedelta(seconds=60))
+        kept = leases.extend(session, Chunk, [*tokens, uuid.uuid4()], timedelta(seconds=60))
 
     assert kept == set(tokens)
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import pytest
 import redis
 
-from worker import broker_connection
 from worker.broker_connection import TolerantReceipts
 
 
@@ -81,25 +80,3 @@ def test_another_connection_sends_failed_acknowledgements() -> None:
     receipts_of(broker, "second", limit=2).ack("second")
 
     assert broker.unacked == set()
-
-
-class Receipts:
-    """Holds three messages on a connection that another thread closes `closed` times."""
-
-    def __init__(self, closed: int) -> None:
-        self.closed = closed
-
-    def return_messages(self) -> int:
-        self.closed -= 1
-        if self.closed >= 0:
-            raise redis.exceptions.ConnectionError("Connection closed by server.")
-        return 3
-
-
-@pytest.mark.parametrize(("closed", "given"), [(0, 3), (1, 3), (2, None)])
-def test_messages_are_returned_after_one_closed_connection(
-    monkeypatch: pytest.MonkeyPatch, closed: int, given: int | None
-) -> None:
-    monkeypatch.setattr(broker_connection.TolerantReceipts, "in_use", {Receipts(closed)})
-
-    assert broker_connection.return_messages(5) == given

@@ -22,6 +22,7 @@ from chordwise.domain.learning.learned_examples import LearnedExample
 from chordwise.domain.schema_nodes import SchemaNode
 from chordwise.domain.states import IntakeOutcome, JobStatus, Lane
 from chordwise.errors import ConfigurationError, ReadError
+from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline.asking.question import text_budget
 from chordwise.pipeline.intake.learned_examples import Examples
 from chordwise.pipeline.intake.run_options import RunOptions, identities
@@ -332,9 +333,10 @@ def _add_jobs(
     ended = [job for job in jobs if job.question in answers]
     results.copy_all(session, {job.id: answers[job.question] for job in ended})
     chunk_ids = chunks.insert_single(session, whole)
-    outbox.add_all(session, ANALYZE_SLICE, ((id_,) for id_ in chunk_ids), reason="submitted")
-    cut = ((job.id,) for job in asking if job.id not in whole)
-    outbox.add_all(session, FAN_OUT, cut, reason="submitted")
+    cut = [job.id for job in asking if job.id not in whole]
+    is_nightly = run.priority == Priority.NIGHTLY
+    for task, ids in ((ANALYZE_SLICE, chunk_ids), (FAN_OUT, cut)):
+        outbox.promise(session, task, ids, reason="submitted", is_nightly=is_nightly)
     return Counter(job.intake_id for job in ended)
 
 

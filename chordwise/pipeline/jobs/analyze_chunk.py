@@ -33,8 +33,8 @@ from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.leases import Lease
 from chordwise.pipeline.runtime.messages import SYNTHESIZE, slice_size
-from chordwise.storage import chunk_leases, chunks, jobs
-from chordwise.storage.chunk_leases import ClaimedChunk
+from chordwise.storage import chunk_claims, chunks, jobs, leases
+from chordwise.storage.chunk_claims import ClaimedChunk
 from chordwise.storage.chunk_work import ChunkEnd, Outcome, Stored
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.job_ends import JobEnd
@@ -140,7 +140,7 @@ def _lease_of(chunk: ClaimedChunk) -> Lease:
 
 def _may_be_last(context: Context, chunk: ClaimedChunk) -> bool:
     """Return whether a chunk was not claimed because its next attempt may be its last."""
-    is_last = chunk_leases.is_last(chunk.attempts, context.settings.pipeline.max_attempts)
+    is_last = leases.is_last(chunk.attempts, context.settings.pipeline.max_attempts)
     return is_last and not chunk.is_claimed and chunk.status in OPEN_CHUNKS
 
 
@@ -151,11 +151,11 @@ def _claim_last(context: Context, chunk: ClaimedChunk) -> ClaimedChunk | None:
     for attempt in context.database.attempts(context.lease):
         with attempt as session:
             jobs.lock(session, chunk.job_id)
-            if chunk_leases.quarantine(session, chunk.id, max_attempts):
+            if chunk_claims.quarantine(session, chunk.id, max_attempts):
                 jobs.count_down(session, [chunk.job_id], SYNTHESIZE)
-                found = chunk_leases.find_claimed(session, [(chunk.id, token)]).get(token)
+                found = chunk_claims.find_claimed(session, [(chunk.id, token)]).get(token)
             else:
-                found = chunk_leases.claim(session, chunk.id, token, context.lease, max_attempts)
+                found = chunk_claims.claim(session, chunk.id, token, context.lease, max_attempts)
     return found
 
 
@@ -224,26 +224,12 @@ def _postpone(context: Context, work: _Work, error: TransientError) -> ChunkOutc
     settings, chunk = context.settings.pipeline, work.chunk
     if chunk.postponements >= settings.max_postponements and not error.is_throttling:
         return _fail(context, work, error)
-    delay = backoff.postponement(settings, chunk.postponements, error, context.random)
-    work.lease.require()
-
-    for attempt in context.database.attempts(context.outage_timeout):
-        with attempt as session:
-            jobs.lock(session, chunk.job_id)
-            if chunk_leases.postpone(session, chunk.id, work.lease.token, delay, error):
-                jobs.record_progress(session, [chunk.job_id])
-                jobs.mark_waiting(session, chunk.job_id)
-            elif chunks.last_tokens(session, [chunk.id]).get(chunk.id) != work.lease.token:
-                raise _lease_lost()
-    log.info("chunk.postponed", chunk_id=str(chunk.id), code=error.code, delay=str(delay))
+    backoff.postpone(context, work.lease, chunk, error)
     return ChunkOutcome.NOT_ENDED
 
 
 def _pause(context: Context, work: _Work, error: ChordwiseError) -> ChunkOutcome:
-    for attempt in context.database.attempts(context.lease):
-        with attempt as session:
-            chunk_leases.release(session, work.chunk.id, work.lease.token)
-    backoff.pause_jobs(context, work.chunk.job_id, error)
+    backoff.pause(context, work.lease, work.chunk, error)
     return ChunkOutcome.NOT_ENDED
 
 

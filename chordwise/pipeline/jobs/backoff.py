@@ -17,12 +17,17 @@ from chordwise.domain.states import WORKING_JOBS, JobStatus
 from chordwise.errors import (
     AwaitingBatchError,
     ChordwiseError,
+    LeaseLostError,
     TransientError,
 )
+from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline.runtime.context import Context
+from chordwise.pipeline.runtime.leases import Lease
 from chordwise.settings import PipelineSettings
-from chordwise.storage import jobs, runs
+from chordwise.storage import jobs, leases, runs
+from chordwise.storage.chunk_claims import ClaimedChunk
 from chordwise.storage.jobs import Job
+from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +48,52 @@ def postponement(
     wait = random.uniform(ceiling / 2, ceiling)
     requested_seconds = error.retry_after_seconds if isinstance(error, TransientError) else None
     return timedelta(seconds=max(wait, requested_seconds or 0.0))
+
+
+def postpone(
+    context: Context, lease: Lease, work: ClaimedChunk | ClaimedSynthesis, error: ChordwiseError
+) -> None:
+    """Let leased work wait until a due time, with a message for it.
+
+    Raises:
+        LeaseLostError: Another worker has claimed the work.
+    """
+    settings = context.settings.pipeline
+    delay = postponement(settings, work.postponements, error, context.random)
+    lease.require()
+    for attempt in context.database.attempts(context.outage_timeout):
+        with attempt as session:
+            jobs.lock(session, lease.job_id)
+            if leases.postpone(session, *lease.work, delay, error):
+                if lease.chunk_id is not None:
+                    jobs.record_progress(session, [lease.job_id])
+                    jobs.mark_waiting(session, lease.job_id)
+                is_nightly = work.priority == Priority.NIGHTLY
+                lease.promise(session, error.code, is_nightly=is_nightly, delay=delay)
+            elif not leases.has_ended(session, *lease.work):
+                raise LeaseLostError("Another worker has claimed the work.")
+    log.info(
+        "work.postponed",
+        job_id=str(lease.job_id),
+        chunk_id=str(lease.chunk_id),
+        code=error.code,
+        delay=str(delay),
+    )
+
+
+def pause(
+    context: Context, lease: Lease, work: ClaimedChunk | ClaimedSynthesis, error: ChordwiseError
+) -> None:
+    """Release leased work and pause all jobs of its run that ask the same model.
+
+    The message is for the case that this process is killed in between.
+    """
+    for attempt in context.database.attempts(context.lease):
+        with attempt as session:
+            if leases.release(session, *lease.work):
+                is_nightly = work.priority == Priority.NIGHTLY
+                lease.promise(session, error.code, is_nightly=is_nightly, delay=context.lease)
+    pause_jobs(context, lease.job_id, error)
 
 
 def pause_jobs(context: Context, job_id: uuid.UUID, error: ChordwiseError) -> None:

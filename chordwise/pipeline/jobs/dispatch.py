@@ -1,81 +1,120 @@
-"""Sends the messages of committed transactions from the outbox, in batches."""
+"""Sends messages of the outbox to the broker, which holds only as many as workers soon take."""
 
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy.orm import Session
 
-from chordwise.domain import json_values
+from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.runtime.context import Context
-from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, SYNTHESIZE, slice_size, sliced
-from chordwise.storage import batch_requests, budgets, cached_completions, jobs, outbox
-from chordwise.storage.outbox import OutboxMessage
+from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, slice_size, sliced
+from chordwise.storage import batch_requests, budgets, cached_completions, chunks, outbox
+from chordwise.storage.outbox import Backlog, DueMessage
 
-BATCH = 200
-KEEP_SENT = timedelta(days=1)
+BATCH = 500
+"""The maximum number of messages that are sent together."""
+MIN_WINDOW = 512
+"""The number of messages on their way to workers, if only few chunks are being analyzed."""
 KEEP_SETTLED = timedelta(days=7)
 _MAX_SECONDS = 5.0
 
 
-def dispatch(context: Context) -> int:
-    """Send a batch of the outbox and return the number of messages; fewer if the broker is slow.
+@dataclass(frozen=True, slots=True)
+class Dispatched:
+    """The number of messages that were sent, and whether others are on their way to workers."""
 
-    A crash between sending and committing sends a message twice, which is harmless. PostgreSQL ends
-    a transaction that is idle for a lease, so a batch has to be sent within that time: otherwise it
-    would be sent again without end.
+    sent: int
+    is_busy: bool
+
+
+def dispatch(context: Context) -> Dispatched:
+    """Send the next messages, as far as the window has room, and those whose work has not begun.
+
+    The window is twice the number of chunks that are being analyzed, at least `MIN_WINDOW`. Urgent
+    messages are not counted against nightly ones. Messages are recorded as sent before they are:
+    after a crash between the two, they are sent again when their wait is over.
 
     Raises:
         ServiceUnavailableError: The database or broker cannot be reached; nothing is lost.
     """
     with context.database.write() as session:
-        ends_at = time.monotonic() + min(_MAX_SECONDS, context.lease.total_seconds() / 4)
-        wanted, sent = _separate_overtaken(session, outbox.lock_due(session, BATCH))
-        for group in _packed(wanted, slice_size(context.settings)):
-            ids = [id_ for each in group for id_ in json_values.strings(each.arguments)]
-            context.messenger.send(group[0].task, ids)
-            sent.extend(group)
+        backlog = outbox.backlog(session)
+        due = [*_overdue(context, session, backlog), *_next(context, session, backlog)]
+    unsent = {message.id for message in due}
+    ends_at = time.monotonic() + _MAX_SECONDS
+    try:
+        for group in _packed(due, slice_size(context.settings)):
+            ids = [message.id for message in group]
+            context.messenger.send(group[0].task, ids, is_nightly=group[0].is_nightly)
+            unsent.difference_update(ids)
             if time.monotonic() > ends_at:
                 break
-        if sent:
-            outbox.mark_sent(session, sent)
-        return len(sent)
+    except ServiceUnavailableError:
+        _take_back(context, unsent)
+        raise
+    _take_back(context, unsent)
+    return Dispatched(len(due) - len(unsent), is_busy=bool(due or backlog.in_flight))
 
 
-def _separate_overtaken(
-    session: Session, messages: Sequence[OutboxMessage]
-) -> tuple[list[OutboxMessage], list[OutboxMessage]]:
-    """Separate messages that are still needed from syntheses that are claimed or stored by now."""
-    syntheses = {
-        each.id: json_values.strings(each.arguments)[-1]
-        for each in messages
-        if each.task == SYNTHESIZE
-    }
-    past = jobs.past_synthesis(session, set(syntheses.values()))
-    wanted: list[OutboxMessage] = []
-    overtaken: list[OutboxMessage] = []
-    for each in messages:
-        (overtaken if syntheses.get(each.id) in past else wanted).append(each)
-    return wanted, overtaken
+def _take_back(context: Context, unsent: set[uuid.UUID]) -> None:
+    if unsent:
+        with context.database.write() as session:
+            outbox.take_back(session, unsent)
 
 
-def _packed(messages: Sequence[OutboxMessage], size: int) -> Iterator[Sequence[OutboxMessage]]:
+def _overdue(context: Context, session: Session, backlog: Backlog) -> Sequence[DueMessage]:
+    """Return messages that were sent in vain; while others wait in the broker, much later ones."""
+    if not backlog.is_overdue:
+        return ()
+    pipeline = context.settings.pipeline
+    longer_than = timedelta(seconds=pipeline.stalled_seconds)
+    if context.messenger.is_idle():
+        longer_than = timedelta()
+    return outbox.take_overdue(session, longer_than, BATCH, pipeline.resend_wait)
+
+
+def _next(context: Context, session: Session, backlog: Backlog) -> Sequence[DueMessage]:
+    """Return messages that were not sent yet, as far as the window has room; urgent ones first."""
+    if not (backlog.has_urgent or backlog.has_nightly):
+        return ()
+    window = MIN_WINDOW
+    if backlog.in_flight >= MIN_WINDOW:
+        window = max(MIN_WINDOW, 2 * chunks.running(session))
+    wait = context.settings.pipeline.resend_wait
+    room = min(BATCH, window - backlog.urgent)
+    urgent: Sequence[DueMessage] = ()
+    if backlog.has_urgent and room > 0:
+        urgent = outbox.take(session, is_nightly=False, limit=room, wait=wait)
+    room = min(BATCH, window - backlog.in_flight) - len(urgent)
+    if not backlog.has_nightly or room <= 0:
+        return urgent
+    return [*urgent, *outbox.take(session, is_nightly=True, limit=room, wait=wait)]
+
+
+def _packed(messages: Sequence[DueMessage], size: int) -> Iterator[Sequence[DueMessage]]:
     """Yield the messages that are sent as one: chunks in slices of up to `size`, others alone.
 
-    A chunk on its last attempt is sent alone.
+    A chunk on its last attempt is sent alone, and an urgent one not with nightly ones.
     """
-    shared = [each for each in messages if each.task == ANALYZE_SLICE and not each.is_sent_alone]
-    yield from sliced(shared, size)
-    yield from ([each] for each in messages if each.task != ANALYZE_SLICE or each.is_sent_alone)
+    for is_nightly in (False, True):
+        urgency = [message for message in messages if message.is_nightly is is_nightly]
+        yield from ([message] for message in urgency if not _may_share(message))
+        yield from sliced([message for message in urgency if _may_share(message)], size)
+
+
+def _may_share(message: DueMessage) -> bool:
+    return message.task == ANALYZE_SLICE and not message.is_sent_alone
 
 
 def forget(context: Context) -> None:
-    """Delete old rows: sent messages, cached completions, settled reservations, batch requests."""
+    """Delete old rows: cached completions, settled reservations, batch requests."""
     oldest = timedelta(days=context.settings.cache.max_age_days)
     with context.database.write() as session:
-        outbox.forget_sent(session, KEEP_SENT)
         cached_completions.forget(session, oldest)
         budgets.forget_settled(session, KEEP_SETTLED)
         batch_requests.forget(session, KEEP_SETTLED)

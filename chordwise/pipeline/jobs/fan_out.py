@@ -29,9 +29,8 @@ def fan_out(
     Chunks that fit into one slice are passed to `at_once`, if given, instead of being sent. Returns
     `None` if there is no such job, which means that the message was not sent by Chordwise.
 
-    Nothing happens to a job that has ended, is paused, is being synthesized or follows another, or
-    whose run is cancelled. A job is paused if its model is not configured in this process. Chunks
-    that were sent before are not sent again.
+    Nothing happens to a job that is not queued or follows another, or whose run is cancelled. A job
+    is paused if its model is not configured in this process.
 
     Raises:
         ServiceUnavailableError: Database or broker cannot be reached; recovery repeats it.
@@ -46,14 +45,13 @@ def fan_out(
         except ConfigurationError as error:
             backoff.pause_jobs(context, job_id, error)
             return 0
-        unsent = fan_outs.write(job_id, parts)
-        slices = sliced(unsent, slice_size(context.settings))
+        pending = fan_outs.write(job_id, parts)
+        slices = sliced(pending, slice_size(context.settings))
         if len(slices) == 1 and at_once is not None:
-            at_once(unsent)
+            at_once(pending)
         elif slices:
-            context.messenger.start_chord(job_id, slices)
-            fan_outs.mark_sent(unsent)
-        return len(unsent)
+            context.messenger.start_chord(job_id, slices, is_nightly=begun.is_nightly)
+        return len(pending)
 
 
 _LOST = JobFailure(

@@ -26,7 +26,7 @@ from chordwise.pipeline.asking.assessment import AssessedAnswer
 from chordwise.pipeline.asking.merge import Synthesis
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import chunks
-from chordwise.storage.chunk_leases import ClaimedChunk
+from chordwise.storage.chunk_claims import ClaimedChunk
 from chordwise.storage.chunks import EndedChunk
 from chordwise.storage.documents import places_of
 from chordwise.storage.fan_outs import FanOut

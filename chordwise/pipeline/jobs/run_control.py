@@ -12,6 +12,7 @@ from sqlalchemy import case, func, null, select, true, update
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import RETRYABLE_JOBS, ChunkStatus, JobStatus, RunStatus
+from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline.jobs import endpoint_pauses
 from chordwise.pipeline.models import budgets
 from chordwise.pipeline.models.batch_queue import spill_over_time
@@ -155,7 +156,7 @@ def _reopen(context: Context, session: Session, job_ids: Sequence[uuid.UUID]) ->
     session.execute(
         update(Chunk)
         .where(in_ids(Chunk.job_id, job_ids), is_left)
-        .values(status=ChunkStatus.PENDING, sent_at=None, finished_at=None, **cleared)
+        .values(status=ChunkStatus.PENDING, finished_at=None, **cleared)
     )
     session.execute(
         update(Job)
@@ -172,7 +173,8 @@ def _reopen(context: Context, session: Session, job_ids: Sequence[uuid.UUID]) ->
 
 
 def _send(session: Session, run_id: uuid.UUID, step: _Step, begun_at: datetime) -> None:
-    """Write outbox rows for the jobs of a step that still need a message."""
+    """Promise messages for the jobs of a step that still need one."""
+    is_nightly = session.get_one(Run, run_id).priority == Priority.NIGHTLY
     queued = select(Job.id).where(
         Job.id.between(step.first, step.last),
         Job.run_id == run_id,
@@ -180,4 +182,5 @@ def _send(session: Session, run_id: uuid.UUID, step: _Step, begun_at: datetime) 
         Job.reused_from.is_(None),
         Job.last_progress_at >= begun_at,
     )
-    outbox.add_selected(session, FAN_OUT, queued.order_by(Job.id), reason="retry")
+    job_ids = session.scalars(queued).all()
+    outbox.promise(session, FAN_OUT, job_ids, reason="retry", is_nightly=is_nightly)

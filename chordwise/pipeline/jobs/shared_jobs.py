@@ -104,4 +104,6 @@ def _end_or_dispatch(context: Context, session: Session, job: Job) -> None:
         until = batch_until(context.settings, Lane(run.lane))
         job.batch_until = None if until is None else session.scalar(select(until))
         job.last_progress_at = clock.read(session)
-        outbox.add(session, FAN_OUT, job.id, reason="no job to follow")
+        is_nightly = run.priority == Priority.NIGHTLY
+        reason = "no job to follow"
+        outbox.promise(session, FAN_OUT, [job.id], reason=reason, is_nightly=is_nightly)

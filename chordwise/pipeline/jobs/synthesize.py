@@ -17,7 +17,6 @@ from chordwise.domain.grounding import Source
 from chordwise.domain.states import WORKING_JOBS, ChunkStatus, JobStatus
 from chordwise.errors import (
     AwaitingBatchError,
-    ChordwiseError,
     ConfigurationError,
     LeaseLostError,
     ModelError,
@@ -36,7 +35,7 @@ from chordwise.pipeline.jobs.job_results import job_input, task_of
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.leases import Lease
-from chordwise.storage import chunk_leases, chunks, jobs, synthesis_claims
+from chordwise.storage import chunks, jobs, leases, outbox, synthesis_claims
 from chordwise.storage.chunk_work import Stored
 from chordwise.storage.job_ends import JobEnd
 from chordwise.storage.jobs import JobFailure
@@ -116,9 +115,10 @@ def _claim_last(
     if found.lease_token == lease.token:
         return synthesis_claims.find_claimed(session, lease.job_id, lease.token) or False
     max_attempts = context.settings.pipeline.max_attempts
-    if not chunk_leases.is_last(found.attempts, max_attempts):
+    if not leases.is_last(found.attempts, max_attempts):
         return False
-    if not chunk_leases.may_claim(session, found.attempts, max_attempts):
+    if not leases.may_claim(session, found.attempts, max_attempts):
+        outbox.defer(session, [lease.job_id], leases.LAST_ATTEMPT_WAIT)
         return False
     claims, below = [(lease.job_id, lease.token)], found.attempts + 1
     claimed = synthesis_claims.claim_all(session, claims, context.lease, below)
@@ -157,12 +157,9 @@ def _synthesize_document(context: Context, work: _Work) -> JobEnd | None:
         synthesis = _synthesized(context, synthesizer, answers, job)
         examined = _examined(context, synthesizer, synthesis, job)
     except (PausingError, ConfigurationError) as error:
-        for attempt in context.database.attempts(context.lease):
-            with attempt as session:
-                jobs.release(session, job.job_id, work.lease.token)
-        backoff.pause_jobs(context, job.job_id, error)
+        backoff.pause(context, work.lease, job, error)
     except (ModelError, AwaitingBatchError) as error:
-        _postpone(context, work, error)
+        backoff.postpone(context, work.lease, job, error)
     else:
         asked = job_input(context, job, synthesizer.task, text)
         return job_results.with_result(asked, parts, synthesis, examined)
@@ -224,13 +221,3 @@ def _end(context: Context, work: _Work, end: JobEnd) -> None:
     if stored is Stored.LOST:
         raise LeaseLostError("Another worker has claimed the synthesis.")
     log.info("job.ended", job_id=str(lease.job_id), status=end.status)
-
-
-def _postpone(context: Context, work: _Work, error: ChordwiseError) -> None:
-    job = work.job
-    delay = backoff.postponement(
-        context.settings.pipeline, job.postponements, error, context.random
-    )
-    for attempt in context.database.attempts(context.lease):
-        with attempt as session:
-            jobs.postpone(session, job.job_id, work.lease.token, delay, error)

@@ -1,18 +1,18 @@
 """Recovery: finds work that has stopped, and sends it again.
 
-Every rule is one transaction that locks a bounded number of rows. Concurrent recoveries are safe,
-and so are premature messages: a message for finished work costs one query.
+Messages that were lost need no rule: `jobs.dispatch` sends a message again until its work begins.
+Every rule is one transaction that locks a bounded number of rows; concurrent recoveries are safe.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import uuid
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import TypeAlias
 
 import structlog
-from sqlalchemy import ColumnElement, case, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, exists, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import (
@@ -26,29 +26,19 @@ from chordwise.domain.states import (
 )
 from chordwise.errors import AwaitingBatchError, ServiceUnavailableError
 from chordwise.pipeline.jobs import shared_jobs
-from chordwise.pipeline.recovery import chunks
-from chordwise.pipeline.recovery.chunks import (
-    ANALYZING,
-    BATCH,
-    OVERTAKEN,
-    lock_some,
-    lost_since,
-    queue_is_empty,
-    queue_is_long,
-    send_again,
-    send_everything,
-    worker_is_active,
-)
 from chordwise.pipeline.runtime.context import Context
-from chordwise.pipeline.runtime.messages import CONTROL_QUEUE, FAN_OUT, SYNTHESIZE
+from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT, SYNTHESIZE
 from chordwise.storage import (
     batch_requests,
     batches,
     budgets,
+    chunk_claims,
     clock,
     deliveries,
     incidents,
     intakes,
+    jobs,
+    leases,
     outbox,
     runs,
     schedules,
@@ -58,11 +48,12 @@ from chordwise.storage.budgets import BudgetReservation
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.incidents import IncidentKind
 from chordwise.storage.jobs import Job
-from chordwise.storage.record import in_ids, new_id
+from chordwise.storage.record import in_ids
 from chordwise.storage.runs import Run
 
-_STEP = 400
-"""The number of jobs that each walk checks in one call."""
+BATCH = 500
+ANALYZING = (JobStatus.RUNNING, JobStatus.WAITING)
+"""Jobs whose chunks are to be analyzed."""
 
 
 def resend_answered(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all rules
@@ -98,9 +89,10 @@ def _chunks(session: Session) -> int:
         )
         .order_by(Chunk.id)
     )
-    ids = lock_some(session, wanted, Chunk)
+    ids = _lock_some(session, wanted, Chunk)
     session.execute(update(Chunk).where(Chunk.id.in_(ids)).values(due_at=clock.database_now()))
-    return send_again(session, ids, "batch answered")
+    outbox.promise(session, ANALYZE_SLICE, ids, reason="batch answered")
+    return len(ids)
 
 
 def _syntheses(session: Session) -> int:
@@ -110,70 +102,103 @@ def _syntheses(session: Session) -> int:
         Job.due_at > clock.database_now(),
         ~batch_requests.is_awaited(Job.id),
     )
-    ids = lock_some(session, wanted.order_by(Job.id), Job)
-    outbox.add_all(session, SYNTHESIZE, ((job_id,) for job_id in ids), reason="batch answered")
+    ids = _lock_some(session, wanted.order_by(Job.id), Job)
     now = clock.database_now()
     session.execute(update(Job).where(Job.id.in_(ids)).values(due_at=now, last_progress_at=now))
+    outbox.promise(session, SYNTHESIZE, ids, reason="batch answered")
     return len(ids)
 
 
-def resend_lost_fan_outs(context: Context, session: Session) -> int:
-    """Send queued jobs again whose fan-out message was overtaken, or is in no queue any more."""
-    stalled = timedelta(seconds=context.settings.pipeline.stalled_seconds)
-    newest_begun = (
-        select(func.max(Job.created_at))
-        # A job with a single chunk may have been sent without a fan-out.
-        .where(Job.started_at > clock.statement_start() - stalled * 2, Job.chunk_count > 1)
-        .scalar_subquery()
-    )
-    sent_before = lost_since(context, session, newest_begun - OVERTAKEN, CONTROL_QUEUE)
-    if sent_before is None:
-        return 0
-    now = clock.database_now()
-    # Dated back if a worker has begun: its attempt is over, and the next one counts.
-    is_begun, attempt_ended_at = Job.attempts > 0, now - min(context.lease, stalled)
-    return _send_jobs(
-        session,
-        FAN_OUT,
-        (Job.status == JobStatus.QUEUED)
-        & Job.reused_from.is_(None)
-        & (Job.created_at < sent_before)  # implied by the next line, but uses the index
-        & (Job.last_progress_at < sent_before),
-        progress_at=case((is_begun, attempt_ended_at), else_=now),
-    )
+def _lock_some(
+    session: Session, wanted: Select[uuid.UUID], of: type[Chunk | Job]
+) -> Sequence[uuid.UUID]:
+    """Lock some of the rows that a query selects, without those that others have locked."""
+    locking = wanted.limit(BATCH).with_for_update(key_share=True, skip_locked=True, of=of)
+    return session.scalars(locking).all()
 
 
-def send_missing_syntheses(context: Context, session: Session) -> int:
-    """Send the synthesis of jobs whose chunks have all ended and that no worker is finishing.
+def reopen_expired(context: Context, session: Session) -> int:
+    """Promise messages for work whose lease has expired; quarantine chunks without attempts left.
 
-    A job that became due, or was abandoned, after it was last sent has no message and gets one at
-    once. For any other job the message may still be waiting while the queue is not empty: the job
-    gets more time, and is not sent at all while the queue is long. No index contains whether all
-    chunks of a job have ended, so each call checks only the next few hundred of these other jobs.
+    The attempt remains counted.
     """
-    settings = context.settings.pipeline
-    now = clock.database_now()
-    long_idle = Job.last_progress_at < now - timedelta(seconds=settings.stalled_seconds)
-    idle_since = Job.last_progress_at < now - timedelta(seconds=settings.recovery_interval_seconds)
-    overdue = (idle_since & queue_is_empty(context, CONTROL_QUEUE)) | (
-        long_idle & worker_is_active() & ~queue_is_long(context, CONTROL_QUEUE)
+    if not session.scalar(select(clock.leases_may_expire())):
+        return 0
+    return _reopen_chunks(context, session) + _reopen_syntheses(session)
+
+
+def _reopen_chunks(context: Context, session: Session) -> int:
+    is_expired = (Chunk.status == ChunkStatus.RUNNING) & (Chunk.lease_until < clock.database_now())
+    rows = session.execute(
+        select(Chunk.id, Chunk.job_id, Chunk.attempts)
+        .where(is_expired)
+        .order_by(Chunk.job_id, Chunk.id)
+        .limit(BATCH)
+    ).all()
+    # The usual lock order: the job before its chunk.
+    jobs.lock_all(session, {job_id for _, job_id, _ in rows})
+    max_attempts = context.settings.pipeline.max_attempts
+    for chunk_id, job_id, attempts in rows:
+        if attempts >= max_attempts and chunk_claims.quarantine(session, chunk_id, max_attempts):
+            jobs.count_down(session, [job_id], SYNTHESIZE)
+    unleased = {"lease_token": None, "lease_until": None, "finished_at": None}
+    reopened = session.execute(
+        update(Chunk)
+        .where(in_ids(Chunk.id, [row[0] for row in rows]), is_expired)
+        .values(status=ChunkStatus.PENDING, **unleased)
+        .returning(Chunk.id, Chunk.attempts)
+    ).all()
+    last = {id_ for id_, attempts in reopened if leases.is_last(attempts, max_attempts)}
+    outbox.promise(session, ANALYZE_SLICE, last, reason=outbox.LAST_ATTEMPT)
+    others = {id_ for id_, _ in reopened} - last
+    outbox.promise(session, ANALYZE_SLICE, others, reason="lease expired")
+    return len(rows)
+
+
+def _reopen_syntheses(session: Session) -> int:
+    is_expired = (Job.status == JobStatus.SYNTHESIZING) & (Job.lease_until < clock.database_now())
+    ids = _lock_some(session, select(Job.id).where(is_expired).order_by(Job.id), Job)
+    unleased = {"lease_token": None, "lease_until": None}
+    session.execute(
+        update(Job).where(in_ids(Job.id, ids)).values(status=JobStatus.RUNNING, **unleased)
     )
-    # A subquery per job: the planner could turn another condition into a join over all chunks.
-    open_chunk = select(Chunk.id).where(Chunk.job_id == Job.id, Chunk.status.in_(OPEN_CHUNKS))
-    has_ended = open_chunk.limit(1).scalar_subquery().is_(None)
-    waiting = (Job.status == JobStatus.WAITING) & or_(
-        Job.due_at.is_(None), Job.due_at <= clock.database_now()
-    )
-    ran_out = (Job.lease_until < clock.database_now()) & clock.leases_may_expire()
-    abandoned = (Job.status == JobStatus.SYNTHESIZING) & ran_out
-    idle = (Job.status == JobStatus.RUNNING) & Job.chunk_count.is_not(None)
-    looked_at = [job_id for walk in context.walks for job_id in walk.step(session, _STEP)]
-    wanted = (
-        waiting & (Job.last_progress_at < Job.due_at),
-        abandoned & (Job.last_progress_at < Job.lease_until),
-        in_ids(Job.id, looked_at) & or_(waiting, abandoned, idle) & overdue,
-    )
-    return sum(_send_jobs(session, SYNTHESIZE, each & has_ended) for each in wanted)
+    outbox.promise(session, SYNTHESIZE, ids, reason="lease expired")
+    return len(ids)
+
+
+def promise_missing(context: Context) -> int:
+    """Promise the messages of waiting work that has none, which only a defect can cause.
+
+    Returns their number.
+    """
+    with context.database.write() as session:
+        missing = session.execute(_WITHOUT_MESSAGE, {"limit": _MAX_MISSING}).all()
+        for task in (FAN_OUT, ANALYZE_SLICE, SYNTHESIZE):
+            ids = [id_ for id_, kind in missing if kind == task]
+            outbox.promise(session, task, ids, reason="no message")
+        incidents.count(session, IncidentKind.RESCUE, "no_message", len(missing))
+    if missing:
+        log.error("recovery.no_message", count=len(missing))
+    return len(missing)
+
+
+_MAX_MISSING = 100_000
+_WITHOUT_MESSAGE = text(f"""
+    SELECT id, task FROM (
+        SELECT j.id, '{FAN_OUT}' AS task FROM jobs j
+        WHERE j.status = 'queued' AND j.reused_from IS NULL
+        UNION ALL
+        SELECT c.id, '{ANALYZE_SLICE}' FROM chunks c JOIN jobs j ON j.id = c.job_id
+        WHERE c.status IN ('pending', 'waiting') AND j.status IN ('running', 'waiting')
+        UNION ALL
+        SELECT j.id, '{SYNTHESIZE}' FROM jobs j
+        WHERE j.status IN ('running', 'waiting') AND j.chunk_count IS NOT NULL AND NOT EXISTS (
+            SELECT FROM chunks c
+            WHERE c.job_id = j.id AND c.status IN ('pending', 'running', 'waiting')
+        )
+    ) AS waiting
+    WHERE NOT EXISTS (SELECT FROM outbox WHERE outbox.id = waiting.id)
+    LIMIT :limit""")  # noqa: S608 - fixed names
 
 
 def finish_abandoned_intakes(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
@@ -210,29 +235,6 @@ def _has_jobs_left() -> ColumnElement[bool]:
     return exists().where(Job.run_id == Run.id, Job.status.in_(UNFINISHED_JOBS))
 
 
-def _send_jobs(
-    session: Session,
-    task: str,
-    condition: ColumnElement[bool],
-    progress_at: ColumnElement[datetime] | None = None,
-) -> int:
-    """Put a message into the outbox for each job that has none in it.
-
-    Its progress is dated now, or `progress_at`.
-    """
-    wanted = select(Job.id).where(condition, ~outbox.is_promised(task, of=Job.id))
-    ids = lock_some(session, wanted, Job)
-    if not ids:
-        return 0
-    outbox.add_all(session, task, ((job_id,) for job_id in ids), reason="recovery")
-    session.execute(
-        update(Job)
-        .where(Job.id.in_(ids))
-        .values(last_progress_at=clock.database_now() if progress_at is None else progress_at)
-    )
-    return len(ids)
-
-
 log = structlog.get_logger(__name__)
 
 Rule: TypeAlias = Callable[[Context, Session], int]
@@ -246,22 +248,16 @@ def settle_abandoned_reservations(context: Context, session: Session) -> int:  #
 
 RULES: tuple[tuple[str, Rule], ...] = (
     ("run_cancelled", finish_cancellations),
-    ("lease_expired", chunks.resend_expired),
-    ("last_attempt", chunks.send_last_attempts),
-    ("due", chunks.send_due),
+    ("lease_expired", reopen_expired),
     ("batch_answered", resend_answered),
     ("batch_unwanted", delete_unwanted),
-    ("chunk_never_sent", chunks.send_unsent),
-    ("chunk_message_lost", chunks.resend_lost),
-    ("job_message_lost", resend_lost_fan_outs),
-    ("synthesis_missing", send_missing_syntheses),
     ("followed", shared_jobs.end_followers),
     ("intake_abandoned", finish_abandoned_intakes),
     ("run_unsettled", finish_runs),
     ("reservation_abandoned", settle_abandoned_reservations),
 )
 # Work that was postponed on purpose is not counted as an incident.
-_PLANNED = ("run_cancelled", "due", "batch_answered", "batch_unwanted", "followed")
+_PLANNED = ("run_cancelled", "batch_answered", "batch_unwanted", "followed")
 
 
 def recover(context: Context) -> dict[str, int]:
@@ -270,7 +266,7 @@ def recover(context: Context) -> dict[str, int]:
     If no work is unfinished, no rule is applied. Each rescue is logged, and unplanned ones are
     counted in `incidents`.
     """
-    rescues = {"broker_data_lost": _broker_data_lost(context)}
+    rescues = {}
     with context.database.read() as session:
         may_find_something = has_unfinished_work(session)
     for reason, rule in RULES if may_find_something else ():
@@ -279,32 +275,6 @@ def recover(context: Context) -> dict[str, int]:
     for reason, count in found.items():
         log.warning("recovery.rescued", reason=reason, count=count)
     return found
-
-
-def resume_after_standstill(context: Context) -> int:
-    """Send all unclaimed work if no chunk lease is held; return the number of messages.
-
-    The scheduler calls this when it becomes leader: after a stop of the whole stack, messages that
-    workers had taken from the broker are lost, and no younger messages overtake them.
-    """
-    try:
-        return _standstill(context)
-    except ServiceUnavailableError:
-        raise
-    except Exception:  # recovery continues without it
-        log.exception("recovery.defect", reason="standstill")
-        return 0
-
-
-def _standstill(context: Context) -> int:
-    with context.database.read() as session:
-        if session.scalar(select(worker_is_active())):
-            return 0
-        begun_at = clock.read(session)
-    sent = send_everything(context, begun_at)
-    with context.database.write() as session:
-        incidents.count(session, IncidentKind.RESCUE, "standstill", sent)
-    return sent
 
 
 def _in_transaction(context: Context, reason: str, rule: Rule) -> int:
@@ -319,50 +289,6 @@ def _in_transaction(context: Context, reason: str, rule: Rule) -> int:
     except Exception:  # a defect in one rule must not block the others
         log.exception("recovery.defect", reason=reason)
         return 0
-
-
-def _broker_data_lost(context: Context) -> int:
-    """Send all unclaimed work again if the broker has lost its data.
-
-    A marker is stored in the broker and in the database; a broker that restarted empty, or was
-    flushed, no longer has it. Until all messages are in the outbox, the broker stores the time at
-    which this began instead: another recovery continues from there, and the new marker is stored
-    last.
-    """
-    try:
-        found = context.messenger.marker()
-    except ServiceUnavailableError as error:
-        log.warning("recovery.broker_unreachable", reason=error.what)
-        return 0
-    with context.database.read() as session:
-        known = outbox.current(session)
-        now = clock.read(session)
-    if found is not None and found == known:
-        return 0
-    begun_at = outbox.resending_since(found) or now
-    # The broker comes first: if it accepts no marker, it accepts no messages either.
-    if not _leave_marker(context, outbox.resending_marker(begun_at)):
-        return 0
-    sent = 0 if known is None else send_everything(context, begun_at)
-    marker = str(new_id())
-    with context.database.write() as session:
-        outbox.remember(session, marker)
-        if known is not None:
-            # The incident is counted even if no message was lost.
-            incidents.count(session, IncidentKind.RESCUE, "broker_data_lost", max(1, sent))
-    _leave_marker(context, marker)
-    if known is not None:
-        log.warning("recovery.broker_data_lost", sent=sent)
-    return sent
-
-
-def _leave_marker(context: Context, marker: str) -> bool:
-    try:
-        context.messenger.set_marker(marker)
-    except ServiceUnavailableError as error:
-        log.warning("recovery.marker_not_stored", reason=error.what)
-        return False
-    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from random import Random
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from sqlalchemy.orm import Session
 
-from chordwise.domain.states import JobStatus, Lane
+from chordwise.domain.states import Lane
 from chordwise.llm.limits.permits import Priority
 from chordwise.llm.middleware.batched import BatchQueue
 from chordwise.llm.middleware.concurrency_limited import Turn
@@ -21,21 +21,19 @@ from chordwise.pipeline.models.budgets import JobBudget, Reservations
 from chordwise.pipeline.models.ledger import Ledger
 from chordwise.pipeline.models.model_client import CallContext, Models
 from chordwise.pipeline.runtime.leases import Lease, LeaseKeeper
-from chordwise.pipeline.runtime.messages import SYNTHESIZE, Messenger
+from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, SYNTHESIZE, Messenger
 from chordwise.settings import Settings
 from chordwise.storage.cached_completions import CompletionStore
-from chordwise.storage.chunk_leases import ClaimedChunk
+from chordwise.storage.chunk_claims import ClaimedChunk
 from chordwise.storage.chunk_work import ChunkWork
 from chordwise.storage.database import Database
 from chordwise.storage.documents import DocumentTexts
 from chordwise.storage.fan_outs import FanOuts
-from chordwise.storage.jobs import Walk
 from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
 if TYPE_CHECKING:
     from chordwise.pipeline.runtime.occurrence import Occurrence
 
-_WALKED = (JobStatus.RUNNING, JobStatus.WAITING, JobStatus.SYNTHESIZING)
 DATABASE_TIMEOUT = timedelta(seconds=20)
 """How long a command waits for a restarting database before it reports the outage."""
 Write: TypeAlias = Callable[[Callable[[Session], int]], int]
@@ -67,10 +65,9 @@ def open_stores(settings: Settings, database: Database, together: Database | Non
     lease = timedelta(seconds=settings.pipeline.lease_seconds)
     together = together or database
     pipeline = settings.pipeline
-    stall_timeout = timedelta(seconds=min(pipeline.lease_seconds, pipeline.stalled_seconds))
     return Stores(
         chunks=ChunkWork(together, lease, pipeline.max_attempts, SYNTHESIZE),
-        fan_outs=FanOuts(together, pipeline.max_attempts, stall_timeout, lease, SYNTHESIZE),
+        fan_outs=FanOuts(together, pipeline, analysis=ANALYZE_SLICE, synthesis=SYNTHESIZE),
         reservations=Reservations(settings, database),
         texts=DocumentTexts(database),
         completions=answer_cache.completion_store(settings, together),
@@ -81,7 +78,6 @@ def open_stores(settings: Settings, database: Database, together: Database | Non
 class Context(ReadingContext):
     """One per process; safe to share between threads.
 
-    `walks` records how far recovery has come among the jobs that may wait for a synthesis.
     `occurrence` is the due time of a schedule that the process executes.
     """
 
@@ -90,7 +86,6 @@ class Context(ReadingContext):
     leases: LeaseKeeper
     random: Random
     occurrence: Occurrence | None = None
-    walks: Sequence[Walk] = field(default_factory=lambda: tuple(map(Walk, _WALKED)))
 
     def guard(self, session: Session) -> None:
         """Check in a transaction that this process may write: that it holds its occurrence.

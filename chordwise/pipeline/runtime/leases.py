@@ -6,19 +6,24 @@ import logging
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Unpack
 
 import structlog
 from sqlalchemy.orm import Session
 
 from chordwise.errors import LeaseLostError, ServiceUnavailableError
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT, SYNTHESIZE
-from chordwise.storage import chunk_leases, chunks, incidents, intakes, jobs, outbox
+from chordwise.storage import incidents, intakes, jobs, leases, outbox
+from chordwise.storage.chunks import Chunk
 from chordwise.storage.database import Database
 from chordwise.storage.incidents import IncidentKind
+from chordwise.storage.jobs import Job
+from chordwise.storage.leases import Leased
+from chordwise.storage.outbox import When
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +39,19 @@ class Lease:
     chunk_id: uuid.UUID | None = None
     token: uuid.UUID = field(default_factory=uuid.uuid4)
     lost: bool = False
+
+    @property
+    def work(self) -> tuple[Leased, uuid.UUID, uuid.UUID]:
+        """The table and id of the work, and the token."""
+        if self.chunk_id is None:
+            return Job, self.job_id, self.token
+        return Chunk, self.chunk_id, self.token
+
+    def promise(self, session: Session, reason: str, **when: Unpack[When]) -> None:
+        """Promise a message for the work, which has left the lease."""
+        table, id_, _ = self.work
+        task = ANALYZE_SLICE if table is Chunk else SYNTHESIZE
+        outbox.promise(session, task, [id_], reason=reason, **when)
 
     def require(self) -> None:
         """Check that the lease is still held.
@@ -130,8 +148,7 @@ class LeaseKeeper:
 
         for attempt in self._database.attempts(_LEAVING_TIMEOUT):
             with attempt as session:
-                for job_id in fanning_out:
-                    outbox.add(session, FAN_OUT, job_id, reason="shutdown")
+                outbox.promise(session, FAN_OUT, fanning_out, reason="shutdown")
                 freed = [_free(session, lease, is_leaving=True) for lease in held]
                 released = sum(freed) + len(fanning_out)
                 incidents.count(session, IncidentKind.RELEASED, "shutdown", released)
@@ -164,6 +181,7 @@ class LeaseKeeper:
             with self._database.write() as session:
                 if fanning_out:  # jobs before chunks, as everywhere
                     jobs.record_progress(session, fanning_out)
+                    outbox.defer(session, fanning_out, self._duration)
                 for lease in self._lost(session, held):
                     self.record_loss(lease, "heartbeat")
                 self._release_abandoned(session)
@@ -185,7 +203,7 @@ class LeaseKeeper:
             for lease in held
             if lease.token not in kept
             and lease.token in self._held
-            and not _has_ended(session, lease)
+            and not leases.has_ended(session, *lease.work)
         ]
 
     def _count_losses(self, session: Session) -> Counter[str]:
@@ -196,11 +214,11 @@ class LeaseKeeper:
         return losses
 
     def _extend(self, session: Session, held: list[Lease]) -> set[uuid.UUID]:
-        syntheses = [lease.token for lease in held if lease.chunk_id is None]
-        of_chunks = [lease.token for lease in held if lease.chunk_id is not None]
-        kept = jobs.extend(session, syntheses, self._duration) if syntheses else set()
-        if of_chunks:
-            kept |= chunk_leases.extend(session, of_chunks, self._duration)
+        kept: set[uuid.UUID] = set()
+        for table in (Job, Chunk):
+            tokens = [lease.token for lease in held if lease.work[0] is table]
+            if tokens:
+                kept |= leases.extend(session, table, tokens, self._duration)
         return kept
 
     def _release_abandoned(self, session: Session) -> None:
@@ -230,24 +248,10 @@ class LeaseKeeper:
                 log.exception("lease.defect")
 
 
-def _has_ended(session: Session, lease: Lease) -> bool:
-    """Return whether the work has just ended under this lease."""
-    if lease.chunk_id is not None:
-        return chunks.last_tokens(session, [lease.chunk_id]).get(lease.chunk_id) == lease.token
-    job = jobs.get(session, lease.job_id)
-    return job is not None and job.lease_token == lease.token
-
-
 def _free(session: Session, lease: Lease, *, is_leaving: bool) -> bool:
-    """Release work and write its next message; `is_leaving` if this process stops normally."""
-    free: Callable[[Session, uuid.UUID, uuid.UUID], bool]
-    if lease.chunk_id is None:
-        free = jobs.release if is_leaving else jobs.abandon
-    else:
-        free = chunk_leases.release if is_leaving else chunk_leases.abandon
-    freed = free(session, lease.chunk_id or lease.job_id, lease.token)
+    """Release work and promise its next message; `is_leaving` if this process stops normally."""
+    free = leases.release if is_leaving else leases.abandon
+    freed = free(session, *lease.work)
     if freed:
-        task = SYNTHESIZE if lease.chunk_id is None else ANALYZE_SLICE
-        reason = "shutdown" if is_leaving else "database unavailable"
-        outbox.add(session, task, lease.chunk_id or lease.job_id, reason=reason)
+        lease.promise(session, "shutdown" if is_leaving else "database unavailable")
     return freed

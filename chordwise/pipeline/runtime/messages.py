@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import TypeVar
 
-import redis
 from celery import Celery, chord
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
@@ -29,9 +28,8 @@ CHUNK_QUEUE = "chordwise.chunks"
 Sliced = TypeVar("Sliced")
 
 _KEY_PREFIX = "chordwise:"
-# A hash, because Celery's client adds its prefix to SET but not to GET.
-_STATE_KEY = "state"
-_MARKER = "marker"
+# Workers take messages of a lower number first; Valkey has a list for each of them.
+_URGENT, _NIGHTLY = 0, 6
 _DAY = 86_400
 # The time without an answer after which a connection is closed: the network may have lost it.
 _SILENCE_SECONDS = 10
@@ -71,6 +69,7 @@ def _reliability(settings: Settings) -> dict[str, object]:
             "socket_keepalive": True,
             "max_connections": 100,
             "global_keyprefix": _KEY_PREFIX,
+            "priority_steps": [_URGENT, _NIGHTLY],
         },
         "result_backend_transport_options": {"global_keyprefix": _KEY_PREFIX},
         "result_backend_always_retry": True,
@@ -107,16 +106,24 @@ class Messenger:
     def __init__(self, app: Celery) -> None:
         self._app = app
 
-    def send(self, task: str, ids: Sequence[str]) -> None:
-        """Send one message.
+    def send(self, task: str, ids: Sequence[uuid.UUID], *, is_nightly: bool = False) -> None:
+        """Send one message; a nightly one is taken when no other is left.
 
         Raises:
             ServiceUnavailableError: The broker did not accept it.
         """
         with reaching_broker():
-            self._app.send_task(task, args=list(ids), ignore_result=True, retry=False)
+            self._app.send_task(
+                task,
+                args=list(map(str, ids)),
+                ignore_result=True,
+                retry=False,
+                priority=_priority(is_nightly=is_nightly),
+            )
 
-    def start_chord(self, job_id: uuid.UUID, slices: Sequence[Sequence[uuid.UUID]]) -> None:
+    def start_chord(
+        self, job_id: uuid.UUID, slices: Sequence[Sequence[uuid.UUID]], *, is_nightly: bool = False
+    ) -> None:
         """Send the slices of a job's chunks as one flat chord whose body is the synthesis.
 
         A single slice needs no chord: the end of the last chunk writes the message for the
@@ -126,48 +133,37 @@ class Messenger:
             ServiceUnavailableError: The broker did not accept all of it; recovery sends the rest.
         """
         if len(slices) == 1:
-            self.send(ANALYZE_SLICE, [str(chunk_id) for chunk_id in slices[0]])
+            self.send(ANALYZE_SLICE, slices[0], is_nightly=is_nightly)
             return
+        priority = _priority(is_nightly=is_nightly)
         header = [
-            self._app.signature(ANALYZE_SLICE, args=tuple(map(str, chunk_ids)), immutable=True)
+            self._app.signature(
+                ANALYZE_SLICE, args=tuple(map(str, chunk_ids)), immutable=True, priority=priority
+            )
             for chunk_ids in slices
         ]
         body = self._app.signature(SYNTHESIZE, args=(str(job_id),), immutable=True)
         with reaching_broker():
             chord(header, body, app=self._app).apply_async()
 
-    def is_waiting(self, queue: str, more_than: int = 0) -> bool:
-        """Return whether more than the given number of messages wait in a queue for a worker.
+    def is_idle(self) -> bool:
+        """Return whether no message waits for a worker.
 
         Raises:
             ServiceUnavailableError: The broker cannot be reached.
         """
-        with self._client() as client:
-            return bool(client.llen(queue) > more_than)
-
-    def marker(self) -> str | None:
-        """Return the marker in the broker, or `None` if it has lost its data or never had one.
-
-        Raises:
-            ServiceUnavailableError: The broker cannot be reached.
-        """
-        with self._client() as client:
-            value = client.hget(_STATE_KEY, _MARKER)
-        return value.decode() if isinstance(value, bytes) else value
-
-    def set_marker(self, marker: str) -> None:
-        """Write a marker into the broker.
-
-        Raises:
-            ServiceUnavailableError: The broker cannot be reached.
-        """
-        with self._client() as client:
-            client.hset(_STATE_KEY, _MARKER, marker)
-
-    @contextmanager
-    def _client(self) -> Iterator[redis.Redis]:
         with reaching_broker(), self._app.pool.acquire(block=True) as connection:
-            yield connection.default_channel.client
+            channel = connection.default_channel
+            lists = [
+                channel._q_for_pri(queue, priority)  # noqa: SLF001 - kombu's name of the list
+                for queue in (CONTROL_QUEUE, CHUNK_QUEUE)
+                for priority in (_URGENT, _NIGHTLY)
+            ]
+            return not any(channel.client.llen(name) for name in lists)
+
+
+def _priority(*, is_nightly: bool) -> int:
+    return _NIGHTLY if is_nightly else _URGENT
 
 
 @contextmanager

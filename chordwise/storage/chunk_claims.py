@@ -1,26 +1,23 @@
-"""Leases on chunks: acquired with a claim, extended by heartbeats, released, or taken over."""
+"""Claims of chunks under leases, and the end of chunks whose workers are lost too often."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeAlias
 
-from sqlalchemy import ColumnElement, and_, case, exists, or_, select, text, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import and_, text
+from sqlalchemy.orm import Session
 
 from chordwise.domain.json_values import JsonObject
-from chordwise.domain.states import ChunkStatus, JobStatus
-from chordwise.errors import TransientError
-from chordwise.storage import clock, learned_examples
-from chordwise.storage.chunks import Chunk, held, leave
+from chordwise.domain.states import ChunkStatus
+from chordwise.storage import clock, learned_examples, leases, outbox
+from chordwise.storage.chunks import Chunk
 from chordwise.storage.clock import LEASES_MAY_EXPIRE
 from chordwise.storage.database import Store
-from chordwise.storage.jobs import Job
-from chordwise.storage.model_calls import ModelCall
-from chordwise.storage.postgresql import Lock
+from chordwise.storage.record import update_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +89,11 @@ def _claimable(chunk: str) -> str:
 )"""
 
 
+_WAITS = """EXISTS (
+    SELECT FROM chunks c JOIN jobs j ON j.id = c.job_id
+    WHERE c.id = outbox.id AND c.id = ANY(CAST(:ids AS uuid[]))
+        AND c.status IN ('pending', 'waiting') AND j.status IN ('running', 'waiting')
+)"""
 _CLAIM = text(f"""
     WITH {WANTED}, marked AS (
         UPDATE jobs SET status = 'running', due_at = NULL,
@@ -116,7 +118,7 @@ _CLAIM = text(f"""
             started_at = clock_timestamp()
         FROM free WHERE c.id = free.id AND {_NAMED}
         RETURNING c.id, c.status, c.attempts, c.lease_token
-    )
+    ), removed AS ({outbox.removal(_WAITS)})
     {_SELECT}
         coalesce(claimed.status, c.status), coalesce(claimed.attempts, c.attempts),
         coalesce(claimed.lease_token, c.lease_token)
@@ -157,124 +159,29 @@ def claim(
 ) -> ClaimedChunk | None:
     """Claim a chunk as `claim_all` does, including for its last attempt; its job row is locked.
 
-    If another last attempt is in progress, the chunk is not claimed. `sent_at` is then cleared,
-    since the message has been consumed.
+    If another last attempt is in progress, the chunk is not claimed, and its message is deferred.
     """
     claims = [(chunk_id, token)]
     found = find_claimed(session, claims).get(token)
     if found is None or found.is_claimed:
         return found
-    if may_claim(session, found.attempts, max_attempts):
+    if leases.may_claim(session, found.attempts, max_attempts):
         return claim_all(session, claims, lease, max_attempts).get(token)
-    is_pending = and_(Chunk.id == chunk_id, Chunk.status == ChunkStatus.PENDING)
-    session.execute(update(Chunk).where(is_pending).values(sent_at=None))
+    outbox.defer(session, [chunk_id], leases.LAST_ATTEMPT_WAIT)
     return found
-
-
-def extend(session: Session, tokens: Collection[uuid.UUID], lease: timedelta) -> set[uuid.UUID]:
-    """Extend leases; return the tokens of those that were still held.
-
-    The chunks are locked in the order of their ids, as in `chunks.end_all`.
-    """
-    is_held = and_(Chunk.lease_token.in_(tokens), Chunk.status == ChunkStatus.RUNNING)
-    held = select(Chunk.id).where(is_held).order_by(Chunk.id).with_for_update(key_share=True)
-    statement = (
-        update(Chunk)
-        .where(Chunk.id.in_(held), is_held)
-        .values(lease_until=clock.now_plus(lease))
-        .returning(Chunk.lease_token)
-    )
-    return {token for token in session.scalars(statement) if token is not None}
-
-
-def postpone(
-    session: Session, chunk_id: uuid.UUID, token: uuid.UUID, delay: timedelta, error: TransientError
-) -> bool:
-    """Postpone a chunk until a due time; the attempt does not count.
-
-    The postponement counts unless `error.is_throttling`: the chunk then only waits for its turn.
-    """
-    return leave(
-        session,
-        held(chunk_id, token),
-        status=ChunkStatus.WAITING,
-        due_at=clock.now_plus(delay),
-        attempts=Chunk.attempts - 1,
-        postponements=Chunk.postponements + int(not error.is_throttling),
-        error_code=error.code,
-        error_message=error.what,
-        hint=error.hint or None,
-        finished_at=None,
-    )
-
-
-def release(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
-    """Release an unfinished chunk; the attempt does not count."""
-    return _release(session, chunk_id, token, Chunk.attempts - 1)
-
-
-def abandon(session: Session, chunk_id: uuid.UUID, token: uuid.UUID) -> bool:
-    """Release a chunk that could not be finished; the attempt counts if a model was called.
-
-    Otherwise a database that fails after each answer would cause unlimited paid calls.
-    """
-    asked = exists().where(ModelCall.chunk_id == Chunk.id, ModelCall.started_at >= Chunk.started_at)
-    attempts = case((asked, Chunk.attempts), else_=Chunk.attempts - 1)
-    return _release(session, chunk_id, token, attempts)
-
-
-def _release(
-    session: Session, chunk_id: uuid.UUID, token: uuid.UUID, attempts: ColumnElement[int]
-) -> bool:
-    status = ChunkStatus.PENDING
-    unleased = {"lease_token": None, "finished_at": None}
-    return leave(session, held(chunk_id, token), status=status, attempts=attempts, **unleased)
 
 
 def quarantine(session: Session, chunk_id: uuid.UUID, attempts: int) -> bool:
     """Quarantine a chunk whose worker was lost too often; false if it is claimed or ended."""
-    return leave(
+    return update_rows(
         session,
+        Chunk,
         and_(Chunk.id == chunk_id, Chunk.attempts >= attempts, text(_claimable("chunks"))),
         status=ChunkStatus.QUARANTINED,
         lease_token=None,
+        lease_until=None,
+        finished_at=clock.database_now(),
         error_code="worker_lost",
         error_message=f"The worker was lost {attempts} times while it processed this chunk.",
         hint="Look at the worker's log; `chordwise continue RUN` tries again.",
-    )
-
-
-def is_last(attempts: int, max_attempts: int) -> bool:
-    """Return whether the next attempt is the last one; a first attempt never is."""
-    return attempts >= attempts_before_last(max_attempts)
-
-
-def attempts_before_last(max_attempts: int) -> int:
-    """Return the number of attempts after which the next one is the last; at least one."""
-    return max(1, max_attempts - 1)
-
-
-def may_claim(session: Session, attempts: int, max_attempts: int) -> bool:
-    """Return whether work with this number of attempts may be claimed now.
-
-    For a last attempt, a lock prevents other last attempts until the transaction ends.
-    """
-    if not is_last(attempts, max_attempts):
-        return True
-    session.execute(text(Lock.LAST_ATTEMPT.statement()))
-    return not session.scalar(select(is_last_attempt_running(max_attempts)))
-
-
-def is_last_attempt_running(max_attempts: int) -> ColumnElement[bool]:
-    """Return the condition that a last attempt is in progress under a valid lease."""
-    chunk, job = aliased(Chunk), aliased(Job)
-    last = max(2, max_attempts)
-    now = clock.database_now()
-    return or_(
-        exists().where(
-            chunk.status == ChunkStatus.RUNNING, chunk.attempts >= last, chunk.lease_until > now
-        ),
-        exists().where(
-            job.status == JobStatus.SYNTHESIZING, job.attempts >= last, job.lease_until > now
-        ),
     )
