@@ -27,7 +27,7 @@ FROM ${PYTHON_IMAGE}
 RUN groupadd --gid 10001 chordwise \
     && useradd --uid 10001 --gid chordwise --no-create-home --shell /usr/sbin/nologin chordwise \
     && install --directory --owner=chordwise --group=chordwise --mode=0700 \
-        /var/lib/chordwise /var/lib/chordwise/inbox /var/lib/chordwise/web
+        /var/lib/chordwise /var/lib/chordwise/web
 COPY --from=build /opt/chordwise /opt/chordwise
 ENV PATH=/opt/chordwise/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

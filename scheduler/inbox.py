@@ -12,8 +12,7 @@ import watchfiles
 
 from chordwise.domain.inbox import SIDE_CAR
 from chordwise.domain.visible_text import printable
-from chordwise.errors import ChordwiseError, ServiceUnavailableError
-from chordwise.pipeline.inbox.folders import Store
+from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.inbox.watch import InboxWatch
 from chordwise.pipeline.runtime.context import Context
 from chordwise.readers.discovery import is_ignored
@@ -45,39 +44,20 @@ def watch(context: Context, stop: Event) -> None:
 
 
 class InboxWatcher(Thread):
-    """Watches the inboxes unless another scheduler does, and takes over when that one has ended."""
+    """Watches the inboxes, possibly beside other schedulers."""
 
     def __init__(self, context: Context, stop: Event) -> None:
         super().__init__(name="inbox", daemon=True)
         self._context = context
         self._stop_event = stop
-        self._store = Store(context.settings.home)
-        self._last_reason = ""
         self._watch = InboxWatch(
             context,
-            self._store,
             monotonic=time.monotonic,
             now=lambda: datetime.now(UTC),  # noqa: TID251 - the clock
         )
 
     def run(self) -> None:
-        """Wait for the lock of the store, then watch until `stop` is set."""
-        while not self._stop_event.is_set():
-            if self._has_turn():
-                self._watch_until_stopped()
-            self._stop_event.wait(_PAUSE_SECONDS)
-
-    def _has_turn(self) -> bool:
-        try:
-            return self._store.acquire()
-        except (ChordwiseError, OSError) as error:
-            if str(error) != self._last_reason:
-                self._last_reason = str(error)
-                log.warning("inbox.store", reason=self._last_reason)
-            return False
-
-    def _watch_until_stopped(self) -> None:
-        self._watch.make_folders()  # a missing folder has no events
+        """Watch until `stop` is set."""
         log.info("inbox.watching", folders=[str(folder) for folder in self._watch.folders])
         if not self._context.settings.inbox.polling:
             for folder in self._watch.folders:
@@ -110,7 +90,6 @@ class InboxWatcher(Thread):
             self._watch.close()
         except ServiceUnavailableError as error:
             log.warning("inbox.waiting", reason=error.what)
-        self._store.release()
 
     def _listen(self, folder: Path) -> None:
         """Forward the system's events of a folder; poll the folder while there are none."""

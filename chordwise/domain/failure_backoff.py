@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass
+from typing import TypeVar
 
+Key = TypeVar("Key", bound=Hashable)
 _FIRST_SECONDS = 1.0
 _MAX_SECONDS = 60.0
 
@@ -33,6 +35,11 @@ class FailureBackoff:
         """Return whether it is too early for the next attempt."""
         known = self._known.get(key)
         return known is not None and now < known.retry_at
+
+    def waiting(self, of: type[Key], now: float) -> set[Key]:
+        """Return the keys of a type for which it is too early for the next attempt."""
+        keys = (key for key, known in self._known.items() if now < known.retry_at)
+        return {key for key in keys if isinstance(key, of)}
 
     def clear(self, key: Hashable) -> None:
         """Forget a failure after a success."""

@@ -14,7 +14,7 @@ NOTE = ".json"
 DONE = "done"
 FAILED = "failed"
 MARK = ".chordwise-"
-"""The prefix of the hidden name of a file while it is copied between file systems."""
+"""The prefix of the hidden name of a file while it is moved."""
 _MAX_BYTES = 255
 
 

@@ -84,15 +84,14 @@ class ChunkStatus(StrEnum):
 class InboxStatus(StrEnum):
     """The status of a file of an inbox; the values of `inbox_files.status`."""
 
-    TAKING = "taking"
-    TAKEN = "taken"
+    CLAIMED = "claimed"
     SUBMITTED = "submitted"
-    DELIVERING = "delivering"
+    MOVING = "moving"
     DONE = "done"
     FAILED = "failed"
 
 
-UNDELIVERED = (InboxStatus.TAKING, InboxStatus.TAKEN, InboxStatus.SUBMITTED, InboxStatus.DELIVERING)
+UNDELIVERED = (InboxStatus.CLAIMED, InboxStatus.SUBMITTED, InboxStatus.MOVING)
 """A file in one of these states is still processed by Chordwise."""
 
 OPEN_CHUNKS = (ChunkStatus.PENDING, ChunkStatus.RUNNING, ChunkStatus.WAITING)

@@ -1,12 +1,14 @@
-"""Inbox files: each file that was taken from a watched folder, and its outcome."""
+"""Inbox files: each version of a file that was claimed in a watched folder, and its outcome."""
 
 from __future__ import annotations
 
 import os
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypeAlias
 
 from sqlalchemy import (
     BigInteger,
@@ -16,16 +18,22 @@ from sqlalchemy import (
     Row,
     and_,
     case,
+    delete,
     exists,
     func,
+    literal,
+    or_,
     select,
+    text,
     true,
     update,
 )
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Mapped, Session, aliased, mapped_column
 
 from chordwise.domain.states import TAKEN_IN, UNDELIVERED, UNFINISHED_JOBS, InboxStatus, JobStatus
-from chordwise.storage import clock
+from chordwise.errors import LeaseLostError
+from chordwise.storage import clock, intakes
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
@@ -34,39 +42,46 @@ from chordwise.storage.runs import Run
 from chordwise.storage.sql_text import status_in
 
 _AT_ONCE = 500
+Version: TypeAlias = tuple[bytes, int, int]
+"""A path below an inbox, and the size and modification time of the file there, in nanoseconds."""
 
 
 class InboxFile(Record):
-    """One file; `store_id` distinguishes the stores of several homes.
+    """One version of a file; a process that reads or moves the file holds it by `lease_token`.
 
     `folder` is the inbox and `name` the printable path below it; `raw_name` and `raw_destination`
-    are exact bytes. `reason`, `message` and `hint` say why there is no intake; once the file is
-    delivered, they describe its first failure. `attempts` counts the processes that began to read
-    it and did not stop normally.
+    are exact bytes. `reason`, `message` and `hint` say why there is no intake, or what happened to
+    the file before it could be moved; otherwise they describe the first failure, once the file is
+    delivered. `attempts` counts the processes that began to read it and did not stop normally.
     """
 
     __tablename__ = "inbox_files"
     __table_args__ = (
+        # The hash, because a path may be longer than an entry of an index.
         Index(
-            "ix_inbox_files_undelivered",
-            "store_id",
-            "status",
+            "ux_inbox_files_open",
+            "folder",
+            text("sha256(raw_name)"),
+            "byte_count",
+            "modified_ns",
+            unique=True,
             postgresql_where=status_in(UNDELIVERED),
         ),
     )
 
     id: Mapped[Identity]
-    store_id: Mapped[uuid.UUID]
     folder: Mapped[str]
     name: Mapped[str]
     raw_name: Mapped[bytes]
+    byte_count: Mapped[int] = mapped_column(BigInteger)
+    modified_ns: Mapped[int] = mapped_column(BigInteger)
     profile: Mapped[str]
-    status: Mapped[str] = mapped_column(default=InboxStatus.TAKING)
+    status: Mapped[str]
     sha256: Mapped[str | None]
-    byte_count: Mapped[int | None] = mapped_column(BigInteger)
-    stored_path: Mapped[str]
     run_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("runs.id"), index=True)
     attempts: Mapped[int] = mapped_column(default=0, server_default="0")
+    lease_token: Mapped[uuid.UUID | None]
+    lease_until: Mapped[datetime | None]
     reason: Mapped[str | None]
     message: Mapped[str | None]
     hint: Mapped[str | None]
@@ -83,7 +98,7 @@ class InboxFile(Record):
 
     @property
     def source(self) -> Path:
-        """The path of the file before it was taken."""
+        """The exact path in the inbox."""
         return Path(self.folder) / self.relative
 
 
@@ -97,100 +112,210 @@ class InboxIntake(Record):
     position: Mapped[int]
 
 
-def change(session: Session, file_id: uuid.UUID, values: Mapping[str, object]) -> None:
-    """Update columns of a file in one statement: there may be ten thousand files.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A process that holds files, each for a lease that it extends."""
 
-    Raises:
-        NoResultFound: The file is no longer in the table.
+    token: uuid.UUID
+    duration: timedelta
+
+    def holds(self) -> ColumnElement[bool]:
+        """Return the condition that this process holds a file."""
+        return InboxFile.lease_token == self.token
+
+    def may_hold(self) -> ColumnElement[bool]:
+        """Return the condition that this process holds a file already, or that none does."""
+        is_expired = and_(InboxFile.lease_until < clock.database_now(), clock.leases_may_expire())
+        return or_(self.holds(), InboxFile.lease_until.is_(None), is_expired)
+
+    def lease(self) -> dict[str, ColumnElement[uuid.UUID] | ColumnElement[datetime]]:
+        """Return the columns of a file that this process holds from now on."""
+        return {"lease_token": literal(self.token), "lease_until": clock.now_plus(self.duration)}
+
+
+NO_LEASE = {"lease_token": None, "lease_until": None}
+_CLAIMED = ("id", "folder", "name", "raw_name", "byte_count", "modified_ns", "profile")
+
+
+def claim(session: Session, holder: Holder, files: Sequence[InboxFile]) -> list[InboxFile]:
+    """Insert the rows of versions that nobody has claimed, and return them, ordered by id."""
+    columns = {name: [getattr(file, name) for file in files] for name in _CLAIMED}
+    rows = unnested(InboxFile, columns)
+    same = {"status": literal(InboxStatus.CLAIMED), "attempts": literal(1), **holder.lease()}
+    statement = (
+        insert(InboxFile)
+        .from_select([*columns, *same], select(*(rows.c[name] for name in columns), *same.values()))
+        .on_conflict_do_nothing()
+        .returning(InboxFile)
+    )
+    return sorted(session.scalars(statement), key=lambda file: file.id)
+
+
+def claim_unread(
+    session: Session,
+    holder: Holder,
+    of: ColumnElement[bool],
+    run_ids: Collection[uuid.UUID],
+    limit: int,
+) -> list[InboxFile]:
+    """Claim files to read, of this process and of lost ones, the oldest claims first.
+
+    A file of a run whose intake another process holds is left to that process; the intakes of
+    `run_ids` belong to this one.
     """
-    statement = update(InboxFile).where(InboxFile.id == file_id).values(**values)
-    session.scalars(statement.returning(InboxFile.id)).one()
+    of_run = Run.id == InboxFile.run_id
+    is_held_elsewhere = exists().where(of_run, intakes.is_held(), ~in_ids(Run.id, run_ids))
+    is_claimed = InboxFile.status == InboxStatus.CLAIMED
+    condition = and_(is_claimed, holder.may_hold(), ~is_held_elsewhere)
+    new_attempts = InboxFile.attempts + case((holder.holds(), 0), else_=1)
+    return _claim(session, holder, of & condition, limit, attempts=new_attempts)
 
 
-def change_all(session: Session, ids: Collection[uuid.UUID], values: Mapping[str, object]) -> None:
-    """Set columns of several files to the same values."""
-    if ids:
-        session.execute(update(InboxFile).where(in_ids(InboxFile.id, ids)).values(**values))
+def claim_answered(
+    session: Session, holder: Holder, of: ColumnElement[bool], limit: int
+) -> list[InboxFile]:
+    """Claim files to move: their jobs have ended, or their move was interrupted."""
+    is_working = (
+        exists()
+        .where(InboxIntake.inbox_file_id == InboxFile.id)
+        .where(Intake.id == InboxIntake.intake_id)
+        .where(_of_intake(), Job.status.in_(UNFINISHED_JOBS))
+    )
+    is_answered = and_(InboxFile.status == InboxStatus.SUBMITTED, ~is_working)
+    is_begun = and_(InboxFile.status == InboxStatus.MOVING, holder.may_hold())
+    condition = of & or_(is_answered, is_begun)
+    return _claim(session, holder, condition, limit, status=InboxStatus.MOVING)
 
 
-def write_each(
-    session: Session, files: Mapping[uuid.UUID, Mapping[str, object]], same: Mapping[str, object]
-) -> None:
-    """Update files in one statement: each with separate values, and all with the values `same`."""
-    if not files:
-        return
-    names = next(iter(files.values()))
-    columns = {name: [values[name] for values in files.values()] for name in names}
-    found = unnested(InboxFile, {"id": list(files), **columns})
-    own = {name: found.c[name] for name in names}
-    session.execute(update(InboxFile).where(InboxFile.id == found.c.id).values(**own, **same))
+def within(folders: Sequence[str], besides: Collection[uuid.UUID]) -> ColumnElement[bool]:
+    """Return the condition that a file is in one of the folders, and none of `besides`."""
+    return and_(InboxFile.folder.in_(folders), ~in_ids(InboxFile.id, besides))
 
 
-def record_submitted(session: Session, files: Sequence[InboxFile]) -> None:
-    """Record that files are completely taken in, or the reason why they are not."""
-    names = ("sha256", "byte_count", "reason", "message", "hint")
-    rows = {file.id: {name: getattr(file, name) for name in names} for file in files}
-    now = clock.database_now()
-    write_each(session, rows, {"status": InboxStatus.SUBMITTED, "submitted_at": now})
-
-
-def undo_attempts(session: Session, ids: Iterable[uuid.UUID]) -> None:
-    """Subtract the attempts of a process that stops normally."""
-    statement = update(InboxFile).where(in_ids(InboxFile.id, list(ids)), InboxFile.attempts > 0)
-    session.execute(statement.values(attempts=InboxFile.attempts - 1))
-
-
-def undelivered_ids(session: Session, ids: Sequence[uuid.UUID]) -> set[uuid.UUID]:
-    """Return those of the ids that are in the table and not delivered."""
-    condition = in_ids(InboxFile.id, ids), InboxFile.status.in_(UNDELIVERED)
-    return set(session.scalars(select(InboxFile.id).where(*condition)))
-
-
-def in_status(
-    session: Session, store_id: uuid.UUID, status: InboxStatus, limit: int | None
-) -> Sequence[InboxFile]:
-    """Return the files of a store with this status, in the order in which they were taken."""
-    return session.scalars(
-        select(InboxFile)
-        .where(InboxFile.store_id == store_id, InboxFile.status == status)
+def _claim(
+    session: Session,
+    holder: Holder,
+    condition: ColumnElement[bool],
+    limit: int,
+    **values: object,
+) -> list[InboxFile]:
+    picked = (
+        select(InboxFile.id)
+        .where(InboxFile.status.in_(UNDELIVERED), condition)
         .order_by(InboxFile.id)
         .limit(limit)
-    ).all()
+        .with_for_update(skip_locked=True)
+        .cte("picked")
+    )
+    statement = update(InboxFile).where(InboxFile.id == picked.c.id)
+    claimed = session.scalars(statement.values(**holder.lease(), **values).returning(InboxFile))
+    return sorted(claimed, key=lambda file: file.id)
 
 
-def link_all(
-    session: Session, run_id: uuid.UUID, links: Sequence[tuple[uuid.UUID, uuid.UUID, int]]
+def extend(session: Session, tokens: Collection[uuid.UUID], duration: timedelta) -> None:
+    """Extend the leases of files."""
+    if tokens:
+        session.execute(
+            update(InboxFile)
+            .where(in_ids(InboxFile.lease_token, tokens), InboxFile.status.in_(UNDELIVERED))
+            .values(lease_until=clock.now_plus(duration))
+        )
+
+
+def release(session: Session, holder: Holder, ids: Collection[uuid.UUID] | None = None) -> None:
+    """Release all files of a process, or some; its attempts to read them do not count."""
+    is_unread = InboxFile.status == InboxStatus.CLAIMED
+    attempts = InboxFile.attempts - case((is_unread, 1), else_=0)
+    is_held = and_(holder.holds(), InboxFile.status.in_(UNDELIVERED))
+    of = true() if ids is None else in_ids(InboxFile.id, ids)
+    session.execute(update(InboxFile).where(is_held, of).values(attempts=attempts, **NO_LEASE))
+
+
+def forget(session: Session, holder: Holder, ids: Collection[uuid.UUID]) -> None:
+    """Delete the rows of files of which nothing was read, so that they are claimed anew."""
+    is_unread = and_(InboxFile.status == InboxStatus.CLAIMED, InboxFile.run_id.is_(None))
+    session.execute(delete(InboxFile).where(in_ids(InboxFile.id, ids), holder.holds(), is_unread))
+
+
+def open_versions(session: Session, folder: str, versions: Sequence[Version]) -> set[Version]:
+    """Return those of the versions that are claimed and not delivered."""
+    names, counts, times = zip(*versions, strict=True) if versions else ((), (), ())
+    columns = {"raw_name": list(names), "byte_count": list(counts), "modified_ns": list(times)}
+    rows = unnested(InboxFile, columns)
+    statement = (
+        select(InboxFile.raw_name, InboxFile.byte_count, InboxFile.modified_ns)
+        .where(InboxFile.folder == folder, InboxFile.status.in_(UNDELIVERED))
+        .where(func.sha256(InboxFile.raw_name) == func.sha256(rows.c.raw_name))
+        .where(InboxFile.byte_count == rows.c.byte_count)
+        .where(InboxFile.modified_ns == rows.c.modified_ns)
+    )
+    return {(name, count, time) for name, count, time in session.execute(statement)}
+
+
+def change(
+    session: Session,
+    holder: Holder,
+    files: Mapping[uuid.UUID, Mapping[str, object]],
+    same: Mapping[str, object],
+) -> set[uuid.UUID]:
+    """Update files in one statement: each with separate values, and all with the values `same`.
+
+    Returns the ids of those that the process still holds; the others are not changed.
+    """
+    if not files:
+        return set()
+    names = next(iter(files.values()))
+    columns = {name: [values[name] for values in files.values()] for name in names}
+    rows = unnested(InboxFile, {"id": list(files), **columns})
+    statement = update(InboxFile).where(InboxFile.id == rows.c.id, holder.holds())
+    values = {name: rows.c[name] for name in names}
+    return set(session.scalars(statement.values(**values, **same).returning(InboxFile.id)))
+
+
+def record_submitted(session: Session, holder: Holder, files: Sequence[InboxFile]) -> None:
+    """Record that files are completely taken in, or the reason why they are not.
+
+    Raises:
+        LeaseLostError: Another process holds one of them.
+    """
+    names = ("sha256", "reason", "message", "hint")
+    rows = {file.id: {name: getattr(file, name) for name in names} for file in files}
+    same = {"status": InboxStatus.SUBMITTED, "submitted_at": clock.database_now(), **NO_LEASE}
+    require_all(change(session, holder, rows, same), rows)
+
+
+def put_into_run(
+    session: Session, holder: Holder, run_id: uuid.UUID, ids: Collection[uuid.UUID]
 ) -> None:
-    """Link files to intakes and to the run; a link is file id, intake id and position."""
-    rows: list[dict[str, object]] = [
-        {"inbox_file_id": file_id, "intake_id": intake_id, "position": position}
-        for file_id, intake_id, position in links
-    ]
-    insert_all(session, InboxIntake, rows)
-    change_all(session, {file_id for file_id, _, _ in links}, {"run_id": run_id})
+    """Record the run of files.
+
+    Raises:
+        LeaseLostError: Another process holds one of them.
+    """
+    rows: dict[uuid.UUID, Mapping[str, object]] = {file_id: {"run_id": run_id} for file_id in ids}
+    require_all(change(session, holder, rows, {}), ids)
+
+
+def link_all(session: Session, links: Sequence[tuple[uuid.UUID, uuid.UUID, int]]) -> None:
+    """Link files to intakes; a link is file id, intake id and position."""
+    names = ("inbox_file_id", "intake_id", "position")
+    insert_all(session, InboxIntake, [dict(zip(names, link, strict=True)) for link in links])
+
+
+def require_all(held: Collection[uuid.UUID], ids: Collection[uuid.UUID]) -> None:
+    """Check that a process still holds all files.
+
+    Raises:
+        LeaseLostError: Another process holds one of them.
+    """
+    if len(held) < len(ids):
+        raise LeaseLostError("Another process has claimed this file.")
 
 
 def linked(session: Session, file_id: uuid.UUID) -> int:
     """Return how many items of a file were taken in."""
     statement = select(func.count()).where(InboxIntake.inbox_file_id == file_id)
     return session.scalar(statement) or 0
-
-
-def ready(session: Session, store_id: uuid.UUID, limit: int) -> Sequence[InboxFile]:
-    """Return submitted files whose jobs have all ended, in the order in which they were taken."""
-    working = (
-        exists()
-        .where(InboxIntake.inbox_file_id == InboxFile.id)
-        .where(Intake.id == InboxIntake.intake_id)
-        .where(_of_intake(), Job.status.in_(UNFINISHED_JOBS))
-    )
-    return session.scalars(
-        select(InboxFile)
-        .where(InboxFile.store_id == store_id, InboxFile.status == InboxStatus.SUBMITTED)
-        .where(~working)
-        .order_by(InboxFile.id)
-        .limit(limit)
-    ).all()
 
 
 def done(session: Session, ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
@@ -257,11 +382,6 @@ def outcomes(
         .order_by(InboxIntake.inbox_file_id, InboxIntake.position, Job.id)
         .execution_options(yield_per=_AT_ONCE)
     )
-
-
-def is_submitted_to(store_id: uuid.UUID) -> ColumnElement[bool]:
-    """Return the condition that files of a store were submitted to a run."""
-    return exists().where(InboxFile.run_id == Run.id, InboxFile.store_id == store_id)
 
 
 def _of_intake() -> ColumnElement[bool]:

@@ -171,12 +171,13 @@ def listed(session: Session, run_id: uuid.UUID, after: int) -> Sequence[ListedFi
     ).all()
 
 
-def listed_at(session: Session, run_id: uuid.UUID, raw_path: bytes) -> ListedFile | None:
-    """Return the entry of a file, or `None` if the file was completely taken in."""
-    statement = select(ListedFile).where(
-        ListedFile.run_id == run_id, ListedFile.raw_path == raw_path
-    )
-    return session.scalars(statement).one_or_none()
+def listed_at(
+    session: Session, run_id: uuid.UUID, raw_path: bytes, byte_count: int, modified_ns: int
+) -> uuid.UUID | None:
+    """Return the intake id of the entry of a file; `None` if the file was completely taken in."""
+    is_at = and_(ListedFile.run_id == run_id, ListedFile.raw_path == raw_path)
+    is_same = and_(ListedFile.byte_count == byte_count, ListedFile.modified_ns == modified_ns)
+    return session.scalar(select(ListedFile.intake_id).where(is_at, is_same).limit(1))
 
 
 def add_documents_taken(session: Session, counts: Mapping[uuid.UUID, int]) -> None:

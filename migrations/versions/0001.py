@@ -170,7 +170,7 @@ _UNFINISHED_JOBS = "status IN ('queued', 'running', 'waiting', 'synthesizing', '
 _RETRYABLE_JOBS = "status IN ('paused', 'partial', 'failed', 'quarantined', 'cancelled')"
 _FOLLOWING_JOBS = "reused_from IS NOT NULL AND status IN ('queued', 'paused')"
 _OPEN_CHUNKS = "status IN ('pending', 'running', 'waiting')"
-_UNDELIVERED_FILES = "status IN ('taking', 'taken', 'submitted', 'delivering')"
+_OPEN_FILES = "status IN ('claimed', 'submitted', 'moving')"
 _PARTIAL_INDEXES = (
     ("ix_batch_requests_following", "batch_requests", ["key"], "status = 'following'"),
     (
@@ -186,7 +186,6 @@ _PARTIAL_INDEXES = (
     ("ix_chunks_open_job_id", "chunks", ["job_id", "status"], _OPEN_CHUNKS),
     ("ix_chunks_waiting", "chunks", ["due_at"], "status = 'waiting'"),
     ("ix_deliveries_pending", "deliveries", ["due_at"], "status = 'pending'"),
-    ("ix_inbox_files_undelivered", "inbox_files", ["store_id", "status"], _UNDELIVERED_FILES),
     ("ix_facts_ungrounded", "facts", ["job_id"], "grounding = 'none'"),
     ("ix_intakes_told_of", "intakes", ["run_id", "id"], "message IS NOT NULL"),
     ("ix_jobs_following", "jobs", ["id"], _FOLLOWING_JOBS),
@@ -209,6 +208,12 @@ _UNIQUE_INDEXES = (
     ),
     ("ux_batch_requests_leading", "batch_requests", ["key"], "leads AND finished_at IS NULL"),
     ("ux_experiments_running", "experiments", ["profile"], "concluded_at IS NULL"),
+    (
+        "ux_inbox_files_open",
+        "inbox_files",
+        ["folder", sa.text("sha256(raw_name)"), "byte_count", "modified_ns"],
+        _OPEN_FILES,
+    ),
     ("ux_feedback_withdraws", "feedback", ["withdraws"], "withdraws IS NOT NULL"),
 )
 # The words of documents and values, for full-text search. A row whose `tsvector` is longer than a

@@ -89,7 +89,7 @@ def folders(stage: Stage) -> Folders:
     It is dropped before file events arrive, into an inbox that the scheduler creates at its start,
     and must be found long before the next full scan.
     """
-    folders = Folders(root=stage.folder, home=stage.folder / "home")
+    folders = Folders(root=stage.folder)
     wait_until(folders.inbox.is_dir, 60, "the inbox is made")
     (folders.inbox / "first.txt").write_text("The first file. It wakes everybody up.", "utf-8")
     wait_until(delivered(folders.done / "first.txt"), 25, "the first file is done")

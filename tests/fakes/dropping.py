@@ -13,10 +13,9 @@ from chordwise.domain.json_values import JsonObject
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folders:
-    """An inbox with the folders done/ and failed/ beside it, and the home with the store."""
+    """An inbox with the folders done/ and failed/ beside it."""
 
     root: Path
-    home: Path
 
     @property
     def inbox(self) -> Path:
@@ -30,10 +29,6 @@ class Folders:
     def failed(self) -> Path:
         return self.root / "failed"
 
-    @property
-    def store(self) -> Path:
-        return self.home / "inbox"
-
     def note(self, delivered: Path) -> JsonObject:
         found: JsonObject = json.loads(
             delivered.with_name(f"{delivered.name}.json").read_text("utf-8")
@@ -41,11 +36,11 @@ class Folders:
         return found
 
     def hashes(self) -> Counter[str]:
-        """Return how often each content occurs in inbox, store, done and failed together (I6).
+        """Return how often each content occurs in inbox, done and failed together (I6).
 
         A file with two names, as a killed process may leave it, counts once.
         """
-        places = (self.inbox, self.store, self.done, self.failed)
+        places = (self.inbox, self.done, self.failed)
         files = (file for place in places for file in place.rglob("*"))
         found = {identity(file): sha256(file) for file in files if _is_content(file)}
         return Counter(found.values())

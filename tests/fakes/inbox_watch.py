@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from chordwise.pipeline.inbox.folders import Store
 from chordwise.pipeline.inbox.watch import InboxWatch
 from chordwise.pipeline.jobs import shared_jobs
 from chordwise.settings import InboxSettings, Profile, Settings
@@ -30,24 +29,22 @@ class WatchedInbox:
     folders: Folders
     pipeline: Pipeline
     now: float = 0.0
-    store: Store = field(init=False)
     watch: InboxWatch = field(init=False)
 
     def __post_init__(self) -> None:
         self.folders.inbox.mkdir(parents=True, exist_ok=True)
-        self.store = Store(self.folders.home)
-        assert self.store.acquire()
         self.begin()
 
     def begin_anew(self) -> None:
-        """Start another watch, as the next process does after a kill."""
+        """Start another watch, as the next process does after a kill and the end of its leases."""
         self.watch.stop_reading()  # a kill also ends the reader
+        self.pipeline.execute("UPDATE inbox_files SET lease_until = NULL")
+        self.pipeline.execute("UPDATE runs SET intake_until = now() - interval '1 second'")
         self.begin()
 
     def begin(self) -> None:
         self.watch = InboxWatch(
             self.pipeline.context,
-            self.store,
             monotonic=lambda: self.now,
             now=lambda: NOW,
             reading_turn_seconds=READING_SECONDS,
@@ -55,7 +52,6 @@ class WatchedInbox:
 
     def close(self) -> None:
         self.watch.close()
-        self.store.release()
 
     def drop(self, name: str, content: str) -> Path:
         path = self.folders.inbox / name
@@ -63,6 +59,14 @@ class WatchedInbox:
         path.write_text(content, "utf-8")
         self.watch.record_changes([path])
         return path
+
+    @property
+    def unclaimed(self) -> list[Path]:
+        """The files of the inbox that no watch has claimed."""
+        claimed = self.pipeline.rows("SELECT name FROM inbox_files WHERE delivered_at IS NULL")
+        files = (path for path in self.folders.inbox.rglob("*") if path.is_file())
+        names = {str(name) for (name,) in claimed}
+        return [file for file in files if str(file.relative_to(self.folders.inbox)) not in names]
 
     @property
     def left(self) -> list[Path]:
@@ -120,7 +124,7 @@ def watching(
     profiles: Mapping[str, Profile] | None = None,
     **more: object,
 ) -> WatchedInbox:
-    folders = Folders(root=tmp_path, home=tmp_path / "home")
+    folders = Folders(root=tmp_path)
     given = {
         "folders": (folders.inbox,),
         "stability_seconds": STABILITY_SECONDS,

@@ -124,11 +124,9 @@ class Cluster:
         self.start_scheduler()
         return self.start_worker()
 
-    def open_inbox(
-        self, more: str = "", *, root: Path | None = None, home: Path | None = None
-    ) -> Drops:
+    def open_inbox(self, more: str = "") -> Drops:
         """Add an inbox to the settings before a scheduler starts; `more` are lines of its table."""
-        self.drops = open_inbox(self.folder, root=root, home=home, more=more)
+        self.drops = open_inbox(self.folder, more)
         return self.drops
 
     def start_watching(self, **environment: str) -> Member:

@@ -32,9 +32,9 @@ _NOTE, _SIDE_CAR = ".json", ".chordwise.toml"
 
 @dataclass(slots=True, kw_only=True)
 class Drops:
-    """The inbox of an experiment, with done/, failed/ and the store.
+    """The inbox of an experiment, with done/ and failed/.
 
-    `contents` counts the dropped contents by hash; each has to be in one of the four places (I6).
+    `contents` counts the dropped contents by hash; each has to be in one of the three places (I6).
     """
 
     folders: Folders
@@ -59,10 +59,14 @@ class Drops:
         """Record that this content was dropped."""
         self.contents[sha256(path)] += 1
 
+    def withdraw(self, path: Path) -> None:
+        """Record that the user removes this content, or is about to overwrite it."""
+        self.contents -= Counter([sha256(path)])
+
     def found(self) -> Counter[str]:
-        """Return the counts of the contents in inbox, store, done/ and failed/, by hash."""
+        """Return the counts of the contents in inbox, done/ and failed/, by hash."""
         folders = self.folders
-        places = (folders.inbox, folders.store, folders.done, folders.failed)
+        places = (folders.inbox, folders.done, folders.failed)
         files = {identity(file): file for place in places for file in contents_of(place)}
         return Counter(sha256(file) for file in files.values())
 
@@ -98,7 +102,7 @@ class Drops:
 
 
 def contents_of(place: Path) -> Iterator[Path]:
-    """Yield the regular files of a place, without notes, side-cars and files of the store."""
+    """Yield the regular files of a place, without notes, side-cars and hidden files."""
     for folder, _, names in os.walk(place):
         for name in names:
             path = Path(folder) / name
@@ -113,14 +117,9 @@ def _outcome(note: JsonObject) -> str:
     return "done" if note["outcome"] == "done" else str(note["reason"] or reasons[0])
 
 
-def open_inbox(
-    folder: Path, *, root: Path | None = None, home: Path | None = None, more: str = ""
-) -> Drops:
-    """Add an inbox to the settings in a folder; `more` are further lines of its table.
-
-    The inbox is in `root`, and its store in `home`, if they are given.
-    """
-    folders = Folders(root=root or folder, home=home or folder / "home")
+def open_inbox(folder: Path, more: str = "") -> Drops:
+    """Add an inbox to the settings in a folder; `more` are further lines of its table."""
+    folders = Folders(root=folder)
     with (folder / "chordwise.toml").open("a", encoding="utf-8") as config:
         config.write(f'{_SETTINGS}folders = ["{folders.inbox}"]\n{more}\n')
     folders.inbox.mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
-"""`python -m tests.faults.inbox_steps FOLDER HOME` kills a watch of an inbox before every step.
+"""`python -m tests.faults.inbox_steps FOLDER` kills a watch of an inbox before every step.
 
-A step is a call that changes files below the two folders, or a commit. For each step a forked child
+A step is a call that changes files below the folder, or a commit. For each step a forked child
 drops a file with its side-car, watches, and is killed right before the step; another child
 continues. The output is a line of JSON for each step with the final places of the files.
 """
@@ -22,7 +22,6 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.orm import Session
 
 from chordwise import settings as settings_module
-from chordwise.pipeline.inbox.folders import Store
 from chordwise.pipeline.inbox.watch import InboxWatch
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.startup import open_context
@@ -63,22 +62,24 @@ class Killer:
 def watch_until_delivered(folders: Folders, count: int) -> None:
     """Watch until this many files are delivered; submitted work succeeds at once."""
     context = open_context(settings_module.load(), "test")
-    store = Store(context.settings.home)
     deadline = time.monotonic() + SECONDS
-    while not store.acquire():
-        assert time.monotonic() < deadline
     watch = InboxWatch(
         context,
-        store,
         monotonic=time.monotonic,
         now=lambda: datetime.now(UTC),  # noqa: TID251 - the clock
     )
-    while len(notes(folders)) < count or any(store.ids()):
+    while len(notes(folders)) < count or not is_delivered(context):
         assert time.monotonic() < deadline, "not delivered in time"
         watch.tick()
         succeed(context)
         time.sleep(0.02)  # noqa: TID251 - polling with a deadline
     watch.close()
+
+
+def is_delivered(context: Context) -> bool:
+    open_files = "SELECT count(*) FROM inbox_files WHERE status NOT IN ('done', 'failed')"
+    with context.database.engine.connect() as connection:
+        return bool(connection.execute(text(open_files)).scalar_one() == 0)
 
 
 def succeed(context: Context) -> None:
@@ -92,7 +93,7 @@ def succeed(context: Context) -> None:
 
 def notes(folders: Folders) -> list[str]:
     found = (*folders.done.rglob("*.json"), *folders.failed.rglob("*.json"))
-    return [str(note.relative_to(folders.root)) for note in found]
+    return [str(note) for note in found]
 
 
 def in_child(do: Callable[[], None]) -> int:
@@ -112,7 +113,7 @@ def in_child(do: Callable[[], None]) -> int:
 
 
 def armed(folders: Folders, step: int) -> None:
-    killer = Killer(below=(str(folders.root), str(folders.store)), at=step)
+    killer = Killer(below=(str(folders.root),), at=step)
     event.listen(Session, "before_commit", killer.step)
     event.listen(Session, "after_commit", killer.step)
     sys.addaudithook(killer.hear)
@@ -121,7 +122,8 @@ def armed(folders: Folders, step: int) -> None:
 
 def main() -> int:
     """Kill before each step until no further step is reached."""
-    folders = Folders(root=Path(sys.argv[1]), home=Path(sys.argv[2]))
+    folders = Folders(root=Path(sys.argv[1]))
+    places = (folders.inbox, folders.done, folders.failed)
     inner = folders.inbox / "letters"
     inner.mkdir(parents=True, exist_ok=True)
     for step in range(1, MAX_STEPS):
@@ -137,9 +139,9 @@ def main() -> int:
             "files_after_kill": count,
             "files": folders.hashes().total(),
             "contents": len(folders.hashes()),
-            "side_cars": len(list(folders.root.rglob("*.chordwise.toml"))),
+            "side_cars": sum(len(list(place.rglob("*.chordwise.toml"))) for place in places),
             "notes": len(notes(folders)),
-            "hidden": [str(each) for each in folders.root.rglob(".chordwise-*")],
+            "hidden": [str(path) for place in places for path in place.rglob(".chordwise-*")],
         }
         sys.stdout.write(f"{json.dumps(line)}\n")
         sys.stdout.flush()

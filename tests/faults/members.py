@@ -19,7 +19,11 @@ from tests.faults.armed import VARIABLE
 
 _STARTED = re.compile(r"(worker|scheduler)\.started")
 _SAMPLE_SECONDS = 0.25
-_MODULES = {"web": ["chordwise", "web", "--port", "0"], "up": ["chordwise", "up"]}
+_MODULES = {
+    "inbox": ["scheduler", "inbox"],
+    "web": ["chordwise", "web", "--port", "0"],
+    "up": ["chordwise", "up"],
+}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,11 +120,12 @@ class Members:
     _stopped: threading.Event = field(default_factory=threading.Event)
 
     def start(self, role: str, failpoints: str, **environment: str) -> Member:
-        """Start a worker, a scheduler, the pages (`web`) or the supervisor (`up`).
+        """Start a worker, a scheduler or its `inbox`, the pages (`web`) or the supervisor (`up`).
 
         The process is armed if there are failpoints.
         """
-        module = ["tests.faults.armed", role] if failpoints else _MODULES.get(role, [role])
+        module = _MODULES.get(role, [role])
+        module = ["tests.faults.armed", *module] if failpoints else module
         extra = {VARIABLE: failpoints} if failpoints else {}
         log = self.folder / f"{role}-{len(self.all)}.log"
         with log.open("wb") as output:

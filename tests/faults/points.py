@@ -75,6 +75,10 @@ def _ends_work(args: tuple[object, ...], *_: object) -> bool:
 _GROUP = Point(
     module="chordwise.storage.group_commit", function="GroupCommit._store", condition=_ends_work
 )
+_SUBMITTER, _DELIVERER = (
+    Point(module="chordwise.pipeline.inbox.file_submitter", function="FileSubmitter.submit"),
+    Point(module="chordwise.pipeline.inbox.file_deliverer", function="FileDeliverer._deliver"),
+)
 _CHORD = "celery.backends.redis"
 POINTS: Mapping[str, Point] = {
     "chunk.before_claim": Point(module="worker.tasks", function="analyze_chunk", before=True),
@@ -114,6 +118,13 @@ POINTS: Mapping[str, Point] = {
     "synthesis.result_saved": Point(module="chordwise.storage.results", function="save_all"),
     "synthesis.committed": Point(module="chordwise.pipeline.jobs.synthesize", function="_end"),
     "broker.popped": Point(module="kombu.transport.redis", function="QoS.append", before=True),
+    "inbox.claimed": replace(_SUBMITTER, before=True),
+    "inbox.read": Point(module="chordwise.storage.inbox_files", function="record_submitted"),
+    "inbox.submitted": _SUBMITTER,
+    "inbox.answered": replace(_DELIVERER, before=True),
+    "inbox.hidden": replace(_DELIVERER, function="FileDeliverer._hide"),
+    "inbox.moved": replace(_DELIVERER, function="FileDeliverer._move"),
+    "inbox.noted": replace(_DELIVERER, function="FileDeliverer._add_note"),
     "dispatch.recorded": Point(
         module="chordwise.pipeline.runtime.messages", function="Messenger.send", before=True
     ),

@@ -1,4 +1,4 @@
-"""F04, F09 and F10: thousands of files, files of a gigabyte, and stores on other disks."""
+"""F04, F09 and F10: thousands of files, files of a gigabyte, and done/ on another disk."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.configuration import LEASE_SECONDS
 from tests.fakes.processes import wait_until
 from tests.faults.allowance import Allowance
 from tests.faults.cluster import Cluster
@@ -224,73 +225,52 @@ def drop_pages(cluster: Cluster, drops: Drops, count: int, padding_bytes: int) -
         drops.drop(f"{number}.html", page(cluster, number, padding_bytes))
 
 
-def test_a_store_on_another_file_system_survives_kills(
+def deliver_to(drops: Drops, disk: Path) -> None:
+    """Put done/ and failed/ on another disk, as for an inbox that is the root of a share."""
+    for folder in (drops.folders.done, drops.folders.failed):
+        (disk / folder.name).mkdir()
+        folder.symlink_to(disk / folder.name)
+
+
+def test_delivery_to_another_file_system_survives_kills(
     cluster: Cluster, experiment: Experiment, tmp_path: Path
 ) -> None:
-    """F09: files are copied to the store and back completely and once, despite kills of the watch.
+    """F09: files are copied to done completely and once, despite kills of the watch.
 
     The watch polls, and receives no events.
     """
-    experiment.begin("F09 across", "store on another file system, no events, 3 kills of the watch")
+    experiment.begin("F09 across", "done/ on another file system, no events, 3 kills of the watch")
+    drops = cluster.open_inbox(_POLLING)
     with another_file_system(tmp_path) as memory:
-        home = str(memory / "home")
-        drops = cluster.open_inbox(_POLLING, home=memory / "home")
-        scheduler = cluster.start_watching(CHORDWISE_HOME=home)
+        deliver_to(drops, memory)
+        scheduler = cluster.start_watching()
         drop_pages(cluster, drops, FEW_FILES, PADDING_BYTES)
-        for taken in (1, FEW_FILES // 3, FEW_FILES // 2):
-            cluster.wait_for(f"SELECT count(*) >= {taken} FROM inbox_files")  # noqa: S608 - a number
+        for ended in (1, FEW_FILES // 3, FEW_FILES // 2):
+            cluster.wait_for(
+                f"SELECT count(*) >= {ended} FROM inbox_files WHERE delivered_at IS NOT NULL"  # noqa: S608 - a number
+            )
             scheduler.kill()
-            scheduler = cluster.start_scheduler(CHORDWISE_HOME=home)
+            scheduler = cluster.start_scheduler()
         experiment.fault_is_over()
 
         drops.wait_until_delivered(FEW_FILES, 120, cluster.story)
         experiment.finish(
-            bound_seconds=POLLING_SECONDS + WAITING_SECONDS + 3 * experiment.undisturbed_seconds
+            bound_seconds=LEASE_SECONDS
+            + POLLING_SECONDS
+            + WAITING_SECONDS
+            + 3 * experiment.undisturbed_seconds
         )
         assert set(drops.outcomes().values()) == {"done"}
         assert cluster.count("SELECT count(*) FROM inbox_files") == FEW_FILES
 
 
-def test_files_wait_for_room_in_the_store(
-    small_disk: SmallDisk, cluster: Cluster, experiment: Experiment
-) -> None:
-    """F09: while the store has no room, files remain in the inbox; they are taken later.
-
-    The watch is killed and restarted while the store is full.
-    """
-    experiment.begin("F09 full store", "disk of the store full, watch killed meanwhile")
-    home = small_disk.folder / "home"
-    drops = cluster.open_inbox(home=home)
-    scheduler = cluster.start_watching(CHORDWISE_HOME=str(home))
-    drops.drop("first.html", page(cluster, 99))
-    drops.wait_until_delivered(1, 60, cluster.story)
-
-    small_disk.fill()
-    drop_pages(cluster, drops, FEW_FILES, PADDING_BYTES // 4)
-    wait_until(lambda: _told(scheduler.text()) == FEW_FILES, 60, "every file is put off")
-    scheduler.kill()
-    scheduler = cluster.start_scheduler(CHORDWISE_HOME=str(home))
-    wait_until(lambda: _told(scheduler.text()) == FEW_FILES, 60, "every file is put off again")
-    left = len(list(drops.folders.inbox.iterdir()))
-    small_disk.make_room()
-    experiment.fault_is_over()
-
-    drops.wait_until_delivered(FEW_FILES + 1, 120, cluster.story)
-    experiment.finish(
-        bound_seconds=MAX_PAUSE_SECONDS + WAITING_SECONDS + experiment.undisturbed_seconds,
-        notes="each reported once per watch",
-    )
-    assert left == FEW_FILES
-    assert _told(scheduler.text()) == FEW_FILES
-    assert set(drops.outcomes().values()) == {"done"}
-
-
 def test_delivery_waits_for_room_beside_the_inbox(
     small_disk: SmallDisk, cluster: Cluster, experiment: Experiment
 ) -> None:
-    """F09: while the inbox has no room, files remain in the store; they are delivered later."""
-    experiment.begin("F09 full inbox", "disk of done/ full, on another file system")
-    drops = cluster.open_inbox(root=small_disk.folder)
+    """F09: while done/ has no room, files remain in the inbox; they are delivered later."""
+    experiment.begin("F09 full disk", "disk of done/ full, on another file system")
+    drops = cluster.open_inbox()
+    deliver_to(drops, small_disk.folder)
     scheduler = cluster.start_watching()
     cluster.provider.treat(HOLD, times=FEW_FILES)
     drop_pages(cluster, drops, FEW_FILES, PADDING_BYTES // 4)
@@ -299,7 +279,7 @@ def test_delivery_waits_for_room_beside_the_inbox(
     small_disk.fill()
     cluster.provider.forgive()
     wait_until(lambda: _told(scheduler.text()) == FEW_FILES, 60, "every file is put off")
-    delivered = drops.delivered_count()
+    delivered, left = drops.delivered_count(), len(list(drops.folders.inbox.glob("*.html")))
     small_disk.make_room()
     experiment.fault_is_over()
 
@@ -308,7 +288,7 @@ def test_delivery_waits_for_room_beside_the_inbox(
         bound_seconds=MAX_PAUSE_SECONDS + WAITING_SECONDS + experiment.undisturbed_seconds,
         notes="each reported once",
     )
-    assert delivered == 0
+    assert (delivered, left) == (0, FEW_FILES)
     assert set(drops.outcomes().values()) == {"done"}
 
 

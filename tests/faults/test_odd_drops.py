@@ -386,7 +386,7 @@ def test_files_without_permission_are_reported_once(
         os.chown(paths[-1], _OTHER_USER, _OTHER_USER)  # a file of another user, which is readable
 
     scheduler = cluster.start_watching()
-    cluster.wait_for("SELECT count(*) = 2 FROM results")
+    cluster.wait_for("SELECT count(*) = 3 FROM results")
     wait_until(lambda: len(reported(scheduler)) == len(names), 60, "all is reported")
     time.sleep(SCANS * _POLLING_SECONDS)  # noqa: TID251 - scans that must not report again
     told, taken = reported(scheduler), cluster.count("SELECT count(*) FROM inbox_files")
@@ -401,5 +401,5 @@ def test_files_without_permission_are_reported_once(
     )
     assert set(told.values()) == {1}, told
     assert {"secret.txt", "closed", "stays.txt"} < set(told)
-    assert taken == 2
+    assert taken == 3
     assert set(drops.outcomes().values()) == {"done"}

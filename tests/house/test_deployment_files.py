@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from chordwise import settings as settings_module
 from chordwise.embedded.stack_plan import Commands
-from chordwise.pipeline.inbox.folders import Store, inboxes_of
+from chordwise.pipeline.inbox.folders import inboxes_of
 from chordwise.readers import capacity
 from chordwise.settings import ReaderSettings, Settings
 from tests.house.checkout import PACKAGES, ROOT
@@ -274,7 +274,7 @@ def test_only_services_that_take_in_files_mount_the_folders(compose: Compose) ->
     }
     assert set(sees.pop("web")) == {HOME / "web", SCRATCH}
     assert sees["chordwise"] == sees["scheduler"]
-    assert set(sees["chordwise"]) == {FOLDERS, HOME / "inbox", SCRATCH}
+    assert set(sees["chordwise"]) == {FOLDERS, SCRATCH}
     assert sees["worker"] == sees["migrate"] == {}
 
 
@@ -312,15 +312,12 @@ def test_the_settings_do_not_set_the_limits_on_files() -> None:
     assert (readers.memory_megabytes, readers.max_file_megabytes) == (None, None)
 
 
-def test_the_store_outlives_its_container(compose: Compose) -> None:
-    """It has the only copy of files under analysis; the rest of the home is temporary."""
+def test_the_home_is_temporary_and_private(compose: Compose) -> None:
     home = next(each for each in compose.services["scheduler"].tmpfs if str(HOME) in each)
 
-    assert Store(Path(HOME)).folder == Path(HOME / "inbox")
-    assert compose.services["scheduler"].mounted(writable=True)[HOME / "inbox"] in compose.volumes
     assert "uid=10001,gid=10001,mode=0700" in home
     # An empty volume gets the owner of the folder in the image.
-    assert re.search(rf"--mode=0700 \\\n\s+{HOME} {HOME}/inbox {HOME}/web\n", DOCKERFILE)
+    assert re.search(rf"--mode=0700 \\\n\s+{HOME} {HOME}/web\n", DOCKERFILE)
 
 
 def test_an_inbox_and_its_sibling_folders_are_in_one_mount() -> None:

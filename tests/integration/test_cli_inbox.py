@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def inbox(
 
 
 def test_a_missing_folder_is_not_reported_as_a_permission_problem(inbox: WatchedInbox) -> None:
-    inbox.folders.inbox.rmdir()
+    shutil.rmtree(inbox.folders.inbox)
 
     (found,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
 
@@ -58,7 +59,7 @@ def test_the_files_of_each_folder_are_counted(inbox: WatchedInbox) -> None:
 
     (found,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
 
-    counts = {name: found[name] for name in ("waiting", "in_store", "done", "failed")}
+    counts = {name: found[name] for name in ("waiting", "in_analysis", "done", "failed")}
     assert set(counts.values()) == {1}
     assert found["profiles"] == ["bills"]
     assert [Path(each["path"]).name for each in found["refused"]] == ["link.txt"]

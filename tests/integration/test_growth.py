@@ -434,13 +434,6 @@ _ROWS_OF_A_FILE = (
     FROM jobs AS j, more
     """,
 )
-_CUT_OFF = """
-INSERT INTO inbox_files
-SELECT (
-    jsonb_populate_record(f, jsonb_build_object('id', gen_random_uuid(), 'status', 'taking'))
-).*
-FROM inbox_files AS f, generate_series(1, :more) AS n
-"""
 
 
 @pytest.mark.nightly
@@ -453,21 +446,6 @@ def test_a_run_with_more_jobs_than_parameters_is_cancelled(settings: Settings) -
     assert run_control.cancel(pipeline.context.database, submission.run_id) == MANY
     assert pipeline.rows("SELECT DISTINCT status FROM jobs") == [("cancelled",)]
     assert pipeline.value("SELECT bool_and(status = 'cancelled') FROM chunks") is True
-
-
-def test_every_file_interrupted_by_a_kill_is_settled(settings: Settings, tmp_path: Path) -> None:
-    """The first check does so, because the next one follows only the next start."""
-    inbox = watched(tmp_path, settings)
-    inbox.drop("a.txt", "Anna writes to Berta.")
-    inbox.take()
-    inbox.pipeline.execute(_CUT_OFF, more=501)
-    inbox.begin_anew()
-
-    inbox.watch.tick()
-
-    left = inbox.pipeline.rows("SELECT name, status FROM inbox_files")
-    inbox.close()
-    assert left == [("a.txt", "submitted")]
 
 
 @pytest.mark.nightly

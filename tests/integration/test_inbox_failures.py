@@ -1,28 +1,35 @@
-"""Tests that kills, full disks and unavailable folders lose or duplicate no file of an inbox."""
+"""Tests that kills, other watches, changes and full disks lose or duplicate no file of an inbox."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import structlog
 
-from chordwise.domain.inbox import Fingerprint
-from chordwise.errors import ServiceUnavailableError
+from chordwise.errors import LeaseLostError, ServiceUnavailableError
 from chordwise.pipeline.inbox import folders, scan
-from chordwise.pipeline.inbox.file_taker import FileTaker, ScannedFile
-from chordwise.pipeline.inbox.folders import Inbox, take
 from chordwise.pipeline.intake import document_batches
 from chordwise.pipeline.intake.submit import Submission
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.settings import Profile, Settings
+from chordwise.storage import inbox_files
 from chordwise.storage.inbox_files import InboxFile
-from tests.fakes.inbox_watch import LETTER, OTHER, QUIET_SECONDS, WatchedInbox, intake, watched
+from chordwise.storage.record import new_id
+from tests.fakes.inbox_watch import (
+    LETTER,
+    OTHER,
+    QUIET_SECONDS,
+    STABILITY_SECONDS,
+    WatchedInbox,
+    intake,
+    watched,
+)
 from tests.fakes.processes import KilledError
 
 
@@ -49,65 +56,21 @@ def test_files_of_an_invalid_profile_stay_in_the_inbox(tmp_path: Path, settings:
     waiting = inbox.drop("broken/a.txt", LETTER)
     inbox.drop("b.txt", OTHER)
     inbox.deliver()
-    assert waiting.exists()
+    assert waiting in inbox.unclaimed
     assert (inbox.folders.done / "b.txt").exists()
 
     schema.write_text('{"type": "object", "properties": {"who": {"type": "string"}}}', "utf-8")
     inbox.wait(100)
     inbox.wait(100)
 
-    assert not waiting.exists()
+    assert waiting not in inbox.unclaimed
     inbox.close()
-
-
-def test_a_file_missing_in_the_database_is_moved_back(inbox: WatchedInbox) -> None:
-    """After a restored backup, files of the store return to the inbox and are taken again."""
-    inbox.drop("letters/a.txt.chordwise.toml", "instructions = 'x'")
-    inbox.drop("letters/a.txt", LETTER)
-    inbox.take()
-    inbox.drop("letters/a.txt", OTHER)
-    inbox.pipeline.execute("DELETE FROM inbox_intakes")
-    inbox.pipeline.execute("DELETE FROM inbox_files")
-
-    inbox.begin_anew()
-    inbox.watch.tick()
-
-    texts = {each.name: each.read_text("utf-8") for each in inbox.folders.inbox.rglob("*.txt")}
-    assert texts == {"a.txt": OTHER, "a (2).txt": LETTER}
-    assert list(inbox.store.ids()) == []
-
-
-@pytest.mark.parametrize("across", [False, True])
-@pytest.mark.parametrize("is_forgotten", [False, True])
-def test_a_kill_while_moving_back_duplicates_no_file(
-    inbox: WatchedInbox, *, across: bool, is_forgotten: bool
-) -> None:
-    path = inbox.drop("a.txt", LETTER)
-    inbox.take()
-    (file_id,) = inbox.store.ids()
-    stored = inbox.store.path_of(file_id, "a.txt")
-    (shutil.copy2 if across else os.link)(stored, path)
-    inbox.pipeline.execute("DELETE FROM inbox_intakes")
-    if is_forgotten:
-        inbox.pipeline.execute("DELETE FROM inbox_files")
-    else:
-        inbox.pipeline.execute("UPDATE inbox_files SET status = 'taking'")
-
-    inbox.begin_anew()
-    inbox.deliver()
-
-    assert (inbox.folders.done / "a.txt").read_text("utf-8") == LETTER
-    assert inbox.left == list(inbox.store.ids()) == []
-    assert set(inbox.folders.done.iterdir()) == {
-        inbox.folders.done / "a.txt",
-        inbox.folders.done / "a.txt.json",
-    }
 
 
 def test_a_document_that_was_taken_in_is_not_taken_in_again(inbox: WatchedInbox) -> None:
     inbox.drop("a.txt", LETTER)
     inbox.take()
-    inbox.pipeline.execute("UPDATE inbox_files SET status = 'taken'")
+    inbox.pipeline.execute("UPDATE inbox_files SET status = 'claimed'")
 
     inbox.begin_anew()
     inbox.deliver()
@@ -156,121 +119,10 @@ def test_a_kill_in_the_middle_of_a_file_leaves_its_run_open(
     inbox.close()
 
 
-def test_a_file_is_copied_across_file_systems(inbox: WatchedInbox, tmp_path: Path) -> None:
-    path = tmp_path / "inbox" / "a.txt"
-    inbox.drop("a.txt.chordwise.toml", "instructions = 'x'")
-    inbox.drop("a.txt", LETTER)
-    prints = scan.fingerprints(path)
-    assert prints is not None
-    taking = FileTaker(inbox.pipeline.context, inbox.store, rename=another_file_system)
-
-    (file,) = taking.take([a_scanned_file(path, prints)])
-
-    assert isinstance(file, InboxFile)
-    stored = inbox.store.path_of(file.id, "a.txt")
-    assert stored.read_text("utf-8") == LETTER
-    assert stored.stat().st_mtime_ns == prints[0].modified_ns
-    assert inbox.store.side_car_of(file.id, "a.txt").exists()
-    assert list(path.parent.iterdir()) == []
-
-
-def test_a_full_disk_leaves_the_file_where_it_is(
-    inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """F09: an interrupted copy is undone; the file is taken once there is room."""
-    path = inbox.drop("a.txt", LETTER)
-    monkeypatch.setattr(inbox.watch._taker, "_rename", another_file_system)
-    with monkeypatch.context() as full:
-        full.setattr(folders, "copy", no_space)
-        inbox.take()
-        assert path.read_text("utf-8") == LETTER
-        assert list(inbox.store.ids()) == []
-        assert inbox.pipeline.value("SELECT count(*) FROM inbox_files") == 0
-
-    inbox.wait(100)
-    inbox.wait(100)
-    inbox.work()
-    inbox.wait(1)
-
-    assert (inbox.folders.done / "a.txt").exists()
-
-
-def test_a_file_that_cannot_be_recovered_yet_does_not_block_others(
-    inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """F09: a copy interrupted by a kill waits for room on the disk and is reported once."""
-    path = inbox.drop("a.txt", LETTER)
-    file = inbox.watch._taker._row(a_scanned_file(path, ()))
-    with inbox.pipeline.context.database.write() as session:
-        session.add(file)
-        session.flush()
-        inbox.store.create(file.id, path)
-        path.rename(folders.hidden_path(path, file.id.hex))
-    inbox.begin_anew()
-    with monkeypatch.context() as full, structlog.testing.capture_logs() as logs:
-        full.setattr(folders, "copy", no_space)
-        inbox.drop("b.txt", OTHER)
-        inbox.deliver()
-        for _ in range(5):
-            inbox.wait(100)
-        assert (inbox.folders.done / "b.txt").exists()
-
-    inbox.wait(100)
-    inbox.deliver()
-
-    assert [line["event"] for line in logs].count("inbox.postponed") == 1
-    assert (inbox.folders.done / "a.txt").read_text("utf-8") == LETTER
-    assert inbox.left == list(inbox.store.ids()) == []
-
-
-def test_a_file_that_can_neither_be_taken_nor_moved_back_is_kept(
-    inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """F09: the inbox fails during a copy; once it works again no restart is needed."""
-    path = inbox.drop("a.txt", LETTER)
-    monkeypatch.setattr(inbox.watch._taker, "_rename", another_file_system)
-    with monkeypatch.context() as away:
-        away.setattr(folders, "copy", no_space)
-        away.setattr(folders, "move", out_of_reach)
-        inbox.take()
-        inbox.drop("b.txt", OTHER)
-        for _ in range(5):
-            inbox.wait(100)
-        assert not path.exists()
-
-    for _ in range(3):
-        inbox.wait(100)
-        inbox.deliver()
-
-    assert (inbox.folders.done / "a.txt").read_text("utf-8") == LETTER
-    assert (inbox.folders.done / "b.txt").read_text("utf-8") == OTHER
-    assert inbox.left == list(inbox.store.ids()) == []
-
-
-def test_a_store_that_is_not_writable_leaves_no_rows(inbox: WatchedInbox) -> None:
-    """F08: the file stays in place, and no row claims that it is being taken."""
-    path = inbox.drop("a.txt", LETTER)
-    inbox.watch.tick()
-    aside = inbox.store.folder.rename(inbox.folders.root / "aside")
-    inbox.store.folder.write_text("no folder", "utf-8")
-    for _ in range(3):
-        inbox.wait(100)
-    assert path.exists()
-    assert inbox.pipeline.value("SELECT count(*) FROM inbox_files") == 0
-
-    inbox.store.folder.unlink()
-    aside.rename(inbox.store.folder)
-    inbox.wait(100)
-    inbox.work()
-    inbox.wait(1)
-
-    assert (inbox.folders.done / "a.txt").exists()
-
-
 def test_a_file_that_ended_several_processes_is_set_aside(inbox: WatchedInbox) -> None:
     inbox.drop("a.txt", LETTER)
     inbox.take()
-    inbox.pipeline.execute("UPDATE inbox_files SET status = 'taken', attempts = 3")
+    inbox.pipeline.execute("UPDATE inbox_files SET status = 'claimed', attempts = 3")
 
     inbox.begin_anew()
     inbox.deliver()
@@ -302,37 +154,243 @@ def test_only_lost_processes_count_as_attempts(
     assert (inbox.folders.done / "a.txt").exists()
 
 
-def test_a_copy_gets_no_rights_of_the_user_who_runs_the_scheduler(tmp_path: Path) -> None:
-    """A program with the mode 4755 would otherwise run as that user once it is delivered."""
-    source, target = tmp_path / "program", tmp_path / "taken"
-    source.write_text("machine code", "utf-8")
-    source.chmod(0o7755)
-    modified_ns = source.stat().st_mtime_ns
-
-    take(source, target, "token", another_file_system)
-
-    assert stat.S_IMODE(target.stat().st_mode) == 0o755
-    assert (target.read_text("utf-8"), target.stat().st_mtime_ns) == ("machine code", modified_ns)
+@pytest.fixture
+def other(inbox: WatchedInbox) -> Iterator[WatchedInbox]:
+    """Return a second watch of the same inbox, as of a scheduler on another host."""
+    found = WatchedInbox(folders=inbox.folders, pipeline=inbox.pipeline)
+    yield found
+    found.close()
 
 
-def a_scanned_file(path: Path, prints: tuple[Fingerprint, ...]) -> ScannedFile:
-    return ScannedFile(path=path, inbox=Inbox(folder=path.parent), profile="", prints=prints)
+def test_two_watches_claim_each_file_once(inbox: WatchedInbox, other: WatchedInbox) -> None:
+    for number in range(60):  # more than a watch claims at once
+        inbox.drop(f"{number:02}.txt", f"{number}. {LETTER}")
+    inbox.watch.tick()
+    other.watch.tick()
+    for watch in (other, inbox):
+        watch.wait(STABILITY_SECONDS)
+    inbox.work()
+    for watch in (inbox, other):
+        watch.wait(1)
+
+    assert inbox.pipeline.value("SELECT count(*) FROM inbox_files WHERE status = 'done'") == 60
+    assert inbox.pipeline.value("SELECT count(*) FROM intakes") == 60
+    assert len(list(inbox.folders.done.iterdir())) == 120
+    assert inbox.left == []
 
 
-def out_of_service(*_: object) -> None:
-    raise ServiceUnavailableError("PostgreSQL is away.", "Wait.")
+def test_another_watch_continues_after_the_lease(inbox: WatchedInbox, other: WatchedInbox) -> None:
+    inbox.drop("a.txt", LETTER)
+    inbox.take()
+    inbox.work()
+    with inbox.pipeline.context.database.write() as session:
+        inbox_files.claim_answered(session, inbox.watch._holder, inbox.watch._claimable(set()), 1)
+    other.deliver()
+    assert not (inbox.folders.done / "a.txt").exists()
+
+    inbox.watch.stop_reading()
+    inbox.pipeline.execute("UPDATE inbox_files SET lease_until = NULL")
+    other.deliver()
+
+    assert (inbox.folders.done / "a.txt").exists()
 
 
-def another_file_system(source: Path, _target: Path) -> None:
-    """Refuse a rename as the kernel does between file systems."""
-    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
+def test_a_watch_that_lost_its_lease_delivers_nothing(
+    inbox: WatchedInbox, other: WatchedInbox
+) -> None:
+    """It is late with files that the other watch has moved meanwhile."""
+    for name in ("a.txt", "b.txt"):
+        inbox.drop(name, f"{name}. {LETTER}")
+    inbox.take()
+    inbox.work()
+    with inbox.pipeline.context.database.write() as session:
+        of = inbox.watch._claimable(set())
+        late = inbox_files.claim_answered(session, inbox.watch._holder, of, 2)
+    inbox.pipeline.execute("UPDATE inbox_files SET lease_until = NULL")
+    other.wait(1)
+    before = sorted(inbox.folders.done.iterdir())
+
+    errors = inbox.watch._deliverer.deliver(late)
+
+    assert [type(error) for error in errors] == [LeaseLostError, LeaseLostError]
+    assert len(before) == 4
+    assert sorted(inbox.folders.done.iterdir()) == before
 
 
-def out_of_reach(_source: Path, target: Path, _token: str) -> None:
-    raise OSError(errno.EIO, os.strerror(errno.EIO), str(target))
+def test_a_watch_that_lost_its_lease_stores_nothing(
+    inbox: WatchedInbox, other: WatchedInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other watch claims the file while the first one is about to put it into a run."""
+    enlist = Submission.enlist
+
+    def stolen(self: Submission, *arguments: object) -> object:
+        inbox.pipeline.execute("UPDATE inbox_files SET lease_until = NULL")
+        with inbox.pipeline.context.database.write() as session:
+            assert inbox_files.claim_unread(
+                session, other.watch._holder, other.watch._claimable(set()), [], 9
+            )
+        return enlist(self, *arguments)  # type: ignore[arg-type]  # passed on as they came
+
+    with monkeypatch.context() as stealing:
+        stealing.setattr(Submission, "enlist", stolen)
+        inbox.drop("a.txt", LETTER)
+        inbox.take()
+    assert inbox.pipeline.value("SELECT count(*) FROM intakes") == 0
+
+    other.deliver()
+
+    assert inbox.pipeline.value("SELECT count(*) FROM intakes") == 1
+    assert (inbox.folders.done / "a.txt").exists()
+
+
+@pytest.mark.parametrize("is_answered", [False, True])
+def test_a_changed_file_is_a_new_document(inbox: WatchedInbox, *, is_answered: bool) -> None:
+    """The answers about the earlier content get its name, and the later file the next one."""
+    path = inbox.drop("a.txt", LETTER)
+    inbox.take()
+    if is_answered:
+        inbox.work()
+    path.write_text(OTHER, "utf-8")
+    inbox.work()
+    inbox.wait(1)
+    inbox.watch.record_changes([path])
+    inbox.deliver()
+
+    notes = [inbox.folders.note(inbox.folders.done / name) for name in ("a.txt", "a (2).txt")]
+    assert [(note["outcome"], note["reason"]) for note in notes] == [
+        ("done", "changed"),
+        ("done", None),
+    ]
+    assert [path.name for path in inbox.folders.done.glob("*.txt")] == ["a (2).txt"]
+    assert (inbox.folders.done / "a (2).txt").read_text("utf-8") == OTHER
+    assert inbox.pipeline.value("SELECT count(*) FROM intakes") == 2
+
+
+def test_a_change_that_leaves_size_and_time_is_found_by_the_hash(inbox: WatchedInbox) -> None:
+    path = inbox.drop("a.txt", LETTER)
+    inbox.take()
+    status = path.stat()
+    path.write_text(LETTER.swapcase(), "utf-8")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    inbox.work()
+    inbox.wait(1)
+
+    note = inbox.folders.note(inbox.folders.done / "a.txt")
+    assert (note["reason"], path.read_text("utf-8")) == ("changed", LETTER.swapcase())
+    inbox.watch.record_changes([path])
+    inbox.deliver()
+    assert (inbox.folders.done / "a (2).txt").read_text("utf-8") == LETTER.swapcase()
+
+
+def test_a_removed_file_is_accounted_for(inbox: WatchedInbox) -> None:
+    """Before it is read there are no answers; afterwards they are delivered without the file."""
+    read = inbox.drop("read.txt", LETTER)
+    inbox.take()
+    inbox.work()
+    read.unlink()
+    inbox.wait(1)
+    unread = inbox.drop("unread.txt", OTHER)
+    inbox.watch.tick()
+    inbox.now += STABILITY_SECONDS
+    with inbox.pipeline.context.database.write() as session:
+        inbox_files.claim(session, inbox.watch._holder, [a_row(inbox, unread)])
+    unread.unlink()
+    inbox.deliver()
+
+    done = inbox.folders.note(inbox.folders.done / "read.txt")
+    failed = inbox.folders.note(inbox.folders.failed / "unread.txt")
+    assert (done["outcome"], done["reason"]) == ("done", "vanished")
+    assert (failed["outcome"], failed["reason"]) == ("failed", "vanished")
+    assert intake(failed)["outcome"] == "unreadable"
+    assert inbox.pipeline.value("SELECT bool_and(intakes_balance IS NOT FALSE) FROM run_accounts")
+
+
+def test_files_wait_while_their_inbox_is_away(inbox: WatchedInbox) -> None:
+    """A folder that is missing, such as a share that is not mounted, is no removed file."""
+    inbox.drop("a.txt", LETTER)
+    inbox.take()
+    inbox.work()
+    aside = inbox.folders.inbox.rename(inbox.folders.root / "aside")
+    inbox.wait(1)
+    assert not inbox.folders.done.exists()
+
+    aside.rename(inbox.folders.inbox)
+    inbox.wait(100)
+
+    assert (inbox.folders.done / "a.txt").exists()
+
+
+def test_a_link_instead_of_a_folder_moves_no_file_elsewhere(
+    inbox: WatchedInbox, tmp_path: Path
+) -> None:
+    """The author of the link may have fewer rights than the scheduler."""
+    path = inbox.drop("letters/a.txt", LETTER)
+    inbox.take()
+    inbox.work()
+    path.parent.rename(tmp_path / "elsewhere")
+    path.parent.symlink_to(tmp_path / "elsewhere")
+
+    inbox.wait(1)
+
+    assert (tmp_path / "elsewhere" / "a.txt").exists()
+    assert inbox.folders.note(inbox.folders.done / "letters" / "a.txt")["reason"] == "changed"
+
+
+def test_a_file_is_copied_to_another_file_system(
+    inbox: WatchedInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F09: it waits under its name while there is no room; a copy has no rights of its author."""
+    path = inbox.drop("a.txt", LETTER)
+    path.chmod(0o6755)
+    inbox.drop("a.txt.chordwise.toml", "instructions = 'x'")
+    inbox.take()
+    inbox.work()
+    modified_ns = path.stat().st_mtime_ns
+    monkeypatch.setattr(folders, "_name", other_file_system)
+    with monkeypatch.context() as full:
+        full.setattr(folders, "copy", no_space)
+        inbox.wait(1)
+        assert path.read_text("utf-8") == LETTER
+        assert not (inbox.folders.done / "a.txt").exists()
+
+    inbox.wait(100)
+
+    moved = inbox.folders.done / "a.txt"
+    assert (moved.read_text("utf-8"), moved.stat().st_mtime_ns) == (LETTER, modified_ns)
+    assert stat.S_IMODE(moved.stat().st_mode) == 0o755
+    assert moved.with_name("a.txt.chordwise.toml").exists()
+    assert inbox.left == []
+
+
+def a_row(inbox: WatchedInbox, path: Path) -> InboxFile:
+    raw_name, byte_count, modified_ns = scan.version(
+        path.parent, (path, scan.fingerprints(path) or ())
+    )
+    return InboxFile(
+        id=new_id(),
+        folder=str(inbox.folders.inbox),
+        name=path.name,
+        raw_name=raw_name,
+        byte_count=byte_count,
+        modified_ns=modified_ns,
+        profile="",
+    )
+
+
+def other_file_system(source: Path, target: Path) -> None:
+    """Rename a file only within its folder, as the kernel does for an inbox that is a share."""
+    if source.parent != target.parent:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
+    if target.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    source.rename(target)
 
 
 def no_space(_source: Path, target: Path) -> None:
     """Write half a file, and fail because the disk is full."""
     target.write_text("half", "utf-8")
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+
+def out_of_service(*_: object) -> None:
+    raise ServiceUnavailableError("PostgreSQL is away.", "Wait.")

@@ -179,8 +179,8 @@ def test_feedback_is_deleted_with_its_job_and_judgments_are_kept(scheduler: Fake
 _INBOX_FILE = """
 WITH file AS (
     INSERT INTO inbox_files
-        (id, store_id, folder, name, raw_name, profile, status, stored_path, run_id)
-    SELECT gen_random_uuid(), gen_random_uuid(), 'inbox', 'a.txt', 'a.txt', '', :status, 'a.txt', id
+        (id, folder, name, raw_name, byte_count, modified_ns, profile, status, run_id)
+    SELECT gen_random_uuid(), 'inbox', 'a.txt', 'a.txt', 1, 1, '', :status, id
     FROM runs ORDER BY created_at LIMIT 1
     RETURNING id, run_id
 )
@@ -189,7 +189,7 @@ SELECT intakes.id, file.id, 0 FROM file JOIN intakes USING (run_id) LIMIT 1
 """
 
 
-@pytest.mark.parametrize(("status", "left"), [("done", 1), ("delivering", 2)])
+@pytest.mark.parametrize(("status", "left"), [("done", 1), ("moving", 2)])
 def test_a_run_is_deleted_with_its_inbox_files_and_deliveries(
     scheduler: FakeScheduler, status: str, left: int
 ) -> None:

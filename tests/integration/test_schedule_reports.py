@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -164,13 +163,13 @@ def test_failures_are_listed_with_their_hints(settings: Settings, tmp_path: Path
 def test_failed_inbox_files_without_a_run_are_listed(settings: Settings, tmp_path: Path) -> None:
     scheduler = a_scheduler(settings, morning=reporting(tmp_path))
     file = InboxFile(
-        store_id=uuid.uuid4(),
+        byte_count=1,
+        modified_ns=1,
         folder="/in",
         name="a|b.txt",
         raw_name=b"a|b.txt",
         profile="",
         status=InboxStatus.FAILED,
-        stored_path="",
         reason="usage",
         message="The side-car is wrong." * 100,
         hint="docs/inbox.md",

@@ -67,7 +67,7 @@ def inbox_tables(inboxes: Sequence[Row]) -> Iterator[RenderableType]:
     for inbox in inboxes:
         yield Text(one_line(inbox["folder"]), style="bold")
         waiting = counted(inbox["waiting"], "file")
-        yield Text(f"  {waiting} waiting · {inbox['in_store']:,} being analyzed")
+        yield Text(f"  {waiting} waiting · {inbox['in_analysis']:,} being analyzed")
         yield Text(f"  last 24 hours: {inbox['done']:,} done · {inbox['failed']:,} failed")
         if inbox["profiles"]:
             yield Text(f"  profiles: {one_line(', '.join(inbox['profiles']))}")

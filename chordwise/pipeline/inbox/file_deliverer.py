@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import itertools
 import json
 import os
@@ -23,17 +25,28 @@ from chordwise.domain.json_values import JsonObject
 from chordwise.domain.states import InboxStatus, JobStatus
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ServiceUnavailableError
-from chordwise.pipeline.inbox import folders
-from chordwise.pipeline.inbox.folders import Inbox, Store
+from chordwise.pipeline.inbox import folders, scan
+from chordwise.pipeline.inbox.folders import Inbox
 from chordwise.pipeline.runtime.context import Context
 from chordwise.storage import clock, inbox_files
-from chordwise.storage.inbox_files import InboxFile
+from chordwise.storage.inbox_files import Holder, InboxFile
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
 from chordwise.storage.runs import Run
 
 _NOTE_BYTES = 1024 * 1024
 """A larger note is kept in a temporary file until it is delivered."""
+_ABSENT = {
+    "changed": (
+        "The file was changed after it was claimed.",
+        "These answers are for its earlier content; the new one is analyzed separately.",
+    ),
+    "vanished": (
+        "The file was removed, renamed or replaced after it was claimed.",
+        "Leave files in the inbox until they are in done or failed.",
+    ),
+}
+"""Message and hint by the reason that there is no file to move."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,23 +62,22 @@ class FileOutcome:
 
 
 class FileDeliverer:
-    """Moves files out of the store; records each destination first, to resume interrupted moves."""
+    """Moves files out of their inboxes, once each; after a kill, another call completes a move.
 
-    def __init__(self, context: Context, store: Store) -> None:
+    A file gets a hidden name in its folder, is checked to be the version that was read, and then
+    moved to the recorded destination: nobody can replace it in between. Its note comes last.
+    """
+
+    def __init__(self, context: Context, holder: Holder) -> None:
         self._context = context
-        self._store = store
-
-    def ready(self, limit: int) -> list[InboxFile]:
-        """Return files to deliver, those of interrupted deliveries first."""
-        with self._context.database.read() as session:
-            begun = inbox_files.in_status(session, self._store.id, InboxStatus.DELIVERING, limit)
-            return [*begun, *inbox_files.ready(session, self._store.id, limit)]
+        self._holder = holder
 
     def deliver(self, files: Sequence[InboxFile]) -> list[Path | Exception]:
         """Move files to their destinations with their side-cars and notes; return the paths.
 
         For a file that cannot be moved now the result contains the error; the file is safe, and a
-        later call continues with it.
+        later call continues with it. If another file is in its place, or none, only the note is
+        delivered.
 
         Raises:
             ServiceUnavailableError: The database cannot be reached; a later call continues.
@@ -75,25 +87,27 @@ class FileDeliverer:
         except ServiceUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001 - one file must not block the others
-            if len(files) == 1:
-                return [error]
-            return [self.deliver([file])[0] for file in files]
+            if len(files) > 1:
+                return [self.deliver([file])[0] for file in files]
+            with contextlib.suppress(OSError):  # its name again, unless another file has it
+                folders.move(_hidden(files[0]), files[0].source, f"{files[0].id.hex}-back")
+            return [error]
 
     def _deliver(self, files: Sequence[InboxFile]) -> list[Path | Exception]:
         moved: list[Path | Exception] = []
         ended: dict[uuid.UUID, Mapping[str, object]] = {}
+        hidden_ids = {file.id for file in files if self._hide(file)}
         with self._written_notes(files) as outcomes:
             self._record_destinations(files, outcomes)
             for file in files:
-                try:
-                    destination = self._moved(file, outcomes[file.id])
-                except OSError as error:
-                    moved.append(error)
-                else:
-                    moved.append(destination)
-                    ended[file.id] = _final_values(file, destination, outcomes[file.id])
+                if file.id in hidden_ids:
+                    self._move(file, outcomes[file.id])
+                self._add_note(file, outcomes[file.id])
+                moved.append(_destination(file))
+                ended[file.id] = _final_values(file, outcomes[file.id])
             with self._context.database.write() as session:
-                inbox_files.write_each(session, ended, {"delivered_at": clock.database_now()})
+                same = {"delivered_at": clock.database_now(), **inbox_files.NO_LEASE}
+                inbox_files.change(session, self._holder, ended, same)
         return moved
 
     @contextmanager
@@ -111,8 +125,8 @@ class FileDeliverer:
                     note = stack.enter_context(
                         SpooledTemporaryFile(_NOTE_BYTES, "w+", encoding="utf-8")
                     )
-                    is_done = file.reason is None and file.id in done_ids
                     run = None if file.run_id is None else session.get_one(Run, file.run_id)
+                    is_done = file.id in done_ids and file.reason in {None, *_ABSENT}
                     write(note, file, run, outcomes, now, is_done=is_done)
                     has_reason = is_done or file.reason is not None
                     failure = {} if has_reason else inbox_files.first_failure(session, file.id)
@@ -122,59 +136,63 @@ class FileDeliverer:
     def _record_destinations(
         self, files: Sequence[InboxFile], outcomes: Mapping[uuid.UUID, FileOutcome]
     ) -> None:
-        """Choose and record free names for the files that are not moved yet, in one transaction."""
+        """Choose free names for the files that have none, and record all, in one transaction.
+
+        Raises:
+            LeaseLostError: Another process holds one of the files.
+        """
         paths: set[Path] = set()
         values: dict[uuid.UUID, Mapping[str, object]] = {}
         for file in files:
-            if self._resumed(file, self._store.stored(file)) is None:
-                path = _free_place(file, outcomes[file.id], paths)
-                file.raw_destination = os.fsencode(path)
-                values[file.id] = {"raw_destination": file.raw_destination}
+            if file.raw_destination is None:
+                file.raw_destination = os.fsencode(_free_place(file, outcomes[file.id], paths))
+            values[file.id] = {"raw_destination": file.raw_destination}
         with self._context.database.write() as session:
-            inbox_files.write_each(session, values, {"status": InboxStatus.DELIVERING})
+            inbox_files.require_all(inbox_files.change(session, self._holder, values, {}), values)
 
-    def _moved(self, file: InboxFile, outcome: FileOutcome) -> Path:
-        stored = self._store.stored(file)
-        destination = self._resumed(file, stored) or self._placed(file, stored, outcome)
-        self._add_side_car(file, destination)
-        self._add_note(file, destination, outcome)
-        self._store.remove(file.id)
-        return destination
+    def _hide(self, file: InboxFile) -> bool:
+        """Give a file its hidden name; return false, with the reason, if it is not there to move.
 
-    def _resumed(self, file: InboxFile, stored: Path) -> Path | None:
-        """Return the path that the file was moved to before a kill, if it arrived there."""
-        if file.raw_destination is None:
-            return None
-        destination = Path(os.fsdecode(file.raw_destination))
-        if os.path.lexists(stored) and folders.is_copy(stored, destination):
-            folders.hidden_path(destination, file.id.hex).unlink(missing_ok=True)
-            stored.unlink()
-        is_there = not os.path.lexists(stored) and os.path.lexists(destination)
-        return destination if is_there else None
+        Raises:
+            OSError: The file cannot be renamed or read now, or is being written.
+        """
+        hidden, source = _hidden(file), file.source
+        if file.raw_destination and _is_content(file, _destination(file)):
+            return os.path.lexists(hidden)  # moved before a kill, or linked
+        if not os.path.lexists(hidden):
+            if scan.is_being_written(source):
+                raise OSError(errno.EBUSY, "is being written", str(source))
+            if not scan.is_same_version(file, source):
+                _record_absence(file)
+                return False
+            source.rename(hidden)
+        if not _is_content(file, hidden):
+            folders.move_numbered(hidden, source, f"{file.id.hex}-back")
+            _record_absence(file)
+            return False
+        return True
 
-    def _placed(self, file: InboxFile, stored: Path, outcome: FileOutcome) -> Path:
-        """Move the file to the recorded name; if it is taken, record and use the next free one."""
-        while True:
-            destination = Path(os.fsdecode(file.raw_destination or b""))
-            try:
-                folders.move(stored, destination, file.id.hex)
-            except FileExistsError:
-                self._record_destinations([file], {file.id: outcome})
-            else:
-                return destination
-
-    def _add_side_car(self, file: InboxFile, destination: Path) -> None:
-        side_car = self._store.side_car_of(file.id, file.relative.name)
+    def _move(self, file: InboxFile, outcome: FileOutcome) -> None:
+        hidden, source = _hidden(file), file.source
+        if os.path.lexists(_destination(file)) and not folders.is_copy(hidden, _destination(file)):
+            file.raw_destination = None  # taken since it was chosen
+            self._record_destinations([file], {file.id: outcome})
+        destination = _destination(file)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        side_car = source.with_name(side_car_name(source.name))
         if os.path.lexists(side_car):
             beside = destination.with_name(side_car_name(destination.name))
             folders.move_numbered(side_car, beside, f"{file.id.hex}-side-car")
+        folders.move(hidden, destination, file.id.hex)
 
-    def _add_note(self, file: InboxFile, destination: Path, outcome: FileOutcome) -> None:
+    def _add_note(self, file: InboxFile, outcome: FileOutcome) -> None:
+        destination = _destination(file)
         note = destination.with_name(name_of_note(destination.name))
         mark = folders.hidden_path(note, f"{file.id.hex}-note")
         if os.path.lexists(note):  # written before a kill; its name was free when chosen
             mark.unlink(missing_ok=True)
             return
+        destination.parent.mkdir(parents=True, exist_ok=True)
         outcome.note.seek(0)
         with mark.open("w", encoding="utf-8") as target:
             shutil.copyfileobj(outcome.note, target)
@@ -196,10 +214,39 @@ def _by_file(
             yield file, ()
 
 
+def _hidden(file: InboxFile) -> Path:
+    return folders.hidden_path(file.source, file.id.hex)
+
+
+def _destination(file: InboxFile) -> Path:
+    return Path(os.fsdecode(file.raw_destination or b""))
+
+
+def _is_content(file: InboxFile, path: Path) -> bool:
+    """Return whether a path is a file with the content that was read, if any was.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    if file.sha256 is None:
+        return scan.is_same_version(file, path)
+    sha256 = folders.sha256_of(path)
+    if sha256 is None and path.is_file():
+        raise OSError(errno.EIO, "cannot be read", str(path))
+    return sha256 == file.sha256
+
+
+def _record_absence(file: InboxFile) -> None:
+    """Record why a file cannot be moved, unless a reason is known."""
+    reason = "changed" if os.path.lexists(file.source) else "vanished"
+    if file.reason is None:
+        file.reason = reason
+        file.message, file.hint = _ABSENT[reason]
+
+
 def _free_place(file: InboxFile, outcome: FileOutcome, paths: set[Path]) -> Path:
     """Return a path that is free with its note and side-car, and add all three to `paths`."""
     folder = _folder_for(file, outcome)
-    folder.mkdir(parents=True, exist_ok=True)
     for name in names_like(file.relative.name):
         beside = {folder / sibling for sibling in (name, name_of_note(name), side_car_name(name))}
         if not paths & beside and not any(map(os.path.lexists, beside)):
@@ -208,10 +255,10 @@ def _free_place(file: InboxFile, outcome: FileOutcome, paths: set[Path]) -> Path
     raise AssertionError("there is always another name")
 
 
-def _final_values(file: InboxFile, destination: Path, outcome: FileOutcome) -> Mapping[str, object]:
+def _final_values(file: InboxFile, outcome: FileOutcome) -> Mapping[str, object]:
     return {
         "status": InboxStatus.DONE if outcome.is_done else InboxStatus.FAILED,
-        "delivered_path": printable(str(destination)),
+        "delivered_path": printable(str(_destination(file))),
         "reason": file.reason,
         "message": file.message,
         "hint": file.hint,

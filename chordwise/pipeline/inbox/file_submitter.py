@@ -1,8 +1,9 @@
-"""Submits the files of the store; files that arrive together with the same options share a run."""
+"""Submits claimed files; files that arrive together with the same options share a run."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -10,14 +11,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from itertools import groupby
-from pathlib import Path
 from threading import Lock
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from chordwise.domain.states import InboxStatus
+from chordwise.domain.inbox import side_car_name
 from chordwise.domain.visible_text import printable
 from chordwise.errors import (
     ChordwiseError,
@@ -27,19 +27,20 @@ from chordwise.errors import (
     UsageError,
 )
 from chordwise.pipeline.inbox import folders, scan
-from chordwise.pipeline.inbox.folders import Store
 from chordwise.pipeline.inbox.reading_threads import ReadingTask
 from chordwise.pipeline.inbox.scan import check, profile_named, with_side_car
 from chordwise.pipeline.intake.document_batches import BatchWriter, Offered
-from chordwise.pipeline.intake.found_files import FileSource, entry_of, marking_last
+from chordwise.pipeline.intake.found_files import FileSource, Found, marking_last
 from chordwise.pipeline.intake.run_options import run_options
 from chordwise.pipeline.intake.submit import Submission, claim, open_run
 from chordwise.pipeline.runtime.context import Context
+from chordwise.readers import failures
 from chordwise.readers.discovery import FoundFile
-from chordwise.readers.reader import Reader, ReadingInterruptedError
+from chordwise.readers.reader import Reader, ReadingInterruptedError, UnreadDocument
 from chordwise.settings import Profile
 from chordwise.storage import inbox_files, intakes
-from chordwise.storage.inbox_files import InboxFile
+from chordwise.storage.inbox_files import Holder, InboxFile
+from chordwise.storage.intakes import IntakeEntry
 from chordwise.storage.runs import Run
 
 log = structlog.get_logger(__name__)
@@ -60,16 +61,32 @@ class _OpenRun:
 
 @dataclass(slots=True, kw_only=True)
 class _Placed:
-    """A file of the store with its run; `done` is the number of its documents already taken in.
+    """A file with its run; `done` is the number of its documents already taken in.
 
-    `of` is the intake id of its entry on the list of the run, `None` if it is not listed.
+    `entry_id` is the intake id of its entry on the list of the run, `None` if it is not listed.
     """
 
     file: InboxFile
-    stored_file: FoundFile
     run: _OpenRun
     done: int
-    of: uuid.UUID | None
+    entry_id: uuid.UUID | None
+
+    @property
+    def name(self) -> str:
+        return printable(str(self.file.source))
+
+    @property
+    def raw_path(self) -> bytes:
+        return os.fsencode(self.file.source)
+
+    def entry(self) -> IntakeEntry:
+        """Return the entry for the list of the run."""
+        return IntakeEntry(
+            source=self.name,
+            raw_path=self.raw_path,
+            byte_count=self.file.byte_count,
+            modified_ns=self.file.modified_ns,
+        )
 
 
 class FileSubmitter:
@@ -82,53 +99,46 @@ class FileSubmitter:
     def __init__(
         self,
         context: Context,
-        store: Store,
+        holder: Holder,
         *,
         monotonic: Callable[[], float],
         now: Callable[[], datetime],
     ) -> None:
         self._context = context
-        self._store = store
+        self._holder = holder
         self._monotonic = monotonic
         self._now = now
         self._open: dict[str, _OpenRun] = {}
         self._retired: list[_OpenRun] = []
-        self._begun: set[uuid.UUID] = set()
         self._lock = Lock()
 
-    def waiting(self, limit: int) -> list[InboxFile]:
-        """Return files of the store that are not submitted yet, the first taken first."""
-        with self._context.database.read() as session:
-            return list(inbox_files.in_status(session, self._store.id, InboxStatus.TAKEN, limit))
-
-    def is_last_attempt(self, file: InboxFile) -> bool:
-        """Return whether no other file may be read at the same time: this is its last attempt."""
-        return file.id not in self._begun and file.attempts == MAX_ATTEMPTS - 1
+    def claim_waiting(self, of: ColumnElement[bool], limit: int) -> list[InboxFile]:
+        """Claim files to read that this process or a lost one has claimed before."""
+        with self._lock:
+            run_ids = [run.submission.run_id for run in (*self._open.values(), *self._retired)]
+        with self._context.database.write() as session:
+            return inbox_files.claim_unread(session, self._holder, of, run_ids, limit)
 
     def submit(self, task: ReadingTask, reader: Reader) -> None:
         """Take in the documents of the files of a task, and record the outcome of each file in it.
 
         Files are stored together in few transactions. Errors of a file or its side-car are recorded
-        with the file and not raised. A file that is still being written is not submitted; a file
-        whose reading was interrupted has the outcome `ReadingInterruptedError`, and a later call
-        continues with it.
+        with the file and not raised. A file that is being written or has changed since its claim is
+        not submitted; a file whose reading was interrupted has the outcome
+        `ReadingInterruptedError`, and a later call continues with it.
 
         Raises:
-            LeaseLostError: Another process holds the intake; a later call opens another run.
+            LeaseLostError: Another process holds a file or its run; a later call continues.
             ServiceUnavailableError: The database cannot be reached; a later call continues.
         """
-        unfinished_ids = {
-            file.id for file in task.files if scan.is_being_written(self._store.stored(file))
-        }
-        task.outcomes.update(dict.fromkeys(unfinished_ids, False))
-        files = [file for file in task.files if file.id not in unfinished_ids]
-        self._begin(files)
+        files = self._unchanged(task)
         placed: list[_Placed] = []
         try:
             self._place(files, placed)
             for run in {id(place.run): place.run for place in placed}.values():
-                self._enlist([place for place in placed if place.run is run and place.of is None])
-            self._read(task, [place for place in placed if place.of is not None], reader)
+                new = [place for place in placed if place.run is run and place.entry_id is None]
+                self._enlist(run.submission, new)
+            self._read(task, [place for place in placed if place.entry_id is not None], reader)
         finally:
             with self._lock:
                 for place in placed:
@@ -142,8 +152,8 @@ class FileSubmitter:
         ]
         if ended:
             with self._context.database.write() as session:
-                inbox_files.record_submitted(session, ended)
-            self._record_outcomes(task, ended)
+                inbox_files.record_submitted(session, self._holder, ended)
+            task.outcomes.update({file.id: True for file in ended})
 
     def close_quiet(self, *, everything: bool = False) -> None:
         """Close the runs that received no file for a while, or all of them."""
@@ -158,41 +168,24 @@ class FileSubmitter:
             run.submission.close()
             self._retired.remove(run)
 
-    def close_abandoned(self) -> None:
-        """Close the runs that an earlier watcher of this store left open.
+    def _unchanged(self, task: ReadingTask) -> list[InboxFile]:
+        """Return the files that can be read now; a changed one of which nothing was read is freed.
 
-        A run with a partly submitted file stays open: submitting the file continues that run.
+        A missing file can be read: the reader says that it is missing.
         """
-        open_ids = {run.submission.run_id for run in (*self._open.values(), *self._retired)}
-        with self._context.database.write() as session:
-            is_abandoned = inbox_files.is_submitted_to(self._store.id) & Run.id.not_in(open_ids)
-            intakes.finish_all(session, is_abandoned)
-
-    def subtract_attempts(self) -> None:
-        """Subtract the attempts of this process, which is stopping normally."""
-        with self._context.database.write() as session:
-            inbox_files.undo_attempts(session, self._begun)
-
-    def _begin(self, files: Sequence[InboxFile]) -> None:
-        """Count one attempt of this process per new file; quarantine those with too many."""
-        new = [file for file in files if file.id not in self._begun]
-        for file in new:
-            if file.attempts >= MAX_ATTEMPTS:
-                file.reason = "quarantined"
-                file.message = (
-                    f"The process that reads files has crashed {MAX_ATTEMPTS} times while it read "
-                    f"{file.name}."
-                )
-                file.hint = (
-                    "It probably needs more memory than is available. Split it, or give the "
-                    "scheduler more memory, and put it into the inbox again."
-                )
-                log.error("inbox.quarantined", file=file.name, folder=file.folder)
-        begun = {file.id for file in new if file.reason is None}
-        if begun:
+        files, changed_ids = [], []
+        for file in task.files:
+            if scan.is_being_written(file.source):
+                task.outcomes[file.id] = False
+            elif file.run_id is None and not _is_as_claimed(file):
+                task.outcomes[file.id] = False
+                changed_ids.append(file.id)
+            else:
+                files.append(file)
+        if changed_ids:
             with self._context.database.write() as session:
-                inbox_files.change_all(session, begun, {"attempts": InboxFile.attempts + 1})
-        self._begun |= begun
+                inbox_files.forget(session, self._holder, changed_ids)
+        return files
 
     def _place(self, files: Sequence[InboxFile], placed: list[_Placed]) -> None:
         """Add the files that are to be taken in to `placed`, each with its run.
@@ -201,13 +194,12 @@ class FileSubmitter:
         """
         leased: set[str] = set()
         for file in files:
-            if file.reason is not None:
+            file.sha256 = folders.sha256_of(file.source)
+            if file.attempts > MAX_ATTEMPTS:
+                _quarantine(file)
                 continue
-            stored = self._store.stored(file)
             try:
-                if stored.exists():
-                    file.sha256, file.byte_count = folders.sha256_of(stored), stored.stat().st_size
-                place = self._with_run(file, stored, leased)
+                place = self._with_run(file, leased)
             except (LeaseLostError, ServiceUnavailableError):
                 raise
             except ChordwiseError as error:
@@ -216,7 +208,7 @@ class FileSubmitter:
             if place is not None:
                 placed.append(place)
 
-    def _with_run(self, file: InboxFile, stored: Path, leased: set[str]) -> _Placed | None:
+    def _with_run(self, file: InboxFile, leased: set[str]) -> _Placed | None:
         """Return a file with its run; `None` if it was completely taken in before a kill.
 
         `leased` contains the keys of the runs that are known to be open.
@@ -226,38 +218,38 @@ class FileSubmitter:
             with self._context.database.read() as session:
                 done = inbox_files.linked(session, file.id)
         with self._lock:
-            run, of = self._place_of(file, stored)
+            run, entry_id = self._place_of(file)
             if run is None and done:
                 return None
             run = run or self._run_for(file.profile, profile, leased)
             run.readers += 1
-        name = printable(str(file.source))
-        stored_file = FoundFile(source=name, path=stored, follow_symlinks=False)
-        return _Placed(file=file, stored_file=stored_file, run=run, done=done, of=of)
+        return _Placed(file=file, run=run, done=done, entry_id=entry_id)
 
-    def _enlist(self, placed: Sequence[_Placed]) -> None:
+    def _enlist(self, submission: Submission, placed: Sequence[_Placed]) -> None:
         """Put files on the list of their run."""
         if not placed:
             return
-        submission = placed[0].run.submission
-        values = {"run_id": submission.run_id}
         ids = [place.file.id for place in placed]
-        entries = [entry_of(place.stored_file, place.stored_file.source) for place in placed]
+        put = partial(inbox_files.put_into_run, holder=self._holder, run_id=submission.run_id)
         try:
-            listed = submission.enlist(
-                entries, lambda session: inbox_files.change_all(session, ids, values)
+            entry_ids = submission.enlist(
+                [place.entry() for place in placed], lambda session: put(session, ids=ids)
             )
         except RunCancelledError as error:
             for place in placed:
                 _refuse(place.file, error)
             return
-        for place, of in zip(placed, listed, strict=True):
-            place.of = of
+        for place, entry_id in zip(placed, entry_ids, strict=True):
+            place.entry_id = entry_id
 
     def _read(self, task: ReadingTask, placed: Sequence[_Placed], reader: Reader) -> None:
         source = FileSource(reader, io.BytesIO())
-        batches = _Batches()
-        with BatchWriter(lambda batch: self._record_outcomes(task, batches.store(batch))) as writer:
+        batches = _Batches(self._holder)
+
+        def store(batch: Sequence[Offered]) -> None:
+            task.outcomes.update({file.id: True for file in batches.store(batch)})
+
+        with BatchWriter(store) as writer:
             for place in placed:
                 if not task.begin(place.file):
                     return
@@ -269,21 +261,22 @@ class FileSubmitter:
                     task.outcomes[place.file.id] = error
                     return
 
-    def _record_outcomes(self, task: ReadingTask, files: Sequence[InboxFile]) -> None:
-        for file in files:
-            task.outcomes[file.id] = True
-            self._begun.discard(file.id)
+    def _place_of(self, file: InboxFile) -> tuple[_OpenRun | None, uuid.UUID | None]:
+        """Return the run that a file was being taken into, and the intake id of its list entry.
 
-    def _place_of(self, file: InboxFile, stored: Path) -> tuple[_OpenRun | None, uuid.UUID | None]:
-        """Return the run that a file was being taken into, and the intake id of its list entry."""
+        Raises:
+            LeaseLostError: Another process holds the intake of that run.
+        """
         if file.run_id is None:
             return None, None
+        version = file.byte_count, file.modified_ns
         with self._context.database.read() as session:
-            listed = intakes.listed_at(session, file.run_id, os.fsencode(stored.absolute()))
-        if listed is None:
+            raw_path = os.fsencode(file.source)
+            entry_id = intakes.listed_at(session, file.run_id, raw_path, *version)
+        if entry_id is None:
             return None, None
         run = self._open_run(file.run_id) or self._resumed(file.run_id)
-        return run, None if run is None else listed.intake_id
+        return run, None if run is None else entry_id
 
     def _open_run(self, run_id: uuid.UUID) -> _OpenRun | None:
         runs = (*self._open.values(), *self._retired)
@@ -291,9 +284,14 @@ class FileSubmitter:
         return run if run is not None and run.submission.has_lease() else None
 
     def _resumed(self, run_id: uuid.UUID) -> _OpenRun | None:
-        """Resume a run of a lost watcher, whose lock on the store this process holds now."""
-        submission = claim(self._context, run_id, by_force=True)
-        return None if submission is None else self._opened(str(run_id), submission)
+        """Resume the run of a lost process; `None` if it is cancelled."""
+        submission = claim(self._context, run_id)
+        if submission is not None:
+            return self._opened(str(run_id), submission)
+        with self._context.database.read() as session:
+            if intakes.held_until(session, run_id) is not None:
+                raise LeaseLostError("Another process takes files into this run.")
+        return None
 
     def _opened(self, key: str, submission: Submission) -> _OpenRun:
         at = self._monotonic()
@@ -302,7 +300,7 @@ class FileSubmitter:
 
     def _profile_of(self, file: InboxFile) -> Profile:
         profile = profile_named(self._context.settings, file.profile)
-        side_car = self._store.side_car_of(file.id, file.relative.name)
+        side_car = file.source.with_name(side_car_name(file.relative.name))
         if not os.path.lexists(side_car):  # a name that is too long is not an error here
             return profile
         if side_car.is_symlink():
@@ -319,44 +317,59 @@ class FileSubmitter:
             self._retired.append(self._open.pop(key))
             run = None
         if run is None:
-            options = run_options(self._context.settings, profile, self._run_name(name), name)
-            options = replace(options, follows=True)
-            run = self._opened(key, open_run(self._context, options, self._now()))
+            run = self._opened(key, self._new_run(name, profile))
         leased.add(key)
         return run
 
-    def _run_name(self, profile: str) -> str:
-        """Return a name such as `inbox-contracts-20261125-0213`, numbered if it is taken."""
-        stem = "-".join(("inbox", *([profile] if profile else []), f"{self._now():%Y%m%d-%H%M}"))
+    def _new_run(self, profile_name: str, profile: Profile) -> Submission:
+        """Open a run with a name such as `inbox-contracts-20261125-0213`, numbered if it is taken.
+
+        Another process may take the name at the same time.
+        """
+        parts = ("inbox", *([profile_name] if profile_name else []), f"{self._now():%Y%m%d-%H%M}")
+        options = run_options(self._context.settings, profile, "", profile_name)
+        names: set[str] = set()
+        while True:
+            name = next(name for name in _numbered("-".join(parts)) if name not in names)
+            try:
+                options = replace(options, name=name, follows=True)
+                return open_run(self._context, options, self._now())
+            except UsageError:
+                names = self._names_like("-".join(parts))
+                if name not in names:
+                    raise
+
+    def _names_like(self, stem: str) -> set[str]:
         with self._context.database.read() as session:
-            query = select(func.count()).where(Run.name.startswith(stem, autoescape=True))
-            count = session.scalar(query) or 0
-        return f"{stem}-{count + 1}" if count else stem
+            query = select(Run.name).where(Run.name.startswith(stem, autoescape=True))
+            return set(session.scalars(query))
 
 
 class _Batches:
     """The documents of the files of a task, and the rows that link them to their files."""
 
-    def __init__(self) -> None:
+    def __init__(self, holder: Holder) -> None:
+        self._holder = holder
         self._places: dict[uuid.UUID, tuple[_Placed, int]] = {}
 
     def of(self, placed: _Placed, source: FileSource) -> Iterator[Offered]:
         """Yield the documents of a file that are to be taken in, until the file is refused."""
-        file, submission = placed.stored_file, placed.run.submission
-        documents = source.read(
-            file, submission.options.columns, file.source, submission.transcriber
-        )
-        for position, (document, is_last) in enumerate(marking_last(documents)):
+        for position, (document, is_last) in enumerate(marking_last(_documents(placed, source))):
             if placed.file.reason is not None:
                 return
             if position >= placed.done:
-                offered = Offered(document=document, entry_id=placed.of, is_last=is_last)
+                offered = Offered(
+                    document=document,
+                    entry_id=placed.entry_id,
+                    is_last=is_last,
+                    raw_path=placed.raw_path,
+                )
                 self._places[offered.intake_id] = placed, position
                 yield offered
 
     def store(self, batch: Sequence[Offered]) -> list[InboxFile]:
         """Store a batch, each part in its run; return the files that are complete."""
-        through: list[InboxFile] = []
+        complete: list[InboxFile] = []
         for _, part in groupby(batch, lambda offer: id(self._placed(offer).run)):
             offered = list(part)
             submission = self._placed(offered[0]).run.submission
@@ -366,24 +379,59 @@ class _Batches:
                 for offer in offered:
                     _refuse(self._placed(offer).file, error)
             else:
-                through += self._ended(offered)
+                complete += self._ended(offered)
             for offer in offered:
                 del self._places[offer.intake_id]
-        return through
+        return complete
 
     def _link_files(self, run_id: uuid.UUID, session: Session, offered: Sequence[Offered]) -> None:
         links = []
         for offer in offered:
             placed, position = self._places[offer.intake_id]
             links.append((placed.file.id, offer.intake_id, position))
-        inbox_files.link_all(session, run_id, links)
-        inbox_files.record_submitted(session, self._ended(offered))
+        inbox_files.link_all(session, links)
+        ended = self._ended(offered)
+        inbox_files.record_submitted(session, self._holder, ended)
+        unended_ids = {file_id for file_id, _, _ in links} - {file.id for file in ended}
+        inbox_files.put_into_run(session, self._holder, run_id, unended_ids)
 
     def _ended(self, offered: Sequence[Offered]) -> list[InboxFile]:
         return [self._placed(offer).file for offer in offered if offer.is_last]
 
     def _placed(self, offered: Offered) -> _Placed:
         return self._places[offered.intake_id][0]
+
+
+def _documents(placed: _Placed, source: FileSource) -> Iterator[Found]:
+    """Return all documents of a file, or for another version of it the reason in their place."""
+    if not _is_as_claimed(placed.file):
+        error = failures.named(placed.name, failures.changed())
+        unread = UnreadDocument(source=placed.name, error=error)
+        return itertools.repeat(unread, placed.done + 1)
+    file = FoundFile(source=placed.name, path=placed.file.source, follow_symlinks=False)
+    submission = placed.run.submission
+    return source.read(file, submission.options.columns, placed.name, submission.transcriber)
+
+
+def _is_as_claimed(file: InboxFile) -> bool:
+    """Return whether the version of a file that was claimed is in its place, or nothing is."""
+    return not os.path.lexists(file.source) or scan.is_same_version(file, file.source)
+
+
+def _numbered(name: str) -> Iterator[str]:
+    return itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+
+
+def _quarantine(file: InboxFile) -> None:
+    file.reason = "quarantined"
+    file.message = (
+        f"The process that reads files has crashed {MAX_ATTEMPTS} times while it read {file.name}."
+    )
+    file.hint = (
+        "It probably needs more memory than is available. Split it, or give the scheduler more "
+        "memory, and put it into the inbox again."
+    )
+    log.error("inbox.quarantined", file=file.name, folder=file.folder)
 
 
 def _refuse(file: InboxFile, error: ChordwiseError) -> None:

@@ -1,84 +1,54 @@
-"""Moves files so that a kill at any time leaves each file complete in exactly one place."""
+"""Inboxes, and moves of files that a kill at any time leaves complete in exactly one place."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import fcntl
-import hashlib
 import os
 import shutil
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TypeAlias
 
-from chordwise.domain.identifiers import id_in
-from chordwise.domain.inbox import DONE, FAILED, MARK, names_like, profile_of, side_car_name
-from chordwise.embedded import home
-from chordwise.embedded.home import write_private
-from chordwise.errors import ConfigurationError
+from chordwise.domain.inbox import DONE, FAILED, MARK, names_like, profile_of
+from chordwise.errors import ConfigurationError, ReadError
 from chordwise.pipeline.exports.writers import sync_folder
+from chordwise.readers import contents
 from chordwise.settings import Settings
 from chordwise.settings.profiles import folders_of
-from chordwise.storage.inbox_files import InboxFile
-from chordwise.storage.record import new_id
 
-Rename: TypeAlias = Callable[[Path, Path], None]
-_COPYING = ".copying"
 _SLICE = 1024 * 1024
 _PERMISSIONS = 0o777
+_SAME_TIME_NS = 2_000_000_000
+"""The coarsest unit of modification times that a file system stores, of FAT."""
 _NO_LINKS = (errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
 
 def hidden_path(path: Path, token: str) -> Path:
-    """Return the hidden name of a file while it is copied."""
+    """Return the hidden name of a file while it is moved."""
     return path.with_name(f"{MARK}{token}")
 
 
-def take(source: Path, target: Path, token: str, rename: Rename = os.rename) -> None:
-    """Move a file to an unused name, across file systems if necessary.
-
-    Across file systems the source is first renamed to a hidden name, so that no other process takes
-    it in the meantime; `finish_taking` continues after a kill. After an exception the file has one
-    of the three names.
-    """
-    try:
-        rename(source, target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        mark = hidden_path(source, token)
-        os.rename(source, mark)  # noqa: PTH104 - atomic, within the folder
-        finish_taking(mark, target)
-
-
-def finish_taking(mark: Path, target: Path) -> None:
-    """Copy a marked file, and remove it after the complete copy is synced to disk."""
-    if not target.exists():
-        copying = target.with_name(_COPYING)
-        copying.unlink(missing_ok=True)  # left by an interrupted attempt
-        try:
-            copy(mark, copying)
-            os.rename(copying, target)  # noqa: PTH104 - atomic, and this process holds the lock
-        finally:
-            copying.unlink(missing_ok=True)
-        sync_folder(target.parent)
-    mark.unlink()
-
-
 def move(source: Path, target: Path, token: str) -> None:
-    """Move a file to a name that must be free; an existing file is never overwritten.
+    """Move a file to a free name, across file systems if necessary; nothing is overwritten.
+
+    After a kill, another call completes the move.
 
     Raises:
-        FileExistsError: The name is taken; the file was not moved.
+        FileExistsError: Another file has the name; nothing was moved.
     """
+    mark = hidden_path(target, token)
     try:
         _name(source, target)
+    except FileExistsError:
+        if not is_copy(source, target):
+            raise
+        mark.unlink(missing_ok=True)
+        source.unlink()
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        mark = hidden_path(target, token)
         mark.unlink(missing_ok=True)  # left by an interrupted attempt
         try:
             copy(source, mark)
@@ -92,28 +62,27 @@ def move(source: Path, target: Path, token: str) -> None:
 def move_numbered(source: Path, target: Path, token: str) -> None:
     """Move a file to a name, or to a numbered variant of it if it is taken."""
     for name in names_like(target.name):
-        try:
+        with contextlib.suppress(FileExistsError):
             move(source, target.with_name(name), token)
-        except FileExistsError:
-            continue
-        return
+            return
+
+
+def sha256_of(path: Path) -> str | None:
+    """Return the SHA-256 hash of a regular file in hexadecimal; `None` if it cannot be read."""
+    try:
+        with contents.opened(path, sys.maxsize, follow_symlinks=False) as file:
+            return contents.content_of_file(file, sys.maxsize).sha256
+    except ReadError:
+        return None
 
 
 def is_copy(first: Path, second: Path) -> bool:
     """Return whether two paths are the same file, or one is a `copy` of the other."""
-    try:
-        return first.samefile(second) or (
-            first.stat().st_mtime_ns == second.stat().st_mtime_ns
-            and sha256_of(first) == sha256_of(second)
-        )
-    except OSError:
-        return False
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 hash of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if first.samefile(second):
+        return True
+    difference_ns = first.stat().st_mtime_ns - second.stat().st_mtime_ns
+    sha256 = sha256_of(first)
+    return abs(difference_ns) < _SAME_TIME_NS and sha256 in {sha256_of(second)} - {None}
 
 
 def copy(source: Path, target: Path) -> None:
@@ -231,102 +200,3 @@ def _refuse_rivals(
                 f"profiles.{bindings[path]} and profiles.{additions[path]} are both for {path}.",
                 "Give one of them another folder; where none is set, it is the profile's name.",
             )
-
-
-ORIGIN = ".origin"
-
-
-class Store:
-    """A folder below CHORDWISE_HOME with a sub-folder for each file; one watcher at a time."""
-
-    def __init__(self, home: Path) -> None:
-        self.folder = home.expanduser().resolve() / "inbox"
-        self._lock: int | None = None
-        self._id: uuid.UUID | None = None
-
-    def acquire(self) -> bool:
-        """Acquire the watcher lock of this home; return whether no other process holds it.
-
-        The lock is held until `release`, or until the process ends.
-
-        Raises:
-            ConfigurationError: The folder cannot be created.
-            OSError: The folder is not writable.
-        """
-        home.make_folder(self.folder)
-        if self._lock is None:
-            descriptor = os.open(
-                self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                return False
-            self._lock = descriptor
-        return True
-
-    def release(self) -> None:
-        """Release the watcher lock."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    @property
-    def id(self) -> uuid.UUID:
-        """The permanent id that distinguishes the rows of this store from those of other stores."""
-        if self._id is None:
-            file = self.folder / ".id"
-            if not file.exists():
-                write_private(file, str(new_id()))
-            self._id = uuid.UUID(file.read_text("utf-8").strip())
-        return self._id
-
-    def folder_of(self, file_id: uuid.UUID) -> Path:
-        """Return the sub-folder of a file."""
-        return self.folder / str(file_id)
-
-    def path_of(self, file_id: uuid.UUID, name: str) -> Path:
-        """Return the path of a file; the name is kept, so that the reader sees its type."""
-        return self.folder_of(file_id) / name
-
-    def stored(self, file: InboxFile) -> Path:
-        """Return the path of a file that has a row."""
-        return self.path_of(file.id, file.relative.name)
-
-    def side_car_of(self, file_id: uuid.UUID, name: str) -> Path:
-        """Return the path of the side-car of a file; it may not exist."""
-        return self.folder_of(file_id) / side_car_name(name)
-
-    def create(self, file_id: uuid.UUID, source: Path) -> None:
-        """Create the sub-folder of a file, and record the origin of the file in it.
-
-        Raises:
-            OSError: The disk is full, or the folder is not writable.
-        """
-        folder = self.folder_of(file_id)
-        folder.mkdir(mode=0o700, parents=True)
-        (folder / ORIGIN).write_bytes(os.fsencode(source))
-
-    def origin(self, file_id: uuid.UUID) -> Path | None:
-        """Return the recorded origin of a file; `None` if it cannot be read."""
-        try:
-            return Path(os.fsdecode((self.folder_of(file_id) / ORIGIN).read_bytes()))
-        except OSError:
-            return None
-
-    def remove(self, file_id: uuid.UUID) -> None:
-        """Remove the sub-folder of a file that was moved out.
-
-        Raises:
-            OSError: The sub-folder still contains a file.
-        """
-        folder = self.folder_of(file_id)
-        if folder.exists():
-            (folder / ORIGIN).unlink(missing_ok=True)
-            folder.rmdir()
-
-    def ids(self) -> Iterator[uuid.UUID]:
-        """Yield the ids of all sub-folders."""
-        ids = (id_in(entry.name) for entry in self.folder.iterdir())
-        yield from (file_id for file_id in ids if file_id is not None)

@@ -1,4 +1,4 @@
-"""Reads files of the store in two threads, one of which is for slow files."""
+"""Reads claimed files in two threads, one of which is for slow files."""
 
 from __future__ import annotations
 
@@ -77,16 +77,6 @@ class ReadingTask:
         through = list(self.outcomes)  # a copy, because the task's thread adds to it
         return {*through, *([] if self._current is None else [self._current.id])}
 
-    @property
-    def postponed(self) -> InboxFile | None:
-        """The file whose reading was interrupted, if any."""
-        interrupted = (
-            file
-            for file in self.files
-            if isinstance(self.outcomes.get(file.id), ReadingInterruptedError)
-        )
-        return next(interrupted, None)
-
     def interrupt(self) -> None:
         """Interrupt the reader; the task ends soon after."""
         self.stop_after_current()
@@ -137,8 +127,9 @@ class ReadingThreads:
 
     @property
     def held(self) -> set[uuid.UUID]:
-        """The ids of the files that are being read, or wait for the slow thread."""
-        return self._known_slow.union(*(task.held for task in self.tasks))
+        """The ids of the files that are being read, or wait for the busy slow thread."""
+        waiting = self._known_slow if self._slow is not None else set[uuid.UUID]()
+        return waiting.union(*(task.held for task in self.tasks))
 
     def is_slow(self, file: InboxFile) -> bool:
         """Return whether a file is known to be slow, and needs a separate task."""
@@ -149,10 +140,6 @@ class ReadingThreads:
         is_slow = self.is_slow(files[0])
         is_busy = self._slow is not None if is_slow else not self.is_free
         if is_busy or any(task.alone or alone for task in self.tasks):
-            return None
-        busy_ids = {file_id for task in self.tasks for file_id in task.held}
-        files = [file for file in files if file.id not in busy_ids]
-        if not files:
             return None
         reader = self._idle_readers.pop() if self._idle_readers else Reader(self._settings)
         task = ReadingTask(files, reader, self._submit, self._monotonic, alone=alone)
@@ -171,13 +158,13 @@ class ReadingThreads:
             self._quick = None if task is self._quick else self._quick
             self._slow = None if task is self._slow else self._slow
             self._idle_readers.append(task.reader)
-            postponed = task.postponed
             for file in task.files:
-                if file.id in task.outcomes and file is not postponed:
+                outcome = task.outcomes.get(file.id)
+                if isinstance(outcome, ReadingInterruptedError):
+                    self._known_slow.add(file.id)
+                elif outcome is not None:
                     self._known_slow.discard(file.id)
-                    yield file, task.outcomes[file.id]
-            if postponed is not None:
-                self._known_slow.add(postponed.id)
+                    yield file, outcome
 
     def close(self) -> None:
         """Interrupt the running tasks, and end the reader processes."""

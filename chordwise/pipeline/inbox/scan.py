@@ -8,7 +8,7 @@ import os
 import signal
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from chordwise.readers.discovery import is_ignored
 from chordwise.settings import Profile, Settings
 from chordwise.settings.profiles import OF_TYPES
 from chordwise.settings.sections import problems
+from chordwise.storage.inbox_files import InboxFile, Version
 
 LINK = "is a symbolic link; put the file itself there"
 HARD_LINK = "has another hard link, through which it could change; put a copy there"
@@ -39,19 +40,35 @@ class Refused:
     reason: str
 
 
-def oldest_files(folder: Path, limit: int, refuse: Callable[[Refused], None]) -> list[Found]:
-    """Return at most `limit` files of an inbox that can be taken, the oldest first.
+def files(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[Found]:
+    """Yield the files of an inbox that can be taken, unordered.
 
     Sub-folders are scanned, links are not followed. `refuse` is called with each refused entry.
     """
-    return heapq.nsmallest(
-        limit, _files(folder, refuse), key=lambda file: (file[1][0].modified_ns, bytes(file[0]))
-    )
+    for entry in _entries(folder, refuse):
+        if not is_ignored(entry.name):
+            yield from _file(Path(entry.path), refuse)
 
 
-def files(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[Path]:
-    """Yield the files of an inbox that can be taken, unordered, as `oldest_files` does."""
-    return (Path(path) for path, _ in _files(folder, refuse))
+def oldest(found: Iterable[Found], limit: int) -> list[Found]:
+    """Return at most `limit` files, the oldest first."""
+    return heapq.nsmallest(limit, found, key=lambda file: (file[1][0].modified_ns, bytes(file[0])))
+
+
+def version(folder: Path, file: Found) -> Version:
+    """Return the version of a file in an inbox."""
+    path, (fingerprint, *_) = file
+    return os.fsencode(path.relative_to(folder)), fingerprint.size, fingerprint.modified_ns
+
+
+def is_same_version(file: InboxFile, path: Path) -> bool:
+    """Return whether a path in the folder of a claimed file is a file of its version."""
+    fingerprint = _fingerprint(path)
+    if fingerprint is None or refusal(path) in {LINK, NOT_A_FILE}:
+        return False
+    is_same = (fingerprint.size, fingerprint.modified_ns) == (file.byte_count, file.modified_ns)
+    # A symbolic link instead of a sub-folder could lead out of the inbox.
+    return is_same and path.parent.resolve().is_relative_to(file.folder)
 
 
 def orphaned_side_cars(folder: Path) -> Iterator[Path]:
@@ -114,12 +131,6 @@ def is_being_written(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def _files(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[Found]:
-    for entry in _entries(folder, refuse):
-        if not is_ignored(entry.name):
-            yield from _file(Path(entry.path), refuse)
 
 
 def _entries(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[os.DirEntry[str]]:

@@ -1,9 +1,10 @@
-"""The state of the inboxes: the files in their folders, and the files taken from them."""
+"""The state of the inboxes: the files that wait in their folders, and the claimed ones."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from psycopg import Connection
 
@@ -17,8 +18,8 @@ from chordwise.settings import Settings
 
 RECENT_FILES = Relation(
     query="""SELECT
-    f.name, f.profile, f.status, r.name AS run, coalesce(f.delivered_path, f.stored_path) AS path,
-    f.reason, f.message, f.hint, f.created_at AS taken_at
+    f.name, f.profile, f.status, r.name AS run, f.reason, f.message, f.hint,
+    f.created_at AS taken_at, coalesce(f.delivered_path, f.folder || '/' || f.name) AS path
 FROM inbox_files AS f LEFT JOIN runs AS r ON r.id = f.run_id""",
     filters={"folder": "f.folder = %(folder)s"},
     order="f.id DESC",
@@ -28,12 +29,16 @@ FILE_COUNTS = Relation(
     query="""SELECT
     count(*) FILTER (WHERE status = 'done') AS done,
     count(*) FILTER (WHERE status = 'failed') AS failed,
-    count(*) FILTER (WHERE status NOT IN ('done', 'failed')) AS in_store
+    count(*) FILTER (WHERE status NOT IN ('done', 'failed')) AS in_analysis
 FROM inbox_files""",
     filters={
         "folder": """folder = %(folder)s
     AND (delivered_at IS NULL OR delivered_at > clock_timestamp() - interval '1 day')"""
     },
+)
+OPEN_VERSIONS = Relation(
+    query="SELECT raw_name, byte_count, modified_ns FROM inbox_files",
+    filters={"folder": "folder = %(folder)s AND status NOT IN ('done', 'failed')"},
 )
 
 _MAX_REFUSED = 50
@@ -43,8 +48,8 @@ _MAX_ORPHANS = 20
 def accounts(connection: Connection, settings: Settings, limit: int) -> list[Row]:
     """Return the account of each inbox in the settings: what waits, what was taken, what is wrong.
 
-    `in_store` counts the files that are being analyzed; `done` and `failed` those delivered within
-    a day. The files of `held_back`, which wait for an invalid profile, are included in `waiting`.
+    `in_analysis` counts the claimed files; `done` and `failed` those delivered within a day. The
+    files of `held_back`, which wait for an invalid profile, are included in `waiting`.
     `orphaned_side_cars` lists only the first side-cars without a file.
 
     Raises:
@@ -63,8 +68,13 @@ def _account(
         if len(refused) < _MAX_REFUSED:
             refused.append({"path": printable(str(entry.path)), "reason": entry.reason})
 
-    waiting = Counter(map(inboxes.profile_of, scan.files(inbox.folder, refuse)))
     of_folder = {"folder": str(inbox.folder)}
+    claimed = {tuple(row.values()) for row in OPEN_VERSIONS.read(connection, of_folder)}
+    waiting = Counter(
+        inboxes.profile_of(Path(file[0]))
+        for file in scan.files(inbox.folder, refuse)
+        if scan.version(inbox.folder, file) not in claimed
+    )
     orphans = sorted(printable(str(path)) for path in scan.orphaned_side_cars(inbox.folder))
     bound = {name for at, name in inboxes.bindings.items() if at.is_relative_to(inbox.folder)}
     return {

@@ -1,35 +1,39 @@
-"""The watch over the inboxes of a home: scans, takes, submits and delivers files, and recovers."""
+"""The watch over inboxes: claims files, submits them, and delivers them when they are answered."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import uuid
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path, PurePath
 from queue import SimpleQueue
 
 import structlog
+from sqlalchemy import ColumnElement
 
 from chordwise.domain.failure_backoff import FailureBackoff
-from chordwise.domain.inbox import SIDE_CAR, Sighting, Sightings
+from chordwise.domain.inbox import SIDE_CAR, Found, Sighting, Sightings
 from chordwise.domain.visible_text import printable
 from chordwise.errors import ChordwiseError, ServiceUnavailableError
 from chordwise.pipeline.inbox import scan
 from chordwise.pipeline.inbox.file_deliverer import FileDeliverer
-from chordwise.pipeline.inbox.file_submitter import FileSubmitter
-from chordwise.pipeline.inbox.file_taker import FileTaker, InterruptedMove, ScannedFile
-from chordwise.pipeline.inbox.folders import Store, inboxes_of
+from chordwise.pipeline.inbox.file_submitter import MAX_ATTEMPTS, FileSubmitter
+from chordwise.pipeline.inbox.folders import inboxes_of
 from chordwise.pipeline.inbox.reading_threads import ReadingThreads
 from chordwise.pipeline.inbox.scan import Refused, check, profile_named
 from chordwise.pipeline.runtime.context import Context
-from chordwise.storage.inbox_files import InboxFile
+from chordwise.storage import inbox_files
+from chordwise.storage.inbox_files import Holder, InboxFile
+from chordwise.storage.record import new_id
 
 log = structlog.get_logger(__name__)
 
 MAX_WAITING = 2_000
 """The number of waiting files that are held in memory; the others stay in their folders."""
 _BATCH = 50
+_COMPARED = 1_000
 _MAX_DELIVERED = 500
 _DELIVERED_TOGETHER = 20
 _PENDING_SECONDS = 1.0
@@ -42,9 +46,10 @@ _SHARE = 10
 
 
 class InboxWatch:
-    """The periodic work of the process that holds the lock of the store.
+    """The periodic work of a process that watches inboxes, possibly beside others.
 
-    `monotonic` is in seconds. Call `tick` several times a second; it waits at most
+    Processes share files by claims in the database: a claim is a lease, which the heartbeat of the
+    process extends. `monotonic` is in seconds. Call `tick` several times a second; it waits at most
     `reading_turn_seconds` for a task of files that is being read, and then continues with the other
     work.
     """
@@ -52,7 +57,6 @@ class InboxWatch:
     def __init__(
         self,
         context: Context,
-        store: Store,
         *,
         monotonic: Callable[[], float],
         now: Callable[[], datetime],
@@ -62,17 +66,15 @@ class InboxWatch:
         self._settings = context.settings.inbox
         self._inboxes = inboxes_of(context.settings)
         self._monotonic = monotonic
-        self._taker = FileTaker(context, store)
-        self._submitter = FileSubmitter(context, store, monotonic=monotonic, now=now)
+        self._holder = Holder(token=uuid.uuid4(), duration=context.lease)
+        self._submitter = FileSubmitter(context, self._holder, monotonic=monotonic, now=now)
         self._threads = ReadingThreads(self._submitter.submit, context.settings.readers, monotonic)
         self._reading_turn_seconds = reading_turn_seconds
-        self._deliverer = FileDeliverer(context, store)
+        self._deliverer = FileDeliverer(context, self._holder)
         self._waiting = Sightings(self._settings.stability_seconds, MAX_WAITING)
         self._failures = FailureBackoff()
         self._events: SimpleQueue[Path] = SimpleQueue()
         self._refused: set[Refused] = set()
-        self._must_recover = True
-        self._interrupted_moves: list[InterruptedMove] = []
         self._scan_at = self._pending_at = self._deliver_at = 0.0
         self._earliest_scan_at = 0.0
         self._left_out = 0
@@ -80,6 +82,8 @@ class InboxWatch:
         readers = context.settings.readers
         pages = readers.max_vision_pages if readers.vision else 0
         self._file_seconds = readers.file_timeout_seconds + _STORING_SECONDS + _PAGE_SECONDS * pages
+        context.leases.keep_intake(self._holder.token)
+        self.make_folders()
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -112,21 +116,13 @@ class InboxWatch:
             ServiceUnavailableError: The database cannot be reached; the next call continues.
         """
         self._ticked_at = self._monotonic()
-        try:
-            if self._must_recover:
-                self._recover()
-            self._finish_interrupted_moves()
-            self._collect()
-            self._read_events()
-            self._scan_if_due()
-            is_behind = self._take_complete()
-            self._submit_pending()
-            self._deliver_due()
-            self._submitter.close_quiet()
-        except ServiceUnavailableError:
-            # It is unknown whether the last statement was executed: recover and scan again.
-            self._must_recover = True
-            raise
+        self._collect()
+        self._read_events()
+        self._scan_if_due()
+        is_behind = self._take_complete()
+        self._submit_pending()
+        self._deliver_due()
+        self._submitter.close_quiet()
         return is_behind
 
     def is_overdue(self) -> bool:
@@ -138,18 +134,20 @@ class InboxWatch:
         return self._monotonic() - min([self._ticked_at, *last]) > self._file_seconds
 
     def close(self) -> None:
-        """Interrupt the reading of files, and close the open runs.
+        """Interrupt the reading of files, close the open runs, and release the files.
 
         Raises:
-            ServiceUnavailableError: The database cannot be reached; the next watch closes the runs.
+            ServiceUnavailableError: The database cannot be reached; the leases expire.
         """
         self.stop_reading()
-        self._submitter.subtract_attempts()
         self._submitter.close_quiet(everything=True)
+        with self._context.database.write() as session:
+            inbox_files.release(session, self._holder)
 
     def stop_reading(self) -> None:
-        """Interrupt the reading of files immediately, and end the reader processes."""
+        """Interrupt the reading of files immediately, end the readers, and let leases expire."""
         self._threads.close()
+        self._context.leases.drop_intake(self._holder.token)
 
     def _read_events(self) -> None:
         now = self._monotonic()
@@ -160,25 +158,6 @@ class InboxWatch:
                 path.with_name(path.name.removesuffix(SIDE_CAR)), now
             )
             self._scan_at = min(self._scan_at, now)
-
-    def _recover(self) -> None:
-        self.make_folders()
-        self._interrupted_moves = self._taker.interrupted_moves()
-        self._submitter.close_quiet(everything=True)
-        self._submitter.close_abandoned()
-        self._must_recover = False
-
-    def _finish_interrupted_moves(self) -> None:
-        """Complete or undo each interrupted move, and retry the failed ones later."""
-        now = self._monotonic()
-        self._interrupted_moves += self._taker.take_failed_undos()
-        for file_id, finish in self._interrupted_moves:
-            if not self._failures.is_waiting(file_id, now):
-                with self._logging_errors(file_id, "recover"):
-                    finish()
-        self._interrupted_moves = [
-            move for move in self._interrupted_moves if self._failures.is_waiting(move[0], now)
-        ]
 
     def _scan_if_due(self) -> None:
         now = self._monotonic()
@@ -199,20 +178,30 @@ class InboxWatch:
             if len(refused) < MAX_WAITING:
                 refused.add(entry)
 
-        files = [
+        unclaimed = (
             file
-            for inbox in self._inboxes.inboxes
-            for file in scan.oldest_files(inbox.folder, MAX_WAITING + 1, refuse)
-        ]
-        files.sort(key=lambda file: (file[1][0].modified_ns, bytes(file[0])))
+            for folder in self.folders
+            for file in self._unclaimed(folder, scan.files(folder, refuse))
+        )
+        files = scan.oldest(unclaimed, MAX_WAITING + 1)
         self._left_out = self._waiting.replace(files, now)
         for entry in sorted(refused - self._refused, key=lambda entry: bytes(entry.path)):
             log.warning("inbox.refused", file=printable(str(entry.path)), reason=entry.reason)
         self._refused = refused
         self._failures.keep_only({file[0] for file in files}, of=PurePath)
 
+    def _unclaimed(self, folder: Path, files: Iterator[Found]) -> Iterator[Found]:
+        """Yield the files of which no process has claimed this version."""
+        while batch := list(itertools.islice(files, _COMPARED)):
+            versions = [scan.version(folder, file) for file in batch]
+            with self._context.database.read() as session:
+                claimed = inbox_files.open_versions(session, str(folder), versions)
+            for file, version in zip(batch, versions, strict=True):
+                if version not in claimed:
+                    yield file
+
     def _take_complete(self) -> bool:
-        """Take files for one turn; return whether some are left."""
+        """Claim files for one turn; return whether some are left."""
         now = self._monotonic()
         complete = (
             sighting
@@ -223,15 +212,15 @@ class InboxWatch:
             batch = list(itertools.islice(complete, _BATCH))
             if not batch:
                 return False
-            files: list[ScannedFile] = []
+            files: list[InboxFile] = []
             for sighting in batch:
-                with self._logging_errors(sighting.path, "take", is_whole=False):
+                with self._logging_errors(sighting.path, "claim", sighting.path):
                     self._add_if_complete(sighting, files)
-            self._take(files)
+            self._claim(files)
         return self._threads.is_free
 
-    def _add_if_complete(self, sighting: Sighting, files: list[ScannedFile]) -> None:
-        """Add a file to those that are to be taken, unless it is still being written."""
+    def _add_if_complete(self, sighting: Sighting, files: list[InboxFile]) -> None:
+        """Add a file to those that are to be claimed, unless it is still being written."""
         path, now = Path(sighting.path), self._monotonic()
         inbox = self._inboxes.holding(path)
         if inbox is None:
@@ -243,34 +232,57 @@ class InboxWatch:
         profile = self._inboxes.profile_of(path)
         settings = self._context.settings
         check(settings, profile_named(settings, profile))
-        files.append(ScannedFile(path=path, inbox=inbox, profile=profile, prints=sighting.prints))
+        raw_name, byte_count, modified_ns = scan.version(inbox.folder, (path, sighting.prints))
+        row = InboxFile(
+            id=new_id(),
+            folder=str(inbox.folder),
+            name=printable(str(path.relative_to(inbox.folder))),
+            raw_name=raw_name,
+            byte_count=byte_count,
+            modified_ns=modified_ns,
+            profile=profile,
+        )
+        files.append(row)
 
-    def _take(self, candidates: Sequence[ScannedFile]) -> None:
-        files = []
-        for candidate, file in zip(candidates, self._taker.take(candidates), strict=True):
-            with self._logging_errors(candidate.path, "take"):
-                if isinstance(file, OSError):
-                    raise file
-                self._waiting.forget(candidate.path)
-                if file is not None:
-                    files.append(file)
-        self._read(files)
+    def _claim(self, files: Sequence[InboxFile]) -> None:
+        """Claim files that no other process has claimed, and read them."""
+        if not files:
+            return
+        with self._context.database.write() as session:
+            claimed = inbox_files.claim(session, self._holder, files)
+        # Another process may have delivered a file between the check and the claim.
+        kept = [file for file in claimed if scan.is_same_version(file, file.source)]
+        gone_ids = {file.id for file in claimed} - {file.id for file in kept}
+        if gone_ids:
+            with self._context.database.write() as session:
+                inbox_files.forget(session, self._holder, gone_ids)
+        for file in files:
+            self._waiting.forget(file.source)
+        self._read(kept)
 
     def _submit_pending(self) -> None:
         now = self._monotonic()
         if now < self._pending_at:
             return
-        held = self._threads.held
-        waiting = self._submitter.waiting(_BATCH + len(held))
-        self._read([file for file in waiting if not self._failures.is_waiting(file.id, now)])
-        is_behind = len(waiting) > _BATCH
+        waiting = self._submitter.claim_waiting(self._claimable(self._threads.held), _BATCH)
+        self._read(waiting)
+        is_behind = len(waiting) == _BATCH
         self._pending_at = self._monotonic() + (0 if is_behind else _PENDING_SECONDS)
+
+    def _claimable(self, held_ids: set[uuid.UUID]) -> ColumnElement[bool]:
+        """Return the condition for files that this process may claim now.
+
+        Files of a missing folder, such as a share that is not mounted, wait or are left to others.
+        """
+        folders = [str(folder) for folder in self.folders if folder.is_dir()]
+        failed_ids = self._failures.waiting(uuid.UUID, self._monotonic())
+        return inbox_files.within(folders, held_ids | failed_ids)
 
     def _read(self, files: Iterable[InboxFile]) -> None:
         """Begin to read files for which a thread is free, and wait briefly for each task to end."""
         quick_files: list[InboxFile] = []
         for file in files:
-            alone = self._submitter.is_last_attempt(file)
+            alone = file.attempts == MAX_ATTEMPTS
             if alone or self._threads.is_slow(file):
                 self._begin([file], alone=alone)
             else:
@@ -286,7 +298,7 @@ class InboxWatch:
 
     def _collect(self) -> None:
         for file, outcome in self._threads.ended():
-            with self._logging_errors(file.id, "submit"):
+            with self._logging_errors(file.id, "submit", file.source):
                 if isinstance(outcome, BaseException):
                     raise outcome
                 if outcome:
@@ -297,28 +309,27 @@ class InboxWatch:
         now = self._monotonic()
         if now < self._deliver_at:
             return
-        due = self._deliverer.ready(_MAX_DELIVERED)
+        of = self._claimable(set())
+        with self._context.database.write() as session:
+            due = iter(inbox_files.claim_answered(session, self._holder, of, _MAX_DELIVERED))
         # With thousands of open files the query takes longer, and is run less often.
         pause = max(_DELIVER_SECONDS, _SHARE * (self._monotonic() - now))
-        ready = (file for file in due if not self._failures.is_waiting(file.id, now))
         until = self._monotonic() + _TURN_SECONDS
         while self._monotonic() <= until:
-            files = list(itertools.islice(ready, _DELIVERED_TOGETHER))
+            files = list(itertools.islice(due, _DELIVERED_TOGETHER))
             if not files:
                 break
             for file, moved in zip(files, self._deliverer.deliver(files), strict=True):
-                with self._logging_errors(file.id, "deliver"):
+                with self._logging_errors(file.id, "deliver", file.source):
                     if isinstance(moved, Exception):
                         raise moved
                     log.info("inbox.delivered", file=file.name, to=printable(str(moved)))
         self._deliver_at = self._monotonic() + pause
 
     @contextlib.contextmanager
-    def _logging_errors(self, key: Hashable, what: str, *, is_whole: bool = True) -> Iterator[None]:
-        """Log an error of one file in the block once; the file is retried later.
-
-        If `is_whole`, success in the block clears the failures of the file.
-        """
+    def _logging_errors(self, key: Hashable, what: str, path: PurePath) -> Iterator[None]:
+        """Log an error of one file in the block once; the file is retried later."""
+        file = printable(str(path))
         try:
             yield
         except ServiceUnavailableError:
@@ -326,10 +337,13 @@ class InboxWatch:
         except (OSError, ChordwiseError) as error:
             reason = error.what if isinstance(error, ChordwiseError) else str(error.strerror)
             if self._failures.record(key, reason, self._monotonic()):
-                log.warning("inbox.postponed", what=what, file=printable(str(key)), reason=reason)
+                log.warning("inbox.postponed", what=what, file=file, reason=reason)
         except Exception:  # a defect with one file must not block the others
             if self._failures.record(key, "defect", self._monotonic()):
-                log.exception("inbox.defect", what=what, file=printable(str(key)))
+                log.exception("inbox.defect", what=what, file=file)
         else:
-            if is_whole:
-                self._failures.clear(key)
+            self._failures.clear(key)
+            return
+        if isinstance(key, uuid.UUID):  # another process may succeed
+            with self._context.database.write() as session:
+                inbox_files.release(session, self._holder, [key])

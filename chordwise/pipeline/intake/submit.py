@@ -326,7 +326,7 @@ class Resume:
     def _interrupted_name(self, run_id: uuid.UUID) -> str | None:
         """Return the name of a run of which files are left to read, unless they are an inbox's."""
         of_inbox = select(InboxFile.id).where(
-            InboxFile.run_id == run_id, InboxFile.status == InboxStatus.TAKEN
+            InboxFile.run_id == run_id, InboxFile.status == InboxStatus.CLAIMED
         )
         with self._context.database.read() as session:
             run = session.get_one(Run, run_id)

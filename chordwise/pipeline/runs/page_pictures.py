@@ -174,10 +174,7 @@ def _state_of(file: BinaryIO) -> tuple[int, ...]:
 def names_of(session: Session, document_id: uuid.UUID) -> Sequence[Named]:
     """Return the files that a document was read from, newest first."""
     rows = session.execute(
-        select(
-            *(Intake.source, Intake.raw_path, Intake.sha256),
-            *(InboxFile.stored_path, InboxFile.raw_destination),
-        )
+        select(Intake.source, Intake.raw_path, Intake.sha256, InboxFile.raw_destination)
         .outerjoin(InboxIntake, InboxIntake.intake_id == Intake.id)
         .outerjoin(InboxFile, InboxFile.id == InboxIntake.inbox_file_id)
         .where(Intake.document_id == document_id, Intake.outcome.in_(TAKEN_IN))
@@ -185,9 +182,9 @@ def names_of(session: Session, document_id: uuid.UUID) -> Sequence[Named]:
         .limit(_MAX_NAMES)
     )
     names: list[Named] = []
-    for source, raw_path, sha256, stored_path, raw_destination in rows:
+    for source, raw_path, sha256, raw_destination in rows:
         paths = [Path(os.fsdecode(raw)) for raw in (raw_destination, raw_path) if raw]
-        for path in (*paths, Path(stored_path or source)):
+        for path in (*paths, Path(source)):
             # A relative name refers to the working folder of its command, which is unknown here.
             if sha256 is None or not path.is_absolute():
                 continue

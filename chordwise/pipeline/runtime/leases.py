@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from chordwise.errors import LeaseLostError, ServiceUnavailableError
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT, SYNTHESIZE
-from chordwise.storage import incidents, intakes, jobs, leases, outbox
+from chordwise.storage import inbox_files, incidents, intakes, jobs, leases, outbox
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.database import Database
 from chordwise.storage.incidents import IncidentKind
@@ -128,13 +128,13 @@ class LeaseKeeper:
             self._fanning_out.discard(job_id)
 
     def keep_intake(self, token: uuid.UUID) -> None:
-        """Renew the lease of an intake until it is dropped."""
+        """Renew the lease of an intake, or of files of inboxes, until it is dropped."""
         with self._lock:
             self._intakes.add(token)
             self._start()
 
     def drop_intake(self, token: uuid.UUID) -> None:
-        """Stop renewing the lease of an intake."""
+        """Stop renewing the lease of an intake, or of files of inboxes."""
         self._intakes.discard(token)
 
     def release_all(self) -> int:
@@ -187,6 +187,7 @@ class LeaseKeeper:
                 self._release_abandoned(session)
                 counted = self._count_losses(session)
                 intakes.extend(session, taking_in, self._duration)  # runs after their jobs
+                inbox_files.extend(session, taking_in, self._duration)
         except ServiceUnavailableError as error:
             # An intake detects and reports a lost lease itself.
             level = logging.WARNING if held or fanning_out else logging.INFO
