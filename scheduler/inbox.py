@@ -26,7 +26,6 @@ PROCESS = "inbox"
 _TICK_SECONDS = 0.1
 _PAUSE_SECONDS = 1.0
 _EVENTS_MILLISECONDS = 500
-_LEAVING_SECONDS = 30.0
 _RETRY_SECONDS = 30.0
 _MAX_PAUSE_SECONDS = 2.0
 
@@ -37,17 +36,13 @@ def watch(context: Context, stop: Event) -> None:
     Raises:
         ConfigurationError: The inboxes overlap, or a profile's folder is outside of them.
     """
-    watcher = InboxWatcher(context, stop)
-    watcher.start()
-    stop.wait()
-    watcher.join(_LEAVING_SECONDS)
+    InboxWatcher(context, stop).run()
 
 
-class InboxWatcher(Thread):
+class InboxWatcher:
     """Watches the inboxes, possibly beside other schedulers."""
 
     def __init__(self, context: Context, stop: Event) -> None:
-        super().__init__(name="inbox", daemon=True)
         self._context = context
         self._stop_event = stop
         self._watch = InboxWatch(
@@ -65,7 +60,10 @@ class InboxWatcher(Thread):
         Thread(target=self._show, name="show", daemon=True).start()
         while not self._stop_event.is_set():
             self._tick()
-        self._leave()
+        try:
+            self._watch.close()
+        except ServiceUnavailableError as error:
+            log.warning("inbox.waiting", reason=error.what)
         liveness.forget(self._context.settings.home, PROCESS)
 
     def _show(self) -> None:
@@ -84,12 +82,6 @@ class InboxWatcher(Thread):
         except Exception:  # a defect must not end the watch
             log.exception("inbox.defect")
             self._stop_event.wait(_PAUSE_SECONDS)
-
-    def _leave(self) -> None:
-        try:
-            self._watch.close()
-        except ServiceUnavailableError as error:
-            log.warning("inbox.waiting", reason=error.what)
 
     def _listen(self, folder: Path) -> None:
         """Forward the system's events of a folder; poll the folder while there are none."""

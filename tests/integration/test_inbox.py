@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import pytest
 import structlog
@@ -20,6 +20,7 @@ from chordwise.pipeline.inbox.folders import inboxes_of
 from chordwise.pipeline.inbox.scan import Refused
 from chordwise.settings import InboxSettings, Profile, Settings
 from scheduler.inbox import InboxWatcher
+from scheduler.inbox import watch as watch_inboxes
 from tests.fakes.inbox_watch import (
     LETTER,
     OTHER,
@@ -515,11 +516,11 @@ def listened_to(tmp_path: Path, settings: Settings) -> Iterator[Listened]:
     changes = {"inbox": watch, "model": SCRIPTED}
     pipeline = a_pipeline(settings.model_copy(update=changes), quoting_the_text, repeat_last=True)
     stop = Event()
-    watcher = InboxWatcher(pipeline.context, stop)
-    watcher.start()
+    watching = Thread(target=watch_inboxes, args=(pipeline.context, stop))
+    watching.start()
     yield Listened(folder=folder, pipeline=pipeline)
     stop.set()
-    watcher.join(PATIENCE_SECONDS)
+    watching.join(PATIENCE_SECONDS)
 
 
 def a_watcher(settings: Settings, folder: Path, stop: Event) -> InboxWatcher:
