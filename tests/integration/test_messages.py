@@ -24,13 +24,14 @@ from hypothesis.stateful import (
 from chordwise.errors import ModelAccessError, ModelOverloadedError, ServiceUnavailableError
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.jobs import run_control
-from chordwise.pipeline.jobs.analyze_chunk import analyze_chunk
+from chordwise.pipeline.jobs.analyze_chunk import SliceClaims, analyze_chunk
 from chordwise.pipeline.jobs.dispatch import dispatch
 from chordwise.pipeline.jobs.fan_out import fan_out
-from chordwise.pipeline.jobs.synthesize import synthesize
+from chordwise.pipeline.jobs.synthesize import synthesize, synthesize_claimed
 from chordwise.pipeline.recovery.recover import promise_missing, recover
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, FAN_OUT, SYNTHESIZE, Messenger
 from chordwise.settings import Settings
+from tests.fakes.commits import unconfirmed
 from tests.fakes.pipeline import (
     LONG,
     PARAGRAPH,
@@ -46,6 +47,16 @@ _IS_LEFT = """
 SELECT EXISTS (SELECT FROM jobs WHERE finished_at IS NULL AND status <> 'paused')
     OR EXISTS (SELECT FROM outbox)
 """
+COMMITS = {
+    "a fan-out": "UPDATE jobs j SET attempts",
+    "chunks": "INSERT INTO chunks",
+    "a claim": "UPDATE chunks c SET status = 'running'",
+    "a call": "INSERT INTO model_calls",
+    "an end": "UPDATE chunks SET status",
+    "a claimed synthesis": "SET status = 'synthesizing'",
+    "a result": "WITH added AS",
+}
+"""Statements after which the response to the commit is lost, by what they store."""
 Ids = Sequence[uuid.UUID]
 _numbers = iter(range(1_000_000))
 
@@ -76,7 +87,14 @@ class Broker:
 
 _TEXTS = strategies.sampled_from([PARAGRAPH, LONG])
 _FAULTS = strategies.sampled_from(
-    ["none", "dies", ModelOverloadedError("Busy."), ModelAccessError("The key is refused.")]
+    [
+        "none",
+        "dies",
+        "dies before the synthesis",
+        *(f"loses the response to {statement}" for statement in COMMITS),
+        ModelOverloadedError("Busy."),
+        ModelAccessError("The key is refused."),
+    ]
 )
 
 
@@ -137,17 +155,27 @@ class Messages(RuleBasedStateMachine):
         if is_repeated:
             self.broker.messages.append((task, ids))
         self.errors = [fault] if isinstance(fault, Exception) else []
-        (self.die if fault == "dies" else self.work)(task, ids)
+        statement = COMMITS.get(str(fault).removeprefix("loses the response to "))
+        confirm = unconfirmed(self.pipeline, statement) if statement else lambda: False
+        if fault == "dies":
+            self.die(task, ids)
+        else:
+            self.work(task, ids, synthesizes=fault != "dies before the synthesis")
+        confirm()
 
-    def work(self, task: str, ids: Ids) -> None:
+    def work(self, task: str, ids: Ids, *, synthesizes: bool = True) -> None:
+        """Do the work of a message, and, unless the worker dies, the syntheses that follow."""
+        claims = SliceClaims(self.context, ids, claims_syntheses=True)
         handlers: dict[str, Callable[[uuid.UUID], object]] = {
             FAN_OUT: partial(fan_out, self.context),
-            ANALYZE_SLICE: partial(analyze_chunk, self.context),
+            ANALYZE_SLICE: partial(analyze_chunk, self.context, claims=claims),
             SYNTHESIZE: partial(synthesize, self.context),
         }
         for id_ in ids:
             with suppress(ServiceUnavailableError):
                 handlers[task](id_)
+        for lease, claimed in claims.syntheses if synthesizes else ():
+            synthesize_claimed(self.context, lease, claimed)
 
     def die(self, task: str, ids: Ids) -> None:
         """Begin the work as a worker that is killed then."""
@@ -185,6 +213,12 @@ class Messages(RuleBasedStateMachine):
         unleased = "SELECT count(*) FROM {} WHERE status = '{}' AND lease_until IS NULL"
         assert self.pipeline.value(unleased.format("chunks", "running")) == 0
         assert self.pipeline.value(unleased.format("jobs", "synthesizing")) == 0
+
+    @invariant()
+    def no_chunk_is_paid_for_twice(self) -> None:
+        paid = "SELECT count(*) FROM model_calls WHERE valid GROUP BY chunk_id, job_id, stage"
+        twice = f"SELECT count(*) FROM ({paid} HAVING count(*) > 1 AND chunk_id IS NOT NULL) AS t"  # noqa: S608 - our own words
+        assert self.pipeline.value(twice) == 0
 
     def teardown(self) -> None:
         """Everything comes to its end, in few rounds, once nothing fails any more."""

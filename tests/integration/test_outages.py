@@ -6,14 +6,11 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
-import psycopg
 import pytest
-from sqlalchemy import Connection, Engine, PoolProxiedConnection, event
-from sqlalchemy.exc import OperationalError
 
 from chordwise import errors
 from chordwise.domain import chunking
-from chordwise.domain.states import ChunkStatus, IntakeOutcome, JobStatus
+from chordwise.domain.states import IntakeOutcome, JobStatus
 from chordwise.llm.model import CompletionRequest
 from chordwise.pipeline.intake.submit import claim, open_run
 from chordwise.pipeline.jobs import run_control
@@ -27,6 +24,7 @@ from chordwise.settings import ModelSettings, Settings
 from chordwise.storage import leases
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.synthesis_claims import ClaimedSynthesis
+from tests.fakes.commits import unconfirmed
 from tests.fakes.pipeline import (
     LONG,
     NOW,
@@ -51,39 +49,6 @@ def lose_worker(pipeline: Pipeline, *chunk_ids: uuid.UUID) -> None:
         pipeline.claim(chunk_id)
     pipeline.expire_leases()
     recover(pipeline.context)
-
-
-def ambiguous(pipeline: Pipeline, statement: str) -> Callable[[], None]:
-    """Report the next commit after a statement as lost although it was made; return a reset."""
-    engine: Engine = pipeline.context.database.engine
-    commit = engine.dialect.do_commit
-    seen: list[str] = []
-    lost: list[str] = []
-
-    def lose_if_seen() -> None:
-        if seen and not lost:
-            lost.extend(seen)
-            raise OperationalError("COMMIT", {}, psycopg.OperationalError("the connection is lost"))
-
-    def note(connection: Connection, *arguments: object) -> None:
-        if statement in str(arguments[1]):
-            seen.append(statement)
-            if connection.get_isolation_level() == "AUTOCOMMIT":
-                lose_if_seen()
-
-    def do_commit(connection: PoolProxiedConnection) -> None:
-        commit(connection)
-        lose_if_seen()
-
-    event.listen(engine, "after_cursor_execute", note)
-    engine.dialect.do_commit = do_commit  # type: ignore[assignment, method-assign]
-
-    def end() -> None:
-        event.remove(engine, "after_cursor_execute", note)
-        engine.dialect.do_commit = commit  # type: ignore[method-assign]
-        assert lost
-
-    return end
 
 
 def test_a_finished_chunk_is_only_read(settings: Settings) -> None:
@@ -111,12 +76,11 @@ def test_a_fan_out_with_unconfirmed_commits_counts_as_one_attempt(settings: Sett
     pipeline = a_pipeline(settings, quoting_the_text)
     (job,) = pipeline.jobs(pipeline.submit(LONG))
     max_attempts = pipeline.context.settings.pipeline.max_attempts
-    ends = [ambiguous(pipeline, "UPDATE jobs j SET attempts") for _ in range(max_attempts)]
+    ends = [unconfirmed(pipeline, "UPDATE jobs j SET attempts") for _ in range(max_attempts)]
 
     sent = fan_out(pipeline.context, job.id)
 
-    for end in ends:
-        end()
+    assert all(end() for end in ends)
     assert sent == pipeline.value("SELECT count(*) FROM chunks")
     assert pipeline.value("SELECT status FROM jobs") == JobStatus.RUNNING
 
@@ -161,54 +125,6 @@ def test_a_slice_that_could_not_be_claimed_is_not_claimed_later(
 
 def is_away(*_: object) -> object:
     raise errors.ServiceUnavailableError("PostgreSQL cannot be reached.", "Wait for it.")
-
-
-def test_a_claim_with_an_unconfirmed_commit_is_valid(settings: Settings) -> None:
-    pipeline = a_pipeline(settings, quoting_the_text)
-    ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
-    end = ambiguous(pipeline, "UPDATE chunks SET status")
-
-    outcome = analyze_chunk(pipeline.context, chunk_id)
-
-    end()
-    assert outcome is ChunkOutcome.ENDED
-    assert pipeline.value("SELECT attempts FROM chunks") == 1
-    assert len(pipeline.model.requests) == 1
-
-
-def test_an_answer_with_an_unconfirmed_commit_is_stored_once(settings: Settings) -> None:
-    def answer(request: CompletionRequest) -> str:
-        ends.append(ambiguous(pipeline, "UPDATE chunks SET status"))
-        return quoting_the_text(request)
-
-    ends: list[Callable[[], None]] = []
-    pipeline = a_pipeline(settings, answer)
-    ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
-
-    outcome = analyze_chunk(pipeline.context, chunk_id)
-
-    ends[0]()
-    assert outcome is ChunkOutcome.ENDED
-    assert pipeline.value("SELECT status FROM chunks") == ChunkStatus.SUCCEEDED
-    assert pipeline.value("SELECT status FROM jobs") == JobStatus.SUCCEEDED
-    assert pipeline.value("SELECT count(*) FROM results") == 1
-    assert pipeline.value("SELECT count(*) FROM result_history") == 0
-
-
-def test_a_result_with_an_unconfirmed_commit_has_no_history(settings: Settings) -> None:
-    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
-    job_id = pipeline.job(pipeline.submit(LONG)).id
-    fan_out(pipeline.context, job_id)
-    for chunk_id in pipeline.open_chunks(job_id):
-        analyze_chunk(pipeline.context, chunk_id)
-    end = ambiguous(pipeline, "WITH added AS")
-
-    synthesize(pipeline.context, job_id)
-
-    end()
-    assert pipeline.value("SELECT status FROM jobs") == JobStatus.SUCCEEDED
-    assert pipeline.value("SELECT count(*) FROM results") == 1
-    assert pipeline.value("SELECT count(*) FROM result_history") == 0
 
 
 @pytest.mark.parametrize(("was_called", "attempts"), [(False, 0), (True, 1)])
@@ -280,12 +196,12 @@ def test_a_retry_does_not_repeat_calls_in_flight(small_chunks: Settings) -> None
 def test_a_document_with_an_unconfirmed_commit_is_taken_in_once(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
     submission = open_run(pipeline.context, a_run(), NOW)
-    end = ambiguous(pipeline, "INSERT INTO intakes")
+    end = unconfirmed(pipeline, "INSERT INTO intakes")
 
     [taken] = submission.take_in(offered(a_document(PARAGRAPH)))
     submission.close()
 
-    end()
+    assert end()
     assert taken.outcome == IntakeOutcome.ACCEPTED
     assert pipeline.value("SELECT intakes_balance AND jobs_planned = 1 FROM run_accounts")
 
@@ -345,18 +261,6 @@ def test_the_last_chunk_claims_the_synthesis(settings: Settings) -> None:
     assert len(pipeline.model.requests) == asked
     synthesize_claimed(pipeline.context, lease, claimed)
 
-    assert pipeline.value("SELECT status FROM jobs") == JobStatus.SUCCEEDED
-    assert pipeline.value("SELECT attempts FROM jobs") == 1
-
-
-def test_an_unconfirmed_last_chunk_claims_the_synthesis_once(settings: Settings) -> None:
-    pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
-    end = ambiguous(pipeline, "SET status = 'synthesizing'")
-
-    ((lease, claimed),) = end_with_claim(pipeline)
-
-    end()
-    synthesize_claimed(pipeline.context, lease, claimed)
     assert pipeline.value("SELECT status FROM jobs") == JobStatus.SUCCEEDED
     assert pipeline.value("SELECT attempts FROM jobs") == 1
 
