@@ -11,8 +11,7 @@ from threading import Event
 
 import psutil
 
-from chordwise.readers import capacity
-from chordwise.readers.limits import MEGABYTE
+from chordwise.readers import limits
 
 _CHECK_SECONDS = 0.5
 # What a process takes that does nothing unusual, as measured under load.
@@ -27,14 +26,14 @@ def limit_megabytes(processes: int) -> int:
     One process may take most of what the others, if they do nothing unusual, leave of the memory of
     the container or the machine.
     """
-    left = capacity.memory_megabytes() - _USUAL_MEGABYTES * (processes - 1)
+    left = limits.memory_megabytes() - _USUAL_MEGABYTES * (processes - 1)
     return max(_MIN_MEGABYTES, min(_MAX_MEGABYTES, int(_SHARE * left)))
 
 
 def resident_megabytes() -> Iterator[int]:
     """Yield the resident memory of this process twice a second."""
     while not Event().wait(_CHECK_SECONDS):
-        yield int(psutil.Process().memory_info().rss) // MEGABYTE
+        yield int(psutil.Process().memory_info().rss) // limits.MEGABYTE
 
 
 def watch_memory(

@@ -115,11 +115,11 @@ def opened(path: Path, max_megabytes: int, *, follow_symlinks: bool) -> BinaryIO
         ReadError: It is not a regular file, may not be read, does not exist, or is larger than the
             limit.
     """
-    _check_kind(path, follow_symlinks=follow_symlinks)
     # The kind of the file may change between the check and the opening. Opening therefore does not
     # wait for the writer of a pipe, and the kind of the opened file is checked again.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     try:
+        _refuse_irregular((path.stat() if follow_symlinks else path.lstat()).st_mode)
         descriptor = os.open(path, flags if follow_symlinks else flags | os.O_NOFOLLOW)
     except (OSError, ValueError) as error:
         raise read_error_for(error) from error
@@ -133,14 +133,6 @@ def opened(path: Path, max_megabytes: int, *, follow_symlinks: bool) -> BinaryIO
         file.close()
         raise
     return file
-
-
-def _check_kind(path: Path, *, follow_symlinks: bool) -> None:
-    try:
-        mode = (path.stat() if follow_symlinks else path.lstat()).st_mode
-    except (OSError, ValueError) as error:
-        raise read_error_for(error) from error
-    _refuse_irregular(mode)
 
 
 def _refuse_irregular(mode: int) -> None:

@@ -141,11 +141,6 @@ def too_many_pages(limit: int) -> ReadError:
     )
 
 
-def unshowable() -> ReadError:
-    """Return the error for a scan of which no page could be rendered."""
-    return malformed("is a scan, no page of which can be shown.")
-
-
 def encrypted() -> ReadError:
     """Return the error for a file that needs a password or a key."""
     return ReadError(
@@ -188,24 +183,6 @@ def too_many_rows(rows: int, characters: int) -> ReadError:
         f"has more rows than one answer may list: at most {rows:,} in {characters:,} characters.",
         "Split it, or analyze each row as a document (--text-column).",
         "too_many_rows",
-    )
-
-
-def too_much_white_space(characters: int) -> ReadError:
-    """Return the error for a long text that is nearly only white space."""
-    return too_large(
-        f"holds {characters:,} characters, nearly all of them white space.",
-        "Remove the blank lines and columns, or leave it out.",
-        "white_space",
-    )
-
-
-def too_much_text(byte_count: int) -> ReadError:
-    """Return the error for a text longer than the memory allows."""
-    return too_large(
-        f"holds more than {byte_count >> 20} MB of text.",
-        "Split it, or give Chordwise more memory.",
-        "too_many_characters",
     )
 
 

@@ -10,9 +10,9 @@ from chordwise.kinds import Kinds
 from chordwise.readers.reader_output import Extracted, Extraction, ReadOptions
 
 if TYPE_CHECKING:
-    from chordwise.readers.scans import Scan
+    from chordwise.readers.formats.picture import Scan
 
-TextReader: TypeAlias = Callable[[BinaryIO, str, ReadOptions], Extracted | Iterator[Extraction]]
+TextReader: TypeAlias = Callable[[BinaryIO, ReadOptions], Extracted | Iterator[Extraction]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class Format:
     extension; formats with a low `rank` are asked first, and those of text have a higher one than
     0. `parts` are the alternatives for names and folders in a ZIP archive; the longest decides.
     `streams` are names in the root of an OLE container. `scan` returns the pages of a file that may
-    have no text.
+    have no text. Readers raise a `ReadError` if the file is damaged, encrypted, hostile, or longer
+    than the limits.
     """
 
     labels: str
@@ -42,17 +43,17 @@ FORMATS: Kinds[Format] = Kinds("chordwise.readers.formats", "FORMAT")
 
 def of_bytes(read: Callable[[bytes, int], Extracted]) -> TextReader:
     """Return a reader of the content that is limited to a number of characters."""
-    return lambda file, _, options: read(file.read(), options.max_characters)
+    return lambda file, options: read(file.read(), options.max_characters)
 
 
 def in_place(read: Callable[[BinaryIO, int], Extracted]) -> TextReader:
     """Return a reader of the file, whose pictures may be too large for memory."""
-    return lambda file, _, options: read(file, options.max_characters)
+    return lambda file, options: read(file, options.max_characters)
 
 
 def of_items(read: Callable[[bytes, ReadOptions], Iterator[Extraction]]) -> TextReader:
     """Return a reader of the items of a file."""
-    return lambda file, _, options: read(file.read(), options)
+    return lambda file, options: read(file.read(), options)
 
 
 def ascii_start(data: bytes) -> bytes:

@@ -1,12 +1,19 @@
-"""Operating system limits for a process that parses untrusted files."""
+"""The limits on files, and of the operating system on the process that parses them."""
 
 from __future__ import annotations
 
 import contextlib
 import math
+import os
 import resource
 import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chordwise.settings import ReaderSettings
 
 MEGABYTE = 1024 * 1024
 BYTES_PER_CHARACTER = 4
@@ -73,3 +80,67 @@ def _address_space_bytes() -> int:
     except (OSError, ValueError, IndexError):
         return 512 * MEGABYTE
     return pages * resource.getpagesize()
+
+
+RESERVED_MEGABYTES = 420
+"""The memory of the three processes of a scheduler and their parsers before they read a file."""
+READERS = 3
+"""The number of files a scheduler reads at once: one fast, one slow, and one of a schedule."""
+_MIN_MEGABYTES = 48
+_MAX_MEMORY_MEGABYTES = 1_024
+_MAX_FILE_MEGABYTES = 256
+# Storing a text takes several copies: as bytes, as characters, and in the driver.
+_TEXT_SHARE = 5
+_GROUPS = Path("/proc/self/cgroup")
+_MOUNT = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileLimits:
+    """The limits on one file: those of the settings, or those that suit the available memory."""
+
+    memory_megabytes: int
+    max_file_megabytes: int
+    max_text_bytes: int
+
+
+def file_limits(settings: ReaderSettings, available_megabytes: int | None = None) -> FileLimits:
+    """Return the limits; unset ones are derived from the memory of this process, or that given."""
+    available = (available_megabytes or memory_megabytes()) - RESERVED_MEGABYTES
+    share = max(_MIN_MEGABYTES, min(_MAX_MEMORY_MEGABYTES, available // READERS))
+    text_bytes = share * MEGABYTE // _TEXT_SHARE
+    return FileLimits(
+        memory_megabytes=settings.memory_megabytes or share,
+        max_file_megabytes=settings.max_file_megabytes or min(_MAX_FILE_MEGABYTES, share),
+        max_text_bytes=min(text_bytes, settings.max_characters * BYTES_PER_CHARACTER),
+    )
+
+
+def memory_megabytes() -> int:
+    """Return the memory that this process may use: that of its container, or of the machine."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([physical, *_group_limits(_GROUPS, _MOUNT)]) // MEGABYTE
+
+
+def _group_limits(groups: Path, mount: Path) -> Iterator[int]:
+    try:
+        lines = groups.read_text("utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            yield from _limits_up(mount, path, "memory.max")
+        elif "memory" in controllers.split(","):
+            yield from _limits_up(mount / "memory", path, "memory.limit_in_bytes")
+
+
+def _limits_up(mount: Path, path: str, name: str) -> Iterator[int]:
+    group = Path(path.lstrip("/"))
+    for each in (group, *group.parents):
+        try:
+            value = (mount / each / name).read_text("ascii").strip()
+        except OSError:
+            continue
+        if value.isdecimal():
+            yield int(value)

@@ -1,52 +1,38 @@
 """The parser process: receives files on its standard input, and answers one after another.
 
-It is started by `parser_process` and has no access to settings, secrets and file paths.
+It is started by `parser_process` and has no access to settings, secrets and file paths. The content
+of a file decides which reader extracts its text.
 """
 
 from __future__ import annotations
 
+import io
+import lzma
 import os
 import socket
+import struct
 import sys
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO, assert_never
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import PurePath
+from typing import BinaryIO
 
-from chordwise.domain import document_flags
-from chordwise.domain.document_flags import Flag
-from chordwise.domain.json_values import (
-    JsonObject,
-    as_json,
-    as_object,
-    integer,
-    listed,
-    number,
-    strings,
-    text,
-)
-from chordwise.domain.text_normalization import FEW, NormalizedText, normalize
+import olefile
+
+from chordwise.domain.json_values import JsonObject
 from chordwise.errors import ReadError
-from chordwise.readers import failures, frames, limits, scans
-from chordwise.readers.contents import SLICE_BYTES
+from chordwise.readers import failures, limits, protocol
 from chordwise.readers.format import FORMATS
-from chordwise.readers.formats import pdf
-from chordwise.readers.read_documents import decoded, line
+from chordwise.readers.formats import mailbox, pdf, picture
 from chordwise.readers.reader_output import (
-    Columns,
-    ContainedFile,
     Extracted,
     Extraction,
-    Ocr,
     PageText,
-    PictureLimits,
     ReadOptions,
     Unread,
-    encoded_places,
     leaves_out_unseen,
 )
-from chordwise.readers.text_extraction import extract
-
-_TITLE_CHARACTERS = 1_000
-_MAX_UNSEEN = 20
 
 
 def main() -> None:
@@ -55,7 +41,7 @@ def main() -> None:
     limits.limit_process(int(sys.argv[1]))
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as channel:
         try:
-            frames.send(channel, {"ready": True}, b"")
+            protocol.send(channel, {"ready": True}, b"")
             while True:
                 _serve(channel)
         except ConnectionError:
@@ -66,38 +52,38 @@ def main() -> None:
 
 
 def _serve(channel: socket.socket) -> None:
-    with frames.receive_file(channel) as file:
-        request, _ = frames.receive(channel, 0)
-        seconds = number(request["timeout_seconds"]) or 0
-        limits.limit_file(seconds)
-        for header, body in _replies(request, file):
+    file, options = protocol.receive_request(channel)
+    with file:
+        limits.limit_file(options.timeout_seconds)
+        for header, body in _frames(file, options):
             # The limit applies to each answer, without the time that the parent needs to store it.
             limits.release_file()
-            frames.send(channel, header, body)
-            limits.limit_file(seconds)
+            protocol.send(channel, header, body)
+            limits.limit_file(options.timeout_seconds)
         limits.release_file()
 
 
-def _replies(request: JsonObject, file: BinaryIO) -> Iterator[tuple[JsonObject, bytes]]:
+def _frames(file: BinaryIO, options: ReadOptions) -> Iterator[tuple[JsonObject, bytes]]:
+    leaves_out_unseen.set(options.leaves_out_unseen)
     try:
-        if page := integer(request["page"]):
-            yield _picture(file.read(), page)
+        if options.page:
+            data = file.read()
+            draw = picture.picture_of if picture.kind_of(data) else pdf.picture_of
+            page = draw(data, options.page)
+            yield {"width": page.width, "height": page.height, "last": True}, bytes(page.pixels)
             return
-        max_bytes = integer(request["max_text_bytes"]) or 0
-        leaves_out_unseen.set(bool(request["leaves_out_unseen"]))
-        known = as_object(request["known"])
-        if request["is_text"]:
-            found: Extracted | Iterator[Extraction | PageText] = Extracted(
-                text=decoded(file.read()), media_type=""
+        if options.is_text:
+            extracted: Extracted | Iterator[Extraction | PageText] = Extracted(
+                text=protocol.decoded(file.read()), media_type=""
             )
         else:
-            found = extract(file, text(request["name"]), _options_of(request))
-        if isinstance(found, Extracted):
-            header, body = _success(found, max_bytes, known)
+            extracted = extract(file, options)
+        if isinstance(extracted, Extracted):
+            header, body = protocol.text_frame(extracted, options)
             yield {**header, "last": True}, body
             return
-        for each in found:
-            yield from _answer(each, max_bytes)
+        for extraction in extracted:
+            yield from protocol.frames_of(extraction, options)
         yield {"end": True, "last": True}, b""
     except ReadError as error:
         yield _last(error), b""
@@ -108,120 +94,188 @@ def _replies(request: JsonObject, file: BinaryIO) -> Iterator[tuple[JsonObject, 
         yield _last(failures.malformed(what)), b""
 
 
-def _picture(data: bytes, page: int) -> tuple[JsonObject, bytes]:
-    is_picture = bool(scans.picture_kind(data))
-    found = scans.picture_of(data, page) if is_picture else pdf.picture_of(data, page)
-    return {"width": found.width, "height": found.height, "last": True}, bytes(found.pixels)
-
-
-def _options_of(request: JsonObject) -> ReadOptions:
-    folder, pages = text(request["ocr_data"]), integer(request["shown_pages"]) or 0
-    edge = integer(request["edge_pixels"]) or 0
-    return ReadOptions(
-        ocr=Ocr(data=folder, languages=text(request["ocr_languages"])) if folder else None,
-        shown=PictureLimits(max_pages=pages, max_edge_pixels=edge) if pages else None,
-        max_characters=integer(request["max_characters"]) or 0,
-        max_part_bytes=integer(request["max_part_bytes"]) or 0,
-        columns=Columns(text=text(request["text_column"]), identity=text(request["id_column"])),
-    )
-
-
-def _answer(found: Extraction | PageText, max_bytes: int) -> Iterator[tuple[JsonObject, bytes]]:
-    if isinstance(found, PageText):
-        yield _page(found)
-        return
-    place = _cut(found.place)
-    try:
-        match found:
-            case Extracted():
-                yield _success(found, max_bytes)
-            case ContainedFile():
-                label = _cut(found.label)
-                yield {"part": True, "place": place, "name": _cut(found.name), "label": label}, b""
-                for piece in found.pieces:
-                    for start in range(0, len(piece), SLICE_BYTES):
-                        yield {"piece": True}, piece[start : start + SLICE_BYTES]
-                yield {"complete": True}, b""
-            case Unread():
-                raise found.error
-            case _:
-                assert_never(found)
-    except ReadError as error:
-        yield {**_failure(error), "place": place}, b""
-
-
 def _last(error: ReadError) -> JsonObject:
-    return {**_failure(error), "last": True}
+    return {**protocol.failure_header(error), "last": True}
 
 
-def _success(
-    extracted: Extracted, max_bytes: int, known: JsonObject | None = None
-) -> tuple[JsonObject, bytes]:
-    """Return a normalized and scanned text; `known` replaces what the file says about it."""
-    normalized = normalize(extracted.text)
-    offset = normalized.offsets() if extracted.unseen_at or extracted.places else None
-    header: JsonObject = {
-        "media_type": extracted.media_type,
-        "place": _cut(extracted.place),
-        "title": _cut(extracted.title),
-        "encoding": extracted.encoding,
-        "pages": extracted.pages,
-        "pages_unread": extracted.pages_unread,
-        "pages_scanned": extracted.pages_scanned,
-        "invisible_characters": extracted.invisible_characters,
-        "unseen": [_cut(each) for each in extracted.unseen[:_MAX_UNSEEN]],
-        "unseen_at": [offset(at) if offset else at for at in extracted.unseen_at[:_MAX_UNSEEN]],
-        "is_covered": extracted.is_covered,
-        "left_out": [_cut(each) for each in extracted.left_out[:_MAX_UNSEEN]],
-        **(known or {}),
-        "nul_removed": normalized.nul_removed,
-        "surrogates_replaced": normalized.surrogates_replaced,
-        "line_ends_changed": normalized.line_ends_changed,
-        "invisible_removed": normalized.invisible_removed,
-        "hiding_removed": normalized.hiding_removed,
-    }
-    header["flags"] = as_json(_flags(normalized, header))
-    body = normalized.text.encode()
-    if len(body) > max_bytes:
-        raise failures.too_much_text(max_bytes)
-    described = encoded_places(extracted.places, offset) if extracted.places else b""
-    if len(body) + len(described) > max_bytes:
-        described = b""
-    return {**header, "text_bytes": len(body)}, body + described
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_ZIP_END = b"PK\x05\x06"
+_ZIP_END_BYTES = 65_558
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_UNPACK = "Unpack it and submit the folder."
+_EXPORT = "Export it to CSV or PDF first."
+
+_FOREIGN = (
+    (b"\xffWPC", "a WordPerfect document", failures.convert_to("docx")),
+    (b"GIF8", "an image (GIF)", "Save it as PNG first."),
+    (b"%!PS", "a PostScript file", "Convert it to PDF first."),
+    (b"\x1f\x8b", "a gzip archive", _UNPACK),
+    (b"BZh", "a bzip2 archive", _UNPACK),
+    (b"\xfd7zXZ\0", "an xz archive", _UNPACK),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
+    (b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard archive", _UNPACK),
+    (b"SQLite format 3\0", "an SQLite database", _EXPORT),
+    (b"PAR1", "a Parquet file", _EXPORT),
+    (b"\x7fELF", "a program", ""),
+    (b"MZ\x90", "a program", ""),
+)
+_OLD_PRESENTATION = "PowerPoint Document"
 
 
-def _flags(normalized: NormalizedText, header: JsonObject) -> Sequence[Flag]:
-    is_flagged = header["is_covered"] or (integer(header["invisible_characters"]) or 0) > FEW
-    unseen = strings(header["unseen"]) if is_flagged else []
-    return document_flags.flags(
-        normalized.text,
-        [normalize(each).text for each in unseen],
-        normalized.runs,
-        [line(each) for each in strings(header["left_out"])],
-        [integer(each) or 0 for each in listed(header["unseen_at"])],
+def detect(data: bytes, name: str) -> str:
+    """Return the name of the format of the content; `name` decides only among kinds of text.
+
+    Raises:
+        ReadError: The format has no reader, the file is an encrypted container, or the name is that
+            of a binary format and the content is not.
+    """
+    extension = _extension(name)
+    # Before PDF: the first file of an archive, right after the archive header, may be a PDF.
+    if data.startswith(_ZIP):
+        return _zip_format(io.BytesIO(data))
+    ranked = sorted(FORMATS.items(), key=lambda item: item[1].rank)
+    matching = (item for item in ranked if item[1].matches and item[1].matches(data, extension))
+    kind, found = next(matching)
+    if not found.rank:
+        return kind
+    if data.startswith(_OLE):
+        return _ole_format(data)
+    if foreign := next((each for each in _FOREIGN if data.startswith(each[0])), None):
+        raise failures.unsupported(*foreign[1:])
+    if any(extension in each.extensions for each in FORMATS.values()):
+        raise failures.mislabeled(extension)
+    return kind
+
+
+def _extension(name: str) -> str:
+    return PurePath(name.rstrip("~")).suffix.lower()
+
+
+def _zip_format(file: BinaryIO) -> str:
+    """Return the format of a file that begins like a ZIP archive."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = [*archive.namelist(), f"mimetype:{_mimetype(archive)}"]
+    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, OSError) as error:
+        if _ZIP_END not in _end(file):
+            raise failures.truncated("an office file or ZIP archive") from error
+        raise failures.malformed("is a damaged DOCX or ZIP file.") from error
+    if "[Content_Types].xml" in names and any(name.startswith("visio/") for name in names):
+        raise failures.unsupported("a Visio drawing", failures.convert_to("pdf"))
+    found = (
+        (len(parts), kind)
+        for kind, each in FORMATS.items()
+        for parts in each.parts
+        if all(any(name.startswith(part) for name in names) for part in parts)
     )
+    return max(found)[1]
 
 
-def _page(page: PageText) -> tuple[JsonObject, bytes]:
-    header: JsonObject = {"page": page.number, "width": page.width, "height": page.height}
-    if page.picture is not None:
-        pixels: JsonObject = {"pixels": [page.picture.width, page.picture.height]}
-        return {**header, **pixels}, page.picture.data
-    body = page.text.encode("utf-8", "surrogatepass")
-    return {**header, "text_bytes": len(body)}, body + page.layout
+def _end(file: BinaryIO) -> bytes:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _ZIP_END_BYTES))
+    return file.read()
 
 
-def _failure(error: ReadError) -> JsonObject:
-    return {
-        "what": error.what,
-        "hint": error.hint,
-        "outcome": error.outcome,
-        "reason": error.reason,
-    }
+def _mimetype(archive: zipfile.ZipFile) -> str:
+    """Return the media type declared in an OpenDocument file (OpenDocument 1.3, part 2, §3.3)."""
+    if "mimetype" not in archive.NameToInfo:
+        return ""
+    try:
+        with archive.open("mimetype") as stream:
+            return stream.read(200).decode("latin-1").strip()
+    except (RuntimeError, zlib.error, lzma.LZMAError):
+        return ""  # encrypted or damaged, as its reader will report
 
 
-def _cut(name: str) -> str:
-    return name[:_TITLE_CHARACTERS]
+def _ole_format(data: bytes) -> str:
+    holds = _ole_contents(data)
+    if holds("EncryptedPackage"):
+        raise failures.encrypted()
+    for kind, each in FORMATS.items():
+        if any(map(holds, each.streams)):
+            return kind
+    if holds(_OLD_PRESENTATION):
+        kind = "a PowerPoint file of the old format (.ppt)"
+        raise failures.unsupported(kind, failures.convert_to("pptx"))
+    kind = "an office document of an old format"
+    raise failures.unsupported(kind, failures.convert_to("pdf"))
+
+
+def _ole_contents(data: bytes) -> Callable[[str], bool]:
+    """Return a check for names in the root; in a damaged file, names anywhere count."""
+    try:
+        with olefile.OleFileIO(io.BytesIO(data)) as container:
+            names = {entry[0] for entry in container.listdir(streams=True, storages=True)}
+    except (OSError, ValueError, IndexError, TypeError, AttributeError, struct.error):
+        return lambda name: name.encode("utf-16-le") in data
+    return names.__contains__
+
+
+_HEAD_BYTES = 4_096
+_LONG_CHARACTERS, _MIN_SHARE_OF_SIGNS = 1_000_000, 0.01
+_BLANK = " \t\r\n\f\v\0\ufeff\u00a0\u200b\u3000"
+
+
+def extract(file: BinaryIO, options: ReadOptions) -> Extracted | Iterator[Extraction | PageText]:
+    """Return the text of a file, or its items if it contains several texts or files.
+
+    For a scan with `shown_pages`, the items are the pages, followed by an empty text. Archives,
+    mailboxes and office documents are read in place; other files are loaded into memory. The name
+    is used only if the content does not determine the format.
+
+    Raises:
+        ReadError: No text can be extracted; also raised by the iterator.
+    """
+    head = file.read(_HEAD_BYTES)
+    file.seek(0)
+    if not head:
+        raise failures.empty()
+    if head.startswith(_ZIP):
+        kind = _zip_format(file)
+    elif mailbox.matches(head, _extension(options.name)):
+        kind = detect(head, options.name)
+    else:
+        kind = detect(file.read(), options.name)
+    file.seek(0)
+    scan, limit = FORMATS[kind].scan, options.max_characters
+    if scan and options.shown_pages:
+        return picture.rendered(scan(file.read()), options)
+    if scan and options.ocr_data:
+        return _with_text(picture.recognized(scan(file.read()), options), limit)
+    read = FORMATS[kind].read(file, options)
+    return _with_text(read, limit) if isinstance(read, Extracted) else _checked(read, limit)
+
+
+def _checked(found: Iterator[Extraction], max_characters: int) -> Iterator[Extraction]:
+    """Yield the items of a file, and replace items without text by errors."""
+    is_empty = True
+    for each in found:
+        is_empty = False
+        try:
+            yield _with_text(each, max_characters) if isinstance(each, Extracted) else each
+        except ReadError as error:
+            yield Unread(place=each.place, error=error)
+    if is_empty:
+        raise failures.empty()
+
+
+def _with_text(extracted: Extracted, max_characters: int) -> Extracted:
+    """Return a text after checking that it is neither empty, nor nearly so, nor too long."""
+    if len(extracted.text) > max_characters:
+        raise failures.too_many_characters(max_characters)
+    if not extracted.text.strip(_BLANK):
+        raise failures.empty()
+    if len(extracted.text) > _LONG_CHARACTERS:
+        blank = sum(map(extracted.text.count, _BLANK))
+        if len(extracted.text) - blank < _MIN_SHARE_OF_SIGNS * len(extracted.text):
+            raise failures.too_large(
+                f"holds {len(extracted.text):,} characters, nearly all of them white space.",
+                "Remove the blank lines and columns, or leave it out.",
+                "white_space",
+            )
+    return extracted
 
 
 if __name__ == "__main__":

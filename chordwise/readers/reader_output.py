@@ -7,10 +7,11 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol, TypeAlias
 
 from chordwise.domain import places
+from chordwise.domain.json_values import JsonObject
 from chordwise.domain.pictures import Picture
 from chordwise.domain.places import Place, PlaceKind
 from chordwise.errors import ReadError
@@ -29,22 +30,6 @@ class Columns:
 
 
 WHOLE = Columns()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ocr:
-    """The settings of OCR: the languages of Tesseract (`eng+deu`) and the folder of their data."""
-
-    data: str
-    languages: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PictureLimits:
-    """The limits on pictures of pages for a model: their number and their size."""
-
-    max_pages: int
-    max_edge_pixels: int
 
 
 class Transcriber(Protocol):
@@ -67,13 +52,28 @@ class Transcriber(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """What to read of a file; `ocr` or `shown` is set for one that is known to be a scan."""
+    """What to read of a file, and within which limits; values of JSON.
+
+    `name` distinguishes kinds of text. The pages of a scan are recognized with the language data
+    (`eng+deu`) in the folder `ocr_data`, or at most `shown_pages` of them are answered as pictures.
+    `page` requests nothing but a picture of this page. With `is_text`, the file is a text in UTF-8
+    that was read before, and `known` replaces its metadata.
+    """
 
     max_characters: int
     max_part_bytes: int
+    max_text_bytes: int = 0
+    timeout_seconds: float = 0.0
+    leaves_out_unseen: bool = False
+    name: str = ""
     columns: Columns = WHOLE
-    ocr: Ocr | None = None
-    shown: PictureLimits | None = None
+    ocr_data: str = ""
+    ocr_languages: str = ""
+    shown_pages: int = 0
+    edge_pixels: int = 0
+    page: int = 0
+    is_text: bool = False
+    known: JsonObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from chordwise import settings as settings_module
 from chordwise.embedded.stack_plan import Commands
 from chordwise.pipeline.inbox.folders import inboxes_of
-from chordwise.readers import capacity
+from chordwise.readers import limits
 from chordwise.settings import ReaderSettings, Settings
 from tests.house.checkout import PACKAGES, ROOT
 
@@ -297,9 +297,9 @@ def test_the_limits_on_files_fit_into_the_memory_of_the_service(
     memory = str(compose.services[name].deploy["resources"]["limits"]["memory"])  # type: ignore[index]  # YAML
     megabytes = int(memory.removesuffix("m"))
 
-    found = capacity.limits(ReaderSettings(), megabytes)
+    found = limits.file_limits(ReaderSettings(), megabytes)
 
-    assert capacity.RESERVED_MEGABYTES + capacity.READERS * found.memory_megabytes <= megabytes
+    assert limits.RESERVED_MEGABYTES + limits.READERS * found.memory_megabytes <= megabytes
     assert found.max_file_megabytes <= found.memory_megabytes
     assert found.max_file_megabytes >= 250
     assert found.max_text_bytes >= 40_000_000

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -18,8 +19,8 @@ from chordwise.errors import ConfigurationError, ReadError
 from chordwise.llm.prices import FreePrice, price_of
 from chordwise.pipeline.deliveries import delivery_attempts
 from chordwise.pipeline.diagnosis import configured_paths
+from chordwise.readers.parser_main import extract
 from chordwise.readers.reader_output import Extracted, ReadOptions
-from chordwise.readers.text_extraction import extract
 from chordwise.settings import Settings
 from tests.fakes.commands import point_to
 from tests.fakes.learning import doubted
@@ -267,14 +268,14 @@ def test_a_format_is_a_file() -> None:
     """It is read, a file that only has its name is refused, and messages list it."""
     options = ReadOptions(max_characters=100, max_part_bytes=100)
 
-    read = extract(io.BytesIO(b"RUNE.ti potS"), "a.txt", options)
+    read = extract(io.BytesIO(b"RUNE.ti potS"), options)
 
     assert isinstance(read, Extracted)
     assert (read.text, read.media_type) == ("Stop it.", "text/x-runes")
     with pytest.raises(ReadError, match=r"is named .run, but its content is of another"):
-        extract(io.BytesIO(b"Stop it."), "a.run", options)
+        extract(io.BytesIO(b"Stop it."), replace(options, name="a.run"))
     with pytest.raises(ReadError, match="is a program") as refused:
-        extract(io.BytesIO(b"MZ\x90"), "a.run", options)
+        extract(io.BytesIO(b"MZ\x90"), replace(options, name="a.run"))
     assert "RTF, RUN, TXT" in refused.value.hint
 
 

@@ -240,30 +240,6 @@ def test_an_archive_without_files_is_empty(reader: Reader) -> None:
     assert listed(reader.documents_in(archive({"folder/": ""}), "a.zip")) == [("a.zip", "empty")]
 
 
-def test_a_mislabeled_file_is_distinguished_from_a_binary_one(reader: Reader) -> None:
-    """A file that is not what its name says has its own reason; known content decides."""
-    noise = bytes(range(256)) * 20
-
-    assert outcome(reader.read_bytes(noise, "a.docx")) == "mislabeled"
-    assert outcome(reader.read_bytes(noise, "a.dat")) == "binary"
-    assert outcome(reader.read_bytes(WORD, "a.pdf")) == "three"
-
-
-@pytest.mark.parametrize(
-    ("data", "name", "expected"),
-    [
-        (WORD[:-30], "a.docx", "truncated"),
-        (workbook({"A": [["x"]]})[:-30], "a.xlsx", "truncated"),
-        (archive({"a.txt": "x"})[:-30], "a.zip", "truncated"),
-    ],
-)
-def test_truncated_files_are_reported(
-    reader: Reader, data: bytes, name: str, expected: str
-) -> None:
-    """The reason distinguishes truncation from other damage if the format shows it."""
-    assert outcome(reader.read_bytes(data, name)) == expected
-
-
 def test_an_archive_that_contains_itself_is_read_to_the_limit(reader: Reader) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as written:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from chordwise.domain.document_flags import FlagKind
 from chordwise.errors import ReadError
-from chordwise.readers import capacity
+from chordwise.readers import limits
 from chordwise.readers.reader import Columns, ReadDocument, Reader, RenderedPage, UnreadDocument
 from chordwise.settings import ReaderSettings
 from tests.fakes.office_files import archive, document, docx, paragraph, pdf, shown
@@ -40,7 +40,7 @@ def failure_of(outcome: ReadDocument | UnreadDocument) -> tuple[str, str]:
 
 
 def child_of(reader: Reader) -> psutil.Process:
-    process = reader._parsers._process
+    process = reader._parsers[0]._process
     assert process is not None
     return psutil.Process(process.pid)
 
@@ -112,7 +112,7 @@ def test_no_process_starts_before_the_first_file(tmp_path: Path) -> None:
         assert failure_of(reader.read(tmp_path))[0] == "refused"
         assert failure_of(reader.read_bytes(b"", "empty"))[0] == "empty"
 
-        assert reader._parsers._process is None
+        assert reader._parsers[0]._process is None
 
 
 def test_parsing_is_stopped_at_the_time_limit() -> None:
@@ -230,7 +230,7 @@ from chordwise.readers.reader import Reader
 from chordwise.settings import ReaderSettings
 reader = Reader(ReaderSettings())
 reader.read_bytes(b"text", "a.txt")
-print(reader._parsers._process.pid, flush=True)
+print(reader._parsers[0]._process.pid, flush=True)
 sys.stdin.read()
 """
 
@@ -331,7 +331,7 @@ def test_a_file_that_changes_during_reading_has_no_text(tmp_path: Path) -> None:
 
 
 def test_text_too_large_for_the_memory_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capacity, "memory_megabytes", lambda: 675)
+    monkeypatch.setattr(limits, "memory_megabytes", lambda: 675)
     with Reader(ReaderSettings()) as reader:
         text = reader.read_bytes(b"words " * 3_200_000, "a.txt")
         file = reader.read_bytes(bytes(90 * 1024 * 1024), "b.bin")

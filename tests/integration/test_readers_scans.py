@@ -18,7 +18,7 @@ from chordwise.domain.pictures import Picture
 from chordwise.domain.places import Places
 from chordwise.errors import ReadError
 from chordwise.readers import reader
-from chordwise.readers.parser_process import ParserReply
+from chordwise.readers.protocol import Reply
 from chordwise.readers.reader import ReadDocument, Reader, ShownPages, UnreadDocument
 from chordwise.settings import ReaderSettings
 from tests.fakes.office_files import archive, joined, pdf, scan, shown
@@ -230,7 +230,7 @@ class Counting:
 def test_a_compromised_parser_cannot_exceed_its_pictures(header: JsonObject, reason: str) -> None:
     settings = ReaderSettings(max_vision_pages=3, max_characters=2_500)
     pages = (
-        ParserReply(header={"page": -1, "width": "x", **header}, text=bytearray(b"x" * 100))
+        Reply(header={"page": -1, "width": "x", **header}, text=bytearray(b"x" * 100))
         for _ in range(50)
     )
     reader = Counting()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 import openpyxl
 import pytest
@@ -117,7 +118,7 @@ def test_rows_of_a_csv_are_documents(delimiter: str) -> None:
     lines = ("id,review", 'a,"Fine.\nVery."', "a,Poor.", ",Nameless.")
     data = "\n".join(lines).replace(",", delimiter).encode()
 
-    found = documents_of_rows(data, "reviews.csv", BY_ROW)
+    found = documents_of_rows(data, replace(BY_ROW, name="reviews.csv"))
 
     expected = [("a", "Fine.\nVery."), ("a (2)", "Poor."), ("3", "Nameless.")]
     assert places(found) == expected
@@ -126,24 +127,32 @@ def test_rows_of_a_csv_are_documents(delimiter: str) -> None:
 def test_lines_of_json_are_documents() -> None:
     lines = ('{"id": 7, "review": "Fine."}', "nonsense", "", '{"review": [1, "é"]}')
 
-    found = documents_of_rows("\n".join(lines).encode(), "reviews.jsonl", BY_ROW)
+    found = documents_of_rows("\n".join(lines).encode(), replace(BY_ROW, name="reviews.jsonl"))
 
     assert places(found) == [("7", "Fine."), ("2", "malformed"), ("4", '[1, "é"]')]
 
 
 def test_standard_input_is_recognized_as_a_table() -> None:
     """The heading or the first brace decides; other text is unchanged."""
-    assert places(documents_of_rows(b"review\nFine.\n", "stdin", NUMBERED)) == [("1", "Fine.")]
-    assert places(documents_of_rows(b'{"review": "Fine."}', "stdin", NUMBERED)) == [("1", "Fine.")]
-    assert documents_of_rows(b"Dear Sir,\n", "stdin", NUMBERED) is None
+    assert places(documents_of_rows(b"review\nFine.\n", replace(NUMBERED, name="stdin"))) == [
+        ("1", "Fine.")
+    ]
+    assert places(documents_of_rows(b'{"review": "Fine."}', replace(NUMBERED, name="stdin"))) == [
+        ("1", "Fine.")
+    ]
+    assert documents_of_rows(b"Dear Sir,\n", replace(NUMBERED, name="stdin")) is None
 
 
 @pytest.mark.parametrize(
     ("read", "reason", "hint"),
     [
-        (lambda: documents_of_rows(b"a,b\n1,2\n", "a.csv", BY_ROW), "no_such_column", "a, b"),
         (
-            lambda: documents_of_rows(b'{"a": 1, "b": 2}\n', "a.jsonl", BY_ROW),
+            lambda: documents_of_rows(b"a,b\n1,2\n", replace(BY_ROW, name="a.csv")),
+            "no_such_column",
+            "a, b",
+        ),
+        (
+            lambda: documents_of_rows(b'{"a": 1, "b": 2}\n', replace(BY_ROW, name="a.jsonl")),
             "no_such_column",
             "a, b",
         ),

@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 from chordwise.domain.states import TAKEN_IN
 from chordwise.errors import ReadError
 from chordwise.readers import contents, failures
-from chordwise.readers.capacity import limits
 from chordwise.readers.contents import Content
+from chordwise.readers.limits import file_limits
 from chordwise.readers.reader import Reader
 from chordwise.settings import ReaderSettings
 from chordwise.storage.inbox_files import InboxFile, InboxIntake
@@ -61,7 +61,7 @@ class PagePictures:
     """
 
     def __init__(self, settings: ReaderSettings) -> None:
-        self._megabytes = limits(settings).max_file_megabytes
+        self._megabytes = file_limits(settings).max_file_megabytes
         seconds = {
             "timeout_seconds": min(settings.timeout_seconds, _PAGE_SECONDS),
             "file_timeout_seconds": min(settings.file_timeout_seconds, _FILE_SECONDS),

@@ -26,11 +26,7 @@ _DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, V
 
 
 def documents(source: Source, wanted: ReadOptions) -> Iterator[Extraction]:
-    """Yield the files, except hidden and temporary ones, in order; nothing is written to disk.
-
-    Raises:
-        ReadError: The archive is damaged.
-    """
+    """Yield the files, except hidden and temporary ones, in order; nothing is written to disk."""
     naming = Naming()
     with _opened(source) as archive:
         for member in archive.infolist():
@@ -72,6 +68,4 @@ def _pieces(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes
         raise failures.malformed("is damaged: it cannot be unpacked.") from error
 
 
-FORMAT = Format(
-    "ZIP", lambda file, _, options: documents(file, options), extensions=(".zip",), parts=((),)
-)
+FORMAT = Format("ZIP", documents, extensions=(".zip",), parts=((),))

@@ -58,11 +58,7 @@ _EMBEDDED_TEXT = (".txt",)
 
 
 def read(data: Source, max_characters: int) -> Extracted:
-    """Return the displayed text: a blank line between paragraphs, a tab between cells.
-
-    Raises:
-        ReadError: The file is damaged, encrypted, hostile, or longer than the limit.
-    """
+    """Return the displayed text: a blank line between paragraphs, a tab between cells."""
     return _Document(OfficePackage(data), max_characters).extracted()
 
 

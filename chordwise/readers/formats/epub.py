@@ -21,11 +21,7 @@ _PARSED = (".xml", ".opf", ".xhtml", ".html", ".htm")
 
 
 def read(data: Source, max_characters: int) -> Extracted:
-    """Return the visible text of all chapters.
-
-    Raises:
-        ReadError: The book is damaged, copy-protected, hostile, or longer than the limit.
-    """
+    """Return the visible text of all chapters."""
     package = OfficePackage(data, "EPUB", parsed=_PARSED, has_document_types=True)
     roots = package.elements(CONTAINER, "rootfile")
     main = next(filter(None, (root.get("full-path", "") for root in roots)), "")
@@ -35,7 +31,12 @@ def read(data: Source, max_characters: int) -> Extracted:
     chapters = list(_chapters(listed, posixpath.dirname(main)))
     _require_legible(package, chapters)
     spend = CharacterAllowance(max_characters)
-    pages = [_chapter(package, part, spend, max_characters) for part in chapters if part in package]
+    pages = []
+    for part in chapters:
+        if part in package:
+            markup = encodings.decode(package.content(part)).text
+            pages.append(html.visible_text(markup, max_characters))
+            spend(pages[-1].text.length)
     pages = [page for page in pages if page.text.text().strip()]
     text, starts = joined(page.text.text() for page in pages)
     headings = (
@@ -49,15 +50,6 @@ def read(data: Source, max_characters: int) -> Extracted:
         media_type=MEDIA_TYPE,
         title=package.title(main),
     )
-
-
-def _chapter(
-    package: OfficePackage, part: str, spend: CharacterAllowance, max_characters: int
-) -> html.Page:
-    markup = encodings.decode(package.content(part)).text
-    page = html.visible_text(markup, max_characters)
-    spend(page.text.length)
-    return page
 
 
 def _require_legible(package: OfficePackage, chapters: list[str]) -> None:

@@ -64,11 +64,7 @@ _TITLE_CHARACTERS = 1_000
 
 
 def read(data: bytes, max_characters: int) -> Extracted:
-    """Return the visible text: a blank line between paragraphs, a tab between cells.
-
-    Raises:
-        ReadError: The bytes are not text, or the text is longer than the limit.
-    """
+    """Return the visible text: a blank line between paragraphs, a tab between cells."""
     declared = _DECLARED.search(data[:_DECLARATION_BYTES])
     name = declared.group(1).decode("ascii", "replace") if declared else ""
     decoded = encodings.decode(data, name)

@@ -32,11 +32,7 @@ _ALTERNATIVES = "multipart/alternative"
 
 
 def documents(data: bytes, wanted: ReadOptions) -> Iterator[Extraction]:
-    """Yield the text of the message, then its attachments.
-
-    Raises:
-        ReadError: The message is encrypted.
-    """
+    """Yield the text of the message, then its attachments."""
     # The lenient policy; the modern one raises on headers that real mail programs write.
     message = email.message_from_bytes(data)
     if any(part.get_content_type() in _ENCRYPTED for part in message.walk()):

@@ -57,7 +57,7 @@ def matches(head: bytes, extension: str) -> bool:
     return extension in _NAMES or bool(_HEADER_START.match(following))
 
 
-def _read(file: BinaryIO, _name: str, options: ReadOptions) -> Iterator[Extraction]:
+def _read(file: BinaryIO, options: ReadOptions) -> Iterator[Extraction]:
     mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
     return documents(mapped, options)
 

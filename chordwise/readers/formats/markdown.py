@@ -16,11 +16,7 @@ _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(\S.*)")
 
 
 def read(data: bytes, max_characters: int) -> Extracted:
-    """Return the text; the first heading of level one is the title.
-
-    Raises:
-        ReadError: The bytes are not text, or longer than the limit.
-    """
+    """Return the text; the first heading of level one is the title."""
     if len(data) > max_characters * BYTES_PER_CHARACTER:
         raise failures.too_many_characters(max_characters)
     decoded = encodings.decode(data)

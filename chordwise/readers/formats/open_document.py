@@ -17,11 +17,7 @@ _DEEPEST_HEADING = 6
 
 
 def read(data: Source, max_characters: int) -> Extracted:
-    """Return the displayed text; footnotes are at the end.
-
-    Raises:
-        ReadError: The file is damaged, encrypted, hostile, or longer than the limit.
-    """
+    """Return the displayed text; footnotes are at the end."""
     package = OfficePackage(data, "OpenDocument", has_document_types=True)
     if _MANIFEST in package and b"encryption-data" in package.content(_MANIFEST):
         raise failures.encrypted()

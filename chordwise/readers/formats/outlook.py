@@ -42,11 +42,7 @@ _DAMAGES = (OSError, ValueError, IndexError, struct.error, KeyError, AttributeEr
 
 
 def documents(data: bytes, wanted: ReadOptions) -> Iterator[Extraction]:
-    """Yield the text of the message, then its attachments.
-
-    Raises:
-        ReadError: The message is damaged, truncated, or encrypted.
-    """
+    """Yield the text of the message, then its attachments."""
     try:
         with olefile.OleFileIO(io.BytesIO(data)) as container:
             yield from _Message(container, (), "", wanted).documents()

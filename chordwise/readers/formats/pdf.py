@@ -32,7 +32,7 @@ from chordwise.readers.reader_output import (
 )
 
 if TYPE_CHECKING:
-    from chordwise.readers.scans import Scan
+    from chordwise.readers.formats.picture import Scan
 
 # The mark of PDFium for a hyphen at a line end (the word is complete without it), and glyphs
 # without text.
@@ -48,11 +48,7 @@ _END, _END_BYTES = b"%%EOF", 1_024
 
 
 def read(data: bytes, max_characters: int) -> Extracted:
-    """Return the text of the pages, separated by blank lines.
-
-    Raises:
-        ReadError: The file is encrypted, damaged, a scan, empty, or longer than the limit.
-    """
+    """Return the text of the pages, separated by blank lines."""
     document = opened(data)
     pages = _Pages(document, max_characters)
     if not pages.has_text:
@@ -657,9 +653,9 @@ def _matches(data: bytes, extension: str) -> bool:
 
 
 def _scan(data: bytes) -> Scan:
-    from chordwise.readers import scans  # noqa: PLC0415 - it imports this module
+    from chordwise.readers.formats import picture  # noqa: PLC0415 - it imports this module
 
-    return scans.of_pdf(data)
+    return picture.of_pdf(data)
 
 
 FORMAT = Format("PDF", of_bytes(read), extensions=(".pdf",), matches=_matches, scan=_scan)

@@ -28,11 +28,7 @@ _MEDIA_TYPES = {
 
 
 def read(data: bytes, name: str) -> Extracted:
-    """Return the text unchanged.
-
-    Raises:
-        ReadError: The bytes are not text.
-    """
+    """Return the text unchanged."""
     decoded = encodings.decode(data)
     media_type = _MEDIA_TYPES.get(PurePath(name).suffix.lower(), "text/plain")
     return Extracted(
@@ -43,15 +39,15 @@ def read(data: bytes, name: str) -> Extracted:
     )
 
 
-def _read(file: BinaryIO, name: str, options: ReadOptions) -> Extracted | Iterator[Extraction]:
-    data, extension = file.read(), PurePath(name).suffix.lower()
+def _read(file: BinaryIO, options: ReadOptions) -> Extracted | Iterator[Extraction]:
+    data, extension = file.read(), PurePath(options.name).suffix.lower()
     if len(data) > options.max_characters * BYTES_PER_CHARACTER:
         raise failures.too_many_characters(options.max_characters)
-    rows = sheets.documents_of_rows(data, name, options) if options.columns.text else None
+    rows = sheets.documents_of_rows(data, options) if options.columns.text else None
     if rows is not None:
         return rows
     try:
-        return read(data, name)
+        return read(data, options.name)
     except ReadError as error:
         if error.reason == "binary" and extension in _OLD_NAMES:
             raise failures.mislabeled(extension) from error

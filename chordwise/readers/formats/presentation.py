@@ -14,11 +14,7 @@ MEDIA_TYPE = "application/vnd.openxmlformats-officedocument.presentationml.prese
 
 
 def read(data: Source, max_characters: int) -> Extracted:
-    """Return the text of the slides in order, with a heading for each.
-
-    Raises:
-        ReadError: The file is damaged, encrypted, hostile, or longer than the limit.
-    """
+    """Return the text of the slides in order, with a heading for each."""
     package = OfficePackage(data, "PPTX")
     main = package.main_part()
     if not main:

@@ -18,11 +18,7 @@ MEDIA_TYPE = "application/rtf"
 
 
 def read(data: bytes, max_characters: int) -> Extracted:
-    """Return the visible text; `left_out` gets the lines of hidden text that address a model.
-
-    Raises:
-        ReadError: The file is damaged, or longer than the limit.
-    """
+    """Return the visible text; `left_out` gets the lines of hidden text that address a model."""
     shown, hidden = _parted(data.decode("latin-1"))
     text, left_out = _text(shown), _text(f"{{\\rtf1 {hidden}}}") if hidden else ""
     if len(text) > max_characters:

@@ -54,11 +54,7 @@ class Sheet(NamedTuple):
 
 
 def documents(data: bytes, wanted: ReadOptions) -> Iterator[Extraction]:
-    """Yield the workbook as one document, or its rows if columns are named.
-
-    Raises:
-        ReadError: The file is damaged, encrypted, hostile, lacks the column, or is too long.
-    """
+    """Yield the workbook as one document, or its rows if columns are named."""
     kind, package = _checked(data)
     hidden = _hidden_cells(package) if package and kind == "xlsx" else {}
     try:
@@ -299,13 +295,9 @@ _DELIMITERS = ",;\t|"
 _COLUMNS_NAMED = 12
 
 
-def documents_of_rows(data: bytes, name: str, wanted: ReadOptions) -> Iterator[Extraction] | None:
-    """Return the rows of a CSV or JSON-lines file; `None` if it is not a table with that column.
-
-    Raises:
-        ReadError: The bytes are not text, or the file has the name of a table and is not one.
-    """
-    extension = PurePath(name).suffix.lower()
+def documents_of_rows(data: bytes, wanted: ReadOptions) -> Iterator[Extraction] | None:
+    """Return the rows of a CSV or JSON-lines file; `None` if it is not a table with that column."""
+    extension = PurePath(wanted.name).suffix.lower()
     decoded = encodings.decode(data).text
     first = decoded[: decoded.find("\n") + 1] or decoded
     if extension in _LINES or (extension not in _TABLES and first.lstrip().startswith("{")):
@@ -318,11 +310,7 @@ def documents_of_rows(data: bytes, name: str, wanted: ReadOptions) -> Iterator[E
 
 
 def of_tables(tables: Sequence[Sheet], columns: Columns, media_type: str) -> Iterator[Extraction]:
-    """Yield the rows of all tables that have the text column in their first row.
-
-    Raises:
-        ReadError: No table has it.
-    """
+    """Yield the rows of all tables that have the text column in their first row."""
     found = [each for each in tables if each.rows and columns.text in each.rows[0]]
     if not found:
         raise _no_such_column(columns.text, [cell for each in tables for cell in each.rows[0:1]])

@@ -36,11 +36,7 @@ _DAMAGES = (OSError, ValueError, IndexError, struct.error, KeyError, AttributeEr
 
 
 def read(data: bytes, max_characters: int) -> Extracted:
-    """Return the main text, notes, headers and text boxes; comments are left out, as in DOCX.
-
-    Raises:
-        ReadError: The document is encrypted, damaged, older than Word 97, or too long.
-    """
+    """Return the main text, notes, headers and text boxes; comments are left out, as in DOCX."""
     try:
         with olefile.OleFileIO(io.BytesIO(data)) as container:
             main = bytes(container.openstream(STREAM).read())

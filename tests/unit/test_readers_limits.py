@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chordwise.readers import capacity
+from chordwise.readers import limits
 from chordwise.settings import ReaderSettings
 
 
@@ -18,17 +18,17 @@ def write(path: Path, text: str) -> None:
 @pytest.fixture
 def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder that replaces /sys/fs/cgroup; its file `groups` names the group."""
-    monkeypatch.setattr(capacity, "_GROUPS", tmp_path / "groups")
-    monkeypatch.setattr(capacity, "_MOUNT", tmp_path)
+    monkeypatch.setattr(limits, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(limits, "_MOUNT", tmp_path)
     return tmp_path
 
 
 def test_without_control_groups_the_memory_of_the_machine_applies(kernel: Path) -> None:
-    machine = capacity.memory_megabytes()
+    machine = limits.memory_megabytes()
     write(kernel / "groups", "0::/")
     write(kernel / "memory.max", "max")
 
-    assert capacity.memory_megabytes() == machine > 0
+    assert limits.memory_megabytes() == machine > 0
 
 
 def test_the_lowest_limit_of_a_group_and_its_parents_applies(kernel: Path) -> None:
@@ -37,7 +37,7 @@ def test_the_lowest_limit_of_a_group_and_its_parents_applies(kernel: Path) -> No
     write(kernel / "pod" / "memory.max", str(100 << 20))
     write(kernel / "pod" / "container" / "memory.max", str(200 << 20))
 
-    assert capacity.memory_megabytes() == 100
+    assert limits.memory_megabytes() == 100
 
 
 def test_a_version_1_container_sees_its_own_group_as_the_root(kernel: Path) -> None:
@@ -45,14 +45,14 @@ def test_a_version_1_container_sees_its_own_group_as_the_root(kernel: Path) -> N
     write(kernel / "groups", "5:cpu:/docker/1\n4:memory:/docker/1")
     write(kernel / "memory" / "memory.limit_in_bytes", str(300 << 20))
 
-    assert capacity.memory_megabytes() == 300
+    assert limits.memory_megabytes() == 300
 
 
 @pytest.mark.parametrize(
     ("megabytes", "memory", "file"), [(256, 48, 48), (1_536, 372, 256), (16_384, 1_024, 256)]
 )
 def test_limits_grow_with_memory_up_to_a_maximum(megabytes: int, memory: int, file: int) -> None:
-    found = capacity.limits(ReaderSettings(), megabytes)
+    found = limits.file_limits(ReaderSettings(), megabytes)
 
     assert (found.memory_megabytes, found.max_file_megabytes) == (memory, file)
 
@@ -60,7 +60,7 @@ def test_limits_grow_with_memory_up_to_a_maximum(megabytes: int, memory: int, fi
 def test_a_configured_limit_overrides_the_measured_memory() -> None:
     settings = ReaderSettings(memory_megabytes=2_000, max_file_megabytes=700, max_characters=10)
 
-    found = capacity.limits(settings, 512)
+    found = limits.file_limits(settings, 512)
 
     assert (found.memory_megabytes, found.max_file_megabytes) == (2_000, 700)
     assert found.max_text_bytes == 40

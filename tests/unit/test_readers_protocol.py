@@ -9,10 +9,10 @@ import pytest
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import ReadError
-from chordwise.readers.read_documents import checked
+from chordwise.readers.parser_main import detect, extract
+from chordwise.readers.protocol import Reply, text_of
 from chordwise.readers.reader_output import Extracted, ReadOptions
-from chordwise.readers.text_extraction import detect, extract
-from tests.fakes.office_files import archive, document, docx, paragraph, pdf, shown
+from tests.fakes.office_files import archive, document, docx, paragraph, pdf, shown, workbook
 
 DOCX = docx(document(paragraph("x")))
 PDF = pdf([shown("x")])
@@ -90,9 +90,11 @@ def test_formats_without_a_reader_are_reported(data: bytes, kind: str) -> None:
     [
         (OLE + "EncryptedPackage".encode("utf-16-le"), "encrypted", "encrypted"),
         (DOCX[: len(DOCX) // 2], "unreadable", "truncated"),
+        (archive({"a.txt": "x"})[:-30], "unreadable", "truncated"),
+        (workbook({"A": [["x"]]})[:-30], "unreadable", "truncated"),
         (DOCX.replace(b"PK\x01\x02", b"PK\x01\x09"), "unreadable", "malformed"),
     ],
-    ids=["a password", "cut off", "a hole"],
+    ids=["a password", "cut off", "an archive", "a workbook", "a hole"],
 )
 def test_unreadable_office_files_are_not_reported_as_unsupported(
     data: bytes, outcome: str, reason: str
@@ -115,6 +117,13 @@ def test_content_that_contradicts_the_name_is_unreadable(data: bytes, name: str)
     assert detect(data, "a.txt") in {"plain", "html"}
 
 
+def test_noise_without_the_name_of_a_format_is_binary() -> None:
+    with pytest.raises(ReadError) as failure:
+        extract(io.BytesIO(bytes(range(256)) * 20), OPTIONS)
+
+    assert failure.value.reason == "binary"
+
+
 def test_html_is_recognized_in_linear_time() -> None:
     started = time.monotonic()
 
@@ -123,12 +132,12 @@ def test_html_is_recognized_in_linear_time() -> None:
 
 
 LIMIT = 1_000
-OPTIONS = ReadOptions(max_characters=2_000_000, max_part_bytes=0)
+OPTIONS = ReadOptions(max_characters=2_000_000, max_part_bytes=0, name="a.txt")
 
 
 def test_invalid_output_of_a_reader_process_can_be_stored() -> None:
     """A compromised process may send any bytes."""
-    found = checked({}, b"A\xff\xfe\x00B", LIMIT)
+    found = text_of(Reply(header={}, text=bytearray(b"A\xff\xfe\x00B")), LIMIT)
 
     assert found.text.encode().isascii() is False
     assert "\0" not in found.text
@@ -137,7 +146,7 @@ def test_invalid_output_of_a_reader_process_can_be_stored() -> None:
 @pytest.mark.parametrize("flag", [{}, {"kind": "praise"}, {"kind": "order", "start_char": 1}])
 def test_invalid_flags_of_a_reader_process_are_refused(flag: JsonObject) -> None:
     with pytest.raises(ReadError) as caught:
-        checked({"flags": [flag]}, b"A text.", LIMIT)
+        text_of(Reply(header={"flags": [flag]}, text=bytearray(b"A text.")), LIMIT)
 
     assert caught.value.reason == "malformed"
 
@@ -149,7 +158,7 @@ def test_a_long_text_of_white_space_is_refused(signs: int, *, is_refused: bool) 
 
     if is_refused:
         with pytest.raises(ReadError) as caught:
-            extract(io.BytesIO(data), "a.txt", OPTIONS)
+            extract(io.BytesIO(data), OPTIONS)
         assert (caught.value.outcome, caught.value.reason) == ("too_large", "white_space")
     else:
-        assert isinstance(extract(io.BytesIO(data), "a.txt", OPTIONS), Extracted)
+        assert isinstance(extract(io.BytesIO(data), OPTIONS), Extracted)
