@@ -116,14 +116,14 @@ _NUMBER = re.compile(r"[0-9]{1,20}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?")
 
 def child(value: JsonObject, key: str) -> JsonObject:
     """Return the object under `key`, or an empty one if there is no object."""
-    found = value.get(key)
-    return found if isinstance(found, dict) else {}
+    member = value.get(key)
+    return member if isinstance(member, dict) else {}
 
 
 def count(value: JsonObject, key: str) -> int | None:
     """Return the token count under `key`, or `None` if it is missing or implausible."""
-    found = integer(value.get(key))
-    return found if found is not None and 0 <= found <= MAX_TOKENS else None
+    number = integer(value.get(key))
+    return number if number is not None and 0 <= number <= MAX_TOKENS else None
 
 
 def cost_in_usage(usage: JsonObject) -> Decimal | None:
@@ -142,9 +142,9 @@ def cost_in_usage(usage: JsonObject) -> Decimal | None:
 
 
 def _number(value: JsonObject, key: str) -> Decimal | None:
-    found = value.get(key)
-    is_number = isinstance(found, int | float) and not isinstance(found, bool)
-    return _usd(repr(found)) if is_number else None
+    number = value.get(key)
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    return _usd(repr(number)) if is_number else None
 
 
 def _usd(written: str) -> Decimal | None:
@@ -159,7 +159,7 @@ def content_of(request: CompletionRequest, shown: Callable[[Picture], JsonObject
     """Return the text of a request, after its pictures in the provider's format (`shown`)."""
     if not request.pictures:
         return request.user
-    pictures: list[JsonValue] = [shown(each) for each in request.pictures]
+    pictures: list[JsonValue] = [shown(picture) for picture in request.pictures]
     return [*pictures, {"type": "text", "text": request.user}]
 
 

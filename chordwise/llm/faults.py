@@ -93,10 +93,10 @@ class Fault:
 
     def error(self, kind: Kind, label: str, hidden: Sequence[str], hint: str = "") -> ModelError:
         """Return the error with short quotes of the provider that repeat no `hidden` text."""
-        named = f", {excerpt(self.codes[0], hidden)}" if self.codes else ""
+        code = f", {excerpt(self.codes[0], hidden)}" if self.codes else ""
         quote = excerpt(self.message, hidden)
         quoted = f": “{quote}”" if quote else ""
-        error = kind(f"{label} {_SENTENCES[kind]} (HTTP {self.status}{named}){quoted}.", hint)
+        error = kind(f"{label} {_SENTENCES[kind]} (HTTP {self.status}{code}){quoted}.", hint)
         if isinstance(error, TransientError):
             error.retry_after_seconds = self.retry_after_seconds
             error.reported_limits = self.limits
@@ -147,13 +147,13 @@ def _error_object(body: JsonValue) -> JsonObject:
 
 
 def _codes(error: JsonObject) -> tuple[str, ...]:
-    found = [
+    codes = [
         text(at(error, "/details/error_code")),
         text(at(error, "/innererror/code")),
         text(error.get("code")),
         text(error.get("type")),
     ]
-    return tuple(dict.fromkeys(code.lower() for code in found if code))
+    return tuple(dict.fromkeys(code.lower() for code in codes if code))
 
 
 def _status(status: int, error: JsonObject) -> int:

@@ -85,7 +85,7 @@ class CompletionRequest:
     @property
     def estimated_tokens(self) -> float:
         """The tokens of the prompt's texts, without its schema, and at most those of pictures."""
-        shown = sum(each.max_tokens for each in self.pictures)
+        shown = sum(picture.max_tokens for picture in self.pictures)
         return tokens.weigh(self.system) + tokens.weigh(self.user) + shown
 
     def limit_seconds(self, seconds: float) -> float:

@@ -373,7 +373,7 @@ def max_input_tokens(request: CompletionRequest) -> int:
     """
     prompt = _bytes(request.system) + _bytes(request.user)
     schema = _schema_bytes(request.schema) + _bytes(request.schema_name)
-    shown = sum(each.max_tokens for each in request.pictures)
+    shown = sum(picture.max_tokens for picture in request.pictures)
     return prompt + shown + _SCHEMA_FACTOR * schema + _WRAPPING_TOKENS
 
 

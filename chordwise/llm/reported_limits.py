@@ -42,12 +42,12 @@ def reported_limits(headers: Mapping[str, str]) -> ReportedLimits:
     OpenAI and compatible servers send `x-ratelimit-limit-requests`, and resets as Go durations, by
     which daily limits are recognized. Anthropic sends `anthropic-ratelimit-requests-limit`.
     """
-    found: dict[QuotaKind, Quota] = {}
+    quotas: dict[QuotaKind, Quota] = {}
     for kind in QuotaKind:
         name = kind.value.replace("_", "-")
         if quota := _anthropic(name, headers) or _openai(name, headers):
-            found[kind] = quota
-    return found
+            quotas[kind] = quota
+    return quotas
 
 
 def duration_seconds(text: str) -> float | None:

@@ -301,11 +301,11 @@ def _references(schema: JsonValue) -> set[str]:
 
 
 def _reachable(name: str, uses: Mapping[str, set[str]]) -> set[str]:
-    found: set[str] = set()
+    names: set[str] = set()
     waiting = list(uses.get(name, ()))
     while waiting:
         current = waiting.pop()
-        if current not in found:
-            found.add(current)
+        if current not in names:
+            names.add(current)
             waiting += uses.get(current, ())
-    return found
+    return names

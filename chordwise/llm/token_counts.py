@@ -86,8 +86,8 @@ def count_request(counter: TokenCounter, body: JsonObject) -> int:
 def _schemas(body: JsonObject) -> list[str]:
     openai = child(child(body, "response_format"), "json_schema")
     anthropic = child(child(body, "output_config"), "format")
-    found = (child(each, "schema") for each in (openai, anthropic))
-    return [json.dumps(schema, separators=(",", ":")) for schema in found if schema]
+    schemas = (child(part, "schema") for part in (openai, anthropic))
+    return [json.dumps(schema, separators=(",", ":")) for schema in schemas if schema]
 
 
 def _texts(content: JsonValue) -> list[str]:
@@ -128,10 +128,10 @@ def claude_counter(model: str) -> TokenCounter:
 
 def claude_version(model: str) -> str:
     """Return the generation in a model's name, such as 5.5; 4.8 if the name has none."""
-    found = _CLAUDE_VERSION.search(model)
-    if found is None:
+    match = _CLAUDE_VERSION.search(model)
+    if match is None:
         return "4.8"
-    return f"{found[1]}.{found[2]}" if found[1] else f"{found[3]}.0"
+    return f"{match[1]}.{match[2]}" if match[1] else f"{match[3]}.0"
 
 
 def _encodable(text: str) -> str:

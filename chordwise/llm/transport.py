@@ -172,8 +172,8 @@ class JsonTransport:
             what = f"{host} sent more than {max_bytes:,} bytes."
             raise ModelTransportError(what, HIDDEN_ENDPOINT_HINT) from error
         except UnknownPackingError as error:
-            named = excerpt(encoding, _hidden(response))
-            what = f"{host} sent a body with an unsupported compression ({named})."
+            name = excerpt(encoding, _hidden(response))
+            what = f"{host} sent a body with an unsupported compression ({name})."
             raise ModelTransportError(what, HIDDEN_ENDPOINT_HINT) from error
         except zlib.error as error:
             raise ModelTransportError(f"{host} sent an invalid compressed body.") from error
@@ -331,8 +331,8 @@ def excerpt(text: str, hidden: Iterable[str] = ()) -> str:
 
 def page_title(raw: bytes, hidden: Iterable[str] = ()) -> str:
     """Return the title of a web page as an `excerpt`; empty if it has none."""
-    found = _TITLE.search(raw[:65_536])
-    return excerpt(html.unescape(found[1].decode(errors="replace")), hidden) if found else ""
+    match = _TITLE.search(raw[:65_536])
+    return excerpt(html.unescape(match[1].decode(errors="replace")), hidden) if match else ""
 
 
 def _echoes(line: str, secret: str) -> bool:
@@ -421,10 +421,10 @@ class RequestIds:
 
         It does if an id has the form of our ids, or if the host is known to return our ids.
         """
-        if ours.lower() in {each.lower() for each in theirs}:
+        if ours.lower() in {call_id.lower() for call_id in theirs}:
             self._echoing.add(host)
             return False
-        return any(host in self._echoing or _form(each) == _form(ours) for each in theirs)
+        return any(host in self._echoing or _form(call_id) == _form(ours) for call_id in theirs)
 
 
 def _form(id_: str) -> int | None:

@@ -61,7 +61,7 @@ class AnthropicBatches:
 
     def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:
         """Return the oldest unknown batch that is not older than this one and has the same size."""
-        found = None
+        oldest = None
         for listed in self._listed():
             created_at = moment(listed.get("created_at"))
             if created_at is None or created_at < batch.prepared_at - _CLOCK_SKEW:
@@ -69,8 +69,8 @@ class AnthropicBatches:
             state = self._state(listed)
             is_ours = sum(state.counts.values()) == len(batch.lines)
             if is_ours and state.provider_id not in known:
-                found = state
-        return found
+                oldest = state
+        return oldest
 
     def retrieve(self, provider_id: str) -> BatchState:
         """Return the state of the batch."""

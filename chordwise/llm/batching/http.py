@@ -144,8 +144,8 @@ def moment(value: JsonValue) -> datetime | None:
         if isinstance(value, int) and not isinstance(value, bool):
             return datetime.fromtimestamp(value, UTC)
         if isinstance(value, str):
-            found = datetime.fromisoformat(value)
-            return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+            instant = datetime.fromisoformat(value)
+            return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):
         return None
     return None
@@ -153,5 +153,5 @@ def moment(value: JsonValue) -> datetime | None:
 
 def counts(value: JsonObject) -> dict[str, int]:
     """Return the integer members of an object."""
-    found = {name: integer(number) for name, number in value.items()}
-    return {name: number for name, number in found.items() if number is not None}
+    numbers = {name: integer(number) for name, number in value.items()}
+    return {name: number for name, number in numbers.items() if number is not None}

@@ -88,10 +88,10 @@ class OpenAIBatches:
 
     def find(self, batch: PreparedBatch, known: Collection[str]) -> BatchState | None:  # noqa: ARG002 - the marker identifies it
         """Return the batch that has our marker or our file."""
-        for found in self._listed(batch):
-            marked = text(child(found, "metadata").get(MARKER)) == batch.marker
-            if marked or (batch.upload and found.get("input_file_id") == batch.upload):
-                return self._state(found)
+        for listed in self._listed(batch):
+            marked = text(child(listed, "metadata").get(MARKER)) == batch.marker
+            if marked or (batch.upload and listed.get("input_file_id") == batch.upload):
+                return self._state(listed)
         return None
 
     def retrieve(self, provider_id: str) -> BatchState:
@@ -114,14 +114,14 @@ class OpenAIBatches:
         query = f"limit={_PAGE}"
         for _ in range(_PAGES):
             page = self._http.get("/batches", query)
-            found = objects(page.get("data"))
-            yield from found
-            oldest = moment(found[-1].get("created_at")) if found else None
+            batches = objects(page.get("data"))
+            yield from batches
+            oldest = moment(batches[-1].get("created_at")) if batches else None
             if page.get("has_more") is not True or oldest is None:
                 return
             if oldest < batch.prepared_at - _CLOCK_SKEW:
                 return
-            query = f"limit={_PAGE}&after={self._id(found[-1])}"
+            query = f"limit={_PAGE}&after={self._id(batches[-1])}"
 
     def _state(self, answer: JsonObject) -> BatchState:
         status = text(answer.get("status"))
@@ -142,17 +142,17 @@ class OpenAIBatches:
         )
 
     def _rejection(self, answer: JsonObject) -> ModelError:
-        found = objects(child(answer, "errors").get("data"))
-        return self._http.refusal(found[0] if found else {}, _BAD_REQUEST)
+        errors = objects(child(answer, "errors").get("data"))
+        return self._http.refusal(errors[0] if errors else {}, _BAD_REQUEST)
 
     def _id(self, answer: JsonObject) -> str:
-        found = text(answer.get("id"))
-        if not found:
+        provider_id = text(answer.get("id"))
+        if not provider_id:
             raise ModelTransportError(
                 f"{self._http.exchange.label} responded with JSON without an id.",
                 "Check that base_url is the address of an API with Files and Batches.",
             )
-        return found
+        return provider_id
 
     def _outcome(self, line: JsonObject) -> Completion | ModelError:
         response = child(line, "response")

@@ -82,7 +82,7 @@ def read(client: redis.Redis) -> list[Pause]:
     return [_pause(name, written, now) for name, written in _written(client)]
 
 
-def resume(client: redis.Redis, wanted: Callable[[Pause], bool]) -> int:
+def resume(client: redis.Redis, is_selected: Callable[[Pause], bool]) -> int:
     """Let the next call check whether these pauses are over; return the number of pauses.
 
     Raises:
@@ -91,7 +91,7 @@ def resume(client: redis.Redis, wanted: Callable[[Pause], bool]) -> int:
     now = _now(client)
     resumed = 0
     for name, written in _written(client):
-        if wanted(_pause(name, written, now)):
+        if is_selected(_pause(name, written, now)):
             again: JsonObject = {"asks_again_at": repr(now), "looked_at": "0", "looks": 0}
             client.hset(KEY, name, json.dumps(written | again))
             resumed += 1
@@ -109,8 +109,8 @@ def _now(client: redis.Redis) -> float:
 
 
 def _written(client: redis.Redis) -> Iterator[tuple[str, JsonObject]]:
-    found = cast("Mapping[bytes, bytes]", client.hgetall(KEY))
-    for name, written in found.items():
+    entries = cast("Mapping[bytes, bytes]", client.hgetall(KEY))
+    for name, written in entries.items():
         try:
             pause = as_object(json.loads(written))
             float(text(pause["asks_again_at"]))

@@ -178,13 +178,13 @@ class LimitState:
     @classmethod
     def of_policy(cls, policy: LimitPolicy) -> LimitState:
         """Return the state before the first call."""
-        given = {
+        limits = {
             QuotaKind.REQUESTS: policy.requests_per_minute,
             QuotaKind.TOKENS: policy.tokens_per_minute,
         }
         return cls(
             window=policy.max_in_flight or policy.first_in_flight,
-            per_minute={kind: float(limit) for kind, limit in given.items() if limit},
+            per_minute={kind: float(limit) for kind, limit in limits.items() if limit},
         )
 
     def seconds_for(self, cost: Mapping[QuotaKind, int]) -> float:

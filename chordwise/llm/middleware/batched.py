@@ -69,5 +69,5 @@ class Batched(Middleware):
             call=call_start(self.profile, request),
             is_compared=route is not None and route.is_compared,
         )
-        found = self.queue.answer(question)
-        return self.model.complete(request) if found is None else found
+        completion = self.queue.answer(question)
+        return self.model.complete(request) if completion is None else completion

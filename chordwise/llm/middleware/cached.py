@@ -76,24 +76,24 @@ class Cached(Middleware):
         """
         started = time.monotonic()
         entry = self._entry(request)
-        found = self._poll(entry, request.limit_seconds(self.max_wait_seconds))
+        outcome = self._poll(entry, request.limit_seconds(self.max_wait_seconds))
         waited = time.monotonic() - started
-        match found:
+        match outcome:
             case ClaimStatus.OURS:
                 return self._ask_and_store(request.with_less_time(waited), entry)
             case ClaimStatus.OTHERS | ClaimStatus.UNKNOWN:
                 return self.model.complete(request.with_less_time(waited))
             case _:
                 start = call_start(self.profile, request)
-                call_id = self.ledger.record_hit(start, found, round(waited * 1000))
-                return replace(found, call_id=str(call_id), cache_key=entry.key)
+                call_id = self.ledger.record_hit(start, outcome, round(waited * 1000))
+                return replace(outcome, call_id=str(call_id), cache_key=entry.key)
 
     def _poll(self, entry: CacheEntry, timeout_seconds: float) -> Completion | ClaimStatus:
         waited, wait = 0.0, _FIRST_WAIT_SECONDS
         while True:
-            found = self.cache.find_or_claim(entry)
-            if found is not ClaimStatus.OTHERS or waited >= timeout_seconds:
-                return found
+            outcome = self.cache.find_or_claim(entry)
+            if outcome is not ClaimStatus.OTHERS or waited >= timeout_seconds:
+                return outcome
             self.sleep(wait)
             waited += wait
             wait = min(wait * _GROWTH, _MAX_WAIT_SECONDS)
@@ -146,7 +146,9 @@ def key_of(request: CompletionRequest, about: JsonObject) -> str:
         "max_output_tokens": request.max_output_tokens,
     }
     if request.pictures:
-        parts["pictures"] = [hashlib.sha256(each.data).hexdigest() for each in request.pictures]
+        parts["pictures"] = [
+            hashlib.sha256(picture.data).hexdigest() for picture in request.pictures
+        ]
     if request.task.sample > 1:
         parts["sample"] = request.task.sample
     text = json.dumps(parts, sort_keys=True)

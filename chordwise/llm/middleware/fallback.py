@@ -89,15 +89,15 @@ class Fallback:
                 without a transient error, the first error.
         """
         errors: list[ModelError] = []
-        asked: list[ChatModel] = []
+        tried_models: list[ChatModel] = []
         started = self._clock()
         for model in self._models:
             remaining = request.with_less_time(self._clock() - started)
             if errors and _is_skipped(remaining, model, errors):
                 continue
             if errors:
-                self._on_fallback(asked[-1].profile, model.profile, errors[-1])
-            asked.append(model)
+                self._on_fallback(tried_models[-1].profile, model.profile, errors[-1])
+            tried_models.append(model)
             try:
                 return model.complete(remaining)
             except _CAUSES as error:

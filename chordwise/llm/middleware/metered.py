@@ -118,7 +118,7 @@ def call_start(profile: ModelProfile, request: CompletionRequest) -> CallStart:
         attempt=request.attempt,
         sample=request.task.sample,
         route=request.route,
-        examples=tuple(each.id for each in shown if each.id is not None),
+        examples=tuple(example.id for example in shown if example.id is not None),
     )
 
 

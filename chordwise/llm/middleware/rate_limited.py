@@ -229,18 +229,18 @@ class RateLimited(Middleware):
         """Wait for a permit; `answer` is the limits' answer to an earlier request for it."""
         ends_at = self.clock() + self.max_wait_seconds
         with self.queue.joined() as woken:
-            found: Permit | Wait | Denial | None = answer
+            reply: Permit | Wait | Denial | None = answer
             refused_for: WaitReason | None = None
-            if found is None and self.queue.is_first(woken):
-                found = gate.ask(permit_request)
-            while not isinstance(found, Permit):
-                if isinstance(found, Denial):
-                    raise denied(found)
-                refused_for = found.reason if found else refused_for
-                self._wait_in_queue(woken, found, ends_at)
-                found = gate.ask(permit_request)
+            if reply is None and self.queue.is_first(woken):
+                reply = gate.ask(permit_request)
+            while not isinstance(reply, Permit):
+                if isinstance(reply, Denial):
+                    raise denied(reply)
+                refused_for = reply.reason if reply else refused_for
+                self._wait_in_queue(woken, reply, ends_at)
+                reply = gate.ask(permit_request)
             self.queue.note_granted(refused_for)
-        return found
+        return reply
 
     def _wait_in_queue(self, woken: Event, refusal: Wait | None, ends_at: float) -> None:
         """Wait until this thread should request its permit; `refusal` is the answer so far."""
@@ -281,7 +281,7 @@ def cost_of(request: CompletionRequest, profile: ModelProfile) -> Mapping[QuotaK
     """Return the most that a request can use of each quota, as providers reserve it."""
     read = tokens.estimate(request.system) + tokens.estimate(request.user)
     read += schemas.estimated_tokens(request.schema)
-    read += sum(each.estimated_tokens for each in request.pictures)
+    read += sum(picture.estimated_tokens for picture in request.pictures)
     written = min(request.max_output_tokens, profile.output_ceiling)
     return {
         QuotaKind.REQUESTS: 1,

@@ -49,8 +49,8 @@ class Tiered:
     def steps(self, task: AnalysisTask) -> tuple[TierModel, ...]:
         """Return the models for one question in order: the tier that suits it, then higher ones."""
         policy = self.policy
-        wanted = routing.tier_for(complexity(task).score, policy.medium_from, policy.large_from)
-        tiers = routing.steps(wanted, self._models)
+        lowest = routing.tier_for(complexity(task).score, policy.medium_from, policy.large_from)
+        tiers = routing.steps(lowest, self._models)
         progress = _Progress()
         return tuple(
             TierModel(self._models[tier], Route(tier=tier, escalated=index > 0), progress)
