@@ -120,11 +120,11 @@ def application(commands: Iterable[str], *, takes_options: bool = True) -> typer
     app, known = _empty(takes_options=takes_options), modules()
     for name in commands:
         loaded = load(f"chordwise.cli.commands.{known[name]}")
-        found = getattr(loaded, known[name])
-        if isinstance(found, typer.Typer):
-            app.add_typer(found, name=name)
+        command = getattr(loaded, known[name])
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
         else:
-            add(app, name, found, getattr(loaded, "EPILOG", EPILOG))
+            add(app, name, command, getattr(loaded, "EPILOG", EPILOG))
     return app
 
 

@@ -236,7 +236,7 @@ def _marked(text: str, sought: Collection[str]) -> Markup:
 def _placed(text: str, start: int) -> Markup:
     """Return a part of a document as elements that carry their offsets in it, from `start` on."""
     shown, at = Markup(), start
-    for _, run in groupby(text, lambda each: each == visible(each)):
+    for _, run in groupby(text, lambda character: character == visible(character)):
         piece = "".join(run)
         part = Markup('<span data-start="{}" data-end="{}">{}</span>')
         shown, at = shown + part.format(at, at + len(piece), visible(piece)), at + len(piece)

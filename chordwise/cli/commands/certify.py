@@ -53,27 +53,33 @@ def certify(
     with access.database(access.reach(invocation, settings)) as database:
         with database.read() as session:
             scope = selected.find(session, settings)
-        found = certification.certify(database, scope, bounds, invocation.occurrence)
+        results = certification.certify(database, scope, bounds, invocation.occurrence)
     if as_json:
-        invocation.screen.write_json(bounds=bounds, certified=[_as_json(each) for each in found])
-    elif found:
-        invocation.screen.show(render(found, scope, bounds.risk))
+        invocation.screen.write_json(
+            bounds=bounds, certified=[_as_json(result) for result in results]
+        )
+    elif results:
+        invocation.screen.show(render(results, scope, bounds.risk))
     else:
         invocation.screen.info("No results match. `chordwise runs` lists the runs.")
-    is_withdrawn = any(each.certificate.verdict is CertificationVerdict.WITHDRAWN for each in found)
+    is_withdrawn = any(
+        result.certificate.verdict is CertificationVerdict.WITHDRAWN for result in results
+    )
     return ExitCode.INCOMPLETE if is_withdrawn else ExitCode.SUCCESS
 
 
-def render(found: Sequence[Certified], scope: Scope, risk: float) -> RenderableType:
+def render(results: Sequence[Certified], scope: Scope, risk: float) -> RenderableType:
     """Return a row for each field or label, with the command for the missing reviews.
 
     A narrow terminal shows the commands below the table.
     """
     names = ("Field", "Accepted", f"Error ({1 - risk:.0%})", "Checks", "To certify")
-    rows = [_row(each) for each in found]
+    rows = [_row(result) for result in results]
     commands = [
-        review_command(each, scope) if each.certificate.verdict is CertificationVerdict.OPEN else ""
-        for each in found
+        review_command(result, scope)
+        if result.certificate.verdict is CertificationVerdict.OPEN
+        else ""
+        for result in results
     ]
     wide = [
         (*row[:-1], f"{row[-1]}: {command}" if command else row[-1])
@@ -86,14 +92,14 @@ def render(found: Sequence[Certified], scope: Scope, risk: float) -> RenderableT
     )
 
 
-def review_command(each: Certified, scope: Scope) -> str:
+def review_command(result: Certified, scope: Scope) -> str:
     """Return the command that reviews the next answers."""
-    queue = each.unit.name or each.unit.analysis_type
+    queue = result.unit.name or result.unit.analysis_type
     return one_line(f"chordwise review {shlex.join([*scope.arguments, '--queue', queue])}")
 
 
-def _row(each: Certified) -> Sequence[str]:
-    certificate = each.certificate
+def _row(result: Certified) -> Sequence[str]:
+    certificate = result.certificate
     match certificate.verdict:
         case CertificationVerdict.CERTIFIED:
             accepted = f"{certificate.accepted:,} of {certificate.population:,}"
@@ -106,20 +112,20 @@ def _row(each: Certified) -> Sequence[str]:
             todo = f"at least {certificate.must_review:.1%} must be reviewed"
         case CertificationVerdict.WITHDRAWN:
             accepted, error = "withdrawn", "–"
-            todo = f"{each.further_wrong:,} of {each.further:,} later checks are wrong"
-    name = one_line(each.unit.name or str(each.unit.analysis_type), _WIDTH)
+            todo = f"{result.further_wrong:,} of {result.further:,} later checks are wrong"
+    name = one_line(result.unit.name or str(result.unit.analysis_type), _WIDTH)
     return name, accepted, error, f"{certificate.checks:,}", todo
 
 
-def _as_json(each: Certified) -> dict[str, object]:
+def _as_json(result: Certified) -> dict[str, object]:
     return {
-        "analysis_type": each.unit.analysis_type,
-        "name": each.unit.name,
-        "certificate": each.certificate,
-        "later_checks": each.further,
-        "later_wrong": each.further_wrong,
+        "analysis_type": result.unit.analysis_type,
+        "name": result.unit.name,
+        "certificate": result.certificate,
+        "later_checks": result.further,
+        "later_wrong": result.further_wrong,
         "to_check": [
-            {"source": one.source, "job_id": one.job_id, "paths": one.paths}
-            for one in each.to_check[:_MAX_LISTED]
+            {"source": candidate.source, "job_id": candidate.job_id, "paths": candidate.paths}
+            for candidate in result.to_check[:_MAX_LISTED]
         ],
     }

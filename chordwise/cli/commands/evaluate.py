@@ -84,18 +84,18 @@ def evaluate(
     with access.database(access.reach(invocation, settings)) as database:
         with database.read() as session:
             scope = replace(selected.find(session, settings), gold=truth)
-        found = evaluation.evaluate(database, scope, occurrence)
-    if not found and occurrence is None:
+        evaluations = evaluation.evaluate(database, scope, occurrence)
+    if not evaluations and occurrence is None:
         raise UsageError(
             "There are no right answers to compare these results with.",
             "Give --gold FILE, or add feedback with `chordwise feedback`.",
         )
     if as_json:
-        invocation.screen.write_json(evaluations=found)
+        invocation.screen.write_json(evaluations=evaluations)
     else:
-        for each in found:
-            invocation.screen.show(*render(each))
-    return _code(found) if occurrence is None else ExitCode.SUCCESS
+        for row in evaluations:
+            invocation.screen.show(*render(row))
+    return _code(evaluations) if occurrence is None else ExitCode.SUCCESS
 
 
 def _evaluate_suite(
@@ -124,8 +124,8 @@ def _evaluate_suite(
     return _code(evaluations)
 
 
-def _code(found: Sequence[Row]) -> ExitCode:
-    is_incomplete = any(row["missing"] or row["drops"] for row in found)
+def _code(evaluations: Sequence[Row]) -> ExitCode:
+    is_incomplete = any(row["missing"] or row["drops"] for row in evaluations)
     return ExitCode.INCOMPLETE if is_incomplete else ExitCode.SUCCESS
 
 
@@ -184,7 +184,7 @@ def side_by_side(models: Sequence[Sequence[Row]]) -> Iterator[RenderableType]:
         rows = []
         for (metric, label), measures in by_name.items():
             cells = [_cell(measures.get(column)) for column in range(len(kinds))]
-            of = max(each.count for each in measures.values())
+            of = max(measure.count for measure in measures.values())
             rows.append((f"  {_named(metric, label)}", *cells, f"{of:,}"))
         yield layouts.numbers(("", *(one_line(row["asked"]) for row in kinds), "Of"), rows)
         yield from _compared(kinds[0]["manners"])
@@ -214,15 +214,15 @@ def _heading(part: Row) -> str:
 
 def _numbers(measures: Sequence[Measure]) -> RenderableType:
     rows = []
-    for each in measures:
-        if each.metric != _CONFUSION:
-            name = _named(each.metric, each.label)
+    for measure in measures:
+        if measure.metric != _CONFUSION:
+            name = _named(measure.metric, measure.label)
             rows.append(
                 (
                     f"  {name}",
-                    _number(each.value),
-                    interval(each.low, each.high, _number),
-                    f"{each.count:,}",
+                    _number(measure.value),
+                    interval(measure.low, measure.high, _number),
+                    f"{measure.count:,}",
                 )
             )
     return layouts.numbers(("", "Value", "95 %", "Of"), rows)
@@ -231,9 +231,9 @@ def _numbers(measures: Sequence[Measure]) -> RenderableType:
 def _by_label(measures: Sequence[Measure]) -> Iterator[RenderableType]:
     """Return a row for each label or field, and a column for each measure."""
     rows: dict[str, dict[str, Measure]] = {}
-    for each in measures:
-        if each.label and each.metric not in (_CONFUSION, "calibration_error"):
-            rows.setdefault(each.label, {})[each.metric] = each
+    for measure in measures:
+        if measure.label and measure.metric not in (_CONFUSION, "calibration_error"):
+            rows.setdefault(measure.label, {})[measure.metric] = measure
     if not rows:
         return
     columns = list(dict.fromkeys(metric for row in rows.values() for metric in row))
@@ -253,7 +253,7 @@ def _compared(manners: Mapping[str, Mapping[str, int]]) -> Iterator[RenderableTy
     names: dict[str, list[str]] = {}
     for name, counts in manners.items():
         for manner, _ in Counter(counts).most_common(1):
-            others = ", ".join(f"{counts[each]} {each}" for each in counts if each != manner)
+            others = ", ".join(f"{counts[other]} {other}" for other in counts if other != manner)
             shown = one_line(name, _WIDTH) + (f" ({others})" if others else "")
             names.setdefault(manner, []).append(shown)
     for manner, listed in names.items():
@@ -265,9 +265,9 @@ def _confused(measures: Sequence[Measure]) -> Iterator[RenderableType]:
     if not wrong:
         return
     rows = []
-    for each in sorted(wrong, key=lambda m: -m.value)[:_MAX_CONFUSED]:
-        label = one_line(each.label, _WIDTH) or "another label"
-        rows.append((f"  {label}", one_line(each.found, _WIDTH), f"{int(each.value):,}"))
+    for measure in sorted(wrong, key=lambda m: -m.value)[:_MAX_CONFUSED]:
+        label = one_line(measure.label, _WIDTH) or "another label"
+        rows.append((f"  {label}", one_line(measure.found, _WIDTH), f"{int(measure.value):,}"))
     yield layouts.numbers(("  Should be", "Chosen", "Times"), rows)
 
 

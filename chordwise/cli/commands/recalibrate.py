@@ -61,17 +61,18 @@ def recalibrate(
         )
 
 
-def render(found: Sequence[Row], max_error_rate: float) -> Iterator[RenderableType]:
+def render(lessons: Sequence[Row], max_error_rate: float) -> Iterator[RenderableType]:
     """Return a row for each model and analysis type, with notes about the columns."""
     yield layouts.numbers(
-        ("Type", "Part", "Model", "Judged", "Right", "Method", "Error", "Accept"), map(_row, found)
+        ("Type", "Part", "Model", "Judged", "Right", "Method", "Error", "Accept"),
+        map(_row, lessons),
     )
     yield Text(
         f"Accept: the confidence from which at most {share(max_error_rate)} of the answers are "
         "wrong, and the share of answers above it.",
         style="dim",
     )
-    if any(lesson["curve"] is None for lesson in found):
+    if any(lesson["curve"] is None for lesson in lessons):
         yield Text(
             f"Too few: at least {MIN_JUDGMENTS} judged answers are needed, of which "
             f"{MIN_JUDGMENTS_OF_EACH} are right and {MIN_JUDGMENTS_OF_EACH} wrong.",

@@ -50,10 +50,10 @@ _WIDTH = 60
 _SAMPLE = "--try 50"
 
 
-def _arguments(given: Values) -> RefreshArguments:
-    if "budget_usd" in given:
-        given["budget_usd"] = parse_budget(str(given["budget_usd"]))
-    return cast("RefreshArguments", given)
+def _arguments(values: Values) -> RefreshArguments:
+    if "budget_usd" in values:
+        values["budget_usd"] = parse_budget(str(values["budget_usd"]))
+    return cast("RefreshArguments", values)
 
 
 Arguments: TypeAlias = Annotated[RefreshArguments, Parsed(_arguments, budget_usd=str)]
@@ -257,8 +257,8 @@ def _named(run: str | None, arguments: RefreshArguments) -> Iterator[str]:
 
 def _quoted(context: ReadingContext, target: Target, sample: Sample | None) -> Quote:
     only: Collection[uuid.UUID] | None = None if sample is None else sample.documents
-    found = refreshing.documents(context, target, only)
-    return quoting.estimate(context, found, target.options)
+    documents = refreshing.documents(context, target, only)
+    return quoting.estimate(context, documents, target.options)
 
 
 _NAMES = ("Type", "Why", "Documents", "Results")

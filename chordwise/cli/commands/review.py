@@ -184,7 +184,7 @@ def _as_json(database: Database, scope: Scope, queued: Queue | None) -> dict[str
         "analysis_type": queued.unit.analysis_type,
         "name": queued.unit.name,
         "to_check": [
-            {"source": one.source, "job_id": one.job_id, "path": one.path}
-            for one in queued.candidates
+            {"source": candidate.source, "job_id": candidate.job_id, "path": candidate.path}
+            for candidate in queued.candidates
         ],
     }

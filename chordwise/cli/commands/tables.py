@@ -86,8 +86,8 @@ def tables(  # noqa: PLR0913 - the options of a command
         return
     with access.read(settings) as session:
         is_one = name is not None
-        found = [answer_tables.get(session, name)] if name else answer_tables.gather(session)
-        views = {table.name: answer_tables.view_names(table) for table in found}
+        stored = [answer_tables.get(session, name)] if name else answer_tables.gather(session)
+        views = {table.name: answer_tables.view_names(table) for table in stored}
         columns = {
             table: VIEW_COLUMNS.read(driver(session), {"views": names})
             for table, names in views.items()

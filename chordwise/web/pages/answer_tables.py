@@ -174,8 +174,8 @@ def _column(request: Request) -> Response:
         # The distribution is that of the rows that the filters of the other columns select.
         others = {k: v for k, v in listing.filters.items() if k.partition(".")[2] != column.name}
         values = table.distribution(driver(session), others, column)
-    asked = {"table": table, "listing": listing, "column": column, "is_limited": is_limited(column)}
-    return HTMLResponse(fragment(request, "answer_column.html", **asked, **values))
+    menu = {"table": table, "listing": listing, "column": column, "is_limited": is_limited(column)}
+    return HTMLResponse(fragment(request, "answer_column.html", **menu, **values))
 
 
 def _cell(request: Request) -> Response:

@@ -44,12 +44,12 @@ _SAID = {
 
 def _review(request: Request) -> Response:
     listing = listing_of(request, _FILTERS)
-    asked = request.query_params
+    query = request.query_params
     question: Row | None
     with site_of(request).database.read() as session:
         connection = driver(session)
-        if "job" in asked:
-            question = review.item(connection, id_of(asked["job"]), asked.get("path", ""))
+        if "job" in query:
+            question = review.item(connection, id_of(query["job"]), query.get("path", ""))
             following = listing.address()
         elif "queue" in listing.filters:
             question, following = _queued(session, site_of(request).settings, listing)
@@ -84,12 +84,12 @@ def _queued(session: Session, settings: Settings, listing: Listing) -> tuple[Row
         settings=settings,
         run=stored_runs.find(session, filters["run"]) if "run" in filters else None,
         profile=filters.get("profile", ""),
-        types=tuple(each for each in AnalysisType if each == filters.get("analysis_type")),
+        types=tuple(kind for kind in AnalysisType if kind == filters.get("analysis_type")),
     )
     queue = certification.queue(session, scope, filters["queue"])
     after = str(listing.after[0]) if listing.after else ""
     orders = {job_id: f"{place:04}" for job_id, place in queue.places.items()}
-    left = [each for each in queue.candidates if orders[each.job_id] > after]
+    left = [candidate for candidate in queue.candidates if orders[candidate.job_id] > after]
     if not left:
         return None, listing.address() if queue.candidates else ""
     question = review.item(driver(session), left[0].job_id, left[0].path)
