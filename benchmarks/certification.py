@@ -52,9 +52,9 @@ class Accepted:
 
 def labels_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
     """Yield the chosen labels; each label is certified separately."""
-    named = [(text_of(row, folder), label_of(row)) for row in rows if label_of(row) != OUT_OF_SCOPE]
-    labels = tuple(sorted({label for _, label in named}))
-    for text, label in named:
+    pairs = [(text_of(row, folder), label_of(row)) for row in rows if label_of(row) != OUT_OF_SCOPE]
+    labels = tuple(sorted({label for _, label in pairs}))
+    for text, label in pairs:
         answer = answered(AnalysisType.CLASSIFICATION, text, labels=labels)
         yield from _known(answer, label)
 
@@ -74,8 +74,8 @@ def clauses_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
             text = text_of(row, folder)
             answer = answered(AnalysisType.EXTRACTION, text, instructions=item)
             fields = json_values.objects(answer.output["fields"])
-            values = [json_values.text(each["value"]) for each in fields if each["value"]]
-            is_right = all(meets(each, clause) for each in values)
+            values = [json_values.text(field["value"]) for field in fields if field["value"]]
+            is_right = all(meets(value, clause) for value in values)
             if not values:
                 is_right = not clause["spans"]
             yield from _known(answer, item if is_right else "")
@@ -83,21 +83,21 @@ def clauses_known(rows: Sequence[JsonObject], folder: Path) -> Iterator[Known]:
 
 def _known(answer: judgments.AnswerWithConfidence, right: str) -> Iterator[Known]:
     """Yield the units of an answer; only the unit with the name `right` is right."""
-    for each in certification.scored(answer, None):
+    for unit in certification.scored(answer, None):
         yield Known(
-            unit=each.name,
-            score=each.score,
+            unit=unit.name,
+            score=unit.score,
             claim=answer.confidence,
-            is_right=each.name == right,
+            is_right=unit.name == right,
         )
 
 
 def accepted(answers: Sequence[Known], random: Random) -> Accepted:
     """Certify answers with checks in random order, for as long as further checks pay off."""
     units: dict[str, list[Known]] = defaultdict(list)
-    for each in random.sample(answers, len(answers)):
-        units[each.unit].append(each)
-    parts = [_accepted_of(own, RISK / len(units)) for own in units.values()]
+    for answer in random.sample(answers, len(answers)):
+        units[answer.unit].append(answer)
+    parts = [_accepted_of(group, RISK / len(units)) for group in units.values()]
     return Accepted(
         checks=sum(part.checks for part in parts),
         unseen=sum(part.unseen for part in parts),
@@ -111,8 +111,8 @@ def _accepted_of(ordered: Sequence[Known], risk: float) -> Accepted:
     while True:
         certificate = certification.certify(
             [
-                certification.ScoredAnswer(each.score, each.is_right if checked else None)
-                for each, checked in zip(ordered, is_checked, strict=True)
+                certification.ScoredAnswer(answer.score, answer.is_right if checked else None)
+                for answer, checked in zip(ordered, is_checked, strict=True)
             ],
             MAX_ERROR,
             risk,
@@ -123,8 +123,8 @@ def _accepted_of(ordered: Sequence[Known], risk: float) -> Accepted:
         lowest = math.inf if certificate.accept_from is None else certificate.accept_from
         missing = [
             place
-            for place, each in enumerate(ordered)
-            if each.score >= start and not is_checked[place]
+            for place, answer in enumerate(ordered)
+            if answer.score >= start and not is_checked[place]
         ]
         gained = sum(ordered[place].score < lowest for place in missing)
         pays = gained > 2 * certificate.more_checks
@@ -133,37 +133,39 @@ def _accepted_of(ordered: Sequence[Known], risk: float) -> Accepted:
         for place in missing[: certificate.more_checks]:
             is_checked[place] = True
     lowest = math.inf if certificate.accept_from is None else certificate.accept_from
-    found = [
-        (each.is_right, checked)
-        for each, checked in zip(ordered, is_checked, strict=True)
-        if each.score >= lowest
+    outcomes = [
+        (answer.is_right, checked)
+        for answer, checked in zip(ordered, is_checked, strict=True)
+        if answer.score >= lowest
     ]
-    unseen = [is_right for is_right, checked in found if not checked]
-    wrong = sum(not is_right for is_right, _ in found)
+    unseen = [is_right for is_right, checked in outcomes if not checked]
+    wrong = sum(not is_right for is_right, _ in outcomes)
     return Accepted(
         checks=sum(is_checked),
         unseen=len(unseen),
         unseen_wrong=unseen.count(False),
-        is_broken=wrong > MAX_ERROR * len(found),
+        is_broken=wrong > MAX_ERROR * len(outcomes),
     )
 
 
 def certified(corpus: str, answers: Sequence[Known]) -> Iterator[Sequence[str]]:
     """Yield rows of the second table: for the answers, and for 5,000 drawn from them."""
-    sure = [each.is_right for each in answers if each.claim >= _SURE]
-    everything = [each.is_right for each in answers]
+    sure = [answer.is_right for answer in answers if answer.claim >= _SURE]
+    everything = [answer.is_right for answer in answers]
     for drawn in (0, _DRAWN):
-        found = []
+        draws = []
         for seed in range(_SEEDS):
             random = Random(seed)  # noqa: S311 - statistics, not secrets
-            found.append(accepted(random.choices(answers, k=drawn) if drawn else answers, random))
+            draws.append(accepted(random.choices(answers, k=drawn) if drawn else answers, random))
         count = drawn or len(answers)
         checks, unseen = (
-            statistics.fmean(getattr(each, name) for each in found) / count
+            statistics.fmean(getattr(draw, name) for draw in draws) / count
             for name in ("checks", "unseen")
         )
-        wrong = sum(each.unseen_wrong for each in found) / max(1, sum(e.unseen for e in found))
-        broken = sum(each.is_broken for each in found)
+        wrong = sum(draw.unseen_wrong for draw in draws) / max(
+            1, sum(draw.unseen for draw in draws)
+        )
+        broken = sum(draw.is_broken for draw in draws)
         yield (
             *(f"`{corpus}`", f"{count:,}", f"{checks:.0%}", f"{unseen:.0%}", f"{wrong:.1%}"),
             f"{broken} of {_SEEDS}",

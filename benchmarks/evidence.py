@@ -80,9 +80,9 @@ def by_lists(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
     labels = [quality.label_of(row) for row in rows]
     told, whole = [], []
     for first in range(0, len(texts) - _ROWS_OF_A_LIST + 1, _ROWS_OF_A_LIST):
-        own = range(first, first + _ROWS_OF_A_LIST)
+        places = range(first, first + _ROWS_OF_A_LIST)
         for layout in _LAYOUTS:
-            text, spans = _listed([layout(texts[each], labels[each], each) for each in own])
+            text, spans = _listed([layout(texts[place], labels[place], place) for place in places])
             kept = round((1 - _LEFT_OUT) * len(spans))
             whole.append(float(is_taken_for_whole(text, spans)))
             told += [
@@ -100,9 +100,9 @@ def by_short_lists(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Ite
     told: dict[str, list[float]] = {name: [] for name in _ANSWERED}
     whole = []
     for first in range(0, len(texts) - _ROWS_OF_A_SHORT_LIST + 1, _ROWS_OF_A_SHORT_LIST):
-        own = range(first, first + _ROWS_OF_A_SHORT_LIST)
+        places = range(first, first + _ROWS_OF_A_SHORT_LIST)
         for layout in _SHORT_LAYOUTS:
-            text, spans = _listed([layout(texts[each], labels[each]) for each in own])
+            text, spans = _listed([layout(texts[place], labels[place]) for place in places])
             whole.append(float(is_taken_for_whole(text, spans)))
             for name, kept in _ANSWERED.items():
                 told[name].append(float(not is_taken_for_whole(text, spans[kept])))
@@ -145,8 +145,8 @@ class Quoting:
         """Answer with an entry for each of the lines in the text."""
         quotes = [line for line in self.lines if line in request.task.text]
         fields = [
-            {"item": "line", "status": "found", "value": each, "quote": each, "confidence": 9}
-            for each in quotes
+            {"item": "line", "status": "found", "value": quote, "quote": quote, "confidence": 9}
+            for quote in quotes
         ]
         denied = {"item": "line", "status": "not mentioned", "value": None, "quote": None}
         return Completion(
@@ -168,9 +168,9 @@ def by_pages(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
         request = AnalysisRequest(
             path=path, analysis_type=AnalysisType.EXTRACTION, specific_instructions="line"
         )
-        found = DocumentAnalyzer(Quoting(list(pages))).analyze_document(request)
-        page_of = {fact.value: fact.page for fact in found.facts}
-        read = {line: page for line, page in pages.items() if line in found.text}
+        analysis = DocumentAnalyzer(Quoting(list(pages))).analyze_document(request)
+        page_of = {fact.value: fact.page for fact in analysis.facts}
+        read = {line: page for line, page in pages.items() if line in analysis.text}
         hits += [float(page_of.get(line) == page) for line, page in read.items()]
     yield quality.share(corpus, "the page of a quote", hits)
 

@@ -63,27 +63,28 @@ class Planted:
 
 def clean_texts(folder: Path) -> Texts:
     """Return the documents of the corpora by kind, and texts of this Python installation."""
-    found: dict[str, list[str]] = defaultdict(list)
+    texts: dict[str, list[str]] = defaultdict(list)
     with Reader(ReaderSettings()) as reader:
         for file in sorted(folder.glob("*/docs/**/*")):
             read = reader.read(file) if file.is_file() else None
             if isinstance(read, ReadDocument):
                 corpus = file.relative_to(folder).parts[0]
-                kind = next((each for each in _KINDS if file.name.startswith(each)), "")
-                found[f"{corpus} {kind[:-1]}".strip()].append(read.content.text)
+                kind = next((prefix for prefix in _KINDS if file.name.startswith(prefix)), "")
+                texts[f"{corpus} {kind[:-1]}".strip()].append(read.content.text)
     for name in ("scitldr_abstracts", "sentence_sentiment"):
         truths = folder / name / "labels.jsonl"
         for line in truths.read_text("utf-8").splitlines() if truths.exists() else ():
-            found[name].append(json_values.text(json.loads(line)["text"]))
+            texts[name].append(json_values.text(json.loads(line)["text"]))
     modules = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:_SOURCES]
-    found["Python modules"] = [
-        each.read_text("utf-8", "replace")[:_HOST_CHARACTERS] for each in modules
+    texts["Python modules"] = [
+        module.read_text("utf-8", "replace")[:_HOST_CHARACTERS] for module in modules
     ]
     described = [
-        str(each.metadata.json.get("description") or "") for each in metadata.distributions()
+        str(distribution.metadata.json.get("description") or "")
+        for distribution in metadata.distributions()
     ]
-    found["Python packages"] = sorted({each for each in described if each})
-    return found
+    texts["Python packages"] = sorted({description for description in described if description})
+    return texts
 
 
 def planted(texts: Texts, part: str) -> Iterator[Planted]:
@@ -135,26 +136,26 @@ def fit(texts: Texts) -> dict[str, float]:
 
     clean = [
         features
-        for name, own in texts.items()
-        for text in (own[::2] if name.startswith("Python") else own)
+        for name, group in texts.items()
+        for text in (group[::2] if name.startswith("Python") else group)
         for features, _, _ in _candidates(text[:_FITTED_CHARACTERS])
         if name not in _UNFITTED
     ]
-    asked = [
+    requests = [
         features
-        for each in planted(texts, "dev")
-        for features, start, end in _candidates(each.text)
-        if start < each.end and end > each.start
+        for passage in planted(texts, "dev")
+        for features, start, end in _candidates(passage.text)
+        if start < passage.end and end > passage.start
     ]
-    unknown = list(_with_unknown_verbs(asked))
+    unknown = list(_with_unknown_verbs(requests))
     vectorizer = DictVectorizer(sparse=False)
-    rows = vectorizer.fit_transform([*clean, *asked, *unknown])
+    rows = vectorizer.fit_transform([*clean, *requests, *unknown])
     spread = rows.std(0) + 1e-9
     model = LogisticRegression(C=_REGULARIZATION, max_iter=3_000)
     model.fit(
         rows / spread,
-        [0] * len(clean) + [1] * (len(asked) + len(unknown)),
-        sample_weight=[1.0] * (len(clean) + len(asked)) + [_UNKNOWN] * len(unknown),
+        [0] * len(clean) + [1] * (len(requests) + len(unknown)),
+        sample_weight=[1.0] * (len(clean) + len(requests)) + [_UNKNOWN] * len(unknown),
     )
     weights = dict(zip(vectorizer.get_feature_names_out(), model.coef_[0] / spread, strict=True))
     return {**weights, "bias": model.intercept_[0] - _MARGIN}
@@ -167,18 +168,21 @@ _MARGIN = 2.1
 
 def _candidates(text: str) -> Iterator[tuple[dict[str, float], int, int]]:
     requests, usual = assistant_requests.candidates(text)
-    for each in requests:
-        strange = assistant_requests.strangeness(text, each)
+    for request in requests:
+        strange = assistant_requests.strangeness(text, request)
         if strange is not None:
-            yield {**each.features, **usual, **strange}, each.start, each.end
+            yield {**request.features, **usual, **strange}, request.start, request.end
 
 
-def _with_unknown_verbs(asked: Sequence[Mapping[str, float]]) -> Iterator[dict[str, float]]:
+def _with_unknown_verbs(requests: Sequence[Mapping[str, float]]) -> Iterator[dict[str, float]]:
     """Yield the features of requests as if their verbs were not in the word lists."""
-    for features in asked:
+    for features in requests:
         verb = next((kind for kind in ("craft", "tell", "act") if kind in features), None)
-        if verb and any(f"then_{each}" in features for each in assistant_requests.OF_VERBS):
-            yield {**{name: each for name, each in features.items() if name != verb}, "unknown": 1}
+        if verb and any(f"then_{kind}" in features for kind in assistant_requests.OF_VERBS):
+            yield {
+                **{name: value for name, value in features.items() if name != verb},
+                "unknown": 1,
+            }
 
 
 def store(weights: Mapping[str, float]) -> None:
@@ -191,14 +195,20 @@ def store(weights: Mapping[str, float]) -> None:
 def table(texts: Texts) -> str:
     """Return how often planted passages and clean documents are flagged, as a Markdown table."""
     by: dict[str, list[float]] = defaultdict(list)
-    for each in planted(texts, "check"):
+    for passage in planted(texts, "check"):
         hit = any(
-            one.start_char < each.end and one.end_char > each.start for one in flags(each.text)
+            flag.start_char < passage.end and flag.end_char > passage.start
+            for flag in flags(passage.text)
         )
-        for group in ("all", f"in {each.host}", _PLACES_NAMED[each.place], f"kind: {each.kind}"):
+        for group in (
+            "all",
+            f"in {passage.host}",
+            _PLACES_NAMED[passage.place],
+            f"kind: {passage.kind}",
+        ):
             by[f"planted, {group}"].append(float(hit))
-    for name, own in texts.items():
-        hits = [float(bool(flags(text))) for text in own]
+    for name, kind_texts in texts.items():
+        hits = [float(bool(flags(text))) for text in kind_texts]
         by[f"clean, {name}"] += hits
         if not name.startswith("Python"):
             by["clean, all corpora"] += hits
@@ -220,9 +230,11 @@ _PLACES_NAMED = {
 
 def main() -> None:
     """Print the table, and with `--write` update the page; with `--fit` only store weights."""
-    own = parser("flags", __doc__)
-    own.add_argument("--fit", action="store_true", help="find the weights, and only store them")
-    options = own.parse_args()
+    command_parser = parser("flags", __doc__)
+    command_parser.add_argument(
+        "--fit", action="store_true", help="find the weights, and only store them"
+    )
+    options = command_parser.parse_args()
     texts = clean_texts(options.corpora)
     if options.fit:
         store(fit(texts))

@@ -87,10 +87,10 @@ class FollowingExamples:
         completion = self.built_in.complete(request)
         answer = json_values.as_object(json.loads(completion.text))
         scores = defaultdict(float, {json_values.text(answer["primary_label"]): _PRIOR})
-        own = _vector(request.task.text)
+        vector = _vector(request.task.text)
         for _, text, example in _EXAMPLE.findall(request.user):
             label = json_values.text(json.loads(example)["primary_label"])
-            scores[label] += ranking.similarity(own, _vector(text))
+            scores[label] += ranking.similarity(vector, _vector(text))
         best = max(scores, key=scores.__getitem__)
         secondary = None if answer["secondary_label"] == best else answer["secondary_label"]
         answer |= {"primary_label": best or None, "secondary_label": secondary}
@@ -112,25 +112,28 @@ class Row:
 
 def measured(corpus: str, documents: Sequence[Labelled], counts: Sequence[int]) -> Iterator[Row]:
     """Yield a row for each number of corrections; each document is classified once per row."""
-    labels = tuple(sorted({each.label for each in documents}))
+    labels = tuple(sorted({document.label for document in documents}))
     options = AnalysisOptions(labels=labels)
     for count in counts:
         hits: list[float] = []
         model = FollowingExamples()
         for part in range(_PARTS):
-            others = [each for each in documents if each.part != part]
+            others = [document for document in documents if document.part != part]
             random = Random(part)  # noqa: S311 - the same corrections each time
             chosen = random.sample(others, min(count, len(others)))
             index = _index(_corrected(options, chosen))
-            asked = [each for each in documents if each.part == part]
-            hits += [float(_label(model, options, index, each) == each.label) for each in asked]
+            test_set = [document for document in documents if document.part == part]
+            hits += [
+                float(_label(model, options, index, document) == document.label)
+                for document in test_set
+            ]
         share = quality.share(corpus, f"{count}", hits)
         yield Row(share=share, prompt_tokens=statistics.fmean(model.asked_tokens))
 
 
 def _corrected(options: AnalysisOptions, chosen: Sequence[Labelled]) -> Iterator[LearnedExample]:
     """Yield the examples that result from correcting an answer to each document."""
-    for each in chosen:
+    for document in chosen:
         wrong: JsonObject = {
             "primary_label": "none of these",
             "secondary_label": None,
@@ -142,13 +145,13 @@ def _corrected(options: AnalysisOptions, chosen: Sequence[Labelled]) -> Iterator
             path="/primary_label",
             verdict=Verdict.CORRECTED,
             judged="none of these",
-            corrected=each.label,
+            corrected=document.label,
         )
         example = example_from(
             JudgedAnswer(
-                document_id=uuid.uuid5(uuid.NAMESPACE_URL, each.text),
-                sha256=hash_of(each.text),
-                text=each.text,
+                document_id=uuid.uuid5(uuid.NAMESPACE_URL, document.text),
+                sha256=hash_of(document.text),
+                text=document.text,
                 analysis_type=AnalysisType.CLASSIFICATION,
                 options=options,
                 output=wrong,
@@ -175,7 +178,7 @@ def _label(
         stage=Stage.ANALYZE,
         options=options,
         text=document.text,
-        examples=tuple(each.example for each in shown),
+        examples=tuple(example.example for example in shown),
     )
     question = Question(
         model=model,
@@ -194,12 +197,12 @@ def table(rows: Sequence[Row]) -> str:
 
 def documents_in(folder: Path) -> list[Labelled]:
     """Return the documents of a classification corpus, each text once."""
-    found: dict[str, Labelled] = {}
+    by_text: dict[str, Labelled] = {}
     for row in quality.truths_in(folder):
         if (label := quality.label_of(row)) != "out_of_scope":
             text = quality.text_of(row, folder)
-            found[text] = Labelled(text=text, label=label)
-    return list(found.values())
+            by_text[text] = Labelled(text=text, label=label)
+    return list(by_text.values())
 
 
 def main() -> None:

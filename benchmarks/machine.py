@@ -103,7 +103,7 @@ def description() -> str:
         model = next(line for line in lines if line.startswith("model name")).partition(": ")[2]
     memory = psutil.virtual_memory().total / 2**30
     load = os.getloadavg()[0]
-    installed = {each.name: each.version for each in distributions()}
+    installed = {distribution.name: distribution.version for distribution in distributions()}
     names = [name for name in (*_VERSIONS, *_SERVERS) if name in installed]
     versions = ", ".join(f"{name} {installed[name]}" for name in names)
     return (

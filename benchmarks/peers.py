@@ -40,8 +40,8 @@ def langextract(url: str, calls: int, in_flight: int) -> None:
     import langextract as library  # noqa: PLC0415
     from langextract.providers.openai import OpenAILanguageModel  # noqa: PLC0415
 
-    found = library.data.Extraction(extraction_class="topic", extraction_text="report")
-    example = library.data.ExampleData(text="The report.", extractions=[found])
+    extraction = library.data.Extraction(extraction_class="topic", extraction_text="report")
+    example = library.data.ExampleData(text="The report.", extractions=[extraction])
     documents = [library.data.Document(text=f"{number}. {_TEXT}") for number in range(calls)]
     model = OpenAILanguageModel(
         model_id="gpt-4o-mini", api_key="none", base_url=url, max_workers=in_flight
@@ -96,12 +96,12 @@ def main() -> None:
     parser.add_argument("calls", type=int)
     parser.add_argument("in_flight", type=int)
     options = parser.parse_args()
-    asked = {"curator": curator, "langextract": langextract, "docetl": docetl}[options.name]
+    peer = {"curator": curator, "langextract": langextract, "docetl": docetl}[options.name]
     # Without the second, importing LiteLLM downloads a list of prices.
     os.environ.update(OPENAI_API_KEY="none", LITELLM_LOCAL_MODEL_COST_MAP="True")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        asked(options.url, options.calls, options.in_flight)
+        peer(options.url, options.calls, options.in_flight)
 
 
 if __name__ == "__main__":

@@ -114,14 +114,14 @@ def answered(
     )
     measured = measuring.get()
     started = time.process_time()
-    found = DocumentAnalyzer(measured.model).analyze_document(request)
+    analysis = DocumentAnalyzer(measured.model).analyze_document(request)
     measured.seconds += time.process_time() - started
     measured.answers += 1
     return judgments.AnswerWithConfidence(
         analysis_type=analysis_type,
-        output=found.output,
-        confidence=found.confidence,
-        needs_review=found.needs_review,
+        output=analysis.output,
+        confidence=analysis.confidence,
+        needs_review=analysis.needs_review,
     )
 
 
@@ -145,13 +145,13 @@ def text_of(row: JsonObject, folder: Path) -> str:
 def by_labels(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
     """Measure how often the label is right; the model does not learn from the corpus."""
     labelled = [(text_of(row, folder), label_of(row)) for row in rows]
-    named = [(text, label) for text, label in labelled if label != OUT_OF_SCOPE]
-    labels = tuple(sorted({label for _, label in named}))
+    pairs = [(text, label) for text, label in labelled if label != OUT_OF_SCOPE]
+    labels = tuple(sorted({label for _, label in pairs}))
     chosen = [
         json_values.text(analyze(AnalysisType.CLASSIFICATION, text, labels=labels)["primary_label"])
-        for text, _ in named
+        for text, _ in pairs
     ]
-    truth = [label for _, label in named]
+    truth = [label for _, label in pairs]
     yield share(
         corpus,
         f"right label of {len(labels)}",
@@ -159,7 +159,7 @@ def by_labels(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator
         {
             "majority": max(Counter(truth).values()) / len(truth),
             "TF-IDF": statistics.fmean(
-                _equal(_nearest([text for text, _ in named], labels), truth)
+                _equal(_nearest([text for text, _ in pairs], labels), truth)
             ),
         },
     )
@@ -175,13 +175,13 @@ def by_scope(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
         if label_of(row) != OUT_OF_SCOPE:
             intents[label_of(row)].append(json_values.text(row["intent"]).replace("_", " "))
     labels = tuple(sorted(intents))
-    lines = (f"{each}: {', '.join(sorted(set(intents[each])))}" for each in labels)
+    lines = (f"{label}: {', '.join(sorted(set(intents[label])))}" for label in labels)
     for suffix, instructions in (("", ""), (", with descriptions", "\n".join(lines))):
         right: list[float] = []
         abstained: dict[bool, list[float]] = {True: [], False: []}
         for row in rows:
-            text, asked = text_of(row, folder), AnalysisType.CLASSIFICATION
-            answer = analyze(asked, text, labels=labels, instructions=instructions)
+            text, analysis_type = text_of(row, folder), AnalysisType.CLASSIFICATION
+            answer = analyze(analysis_type, text, labels=labels, instructions=instructions)
             is_in_scope = label_of(row) in labels
             abstained[is_in_scope].append(float(answer["primary_label"] is None))
             if is_in_scope:
@@ -194,12 +194,12 @@ def by_scope(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
 
 def label_of(row: JsonObject) -> str:
     """Return the true label of a document."""
-    found = row.get("label") or row.get("contract_type") or row.get("kind")
-    return json_values.text(found)
+    label = row.get("label") or row.get("contract_type") or row.get("kind")
+    return json_values.text(label)
 
 
-def _equal(found: Sequence[str], truth: Sequence[str]) -> list[float]:
-    return [float(one == other) for one, other in zip(found, truth, strict=True)]
+def _equal(answers: Sequence[str], truth: Sequence[str]) -> list[float]:
+    return [float(answer == label) for answer, label in zip(answers, truth, strict=True)]
 
 
 def _nearest(texts: Sequence[str], labels: Sequence[str]) -> list[str]:
@@ -226,13 +226,13 @@ def by_sign(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[R
         if label_of(row) in _SENTIMENTS:
             source, _, _ = json_values.text(row.get("source") or "").partition(":")
             sources[source].append(row)
-    for source, own in sources.items():
+    for source, source_rows in sources.items():
         hits = []
-        for row in own:
+        for row in source_rows:
             answer = analyze(AnalysisType.SENTIMENT, text_of(row, folder))
             score = json_values.number(answer["score"]) or 0.0
             hits.append(0.5 if score == 0 else float((score > 0) == (label_of(row) == "positive")))
-        most = max(Counter(label_of(row) for row in own).values()) / len(own)
+        most = max(Counter(label_of(row) for row in source_rows).values()) / len(source_rows)
         yield share(f"{corpus} {source}".strip(), "right sign", hits, {"majority": most})
 
 
@@ -245,9 +245,13 @@ def by_terms(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
     for row in rows:
         text = text_of(row, folder)
         references = json_values.strings(row.get("tldrs")) or [json_values.text(row["summary"])]
-        found = json_values.objects(analyze(AnalysisType.SUMMARY, text)["key_findings"])
-        ours.append(_recall([json_values.text(each["quote"]) for each in found], references))
-        lead.append(_recall([one.text for one in sentences(text)[: len(found)]], references))
+        findings = json_values.objects(analyze(AnalysisType.SUMMARY, text)["key_findings"])
+        ours.append(
+            _recall([json_values.text(finding["quote"]) for finding in findings], references)
+        )
+        lead.append(
+            _recall([sentence.text for sentence in sentences(text)[: len(findings)]], references)
+        )
     mean, reach = statistics.fmean(ours), 0.0
     if len(ours) > 1:
         reach = Z * statistics.stdev(ours) / math.sqrt(len(ours))
@@ -263,9 +267,11 @@ def by_terms(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[
 
 
 def _recall(selected: Iterable[str], references: Sequence[str]) -> float:
-    found = Counter(words.terms(" ".join(selected)))
-    wanted = [Counter(words.terms(reference)) for reference in references]
-    return max((found & each).total() / max(1, each.total()) for each in wanted)
+    terms = Counter(words.terms(" ".join(selected)))
+    reference_terms = [Counter(words.terms(reference)) for reference in references]
+    return max(
+        (terms & reference).total() / max(1, reference.total()) for reference in reference_terms
+    )
 
 
 # Extraction
@@ -279,8 +285,8 @@ def by_clauses(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterato
         for row in rows:
             clause = json_values.as_object(json_values.as_object(row["clauses"])[item])
             answer = analyze(AnalysisType.EXTRACTION, text_of(row, folder), instructions=item)
-            fields = [each for each in json_values.objects(answer["fields"]) if each["value"]]
-            hits = [float(meets(json_values.text(each["value"]), clause)) for each in fields]
+            fields = [field for field in json_values.objects(answer["fields"]) if field["value"]]
+            hits = [float(meets(json_values.text(field["value"]), clause)) for field in fields]
             precise += hits
             if clause["spans"]:
                 recalled.append(max(hits, default=0.0))
@@ -290,30 +296,32 @@ def by_clauses(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterato
 
 def by_fields(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Iterator[Row]:
     """Measure how often a field has the right value: the same words, or the same number."""
-    asked = ", ".join(json_values.texts(rows[0]["fields"]))
+    items = ", ".join(json_values.texts(rows[0]["fields"]))
     hits: dict[str, list[float]] = defaultdict(list)
     for row in rows:
-        answer = analyze(AnalysisType.EXTRACTION, text_of(row, folder), instructions=asked)
-        found = {each["item"]: each["value"] for each in json_values.objects(answer["fields"])}
-        for name, wanted in json_values.texts(row["fields"]).items():
-            value = json_values.text(found.get(name))
+        answer = analyze(AnalysisType.EXTRACTION, text_of(row, folder), instructions=items)
+        values = {field["item"]: field["value"] for field in json_values.objects(answer["fields"])}
+        for name, right in json_values.texts(row["fields"]).items():
+            value = json_values.text(values.get(name))
             number = typed_values.typed(value).number
-            is_same = number is not None and number == typed_values.typed(wanted).number
-            hits[name].append(float(is_same or _plain(value) == _plain(wanted)))
-    yield from (share(corpus, f"{name}: right value", own) for name, own in hits.items())
+            is_same = number is not None and number == typed_values.typed(right).number
+            hits[name].append(float(is_same or _plain(value) == _plain(right)))
+    yield from (
+        share(corpus, f"{name}: right value", field_hits) for name, field_hits in hits.items()
+    )
 
 
 def meets(value: str, clause: JsonObject) -> bool:
     """Return whether a value is the annotated date, contains the annotation, or is part of it."""
-    wanted = json_values.text(clause["answer"])
-    when = typed_values.typed(wanted, typed_values.DateOrder.MONTH_FIRST).date
+    answer = json_values.text(clause["answer"])
+    when = typed_values.typed(answer, typed_values.DateOrder.MONTH_FIRST).date
     if when is not None and typed_values.typed(value).date == when:
         return True
-    own = _plain(value)
+    plain = _plain(value)
     spans = [
-        _plain(json_values.text(each["text"])) for each in json_values.objects(clause["spans"])
+        _plain(json_values.text(span["text"])) for span in json_values.objects(clause["spans"])
     ]
-    return any(span and (own in span or span in own) for span in [*spans, _plain(wanted)])
+    return any(span and (plain in span or span in plain) for span in [*spans, _plain(answer)])
 
 
 def _plain(text: str) -> str:
@@ -325,12 +333,14 @@ def by_questions(corpus: str, rows: Sequence[JsonObject], folder: Path) -> Itera
     hits = []
     for row in rows:
         for question in json_values.objects(row["qas"]) if row["lang"] == "en" else ():
-            asked = json_values.text(question["question"]).replace(",", " ").replace(";", " ")
-            answer = analyze(AnalysisType.EXTRACTION, text_of(row, folder), instructions=asked)
+            item = json_values.text(question["question"]).replace(",", " ").replace(";", " ")
+            answer = analyze(AnalysisType.EXTRACTION, text_of(row, folder), instructions=item)
             quotes = [
-                json_values.text(each["quote"]) for each in json_values.objects(answer["fields"])
+                json_values.text(field["quote"]) for field in json_values.objects(answer["fields"])
             ]
-            hits.append(float(any(json_values.text(question["answer"]) in each for each in quotes)))
+            hits.append(
+                float(any(json_values.text(question["answer"]) in quote for quote in quotes))
+            )
     yield share(corpus, "quote has the answer", hits)
 
 
@@ -403,14 +413,14 @@ def parser(
     return made
 
 
-def publish(starts: str, found: str, *, writes: bool) -> None:
+def publish(starts: str, markdown: str, *, writes: bool) -> None:
     """Print a table; with `writes`, replace the table after the line `starts` of its page."""
-    print(found)
+    print(markdown)
     if writes:
         page = next(page for page in PAGES if starts in page.read_text("utf-8"))
         before, _, rest = page.read_text("utf-8").partition(starts)
         _, _, after = rest.partition(_TABLE_ENDS)
-        page.write_text(f"{before}{starts}\n{found}\n\n{_TABLE_ENDS}{after}", "utf-8")
+        page.write_text(f"{before}{starts}\n{markdown}\n\n{_TABLE_ENDS}{after}", "utf-8")
 
 
 def table(rows: Iterable[Row]) -> str:
@@ -425,12 +435,14 @@ def table(rows: Iterable[Row]) -> str:
 
 def main() -> None:
     """Measure the selected corpora, print the table, and with `--write` update docs/quality.md."""
-    own = parser("quality", __doc__, list(MEASURES))
-    own.add_argument("--encoder", action="store_true", help="measure with the encoder as well")
-    options = own.parse_args()
+    command_parser = parser("quality", __doc__, list(MEASURES))
+    command_parser.add_argument(
+        "--encoder", action="store_true", help="measure with the encoder as well"
+    )
+    options = command_parser.parse_args()
     encoder = Encoder() if options.encoder else None
-    found = table(measured(options.corpora, options.only, encoder))
-    publish(_TABLE_STARTS, found, writes=options.write)
+    markdown = table(measured(options.corpora, options.only, encoder))
+    publish(_TABLE_STARTS, markdown, writes=options.write)
 
 
 if __name__ == "__main__":

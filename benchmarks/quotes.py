@@ -34,10 +34,10 @@ Hits = dict[str, list[float]]
 # Forms
 
 
-def _as_pages(found: Sequence[Words], random: Random) -> str:
+def _as_pages(sample: Sequence[Words], random: Random) -> str:
     """Return short pages with a header and a footer; a hyphen splits the last word of each."""
     pages, lines, line = [], list[str](), list[str]()
-    for word in (word for each in found for word in each):
+    for word in (word for sentence in sample for word in sentence):
         line.append(word)
         if len(lines) >= 6 and re.fullmatch("[a-z]{8,}", word):
             cut = random.randint(3, len(word) - 3)
@@ -56,14 +56,14 @@ def _as_pages(found: Sequence[Words], random: Random) -> str:
 def _with_notes(digits: str) -> Callable[[Sequence[Words], Random], str]:
     """Return a function that adds footnote numbers to some words, but not beside another number."""
 
-    def written(found: Sequence[Words], random: Random) -> str:
+    def written(sample: Sequence[Words], random: Random) -> str:
         number, text = 0, list[str]()
-        words = [word for each in found for word in each]
+        words = [word for sentence in sample for word in sentence]
         for word, following in itertools.pairwise([*words, "end"]):
             is_marked = re.search("[a-z]{4}[,.;]?$", word) and following[0].isalpha()
             if is_marked and random.random() < _NOTES:
                 number = number % 99 + 1
-                text.append(word + "".join(digits[int(each)] for each in str(number)))
+                text.append(word + "".join(digits[int(digit)] for digit in str(number)))
             else:
                 text.append(word)
         return " ".join(text)
@@ -71,31 +71,31 @@ def _with_notes(digits: str) -> Callable[[Sequence[Words], Random], str]:
     return written
 
 
-def _as_table(found: Sequence[Words], random: Random) -> str:
+def _as_table(sample: Sequence[Words], random: Random) -> str:
     """Return a Markdown table with a row for each sentence, split into four cells."""
     rows = []
-    for each in found:
-        cuts = sorted(random.sample(range(1, len(each)), 3))
-        cells = [each[i:j] for i, j in zip([0, *cuts], [*cuts, len(each)], strict=True)]
+    for sentence in sample:
+        cuts = sorted(random.sample(range(1, len(sentence)), 3))
+        cells = [sentence[i:j] for i, j in zip([0, *cuts], [*cuts, len(sentence)], strict=True)]
         rows.append("| " + " | ".join(" ".join(cell) for cell in cells) + " |")
     return "\n".join(["| A | B | C | D |", "|---|:--|---|---|", *rows])
 
 
-def _with_entities(found: Sequence[Words], random: Random) -> str:
-    words = [html.escape(word).replace("’", "&rsquo;") for each in found for word in each]
+def _with_entities(sample: Sequence[Words], random: Random) -> str:
+    words = [html.escape(word).replace("’", "&rsquo;") for sentence in sample for word in sentence]
     return "".join(word + random.choice(["&nbsp;", " ", " ", "\n"]) for word in words)
 
 
-def _as_print(found: Sequence[Words], _: Random) -> str:
+def _as_print(sample: Sequence[Words], _: Random) -> str:
     """Return the text with ligatures, soft hyphens and typographic quotes."""
-    text = " ".join(word for each in found for word in each)
+    text = " ".join(word for sentence in sample for word in sentence)
     text = re.sub(r'"(?=\w)', "“", text).replace('"', "”").replace("'", "’")
     text = re.sub("[a-z]{8,}", lambda word: f"{word[0][:4]}\u00ad{word[0][4:]}", text)
     return text.replace("ffi", "\ufb03").replace("fi", "\ufb01").replace(" - ", " — ")
 
 
-def _as_mail(found: Sequence[Words], _: Random) -> str:
-    words = [word for each in found for word in each]
+def _as_mail(sample: Sequence[Words], _: Random) -> str:
+    words = [word for sentence in sample for word in sentence]
     lines = [" ".join(words[place : place + 11]) for place in range(0, len(words), 11)]
     return "On Monday they wrote:\n" + "\n".join(f"> {line}" for line in lines)
 
@@ -156,10 +156,12 @@ def quotes(texts: Sequence[str]) -> tuple[Hits, Hits, Hits]:
     right, wrong, tiers = (defaultdict[str, list[float]](list) for _ in range(3))
     random = Random(16)  # noqa: S311 - not for secrets
     for text in texts:
-        found = [each.text.split() for each in sentences(text[:_MAX_CHARACTERS])]
-        found = [each for each in found if len(each) in _WORDS and "|" not in each]
-        chosen = random.sample(found, min(_SENTENCES, len(found)))
-        others = [word for each in found for word in each if len(word) > 4]
+        candidates = [sentence.text.split() for sentence in sentences(text[:_MAX_CHARACTERS])]
+        candidates = [
+            sentence for sentence in candidates if len(sentence) in _WORDS and "|" not in sentence
+        ]
+        chosen = random.sample(candidates, min(_SENTENCES, len(candidates)))
+        others = [word for sentence in candidates for word in sentence if len(word) > 4]
         forms = {"unchanged": text[:_MAX_CHARACTERS]}
         forms |= {name: written(chosen, random) for name, written in FORMS.items()}
         for name, form in forms.items():
@@ -167,8 +169,8 @@ def quotes(texts: Sequence[str]) -> tuple[Hits, Hits, Hits]:
             for words in chosen:
                 span = source.locate(" ".join(words))
                 tier = Grounding.NONE if span is None else span.grounding
-                for each in Grounding:
-                    tiers[each].append(float(each is tier))
+                for grounding in Grounding:
+                    tiers[grounding].append(float(grounding is tier))
                 right[name].append(float(span is not None))
                 if name != "unchanged":
                     _refuse(source, words, others, random, wrong)
@@ -262,17 +264,17 @@ VALUES = {
 
 def values(text: str) -> Iterator[tuple[str, Value]]:
     """Yield right and wrong values for sentences with one number, in other formats."""
-    for quote in (each.text for each in sentences(text[:_MAX_CHARACTERS])):
+    for quote in (sentence.text for sentence in sentences(text[:_MAX_CHARACTERS])):
         for kind, (pattern, written) in VALUES.items():
-            found = list(pattern.finditer(quote))
-            if len(found) == 1:
-                yield from ((kind, value) for value in written(found[0]))
+            matches = list(pattern.finditer(quote))
+            if len(matches) == 1:
+                yield from ((kind, value) for value in written(matches[0]))
 
 
 def judged(texts: Sequence[str]) -> tuple[Hits, Hits]:
     """Return whether right values were accepted and wrong ones refused, by kind."""
     right, wrong = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
-    for kind, (is_right, value, quote) in (found for text in texts for found in values(text)):
+    for kind, (is_right, value, quote) in (case for text in texts for case in values(text)):
         occurs = value_in_quote.occurs_in(value, quote)
         (right if is_right else wrong)[kind].append(float(occurs is is_right))
     return right, wrong
@@ -281,21 +283,21 @@ def judged(texts: Sequence[str]) -> tuple[Hits, Hits]:
 def table(texts: Sequence[str]) -> str:
     """Return the shares of right outcomes as a Markdown table."""
     lines = []
-    (found, refused, tiers), (accepted, rejected) = quotes(texts), judged(texts)
+    (located, refused, tiers), (accepted, rejected) = quotes(texts), judged(texts)
     kinds = {
         "tier of a true quote": tiers,
-        "true quote found": found,
+        "true quote found": located,
         "false quote refused": refused,
         "right value accepted": accepted,
         "wrong value refused": rejected,
     }
     for name, hits in kinds.items():
-        whole = {} if hits is tiers else {"all": [hit for each in hits.values() for hit in each]}
-        for kind, own in (hits | whole).items():
-            low, high = wilson(sum(own), len(own))
-            share = sum(own) / max(1, len(own))
+        whole = {} if hits is tiers else {"all": [hit for group in hits.values() for hit in group]}
+        for kind, outcomes in (hits | whole).items():
+            low, high = wilson(sum(outcomes), len(outcomes))
+            share = sum(outcomes) / max(1, len(outcomes))
             interval = f"{low:.3f} to {high:.3f}"
-            lines.append([f"{name}: {kind}", f"{len(own):,}", f"{share:.3f}", interval])
+            lines.append([f"{name}: {kind}", f"{len(outcomes):,}", f"{share:.3f}", interval])
     return report.table(("what", "n", "right", "95 %"), lines)
 
 

@@ -71,9 +71,9 @@ class Report:
     def misses(self) -> list[str]:
         """Return the names of the values that missed their required bound."""
         return [
-            each.bound.what
-            for each in self.measurements
-            if each.bound.verdict(each.value) == MISSED
+            measurement.bound.what
+            for measurement in self.measurements
+            if measurement.bound.verdict(measurement.value) == MISSED
         ]
 
     def markdown(self) -> str:

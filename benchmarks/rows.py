@@ -321,7 +321,7 @@ def table_page(bench: Bench) -> None:
         page.goto(link)
         waits = [_milliseconds(page, f"{link.partition('/?')[0]}/tables/forms") for _ in range(6)]
         browser.close()
-    first, rendered = (statistics.median(each) for each in zip(*waits[1:], strict=True))
+    first, rendered = (statistics.median(times) for times in zip(*waits[1:], strict=True))
     what = f"page of {bench.scaled(2000):,} documents and {len(FIELDS)} fields"
     bench.record("table-page", Bound(f"{what}: first byte", 1000, 200, "ms"), first)
     bench.record("table-page", Bound(f"{what}: rendered", 1000, 500, "ms"), rendered)

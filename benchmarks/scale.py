@@ -368,10 +368,10 @@ def _scheduler(
 
 
 def _process(postgres: EmbeddedPostgres) -> psutil.Process:
-    found = postgres.identity()
-    if found is None:
+    identity = postgres.identity()
+    if identity is None:
         raise MeasurementError("PostgreSQL has ended.")
-    return psutil.Process(found.pid)
+    return psutil.Process(identity.pid)
 
 
 def _tell(words: str) -> None:

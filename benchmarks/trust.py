@@ -134,7 +134,7 @@ def _another_value(
     entry: Entry, contract: Contract, _others: Sequence[Contract], random: Random
 ) -> Entry | None:
     """Return another date or state of the contract, with its own sentence."""
-    found: list[Entry] = []
+    candidates: list[Entry] = []
     for sentence in contract.sentences:
         if entry.item.title() in _DATES:
             values = {f"{day:%B} {day.day}, {day.year}" for day in dates_in(sentence)}
@@ -143,8 +143,10 @@ def _another_value(
         else:
             values = set()
         values = {value for value in values if value.lower() not in entry.value.lower()}
-        found += [Entry(item=entry.item, value=value, quote=sentence) for value in sorted(values)]
-    return random.choice(found) if found else None
+        candidates += [
+            Entry(item=entry.item, value=value, quote=sentence) for value in sorted(values)
+        ]
+    return random.choice(candidates) if candidates else None
 
 
 def _wrong_date(
@@ -198,9 +200,9 @@ def checks(contract: Contract, entries: Sequence[Entry]) -> list[float]:
         analysis_type=AnalysisType.EXTRACTION,
         specific_instructions="\n".join(entry.item for entry in entries),
     )
-    found = DocumentAnalyzer(Scripted(entries)).analyze_document(request)
-    doubted = {fact.item for fact in found.facts if fact.doubts}
-    stated = {fact.item for fact in found.facts if fact.value is not None}
+    analysis = DocumentAnalyzer(Scripted(entries)).analyze_document(request)
+    doubted = {fact.item for fact in analysis.facts if fact.doubts}
+    stated = {fact.item for fact in analysis.facts if fact.value is not None}
     return [float(entry.item in doubted) for entry in entries if entry.item in stated]
 
 
