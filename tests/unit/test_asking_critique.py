@@ -41,16 +41,16 @@ def examined(
     return examine_answer(answer, question(model, task, TEXT)), answer, model
 
 
-def outcome_of(found: AssessedAnswer) -> CritiqueOutcome:
-    assert found.critique is not None
-    return found.critique.outcome
+def outcome_of(result: AssessedAnswer) -> CritiqueOutcome:
+    assert result.critique is not None
+    return result.critique.outcome
 
 
 def test_an_answer_without_a_violation_is_not_revised() -> None:
-    found, before, model = examined(FINE)
+    result, before, model = examined(FINE)
 
     (request,) = model.requests
-    assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.PASSED)
+    assert (result.answer, outcome_of(result)) == (before, CritiqueOutcome.PASSED)
     assert (request.task.stage, request.prompt_version) == (Stage.CRITIQUE, "critique@1")
     assert request.schema_name == "critique"
     assert "1. Be brief.\n2. Say when." in request.system
@@ -69,21 +69,21 @@ def test_text_and_answer_are_between_markers_that_they_do_not_contain() -> None:
 
 
 def test_an_objection_causes_one_revision_which_is_grounded() -> None:
-    found, before, model = examined(OBJECTED, BETTER)
+    result, before, model = examined(OBJECTED, BETTER)
 
     first, second = model.requests
-    assert found.answer.output["main_topic"] == "A harbour, rebuilt in 1856."
-    assert found.answer.prompt_version == before.prompt_version == second.prompt_version
+    assert result.answer.output["main_topic"] == "A harbour, rebuilt in 1856."
+    assert result.answer.prompt_version == before.prompt_version == second.prompt_version
     assert second.task.stage is Stage.REVISE
     assert (first.schema_name, second.schema_name) == ("critique", "summary")
     assert "It does not say when." in second.user
     assert TEXT.strip() in second.user
-    finding = found.answer.output["key_findings"]
+    finding = result.answer.output["key_findings"]
     assert isinstance(finding, list)
     assert isinstance(finding[0], dict)
     assert (finding[0]["start_char"], finding[0]["grounded"]) == (26, True)
-    assert found.critique is not None
-    assert found.critique.to_json() == {
+    assert result.critique is not None
+    assert result.critique.to_json() == {
         "outcome": "revised",
         "violations": [{**OBJECTION, "principle": "Say when."}],
         "reason": None,
@@ -102,12 +102,14 @@ def test_an_objection_causes_one_revision_which_is_grounded() -> None:
 def test_the_original_is_kept_if_the_revision_fails_or_is_worse(
     revision: list[Line], reason: str
 ) -> None:
-    found, before, _ = examined(OBJECTED, *revision)
+    result, before, _ = examined(OBJECTED, *revision)
 
-    assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.KEPT)
-    assert found.critique is not None
-    assert reason in found.critique.reason
-    assert [each["problem"] for each in found.critique.violations] == ["It does not say when."]
+    assert (result.answer, outcome_of(result)) == (before, CritiqueOutcome.KEPT)
+    assert result.critique is not None
+    assert reason in result.critique.reason
+    assert [violation["problem"] for violation in result.critique.violations] == [
+        "It does not say when."
+    ]
 
 
 def test_a_revision_must_not_drop_all_evidence() -> None:
@@ -116,9 +118,9 @@ def test_a_revision_must_not_drop_all_evidence() -> None:
     task = replace(TASK, analysis_type=AnalysisType.CLASSIFICATION, options=options)
 
     bare = a_label("a", quote=None)
-    found, before, _ = examined(OBJECTED, bare, task=task, draft=a_label("a"))
+    result, before, _ = examined(OBJECTED, bare, task=task, draft=a_label("a"))
 
-    assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.KEPT)
+    assert (result.answer, outcome_of(result)) == (before, CritiqueOutcome.KEPT)
 
 
 @pytest.mark.parametrize(
@@ -146,10 +148,12 @@ def test_a_revision_may_drop_only_rows_that_are_not_in_the_text(
         ]
         return json.dumps({"data": {"rows": rows}, "evidence": evidence})
 
-    found, _, _ = examined(OBJECTED, extraction(quotes[:kept]), task=task, draft=extraction(quotes))
+    result, _, _ = examined(
+        OBJECTED, extraction(quotes[:kept]), task=task, draft=extraction(quotes)
+    )
 
-    assert outcome_of(found) is outcome
-    assert found.answer.missing_rows == ()
+    assert outcome_of(result) is outcome
+    assert result.answer.missing_rows == ()
 
 
 @pytest.mark.parametrize(
@@ -163,18 +167,18 @@ def test_a_revision_may_drop_only_rows_that_are_not_in_the_text(
 )
 def test_the_answer_is_kept_if_the_critique_fails(script: list[Line]) -> None:
     """The reason is stored; the text is not halved for a critique."""
-    found, before, model = examined(*script)
+    result, before, model = examined(*script)
 
-    assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.FAILED)
-    assert found.critique is not None
-    assert found.critique.reason
+    assert (result.answer, outcome_of(result)) == (before, CritiqueOutcome.FAILED)
+    assert result.critique is not None
+    assert result.critique.reason
     assert len(model.requests) == len(script)
 
 
 def test_an_invalid_critique_is_repaired_once() -> None:
-    found, _, model = examined("no JSON", FINE)
+    result, _, model = examined("no JSON", FINE)
 
-    assert outcome_of(found) is CritiqueOutcome.PASSED
+    assert outcome_of(result) is CritiqueOutcome.PASSED
     assert [request.task.stage for request in model.requests] == [Stage.CRITIQUE, Stage.REPAIR]
 
 
@@ -203,16 +207,16 @@ def test_the_built_in_model_gives_and_gets_no_critique() -> None:
 
     by_it = question(ExtractiveModel(), TASK, TEXT)
     of_it = question(model, TASK, TEXT)
-    found, before, _ = examined(OBJECTED, as_fallback)
+    result, before, _ = examined(OBJECTED, as_fallback)
 
     assert examine_answer(replace(built_in, provider="openai"), by_it).critique is None
     assert examine_answer(built_in, of_it).critique is None
-    assert (found.answer, outcome_of(found)) == (before, CritiqueOutcome.KEPT)
+    assert (result.answer, outcome_of(result)) == (before, CritiqueOutcome.KEPT)
 
 
-def reasons(found: AssessedAnswer, task: AnalysisTask) -> str:
+def reasons(result: AssessedAnswer, task: AnalysisTask) -> str:
     """Return the sentences about an answer to a whole text."""
-    _, _, doubts = found.assessment([found.answer.output], task)
+    _, _, doubts = result.assessment([result.answer.output], task)
     return " ".join(doubt.sentence for doubt in doubts)
 
 
@@ -227,9 +231,9 @@ def reasons(found: AssessedAnswer, task: AnalysisTask) -> str:
 )
 def test_objections_and_missing_critiques_need_review(script: list[Line], *, doubt: bool) -> None:
     """This does not depend on the confidence; other answers need no review for this reason."""
-    found, _, _ = examined(*script)
+    result, _, _ = examined(*script)
 
-    assert bool(reasons(found, TASK)) is doubt
+    assert bool(reasons(result, TASK)) is doubt
 
 
 @pytest.mark.parametrize(
@@ -242,10 +246,10 @@ def test_a_single_remaining_sample_needs_review(
     _, before, _ = examined(FINE)
     answer = replace(before, agreement=agreement, provider=provider)
 
-    found = AssessedAnswer(answer=answer)
+    result = AssessedAnswer(answer=answer)
 
-    assert bool(reasons(found, replace(TASK, options=AnalysisOptions(votes=5)))) is review
-    assert not reasons(found, replace(TASK, options=AnalysisOptions(votes=1)))
+    assert bool(reasons(result, replace(TASK, options=AnalysisOptions(votes=5)))) is review
+    assert not reasons(result, replace(TASK, options=AnalysisOptions(votes=1)))
 
 
 @pytest.mark.parametrize(("threshold", "review"), [(None, False), (0.1, False), (1.0, True)])
@@ -261,12 +265,12 @@ def test_a_low_confidence_needs_review_only_below_the_threshold_of_the_user(
 def test_the_reason_for_a_review_names_the_ungrounded_parts() -> None:
     _, before, _ = examined(FINE)
     lost: list[JsonValue] = [
-        {"finding": "a", "quote": "b", "grounded": each == 0} for each in range(3)
+        {"finding": "a", "quote": "b", "grounded": number == 0} for number in range(3)
     ]
     unsure = replace(before, output={**before.output, "key_findings": lost}, quality=0.333)
     other: list[JsonValue] = [
-        {"item": f"item {each}", "quote": "c", "grounded": True, "value_in_quote": False}
-        for each in range(7)
+        {"item": f"item {number}", "quote": "c", "grounded": True, "value_in_quote": False}
+        for number in range(7)
     ]
     outside = replace(before, output={**before.output, "key_findings": other})
 
@@ -280,16 +284,16 @@ def test_the_reason_for_a_review_names_the_ungrounded_parts() -> None:
 def test_answers_merged_by_rule_report_that_they_had_no_critique() -> None:
     model = ScriptedModel([])
     answer = ask(question(ScriptedModel([DRAFT]), TASK, TEXT))
-    wanted = Synthesizer(document=question(model, TASK, TEXT))
+    with_critique = Synthesizer(document=question(model, TASK, TEXT))
     uncritical = replace(TASK, options=AnalysisOptions())
-    unwanted = Synthesizer(document=question(model, uncritical, TEXT))
+    without_critique = Synthesizer(document=question(model, uncritical, TEXT))
     merged = Synthesis(answer=answer, error=errors.InvalidAnswerError("No JSON."))
 
-    found = examine(wanted, merged, (0, len(TEXT)))
+    result = examine(with_critique, merged, (0, len(TEXT)))
 
-    assert (found.answer, outcome_of(found)) == (answer, CritiqueOutcome.FAILED)
-    assert reasons(found, TASK).startswith("The parts were merged by rule.")
-    assert examine(unwanted, merged, (0, len(TEXT))).critique is None
+    assert (result.answer, outcome_of(result)) == (answer, CritiqueOutcome.FAILED)
+    assert reasons(result, TASK).startswith("The parts were merged by rule.")
+    assert examine(without_critique, merged, (0, len(TEXT))).critique is None
 
 
 def test_critiques_and_revisions_have_no_votes() -> None:
@@ -298,15 +302,18 @@ def test_critiques_and_revisions_have_no_votes() -> None:
     voted = replace(ask(question(ScriptedModel([DRAFT]), TASK, TEXT)), agreement=0.8)
     model = ScriptedModel([OBJECTED, BETTER])
 
-    found = examine_answer(voted, question(model, task, TEXT))
+    result = examine_answer(voted, question(model, task, TEXT))
 
-    assert (outcome_of(found), found.answer.agreement) == (CritiqueOutcome.REVISED, 0.8)
-    assert [each.task.stage for each in model.requests] == [Stage.CRITIQUE, Stage.REVISE]
+    assert (outcome_of(result), result.answer.agreement) == (CritiqueOutcome.REVISED, 0.8)
+    assert [request.task.stage for request in model.requests] == [Stage.CRITIQUE, Stage.REVISE]
 
 
 @pytest.mark.parametrize("kind", list(AnalysisType))
 def test_every_analysis_type_has_its_own_principles(kind: AnalysisType) -> None:
-    usual = {each: critique.principles_for(each, AnalysisOptions()) for each in AnalysisType}
+    usual = {
+        analysis_type: critique.principles_for(analysis_type, AnalysisOptions())
+        for analysis_type in AnalysisType
+    }
 
     assert len(usual[kind]) > 3
     assert list(usual.values()).count(usual[kind]) == 1

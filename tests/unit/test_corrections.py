@@ -54,22 +54,22 @@ def corrected(output: JsonObject, right: Mapping[str, JsonValue], **truth: objec
     return correct(output, analysis_for(AnalysisType.EXTRACTION), Truth(fields=right, **truth))  # type: ignore[arg-type]
 
 
-def field(found: Corrected, place: int) -> JsonObject:
-    assert found.output is not None
-    return json_values.objects(found.output["fields"])[place]
+def field(result: Corrected, place: int) -> JsonObject:
+    assert result.output is not None
+    return json_values.objects(result.output["fields"])[place]
 
 
-def final(found: Corrected) -> list[tuple[str, str | None, str | None, str | None]]:
-    return [(f.item, f.value, f.verdict, f.corrected_value) for f in found.facts]
+def final(result: Corrected) -> list[tuple[str, str | None, str | None, str | None]]:
+    return [(f.item, f.value, f.verdict, f.corrected_value) for f in result.facts]
 
 
 def test_a_wrong_value_of_an_item_is_replaced() -> None:
-    found = corrected(items(("fee", "5 USD"), ("law", "Texas")), {"fee": ["7 EUR"]})
+    result = corrected(items(("fee", "5 USD"), ("law", "Texas")), {"fee": ["7 EUR"]})
 
-    assert final(found) == [("fee", "5 USD", "corrected", "7 EUR"), ("law", "Texas", None, None)]
-    fee = found.facts[0]
+    assert final(result) == [("fee", "5 USD", "corrected", "7 EUR"), ("law", "Texas", None, None)]
+    fee = result.facts[0]
     assert (fee.number, fee.currency, fee.quote) == (Decimal(7), "EUR", "5 USD")
-    assert field(found, 0)["value"] == "7 EUR"
+    assert field(result, 0)["value"] == "7 EUR"
 
 
 def test_a_selected_value_has_the_selected_quote() -> None:
@@ -88,40 +88,40 @@ def test_a_selected_value_has_the_selected_quote() -> None:
     truth = from_remarks(AnalysisType.EXTRACTION, remarks)
     second = Place(kind=PlaceKind.PAGE, label="p. 2", number=2, start_char=10, end_char=40)
 
-    found = correct(output, analysis_for(AnalysisType.EXTRACTION), truth, Places([second]))
+    result = correct(output, analysis_for(AnalysisType.EXTRACTION), truth, Places([second]))
 
-    fee = found.facts[0]
+    fee = result.facts[0]
     assert (fee.quote, fee.start_char, fee.end_char, fee.place) == ("EUR 7 a year", 20, 32, "p. 2")
     assert (fee.grounded, fee.value_in_quote) == (True, True)
-    assert found.facts[1].quote == "9 USD"
-    assert [field(found, place)["quote"] for place in (0, 1)] == ["EUR 7 a year", "9 USD"]
+    assert result.facts[1].quote == "9 USD"
+    assert [field(result, place)["quote"] for place in (0, 1)] == ["EUR 7 a year", "9 USD"]
     assert output == items(("fee", "5 USD"), ("fee", "9 USD"))
 
 
 def test_right_values_are_kept_wrong_ones_removed_and_missing_ones_added() -> None:
     said = items(("party", "Ann"), ("party", "Bob"), ("party", "Cy"), ("law", None))
 
-    found = corrected(said, {"party": ["ann", "Dan"], "law": ["Texas", "Iowa"]})
+    result = corrected(said, {"party": ["ann", "Dan"], "law": ["Texas", "Iowa"]})
 
-    assert final(found) == [
+    assert final(result) == [
         ("party", "Ann", "approved", None),
         ("party", "Bob", "corrected", "Dan"),
         ("party", "Cy", "rejected", None),
         ("law", None, "corrected", "Texas"),
         ("law", None, "corrected", "Iowa"),
     ]
-    assert found.output is not None
-    values = [(f["item"], f["value"]) for f in json_values.objects(found.output["fields"])]
+    assert result.output is not None
+    values = [(f["item"], f["value"]) for f in json_values.objects(result.output["fields"])]
     assert values == [("party", "Ann"), ("party", "Dan"), ("law", "Texas"), ("law", "Iowa")]
 
 
 def test_a_value_corrected_to_nothing_is_not_mentioned() -> None:
     """A value that is not in the document is rejected and has no replacement."""
-    found = corrected(items(("fee", "5")), {"fee": []})
+    result = corrected(items(("fee", "5")), {"fee": []})
 
-    assert final(found) == [("fee", "5", "rejected", None)]
-    assert found.facts[0].number is None
-    assert field(found, 0)["status"] == "not mentioned"
+    assert final(result) == [("fee", "5", "rejected", None)]
+    assert result.facts[0].number is None
+    assert field(result, 0)["status"] == "not mentioned"
 
 
 @pytest.mark.parametrize(
@@ -137,10 +137,10 @@ def test_a_rejected_value_of_an_item_stays_rejected_beside_others(
 ) -> None:
     truth = Truth(wrong_fields={"party": ["Ann", "Bob"]})
 
-    found = correct(items(*later), analysis_for(AnalysisType.EXTRACTION), truth)
+    result = correct(items(*later), analysis_for(AnalysisType.EXTRACTION), truth)
 
-    assert [fact.verdict for fact in found.facts] == verdicts
-    output = found.output or items(*later)
+    assert [fact.verdict for fact in result.facts] == verdicts
+    output = result.output or items(*later)
     values = [entry.value for entry in fields.entries(output, "party")]
     assert not {"Ann", "Bob"} & set(values)
 
@@ -164,26 +164,26 @@ def test_a_rejected_value_of_a_list_stays_rejected_where_it_moves(
     data = json_values.as_object(DATA["data"]) | {"rows": rows}
     truth = Truth(wrong_fields={name: wrong})
 
-    found = correct({"data": data}, analysis_for(AnalysisType.EXTRACTION), truth)
+    result = correct({"data": data}, analysis_for(AnalysisType.EXTRACTION), truth)
 
-    assert [fact.path for fact in found.facts if fact.verdict] == rejected
+    assert [fact.path for fact in result.facts if fact.verdict] == rejected
 
 
 def test_approval_changes_only_the_verdict() -> None:
-    found = corrected(items(("fee", "5 USD"), ("law", None)), {"fee": ["5 usd"], "law": []})
+    result = corrected(items(("fee", "5 USD"), ("law", None)), {"fee": ["5 usd"], "law": []})
 
-    assert [fact.verdict for fact in found.facts] == ["approved", "approved"]
-    assert found.output is None
+    assert [fact.verdict for fact in result.facts] == ["approved", "approved"]
+    assert result.output is None
 
 
 def test_data_is_corrected_by_member() -> None:
     rows: list[JsonValue] = [{"n": 1}, {"n": 5}]
 
-    found = corrected(DATA, {"/total": [13], "/parties": ["Bob", "Dan"], "/rows": rows})
+    result = corrected(DATA, {"/total": [13], "/parties": ["Bob", "Dan"], "/rows": rows})
 
-    assert found.output is not None
-    assert found.output["data"] == {"total": 13, "parties": ["Bob", "Dan"], "rows": rows}
-    assert final(found) == [
+    assert result.output is not None
+    assert result.output["data"] == {"total": 13, "parties": ["Bob", "Dan"], "rows": rows}
+    assert final(result) == [
         ("total", "12.5", "corrected", "13"),
         ("parties", "Ann", "corrected", "Dan"),
         ("parties", "Bob", "approved", None),
@@ -207,11 +207,11 @@ def test_rows_are_added_and_removed() -> None:
 
 
 def test_a_missing_member_is_added() -> None:
-    found = corrected(DATA, {"/issued": ["2026-03-01"]})
+    result = corrected(DATA, {"/issued": ["2026-03-01"]})
 
-    assert found.output is not None
-    assert json_values.as_object(found.output["data"])["issued"] == "2026-03-01"
-    assert final(found)[-1] == ("issued", None, "corrected", "2026-03-01")
+    assert result.output is not None
+    assert json_values.as_object(result.output["data"])["issued"] == "2026-03-01"
+    assert final(result)[-1] == ("issued", None, "corrected", "2026-03-01")
 
 
 def test_a_missing_member_of_a_row_is_added_to_it() -> None:
@@ -219,13 +219,13 @@ def test_a_missing_member_of_a_row_is_added_to_it() -> None:
     output: JsonObject = {"data": {"rows": [row, {}]}, "evidence": []}
 
     right: JsonObject = {"/rows/1/n": [2], "/rows/0/tags": ["a", "b"], "/rows/1/by": {"x": 3}}
-    found = corrected(output, right)
+    result = corrected(output, right)
 
-    assert found.output is not None
-    assert found.output["data"] == {
+    assert result.output is not None
+    assert result.output["data"] == {
         "rows": [{"n": 1, "tags": ["a", "b"]}, {"n": 2, "by": {"x": 3}}]
     }
-    assert [(fact.item, fact.parent, fact.corrected_value) for fact in found.facts[-3:]] == [
+    assert [(fact.item, fact.parent, fact.corrected_value) for fact in result.facts[-3:]] == [
         ("rows.n", "/data/rows/1", "2"),
         ("rows.tags", "/data/rows/0", "b"),
         ("rows.by.x", "/data/rows/1", "3"),
@@ -236,11 +236,11 @@ def test_a_label_is_corrected() -> None:
     output: JsonObject = {"primary_label": "letter", "confidence": 0.5}
     classification = analysis_for(AnalysisType.CLASSIFICATION)
 
-    found = correct(output, classification, Truth(label="invoice"))
+    result = correct(output, classification, Truth(label="invoice"))
     wrong = correct(output, classification, Truth(wrong_labels=frozenset({"Letter"})))
 
-    assert found.output == {"primary_label": "invoice", "confidence": 0.5}
-    assert final(found)[0] == ("primary_label", "letter", "corrected", "invoice")
+    assert result.output == {"primary_label": "invoice", "confidence": 0.5}
+    assert final(result)[0] == ("primary_label", "letter", "corrected", "invoice")
     assert (final(wrong)[0][2], wrong.output) == ("rejected", None)
 
 
@@ -318,9 +318,9 @@ def test_a_correction_of_a_list_replaces_those_of_its_rows() -> None:
     of_list = a_remark("/rows", Verdict.CORRECTED, [{"n": 1}])
     truth = from_remarks(AnalysisType.EXTRACTION, [of_row, of_list])
 
-    found = correct(DATA, analysis_for(AnalysisType.EXTRACTION), truth)
+    result = correct(DATA, analysis_for(AnalysisType.EXTRACTION), truth)
 
-    rows = [fact for fact in found.facts if fact.item == "rows.n"]
+    rows = [fact for fact in result.facts if fact.item == "rows.n"]
     assert [(row.verdict, row.corrected_value, row.number) for row in rows] == [
         ("approved", None, Decimal(1)),
         ("rejected", None, None),
@@ -341,10 +341,10 @@ def test_an_approved_list_keeps_the_corrections_of_its_rows() -> None:
     extraction = analysis_for(AnalysisType.EXTRACTION)
     approved = correct(output, extraction, from_remarks(extraction.type, [approval]))
     truth = from_remarks(extraction.type, [correction, approval])
-    found = correct(output, extraction, truth)
+    result = correct(output, extraction, truth)
 
     assert approved.output is None
     assert {fact.verdict for fact in approved.facts} == {"approved"}
-    assert found.output is not None
+    assert result.output is not None
     rows: list[JsonValue] = [{"n": 9}, {"n": None}, {"n": 2}]
-    assert json_values.as_object(found.output["data"])["rows"] == rows
+    assert json_values.as_object(result.output["data"])["rows"] == rows

@@ -72,7 +72,7 @@ def test_records_without_a_row_are_missing(layout: str) -> None:
     (without_middle,) = missing_in(text, records[:25] + records[35:])
 
     assert (stopped.kept, without_middle.kept) == (COUNT // 2, COUNT - 10)
-    assert all(0.8 * COUNT <= each.found <= COUNT for each in (stopped, without_middle))
+    assert all(0.8 * COUNT <= gap.found <= COUNT for gap in (stopped, without_middle))
     assert missing_in(text, records) == ()
 
 
@@ -83,9 +83,9 @@ def test_a_single_record_without_a_row_is_missing(layout: str, dropped: Sequence
     records = records_of(layout)
     kept = [record for number, record in enumerate(records) if number not in dropped]
 
-    (found,) = missing_in(f"The order of May.\n\n{''.join(records)}", kept)
+    (gap,) = missing_in(f"The order of May.\n\n{''.join(records)}", kept)
 
-    assert (found.kept, found.records) == (len(kept), len(dropped))
+    assert (gap.kept, gap.records) == (len(kept), len(dropped))
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ def test_records_without_their_own_lines_are_missing(layout: str) -> None:
     records = [layout.format(name=name, price=n) for n, name in enumerate(NAMES)]
     text = f'{{"title": 5, "rows": [{"".join(records)}]}}'
 
-    (found,) = missing_in(text, records[:20] + records[30:])
+    (gap,) = missing_in(text, records[:20] + records[30:])
 
-    assert (found.kept, found.found) == (COUNT - 10, COUNT)
+    assert (gap.kept, gap.found) == (COUNT - 10, COUNT)
     assert missing_in(text, records) == ()
 
 
@@ -113,11 +113,11 @@ def test_records_of_similar_lists_are_matched_with_either_list() -> None:
     def missing(north: Sequence[str], south: Sequence[str]) -> list[tuple[str, int]]:
         entries: list[JsonValue] = [
             {"path": f"/{name}/{place}", "quote": record.strip()}
-            for name, own in (("north", north), ("south", south))
-            for place, record in enumerate(own)
+            for name, part in (("north", north), ("south", south))
+            for place, record in enumerate(part)
         ]
         data: JsonObject = {"north": [*north], "south": [*south]}
-        return [(each.path, each.records) for each in unread(text, data, entries)]
+        return [(gap.path, gap.records) for gap in unread(text, data, entries)]
 
     assert missing(records[:30], records[30:]) == []
     assert missing(records[:30], records[30:50] + records[51:]) == [("/data/south", 1)]
@@ -128,9 +128,9 @@ def test_one_record_of_four_without_a_row_is_missing(layout: str) -> None:
     records = records_of(layout)
     text = f"The order of May.\n\n{''.join(records[:4])}\nWith kind regards."
 
-    (found,) = missing_in(text, [*records[:2], records[3]])
+    (gap,) = missing_in(text, [*records[:2], records[3]])
 
-    assert found.records == 1
+    assert gap.records == 1
     assert missing_in(text, records[:4]) == ()
     (stopped,) = missing_in("".join(records[:12]), records[:6])
     assert stopped.records == 6
@@ -146,9 +146,9 @@ def test_two_records_of_four_without_a_row_are_missing(layout: str, kept: Sequen
     records = [layout.format(name, number) for number, name in enumerate(names)]
     text = "\n".join(("Our order of May:\n", *records, "\nWith kind regards.\n"))
 
-    (found,) = missing_in(text, [records[each] for each in kept])
+    (gap,) = missing_in(text, [records[number] for number in kept])
 
-    assert (found.kept, found.records) == (2, 2)
+    assert (gap.kept, gap.records) == (2, 2)
     assert missing_in(text, records) == ()
 
 
@@ -165,15 +165,15 @@ PEOPLE = [
 @pytest.mark.parametrize("is_named", [True, False])
 def test_records_separated_by_blank_lines_are_missing(layout: str, *, is_named: bool) -> None:
     said = ("Costs a lot.", "We like it, and so do others.", "Sold since March.")
-    records = [layout.format(each, said[n % 3], n) for n, each in enumerate(PEOPLE)]
+    records = [layout.format(name, said[n % 3], n) for n, name in enumerate(PEOPLE)]
     text = f"# The guests\n\n{''.join(records)}## Contact\n\nWrite to us.\n\nRegards\n\nTom\n"
 
     def number_missing(kept: Sequence[int]) -> int:
-        quotes = [PEOPLE[each] if is_named else records[each] for each in kept]
-        return sum(each.records for each in missing_in(text, quotes))
+        quotes = [PEOPLE[number] if is_named else records[number] for number in kept]
+        return sum(gap.records for gap in missing_in(text, quotes))
 
     numbers = range(len(PEOPLE))
-    assert number_missing([each for each in numbers if each != 4]) == 1
+    assert number_missing([number for number in numbers if number != 4]) == 1
     assert number_missing(numbers[:6]) >= 5
     assert number_missing(numbers) == 0
 
@@ -195,14 +195,14 @@ def test_records_separated_by_blank_lines_are_missing(layout: str, *, is_named: 
 def test_the_first_and_last_names_are_missing_in_a_delimited_list(text: str, number: int) -> None:
     missing = missing_in(text.format("\n".join(PEOPLE)), PEOPLE)
 
-    assert sum(each.records for each in missing) == number
+    assert sum(gap.records for gap in missing) == number
 
 
 def test_names_before_values_of_one_kind_are_records() -> None:
     prices = [f"{name}: {number}.50\n" for number, name in enumerate(PEOPLE)]
     form = "Sent on: 3 May 2020\nFrom: Ada Ash\nPieces: 3\nAmount: 12.00 EUR\nDue: 30 days\n"
 
-    assert [each.records for each in missing_in("".join(prices), prices[:6])] == [6]
+    assert [gap.records for gap in missing_in("".join(prices), prices[:6])] == [6]
     assert missing_in(form, ["Pieces: 3", "Amount: 12.00 EUR"]) == ()
 
 
@@ -211,16 +211,16 @@ def test_a_following_line_of_another_form_is_not_a_record() -> None:
     text = "\n".join(("These were bought:", *names, "Please deliver by Friday."))
 
     assert missing_in(text, names) == ()
-    assert [each.records for each in missing_in(text, [*names[:5], *names[6:]])] == [1]
+    assert [gap.records for gap in missing_in(text, [*names[:5], *names[6:]])] == [1]
 
 
 def test_a_single_row_is_compared_with_those_of_its_table() -> None:
     records = records_of("markdown")
     text = f"{''.join(records)}\n| fee | for | in |\n|---|---|---|\n| Card 1 | 5 | EUR |\n"
 
-    (found,) = missing_in(text, records[:1])
+    (gap,) = missing_in(text, records[:1])
 
-    assert found.records == COUNT - 1
+    assert gap.records == COUNT - 1
     assert missing_in(text, ["| Card 1 | 5 | EUR |"]) == ()
 
 
@@ -248,7 +248,7 @@ def test_names_on_separate_lines_are_records() -> None:
     text = "Participants\n\n" + "\n".join(names) + "\n\nThe Secretary\n"
 
     def number_missing(kept: Sequence[str]) -> int:
-        return sum(each.records for each in missing_in(text, kept))
+        return sum(gap.records for gap in missing_in(text, kept))
 
     assert number_missing(names[:10]) == len(names) - 10
     assert number_missing(names[:7] + names[8:]) == 1
@@ -264,10 +264,10 @@ def test_rows_without_a_quote_are_located_by_their_values(layout: str, quote: st
     entries: list[JsonValue] = [{"path": "/rows/0", "quote": quote}] if quote else []
     text = f"The order of May.\n\n{''.join(records)}\nWith kind regards."
 
-    (found,) = unread(text, {"rows": rows[:25] + rows[35:]}, entries)
+    (gap,) = unread(text, {"rows": rows[:25] + rows[35:]}, entries)
 
     assert unread(text, {"rows": rows}, entries) == ()
-    assert found.kept == COUNT - 10
+    assert gap.kept == COUNT - 10
 
 
 @pytest.mark.parametrize(
@@ -291,17 +291,17 @@ def test_totals_with_as_many_cells_are_not_records(further: Sequence[str]) -> No
     "name", ["Tax consulting", "Cash register", "Shipping container", "Total Wine Ltd"]
 )
 def test_a_record_named_like_a_total_is_missing_among_others(name: str) -> None:
-    rows = [f"{each},{number},{number}.50\n" for number, each in enumerate(NAMES[:12])]
-    named, added = f"{name},3,4.50\n", name.replace("Total Wine Ltd", "Tax")
+    rows = [f"{item},{number},{number}.50\n" for number, item in enumerate(NAMES[:12])]
+    record, added = f"{name},3,4.50\n", name.replace("Total Wine Ltd", "Tax")
 
-    (found,) = missing_in("".join([*rows[:6], named, *rows[6:]]), rows)
+    (gap,) = missing_in("".join([*rows[:6], record, *rows[6:]]), rows)
 
-    assert found.records == 1
+    assert gap.records == 1
     assert missing_in("".join([*rows, f"{added},3,4.50\n"]), rows) == ()
 
 
 def test_a_small_subtotal_after_large_amounts_is_not_a_record() -> None:
-    rows = [f"{each},{number},{900 - 80 * number}.50\n" for number, each in enumerate(NAMES[:10])]
+    rows = [f"{item},{number},{900 - 80 * number}.50\n" for number, item in enumerate(NAMES[:10])]
     sums = ["Subtotal,10,3702.50\n", "Subtotal,35,1102.50\n", "Total,45,4805.00\n"]
 
     assert missing_in("".join([*rows[:5], sums[0], *rows[5:], *sums[1:]]), rows) == ()
@@ -321,16 +321,16 @@ def of_free_text(number: int, mark: str = "") -> str:
 @pytest.mark.parametrize("mark", ["", "- "])
 @pytest.mark.parametrize("is_named", [True, False])
 def test_records_of_free_text_are_missing(end: str, mark: str, *, is_named: bool) -> None:
-    numbers = [each for each in range(40) if each % 10]
-    records = {each: of_free_text(each, mark) for each in numbers}
-    quotes = {each: NAMES[each] if is_named else records[each] for each in numbers}
+    numbers = [number for number in range(40) if number % 10]
+    records = {number: of_free_text(number, mark) for number in numbers}
+    quotes = {number: NAMES[number] if is_named else records[number] for number in numbers}
     text = f"The order of May.\n\n{end.join(records.values())}\n\nWith kind regards."
 
     def number_missing(kept: Sequence[int]) -> int:
-        return sum(each.records for each in missing_in(text, [quotes[each] for each in kept]))
+        return sum(gap.records for gap in missing_in(text, [quotes[number] for number in kept]))
 
-    assert number_missing([each for each in numbers if each != 17]) == 1
-    assert number_missing([each for each in numbers if each % 4]) == 8
+    assert number_missing([number for number in numbers if number != 17]) == 1
+    assert number_missing([number for number in numbers if number % 4]) == 8
     assert number_missing(numbers) == 0
 
 
@@ -342,19 +342,20 @@ def test_abbreviations_in_a_paragraph_begin_no_records() -> None:
 
 
 def test_values_within_free_text_are_not_records() -> None:
-    text = "\n".join(f"Last month {of_free_text(each)}" for each in range(40) if each % 10)
+    text = "\n".join(f"Last month {of_free_text(number)}" for number in range(40) if number % 10)
 
-    assert missing_in(text, [NAMES[each] for each in range(40) if each % 10 and each % 3]) == ()
+    quotes = [NAMES[number] for number in range(40) if number % 10 and number % 3]
+    assert missing_in(text, quotes) == ()
 
 
 def test_the_rest_of_a_list_of_free_text_is_missing() -> None:
     """A model that stops early leaves lines that follow without a blank line."""
-    numbers = [each for each in range(40) if each % 10]
-    text = "\n".join(of_free_text(each) for each in numbers)
+    numbers = [number for number in range(40) if number % 10]
+    text = "\n".join(of_free_text(number) for number in numbers)
 
-    (found,) = missing_in(text, [NAMES[each] for each in numbers[:20]])
+    (gap,) = missing_in(text, [NAMES[number] for number in numbers[:20]])
 
-    assert found.records >= len(numbers) // 3
+    assert gap.records >= len(numbers) // 3
 
 
 @pytest.mark.parametrize("layout", ['"{name}, new",{price},"{text}"\n', "| {name} | {text} |\n"])
@@ -362,9 +363,9 @@ def test_long_rows_of_a_table_are_one_record_each(layout: str) -> None:
     text = "It is good. " * 30
     rows = [layout.format(name=name, price=n, text=text) for n, name in enumerate(NAMES[:20])]
 
-    (found,) = missing_in("".join(rows), [*NAMES[:12], *NAMES[13:20]])
+    (gap,) = missing_in("".join(rows), [*NAMES[:12], *NAMES[13:20]])
 
-    assert found.records == 1
+    assert gap.records == 1
     assert missing_in("".join(rows), NAMES[:20]) == ()
 
 
@@ -374,9 +375,9 @@ def test_the_rest_of_a_table_after_a_break_is_missing() -> None:
     head = "| name | price | unit |\n|---|---|---|\n"
     parts = [f"## Store {number}\n\n{head}{''.join(records[number::3])}\n" for number in range(3)]
 
-    (found,) = missing_in("".join(parts), records[0::3])
+    (gap,) = missing_in("".join(parts), records[0::3])
 
-    assert (found.path, found.kept, found.found) == ("/data/rows", COUNT // 3, COUNT)
+    assert (gap.path, gap.kept, gap.found) == ("/data/rows", COUNT // 3, COUNT)
 
 
 def test_headers_and_totals_are_not_records() -> None:
@@ -398,11 +399,11 @@ def test_headers_and_totals_are_not_records() -> None:
 def test_equal_lines_need_a_row_each(record: str, other: str) -> None:
     """A model returned one row for them, although they differ in form from the other rows."""
     others = [other.format(number, number) for number in range(1, 9)]
-    text = f"Sold in May:\n\n{''.join(each + record for each in others)}"
+    text = f"Sold in May:\n\n{''.join(line + record for line in others)}"
 
-    (found,) = missing_in(text, [*others, record])
+    (gap,) = missing_in(text, [*others, record])
 
-    assert (found.kept, found.found) == (9, 16)
+    assert (gap.kept, gap.found) == (9, 16)
     assert missing_in(text, [*others, *[record] * 8]) == ()
     assert missing_in(f"Coffee\n\n{others[0]}\nCoffee\n", ["Coffee"]) == ()
 
@@ -423,9 +424,9 @@ def test_a_csv_record_with_a_line_break_in_a_field_is_one_record() -> None:
     records = [f'"{name}\nin grey, new",{number},2.50\n' for number, name in enumerate(NAMES)]
     text = f"name,amount,price\n{''.join(records)}"
 
-    (found,) = missing_in(text, records[::30])
+    (gap,) = missing_in(text, records[::30])
 
-    assert (found.kept, found.found) == (2, COUNT)
+    assert (gap.kept, gap.found) == (2, COUNT)
     assert missing_in(text, records) == ()
 
 
@@ -444,14 +445,14 @@ def test_an_empty_list_lacks_the_rows_of_its_table(header: str, row: str, number
     members: JsonObject = {"name": {"type": "string"}, "unit_price": {"type": "number"}}
     items: JsonObject = {"type": "object", "properties": members}
 
-    found = unread(text, {"rows": []}, [], items=items)
+    gaps = unread(text, {"rows": []}, [], items=items)
 
-    assert [(each.kept, each.found) for each in found] == [(0, number)] * bool(number)
-    assert unread(text, {"rows": None}, [], items=items) == found
+    assert [(gap.kept, gap.found) for gap in gaps] == [(0, number)] * bool(number)
+    assert unread(text, {"rows": None}, [], items=items) == gaps
     assert unread(text, {"rows": []}, [], items=items, **{"x-selection": True}) == ()
     both: JsonObject = {"rows": [{"name": "Tea"}] * 12, "sold_out": []}
     read: list[JsonValue] = [
-        {"path": f"/rows/{place}", "quote": own} for place, own in enumerate(rows)
+        {"path": f"/rows/{place}", "quote": quote} for place, quote in enumerate(rows)
     ]
     assert unread(text, both, read, items=items) == ()
 
@@ -465,12 +466,12 @@ def test_rows_are_located_by_their_values_if_their_quotes_overlap(layout: str, l
 
     def missing(numbers: Sequence[int]) -> list[int]:
         data: list[JsonValue] = [{"name": names[number], "price": number + 1} for number in numbers]
-        quotes = ["".join(records[max(0, each - 1) : each + lines - 1]) for each in numbers]
+        quotes = ["".join(records[max(0, number - 1) : number + lines - 1]) for number in numbers]
         evidence: list[JsonValue] = [
             {"path": f"/rows/{place}", "quote": quote.strip() if lines < COUNT else text.strip()}
             for place, quote in enumerate(quotes)
         ]
-        return [each.records for each in unread(text, {"rows": data}, evidence)]
+        return [gap.records for gap in unread(text, {"rows": data}, evidence)]
 
     assert missing(range(COUNT // 2)) == [COUNT // 2]
     assert missing([n for n in range(COUNT) if n != 30]) == [1]
@@ -503,11 +504,11 @@ def test_a_single_entry_is_compared_with_those_around_it(layout: str, kept: Sequ
     text = "\n".join(("We met in May.\n", "Those present:", *records, "\nWith kind regards."))
 
     def number_missing(numbers: Sequence[int]) -> int:
-        data: JsonObject = {"rows": [{"name": PEOPLE[each]} for each in numbers]}
+        data: JsonObject = {"rows": [{"name": PEOPLE[number]} for number in numbers]}
         quotes: list[JsonValue] = [
-            {"path": f"/rows/{row}", "quote": records[each]} for row, each in enumerate(numbers)
+            {"path": f"/rows/{row}", "quote": records[number]} for row, number in enumerate(numbers)
         ]
-        return sum(each.records for each in unread(text, data, quotes))
+        return sum(gap.records for gap in unread(text, data, quotes))
 
     assert number_missing(kept) == len(PEOPLE) - len(kept)
     assert number_missing(range(len(PEOPLE))) == 0
@@ -516,11 +517,13 @@ def test_a_single_entry_is_compared_with_those_around_it(layout: str, kept: Sequ
 @pytest.mark.parametrize("between", ["Absent:\n", "## Absent\n", "\n"])
 def test_a_single_entry_is_compared_with_the_entries_of_its_list(between: str) -> None:
     """A heading, a line with a colon and a blank line end a list."""
-    lists = ["".join(f"- {name}, chair\n" for name in own) for own in (PEOPLE[:5], PEOPLE[5:])]
+    lists = [
+        "".join(f"- {name}, chair\n" for name in people) for people in (PEOPLE[:5], PEOPLE[5:])
+    ]
 
-    (found,) = missing_in(between.join(lists), [PEOPLE[7]])
+    (gap,) = missing_in(between.join(lists), [PEOPLE[7]])
 
-    assert found.records == len(PEOPLE) - 6
+    assert gap.records == len(PEOPLE) - 6
 
 
 TURNS = [
@@ -544,15 +547,15 @@ TURNS = [
 )
 def test_turns_are_missing_if_rows_are_at_regular_places(kept: Sequence[int], number: int) -> None:
     """A name before a colon is a speaker if rows have it; irregular rows are a selection."""
-    data: JsonObject = {"rows": [{"speaker": TURNS[each][:3]} for each in kept]}
+    data: JsonObject = {"rows": [{"speaker": TURNS[turn][:3]} for turn in kept]}
     quotes: list[JsonValue] = [
-        {"path": f"/rows/{row}", "quote": TURNS[each]} for row, each in enumerate(kept)
+        {"path": f"/rows/{row}", "quote": TURNS[turn]} for row, turn in enumerate(kept)
     ]
     lines = "\n".join(TURNS)
 
-    found = unread(f"The minutes of May.\n\n{lines}\n\nThe end.", data, quotes)
+    gaps = unread(f"The minutes of May.\n\n{lines}\n\nThe end.", data, quotes)
 
-    assert sum(each.records for each in found) == number
+    assert sum(gap.records for gap in gaps) == number
 
 
 @pytest.mark.parametrize(
@@ -595,7 +598,7 @@ def of_items(text: str, *values: tuple[str, str, str]) -> list[str]:
     source = Source(text)
     task = a_task(AnalysisType.EXTRACTION)
     return [
-        str(each) for each in missing_rows.unread(source, ground({"fields": fields}, source), task)
+        str(gap) for gap in missing_rows.unread(source, ground({"fields": fields}, source), task)
     ]
 
 
@@ -604,8 +607,8 @@ def test_only_items_that_ask_for_several_values_are_compared_with_records() -> N
     text = "".join(f"Governing law: the law of {name}.\n" for name in PEOPLE)
     quotes = text.splitlines()[:3]
 
-    assert of_items(text, *(("governing law", each[15:], each) for each in quotes)) == []
-    assert of_items(text, *(("all governing laws", each[15:], each) for each in quotes)) == [
+    assert of_items(text, *(("governing law", quote[15:], quote) for quote in quotes)) == []
+    assert of_items(text, *(("all governing laws", quote[15:], quote) for quote in quotes)) == [
         f"3 of {len(PEOPLE)} values of `all governing laws`"
     ]
 

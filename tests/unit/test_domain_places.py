@@ -45,9 +45,9 @@ TWO = a_page(2, 102, [(0, 12, True), (5, 12, False)])
 
 
 def test_a_span_has_a_box_for_each_line_that_it_touches() -> None:
-    found = Places([ONE, TWO]).locate(6, 12)
+    location = Places([ONE, TWO]).locate(6, 12)
 
-    assert found == Location(
+    assert location == Location(
         page=1, place="p. 1", boxes=[[1, 5.0, 10.0, 9.1, 20.0], [1, 10.0, 30.0, 14.1, 40.0]]
     )
 
@@ -102,12 +102,12 @@ def test_places_are_shifted_with_their_words(gaps: list[str]) -> None:
     offset = normalized.offsets()
     assert offset is not None
 
-    found = Places([places.moved(sheet, offset)])
+    shifted = Places([places.moved(sheet, offset)])
 
     for row, (start, end) in enumerate(spans, start=1):
         begins, ends = offset(start), offset(end)
         assert normalized.text[begins:ends] == "word"
-        assert found.locate(begins, ends).place == f"A{row}"
+        assert shifted.locate(begins, ends).place == f"A{row}"
 
 
 def test_quotes_of_an_output_are_located() -> None:
@@ -115,10 +115,10 @@ def test_quotes_of_an_output_are_located() -> None:
     missing: JsonObject = {"quote": "word", "start_char": None, "end_char": None, "grounded": False}
     output: JsonObject = {"data": [dict(quote)], "evidence": [{"path": "/x", **quote}, missing]}
 
-    found = located(output, Places([ONE]))
+    result = located(output, Places([ONE]))
 
     where = {"page": 1, "place": "p. 1", "boxes": [[1, 0.0, 10.0, 4.1, 20.0]]}
-    assert found == {"data": [quote], "evidence": [{"path": "/x", **quote, **where}, missing]}
+    assert result == {"data": [quote], "evidence": [{"path": "/x", **quote, **where}, missing]}
     assert located(output, Places()) == output
 
 
@@ -140,13 +140,13 @@ RECORDS = {
 
 def spans_of(text: str, quotes: Sequence[tuple[str, str]]) -> list[tuple[int, int]]:
     entries: list[JsonValue] = [{"path": path, "quote": quote} for path, quote in quotes]
-    found = grounding.ground({"data": {}, "evidence": entries}, Source(text))
+    output = grounding.ground({"data": {}, "evidence": entries}, Source(text))
     return [
         (
-            int(json_values.number(each["start_char"]) or 0),
-            int(json_values.number(each["end_char"]) or 0),
+            int(json_values.number(entry["start_char"]) or 0),
+            int(json_values.number(entry["end_char"]) or 0),
         )
-        for each in json_values.objects(found["evidence"])
+        for entry in json_values.objects(output["evidence"])
     ]
 
 
@@ -156,9 +156,9 @@ def test_the_values_of_a_row_are_located_in_its_record(layout: str, *, is_shuffl
     records = RECORDS[layout]
     text = f"Bolt M3 and 2 others at 1.50 are new.\n\n{''.join(records)}\nCoffee was 2.50 before.\n"
     numbers = range(len(ROWS))
-    order = sorted(numbers, key=lambda each: each * 37 % len(ROWS)) if is_shuffled else numbers
+    order = sorted(numbers, key=lambda number: number * 37 % len(ROWS)) if is_shuffled else numbers
 
-    found = spans_of(
+    spans = spans_of(
         text,
         [
             (f"/rows/{place}/{name}", value)
@@ -170,7 +170,7 @@ def test_the_values_of_a_row_are_located_in_its_record(layout: str, *, is_shuffl
     starts = [text.index(records[0])]
     for record in records:
         starts.append(starts[-1] + len(record))
-    rows = [found[each : each + 3] for each in range(0, len(found), 3)]
+    rows = [spans[first : first + 3] for first in range(0, len(spans), 3)]
     for number, row in zip(order, rows, strict=True):
         if ROWS[number][0] not in ("Coffee", "Bolt M3"):
             assert all(starts[number] <= a < b <= starts[number + 1] for a, b in row), (number, row)
@@ -197,17 +197,17 @@ SPANS = st.lists(
 def test_segments_are_the_text_with_the_marks_of_each_character(
     text: str, window: tuple[int, int], spans: list[MarkedSpan], cuts: list[int]
 ) -> None:
-    found = segments(text, window, spans, cuts)
+    parts = segments(text, window, spans, cuts)
 
     shown = range(max(0, window[0]), min(window[1], len(text)))
-    assert "".join(each.text for each in found) == "".join(text[at] for at in shown)
-    assert all(each.text == text[each.start_char :][: len(each.text)] for each in found)
-    assert {each.start_char for each in found} >= {cut for cut in cuts if cut in shown}
+    assert "".join(part.text for part in parts) == "".join(text[at] for at in shown)
+    assert all(part.text == text[part.start_char :][: len(part.text)] for part in parts)
+    assert {part.start_char for part in parts} >= {cut for cut in cuts if cut in shown}
     marks = {
-        each.start_char + at: set(each.marks) for each in found for at in range(len(each.text))
+        part.start_char + at: set(part.marks) for part in parts for at in range(len(part.text))
     }
     for place in shown:
-        above = {each.mark for each in spans if each.start_char <= place < each.end_char}
+        above = {span.mark for span in spans if span.start_char <= place < span.end_char}
         assert marks[place] == above
 
 
@@ -218,9 +218,9 @@ def test_marks_are_in_the_order_of_their_spans() -> None:
         MarkedSpan(start_char=4, end_char=6, mark="inner"),
     )
 
-    found = segments("The whole", (0, 9), [outer, inner], cuts=[2])
+    parts = segments("The whole", (0, 9), [outer, inner], cuts=[2])
 
-    assert found == [
+    assert parts == [
         Segment(start_char=0, text="Th", marks=("outer",)),
         Segment(start_char=2, text="e ", marks=("outer",)),
         Segment(start_char=4, text="wh", marks=("outer", "inner")),
@@ -238,7 +238,7 @@ def test_windows_cover_the_text(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "found"),
+    ("words", "matches"),
     [
         ("annual fee", ["Annual", "fee", "fee"]),
         ('"annual fee" or Fees', ["Annual", "fee", "fees", "fee"]),
@@ -249,9 +249,9 @@ def test_windows_cover_the_text(text: str, size: int) -> None:
         ("", []),
     ],
 )
-def test_the_words_of_a_search_are_found(words: str, found: list[str]) -> None:
+def test_the_words_of_a_search_are_found(words: str, matches: list[str]) -> None:
     text = "Annual fee: all fees of it, a fee."
 
     places = words_at(text, sought_in(words))
 
-    assert [text[start:end] for start, end in places] == found
+    assert [text[start:end] for start, end in places] == matches

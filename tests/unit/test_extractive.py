@@ -45,7 +45,7 @@ SCHEMA: JsonObject = {
     },
     "required": ["emails"],
 }
-ANSWERED = tuple(each for each in AnalysisType if each != AnalysisType.REASONING)
+ANSWERED = tuple(kind for kind in AnalysisType if kind != AnalysisType.REASONING)
 OPTIONS = (
     AnalysisOptions(),
     AnalysisOptions(instructions="total amount due, due date, e-mail address, weather; people"),
@@ -88,25 +88,25 @@ def analyze(analysis_type: AnalysisType, text: str, labels: tuple[str, ...] = ()
     return answer(a_task(analysis_type, text, AnalysisOptions(labels=labels)))
 
 
-def problems(found: JsonObject, task: AnalysisTask) -> list[str]:
+def problems(output: JsonObject, task: AnalysisTask) -> list[str]:
     analysis = analysis_for(task.analysis_type)
-    return validation.problems(found, analysis.schema(task.options)) + analysis.problems(
-        found, task
+    return validation.problems(output, analysis.schema(task.options)) + analysis.problems(
+        output, task
     )
 
 
-def quotes(found: JsonObject) -> list[str]:
-    return [json_values.text(item["quote"]) for item in grounding.quotes(found)]
+def quotes(output: JsonObject) -> list[str]:
+    return [json_values.text(item["quote"]) for item in grounding.quotes(output)]
 
 
 @given(TEXTS)
 @settings(deadline=None, max_examples=100)
 def test_any_text_gets_a_valid_answer_with_verbatim_quotes(text: str) -> None:
     for task in tasks(text):
-        found = answer(task)
+        output = answer(task)
 
-        assert problems(found, task) == []
-        assert [quote for quote in quotes(found) if quote not in text or len(quote) > 400] == []
+        assert problems(output, task) == []
+        assert [quote for quote in quotes(output) if quote not in text or len(quote) > 400] == []
 
 
 @pytest.mark.parametrize("text", EDGES)
@@ -125,10 +125,10 @@ def test_a_synthesis_is_valid_and_keeps_quotes(texts: list[str]) -> None:
         ]
         task = replace(chunk_tasks[0], stage=Stage.SYNTHESIZE, text="", answers=tuple(stored))
 
-        found = answer(task)
+        output = answer(task)
 
-        assert problems(found, task) == []
-        assert set(quotes(found)) <= {quote for one in stored for quote in quotes(one)}
+        assert problems(output, task) == []
+        assert set(quotes(output)) <= {quote for chunk in stored for quote in quotes(chunk)}
 
 
 @pytest.mark.parametrize("task", list(tasks(LETTER)), ids=lambda task: str(task.analysis_type))
@@ -160,10 +160,10 @@ def test_time_is_linear_in_the_length(unit: str, analysis_type: AnalysisType) ->
     task = a_task(analysis_type, (unit * 40_000)[:40_000], options)
 
     started = time.process_time()
-    found = answer(task)
+    output = answer(task)
     seconds = time.process_time() - started
 
-    assert problems(found, task) == []
+    assert problems(output, task) == []
     assert seconds < 1.2
 
 
@@ -171,10 +171,10 @@ def test_a_megabyte_without_a_sentence_end_is_summarized() -> None:
     text = "some words without an end " * 40_000
     task = a_task(AnalysisType.SUMMARY, text)
 
-    found = answer(task)
+    output = answer(task)
 
-    assert problems(found, task) == []
-    assert all(300 < len(quote) <= 400 for quote in quotes(found))
+    assert problems(output, task) == []
+    assert all(300 < len(quote) <= 400 for quote in quotes(output))
 
 
 @pytest.mark.parametrize("task", list(tasks(LETTER)), ids=lambda task: str(task.analysis_type))
@@ -191,13 +191,13 @@ def test_an_answer_is_aborted_after_the_timeout(task: AnalysisTask) -> None:
 def test_the_timeout_of_a_request_shortens_that_of_the_model() -> None:
     minutes = itertools.count(step=60.0)
     model = ExtractiveModel(timeout_seconds=100_000, clock=lambda: next(minutes))
-    asked = request(next(tasks(LETTER)))
+    question = request(next(tasks(LETTER)))
 
     with pytest.raises(AnswerTimeoutError, match="within 30 s"):
-        model.complete(replace(asked, timeout_seconds=30))
+        model.complete(replace(question, timeout_seconds=30))
 
-    assert model.complete(asked).finish_reason is FinishReason.STOP
-    assert answer(asked.task)
+    assert model.complete(question).finish_reason is FinishReason.STOP
+    assert answer(question.task)
 
 
 ESSAY = """Trains should replace short flights. Trains emit far less carbon than planes because
@@ -217,16 +217,16 @@ def synthesize(analysis_type: AnalysisType, texts: list[str]) -> JsonObject:
 
 
 def test_a_summary_quotes_sentences_and_has_low_confidence() -> None:
-    found = analyze(AnalysisType.SUMMARY, ESSAY)
+    output = analyze(AnalysisType.SUMMARY, ESSAY)
 
-    findings = json_values.objects(found["key_findings"])
+    findings = json_values.objects(output["key_findings"])
     assert len(findings) == 3
     assert all(item["finding"] == item["quote"] for item in findings)
-    assert json_values.text(found["main_topic"]) in ESSAY
-    assert found["conclusions"] == [
+    assert json_values.text(output["main_topic"]) in ESSAY
+    assert output["conclusions"] == [
         "In conclusion, trains are\nthe better choice for short distances."
     ]
-    assert (json_values.number(found["confidence"]) or 9) <= 4
+    assert (json_values.number(output["confidence"]) or 9) <= 4
 
 
 @pytest.mark.parametrize(
@@ -239,38 +239,41 @@ def test_a_summary_quotes_sentences_and_has_low_confidence() -> None:
 )
 def test_the_topic_of_a_summary_is_a_sentence_of_the_text(fields: str) -> None:
     """Form fields and headings are not topics, however central their words are."""
-    found = analyze(AnalysisType.SUMMARY, f"{fields}\n\n{ESSAY}\n\n{fields}")
+    output = analyze(AnalysisType.SUMMARY, f"{fields}\n\n{ESSAY}\n\n{fields}")
 
-    topic = json_values.text(found["main_topic"])
+    topic = json_values.text(output["main_topic"])
     assert topic in ESSAY
     assert topic.endswith(".")
     assert analyze(AnalysisType.SUMMARY, fields)["main_topic"] == fields
 
 
 def test_repeated_lines_are_quoted_once() -> None:
-    found = analyze(AnalysisType.SUMMARY, "Annual report of the river authority.\n\n" * 9)
+    output = analyze(AnalysisType.SUMMARY, "Annual report of the river authority.\n\n" * 9)
 
-    assert len(json_values.objects(found["key_findings"])) == 1
+    assert len(json_values.objects(output["key_findings"])) == 1
 
 
 def test_a_summary_of_many_chunks_has_five_findings_from_all_of_them() -> None:
     subjects = ["rivers", "mountains", "forests", "deserts", "oceans", "islands", "glaciers"]
     texts = [
-        f"The {one} of the country hold many animals and plants. People visit the {one} every "
-        f"summer with their families. Our {one} need protection from careless visitors."
-        for one in subjects
+        f"The {subject} of the country hold many animals and plants. People visit the {subject} "
+        f"every summer with their families. Our {subject} need protection from careless visitors."
+        for subject in subjects
     ]
 
-    found = synthesize(AnalysisType.SUMMARY, texts)
+    output = synthesize(AnalysisType.SUMMARY, texts)
 
     quotes = [
-        json_values.text(item["quote"]) for item in json_values.objects(found["key_findings"])
+        json_values.text(item["quote"]) for item in json_values.objects(output["key_findings"])
     ]
-    named = [next(place for place, one in enumerate(subjects) if one in quote) for quote in quotes]
+    places = [
+        next(place for place, subject in enumerate(subjects) if subject in quote)
+        for quote in quotes
+    ]
     assert len(quotes) == 5
-    assert named == sorted(named)
-    assert len(set(named)) >= 4
-    assert "evidence" not in found
+    assert places == sorted(places)
+    assert len(set(places)) >= 4
+    assert "evidence" not in output
 
 
 @pytest.mark.parametrize(
@@ -290,11 +293,11 @@ def test_a_summary_of_many_chunks_has_five_findings_from_all_of_them() -> None:
 )
 def test_sentiment_depends_on_words_negation_and_contrast(text: str, label: str) -> None:
     """Praise and blame of equal weight are not neutral."""
-    found = analyze(AnalysisType.SENTIMENT, text)
+    output = analyze(AnalysisType.SENTIMENT, text)
 
-    assert found["label"] == label
+    assert output["label"] == label
     if label == "neutral":
-        assert (found["confidence"], found["sentences"]) == (0.05, [])
+        assert (output["confidence"], output["sentences"]) == (0.05, [])
 
 
 @pytest.mark.parametrize(
@@ -307,13 +310,13 @@ def test_sentiment_depends_on_words_negation_and_contrast(text: str, label: str)
     ],
 )
 def test_labels_match_by_their_words_and_related_words(text: str, label: str) -> None:
-    found = analyze(AnalysisType.CLASSIFICATION, text, ("politics", "sports", "legal", "invoice"))
+    output = analyze(AnalysisType.CLASSIFICATION, text, ("politics", "sports", "legal", "invoice"))
 
-    assert found["primary_label"] == label
-    assert 0.05 < (json_values.number(found["confidence"]) or 0.0) <= 0.6
-    assert found["features"]
+    assert output["primary_label"] == label
+    assert 0.05 < (json_values.number(output["confidence"]) or 0.0) <= 0.6
+    assert output["features"]
     assert "The built-in extractive model compares words; it does not read." in (
-        json_values.strings(found["uncertainty_factors"])
+        json_values.strings(output["uncertainty_factors"])
     )
 
 
@@ -378,9 +381,9 @@ def test_the_first_chunks_of_a_document_have_the_most_weight() -> None:
     texts = [LEASE, *["The invoice total is due. The invoice lists a quantity and the tax."] * 2]
     options = AnalysisOptions(labels=("lease", "invoice"))
 
-    found = answer_from_chunks(AnalysisType.CLASSIFICATION, texts, options)
+    output = answer_from_chunks(AnalysisType.CLASSIFICATION, texts, options)
 
-    assert found["primary_label"] == "lease"
+    assert output["primary_label"] == "lease"
 
 
 @pytest.mark.parametrize(
@@ -394,17 +397,17 @@ def test_the_first_chunks_of_a_document_have_the_most_weight() -> None:
 def test_a_text_that_fits_no_label_has_none_or_the_label_other(
     labels: tuple[str, ...], label: str | None, why: str
 ) -> None:
-    found = analyze(AnalysisType.CLASSIFICATION, "Lorem ipsum dolor.", labels)
+    output = analyze(AnalysisType.CLASSIFICATION, "Lorem ipsum dolor.", labels)
 
-    assert (found["primary_label"], found["secondary_label"]) == (label, None)
-    assert (found["features"], found["confidence"]) == ([], 0.05)
-    assert why in str(found["uncertainty_factors"])
+    assert (output["primary_label"], output["secondary_label"]) == (label, None)
+    assert (output["features"], output["confidence"]) == ([], 0.05)
+    assert why in str(output["uncertainty_factors"])
 
 
 def test_uncertain_secondary_labels_do_not_outvote_the_primary_label() -> None:
-    found = synthesize(AnalysisType.CLASSIFICATION, [ESSAY, ESSAY])
+    output = synthesize(AnalysisType.CLASSIFICATION, [ESSAY, ESSAY])
 
-    assert found["primary_label"] == analyze(AnalysisType.CLASSIFICATION, ESSAY)["primary_label"]
+    assert output["primary_label"] == analyze(AnalysisType.CLASSIFICATION, ESSAY)["primary_label"]
 
 
 def test_an_analysis_of_reasoning_needs_a_language_model() -> None:
@@ -443,28 +446,28 @@ def test_terms_exclude_function_words() -> None:
 
 @given(st.text(max_size=2_000))
 def test_sentences_are_parts_of_the_text_in_order(text: str) -> None:
-    found = sentences(text)
+    parts = sentences(text)
 
-    starts = [one.start_char for one in found]
+    starts = [part.start_char for part in parts]
     assert starts == sorted(set(starts))
-    for one in found:
-        assert text[one.start_char : one.start_char + len(one.text)] == one.text
-        assert one.text == one.text.strip()
-        assert 0 < len(one.text) <= MAX_QUOTE_CHARACTERS
+    for part in parts:
+        assert text[part.start_char : part.start_char + len(part.text)] == part.text
+        assert part.text == part.text.strip()
+        assert 0 < len(part.text) <= MAX_QUOTE_CHARACTERS
 
 
 @given(st.text(max_size=2_000))
 def test_sentences_cover_everything_but_white_space(text: str) -> None:
-    assert "".join("".join(one.text.split()) for one in sentences(text)) == "".join(text.split())
+    assert "".join("".join(part.text.split()) for part in sentences(text)) == "".join(text.split())
 
 
 def test_the_windows_of_a_long_text_lose_nothing() -> None:
     text = "The quick brown fox jumps over the lazy dog. " * 1_000
 
-    found = sentences(text)
+    parts = sentences(text)
 
-    assert {one.text for one in found} == {"The quick brown fox jumps over the lazy dog."}
-    assert len(found) == 1_000
+    assert {part.text for part in parts} == {"The quick brown fox jumps over the lazy dog."}
+    assert len(parts) == 1_000
 
 
 def test_lines_of_a_wrapped_text_are_joined() -> None:
@@ -477,15 +480,15 @@ def test_lines_of_a_wrapped_text_are_joined() -> None:
         "until it ends.\n"
     )
 
-    found = [one.text for one in sentences(text)]
+    parts = [part.text for part in sentences(text)]
 
-    assert len(found) == 3
-    assert found[0].startswith("When")
-    assert found[0].endswith("very end.")
+    assert len(parts) == 3
+    assert parts[0].startswith("When")
+    assert parts[0].endswith("very end.")
 
 
 def test_lines_of_a_list_are_sentences() -> None:
-    assert [one.text for one in sentences("Name: Ann\nAge: 7\nCity: Rome")] == [
+    assert [part.text for part in sentences("Name: Ann\nAge: 7\nCity: Rome")] == [
         "Name: Ann",
         "Age: 7",
         "City: Rome",
@@ -495,32 +498,32 @@ def test_lines_of_a_list_are_sentences() -> None:
 def test_a_sentence_that_is_too_long_is_cut_at_a_clause() -> None:
     text = "word " * 70 + "end; " + "more " * 40
 
-    assert [one.text[-4:] for one in sentences(text)] == ["end;", "more"]
+    assert [part.text[-4:] for part in sentences(text)] == ["end;", "more"]
 
 
 def test_the_most_central_sentence_has_the_highest_rank() -> None:
-    found = sentences(
+    parts = sentences(
         "Cats chase mice at night. Dogs chase cats around houses. "
         "Cats and dogs chase mice around houses at night. Quantum theory puzzles physicists."
     )
-    weights = ranking.inverse_document_frequencies([one.terms for one in found])
-    vectors = [ranking.vector(one.terms, weights) for one in found]
+    weights = ranking.inverse_document_frequencies([part.terms for part in parts])
+    vectors = [ranking.vector(part.terms, weights) for part in parts]
 
-    scores = ranking.sentence_scores(found, vectors, {})
+    scores = ranking.sentence_scores(parts, vectors, {})
 
     assert max(scores) == scores[2]
     assert scores[3] < scores[2]
 
 
 def test_a_topic_changes_the_ranking() -> None:
-    found = sentences("Apples grow on tall trees here. Fishes swim in deep rivers there.")
-    weights = ranking.inverse_document_frequencies([one.terms for one in found])
-    vectors = [ranking.vector(one.terms, weights) for one in found]
+    parts = sentences("Apples grow on tall trees here. Fishes swim in deep rivers there.")
+    weights = ranking.inverse_document_frequencies([part.terms for part in parts])
+    vectors = [ranking.vector(part.terms, weights) for part in parts]
     topic = ranking.vector(words.terms("fishes"), weights)
 
-    one, other = ranking.sentence_scores(found, vectors, topic)
+    apples, fishes = ranking.sentence_scores(parts, vectors, topic)
 
-    assert other > one
+    assert fishes > apples
 
 
 def test_selected_sentences_differ() -> None:

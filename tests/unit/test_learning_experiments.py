@@ -75,9 +75,9 @@ def decided(seed: int, control: float, variant: float, *, is_paired: bool) -> bo
 def test_equal_variants_are_distinguished_no_more_often_than_the_risk(
     seeds: int, rate: float, *, is_paired: bool
 ) -> None:
-    found = sum(decided(seed, rate, rate, is_paired=is_paired) for seed in range(seeds))
+    count = sum(decided(seed, rate, rate, is_paired=is_paired) for seed in range(seeds))
 
-    assert found <= at_most(RISK, seeds)
+    assert count <= at_most(RISK, seeds)
 
 
 @pytest.mark.parametrize("seeds", SEEDS)
@@ -88,9 +88,9 @@ def test_a_large_difference_is_detected_within_three_hundred_documents(
     seeds: int, variant: float, power: float, *, is_paired: bool
 ) -> None:
     """The control is right on 70 %; paired documents need fewer."""
-    found = sum(decided(seed, 0.7, variant, is_paired=is_paired) for seed in range(seeds))
+    count = sum(decided(seed, 0.7, variant, is_paired=is_paired) for seed in range(seeds))
 
-    assert found >= power * seeds
+    assert count >= power * seeds
 
 
 @pytest.mark.parametrize("seeds", SEEDS)
@@ -100,13 +100,13 @@ def test_the_interval_of_amounts_contains_their_mean(seeds: int) -> None:
         random, amounts = Random(seed), list[float]()
         for _ in range(DOCUMENTS):
             amounts.append(random.expovariate(2.0))
-            found = amount_interval(moments(amounts), RISK)
-            if not found.low <= 0.5 <= found.high:
+            interval = amount_interval(moments(amounts), RISK)
+            if not interval.low <= 0.5 <= interval.high:
                 missed += 1
                 break
 
     assert missed <= at_most(RISK, seeds)
-    assert found.high - found.low < 0.5
+    assert interval.high - interval.low < 0.5
 
 
 def of_shares(control: float, variant: float, count: int, *, is_paired: bool = False) -> Evidence:
@@ -121,7 +121,7 @@ def of_shares(control: float, variant: float, count: int, *, is_paired: bool = F
 
 def test_pairs_narrow_the_interval() -> None:
     apart = of_shares(0.7, 0.8, 200)
-    variant = [1.0 if place % 10 == 0 else each for place, each in enumerate(apart.control)]
+    variant = [1.0 if place % 10 == 0 else value for place, value in enumerate(apart.control)]
     alone = replace(apart, variant=variant)
     paired = replace(alone, pairs=list(zip(apart.control, variant, strict=True)))
 
@@ -139,10 +139,10 @@ def test_pairs_narrow_the_interval() -> None:
 def test_a_higher_share_is_better_and_a_higher_cost_is_worse(
     outcome: Outcome, expected: VariantVerdict
 ) -> None:
-    found = difference(of_shares(0.2, 0.9, 300), outcome, RISK, is_paired=False)
+    interval = difference(of_shares(0.2, 0.9, 300), outcome, RISK, is_paired=False)
 
-    assert found.low > 0
-    assert verdict(found, outcome) is expected
+    assert interval.low > 0
+    assert verdict(interval, outcome) is expected
 
 
 def test_without_documents_there_is_no_result() -> None:
@@ -157,8 +157,8 @@ def test_without_documents_there_is_no_result() -> None:
 
 
 def test_the_estimated_number_of_further_documents_suffices() -> None:
-    found = of_shares(0.7, 0.9, 40)
-    more = remaining_documents(found, Outcome.RIGHT, RISK, is_paired=False)
+    evidence = of_shares(0.7, 0.9, 40)
+    more = remaining_documents(evidence, Outcome.RIGHT, RISK, is_paired=False)
 
     assert more
     enough, too_few = of_shares(0.7, 0.9, 40 + more), of_shares(0.7, 0.9, 40 + more // 2)
@@ -175,12 +175,12 @@ def summed(values: Sequence[float]) -> Moments:
     return Moments(count=len(values), mean=fmean(values), variance=pvariance(values))
 
 
-def guarded(found: Evidence, allowed: float = 1.0) -> GuardrailOutcomes:
+def guarded(evidence: Evidence, allowed: float = 1.0) -> GuardrailOutcomes:
     return GuardrailOutcomes(
-        control=summed(found.control),
-        variant=summed(found.variant),
-        gains=summed([max(0, other - allowed * one) for one, other in found.pairs]),
-        losses=summed([max(0, one - other) for one, other in found.pairs]),
+        control=summed(evidence.control),
+        variant=summed(evidence.variant),
+        gains=summed([max(0, variant - allowed * control) for control, variant in evidence.pairs]),
+        losses=summed([max(0, control - variant) for control, variant in evidence.pairs]),
     )
 
 
@@ -190,29 +190,29 @@ def test_a_guardrail_stops_only_failing_variants(
     variant: float, *, is_stopped: bool, is_paired: bool
 ) -> None:
     """The tolerance is five points below the control, over sixty documents."""
-    found = guarded(of_shares(0.9, variant, 60, is_paired=is_paired))
+    outcomes = guarded(of_shares(0.9, variant, 60, is_paired=is_paired))
 
-    assert exceeds(found, Outcome.VALID, 0.05, RISK, is_paired=is_paired) is is_stopped
+    assert exceeds(outcomes, Outcome.VALID, 0.05, RISK, is_paired=is_paired) is is_stopped
 
 
 def test_a_guardrail_detects_more_with_pairs_than_with_means() -> None:
     """The variant fails on a few documents that the control answers, and on no others."""
     alone = of_shares(0.9, 0.9, 400)
-    variant = [each * (place % 20 not in (1, 3, 5)) for place, each in enumerate(alone.control)]
-    found = replace(alone, variant=variant, pairs=list(zip(alone.control, variant, strict=True)))
-    alone = replace(found, pairs=[])
+    variant = [value * (place % 20 not in (1, 3, 5)) for place, value in enumerate(alone.control)]
+    paired = replace(alone, variant=variant, pairs=list(zip(alone.control, variant, strict=True)))
+    alone = replace(paired, pairs=[])
 
-    assert exceeds(guarded(found), Outcome.VALID, 0.05, RISK, is_paired=True)
+    assert exceeds(guarded(paired), Outcome.VALID, 0.05, RISK, is_paired=True)
     assert not exceeds(guarded(alone), Outcome.VALID, 0.05, RISK, is_paired=True)
 
 
 def test_a_guardrail_of_costs_is_relative_to_the_control() -> None:
     random = Random(1)
     control = [random.uniform(0.8, 1.2) for _ in range(100)]
-    found = guarded(Evidence(control=control, variant=[2 * each for each in control], pairs=[]))
+    outcomes = guarded(Evidence(control=control, variant=[2 * cost for cost in control], pairs=[]))
 
-    assert exceeds(found, Outcome.COST, 0.5, RISK, is_paired=False)
-    assert not exceeds(found, Outcome.COST, 2.0, RISK, is_paired=False)
+    assert exceeds(outcomes, Outcome.COST, 0.5, RISK, is_paired=False)
+    assert not exceeds(outcomes, Outcome.COST, 2.0, RISK, is_paired=False)
 
 
 @pytest.mark.parametrize("seeds", SEEDS)
@@ -223,13 +223,13 @@ def test_the_interval_of_a_sum_contains_the_share(seeds: int, rate: float) -> No
         random, total = Random(seed), 0.0
         for count in range(1, DOCUMENTS + 1):
             total += (float(random.random() < rate) + float(random.random() < rate)) / 2
-            found = share_interval(Moments(count=count, mean=total / count), RISK)
-            if not found.low <= rate <= found.high:
+            interval = share_interval(Moments(count=count, mean=total / count), RISK)
+            if not interval.low <= rate <= interval.high:
                 missed += 1
                 break
 
     assert missed <= at_most(RISK, seeds)
-    assert found.high - found.low < 0.25
+    assert interval.high - interval.low < 0.25
 
 
 def test_outcomes_are_in_the_order_in_which_they_became_known() -> None:
@@ -242,13 +242,13 @@ def test_outcomes_are_in_the_order_in_which_they_became_known() -> None:
             for of, value, hours in known
         ]
 
-    found = experiments.evidence(
+    evidence = experiments.evidence(
         observed((0, 0.1, 3), (1, 0.2, 1), (2, 0.3, 2)), observed((0, 0.4, 1), (1, 0.5, 4))
     )
 
-    assert found.control == [0.2, 0.3, 0.1]
-    assert found.variant == [0.4, 0.5]
-    assert found.pairs == [(0.1, 0.4), (0.2, 0.5)]
+    assert evidence.control == [0.2, 0.3, 0.1]
+    assert evidence.variant == [0.4, 0.5]
+    assert evidence.pairs == [(0.1, 0.4), (0.2, 0.5)]
 
 
 def shares_of(give: Callable[[str], str]) -> dict[str, float]:
@@ -273,9 +273,9 @@ def test_the_interval_shrinks_with_more_outcomes() -> None:
     for number in range(1000):
         sequence.add(float(number % 4 != 0))
         if number in {9, 99, 999}:
-            found = sequence.interval()
-            widths.append(found.high - found.low)
-            assert found.low <= 0.75 <= found.high
+            interval = sequence.interval()
+            widths.append(interval.high - interval.low)
+            assert interval.low <= 0.75 <= interval.high
 
     assert all(later < earlier for earlier, later in pairwise(widths))
     assert widths[-1] < 0.15

@@ -49,12 +49,12 @@ def refused(config: Path | None = None, **flags: object) -> str:
 
 
 def test_defaults_apply_without_any_settings() -> None:
-    found = load()
+    options = load()
 
-    assert found.model == "extractive"
-    assert found.database_url is None
-    assert found.broker_url is None
-    assert found.pipeline.heartbeat_seconds < found.pipeline.lease_seconds
+    assert options.model == "extractive"
+    assert options.database_url is None
+    assert options.broker_url is None
+    assert options.pipeline.heartbeat_seconds < options.pipeline.lease_seconds
 
 
 def test_flags_override_variables_and_variables_override_the_file(
@@ -74,9 +74,9 @@ def test_sections_are_merged_by_entry(folder: Path, monkeypatch: pytest.MonkeyPa
     write(folder, "[pipeline]\nlease_seconds = 90\nchunk_tokens = 100\n")
     monkeypatch.setenv("CHORDWISE_PIPELINE__CHUNK_TOKENS", "200")
 
-    found = load().pipeline
+    options = load().pipeline
 
-    assert (found.lease_seconds, found.chunk_tokens, found.max_attempts) == (90, 200, 3)
+    assert (options.lease_seconds, options.chunk_tokens, options.max_attempts) == (90, 200, 3)
 
 
 def test_the_nearest_settings_file_is_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ def test_a_folder_is_not_a_settings_file(folder: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("price", "given", "complaint"),
+    ("price", "kind", "complaint"),
     [
         ("free", "input", 'price is "free" and input_{} is set'),
         ("", "input", "input_{0} is set without output_{0}: set both"),
@@ -165,9 +165,9 @@ def test_a_folder_is_not_a_settings_file(folder: Path, monkeypatch: pytest.Monke
         ("", "cached_input", "cached_input_{0} is set without input_{0}: set both"),
     ],
 )
-def test_prices_need_input_and_output(folder: Path, price: str, given: str, complaint: str) -> None:
+def test_prices_need_input_and_output(folder: Path, price: str, kind: str, complaint: str) -> None:
     """Otherwise it would be ignored silently, and the public price or none would apply."""
-    entries = f'provider = "openai"\nprice = "{price}"\n{given}_usd_per_million_tokens = 1.5\n'
+    entries = f'provider = "openai"\nprice = "{price}"\n{kind}_usd_per_million_tokens = 1.5\n'
     write(folder, f"[models.house]\n{entries}")
 
     said = refused()
@@ -187,10 +187,10 @@ def test_an_unknown_variable_is_reported(monkeypatch: pytest.MonkeyPatch) -> Non
     for name in unread | read | known | {"CHORDWISE_SERVICE_PORT_HTTP"}:
         monkeypatch.setenv(name, "10")
 
-    found = set(environment.unknown_variables(Settings.model_fields))
+    unknown = set(environment.unknown_variables(Settings.model_fields))
 
-    assert unread <= found
-    assert not (read | known | {"CHORDWISE_SERVICE_PORT_HTTP"}) & found
+    assert unread <= unknown
+    assert not (read | known | {"CHORDWISE_SERVICE_PORT_HTTP"}) & unknown
 
 
 def test_messages_of_the_validation_library_are_replaced(folder: Path) -> None:
@@ -219,18 +219,18 @@ def test_errors_use_the_terms_of_toml(folder: Path, content: str, said: str) -> 
 
 
 def test_a_model_is_selected_by_its_name_or_its_provider(folder: Path) -> None:
-    found = load(
+    options = load(
         write(
             folder, '[models.house]\nprovider = "openai"\nmodel = "qwen"\nbase_url = "http://h/v1"'
         )
     )
 
-    assert found.model_named("house").base_url == "http://h/v1"
-    assert found.model_named("openai/gpt").model == "gpt"
-    assert found.model_named("local/path/to/file.gguf").model == "path/to/file.gguf"
-    assert found.model_named("extractive").provider == "extractive"
-    assert found.model_named("extractive").model == "textrank-1"
-    assert found.model_named("extractive/minilm-1").model == "minilm-1"
+    assert options.model_named("house").base_url == "http://h/v1"
+    assert options.model_named("openai/gpt").model == "gpt"
+    assert options.model_named("local/path/to/file.gguf").model == "path/to/file.gguf"
+    assert options.model_named("extractive").provider == "extractive"
+    assert options.model_named("extractive").model == "textrank-1"
+    assert options.model_named("extractive/minilm-1").model == "minilm-1"
 
 
 @pytest.mark.parametrize("name", ["auto", "extractive", "extractive/minilm-1", "eyes"])
@@ -243,10 +243,10 @@ def test_the_model_for_scans_must_be_a_single_known_model(folder: Path, name: st
 
 @pytest.mark.parametrize("name", ["", "houze", "openai/", "mistral/large", "extractive/x", "/x"])
 def test_an_unknown_model_is_rejected_with_a_list_of_known_ones(folder: Path, name: str) -> None:
-    found = load(write(folder, '[models.house]\nprovider = "openai"\n'))
+    options = load(write(folder, '[models.house]\nprovider = "openai"\n'))
 
     with pytest.raises(ConfigurationError) as caught:
-        found.model_named(name)
+        options.model_named(name)
 
     assert "house" in caught.value.hint
 
@@ -262,12 +262,12 @@ def test_keys_come_from_the_model_or_the_variable_of_its_provider(
     assert load().openai_api_key.get_secret_value() == "file"
     monkeypatch.setenv("OPENAI_API_KEY", "from the variable")
     monkeypatch.setenv("ANTHROPIC_API_KEY", "another")
-    found = load()
-    own = ModelSettings.model_validate({"provider": "openai", "api_key": "own"})
+    options = load()
+    model = ModelSettings.model_validate({"provider": "openai", "api_key": "own"})
 
-    assert found.api_key_for(own).get_secret_value() == "own"
+    assert options.api_key_for(model).get_secret_value() == "own"
     keys = [
-        found.api_key_for(ModelSettings(provider=provider)).get_secret_value()
+        options.api_key_for(ModelSettings(provider=provider)).get_secret_value()
         for provider in ("openai", "anthropic", "local", "extractive")
     ]
     assert keys == ["from the variable", "another", "", ""]
@@ -277,9 +277,9 @@ def test_no_representation_has_secrets(folder: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("CHORDWISE_DATABASE_URL", f"postgresql://u:{PLANTED}@h/d")
     monkeypatch.setenv("CHORDWISE_BROKER_URL", f"redis://:{PLANTED}@h")
     monkeypatch.setenv("OPENAI_API_KEY", PLANTED)
-    found = load(write(folder, f'[models.house]\nprovider = "openai"\napi_key = "{PLANTED}"'))
+    options = load(write(folder, f'[models.house]\nprovider = "openai"\napi_key = "{PLANTED}"'))
 
-    shown = f"{found!r} {found} {found.model_dump()} {found.model_dump_json()}"
+    shown = f"{options!r} {options} {options.model_dump()} {options.model_dump_json()}"
 
     assert "house" in shown
     assert PLANTED not in shown
@@ -288,10 +288,12 @@ def test_no_representation_has_secrets(folder: Path, monkeypatch: pytest.MonkeyP
 def test_a_child_process_sees_the_same_settings(folder: Path) -> None:
     file = write(folder, 'model = "file"\n')
 
-    found = environment.child_environment(load(file, home=folder / "home").home, Path(file.name))
+    variables = environment.child_environment(
+        load(file, home=folder / "home").home, Path(file.name)
+    )
 
-    assert found["CHORDWISE_HOME"] == str(folder / "home")
-    assert found["CHORDWISE_CONFIG"] == str(file.resolve())
+    assert variables["CHORDWISE_HOME"] == str(folder / "home")
+    assert variables["CHORDWISE_CONFIG"] == str(file.resolve())
 
 
 @pytest.mark.parametrize(
@@ -316,11 +318,11 @@ def test_every_field_of_a_section_has_a_variable(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("chordwise_worker__concurrency", "3")
     monkeypatch.setenv("CHORDWISE_FALLBACK", '["house", "extractive"]')
 
-    found: Settings = load()
+    options: Settings = load()
 
-    assert found.api_key_for(found.model_named("house")).get_secret_value() == PLANTED
-    assert found.worker.concurrency == 3
-    assert found.fallback == ("house", "extractive")
+    assert options.api_key_for(options.model_named("house")).get_secret_value() == PLANTED
+    assert options.worker.concurrency == 3
+    assert options.fallback == ("house", "extractive")
 
 
 @pytest.mark.parametrize(
@@ -401,31 +403,31 @@ TINY = {"provider": "openai", "model": "tiny-1", "base_url": "http://127.0.0.1:9
 TIERS = {"small": "tiny", "large": "anthropic/claude-haiku-5-5"}
 
 
-def given(**values: object) -> Settings:
+def with_tiers(**values: object) -> Settings:
     flags = {"models": {"tiny": TINY}, "tiers": TIERS, **values}
     return settings.load(None, **flags)
 
 
 def test_auto_selects_the_tiers_and_a_tier_its_model() -> None:
-    found = given()
+    options = with_tiers()
 
-    assert found.tiers.selected_by(AUTO) == {Tier.SMALL: "tiny", Tier.LARGE: TIERS["large"]}
-    assert found.selected_names(AUTO) == ("tiny", TIERS["large"])
-    assert found.selected_names("small") == ("tiny",)
-    assert found.selected_names("tiny") == ("tiny",)
-    assert found.model_named("small") == found.model_named("tiny")
+    assert options.tiers.selected_by(AUTO) == {Tier.SMALL: "tiny", Tier.LARGE: TIERS["large"]}
+    assert options.selected_names(AUTO) == ("tiny", TIERS["large"])
+    assert options.selected_names("small") == ("tiny",)
+    assert options.selected_names("tiny") == ("tiny",)
+    assert options.model_named("small") == options.model_named("tiny")
 
 
 def test_a_model_may_have_the_name_of_its_tier() -> None:
-    found = given(models={"small": TINY}, tiers={"small": "small"})
+    options = with_tiers(models={"small": TINY}, tiers={"small": "small"})
 
-    assert found.model_named("small").model == "tiny-1"
-    assert found.tiers.selected_by("small") == {Tier.SMALL: "small"}
+    assert options.model_named("small").model == "tiny-1"
+    assert options.tiers.selected_by("small") == {Tier.SMALL: "small"}
 
 
 @pytest.mark.parametrize("name", [AUTO, "small", "medium"])
 def test_tiers_that_are_not_configured_are_rejected(name: str) -> None:
-    without = given(tiers={})
+    without = with_tiers(tiers={})
 
     with pytest.raises(ConfigurationError):
         model_client.identity(without, name)
@@ -443,22 +445,22 @@ def test_tiers_that_are_not_configured_are_rejected(name: str) -> None:
 )
 def test_contradictory_tiers_are_rejected(values: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError):
-        given(**values)
+        with_tiers(**values)
 
 
 def test_the_identity_of_auto_includes_models_thresholds_and_fallbacks() -> None:
     """Each may change which model answers; with a single tier, the routing policy does not."""
-    known = given()
+    known = with_tiers()
     others = (
-        given(tiers={**TIERS, "large": "openai/other"}),
-        given(tiers={"medium": TIERS["small"], "large": TIERS["large"]}),
-        given(routing={"large_from": 0.9}),
-        given(routing={"cascade": False}),
-        given(fallback=("extractive",)),
-        given(models={"tiny": {**TINY, "temperature": 0.7}}),
+        with_tiers(tiers={**TIERS, "large": "openai/other"}),
+        with_tiers(tiers={"medium": TIERS["small"], "large": TIERS["large"]}),
+        with_tiers(routing={"large_from": 0.9}),
+        with_tiers(routing={"cascade": False}),
+        with_tiers(fallback=("extractive",)),
+        with_tiers(models={"tiny": {**TINY, "temperature": 0.7}}),
     )
 
-    identities = [tuple(model_client.identity(each, AUTO)) for each in (known, *others)]
+    identities = [tuple(model_client.identity(variant, AUTO)) for variant in (known, *others)]
 
     assert len(set(identities)) == len(identities)
     assert model_client.identity(known, "small") == model_client.identity(known, "tiny")
