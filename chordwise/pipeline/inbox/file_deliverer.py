@@ -163,6 +163,7 @@ class FileDeliverer:
             if scan.is_being_written(source):
                 raise OSError(errno.EBUSY, "is being written", str(source))
             if not scan.is_same_version(file, source):
+                Path(file.folder).stat()  # while the whole inbox is away, its files wait
                 _record_absence(file)
                 return False
             source.rename(hidden)

@@ -78,6 +78,7 @@ class InboxWatch:
         self._scan_at = self._pending_at = self._deliver_at = 0.0
         self._earliest_scan_at = 0.0
         self._left_out = 0
+        self._answered: list[InboxFile] = []
         self._ticked_at = float("inf")
         readers = context.settings.readers
         pages = readers.max_vision_pages if readers.vision else 0
@@ -307,24 +308,25 @@ class InboxWatch:
 
     def _deliver_due(self) -> None:
         now = self._monotonic()
-        if now < self._deliver_at:
+        if now < self._deliver_at and not self._answered:
             return
-        of = self._claimable(set())
-        with self._context.database.write() as session:
-            due = iter(inbox_files.claim_answered(session, self._holder, of, _MAX_DELIVERED))
-        # With thousands of open files the query takes longer, and is run less often.
-        pause = max(_DELIVER_SECONDS, _SHARE * (self._monotonic() - now))
+        if not self._answered:
+            of = self._claimable(set())
+            with self._context.database.write() as session:
+                answered = inbox_files.claim_answered(session, self._holder, of, _MAX_DELIVERED)
+            self._answered = answered
+            # With thousands of open files the query takes longer, and is run less often.
+            pause = max(_DELIVER_SECONDS, _SHARE * (self._monotonic() - now))
+            self._deliver_at = self._monotonic() + pause
         until = self._monotonic() + _TURN_SECONDS
-        while self._monotonic() <= until:
-            files = list(itertools.islice(due, _DELIVERED_TOGETHER))
-            if not files:
-                break
+        while self._answered and self._monotonic() <= until:
+            files = self._answered[:_DELIVERED_TOGETHER]
+            del self._answered[:_DELIVERED_TOGETHER]
             for file, moved in zip(files, self._deliverer.deliver(files), strict=True):
                 with self._logging_errors(file.id, "deliver", file.source):
                     if isinstance(moved, Exception):
                         raise moved
                     log.info("inbox.delivered", file=file.name, to=printable(str(moved)))
-        self._deliver_at = self._monotonic() + pause
 
     @contextlib.contextmanager
     def _logging_errors(self, key: Hashable, what: str, path: PurePath) -> Iterator[None]:
