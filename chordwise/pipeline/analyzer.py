@@ -146,19 +146,19 @@ class DocumentAnalyzer:
         parts = chunking.split(text, *text_budget(self._model, task, self._chunk_tokens))
         document = Question(model=self._model, task=task, source=Source(text), policy=self._policy)
         synthesizer = Synthesizer(document=document)
-        asked = (ask(synthesizer.question_about(part.start_char, part.end_char)) for part in parts)
+        drafts = (ask(synthesizer.question_about(part.start_char, part.end_char)) for part in parts)
         answers = [
             replace(answer, output=grounding.regrounded(answer.output, document.source))
-            for answer in asked
+            for answer in drafts
         ]
         synthesis = synthesizer.synthesize(answers)
         examined = _examined(synthesizer, synthesis, parts, places)
-        found = _analysis(task, examined, synthesis.error, (text, places), answers)
+        analysis = _analysis(task, examined, synthesis.error, (text, places), answers)
         reason = read.review_reason
         return replace(
-            found,
-            needs_review=found.needs_review or bool(reason),
-            review_reason=" ".join(filter(None, (reason, found.review_reason))),
+            analysis,
+            needs_review=analysis.needs_review or bool(reason),
+            review_reason=" ".join(filter(None, (reason, analysis.review_reason))),
             flags=read.flags,
             transcribed_by=read.transcribed_by,
         )
@@ -189,10 +189,10 @@ def _read(request: object) -> ReadText:
 
         transcriber = ModelTranscriber(settings, Models(settings))
     with Reader(settings.readers) as reader:
-        found = reader.read(Path(request.path), transcriber=transcriber)
-    if isinstance(found, UnreadDocument):
-        raise found.error
-    return found.content
+        document = reader.read(Path(request.path), transcriber=transcriber)
+    if isinstance(document, UnreadDocument):
+        raise document.error
+    return document.content
 
 
 def _examined(
@@ -204,10 +204,10 @@ def _examined(
     spans = [(part.start_char, part.end_char) for part in parts]
     task, text = synthesizer.task, synthesizer.document.source.text
     try:
-        found = examine(synthesizer, synthesis, spans[0])
+        answer = examine(synthesizer, synthesis, spans[0])
     except ModelError as error:  # there is no later attempt
-        found = unexamined(synthesis.answer, task, error)
-    return found.with_unread_records(text, task, spans, missing_rows.naming(lambda: places, spans))
+        answer = unexamined(synthesis.answer, task, error)
+    return answer.with_unread_records(text, task, spans, missing_rows.naming(lambda: places, spans))
 
 
 def _task(request: AnalysisRequest) -> AnalysisTask:

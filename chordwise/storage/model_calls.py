@@ -163,14 +163,14 @@ def begin_all(
     if not rows:
         return set()
     of_leases = [row for row in rows if row["id"] in tokens] if tokens else []
-    wanted = {
+    parameters = {
         "rows": rows_as_json(rows),
         "ids": [row["id"] for row in of_leases],
         "tokens": list((tokens or {}).values()),
         "jobs": [row["job_id"] for row in of_leases if not row["chunk_id"]],
         "chunks": [row["chunk_id"] for row in of_leases if row["chunk_id"]],
     }
-    return {row[0] for row in store.execute(_BEGIN, wanted)}
+    return {row[0] for row in store.execute(_BEGIN, parameters)}
 
 
 def end_all(store: Store, rows: Sequence[Mapping[str, object]]) -> None:
@@ -211,7 +211,7 @@ class CallHistory:
     """The output tokens of one kind of question to one model, and the number of repetitions."""
 
     output_tokens: Sequence[int] = ()
-    asked: int = 0
+    questions: int = 0
     repeated: int = 0
 
 
@@ -238,4 +238,4 @@ def read(
     rows = session.execute(newest).all()
     first = [row.output_tokens for row in rows if row.stage == stage]
     repeated = sum(row.stage == Stage.REPAIR for row in rows)
-    return CallHistory(output_tokens=first, asked=len(first), repeated=repeated)
+    return CallHistory(output_tokens=first, questions=len(first), repeated=repeated)

@@ -201,12 +201,12 @@ def _flaws_of(answer: Answer, task: AnalysisTask, source: Source) -> Counter[str
     """Return the flaws of a valid answer: failed checks, and the number of missing rows."""
     fails = checks.failures if task.is_whole else checks.failures_of_part
     failed = fails(answer.output, task.options, task.examples)
-    flaws = Counter(f"{each.path}: {each.problem}" for each in failed)
-    for each in missing_rows.losses(unread(answer, task, source)):
+    flaws = Counter(f"{failure.path}: {failure.problem}" for failure in failed)
+    for loss in missing_rows.losses(unread(answer, task, source)):
         problem = (
-            f"{each.path}: has no row for some {each.records} records of the text; give them all"
+            f"{loss.path}: has no row for some {loss.records} records of the text; give them all"
         )
-        flaws[problem] = each.records
+        flaws[problem] = loss.records
     return flaws
 
 
@@ -278,9 +278,9 @@ def merged(answers: Sequence[Answer], task: AnalysisTask) -> Answer:
     """
     analysis = analysis_for(task.analysis_type)
     output = analysis.merge([answer.output for answer in answers], task.options)
-    named = next((each for each in answers if each.provider == EXTRACTIVE), answers[0])
+    origin = next((answer for answer in answers if answer.provider == EXTRACTIVE), answers[0])
     return replace(
-        named,
+        origin,
         output=output,
         confidence=analysis.confidence(output),
         quality=mean(answer.quality for answer in answers),
@@ -298,5 +298,5 @@ def rows_missing_in(
     return missing_rows.compare(
         analysis.row_counts([answer.output for answer in answers], task.options),
         analysis.row_counts([output], task.options),
-        before=[each for answer in answers for each in answer.missing_rows],
+        before=[rows for answer in answers for rows in answer.missing_rows],
     )

@@ -71,9 +71,9 @@ def with_dropped_rows(answer: Answer, before: Completion, request: CompletionReq
     if draft is None or request.task.answers:
         return answer
     analysis, options = analysis_of(request.task), request.task.options
-    found, kept = (analysis.row_counts([each], options) for each in (draft, answer.output))
-    missing = missing_rows.compare(found, kept)
-    if sum(each.number for each in found.values()) <= sum(each.number for each in kept.values()):
+    prior, kept = (analysis.row_counts([output], options) for output in (draft, answer.output))
+    missing = missing_rows.compare(prior, kept)
+    if sum(rows.number for rows in prior.values()) <= sum(rows.number for rows in kept.values()):
         return answer  # the rows only moved to where they belong
     lowered = lowered_by(answer.quality, missing_rows.share(missing))
     return replace(answer, missing_rows=missing, quality=lowered)
@@ -89,7 +89,7 @@ def unread(answer: Answer, task: AnalysisTask, source: Source) -> tuple[MissingR
 def with_missing_rows(answer: Answer, missing: Sequence[MissingRows]) -> Answer:
     """Return an answer with further missing rows, and its quality lowered accordingly."""
     every = missing_rows.union(answer.missing_rows, missing)
-    before, after = (missing_rows.share(each) for each in (answer.missing_rows, every))
+    before, after = (missing_rows.share(rows) for rows in (answer.missing_rows, every))
     lowered = lowered_by(answer.quality, after / before if before else 1.0)
     return replace(answer, missing_rows=every, quality=lowered)
 
@@ -118,10 +118,10 @@ def _check(
     analysis = analysis_of(task)
     if prompts.repeats_mark(completion.text, task):
         raise InvalidAnswerError("The answer repeats the mark around the text.")
-    if found := validation.problems(parsed.answer, request.schema):
-        raise InvalidAnswerError(f"The answer does not match the schema: {'; '.join(found)}.")
-    if found := analysis.problems(parsed.answer, task):
-        raise InvalidAnswerError("; ".join(found[: validation.MAX_PROBLEMS]))
+    if problems := validation.problems(parsed.answer, request.schema):
+        raise InvalidAnswerError(f"The answer does not match the schema: {'; '.join(problems)}.")
+    if problems := analysis.problems(parsed.answer, task):
+        raise InvalidAnswerError("; ".join(problems[: validation.MAX_PROBLEMS]))
     # Values are searched in the quotes as the model wrote them; a joined quote spans more text.
     marked = analysis.with_marks(analysis.without_reasoning(parsed.answer), task.options)
     output = grounding.ground(marked, source)

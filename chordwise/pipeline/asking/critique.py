@@ -59,14 +59,14 @@ def examine_answer(answer: Answer, question: Question) -> AssessedAnswer:
     if not task.options.critique or is_built_in:
         return AssessedAnswer(answer=answer)
     try:
-        found = _violations(answer, question)
+        violations = _violations(answer, question)
     except ModelError as error:
         if isinstance(error, TransientError | PausingError):
             raise
         return unexamined(answer, task, error)
-    if not found:
+    if not violations:
         return _examined(answer, task, CritiqueOutcome.PASSED)
-    task = replace(task, stage=Stage.REVISE, draft=answer.output, violations=found)
+    task = replace(task, stage=Stage.REVISE, draft=answer.output, violations=violations)
     return _revise(answer, replace(question, task=task))
 
 
@@ -102,8 +102,8 @@ def _merged_by_rule(answer: Answer, task: AnalysisTask) -> AssessedAnswer:
     if not task.options.critique:
         return AssessedAnswer(answer=answer, is_merged_by_rule=True)
     what = "The parts were merged by rule, since the synthesis failed."
-    found = _examined(answer, task, CritiqueOutcome.FAILED, what)
-    return replace(found, is_merged_by_rule=True)
+    assessed = _examined(answer, task, CritiqueOutcome.FAILED, what)
+    return replace(assessed, is_merged_by_rule=True)
 
 
 def _with_unrevised(revised: Answer, before: Answer, task: AnalysisTask) -> Answer:
@@ -117,10 +117,10 @@ def _examined(
     answer: Answer, task: AnalysisTask, outcome: CritiqueOutcome, reason: str = ""
 ) -> AssessedAnswer:
     log.info("answer.critiqued", outcome=outcome, violations=len(task.violations), reason=reason)
-    found = Critique(
+    assessment = Critique(
         outcome=outcome,
         principles=critique.principles_for(task.analysis_type, task.options),
         violations=task.violations,
         reason=reason,
     )
-    return AssessedAnswer(answer=answer, critique=found)
+    return AssessedAnswer(answer=answer, critique=assessment)

@@ -119,7 +119,7 @@ class Synthesizer:
     def _by_rule(self, answers: Sequence[Answer]) -> Answer:
         """Join answers without a model; for the built-in model, keep the most confident values."""
         answer, task = merged(answers, self.task), self.task
-        is_built_in = all(each.provider == EXTRACTIVE for each in answers)
+        is_built_in = all(part.provider == EXTRACTIVE for part in answers)
         if not is_built_in or task.analysis_type != AnalysisType.EXTRACTION:
             return answer
         output = surest(answer.output, task.options)

@@ -77,8 +77,10 @@ def about_part(task: AnalysisTask, text: str, start: int, end: int) -> tuple[Ana
     part, header = text[start:end], chunking.table_header(text, start)
     is_whole = not _NO_BLANK.search(text, 0, start) and not _NO_BLANK.search(text, end)
     beginning = Source(text[slice(*header)], offset=header[0]) if header else None
-    asked = replace(task, text=part, header=beginning.text if beginning else "", is_whole=is_whole)
-    return asked, Source(part, offset=start, header=beginning)
+    part_task = replace(
+        task, text=part, header=beginning.text if beginning else "", is_whole=is_whole
+    )
+    return part_task, Source(part, offset=start, header=beginning)
 
 
 REPAIR_TOKENS = 256

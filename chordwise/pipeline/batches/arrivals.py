@@ -51,9 +51,9 @@ class Arrivals:
 
     def store(self, session: Session, outcomes: Sequence[LineOutcome]) -> int:
         """Store the new outcomes of these lines, in any order; return how many were new."""
-        by_call = {id_in(each.custom_id): each.outcome for each in outcomes}
-        wanted = [call_id for call_id in by_call if call_id is not None]
-        rows = batch_requests.with_lines(session, self.batch_id, wanted, len(wanted))
+        by_call = {id_in(line.custom_id): line.outcome for line in outcomes}
+        call_ids = [call_id for call_id in by_call if call_id is not None]
+        rows = batch_requests.with_lines(session, self.batch_id, call_ids, len(call_ids))
         return self._store(session, {row: by_call[row.call_id] for row in rows})
 
     def store_missing(self, session: Session, error: ModelError, limit: int) -> int:
@@ -62,20 +62,20 @@ class Arrivals:
         return self._store(session, dict.fromkeys(rows, error))
 
     def _store(
-        self, session: Session, found: Mapping[BatchRequest, Completion | ModelError]
+        self, session: Session, outcomes: Mapping[BatchRequest, Completion | ModelError]
     ) -> int:
         costs: dict[uuid.UUID, Decimal | None] = {}
-        for row, outcome in found.items():
+        for row, outcome in outcomes.items():
             if isinstance(outcome, ModelError):
                 cost = self._store_error(session, row, outcome)
             else:
                 cost = self._store_answer(session, row, outcome)
             if row.finished_at is not None and row.reservation_id is not None:
                 costs[row.reservation_id] = cost
-        copy_to_followers(session, list(found))
+        copy_to_followers(session, list(outcomes))
         session.flush()
         budgets.settle_all(session, costs)
-        return len(found)
+        return len(outcomes)
 
     def _store_answer(
         self, session: Session, row: BatchRequest, completion: Completion

@@ -36,8 +36,8 @@ def _profile(settings: Settings, name: str) -> Check:
         raise ConfigurationError(error.what, error.hint) from error
     for model in settings.selected_names(options.model):
         settings.model_named(model)
-    asked = ", ".join(options.types)
-    return Check(name=f"profile {name}", finding=f"asks {options.model} for {asked}")
+    types = ", ".join(options.types)
+    return Check(name=f"profile {name}", finding=f"asks {options.model} for {types}")
 
 
 def _receiver(settings: Settings, kind: str, receiver: Receiver) -> Check:
@@ -46,15 +46,15 @@ def _receiver(settings: Settings, kind: str, receiver: Receiver) -> Check:
 
 def _inbox(settings: Settings) -> Check:
     """Check that files can be moved out of each inbox."""
-    found = inboxes_of(settings).inboxes
-    for each in found:
-        _require_movable(each)
-    folders = ", ".join(str(each.folder) for each in found)
+    inboxes = inboxes_of(settings).inboxes
+    for inbox in inboxes:
+        _require_movable(inbox)
+    folders = ", ".join(str(inbox.folder) for inbox in inboxes)
     if not settings.inbox.is_watched:
         return Check(name="inbox", finding=f"{folders}, not watched (inbox.enabled = false)")
-    for each in found:
-        if (reason := _creation_error(each.folder)) is not None:
-            finding = f"{each.folder} cannot be created: {reason}"
+    for inbox in inboxes:
+        if (reason := _creation_error(inbox.folder)) is not None:
+            finding = f"{inbox.folder} cannot be created: {reason}"
             return warning("inbox", finding, "Create it, or change inbox.folders.")
     how = "polled" if settings.inbox.polling else "watched"
     return Check(name="inbox", finding=f"{how}: {folders}")
@@ -84,4 +84,4 @@ def _creation_error(folder: Path) -> str | None:
 
 
 def _nearest(folder: Path) -> Path:
-    return next(each for each in (folder, *folder.parents) if each.exists())
+    return next(path for path in (folder, *folder.parents) if path.exists())

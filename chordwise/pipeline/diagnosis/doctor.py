@@ -64,11 +64,11 @@ def diagnose(settings: Settings, *, asks_model: bool = False) -> Iterator[Check]
 
 def _names(settings: Settings) -> Iterable[str]:
     try:
-        asked = settings.selected_names(settings.model)
+        names = settings.selected_names(settings.model)
     except ConfigurationError:
-        asked = (settings.model,)  # the check of the model reports the problem
+        names = (settings.model,)  # the check of the model reports the problem
     vision = [settings.readers.vision] if settings.readers.vision else []
-    return dict.fromkeys((*asked, *settings.fallback, *vision))
+    return dict.fromkeys((*names, *settings.fallback, *vision))
 
 
 def _limits(settings: Settings) -> Check:
@@ -84,7 +84,7 @@ def _limits(settings: Settings) -> Check:
 
 def _disk(home: Path) -> Check:
     folder = home.expanduser()
-    existing = next(each for each in (folder, *folder.parents) if each.is_dir())
+    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
     free = shutil.disk_usage(existing).free
     finding = f"{free / _GIGABYTE:.1f} GB free for {folder}"
     if free >= _LITTLE_DISK:
@@ -197,41 +197,41 @@ def check_broker(settings: Settings) -> Check:
         ServiceUnavailableError: The broker is unreachable or full.
     """
     url = broker.require_url(settings)
-    found = broker.report(url)
+    report = broker.report(url)
     broker.require_working(url)
-    if found.policy != "noeviction":
-        finding = f"{found.server} drops messages when memory is short ({found.policy})"
+    if report.policy != "noeviction":
+        finding = f"{report.server} drops messages when memory is short ({report.policy})"
         hint = "Set maxmemory-policy noeviction. Dropped messages are sent again, but later."
         return warning("broker", finding, hint)
-    memory = _memory(found)
-    if found.memory_share > _MUCH_MEMORY:
+    memory = _memory(report)
+    if report.memory_share > _MUCH_MEMORY:
         hint = "Raise its maxmemory: a full broker accepts no messages."
-        return warning("broker", f"{found.server} is reachable, {memory}", hint)
-    kept = "survive" if found.persistent else "do not survive"
+        return warning("broker", f"{report.server} is reachable, {memory}", hint)
+    kept = "survive" if report.persistent else "do not survive"
     return Check(
         name="broker",
-        finding=f"{found.server} is reachable, {memory}; messages {kept} a restart",
+        finding=f"{report.server} is reachable, {memory}; messages {kept} a restart",
     )
 
 
-def _memory(found: BrokerReport) -> str:
-    used = f"{found.memory_used / _MEGABYTE:.1f} MB"
-    if not found.memory_limit:
+def _memory(report: BrokerReport) -> str:
+    used = f"{report.memory_used / _MEGABYTE:.1f} MB"
+    if not report.memory_limit:
         return f"{used} in use"
-    return f"{used} in use, {found.memory_share:.0%} of its maxmemory"
+    return f"{used} in use, {report.memory_share:.0%} of its maxmemory"
 
 
 def _elsewhere(settings: Settings) -> Mapping[str, str]:
     """Return the processes of any home or machine; an idle worker only has a broker."""
-    found = {"worker": "a worker that takes messages"} if broker.has_worker(settings) else {}
+    signs = {"worker": "a worker that takes messages"} if broker.has_worker(settings) else {}
     with (
         suppress(ChordwiseError),
         _opened(settings) as engine,
         translate_errors(),
         engine.connect() as connection,
     ):
-        found |= connected(connection)
-    return found
+        signs |= connected(connection)
+    return signs
 
 
 def check_processes(settings: Settings, elsewhere: Mapping[str, str]) -> Check:

@@ -32,18 +32,18 @@ def model(settings: Settings, name: str) -> Check:
         ConfigurationError: It is unknown, or a key, a file or an extra is missing.
         ServiceUnavailableError: Its local server does not run.
     """
-    named = settings.model_named(name)
-    if llama.is_served_here(named):
-        return _local_model(settings, name, named)
-    connect(named, settings.api_key_for(named))
-    if named.provider == "extractive":
+    model_settings = settings.model_named(name)
+    if llama.is_served_here(model_settings):
+        return _local_model(settings, name, model_settings)
+    connect(model_settings, settings.api_key_for(model_settings))
+    if model_settings.provider == "extractive":
         finding = "built in; it quotes and counts and is not a language model"
         return Check(name=f"model {name}", finding=finding)
     check = Check(name=f"model {name}", finding="name and key are set; --ask sends a test request")
     if keyless := missing_key_finding(settings, name):
         finding, hint = keyless
         check = replace(check, finding=f"{finding}; --ask sends a test request", hint=hint)
-    return check if price_of(named).is_known() else _of_unknown_price(settings, check)
+    return check if price_of(model_settings).is_known() else _of_unknown_price(settings, check)
 
 
 def _of_unknown_price(settings: Settings, check: Check) -> Check:
@@ -60,10 +60,10 @@ def _of_unknown_price(settings: Settings, check: Check) -> Check:
     return warning(check.name, finding, hint)
 
 
-def _local_model(settings: Settings, name: str, named: ModelSettings) -> Check:
-    if llama.server_address(home_at(settings.home), named.model) is None:
+def _local_model(settings: Settings, name: str, model_settings: ModelSettings) -> Check:
+    if llama.server_address(home_at(settings.home), model_settings.model) is None:
         raise ServiceUnavailableError(
-            f"No server runs {named.model}.", f"Start it with: chordwise up --model {name}"
+            f"No server runs {model_settings.model}.", f"Start it with: chordwise up --model {name}"
         )
     return Check(name=f"model {name}", finding="its server is running on this machine")
 

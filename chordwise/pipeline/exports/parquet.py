@@ -128,7 +128,7 @@ def _has_digits(column: Column) -> bool:
 def _value(column: Column, value: object) -> object:
     if isinstance(value, list) and column.elements is not None:
         element = Column(name=column.name, kind=column.elements)
-        return [_value(element, each) for each in value]
+        return [_value(element, item) for item in value]
     if value is None:
         return None
     if column.kind is ColumnType.JSON:

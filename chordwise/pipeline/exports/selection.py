@@ -86,17 +86,17 @@ def opened_in_one_snapshot(
         UsageError: A table, view or column does not exist, or PostgreSQL rejects a statement.
         ConfigurationError: The reader role is missing, or cannot log in.
     """
-    for each in selections:
-        if isinstance(each, str):
-            user_sql.check_reading(each)
+    for selection in selections:
+        if isinstance(selection, str):
+            user_sql.check_reading(selection)
     with (
         user_sql.reader(database_url, _STATEMENT_SECONDS, _IDLE_SECONDS) as connection,
         ExitStack() as opened_so_far,
     ):
         names = user_sql.readable_names(connection)
         statements = [
-            each if isinstance(each, str) else _statement(connection, each, names)
-            for each in selections
+            selection if isinstance(selection, str) else _statement(connection, selection, names)
+            for selection in selections
         ]
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
         yield [
@@ -114,7 +114,7 @@ def _opened(
         with user_sql.explaining(readable, _STATEMENT_SECONDS):
             cursor.execute(statement)
         with closing(_batches(cursor, readable)) as batches:
-            columns = [Column.described(each) for each in cursor.description or ()]
+            columns = [Column.described(column) for column in cursor.description or ()]
             yield Table(columns=columns, batches=batches)
 
 
@@ -167,14 +167,14 @@ def _statement(connection: Connection, selection: Selection, names: Sequence[str
 
 def _ordered(name: str, columns: Sequence[str]) -> sql.Composable:
     """Return the ORDER BY clause of a table of answers: by document, then by position in it."""
-    by = [each for each in _ORDER if each in columns] if name.startswith(f"{SCHEMA}.") else []
+    by = [column for column in _ORDER if column in columns] if name.startswith(f"{SCHEMA}.") else []
     if not by:
         return sql.SQL("")
     return sql.SQL(" ORDER BY {}").format(sql.SQL(", ").join(map(sql.Identifier, by)))
 
 
 def _of_run(name: str, columns: Sequence[str], run_id: uuid.UUID) -> sql.Composed:
-    column = next((each for each in _OF_RUN if each in columns), "")
+    column = next((key for key in _OF_RUN if key in columns), "")
     condition = _OF_RUN_BY_NAME.get(name) or _OF_RUN.get(column)
     if condition is None:
         raise UsageError(

@@ -76,7 +76,7 @@ def write_json_lines(sink: BinaryIO, table: Table) -> int:
     names, count = distinct(table.names), 0
     for rows in table.batches:
         objects = (dict(zip(names, row, strict=True)) for row in rows)
-        sink.write("".join(f"{json_values.encoded(each)}\n" for each in objects).encode())
+        sink.write("".join(f"{json_values.encoded(record)}\n" for record in objects).encode())
         count += len(rows)
     return count
 

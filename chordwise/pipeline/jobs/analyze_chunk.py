@@ -100,11 +100,11 @@ class SliceClaims:
         return self._found.get(self._tokens[chunk_id])
 
     def _claimed(self) -> Mapping[uuid.UUID, ClaimedChunk]:
-        found = self._context.stores.chunks.claim(list(self._tokens.items()))
-        for chunk in found.values():
+        claims = self._context.stores.chunks.claim(list(self._tokens.items()))
+        for chunk in claims.values():
             if chunk.is_claimed:
                 self._context.leases.keep(_lease_of(chunk))
-        return found
+        return claims
 
 
 def analyze_chunk(
@@ -153,10 +153,10 @@ def _claim_last(context: Context, chunk: ClaimedChunk) -> ClaimedChunk | None:
             jobs.lock(session, chunk.job_id)
             if chunk_claims.quarantine(session, chunk.id, max_attempts):
                 jobs.count_down(session, [chunk.job_id], SYNTHESIZE)
-                found = chunk_claims.find_claimed(session, [(chunk.id, token)]).get(token)
+                claimed = chunk_claims.find_claimed(session, [(chunk.id, token)]).get(token)
             else:
-                found = chunk_claims.claim(session, chunk.id, token, context.lease, max_attempts)
-    return found
+                claimed = chunk_claims.claim(session, chunk.id, token, context.lease, max_attempts)
+    return claimed
 
 
 def _work_on(context: Context, work: _Work) -> ChunkOutcome:

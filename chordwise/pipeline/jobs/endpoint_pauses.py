@@ -31,7 +31,7 @@ def probe_again(settings: Settings, names: Iterable[str]) -> None:
     models = list(_models(settings, names))
 
     def applies(pause: Pause) -> bool:
-        return any(pause.holds_for(each.provider, each.base_url, each.model) for each in models)
+        return any(pause.holds_for(model.provider, model.base_url, model.model) for model in models)
 
     try:
         with open_client(settings.broker_url) as client:
@@ -64,4 +64,4 @@ def _models(settings: Settings, names: Iterable[str]) -> Iterator[ModelSettings]
     """Yield the models that may answer for each name; unknown names are skipped."""
     for name in (*names, *settings.fallback):
         with suppress(ConfigurationError):
-            yield from [settings.model_named(each) for each in settings.selected_names(name)]
+            yield from [settings.model_named(model) for model in settings.selected_names(name)]

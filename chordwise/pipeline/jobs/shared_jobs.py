@@ -55,8 +55,8 @@ def leaders(
         statement = statement.where(Run.lane == Lane.ONLINE)
     if run.priority == Priority.INTERACTIVE:
         statement = statement.where(Run.priority == Priority.INTERACTIVE)
-    found = session.execute(statement)
-    return {(document_id, options_hash): job_id for document_id, options_hash, job_id in found}
+    rows = session.execute(statement)
+    return {(document_id, options_hash): job_id for document_id, options_hash, job_id in rows}
 
 
 def end_followers(context: Context, session: Session) -> int:
@@ -69,7 +69,7 @@ def end_followers(context: Context, session: Session) -> int:
     is_working = followed.where(leader.status.in_(WORKING_JOBS))
     has_answer = followed.where(leader.status == JobStatus.SUCCEEDED)
     is_over = (Job.status == JobStatus.QUEUED) & ~is_working
-    found = session.scalars(
+    followers = session.scalars(
         select(Job)
         .where(
             Job.reused_from.is_not(None),
@@ -80,12 +80,12 @@ def end_followers(context: Context, session: Session) -> int:
         .limit(_MAX_AT_ONCE)
         .with_for_update(key_share=True, skip_locked=True)
     ).all()
-    for job in found:
+    for job in followers:
         _end_or_dispatch(context, session, job)
     session.flush()
-    for run_id in sorted({job.run_id for job in found if job.status == JobStatus.SUCCEEDED}):
+    for run_id in sorted({job.run_id for job in followers if job.status == JobStatus.SUCCEEDED}):
         runs.settle(session, run_id)
-    return len(found)
+    return len(followers)
 
 
 def _end_or_dispatch(context: Context, session: Session, job: Job) -> None:

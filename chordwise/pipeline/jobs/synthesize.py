@@ -109,18 +109,18 @@ def _claim_last(
     status = jobs.status_of(session, lease.job_id)
     if status not in WORKING_JOBS:
         return None if status is None else False
-    found = jobs.lock(session, lease.job_id)
-    if found is None:
+    job = jobs.lock(session, lease.job_id)
+    if job is None:
         return None
-    if found.lease_token == lease.token:
+    if job.lease_token == lease.token:
         return synthesis_claims.find_claimed(session, lease.job_id, lease.token) or False
     max_attempts = context.settings.pipeline.max_attempts
-    if not leases.is_last(found.attempts, max_attempts):
+    if not leases.is_last(job.attempts, max_attempts):
         return False
-    if not leases.may_claim(session, found.attempts, max_attempts):
+    if not leases.may_claim(session, job.attempts, max_attempts):
         outbox.defer(session, [lease.job_id], leases.LAST_ATTEMPT_WAIT)
         return False
-    claims, below = [(lease.job_id, lease.token)], found.attempts + 1
+    claims, below = [(lease.job_id, lease.token)], job.attempts + 1
     claimed = synthesis_claims.claim_all(session, claims, context.lease, below)
     return claimed.get(lease.token, False)
 
@@ -161,8 +161,8 @@ def _synthesize_document(context: Context, work: _Work) -> JobEnd | None:
     except (ModelError, AwaitingBatchError) as error:
         backoff.postpone(context, work.lease, job, error)
     else:
-        asked = job_input(context, job, synthesizer.task, text)
-        return job_results.with_result(asked, parts, synthesis, examined)
+        inputs = job_input(context, job, synthesizer.task, text)
+        return job_results.with_result(inputs, parts, synthesis, examined)
     return None
 
 

@@ -143,12 +143,12 @@ def certify(
 
 
 def _record(occurrence: Occurrence, session: Session, certified: _Round) -> None:
-    verdicts = Counter(each.certificate.verdict for each in certified.done)
+    verdicts = Counter(decision.certificate.verdict for decision in certified.done)
     outcome: JsonObject = {verdict: verdicts[verdict] for verdict in CertificationVerdict}
     withdrawn = [
-        each.unit.name or each.unit.analysis_type
-        for each in certified.done
-        if each.certificate.verdict is CertificationVerdict.WITHDRAWN
+        decision.unit.name or decision.unit.analysis_type
+        for decision in certified.done
+        if decision.certificate.verdict is CertificationVerdict.WITHDRAWN
     ]
     if withdrawn:
         outcome = {
@@ -196,9 +196,9 @@ def _read(session: Session, scope: Scope, risk: float) -> _Basis:
     certified_at = clock.read(session)
     every = replace(scope.selection, types=tuple(scope.identities))
     listed = judgeable.listed(session, every, scope.questions)
-    asked = {} if scope.run else _asked(listed, scope.identities)
-    questions = set(asked.values()) or {""}
-    listed = [row for row in listed if not asked or row["options_hash"] in questions]
+    hashes = {} if scope.run else _asked(listed, scope.identities)
+    questions = set(hashes.values()) or {""}
+    listed = [row for row in listed if not hashes or row["options_hash"] in questions]
     draw = _Draw.of(session, scope, questions)
     units = _in_order(_candidates(session, listed, draw), draw.seed)
     return _Basis(
@@ -209,15 +209,15 @@ def _read(session: Session, scope: Scope, risk: float) -> _Basis:
         },
         parts=len(units.keys() | set(_labels(listed))),
         before={
-            unit: each
-            for unit, each in in_force.items()
-            if each["seed"] == draw.seed and each["question"] in questions
+            unit: row
+            for unit, row in in_force.items()
+            if row["seed"] == draw.seed and row["question"] in questions
         },
         since=_by_unit(
             FIRST.read(driver(session), {"seed": draw.seed, "questions": list(questions)})
         ),
-        in_force={unit: each["id"] for unit, each in in_force.items()},
-        questions=asked,
+        in_force={unit: row["id"] for unit, row in in_force.items()},
+        questions=hashes,
         scope=scope,
         seed=draw.seed,
         risk=risk,
@@ -242,7 +242,8 @@ def _asked(listed: Sequence[Row], today: Mapping[AnalysisType, str]) -> Mapping[
     last = {row["analysis_type"]: row["options_hash"] for row in listed}
     answered = {row["options_hash"] for row in listed}
     return {
-        kind: asked if asked in answered else last.get(kind, asked) for kind, asked in today.items()
+        kind: question if question in answered else last.get(kind, question)
+        for kind, question in today.items()
     }
 
 
@@ -255,11 +256,13 @@ def _in_order(
     to be wrong, the checks in the old order would no longer be a random sample.
     """
     units: dict[CertificationUnit, list[Candidate]] = defaultdict(list)
-    for each in candidates:
-        units[each.unit].append(each)
-    for own in units.values():
-        drawn = " ".join([seed, *sorted(each.about for each in own if each.is_replaced)])
-        own.sort(key=partial(_place, drawn))
+    for candidate in candidates:
+        units[candidate.unit].append(candidate)
+    for group in units.values():
+        drawn = " ".join(
+            [seed, *sorted(candidate.about for candidate in group if candidate.is_replaced)]
+        )
+        group.sort(key=partial(_place, drawn))
     return units
 
 
@@ -371,20 +374,20 @@ class _Draw:
 def _candidates(session: Session, listed: Sequence[Row], draw: _Draw) -> list[Candidate]:
     """Return all answers with the feedback on them."""
     feedback = stored_feedback.by_document(session, (row["document_id"] for row in listed))
-    remarks = [remark for some in feedback.values() for remark in some]
+    remarks = [remark for group in feedback.values() for remark in group]
     disputed = [remark.job_id for remark in remarks if remark.verdict != _APPROVED]
-    asked = jobs.hashes(session, disputed)
+    hashes = jobs.hashes(session, disputed)
     return [
         candidate
         for result in judgeable.read(session, listed)
-        for candidate in _of_result(result, feedback[result["document_id"]], draw, asked)
+        for candidate in _of_result(result, feedback[result["document_id"]], draw, hashes)
     ]
 
 
 def _of_result(
-    result: Row, feedback: Sequence[Feedback], draw: _Draw, asked: Mapping[uuid.UUID, str]
+    result: Row, feedback: Sequence[Feedback], draw: _Draw, hashes: Mapping[uuid.UUID, str]
 ) -> Iterator[Candidate]:
-    """Yield the parts of an answer; `asked` are the identities of the questions of some jobs."""
+    """Yield the parts of an answer; `hashes` are the identities of the questions of some jobs."""
     kind, answer = result["analysis_type"], result["answer"]
     about_it = stored_feedback.applicable(feedback, kind, result["question"])
     truth = judgeable.truth_of(kind, about_it)
@@ -393,25 +396,25 @@ def _of_result(
     were_wrong = {
         fields.top(remark.field or "") if is_of_fields else ""
         for remark in about_it
-        if asked.get(remark.job_id) == result["options_hash"]
+        if hashes.get(remark.job_id) == result["options_hash"]
         and remark.verdict != _APPROVED
         and remark.judged != remark.corrected
         and remark.result_id != result["result_id"]
     }
-    for each in certification.scored(answer, result["agreement"], draw.worth(result)):
-        judged = is_right.get(each.name if is_of_fields else "")
+    for part in certification.scored(answer, result["agreement"], draw.worth(result)):
+        judged = is_right.get(part.name if is_of_fields else "")
         yield Candidate(
-            unit=CertificationUnit(kind, each.name),
+            unit=CertificationUnit(kind, part.name),
             job_id=result["job_id"],
             result_id=result["result_id"],
             source=result["source"],
-            path=each.path,
-            paths=each.paths,
+            path=part.path,
+            paths=part.paths,
             created_at=result["created_at"],
-            about=f"{result['document_id']} {result['options_hash']} {each.name}",
-            answer=ScoredAnswer(each.score, judged),
-            is_refuted=is_refuted(answer, truth, each.name if is_of_fields else ""),
-            is_replaced=judged is True and not were_wrong.isdisjoint({"", each.name}),
+            about=f"{result['document_id']} {result['options_hash']} {part.name}",
+            answer=ScoredAnswer(part.score, judged),
+            is_refuted=is_refuted(answer, truth, part.name if is_of_fields else ""),
+            is_replaced=judged is True and not were_wrong.isdisjoint({"", part.name}),
         )
 
 
@@ -423,7 +426,7 @@ def _certified(unit: CertificationUnit, basis: _Basis, bounds: Bounds, risk: flo
     unit gets.
     """
     candidates, before = basis.units[unit], basis.before.get(unit)
-    answers = [each.answer for each in candidates]
+    answers = [candidate.answer for candidate in candidates]
     certificate = certification.certify(answers, bounds.max_error, risk)
     is_certified = before is not None and before["verdict"] == CertificationVerdict.CERTIFIED
     accept_from = before["accept_from"] if before and is_certified else certificate.accept_from
@@ -436,7 +439,9 @@ def _certified(unit: CertificationUnit, basis: _Basis, bounds: Bounds, risk: flo
     is_open = is_certified and bool(later) and certificate.verdict is CertificationVerdict.OPEN
     is_kept = before is not None and is_open and _holds(candidates, before, bounds, risk)
     if before is not None and is_kept:
-        accepted = sum(each.answer.score >= (before["accept_from"] or 0) for each in candidates)
+        accepted = sum(
+            candidate.answer.score >= (before["accept_from"] or 0) for candidate in candidates
+        )
         certificate = replace(
             certificate,
             verdict=CertificationVerdict.CERTIFIED,
@@ -459,11 +464,13 @@ def _to_check(
 ) -> Sequence[Candidate]:
     """Return the answers that lack checks, in order; of a certified unit, later ones come first."""
     start = certificate.check_from
-    unchecked = [each for each in candidates if not _is_checked(each)]
-    to_check = [each for each in unchecked if start is None or each.answer.score >= start]
+    unchecked = [candidate for candidate in candidates if not _is_checked(candidate)]
+    to_check = [
+        candidate for candidate in unchecked if start is None or candidate.answer.score >= start
+    ]
     if certificate.verdict in {CertificationVerdict.CERTIFIED, CertificationVerdict.WITHDRAWN}:
-        of_later = {each.about for each in later}
-        to_check.sort(key=lambda each: each.about not in of_later)
+        of_later = {candidate.about for candidate in later}
+        to_check.sort(key=lambda candidate: candidate.about not in of_later)
     return to_check
 
 
@@ -477,9 +484,9 @@ def _holds(candidates: Sequence[Candidate], before: Row, bounds: Bounds, risk: f
         return False
     accept_from = before["accept_from"] or 0
     certified = [
-        each
-        for each in candidates
-        if each.created_at <= before["certified_at"] and each.answer.score >= accept_from
+        candidate
+        for candidate in candidates
+        if candidate.created_at <= before["certified_at"] and candidate.answer.score >= accept_from
     ]
     checks, wrong = _checks(certified)
     population, checks = max(len(certified), before["accepted"]), max(checks, before["checks"])
@@ -494,16 +501,16 @@ def _later(
     if since is None or accept_from is None:
         return []
     return [
-        each
-        for each in candidates
-        if each.created_at > since["certified_at"] and each.answer.score >= accept_from
+        candidate
+        for candidate in candidates
+        if candidate.created_at > since["certified_at"] and candidate.answer.score >= accept_from
     ]
 
 
 def _checks(candidates: Sequence[Candidate]) -> tuple[int, int]:
     """Return how many answers precede the first unchecked one, and how many of them are wrong."""
     checked = list(takewhile(_is_checked, candidates))
-    return len(checked), sum(each.answer.is_right is False for each in checked)
+    return len(checked), sum(candidate.answer.is_right is False for candidate in checked)
 
 
 def _is_checked(candidate: Candidate) -> bool:
@@ -558,12 +565,12 @@ def _store(session: Session, certified: _Round, recorded: Occurrence | None) -> 
         return int(certified.is_in_force(session))
     for mark in certified.marks:
         certifications.accept(session, mark, may_add=False)
-    for each in certified.done:
-        to_check: JsonValue = [str(one.job_id) for one in each.to_check]
-        if each.is_kept:
-            session.get_one(Certification, certified.ids[each.unit]).to_check = to_check
+    for decision in certified.done:
+        to_check: JsonValue = [str(candidate.job_id) for candidate in decision.to_check]
+        if decision.is_kept:
+            session.get_one(Certification, certified.ids[decision.unit]).to_check = to_check
         else:
-            session.add(_row(each, certified, to_check))
+            session.add(_row(decision, certified, to_check))
     session.flush()
     if recorded is not None:
         _record(recorded, session, certified)
@@ -582,37 +589,37 @@ def _marks(done: Sequence[Certified], basis: _Basis) -> Iterator[AcceptanceMark]
     paths: dict[uuid.UUID, list[str]] = defaultdict(list)
     results: dict[uuid.UUID, uuid.UUID] = {}
     refused: set[uuid.UUID] = set()
-    for each in done:
-        accept_from = each.certificate.accept_from
-        for candidate in basis.units[each.unit]:
+    for decision in done:
+        accept_from = decision.certificate.accept_from
+        for candidate in basis.units[decision.unit]:
             results[candidate.job_id] = candidate.result_id
             is_low = accept_from is None or candidate.answer.score < accept_from
             if is_low or candidate.is_refuted:
                 refused.add(candidate.job_id)
             else:
                 paths[candidate.job_id] += candidate.paths
-    for some in judgeable.batches(sorted(results, key=results.__getitem__)):
+    for batch in judgeable.batches(sorted(results, key=results.__getitem__)):
         yield AcceptanceMark(
-            results={job_id: results[job_id] for job_id in some},
-            values=[(job_id, path) for job_id in some for path in paths[job_id]],
-            whole=set(some) - refused,
+            results={job_id: results[job_id] for job_id in batch},
+            values=[(job_id, path) for job_id in batch for path in paths[job_id]],
+            whole=set(batch) - refused,
             are_newest=not basis.scope.run,
         )
 
 
-def _row(each: Certified, certified: _Round, to_check: JsonValue) -> Certification:
-    basis, kind = certified.basis, each.unit.analysis_type
+def _row(decision: Certified, certified: _Round, to_check: JsonValue) -> Certification:
+    basis, kind = certified.basis, decision.unit.analysis_type
     return Certification(
-        id=certified.ids[each.unit],
+        id=certified.ids[decision.unit],
         run_id=basis.scope.run.id if basis.scope.run else None,
         run=basis.scope.run_name,
         profile=basis.scope.profile,
         analysis_type=kind,
-        name=each.unit.name,
+        name=decision.unit.name,
         question=basis.questions.get(kind, ""),
         seed=basis.seed,
         risk=basis.risk,
         to_check=to_check,
         certified_at=basis.certified_at,
-        **asdict(each.certificate),
+        **asdict(decision.certificate),
     )

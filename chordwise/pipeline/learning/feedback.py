@@ -70,7 +70,7 @@ def give(session: Session, target: Row, signed: Sequence[Signed]) -> Given:
     Raises:
         UsageError: The answer has no such value, or a correction is invalid.
     """
-    stored = sum(_store(session, target, each) for each in signed)
+    stored = sum(_store(session, target, verdict) for verdict in signed)
     _apply(session, [target])
     return Given(stored=stored, known=len(signed) - stored)
 
@@ -88,8 +88,8 @@ def decide(
         raise UsageError(
             "The document was analyzed again in the meantime.", "Review the new answer."
         )
-    given = give(session, target, [signed])
-    return last(session, target, signed.entered.path) if given.stored else None
+    counts = give(session, target, [signed])
+    return last(session, target, signed.entered.path) if counts.stored else None
 
 
 def withdraw(session: Session, feedback_id: uuid.UUID, author: str = "") -> Feedback:
@@ -98,11 +98,11 @@ def withdraw(session: Session, feedback_id: uuid.UUID, author: str = "") -> Feed
     Raises:
         UsageError: The feedback does not exist, or it is already withdrawn.
     """
-    found = stored_feedback.withdraw(session, feedback_id, author.strip() or None)
-    if found is None:
+    feedback = stored_feedback.withdraw(session, feedback_id, author.strip() or None)
+    if feedback is None:
         raise UsageError("There is no such feedback, or it is withdrawn already.")
-    _apply(session, [one(session, str(found.job_id))])
-    return found
+    _apply(session, [one(session, str(feedback.job_id))])
+    return feedback
 
 
 def last(session: Session, target: Row, path: str = "") -> Feedback:
@@ -111,15 +111,15 @@ def last(session: Session, target: Row, path: str = "") -> Feedback:
     Raises:
         UsageError: The answer has no such value, or there is no feedback on it.
     """
-    found = _about(session, target)
+    feedback = _about(session, target)
     if path:
         entered = FeedbackInput(verdict=Verdict.APPROVED, path=path)
         remark = _understood(target, entered).remark
         about = remark.path, remark.name or None
-        found = [each for each in found if (each.path, each.field) == about]
-    if not found:
+        feedback = [row for row in feedback if (row.path, row.field) == about]
+    if not feedback:
         raise UsageError("There is no feedback to withdraw.")
-    return found[-1]
+    return feedback[-1]
 
 
 def read(path: Path) -> Sequence[FeedbackLine]:
@@ -132,24 +132,24 @@ def read(path: Path) -> Sequence[FeedbackLine]:
     return [_line(file, number, record) for number, record in file.records]
 
 
-def give_all(session: Session, wanted: ResultSelection, lines: Sequence[FeedbackLine]) -> Given:
+def give_all(session: Session, selection: ResultSelection, lines: Sequence[FeedbackLine]) -> Given:
     """Store the verdicts of a file on the newest results of their documents."""
-    results = judgeable.listed(session, wanted)
-    names = judgeable.names(session, results, wanted.run_id)
+    results = judgeable.listed(session, selection)
+    names = judgeable.names(session, results, selection.run_id)
     newest = {(row["document_id"], row["analysis_type"]): row for row in results}
     by_document: dict[uuid.UUID, list[Row]] = defaultdict(list)
     for result in newest.values():
         by_document[result["document_id"]].append(result)
     stored = known = 0
     unmatched: list[Row] = []
-    for some in judgeable.batches(lines):
-        found: list[tuple[FeedbackLine, Row]] = []
-        for line in some:
+    for batch in judgeable.batches(lines):
+        matches: list[tuple[FeedbackLine, Row]] = []
+        for line in batch:
             with _noting(unmatched, line):
                 result = _result_of(line, names.find(line.document), by_document)
-                found.append((line, result))
-        targets = _read(session, [result for _, result in found])
-        for line, result in found:
+                matches.append((line, result))
+        targets = _read(session, [result for _, result in matches])
+        for line, result in matches:
             with _noting(unmatched, line):
                 target = _unless_replaced(targets.get(result["result_id"]))
                 is_new = _store(session, target, line.signed)
@@ -178,10 +178,10 @@ def _result_of(
         raise UsageError(
             f"{len(documents)} documents have this name.", "Give the hash or a longer path."
         )
-    found = [result for document in documents for result in by_document.get(document, ())]
+    results = [result for document in documents for result in by_document.get(document, ())]
     if line.analysis_type is not None:
-        found = [result for result in found if result["analysis_type"] == line.analysis_type]
-    return _only(found, "Name the analysis type of the answer as “type” in this line.")
+        results = [result for result in results if result["analysis_type"] == line.analysis_type]
+    return _only(results, "Name the analysis type of the answer as “type” in this line.")
 
 
 def _read(session: Session, results: Iterable[Row]) -> Mapping[uuid.UUID, Row]:
@@ -241,8 +241,8 @@ def _selected(
 
 def _about(session: Session, target: Row) -> Sequence[Feedback]:
     """Return all feedback on answers to this question, the latest last."""
-    found = stored_feedback.of_documents(session, [target["document_id"]])
-    return stored_feedback.applicable(found, target["analysis_type"], target["question"])
+    feedback = stored_feedback.of_documents(session, [target["document_id"]])
+    return stored_feedback.applicable(feedback, target["analysis_type"], target["question"])
 
 
 def _apply(session: Session, targets: Sequence[Row]) -> None:

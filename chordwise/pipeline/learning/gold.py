@@ -124,13 +124,13 @@ def _pages(
     file: RecordFile, line: int, record: JsonObject, fields: Mapping[str, JsonValue]
 ) -> Mapping[str, frozenset[int]]:
     """Return the page numbers of each field's values, given as a number or a list, from 1."""
-    named = record.get("pages", {})
-    if not isinstance(named, dict) or not named.keys() <= fields.keys():
+    entries = record.get("pages", {})
+    if not isinstance(entries, dict) or not entries.keys() <= fields.keys():
         raise file.wrong(line, "“pages” must be an object whose names are in “fields”.")
     pages: dict[str, frozenset[int]] = {}
-    for name, value in named.items():
+    for name, value in entries.items():
         listed = value if isinstance(value, list) else [value]
-        numbers = [each for each in listed if type(each) is int and each > 0]
+        numbers = [number for number in listed if type(number) is int and number > 0]
         if len(numbers) < len(listed):
             raise file.wrong(line, f"“pages” of “{name}” must be page numbers from 1.")
         pages[name] = frozenset(numbers)
@@ -220,14 +220,14 @@ def _of_csv(text: str) -> Iterator[tuple[int, JsonObject]]:
         # DictReader stores cells beyond the header under None, and missing cells as None.
         if any(cell.strip() for cell in row.get(None) or ()):
             raise csv.Error(f"line {rows.line_num} has more cells than the header")
-        named = {name.strip(): cell for name, cell in row.items() if name and cell is not None}
-        if any(named.values()):
-            yield rows.line_num, json_values.as_object(named)
+        cells = {name.strip(): cell for name, cell in row.items() if name and cell is not None}
+        if any(cells.values()):
+            yield rows.line_num, json_values.as_object(cells)
 
 
 def _require_different(names: Sequence[str]) -> None:
     """Reject a header with a repeated name, whose columns could not be distinguished."""
-    named = Counter(name.strip() for name in names if name.strip())
-    for name, times in named.items():
+    counts = Counter(name.strip() for name in names if name.strip())
+    for name, times in counts.items():
         if times > 1:
             raise csv.Error(f"the header names “{name}” {times} times")

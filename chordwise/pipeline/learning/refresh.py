@@ -122,33 +122,33 @@ def requested(
     with context.database.read() as session:
         scope = scopes.find(session, settings, name, profile)
         scope.require_name(session)
-    asked = _renewal(settings, scope.run, {**arguments, "profile": scope.profile}, note)
+    options = _renewal(settings, scope.run, {**arguments, "profile": scope.profile}, note)
     run_id = scope.run.id if scope.run else None
     of_failed = arguments.get("failed", False)
-    return target(context, scope.run_name or scope.profile, asked, run_id, of_failed=of_failed)
+    return target(context, scope.run_name or scope.profile, options, run_id, of_failed=of_failed)
 
 
 def _renewal(
     settings: Settings, run: Run | None, arguments: RefreshArguments, note: Callable[[str], None]
 ) -> RunOptions:
     names = ("model", "lane", "budget_usd")
-    chosen = checked_profile({each: value for each in names if (value := arguments.get(each))})
-    run_name, given = arguments.get("run_name", ""), arguments.get("profile", "")
-    if profile := given or (profile_of(settings, run) if run else ""):
-        if not given:
+    chosen = checked_profile({name: value for name in names if (value := arguments.get(name))})
+    run_name, profile_argument = arguments.get("run_name", ""), arguments.get("profile", "")
+    if profile := profile_argument or (profile_of(settings, run) if run else ""):
+        if not profile_argument:
             note(f"The current options of [profiles.{profile}] are used.")
-        named = chosen_profile(settings, chosen, profile)
-        return run_options(settings, named, run_name, profile)
+        merged_profile = chosen_profile(settings, chosen, profile)
+        return run_options(settings, merged_profile, run_name, profile)
     if run is None:
         raise UsageError("There is no such run.")
-    asked = options_of(settings, run)
-    if not chosen.model and asked.model != settings.model:
+    options = options_of(settings, run)
+    if not chosen.model and options.model != settings.model:
         note(
-            f"The model is {asked.model}, as in that run. Use --model {settings.model} for the "
+            f"The model is {options.model}, as in that run. Use --model {settings.model} for the "
             "model in the settings."
         )
-    changes = {each: getattr(chosen, each) for each in chosen.model_fields_set}
-    return replace(asked, name=run_name, **changes)
+    changes = {name: getattr(chosen, name) for name in chosen.model_fields_set}
+    return replace(options, name=run_name, **changes)
 
 
 def target(
@@ -167,24 +167,24 @@ def target(
     """
     # A cached completion would give a partial answer again.
     use_cache = options.use_cache and not of_failed
-    asked = effective_options(context.settings, replace(options, use_cache=use_cache))
+    renewal_options = effective_options(context.settings, replace(options, use_cache=use_cache))
     renewal = Renewal(
-        hashes=dict(identities(context.settings, asked).items()),
+        hashes=dict(identities(context.settings, renewal_options).items()),
         run_id=run_id,
-        saved_as=table_of(asked),
+        saved_as=table_of(renewal_options),
         of_failed=of_failed,
     )
-    return Target(name=name, options=asked, renewal=renewal)
+    return Target(name=name, options=renewal_options, renewal=renewal)
 
 
 def profile_of(settings: Settings, run: Run) -> str:
     """Return the only profile whose table contains the answers of a run, or an empty string."""
-    found = [
+    names = [
         name
         for name, profile in settings.profiles.items()
         if identifiers.sql_identifier(profile.save_as) == run.saved_as
     ]
-    return found[0] if len(found) == 1 else ""
+    return names[0] if len(names) == 1 else ""
 
 
 def options_of(settings: Settings, run: Run) -> RunOptions:
@@ -236,8 +236,8 @@ def transcribed_by_others(context: ReadingContext, of: Target) -> int:
     readers = context.settings.readers
     reader = "tesseract" if readers.ocr else ""
     if readers.vision:
-        named = context.settings.model_named(readers.vision)
-        reader = f"{named.provider}/{named.model}"
+        model = context.settings.model_named(readers.vision)
+        reader = f"{model.provider}/{model.model}"
     if not reader:
         return 0
     with context.database.read() as session:
@@ -250,8 +250,8 @@ def _reasons(settings: Settings, of: Target, group: Row) -> Iterator[tuple[Refre
         yield RefreshReason.FAILED, group["error_code"] or ""
         return
     today = options_to_json(of.options.analysis_of(AnalysisType(group["analysis_type"])))
-    found = [*_of_answer(settings, of, group), *_of_options(today, group["options"])]
-    yield from found or [(RefreshReason.VERSION, "")]
+    reasons = [*_of_answer(settings, of, group), *_of_options(today, group["options"])]
+    yield from reasons or [(RefreshReason.VERSION, "")]
 
 
 def _of_answer(settings: Settings, of: Target, group: Row) -> Iterator[tuple[RefreshReason, str]]:
@@ -259,22 +259,26 @@ def _of_answer(settings: Settings, of: Target, group: Row) -> Iterator[tuple[Ref
     names = [*settings.selected_names(of.options.model), *settings.fallback]
     today = [settings.model_named(name) for name in names]
     # Providers append a date to the requested model name.
-    if not any(answered_by.startswith(f"{each.provider}/{each.model}") for each in today):
+    if not any(answered_by.startswith(f"{model.provider}/{model.model}") for model in today):
         yield RefreshReason.MODEL, answered_by
     kind = AnalysisType(group["analysis_type"])
     options = of.options.analysis_of(kind)
     stages = (Stage.ANALYZE, Stage.SYNTHESIZE)
-    tasks = [AnalysisTask(analysis_type=kind, stage=each, options=options) for each in stages]
+    tasks = [AnalysisTask(analysis_type=kind, stage=stage, options=options) for stage in stages]
     fallback = settings.prompts.fallback
-    versions = [each.version for task in tasks for each in library.templates_for(task, fallback)]
+    versions = [
+        template.version for task in tasks for template in library.templates_for(task, fallback)
+    ]
     if group["prompt_version"] not in versions:
         yield RefreshReason.TEMPLATE, group["prompt_version"] or ""
 
 
-def _of_options(today: JsonObject, asked: JsonObject) -> Iterator[tuple[RefreshReason, str]]:
-    names = (asked.keys() | today.keys()) - {"templates"}
-    differing = sorted(name for name in names if asked.get(name) != today.get(name))
-    yield from ((each, "") for each in dict.fromkeys(_OPTIONS.get(n) for n in differing) if each)
+def _of_options(today: JsonObject, stored: JsonObject) -> Iterator[tuple[RefreshReason, str]]:
+    names = (stored.keys() | today.keys()) - {"templates"}
+    differing = sorted(name for name in names if stored.get(name) != today.get(name))
+    yield from (
+        (reason, "") for reason in dict.fromkeys(_OPTIONS.get(n) for n in differing) if reason
+    )
     if others := [name for name in differing if name not in _OPTIONS]:
         yield RefreshReason.OPTIONS, ", ".join(others)
 
@@ -284,11 +288,11 @@ def documents(
 ) -> Iterator[ReadDocument]:
     """Yield the stored documents with a due answer, read in batches; `only` restricts them."""
     for page in _pages(context.database, of, only):
-        job_ids = [each.job_id for each in page if each.job_id]
+        job_ids = [entry.job_id for entry in page if entry.job_id]
         for start in range(0, len(job_ids), STORED_AT_ONCE):
             with context.database.read() as session:
-                found = stored_documents(session, job_ids[start : start + STORED_AT_ONCE])
-            yield from found.values()
+                stored = stored_documents(session, job_ids[start : start + STORED_AT_ONCE])
+            yield from stored.values()
 
 
 def begin(
@@ -361,15 +365,15 @@ def allot(sizes: Mapping[str, int], count: int) -> Mapping[str, int]:
     Webster's method: each next document goes to the stratum with the largest size per allotted
     documents plus one half.
     """
-    given = dict.fromkeys(sizes, 0)
+    quotas = dict.fromkeys(sizes, 0)
     waiting = [(-2.0 * size, name) for name, size in sizes.items()]
     heapq.heapify(waiting)
     for _ in range(min(count, sum(sizes.values()))):
         _, name = heapq.heappop(waiting)
-        given[name] += 1
-        if given[name] < sizes[name]:
-            heapq.heappush(waiting, (-sizes[name] / (given[name] + 0.5), name))
-    return given
+        quotas[name] += 1
+        if quotas[name] < sizes[name]:
+            heapq.heappush(waiting, (-sizes[name] / (quotas[name] + 0.5), name))
+    return quotas
 
 
 def compare(database: Database, sample: Sample, run_id: uuid.UUID) -> Sequence[Row]:
@@ -379,15 +383,15 @@ def compare(database: Database, sample: Sample, run_id: uuid.UUID) -> Sequence[R
     between `low` and `high` with 95 % confidence. For `checked` fields feedback says what is right.
     `unanswered` have no new answer.
     """
-    found: dict[str, list[Difference | None]] = defaultdict(list)
+    differences: dict[str, list[Difference | None]] = defaultdict(list)
     with database.read() as session:
         renewed = judgeable.listed(session, ResultSelection(run_id=run_id))
     new = {(row["document_id"], row["analysis_type"]): row for row in renewed}
-    for some in judgeable.batches(sample.jobs):
+    for batch in judgeable.batches(sample.jobs):
         with database.read() as session:
-            for kind, changes in _differences(session, some, new):
-                found[kind].append(changes)
-    return [_trial(AnalysisType(kind), found[kind]) for kind in sorted(found)]
+            for kind, changes in _differences(session, batch, new):
+                differences[kind].append(changes)
+    return [_trial(AnalysisType(kind), differences[kind]) for kind in sorted(differences)]
 
 
 def _trial(kind: AnalysisType, differences: Sequence[Difference | None]) -> Row:

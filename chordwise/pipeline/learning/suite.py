@@ -137,13 +137,13 @@ def evaluate(
             if document.path is None:
                 writer.put(Offered(document=reader.read_text(document.text, document.name)))
                 continue
-            for found in reader.read_documents(
+            for reading in reader.read_documents(
                 document.path,
                 submission.options.columns,
                 source=document.name,
                 transcriber=submission.transcriber,
             ):
-                writer.put(Offered(document=found))
+                writer.put(Offered(document=reading))
     submission.close()
     wait(submission.run_id)
     with context.database.read() as session:
@@ -184,16 +184,16 @@ def _text_in(path: Path) -> str:
     return content_of(path).decode("utf-8-sig")
 
 
-def _inside(folder: Path, named: Path) -> Path:
+def _inside(folder: Path, target: Path) -> Path:
     """Return a path that a suite names. It must be in the suite's folder, as a suite is untrusted.
 
     Raises:
         UsageError: The path leads out of the folder.
     """
-    path = folder / named
+    path = folder / target
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UsageError(
-            f"The suite {folder} names {printable(str(named))}, which is outside of its folder.",
+            f"The suite {folder} names {printable(str(target))}, which is outside of its folder.",
             "Copy the file or folder into the suite.",
         )
     return path
@@ -208,11 +208,11 @@ def _question(settings: Settings, folder: Path, suite: SuiteSettings) -> RunOpti
 
 def _of_files(settings: Settings, folder: Path, suite: SuiteSettings) -> SuitePart:
     """Return the part of a folder of files; the gold file may name them by path suffixes."""
-    found = [file.path for file in discover([str(_inside(folder, suite.documents))]) if file.path]
+    paths = [file.path for file in discover([str(_inside(folder, suite.documents))]) if file.path]
     return SuitePart(
         name=folder.name,
         options=_question(settings, folder, suite),
-        documents=[_document(folder, path) for path in found],
+        documents=[_document(folder, path) for path in paths],
         gold=gold.read(_inside(folder, suite.gold)),
     )
 
@@ -270,42 +270,42 @@ def _of_schemas(settings: Settings, folder: Path, suite: SuiteSettings) -> Itera
     """
     cases: dict[Path, dict[Path, Path]] = defaultdict(dict)
     root = _inside(folder, suite.documents)
-    for path in sorted(each for each in root.rglob("*") if each.suffix.lower() != ".json"):
+    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() != ".json"):
         beside = (path.with_name(f"{path.stem}{ending}") for ending in _GOLD)
-        truth = next((each for each in beside if each.is_file()), None)
+        truth = next((candidate for candidate in beside if candidate.is_file()), None)
         if truth is not None and (schema := _schema_of(path, root)):
             cases[schema][path] = truth
-    used = {truth for own in cases.values() for truth in own.values()}
-    if alone := sorted(each for each in root.rglob(f"*{_GOLD[0]}") if each not in used):
+    used = {truth for truth_paths in cases.values() for truth in truth_paths.values()}
+    if alone := sorted(path for path in root.rglob(f"*{_GOLD[0]}") if path not in used):
         raise UsageError(f"{alone[0]} has no document or no schema beside it.", _HINT)
-    for schema, own in cases.items():
-        wanted = suite.model_copy(update={"types": (AnalysisType.EXTRACTION,)})
-        options = _question(settings, folder, wanted)
+    for schema, truth_paths in cases.items():
+        extraction = suite.model_copy(update={"types": (AnalysisType.EXTRACTION,)})
+        options = _question(settings, folder, extraction)
         written = _json(schema)
-        asked, rules = validation.check_schema(_without_rules(written)), dict(_rules(written))
+        checked, rules = validation.check_schema(_without_rules(written)), dict(_rules(written))
         truths, digest = {}, hashlib.sha256()
-        for path, truth in own.items():
+        for path, truth in truth_paths.items():
             values = _json(truth)
             digest.update(content_of(truth))
             members = values.items() if isinstance(values, dict) else ()
-            named = {json_values.pointer("", name): value for name, value in members}
-            truths[_document(folder, path).name] = Truth(fields=named, rules=rules)
+            fields = {json_values.pointer("", name): value for name, value in members}
+            truths[_document(folder, path).name] = Truth(fields=fields, rules=rules)
         yield SuitePart(
             name=f"{folder.name}/{schema.parent.name}",
-            options=replace(options, analysis=replace(options.analysis, schema=asked)),
-            documents=[_document(folder, path) for path in own],
+            options=replace(options, analysis=replace(options.analysis, schema=checked)),
+            documents=[_document(folder, path) for path in truth_paths],
             gold=Gold(name=schema.name, sha256=digest.hexdigest(), truths=truths),
         )
 
 
 def _schema_of(path: Path, root: Path) -> Path | None:
     """Return the schema of a document: one with its name, or the nearest in its folder or above."""
-    own = path.with_name(f"{path.stem}.{_SCHEMA}")
-    if own.is_file():
-        return own
+    sibling = path.with_name(f"{path.stem}.{_SCHEMA}")
+    if sibling.is_file():
+        return sibling
     for folder in (path.parent, *path.parent.parents):
-        if found := sorted(folder.glob(f"*{_SCHEMA}")):
-            return found[0]
+        if schemas := sorted(folder.glob(f"*{_SCHEMA}")):
+            return schemas[0]
         if folder == root:
             return None
     return None
@@ -313,10 +313,10 @@ def _schema_of(path: Path, root: Path) -> Path | None:
 
 def _json(path: Path) -> JsonValue:
     try:
-        found: JsonValue = json.loads(_text_in(path))
+        value: JsonValue = json.loads(_text_in(path))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not JSON: {error}.", _HINT) from error
-    return found
+    return value
 
 
 def _rules(schema: JsonValue) -> Iterator[tuple[str, Rule]]:
@@ -329,8 +329,8 @@ def _rules(schema: JsonValue) -> Iterator[tuple[str, Rule]]:
 
 def _without_rules(schema: JsonValue) -> JsonValue:
     if isinstance(schema, dict):
-        return {name: _without_rules(each) for name, each in schema.items() if name != _RULES}
-    return [_without_rules(each) for each in schema] if isinstance(schema, list) else schema
+        return {name: _without_rules(member) for name, member in schema.items() if name != _RULES}
+    return [_without_rules(element) for element in schema] if isinstance(schema, list) else schema
 
 
 def _with_rules(part: SuitePart, suite: SuiteSettings) -> SuitePart:
@@ -350,6 +350,6 @@ def _limited(part: SuitePart, limit: int | None) -> SuitePart:
     truths = {
         name: truth
         for name, truth in part.gold.truths.items()
-        if any(each == name or each.endswith((f"/{name}", f"#{name}")) for each in names)
+        if any(source == name or source.endswith((f"/{name}", f"#{name}")) for source in names)
     }
     return replace(part, documents=chosen, gold=replace(part.gold, truths=truths))

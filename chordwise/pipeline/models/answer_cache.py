@@ -42,13 +42,13 @@ class StoredCompletions:
     def find_or_claim(self, entry: CacheEntry) -> Completion | ClaimStatus:
         """Return the completion, or claim the request for the owner."""
         try:
-            found = self.completions.find_or_claim(self._claim(entry))
+            outcome = self.completions.find_or_claim(self._claim(entry))
         except ServiceUnavailableError as error:
             log.warning("cache.unreachable", reason=error.what)
             return ClaimStatus.UNKNOWN
-        if isinstance(found, bool):
-            return ClaimStatus.OURS if found else ClaimStatus.OTHERS
-        return from_json(found)
+        if isinstance(outcome, bool):
+            return ClaimStatus.OURS if outcome else ClaimStatus.OTHERS
+        return from_json(outcome)
 
     def store(self, entry: CacheEntry, completion: Completion) -> None:
         """Store the completion of a request that the owner has claimed."""

@@ -35,10 +35,10 @@ _WINDOW = timedelta(hours=30)
 
 
 def _kinds(kind: type[ModelError]) -> dict[str, type[ModelError]]:
-    found = {kind.code: kind}
+    kinds = {kind.code: kind}
     for below in kind.__subclasses__():
-        found = {**_kinds(below), **found}
-    return found
+        kinds = {**_kinds(below), **kinds}
+    return kinds
 
 
 _KINDS: Mapping[str, type[ModelError]] = MappingProxyType(_kinds(errors.ModelError))
@@ -68,10 +68,10 @@ class JobBatches:
         """
         for attempt in self.database.attempts(_DATABASE_TIMEOUT):
             with attempt as session:
-                found = self._check(session, question)
-        if isinstance(found, ChordwiseError):
-            raise found
-        return found
+                outcome = self._check(session, question)
+        if isinstance(outcome, ChordwiseError):
+            raise outcome
+        return outcome
 
     @property
     def _owner_id(self) -> uuid.UUID:

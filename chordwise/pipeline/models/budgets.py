@@ -65,8 +65,8 @@ class Reservations:
     ) -> Sequence[bool | ChordwiseError]:
         """Reserve for several requests in the caller's transaction; return the outcome of each."""
         owners = {request.job_id for request in group}
-        found = budgets.spendings_of(session, owners, self.settings.budget.usd_per_day)
-        limited = {owner: spending for owner, spending in found.items() if spending.is_limited}
+        spendings = budgets.spendings_of(session, owners, self.settings.budget.usd_per_day)
+        limited = {owner: spending for owner, spending in spendings.items() if spending.is_limited}
         if not limited:
             return [False] * len(group)
         # After a lost commit response, the reservations are already made.
@@ -90,11 +90,11 @@ class Reservations:
     def _reserve(
         self, request: _Request, spending: Spending, accounts: Mapping[str, Budget]
     ) -> Reservation:
-        own = [accounts[scope] for scope in spending.scopes]
+        charged_accounts = [accounts[scope] for scope in spending.scopes]
         amount_usd = _amount(self.settings.budget, request.max_usd)
         if request.max_usd != 0:
-            require(own, amount_usd)
-        for account in own:
+            require(charged_accounts, amount_usd)
+        for account in charged_accounts:
             account.reserved_usd += amount_usd
         return Reservation(
             id=request.reservation_id,
@@ -199,8 +199,8 @@ def require_known_prices(settings: Settings, models: Iterable[str]) -> None:
     """
     if settings.budget.allow_unknown_prices:
         return
-    asked = dict.fromkeys(name for model in models for name in settings.selected_names(model))
-    names = dict.fromkeys((*asked, *settings.fallback))
+    selection = dict.fromkeys(name for model in models for name in settings.selected_names(model))
+    names = dict.fromkeys((*selection, *settings.fallback))
     unknown = [name for name in names if not price_of(settings.model_named(name)).is_known()]
     if unknown:
         raise ConfigurationError(
@@ -222,18 +222,18 @@ def checked_cap(cap_usd: Decimal) -> Decimal:
     )
 
 
-def parse_budget(given: str | None) -> Decimal | None:
+def parse_budget(value: str | None) -> Decimal | None:
     """Parse an amount in US dollars; `None` stays `None`.
 
     Raises:
         UsageError: It is not a valid budget.
     """
-    if given is None:
+    if value is None:
         return None
     try:
-        return checked_cap(Decimal(given.strip().removeprefix("$")))
+        return checked_cap(Decimal(value.strip().removeprefix("$")))
     except InvalidOperation as error:
-        raise UsageError(f"--budget {given} is not an amount.", "Example: --budget 2.50") from error
+        raise UsageError(f"--budget {value} is not an amount.", "Example: --budget 2.50") from error
 
 
 def change_cap(session: Session, run_id: uuid.UUID, cap_usd: Decimal) -> None:

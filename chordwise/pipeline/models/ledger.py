@@ -103,7 +103,7 @@ class Ledger:
 
     def restore_ended(self, ended: Sequence[Mapping[str, object]]) -> None:
         """Put ends of calls that could not be stored back into the ledger."""
-        self._ended = {str(each["id"]): dict(each) for each in ended} | self._ended
+        self._ended = {str(call["id"]): dict(call) for call in ended} | self._ended
 
     def flush(self) -> None:
         """Store the ends of calls that are not stored yet."""
@@ -126,7 +126,7 @@ def row_of(start: CallStart) -> JsonObject:
         "prompt_version": start.prompt_version,
         "attempt": start.attempt,
         "sample": start.sample,
-        "examples": [str(each) for each in start.examples] or None,
+        "examples": [str(example_id) for example_id in start.examples] or None,
         "tier": start.route.tier.value if start.route else None,
         "escalated": start.route.escalated if start.route else None,
     }

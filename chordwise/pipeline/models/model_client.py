@@ -50,8 +50,8 @@ def server_of(settings: Settings) -> LocalServer:
     """Return a function that finds the servers started below the home of the settings."""
 
     def find(model: str) -> tuple[str, SecretStr] | None:
-        found = llama.server_address(home_at(settings.home), model)
-        return (found[0], SecretStr(found[1])) if found else None
+        address = llama.server_address(home_at(settings.home), model)
+        return (address[0], SecretStr(address[1])) if address else None
 
     return find
 
@@ -122,8 +122,8 @@ class Models:
             return self._with_fallbacks(call_context, name, *fallback)
         largest = list(tiers)[-1]
         models = {
-            tier: self._with_fallbacks(call_context, named, *(fallback if tier is largest else ()))
-            for tier, named in tiers.items()
+            tier: self._with_fallbacks(call_context, model, *(fallback if tier is largest else ()))
+            for tier, model in tiers.items()
         }
         return Tiered(models, self._settings.routing, _log_fallback)
 
@@ -133,35 +133,35 @@ class Models:
         Raises:
             ConfigurationError: It is unknown, or cannot be used as configured.
         """
-        named, settings, turn = self._named(name), self._settings, call_context.turn
+        entry, settings, turn = self._named(name), self._settings, call_context.turn
         metered = Metered(
-            named.connection, call_context.ledger, named.price, reference=self._reference
+            entry.connection, call_context.ledger, entry.price, reference=self._reference
         )
-        if named.settings.provider == "extractive":
+        if entry.settings.provider == "extractive":
             return metered
-        if llama.is_served_here(named.settings):
+        if llama.is_served_here(entry.settings):
             # The turn precedes the claim in the cache, so that others wait for the request alone.
             seconds = {"total_seconds": settings.worker.chunk_seconds}
             policy = settings.retries.model_copy(update=seconds)
             retrying = Retrying(metered, policy, _sleep, self._random)
-            return ConcurrencyLimited(self._cached(named, call_context, retrying), self._turns)
-        limits, longest = self._limits(named), settings.limits.max_wait_seconds
+            return ConcurrencyLimited(self._cached(entry, call_context, retrying), self._turns)
+        limits, longest = self._limits(entry), settings.limits.max_wait_seconds
         gate = Gate(limits, turn) if turn else None
         if gate:
             metered.wait = gate.enter
         paid: ChatModel = metered
         if call_context.budget is not None:
-            paid = Budgeted(metered, call_context.budget, named.price, _sleep, self._random)
+            paid = Budgeted(metered, call_context.budget, entry.price, _sleep, self._random)
         priority = call_context.priority
         queue = self._queues[name, priority]
         limited = RateLimited(paid, limits, priority, longest, gate=gate, queue=queue)
         queued = ConcurrencyLimited(limited, turn or self._slots.sent)
         retrying = Retrying(queued, settings.retries, _sleep, self._random)
-        cached = self._cached(named, call_context, retrying)
-        if call_context.batches is None or not has_batches(named.settings):
+        cached = self._cached(entry, call_context, retrying)
+        if call_context.batches is None or not has_batches(entry.settings):
             return cached
         body = self.batch_api(name).body
-        return Batched(cached, call_context.batches(name), body, named.price, named.facts)
+        return Batched(cached, call_context.batches(name), body, entry.price, entry.facts)
 
     def turn(self) -> Turn:
         """Return a `Turn` at a slot of this process; the caller closes it."""
@@ -191,7 +191,7 @@ class Models:
         models = [self.model_for(call_context, name) for name in dict.fromkeys(names)]
         return models[0] if len(models) == 1 else Fallback(models, _log_fallback)
 
-    def _cached(self, named: _Named, call_context: CallContext, model: ChatModel) -> ChatModel:
+    def _cached(self, entry: _Named, call_context: CallContext, model: ChatModel) -> ChatModel:
         cache, turn = call_context.cache, call_context.turn
         if cache is None:
             return model
@@ -202,11 +202,11 @@ class Models:
                 turn.close()  # the thread whose answer this one waits for may need it
             _sleep(seconds)
 
-        return Cached(model, cache, call_context.ledger, named.facts, longest, sleep)
+        return Cached(model, cache, call_context.ledger, entry.facts, longest, sleep)
 
-    def _limits(self, named: _Named) -> Limits:
+    def _limits(self, entry: _Named) -> Limits:
         """Return the limits of a model, which all of its callers share."""
-        name, settings = named.name, named.settings
+        name, settings = entry.name, entry.settings
         if name not in self._limits_by_name:
             broker_url = self._settings.broker_url
             if broker_url is None:
@@ -271,9 +271,10 @@ def identity(settings: Settings, name: str) -> list[str]:
     """
     tiers = settings.tiers.selected_by(name)
     names = dict.fromkeys((*(tiers.values() or (name,)), *settings.fallback))
-    found = [settings.model_named(each) for each in names]
+    candidates = [settings.model_named(name) for name in names]
     models = [
-        f"{each.provider}/{each.model}@{each.base_url}{_temperature_suffix(each)}" for each in found
+        f"{model.provider}/{model.model}@{model.base_url}{_temperature_suffix(model)}"
+        for model in candidates
     ]
     if len(tiers) < 2:  # noqa: PLR2004 - one tier is asked whatever the policy says
         return models
@@ -284,17 +285,17 @@ def _temperature_suffix(model: ModelSettings) -> str:
     return "" if model.temperature is None else f" at temperature {model.temperature}"
 
 
-def _log_fallback(asked: ModelProfile, following: ModelProfile, error: ModelError) -> None:
-    log.warning("model.fallback", asked=asked.model, next=following.model, code=error.code)
+def _log_fallback(profile: ModelProfile, following: ModelProfile, error: ModelError) -> None:
+    log.warning("model.fallback", asked=profile.model, next=following.model, code=error.code)
 
 
-def lane_for(settings: Settings, model: str, wanted: Lane) -> Lane:
+def lane_for(settings: Settings, model: str, lane: Lane) -> Lane:
     """Return the lane in which a model can be asked: online if it has no Batch API.
 
     Raises:
         ConfigurationError: A model is unknown.
     """
     names = settings.selected_names(model)
-    if wanted is Lane.BATCH and any(has_batches(settings.model_named(name)) for name in names):
+    if lane is Lane.BATCH and any(has_batches(settings.model_named(name)) for name in names):
         return Lane.BATCH
     return Lane.ONLINE

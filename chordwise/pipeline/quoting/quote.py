@@ -71,19 +71,19 @@ class Quote:
 
 
 def estimate(
-    context: ReadingContext, found: Iterable[ReadDocument | UnreadDocument], options: RunOptions
+    context: ReadingContext, documents: Iterable[ReadDocument | UnreadDocument], options: RunOptions
 ) -> Quote:
     """Return the quote for a run over these documents.
 
     Raises:
         ConfigurationError: The model is unknown, or its context is too small for any text.
     """
-    return priced(context, gather(context, found, options))
+    return priced(context, gather(context, documents, options))
 
 
 def gather(
     context: ReadingContext,
-    found: Iterable[ReadDocument | UnreadDocument],
+    documents: Iterable[ReadDocument | UnreadDocument],
     options: RunOptions,
     sample: int = 0,
 ) -> Tally:
@@ -93,8 +93,8 @@ def gather(
         ConfigurationError: The model is unknown, or its context is too small for any text.
     """
     builder = TallyBuilder(context, options, sample)
-    for each in found:
-        builder.add(each)
+    for document in documents:
+        builder.add(document)
     return builder.finish()
 
 
@@ -118,7 +118,7 @@ def priced(context: ReadingContext, tally: Tally) -> Quote:
 def cost_to_confirm(
     context: ReadingContext,
     options: RunOptions,
-    found: Sequence[FoundFile],
+    files: Sequence[FoundFile],
     read: Iterable[ReadDocument | UnreadDocument],
 ) -> Cost | None:
     """Return the expected cost of a run if it is so high that a person has to confirm it.
@@ -131,10 +131,10 @@ def cost_to_confirm(
     """
     budget = context.settings.budget
     capped = options.budget_usd or budget.usd_per_run or budget.usd_per_day
-    if capped or any(file.path is None for file in found):
+    if capped or any(file.path is None for file in files):
         return None
     size = 0
-    for file in found:
+    for file in files:
         with suppress(OSError):
             size += file.path.stat().st_size if file.path else 0
     if size * _most_usd_per_byte(context.settings, options) <= budget.confirm_usd:
@@ -172,13 +172,13 @@ def _pages(settings: Settings, count: int) -> QuotedPages:
     shown = estimates.ASSUMED_PICTURE.times(pictures.estimated_tokens(edge))
     read, written = shown + _exactly(prompt), estimates.ASSUMED_PAGE
     bounds = zip(astuple(read), astuple(written), strict=True)
-    costs = [model.cost_usd(*each, model.lane_now) for each in bounds]
+    costs = [model.cost_usd(*bound, model.lane_now) for bound in bounds]
     return QuotedPages(
         model=model.label,
         pages=count,
         input_tokens=read.times(count),
         output_tokens=written.times(count),
-        cost=_cost([None if each is None else each * count for each in costs]),
+        cost=_cost([None if cost is None else cost * count for cost in costs]),
     )
 
 
@@ -255,7 +255,7 @@ class Pricing:
         self._session = session
         self._kind = kind
         self._model: UnaskedModel = kind.model
-        self._asked = self._history(Stage.ANALYZE)
+        self._analyzed = self._history(Stage.ANALYZE)
         self._joined = self._history(Stage.SYNTHESIZE)
 
     def line(self) -> QuotedLine:
@@ -264,8 +264,8 @@ class Pricing:
         answers = self._answers()
         syntheses, material, joined = self._syntheses(answers)
         critiques, examined, mended = self._critiques(answers)
-        asked = _exactly(kind.questions) + syntheses + critiques
-        repeated = estimates.repeats(self._asked.asked, self._asked.repeated)
+        calls = _exactly(kind.questions) + syntheses + critiques
+        repeated = estimates.repeats(self._analyzed.questions, self._analyzed.repeated)
         read = _exactly(kind.input_tokens) + material + examined
         written = answers + joined + mended
         input_tokens = read + read.multiplied_by(repeated)
@@ -286,7 +286,7 @@ class Pricing:
             counts_exactly=self._model.counter.is_exact,
             lane=self._model.lane,
             costs={
-                lane: self._cost(asked, input_tokens, output_tokens, lane)
+                lane: self._cost(calls, input_tokens, output_tokens, lane)
                 for lane in self._model.lanes
             },
         )
@@ -299,8 +299,8 @@ class Pricing:
     def _experience(self) -> Sequence[int]:
         if len(self._kind.observed) > 1:
             return self._kind.observed
-        enough = len(self._asked.output_tokens) >= estimates.MIN_OBSERVATIONS
-        return self._asked.output_tokens if enough else []
+        enough = len(self._analyzed.output_tokens) >= estimates.MIN_OBSERVATIONS
+        return self._analyzed.output_tokens if enough else []
 
     def _basis(self) -> str:
         if not self._experience():
@@ -342,13 +342,13 @@ class Pricing:
         kind = self._kind
         if not kind.critiques:
             return NOTHING, NOTHING, NOTHING
-        answer, asked = self._one_of(answers), _exactly(kind.critiques)
+        answer, count = self._one_of(answers), _exactly(kind.critiques)
         read = answer.times(kind.critiques + kind.critiqued_answers)
         read += _exactly(kind.critique_tokens)
         share = estimates.ASSUMED_REVISIONS
-        revisions = asked.multiplied_by(share)
-        written = asked.multiplied_by(estimates.ASSUMED_CRITIQUE) + revisions.multiplied_by(answer)
-        return asked + revisions, read + read.multiplied_by(share), written
+        revisions = count.multiplied_by(share)
+        written = count.multiplied_by(estimates.ASSUMED_CRITIQUE) + revisions.multiplied_by(answer)
+        return count + revisions, read + read.multiplied_by(share), written
 
     def _joined_answer(self, answer: Interval) -> Interval:
         """Return the tokens of a joined answer, which has the form of the answers that it joins."""
@@ -358,16 +358,16 @@ class Pricing:
         limit = self._model.profile.max_output_tokens
         return Interval(low=answer.low, typical=answer.typical, high=min(limit, 2 * answer.high))
 
-    def _cost(self, asked: Interval, read: Interval, written: Interval, lane: str) -> Cost | None:
-        bounds = zip(astuple(asked), astuple(read), astuple(written), strict=True)
-        return _cost([self._cost_of(*each, lane) for each in bounds])
+    def _cost(self, calls: Interval, read: Interval, written: Interval, lane: str) -> Cost | None:
+        bounds = zip(astuple(calls), astuple(read), astuple(written), strict=True)
+        return _cost([self._cost_of(*bound, lane) for bound in bounds])
 
     def _cost_of(self, count: float, read: float, written: float, lane: str) -> Decimal | None:
         """Return the cost of average questions; the price may depend on the prompt's length."""
         if not count:
             return Decimal(0)
-        each = self._model.cost_usd(read / count, written / count, lane)
-        return None if each is None else each * Decimal(count)
+        cost = self._model.cost_usd(read / count, written / count, lane)
+        return None if cost is None else cost * Decimal(count)
 
 
 def _cost(bounds: Sequence[Decimal | None]) -> Cost | None:
@@ -442,26 +442,26 @@ def _ask(model: ChatModel, kind: WorkKind) -> Iterator[int]:
 
 def read_all(
     settings: Settings,
-    found: Iterable[FoundFile],
+    files: Iterable[FoundFile],
     columns: Columns,
     transcriber: Transcriber | None = None,
 ) -> Iterator[ReadDocument | UnreadDocument]:
     """Read each file as an analysis would; a transcriber reads the scans."""
     with Reader(settings.readers) as reader:
         source = FileSource(reader, sys.stdin.buffer)
-        for file in found:
+        for file in files:
             yield from source.read(file, columns, transcriber=transcriber)
 
 
-def too_expensive(context: ReadingContext, options: RunOptions, found: Sequence[FoundFile]) -> str:
+def too_expensive(context: ReadingContext, options: RunOptions, files: Sequence[FoundFile]) -> str:
     """Return why a person has to confirm a run's cost; empty if no one has to.
 
     Raises:
         ConfigurationError: The model cannot be used as configured.
     """
     settings = context.settings
-    read = read_all(settings, found, options.columns, assumed_pages(settings))
-    cost = cost_to_confirm(context, options, found, read)
+    read = read_all(settings, files, options.columns, assumed_pages(settings))
+    cost = cost_to_confirm(context, options, files, read)
     limit = dollars(settings.budget.confirm_usd)
     return f"Expected cost: {amount(cost)}, above budget.confirm_usd ({limit})." if cost else ""
 

@@ -86,13 +86,13 @@ class WorkKind:
 
     def syntheses(self, answer_tokens: float, joined_tokens: float) -> Syntheses:
         """Return the questions that join answers of these lengths: a chunk's and a joined one."""
-        found = [
+        counts = [
             estimates.syntheses(chunks, answer_tokens, joined_tokens, self.room)
             for chunks in self.joined
         ]
         return Syntheses(
-            questions=self.votes * sum(each.questions for each in found),
-            material_tokens=self.votes * sum(each.material_tokens for each in found),
+            questions=self.votes * sum(count.questions for count in counts),
+            material_tokens=self.votes * sum(count.material_tokens for count in counts),
         )
 
 
@@ -103,14 +103,15 @@ class AssumedPages:
     """A transcriber that calls no model and returns texts of typical length."""
 
     def __init__(self, settings: Settings) -> None:
-        named = settings.model_named(settings.readers.vision)
-        self.model = f"{named.provider}/{named.model}"
+        model = settings.model_named(settings.readers.vision)
+        self.model = f"{model.provider}/{model.model}"
 
     def transcribe(self, pictures: Iterator[Picture], source: str) -> Mapping[int, str]:  # noqa: ARG002 - the protocol's signature
         """Return a text for each page; only identical pages have identical texts."""
         words = " ".join(["word"] * _ASSUMED_WORDS)
         return {
-            each.number: f"{hashlib.sha256(each.data).hexdigest()} {words}" for each in pictures
+            picture.number: f"{hashlib.sha256(picture.data).hexdigest()} {words}"
+            for picture in pictures
         }
 
 
@@ -180,29 +181,29 @@ class TallyBuilder:
             else UnaskedModel(settings, options.model, lane)
         )
         self._hashes = identities(context.settings, self._options)
-        self._asked = {each: self._options.analysis_of(each) for each in options.types}
+        self._analysis_options = {kind: self._options.analysis_of(kind) for kind in options.types}
         limit = context.settings.pipeline.chunk_tokens
         self._budgets = {
-            each: text_budget(self._model, self._task(each), limit) for each in options.types
+            kind: text_budget(self._model, self._task(kind), limit) for kind in options.types
         }
         self._examples = learned_examples.of_run(context, self._options, self._budgets)
         self._seen: set[str] = set()
         self._is_assumed = False
         self._random = Random(0)  # noqa: S311 - the same sample for the same documents
 
-    def add(self, found: ReadDocument | UnreadDocument) -> None:
+    def add(self, document: ReadDocument | UnreadDocument) -> None:
         """Count a document."""
-        found = within_row_limits(found, self._options)
-        if isinstance(found, UnreadDocument):
-            self._tally.unread.append(found)
+        document = within_row_limits(document, self._options)
+        if isinstance(document, UnreadDocument):
+            self._tally.unread.append(document)
             return
-        sha256 = documents.hash_of(found.content.text)
+        sha256 = documents.hash_of(document.content.text)
         if sha256 in self._seen:
             self._tally.duplicates += 1
             return
         self._seen.add(sha256)
-        self._waiting.append((sha256, found))
-        characters = sum(len(each.content.text) for _, each in self._waiting)
+        self._waiting.append((sha256, document))
+        characters = sum(len(entry.content.text) for _, entry in self._waiting)
         if len(self._waiting) == _DOCUMENTS_AT_ONCE or characters >= _CHARACTERS_AT_ONCE:
             self._count_waiting()
 
@@ -214,16 +215,16 @@ class TallyBuilder:
 
     def _count_waiting(self) -> None:
         ids, answered = self._stored([sha256 for sha256, _ in self._waiting])
-        for sha256, found in self._waiting:
+        for sha256, document in self._waiting:
             self._tally.documents += 1
-            self._tally.pages += found.content.pages_transcribed
-            self._is_assumed = found.content.pages_transcribed > 0
+            self._tally.pages += document.content.pages_transcribed
+            self._is_assumed = document.content.pages_transcribed > 0
             self._tally.jobs += len(self._options.types)
-            for each in self._options.types:
-                if (ids.get(sha256), self._hashes[each]) in answered:
+            for kind in self._options.types:
+                if (ids.get(sha256), self._hashes[kind]) in answered:
                     self._tally.reused += 1
                 else:
-                    self._add_job(each, found.content.text)
+                    self._add_job(kind, document.content.text)
         self._waiting.clear()
 
     def _stored(
@@ -235,21 +236,21 @@ class TallyBuilder:
         with self._context.database.read() as session:
             of = select(Document.sha256, Document.id).where(Document.sha256.in_(hashes))
             ids = {sha256: id_ for sha256, id_ in session.execute(of)}  # noqa: C416 - rows are no pairs to mypy
-            asked = [(each, of_type) for each in ids.values() for of_type in self._hashes.values()]
-            return ids, results.reusable_all(session, asked)
+            keys = [(id_, of_type) for id_ in ids.values() for of_type in self._hashes.values()]
+            return ids, results.reusable_all(session, keys)
 
     def _add_job(self, analysis_type: AnalysisType, text: str) -> None:
         task, budget = self._task(analysis_type), self._budgets[analysis_type]
-        if found := self._examples.get(analysis_type):
+        if examples := self._examples.get(analysis_type):
             sha256 = documents.hash_of(text)
-            shown = tuple(each.example for each in found.select(sha256, text))
+            shown = tuple(learned.example for learned in examples.select(sha256, text))
             task = replace(task, examples=shown)
             limit = self._context.settings.pipeline.chunk_tokens
             budget = text_budget(self._model, task, limit)
         parts = chunking.split(text, *budget)
         for part in parts:
-            asked, _ = about_part(task, text, part.start_char, part.end_char)
-            self._add_question(replace(asked, text=asked.text.strip() or asked.text))
+            part_task, _ = about_part(task, text, part.start_char, part.end_char)
+            self._add_question(replace(part_task, text=part_task.text.strip() or part_task.text))
         # Whether the chunks contradict each other is unknown; count as if they did.
         analysis = analysis_for(analysis_type)
         if len(parts) > 1 and analysis.needs_model_to_join(task.options):
@@ -290,19 +291,19 @@ class TallyBuilder:
 
     def _add_counted(self) -> None:
         """Count the questions that the cache does not answer."""
-        keys = {key for each in self._counted for key in each.keys}
-        found: Collection[str] = ()
+        keys = {key for question in self._counted for key in question.keys}
+        cached_keys: Collection[str] = ()
         if keys and self._max_age is not None:
             with self._context.database.read() as session:
-                found = cached_completions.cached_keys(session, keys, self._max_age)
-        for each in self._counted:
-            kind, cached = each.kind, sum(key in found for key in each.keys)
+                cached_keys = cached_completions.cached_keys(session, keys, self._max_age)
+        for question in self._counted:
+            kind, cached = question.kind, sum(key in cached_keys for key in question.keys)
             self._tally.cached += cached
             kind.questions += kind.votes - cached
-            kind.input_tokens += (kind.votes - cached) * each.input_tokens
-            kind.text_tokens += (kind.votes - cached) * each.text_tokens
-            if each.request is not None and cached < kind.votes:
-                self._sample_request(kind, each.request)
+            kind.input_tokens += (kind.votes - cached) * question.input_tokens
+            kind.text_tokens += (kind.votes - cached) * question.text_tokens
+            if question.request is not None and cached < kind.votes:
+                self._sample_request(kind, question.request)
         self._counted.clear()
 
     def _sample_request(self, kind: WorkKind, request: CompletionRequest) -> None:
@@ -337,7 +338,7 @@ class TallyBuilder:
         return self._model
 
     def _task(self, analysis_type: AnalysisType) -> AnalysisTask:
-        options = self._asked[analysis_type]
+        options = self._analysis_options[analysis_type]
         return AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, options=options)
 
 
@@ -349,13 +350,13 @@ _NO_KEY = SecretStr("unused")
 class UnaskedModel(ChatModel):
     """A model of the settings that is never called; it needs neither a key nor its server.
 
-    `wanted` is the lane of the run; a model without a batch API uses the online lane instead.
+    `run_lane` is the lane of the run; a model without a batch API uses the online lane instead.
     """
 
-    def __init__(self, settings: Settings, name: str, wanted: Lane) -> None:
+    def __init__(self, settings: Settings, name: str, run_lane: Lane) -> None:
         self.name = name
         self.settings = settings.model_named(name)
-        self._wanted = wanted
+        self._run_lane = run_lane
         self._provider = PROVIDERS[self.settings.provider]
         self.counter: TokenCounter = self._provider.token_counter(self.settings)
         self._connected = _connected(self.settings)
@@ -373,7 +374,7 @@ class UnaskedModel(ChatModel):
     @property
     def lane(self) -> str:
         """The lane in which the run asks this model."""
-        if self._wanted is Lane.BATCH and has_batches(self.settings):
+        if self._run_lane is Lane.BATCH and has_batches(self.settings):
             return prices.BATCH
         return self.lane_now
 

@@ -77,7 +77,7 @@ def delete_unwanted(context: Context, session: Session) -> int:  # noqa: ARG001 
 
 
 def _chunks(session: Session) -> int:
-    wanted = (
+    query = (
         select(Chunk.id)
         .join(Job, Job.id == Chunk.job_id)
         .where(
@@ -89,20 +89,20 @@ def _chunks(session: Session) -> int:
         )
         .order_by(Chunk.id)
     )
-    ids = _lock_some(session, wanted, Chunk)
+    ids = _lock_some(session, query, Chunk)
     session.execute(update(Chunk).where(Chunk.id.in_(ids)).values(due_at=clock.database_now()))
     outbox.promise(session, ANALYZE_SLICE, ids, reason="batch answered")
     return len(ids)
 
 
 def _syntheses(session: Session) -> int:
-    wanted = select(Job.id).where(
+    query = select(Job.id).where(
         Job.status == JobStatus.WAITING,
         Job.error_code == AwaitingBatchError.code,
         Job.due_at > clock.database_now(),
         ~batch_requests.is_awaited(Job.id),
     )
-    ids = _lock_some(session, wanted.order_by(Job.id), Job)
+    ids = _lock_some(session, query.order_by(Job.id), Job)
     now = clock.database_now()
     session.execute(update(Job).where(Job.id.in_(ids)).values(due_at=now, last_progress_at=now))
     outbox.promise(session, SYNTHESIZE, ids, reason="batch answered")
@@ -110,10 +110,10 @@ def _syntheses(session: Session) -> int:
 
 
 def _lock_some(
-    session: Session, wanted: Select[uuid.UUID], of: type[Chunk | Job]
+    session: Session, query: Select[uuid.UUID], of: type[Chunk | Job]
 ) -> Sequence[uuid.UUID]:
     """Lock some of the rows that a query selects, without those that others have locked."""
-    locking = wanted.limit(BATCH).with_for_update(key_share=True, skip_locked=True, of=of)
+    locking = query.limit(BATCH).with_for_update(key_share=True, skip_locked=True, of=of)
     return session.scalars(locking).all()
 
 
@@ -271,10 +271,10 @@ def recover(context: Context) -> dict[str, int]:
         may_find_something = has_unfinished_work(session)
     for reason, rule in RULES if may_find_something else ():
         rescues[reason] = _in_transaction(context, reason, rule)
-    found = {reason: count for reason, count in rescues.items() if count}
-    for reason, count in found.items():
+    counts = {reason: count for reason, count in rescues.items() if count}
+    for reason, count in counts.items():
         log.warning("recovery.rescued", reason=reason, count=count)
-    return found
+    return counts
 
 
 def _in_transaction(context: Context, reason: str, rule: Rule) -> int:

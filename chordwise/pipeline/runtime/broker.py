@@ -81,8 +81,8 @@ def report(url: SecretStr) -> BrokerReport:
         ServiceUnavailableError: It cannot be reached.
     """
     with _connected(url) as client:
-        found: object = client.info()
-    entries = found if isinstance(found, dict) else {}
+        reply: object = client.info()
+    entries = reply if isinstance(reply, dict) else {}
     name = "Valkey" if "valkey_version" in entries else "Redis"
     return BrokerReport(
         server=f"{name} {entries.get(f'{name.lower()}_version')}",
@@ -98,7 +98,7 @@ def has_worker(settings: Settings) -> bool:
     with suppress(ChordwiseError), _connected(require_url(settings)) as client:
         database = str(client.get_connection_kwargs().get("db", 0))
         clients = client.client_list()
-        return any(each["cmd"] == "brpop" and each["db"] == database for each in clients)
+        return any(peer["cmd"] == "brpop" and peer["db"] == database for peer in clients)
     return False
 
 

@@ -107,19 +107,19 @@ _FIRST_PAUSE_SECONDS = 0.5
 _MAX_PAUSE_SECONDS = liveness.INTERVAL_SECONDS
 
 
-def require_files(wanted: int, setting: str = "") -> None:
+def require_files(count: int, setting: str = "") -> None:
     """Raise the limit of open files to this number; `setting` is the setting that needs it.
 
     Raises:
         ConfigurationError: The system allows fewer.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY or hard >= wanted:
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if hard == resource.RLIM_INFINITY or hard >= count:
+        if soft != resource.RLIM_INFINITY and soft < count:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
         return
     raise ConfigurationError(
-        f"This process may open {hard} files at once, and needs {wanted}.",
+        f"This process may open {hard} files at once, and needs {count}.",
         "Raise the limit (ulimit -n, LimitNOFILE)" + (f", or lower {setting}." if setting else "."),
     )
 
