@@ -114,7 +114,7 @@ class DocumentTable:
         `whole answer` is the state of the answer as a whole, and `lists of objects` has the number
         of rows (`count`) and the state of each list; no column has such a name.
         """
-        found = rows(
+        answers = rows(
             connection,
             f"""SELECT t.*, a.trust AS "whole answer" FROM {_view(self.name)} AS t
 LEFT JOIN answer_trust AS a ON a.job_id = t.job_id
@@ -129,7 +129,7 @@ WHERE t.document_id = ANY(%(ids)s) ORDER BY array_position(%(ids)s, t.document_i
 FROM {_view(view)} AS t WHERE t.document_id = ANY(%(ids)s) GROUP BY t.document_id"""
             for row in rows(connection, of_view, {"ids": ids}):
                 lists[row["document_id"]][name] = row
-        return [{**row, "lists of objects": lists[row["document_id"]]} for row in found]
+        return [{**row, "lists of objects": lists[row["document_id"]]} for row in answers]
 
     def of_list(self, name: str) -> Sequence[AnswerColumn]:
         """Return the columns of a list of objects."""

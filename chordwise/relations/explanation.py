@@ -99,7 +99,7 @@ def explain(session: Session, job: Row) -> Row:
     """
     feedback = stored_feedback.of_documents(session, [job["document_id"]])
     kind, question = AnalysisType(job["analysis_type"]), question_of(job["options"])
-    remark_ids = [each.id for each in stored_feedback.applicable(feedback, kind, question)]
+    remark_ids = [remark.id for remark in stored_feedback.applicable(feedback, kind, question)]
     values = {**job, "remark_ids": remark_ids}
     sections = {name: rows(driver(session), query, values) for name, query in _SECTIONS.items()}
     costs = [call["cost_usd"] for call in sections["calls"]]

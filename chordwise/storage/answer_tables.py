@@ -51,46 +51,46 @@ class AnswerTable(Record):
     changed_at: Mapped[datetime] = mapped_column(server_default=database_now())
 
 
-def renew(session: Session, name: str, kind: AnalysisType, wanted: Sequence[AnswerColumn]) -> None:
+def renew(session: Session, name: str, kind: AnalysisType, columns: Sequence[AnswerColumn]) -> None:
     """Create the views of a table, or add its missing columns; do nothing if none is missing.
 
     Raises:
         ConfigurationError: The database role may not create views in the schema.
         UsageError: Another table has a view of the same name.
     """
-    found = session.get(AnswerTable, name)
-    if found is not None and answer_tables.with_new_columns(
-        columns_of(found), wanted
-    ) == columns_of(found):
+    table = session.get(AnswerTable, name)
+    if table is not None and answer_tables.with_new_columns(
+        columns_of(table), columns
+    ) == columns_of(table):
         return
     session.execute(text("LOCK TABLE answer_tables IN EXCLUSIVE MODE"))
-    found = session.get(AnswerTable, name, populate_existing=True)
-    if found is None:
-        found = AnswerTable(name=name, analysis_type=kind, columns=[])
-        session.add(found)
-    columns = answer_tables.with_new_columns(columns_of(found), wanted)
-    found.columns = as_json(columns)
-    found.changed_at = database_now()
+    table = session.get(AnswerTable, name, populate_existing=True)
+    if table is None:
+        table = AnswerTable(name=name, analysis_type=kind, columns=[])
+        session.add(table)
+    all_columns = answer_tables.with_new_columns(columns_of(table), columns)
+    table.columns = as_json(all_columns)
+    table.changed_at = database_now()
     session.flush()
-    others = (each for each in gather(session) if each is not found)
-    if not {view for each in others for view in view_names(each)}.isdisjoint(view_names(found)):
+    others = (other for other in gather(session) if other is not table)
+    if not {view for other in others for view in view_names(other)}.isdisjoint(view_names(table)):
         raise _name_taken()
-    _execute(session, *_statements(found, columns))
+    _execute(session, *_statements(table, all_columns))
 
 
-def prune(session: Session, name: str, wanted: Sequence[AnswerColumn]) -> Sequence[str]:
+def prune(session: Session, name: str, columns: Sequence[AnswerColumn]) -> Sequence[str]:
     """Remove all columns except the wanted ones, and return the names of the removed columns.
 
     Raises:
         UsageError: A view of the user depends on a removed column.
     """
-    found = get(session, name)
-    kept = answer_tables.with_new_columns([], wanted)
-    dropped = {c.name for c in columns_of(found)} - {c.name for c in kept}
-    views = view_names(found)
-    found.columns = as_json(kept)
+    table = get(session, name)
+    kept = answer_tables.with_new_columns([], columns)
+    dropped = {c.name for c in columns_of(table)} - {c.name for c in kept}
+    views = view_names(table)
+    table.columns = as_json(kept)
     session.flush()
-    _execute(session, *(_drop(view) for view in reversed(views)), *_statements(found, kept))
+    _execute(session, *(_drop(view) for view in reversed(views)), *_statements(table, kept))
     return sorted(dropped)
 
 
@@ -100,9 +100,9 @@ def drop(session: Session, name: str) -> None:
     Raises:
         UsageError: The table does not exist, or views of the user depend on it.
     """
-    found = get(session, name)
-    _execute(session, *(_drop(view) for view in reversed(view_names(found))))
-    session.delete(found)
+    table = get(session, name)
+    _execute(session, *(_drop(view) for view in reversed(view_names(table))))
+    session.delete(table)
 
 
 def get(session: Session, name: str) -> AnswerTable:
@@ -111,12 +111,12 @@ def get(session: Session, name: str) -> AnswerTable:
     Raises:
         UsageError: No table has this name.
     """
-    found = session.get(AnswerTable, name.removeprefix(f"{SCHEMA}."))
-    if found is None:
+    table = session.get(AnswerTable, name.removeprefix(f"{SCHEMA}."))
+    if table is None:
         near = identifiers.nearest(name, session.scalars(select(AnswerTable.name)))
         hint = f"Similar: {near or 'none'}. `chordwise tables` lists the tables."
         raise UsageError(f"There is no table “{name}”.", hint)
-    return found
+    return table
 
 
 def gather(session: Session) -> Sequence[AnswerTable]:
@@ -143,7 +143,7 @@ def list_views(table: str, columns: Sequence[AnswerColumn]) -> dict[str, str]:
         taken = {*names.values(), f"{table}{EVIDENCE}"}
         suffixes = (f"_{number}" for number in range(2, len(taken) + 3))
         numbered = (f"{name[: _MAX_NAME - len(suffix)]}{suffix}" for suffix in suffixes)
-        names[rows] = next(each for each in (name, *numbered) if each not in taken)
+        names[rows] = next(candidate for candidate in (name, *numbered) if candidate not in taken)
     return names
 
 
@@ -231,8 +231,8 @@ def query_of_run(run_id: uuid.UUID, kind: AnalysisType, columns: Sequence[Answer
         jobs=sql.SQL("{} AS n WHERE n.analysis_type = {}").format(jobs, kind),
         others=sql.SQL("{} AS o WHERE true").format(jobs),
     )
-    own = [column for column in columns if not column.rows]
-    return _document_view(own, source).as_string(None)
+    document_columns = [column for column in columns if not column.rows]
+    return _document_view(document_columns, source).as_string(None)
 
 
 def _statements(table: AnswerTable, columns: Sequence[AnswerColumn]) -> Iterator[sql.Composed]:
@@ -241,16 +241,16 @@ def _statements(table: AnswerTable, columns: Sequence[AnswerColumn]) -> Iterator
         jobs=newest.format(table.name, table.analysis_type),
         others=sql.SQL("answer_jobs AS o WHERE o.saved_as = {}").format(table.name),
     )
-    own = [column for column in columns if not column.rows]
+    document_columns = [column for column in columns if not column.rows]
     extracted = [
         column
-        for column in own
+        for column in document_columns
         if column.analysis_type == AnalysisType.EXTRACTION and column.kind is not ColumnKind.JSON
     ]
     evidence = f"{table.name}{EVIDENCE}"
-    yield from _view(table.name, _document_view(own, source))
+    yield from _view(table.name, _document_view(document_columns, source))
     about = f"The answers saved as {table.name}, by document."
-    yield _comments(table.name, about, _BY_DOCUMENT, own)
+    yield _comments(table.name, about, _BY_DOCUMENT, document_columns)
     yield from _view(evidence, _evidence_view(extracted, source))
     about = f"The evidence for the values of {table.name}, by document."
     yield _comments(evidence, about, _OF_DOCUMENT, extracted, is_evidence=True)
@@ -346,7 +346,7 @@ def _identifier(view: str) -> sql.Identifier:
 
 
 def _document_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed:
-    shown = [each for column in columns for each in _select_columns(column, source)]
+    shown = [expression for column in columns for expression in _select_columns(column, source)]
     return sql.SQL(
         """
         SELECT n.document, n.source, n.status, n.needs_review, {to_check} AS needs_check,
@@ -363,15 +363,15 @@ def _document_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Comp
 
 def _needs_check(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed:
     """Return the expression that counts the cells to check of a document, in all of its answers."""
-    own = _CELLS_TO_CHECK.format(job=sql.SQL("n"))
+    count = _CELLS_TO_CHECK.format(job=sql.SQL("n"))
     if len({column.analysis_type for column in columns}) < 2:  # noqa: PLR2004 - a second type
-        return own
+        return count
     others = sql.SQL(
-        "{own} + coalesce((SELECT sum({cells}) FROM {others} AND o.document_id = n.document_id"
+        "{count} + coalesce((SELECT sum({cells}) FROM {others} AND o.document_id = n.document_id"
         " AND o.analysis_type <> n.analysis_type), 0)::bigint"
     )
     cells = _CELLS_TO_CHECK.format(job=sql.SQL("o"))
-    return others.format(own=own, cells=cells, others=source.others)
+    return others.format(count=count, cells=cells, others=source.others)
 
 
 def _select_columns(column: AnswerColumn, source: _Source) -> Iterator[sql.Composed]:
@@ -380,9 +380,9 @@ def _select_columns(column: AnswerColumn, source: _Source) -> Iterator[sql.Compo
     elif column.kind is ColumnKind.JSON:
         yield _named(_json_at(column, sql.SQL("'{data}'::text[]")), column.name)
     elif column.kind.is_list:
-        listed = sql.SQL("NULLIF(ARRAY(SELECT {value} {each} ORDER BY f.id), {no})")
+        listed = sql.SQL("NULLIF(ARRAY(SELECT {value} {rows} ORDER BY f.id), {no})")
         _, exists = _value(column)
-        values = _formatted(listed, column, no=_NOTHING, each=_distinct(column, exists))
+        values = _formatted(listed, column, no=_NOTHING, rows=_distinct(column, exists))
         yield _named(values, column.name)
     else:
         value = _formatted(sql.SQL("(SELECT {value} {of_item} AND {exists} {surest})"), column)
@@ -579,8 +579,8 @@ def _list_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed
         FROM (SELECT n.* FROM {jobs}) AS n CROSS JOIN LATERAL (
             SELECT f.row_path AS path, substring(f.row_path FROM '[0-9]+$')::integer AS row_index,
                 substring(f.row_path FROM '/([0-9]+)/[^/]+/[0-9]+$')::integer AS parent_row,
-                min(f.quote) FILTER (WHERE {own}) AS quote,
-                bool_and(f.grounded) FILTER (WHERE {own}) AS grounded,
+                min(f.quote) FILTER (WHERE {of_row}) AS quote,
+                bool_and(f.grounded) FILTER (WHERE {of_row}) AS grounded,
                 count(DISTINCT f.item) FILTER (WHERE {trust} = 'check') AS needs_check{cells}
             FROM (
                 SELECT f.*, {row} AS row_path FROM facts AS f WHERE f.job_id = n.job_id OFFSET 0
@@ -593,7 +593,7 @@ def _list_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed
     ).format(
         shown=_listed(shown),
         cells=_listed(cells),
-        own=_OF_ROW,
+        of_row=_OF_ROW,
         row=row,
         jobs=source.jobs,
         trust=_TRUST,
@@ -632,4 +632,4 @@ def _named(expression: sql.Composable, name: str) -> sql.Composed:
 
 
 def _listed(expressions: Sequence[sql.Composed]) -> sql.Composed:
-    return sql.SQL("").join(sql.SQL(", {}").format(each) for each in expressions)
+    return sql.SQL("").join(sql.SQL(", {}").format(expression) for expression in expressions)

@@ -105,8 +105,8 @@ class BatchRequest(Record):
 def seconds_left(session: Session, job_id: uuid.UUID) -> float | None:
     """Return how many seconds a job still waits for batches, or `None` if it does not use them."""
     left = func.extract("epoch", Job.batch_until - clock.database_now())
-    found = session.scalar(select(left).where(Job.id == job_id))
-    return None if found is None else float(found)
+    seconds = session.scalar(select(left).where(Job.id == job_id))
+    return None if seconds is None else float(seconds)
 
 
 def locked(session: Session, owner_id: uuid.UUID, key: str) -> BatchRequest | None:
@@ -121,8 +121,8 @@ def locked(session: Session, owner_id: uuid.UUID, key: str) -> BatchRequest | No
 def is_asked_online(session: Session, owner_id: uuid.UUID) -> bool:
     """Return whether a question of this chunk or synthesis is already asked online."""
     given_up = BatchRequest.status == BatchRequestStatus.GIVEN_UP
-    found = exists().where(BatchRequest.owner_id == owner_id, given_up)
-    return bool(session.scalar(select(found)))
+    condition = exists().where(BatchRequest.owner_id == owner_id, given_up)
+    return bool(session.scalar(select(condition)))
 
 
 def add(session: Session, values: dict[str, object]) -> bool:
@@ -208,17 +208,21 @@ def with_lines(
     session: Session, batch_id: uuid.UUID, call_ids: Collection[uuid.UUID] | None, limit: int
 ) -> Sequence[BatchRequest]:
     """Return, locked by id, the unfinished questions of some lines of a batch, or of all lines."""
-    wanted = [BatchRequest.batch_id == batch_id, BatchRequest.finished_at.is_(None)]
+    conditions = [BatchRequest.batch_id == batch_id, BatchRequest.finished_at.is_(None)]
     if call_ids is not None:
-        wanted.append(BatchRequest.call_id.in_(call_ids))
+        conditions.append(BatchRequest.call_id.in_(call_ids))
     return session.scalars(
-        select(BatchRequest).where(*wanted).order_by(BatchRequest.id).limit(limit).with_for_update()
+        select(BatchRequest)
+        .where(*conditions)
+        .order_by(BatchRequest.id)
+        .limit(limit)
+        .with_for_update()
     ).all()
 
 
 def has_waiting_jobs(session: Session, batch_id: uuid.UUID) -> bool:
     """Return whether a job still waits for an answer of a batch, directly or as a follower."""
-    own = exists().where(
+    direct = exists().where(
         BatchRequest.batch_id == batch_id,
         BatchRequest.status == BatchRequestStatus.SUBMITTED,
         Job.id == BatchRequest.job_id,
@@ -227,7 +231,7 @@ def has_waiting_jobs(session: Session, batch_id: uuid.UUID) -> bool:
     followed = exists().where(
         BatchRequest.batch_id == batch_id, BatchRequest.leads, _is_followed(UNFINISHED_JOBS)
     )
-    return bool(session.scalar(select(own))) or bool(session.scalar(select(followed)))
+    return bool(session.scalar(select(direct))) or bool(session.scalar(select(followed)))
 
 
 def drop_obsolete(session: Session, limit: int) -> int:

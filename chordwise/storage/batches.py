@@ -88,8 +88,8 @@ def attempt(session: Session, batch: Batch, upload_id: str) -> bool:
 
 def is_open(session: Session, model_name: str) -> bool:
     """Return whether a batch of this model is open."""
-    found = exists().where(Batch.model_name == model_name, Batch.status.in_(_OPEN))
-    return bool(session.scalar(select(found)))
+    condition = exists().where(Batch.model_name == model_name, Batch.status.in_(_OPEN))
+    return bool(session.scalar(select(condition)))
 
 
 def refused_sizes(
@@ -116,5 +116,5 @@ def is_older(session: Session, batch_id: uuid.UUID, age: timedelta) -> bool:
 
 def provider_ids(session: Session) -> set[str]:
     """Return the ids at the provider of all batches that Chordwise created."""
-    found = session.scalars(select(Batch.provider_id).where(Batch.provider_id.is_not(None)))
-    return {name for name in found if name}
+    names = session.scalars(select(Batch.provider_id).where(Batch.provider_id.is_not(None)))
+    return {name for name in names if name}

@@ -57,8 +57,8 @@ class BudgetReservation(Record):
 
 def reserved(session: Session, reservation_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
     """Return those of the reservations that already exist."""
-    found = select(BudgetReservation.id).where(in_ids(BudgetReservation.id, reservation_ids))
-    return set(session.scalars(found))
+    statement = select(BudgetReservation.id).where(in_ids(BudgetReservation.id, reservation_ids))
+    return set(session.scalars(statement))
 
 
 def forget_settled(session: Session, older_than: timedelta) -> None:
@@ -222,7 +222,7 @@ def spend(session: Session, scope: str, usd: Decimal, reserved: Decimal = Decima
 
 def reserve(session: Session, granted: Sequence[Reservation]) -> None:
     """Store reservations, whose amounts the caller has added to the locked accounts."""
-    insert_all(session, BudgetReservation, [asdict(each) for each in granted])
+    insert_all(session, BudgetReservation, [asdict(reservation) for reservation in granted])
     session.flush()
 
 

@@ -109,12 +109,12 @@ def cached_keys(session: Session, keys: Collection[str], max_age: timedelta) -> 
     """Return the requests that have a completion not older than `max_age`; count no use."""
     if not keys:
         return set()
-    found = select(CachedCompletion.key).where(
+    statement = select(CachedCompletion.key).where(
         CachedCompletion.key == any_(literal(list(keys), ARRAY(Text()))),
         CachedCompletion.completion.is_not(None),
         CachedCompletion.created_at > clock.database_now() - max_age,
     )
-    return set(session.scalars(found))
+    return set(session.scalars(statement))
 
 
 def store_unclaimed(session: Session, values: Mapping[str, object]) -> None:
@@ -180,14 +180,14 @@ class CompletionStore:
         first = {claim.key: claim for claim in reversed(claims)}
         uses = Counter(claim.key for claim in claims)
         rows = [_row(claim) | {"uses": uses[claim.key]} for claim in first.values()]
-        named = {"rows": json.dumps(rows), "keys": list(first), "max_age": self.max_age}
-        found: dict[str, JsonObject | None] = dict(iter(store.execute(_FIND_OR_CLAIM, named)))
+        values = {"rows": json.dumps(rows), "keys": list(first), "max_age": self.max_age}
+        stored: dict[str, JsonObject | None] = dict(iter(store.execute(_FIND_OR_CLAIM, values)))
 
         def outcome(claim: RequestClaim) -> JsonObject | bool:
-            completion = found.get(claim.key)
+            completion = stored.get(claim.key)
             if completion is not None:
                 return completion
-            return claim.key in found and claim.token == first[claim.key].token
+            return claim.key in stored and claim.token == first[claim.key].token
 
         return [outcome(claim) for claim in claims]
 

@@ -67,25 +67,25 @@ class Key:
 
 def claims(session: Session) -> Mapping[Key, Sequence[ConfidenceClaim]]:
     """Return all judged claims by key; each question about a document counts once."""
-    found: dict[Key, list[ConfidenceClaim]] = {}
+    groups: dict[Key, list[ConfidenceClaim]] = {}
     for row in session.execute(select(_CLAIMS)):
         claim = ConfidenceClaim(
             confidence=row.confidence, is_right=row.is_right, group=str(row.document_id)
         )
-        found.setdefault(copied(Key, row), []).append(claim)
-    return {key: found[key] for key in sorted(found)}
+        groups.setdefault(copied(Key, row), []).append(claim)
+    return {key: groups[key] for key in sorted(groups)}
 
 
 def curves(session: Session, learnt_until: datetime) -> Mapping[Key, Points]:
     """Return the points of the calibrations that were in force at `learnt_until`."""
     key = [getattr(Calibration, name) for name in Key.__dataclass_fields__]
-    found = session.scalars(
+    rows = session.scalars(
         select(Calibration)
         .where(Calibration.learnt_at <= learnt_until)
         .ext(distinct_on(*key))
         .order_by(*key, Calibration.learnt_at.desc(), Calibration.id.desc())
     )
-    return {copied(Key, each): _POINTS.validate_python(each.points) for each in found}
+    return {copied(Key, row): _POINTS.validate_python(row.points) for row in rows}
 
 
 def store(session: Session, calibration: Calibration) -> bool:

@@ -80,8 +80,8 @@ def accept(session: Session, mark: AcceptanceMark, *, may_add: bool) -> int:
     Replaced results are skipped. Without `may_add` marks are only taken away. Return the number of
     results to mark as a whole.
     """
-    wanted = {"results": list(mark.results.values()), "are_newest": mark.are_newest}
-    jobs = session.scalars(_HOLD, wanted).all()
+    parameters = {"results": list(mark.results.values()), "are_newest": mark.are_newest}
+    jobs = session.scalars(_HOLD, parameters).all()
     accepted = {
         "jobs": jobs,
         "of": [job_id for job_id, _ in mark.values],

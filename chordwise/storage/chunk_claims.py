@@ -140,8 +140,8 @@ def claim_all(
     A chunk is not claimed if it has ended, is not due or is leased, or if it has been attempted
     `below` times. A claim that was already made with its token remains valid.
     """
-    named = {**arrays_of(claims), "lease": lease, "below": below}
-    return {row[1]: ClaimedChunk(*row) for row in store.execute(_CLAIM, named)}
+    parameters = {**arrays_of(claims), "lease": lease, "below": below}
+    return {row[1]: ClaimedChunk(*row) for row in store.execute(_CLAIM, parameters)}
 
 
 def find_claimed(store: Store, claims: Claims) -> dict[uuid.UUID, ClaimedChunk]:
@@ -151,7 +151,7 @@ def find_claimed(store: Store, claims: Claims) -> dict[uuid.UUID, ClaimedChunk]:
 
 def arrays_of(claims: Claims) -> dict[str, object]:
     """Return claims as the parameters of a statement."""
-    return {"ids": [each[0] for each in claims], "tokens": [each[1] for each in claims]}
+    return {"ids": [pair[0] for pair in claims], "tokens": [pair[1] for pair in claims]}
 
 
 def claim(
@@ -162,13 +162,13 @@ def claim(
     If another last attempt is in progress, the chunk is not claimed, and its message is deferred.
     """
     claims = [(chunk_id, token)]
-    found = find_claimed(session, claims).get(token)
-    if found is None or found.is_claimed:
-        return found
-    if leases.may_claim(session, found.attempts, max_attempts):
+    chunk = find_claimed(session, claims).get(token)
+    if chunk is None or chunk.is_claimed:
+        return chunk
+    if leases.may_claim(session, chunk.attempts, max_attempts):
         return claim_all(session, claims, lease, max_attempts).get(token)
     outbox.defer(session, [chunk_id], leases.LAST_ATTEMPT_WAIT)
-    return found
+    return chunk
 
 
 def quarantine(session: Session, chunk_id: uuid.UUID, attempts: int) -> bool:

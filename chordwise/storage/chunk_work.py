@@ -150,16 +150,18 @@ class ChunkWork:
         self, store: Connection, group: Sequence[Claims]
     ) -> Sequence[Mapping[uuid.UUID, ClaimedChunk]]:
         claims = [claim for slice_ in group for claim in slice_]
-        found = chunk_claims.claim_all(
+        claimed = chunk_claims.claim_all(
             store, claims, self._lease, attempts_before_last(self._max_attempts)
         )
-        return [{token: found[token] for _, token in slice_ if token in found} for slice_ in group]
+        return [
+            {token: claimed[token] for _, token in slice_ if token in claimed} for slice_ in group
+        ]
 
     def _store_synthesis_claims(
         self, store: Connection, group: Claims
     ) -> Sequence[ClaimedSynthesis | None]:
-        found = self._claim_syntheses(store, group)
-        return [found.get(token) for _, token in group]
+        syntheses = self._claim_syntheses(store, group)
+        return [syntheses.get(token) for _, token in group]
 
     def _claim_syntheses(
         self, store: Connection, claims: Claims
@@ -214,12 +216,12 @@ class ChunkWork:
         if syntheses or synthesizing:
             ending = [*(end.job_id for end in syntheses), *(end.job_id for end in ends)]
             jobs.lock_all(store, [*ending, *synthesizing])
-        named = [
+        pairs = [
             (end.ended, {"id": end.chunk_id, "job_id": end.job_id, "lease_token": end.token})
             for end in sorted(ends, key=attrgetter("chunk_id"))
         ]
         analyzing = [_id(begun, "chunk_id") for begun in beginning if begun["chunk_id"]]
-        ended = chunks.end_all(store, named, analyzing) if named else set()
+        ended = chunks.end_all(store, pairs, analyzing) if pairs else set()
         of_only_chunks = [end.job_end for end in ends if end.job_end and end.chunk_id in ended]
         over = _end_jobs(store, [*syntheses, *of_only_chunks])
         left_open = [end for end in ends if end.chunk_id in ended and end.job_id not in over]
@@ -237,9 +239,11 @@ class ChunkWork:
     def _claimed(
         self, store: Connection, last: Mapping[uuid.UUID, ChunkEnd]
     ) -> Mapping[uuid.UUID, ClaimedSynthesis]:
-        claims = [(each, end.synthesis_token) for each, end in last.items() if end.synthesis_token]
-        found = self._claim_syntheses(store, claims) if claims else {}
-        return {last[claimed.job_id].chunk_id: claimed for claimed in found.values()}
+        claims = [
+            (job_id, end.synthesis_token) for job_id, end in last.items() if end.synthesis_token
+        ]
+        syntheses = self._claim_syntheses(store, claims) if claims else {}
+        return {last[claimed.job_id].chunk_id: claimed for claimed in syntheses.values()}
 
 
 def _stored_before(store: Connection, end: ChunkEnd) -> Outcome:
@@ -267,9 +271,11 @@ def store_entries(
 ) -> Sequence[bool]:
     """Store entries and the ends of other calls; return whether the call of each may begin."""
     begun = [entry.begun for entry in entries if entry.begun]
-    tokens = {str(each.begun["id"]): each.token for each in entries if each.begun and each.token}
-    model_calls.end_all(store, [*ended, *(call for each in entries for call in each.ended)])
+    tokens = {
+        str(entry.begun["id"]): entry.token for entry in entries if entry.begun and entry.token
+    }
+    model_calls.end_all(store, [*ended, *(call for entry in entries for call in entry.ended)])
     held = model_calls.begin_all(store, begun, tokens)
-    model_calls.check_all(store, [call for each in entries for call in each.checked])
-    model_calls.delete_all(store, [call_id for each in entries for call_id in each.withdrawn])
+    model_calls.check_all(store, [call for entry in entries for call in entry.checked])
+    model_calls.delete_all(store, [call_id for entry in entries for call_id in entry.withdrawn])
     return [entry.token is None or entry.token in held for entry in entries]

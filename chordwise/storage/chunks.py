@@ -173,11 +173,11 @@ def end_all(
     """
     rows = [
         {name: getattr(ended, name) for name in _ENDED}
-        | {name: str(value) for name, value in named.items()}
-        for ended, named in ends
+        | {name: str(value) for name, value in keys.items()}
+        for ended, keys in ends
     ]
     content = json.dumps(rows, allow_nan=False)
-    ids = [*(named["id"] for _, named in ends), *also_locked] if also_locked else []
+    ids = [*(keys["id"] for _, keys in ends), *also_locked] if also_locked else []
     return {row[0] for row in store.execute(_END, {"rows": content, "ids": ids})}
 
 

@@ -221,10 +221,10 @@ def bound(engine: Engine, statement_seconds: float) -> None:
     seconds = answer_seconds(statement_seconds)
 
     def do_connect(
-        _dialect: object, _record: object, arguments: list[str], named: dict[str, object]
+        _dialect: object, _record: object, arguments: list[str], parameters: dict[str, object]
     ) -> BoundedConnection:
         # What SQLAlchemy passes is of no type that psycopg knows.
-        connection = BoundedConnection.connect(*arguments, **named)  # type: ignore[arg-type]
+        connection = BoundedConnection.connect(*arguments, **parameters)  # type: ignore[arg-type]
         connection.answer_seconds = seconds
         return connection
 

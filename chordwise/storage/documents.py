@@ -58,7 +58,7 @@ def store_all(session: Session, documents: Sequence[Document]) -> list[uuid.UUID
     They are inserted in the order of their hashes, so that two transactions with the same documents
     do not deadlock.
     """
-    hashes = [hash_of(each.text) for each in documents]
+    hashes = [hash_of(document.text) for document in documents]
     rows: dict[str, dict[str, object]] = {}
     for sha256, document in zip(hashes, documents, strict=True):
         rows.setdefault(sha256, _row(sha256, document))
@@ -90,8 +90,8 @@ _GIVEN = (
 
 
 def _row(sha256: str, document: Document) -> dict[str, object]:
-    given = {name: getattr(document, name) for name in _GIVEN}
-    return {"id": new_id(), "sha256": sha256, "character_count": len(document.text), **given}
+    values = {name: getattr(document, name) for name in _GIVEN}
+    return {"id": new_id(), "sha256": sha256, "character_count": len(document.text), **values}
 
 
 def text_of(session: Session, document_id: uuid.UUID) -> str:
@@ -105,7 +105,7 @@ _TEXT = sql("SELECT text FROM documents WHERE id = :id")
 def listed_places(session: Session, document_id: uuid.UUID) -> Sequence[Place]:
     """Return the places of a document in the order of its text, without their layouts."""
     stored = session.scalar(select(Document.places).where(Document.id == document_id))
-    return sorted(places.from_json(stored), key=lambda each: each.start_char)
+    return sorted(places.from_json(stored), key=lambda place: place.start_char)
 
 
 def places_of(database: Database, document_id: uuid.UUID, within: timedelta) -> Places:
@@ -116,8 +116,8 @@ def places_of(database: Database, document_id: uuid.UUID, within: timedelta) -> 
     """
     for attempt in database.attempts(within):
         with attempt as session:
-            found = places_in(session, document_id)
-    return found
+            document_places = places_in(session, document_id)
+    return document_places
 
 
 def places_in(session: Session, document_id: uuid.UUID) -> Places:

@@ -70,6 +70,6 @@ def store(session: Session, evaluation: Evaluation, measured: Sequence[Measure])
     evaluation.run_id = session.scalar(of_run.with_for_update(read=True, key_share=True))
     session.add(evaluation)
     session.flush()
-    rows = [{"evaluation_id": evaluation.id, **asdict(each)} for each in measured]
+    rows = [{"evaluation_id": evaluation.id, **asdict(measure)} for measure in measured]
     if rows:
         session.execute(insert(EvaluationMeasure), rows)

@@ -96,20 +96,20 @@ def withdraw(session: Session, feedback_id: uuid.UUID, author: str | None) -> Fe
     """Withdraw feedback and return it; `None` if no feedback in force has this id."""
     known = select(Feedback).where(Feedback.id == feedback_id)
     session.execute(known.with_for_update())
-    found = session.scalars(known.where(_counts())).one_or_none()
-    if found is None:
+    feedback = session.scalars(known.where(_counts())).one_or_none()
+    if feedback is None:
         return None
     same = ("job_id", "document_id", "result_id", "analysis_type", "path", "field", "question")
     session.add(
         Feedback(
-            **{name: getattr(found, name) for name in same},
-            withdraws=found.id,
+            **{name: getattr(feedback, name) for name in same},
+            withdraws=feedback.id,
             verdict=WITHDRAWN,
             author=author,
         )
     )
     session.flush()
-    return found
+    return feedback
 
 
 def of_documents(session: Session, document_ids: Sequence[uuid.UUID]) -> Sequence[Feedback]:
@@ -125,10 +125,10 @@ def by_document(
     session: Session, document_ids: Iterable[uuid.UUID]
 ) -> Mapping[uuid.UUID, Sequence[Feedback]]:
     """Return the feedback in force by document; of a document without feedback it is empty."""
-    found: dict[uuid.UUID, list[Feedback]] = defaultdict(list)
-    for each in of_documents(session, sorted(set(document_ids))):
-        found[each.document_id].append(each)
-    return found
+    groups: dict[uuid.UUID, list[Feedback]] = defaultdict(list)
+    for row in of_documents(session, sorted(set(document_ids))):
+        groups[row.document_id].append(row)
+    return groups
 
 
 def applicable(
@@ -136,10 +136,9 @@ def applicable(
 ) -> Sequence[Feedback]:
     """Return the feedback that applies to answers to a question (`truths.holds_for`)."""
     return [
-        each
-        for each in rows
-        if each.analysis_type == kind
-        and truths.holds_for(kind, remark(each), each.question, question)
+        row
+        for row in rows
+        if row.analysis_type == kind and truths.holds_for(kind, remark(row), row.question, question)
     ]
 
 

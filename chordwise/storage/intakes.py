@@ -80,7 +80,7 @@ def documents_in(
     statement = select(Intake.document_id).where(
         Intake.run_id == run_id, in_ids(Intake.document_id, document_ids)
     )
-    return {each for each in session.scalars(statement) if each is not None}
+    return {document_id for document_id in session.scalars(statement) if document_id is not None}
 
 
 def copy_all(session: Session, run_id: uuid.UUID, copies: Mapping[uuid.UUID, uuid.UUID]) -> None:
@@ -149,13 +149,13 @@ def enlist(
     ids = [new_id() for _ in entries]
     for begin in range(0, len(entries), _AT_ONCE):
         step = slice(begin, begin + _AT_ONCE)
-        some = list(zip(ids[step], entries[step], strict=True))
-        insert_all(session, Intake, [_intake(id_, each) for id_, each in some], run_id=run_id)
+        batch = list(zip(ids[step], entries[step], strict=True))
+        insert_all(session, Intake, [_intake(id_, entry) for id_, entry in batch], run_id=run_id)
         listed: list[dict[str, object]] = [
             {"intake_id": id_, "position": position + begin + index}
-            | {name: getattr(each, name) for name in _LISTED}
-            for index, (id_, each) in enumerate(some)
-            if each.error is None
+            | {name: getattr(entry, name) for name in _LISTED}
+            for index, (id_, entry) in enumerate(batch)
+            if entry.error is None
         ]
         insert_all(session, ListedFile, listed, run_id=run_id)
     return ids
@@ -224,8 +224,8 @@ def unlist(session: Session, run_id: uuid.UUID, counts: Mapping[uuid.UUID, int])
         )
 
 
-def _require_all(found: Sequence[uuid.UUID], wanted: Collection[uuid.UUID]) -> None:
-    if len(found) < len(wanted):
+def _require_all(changed_ids: Sequence[uuid.UUID], intake_ids: Collection[uuid.UUID]) -> None:
+    if len(changed_ids) < len(intake_ids):
         raise LeaseLostError("Another process has taken this file in.")
 
 

@@ -141,8 +141,8 @@ def of_one_step(rows: Iterable[tuple[uuid.UUID, int | None]]) -> list[uuid.UUID]
 
 def hashes(session: Session, job_ids: Collection[uuid.UUID]) -> Mapping[uuid.UUID, str]:
     """Return the `options_hash` of each job."""
-    found = session.execute(select(Job.id, Job.options_hash).where(in_ids(Job.id, job_ids)))
-    return {job_id: options_hash for job_id, options_hash in found}  # noqa: C416 - rows are no pairs to mypy
+    rows = session.execute(select(Job.id, Job.options_hash).where(in_ids(Job.id, job_ids)))
+    return {job_id: options_hash for job_id, options_hash in rows}  # noqa: C416 - rows are no pairs to mypy
 
 
 def status_of(session: Session, job_id: uuid.UUID) -> str | None:
@@ -278,8 +278,8 @@ def end_all(
     A row holds `id`, `status`, the error, and the `lease_token` of the synthesis, which is kept; if
     it is null, the job ends with its only chunk.
     """
-    found = session.execute(_END, {"rows": json.dumps(rows)})
-    return {row[0]: row[1] for row in found}
+    changed = session.execute(_END, {"rows": json.dumps(rows)})
+    return {row[0]: row[1] for row in changed}
 
 
 def end(job: Job, status: JobStatus, failure: JobFailure | None = None) -> None:

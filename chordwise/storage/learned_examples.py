@@ -47,7 +47,7 @@ OF_JOB = """CASE WHEN j.examples IS NOT NULL THEN (
 
 def store(session: Session, examples: Collection[LearnedExampleValue]) -> None:
     """Store new examples, except those whose document was pruned meanwhile."""
-    by_id = {each.id: each for each in examples}
+    by_id = {value.id: value for value in examples}
     if not by_id:
         return
     known = select(LearnedExample.id).where(in_ids(LearnedExample.id, by_id))
@@ -56,13 +56,13 @@ def store(session: Session, examples: Collection[LearnedExampleValue]) -> None:
     rows = [
         {
             "id": id_,
-            "document_id": each.document_id,
-            "analysis_type": each.example.analysis_type,
-            "feedback_ids": each.feedback_ids,
-            "text": each.example.text,
-            "answer": each.example.answer,
+            "document_id": value.document_id,
+            "analysis_type": value.example.analysis_type,
+            "feedback_ids": value.feedback_ids,
+            "text": value.example.text,
+            "answer": value.example.answer,
         }
-        for id_, each in sorted(by_id.items())
+        for id_, value in sorted(by_id.items())
     ]
     if rows:
         session.execute(_INSERT, {"rows": json.dumps(rows, default=str)})
@@ -83,8 +83,8 @@ _INSERT = text("""
 
 def named(session: Session, ids: Sequence[uuid.UUID]) -> tuple[Example, ...]:
     """Return the examples with these ids, in this order; those of pruned documents are missing."""
-    found = session.scalars(select(LearnedExample).where(in_ids(LearnedExample.id, ids)))
-    rows = {each.id: each for each in found}
+    stored = session.scalars(select(LearnedExample).where(in_ids(LearnedExample.id, ids)))
+    rows = {row.id: row for row in stored}
     return examples_from(
         {"id": str(row.id), "type": row.analysis_type, "text": row.text, "answer": row.answer}
         for id_ in ids
@@ -111,13 +111,13 @@ def results_with_feedback(
     They cover the `max_documents` with the latest feedback, but none with suspicious passages or of
     a suite.
     """
-    wanted = {
+    parameters = {
         "profile": profile,
         "type": kind,
         "question": json.dumps(question),
         "max": max_documents,
     }
-    return [ResultWithFeedback(*row) for row in session.execute(_JUDGED, wanted)]
+    return [ResultWithFeedback(*row) for row in session.execute(_JUDGED, parameters)]
 
 
 _JUDGED = text("""

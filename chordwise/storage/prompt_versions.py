@@ -31,8 +31,8 @@ def register(session: Session, templates: Iterable[PromptTemplate]) -> None:
     Raises:
         ConfigurationError: A template differs from the stored one of the same version.
     """
-    found = session.execute(select(PromptVersion.version, PromptVersion.sha256))
-    known = {version: sha256 for version, sha256 in found}  # noqa: C416 - rows are no pairs to mypy
+    stored = session.execute(select(PromptVersion.version, PromptVersion.sha256))
+    known = {version: sha256 for version, sha256 in stored}  # noqa: C416 - rows are no pairs to mypy
     rows = []
     for template in templates:
         if known.get(template.version, template.sha256) != template.sha256:

@@ -67,8 +67,8 @@ def _require_rights(connection: Connection) -> None:
     ]
     if missing:
         more = len(missing) - _MAX_NAMED
-        named = "; ".join(missing[:_MAX_NAMED]) + (f"; and on {more} more" if more > 0 else "")
-        raise _missing_right(connection, named)
+        listing = "; ".join(missing[:_MAX_NAMED]) + (f"; and on {more} more" if more > 0 else "")
+        raise _missing_right(connection, listing)
 
 
 def _missing_right(connection: Connection, what: str) -> ConfigurationError:

@@ -81,12 +81,12 @@ def _insertion(
 ) -> Insert:
     into = table.metadata.tables[table.__tablename__]
     arrays = [bindparam(name, type_=ARRAY(into.c[name].type, dimensions=1)) for name in names]
-    found = func.unnest(*arrays).table_valued(*names).render_derived()
+    rows = func.unnest(*arrays).table_valued(*names).render_derived()
     shared = [bindparam(name, type_=into.c[name].type) for name in same]
     added = [expression for _, expression in expressions]
     return insert(into).from_select(
         [*names, *same, *(name for name, _ in expressions)],
-        select(*(found.c[name] for name in names), *shared, *added),
+        select(*(rows.c[name] for name in names), *shared, *added),
     )
 
 
@@ -159,10 +159,10 @@ class Record(DeclarativeBase):
 Copied = TypeVar("Copied")
 
 
-def copied(kind: type[Copied], row: object, **own: object) -> Copied:
-    """Return a dataclass filled from the attributes of a row, except those given in `own`."""
-    names = kind.__dataclass_fields__.keys() - own.keys()  # type: ignore[attr-defined]  # of a dataclass
-    return kind(**{name: getattr(row, name) for name in names}, **own)
+def copied(kind: type[Copied], row: object, **values: object) -> Copied:
+    """Return a dataclass filled from the attributes of a row, except those given in `values`."""
+    names = kind.__dataclass_fields__.keys() - values.keys()  # type: ignore[attr-defined]  # of a dataclass
+    return kind(**{name: getattr(row, name) for name in names}, **values)
 
 
 Identity = Annotated[uuid.UUID, mapped_column(primary_key=True, default=new_id)]

@@ -153,7 +153,7 @@ class NewResult:
             job_id=result.job_id,
             row=_elements([{**_columns(result), "id": new_id()}]),
             first_facts=_elements(first),
-            more_facts=(zlib.compress(each.encode(), 1) for each in batches),
+            more_facts=(zlib.compress(batch.encode(), 1) for batch in batches),
         )
 
     def computed(self) -> NewResult:
@@ -170,12 +170,12 @@ def save_all(session: Session, results: Sequence[NewResult]) -> None:
     if not results:
         return
     added = _add(session, results)
-    if again := [each for each in results if each.job_id not in added]:
-        job_ids = [each.job_id for each in again]
+    if again := [result for result in results if result.job_id not in added]:
+        job_ids = [result.job_id for result in again]
         session.execute(_TO_HISTORY, {"ids": job_ids})
         session.execute(delete(Fact).where(in_ids(Fact.job_id, job_ids)))
         added |= _add(session, again)
-    for batch in itertools.chain.from_iterable(each.more_facts for each in results):
+    for batch in itertools.chain.from_iterable(result.more_facts for result in results):
         session.execute(_STATE, {"facts": f"[{zlib.decompress(batch).decode()}]"})
     correct(session, [job_id for job_id, (is_judged, _) in added.items() if is_judged])
     if any(is_calibrated for _, is_calibrated in added.values()):
@@ -197,8 +197,8 @@ def update_reviews_of(session: Session, analysis_type: str, provider: str, model
 
 
 def _add(session: Session, results: Sequence[NewResult]) -> dict[uuid.UUID, tuple[bool, bool]]:
-    rows = ",".join(each.row for each in results)
-    stated = ",".join(each.first_facts for each in results if each.first_facts)
+    rows = ",".join(result.row for result in results)
+    stated = ",".join(result.first_facts for result in results if result.first_facts)
     added = session.execute(_ADD, {"rows": f"[{rows}]", "facts": f"[{stated}]"})
     return {row.job_id: (row.is_judged, row.is_calibrated) for row in added}
 
@@ -222,24 +222,24 @@ def correct(session: Session, job_ids: Sequence[uuid.UUID]) -> None:
     if not job_ids:
         return
     session.execute(_MAY_COMPUTE)
-    asked = session.execute(
+    rows = session.execute(
         select(Result, Job.options)
         .join(Job, Job.id == Result.job_id)
         .where(in_ids(Result.job_id, job_ids))
         .order_by(Result.id)
         .with_for_update(of=Result)
     ).all()
-    feedback = stored_feedback.by_document(session, (result.document_id for result, _ in asked))
+    feedback = stored_feedback.by_document(session, (result.document_id for result, _ in rows))
     of_jobs = in_ids(Fact.job_id, job_ids)
     marked: dict[uuid.UUID, list[str]] = defaultdict(list)
     paths = select(Fact.job_id, Fact.path).where(of_jobs, Fact.accepted)
     for job_id, path in session.execute(paths):
         marked[job_id].append(path)
     stated: list[Iterable[dict[str, object]]] = []
-    for result, options in asked:
+    for result, options in rows:
         kind, question = AnalysisType(result.analysis_type), question_of(options)
         about = stored_feedback.applicable(feedback[result.document_id], kind, question)
-        remarks = [stored_feedback.remark(each) for each in about]
+        remarks = [stored_feedback.remark(row) for row in about]
         result.verdict = truths.verdict_on_all(result.output, remarks)
         truth = truths.from_remarks(kind, remarks)
         stated.append(_correct(session, result, truth, marked[result.job_id]))
@@ -261,9 +261,9 @@ def _correct(
         analysis_type=kind, output=result.output, confidence=result.confidence
     )
     result.accepted = result.accepted and not is_refuted(answer, truth)
-    named = {each.path: _field_of(each) for each in corrected.facts}
-    refuted = {name for name in set(named.values()) if is_refuted(answer, truth, name)}
-    accepted = {path for path in marked if named.get(path) not in refuted}
+    fields_by_path = {fact.path: _field_of(fact) for fact in corrected.facts}
+    refuted = {name for name in set(fields_by_path.values()) if is_refuted(answer, truth, name)}
+    accepted = {path for path in marked if fields_by_path.get(path) not in refuted}
     stated = with_doubts(corrected.facts, result.doubts or {})
     return _rows_of(result.job_id, stated, accepted)
 
@@ -280,8 +280,8 @@ def copy_all(session: Session, copies: Mapping[uuid.UUID, uuid.UUID]) -> None:
     """
     if not copies:
         return
-    found = session.scalars(select(Result).where(in_ids(Result.job_id, set(copies.values()))))
-    originals = {each.job_id: each for each in found}
+    results = session.scalars(select(Result).where(in_ids(Result.job_id, set(copies.values()))))
+    originals = {result.job_id: result for result in results}
     save_all(
         session,
         [
@@ -300,13 +300,13 @@ def reusable_all(session: Session, questions: Sequence[ResultKey]) -> dict[Resul
     if not questions:
         return {}
     document_ids, hashes = zip(*questions, strict=True)
-    asked = unnested(Job, {"document_id": list(document_ids), "options_hash": list(hashes)})
+    keys = unnested(Job, {"document_id": list(document_ids), "options_hash": list(hashes)})
     best = (
         select(Job.id)
         .join(Result, Result.job_id == Job.id)
         .where(
-            Job.document_id == asked.c.document_id,
-            Job.options_hash == asked.c.options_hash,
+            Job.document_id == keys.c.document_id,
+            Job.options_hash == keys.c.options_hash,
             Job.status == JobStatus.SUCCEEDED,
         )
         .order_by(Job.reused_from.is_not(None), Result.id.desc())
@@ -314,8 +314,8 @@ def reusable_all(session: Session, questions: Sequence[ResultKey]) -> dict[Resul
         .with_for_update(read=True, key_share=True, of=Job)
         .lateral()
     )
-    found = session.execute(select(asked.c.document_id, asked.c.options_hash, best.c.id))
-    return {(document_id, options_hash): job_id for document_id, options_hash, job_id in found}
+    rows = session.execute(select(keys.c.document_id, keys.c.options_hash, best.c.id))
+    return {(document_id, options_hash): job_id for document_id, options_hash, job_id in rows}
 
 
 _SET_LATER = {"accepted", "verdict"}
@@ -367,9 +367,9 @@ def _columns(result: Result) -> dict[str, object]:
 
 
 def _rows_of(
-    job_id: uuid.UUID, found: Iterable[FactValue], accepted: Collection[str] = ()
+    job_id: uuid.UUID, fact_values: Iterable[FactValue], accepted: Collection[str] = ()
 ) -> Iterator[dict[str, object]]:
-    for fact in found:
+    for fact in fact_values:
         values = ((name, getattr(fact, name)) for name in FactValue.__dataclass_fields__)
         row = {"id": new_id(), "job_id": job_id, "accepted": fact.path in accepted}
         yield row | {name: value for name, value in values if value is not None}

@@ -68,8 +68,8 @@ def find(session: Session, name_or_id: str) -> Run:
     if name_or_id == "latest":
         run = session.scalars(select(Run).order_by(Run.id.desc()).limit(1)).one_or_none()
     else:
-        wanted = id_in(name_or_id)
-        condition = Run.id == wanted if wanted else Run.name == name_or_id
+        run_id = id_in(name_or_id)
+        condition = Run.id == run_id if run_id else Run.name == name_or_id
         run = session.scalars(select(Run).where(condition)).one_or_none()
     if run is None:
         raise UsageError(f"There is no run “{name_or_id}”.", "`chordwise runs` lists the runs.")

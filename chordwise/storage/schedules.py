@@ -204,7 +204,7 @@ def is_any_free() -> ColumnElement[bool]:
 
 def claim(session: Session, token: uuid.UUID, lease: timedelta) -> ScheduleRun | None:
     """Claim the oldest free occurrence by the clock of the database, and count the attempt."""
-    wanted = (
+    oldest = (
         select(ScheduleRun.id)
         .where(_is_free())
         .order_by(ScheduleRun.due_at)
@@ -214,7 +214,7 @@ def claim(session: Session, token: uuid.UUID, lease: timedelta) -> ScheduleRun |
     )
     return session.scalars(
         update(ScheduleRun)
-        .where(ScheduleRun.id == wanted)
+        .where(ScheduleRun.id == oldest)
         .values(
             status=ScheduleRunStatus.RUNNING,
             attempts=ScheduleRun.attempts + 1,
@@ -228,8 +228,8 @@ def claim(session: Session, token: uuid.UUID, lease: timedelta) -> ScheduleRun |
 
 def holds(session: Session, schedule_run_id: uuid.UUID, token: uuid.UUID) -> bool:
     """Return whether the lease is still held, and lock it until the commit."""
-    found = select(ScheduleRun.id).where(_held(schedule_run_id, token)).with_for_update(read=True)
-    return session.scalar(found) is not None
+    query = select(ScheduleRun.id).where(_held(schedule_run_id, token)).with_for_update(read=True)
+    return session.scalar(query) is not None
 
 
 def extend(

@@ -94,8 +94,8 @@ def claim_all(
     A job is not claimed while chunks are open, after its end, while another lease is valid, if the
     run is cancelled, or if its synthesis has been attempted `below` times.
     """
-    named = {**arrays_of(claims), "lease": lease, "below": below}
-    return _by_token(store, _CLAIM, named)
+    parameters = {**arrays_of(claims), "lease": lease, "below": below}
+    return _by_token(store, _CLAIM, parameters)
 
 
 def find_claimed(store: Store, job_id: uuid.UUID, token: uuid.UUID) -> ClaimedSynthesis | None:
@@ -104,10 +104,10 @@ def find_claimed(store: Store, job_id: uuid.UUID, token: uuid.UUID) -> ClaimedSy
 
 
 def _by_token(
-    store: Store, statement: TextClause, named: Mapping[str, object]
+    store: Store, statement: TextClause, parameters: Mapping[str, object]
 ) -> Mapping[uuid.UUID, ClaimedSynthesis]:
-    found = {}
-    for token, *columns, parts in store.execute(statement, named):
+    syntheses = {}
+    for token, *columns, parts in store.execute(statement, parameters):
         ended = [EndedChunk(**part) for part in parts or ()]
-        found[token] = ClaimedSynthesis(ended, *columns)
-    return found
+        syntheses[token] = ClaimedSynthesis(ended, *columns)
+    return syntheses

@@ -409,5 +409,5 @@ def _revoke_functions() -> None:
 
 
 def _for_functions(*statements: str) -> None:
-    executed = "\n".join(f"EXECUTE format('{each}', f, owner);" for each in statements)
+    executed = "\n".join(f"EXECUTE format('{statement}', f, owner);" for statement in statements)
     op.execute(_FOR_EACH_FUNCTION.replace("STATEMENTS", executed))
