@@ -22,19 +22,19 @@ _INSIDE = (
 def is_public(address: str) -> bool:
     """Return whether an IP address belongs to the public internet; false for an invalid address."""
     try:
-        found = ip_address(address.partition("%")[0])
+        ip = ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    if isinstance(found, IPv6Address):
-        inner = found.ipv4_mapped
-        if found in _NAT64:
-            inner = IPv4Address(int(found) & 0xFFFF_FFFF)
+    if isinstance(ip, IPv6Address):
+        inner = ip.ipv4_mapped
+        if ip in _NAT64:
+            inner = IPv4Address(int(ip) & 0xFFFF_FFFF)
         if inner is not None:
             return is_public(str(inner))
-        if found not in _UNICAST:
+        if ip not in _UNICAST:
             return False
-    inside = any(found in network for network in _INSIDE if network.version == found.version)
-    return found.is_global and not found.is_multicast and not inside
+    inside = any(ip in network for network in _INSIDE if network.version == ip.version)
+    return ip.is_global and not ip.is_multicast and not inside
 
 
 HIDDEN = "********"
@@ -71,8 +71,8 @@ def secrets_in(address: str) -> tuple[str, ...]:
     if parts is None:
         return (address,)
     values = (value for name, value in parse_qsl(parts.query) if name != "api-version")
-    found = (parts.username, parts.password, *values, *_KEY_IN_PATH.findall(parts.path))
-    return tuple(each for each in found if each and len(each) >= _SHORTEST_KEY)
+    texts = (parts.username, parts.password, *values, *_KEY_IN_PATH.findall(parts.path))
+    return tuple(text for text in texts if text and len(text) >= _SHORTEST_KEY)
 
 
 def split(address: str) -> SplitResult | None:

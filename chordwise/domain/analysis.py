@@ -242,8 +242,8 @@ def label_paths() -> list[str]:
 
 def mean(values: Iterable[float]) -> float:
     """Return the arithmetic mean; 0 for no values."""
-    found = list(values)
-    return sum(found) / len(found) if found else 0.0
+    numbers = list(values)
+    return sum(numbers) / len(numbers) if numbers else 0.0
 
 
 def scale_to_ten(value: float) -> int:

@@ -187,7 +187,7 @@ def options_for(
         label_descriptions=options.label_descriptions if classifies else {},
         items=options.items if extracts else (),
         schema=options.schema if extracts else None,
-        examples=tuple(each for each in options.examples if each.analysis_type == kind),
+        examples=tuple(example for example in options.examples if example.analysis_type == kind),
         principles=options.principles if options.critique else (),
     )
 

@@ -68,23 +68,23 @@ def kind_of_rows(types: Sequence[AnalysisType]) -> AnalysisType:
 
 def columns_for(types: Sequence[AnalysisType], options: AnalysisOptions) -> list[AnswerColumn]:
     """Return the columns for the answers to a question, at most `MAX_COLUMNS`."""
-    found = [column for each in types for column in _of_type(each, options)]
-    return _named(found[:MAX_COLUMNS])
+    columns = [column for kind in types for column in _of_type(kind, options)]
+    return _named(columns[:MAX_COLUMNS])
 
 
 def with_new_columns(
-    old: Sequence[AnswerColumn], wanted: Sequence[AnswerColumn]
+    old: Sequence[AnswerColumn], columns: Sequence[AnswerColumn]
 ) -> list[AnswerColumn]:
     """Return the old columns, followed by the new ones.
 
     A column with another kind than before gets a separate name, and replaces the old column.
     """
     known = {column.key for column in old}
-    asked = {column.key for column in wanted}
-    items = {column.key[:-1] for column in wanted}
+    keys = {column.key for column in columns}
+    items = {column.key[:-1] for column in columns}
     return [
-        replace(each, is_replaced=each.key not in asked and each.key[:-1] in items)
-        for each in _named([column for column in wanted if column.key not in known], old)
+        replace(column, is_replaced=column.key not in keys and column.key[:-1] in items)
+        for column in _named([column for column in columns if column.key not in known], old)
     ]
 
 
@@ -171,18 +171,18 @@ def _kind_of(node: SchemaNode, levels: int = _MAX_DEPTH) -> ColumnKind:
 def _named(
     columns: Sequence[AnswerColumn], there: Sequence[AnswerColumn] = ()
 ) -> list[AnswerColumn]:
-    named = list(there)
+    result = list(there)
     for column in columns:
-        taken = {name for each in named if each.rows == column.rows for name in sql_names(each)}
-        named.append(_renamed(column, {*taken, *BASE_COLUMNS}))
-    return named
+        taken = {name for other in result if other.rows == column.rows for name in sql_names(other)}
+        result.append(_renamed(column, {*taken, *BASE_COLUMNS}))
+    return result
 
 
 def _renamed(column: AnswerColumn, taken: Collection[str]) -> AnswerColumn:
     name = identifiers.sql_identifier(column.name) or "value"
     names = chain((name, f"{name}_{column.kind}"), (f"{name}_{n}" for n in count(2)))
-    renamed = (replace(column, name=each) for each in names)
-    return next(each for each in renamed if not {*sql_names(each)} & {*taken})
+    renamed = (replace(column, name=candidate) for candidate in names)
+    return next(candidate for candidate in renamed if not {*sql_names(candidate)} & {*taken})
 
 
 def sql_names(column: AnswerColumn) -> Iterator[str]:

@@ -39,7 +39,7 @@ _HIGHEST_WITH_LOSS = 0.999
 def quality_of(answer: JsonObject, *, repaired: bool) -> float:
     """Return the share of values in quotes from the source, lowered if the answer needed repair."""
     quotes = grounding.quotes(answer)
-    held = [value_in_quote.share(each) for each in quotes if each.get("grounded") is True]
+    held = [value_in_quote.share(quote) for quote in quotes if quote.get("grounded") is True]
     factor = REPAIR_FACTOR if repaired else 1.0
     return round((sum(held) / len(quotes) if quotes else 1.0) * factor, 3)
 

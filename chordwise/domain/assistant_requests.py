@@ -83,7 +83,7 @@ OF_VERBS = ("possessive", "your", "determiner", "pronoun", "quote")
 """The kinds of text that only follow verbs."""
 _OBJECT_OF_VERB = re.compile("|".join(_OBJECTS[name] for name in OF_VERBS), re.IGNORECASE)
 _OBJECT = re.compile(
-    "|".join(f"(?P<{name}>{each})" for name, each in _OBJECTS.items()), re.IGNORECASE
+    "|".join(f"(?P<{name}>{pattern})" for name, pattern in _OBJECTS.items()), re.IGNORECASE
 )
 # Words counted in the sentence, up to twice; lower case is faster to search than ignoring case.
 _WORDS = {
@@ -133,7 +133,7 @@ def find_requests(content: str) -> Iterator[tuple[int, int]]:
         return -WEIGHTS["bias"] - _weight(usual) - _weight(request.features)
 
     # More sentences only lower the weight, so what cannot be flagged any more is not kept.
-    requests, usual = candidates(content, lambda *each: missing_of(*each) < _MAX_STRANGENESS)
+    requests, usual = candidates(content, lambda *pair: missing_of(*pair) < _MAX_STRANGENESS)
     for request in requests:
         missing = missing_of(request, usual)
         strange = strangeness(content, request) if missing < _MAX_STRANGENESS else None
@@ -195,12 +195,12 @@ def _stems(small: str) -> Iterator[str]:
 
 
 def _count(stems: Iterable[str], limit: int) -> int:
-    found: set[str] = set()
+    distinct: set[str] = set()
     for stem in stems:
-        found.add(stem)
-        if len(found) == limit:
+        distinct.add(stem)
+        if len(distinct) == limit:
             break
-    return len(found)
+    return len(distinct)
 
 
 def _has_stem(small: str, stem: str) -> bool:

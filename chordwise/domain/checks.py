@@ -67,12 +67,12 @@ def failures(
     """
     declared = json_values.objects(options.schema.get(CHECKS)) if options.schema else []
     data = output.get("data")
-    found = [
+    failed_checks = [
         failed
-        for each in declared
-        for failed in _KINDS[json_values.text(each["check"])](each, data)
+        for check in declared
+        for failed in _KINDS[json_values.text(check["check"])](check, data)
     ]
-    return (*found, *failures_of_part(output, options, learned))
+    return (*failed_checks, *failures_of_part(output, options, learned))
 
 
 def failures_of_part(
@@ -93,15 +93,15 @@ def _repetitions(output: JsonObject, options: AnalysisOptions) -> Iterator[Faile
 def _leaks(
     output: JsonObject, options: AnalysisOptions, learned: Sequence[Example]
 ) -> tuple[FailedCheck, ...]:
-    sources = [Source(each.text) for each in (*options.examples, *learned)]
-    own: JsonObject = {name: value for name, value in output.items() if name != "data"}
+    sources = [Source(example.text) for example in (*options.examples, *learned)]
+    members: JsonObject = {name: value for name, value in output.items() if name != "data"}
     return tuple(
         FailedCheck(
             check="example",
             path=f"{path}/quote",
             problem="the quote is in an example and not in the text",
         )
-        for path, item in json_values.walk(own if sources else None)
+        for path, item in json_values.walk(members if sources else None)
         if isinstance(item, dict) and item.get("grounded") is False
         if any(source.locate(json_values.text(item.get("quote"))) for source in sources)
     )
@@ -128,8 +128,8 @@ _PLACE_LINE = re.compile(r"[A-Z][\w.'’ -]*+, (?:\w++ )??(\w++)(?: \d{5}(?:-\d{
 def _no_names(output: JsonObject) -> Iterator[FailedCheck]:
     """Yield a failure for each address, place, date or number where a name was requested."""
     quotes = {
-        json_values.text(each.get("path")): json_values.text(each.get("quote"))
-        for each in json_values.objects(output.get("evidence"))
+        json_values.text(entry.get("path")): json_values.text(entry.get("quote"))
+        for entry in json_values.objects(output.get("evidence"))
     }
     read: list[tuple[str, str, JsonValue, str]] = []
     for path, value in json_values.scalars(output.get("data")):
@@ -161,7 +161,7 @@ def _kind_of_no_name(text: str, quote: str) -> str:
     place = _PLACE_LINE.fullmatch(text)
     if place and place[1].casefold() in _STATES:
         return "a place"
-    is_within = quote.count(text) == 1 and any(text in each[0] for each in _ADDRESS.finditer(quote))
+    is_within = quote.count(text) == 1 and any(text in hit[0] for hit in _ADDRESS.finditer(quote))
     is_line = _ADDRESS_LINE.fullmatch(text) and FORMS.isdisjoint(words.words(text))
     return "an address" if is_within or is_line else ""
 
@@ -175,8 +175,8 @@ def check_declarations(schema: JsonObject) -> None:
     declared = schema.get(CHECKS, [])
     if not isinstance(declared, list) or len(declared) > MAX_CHECKS:
         raise UsageError(f"{CHECKS} must be a list of at most {MAX_CHECKS} checks.", _HINT)
-    for number, each in enumerate(declared, start=1):
-        if problem := _problem(each, SchemaNode.root_of(schema)):
+    for number, check in enumerate(declared, start=1):
+        if problem := _problem(check, SchemaNode.root_of(schema)):
             raise UsageError(f"{CHECKS}, check {number}: {problem}.", _HINT)
 
 
@@ -192,9 +192,9 @@ _VALUE: JsonObject = {"type": ["string", "number", "boolean"]}
 
 
 def _form(kind: str, required: JsonObject, optional: JsonObject) -> jsonschema_rs.Validator:
-    own: JsonObject = {"check": {"const": kind}, "message": schemas.string()}
-    own |= required | optional
-    return jsonschema_rs.validator_for({**schemas.closed(own), "required": list(required)})
+    properties: JsonObject = {"check": {"const": kind}, "message": schemas.string()}
+    properties |= required | optional
+    return jsonschema_rs.validator_for({**schemas.closed(properties), "required": list(required)})
 
 
 _FORMS: Mapping[str, jsonschema_rs.Validator] = {
@@ -262,17 +262,17 @@ def _sum(declared: JsonObject, data: JsonValue) -> Iterator[FailedCheck]:
     totals = json_values.text(equals) if _is_path(equals) else ""
     of_row: dict[_Positions, list[JsonValue]] = defaultdict(list)
     for path in parts_of:
-        for each in _rows(data, path):
-            of_row[each[: _depth(totals)]].append(_at(data, path, each)[1])
+        for positions in _rows(data, path):
+            of_row[positions[: _depth(totals)]].append(_at(data, path, positions)[1])
     for row, parts in of_row.items():
         path, total = _at(data, totals, row) if totals else (parts_of[0], equals)
-        numbers, wanted = [_number(part) for part in parts], _number(total)
+        numbers, expected = [_number(part) for part in parts], _number(total)
         known = [number for number in numbers if number is not None]
-        if wanted is None or len(known) < len(numbers):
+        if expected is None or len(known) < len(numbers):
             continue
-        if abs(sum(known, Decimal(0)) - wanted) > _tolerance(declared):
+        if abs(sum(known, Decimal(0)) - expected) > _tolerance(declared):
             yield _failed(
-                declared, path, f"the sum of {of} is not {equals}", str(sum(known)), str(wanted)
+                declared, path, f"the sum of {of} is not {equals}", str(sum(known)), str(expected)
             )
 
 
@@ -294,29 +294,29 @@ def _compare(declared: JsonObject, data: JsonValue) -> Iterator[FailedCheck]:
     other = json_values.text(right) if _is_path(right) else ""
     sign = json_values.text(declared["operator"])
     for row in _rows(data, max(left, other, key=_depth)):
-        path, found = _at(data, left, row)
+        path, value = _at(data, left, row)
         expected = _at(data, other, row)[1] if other else right
-        difference = _difference(found, expected)
+        difference = _difference(value, expected)
         if difference is None and sign in ("=", "!="):
-            difference = _text_difference(found, expected)
+            difference = _text_difference(value, expected)
         if difference is None:
             continue
         if abs(difference) <= _tolerance(declared):
             difference = Decimal(0)
         if not _OPERATORS[sign](difference, Decimal(0)):
             problem = f"{left} {sign} {right} does not hold"
-            yield _failed(declared, path, problem, text_of(found), text_of(expected))
+            yield _failed(declared, path, problem, text_of(value), text_of(expected))
 
 
 def _required(declared: JsonObject, data: JsonValue) -> Iterator[FailedCheck]:
     field, condition = (json_values.text(declared[name]) for name in ("field", "if"))
     for row in _rows(data, max(field, condition, key=_depth)):
         path, value = _at(data, field, row)
-        given = _at(data, condition, row)[1]
-        holds = json_values.is_filled(given)
+        actual = _at(data, condition, row)[1]
+        holds = json_values.is_filled(actual)
         if "equals" in declared:
             equals = declared["equals"]
-            holds = _difference(given, equals) == 0 or _text_difference(given, equals) == 0
+            holds = _difference(actual, equals) == 0 or _text_difference(actual, equals) == 0
         if holds and not json_values.is_filled(value):
             yield _failed(declared, path, f"{field} is missing beside {condition}")
 
@@ -333,14 +333,14 @@ def _failed(
     declared: JsonObject,
     path: str,
     problem: str,
-    found: str | None = None,
+    value: str | None = None,
     expected: str | None = None,
 ) -> FailedCheck:
     return FailedCheck(
         check=json_values.text(declared["check"]),
         path=f"/data{path}",
         problem=json_values.text(declared.get("message")) or problem,
-        found=found,
+        found=value,
         expected=expected,
     )
 
@@ -368,8 +368,8 @@ def _positions(value: JsonValue, steps: Sequence[str], so_far: _Positions) -> It
 def _at(data: JsonValue, path: str, row: _Positions) -> tuple[str, JsonValue]:
     positions, place, value = iter(row), "", data
     for step in json_values.steps(path):
-        own = str(next(positions)) if step == ANY_POSITION else step
-        place, value = json_values.pointer(place, own), json_values.member(value, own)
+        key = str(next(positions)) if step == ANY_POSITION else step
+        place, value = json_values.pointer(place, key), json_values.member(value, key)
     return place, value
 
 

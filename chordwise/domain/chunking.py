@@ -69,8 +69,8 @@ Splitter: TypeAlias = Callable[[int, int], Division]
 
 def _by(pattern: re.Pattern[str]) -> Callable[[str, int, int], Division]:
     def split(text: str, start: int, end: int) -> Division:
-        found = pattern.finditer(text, start, end)
-        return Division([match.end() for match in found if match.group()])
+        matches = pattern.finditer(text, start, end)
+        return Division([match.end() for match in matches if match.group()])
 
     return split
 
@@ -92,7 +92,7 @@ _FINER = (_lines, _sentences, _by(_UP_TO_SEMICOLON), _by(_UP_TO_COMMA), _by(_WOR
 
 
 def _splitters(text: str, outline: Outline) -> Sequence[Splitter]:
-    return [*[outline.divide] * _LEVELS, *(partial(each, text) for each in _FINER)]
+    return [*[outline.divide] * _LEVELS, *(partial(splitter, text) for splitter in _FINER)]
 
 
 def table_header(text: str, place: int) -> Span | None:
@@ -117,8 +117,8 @@ def table_header(text: str, place: int) -> Span | None:
     return header if header and header[1] - header[0] <= _MAX_HEADER_CHARACTERS else None
 
 
-def _first_row(text: str, table: Span, mark: str, wanted: int) -> Span | None:
-    """Return the first line with `wanted` marks, and the rules above and below it."""
+def _first_row(text: str, table: Span, mark: str, mark_count: int) -> Span | None:
+    """Return the first line with `mark_count` marks, and the rules above and below it."""
     top: int | None = None
     place, end = table
     for _ in range(_MAX_LINES_ABOVE_TABLE):
@@ -129,7 +129,7 @@ def _first_row(text: str, table: Span, mark: str, wanted: int) -> Span | None:
         is_rule = bool(_TABLE_RULE.match(line))
         has_rule = bool(_TABLE_RULE.match(text, after)) and after < end
         count = _count(line, mark)
-        is_row = count == wanted or (mark == _GAP and count > 0 and wanted <= count + 1)
+        is_row = count == mark_count or (mark == _GAP and count > 0 and mark_count <= count + 1)
         if is_rule and top is not None:
             return top, place + len(line)
         if is_rule:
@@ -212,7 +212,7 @@ def _mark_of(line: str) -> str:
         return ""
     if "|" in line or "\t" in line:
         return "|" if "|" in line else "\t"
-    mark = max(_DELIMITERS, key=lambda each: _count(line, each))
+    mark = max(_DELIMITERS, key=lambda delimiter: _count(line, delimiter))
     if mark in line and f"{mark} " not in line:
         return mark
     if _count(line, _GAP):
@@ -227,10 +227,10 @@ def _count(line: str, mark: str) -> int:
 
 
 def _ends_in(window: str) -> list[int]:
-    found = {
+    ends = {
         int(boundary["end_index"]) for boundary in sentencex.get_sentence_boundaries("en", window)
     }
-    return sorted(end for end in found | {len(window)} if 0 < end <= len(window))
+    return sorted(end for end in ends | {len(window)} if 0 < end <= len(window))
 
 
 def _window_end(text: str, start: int, size: int) -> int:
@@ -367,7 +367,7 @@ def _pieces(
     ends, are_paragraphs = splitter(*part)
     limit = max_tokens / _PARAGRAPHS_IN_CHUNK if are_paragraphs else max_tokens
     if len(ends) <= 1:
-        finer = [each for each in finer if each is not splitter]
+        finer = [other for other in finer if other is not splitter]
     start = part[0]
     for end in ends:
         weight = weigh(start, end)

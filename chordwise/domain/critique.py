@@ -72,8 +72,8 @@ class Examination(AnalysisDefinition):
 
     def merge(self, answers: Sequence[JsonObject], options: AnalysisOptions) -> JsonObject:  # noqa: ARG002
         """Concatenate the violations, up to the limit."""
-        found: list[JsonValue] = [each for answer in answers for each in violations_in(answer)]
-        return {"violations": found[:MAX_VIOLATIONS]}
+        violations: list[JsonValue] = [item for answer in answers for item in violations_in(answer)]
+        return {"violations": violations[:MAX_VIOLATIONS]}
 
 
 def analysis_of(task: AnalysisTask) -> AnalysisDefinition:
@@ -100,8 +100,8 @@ def with_principle_texts(
 ) -> tuple[JsonObject, ...]:
     """Return the violations with the texts of their principles instead of the numbers."""
     return tuple(
-        {**each, "principle": principles[int(json_values.number(each["principle"]) or 1) - 1]}
-        for each in violations
+        {**item, "principle": principles[int(json_values.number(item["principle"]) or 1) - 1]}
+        for item in violations
     )
 
 
@@ -117,10 +117,10 @@ def objection_to(revised: Answer, original: Answer, task: AnalysisTask) -> str:
     if _grounded(original.output) and not _grounded(revised.output):
         return "The revision has lost its evidence."
     analysis = analysis_for(task.analysis_type)
-    found, kept = (analysis.row_counts([a.output], task.options) for a in (original, revised))
-    lost = missing_rows.losses(missing_rows.compare(found, kept))
-    spare = [_ungrounded(each) + _repeated(each, task) for each in (original, revised)]
-    if sum(each.expected - each.kept for each in lost) > spare[0] - spare[1]:
+    rows, kept = (analysis.row_counts([a.output], task.options) for a in (original, revised))
+    lost = missing_rows.losses(missing_rows.compare(rows, kept))
+    spare = [_ungrounded(answer) + _repeated(answer, task) for answer in (original, revised)]
+    if sum(row_list.expected - row_list.kept for row_list in lost) > spare[0] - spare[1]:
         return " ".join(["The revision has lost rows.", *missing_rows.sentences(lost)])
     return ""
 

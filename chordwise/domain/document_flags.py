@@ -61,12 +61,12 @@ def from_json(stored: JsonValue) -> tuple[Flag, ...]:
     """Parse flags from `documents.flags`, which holds their `json_values.as_json`; null is none."""
     return tuple(
         Flag(
-            start_char=json_values.integer(each["start_char"]) or 0,
-            end_char=json_values.integer(each["end_char"]) or 0,
-            kind=FlagKind(json_values.text(each["kind"])),
-            excerpt=json_values.text(each["excerpt"]),
+            start_char=json_values.integer(entry["start_char"]) or 0,
+            end_char=json_values.integer(entry["end_char"]) or 0,
+            kind=FlagKind(json_values.text(entry["kind"])),
+            excerpt=json_values.text(entry["excerpt"]),
         )
-        for each in json_values.objects(stored)
+        for entry in json_values.objects(stored)
     )
 
 
@@ -92,7 +92,7 @@ def flags(
         (
             _flag(content, FlagKind.REQUEST, start, end)
             for start, end in assistant_requests.find_requests(content)
-            if not any(each.start_char < end and start < each.end_char for each in orders)
+            if not any(order.start_char < end and start < order.end_char for order in orders)
         ),
         _encoded(content, small),
         _hidden(content, unseen, unseen_at),
@@ -106,17 +106,17 @@ def flags(
             for match in _ILLEGIBLE.finditer(content)
         ),
     )
-    return tuple(sorted(flag for found in kinds for flag in islice(found, MAX_FLAGS_OF_KIND)))
+    return tuple(sorted(flag for group in kinds for flag in islice(group, MAX_FLAGS_OF_KIND)))
 
 
-def review_reason(found: Sequence[Flag], unseen: str = "") -> str:
+def review_reason(passages: Sequence[Flag], unseen: str = "") -> str:
     """Return why the document needs review, after the reason for its `unseen` text."""
-    named = [each for each in found if not (unseen and each.kind in _UNSEEN)]
-    if not named:
+    reported = [passage for passage in passages if not (unseen and passage.kind in _UNSEEN)]
+    if not reported:
         return unseen
-    first = min(named, key=lambda flag: flag.kind in _UNSEEN)
+    first = min(reported, key=lambda flag: flag.kind in _UNSEEN)
     shown = f"“{first.excerpt}” (" if first.excerpt else "("
-    others = f" and {len(named) - 1} more" if len(named) > 1 else ""
+    others = f" and {len(reported) - 1} more" if len(reported) > 1 else ""
     said = f"{shown}characters {first.start_char}–{first.end_char}){others}."
     return f"{unseen} The text has {_NAMES[first.kind]}: {said}".strip()
 
@@ -286,10 +286,10 @@ _PART, _OVERLAP = 1_000_000, 20
 def lines_addressing_model(hidden: str) -> tuple[str, ...]:
     """Return the lines of a hidden text that address a model, up to the limit of kept passages."""
     small = _in_small_letters(hidden)
-    found = (flag for kind in _CUES for flag in _orders(hidden, small, kind))
+    orders = (flag for kind in _CUES for flag in _orders(hidden, small, kind))
     lines = (
         hidden[hidden.rfind("\n", 0, flag.start_char) + 1 :].lstrip().partition("\n")[0]
-        for flag in islice(found, MAX_FLAGS_OF_KIND)
+        for flag in islice(orders, MAX_FLAGS_OF_KIND)
     )
     return tuple(dict.fromkeys(lines))
 
@@ -336,16 +336,16 @@ def _disguised(content: str, known: Sequence[Flag]) -> Iterator[Flag]:
     for match in _INVISIBLE.finditer(written):
         removed.extend([match.start() - len(removed)] * (match.end() - match.start()))
     plain = _INVISIBLE.sub("", written)
-    for each in _orders(plain, _in_small_letters(plain), FlagKind.ORDER):
-        start = each.start_char + bisect_right(removed, each.start_char)
-        end = each.end_char + bisect_right(removed, each.end_char - 1)
+    for order in _orders(plain, _in_small_letters(plain), FlagKind.ORDER):
+        start = order.start_char + bisect_right(removed, order.start_char)
+        end = order.end_char + bisect_right(removed, order.end_char - 1)
         if not any(flag.start_char < end and start < flag.end_char for flag in known):
-            yield replace(each, start_char=start, end_char=end)
+            yield replace(order, start_char=start, end_char=end)
 
 
 def _windows(small: _Small, needles: Iterable[str]) -> Iterator[tuple[int, int]]:
     start = end = -1
-    places = (_places(small.text, each) for each in small.needles.intersection(needles))
+    places = (_places(small.text, needle) for needle in small.needles.intersection(needles))
     for at, length in merge(*places):
         if at - _BEFORE > end:
             if end >= 0:
@@ -381,7 +381,7 @@ def _in_small_letters(content: str) -> _Small:
         part = small[max(0, start - _OVERLAP) : start + _PART].encode("ascii", "replace")
         words = b" %b " % part.translate(_BLANKED)
         beginnings |= {match[1].decode() for match in _BEGINNING.finditer(words)}
-    needles = (needle for each in beginnings for needle in _NEEDLES[each] if needle in small)
+    needles = (needle for prefix in beginnings for needle in _NEEDLES[prefix] if needle in small)
     return _Small(small, small.encode("ascii", "replace"), frozenset(needles))
 
 
@@ -393,7 +393,7 @@ def _beginning(needle: str) -> str:
 _ENGLISH = re.compile(r"[a-z]{2,}")
 _BEGINNING_LETTERS = 4
 _NEEDLES: dict[str, list[str]] = defaultdict(list)
-for _needle in (each for cues in _CUES.values() for needles, _ in cues for each in needles):
+for _needle in (needle for cues in _CUES.values() for needles, _ in cues for needle in needles):
     _NEEDLES[_beginning(_needle)].append(_needle)
 # Replaces every character except small letters by a blank.
 _BLANKED = bytes(code if chr(code) in ascii_lowercase else ord(" ") for code in range(256))
@@ -408,7 +408,7 @@ def _rest(beginning: str) -> str:
 _BEGINNING = re.compile(
     b" (%b)"
     % "|".join(
-        rf"{first}(?:{'|'.join(_rest(each) for each in group)})"
+        rf"{first}(?:{'|'.join(_rest(beginning) for beginning in group)})"
         for first, group in groupby(sorted(filter(None, _NEEDLES)), key=itemgetter(0))
     ).encode()
 )
@@ -467,6 +467,6 @@ _TAG_OFFSET = 0xE0000
 
 def _of_run(at: int, run: str) -> Flag:
     """Flag removed characters; the text spelled by Unicode tag characters is decoded."""
-    spelled = "".join(chr(ord(each) - _TAG_OFFSET) for each in run if ord(each) in _TAG_TEXT)
+    spelled = "".join(chr(ord(sign) - _TAG_OFFSET) for sign in run if ord(sign) in _TAG_TEXT)
     kind = FlagKind.INVISIBLE_CHARACTERS
     return Flag(kind=kind, start_char=at, end_char=at, excerpt=_shortened(spelled))

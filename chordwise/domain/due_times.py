@@ -31,10 +31,10 @@ def check(cron: str) -> None:
             f"“{cron}” has {fields} fields instead of 5: minute hour day-of-month month day-of-week"
         )
     try:
-        found = next(iter(CronSim(cron, _LONG_AGO)), None)
+        due_time = next(iter(CronSim(cron, _LONG_AGO)), None)
     except CronSimError as error:
         raise ValueError(f"“{cron}” is not a cron expression: {str(error).lower()}") from error
-    if found is None:
+    if due_time is None:
         raise ValueError(f"“{cron}” is never due")
 
 

@@ -90,12 +90,12 @@ def predicted(observed: Sequence[float], count: int) -> Interval:
     )
 
 
-def repeats(asked: int, repeated: int) -> Interval:
+def repeats(questions: int, repeated: int) -> Interval:
     """Return the share of questions that will be repeated, from the observed numbers."""
-    if not asked:
+    if not questions:
         return ASSUMED_REPEATS
-    share = repeated / asked
-    error = _NORMAL * math.sqrt(max(share * (1 - share), 1 / asked) / asked)
+    share = repeated / questions
+    error = _NORMAL * math.sqrt(max(share * (1 - share), 1 / questions) / questions)
     return Interval(low=max(0.0, share - error), typical=share, high=min(1.0, share + error))
 
 
@@ -125,8 +125,8 @@ def syntheses(chunks: int, answer_tokens: float, joined_tokens: float, room: flo
     while count > 1:
         width = max(2, int(room // max(size, 1)))
         whole, rest = divmod(count, width)
-        asked = whole + (rest > 1)
-        questions += asked
+        joins = whole + (rest > 1)
+        questions += joins
         material += (count - (rest == 1)) * size
         count, size = whole + (rest > 0), joined_tokens
     return Syntheses(questions=questions, material_tokens=material)

@@ -28,10 +28,10 @@ def parse(stored: JsonValue) -> tuple[Example, ...]:
     Raises:
         UsageError: An example is invalid, or there are none or too many.
     """
-    found = json_values.objects(stored)
-    if not found or len(found) > MAX_EXAMPLES:
+    entries = json_values.objects(stored)
+    if not entries or len(entries) > MAX_EXAMPLES:
         raise UsageError(f"The examples must be a list of 1 to {MAX_EXAMPLES} objects.", _HINT)
-    return tuple(_parsed(number, each) for number, each in enumerate(found, start=1))
+    return tuple(_parsed(number, entry) for number, entry in enumerate(entries, start=1))
 
 
 _HINT = "docs/prompts.md#examples shows one."
@@ -49,8 +49,8 @@ def _parsed(number: int, stored: JsonObject) -> Example:
     if kind not in set(AnalysisType) or not isinstance(answer, dict) or not is_short:
         what = f"type, text (up to {MAX_CHARACTERS:,} characters) and answer (an object)"
         raise UsageError(f"Example {number} needs {what}.", _HINT)
-    given = json_values.text(text).strip()
-    return Example(analysis_type=AnalysisType(str(kind)), text=given, answer=answer)
+    passage = json_values.text(text).strip()
+    return Example(analysis_type=AnalysisType(str(kind)), text=passage, answer=answer)
 
 
 def problem(example: Example, options: AnalysisOptions) -> str:
@@ -59,10 +59,10 @@ def problem(example: Example, options: AnalysisOptions) -> str:
     task = AnalysisTask(
         analysis_type=example.analysis_type, stage=Stage.ANALYZE, options=options, text=example.text
     )
-    found = validation.problems(example.answer, analysis.schema(options))
-    found = found or analysis.problems(example.answer, task)
-    if found:
-        return "; ".join(found)
+    problems = validation.problems(example.answer, analysis.schema(options))
+    problems = problems or analysis.problems(example.answer, task)
+    if problems:
+        return "; ".join(problems)
     share = grounding.grounded_share(grounding.ground(example.answer, Source(example.text)))
     return "" if share == 1 else "a quote of its answer is not in its text"
 
@@ -75,9 +75,9 @@ def in_prompt(examples: Sequence[Example], mark: str = "") -> str:
     if not examples:
         return ""
     parts = [f"{_INTRODUCTION} {_MARKED.replace('$mark', mark)}" if mark else _INTRODUCTION]
-    for number, each in enumerate(examples, start=1):
-        answer = json.dumps(each.answer, ensure_ascii=False)
-        text = f"{mark}\n{each.text}\n{mark}" if mark else each.text
+    for number, example in enumerate(examples, start=1):
+        answer = json.dumps(example.answer, ensure_ascii=False)
+        text = f"{mark}\n{example.text}\n{mark}" if mark else example.text
         parts.append(f"Example {number}, the text:\n{text}")
         parts.append(f"Example {number}, the answer:\n{answer}")
     return "\n".join([*parts, "End of the examples."])

@@ -23,4 +23,4 @@ class ExportFormat(StrEnum):
     def of_file(cls, path: PurePath) -> ExportFormat | None:
         """Return the format of a file by its extension, or `None`."""
         ending = path.suffix.removeprefix(".").lower()
-        return next((each for each in cls if each == ending), None)
+        return next((member for member in cls if member == ending), None)

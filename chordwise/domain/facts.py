@@ -182,10 +182,10 @@ def _surest(entries: Sequence[JsonObject], path: str) -> JsonObject:
     """Return the best entry: grounded, with the value in its quote, and the most confident."""
     return max(
         entries,
-        key=lambda each: (
-            each.get("grounded") is True,
-            value_in_quote.mark_at(each, path) is not False,
-            claimed_number(each),
+        key=lambda entry: (
+            entry.get("grounded") is True,
+            value_in_quote.mark_at(entry, path) is not False,
+            claimed_number(entry),
         ),
     )
 
@@ -200,8 +200,8 @@ def _with_evidence(
         is_positive = value_in_quote.is_positive_in(fact.number, quote)
         fact = replace(fact, number=-fact.number if is_positive else fact.number)
     number = fact.number if stands and not (fact.currency or fact.unit) else None
-    if number is not None and (found := value_in_quote.measured(number, quote)):
-        fact = replace(fact, currency=found.code, unit=found.unit)
+    if number is not None and (quantity := value_in_quote.measured(number, quote)):
+        fact = replace(fact, currency=quantity.code, unit=quantity.unit)
     scale = None if fact.scale else json_values.integer(entry.get("scale"))
     if fact.number is not None and scale:
         code = fact.currency or json_values.text(entry.get("currency")) or None

@@ -132,7 +132,7 @@ class Source:
         return "" if not is_plain or _PARTED.search(self.text) else _fold(self.text)
 
     def _span(self, place: Place, grounding: Grounding) -> Span:
-        start, end = (each + self.offset for each in place)
+        start, end = (position + self.offset for position in place)
         return Span(start_char=start, end_char=end, grounding=grounding)
 
     @property
@@ -165,15 +165,15 @@ class _Reading:
         self._gaps_left = _MAX_GAPS
 
     def find(self, quote: str) -> Iterator[Iterator[Place]]:
-        for wanted in self._spellings(quote):
+        for spelling in self._spellings(quote):
             for places in (self._folded_places, self._decomposed_places):
-                yield self._origins_of(places(wanted))
+                yield self._origins_of(places(spelling))
 
     def find_joined(self, parts: Sequence[str]) -> Iterator[Place]:
         """Yield the spans from the first to the last part, for parts that follow each other."""
-        found = [self._places_of_part(part) for part in parts]
-        chains = found[0]
-        for places, following in itertools.pairwise(found):
+        by_part = [self._places_of_part(part) for part in parts]
+        chains = by_part[0]
+        for places, following in itertools.pairwise(by_part):
             distance = self._distance(max(len(places), len(following)))
             chains = self._continued(chains, following, distance)
         starts = dict(reversed(chains))  # the nearest of several ends
@@ -183,13 +183,13 @@ class _Reading:
         return (self._plain.origin(*place) for place in whole_words(self.text, places))
 
     def _places_of_part(self, part: str) -> list[Place]:
-        found: list[Place] = []
-        for wanted in self._spellings(part):
-            places = itertools.islice(self._decomposed_places(wanted), _MAX_PLACES_OF_PART)
-            found = [place for place in places if not _cuts_word(self.text, *place)]
-            if found:
+        whole: list[Place] = []
+        for spelling in self._spellings(part):
+            places = itertools.islice(self._decomposed_places(spelling), _MAX_PLACES_OF_PART)
+            whole = [place for place in places if not _cuts_word(self.text, *place)]
+            if whole:
                 break
-        return found
+        return whole
 
     def _distance(self, count: int) -> float:
         """Return the maximum distance between two parts; less if the text repeats one of them."""
@@ -203,7 +203,7 @@ class _Reading:
     ) -> list[Place]:
         """Return the chains that continue at one of these places, each as one span."""
         ends = [end for _, end in chains]
-        found: list[Place] = []
+        spans: list[Place] = []
         for start, end in places:
             nearest = bisect_right(ends, start) - 1
             if nearest < 0 or start - ends[nearest] > distance:
@@ -212,8 +212,8 @@ class _Reading:
                 break
             self._gaps_left -= 1
             if _may_be_left_out(self.text, ends[nearest], start):
-                found.append((chains[nearest][0], end))
-        return found
+                spans.append((chains[nearest][0], end))
+        return spans
 
     def _spellings(self, quote: str) -> Iterable[str]:
         plain = layout.without_markup(quote).text.replace(" | ", " ")
@@ -223,11 +223,11 @@ class _Reading:
         return self._folded_words.places(_fold(quote))
 
     def _decomposed_places(self, quote: str) -> Iterator[Place]:
-        found = self._decomposed_words.places(_decompose(_fold(quote)))
+        places = self._decomposed_words.places(_decompose(_fold(quote)))
         if self._decomposed_words is self._folded_words:
-            yield from found
+            yield from places
             return
-        for start, end in found:
+        for start, end in places:
             origins = self._decomposed_origins
             begins = not start or origins[start] != origins[start - 1]
             if begins and origins[end] != origins[end - 1]:
@@ -265,10 +265,10 @@ class _Words:
 
     @cached_property
     def _starts(self) -> tuple[array[int], array[int]]:
-        found = [match.span() for match in _WORD.finditer(self._text)]
-        lengths = (end - start + 1 for start, end in found)
+        spans = [match.span() for match in _WORD.finditer(self._text)]
+        lengths = (end - start + 1 for start, end in spans)
         joined = array("q", itertools.accumulate(lengths, initial=0))
-        return array("q", (start for start, _ in found)), joined
+        return array("q", (start for start, _ in spans)), joined
 
     def places(self, quote: str) -> Iterator[Place]:
         """Yield the places where the words of a quote follow each other, ignoring white space."""
@@ -322,15 +322,15 @@ def _is_spaceless(char: str) -> bool:
 
 def _may_be_left_out(text: str, start: int, end: int) -> bool:
     """An ellipsis must not replace a negation in a sentence that is quoted in part."""
-    found = (match.span() for match in _SENTENCE_END.finditer(text, start, end + 2))
+    spans = (match.span() for match in _SENTENCE_END.finditer(text, start, end + 2))
     ends = [
         place
-        for place in found
+        for place in spans
         if place[1] <= end and (place[0] == start or _ends_sentence(text, place[0]))
     ]
     cut = [(start, ends[0][0]), (ends[-1][1], end)] if ends else [(start, end)]
     plain = (layout.without_insertions(text[slice(*place)]).text for place in cut)
-    return not any(denies(_decompose(_fold(each))) for each in plain)
+    return not any(denies(_decompose(_fold(part))) for part in plain)
 
 
 def _ends_sentence(text: str, index: int) -> bool:
@@ -371,15 +371,15 @@ def _parts(char: str) -> str:
 def ground(answer: JsonObject, source: Source) -> JsonObject:
     """Return the answer with the span of every quote, and in `grounded` whether one was found."""
     findings = list(json_values.findings(answer))
-    said = Counter(json_values.text(each["quote"]) for each in findings)
-    has_rows = any("path" in each for each in findings)
+    said = Counter(json_values.text(finding["quote"]) for finding in findings)
+    has_rows = any("path" in finding for finding in findings)
     spans = {
         quote: list(islice(source.mentions(quote), _MAX_MENTIONS if has_rows else number))
         for quote, number in said.items()
     }
     places = {
-        quote: [(each.start_char - source.offset, each.end_char - source.offset) for each in own]
-        for quote, own in spans.items()
+        quote: [(span.start_char - source.offset, span.end_char - source.offset) for span in listed]
+        for quote, listed in spans.items()
     }
     meant = iter(mentions.choose_mentions(findings, places, source.text))
 
@@ -404,9 +404,9 @@ def regrounded(answer: JsonObject, source: Source) -> JsonObject:
     ]
     if not lost:
         return answer
-    found = iter(json_values.objects(ground({"evidence": lost}, source)["evidence"]))
+    located = iter(json_values.objects(ground({"evidence": lost}, source)["evidence"]))
     return json_values.with_findings(
-        answer, lambda finding: next(found) if finding.get("grounded") is False else finding
+        answer, lambda finding: next(located) if finding.get("grounded") is False else finding
     )
 
 
@@ -427,10 +427,10 @@ def quotes(value: JsonValue) -> list[JsonObject]:
 
 def grounded_share(answer: JsonObject) -> float:
     """Return the share of grounded quotes, 0 to 1; 1 if there are no quotes."""
-    found = quotes(answer)
-    if not found:
+    items = quotes(answer)
+    if not items:
         return 1.0
-    return sum(item.get("grounded") is True for item in found) / len(found)
+    return sum(item.get("grounded") is True for item in items) / len(items)
 
 
 def spans_by_quote(answers: tuple[JsonObject, ...]) -> dict[str, list[Span]]:
@@ -439,10 +439,10 @@ def spans_by_quote(answers: tuple[JsonObject, ...]) -> dict[str, list[Span]]:
     for answer in answers:
         for item in quotes(answer):
             quote = item["quote"]
-            if isinstance(quote, str) and (found := json_values.span_of(item)):
+            if isinstance(quote, str) and (place := json_values.span_of(item)):
                 places = spans.setdefault(quote, [])
                 how = Grounding(json_values.text(item.get("grounding")) or Grounding.EXACT)
-                span = Span(start_char=found[0], end_char=found[1], grounding=how)
+                span = Span(start_char=place[0], end_char=place[1], grounding=how)
                 if span not in places:
                     places.append(span)
     return spans
@@ -495,7 +495,7 @@ def whole_words(text: str, places: Iterable[Place]) -> Iterator[Place]:
             continue
         cuts = [place for place in (start, end) if _joins_letters(text, place)]
         if cuts:
-            is_further = not inside or all(_is_spaceless(text[each]) for each in cuts)
+            is_further = not inside or all(_is_spaceless(text[cut]) for cut in cuts)
             if last < 0 and is_further and (not inside or start >= inside[-1][1]):
                 inside.append((start, end))
         elif start >= last:

@@ -39,9 +39,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return ", ".join(difflib.get_close_matches(name, list(known), n=3, cutoff=0))
 
 
-def split_commas(given: str) -> tuple[str, ...]:
+def split_commas(text: str) -> tuple[str, ...]:
     """Return the parts of a text between commas, without blank ones."""
-    return tuple(part for each in given.split(",") if (part := each.strip()))
+    return tuple(part for piece in text.split(",") if (part := piece.strip()))
 
 
 def first_id(moment: datetime) -> uuid.UUID:

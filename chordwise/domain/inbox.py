@@ -44,9 +44,9 @@ def names_like(name: str) -> Iterator[str]:
 
 def profile_of(folder: PurePath, bindings: Mapping[PurePath, str]) -> str:
     """Return the profile of the deepest bound folder that contains `folder`; empty if none does."""
-    for each in (folder, *folder.parents):
-        if each in bindings:
-            return bindings[each]
+    for candidate in (folder, *folder.parents):
+        if candidate in bindings:
+            return bindings[candidate]
     return ""
 
 
@@ -108,11 +108,11 @@ class Sightings:
         """Whether less than half of the capacity is used, so that a further scan is useful."""
         return len(self._seen) < max(1, self._limit // 2)
 
-    def replace(self, found: Iterable[Found], now: float) -> int:
+    def replace(self, files: Iterable[Found], now: float) -> int:
         """Observe the files that a scan found, oldest first; return how many had no room."""
         before, self._seen = self._seen, {}
         left_out = 0
-        for path, prints in found:
+        for path, prints in files:
             if len(self._seen) >= self._limit:
                 left_out += 1
                 continue
@@ -136,6 +136,6 @@ class Sightings:
         """Return the files that have been quiet for long enough, the oldest first."""
         until = now - self._quiet_seconds
         return sorted(
-            (each for each in self._seen.values() if each.quiet_since <= until),
-            key=lambda each: each.age,
+            (sighting for sighting in self._seen.values() if sighting.quiet_since <= until),
+            key=lambda sighting: sighting.age,
         )

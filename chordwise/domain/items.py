@@ -80,8 +80,8 @@ def split(text: str) -> tuple[str, ...]:
 
 def without_type(item: str) -> str:
     """Return the name of an item."""
-    found = _TYPE.search(item)
-    return item[: found.start()].strip() if found and found[1].casefold() in TYPES else item
+    match = _TYPE.search(item)
+    return item[: match.start()].strip() if match and match[1].casefold() in TYPES else item
 
 
 def of(options: AnalysisOptions) -> dict[str, DeclaredItem]:
@@ -115,12 +115,12 @@ def check(options: AnalysisOptions) -> None:
 
 @lru_cache(maxsize=256)
 def _parsed(listed: tuple[str, ...], instructions: str) -> dict[str, DeclaredItem]:
-    found: dict[str, DeclaredItem] = {}
+    by_name: dict[str, DeclaredItem] = {}
     for item in listed or split(instructions) or DEFAULT_ITEMS:
         name = without_type(item)
         declared = _TYPE.search(item) if name != item else None
-        found.setdefault(name, DeclaredItem(name, declared[1].casefold() if declared else ""))
-    return found
+        by_name.setdefault(name, DeclaredItem(name, declared[1].casefold() if declared else ""))
+    return by_name
 
 
 # The head noun of an item determines the kind of its values.

@@ -98,7 +98,7 @@ def walk(value: JsonValue, path: str = "") -> Iterator[tuple[str, JsonValue]]:
 
 def scalars(value: JsonValue) -> Iterator[tuple[str, JsonValue]]:
     """Yield every value except objects and lists, with its JSON Pointer; null is one."""
-    return (each for each in walk(value) if not isinstance(each[1], dict | list))
+    return (pair for pair in walk(value) if not isinstance(pair[1], dict | list))
 
 
 def upward(path: str) -> Iterator[str]:

@@ -127,7 +127,7 @@ _ADDRESS = r"[^()\s]*+(?:\([^()\s]*+\)[^()\s]*+)?(?:[ \t]++\"[^\"\n]{0,200}\")?\
 _LENGTHS = "metres meters metre meter feet foot inches inch yards miles Meter Metern"
 _NO_POWER = rf"(?:(?![\u00b2\u00b3](?![{_SUPERSCRIPTS}]))|{_not_after(_LENGTHS.split())})"
 _NUMBERED = "no nr art sec fig abs para vol tab cl ch ziff rev ver app bd lit rn pp ex cf pt st"
-_NO_NUMBER = _not_after(f"{each}." for word in _NUMBERED.split() for each in (word, word.title()))
+_NO_NUMBER = _not_after(f"{form}." for word in _NUMBERED.split() for form in (word, word.title()))
 _SIGN_OF_INSERTION = re.compile(rf"[\[\]!\d\u2020\u2021{_SUPERSCRIPTS}]")
 _INSERTION = re.compile(
     rf"(?<=[\w{_AFTER}\]%])\[(?:\d{{1,3}}|\^\w{{1,20}})\](?![\w(])"
@@ -145,34 +145,34 @@ _INSERTION = re.compile(
 
 
 def _signs(text: str) -> dict[Place, str]:
-    found = {}
+    signs = {}
     for row in _LINE.finditer(text) if "|" in text else ():
         start, line = row.start(), row[0].rstrip()
         is_row = line.startswith("|") and line.endswith("|")
         if is_row and _DELIMITERS.fullmatch(line):
-            found[row.span()] = " "
+            signs[row.span()] = " "
         elif is_row or line.count(" | ") > 1:
             places = (start + place for place, char in enumerate(line) if char == "|")
-            found |= {(place, place + 1): " " for place in places}
+            signs |= {(place, place + 1): " " for place in places}
     for entity in _ENTITY.finditer(text) if "&" in text else ():
         sign = html.unescape(entity[0])
         if len(sign) == 1:
-            found[entity.span()] = sign
-    return found
+            signs[entity.span()] = sign
+    return signs
 
 
 def _without_marks(plain: Plain) -> Plain:
     """Remove markup; keep a hyphen at a line end if the word also has it within a line."""
     text = plain.text
-    found = list(_beginning_with(_SIGN_OF_MARK, _MARK, text))
-    parted = {_around(text, *match.span()) for match in found if match["hyphen"]}
+    marks = list(_beginning_with(_SIGN_OF_MARK, _MARK, text))
+    parted = {_around(text, *match.span()) for match in marks if match["hyphen"]}
     within = (match.span() for match in (_HYPHEN.finditer(text) if parted else ()))
     compound = parted & {_around(text, *place) for place in within}
     parted -= compound
     line_starts = (0, *(end.end() for end in _LINE_END.finditer(text)))
     of_lines = (_LINE_MARK.match(text, start) for start in line_starts)
     cuts = [match.span() for match in of_lines if match]
-    for match in found:
+    for match in marks:
         start, end = match.span()
         stays = match["hyphen"] and _around(text, start, end) not in parted
         cuts.append((start + 1 if stays else start, end))
@@ -213,9 +213,9 @@ def _around(text: str, start: int, end: int) -> tuple[str, str]:
 
 def _mail_prefixes(text: str) -> Iterator[Place]:
     """Yield the marks of quoted mail; a single “> 5 %” is a comparison."""
-    found = [match.span() for match in _MAIL_PREFIX.finditer(text)]
+    prefixes = [match.span() for match in _MAIL_PREFIX.finditer(text)]
     follows = False
-    for (start, end), (following, _) in itertools.pairwise([*found, (-1, -1)]):
+    for (start, end), (following, _) in itertools.pairwise([*prefixes, (-1, -1)]):
         is_followed = text.find("\n", end) + 1 == following
         if follows or is_followed or not _OF_NUMBERS.match(text, end):
             yield start, end
@@ -256,8 +256,8 @@ class _Pages:
             gone = list(itertools.takewhile(self._is_furniture, above))
             gone_below = itertools.takewhile(self._is_furniture, below)
             yield from (self._lines[number] for number in (*gone, *gone_below))
-            if len(gone) < len(above) and (found := self._number_at_end(above[len(gone)])):
-                place, page = found
+            if len(gone) < len(above) and (page_number := self._number_at_end(above[len(gone)])):
+                place, page = page_number
                 if self._is_in_series(page, place[0]):
                     yield place
 
@@ -290,12 +290,12 @@ class _Pages:
 
     @cached_property
     def _page_numbers(self) -> dict[int, int]:
-        found = {}
+        pages = {}
         for number in range(len(self._lines)):
             line = self._line(number)
             if _PAGE_NUMBER.fullmatch(line) and (page := _NUMBER.search(line)):
-                found[number] = int(page[0])
-        return found
+                pages[number] = int(page[0])
+        return pages
 
     def _line(self, number: int) -> str:
         return self._text[slice(*self._lines[number])]
@@ -314,7 +314,7 @@ class _Pages:
     @cached_property
     def _repeated(self) -> Counter[str]:
         last = len(self._lines)
-        sides = {number for each in self._breaks for lines in each for number in lines}
+        sides = {number for pair in self._breaks for lines in pair for number in lines}
         sides |= {*range(_LINES_BESIDE_IT), *range(last - _LINES_BESIDE_IT, last)} & {*range(last)}
         counts = Counter(self._masked(number) for number in sides)
         counts[""] = 0
@@ -348,9 +348,9 @@ class _Pages:
     def _places(self) -> dict[int, list[int]]:
         above = {number for gap in self._gaps for number in self._around(gap)[0]}
         ends = map(self._number_at_end, above)
-        found = [(place[0], page) for place, page in filter(None, ends)]
-        found += [(self._lines[number][0], page) for number, page in self._page_numbers.items()]
+        pairs = [(place[0], page) for place, page in filter(None, ends)]
+        pairs += [(self._lines[number][0], page) for number, page in self._page_numbers.items()]
         places: dict[int, list[int]] = {}
-        for place, page in sorted(found):
+        for place, page in sorted(pairs):
             places.setdefault(page, []).append(place)
         return places

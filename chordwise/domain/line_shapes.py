@@ -33,29 +33,29 @@ def shape_of(line: str) -> str:
     It is the number of cells of a row, the mark of an item, the name before a value, the number of
     amounts at the end of a line, or the sequence of words and numbers.
     """
-    own = line.rstrip("\r\n")
-    has_number = NUMBER.search(own) is not None
+    content = line.rstrip("\r\n")
+    has_number = NUMBER.search(content) is not None
     for mark, least in (("|", 2), ("\t", 1)):
-        if (count := own.count(mark)) >= least:
+        if (count := content.count(mark)) >= least:
             return f"{mark} {count} {has_number}"
-    own = own.strip()
-    if (item := _ITEM.match(own)) and len(own) <= _LONGEST_ITEM:
+    content = content.strip()
+    if (item := _ITEM.match(content)) and len(content) <= _LONGEST_ITEM:
         mark = item[1] or item[2] or item[0][0]
         return f"{_LINE_OF_WORDS}{mark} {len(line) - len(line.lstrip())} {has_number}"
-    if key := _KEY.match(own):
+    if key := _KEY.match(content):
         name = _WORDS.sub("a", key[0]) if NUMBER.search(key[0]) else key[0]
         return f"{_NAMED}{NUMBER.sub('0', name).casefold()}"
-    bare = _QUOTED.sub("", own)
+    bare = _QUOTED.sub("", content)
     if DELIMITER.search(bare) and not any(f"{mark} " in bare for mark in ",;"):
         return f", {bare.count(',')} {bare.count(';')} {has_number}"
-    cells, longest = _GAP.split(own), _LONGEST_ENTRY if has_number else _LONGEST_NAME
+    cells, longest = _GAP.split(content), _LONGEST_ENTRY if has_number else _LONGEST_NAME
     if len(cells) > 1 and max(map(len, cells)) <= longest:
         return f"columns {len(cells) - 1} {has_number}"
-    words = reversed(own.split())
+    words = reversed(content.split())
     amounts = sum(1 for _ in itertools.takewhile(_AMOUNT.fullmatch, words))
     if amounts >= _FEWEST_AMOUNTS:
         return f"amounts {amounts}"
-    return _shape_of_words(own, has_number=has_number)
+    return _shape_of_words(content, has_number=has_number)
 
 
 def _shape_of_words(line: str, *, has_number: bool) -> str:
@@ -93,8 +93,8 @@ def is_named_or_name(shape: str) -> bool:
 
 def is_entry(line: str) -> bool:
     """Return whether a line is short and not a sentence."""
-    own = line.rstrip()
-    return len(own) <= _LONGEST_ENTRY and not own.endswith(_ENDS_OF_SENTENCES)
+    content = line.rstrip()
+    return len(content) <= _LONGEST_ENTRY and not content.endswith(_ENDS_OF_SENTENCES)
 
 
 def is_heading(line: str) -> bool:
@@ -103,10 +103,10 @@ def is_heading(line: str) -> bool:
 
 
 def _fields(line: str) -> tuple[str, str]:
-    own = line.strip()
-    item = _ITEM.match(own)
+    content = line.strip()
+    item = _ITEM.match(content)
     mark = item[1] or item[2] or item[0][0] if item else ""
-    return mark, own[item.end() :] if item else own
+    return mark, content[item.end() :] if item else content
 
 
 def _named_value(line: str) -> tuple[str, str]:
@@ -135,8 +135,8 @@ def begins(line: str, start: int, end: int) -> bool:
 
 def is_short_item(line: str) -> bool:
     """Return whether a line is a list item that consists of a short name."""
-    own = line.strip()
-    return bool(_ITEM.match(own)) and len(own.split()) <= 1 + _MAX_WORDS_OF_NAME
+    content = line.strip()
+    return bool(_ITEM.match(content)) and len(content.split()) <= 1 + _MAX_WORDS_OF_NAME
 
 
 def separator_of(line: str) -> str:
@@ -156,8 +156,8 @@ def divided_shape_of(line: str, *, are_labels: bool) -> str:
     indent = f"{mark} {len(line) - len(line.lstrip())}"
     label, value = _named_value(line)
     if label:
-        own = _division(value) if NUMBER.search(value) else label.casefold()
-        return f"{_NAMED}{indent} {own if are_labels else ''}"
+        key = _division(value) if NUMBER.search(value) else label.casefold()
+        return f"{_NAMED}{indent} {key if are_labels else ''}"
     if mark:
         return f"{_LINE_OF_WORDS}{indent} {separator_of(line)}"
     is_bare = 0 < len(rest) <= _LONGEST_ENTRY and not rest[0].islower() and rest[-1] not in _COLONS
@@ -166,7 +166,7 @@ def divided_shape_of(line: str, *, are_labels: bool) -> str:
 
 def number_cells(line: str) -> tuple[bool, ...]:
     """Return for each cell of a line whether it contains a number."""
-    cells = (own for cell in _CELL.split(line.strip()) for own in _GAP.split(cell))
+    cells = (part for cell in _CELL.split(line.strip()) for part in _GAP.split(cell))
     return tuple(NUMBER.search(cell) is not None for cell in cells)
 
 

@@ -36,21 +36,21 @@ def segments(
     start, end = max(0, window[0]), min(window[1], len(text))
     if start >= end:
         return []
-    inside = [each for each in spans if max(start, each.start_char) < min(end, each.end_char)]
+    inside = [span for span in spans if max(start, span.start_char) < min(end, span.end_char)]
     begins: dict[int, list[int]] = {}
     ends: dict[int, list[int]] = {}
-    for number, each in enumerate(inside):
-        begins.setdefault(max(start, each.start_char), []).append(number)
-        ends.setdefault(each.end_char, []).append(number)
+    for number, span in enumerate(inside):
+        begins.setdefault(max(start, span.start_char), []).append(number)
+        ends.setdefault(span.end_char, []).append(number)
     within = {at for at in (*begins, *ends, *cuts) if start < at < end}
     active: set[int] = set()
-    found: list[Segment] = []
+    pieces: list[Segment] = []
     for first, last in pairwise(sorted({start, *within, end})):
         active |= set(begins.get(first, ()))
         active -= set(ends.get(first, ()))
         marks = tuple(dict.fromkeys(inside[number].mark for number in sorted(active)))
-        found.append(Segment(start_char=first, text=text[first:last], marks=marks))
-    return found
+        pieces.append(Segment(start_char=first, text=text[first:last], marks=marks))
+    return pieces
 
 
 _SOUGHT = re.compile(r'(?P<left_out>-?)(?:"(?P<phrase>[^"]*)"|(?P<word>[^\s"]+))')
@@ -59,17 +59,17 @@ _WORD = re.compile(r"\w+")
 
 def sought_in(words: str) -> frozenset[str]:
     """Return the single words, in lower case, of `words` in the syntax of a search engine."""
-    found: set[str] = set()
-    for each in _SOUGHT.finditer(words):
-        if not each["left_out"] and (each["word"] or "").lower() != "or":
-            found.update(_WORD.findall((each["phrase"] or each["word"] or "").casefold()))
-    return frozenset(found)
+    terms: set[str] = set()
+    for match in _SOUGHT.finditer(words):
+        if not match["left_out"] and (match["word"] or "").lower() != "or":
+            terms.update(_WORD.findall((match["phrase"] or match["word"] or "").casefold()))
+    return frozenset(terms)
 
 
 def words_at(text: str, sought: Collection[str]) -> Iterator[tuple[int, int]]:
     """Yield the spans of the whole words of a text that a search looks for, in order."""
     if sought:
-        yield from (each.span() for each in _WORD.finditer(text) if each[0].casefold() in sought)
+        yield from (match.span() for match in _WORD.finditer(text) if match[0].casefold() in sought)
 
 
 _SEARCHED_FOR_A_LINE_END = 2_000

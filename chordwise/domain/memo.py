@@ -23,13 +23,13 @@ def memoized_by_identity(
     known: dict[Hashable, tuple[First, Returned]] = {}
 
     @functools.wraps(function)
-    def memoized(first: First, /, *rest: Rest.args, **named: Rest.kwargs) -> Returned:
+    def memoized(first: First, /, *rest: Rest.args, **keywords: Rest.kwargs) -> Returned:
         key = (id(first), *rest)
-        found = known.get(key)
+        entry = known.get(key)
         # The id of a deleted object can be reused, so the object is kept and compared.
-        if found is not None and found[0] is first:
-            return found[1]
-        returned = function(first, *rest, **named)
+        if entry is not None and entry[0] is first:
+            return entry[1]
+        returned = function(first, *rest, **keywords)
         if len(known) >= _MAX_OBJECTS:
             known.clear()
         known[key] = (first, returned)

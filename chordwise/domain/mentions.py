@@ -36,16 +36,16 @@ def choose_mentions(
 ) -> list[int | None]:
     """Return for each finding the index in `places` of the mention of its quote, `None` if none."""
     rows: dict[Hashable, list[_Finding]] = defaultdict(list)
-    for number, each in enumerate(findings):
-        named = _named(number, each)
-        rows[named.row].append(named)
-    row_counts = Counter(quote for own in rows.values() for quote in {each.quote for each in own})
+    for number, item in enumerate(findings):
+        finding = _named(number, item)
+        rows[finding.row].append(finding)
+    row_counts = Counter(quote for row in rows.values() for quote in {entry.quote for entry in row})
     choice = _Choice(places, text, row_counts)
-    found: list[int | None] = [None] * len(findings)
-    for own in rows.values():
-        for finding, mention in choice.of_row(own):
-            found[finding.number] = mention
-    return found
+    chosen: list[int | None] = [None] * len(findings)
+    for row in rows.values():
+        for finding, mention in choice.of_row(row):
+            chosen[finding.number] = mention
+    return chosen
 
 
 def _named(number: int, finding: JsonObject) -> _Finding:
@@ -69,17 +69,17 @@ class _Choice:
     ends: dict[str | None, int] = field(default_factory=dict)
 
     def of_row(self, findings: Sequence[_Finding]) -> Iterator[tuple[_Finding, int]]:
-        found = sorted((each for each in findings if self._has(each)), key=self._rank)
+        ranked = sorted((finding for finding in findings if self._has(finding)), key=self._rank)
         anchor: Place | None = None
-        for each in found:
-            places = self.places[each.quote]
+        for finding in ranked:
+            places = self.places[finding.quote]
             if anchor is None:
-                mention = self._begin(each, [self.places[other.quote] for other in found[1:]])
+                mention = self._begin(finding, [self.places[other.quote] for other in ranked[1:]])
                 anchor = places[mention]
             else:
                 mention = self._nearest(anchor, places)
-            self.taken[each.quote].add(mention)
-            yield each, mention
+            self.taken[finding.quote].add(mention)
+            yield finding, mention
         if anchor is not None:
             self.ends[findings[0].listed] = anchor[1]
 
@@ -96,21 +96,21 @@ class _Choice:
         begins = self.ends.get(finding.listed, 0) if finding.listed is not None else 0
         first = bisect_left(places, (begins,))
         order = itertools.chain(range(first, len(places)), range(first - 1, -1, -1))
-        free = list(itertools.islice((each for each in order if each not in taken), _MAX_COMPARED))
+        free = list(itertools.islice((item for item in order if item not in taken), _MAX_COMPARED))
         if len(free) < 2 or not others:  # noqa: PLR2004 - nothing to choose from
             return free[0] if free else 0
-        return min(free, key=lambda each: self._spread(places[each], others))
+        return min(free, key=lambda mention: self._spread(places[mention], others))
 
     def _spread(self, anchor: Place, others: Sequence[Sequence[Place]]) -> list[int]:
         nearest = [places[self._nearest(anchor, places)] for places in others]
         distances = [self._distance(anchor, place) for place in nearest]
-        return [sum(each[0] for each in distances), sum(each[2] for each in distances)]
+        return [sum(gap[0] for gap in distances), sum(gap[2] for gap in distances)]
 
     def _nearest(self, anchor: Place, places: Sequence[Place]) -> int:
         """Return the mention the fewest lines away; on its line the closest, else the later."""
         after = bisect_left(places, anchor)
-        near = [each for each in (after, after - 1) if 0 <= each < len(places)]
-        return min(near, key=lambda each: self._distance(anchor, places[each]))
+        near = [mention for mention in (after, after - 1) if 0 <= mention < len(places)]
+        return min(near, key=lambda mention: self._distance(anchor, places[mention]))
 
     def _distance(self, anchor: Place, other: Place) -> tuple[int, bool, int]:
         (_, end), (start, _) = sorted([anchor, other])

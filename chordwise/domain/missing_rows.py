@@ -77,44 +77,44 @@ class MissingRows:
         return self.kept < self.expected
 
     def __str__(self) -> str:
-        prefix = next((each for each in _PREFIXES if self.path.startswith(each)), "")
+        prefix = next((prefix for prefix in _PREFIXES if self.path.startswith(prefix)), "")
         noun = _PREFIXES.get(prefix, "rows")
-        named = f"{self.kept:,} of {self.found:,} {noun} of `{self.path.removeprefix(prefix)}`"
-        return f"{named} (without: {'; '.join(self.where)})" if self.where else named
+        text = f"{self.kept:,} of {self.found:,} {noun} of `{self.path.removeprefix(prefix)}`"
+        return f"{text} (without: {'; '.join(self.where)})" if self.where else text
 
 
 def compare(
-    found: Mapping[str, RowCount], kept: Mapping[str, RowCount], before: Iterable[MissingRows] = ()
+    rows: Mapping[str, RowCount], kept: Mapping[str, RowCount], before: Iterable[MissingRows] = ()
 ) -> tuple[MissingRows, ...]:
     """Return the lists of which fewer rows are kept than found; `before` were already missing."""
     lost: Counter[str] = Counter()
-    limits = {path: count.max_items for path, count in found.items()}
-    for each in before:
-        lost[each.path] += each.found - each.kept
-        limits.setdefault(each.path, each.max_items)
+    limits = {path: count.max_items for path, count in rows.items()}
+    for row_list in before:
+        lost[row_list.path] += row_list.found - row_list.kept
+        limits.setdefault(row_list.path, row_list.max_items)
     compared = (
         MissingRows(
             path=path,
             kept=_number(kept, path),
-            found=_number(found, path) + lost[path],
+            found=_number(rows, path) + lost[path],
             max_items=limits[path],
         )
         for path in limits
     )
-    return tuple(each for each in compared if each.kept < each.found)
+    return tuple(row_list for row_list in compared if row_list.kept < row_list.found)
 
 
 def recounted(
     missing: Iterable[MissingRows], kept: Mapping[str, RowCount]
 ) -> tuple[MissingRows, ...]:
     """Return the lists that still lack rows after a revision of the answer."""
-    now = (replace(each, kept=_number(kept, each.path)) for each in missing)
-    return tuple(each for each in now if each.kept < each.found)
+    now = (replace(row_list, kept=_number(kept, row_list.path)) for row_list in missing)
+    return tuple(row_list for row_list in now if row_list.kept < row_list.found)
 
 
 def losses(missing: Iterable[MissingRows]) -> list[MissingRows]:
     """Return the lists that lack rows which the schema would allow."""
-    return [each for each in missing if each.is_loss]
+    return [row_list for row_list in missing if row_list.is_loss]
 
 
 def share(missing: Iterable[MissingRows]) -> float:
@@ -122,13 +122,13 @@ def share(missing: Iterable[MissingRows]) -> float:
     lost = losses(missing)
     if not lost:
         return 1.0
-    return sum(each.kept for each in lost) / sum(each.expected for each in lost)
+    return sum(row_list.kept for row_list in lost) / sum(row_list.expected for row_list in lost)
 
 
 def sentences(missing: Iterable[MissingRows]) -> list[str]:
     """Return sentences with row counts: lists with losses first, then those at their limit."""
     every = list(missing)
-    lost, limited = losses(every), [each for each in every if not each.is_loss]
+    lost, limited = losses(every), [row_list for row_list in every if not row_list.is_loss]
     said = [f"{_listed(lost)} are in the result."] if lost else []
     if limited:
         counts = _listed(limited)
@@ -145,20 +145,20 @@ def counts(
     """Return the column `row_counts` of an output; `parts` are the answers of chunks, or `None`."""
     analysis, options = analysis_for(task.analysis_type), task.options
     by_chunk = [None if part is None else analysis.row_counts([part], options) for part in parts]
-    found = analysis.row_counts([part for part in parts if part is not None], options)
+    row_counts = analysis.row_counts([part for part in parts if part is not None], options)
     kept = analysis.row_counts([output], options)
     places = analysis.row_places(output, options)
-    unread_by_path = {each.path: each.records for each in missing}
+    unread_by_path = {row_list.path: row_list.records for row_list in missing}
     counted: list[JsonValue] = []
-    for path in {**found, **kept}:
-        numbers = [None if each is None else _number(each, path) for each in by_chunk]
+    for path in {**row_counts, **kept}:
+        numbers = [None if chunk is None else _number(chunk, path) for chunk in by_chunk]
         read, rows = sum(number or 0 for number in numbers), places.get(path, [])
         spans = [span for row in rows for span in row]
         counted.append(
             {
                 "path": path,
                 "by_chunk": list(numbers),
-                "repeated": read - _number(found, path),
+                "repeated": read - _number(row_counts, path),
                 "kept": _number(kept, path),
                 "located": len(rows),
                 "unread": unread_by_path.get(path, 0),
@@ -175,12 +175,12 @@ def gaps(counted: list[JsonValue]) -> list[str]:
     Takes the result of `counts`. Lists with counted unread records are reported separately.
     """
     said = []
-    for each in json_values.objects(counted):
-        numbers = each["by_chunk"] if not each["unread"] else None
+    for entry in json_values.objects(counted):
+        numbers = entry["by_chunk"] if not entry["unread"] else None
         empty = _empty_within(numbers) if isinstance(numbers, list) else 0
         if empty:
             chunks = "1 chunk has" if empty == 1 else f"{empty} chunks have"
-            path = json_values.text(each["path"])
+            path = json_values.text(entry["path"])
             said.append(f"{chunks} no rows of {path}, between chunks with many rows.")
     return said
 
@@ -231,7 +231,7 @@ def unread(
     lines = TextLines(
         source=source, answered=answered, values={text.casefold() for text in texts if text}
     )
-    found: list[MissingRows] = []
+    row_lists: list[MissingRows] = []
     for path, rows in located.items():
         count = counted.get(path)
         if count is None or count.is_selection:
@@ -239,13 +239,13 @@ def unread(
         others = _rows_elsewhere(path, located, counted)
         records = _with_new_values(path, lines.without_row(rows, others), source, output)
         missing = _missing(path, count, len(rows), records, place)
-        found += [missing] if missing else []
+        row_lists += [missing] if missing else []
     for path, first in _unread_tables(source, counted, located, task):
         rest = lines.without_row([[first]], _rows_elsewhere(path, located, counted))
         count = counted.get(path, RowCount(number=0))
         missing = _missing(path, count, 0, [*rest, UnreadRecords(runs=[[first]])], place)
-        found += [missing] if missing and missing.records > DENSE else []
-    return tuple(found)
+        row_lists += [missing] if missing and missing.records > DENSE else []
+    return tuple(row_lists)
 
 
 def _with_new_values(
@@ -253,8 +253,8 @@ def _with_new_values(
 ) -> Sequence[UnreadRecords]:
     """Return the records without those that repeat a value of the item with this path, if any."""
     read = (
-        (json_values.pointer("/fields", json_values.text(each.get("item"))), each.get("value"))
-        for each in json_values.objects(output.get("fields"))
+        (json_values.pointer("/fields", json_values.text(field.get("item"))), field.get("value"))
+        for field in json_values.objects(output.get("fields"))
     )
     values = {_plain(json_values.text(value)) for item, value in read if item == path} - {"  "}
 
@@ -263,8 +263,8 @@ def _with_new_values(
         return not any(value in line for value in values)
 
     return [
-        replace(each, runs=[new for run in each.runs if (new := list(filter(is_new, run)))])
-        for each in records
+        replace(group, runs=[new for run in group.runs if (new := list(filter(is_new, run)))])
+        for group in records
     ]
 
 
@@ -310,21 +310,21 @@ def _missing(
     records: Sequence[UnreadRecords],
     place: Callable[[int, int], str],
 ) -> MissingRows | None:
-    number = sum(each.number for each in records) - (count.number - located)
+    number = sum(group.number for group in records) - (count.number - located)
     few = max(_MAX_UNREAD, _MAX_UNREAD_SHARE * (count.number + number))
-    is_dense = min(number, max((each.longest for each in records), default=0)) >= DENSE
-    is_clear = number > 0 and any(each.is_clear and each.runs for each in records)
+    is_dense = min(number, max((group.longest for group in records), default=0)) >= DENSE
+    is_clear = number > 0 and any(group.is_clear and group.runs for group in records)
     if not (is_clear or is_dense or number > few):
         return None
-    left = sorted(span for each in records for run in each.runs for span in run)
-    named = list(dict.fromkeys(filter(None, (place(*span) for span in left))))
+    left = sorted(span for group in records for run in group.runs for span in run)
+    names = list(dict.fromkeys(filter(None, (place(*span) for span in left))))
     return MissingRows(
         path=path,
         kept=count.number,
         found=count.number + number,
         max_items=count.max_items,
         records=number,
-        where=tuple(_few(named)),
+        where=tuple(_few(names)),
     )
 
 
@@ -333,10 +333,10 @@ def _rows_elsewhere(
 ) -> list[Sequence[Span]]:
     return [
         spans
-        for other, own in located.items()
+        for other, rows in located.items()
         if not (json_values.is_within(path, other) or json_values.is_within(other, path))
         and not (other in counted and counted[other].is_selection)
-        for spans in own
+        for spans in rows
     ]
 
 
@@ -381,9 +381,9 @@ def _placed(source: Source, output: JsonObject, task: AnalysisTask) -> JsonObjec
     if options.schema is not None:
         output = schema_data.without_shared_quotes(output, is_long)
     if values := analysis.values_without_place(output, options):
-        found = grounding.ground({"evidence": [*values]}, source)
+        grounded = grounding.ground({"evidence": [*values]}, source)
         quoted = json_values.objects(output.get("evidence"))
-        output = {**output, "evidence": [*quoted, *json_values.objects(found["evidence"])]}
+        output = {**output, "evidence": [*quoted, *json_values.objects(grounded["evidence"])]}
     return output
 
 
@@ -408,8 +408,8 @@ def naming(places: Callable[[], Places], parts: Sequence[Span]) -> Callable[[int
 
 def hint(lost: Sequence[MissingRows], parts: int) -> str:
     """Return advice about missing rows in an answer that was joined from `parts` chunks."""
-    has_schema = any(not each.path.startswith("/fields/") for each in lost)
-    if any(each.records for each in lost):
+    has_schema = any(not row_list.path.startswith("/fields/") for row_list in lost)
+    if any(row_list.records for row_list in lost):
         return _HINT_OF_RECORDS + _SELECTION * has_schema
     return _HINT + _ALIKE * has_schema if parts > 1 else _HINT_OF_ONE_CHUNK
 
@@ -417,10 +417,10 @@ def hint(lost: Sequence[MissingRows], parts: int) -> str:
 def union(one: Iterable[MissingRows], other: Iterable[MissingRows]) -> tuple[MissingRows, ...]:
     """Return the union of two counts of one output; for a list in both, the larger one."""
     largest: dict[str, MissingRows] = {}
-    for each in (*one, *other):
-        known = largest.setdefault(each.path, each)
-        if each.found > known.found:
-            largest[each.path] = each
+    for row_list in (*one, *other):
+        known = largest.setdefault(row_list.path, row_list)
+        if row_list.found > known.found:
+            largest[row_list.path] = row_list
     return tuple(largest.values())
 
 
@@ -433,7 +433,7 @@ def from_json(stored: JsonValue) -> tuple[MissingRows, ...]:
 
 
 def _listed(missing: Sequence[MissingRows]) -> str:
-    named = [str(each) for each in missing[:_MAX_NAMED]]
-    if rest := len(missing) - len(named):
-        named.append(f"rows of {number_formats.counted(rest, 'more list')}")
-    return " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
+    texts = [str(row_list) for row_list in missing[:_MAX_NAMED]]
+    if rest := len(missing) - len(texts):
+        texts.append(f"rows of {number_formats.counted(rest, 'more list')}")
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if len(texts) > 1 else texts)

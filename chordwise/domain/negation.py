@@ -70,6 +70,6 @@ def denies(text: str) -> bool:
     return (
         any(word in _WHOLE or word.startswith(_BEGINNINGS) for word in words)
         or any(phrase in padded for phrase in _PHRASES)
-        or any(each in plain for each in _ANYWHERE)
+        or any(part in plain for part in _ANYWHERE)
         or _LIMITED.search(plain) is not None
     )

@@ -73,17 +73,17 @@ def interval(low: float | None, high: float | None, shown: Callable[[float], str
     return "" if low is None or high is None else f"{shown(low)} – {shown(high)}"
 
 
-def parse_share(option: str, given: str, up_to: float | None = None) -> float:
+def parse_share(option: str, text: str, up_to: float | None = None) -> float:
     """Parse a share such as 2%, 2 % or 0.02; below 100 %, or at most `up_to`.
 
     Raises:
         UsageError: It is not a share in that range.
     """
-    number = given.strip().removesuffix("%")
+    number = text.strip().removesuffix("%")
     try:
-        share = float(number) / (100 if given.strip().endswith("%") else 1)
+        share = float(number) / (100 if text.strip().endswith("%") else 1)
     except ValueError:
         share = 0.0
     if not (0 < share < 1 if up_to is None else 0 < share <= up_to):
-        raise UsageError(f"{option} {given} is not a valid share.", "Examples: 2%, 0.02.")
+        raise UsageError(f"{option} {text} is not a valid share.", "Examples: 2%, 0.02.")
     return share

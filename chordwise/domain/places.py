@@ -84,7 +84,7 @@ class Layout:
 
     def add_word(self, span: tuple[int, int], box: Box, *, begins_line: bool) -> None:
         """Add the box of a word in points, rounded so that it contains the word."""
-        left, top, right, bottom = (each * _PER_POINT for each in box)
+        left, top, right, bottom = (edge * _PER_POINT for edge in box)
         outward = math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
         self.add(span, outward, begins_line=begins_line)
 
@@ -94,9 +94,9 @@ class Layout:
             return b""
         starts, ends, left, top, right, bottom, lines = self._columns
         sizes = ((ends, starts), (right, left), (bottom, top))
-        columns = [*map(_steps, (starts, left, top)), *(map(sub, *each) for each in sizes), lines]
+        columns = [*map(_steps, (starts, left, top)), *(map(sub, *pair) for pair in sizes), lines]
         return zlib.compress(
-            b"".join(_little_endian(array("i", each)).tobytes() for each in columns)
+            b"".join(_little_endian(array("i", column)).tobytes() for column in columns)
         )
 
     @classmethod
@@ -109,35 +109,35 @@ class Layout:
             content = b""
         size = len(content) // _LAYOUT_ROW_BYTES * array("i").itemsize
         pieces = (content[n * size : (n + 1) * size] for n in range(_COLUMNS))
-        steps = [_little_endian(array("i", each)) for each in pieces]
-        first = [list(accumulate(each)) for each in steps[:3]]
-        last = [list(map(add, *each)) for each in zip(first, steps[3:6], strict=True)]
+        steps = [_little_endian(array("i", piece)) for piece in pieces]
+        first = [list(accumulate(column)) for column in steps[:3]]
+        last = [list(map(add, *pair)) for pair in zip(first, steps[3:6], strict=True)]
         (starts, left, top), (ends, right, bottom) = first, last
         try:
-            columns = [array("i", each) for each in (starts, ends, left, top, right, bottom)]
+            columns = [array("i", column) for column in (starts, ends, left, top, right, bottom)]
         except OverflowError:
             return cls()
         return cls([*columns, steps[6]])
 
     def moved(self, offset: Callable[[int], int]) -> Layout:
         """Return the same boxes with moved spans."""
-        moved = [array("i", map(offset, each)) for each in self._columns[:2]]
+        moved = [array("i", map(offset, column)) for column in self._columns[:2]]
         return Layout([*moved, *self._columns[2:]])
 
     def lines(self, start: int, end: int) -> list[_WholeBox]:
         """Return the box of each line that a span touches."""
         starts, ends, *edges, begins = self._columns
-        found: list[_WholeBox] = []
+        boxes: list[_WholeBox] = []
         for number in range(bisect_right(ends, start), len(starts)):
             if starts[number] >= end:
                 break
             left, top, right, bottom = (edge[number] for edge in edges)
             box = left, top, right, bottom
-            if begins[number] or not found:
-                found.append(box)
+            if begins[number] or not boxes:
+                boxes.append(box)
             else:
-                found[-1] = union(found[-1], box)
-        return found
+                boxes[-1] = union(boxes[-1], box)
+        return boxes
 
 
 def union(one: tuple[Edge, ...], two: tuple[Edge, ...]) -> tuple[Edge, Edge, Edge, Edge]:
@@ -172,8 +172,8 @@ class Places:
     """The places of a document, for locating spans of its text."""
 
     def __init__(self, places: Sequence[Place] = ()) -> None:
-        self._places = sorted(places, key=lambda each: each.start_char)
-        self._starts = [each.start_char for each in self._places]
+        self._places = sorted(places, key=lambda place: place.start_char)
+        self._starts = [place.start_char for place in self._places]
         self._layouts: dict[int, Layout] = {}
 
     def __bool__(self) -> bool:
@@ -200,8 +200,8 @@ class Places:
 
     def _innermost(self, start: int) -> int | None:
         following = bisect_right(self._starts, start)
-        found = (n for n in range(following - 1, -1, -1) if self._places[n].end_char > start)
-        return next(found, None)
+        enclosing = (n for n in range(following - 1, -1, -1) if self._places[n].end_char > start)
+        return next(enclosing, None)
 
     def _cells(self, number: int, start: int, end: int) -> str | None:
         label = self._places[number].label
@@ -243,9 +243,9 @@ def located(output: JsonObject, places: Places) -> JsonObject:
 
 def sections(headings: Iterable[tuple[int, str]], length: int) -> list[Place]:
     """Return the sections of a text of this length; headings are pairs of position and title."""
-    named = [(start, " ".join(title.split())) for start, title in headings]
-    named = [(start, title) for start, title in named if title][:MAX_PLACES]
-    ends = [*(start for start, _ in named[1:]), length]
+    titles = [(start, " ".join(title.split())) for start, title in headings]
+    titles = [(start, title) for start, title in titles if title][:MAX_PLACES]
+    ends = [*(start for start, _ in titles[1:]), length]
     return [
         Place(
             kind=PlaceKind.SECTION,
@@ -253,7 +253,7 @@ def sections(headings: Iterable[tuple[int, str]], length: int) -> list[Place]:
             start_char=start,
             end_char=end,
         )
-        for (start, title), end in zip(named, ends, strict=False)
+        for (start, title), end in zip(titles, ends, strict=False)
     ]
 
 
@@ -269,15 +269,15 @@ def moved(place: Place, offset: Callable[[int], int]) -> Place:
 def nest_in_message(label: str, places: Sequence[Place], length: int) -> list[Place]:
     """Return the places of a message or attachment, with `label` prepended to their labels."""
     whole = Place(kind=PlaceKind.MAIL, label=label, start_char=0, end_char=length)
-    inner = [each for each in places if each.label != MESSAGE]
-    return [whole, *(replace(each, label=f"{label}, {each.label}") for each in inner)]
+    inner = [place for place in places if place.label != MESSAGE]
+    return [whole, *(replace(place, label=f"{label}, {place.label}") for place in inner)]
 
 
 def encode(places: Sequence[Place]) -> bytes:
     """Serialize places with their layouts: a line of JSON, followed by the layouts."""
-    sizes: list[JsonValue] = [len(each.layout) for each in places]
+    sizes: list[JsonValue] = [len(place.layout) for place in places]
     head = json.dumps({"places": to_json(places), "sizes": sizes}).encode()
-    return b"\n".join((head, b"".join(each.layout for each in places)))
+    return b"\n".join((head, b"".join(place.layout for place in places)))
 
 
 def decode(content: bytes, length: int) -> list[Place]:
@@ -286,16 +286,16 @@ def decode(content: bytes, length: int) -> list[Place]:
     try:
         described = json.loads(head)
         ends = accumulate(map(int, described["sizes"]), initial=0)
-        found = from_json(described["places"], [layouts[a:b] for a, b in pairwise(ends)])
+        places = from_json(described["places"], [layouts[a:b] for a, b in pairwise(ends)])
     except (ValueError, TypeError, KeyError, RecursionError):
         return []
-    return [each for each in found[:MAX_PLACES] if 0 <= each.start_char <= each.end_char <= length]
+    return [span for span in places[:MAX_PLACES] if 0 <= span.start_char <= span.end_char <= length]
 
 
 def to_json(places: Sequence[Place]) -> list[JsonValue]:
     """Convert places to the JSON of `documents.places`, without their layouts."""
     names = ("kind", "label", "number", "start_char", "end_char", "width", "height")
-    return [{name: getattr(each, name) for name in names} for each in places]
+    return [{name: getattr(place, name) for name in names} for place in places]
 
 
 def from_json(stored: JsonValue, layouts: Sequence[bytes] = ()) -> list[Place]:
@@ -303,14 +303,14 @@ def from_json(stored: JsonValue, layouts: Sequence[bytes] = ()) -> list[Place]:
     listed = json_values.objects(stored)
     return [
         Place(
-            kind=PlaceKind(json_values.text(each.get("kind"))),
-            label=json_values.text(each.get("label")),
-            start_char=json_values.integer(each.get("start_char")) or 0,
-            end_char=json_values.integer(each.get("end_char")) or 0,
-            number=json_values.integer(each.get("number")),
-            width=json_values.number(each.get("width")),
-            height=json_values.number(each.get("height")),
+            kind=PlaceKind(json_values.text(entry.get("kind"))),
+            label=json_values.text(entry.get("label")),
+            start_char=json_values.integer(entry.get("start_char")) or 0,
+            end_char=json_values.integer(entry.get("end_char")) or 0,
+            number=json_values.integer(entry.get("number")),
+            width=json_values.number(entry.get("width")),
+            height=json_values.number(entry.get("height")),
             layout=layout,
         )
-        for each, layout in zip(listed, [*layouts, *[b""] * len(listed)], strict=False)
+        for entry, layout in zip(listed, [*layouts, *[b""] * len(listed)], strict=False)
     ]

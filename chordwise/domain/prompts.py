@@ -43,7 +43,7 @@ def render(template: PromptTemplate, task: AnalysisTask, schema: JsonObject) -> 
         "draft": examined,
         "mark": _mark(material + examined),
         "kind": task.analysis_type,
-        "principles": "\n".join(f"{n}. {each}" for n, each in enumerate(principles, start=1)),
+        "principles": "\n".join(f"{n}. {rule}" for n, rule in enumerate(principles, start=1)),
         "instructions": "\n".join(part for part in parts if part),
         "labels": ", ".join(task.options.labels) or "labels of your own choice",
         "items": "\n".join(f"- {item.in_prompt}" for item in items.of(task.options).values()),
@@ -75,7 +75,7 @@ def render_examples(task: AnalysisTask) -> str:
     """
     if not task.examples or not task.shows_examples:
         return ""
-    return examples.in_prompt(task.examples, _mark("".join(each.text for each in task.examples)))
+    return examples.in_prompt(task.examples, _mark("".join(entry.text for entry in task.examples)))
 
 
 def render_transcription(template: PromptTemplate, schema: JsonObject) -> Prompt:
@@ -140,5 +140,5 @@ def _language(options: AnalysisOptions) -> str:
 
 
 def _examples(task: AnalysisTask) -> str:
-    own = [each for each in task.options.examples if each.analysis_type == task.analysis_type]
-    return examples.in_prompt(own) if task.shows_examples else ""
+    chosen = [entry for entry in task.options.examples if entry.analysis_type == task.analysis_type]
+    return examples.in_prompt(chosen) if task.shows_examples else ""

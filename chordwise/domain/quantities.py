@@ -256,10 +256,10 @@ _FEWEST_CELLS = 3
 def parse_single(text: str) -> Quantity | None:
     """Parse a text that is one number, sum of money or percentage; `None` for any other text."""
     text = " ".join(_straightened(text).split())
-    found = list(_AMOUNT.finditer(text))
-    if len(found) != 1:
+    matches = list(_AMOUNT.finditer(text))
+    if len(matches) != 1:
         return None
-    match = found[0]
+    match = matches[0]
     currency, scale, unit = _currency_of(match), _scale_of(match), match["unit"]
     is_marked = currency is not None or unit in ("%", "‰")
     number = _number(match["digits"], is_money=currency is not None, scale=scale)
@@ -318,7 +318,7 @@ def _straightened(text: str) -> str:
 
 
 def _sum(match: re.Match[str]) -> str:
-    parts = [(_decimal(each.replace(",", "")), scale) for each, scale in _PART.findall(match[0])]
+    parts = [(_decimal(part.replace(",", "")), scale) for part, scale in _PART.findall(match[0])]
     if len(parts) == 1 or any(number is None for number, _ in parts):
         return match[0]
     total = sum((number or 0) * 10 ** _SCALES.get(scale, 0) for number, scale in parts)
@@ -347,8 +347,8 @@ def _signed(match: re.Match[str], text: str, number: Decimal) -> tuple[Decimal, 
     end = max(match.end("closed"), match.end("close"))
     is_in_brackets = end > 0 and (match["open"] or match["inner"])
     before = text[max(0, match.start() - _NEAR) : match.start()]
-    named = _LAST_WORD.sub("", before)  # five thousand dollars ($5,000)
-    if not is_in_brackets or named.rstrip().endswith(f"{number.normalize():f}"):
+    preceding = _LAST_WORD.sub("", before)  # five thousand dollars ($5,000)
+    if not is_in_brackets or preceding.rstrip().endswith(f"{number.normalize():f}"):
         return (number,)
     if match["open"] and match["before"] and not match["inner"]:
         return _signed_in_brackets(number, before, text[end : end + _NEAR])
@@ -400,7 +400,7 @@ def _decimal(text: str) -> Decimal | None:
 def _readings(digits: str) -> Iterator[set[Decimal]]:
     pieces = _BLANKS.split(digits)
     groups = [_MARKS.split(piece)[0] for piece in pieces[1:]]
-    is_grouped = len(pieces[0]) <= _GROUP and all(len(each) == _GROUP for each in groups)
+    is_grouped = len(pieces[0]) <= _GROUP and all(len(group) == _GROUP for group in groups)
     if groups and is_grouped:
         yield from _whole_or_parts("".join(pieces))
     if not groups or not is_grouped or " " in digits:
@@ -410,7 +410,7 @@ def _readings(digits: str) -> Iterator[set[Decimal]]:
 
 def _whole_or_parts(piece: str) -> Iterator[set[Decimal]]:
     """Yield the readings of digits with marks; of a list of numbers, or a date, each part."""
-    whole = {each for each in (_read_as(piece, ",", "."), _read_as(piece, ".", ",")) if each}
+    whole = {text for text in (_read_as(piece, ",", "."), _read_as(piece, ".", ",")) if text}
     parts = _MARKS.split(piece)
     if whole:
         yield set(map(Decimal, whole))

@@ -138,7 +138,7 @@ def _record_starts(lines: Sequence[TextLine]) -> list[int]:
         for shape in line.shapes:
             numbers[shape].append(number)
     apart = list(accumulate((line.is_apart for line in lines), initial=0))
-    chains = ((shape, _chain(lines, found, shape)) for shape, found in numbers.items())
+    chains = ((shape, _chain(lines, listed, shape)) for shape, listed in numbers.items())
     best = min(
         (
             (shape.indent, chain[0], shape.kind, chain)

@@ -22,11 +22,11 @@ def tier_for(score: float, medium_from: float, large_from: float) -> Tier:
     return Tier.MEDIUM if score >= medium_from else Tier.SMALL
 
 
-def steps(wanted: Tier, available: Collection[Tier]) -> tuple[Tier, ...]:
-    """Return the available tiers to ask: the wanted tier and those above it, else the largest."""
+def steps(minimum: Tier, available: Collection[Tier]) -> tuple[Tier, ...]:
+    """Return the available tiers to ask: the `minimum` tier and those above it, or the largest."""
     ascending = [tier for tier in Tier if tier in available]
     ranks = list(Tier)
-    upward = [tier for tier in ascending if ranks.index(tier) >= ranks.index(wanted)]
+    upward = [tier for tier in ascending if ranks.index(tier) >= ranks.index(minimum)]
     return tuple(upward or ascending[-1:])
 
 
@@ -86,12 +86,12 @@ def complexity(task: AnalysisTask) -> Complexity:
     """Estimate the difficulty of a question from its text or answers, its language and its task."""
     values = (value for _, value in json_values.walk(list(task.answers)))
     text = task.text or "\n\n".join(value for value in values if isinstance(value, str))
-    found = words.words(text)
+    wording = words.words(text)
     return Complexity(
         length=_share(tokens.weigh(text), _LONG_TEXT_TOKENS),
-        readability=_readability(text, found),
-        figures=0.0 if task.answers else _figures(text, found),
-        language=_language(found),
+        readability=_readability(text, wording),
+        figures=0.0 if task.answers else _figures(text, wording),
+        language=_language(wording),
         analysis=analysis_for(task.analysis_type).complexity,
         demand=_demand(task),
         parts=_share(len(task.answers), _MANY_PARTS),
@@ -102,37 +102,37 @@ def _share(value: float, of: float) -> float:
     return min(1.0, value / of)
 
 
-def _readability(text: str, found: Sequence[str]) -> float:
+def _readability(text: str, wording: Sequence[str]) -> float:
     """Return LIX scaled to 0–1: words per sentence plus the percentage of words above six letters.
 
     Carl-Hugo Björnsson, Läsbarhet (1968): 20 is a children's book, 60 a scholarly one.
     """
-    if not found:
+    if not wording:
         return 0.0
-    if sum(not word.isascii() and words.is_unspaced(word) for word in found) * 2 > len(found):
+    if sum(not word.isascii() and words.is_unspaced(word) for word in wording) * 2 > len(wording):
         return _UNKNOWN
     sentences = max(1, len(_SENTENCE_END.findall(text)))
-    long = sum(len(word) > _LONG_WORD_LETTERS for word in found)
-    lix = len(found) / sentences + 100 * long / len(found)
+    long = sum(len(word) > _LONG_WORD_LETTERS for word in wording)
+    lix = len(wording) / sentences + 100 * long / len(wording)
     return min(1.0, max(0.0, (lix - _EASY_LIX) / (_HARD_LIX - _EASY_LIX)))
 
 
-def _figures(text: str, found: Sequence[str]) -> float:
-    if not found:
+def _figures(text: str, wording: Sequence[str]) -> float:
+    if not wording:
         return 0.0
-    numbers = sum(word[0].isdecimal() for word in found) / len(found)
+    numbers = sum(word[0].isdecimal() for word in wording) / len(wording)
     lines = [line for line in text.splitlines() if line.strip()]
     rows = sum(bool(_TABLE_ROW.search(line)) for line in lines) / max(1, len(lines))
     return max(_share(numbers, _MANY_FIGURES_SHARE), _share(rows, _MANY_ROWS_SHARE))
 
 
-def _language(found: Sequence[str]) -> float:
+def _language(wording: Sequence[str]) -> float:
     """Return 0 for English, 0.5 for other languages in Latin letters, and 1 for other scripts."""
-    letters = sum(len(word) for word in found if word[0].isalpha())
-    latin = sum(len(word) for word in found if _LATIN.match(word))
+    letters = sum(len(word) for word in wording if word[0].isalpha())
+    latin = sum(len(word) for word in wording if _LATIN.match(word))
     if latin * 2 < letters:
         return 1.0
-    return 0.0 if len(found) < _MIN_WORDS or words.is_english(found) else _UNKNOWN
+    return 0.0 if len(wording) < _MIN_WORDS or words.is_english(wording) else _UNKNOWN
 
 
 def _demand(task: AnalysisTask) -> float:
@@ -147,4 +147,4 @@ def _demand(task: AnalysisTask) -> float:
 def _field_count(schema: JsonObject | None) -> int:
     objects = (value for _, value in json_values.walk(schema or {}) if isinstance(value, dict))
     properties = (value.get("properties") for value in objects)
-    return sum(len(named) for named in properties if isinstance(named, dict))
+    return sum(len(members) for members in properties if isinstance(members, dict))

@@ -45,16 +45,16 @@ def _scaled(field: JsonObject, source: Source, options: AnalysisOptions) -> Json
     if span is None or not is_money or not _is_bare(json_values.text(field.get("value")), quote):
         return field
     start, end = (place - source.offset for place in span)
-    own = source.text[source.text.rfind("\n", 0, max(0, start)) + 1 : end]
-    for line in itertools.chain([own], _lines_before(source, start, is_table=not _is_prose(own))):
+    head = source.text[source.text.rfind("\n", 0, max(0, start)) + 1 : end]
+    for line in itertools.chain([head], _lines_before(source, start, is_table=not _is_prose(head))):
         if (match := _STATEMENT.search(line)) and _is_statement(match, line):
             about = f"{item} {quote}".casefold()
             if " per " in about or any(word in about for word in _excepted(line)):
                 return field
             names = filter(None, (match["before"], match["between"], match["after"]))
             code = next((Quantity(number=Decimal(1), currency=name).code for name in names), None)
-            named = {"currency": code} if code else {}
-            return {**field, **named, "scale": 10 ** _power(match["scale"])}
+            currency = {"currency": code} if code else {}
+            return {**field, **currency, "scale": 10 ** _power(match["scale"])}
     return field
 
 
@@ -63,8 +63,8 @@ def _is_bare(value: str, quote: str) -> bool:
     number = quantities.parse_single(value)
     if number is None or number.power or (number.unit and not number.currency):
         return False
-    stated = [each for readings in quantities.quantities(quote) for each in readings]
-    return {each.power for each in stated if abs(each.number) == abs(number.number)} == {0}
+    stated = [reading for readings in quantities.quantities(quote) for reading in readings]
+    return {reading.power for reading in stated if abs(reading.number) == abs(number.number)} == {0}
 
 
 def _lines_before(source: Source, start: int, *, is_table: bool) -> Iterator[str]:

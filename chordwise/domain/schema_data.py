@@ -40,8 +40,8 @@ def row_places(answer: JsonObject) -> dict[str, list[list[tuple[int, int]]]]:
         for row, listed in _rows_around(path, answer.get("data")):
             spans[listed, row].append(span)
     places: dict[str, list[list[tuple[int, int]]]] = defaultdict(list)
-    for (listed, _), own in spans.items():
-        places[f"/data{listed}"].append(own)
+    for (listed, _), row_spans in spans.items():
+        places[f"/data{listed}"].append(row_spans)
     return places
 
 
@@ -81,13 +81,13 @@ def without_shared_quotes(answer: JsonObject, is_long: Callable[[int, int], bool
 def _overlapping(quoted: Sequence[tuple[int, int, str, int]]) -> Iterator[int]:
     """Yield the numbers of the spans that overlap an earlier one of another row."""
     ends: dict[str, int] = {}
-    for start, end, row, number in sorted(quoted, key=lambda each: each[:2]):
-        ends = {each: last for each, last in ends.items() if last > start}
+    for start, end, row, number in sorted(quoted, key=lambda span: span[:2]):
+        ends = {other: last for other, last in ends.items() if last > start}
         if ends.keys() - {row}:
             yield number
         # The two last ends are sufficient: one of them is of another row.
         ends[row] = max(end, ends.get(row, end))
-        ends = dict(sorted(ends.items(), key=lambda each: each[1])[-2:])
+        ends = dict(sorted(ends.items(), key=lambda pair: pair[1])[-2:])
 
 
 def repetitions(answer: JsonObject, schema: JsonObject) -> dict[str, int]:
@@ -102,10 +102,10 @@ def repetitions(answer: JsonObject, schema: JsonObject) -> dict[str, int]:
         for listed, path, row in _joined_rows(answer.get("data"), node, "")
         if path in places and not node.at(listed).is_unique
     )
-    found: Counter[str] = Counter()
+    repeated: Counter[str] = Counter()
     for (listed, _, _), number in read.items():
-        found[listed] += number - 1
-    return {f"/data{listed}": number for listed, number in found.items() if number}
+        repeated[listed] += number - 1
+    return {f"/data{listed}": number for listed, number in repeated.items() if number}
 
 
 def _repeated_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set[str]]:
@@ -115,25 +115,25 @@ def _repeated_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set[
     an equal row of another answer that has one, as if a model had read on into the next chunk.
     """
     seen: Counter[Hashable] = Counter()
-    found: list[set[str]] = []
+    repeated: list[set[str]] = []
     readings = [list(_readings(answer, node)) for answer in answers]
-    located = Counter(row for own in readings for _, row, place in own if place)
+    located = Counter(row for reading in readings for _, row, place in reading if place)
     for reading in readings:
-        own: Counter[Hashable] = Counter()
+        counts: Counter[Hashable] = Counter()
         here = Counter(row for _, row, place in reading if place)
-        found.append(set())
+        repeated.append(set())
         for path, row, place in reading:
             if place:
-                own[row, place] += 1
-                is_repeated = own[row, place] <= seen[row, place]
+                counts[row, place] += 1
+                is_repeated = counts[row, place] <= seen[row, place]
             else:
                 is_repeated = located[row] > here[row]
                 located[row] -= is_repeated
             if is_repeated:
-                found[-1].add(path)
-        for row_read, number in own.items():  # a union would visit all that was seen
+                repeated[-1].add(path)
+        for row_read, number in counts.items():  # a union would visit all that was seen
             seen[row_read] = max(seen[row_read], number)
-    return found
+    return repeated
 
 
 def _readings(
@@ -153,12 +153,12 @@ def _continued_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set
     Such a row is the first of its list and has only lists, although its schema declares single
     values: these are in the part where the row began.
     """
-    found: list[set[str]] = []
+    continued: list[set[str]] = []
     begun: set[str] = set()
     for answer in answers:
         rows = _joined_rows(answer.get("data"), node, "")
-        first = [each for each in rows if not _position(each[1])]
-        found.append(
+        first = [entry for entry in rows if not _position(entry[1])]
+        continued.append(
             {
                 path
                 for listed, path, row in first
@@ -166,7 +166,7 @@ def _continued_rows(answers: Sequence[JsonObject], node: SchemaNode) -> list[set
             }
         )
         begun |= {listed for listed, _, _ in first}
-    return found
+    return continued
 
 
 def _is_rest(row: JsonValue, node: SchemaNode) -> bool:
@@ -311,10 +311,10 @@ def apply_reconciliation(joining: Joining, answer: JsonObject) -> JsonObject:
         if not json_values.is_filled(value):
             continue
         data = _with(data, json_values.steps(path), value)
-        agreeing = (each for each in joining.parts if _same(_at(each.get("data"), path), value))
-        found = (_evidence_below(path, each) for each in (answer, *agreeing))
-        evidence = [each for each in evidence if not _is_below(path, each)]
-        evidence += next((entries for entries in found if entries), [])
+        agreeing = (part for part in joining.parts if _same(_at(part.get("data"), path), value))
+        candidates = (_evidence_below(path, part) for part in (answer, *agreeing))
+        evidence = [entry for entry in evidence if not _is_below(path, entry)]
+        evidence += next((entries for entries in candidates if entries), [])
     return {"data": data, "evidence": list(evidence)}
 
 
@@ -421,7 +421,7 @@ class _Merge:
             self._record(self.joined, values, place)
             return self._join_lists(filled, node, place)
         first = filled[0].content
-        agreeing = [each for each in filled if _same(each.content, first)]
+        agreeing = [value for value in filled if _same(value.content, first)]
         self._record(self.moved, agreeing, place)
         if len(agreeing) < len(filled):
             self.contested.append(place)
@@ -456,7 +456,7 @@ class _Merge:
         if node.max_items is not None:
             kept = round_robin(rows, node.max_items)
         else:
-            kept = [row for each in rows for row in each]
+            kept = [row for listed in rows for row in listed]
         if node.is_unique:
             self._record_repetitions(kept, lists, place)
         return [
@@ -488,7 +488,7 @@ class _Merge:
         self, kept: Sequence[_Row], lists: Sequence[Sequence[_Row]], place: str
     ) -> None:
         positions = {canonical_json(row[0].content): position for position, row in enumerate(kept)}
-        for row in (row for each in lists for row in each):
+        for row in (row for listed in lists for row in listed):
             position = positions.get(canonical_json(row[0].content))
             if position is not None:
                 self._record(self.moved, row, json_values.pointer(place, position))
@@ -517,8 +517,8 @@ def _first_of_each(lists: Sequence[Sequence[_Row]]) -> list[list[_Row]]:
     for rows in lists:
         kept.append([])
         for row in rows:
-            if (own := canonical_json(row[0].content)) not in seen:
-                seen.add(own)
+            if (key := canonical_json(row[0].content)) not in seen:
+                seen.add(key)
                 kept[-1].append(row)
     return kept
 
@@ -539,7 +539,7 @@ def with_marks(answer: JsonObject, schema: JsonObject) -> JsonObject:
     """Mark for each value with evidence whether it occurs there (see `value_in_quote`)."""
     root, data = SchemaNode.root_of(schema), answer.get("data")
     evidence = json_values.objects(answer.get("evidence"))
-    return {**answer, "evidence": [_marked(each, data, root) for each in evidence]}
+    return {**answer, "evidence": [_marked(entry, data, root) for entry in evidence]}
 
 
 def without_evidence(answer: JsonObject, schema: JsonObject) -> list[str]:
@@ -549,7 +549,7 @@ def without_evidence(answer: JsonObject, schema: JsonObject) -> list[str]:
     """
     root, data = SchemaNode.root_of(schema), answer.get("data")
     entries = json_values.objects(answer.get("evidence"))
-    quoted = [json_values.text(each.get("path")) for each in entries if each.get("quote")]
+    quoted = [json_values.text(entry.get("path")) for entry in entries if entry.get("quote")]
     covered = {exact for path in quoted if (exact := _exact(path, data))}
     return [
         path

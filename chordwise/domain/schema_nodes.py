@@ -29,12 +29,12 @@ class SchemaNode:
 
     def member(self, name: str) -> SchemaNode:
         """Return the node of a member of an object."""
-        named = [
+        declared = [
             json_values.as_object(form.get("properties") or {}).get(name) for form in self._forms
         ]
         others = [form.get("additionalProperties") for form in self._forms]
         return SchemaNode(
-            self.root, tuple(each for each in named if each is not None) or (*others,)
+            self.root, tuple(schema for schema in declared if schema is not None) or (*others,)
         )
 
     def at(self, path: str) -> SchemaNode:
@@ -65,8 +65,8 @@ class SchemaNode:
     @property
     def properties(self) -> list[str]:
         """Return the names of the members that the schema declares, each once."""
-        named = (json_values.as_object(form.get("properties") or {}) for form in self._forms)
-        return list(dict.fromkeys(name for members in named for name in members))
+        declared = (json_values.as_object(form.get("properties") or {}) for form in self._forms)
+        return list(dict.fromkeys(name for members in declared for name in members))
 
     @property
     def required(self) -> set[str]:
@@ -77,8 +77,8 @@ class SchemaNode:
     def choices(self) -> list[JsonValue]:
         """Return the allowed values, if the schema lists them."""
         listed = (form.get("enum") for form in self._forms)
-        found = [value for each in listed if isinstance(each, list) for value in each]
-        return found + [form["const"] for form in self._forms if "const" in form]
+        values = [value for allowed in listed if isinstance(allowed, list) for value in allowed]
+        return values + [form["const"] for form in self._forms if "const" in form]
 
     @property
     def types(self) -> set[str]:
@@ -86,8 +86,8 @@ class SchemaNode:
         declared = [form.get("type") for form in self._forms]
         return {
             name
-            for each in declared
-            for name in ([each] if isinstance(each, str) else json_values.strings(each))
+            for kind in declared
+            for name in ([kind] if isinstance(kind, str) else json_values.strings(kind))
         }
 
     @property
@@ -183,14 +183,14 @@ class SchemaNode:
     @cached_property
     def _forms(self) -> tuple[JsonObject, ...]:
         """Return the applicable schemas, each once, including recursive ones."""
-        found: list[JsonObject] = []
+        forms: list[JsonObject] = []
         waiting = list(self.schemas)
-        while waiting and len(found) < _MAX_FORMS:
+        while waiting and len(forms) < _MAX_FORMS:
             schema = waiting.pop(0)
-            if isinstance(schema, dict) and not any(schema is each for each in found):
-                found.append(schema)
+            if isinstance(schema, dict) and not any(schema is form for form in forms):
+                forms.append(schema)
                 waiting += self._behind(schema)
-        return tuple(found)
+        return tuple(forms)
 
     def _behind(self, schema: JsonObject) -> Iterator[JsonValue]:
         if reference := json_values.text(schema.get("$ref")):

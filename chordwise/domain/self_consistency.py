@@ -54,8 +54,8 @@ def combined(parts: Iterable[float | None], joined: float | None = None) -> floa
     """Return the agreement of a joined answer: its own, or the mean of its parts if lower."""
     known = [part for part in parts if part is not None]
     mean = [_share(math.fsum(known), len(known))] if known else []
-    own = [] if joined is None else [joined]
-    return min([*mean, *own], default=None)
+    whole = [] if joined is None else [joined]
+    return min([*mean, *whole], default=None)
 
 
 def adjusted_confidence(confidence: float, agreement: float | None, kind: AnalysisType) -> float:
@@ -85,10 +85,10 @@ def _by_label(samples: Sequence[Answer], path: str) -> Answer:
 
 def _most_alike(samples: Sequence[Answer], marks_of: Callable[[JsonObject], Marks]) -> Answer:
     marks = [marks_of(sample.output) for sample in samples]
-    sums = (math.fsum(_alike(own, each) for each in marks) for own in marks)
-    agreements = [_share(each, len(marks)) for each in sums]
+    sums = (math.fsum(_alike(left, right) for right in marks) for left in marks)
+    agreements = [_share(total, len(marks)) for total in sums]
     # Of equal samples, the one with more rows wins.
-    rows = [len(own) if marks_of is _values_of else 0 for own in marks]
+    rows = [len(values) if marks_of is _values_of else 0 for values in marks]
     ranks = list(zip(agreements, rows, strict=True))
     best = max(ranks)
     winners = [sample for sample, rank in zip(samples, ranks, strict=True) if rank == best]
@@ -132,7 +132,7 @@ class _Ballot:
     """The votes of samples on one item: entries by the mention of a value, and denials."""
 
     count: int
-    found: dict[tuple[str, int], list[JsonObject]] = field(default_factory=dict)
+    votes: dict[tuple[str, int], list[JsonObject]] = field(default_factory=dict)
     denials: list[JsonObject] = field(default_factory=list)
 
     @classmethod
@@ -140,21 +140,21 @@ class _Ballot:
         """Count the votes; the second mention of a value is voted on separately from the first."""
         ballot = cls(count=len(outputs))
         for output in outputs:
-            own = [f for f in json_values.objects(output.get("fields")) if f.get("item") == item]
+            fields = [f for f in json_values.objects(output.get("fields")) if f.get("item") == item]
             mentions: Counter[str] = Counter()
-            for entry in sorted(own, key=_place):
+            for entry in sorted(fields, key=_place):
                 if entry.get("status") == extraction.FOUND:
                     value = _folded(json_values.text(entry.get("value")))
                     mentions[value] += 1
-                    ballot.found.setdefault((value, mentions[value]), []).append(entry)
-            if own and not mentions:
-                ballot.denials.append(_surest(own))
+                    ballot.votes.setdefault((value, mentions[value]), []).append(entry)
+            if fields and not mentions:
+                ballot.denials.append(_surest(fields))
         return ballot
 
     def elected(self) -> list[JsonObject]:
         winners: list[JsonObject] = [
             {**_surest(entries), "agreement": _share(len(entries), self.count)}
-            for entries in (self.found[value] for value in self._values())
+            for entries in (self.votes[value] for value in self._values())
         ]
         denied = [] if winners or not self.denials else [_surest(self.denials)]
         return sorted(winners, key=_place) + denied
@@ -162,20 +162,20 @@ class _Ballot:
     @property
     def agreement(self) -> float:
         """Return the share of the samples that support the winners, averaged over the values."""
-        voices = [len(self.found[value]) for value in self._values()] or [len(self.denials)]
+        voices = [len(self.votes[value]) for value in self._values()] or [len(self.denials)]
         return _share(sum(voices), len(voices) * self.count)
 
     def _values(self) -> list[tuple[str, int]]:
         """Return the values of more than half of the samples, else the most frequent one."""
-        majority = [value for value, entries in self.found.items() if 2 * len(entries) > self.count]
-        if majority or not self.found or 2 * len(self.denials) >= self.count:
+        majority = [value for value, entries in self.votes.items() if 2 * len(entries) > self.count]
+        if majority or not self.votes or 2 * len(self.denials) >= self.count:
             return majority
 
         def weight(value: tuple[str, int]) -> tuple[int, float]:
-            entries = self.found[value]
+            entries = self.votes[value]
             return len(entries), math.fsum(claimed_number(entry) for entry in entries)
 
-        return [max(sorted(self.found), key=weight)]
+        return [max(sorted(self.votes), key=weight)]
 
 
 def _words_of(output: JsonObject) -> Marks:

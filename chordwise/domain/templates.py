@@ -46,10 +46,10 @@ _DIGITS = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateProblem:
-    """A problem of a template; `found` is the affected text, empty for the whole template."""
+    """A problem of a template; `text` is the affected text, empty for the whole template."""
 
     what: str
-    found: str = ""
+    text: str = ""
 
 
 def required_variables(name: str) -> tuple[str, ...]:
@@ -69,10 +69,10 @@ def problems(template: PromptTemplate) -> Iterator[TemplateProblem]:
     for match in _variables(text):
         name = match["named"] or match["braced"]
         if match["invalid"] is not None:
-            yield TemplateProblem(what="a dollar sign alone is written $$", found=match[0])
+            yield TemplateProblem(what="a dollar sign alone is written $$", text=match[0])
         elif name and name not in allowed:
             yield TemplateProblem(
-                what=f"there is no variable {match[0]}; allowed: {_listed(allowed)}", found=match[0]
+                what=f"there is no variable {match[0]}; allowed: {_listed(allowed)}", text=match[0]
             )
     used = _names(text)
     if missing := [name for name in required if name not in used]:

@@ -44,7 +44,7 @@ class NormalizedText:
         """Return a function from original offsets to normalized ones; `None` if they are equal."""
         returns_at = array("I", (pair.start() for pair in _PAIR.finditer(self.with_returns)))
         *first, last = self.removed_at or ((),)
-        steps = [each for each in (*first, returns_at, last) if each]
+        steps = [step for step in (*first, returns_at, last) if step]
 
         def offset(original: int) -> int:
             for removed in steps:
@@ -206,8 +206,8 @@ def review_reason(*, unseen: int, removed: int, hiding: int) -> str:
     sentences = []
     if hiding or removed > FEW:
         were = "was" if removed == 1 else "were"
-        found = counted(removed, "invisible Unicode character")
-        sentences.append(f"{found} {were} removed from the text")
+        characters = counted(removed, "invisible Unicode character")
+        sentences.append(f"{characters} {were} removed from the text")
     if hiding:
         sentences[-1] += (
             f", {hiding:,} of a kind that can hide instructions "

@@ -158,7 +158,7 @@ class Gathering(Generic[Item, Outcome]):
     def _wake_next_leader(self) -> bool:
         """Make the first waiting thread the leader; return false while only left items wait."""
         with self._lock:
-            following = next((each for each in self._waiting if not each.is_left), None)
+            following = next((entry for entry in self._waiting if not entry.is_left), None)
             if following is not None:
                 following.event.set()
                 return True

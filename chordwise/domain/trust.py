@@ -82,13 +82,13 @@ class Doubt:
     paths: Sequence[str] = ()
 
 
-def by_path(found: Iterable[Doubt], output: JsonObject, kind: AnalysisType) -> Doubts:
+def by_path(all_doubts: Iterable[Doubt], output: JsonObject, kind: AnalysisType) -> Doubts:
     """Return the reasons by the paths of values, or of the label, that people decide on.
 
     Those that the evidence of a value shows by itself are left out, as there can be many.
     """
     doubts: dict[str, list[JsonValue]] = {}
-    for doubt in found:
+    for doubt in all_doubts:
         decided = {_decided_at(path, output, kind) for path in doubt.paths} or {WHOLE}
         for path in sorted(decided):
             is_shown = path.startswith(_VALUES) and doubt.reason in _SHOWN_BY_EVIDENCE

@@ -56,19 +56,19 @@ def typed(value: JsonValue, order: DateOrder | None = None) -> TypedValue:
         return TypedValue()
     if dates := list(_dates(value, order)):
         return TypedValue(date=dates[0]) if len(set(dates)) == 1 else TypedValue()
-    found = quantities.parse_single(value)
-    if found is None:
+    quantity = quantities.parse_single(value)
+    if quantity is None:
         return TypedValue()
-    unit = found.unit if found.code else found.unit or found.currency
-    scale = 10**found.power if found.power else None
-    return TypedValue(number=found.number, currency=found.code, unit=unit, scale=scale)
+    unit = quantity.unit if quantity.code else quantity.unit or quantity.currency
+    scale = 10**quantity.power if quantity.power else None
+    return TypedValue(number=quantity.number, currency=quantity.code, unit=unit, scale=scale)
 
 
 def order_in(texts: Iterable[str]) -> DateOrder | None:
     """Return the order that the dates with a day above 12 have; `None` if they differ, or none."""
-    found = [match for text in texts for match in _SHORT.findall(text) if match[1] != "."]
-    orders = {DateOrder.DAY_FIRST for first, *_ in found if int(first) > _MONTHS_OF_YEAR}
-    orders |= {DateOrder.MONTH_FIRST for _, _, second, _ in found if int(second) > _MONTHS_OF_YEAR}
+    dates = [match for text in texts for match in _SHORT.findall(text) if match[1] != "."]
+    orders = {DateOrder.DAY_FIRST for first, *_ in dates if int(first) > _MONTHS_OF_YEAR}
+    orders |= {DateOrder.MONTH_FIRST for _, _, second, _ in dates if int(second) > _MONTHS_OF_YEAR}
     return orders.pop() if len(orders) == 1 else None
 
 
@@ -158,18 +158,18 @@ def has_unread_date(value: JsonValue) -> bool:
 def dates_in(text: str) -> set[date]:
     """Return every date that a text may name, with all readings of ambiguous ones."""
     text = _DAY_IN_WORDS.sub(_day_number, text)
-    found = list(_dates(text))
+    dates = list(_dates(text))
     for first, mark, second, year in _SHORT.findall(text):
-        for each in (year,) if len(year) > 2 else (f"19{year}", f"20{year}"):  # noqa: PLR2004
-            day_first = _date(each, int(second), first)
-            found.append(day_first)
+        for full_year in (year,) if len(year) > 2 else (f"19{year}", f"20{year}"):  # noqa: PLR2004
+            day_first = _date(full_year, int(second), first)
+            dates.append(day_first)
             if mark != "." or day_first is None:
-                found.append(_date(each, int(first), second))
+                dates.append(_date(full_year, int(first), second))
     for day, name, year, other_name, other_day, other_year in _YEAR_OF_TWO.findall(text):
         if month := _month(name or other_name):
             short = year or other_year
-            found += [_date(f"{age}{short}", month, day or other_day) for age in (19, 20)]
-    return {each for each in found if each is not None}
+            dates += [_date(f"{age}{short}", month, day or other_day) for age in (19, 20)]
+    return {candidate for candidate in dates if candidate is not None}
 
 
 def month_of(text: str) -> date | None:
@@ -180,16 +180,16 @@ def month_of(text: str) -> date | None:
 
 def months_in(text: str) -> set[date]:
     """Return the first day of every month that a text may name, including those of its dates."""
-    return {each.replace(day=1) for each in dates_in(text)} | set(_named_months(text))
+    return {day.replace(day=1) for day in dates_in(text)} | set(_named_months(text))
 
 
 def _named_months(text: str) -> Iterator[date]:
     for year, month, other_month, other_year in _MONTH_OF_YEAR.findall(text):
-        if found := _date(year or other_year, int(month or other_month), 1):
-            yield found
+        if first_day := _date(year or other_year, int(month or other_month), 1):
+            yield first_day
     for name, year in _NAMED_MONTH.findall(text):
-        if (month := _month(name)) and (found := _date(year, month, 1)):
-            yield found
+        if (month := _month(name)) and (first_day := _date(year, month, 1)):
+            yield first_day
 
 
 def _day_number(match: re.Match[str]) -> str:
@@ -210,8 +210,8 @@ def _numeric_date(
 
 def _month(name: str) -> int | None:
     lowered = name.lower()
-    found = (_MONTH_OF.get(each) for each in (lowered, lowered[:4], lowered[:3]))
-    return next(filter(None, found), None)
+    numbers = (_MONTH_OF.get(prefix) for prefix in (lowered, lowered[:4], lowered[:3]))
+    return next(filter(None, numbers), None)
 
 
 def _date(year: str, month: int, day: str | int) -> date | None:
@@ -233,7 +233,7 @@ _NOON = 12
 
 def times_in(text: str) -> frozenset[time]:
     """Return the times of day in a text, to the minute, such as 14:30, 2:30 p.m. and 14.30 Uhr."""
-    return frozenset(found for match in _TIME.finditer(text) if (found := _time(match)))
+    return frozenset(moment for match in _TIME.finditer(text) if (moment := _time(match)))
 
 
 def is_time(text: str) -> bool:

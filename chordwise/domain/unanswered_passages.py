@@ -86,15 +86,15 @@ def sparse_lists(
         path: sorted((min(row)[0], max(end for _, end in row)) for row in rows)
         for path, rows in places.items()
     }
-    starts = sorted(start for own in spans.values() for start, _ in own)
+    starts = sorted(start for listed in spans.values() for start, _ in listed)
     sentences = itertools.pairwise([0, *chunking.sentence_ends(text)])
     paragraphs = (match.span() for match in _PARAGRAPH.finditer(text))
-    divisions = [_Passages(text, each) for each in (sentences, whole_lines(text), paragraphs)]
+    divisions = [_Passages(text, parts) for parts in (sentences, whole_lines(text), paragraphs)]
     for path in filter((counted.keys() - left_out).__contains__, spans):
         read = list(_values_read(path, output))
-        counts = filter(None, (each.alike(spans[path], starts, read) for each in divisions))
-        if found := max(counts, key=itemgetter(1), default=None):
-            yield SparseList(path=path, rows=found[0], passages=found[1])
+        counts = filter(None, (division.alike(spans[path], starts, read) for division in divisions))
+        if best := max(counts, key=itemgetter(1), default=None):
+            yield SparseList(path=path, rows=best[0], passages=best[1])
 
 
 def _values_read(path: str, output: JsonObject) -> Iterator[JsonValue]:
@@ -155,15 +155,15 @@ class _Passages:
     def _different(self, block: Sequence[int], form: Form) -> int:
         """Return the number of passages with new values; 0 if the block has too much other text."""
         others = set(range(block[0], block[-1])).difference(block)
-        long = sum(len(self._passage(each)) > _LONGEST_HEADING for each in others)
+        long = sum(len(self._passage(other)) > _LONGEST_HEADING for other in others)
         known: defaultdict[str, set[Hashable]] = defaultdict(set)
         counts: Counter[str] = Counter()
         different = 0
-        for own in (form.values(self._passage(each)) for each in block):
-            different += all(own[kind] - known[kind] for kind in own)
-            for kind in own:
-                known[kind] |= own[kind]
-                counts[kind] += len(own[kind])
+        for by_kind in (form.values(self._passage(number)) for number in block):
+            different += all(by_kind[kind] - known[kind] for kind in by_kind)
+            for kind in by_kind:
+                known[kind] |= by_kind[kind]
+                counts[kind] += len(by_kind[kind])
         is_crowded = max(counts.values(), default=0) > _MAX_VALUES_OF_KIND * len(block)
         return 0 if is_crowded or len(block) < _MIN_SHARE * (len(block) + long) else different
 
@@ -173,11 +173,11 @@ def _forms(passage: str, read: Sequence[JsonValue], *, begins: bool) -> Iterator
 
     The kinds are those of the values of the row; if it has none, any two of its passage.
     """
-    found = _values_in(passage)
-    kinds = {kind for kind in found if any(_has(found[kind], kind, value) for value in read)}
+    by_kind = _values_in(passage)
+    kinds = {kind for kind in by_kind if any(_has(by_kind[kind], kind, value) for value in read)}
     if len(kinds) > 1 or kinds & _DISTINCTIVE:
         yield Form(partial(_of_kinds, kinds), *(_LENIENT if len(kinds) > 1 else _STRICT))
-    known = [kind for kind in found if not kind.startswith(_COUNT)]
+    known = [kind for kind in by_kind if not kind.startswith(_COUNT)]
     for pair in itertools.combinations(known, 2) if not kinds else ():
         yield Form(partial(_of_kinds, {*pair}), *_LENIENT)
     if begins:
@@ -187,8 +187,8 @@ def _forms(passage: str, read: Sequence[JsonValue], *, begins: bool) -> Iterator
 
 
 def _of_kinds(kinds: set[str], passage: str) -> Values:
-    found = _values_in(passage)
-    return {kind: found[kind] for kind in kinds} if kinds <= found.keys() else {}
+    by_kind = _values_in(passage)
+    return {kind: by_kind[kind] for kind in kinds} if kinds <= by_kind.keys() else {}
 
 
 def _of_words(shared: set[str], passage: str) -> Values:
@@ -202,31 +202,31 @@ def _of_name(passage: str) -> Values:
 @lru_cache(maxsize=4_096)
 def _values_in(text: str) -> Values:
     """Return the values in a text by kind; a number is the set of its readings."""
-    found: defaultdict[str, set[Hashable]] = defaultdict(set)
+    by_kind: defaultdict[str, set[Hashable]] = defaultdict(set)
     for readings in quantities(text):
         first = readings[0]
         counted = f"{_COUNT}{first.unit}" if _NOUN.fullmatch(first.unit or "") else ""
         kind = _MONEY if first.currency else first.measure[1] or counted
-        found[kind].add(frozenset(each.number for each in readings))
+        by_kind[kind].add(frozenset(reading.number for reading in readings))
     for kind in _WRITTEN:
-        found[kind] |= {
-            each.text
-            for each in values(kind, text)
-            if kind != ValueKind.IDENTIFIER or any(map(str.isalpha, each.text))
+        by_kind[kind] |= {
+            value.text
+            for value in values(kind, text)
+            if kind != ValueKind.IDENTIFIER or any(map(str.isalpha, value.text))
         }
-    found[ValueKind.DATE] = {*dates_in(text)} or found[ValueKind.DATE]
-    found[_NAME] |= {*_NAMES.findall(text)}
-    return {kind: own for kind, own in found.items() if kind and own}
+    by_kind[ValueKind.DATE] = {*dates_in(text)} or by_kind[ValueKind.DATE]
+    by_kind[_NAME] |= {*_NAMES.findall(text)}
+    return {kind: written for kind, written in by_kind.items() if kind and written}
 
 
 def _has(written: set[Hashable], kind: str, value: JsonValue) -> bool:
     """Return whether a value of a row is of a kind, as one of the values of its passage."""
     text = (text_of(value) or "")[:_LONGEST_PASSAGE]
-    own = {each for each in _values_in(text) if not each.startswith(_COUNT)}
-    if own or kind == _NAME:
-        is_name = kind == _NAME and text[:1].isupper() and not own
-        return kind in own or (is_name and any(text in str(each) for each in written))
-    return any(isinstance(each, frozenset) and typed(value).number in each for each in written)
+    kinds = {value_kind for value_kind in _values_in(text) if not value_kind.startswith(_COUNT)}
+    if kinds or kind == _NAME:
+        is_name = kind == _NAME and text[:1].isupper() and not kinds
+        return kind in kinds or (is_name and any(text in str(name) for name in written))
+    return any(isinstance(entry, frozenset) and typed(value).number in entry for entry in written)
 
 
 def _words(text: str) -> set[str]:

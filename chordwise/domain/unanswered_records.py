@@ -112,8 +112,8 @@ class TextLines:
             shape = self._shape(number)
             group += self.are_divided and self._begins_group(number, shape)
             if shape:
-                own = f"{shape} {group}" if self.are_divided else shape
-                numbers.setdefault(own, []).append(number)
+                key = f"{shape} {group}" if self.are_divided else shape
+                numbers.setdefault(key, []).append(number)
         return numbers
 
     def _shape(self, number: int) -> str:
@@ -132,7 +132,7 @@ class TextLines:
 
     def _begins_group(self, number: int, shape: str) -> bool:
         """Any blank line separates lines without a mark and a separator."""
-        above, between, below = (bool(self._gap(each)) for each in range(number - 1, number + 2))
+        above, between, below = (bool(self._gap(index)) for index in range(number - 1, number + 2))
         is_apart = between and not (above and below and shape != line_shapes.BARE)
         return is_apart or line_shapes.is_heading(self._stripped(number - 1))
 
@@ -145,17 +145,19 @@ class TextLines:
 
     @cached_property
     def _shapes(self) -> dict[int, str]:
-        return {number: shape for shape, own in self._numbers.items() for number in own}
+        return {number: shape for shape, numbers in self._numbers.items() for number in numbers}
 
     def without_row(
         self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]] = ()
     ) -> list[UnreadRecords]:
         """Return the lines without a row of any list that look like the lines with rows."""
         if self.are_divided:
-            return [each for each in self._of_shapes(rows, others) if each.is_clear and each.runs]
+            return [
+                group for group in self._of_shapes(rows, others) if group.is_clear and group.runs
+            ]
         equal = self._equal_lines(rows, others)
-        found = self._of_forms(rows, [*others, *equal])
-        return [*found, UnreadRecords(runs=equal, is_clear=True)] if equal else found
+        groups = self._of_forms(rows, [*others, *equal])
+        return [*groups, UnreadRecords(runs=equal, is_clear=True)] if equal else groups
 
     def _equal_lines(
         self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]]
@@ -166,18 +168,18 @@ class TextLines:
         """
         touched = [self._touched(spans) for spans in rows]
         taken, elsewhere = {*itertools.chain(*touched)}, self._touched([*itertools.chain(*others)])
-        known = {self._stripped(each) for own in touched if len(own) == 1 for each in own}
+        known = {self._stripped(line) for lines in touched if len(lines) == 1 for line in lines}
         left = self._shapes.keys() - elsewhere - taken
-        equal = {each for each in left if self._stripped(each) in known}
+        equal = {line for line in left if self._stripped(line) in known}
         runs = itertools.groupby(sorted(self._shapes), {*equal, *taken}.__contains__)
-        found: list[list[Span]] = []
+        copied_runs: list[list[Span]] = []
         for listed in (list(run) for is_listed, run in runs if is_listed):
-            rows_here = {self._stripped(each) for each in listed if each in taken}
-            copies = (each for each in listed if each in equal)
-            found.append(
-                [self._spans[each] for each in copies if self._stripped(each) in rows_here]
+            rows_here = {self._stripped(line) for line in listed if line in taken}
+            copies = (line for line in listed if line in equal)
+            copied_runs.append(
+                [self._spans[line] for line in copies if self._stripped(line) in rows_here]
             )
-        return [run for run in found if run]
+        return [run for run in copied_runs if run]
 
     def _of_forms(
         self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]]
@@ -185,8 +187,8 @@ class TextLines:
         """Further shapes, or parts of any shape, count only if they are clear and more."""
         plain = self._of_shapes(rows, others)
         divided = self._divided.without_row(rows, others)
-        found = max(plain, divided, key=lambda own: sum(each.number for each in own))
-        return found or self._of_parts(rows, others)
+        largest = max(plain, divided, key=lambda groups: sum(group.number for group in groups))
+        return largest or self._of_parts(rows, others)
 
     @cached_property
     def _divided(self) -> TextLines:
@@ -195,17 +197,17 @@ class TextLines:
     def _of_shapes(
         self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]]
     ) -> list[UnreadRecords]:
-        left = [own for spans in rows if (own := self._begun(spans))]
-        elsewhere = {each for spans in others for each in self._touched(spans)}
-        found: list[UnreadRecords] = []
+        left = [lines for spans in rows if (lines := self._begun(spans))]
+        elsewhere = {line for spans in others for line in self._touched(spans)}
+        groups: list[UnreadRecords] = []
         while left:
             shapes = Counter(
-                shape for own in left for shape in {self._shapes[each] for each in own}
+                shape for lines in left for shape in {self._shapes[line] for line in lines}
             )
             shape, count = shapes.most_common(1)[0]
-            taken = {each for own in left for each in own if self._shapes[each] == shape}
+            taken = {line for lines in left for line in lines if self._shapes[line] == shape}
             fewest = 1 if line_shapes.is_table(shape) or self.are_divided else _MIN_ROWS
-            is_enough = count >= max(fewest, _LEAST_SHARE * len(rows) * (not found))
+            is_enough = count >= max(fewest, _LEAST_SHARE * len(rows) * (not groups))
             if not is_enough or len(taken) < _LEAST_LINES_BY_ROW * count:
                 break
             records = self._of_shape(shape, taken, count, elsewhere - taken)
@@ -215,10 +217,10 @@ class TextLines:
                 and not records.is_clear
             ):
                 break
-            if records.runs or not (found or line_shapes.may_be_outside_list(shape)):
-                found += [records] if not found or records.is_clear else []
-            left = [own for own in left if taken.isdisjoint(own)]
-        return found
+            if records.runs or not (groups or line_shapes.may_be_outside_list(shape)):
+                groups += [records] if not groups or records.is_clear else []
+            left = [lines for lines in left if taken.isdisjoint(lines)]
+        return groups
 
     @cached_property
     def _cuts(self) -> list[Span]:
@@ -237,7 +239,7 @@ class TextLines:
 
     def _without_blanks(self, spans: Iterable[Span]) -> list[Span]:
         full = ((start, self.source.text[start:end].rstrip()) for start, end in spans)
-        return self._moved((start, start + len(own) + 1) for start, own in full if own)
+        return self._moved((start, start + len(text) + 1) for start, text in full if text)
 
     def _of_parts(
         self, rows: Sequence[Sequence[Span]], others: Sequence[Sequence[Span]]
@@ -248,10 +250,10 @@ class TextLines:
         consecutive parts have none, nearly all parts need a row.
         """
         for division in (self._cuts, self._whole_lines):
-            parts = [each for each in division if self._is_answered(each[0])]
-            alone = [own for spans in rows if len(own := _touched(parts, spans)) == 1]
+            parts = [part for part in division if self._is_answered(part[0])]
+            alone = [touched for spans in rows if len(touched := _touched(parts, spans)) == 1]
             taken, elsewhere = (
-                {each for own in several for each in own}
+                {number for touched in several for number in touched}
                 for several in (alone, [_touched(parts, spans) for spans in others])
             )
             if len(taken) < max(DENSE, _LEAST_CLEAR_SHARE * len(rows)):
@@ -273,14 +275,14 @@ class TextLines:
         self, parts: Sequence[Span], taken: Collection[int], *, are_outside: bool
     ) -> int:
         """With `are_outside`, several parts may also follow a blank line."""
-        forms = {self._form(parts[each]) for each in taken}
+        forms = {self._form(parts[number]) for number in taken}
         start = max(taken) + 1
-        own = list(itertools.takewhile(lambda each: self._form(each) in forms, parts[start:]))
-        if are_outside and len(own) >= DENSE:
-            return start + len(own)
-        lasts = itertools.pairwise([parts[start - 1], *own])
+        tail = list(itertools.takewhile(lambda part: self._form(part) in forms, parts[start:]))
+        if are_outside and len(tail) >= DENSE:
+            return start + len(tail)
+        lasts = itertools.pairwise([parts[start - 1], *tail])
         return start + sum(
-            1 for _ in itertools.takewhile(lambda each: each[0][1] == each[1][0], lasts)
+            1 for _ in itertools.takewhile(lambda pair: pair[0][1] == pair[1][0], lasts)
         )
 
     def _form(self, part: Span) -> tuple[str, str, int]:
@@ -294,8 +296,8 @@ class TextLines:
         ends = {start: end for spans in rows for start, end in spans}
         places = (
             (start, ends[start])
-            for each in taken
-            for start in range(parts[each][0], parts[each][0] + _LONGEST_MARK)
+            for number in taken
+            for start in range(parts[number][0], parts[number][0] + _LONGEST_MARK)
             if start in ends
         )
         offset = self.source.offset
@@ -306,18 +308,18 @@ class TextLines:
     def _of_shape(
         self, shape: str, taken: set[int], count: int, elsewhere: set[int]
     ) -> UnreadRecords:
-        lines = [each for each in self._filled(shape, taken) if each not in elsewhere]
+        lines = [line for line in self._filled(shape, taken) if line not in elsewhere]
         blocks = list(_blocks(lines, sorted(taken), _LINES_BETWEEN if self.are_divided else 1))
         headers = {self._line(block[0]).strip() for block in blocks if line_shapes.is_table(shape)}
         runs = [
             left
             for block in blocks
-            for own in [sorted(taken.intersection(block))]
+            for block_rows in [sorted(taken.intersection(block))]
             for is_taken, run in itertools.groupby(block, taken.__contains__)
             if not is_taken
-            and (left := [each for each in run if self._is_record(each, headers, own)])
+            and (left := [line for line in run if self._is_record(line, headers, block_rows)])
             and (
-                own[0] < left[0] < own[-1]
+                block_rows[0] < left[0] < block_rows[-1]
                 or len(left) >= DENSE
                 or not self._is_outside_list(left[0])
             )
@@ -327,15 +329,15 @@ class TextLines:
             or line_shapes.is_named(shape)
             or self._are_names([*taken, *itertools.chain(*runs)])
         )
-        own = {*taken, *itertools.chain(*runs)}
-        records = [[each for each in block if each in own] for block in blocks]
+        members = {*taken, *itertools.chain(*runs)}
+        records = [[line for line in block if line in members] for block in blocks]
         is_enough = count >= _MIN_ROWS_OF_LINES or (
             is_named and count >= _MIN_ROWS and self._are_uniform(records, taken)
         )
         share = len(taken) / (len(taken) + sum(map(len, runs)))
         is_most = is_enough and share >= (_LEAST_SHARE if is_named else _LEAST_CLEAR_SHARE)
         return UnreadRecords(
-            runs=[[self._spans[each] for each in run] for run in runs],
+            runs=[[self._spans[line] for line in run] for run in runs],
             lines_each=max(1.0, len(taken) / count),
             is_clear=self._are_evident(records, taken, count) if self.are_divided else is_most,
         )
@@ -345,12 +347,12 @@ class TextLines:
     ) -> bool:
         """Return whether divided lines are one list although most of them may have no row."""
         records = [*itertools.chain(*blocks)]
-        left = [each for each in records if each not in taken]
+        left = [record for record in records if record not in taken]
         is_amid = len(left) == 1 and any(left[0] in block[1:-1] for block in blocks)
         are_few = len(records) < _MIN_RECORDS or (len(left) < _MIN_ROWS and not is_amid)
         if are_few or len(taken) > count:
             return False
-        lines = [self._line(each) for each in records]
+        lines = [self._line(record) for record in records]
         are_named = all(map(line_shapes.separator_of, lines)) or self._are_names(records)
         if all(map(line_shapes.is_entry, lines)):
             may_be_prose = self._shapes[records[0]].startswith(line_shapes.BARE)
@@ -359,31 +361,31 @@ class TextLines:
                 return True
             if len(lines) >= _MANY_RECORDS and self._are_uniform(blocks, taken):
                 return True
-        places = [index for index, each in enumerate(records) if each in taken]
+        places = [index for index, record in enumerate(records) if record in taken]
         return count >= _MIN_ROWS_OF_LINES and (
             _are_regular(places, len(records)) or self._are_speakers(records, taken)
         )
 
     def _are_speakers(self, records: Sequence[int], taken: Collection[int]) -> bool:
-        names = Counter(line_shapes.label_of(self._line(each)) for each in records if each in taken)
-        others = {line_shapes.label_of(self._line(each)) for each in records if each not in taken}
+        names = Counter(line_shapes.label_of(self._line(line)) for line in records if line in taken)
+        others = {line_shapes.label_of(self._line(line)) for line in records if line not in taken}
         return 2 * len(names) <= names.total() and others.isdisjoint(names)
 
     def _filled(self, shape: str, taken: Collection[int]) -> Iterator[int]:
-        cells = min(line_shapes.filled_cells(self._line(each)) for each in taken)
+        cells = min(line_shapes.filled_cells(self._line(line)) for line in taken)
         first, last = min(taken), max(taken)
-        for each in self._numbers[shape]:
-            least = min(cells, max(2, cells - (first < each < last)))
-            if each in taken or line_shapes.filled_cells(self._line(each)) >= least:
-                yield each
+        for line in self._numbers[shape]:
+            least = min(cells, max(2, cells - (first < line < last)))
+            if line in taken or line_shapes.filled_cells(self._line(line)) >= least:
+                yield line
 
     def _are_names(self, numbers: Iterable[int]) -> bool:
-        return all(line_shapes.is_short_item(self._line(each)) for each in numbers)
+        return all(line_shapes.is_short_item(self._line(number)) for number in numbers)
 
     def _are_uniform(self, records: Sequence[Sequence[int]], taken: Collection[int]) -> bool:
-        kinds = {line_shapes.number_cells(self._line(each)) for each in taken}
+        kinds = {line_shapes.number_cells(self._line(line)) for line in taken}
         are_alike = all(
-            line_shapes.number_cells(self._line(each)) in kinds for own in records for each in own
+            line_shapes.number_cells(self._line(line)) in kinds for run in records for line in run
         )
         return are_alike and _are_equally_far(records)
 
@@ -401,7 +403,7 @@ class TextLines:
         """
         above, below = self._gap(number), self._gap(number + 1)
         is_below, is_above = (
-            self._shapes.get(each) == line_shapes.LINE_OF_NAMES for each in (number - 1, number + 1)
+            self._shapes.get(line) == line_shapes.LINE_OF_NAMES for line in (number - 1, number + 1)
         )
         if is_below and is_above and above == below:
             return True
@@ -410,7 +412,7 @@ class TextLines:
         if number - 1 not in taken or above or not below.startswith("\n"):
             return False
         capitals = _capitals(self._stripped(number))
-        known = (_capitals(self._stripped(each)) for each in taken)
+        known = (_capitals(self._stripped(line)) for line in taken)
         return len(capitals) > 1 and capitals in known
 
     def _gap(self, number: int) -> str:
@@ -442,19 +444,19 @@ class TextLines:
 
     def _is_total(self, number: int, taken: Collection[int]) -> bool:
         rows: list[list[Decimal]] = []
-        for each in range(number - 1, min(taken) - 1, -1):
-            if each in taken:
-                rows.append(_amounts(self._stripped(each)))
-            elif _SUM.search(self._stripped(each)):
+        for line in range(number - 1, min(taken) - 1, -1):
+            if line in taken:
+                rows.append(_amounts(self._stripped(line)))
+            elif _SUM.search(self._stripped(line)):
                 break
         return any(
-            total >= max((own[index] for own in rows if index < len(own)), default=0)
+            total >= max((row[index] for row in rows if index < len(row)), default=0)
             for index, total in enumerate(_amounts(self._stripped(number)))
         )
 
     def _begun(self, spans: Sequence[Span]) -> set[int]:
-        touched = ((each, span) for span in spans for each in self._touched([span]))
-        return {each for each, span in touched if not self.are_divided or self._begins(each, span)}
+        touched = ((line, span) for span in spans for line in self._touched([span]))
+        return {line for line, span in touched if not self.are_divided or self._begins(line, span)}
 
     def _begins(self, number: int, span: Span) -> bool:
         places = (max(0, place - self._spans[number][0]) for place in span)
@@ -472,13 +474,13 @@ class TextLines:
 
 
 def _touched(parts: Sequence[Span], spans: Sequence[Span]) -> set[int]:
-    found: set[int] = set()
+    numbers: set[int] = set()
     for start, end in spans:
         number = bisect_right(parts, start, key=itemgetter(1))
         while number < len(parts) and parts[number][0] < end:
-            found.add(number)
+            numbers.add(number)
             number += 1
-    return found
+    return numbers
 
 
 def _left(
@@ -486,14 +488,14 @@ def _left(
 ) -> list[list[Span]]:
     """Parts much larger or smaller than the taken ones are excluded."""
     sizes = [end - start for start, end in parts]
-    min_size, max_size = min(sizes[each] for each in taken), max(sizes[each] for each in taken)
-    own = [
-        each
-        for each in range(min(taken), len(parts))
-        if each in taken or (each not in elsewhere and min_size <= 2 * sizes[each] <= 4 * max_size)
+    min_size, max_size = min(sizes[part] for part in taken), max(sizes[part] for part in taken)
+    similar = [
+        part
+        for part in range(min(taken), len(parts))
+        if part in taken or (part not in elsewhere and min_size <= 2 * sizes[part] <= 4 * max_size)
     ]
-    grouped = itertools.groupby(own, taken.__contains__)
-    return [[parts[each] for each in run] for is_taken, run in grouped if not is_taken]
+    grouped = itertools.groupby(similar, taken.__contains__)
+    return [[parts[part] for part in run] for is_taken, run in grouped if not is_taken]
 
 
 def _lines(text: str) -> Iterator[Span]:
@@ -537,10 +539,10 @@ def _capitals(line: str) -> list[bool]:
 
 @lru_cache(maxsize=4_096)
 def _amounts(line: str) -> list[Decimal]:
-    found = itertools.chain.from_iterable(
+    numbers = itertools.chain.from_iterable(
         map(quantities.quantities, line_shapes.DELIMITER.split(line))
     )
-    return [abs(each[0].number) for each in found][::-1]
+    return [abs(readings[0].number) for readings in numbers][::-1]
 
 
 def _blocks(numbers: Sequence[int], taken: Sequence[int], alone: int) -> Iterator[Sequence[int]]:

@@ -121,7 +121,7 @@ def _load(text: str, *, lenient: bool) -> tuple[JsonValue, bool]:
     if not lenient or not text.endswith("}"):
         raise InvalidAnswerError("The answer is not JSON, or is incomplete.")
     if _ELLIPSIS.search(
-        _STRING.sub(lambda found: "" if found[1] else found[0], text[text.find("{") :])
+        _STRING.sub(lambda match: "" if match[1] else match[0], text[text.find("{") :])
     ):
         raise InvalidAnswerError("The answer omits values with an ellipsis; write all of them.")
     try:
@@ -132,10 +132,10 @@ def _load(text: str, *, lenient: bool) -> tuple[JsonValue, bool]:
 
 def _object(members: list[tuple[str, JsonValue]]) -> JsonObject:
     """Refuse a name that occurs twice with different values, one of which would be lost."""
-    found = dict(members)
-    if len(found) < len(members) and any(found[name] != value for name, value in members):
+    by_name = dict(members)
+    if len(by_name) < len(members) and any(by_name[name] != value for name, value in members):
         raise _RepeatedMemberError
-    return found
+    return by_name
 
 
 def _storable(value: JsonValue) -> JsonValue:

@@ -117,11 +117,11 @@ def _occurs(text: str, quote: str, question: str) -> bool | None:
         return bool(currencies & stated_in)
     if is_time(text) and (stated_times := times_in(quote)):
         return times_in(text) <= stated_times
-    found = _has_words(text, quote, question)
+    is_stated = _has_words(text, quote, question)
     spelled, other = text.translate(_SPELLED_OUT), quote.translate(_SPELLED_OUT)
-    if found is False and (spelled != text or other != quote):
+    if is_stated is False and (spelled != text or other != quote):
         return _has_words(spelled, other, question)
-    return found
+    return is_stated
 
 
 def _is_free(text: str, question: str) -> bool:
@@ -149,21 +149,21 @@ def _adds_words(text: str, quote: str) -> bool:
 
 def measured(number: Decimal, quote: str) -> Quantity | None:
     """Return a number with its currency or unit in a quote, if that is unambiguous, else `None`."""
-    found = {
+    candidates = {
         Quantity(
             number=number,
-            currency=each.code,
-            unit=each.unit if each.measure[1] and not each.code else None,
+            currency=quantity.code,
+            unit=quantity.unit if quantity.measure[1] and not quantity.code else None,
         )
-        for each in _all_in(quote)
-        if abs(each.number) == abs(number) and (each.code or each.measure[1])
+        for quantity in _all_in(quote)
+        if abs(quantity.number) == abs(number) and (quantity.code or quantity.measure[1])
     }
-    return found.pop() if len(found) == 1 else None
+    return candidates.pop() if len(candidates) == 1 else None
 
 
 def is_positive_in(number: Decimal, quote: str) -> bool:
     """Return whether a quote states a negative number as positive, as a sentence does ($1,000)."""
-    stated = {each.number for each in _all_in(quote)}
+    stated = {quantity.number for quantity in _all_in(quote)}
     return number < 0 and number not in stated and -number in stated
 
 
@@ -188,43 +188,45 @@ class _Stated:
     def __init__(self, quote: str, question: str) -> None:
         self._quote, self._question = quote, question
         powers = powers_in(question)
-        found = _all_in(quote)
-        asked = (each for each in found if each.power in powers)
-        unscaled = [replace(each, number=each.number.scaleb(-each.power)) for each in asked]
-        self._quantities = [*found, *unscaled]
+        stated = _all_in(quote)
+        scaled = (value for value in stated if value.power in powers)
+        unscaled = [replace(value, number=value.number.scaleb(-value.power)) for value in scaled]
+        self._quantities = [*stated, *unscaled]
 
-    def has(self, wanted: Quantity) -> bool:
+    def has(self, quantity: Quantity) -> bool:
         """Return whether a quantity is stated; a loss or a cost may be stated without its sign."""
-        if self._has(wanted):
+        if self._has(quantity):
             return True
-        if wanted.number < 0:
+        if quantity.number < 0:
             is_known = _LOSS.search(f"{self._question} {self._quote}")
         else:
             is_known = _LOSS.search(self._question) or _COST.search(self._question)
         is_open = is_known and not _PROFIT_OR_LOSS.search(self._question)
-        return bool(is_open) and self._has(replace(wanted, number=wanted.number.copy_negate()))
+        return bool(is_open) and self._has(replace(quantity, number=quantity.number.copy_negate()))
 
-    def _has(self, wanted: Quantity) -> bool:
-        asked = units_in(self._question) if not (wanted.unit or wanted.currency) else {}
-        if len(asked) == 1:
-            found = self._compared(replace(wanted, unit=next(iter(asked.values()))))
-            if True in found or (
-                found and {unit for unit, _ in asked} <= TIMES and set(found) == {False}
+    def _has(self, quantity: Quantity) -> bool:
+        units = units_in(self._question) if not (quantity.unit or quantity.currency) else {}
+        if len(units) == 1:
+            results = self._compared(replace(quantity, unit=next(iter(units.values()))))
+            if True in results or (
+                results and {unit for unit, _ in units} <= TIMES and set(results) == {False}
             ):
-                return True in found
-        found = self._compared(wanted)
-        return True in found or (set(found) == {None} and self._is_open(wanted))
+                return True in results
+        results = self._compared(quantity)
+        return True in results or (set(results) == {None} and self._is_open(quantity))
 
-    def _compared(self, wanted: Quantity) -> list[bool | None]:
+    def _compared(self, quantity: Quantity) -> list[bool | None]:
         """The result is `None` if only the wanted quantity has a currency or unit."""
-        return [_is_same(wanted, each) for each in self._quantities if _is_equal(wanted, each)]
+        return [
+            _is_same(quantity, stated) for stated in self._quantities if _is_equal(quantity, stated)
+        ]
 
-    def _is_open(self, wanted: Quantity) -> bool:
+    def _is_open(self, quantity: Quantity) -> bool:
         """Return whether the quote does not name a different currency or unit of time."""
-        named = currencies_in(self._quote)
+        codes = currencies_in(self._quote)
         times = {unit for unit, _ in units_in(self._quote)} & TIMES
-        is_other_currency = wanted.currencies and named and not wanted.currencies & named
-        unit = wanted.measure[1]
+        is_other_currency = quantity.currencies and codes and not quantity.currencies & codes
+        unit = quantity.measure[1]
         return not is_other_currency and (unit not in TIMES or not times or unit in times)
 
 
@@ -238,12 +240,12 @@ def _is_equal(one: Quantity, other: Quantity) -> bool:
     return not unit and other_unit == "%" and number in (other_number, other_number / _HUNDRED)
 
 
-def _is_same(wanted: Quantity, stated: Quantity) -> bool | None:
+def _is_same(quantity: Quantity, stated: Quantity) -> bool | None:
     """`None` if only the wanted number has a currency or unit."""
-    kind, other = _kind(wanted), _kind(stated)
+    kind, other = _kind(quantity), _kind(stated)
     if not kind or not other:
         return None if kind else True
-    return bool(kind & other) and (bool(wanted.currencies) or wanted.measure == stated.measure)
+    return bool(kind & other) and (bool(quantity.currencies) or quantity.measure == stated.measure)
 
 
 def _kind(quantity: Quantity) -> frozenset[str]:
@@ -272,7 +274,7 @@ def _has_words(text: str, quote: str, question: str) -> bool | None:
         all(
             name.casefold() in words or _matches_any(name, rest) for name in _names(tokens, numbers)
         )
-        and all(any(map(stated.has, each)) for each in numbers)
+        and all(any(map(stated.has, readings)) for readings in numbers)
         and all(token in words or any(quantities(token)) for token in tokens if token[0].isdigit())
     ):
         return _is_company(tokens, words) and _is_one_name(plain, other)
@@ -287,8 +289,8 @@ def _names(tokens: Sequence[str], numbers: Iterable[Sequence[Quantity]]) -> Sequ
     measured = {
         word
         for readings in numbers
-        for each in readings
-        for word in _TOKEN.findall(each.currency or (each.unit if each.measure[1] else "") or "")
+        for value in readings
+        for word in _TOKEN.findall(value.currency or (value.unit if value.measure[1] else "") or "")
     }
     names = [token for token in tokens if not token[0].isdigit() and token not in measured]
     return [name for name in names if name.casefold() not in _MAY_BE_MISSING] or names
@@ -298,7 +300,7 @@ def _has_code(text: str, quote: str) -> bool:
     """Return whether a code occurs, ignoring separators: AB-12-34 is AB1234, and not in AB12345."""
     if f" {text.casefold()} " in f" {quote.casefold()} ":
         return True
-    code, within = (_PUNCTUATION.sub("", each).casefold() for each in (text, quote))
+    code, within = (_PUNCTUATION.sub("", passage).casefold() for passage in (text, quote))
     place = within.find(code)
     before, after = within[:place][-1:], within[place + len(code) :][:1]
     is_cut = (code[-1].isdigit() and after.isdigit()) or (code[0].isdigit() and before.isdigit())
@@ -306,8 +308,8 @@ def _has_code(text: str, quote: str) -> bool:
 
 
 def _is_company(tokens: Sequence[str], words: Collection[str]) -> bool:
-    forms = {_FORMS[each] for each in map(str.casefold, tokens) if each in _FORMS}
-    others = {_FORMS[each] for each in words if each in _FORMS}
+    forms = {_FORMS[word] for word in map(str.casefold, tokens) if word in _FORMS}
+    others = {_FORMS[word] for word in words if word in _FORMS}
     return not forms or not others or bool(forms & others)
 
 
@@ -351,7 +353,7 @@ def _name_groups(text: str, *, joins: bool) -> list[list[str]]:
 def _names_and_numbers(text: str) -> Iterator[str]:
     """Yield the capitalized words, except one that only begins a sentence, and the numbers."""
     tokens = _TOKEN.findall(text)
-    begins_sentence = any(each.islower() and each not in _MAY_BE_MISSING for each in tokens[1:])
+    begins_sentence = any(token.islower() and token not in _MAY_BE_MISSING for token in tokens[1:])
     for number, token in enumerate(tokens):
         if token[0].isdigit() or (token[0].isupper() and (number or not begins_sentence)):
             yield token
@@ -362,9 +364,9 @@ def _matches_any(token: str, words: Collection[str]) -> bool:
     if word in words:
         return True
     if len(word) == 1:
-        return not word.isdigit() and any(each.startswith(word) for each in words)
+        return not word.isdigit() and any(candidate.startswith(word) for candidate in words)
     longest = len(word) + _LONGEST_ENDING if len(word) >= _MIN_LETTERS else 0
-    return any(each.startswith(word) and len(each) <= longest for each in words)
+    return any(candidate.startswith(word) and len(candidate) <= longest for candidate in words)
 
 
 def _unaccented(text: str) -> str:
@@ -382,11 +384,11 @@ def _has_no_case(text: str) -> bool:
 
 def values_not_in_quotes(output: JsonObject) -> list[str]:
     """Return the names of the items, or the paths, whose values do not occur in their quotes."""
-    found: list[str] = []
+    names: list[str] = []
     for entry in grounding.quotes(output):
         name = json_values.text(entry.get("item")) or json_values.text(entry.get("path"))
-        found += [f"{name}{path}" for path, occurs in _marks_by_path(entry).items() if not occurs]
-    return list(dict.fromkeys(found))
+        names += [f"{name}{path}" for path, occurs in _marks_by_path(entry).items() if not occurs]
+    return list(dict.fromkeys(names))
 
 
 def share(entry: JsonObject) -> float:

@@ -40,8 +40,8 @@ def restored(text: str) -> str:
     r"""Return a text from a page with the characters that its `\u…` escapes stand for."""
 
     def character(match: re.Match[str]) -> str:
-        found = chr(int(match[1], 16))
-        return match[0] if is_displayable(found) else found
+        decoded = chr(int(match[1], 16))
+        return match[0] if is_displayable(decoded) else decoded
 
     return _ESCAPE.sub(character, text)
 

@@ -178,6 +178,6 @@ def _checked(file: Path) -> PromptTemplate:
             f"Name the variant: {template.name}@brief.toml.",
         )
     for problem in rules.problems(template):
-        line = content[: content.find(problem.found)].count("\n") + 1 if problem.found else 1
+        line = content[: content.find(problem.text)].count("\n") + 1 if problem.text else 1
         raise ConfigurationError(f"{file}, line {line}: {problem.what}.", "See docs/prompts.md.")
     return template

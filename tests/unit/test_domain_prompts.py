@@ -274,7 +274,7 @@ def test_invalid_variables_are_named(changes: dict[str, str], complaint: str, fo
     (problem, *_) = templates.problems(replace(OWN, **changes))  # type: ignore[arg-type]  # texts
 
     assert complaint in problem.what
-    assert problem.found == found
+    assert problem.text == found
 
 
 TEXT = "The mill burned down in 1911. Nobody was hurt."

@@ -30,7 +30,7 @@ from chordwise.pipeline.learning.refresh import allot
 LABELS = st.sampled_from(["a", "b", "c"])
 CHOICES = st.lists(
     st.builds(
-        Choice, expected=st.one_of(st.none(), LABELS), found=LABELS, is_abstaining=st.booleans()
+        Choice, expected=st.one_of(st.none(), LABELS), chosen=LABELS, is_abstaining=st.booleans()
     ),
     min_size=1,
     max_size=30,
@@ -43,7 +43,7 @@ def seeded(seed: int = 1) -> Random:
 
 def choices(*pairs: tuple[str | None, str]) -> list[Choice]:
     return [
-        Choice(expected=expected, found=found, is_abstaining=False) for expected, found in pairs
+        Choice(expected=expected, chosen=chosen, is_abstaining=False) for expected, chosen in pairs
     ]
 
 
@@ -120,7 +120,7 @@ def test_undefined_measures_are_omitted() -> None:
     Answers that need review are measured separately.
     """
     found = measured(choices(("a", "b"), (None, "b")))
-    unsure = Choice(expected="a", found="b", is_abstaining=True)
+    unsure = Choice(expected="a", chosen="b", is_abstaining=True)
     abstaining = measured([*choices(("a", "a"), ("a", "b")), unsure])
 
     assert ("precision", "a", "") not in found

@@ -72,7 +72,7 @@ class Classification(AnalysisDefinition):
 
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:  # noqa: ARG002
         """Check that a secondary label has a primary one and differs from it."""
-        primary, secondary = (answer.get(f"{each}_label") for each in ("primary", "secondary"))
+        primary, secondary = (answer.get(f"{rank}_label") for rank in ("primary", "secondary"))
         if secondary is not None and primary in (secondary, None):
             return ["/secondary_label: must differ from primary_label, or be null"]
         return []
@@ -86,7 +86,7 @@ class Classification(AnalysisDefinition):
 
         Chunks without a fitting label do not vote, unless no chunk has one.
         """
-        voters = [each for each in answers if self.has_findings(each)]
+        voters = [answer for answer in answers if self.has_findings(answer)]
         if not voters:
             surest = max(answers, key=claimed_number)
             return dict(surest)

@@ -56,15 +56,15 @@ class Extraction(AnalysisDefinition):
     def headline(self, output: JsonObject) -> str:
         """Return the values, grouped by item or member name."""
         fields = json_values.objects(output.get("fields"))
-        pairs = [(json_values.text(each.get("item")), each.get("value")) for each in fields]
+        pairs = [(json_values.text(field.get("item")), field.get("value")) for field in fields]
         if isinstance(data := output.get("data"), dict):
             pairs = list(data.items())
-        found: dict[str, list[str]] = {}
+        by_name: dict[str, list[str]] = {}
         for name, value in pairs:
             if value or value in (0, False):
                 written = value if isinstance(value, str) else json_values.encoded(value)
-                found.setdefault(name, []).append(written)
-        return "; ".join(f"{name}: {', '.join(values)}" for name, values in found.items())
+                by_name.setdefault(name, []).append(written)
+        return "; ".join(f"{name}: {', '.join(values)}" for name, values in by_name.items())
 
     def schema(self, options: AnalysisOptions) -> JsonObject:
         """Return a schema for the items, or for the user's own structure with evidence."""
@@ -84,8 +84,8 @@ class Extraction(AnalysisDefinition):
     def confidence(self, answer: JsonObject) -> float:
         """Return the mean over the found values; without any, the mean over the entries."""
         fields = _fields(answer)
-        found = [field for field in fields if field.get("status") != NOT_MENTIONED]
-        return mean(claimed_number(field) for field in found or fields) / self.max_confidence
+        mentions = [field for field in fields if field.get("status") != NOT_MENTIONED]
+        return mean(claimed_number(field) for field in mentions or fields) / self.max_confidence
 
     def problems(self, answer: JsonObject, task: AnalysisTask) -> list[str]:
         """Return the items without an entry, and the found entries without a value or quote.
@@ -96,8 +96,8 @@ class Extraction(AnalysisDefinition):
             is_too_much = schema_data.quoted_values(answer) > _MAX_QUOTED_VALUES
             return [_TOO_MUCH_EVIDENCE] if is_too_much else []
         fields = json_values.objects(answer.get("fields"))
-        named = {field.get("item") for field in fields}
-        missing = [item for item in items(task.options) if item not in named]
+        names = {field.get("item") for field in fields}
+        missing = [item for item in items(task.options) if item not in names]
         return [f"/fields: no entry for the item {item!r}" for item in missing] + [
             f"/fields/{position}: status is “found”, but value or quote is missing"
             for position, field in enumerate(fields)
@@ -107,7 +107,7 @@ class Extraction(AnalysisDefinition):
     def with_marks(self, answer: JsonObject, options: AnalysisOptions) -> JsonObject:
         """Mark each value with a quote by whether it occurs in it (see `value_in_quote`)."""
         if options.schema is None:
-            return {**answer, "fields": [_marked_field(each) for each in _fields(answer)]}
+            return {**answer, "fields": [_marked_field(field) for field in _fields(answer)]}
         return schema_data.with_marks(answer, options.schema)
 
     def without_evidence(self, answer: JsonObject, options: AnalysisOptions) -> list[str]:
@@ -203,7 +203,7 @@ def _around(schema: JsonObject) -> JsonObject:
     """
     at_root = {name: schema[name] for name in _OF_THE_ROOT if name in schema}
     left_out = (*at_root, "$id", schemas.CHECKS)
-    own = {name: value for name, value in schema.items() if name not in left_out}
+    data_schema = {name: value for name, value in schema.items() if name not in left_out}
     evidence = schemas.closed(
         {
             "path": schemas.string("JSON Pointer into data, such as /total."),
@@ -211,7 +211,7 @@ def _around(schema: JsonObject) -> JsonObject:
             "confidence": schemas.integer(1, 10),
         }
     )
-    return {**schemas.closed({"data": own, "evidence": schemas.array(evidence)}), **at_root}
+    return {**schemas.closed({"data": data_schema, "evidence": schemas.array(evidence)}), **at_root}
 
 
 def _fields(answer: JsonObject) -> list[JsonObject]:
@@ -276,9 +276,9 @@ def _is_quantity(value: str) -> bool:
 
 def _all_of(item: str, fields: Sequence[JsonObject]) -> list[JsonValue]:
     """Return the mentions of an item, or one “not mentioned” entry."""
-    own = [field for field in fields if field.get("item") == item]
-    found = [field for field in own if field.get("status") == FOUND]
-    return list(found or own[:1])
+    entries = [field for field in fields if field.get("item") == item]
+    mentions = [field for field in entries if field.get("status") == FOUND]
+    return list(mentions or entries[:1])
 
 
 def _marked_field(field: JsonObject) -> JsonObject:

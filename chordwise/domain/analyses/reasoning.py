@@ -107,8 +107,8 @@ def _mean_score(answers: Sequence[JsonObject], name: str) -> int:
 
 def _merged_evidence_quality(answers: Sequence[JsonObject], surest: JsonObject) -> JsonObject:
     parts = [json_values.as_object(answer.get("evidence_quality") or {}) for answer in answers]
-    own = json_values.as_object(surest.get("evidence_quality") or {})
+    quality = json_values.as_object(surest.get("evidence_quality") or {})
     return {
         "score": _mean_score(parts, "score"),
-        "assessment": json_values.text(own.get("assessment")),
+        "assessment": json_values.text(quality.get("assessment")),
     }

@@ -88,7 +88,7 @@ class Sentiment(AnalysisDefinition):
         scores = [claimed_number(answer, "score") for answer in answers]
         score = sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
         lists = gather_objects(answers, "sentences")
-        strongest = [sorted(each, key=lambda s: -abs(claimed_number(s, "score"))) for each in lists]
+        strongest = [sorted(part, key=lambda s: -abs(claimed_number(s, "score"))) for part in lists]
         sentences = unique(round_robin(strongest, MAX_SENTENCES))
         return {
             "label": label_for(score, scores),

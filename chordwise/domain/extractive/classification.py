@@ -58,25 +58,25 @@ _Phrases = Mapping[str, Sequence[str]]  # by label
 
 def analyze(task: AnalysisTask) -> JsonObject:
     """Choose one of the labels for a chunk; without labels, return an answer without a label."""
-    found = sentences(task.text)
+    passage = sentences(task.text)
     labels = tuple(dict.fromkeys(task.options.labels))
     if not labels:
         return dict(_WITHOUT_LABELS)
     if _FEELINGS.issuperset(label.casefold() for label in labels):
         return _by_feeling(labels, task)
-    own = {label: _phrases(label) or [label] for label in labels}
+    names = {label: _phrases(label) or [label] for label in labels}
     described = _described(labels, task.options)
-    parts = _contributions(own, described, found)
-    near = _nearest(own, described, found)
+    parts = _contributions(names, described, passage)
+    near = _nearest(names, described, passage)
     totals = {label: sum(added.values()) for label, added in parts.items()}
     if near:
         share = _LEXICAL_WEIGHT / max(_ENOUGH_EVIDENCE, *totals.values())
-        totals = {each: share * totals[each] + near.get(each, _UNKNOWN)[0] for each in labels}
+        totals = {label: share * totals[label] + near.get(label, _UNKNOWN)[0] for label in labels}
     ranked = sorted(
         labels, key=lambda label: (-totals[label], label.casefold() not in _NONE_OF_THEM)
     )
     _, nearest = near.get(ranked[0], _UNKNOWN)
-    features = _features(nearest, parts[ranked[0]], found)
+    features = _features(nearest, parts[ranked[0]], passage)
     best, second = totals[ranked[0]], totals[ranked[1]] if len(ranked) > 1 else 0.0
     margin = (best - second) / best if best > 0 else 0.0
     confidence = MAX_CONFIDENCE * margin * min(1.0, best / _ENOUGH_EVIDENCE)
@@ -116,8 +116,8 @@ def _described(labels: Sequence[str], options: AnalysisOptions) -> _Phrases:
 
 
 def _phrases(text: str) -> list[str]:
-    phrases = (each.replace("_", " ").strip() for each in _JOINT.split(text))
-    return [each for each in phrases if words.terms(each)]
+    phrases = (part.replace("_", " ").strip() for part in _JOINT.split(text))
+    return [phrase for phrase in phrases if words.terms(phrase)]
 
 
 def _related(term: str) -> Iterator[str]:
@@ -127,15 +127,15 @@ def _related(term: str) -> Iterator[str]:
 
 
 def _contributions(
-    own: _Phrases, described: _Phrases, found: Sequence[Sentence]
+    names: _Phrases, described: _Phrases, passage: Sequence[Sentence]
 ) -> dict[str, dict[str, float]]:
     """A label's own phrases count most in the title and in the first sentences."""
-    title = forms.title(found) or ("", "")
-    terms = [frozenset(one.terms) for one in found]
-    early = [(_OWN_WORD / (1 + index), each) for index, each in enumerate(terms)]
+    title = forms.title(passage) or ("", "")
+    terms = [frozenset(sentence.terms) for sentence in passage]
+    early = [(_OWN_WORD / (1 + index), bag) for index, bag in enumerate(terms)]
     early.append((_OWN_WORD * _TITLE_WEIGHT, frozenset(words.terms(title[0]))))
-    parts = [*_parts(own, early), *_parts(described, [(_DESCRIBING, each) for each in terms])]
-    added: dict[str, dict[str, float]] = {label: defaultdict(float) for label in own}
+    parts = [*_parts(names, early), *_parts(described, [(_DESCRIBING, bag) for bag in terms])]
+    added: dict[str, dict[str, float]] = {label: defaultdict(float) for label in names}
     for label, term, part in parts:
         added[label][term] += part
     return added
@@ -148,12 +148,15 @@ def _parts(
 
     `places` are the terms of a text's parts with their weights.
     """
-    split = {name: [frozenset(words.terms(one)) for one in own] for name, own in phrases.items()}
+    split = {
+        name: [frozenset(words.terms(phrase)) for phrase in listed]
+        for name, listed in phrases.items()
+    }
     rarity = ranking.inverse_document_frequencies(
-        [frozenset().union(*own) for own in split.values()]
+        [frozenset().union(*listed) for listed in split.values()]
     )
     known = frozenset().union(*(terms for _, terms in places))
-    for label, phrase in [(label, phrase) for label, own in split.items() for phrase in own]:
+    for label, phrase in [(label, phrase) for label, listed in split.items() for phrase in listed]:
         checkpoint()
         seen = phrase & known
         whole = sum(rarity[term] for term in phrase)
@@ -165,7 +168,7 @@ def _parts(
 
 
 def _nearest(
-    own: _Phrases, described: _Phrases, found: Sequence[Sentence]
+    names: _Phrases, described: _Phrases, passage: Sequence[Sentence]
 ) -> dict[str, tuple[float, str]]:
     """Return for each label the sentence that is nearest in meaning, and its contribution.
 
@@ -173,30 +176,30 @@ def _nearest(
     a phrase of it; the contribution is its excess over the highest one expected by chance. Empty
     without an encoder.
     """
-    texts = [one.text for one in found[:_COMPARED]]
-    phrases = {label: described[label] or own[label] for label in own}
-    compared = [len(texts) * each for each in (len(own), sum(map(len, phrases.values())))]
-    by_chance = mean([_UNRELATED.inv_cdf(_BY_CHANCE ** (1 / max(1, one))) for one in compared])
+    texts = [sentence.text for sentence in passage[:_COMPARED]]
+    phrases = {label: described[label] or names[label] for label in names}
+    compared = [len(texts) * count for count in (len(names), sum(map(len, phrases.values())))]
+    by_chance = mean([_UNRELATED.inv_cdf(_BY_CHANCE ** (1 / max(1, count))) for count in compared])
     nearest = {}
     for label, listed in phrases.items():
-        about = f"This is about {', '.join(own[label])}. {', '.join(described[label])}"
+        about = f"This is about {', '.join(names[label])}. {', '.join(described[label])}"
         whole = similarities(about.strip(), texts)
         if whole and label.casefold() not in _NONE_OF_THEM:
-            parts = zip(*(similarities(each, texts) for each in listed), strict=True)
-            near = [mean([one, max(each)]) for one, each in zip(whole, parts, strict=True)]
+            parts = zip(*(similarities(phrase, texts) for phrase in listed), strict=True)
+            near = [mean([one, max(cosines)]) for one, cosines in zip(whole, parts, strict=True)]
             weight, quote = max(zip(near, texts, strict=True))
             nearest[label] = (_MEANING_WEIGHT * (weight - by_chance), quote)
     return nearest
 
 
 def _features(
-    nearest: str, parts: Mapping[str, float], found: Sequence[Sentence]
+    nearest: str, parts: Mapping[str, float], passage: Sequence[Sentence]
 ) -> Iterator[JsonObject]:
     if nearest:
         yield {"feature": "nearest in meaning", "quote": nearest}
     for term in sorted(parts, key=lambda term: -parts[term]):
-        if standing := [one for one in found if term in one.terms]:
-            count = sum(one.terms.count(term) for one in standing)
+        if standing := [sentence for sentence in passage if term in sentence.terms]:
+            count = sum(sentence.terms.count(term) for sentence in standing)
             feature = f"words that begin with “{term}” ({count})"
             yield {"feature": feature, "quote": standing[0].text}
 
@@ -206,11 +209,11 @@ def _by_feeling(labels: Sequence[str], task: AnalysisTask) -> JsonObject:
     felt = sentiment.analyze(task)
     by_name = {label.casefold(): label for label in labels}
     nearest = "negative" if str(felt["score"]).startswith("-") else "positive"
-    quotes = [one["quote"] for one in json_values.objects(felt["sentences"])[:_MAX_FEATURES]]
+    quotes = [entry["quote"] for entry in json_values.objects(felt["sentences"])[:_MAX_FEATURES]]
     return {
         "primary_label": by_name.get(str(felt["label"]), by_name.get(nearest, labels[0])),
         "secondary_label": None,
         "confidence": felt["confidence"],
-        "features": [{"feature": "words of praise or blame", "quote": each} for each in quotes],
+        "features": [{"feature": "words of praise or blame", "quote": quote} for quote in quotes],
         "uncertainty_factors": [_DISCLAIMER],
     }

@@ -48,28 +48,28 @@ def surest(joined: JsonObject, options: AnalysisOptions) -> JsonObject:
         return joined
     kept: list[JsonValue] = []
     for name, item in items.of(options).items():
-        own = [one for one in json_values.objects(joined["fields"]) if one.get("item") == name]
-        kept += own if item.kind.is_list else [max(own, key=claimed_number)]
+        entries = [one for one in json_values.objects(joined["fields"]) if one.get("item") == name]
+        kept += entries if item.kind.is_list else [max(entries, key=claimed_number)]
     return {**joined, "fields": kept}
 
 
-def _fields(asked: items.DeclaredItem, searchable: SearchableText) -> Iterator[JsonObject]:
-    is_open = asked.kind is ColumnKind.BOOLEAN
-    item = replace(item_of(asked.name), is_list=asked.kind.is_list)
-    if asked.type:
-        item = replace(item, kinds=_KINDS.get(asked.kind, () if is_open else item.kinds))
-    found: list[JsonObject] = [
+def _fields(declared: items.DeclaredItem, searchable: SearchableText) -> Iterator[JsonObject]:
+    is_open = declared.kind is ColumnKind.BOOLEAN
+    item = replace(item_of(declared.name), is_list=declared.kind.is_list)
+    if declared.type:
+        item = replace(item, kinds=_KINDS.get(declared.kind, () if is_open else item.kinds))
+    entries: list[JsonObject] = [
         {
             "status": FOUND,
-            "value": ("no" if _NEGATION.search(one.quote) else "yes") if is_open else one.value,
-            "quote": one.quote,
-            "confidence": one.confidence,
+            "value": ("no" if _NEGATION.search(match.quote) else "yes") if is_open else match.value,
+            "quote": match.quote,
+            "confidence": match.confidence,
         }
-        for one in searchable.find(item)
-        if one.value  # the cell of a form may be empty
+        for match in searchable.find(item)
+        if match.value  # the cell of a form may be empty
     ]
-    for each in found or [_DENIAL]:
-        yield {"item": asked.name, **each}
+    for entry in entries or [_DENIAL]:
+        yield {"item": declared.name, **entry}
 
 
 # The kind of an item's value, and its cues in texts, derived from the item's words
@@ -97,13 +97,13 @@ class Item:
 
     def distance(self, label: Sequence[str]) -> int | None:
         """Return the number of words in which a label and the item differ; `None` if unrelated."""
-        named, own = set(label), set(self.terms)
-        foreign = named - self.known - (_OWN if ValueKind.DATE in self.kinds else set())
-        described = self.known - own - _PURE
-        is_named = self.specific <= named and (self.is_pure or not named.isdisjoint(own))
-        is_label = self.is_pure or len(named - foreign) >= len(named) * _LABEL_SHARE
-        fits = is_label and (is_named or (not foreign and named & described))
-        return len(foreign) + len(own - named) if fits else None
+        stems, item_terms = set(label), set(self.terms)
+        foreign = stems - self.known - (_OWN if ValueKind.DATE in self.kinds else set())
+        described = self.known - item_terms - _PURE
+        is_named = self.specific <= stems and (self.is_pure or not stems.isdisjoint(item_terms))
+        is_label = self.is_pure or len(stems - foreign) >= len(stems) * _LABEL_SHARE
+        fits = is_label and (is_named or (not foreign and stems & described))
+        return len(foreign) + len(item_terms - stems) if fits else None
 
 
 _KINDS_BY_TERM: dict[str, list[ValueKind]] = {}
@@ -140,8 +140,8 @@ def item_of(name: str, description: str = "") -> Item:
     listed = words.words(spelled)
     described = words.terms(description)
     terms = words.terms(spelled) or described
-    asked = [words.stem(word) for word in listed if word in _QUESTION_WORDS]
-    kinds = _kinds(asked + terms) or _kinds(described)
+    question_words = [words.stem(word) for word in listed if word in _QUESTION_WORDS]
+    kinds = _kinds(question_words + terms) or _kinds(described)
     if _IDENTIFIER.search(spelled):
         kinds.pop(ValueKind.NUMBER, None)
         kinds = kinds or {ValueKind.IDENTIFIER: None}
@@ -156,7 +156,7 @@ def item_of(name: str, description: str = "") -> Item:
         is_list=kind_of(spelled).is_list,
         cue=cue,
         needs_cue=cue is not None and not _NEEDING_CUE.isdisjoint(kinds),
-        question=spelled if asked or spelled.endswith(("?", "\uff1f", "\u061f")) else "",
+        question=spelled if question_words or spelled.endswith(("?", "\uff1f", "\u061f")) else "",
         layout=next((name for name, known in _LAYOUTS.items() if known.match(spelled)), ""),
     )
 
@@ -223,8 +223,8 @@ class SearchableText:
         """
         labelled = self._labelled(item)
         is_labelled = item.layout == "issuer" and labelled[:1] and labelled[0].confidence == _SURE
-        if not is_labelled and (found := forms.find(item.layout, self._text, self._sentences)):
-            return [Match(value=found[0], quote=found[1], confidence=3)]
+        if not is_labelled and (pair := forms.find(item.layout, self._text, self._sentences)):
+            return [Match(value=pair[0], quote=pair[1], confidence=3)]
         if item.is_list and item.is_pure:
             counts = Counter(match.value for match in labelled)
             labelled.sort(key=lambda match: -counts[match.value])
@@ -260,7 +260,7 @@ class SearchableText:
         return coverages
 
     def _labelled(self, item: Item) -> list[Match]:
-        found: list[tuple[int, Match]] = []
+        hits: list[tuple[int, Match]] = []
         unlabelled = 2 + 2 * (not _PATTERN_KINDS.isdisjoint(item.kinds[:1]))
         for index in range(len(self._sentences)):
             pairs = (*self._captioned(item, index), *self._pairs(item, index))
@@ -268,8 +268,8 @@ class SearchableText:
                 distance = item.distance(words.terms(label))
                 if distance is not None:
                     confidence = unlabelled if distance else _SURE
-                    found.append((distance, Match(value=value, quote=quote, confidence=confidence)))
-        return [match for _, match in sorted(found, key=lambda pair: pair[0])]
+                    hits.append((distance, Match(value=value, quote=quote, confidence=confidence)))
+        return [match for _, match in sorted(hits, key=lambda pair: pair[0])]
 
     def _pairs(self, item: Item, place: int) -> Iterator[tuple[str, str, str]]:
         """After a colon a value may be any words, unless its kind has a written pattern."""
@@ -300,10 +300,10 @@ class SearchableText:
             before = self._text[max(0, start - MAX_QUOTE_CHARACTERS // 2) : start]
             above = before.rstrip().rpartition("\n")[2].strip()
             is_line = not item.kinds or not NAMES.isdisjoint(item.kinds)
-            found = [above] if is_line else [one.text for one in self._values(item.kinds, above)]
+            texts = [above] if is_line else [one.text for one in self._values(item.kinds, above)]
             if above and "\n" in before[len(before.rstrip()) :]:
                 quote = f"{before[before.rindex(above) :]}{sentence.text}"
-                yield from ((sentence.text, value, quote) for value in found[:1])
+                yield from ((sentence.text, value, quote) for value in texts[:1])
 
     def _hits(self, item: Item) -> list[tuple[int, float, float]]:
         """For a list, all sentences that match as well as the best one count."""
@@ -338,15 +338,15 @@ class SearchableText:
         sentence = self._sentences[place]
         if captioned := list(self._captioned(item, place)):
             yield from (
-                Match(value=found, quote=quote, confidence=3) for _, found, quote in captioned
+                Match(value=value, quote=quote, confidence=3) for _, value, quote in captioned
             )
             return
         sure = 1 + (coverage >= _LEAST_COVERAGE) + (coverage >= _SURE_COVERAGE)
         for quote in (sentence.text, self._with_next(place)):
-            if found := self._nearest_first(item, quote):
+            if nearest := self._nearest_first(item, quote):
                 confidence = min(4, sure + (item.kinds[0] in _PATTERN_KINDS))
-                for each in found if item.is_list else found[:1]:
-                    yield Match(value=each.text, quote=quote, confidence=confidence)
+                for value in nearest if item.is_list else nearest[:1]:
+                    yield Match(value=value.text, quote=quote, confidence=confidence)
                 return
         is_whole = coverage >= _SURE_COVERAGE and not item.is_list and not item.needs_cue
         if not item.kinds or item.question or is_whole:
@@ -354,8 +354,8 @@ class SearchableText:
             yield Match(value=sentence.text, quote=sentence.text, confidence=confidence)
 
     def _values(self, kinds: Sequence[ValueKind], text: str) -> list[WrittenValue]:
-        found = (list(values(kind, text, self._ordinary)) for kind in kinds)
-        return next((each for each in found if each), [])
+        by_kind = (list(values(kind, text, self._ordinary)) for kind in kinds)
+        return next((written for written in by_kind if written), [])
 
     def _with_next(self, place: int) -> str:
         one = self._sentences[place]
@@ -365,18 +365,18 @@ class SearchableText:
     def _joined(self, place: int) -> str:
         """Return two adjacent sentences as one text; empty if they are too long to be quoted."""
         start, following = self._sentences[place].start_char, self._sentences[place + 1 : place + 2]
-        ends = [each.start_char + len(each.text) for each in following]
+        ends = [sentence.start_char + len(sentence.text) for sentence in following]
         joined = self._text[start : ends[0]] if ends else ""
         return joined if len(joined) <= MAX_QUOTE_CHARACTERS else ""
 
     def _nearest_first(self, item: Item, text: str) -> list[WrittenValue]:
         """Return values by distance from the cue or the item's words, those after it first."""
         cue = item.cue and item.cue.search(text)
-        own = (m for m in words.WORD.finditer(text) if words.stem(m[0].lower()) in item.terms)
-        anchor = (cue.end() if cue else max((match.end() for match in own), default=0)) - 1
-        found = self._values(item.kinds, text)
+        matches = (m for m in words.WORD.finditer(text) if words.stem(m[0].lower()) in item.terms)
+        anchor = (cue.end() if cue else max((match.end() for match in matches), default=0)) - 1
+        written = self._values(item.kinds, text)
         return sorted(
-            found, key=lambda one: (one.start_char < anchor, abs(one.start_char - anchor))
+            written, key=lambda value: (value.start_char < anchor, abs(value.start_char - anchor))
         )
 
 
@@ -424,30 +424,30 @@ class _Walk:
         if kind == "object":
             return self.members(node, path, depth + 1) if depth < MAX_DEPTH else {}
         is_list = kind == "array"
-        wanted = item_of(name, node.description)
-        wanted = replace(wanted, is_list=is_list or wanted.is_list)
+        item = item_of(name, node.description)
+        item = replace(item, is_list=is_list or item.is_list)
         limit = node.max_items if is_list else 1
-        found = self._valid_matches(wanted, node.items if is_list else node, limit)
-        for index, (_, match) in enumerate(found):
+        matches = self._valid_matches(item, node.items if is_list else node, limit)
+        for index, (_, match) in enumerate(matches):
             at = json_values.pointer(path, index) if is_list else path
             self.evidence.append({"path": at, "quote": match.quote, "confidence": match.confidence})
-        filled = [value for value, _ in found]
+        filled = [value for value, _ in matches]
         if is_list or filled:
             return filled if is_list else filled[0]
         return "" if kind == "string" and self._is_valid("", node) else None
 
     def _valid_matches(
-        self, wanted: Item, node: SchemaNode, limit: int | None
+        self, item: Item, node: SchemaNode, limit: int | None
     ) -> list[tuple[JsonValue, Match]]:
         """Return the first valid reading of each match, each value once; none for nested types."""
         if _type_of(node) in ("object", "array"):
             return []
-        found: dict[str, tuple[JsonValue, Match]] = {}
-        for match in self.searchable.find(_narrowed(wanted, node), _READINGS):
+        by_value: dict[str, tuple[JsonValue, Match]] = {}
+        for match in self.searchable.find(_narrowed(item, node), _READINGS):
             value = next((one for one in _readings(match, node) if self._is_valid(one, node)), None)
             if value is not None:
-                found.setdefault(json_values.encoded(value), (value, match))
-        return list(found.values())[:limit]
+                by_value.setdefault(json_values.encoded(value), (value, match))
+        return list(by_value.values())[:limit]
 
     def _is_valid(self, value: JsonValue, node: SchemaNode) -> bool:
         properties = json_values.as_object(self.root.get("properties") or {})
@@ -464,14 +464,14 @@ def _type_of(node: SchemaNode) -> str:
     return next((name for name in _TYPES if name in types), "string")
 
 
-def _narrowed(wanted: Item, node: SchemaNode) -> Item:
+def _narrowed(item: Item, node: SchemaNode) -> Item:
     if by_format := _FORMAT_KINDS.get(node.format):
-        return replace(wanted, kinds=(by_format,))
+        return replace(item, kinds=(by_format,))
     kind = _type_of(node)
     if kind in ("number", "integer"):
-        numeric = [each for each in wanted.kinds if each in _NUMBER_KINDS]
-        return replace(wanted, kinds=tuple(dict.fromkeys([*numeric, *_NUMBER_KINDS])))
-    return replace(wanted, kinds=()) if kind == "boolean" or node.choices else wanted
+        numeric = [value_kind for value_kind in item.kinds if value_kind in _NUMBER_KINDS]
+        return replace(item, kinds=tuple(dict.fromkeys([*numeric, *_NUMBER_KINDS])))
+    return replace(item, kinds=()) if kind == "boolean" or node.choices else item
 
 
 def _readings(match: Match, node: SchemaNode) -> Iterator[JsonValue]:
@@ -488,12 +488,12 @@ def _readings(match: Match, node: SchemaNode) -> Iterator[JsonValue]:
             yield int(number) if is_whole else float(number)
     else:
         if node.format == "date":
-            for each in values(ValueKind.DATE, f"{match.value}\n{match.quote}"):
-                if day := typed_values.typed(each.text).date:
+            for date in values(ValueKind.DATE, f"{match.value}\n{match.quote}"):
+                if day := typed_values.typed(date.text).date:
                     yield day.isoformat()
         yield match.value
 
 
 def _mentions(quote: str, choice: JsonValue) -> bool:
-    wanted = words.terms(json_values.text(choice))
-    return bool(wanted) and set(wanted).issubset(words.terms(quote))
+    terms = words.terms(json_values.text(choice))
+    return bool(terms) and set(terms).issubset(words.terms(quote))

@@ -21,8 +21,8 @@ def find(layout: str, text: str, sentences: Sequence[Sentence]) -> Found | None:
     """Return the value of a layout; `None` if the text has none or the layout is unknown."""
     if layout == "title":
         return title(sentences)
-    found = {"total": total, "issuer": issuer, "address": address}.get(layout)
-    return found(text) if found else None
+    finder = {"total": total, "issuer": issuer, "address": address}.get(layout)
+    return finder(text) if finder else None
 
 
 _FORM = (
@@ -42,10 +42,10 @@ _ARTICLE = re.compile(r"^(?:This|THIS|The|THE|Exhibit\s+\S+|EXHIBIT\s+\S+)\s+")
 def title(sentences: Sequence[Sentence]) -> Found | None:
     """Return a heading with the name of a form, such a name, or any heading; else `None`."""
     top = sentences[:_TOP]
-    headings = [(one.text, one.text) for one in top if _HEADING.match(one.text)]
-    formal = [found for found in headings if _NAMES_FORM.search(found[0])]
-    named = ((_NAMED.search(one.text), one.text) for one in top)
-    inside = [(_ARTICLE.sub("", match.group()), text) for match, text in named if match]
+    headings = [(sentence.text, sentence.text) for sentence in top if _HEADING.match(sentence.text)]
+    formal = [heading for heading in headings if _NAMES_FORM.search(heading[0])]
+    matches = ((_NAMED.search(sentence.text), sentence.text) for sentence in top)
+    inside = [(_ARTICLE.sub("", match.group()), text) for match, text in matches if match]
     return next(iter([*formal, *inside, *headings]), None)
 
 
@@ -96,15 +96,15 @@ _TOP_LINES, _ADDRESS_LINES = 6, 5
 def total(text: str) -> Found | None:
     """Return the total of a receipt or an invoice; `None` if no total line has an amount."""
     pairs = list(_pairs(text))
-    named = [(label, line) for label, line in pairs if _is_total(label["label"])]
+    totals = [(label, line) for label, line in pairs if _is_total(label["label"])]
     paid = [(label, line) for label, line in pairs if _PAID.search(label["label"])]
     change = [_cents(line) for label, line in pairs if _CHANGE.search(label["label"])][:1]
     votes: dict[int, float] = defaultdict(float)
-    for _, line in named:
+    for _, line in totals:
         votes[_cents(line)] += 1
     for _, line in paid if change else ():
         votes[_cents(line) - change[0]] += _ARITHMETIC_WEIGHT
-    candidates = [*named, *paid] if named else []
+    candidates = [*totals, *paid] if totals else []
     best = max(candidates, key=lambda p: (votes[_cents(p[1])], _cents(p[1])), default=None)
     if best is None:
         return None
@@ -152,22 +152,22 @@ def address(text: str) -> Found | None:
     """Return the address below the name of the issuer; `None` if there is none."""
     below = itertools.dropwhile(_COMPANY_NUMBER.match, _issuer(text)[1])
     block = itertools.takewhile(lambda line: not _NO_ADDRESS.search(line), below)
-    found = " ".join(itertools.islice(block, _ADDRESS_LINES))
-    return (found, found) if any(map(str.isdecimal, found)) else None
+    joined = " ".join(itertools.islice(block, _ADDRESS_LINES))
+    return (joined, joined) if any(map(str.isdecimal, joined)) else None
 
 
 def _issuer(text: str) -> tuple[list[str], list[str]]:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     top = list(itertools.takewhile(lambda line: not _LABELLED.match(line), lines[:_TOP_LINES]))
-    named = [
+    places = [
         place
         for place, line in enumerate(top)
         if sum(map(str.isalpha, line)) > 1 and not _GREETING.search(line)
     ]
-    if not named or sorted(map(len, lines))[len(lines) // 2] > _SHORT_LINE:
+    if not places or sorted(map(len, lines))[len(lines) // 2] > _SHORT_LINE:
         return [], []
-    start = end = named[0]
-    for place in named:
+    start = end = places[0]
+    for place in places:
         spoken = words.words(_REGISTRATION.sub("", top[place]))
         if FORMS.issuperset(spoken[-1:]) and not FORMS.issuperset(spoken):
             start = end = place

@@ -40,14 +40,14 @@ def sentences(text: str) -> list[Sentence]:
     """Return the sentences in order; longer pieces are split at lines, clauses or words."""
     ends = chunking.sentence_ends(text)
     width = _wrap_width(text)
-    found = []
+    candidates = []
     for start, end in itertools.pairwise([0, *ends]):
         if text[start:end].isspace():
             continue
         for line_start, line_end in _lines(text, start, end, width):
             pieces = _PIECE.finditer(text, line_start, line_end)
-            found += [_sentence(text, *piece.span()) for piece in pieces]
-    return [sentence for sentence in found if sentence.text]
+            candidates += [_sentence(text, *piece.span()) for piece in pieces]
+    return [sentence for sentence in candidates if sentence.text]
 
 
 def _sentence(text: str, start: int, end: int) -> Sentence:

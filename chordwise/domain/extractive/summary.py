@@ -29,17 +29,17 @@ _CONCLUDES = re.compile(
 
 def analyze(task: AnalysisTask) -> JsonObject:
     """Summarize a chunk; a repeated sentence, such as a page header, counts once."""
-    by_text = {one.text.casefold(): one for one in reversed(sentences(task.text))}
-    found = list(by_text.values())[::-1]
-    count = min(MAX_FINDINGS, _FEWEST_FINDINGS + len(found) // _SENTENCES_PER_FURTHER_FINDING)
-    chosen = _central(found, count, task.options.instructions)
-    quotes = [one.text for one in chosen] or [task.text.strip()[:MAX_QUOTE_CHARACTERS]]
-    conclusions = [one.text for one in found if _CONCLUDES.search(one.text)]
+    by_text = {sentence.text.casefold(): sentence for sentence in reversed(sentences(task.text))}
+    passage = list(by_text.values())[::-1]
+    count = min(MAX_FINDINGS, _FEWEST_FINDINGS + len(passage) // _SENTENCES_PER_FURTHER_FINDING)
+    chosen = _central(passage, count, task.options.instructions)
+    quotes = [sentence.text for sentence in chosen] or [task.text.strip()[:MAX_QUOTE_CHARACTERS]]
+    conclusions = [sentence.text for sentence in passage if _CONCLUDES.search(sentence.text)]
     return {
-        "main_topic": _topic(found, task.options.instructions),
+        "main_topic": _topic(passage, task.options.instructions),
         "key_findings": [{"finding": quote, "quote": quote} for quote in quotes],
         "conclusions": list(conclusions[-_MAX_CONCLUSIONS:]),
-        "confidence": _confidence(found),
+        "confidence": _confidence(passage),
     }
 
 
@@ -63,28 +63,28 @@ def synthesize(task: AnalysisTask) -> JsonObject:
     return grounding.without_spans(answer)
 
 
-def _central(found: Sequence[Sentence], count: int, instructions: str) -> list[Sentence]:
-    weights = ranking.inverse_document_frequencies([one.terms for one in found])
-    vectors = [ranking.vector(one.terms, weights) for one in found]
+def _central(passage: Sequence[Sentence], count: int, instructions: str) -> list[Sentence]:
+    weights = ranking.inverse_document_frequencies([sentence.terms for sentence in passage])
+    vectors = [ranking.vector(sentence.terms, weights) for sentence in passage]
     topic = ranking.vector(words.terms(instructions), weights)
-    scores = ranking.sentence_scores(found, vectors, topic)
-    return [found[place] for place in ranking.pick(scores, vectors, count)]
+    scores = ranking.sentence_scores(passage, vectors, topic)
+    return [passage[place] for place in ranking.pick(scores, vectors, count)]
 
 
-def _topic(found: Sequence[Sentence], instructions: str) -> str:
-    ended = (one for one in found if one.text.rstrip("\"'”’)]*_").endswith(_SENTENCE_ENDS))
-    whole = [one for one in ended if not _FIELD.match(one.text)]
-    central = _central(whole or found, 1, instructions)
+def _topic(passage: Sequence[Sentence], instructions: str) -> str:
+    ended = (one for one in passage if one.text.rstrip("\"'”’)]*_").endswith(_SENTENCE_ENDS))
+    whole = [sentence for sentence in ended if not _FIELD.match(sentence.text)]
+    central = _central(whole or passage, 1, instructions)
     return central[0].text if central else "The text has no sentences."
 
 
 def _grounded_findings(answers: Sequence[JsonObject]) -> list[JsonObject]:
-    found = round_robin(gather_objects(answers, "key_findings"), _MAX_CANDIDATES)
-    by_quote = {json_values.text(item.get("quote")): item for item in reversed(found)}
+    findings = round_robin(gather_objects(answers, "key_findings"), _MAX_CANDIDATES)
+    by_quote = {json_values.text(item.get("quote")): item for item in reversed(findings)}
     return [item for item in reversed(by_quote.values()) if item.get("grounded") is not False]
 
 
-def _confidence(found: Sequence[Sentence]) -> int:
-    read = [word for one in found for word in words.words(one.text)]
-    is_known = words.is_english(read) and len(found) > MAX_FINDINGS
-    return 1 + (len(found) >= _FEWEST_FINDINGS) + 2 * is_known
+def _confidence(passage: Sequence[Sentence]) -> int:
+    read = [word for sentence in passage for word in words.words(sentence.text)]
+    is_known = words.is_english(read) and len(passage) > MAX_FINDINGS
+    return 1 + (len(passage) >= _FEWEST_FINDINGS) + 2 * is_known

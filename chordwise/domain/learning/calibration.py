@@ -199,13 +199,13 @@ def _cross_validated(
     from sklearn.model_selection import GroupKFold  # noqa: PLC0415 - of an extra
 
     groups = [claim.group for claim in claims]
-    found = [claim.confidence for claim in claims]
+    calibrated = [claim.confidence for claim in claims]
     if (folds := min(_FOLDS, len(set(groups)))) > 1:
-        for others, own in GroupKFold(folds).split(groups, groups=groups):
+        for others, fold in GroupKFold(folds).split(groups, groups=groups):
             points = fit([claims[place] for place in others])
-            for place in own:
-                found[place] = calibrate(points, claims[place].confidence)
-    return found
+            for place in fold:
+                calibrated[place] = calibrate(points, claims[place].confidence)
+    return calibrated
 
 
 def _brier(claims: Sequence[ConfidenceClaim], forecasts: Sequence[float]) -> float:

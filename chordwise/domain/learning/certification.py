@@ -156,14 +156,14 @@ def scored(
         return
     for name in fields.names(output):
         entries = fields.entries(output, name)
-        own = _at([entry.path for entry in entries], listed)
+        field_facts = _at([entry.path for entry in entries], listed)
         claims = [entry.confidence for entry in entries if entry.confidence is not None]
         claim = worth(JudgedPart.FIELD, min(claims)) if claims else whole
         yield Scored(
             name=name,
             path=f"{DATA.path}{name}" if name.startswith("/") else entries[0].path,
-            paths=[fact.path for fact in own],
-            score=trust(claim, agreement, _doubts(answer, own)),
+            paths=[fact.path for fact in field_facts],
+            score=trust(claim, agreement, _doubts(answer, field_facts)),
         )
 
 
@@ -181,8 +181,8 @@ def _at(paths: Sequence[str], listed: Sequence[Fact]) -> list[Fact]:
     ]
 
 
-def _doubts(answer: judgments.AnswerWithConfidence, own: Sequence[Fact]) -> int:
-    refuted = (fact.grounded is False or fact.value_in_quote is False for fact in own)
+def _doubts(answer: judgments.AnswerWithConfidence, listed: Sequence[Fact]) -> int:
+    refuted = (fact.grounded is False or fact.value_in_quote is False for fact in listed)
     return answer.needs_review + sum(refuted)
 
 

@@ -76,12 +76,12 @@ class _Work:
     dropped: set[str] = field(default_factory=set)
 
     def judge_label(self, analysis: AnalysisDefinition, truth: Truth) -> None:
-        path, found = analysis.label_path, label_in(analysis.type, self.output)
+        path, label = analysis.label_path, label_in(analysis.type, self.output)
         if truth.label is not None:
-            is_right = fields.is_same(found, truth.label)
+            is_right = fields.is_same(label, truth.label)
             verdict = Verdict.APPROVED if is_right else Verdict.CORRECTED
             self.judge_path(path, verdict, None if truth.label == NO_LABEL else truth.label)
-        elif any(fields.is_same(found, each) for each in truth.wrong_labels):
+        elif any(fields.is_same(label, wrong_label) for wrong_label in truth.wrong_labels):
             self.judge_path(path, Verdict.REJECTED, None)
 
     def judge_path(self, path: str, verdict: Verdict, corrected: JsonValue) -> None:
@@ -167,8 +167,8 @@ class _Work:
 
     def _correct_item(self, name: str, right: Sequence[JsonValue]) -> None:
         entries = json_values.objects(self.output.get("fields"))
-        own = [self.facts[entry.path] for entry in fields.entries(self.output, name)]
-        self._pair(own, right, lambda place: f"{_FIELDS}{len(entries) + place}")
+        item_facts = [self.facts[entry.path] for entry in fields.entries(self.output, name)]
+        self._pair(item_facts, right, lambda place: f"{_FIELDS}{len(entries) + place}")
         self._settle(name)
 
     def _settle(self, name: str) -> None:
@@ -192,12 +192,12 @@ class _Work:
         self.output["fields"] = list(entries)
 
     def _pair(
-        self, own: Sequence[Fact], right: Sequence[JsonValue], path_of: Callable[[int], str]
+        self, old_facts: Sequence[Fact], right: Sequence[JsonValue], path_of: Callable[[int], str]
     ) -> None:
         left = list(right)
         wrong: list[Fact] = []
-        for fact in own:
-            match = next((each for each in left if fields.is_same(each, fact.value)), None)
+        for fact in old_facts:
+            match = next((value for value in left if fields.is_same(value, fact.value)), None)
             if match is not None:
                 left.remove(match)
             if match is not None or (fact.value is None and not right):
@@ -208,12 +208,12 @@ class _Work:
             verdict = Verdict.CORRECTED if left else Verdict.REJECTED
             self.facts[fact.path] = _with_verdict(fact, verdict, left.pop(0) if left else None)
         for index, value in enumerate(left):
-            first, row = own[0], _row(own, index)
+            first, row = old_facts[0], _row(old_facts, index)
             fact = Fact(path=path_of(index), item=first.item, parent=first.parent, row_index=row)
             self.facts[fact.path] = _with_verdict(fact, Verdict.CORRECTED, value)
 
     def _replace(self, path: str, right: JsonValue) -> None:
-        there = {each.path: (each, value) for each, value in leaves(right, self._place(path))}
+        there = {place.path: (place, value) for place, value in leaves(right, self._place(path))}
         for fact in self._below(path):
             if fact.path not in there:
                 self.facts[fact.path] = _with_verdict(fact, Verdict.REJECTED, None)
@@ -221,8 +221,8 @@ class _Work:
             _, value = there.pop(fact.path)
             verdict = Verdict.APPROVED if fields.is_same(value, fact.value) else Verdict.CORRECTED
             self.facts[fact.path] = _with_verdict(fact, verdict, value)
-        for each, value in there.values():
-            fact = replace(scalar_fact(each, value), value=None)
+        for place, value in there.values():
+            fact = replace(scalar_fact(place, value), value=None)
             self.facts[fact.path] = _with_verdict(fact, Verdict.CORRECTED, value)
         _set_at(self.output, path, right)
 
@@ -264,8 +264,8 @@ def _is_structure(value: JsonValue) -> bool:
     return any(isinstance(element, dict | list) for element in json_values.listed(value))
 
 
-def _row(own: Sequence[Fact], place: int) -> int | None:
-    rows = [fact.row_index for fact in own if fact.row_index is not None]
+def _row(old_facts: Sequence[Fact], place: int) -> int | None:
+    rows = [fact.row_index for fact in old_facts if fact.row_index is not None]
     return max(rows) + 1 + place if rows else None
 
 

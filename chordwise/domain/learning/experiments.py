@@ -113,11 +113,11 @@ def assign(
 
 def evidence(control: Sequence[Observation], variant: Sequence[Observation]) -> Evidence:
     """Return the outcomes of both, ordered by the time when they became known."""
-    of_control = {each.document_id: each for each in control}
+    of_control = {case.document_id: case for case in control}
     pairs = [
-        (max(known.known_at, each.known_at), each.document_id, known.value, each.value)
-        for each in variant
-        if (known := of_control.get(each.document_id)) is not None
+        (max(known.known_at, case.known_at), case.document_id, known.value, case.value)
+        for case in variant
+        if (known := of_control.get(case.document_id)) is not None
     ]
     return Evidence(
         control=_in_order(control),
@@ -127,29 +127,29 @@ def evidence(control: Sequence[Observation], variant: Sequence[Observation]) -> 
 
 
 def _in_order(observations: Sequence[Observation]) -> list[float]:
-    ordered = sorted(observations, key=lambda each: (each.known_at, each.document_id))
-    return [each.value for each in ordered]
+    ordered = sorted(observations, key=lambda case: (case.known_at, case.document_id))
+    return [case.value for case in ordered]
 
 
-def difference(found: Evidence, outcome: Outcome, risk: float, *, is_paired: bool) -> MeanInterval:
+def difference(sample: Evidence, outcome: Outcome, risk: float, *, is_paired: bool) -> MeanInterval:
     """Return the interval of the difference, variant minus control.
 
     If the experiment `is_paired`, the differences on documents of both share the risk with it.
     """
     apart_risk = risk / 2 if is_paired else risk
-    control = _mean(found.control, outcome, apart_risk / 2)
-    variant = _mean(found.variant, outcome, apart_risk / 2)
+    control = _mean(sample.control, outcome, apart_risk / 2)
+    variant = _mean(sample.variant, outcome, apart_risk / 2)
     apart = MeanInterval(
         count=min(control.count, variant.count),
         mean=variant.mean - control.mean if control.count and variant.count else 0.0,
         low=variant.low - control.high,
         high=variant.high - control.low,
     )
-    if not is_paired or not found.pairs:
+    if not is_paired or not sample.pairs:
         return apart
-    paired = _paired(found.pairs, outcome, risk / 2)
+    paired = _paired(sample.pairs, outcome, risk / 2)
     low, high = max(apart.low, paired.low), min(apart.high, paired.high)
-    closer = min((apart, paired), key=lambda each: each.high - each.low)
+    closer = min((apart, paired), key=lambda interval: interval.high - interval.low)
     return replace(closer, low=low, high=high) if low <= high else paired
 
 
@@ -165,9 +165,9 @@ def _mean(values: Sequence[float], outcome: Outcome, risk: float) -> MeanInterva
 def _paired(pairs: Sequence[tuple[float, float]], outcome: Outcome, risk: float) -> MeanInterval:
     if not outcome.is_share:
         return _mean([other - one for one, other in pairs], outcome, risk)
-    found = _mean([(other - one + 1) / 2 for one, other in pairs], outcome, risk)
-    mean, low, high = (2 * each - 1 for each in (found.mean, found.low, found.high))
-    return MeanInterval(count=found.count, mean=mean, low=low, high=high)
+    interval = _mean([(other - one + 1) / 2 for one, other in pairs], outcome, risk)
+    mean, low, high = (2 * number - 1 for number in (interval.mean, interval.low, interval.high))
+    return MeanInterval(count=interval.count, mean=mean, low=low, high=high)
 
 
 def verdict(difference: MeanInterval, outcome: Outcome) -> VariantVerdict:
@@ -180,27 +180,27 @@ def verdict(difference: MeanInterval, outcome: Outcome) -> VariantVerdict:
 
 
 def remaining_documents(
-    found: Evidence, outcome: Outcome, risk: float, *, is_paired: bool
+    sample: Evidence, outcome: Outcome, risk: float, *, is_paired: bool
 ) -> int | None:
     """Return about how many documents of the variant lead to a decision; None if too many."""
-    count = len(found.variant)
-    limit = min(_MAX_TIMES, _MAX_REPEATED // max(1, len(found.control) + count))
+    count = len(sample.variant)
+    limit = min(_MAX_TIMES, _MAX_REPEATED // max(1, len(sample.control) + count))
 
     def decides(times: int) -> bool:
         repeated = Evidence(
-            control=[*found.control] * times,
-            variant=[*found.variant] * times,
-            pairs=[*found.pairs] * times,
+            control=[*sample.control] * times,
+            variant=[*sample.variant] * times,
+            pairs=[*sample.pairs] * times,
         )
         return difference(repeated, outcome, risk, is_paired=is_paired).excludes_zero
 
-    if not found.control or not count or limit < 1 or not decides(limit):
+    if not sample.control or not count or limit < 1 or not decides(limit):
         return None
     return bisect_left(range(1, limit), True, key=decides) * count
 
 
 def exceeds(
-    found: GuardrailOutcomes, outcome: Outcome, bound: float, risk: float, *, is_paired: bool
+    sums: GuardrailOutcomes, outcome: Outcome, bound: float, risk: float, *, is_paired: bool
 ) -> bool:
     """Return whether the data proves the variant worse than the control by more than a bound.
 
@@ -209,19 +209,19 @@ def exceeds(
     apart_risk = risk / 4 if is_paired else risk / 2
     if outcome.is_share:
         high = (
-            share_interval(found.variant, apart_risk).high
-            - share_interval(found.control, apart_risk).low
+            share_interval(sums.variant, apart_risk).high
+            - share_interval(sums.control, apart_risk).low
         )
         if is_paired:
             paired = (
-                share_interval(found.gains, risk / 4).high
-                - share_interval(found.losses, risk / 4).low
+                share_interval(sums.gains, risk / 4).high
+                - share_interval(sums.losses, risk / 4).low
             )
             high = min(high, paired)
         return high < -bound
-    control, factor = found.control, 1 + bound
+    control, factor = sums.control, 1 + bound
     allowed = replace(control, mean=control.mean * factor, variance=control.variance * factor**2)
-    low = amount_interval(found.variant, apart_risk).low - amount_interval(allowed, apart_risk).high
+    low = amount_interval(sums.variant, apart_risk).low - amount_interval(allowed, apart_risk).high
     if is_paired:
-        low = max(low, amount_interval(found.gains, risk / 2).low)
+        low = max(low, amount_interval(sums.gains, risk / 2).low)
     return low > 0

@@ -95,9 +95,9 @@ def _of_label(
         )
         value = by_name.get(fields.normalized(value), None if allowed or is_none else value)
         if not isinstance(value, str) and not is_none:
-            given = "null" if entered.value is None else f"“{entered.value}”"
+            shown = "null" if entered.value is None else f"“{entered.value}”"
             raise UsageError(
-                f"{given} is not one of the labels.",
+                f"{shown} is not one of the labels.",
                 f"The labels: {', '.join(allowed)}." if allowed else "A label must be a string.",
             )
     remark = Remark(
@@ -115,8 +115,8 @@ def _of_field(
     schema = options.schema
     name = _field_at(answer.output, entered.path, schema)
     entries = fields.entries(answer.output, name)
-    own = [e for e in entries if entered.path in (e.path, f"{e.path}/value")]
-    path = (own or entries)[0].path if entries else f"{DATA.path}{name}"
+    targets = [e for e in entries if entered.path in (e.path, f"{e.path}/value")]
+    path = (targets or entries)[0].path if entries else f"{DATA.path}{name}"
     is_row = isinstance(json_values.at(answer.output, f"{DATA.path}{name}"), dict)
     if entered.verdict is Verdict.CORRECTED and entered.value is None and is_row:
         raise UsageError(
@@ -134,7 +134,7 @@ def _of_field(
         name=name,
         verdict=entered.verdict,
         judged=fields.values(answer.output, name),
-        corrected=_corrected(answer.output, name, path, entered, is_one=bool(own)),
+        corrected=_corrected(answer.output, name, path, entered, is_one=bool(targets)),
     )
     confidence = claims[0] if len(claims) == 1 else None
     return Understood(remark=remark, confidence=confidence)
@@ -146,11 +146,11 @@ def _corrected(
     """Return the right values of a field; correcting one value by its path keeps the others."""
     if entered.verdict is not Verdict.CORRECTED:
         return None
-    wanted = [value for value in json_values.listed(entered.value) if fields.keys(value)]
+    values = [value for value in json_values.listed(entered.value) if fields.keys(value)]
     if not is_one:
-        return wanted
+        return values
     others = [e.value for e in fields.entries(output, name) if e.key and e.path != path]
-    return [*others, *wanted]
+    return [*others, *values]
 
 
 def _refuse_unread_date(value: JsonValue) -> None:
@@ -182,8 +182,8 @@ def _is_field(output: JsonObject, name: str, schema: JsonObject | None) -> bool:
         return bool(fields.entries(output, name))
     pointer = fields.pointer(name)
     there = dict(json_values.walk(output))
-    path, *others = (f"{DATA.path}{each}" for each in json_values.upward(pointer))
-    rows = [each for each in (path, *others) if each.rpartition("/")[2].isdecimal()]
+    path, *others = (f"{DATA.path}{prefix}" for prefix in json_values.upward(pointer))
+    rows = [place for place in (path, *others) if place.rpartition("/")[2].isdecimal()]
     if any(row not in there for row in rows):
         return False
     return path in there or (schema is not None and SchemaNode.root_of(schema).at(pointer).is_known)
@@ -194,7 +194,7 @@ def _fitting(schema: JsonObject, name: str, value: JsonValue) -> JsonValue:
     fitting = _converted(node, value)
     if value is None or not node.is_known:
         return fitting
-    allowed: list[JsonValue] = [each for each in node.schemas if isinstance(each, dict)]
+    allowed: list[JsonValue] = [form for form in node.schemas if isinstance(form, dict)]
     around: JsonObject = {
         **{key: schema[key] for key in ("$defs", "definitions", "$schema") if key in schema},
         "properties": {"value": {"allOf": allowed}},
@@ -207,7 +207,7 @@ def _fitting(schema: JsonObject, name: str, value: JsonValue) -> JsonValue:
 
 def _converted(node: SchemaNode, value: JsonValue) -> JsonValue:
     if "array" in node.types and value is not None:
-        return [_converted(node.items, each) for each in json_values.listed(value)]
+        return [_converted(node.items, element) for element in json_values.listed(value)]
     if isinstance(value, str) and node.format == "date":
         _refuse_unread_date(value)
         day = typed(value).date
@@ -244,8 +244,8 @@ def _of_anything(answer: AnswerWithConfidence, entered: FeedbackInput) -> Unders
 
 
 def _paths(known: Mapping[str, JsonValue]) -> str:
-    named = [path for path, value in known.items() if not isinstance(value, dict | list)]
-    named.sort(key=lambda path: path.count("/"))
-    further = len(named) - _MAX_NAMED
+    paths = [path for path, value in known.items() if not isinstance(value, dict | list)]
+    paths.sort(key=lambda path: path.count("/"))
+    further = len(paths) - _MAX_NAMED
     more = f", and {further:,} more" if further > 0 else ""
-    return f"It has {', '.join(named[:_MAX_NAMED])}{more}."
+    return f"It has {', '.join(paths[:_MAX_NAMED])}{more}."

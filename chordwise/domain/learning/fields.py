@@ -69,7 +69,7 @@ class Comparing:
     dates: DateOrder | None = None
     alternatives: bool = False
 
-    def aligned(self, found: Sequence[FieldValue], expected: JsonValue) -> list[FieldValue]:
+    def aligned(self, field_values: Sequence[FieldValue], expected: JsonValue) -> list[FieldValue]:
         """Return entries, each with the key of the right value that it matches, if any."""
         right = keys(expected)
         leaves = list(_leaves(expected))
@@ -85,7 +85,7 @@ class Comparing:
             )
             return replace(entry, key=next(keys_matched, entry.key))
 
-        return [matched(entry) for entry in found]
+        return [matched(entry) for entry in field_values]
 
     def is_exact(self, values: Sequence[JsonValue], expected: JsonValue) -> bool:
         """Return whether each value is literally an expected one, apart from outer white space."""
@@ -154,15 +154,15 @@ def _is_same_name(name: tuple[list[str], set[str]], other: tuple[list[str], set[
     return name[0] == other[0] != [] and (name[1] == other[1] or not name[1] or not other[1])
 
 
-def _is_equivalent(found: TypedValue, right: TypedValue, tolerance: Decimal) -> bool:
-    if found.number is None or right.number is None:
-        return found.date is not None and found.date == right.date
-    if found.currency and right.currency and found.currency != right.currency:
+def _is_equivalent(value: TypedValue, right: TypedValue, tolerance: Decimal) -> bool:
+    if value.number is None or right.number is None:
+        return value.date is not None and value.date == right.date
+    if value.currency and right.currency and value.currency != right.currency:
         return False
-    number, unit = Quantity(number=found.number, unit=found.unit).measure
+    number, unit = Quantity(number=value.number, unit=value.unit).measure
     right_number, right_unit = Quantity(number=right.number, unit=right.unit).measure
     if not unit or not right_unit:
-        return abs(found.number - right.number) <= abs(right.number) * tolerance
+        return abs(value.number - right.number) <= abs(right.number) * tolerance
     return unit == right_unit and abs(number - right_number) <= abs(right_number) * tolerance
 
 
@@ -172,8 +172,8 @@ def names(output: JsonObject) -> list[str]:
         data = output[USER_DATA]
         members = data if isinstance(data, dict) else {}
         return [json_values.pointer("", name) for name in members]
-    found = (json_values.text(field.get("item")) for field in _listed(output))
-    return list(dict.fromkeys(found))
+    item_names = (json_values.text(field.get("item")) for field in _listed(output))
+    return list(dict.fromkeys(item_names))
 
 
 def top(name: str) -> str:
@@ -203,7 +203,7 @@ def _requested_field(name: str, options: AnalysisOptions) -> str | None:
         by_name = {item.casefold(): item for item in items.of(options)}
         return by_name.get(name.strip().casefold())
     members = options.schema.get("properties")
-    if not isinstance(members, dict) or any(options.schema.get(each) for each in _OPEN):
+    if not isinstance(members, dict) or any(options.schema.get(keyword) for keyword in _OPEN):
         return name
     step = json_values.steps(pointer(name))[0]
     return name if step in members else None
@@ -233,7 +233,7 @@ def is_same_field(name: str, one: AnalysisOptions, other: AnalysisOptions) -> bo
     step = json_values.steps(pointer(name))[0]
     parts = [
         {
-            **{each: schema.get(each) for each in ("$defs", "definitions")},
+            **{keyword: schema.get(keyword) for keyword in ("$defs", "definitions")},
             "asked": json_values.member(schema.get("properties"), step),
         }
         for schema in (one.schema, other.schema)
@@ -256,7 +256,7 @@ def values(output: JsonObject, name: str) -> list[JsonValue]:
     """Return the values of a field, with rows and objects as a whole; empty if not mentioned."""
     if USER_DATA not in output:
         return [entry.value for entry in entries(output, name) if entry.key is not None]
-    return [each for each in json_values.listed(data_at(output, name)) if keys(each)]
+    return [value for value in json_values.listed(data_at(output, name)) if keys(value)]
 
 
 def paths_with(output: JsonObject, name: str, value: JsonValue) -> list[str]:
@@ -272,7 +272,7 @@ def paths_with(output: JsonObject, name: str, value: JsonValue) -> list[str]:
         names = [pointer(name)]
     else:
         names = _elements(output, pointer(name), "", value) or _moved(output, pointer(name), value)
-    return [f"/{USER_DATA}{each}" for each in names]
+    return [f"/{USER_DATA}{path}" for path in names]
 
 
 def _moved(output: JsonObject, name: str, value: JsonValue) -> list[str]:
@@ -309,8 +309,8 @@ def name_at(output: JsonObject, path: str) -> str | None:
 
 def keys(value: JsonValue) -> frozenset[Key]:
     """Return the keys of a scalar, a list or an object; nulls and empty texts have none."""
-    found = (_key(path, leaf) for path, leaf in _leaves(value))
-    return frozenset(key for key in found if key is not None)
+    leaf_keys = (_key(path, leaf) for path, leaf in _leaves(value))
+    return frozenset(key for key in leaf_keys if key is not None)
 
 
 def rows(value: JsonValue) -> Counter[Row]:
@@ -318,11 +318,11 @@ def rows(value: JsonValue) -> Counter[Row]:
     return Counter(keys(row) for row in json_values.objects(value))
 
 
-def rows_of(found: Sequence[FieldValue], name: str) -> Counter[Row]:
+def rows_of(field_values: Sequence[FieldValue], name: str) -> Counter[Row]:
     """Return the rows of a field, a member of a user's own schema, like `rows`, from its values."""
     depth = len(json_values.steps(pointer(name))) + 1
     keys_by_row: dict[str, set[Key]] = defaultdict(set)
-    for entry in found:
+    for entry in field_values:
         if entry.key:
             keys_by_row["/".join(json_values.steps(entry.path)[depth : depth + 1])].add(entry.key)
     return Counter(map(frozenset, keys_by_row.values()))
@@ -361,7 +361,7 @@ def _of_data(output: JsonObject, name: str) -> Iterator[FieldValue]:
 
 def _claim(output: JsonObject, place: str) -> JsonValue:
     evidence = json_values.objects(output.get("evidence"))
-    claims = [each.get("confidence") for each in evidence if each.get("path") == place]
+    claims = [entry.get("confidence") for entry in evidence if entry.get("path") == place]
     return claims[0] if claims else None
 
 

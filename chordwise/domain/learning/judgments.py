@@ -50,7 +50,7 @@ class Choice:
     """The chosen label and the right one, which is `None` if only a wrong one is known."""
 
     expected: str | None
-    found: str
+    chosen: str
     is_abstaining: bool
 
 
@@ -104,7 +104,7 @@ def correct_by_field(answer: AnswerWithConfidence, truth: Truth) -> dict[str, bo
     """
     judged = judge(answer, truth)
     if answer.analysis_type != AnalysisType.EXTRACTION:
-        verdicts = [each.is_right for each in judged.judgments]
+        verdicts = [judgment.is_right for judgment in judged.judgments]
         return {"": all(verdicts)} if verdicts else {}
     wrong = [*_refuted(answer, truth), *_rejected_with_it(answer, truth)]
     wrong += [score.name for score in judged.scores if not score.is_right]
@@ -125,7 +125,7 @@ def is_refuted(answer: AnswerWithConfidence, truth: Truth, field: str = "") -> b
 
 
 def _is_rejected(answer: AnswerWithConfidence, truth: Truth) -> bool:
-    said = [each for each in truth.remarks if not each.path and each.judged == answer.output]
+    said = [entry for entry in truth.remarks if not entry.path and entry.judged == answer.output]
     return bool(said) and said[-1].verdict is Verdict.REJECTED
 
 
@@ -179,14 +179,14 @@ def _by_field(answer: AnswerWithConfidence) -> dict[str, frozenset[fields.Key]]:
 
 
 def _judge_label(answer: AnswerWithConfidence, truth: Truth) -> Judged:
-    found = label_in(answer.analysis_type, answer.output)
-    is_wrong = any(fields.is_same(found, label) for label in truth.wrong_labels)
+    chosen = label_in(answer.analysis_type, answer.output)
+    is_wrong = any(fields.is_same(chosen, label) for label in truth.wrong_labels)
     if truth.label is None and not is_wrong:
         return Judged()
-    is_right = truth.label is not None and fields.is_same(truth.label, found)
+    is_right = truth.label is not None and fields.is_same(truth.label, chosen)
     path = analysis_for(answer.analysis_type).label_path
-    judgment = _of_result(answer, path, truth.label, found, is_right=is_right)
-    choice = Choice(expected=truth.label, found=found, is_abstaining=answer.needs_review)
+    judgment = _of_result(answer, path, truth.label, chosen, is_right=is_right)
+    choice = Choice(expected=truth.label, chosen=chosen, is_abstaining=answer.needs_review)
     return Judged(judgments=(judgment,), choice=choice)
 
 
@@ -201,8 +201,8 @@ def _judge_fields(answer: AnswerWithConfidence, truth: Truth) -> Judged:
         judgments += (_of_entry(entry, expected) for entry in entries)
         score = _score(name, entries, expected, comparing)
         pages = truth.pages.get(name, frozenset())
-        named = {page_at.get(entry.path) for entry in entries if entry.key}
-        scores.append(replace(score, pages=len(pages), pages_found=len(pages & named)))
+        quoted_pages = {page_at.get(entry.path) for entry in entries if entry.key}
+        scores.append(replace(score, pages=len(pages), pages_found=len(pages & quoted_pages)))
     refuted = _refuted(answer, truth)
     for name in refuted:
         judgments += _of_refuted(answer, name)
@@ -234,7 +234,7 @@ def _of_result(
     answer: AnswerWithConfidence,
     path: str,
     expected: JsonValue,
-    found: JsonValue,
+    value: JsonValue,
     *,
     is_right: bool,
 ) -> Judgment:
@@ -244,7 +244,7 @@ def _of_result(
         confidence=answer.confidence,
         is_right=is_right,
         expected=expected,
-        found=found,
+        found=value,
     )
 
 
@@ -277,15 +277,15 @@ def _refuted(answer: AnswerWithConfidence, truth: Truth) -> list[str]:
 def _score(
     name: str, entries: list[FieldValue], expected: JsonValue, comparing: Comparing
 ) -> FieldScore:
-    right, found = fields.keys(expected), _keys(entries)
+    right, answer_keys = fields.keys(expected), _keys(entries)
     values: list[JsonValue] = [entry.value for entry in entries if entry.key]
     right_rows = fields.rows(expected)
     return FieldScore(
         name=name,
-        shared=len(right & found),
-        only_found=len(found - right),
-        only_expected=len(right - found),
-        is_exact=right == found and comparing.is_exact(values, expected),
+        shared=len(right & answer_keys),
+        only_found=len(answer_keys - right),
+        only_expected=len(right - answer_keys),
+        is_exact=right == answer_keys and comparing.is_exact(values, expected),
         rows=right_rows.total(),
         rows_found=(right_rows & fields.rows_of(entries, name)).total(),
     )

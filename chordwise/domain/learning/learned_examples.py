@@ -94,14 +94,14 @@ def example_from(judged: JudgedAnswer, characters: int) -> LearnedExample | None
     answer = confirmed(judged)
     if answer is None:
         return None
-    quotes = [json_values.text(each["quote"]) for each in grounding.quotes(answer)]
+    quotes = [json_values.text(finding["quote"]) for finding in grounding.quotes(answer)]
     shown = excerpt(judged.text, quotes, characters)
     if shown is None:
         return None
     example = Example(analysis_type=judged.analysis_type, text=shown, answer=answer)
     if examples.problem(example, judged.options):
         return None
-    found = LearnedExample(
+    learned = LearnedExample(
         example=example,
         document_id=judged.document_id,
         sha256=judged.sha256,
@@ -109,7 +109,7 @@ def example_from(judged: JudgedAnswer, characters: int) -> LearnedExample | None
         folded=_folded(judged.text),
         terms=_terms(judged.text),
     )
-    return replace(found, example=replace(example, id=found.id))
+    return replace(learned, example=replace(example, id=learned.id))
 
 
 def confirmed(judged: JudgedAnswer) -> JsonObject | None:
@@ -133,13 +133,13 @@ def _is_confirmed(judged: JudgedAnswer, truth: Truth, corrected: Corrected) -> b
     if analysis_for(judged.analysis_type).label_path:
         return truth.label is not None
     about_it = truths.latest_about(judged.output, truth.remarks)
-    if truth.wrong_fields or any(each.verdict is Verdict.REJECTED for each in about_it):
+    if truth.wrong_fields or any(remark.verdict is Verdict.REJECTED for remark in about_it):
         return False
     if corrected.output is not None:
         return True
     if judged.analysis_type == AnalysisType.EXTRACTION:
         return all(name in truth.fields for name in fields.names(judged.output))
-    return any(not each.path and each.verdict is Verdict.APPROVED for each in about_it)
+    return any(not remark.path and remark.verdict is Verdict.APPROVED for remark in about_it)
 
 
 def _with_label(judged: JudgedAnswer, label: str, analysis: AnalysisDefinition) -> JsonObject:
@@ -158,10 +158,10 @@ def _as_answered(
         return answer
     if USER_DATA in answer:
         evidence = json_values.objects(answer.get("evidence"))
-        kept = (_requoted(each, answer, source) for each in evidence)
-        return {**answer, "evidence": [each for each in kept if each.get("quote")]}
+        kept = (_requoted(entry, answer, source) for entry in evidence)
+        return {**answer, "evidence": [entry for entry in kept if entry.get("quote")]}
     listed = json_values.objects(answer.get("fields"))
-    return {**answer, "fields": [_requoted(each, answer, source) for each in listed]}
+    return {**answer, "fields": [_requoted(field, answer, source) for field in listed]}
 
 
 def _fitted(value: JsonValue, schema: JsonObject) -> JsonValue:
@@ -177,7 +177,7 @@ def _fitted(value: JsonValue, schema: JsonObject) -> JsonValue:
         }
     if isinstance(value, list):
         grounded = [e for e in value if not (isinstance(e, dict) and e.get("grounded") is False)]
-        return [_fitted(each, json_values.as_object(schema.get("items"))) for each in grounded]
+        return [_fitted(item, json_values.as_object(schema.get("items"))) for item in grounded]
     return value
 
 
@@ -203,8 +203,8 @@ def excerpt(text: str, quotes: Sequence[str], characters: int) -> str | None:
     if len(text) <= characters:
         return text
     source = Source(text)
-    found = [source.locate(quote) for quote in quotes]
-    spans = sorted((each.start_char, each.end_char) for each in found if each is not None)
+    located = [source.locate(quote) for quote in quotes]
+    spans = sorted((span.start_char, span.end_char) for span in located if span is not None)
     spans = spans or [(0, 0)]
     room = characters - sum(end - start for start, end in spans) - len(_GAP) * (len(spans) + 1)
     around = room // (2 * len(spans)) if quotes else room
@@ -242,42 +242,42 @@ def _terms(text: str) -> tuple[str, ...]:
 class ExampleIndex:
     """An index of examples; it selects at most `limit` with at most `max_tokens` tokens."""
 
-    def __init__(self, found: Sequence[LearnedExample], limit: int, max_tokens: int) -> None:
-        self._found = found
+    def __init__(self, learned: Sequence[LearnedExample], limit: int, max_tokens: int) -> None:
+        self._learned = learned
         self._limit = limit
         self._max_tokens = max_tokens
-        self._weights = ranking.inverse_document_frequencies([each.terms for each in found])
-        self._vectors = [ranking.vector(each.terms, self._weights) for each in found]
-        self._tokens = [each.token_count for each in found]
+        self._weights = ranking.inverse_document_frequencies([example.terms for example in learned])
+        self._vectors = [ranking.vector(example.terms, self._weights) for example in learned]
+        self._tokens = [example.token_count for example in learned]
         self._cosines: dict[tuple[int, int], float] = {}
         self._postings: dict[str, list[tuple[int, float]]] = defaultdict(list)
         for index, vector in enumerate(self._vectors):
             for term, value in vector.items():
                 self._postings[term].append((index, value))
-        most_common = max(_COMMON, len(found) // _COMMON_SHARE)
+        most_common = max(_COMMON, len(learned) // _COMMON_SHARE)
         common = [term for term, listed in self._postings.items() if len(listed) > most_common]
         for term in common:  # they distinguish little, and their lists are the longest
             del self._postings[term]
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._learned)
 
     def select(self, sha256: str, text: str) -> tuple[LearnedExample, ...]:
         """Return the examples to show for a document, the most similar one last.
 
         Examples of the same text, ignoring case and white space, are excluded.
         """
-        if not self._found:
+        if not self._learned:
             return ()
         folded = _folded(text)
         likeness = self._likeness(ranking.vector(_terms(text), self._weights))
         others = (
             (place, value)
             for place, value in likeness.items()
-            if self._found[place].sha256 != sha256 and self._found[place].folded != folded
+            if self._learned[place].sha256 != sha256 and self._learned[place].folded != folded
         )
-        pool = dict(heapq.nlargest(_POOL, others, key=lambda each: each[1]))
-        return tuple(self._found[place] for place in reversed(self._picked(pool)))
+        pool = dict(heapq.nlargest(_POOL, others, key=lambda pair: pair[1]))
+        return tuple(self._learned[place] for place in reversed(self._picked(pool)))
 
     def _picked(self, pool: dict[int, float]) -> Sequence[int]:
         alike = dict.fromkeys(pool, 0.0)

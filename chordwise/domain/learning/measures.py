@@ -41,19 +41,19 @@ def measure_choices(choices: Sequence[Choice], random: Random) -> Iterator[Measu
     if not choices:
         return
     choices = _spelled_alike(choices)
-    right = [choice for choice in choices if choice.expected == choice.found]
+    right = [choice for choice in choices if choice.expected == choice.chosen]
     yield share("accuracy", len(right), len(choices))
     yield _averaged("macro_f1", choices, _macro_f1, random)
     sure = [choice for choice in choices if not choice.is_abstaining]
     yield share("abstained", len(choices) - len(sure), len(choices))
     if len(sure) not in {0, len(choices)}:
-        yield share("accuracy_when_sure", sum(c.expected == c.found for c in sure), len(sure))
-    for label in sorted({c.found for c in choices} | {c.expected for c in choices if c.expected}):
+        yield share("accuracy_when_sure", sum(c.expected == c.chosen for c in sure), len(sure))
+    for label in sorted({c.chosen for c in choices} | {c.expected for c in choices if c.expected}):
         yield from _of_label(label, choices)
-    pairs = Counter((choice.expected or "", choice.found) for choice in choices)
-    for (expected, found), times in sorted(pairs.items()):
+    pairs = Counter((choice.expected or "", choice.chosen) for choice in choices)
+    for (expected, chosen), times in sorted(pairs.items()):
         yield Measure(
-            metric="confusion", label=expected, found=found, value=times, count=len(choices)
+            metric="confusion", label=expected, found=chosen, value=times, count=len(choices)
         )
 
 
@@ -66,8 +66,8 @@ def measure_fields(scores: Sequence[FieldScore], random: Random) -> Iterator[Mea
     for score in scores:
         by_name.setdefault(score.name, []).append(score)
     if len(by_name) > 1:
-        for name, own in by_name.items():
-            yield from _of_scores(name, own, random)
+        for name, field_scores in by_name.items():
+            yield from _of_scores(name, field_scores, random)
 
 
 def measure_means(values: Mapping[str, Sequence[float]], random: Random) -> Iterator[Measure]:
@@ -113,12 +113,12 @@ def calibration_error(
 
 def _spelled_alike(choices: Sequence[Choice]) -> list[Choice]:
     spelled: dict[str, str] = {}
-    for label in (*(c.found for c in choices), *(c.expected or "" for c in choices)):
+    for label in (*(c.chosen for c in choices), *(c.expected or "" for c in choices)):
         spelled.setdefault(normalized(label), label)
     return [
         replace(
             choice,
-            found=spelled[normalized(choice.found)],
+            chosen=spelled[normalized(choice.chosen)],
             expected=None if choice.expected is None else spelled[normalized(choice.expected)],
         )
         for choice in choices
@@ -126,24 +126,24 @@ def _spelled_alike(choices: Sequence[Choice]) -> list[Choice]:
 
 
 def _of_label(label: str, choices: Sequence[Choice]) -> Iterator[Measure]:
-    shared = sum(c.expected == c.found == label for c in choices)
-    chosen = sum(c.found == label for c in choices)
+    shared = sum(c.expected == c.chosen == label for c in choices)
+    chosen = sum(c.chosen == label for c in choices)
     expected = sum(c.expected == label for c in choices)
     yield from _precision_recall(label, shared, chosen, expected)
     yield Measure(metric="f1", label=label, value=_f1(shared, chosen, expected), count=expected)
 
 
-def _precision_recall(label: str, shared: int, found: int, expected: int) -> Iterator[Measure]:
-    if found:
-        yield share("precision", shared, found, label)
+def _precision_recall(label: str, shared: int, predicted: int, expected: int) -> Iterator[Measure]:
+    if predicted:
+        yield share("precision", shared, predicted, label)
     if expected:
         yield share("recall", shared, expected, label)
 
 
 def _macro_f1(choices: Sequence[Choice]) -> float:
     """Return the mean over all right or chosen labels of 2·shared / (chosen + right)."""
-    shared = Counter(c.found for c in choices if c.expected == c.found)
-    sums = Counter(c.found for c in choices)
+    shared = Counter(c.chosen for c in choices if c.expected == c.chosen)
+    sums = Counter(c.chosen for c in choices)
     sums.update(c.expected for c in choices if c.expected)
     return mean([2 * shared[label] / total for label, total in sums.items()])
 
@@ -152,17 +152,17 @@ def _of_scores(name: str, scores: Sequence[FieldScore], random: Random) -> Itera
     yield share("match", sum(score.is_right for score in scores), len(scores), name)
     yield share("exact_match", sum(score.is_exact for score in scores), len(scores), name)
     shared = sum(score.shared for score in scores)
-    found = shared + sum(score.only_found for score in scores)
+    predicted = shared + sum(score.only_found for score in scores)
     expected = shared + sum(score.only_expected for score in scores)
-    yield from _precision_recall(name, shared, found, expected)
+    yield from _precision_recall(name, shared, predicted, expected)
     if rows := sum(score.rows for score in scores):
         yield share("row_recall", sum(score.rows_found for score in scores), rows, name)
     if pages := sum(score.pages for score in scores):
         yield share("page_accuracy", sum(score.pages_found for score in scores), pages, name)
-    if found + expected:
+    if predicted + expected:
         numbers = [(s.shared, s.only_found + s.only_expected) for s in scores]
         low, high = bootstrap(numbers, _micro_f1, random)
-        value = _f1(shared, found, expected)
+        value = _f1(shared, predicted, expected)
         yield Measure(metric="f1", label=name, value=value, count=expected, low=low, high=high)
 
 
@@ -188,7 +188,7 @@ def summary_text(output: JsonObject) -> str:
     findings = json_values.objects(output.get("key_findings"))
     parts = [
         json_values.text(output.get("main_topic")),
-        *(json_values.text(each.get("finding")) for each in findings),
+        *(json_values.text(finding.get("finding")) for finding in findings),
         *json_values.strings(output.get("conclusions")),
     ]
     return " ".join(part for part in parts if part)
@@ -196,19 +196,19 @@ def summary_text(output: JsonObject) -> str:
 
 def rouge_1(text: str, reference: str) -> float:
     """Return the unigram F1 of two texts, counting duplicates."""
-    found, wanted = _words(text), _words(reference)
-    return _f1((Counter(found) & Counter(wanted)).total(), len(found), len(wanted))
+    candidate, expected = _words(text), _words(reference)
+    return _f1((Counter(candidate) & Counter(expected)).total(), len(candidate), len(expected))
 
 
 def rouge_l(text: str, reference: str) -> float:
     """Return the F1 of the longest common subsequence of words."""
-    found, wanted = _words(text), _words(reference)
-    return _f1(_longest_common(found, wanted), len(found), len(wanted))
+    candidate, expected = _words(text), _words(reference)
+    return _f1(_longest_common(candidate, expected), len(candidate), len(expected))
 
 
 def _words(text: str) -> list[str]:
-    found = words.words(text)
-    split = [list(word) if words.is_unspaced(word) else [word] for word in found]
+    tokens = words.words(text)
+    split = [list(word) if words.is_unspaced(word) else [word] for word in tokens]
     return [part for parts in split for part in parts][:_MAX_WORDS]
 
 
@@ -223,5 +223,5 @@ def _longest_common(one: Sequence[str], other: Sequence[str]) -> int:
     return row[-1]
 
 
-def _f1(shared: int, found: int, wanted: int) -> float:
-    return 2 * shared / (found + wanted) if found + wanted else 0.0
+def _f1(shared: int, predicted: int, expected: int) -> float:
+    return 2 * shared / (predicted + expected) if predicted + expected else 0.0

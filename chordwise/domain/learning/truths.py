@@ -78,16 +78,16 @@ class Truth:
         return Comparing(rule=rule, dates=self.dates, alternatives=self.alternatives)
 
 
-def holds_for(kind: AnalysisType, remark: Remark, asked: JsonObject, question: JsonObject) -> bool:
-    """Return whether a remark on an answer to the question `asked` also applies to a `question`.
+def holds_for(kind: AnalysisType, remark: Remark, origin: JsonObject, question: JsonObject) -> bool:
+    """Return whether a remark on an answer to the question `origin` also applies to a `question`.
 
     It does if both ask for the field, or have the label, in the same way; the instructions may
     differ for schemas and labels.
     """
-    if asked == question:
+    if origin == question:
         return True
     if kind == AnalysisType.EXTRACTION:
-        options = options_from(asked), options_from(question)
+        options = options_from(origin), options_from(question)
         return bool(remark.name) and fields.is_same_field(remark.name, *options)
     path = analysis_for(kind).label_path
     if not path or remark.path != path:
@@ -97,9 +97,9 @@ def holds_for(kind: AnalysisType, remark: Remark, asked: JsonObject, question: J
     said = remark.corrected if remark.verdict is Verdict.CORRECTED else remark.judged
     label = json_values.text(said)
     meanings = [
-        json_values.texts(each.get("label_descriptions")).get(label, "")
-        for each in (asked, question)
-        if label in json_values.strings(each.get("labels"))
+        json_values.texts(request.get("label_descriptions")).get(label, "")
+        for request in (origin, question)
+        if label in json_values.strings(request.get("labels"))
     ]
     return len(meanings) == 2 and meanings[0] == meanings[1]  # noqa: PLR2004 - both
 
@@ -113,7 +113,7 @@ def from_remarks(kind: AnalysisType, remarks: Sequence[Remark]) -> Truth:
         truth = _fields(remarks)
     else:
         truth = Truth(remarks=tuple(remarks))
-    return replace(truth, quoted=tuple(each for each in remarks if each.quote))
+    return replace(truth, quoted=tuple(remark for remark in remarks if remark.quote))
 
 
 def verdict_on_all(output: JsonObject, remarks: Iterable[Remark]) -> Verdict | None:
@@ -129,7 +129,7 @@ def verdict_on_all(output: JsonObject, remarks: Iterable[Remark]) -> Verdict | N
 def latest_about(output: JsonObject, remarks: Iterable[Remark]) -> list[Remark]:
     """Return the last remark on each value that an output has."""
     latest = {(remark.path, str(remark.judged)): remark for remark in remarks}.values()
-    return [each for each in latest if json_values.at(output, each.path) == each.judged]
+    return [remark for remark in latest if json_values.at(output, remark.path) == remark.judged]
 
 
 def _label(path: str, remarks: Sequence[Remark]) -> Truth:
@@ -154,17 +154,17 @@ def _fields(remarks: Sequence[Remark]) -> Truth:
     right: dict[str, JsonValue] = {}
     wrong: dict[str, JsonValue] = {}
     corrected: set[str] = set()
-    own = {remark.name for remark in remarks}
+    names = {remark.name for remark in remarks}
     for remark in remarks:
-        _take_back(right, remark, own)
+        _take_back(right, remark, names)
         for name, judged in _judged_fields(remark).items():
             wrong.pop(name, None)
             if remark.verdict is Verdict.APPROVED:
                 # a known value is the corrected one, which the person saw, as a whole or in part
-                if not any(each.startswith(f"{name}/") for each in corrected & right.keys()):
+                if not any(other.startswith(f"{name}/") for other in corrected & right.keys()):
                     right.setdefault(name, judged)
                 continue
-            for known in [each for each in right if json_values.is_within(each, name)]:
+            for known in [other for other in right if json_values.is_within(other, name)]:
                 right.pop(known)
             match remark.verdict:
                 case Verdict.CORRECTED:
@@ -175,11 +175,11 @@ def _fields(remarks: Sequence[Remark]) -> Truth:
     return Truth(fields=right, wrong_fields=wrong, remarks=tuple(r for r in remarks if not r.name))
 
 
-def _take_back(right: dict[str, JsonValue], remark: Remark, own: Collection[str]) -> None:
+def _take_back(right: dict[str, JsonValue], remark: Remark, names: Collection[str]) -> None:
     if remark.name or remark.verdict is not Verdict.REJECTED:
         return
     for name, judged in _fields_of(remark.judged).items():
-        if name not in own and right.get(name) == judged:
+        if name not in names and right.get(name) == judged:
             del right[name]
 
 
