@@ -29,8 +29,8 @@ def released() -> dict[str, PromptTemplate]:
     """Return the released templates by version, `name@number`."""
     folders = importlib.import_module("chordwise.prompts.released").__path__
     files = (file for folder in folders for file in Path(folder).iterdir())
-    found = (_read(each.name, each.read_text("utf-8")) for each in files if each.suffix == ".toml")
-    return {template.version: template for template in found}
+    parsed = (_read(file.name, file.read_text("utf-8")) for file in files if file.suffix == ".toml")
+    return {template.version: template for template in parsed}
 
 
 @cache
@@ -55,12 +55,12 @@ def templates_in(folder: Path, variant: str = "") -> tuple[PromptTemplate, ...]:
     """
     files = _files_in(folder)
     chosen = [file for file in files if not variant or file.stem.endswith(f"@{variant}")]
-    found = tuple(_checked(file) for file in chosen)
-    if variant and not found:
+    templates = tuple(_checked(file) for file in chosen)
+    if variant and not templates:
         known = ", ".join(sorted({file.stem.rpartition("@")[2] for file in files})) or "none"
         what = f"There is no prompt “{variant}” in {folder}."
         raise ConfigurationError(what, f"Known: {known}. Name the file TEMPLATE@{variant}.toml.")
-    return found
+    return templates
 
 
 def examined(folder: Path) -> dict[str, PromptTemplate | ConfigurationError]:
@@ -69,13 +69,13 @@ def examined(folder: Path) -> dict[str, PromptTemplate | ConfigurationError]:
     Raises:
         ConfigurationError: The folder cannot be read.
     """
-    found: dict[str, PromptTemplate | ConfigurationError] = {}
+    by_name: dict[str, PromptTemplate | ConfigurationError] = {}
     for file in _files_in(folder):
         try:
-            found[file.stem] = _checked(file)
+            by_name[file.stem] = _checked(file)
         except ConfigurationError as error:
-            found[file.stem] = error
-    return found
+            by_name[file.stem] = error
+    return by_name
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -88,12 +88,12 @@ def _files_in(folder: Path) -> list[Path]:
 def replaceable() -> list[str]:
     """Return the names of the released templates that a user's template can replace."""
     fixed = (REPAIR, CRITIQUE, REVISION, TRANSCRIPTION)
-    return sorted({each.name for each in released().values()} - {*fixed})
+    return sorted({template.name for template in released().values()} - {*fixed})
 
 
 def with_version(version: str, task: AnalysisTask) -> PromptTemplate | None:
     """Return a template of the task or a released one by its version; `None` if it is unknown."""
-    known = {each.version: each for each in task.options.templates}
+    known = {template.version: template for template in task.options.templates}
     return known.get(version) or released().get(version)
 
 
@@ -112,14 +112,14 @@ def templates_for(task: AnalysisTask, fallback: Sequence[str]) -> tuple[PromptTe
     """
     usual = _name_for(task)
     names = {template.name for template in released().values()} if fallback else ()
-    others = (f"{usual}-{each}" for each in fallback)
+    others = (f"{usual}-{suffix}" for suffix in fallback)
     return tuple(_newest(name, task) for name in (usual, *others) if name == usual or name in names)
 
 
 def _newest(name: str, task: AnalysisTask) -> PromptTemplate:
     """Return the task's own template of this name, or else the newest released one."""
-    own = (each for each in task.options.templates if each.name == name)
-    return next(own, None) or latest(name)
+    candidates = (template for template in task.options.templates if template.name == name)
+    return next(candidates, None) or latest(name)
 
 
 def _name_for(task: AnalysisTask) -> str:

@@ -39,8 +39,8 @@ def all_packs() -> Mapping[str, Pack]:
     """Return all packs by name."""
     folder = resources.files(__name__)
     files = (file for file in folder.iterdir() if file.name.endswith(".toml"))
-    found = [_read(file.name.removesuffix(".toml"), file.read_text("utf-8")) for file in files]
-    return {pack.name: pack for pack in sorted(found, key=lambda pack: pack.name)}
+    packs = [_read(file.name.removesuffix(".toml"), file.read_text("utf-8")) for file in files]
+    return {pack.name: pack for pack in sorted(packs, key=lambda pack: pack.name)}
 
 
 def named(name: str) -> Pack:
@@ -55,7 +55,7 @@ def named(name: str) -> Pack:
 
 
 def completed(
-    pack: Pack, asked: Sequence[AnalysisType], options: AnalysisOptions
+    pack: Pack, user_types: Sequence[AnalysisType], options: AnalysisOptions
 ) -> tuple[tuple[AnalysisType, ...], AnalysisOptions]:
     """Return the user's types and options, completed by those of a pack.
 
@@ -63,7 +63,7 @@ def completed(
     pack's examples for an analysis type are omitted if the user gives any of the last three, which
     their answers would not match.
     """
-    types = tuple(dict.fromkeys(asked)) or pack.types
+    types = tuple(dict.fromkeys(user_types)) or pack.types
     fitting = set(types)
     added: dict[str, object] = {}
     if options.schema is not None or options.items:
@@ -74,20 +74,20 @@ def completed(
         fitting.discard(AnalysisType.CLASSIFICATION)
     elif AnalysisType.CLASSIFICATION in types:
         added |= {"labels": tuple(pack.labels), "label_descriptions": pack.labels}
-    shown = tuple(each for each in pack.examples if each.analysis_type in fitting)
+    shown = tuple(example for example in pack.examples if example.analysis_type in fitting)
     both = "\n".join(text for text in (pack.instructions, options.instructions) if text)
     return types, replace(options, instructions=both, examples=shown, **added)  # type: ignore[arg-type]  # by their names
 
 
 def _read(name: str, content: str) -> Pack:
-    found = tomllib.loads(content)
+    table = tomllib.loads(content)
     return Pack(
         name=name,
-        title=found["title"],
-        types=tuple(AnalysisType(each) for each in found["types"]),
-        instructions=found["instructions"].strip(),
-        labels=found["labels"],
-        schema=check_schema(json.loads(found["schema"])),
-        examples=examples.parse(found["examples"]),
+        title=table["title"],
+        types=tuple(AnalysisType(kind) for kind in table["types"]),
+        instructions=table["instructions"].strip(),
+        labels=table["labels"],
+        schema=check_schema(json.loads(table["schema"])),
+        examples=examples.parse(table["examples"]),
         source=content,
     )
