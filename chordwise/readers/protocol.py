@@ -195,7 +195,11 @@ def frames_of(
             return
         name, label = _cut(extraction.name), _cut(extraction.label)
         yield {"part": True, "place": place, "name": name, "label": label}, b""
+        bytes_left = options.max_part_bytes
         for piece in extraction.pieces:
+            bytes_left -= len(piece)
+            if bytes_left < 0:
+                raise failures.larger_than(options.max_part_bytes // MEGABYTE)
             for start in range(0, len(piece), SLICE_BYTES):
                 yield {"piece": True}, piece[start : start + SLICE_BYTES]
         yield {"complete": True}, b""

@@ -76,20 +76,13 @@ def test_an_attached_message_is_a_separate_file() -> None:
     assert b"".join(found[1].pieces).startswith(b"From: c@d.example")
 
 
-def test_an_attachment_above_the_limit_is_reported() -> None:
-    data = mixed(b"\nHello", attachment("big.txt", "x" * 10_001))
-
-    assert [place for place, _ in shown(mail.documents(data, WANTED))] == ["", "big.txt"]
-    assert shown(mail.documents(data, WANTED))[1] == ("big.txt", "too_large")
-
-
 def test_a_mailbox_is_split_into_its_messages() -> None:
     data = (
         b"From a@b.example Sat Jan  3 01:05:34 1996\nSubject: 1\n\nFrom here on.\n>From me\n\n"
         b"From MAILER-DAEMON Sun Jan  4 10:00:00 2026 +0100\r\nSubject: 2\r\n\r\nx\r\n"
     )
 
-    assert shown(mailbox.documents(data, WANTED)) == [
+    assert shown(mailbox.documents(data)) == [
         ("1", "Subject: 1\n\nFrom here on.\nFrom me"),
         ("2", "Subject: 2\r\n\r\nx"),
     ]

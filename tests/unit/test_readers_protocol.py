@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 
 import pytest
 
 from chordwise.domain.json_values import JsonObject
 from chordwise.errors import ReadError
 from chordwise.readers.parser_main import detect, extract
-from chordwise.readers.protocol import Reply, text_of
-from chordwise.readers.reader_output import Extracted, ReadOptions
+from chordwise.readers.protocol import Reply, frames_of, text_of
+from chordwise.readers.reader_output import ContainedFile, Extracted, ReadOptions
 from tests.fakes.office_files import archive, document, docx, paragraph, pdf, shown, workbook
 
 DOCX = docx(document(paragraph("x")))
@@ -162,3 +163,11 @@ def test_a_long_text_of_white_space_is_refused(signs: int, *, is_refused: bool) 
         assert (caught.value.outcome, caught.value.reason) == ("too_large", "white_space")
     else:
         assert isinstance(extract(io.BytesIO(data), OPTIONS), Extracted)
+
+
+def test_a_part_above_the_limit_is_reported() -> None:
+    part = ContainedFile(place="b", name="b.txt", pieces=(b"x" * 4, b"x" * 7))
+
+    *_, (header, _) = frames_of(part, replace(OPTIONS, max_part_bytes=10))
+
+    assert (header["place"], header["outcome"]) == ("b", "too_large")

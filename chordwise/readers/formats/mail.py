@@ -43,7 +43,7 @@ def documents(data: bytes, wanted: ReadOptions) -> Iterator[Extraction]:
         yield Unread(place="", error=error)
     naming = Naming()
     for part in _attachments(message):
-        yield _attachment(part, naming, wanted)
+        yield _attachment(part, naming)
 
 
 def _text(message: Message, max_characters: int) -> Extracted:
@@ -124,7 +124,7 @@ def _is_attached(part: Message) -> bool:
     return bool(part.get_filename()) and not is_in_the_body
 
 
-def _attachment(part: Message, naming: Naming, wanted: ReadOptions) -> Extraction:
+def _attachment(part: Message, naming: Naming) -> Extraction:
     extension = mimetypes.guess_extension(part.get_content_type()) or ""
     name = _file_name(part) or f"attachment{extension}"
     place = naming.place(name)
@@ -133,8 +133,6 @@ def _attachment(part: Message, naming: Naming, wanted: ReadOptions) -> Extractio
     except (MessageError, ValueError, LookupError, AttributeError, TypeError):
         # The library raises these for some malformed messages that it does not handle.
         return Unread(place=place, error=failures.malformed("is a damaged attachment."))
-    if len(data) > wanted.max_part_bytes:
-        return Unread(place=place, error=failures.larger_than(wanted.max_part_bytes >> 20))
     return ContainedFile(place=place, name=name, pieces=(data,), label=f"attachment {place}")
 
 

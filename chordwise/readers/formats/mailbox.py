@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from chordwise.domain.places import MESSAGE
-from chordwise.readers import failures
 from chordwise.readers.format import Format
 from chordwise.readers.formats.mail import MESSAGE_NAME
-from chordwise.readers.reader_output import ContainedFile, Extraction, ReadOptions, Unread
+from chordwise.readers.reader_output import ContainedFile, Extraction, ReadOptions
 
 # A line that opens a message (RFC 4155): an address, a date with the time, and the year.
 SEPARATOR = re.compile(
@@ -24,7 +23,7 @@ _HEAD_BYTES = 4_096
 _HEADER_START = re.compile(rb">?[A-Za-z][\w-]{1,60}:[ \t]")
 
 
-def documents(data: bytes | mmap.mmap, wanted: ReadOptions) -> Iterator[Extraction]:
+def documents(data: bytes | mmap.mmap) -> Iterator[Extraction]:
     """Yield the messages of a mailbox, named by their number from 1."""
     openings = SEPARATOR.finditer(data)
     opening = next(openings, None)
@@ -33,19 +32,14 @@ def documents(data: bytes | mmap.mmap, wanted: ReadOptions) -> Iterator[Extracti
         following = next(openings, None)
         end = len(data) if following is None else following.start()
         number += 1
-        yield _message(data[opening.end() : end].lstrip(b"\r\n"), str(number), wanted)
+        message = data[opening.end() : end].lstrip(b"\r\n")
+        yield ContainedFile(
+            place=str(number),
+            name=f"{number}.eml",
+            pieces=(_QUOTED.sub(rb"\1", message),),
+            label=f"{MESSAGE} {number}",
+        )
         opening = following
-
-
-def _message(data: bytes, place: str, wanted: ReadOptions) -> Extraction:
-    if len(data) > wanted.max_part_bytes:
-        return Unread(place=place, error=failures.larger_than(wanted.max_part_bytes >> 20))
-    return ContainedFile(
-        place=place,
-        name=f"{place}.eml",
-        pieces=(_QUOTED.sub(rb"\1", data),),
-        label=f"{MESSAGE} {place}",
-    )
 
 
 def matches(head: bytes, extension: str) -> bool:
@@ -57,9 +51,8 @@ def matches(head: bytes, extension: str) -> bool:
     return extension in _NAMES or bool(_HEADER_START.match(following))
 
 
-def _read(file: BinaryIO, options: ReadOptions) -> Iterator[Extraction]:
-    mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
-    return documents(mapped, options)
+def _read(file: BinaryIO, _options: ReadOptions) -> Iterator[Extraction]:
+    return documents(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
 
 
 FORMAT = Format("MBOX", _read, matches=matches, rank=3)

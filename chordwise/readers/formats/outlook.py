@@ -147,11 +147,7 @@ class _Message:
             yield from _Message(self.container, message, place, self.wanted).documents()
             return
         data = self._stream(_DATA, _BINARY, folder)
-        if len(data) > self.wanted.max_part_bytes:
-            error = failures.larger_than(self.wanted.max_part_bytes >> 20)
-            yield Unread(place=place, error=error)
-        else:
-            yield ContainedFile(place=place, name=name, pieces=(data,), label=f"attachment {place}")
+        yield ContainedFile(place=place, name=name, pieces=(data,), label=f"attachment {place}")
 
     def _name(self, folder: tuple[str, ...]) -> str:
         found = (self._string(each, folder) for each in _NAMES)
