@@ -20,6 +20,7 @@ from chordwise.readers.office_xml import (
     value_of,
 )
 from chordwise.readers.reader_output import (
+    SEPARATOR,
     CharacterAllowance,
     Extracted,
     Source,
@@ -181,11 +182,14 @@ class _Story(Story):
         self.left_out: list[str] = []
 
     def text(self) -> str:
-        return joined((*self.texts, *self.paragraphs[0]))[0]
+        return SEPARATOR.join((*self.texts, *self.paragraphs[0]))
 
     def headings(self) -> Iterator[tuple[int, str]]:
-        _, starts = joined(self.texts)
-        return ((starts[number], self.texts[number]) for number in sorted(self._headings))
+        start = 0
+        for number, text in enumerate(self.texts):
+            if number in self._headings:
+                yield start, text
+            start += len(text) + len(SEPARATOR)
 
     def skip(self, name: str, attributes: Mapping[str, str]) -> None:
         self._is_shaded |= name == "shd" and _is_colored(attributes)

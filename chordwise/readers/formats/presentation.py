@@ -20,13 +20,12 @@ def read(data: Source, max_characters: int) -> Extracted:
     if not main:
         raise failures.malformed("is a damaged PPTX file: its main part is missing.")
     related = package.relationships(main)
-    # The elements also have an id without a namespace.
-    qualified = [
-        {name: value for name, value in slide.items() if name.startswith("{")}
+    slides = [
+        related[value].target
         for slide in package.elements(main, "sldId")
+        for name, value in slide.items()
+        if name.endswith("}id") and value in related  # it also has an id without a namespace
     ]
-    ids = [value_of(attributes, "id") for attributes in qualified]
-    slides = [related[key].target for key in ids if key in related]
     spend = CharacterAllowance(max_characters)
     texts = [_slide(package, part, number, spend) for number, part in enumerate(slides, start=1)]
     # Slides with only a number are left out.
