@@ -28,7 +28,7 @@ def question(model: ChatModel, task: AnalysisTask, text: str = TEXT) -> Question
     return Question(model=model, task=task, source=Source(text), record_check=ignore)
 
 
-def asked(model: ChatModel, policy: AskingPolicy = PLAIN, text: str = TEXT) -> Answer:
+def answer_of(model: ChatModel, policy: AskingPolicy = PLAIN, text: str = TEXT) -> Answer:
     """Ask about a text that starts at character 1,000 of its document; return the answer."""
     task, source = replace(TASK, text=text), Source(text, OFFSET)
     return ask(Question(model=model, task=task, source=source, record_check=ignore, policy=policy))

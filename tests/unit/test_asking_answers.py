@@ -27,7 +27,7 @@ from chordwise.llm.middleware.fallback import Fallback
 from chordwise.llm.model import ChatModel, CompletionRequest, FinishReason
 from chordwise.pipeline.asking import AskingPolicy, Question, ask
 from chordwise.pipeline.asking.check import CheckResult
-from tests.fakes.asking import GOOD, OFFSET, PLAIN, TASK, TEXT, asked, question
+from tests.fakes.asking import GOOD, OFFSET, PLAIN, TASK, TEXT, answer_of, question
 from tests.fakes.completion_requests import a_task
 from tests.fakes.pipeline import a_label, a_summary, quoting_the_text
 from tests.fakes.scripted_model import Answer as Scripted
@@ -35,7 +35,7 @@ from tests.fakes.scripted_model import Line, ScriptedModel, a_profile, cut_off
 
 
 def recording(model: ChatModel, checks: list[CheckResult], task: AnalysisTask = TASK) -> Question:
-    return replace(question(model, task), record_check=lambda _, each: checks.append(each))
+    return replace(question(model, task), record_check=lambda _, check: checks.append(check))
 
 
 def summarized(
@@ -80,7 +80,7 @@ def test_an_answer_that_repeats_the_marker_is_invalid() -> None:
 
     assert len(model.requests) == 2
     assert "TEXT-" not in json.dumps(answer.output)
-    assert [each.valid for each in checks] == [False, True]
+    assert [check.valid for check in checks] == [False, True]
 
 
 def test_an_invalid_answer_is_repaired_with_the_error_but_not_the_answer_in_the_prompt() -> None:
@@ -96,7 +96,7 @@ def test_an_invalid_answer_is_repaired_with_the_error_but_not_the_answer_in_the_
     assert second.task.stage is Stage.REPAIR
     assert second.prompt_version == first.prompt_version
     assert (answer.repaired, answer.quality) == (True, 0.8)
-    assert [each.valid for each in checks] == [False, True]
+    assert [check.valid for check in checks] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_an_output_limit_is_raised_only_once(raised: int | None, text: str, requ
     model = a_model(cut_off(GOOD), cut_off(GOOD), raised=raised)
 
     with pytest.raises(errors.TruncatedError):
-        asked(model, text=text)
+        answer_of(model, text=text)
 
     assert len(model.requests) == requests
 
@@ -201,7 +201,7 @@ def test_a_raised_limit_also_applies_to_the_repair() -> None:
     model = a_model(cut_off(GOOD), "no JSON", cut_off(GOOD))
 
     with pytest.raises(errors.TruncatedError):
-        asked(model)
+        answer_of(model)
 
     assert [request.max_output_tokens for request in model.requests] == [200, 400, 400]
 
@@ -210,7 +210,9 @@ def test_all_calls_for_a_question_share_its_timeout() -> None:
     model = a_model("no JSON", "{}", "no JSON", GOOD)
     times = iter(range(0, 1_000, 10))
 
-    asked(model, AskingPolicy(prompts=("plain",), seconds=100, clock=lambda: float(next(times))))
+    answer_of(
+        model, AskingPolicy(prompts=("plain",), seconds=100, clock=lambda: float(next(times)))
+    )
 
     left = [request.timeout_seconds for request in model.requests]
     assert left[0] == 90
@@ -222,7 +224,7 @@ def test_the_plain_prompt_and_then_fallback_models_are_asked() -> None:
     first = a_model("no JSON", "{}", "no JSON", "{}")
     second = a_model("no JSON", "{}", GOOD, name="script-2")
 
-    answer = asked(falling_back(first, second))
+    answer = answer_of(falling_back(first, second))
 
     assert versions(first) == [USUAL_VERSION, USUAL_VERSION, PLAIN_VERSION, PLAIN_VERSION]
     assert versions(second) == [USUAL_VERSION, USUAL_VERSION, PLAIN_VERSION]
@@ -239,7 +241,7 @@ def test_a_refusal_is_not_retried(line: Scripted) -> None:
     first, second = a_model("no JSON", line), a_model(name="script-2")
 
     with pytest.raises(errors.RefusedError):
-        asked(falling_back(first, second))
+        answer_of(falling_back(first, second))
 
     assert (len(first.requests), second.requests) == (2, [])
 
@@ -260,7 +262,7 @@ def test_a_permanent_error_of_a_fallback_does_not_hide_the_first_error(
     first, second = a_model("no JSON", "{}"), a_model(error, name="script-2")
 
     with pytest.raises(expected):
-        asked(falling_back(first, second), AskingPolicy())
+        answer_of(falling_back(first, second), AskingPolicy())
 
     assert len(second.requests) == 1
 
@@ -271,7 +273,7 @@ def test_no_further_prompt_is_tried_after_the_timeout() -> None:
     model = a_model("no JSON", "{}")
 
     with pytest.raises(errors.InvalidAnswerError):
-        asked(model, policy)
+        answer_of(model, policy)
 
     assert versions(model) == [USUAL_VERSION]
 
@@ -289,8 +291,8 @@ def limited_to(characters: int) -> Callable[[CompletionRequest], Scripted]:
 
 def spans(answer: Answer) -> Sequence[tuple[str, int, int]]:
     return [
-        (str(each["quote"]), int(str(each["start_char"])), int(str(each["end_char"])))
-        for each in grounding.quotes(answer.output)
+        (str(quote["quote"]), int(str(quote["start_char"])), int(str(quote["end_char"])))
+        for quote in grounding.quotes(answer.output)
     ]
 
 
@@ -298,11 +300,11 @@ def test_a_text_that_is_too_long_is_halved() -> None:
     text = "".join(f"Sentence number {number} is here. " for number in range(8))
     model = ScriptedModel([limited_to(80)], repeat_last=True)
 
-    answer = asked(model, text=text)
+    answer = answer_of(model, text=text)
 
     texts = [request.task.text for request in model.requests]
     assert texts[0] == text.strip()
-    assert [each for each in texts if len(each) <= 80] == [
+    assert [part for part in texts if len(part) <= 80] == [
         f"Sentence number {number} is here. Sentence number {number + 1} is here."
         for number in (0, 2, 4, 6)
     ]
@@ -324,7 +326,7 @@ def test_halves_cover_the_text(text: str, refusals: list[bool]) -> None:
         answered.append(request.task.text)
         return quoting_the_text(request)
 
-    asked(ScriptedModel([line], repeat_last=True), text=text)
+    answer_of(ScriptedModel([line], repeat_last=True), text=text)
 
     assert "".join("".join(answered).split()) == "".join(text.split())
 
@@ -339,7 +341,7 @@ def test_a_text_whose_answer_is_too_long_is_halved() -> None:
 
     model = ScriptedModel([line], profile=a_profile("s", 8_000, 200), repeat_last=True)
 
-    answer = asked(model, text=text)
+    answer = answer_of(model, text=text)
 
     texts = [request.task.text for request in model.requests]
     assert texts[0] == text.strip()
@@ -352,7 +354,7 @@ def test_a_text_is_halved_at_most_five_times() -> None:
     model = ScriptedModel([errors.ContextTooLongError("too long")], repeat_last=True)
 
     with pytest.raises(errors.ContextTooLongError):
-        asked(model, text=TEXT * 50)
+        answer_of(model, text=TEXT * 50)
 
     assert len(model.requests) == 6
 
@@ -366,13 +368,13 @@ def test_a_failed_half_fails_the_question() -> None:
     ]
 
     with pytest.raises(errors.RefusedError):
-        asked(ScriptedModel(script))
+        answer_of(ScriptedModel(script))
 
 
 def test_surrounding_white_space_is_not_sent() -> None:
     model = ScriptedModel([GOOD])
 
-    answer = asked(model, text=f"\n\n   {TEXT}   ")
+    answer = answer_of(model, text=f"\n\n   {TEXT}   ")
 
     assert model.requests[0].task.text == TEXT.strip()
     start = OFFSET + 5 + TEXT.index("rebuilt")
@@ -440,5 +442,5 @@ def test_an_answer_that_quotes_an_example_is_requested_once_more() -> None:
     better, same = ask(question(model, task)), ask(question(stubborn, task))
 
     assert "is in an example" in model.requests[1].user
-    assert [grounding.grounded_share(each.output) for each in (better, same)] == [1, 0]
+    assert [grounding.grounded_share(answer.output) for answer in (better, same)] == [1, 0]
     assert len(stubborn.requests) == 2

@@ -52,22 +52,26 @@ def tiered(
     return Tiered(models, policy or RoutingSettings(), lambda *_: None), models
 
 
-def asked(policy: RoutingSettings | None = None, **scripts: list[Line]) -> Asked:
+def ask_tiers(policy: RoutingSettings | None = None, **scripts: list[Line]) -> Asked:
     model, models = tiered(policy, **scripts)
     answer = ask(question(model, EASY, TEXT))
-    requests = list(itertools.chain(*(each.requests for each in models.values())))
+    requests = list(itertools.chain(*(tier_model.requests for tier_model in models.values())))
     return Asked(
         answer=answer,
-        requests={tier: len(each.requests) for tier, each in models.items() if each.requests},
+        requests={
+            tier: len(tier_model.requests)
+            for tier, tier_model in models.items()
+            if tier_model.requests
+        },
         routes=tuple(request.route for request in requests),
     )
 
 
 def test_a_good_answer_of_the_smallest_tier_is_used() -> None:
-    found = asked(small=[GOOD], large=[])
+    result = ask_tiers(small=[GOOD], large=[])
 
-    assert (found.answer.model, found.requests) == ("small", {SMALL: 1})
-    assert found.routes == (Route(tier=SMALL, is_compared=True),)
+    assert (result.answer.model, result.requests) == ("small", {SMALL: 1})
+    assert result.routes == (Route(tier=SMALL, is_compared=True),)
 
 
 def test_a_hard_question_goes_directly_to_a_larger_tier() -> None:
@@ -81,17 +85,20 @@ def test_a_hard_question_goes_directly_to_a_larger_tier() -> None:
 
 @pytest.mark.parametrize("weak", [UNSURE, UNGROUNDED])
 def test_a_weak_answer_is_escalated_to_the_next_tier(weak: str) -> None:
-    found = asked(small=[weak], medium=[GOOD], large=[])
+    result = ask_tiers(small=[weak], medium=[GOOD], large=[])
 
-    assert (found.answer.model, found.requests) == ("medium", {SMALL: 1, MEDIUM: 1})
-    assert found.routes == (Route(tier=SMALL, is_compared=True), Route(tier=MEDIUM, escalated=True))
+    assert (result.answer.model, result.requests) == ("medium", {SMALL: 1, MEDIUM: 1})
+    assert result.routes == (
+        Route(tier=SMALL, is_compared=True),
+        Route(tier=MEDIUM, escalated=True),
+    )
 
 
 def test_an_invalid_answer_is_repaired_once_then_escalated() -> None:
-    found = asked(small=[INVALID, INVALID], large=[GOOD])
+    result = ask_tiers(small=[INVALID, INVALID], large=[GOOD])
 
-    assert (found.answer.model, found.requests) == ("large", {SMALL: 2, LARGE: 1})
-    assert [route is not None and route.is_compared for route in found.routes] == [
+    assert (result.answer.model, result.requests) == ("large", {SMALL: 2, LARGE: 1})
+    assert [route is not None and route.is_compared for route in result.routes] == [
         True,
         False,
         False,
@@ -100,9 +107,9 @@ def test_an_invalid_answer_is_repaired_once_then_escalated() -> None:
 
 def test_a_refusal_is_not_repaired_but_escalated() -> None:
     """Small models refuse more often than necessary."""
-    found = asked(small=[errors.RefusedError("I will not.")], large=[GOOD])
+    result = ask_tiers(small=[errors.RefusedError("I will not.")], large=[GOOD])
 
-    assert (found.answer.model, found.requests) == ("large", {SMALL: 1, LARGE: 1})
+    assert (result.answer.model, result.requests) == ("large", {SMALL: 1, LARGE: 1})
 
 
 @pytest.mark.parametrize(
@@ -115,10 +122,10 @@ def test_a_refusal_is_not_repaired_but_escalated() -> None:
     ],
 )
 def test_the_best_of_several_weak_answers_is_used(small: str, large: str, winner: str) -> None:
-    found = asked(small=[small], large=[large])
+    result = ask_tiers(small=[small], large=[large])
 
-    assert found.answer.model == winner
-    assert found.requests == {SMALL: 1, LARGE: 1}
+    assert result.answer.model == winner
+    assert result.requests == {SMALL: 1, LARGE: 1}
 
 
 @pytest.mark.parametrize(
@@ -126,7 +133,7 @@ def test_the_best_of_several_weak_answers_is_used(small: str, large: str, winner
     [overloaded(), errors.ModelAccessError("The key is refused."), errors.RefusedError("No.")],
 )
 def test_a_weak_answer_is_used_if_the_larger_tier_fails(failure: errors.ModelError) -> None:
-    assert asked(small=[UNSURE], large=[failure]).answer.model == "small"
+    assert ask_tiers(small=[UNSURE], large=[failure]).answer.model == "small"
 
 
 @pytest.mark.parametrize("failure", [overloaded(), errors.ModelAccessError("The key is refused.")])
@@ -137,18 +144,18 @@ def test_a_provider_error_escalates_to_the_next_tier(
     """As with a fallback, this does not depend on whether weak answers are escalated."""
     policy = RoutingSettings(cascade=cascade)
 
-    found = asked(policy=policy, small=[failure], medium=[GOOD], large=[])
+    result = ask_tiers(policy=policy, small=[failure], medium=[GOOD], large=[])
 
-    assert found.answer.model == "medium"
-    assert found.routes[1] == Route(tier=MEDIUM, escalated=True, is_compared=True)
+    assert result.answer.model == "medium"
+    assert result.routes[1] == Route(tier=MEDIUM, escalated=True, is_compared=True)
 
 
 def test_without_escalation_weak_answers_are_used_and_invalid_ones_fail() -> None:
     policy = RoutingSettings(cascade=False)
 
-    assert asked(policy=policy, small=[UNSURE], large=[]).answer.model == "small"
+    assert ask_tiers(policy=policy, small=[UNSURE], large=[]).answer.model == "small"
     with pytest.raises(errors.InvalidAnswerError):
-        asked(policy=policy, small=[INVALID, INVALID], large=[])
+        ask_tiers(policy=policy, small=[INVALID, INVALID], large=[])
 
 
 @pytest.mark.parametrize(
@@ -163,9 +170,9 @@ def test_errors_that_a_larger_model_cannot_solve_are_not_escalated(
     error: errors.ModelError | errors.ServiceUnavailableError,
 ) -> None:
     with pytest.raises(type(error)):
-        asked(small=[error], large=[])
+        ask_tiers(small=[error], large=[])
     with pytest.raises(type(error)):
-        asked(small=[UNSURE], medium=[error], large=[])
+        ask_tiers(small=[UNSURE], medium=[error], large=[])
 
 
 @pytest.mark.parametrize(
@@ -182,7 +189,7 @@ def test_without_an_answer_the_most_recoverable_error_is_raised(
 ) -> None:
     """Transient errors come first, then those for the user, otherwise the largest tier's error."""
     with pytest.raises(raised):
-        asked(small=small, large=large)
+        ask_tiers(small=small, large=large)
 
 
 def test_a_model_without_tiers_is_asked_once() -> None:

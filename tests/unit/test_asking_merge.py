@@ -65,8 +65,8 @@ def synthesizer(model: ScriptedModel) -> Synthesizer:
 
 def spans(answer: Answer) -> list[tuple[object, object, object]]:
     return [
-        (found["quote"], found["start_char"], found["end_char"])
-        for found in grounding.quotes(answer.output)
+        (quote["quote"], quote["start_char"], quote["end_char"])
+        for quote in grounding.quotes(answer.output)
     ]
 
 
@@ -142,8 +142,8 @@ def test_the_budget_leaves_room_for_prompt_and_answer() -> None:
     assert tokens.estimate(longest) <= budget
     assert tokens.estimate(request.system + request.user) + request.max_output_tokens <= 2_000
     assert text_budget(model, TASK, chunk_tokens=80).max_tokens == 80
-    own = replace(TASK, options=replace(TASK.options, chunk_tokens=60))
-    assert text_budget(model, own, chunk_tokens=80).max_tokens == 60
+    task = replace(TASK, options=replace(TASK.options, chunk_tokens=60))
+    assert text_budget(model, task, chunk_tokens=80).max_tokens == 60
 
 
 VALUES = json_values.as_object({"type": "object", "properties": {"fee": {"type": "number"}}})
@@ -195,8 +195,8 @@ def test_rows_with_their_quotes_fit_into_the_answer_about_a_chunk(limit: int) ->
     options = AnalysisOptions(schema=order_rows.SCHEMA)
     task = replace(TASK, analysis_type=AnalysisType.EXTRACTION, options=options)
 
-    for each, room in ((profile, limit), (raised, 2 * limit)):
-        budget = text_budget(ScriptedModel([], profile=each), task, chunk_tokens=100_000)
+    for model_profile, room in ((profile, limit), (raised, 2 * limit)):
+        budget = text_budget(ScriptedModel([], profile=model_profile), task, chunk_tokens=100_000)
         part = split(order_rows.ORDER, *budget)[1]
         text = order_rows.ORDER[part.start_char : part.end_char]
         answer = order_rows.an_extraction(order_rows.rows_in(text))
@@ -332,9 +332,9 @@ def test_the_critique_of_an_answer_leaves_room_for_its_repair(analysis_type: Ana
     critique = request_for(model, replace(about, stage=Stage.CRITIQUE))
     revision = request_for(model, replace(about, stage=Stage.REVISE, violations=(problem,)))
 
-    repairs = [with_problems(each, WRONG, model.profile) for each in (critique, revision)]
+    repairs = [with_problems(request, WRONG, model.profile) for request in (critique, revision)]
 
-    assert all(needed(each) <= context for each in repairs)
+    assert all(needed(request) <= context for request in repairs)
 
 
 def test_a_raised_limit_leaves_room_for_the_remark_of_a_repair() -> None:
@@ -361,8 +361,8 @@ def test_a_synthesis_leaves_room_for_its_repair() -> None:
 
     synthesizer.synthesize([a_chunk_answer(number) for number in range(60)])
 
-    joining = [each for each in model.requests if len(each.task.answers) > 2]
-    repairs = [with_problems(each, WRONG, model.profile) for each in joining]
+    joining = [request for request in model.requests if len(request.task.answers) > 2]
+    repairs = [with_problems(request, WRONG, model.profile) for request in joining]
     assert joining
-    assert all(needed(each) <= CONTEXT for each in repairs)
-    assert max(needed(each) for each in repairs) > CONTEXT - 150
+    assert all(needed(request) <= CONTEXT for request in repairs)
+    assert max(needed(request) for request in repairs) > CONTEXT - 150

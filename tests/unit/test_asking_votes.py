@@ -35,7 +35,7 @@ def a_task(votes: int) -> AnalysisTask:
     return requests.a_task(AnalysisType.CLASSIFICATION, TEXT, AnalysisOptions(votes=votes))
 
 
-def asked(
+def ask_samples(
     *script: Line, votes: int = 3, policy: AskingPolicy = ONE_PROMPT
 ) -> tuple[Answer, ScriptedModel]:
     model = ScriptedModel(script)
@@ -43,7 +43,7 @@ def asked(
 
 
 def test_the_answer_of_the_majority_is_used_and_grounded() -> None:
-    answer, model = asked(a_label("history"), a_label("money"), a_label("history"))
+    answer, model = ask_samples(a_label("history"), a_label("money"), a_label("history"))
 
     assert answer.output["primary_label"] == "history"
     assert answer.agreement == pytest.approx(2 / 3, abs=1e-6)
@@ -62,8 +62,8 @@ def test_the_answer_of_the_majority_is_used_and_grounded() -> None:
 
 def test_every_sample_has_its_own_cache_key_and_the_first_the_usual_one() -> None:
     """The cache and single flight never share an answer between two samples."""
-    _, voted = asked(*[a_label("history")] * 3)
-    alone, usual = asked(a_label("history"), votes=1)
+    _, voted = ask_samples(*[a_label("history")] * 3)
+    alone, usual = ask_samples(a_label("history"), votes=1)
 
     keys = [key_of(request, {}) for request in voted.requests]
 
@@ -73,7 +73,7 @@ def test_every_sample_has_its_own_cache_key_and_the_first_the_usual_one() -> Non
 
 
 def test_a_repaired_sample_keeps_its_number() -> None:
-    _, model = asked("no JSON", a_label("a"), "no JSON", a_label("a"), votes=2)
+    _, model = ask_samples("no JSON", a_label("a"), "no JSON", a_label("a"), votes=2)
 
     asked_for = [(request.task.sample, request.task.stage) for request in model.requests]
     assert asked_for == [(n, s) for n in (1, 2) for s in (Stage.ANALYZE, Stage.REPAIR)]
@@ -91,7 +91,7 @@ def test_a_repaired_sample_keeps_its_number() -> None:
     ],
 )
 def test_a_sample_that_fails_has_no_vote(script: list[Line], agreement: float | None) -> None:
-    answer, model = asked(*script)
+    answer, model = ask_samples(*script)
 
     assert (answer.output["primary_label"], answer.agreement) == ("a", agreement)
     assert model.requests[-1].task.sample == 3
@@ -109,7 +109,7 @@ def test_without_any_sample_the_question_fails_as_usual(
     errors: list[Line], raised: type[ChordwiseError]
 ) -> None:
     with pytest.raises(raised):
-        asked(*errors)
+        ask_samples(*errors)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_without_any_sample_the_question_fails_as_usual(
 def test_errors_that_concern_every_sample_end_the_vote(script: list[Line]) -> None:
     """These are spent budgets, rate limits, and a rejected first request."""
     with pytest.raises(ChordwiseError) as raised:
-        asked(*script)
+        ask_samples(*script)
 
     assert raised.value is script[-1]
 
@@ -141,7 +141,7 @@ def test_samples_share_the_timeout_of_the_question() -> None:
     ticks = itertools.count(0, 10)
     policy = AskingPolicy(seconds=65, clock=lambda: float(next(ticks)))
 
-    answer, model = asked(a_label("a"), a_label("a"), policy=policy)
+    answer, model = ask_samples(a_label("a"), a_label("a"), policy=policy)
 
     assert answer.agreement == 1
     assert len(model.requests) == 2
@@ -160,10 +160,10 @@ def test_no_request_is_sent_after_the_lease_was_lost() -> None:
             raise LeaseLostError("Another worker has the chunk.")
 
     model = ScriptedModel([a_label("a"), "no JSON"])
-    wanted = question(model, a_task(5), TEXT)
+    voted_question = question(model, a_task(5), TEXT)
 
     with pytest.raises(LeaseLostError):
-        ask(replace(wanted, policy=AskingPolicy(require=require)))
+        ask(replace(voted_question, policy=AskingPolicy(require=require)))
 
     assert len(model.requests) == 2
 
@@ -177,8 +177,8 @@ def test_the_built_in_model_has_no_vote() -> None:
         ScriptedModel([]).completion(a_label("b")), provider="extractive"
     )
 
-    mixed, _ = asked(built_in, built_in, a_label("a"))
-    alone, _ = asked(built_in, built_in, built_in)
+    mixed, _ = ask_samples(built_in, built_in, a_label("a"))
+    alone, _ = ask_samples(built_in, built_in, built_in)
 
     assert ask(question(ExtractiveModel(), a_task(5), TEXT)).agreement is None
     assert (mixed.output["primary_label"], mixed.agreement) == ("a", None)

@@ -119,9 +119,11 @@ def test_a_long_text_is_analyzed_in_chunks_and_synthesized() -> None:
     assert " ".join(chunks) == LONG.strip()
     assert len(chunks) == analysis.chunk_count > 3
     assert model.requests[-1].task.answers
-    found = [fact for fact in analysis.facts if fact.quote]
-    assert all(analysis.text[fact.start_char : fact.end_char] == fact.quote for fact in found)
-    assert max(fact.start_char or 0 for fact in found) > len(LONG) / 2
+    quoted_facts = [fact for fact in analysis.facts if fact.quote]
+    assert all(
+        analysis.text[fact.start_char : fact.end_char] == fact.quote for fact in quoted_facts
+    )
+    assert max(fact.start_char or 0 for fact in quoted_facts) > len(LONG) / 2
 
 
 def test_a_failed_synthesis_is_reported() -> None:
@@ -164,44 +166,44 @@ def test_missing_rows_are_requested_once_per_chunk() -> None:
         text=order_rows.ORDER, analysis_type=EXTRACTION, schema=order_rows.SCHEMA
     )
 
-    def lazy(asked: CompletionRequest) -> str:
-        rows = order_rows.rows_in(asked.task.text)
-        is_mending = asked.task.stage is Stage.REPAIR and "Part-1 costs" in asked.task.text
+    def lazy(prompt: CompletionRequest) -> str:
+        rows = order_rows.rows_in(prompt.task.text)
+        is_mending = prompt.task.stage is Stage.REPAIR and "Part-1 costs" in prompt.task.text
         return order_rows.an_extraction(rows if is_mending else rows[: len(rows) * 2 // 5])
 
     model = ScriptedModel([lazy], repeat_last=True)
 
-    found = DocumentAnalyzer(model, chunk_tokens=800).analyze_document(request)
+    analysis = DocumentAnalyzer(model, chunk_tokens=800).analyze_document(request)
 
-    assert len(model.requests) == 2 * found.chunk_count
+    assert len(model.requests) == 2 * analysis.chunk_count
     assert "has no row for some" in model.requests[1].user
-    (missing,) = found.missing_rows
-    (counted,) = json_values.objects(list(found.row_counts))
+    (missing,) = analysis.missing_rows
+    (counted,) = json_values.objects(list(analysis.row_counts))
     assert (missing.found, counted["unread"]) == (order_rows.ROW_COUNT, missing.records)
     first, second = (json_values.number(json_values.at(counted, f"/by_chunk/{n}")) for n in (0, 1))
     assert (first or 0) > 2 * (second or 0)
-    assert found.is_partial
-    assert found.coverage == missing.kept / order_rows.ROW_COUNT
-    assert "`line_items` (without: part 2; " in found.review_reason
+    assert analysis.is_partial
+    assert analysis.coverage == missing.kept / order_rows.ROW_COUNT
+    assert "`line_items` (without: part 2; " in analysis.review_reason
 
 
 def test_a_model_that_repeats_rows_is_asked_to_answer_without_repetition() -> None:
     text, schema = order_rows.ORDER[:2_000], order_rows.SCHEMA
     request = AnalysisRequest(text=text, analysis_type=EXTRACTION, schema=schema)
 
-    def stammering(asked: CompletionRequest) -> str:
-        rows = order_rows.rows_in(asked.task.text)
-        again = [] if asked.task.stage is Stage.REPAIR else rows[3:6]
+    def stammering(prompt: CompletionRequest) -> str:
+        rows = order_rows.rows_in(prompt.task.text)
+        again = [] if prompt.task.stage is Stage.REPAIR else rows[3:6]
         return order_rows.an_extraction([*rows, *again])
 
     model = ScriptedModel([stammering], repeat_last=True)
 
-    found = DocumentAnalyzer(model).analyze_document(request)
+    analysis = DocumentAnalyzer(model).analyze_document(request)
 
-    assert len(model.requests) == 2 * found.chunk_count
+    assert len(model.requests) == 2 * analysis.chunk_count
     assert "3 rows repeat the values of another one" in model.requests[1].user
-    assert order_rows.rows_of(found.output) == order_rows.rows_in(found.text)
-    assert (found.failed_checks, found.needs_review) == ((), False)
+    assert order_rows.rows_of(analysis.output) == order_rows.rows_in(analysis.text)
+    assert (analysis.failed_checks, analysis.needs_review) == ((), False)
 
 
 def test_a_list_with_the_maximum_length_of_its_schema_is_complete() -> None:
@@ -212,7 +214,7 @@ def test_a_list_with_the_maximum_length_of_its_schema_is_complete() -> None:
 
     full = DocumentAnalyzer(model, chunk_tokens=400).analyze_document(request)
 
-    assert [(each.kept, each.max_items) for each in full.missing_rows] == [(60, 60)]
+    assert [(missing.kept, missing.max_items) for missing in full.missing_rows] == [(60, 60)]
     assert full.missing_rows[0].found == order_rows.ROW_COUNT
     assert (full.is_partial, full.needs_review, full.coverage) == (False, False, 1.0)
     assert not any(request.task.answers for request in model.requests)

@@ -41,8 +41,8 @@ def test_every_schema_is_valid_and_closed(analysis_type: AnalysisType) -> None:
     for _, value in json_values.walk(schema):
         if isinstance(value, dict) and value.get("type") == "object":
             assert value["additionalProperties"] is False
-            asked = json_values.as_object(value["properties"])
-            assert value["required"] == list(analysis.without_reasoning(asked))
+            properties = json_values.as_object(value["properties"])
+            assert value["required"] == list(analysis.without_reasoning(properties))
     assert schema_dialects.for_openai_strict(schema) is not None
 
 
@@ -67,10 +67,10 @@ def test_merged_answers_are_valid_answers(analysis_type: AnalysisType, data: st.
     answer = json_values.as_object(grounding.without_spans(merged))
     assert validation.problems(answer, analysis.schema(options)) == []
     assert analysis.problems(answer, task_for(analysis_type)) == []
-    given_quotes = [found for part in parts for found in grounding.quotes(part)]
+    given_quotes = [quote for part in parts for quote in grounding.quotes(part)]
     kept = [{n: v for n, v in q.items() if n != "mentions"} for q in grounding.quotes(merged)]
-    assert all(found in given_quotes for found in kept)
-    assert all(0 <= analysis.confidence(each) <= 1 for each in (merged, *parts))
+    assert all(quote in given_quotes for quote in kept)
+    assert all(0 <= analysis.confidence(part) <= 1 for part in (merged, *parts))
 
 
 @EVERY_TYPE
@@ -105,7 +105,7 @@ def test_a_merged_summary_covers_the_whole_document() -> None:
 
     merged = analysis_for(AnalysisType.SUMMARY).merge(parts, AnalysisOptions())
 
-    names = [found["finding"] for found in json_values.objects(merged["key_findings"])]
+    names = [finding["finding"] for finding in json_values.objects(merged["key_findings"])]
     assert len(names) == 5
     assert names[0] == "f0"
     assert names[-1] == "f11"
@@ -154,7 +154,7 @@ def test_the_chunks_vote_with_their_confidence() -> None:
     assert merged["confidence"] == round(0.9 / 1.4 * 0.9, 3)
     assert json_values.strings(merged["uncertainty_factors"])[0].startswith("36%")
     features = json_values.objects(merged["features"])
-    assert [found["quote"] for found in features] == ["law"]
+    assert [feature["quote"] for feature in features] == ["law"]
 
 
 def test_chunks_with_zero_confidence_still_give_a_label() -> None:
@@ -174,7 +174,7 @@ def test_chunks_without_a_label_have_no_vote() -> None:
 
     assert (merged["primary_label"], merged["confidence"]) == ("law", 0.4)
     assert (none_fits["primary_label"], none_fits["confidence"]) == (None, 0.9)
-    assert [analysis.has_findings(each) for each in (merged, none_fits)] == [True, False]
+    assert [analysis.has_findings(output) for output in (merged, none_fits)] == [True, False]
 
 
 def test_only_the_labels_of_the_user_are_allowed() -> None:
@@ -199,14 +199,14 @@ def test_evidence_must_not_name_large_lists_too_often() -> None:
     entry: JsonObject = {"path": "/rows", "quote": "x", "confidence": 5}
     task = a_task(AnalysisType.EXTRACTION, options=AnalysisOptions(schema={"type": "object"}))
 
-    found = [
+    problems = [
         analysis_for(AnalysisType.EXTRACTION).problems(
             {"data": {"rows": rows}, "evidence": [entry] * times}, task
         )
         for times in (200, 300)
     ]
 
-    assert found == [[], ["/evidence: the paths name lists too often; name single values"]]
+    assert problems == [[], ["/evidence: the paths name lists too often; name single values"]]
 
 
 @pytest.mark.parametrize(
@@ -223,9 +223,9 @@ def test_evidence_must_not_name_large_lists_too_often() -> None:
 def test_label_and_score_have_one_sign(label: str, score: float, *, contradiction: bool) -> None:
     answer: JsonObject = {"label": label, "score": score}
 
-    found = analysis_for(AnalysisType.SENTIMENT).problems(answer, a_task(AnalysisType.SENTIMENT))
+    problems = analysis_for(AnalysisType.SENTIMENT).problems(answer, a_task(AnalysisType.SENTIMENT))
 
-    assert bool(found) is contradiction
+    assert bool(problems) is contradiction
 
 
 @pytest.mark.parametrize(
@@ -339,11 +339,11 @@ def test_an_extraction_needs_an_entry_for_every_item() -> None:
     task = a_task(AnalysisType.EXTRACTION, options=AnalysisOptions(instructions="price, date"))
     answer: JsonObject = {"fields": [a_field("price", "5", quote="")]}
 
-    found = analysis_for(AnalysisType.EXTRACTION).problems(answer, task)
+    problems = analysis_for(AnalysisType.EXTRACTION).problems(answer, task)
 
-    assert len(found) == 2
-    assert "'date'" in found[0]
-    assert found[1].startswith("/fields/0")
+    assert len(problems) == 2
+    assert "'date'" in problems[0]
+    assert problems[1].startswith("/fields/0")
 
 
 def test_a_value_of_an_item_that_several_chunks_have_stands_once() -> None:
@@ -529,7 +529,7 @@ def test_a_row_found_by_two_chunks_at_the_same_place_counts_once() -> None:
     merged = analysis.merge(parts, options)
 
     assert merged["data"] == {"parties": [ann, ben, ann, ann]}
-    paths = [(each["path"], each["start_char"]) for each in entries_of(merged)]
+    paths = [(entry["path"], entry["start_char"]) for entry in entries_of(merged)]
     assert paths == [("/parties/0", 0), ("/parties/1/name", 10), ("/parties/2", 50)]
     assert analysis.row_counts(parts, options)["/data/parties"].number == 4
     assert analysis.row_places(merged, options) == {
@@ -580,7 +580,7 @@ def test_a_row_that_continues_in_the_next_chunk_is_one() -> None:
         {"name": "Dan", "tags": ["d"]},
     ]
     assert merged["data"] == {"parties": parties}
-    paths = {each["quote"]: each["path"] for each in entries_of(merged)}
+    paths = {entry["quote"]: entry["path"] for entry in entries_of(merged)}
     assert paths == {"a": "/parties/1", "b": "/parties/1/tags/1", "c": "/parties/2"}
     assert counts["/data/parties"].number == counts["/data/parties/*/tags"].number == 4
 
@@ -604,7 +604,7 @@ def test_a_model_decides_only_contradictions_between_chunks() -> None:
     assert shown == [[], [], []]
     names = [{"name": "Ann"}, {"name": "Ben"}]
     assert decided["data"] == {"total": 7, "paid": True, "parties": names}
-    assert [each["quote"] for each in entries_of(decided)] == ["seven"]
+    assert [entry["quote"] for entry in entries_of(decided)] == ["seven"]
 
 
 def test_equal_values_of_chunks_need_no_model() -> None:

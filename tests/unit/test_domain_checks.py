@@ -40,8 +40,8 @@ def with_checks(*declared: JsonValue) -> JsonObject:
 
 def failing(declared: JsonObject, data: JsonObject) -> list[tuple[str, str | None, str | None]]:
     schema = validation.check_schema(with_checks(declared))
-    found = checks.failures({"data": data, "evidence": []}, AnalysisOptions(schema=schema))
-    return [(each.path, each.found, each.expected) for each in found]
+    failures = checks.failures({"data": data, "evidence": []}, AnalysisOptions(schema=schema))
+    return [(failure.path, failure.found, failure.expected) for failure in failures]
 
 
 def amounts(*values: JsonValue) -> list[JsonValue]:
@@ -111,11 +111,11 @@ def test_checks_that_do_not_hold_fail(
 
 
 def test_a_check_reports_the_message_of_the_user() -> None:
-    own = SUM | {"message": "the invoice does not add up"}
+    check = SUM | {"message": "the invoice does not add up"}
     output: JsonObject = {"data": {"lines": amounts(1), "total": 4711}}
 
     (usual,) = checks.failures(output, AnalysisOptions(schema=with_checks(SUM)))
-    (said,) = checks.failures(output, AnalysisOptions(schema=with_checks(own)))
+    (said,) = checks.failures(output, AnalysisOptions(schema=with_checks(check)))
 
     assert usual.problem == "the sum of /lines/*/amount is not /total"
     assert said.problem == "the invoice does not add up"
@@ -172,8 +172,8 @@ def test_a_row_that_repeats_a_place_is_reported() -> None:
             {"path": f"/lines/{row}", "quote": quote} for row, quote in enumerate(quotes)
         ]
         answer: JsonObject = {"data": {"lines": rows}, "evidence": entries}
-        found = checks.failures_of_part(grounding.ground(answer, Source(text)), options)
-        return [(each.path, each.problem) for each in found]
+        failures = checks.failures_of_part(grounding.ground(answer, Source(text)), options)
+        return [(failure.path, failure.problem) for failure in failures]
 
     text = "Tea: 3 EUR\nMilk: 4 EUR\nTea: 3 EUR\n"
 
@@ -195,10 +195,10 @@ def test_a_value_may_be_repeated_as_often_as_its_quote_has_it(read: int, failed:
     field: JsonObject = {"item": "towns", "status": "found", "value": "Hull", "quote": quote}
     output = grounding.ground({"fields": [field] * read}, Source(quote))
 
-    found = checks.failures_of_part(output, AnalysisOptions(instructions="towns"))
+    failures = checks.failures_of_part(output, AnalysisOptions(instructions="towns"))
 
-    assert [each.path for each in found] == failed
-    assert {each.check for each in found} <= {"repetition"}
+    assert [failure.path for failure in failures] == failed
+    assert {failure.check for failure in failures} <= {"repetition"}
 
 
 STREET = "One Birch Park Way, Cupertino, California 95014"
@@ -234,6 +234,6 @@ def test_an_address_a_place_a_date_or_a_number_is_no_name(
     of_row = checks.failures_of_part({"data": rows, "evidence": evidence}, AnalysisOptions())
 
     expected = [f"the value is {kind}, not a name"] if kind else []
-    assert [each.problem for each in of_item] == expected
-    assert not of_schema or [each.problem for each in of_schema] == expected
-    assert not of_row or [each.problem for each in of_row] == expected
+    assert [failure.problem for failure in of_item] == expected
+    assert not of_schema or [failure.problem for failure in of_schema] == expected
+    assert not of_row or [failure.problem for failure in of_row] == expected

@@ -40,37 +40,37 @@ def test_chunks_cover_a_text_within_the_budget(text: str, max_tokens: int) -> No
     Only a single character above the budget exceeds it; surrounding white space does not count.
     There is no chunk of white space alone, and a text that fits is not divided.
     """
-    chunks, found = split(text, max_tokens), pieces(text, max_tokens)
+    chunks, parts = split(text, max_tokens), pieces(text, max_tokens)
 
     assert [chunk.position for chunk in chunks] == list(range(len(chunks)))
     assert all(one.end_char == next_.start_char for one, next_ in itertools.pairwise(chunks))
-    assert "".join(found) == text
-    for piece in map(str.strip, found):
+    assert "".join(parts) == text
+    for piece in map(str.strip, parts):
         assert piece or not text.strip()
         assert tokens.weigh(piece) <= max_tokens + ROUNDING or len(piece) == 1
     fits = chunking.fits(text, max_tokens)
     assert fits == (tokens.weigh(text) <= max_tokens)
-    assert not fits or found == ([text] if text else [])
+    assert not fits or parts == ([text] if text else [])
 
 
 @pytest.mark.parametrize("blank", [" ", "\n", "\t", "\u3000"])
 def test_a_long_gap_belongs_to_the_preceding_chunk(blank: str) -> None:
     text = f"{blank * 400}One. {blank * 4_000}Two."
 
-    found = pieces(text, 50)
+    parts = pieces(text, 50)
 
-    assert [piece.strip() for piece in found] == ["One.", "Two."]
-    assert "".join(found) == text
+    assert [piece.strip() for piece in parts] == ["One.", "Two."]
+    assert "".join(parts) == text
 
 
 def test_chunks_end_at_sentences_and_are_of_similar_size() -> None:
     text = "The council met in the old hall again. " * 11
 
-    found = pieces(text, tokens.estimate(text) - 5)
+    parts = pieces(text, tokens.estimate(text) - 5)
 
-    assert len(found) == 2
-    assert all(piece.endswith(". ") for piece in found)
-    assert min(map(len, found)) > 0.4 * len(text)
+    assert len(parts) == 2
+    assert all(piece.endswith(". ") for piece in parts)
+    assert min(map(len, parts)) > 0.4 * len(text)
 
 
 def test_a_budget_must_be_positive() -> None:
@@ -199,19 +199,19 @@ def test_a_continued_table_has_the_header_of_its_beginning(before: str, header: 
     row = next(line for mark, line in rows.items() if mark in header)
     text = f"{before}{row * 3}"
 
-    found = chunking.table_header(text, len(before) + len(row))
+    span = chunking.table_header(text, len(before) + len(row))
 
-    assert found is not None
-    assert text[slice(*found)] == header
+    assert span is not None
+    assert text[slice(*span)] == header
 
 
 def test_a_table_of_columns_has_its_header_below_wrapped_cells() -> None:
     text = "Order 5\nname      qty   price\n" + "Bolt, M3    1    3.50\n  of iron, blue\n" * 3
 
-    found = chunking.table_header(text, text.rindex("Bolt"))
+    span = chunking.table_header(text, text.rindex("Bolt"))
 
-    assert found is not None
-    assert text[slice(*found)] == "name      qty   price"
+    assert span is not None
+    assert text[slice(*span)] == "name      qty   price"
 
 
 @pytest.mark.parametrize(
@@ -233,9 +233,9 @@ def test_there_is_no_header_where_no_table_continues(before: str, after: str) ->
 
 @given(TEXTS, st.integers(0, 400))
 def test_a_header_ends_before_the_place_where_its_table_continues(text: str, place: int) -> None:
-    found = chunking.table_header(text, min(place, len(text)))
+    span = chunking.table_header(text, min(place, len(text)))
 
-    assert found is None or 0 <= found[0] < found[1] <= place
+    assert span is None or 0 <= span[0] < span[1] <= place
 
 
 class CountedPattern:
@@ -285,6 +285,6 @@ def test_a_window_does_not_end_within_a_record(monkeypatch: pytest.MonkeyPatch) 
     whole = split(text, 300)
     monkeypatch.setattr(chunking, "_OUTLINED_CHARACTERS", 10_000)
 
-    found = split(text, 300)
+    chunks = split(text, 300)
 
-    assert found == whole
+    assert chunks == whole

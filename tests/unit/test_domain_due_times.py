@@ -44,10 +44,10 @@ def at(text: str, zone: ZoneInfo = BERLIN, fold: int = 0) -> datetime:
 
 
 def days_of(cron: str, zone: ZoneInfo, first: datetime, count: int) -> list[datetime]:
-    found = [due_times.next_due(cron, zone, first)]
-    while len(found) < count:
-        found.append(due_times.next_due(cron, zone, found[-1]))
-    return found
+    times = [due_times.next_due(cron, zone, first)]
+    while len(times) < count:
+        times.append(due_times.next_due(cron, zone, times[-1]))
+    return times
 
 
 def exists(local: datetime) -> bool:
@@ -57,9 +57,9 @@ def exists(local: datetime) -> bool:
 @pytest.mark.parametrize(("minutes", "next_minute"), [("30", "30"), ("0,30", "00")])
 def test_a_time_in_a_skipped_hour_is_due_once_after_the_gap(minutes: str, next_minute: str) -> None:
     """On 29 March 2026 the clock changes from 2:00 to 3:00 in Berlin."""
-    found = days_of(f"{minutes} 2 * * *", BERLIN, at("2026-03-28T12:00"), 2)
+    times = days_of(f"{minutes} 2 * * *", BERLIN, at("2026-03-28T12:00"), 2)
 
-    assert found == [at("2026-03-29T03:00"), at(f"2026-03-30T02:{next_minute}")]
+    assert times == [at("2026-03-29T03:00"), at(f"2026-03-30T02:{next_minute}")]
 
 
 @pytest.mark.parametrize("minutes", range(0, 180, 5))
@@ -68,17 +68,17 @@ def test_a_time_in_a_repeated_hour_is_due_once(minutes: int) -> None:
     first = at("2026-10-25T02:30")
     asked_at = at("2026-10-25T01:00") + timedelta(minutes=minutes)
 
-    found = due_times.next_due("30 2 * * *", BERLIN, asked_at)
+    due_at = due_times.next_due("30 2 * * *", BERLIN, asked_at)
 
-    assert found == (first if asked_at < first else at("2026-10-26T02:30"))
+    assert due_at == (first if asked_at < first else at("2026-10-26T02:30"))
 
 
 def test_a_half_hourly_schedule_follows_elapsed_time() -> None:
     autumn = days_of("*/30 * * * *", BERLIN, at("2026-10-25T01:45"), 5)
     spring = days_of("*/30 * * * *", BERLIN, at("2026-03-29T01:15"), 3)
 
-    for found in (autumn, spring):
-        assert {b - a for a, b in pairwise(found)} == {timedelta(minutes=30)}
+    for times in (autumn, spring):
+        assert {b - a for a, b in pairwise(times)} == {timedelta(minutes=30)}
 
 
 @given(zones, moments, times_of_day)
@@ -88,18 +88,18 @@ def test_a_daily_time_is_due_once_on_every_day(
     hour, minute = time_of_day
     start = moment.astimezone(zone).replace(hour=12, minute=0, second=0, microsecond=0)
 
-    found = days_of(daily(hour, minute), zone, start.astimezone(UTC), 4)
+    times = days_of(daily(hour, minute), zone, start.astimezone(UTC), 4)
 
-    assert found == sorted(set(found))
-    for due_at in found:
+    assert times == sorted(set(times))
+    for due_at in times:
         local = due_at.astimezone(zone)
-        wanted = local.replace(hour=hour, minute=minute, fold=0)
+        expected = local.replace(hour=hour, minute=minute, fold=0)
         if (local.hour, local.minute) != (hour, minute):
             before = (due_at - timedelta(seconds=1)).astimezone(zone)
             assert before.utcoffset() != local.utcoffset()
-            assert not exists(wanted) or wanted.date() != before.date()
+            assert not exists(expected) or expected.date() != before.date()
         else:
-            assert due_at == wanted.astimezone(UTC)
+            assert due_at == expected.astimezone(UTC)
 
 
 @given(
@@ -112,15 +112,15 @@ def test_the_next_time_is_later_and_no_time_is_skipped(
     zone: ZoneInfo, moment: datetime, cron: str, downtime: timedelta
 ) -> None:
     """The result is the same at any moment before it; after a downtime the latest time counts."""
-    found = due_times.next_due(cron, zone, moment)
-    latest = due_times.latest_due(cron, zone, found, found + downtime)
+    due_at = due_times.next_due(cron, zone, moment)
+    latest = due_times.latest_due(cron, zone, due_at, due_at + downtime)
 
-    assert found > moment
-    between = moment + (found - moment) / 2
-    assert due_times.next_due(cron, zone, between) == found
-    assert due_times.next_due(cron, zone, found - timedelta(seconds=1)) == found
-    assert found <= latest <= found + downtime
-    assert due_times.next_due(cron, zone, latest) > found + downtime
+    assert due_at > moment
+    between = moment + (due_at - moment) / 2
+    assert due_times.next_due(cron, zone, between) == due_at
+    assert due_times.next_due(cron, zone, due_at - timedelta(seconds=1)) == due_at
+    assert due_at <= latest <= due_at + downtime
+    assert due_times.next_due(cron, zone, latest) > due_at + downtime
 
 
 @pytest.mark.parametrize(

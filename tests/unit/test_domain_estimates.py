@@ -40,34 +40,34 @@ def test_memory_adds_up() -> None:
 
     Four-bit weights need a quarter of the memory; the cache does not change.
     """
-    found = sizing.sizing(LLAMA_3_8B, LOAD, MACHINE)
+    size = sizing.sizing(LLAMA_3_8B, LOAD, MACHINE)
     quantized = sizing.sizing(replace(LLAMA_3_8B, weight_bits=4), LOAD, MACHINE)
 
-    assert found.weight_bytes == pytest.approx(16.06e9)
-    assert found.kv_cache_bytes == quantized.kv_cache_bytes == 16 * 2**30
-    assert found.total_bytes == pytest.approx(1.1 * (16.06e9 + 16 * 2**30))
-    assert quantized.weight_bytes == found.weight_bytes / 4
-    assert quantized.tokens_per_second > found.tokens_per_second
+    assert size.weight_bytes == pytest.approx(16.06e9)
+    assert size.kv_cache_bytes == quantized.kv_cache_bytes == 16 * 2**30
+    assert size.total_bytes == pytest.approx(1.1 * (16.06e9 + 16 * 2**30))
+    assert quantized.weight_bytes == size.weight_bytes / 4
+    assert quantized.tokens_per_second > size.tokens_per_second
 
 
 def test_one_stream_is_limited_by_memory_bandwidth() -> None:
     """At 70 % of 2,000 GB/s, 16 GB are read about 87 times per second."""
     alone = Load(context_tokens=8_192, parallel=1, prompt_tokens=1, output_tokens=1)
 
-    found = sizing.sizing(LLAMA_3_8B, alone, MACHINE)
+    size = sizing.sizing(LLAMA_3_8B, alone, MACHINE)
 
-    assert found.bound_by == "bandwidth"
-    assert found.tokens_per_second_per_stream == pytest.approx(1_400 / 16.06, rel=0.001)
+    assert size.bound_by == "bandwidth"
+    assert size.tokens_per_second_per_stream == pytest.approx(1_400 / 16.06, rel=0.001)
 
 
 def test_many_streams_are_limited_by_arithmetic() -> None:
     """If the weights are read once for thousands of short streams, arithmetic takes longer."""
     crowd = Load(context_tokens=64, parallel=5_000, prompt_tokens=8, output_tokens=8)
 
-    found = sizing.sizing(LLAMA_3_8B, crowd, MACHINE)
+    size = sizing.sizing(LLAMA_3_8B, crowd, MACHINE)
 
-    assert found.bound_by == "compute"
-    assert found.tokens_per_second == pytest.approx(150e12 / (2 * 8.03e9))
+    assert size.bound_by == "compute"
+    assert size.tokens_per_second == pytest.approx(150e12 / (2 * 8.03e9))
 
 
 def test_a_prompt_takes_two_operations_per_parameter_and_token() -> None:
@@ -81,20 +81,18 @@ def test_a_mixture_of_experts_computes_with_active_parameters() -> None:
     mixture = replace(LLAMA_3_8B, parameters=80e9)
     alone = replace(LOAD, parallel=1)
 
-    found = sizing.sizing(mixture, alone, MACHINE)
+    size = sizing.sizing(mixture, alone, MACHINE)
     dense = sizing.sizing(LLAMA_3_8B, alone, MACHINE)
 
-    assert found.weight_bytes == 160e9
-    assert found.tokens_per_second == dense.tokens_per_second
+    assert size.weight_bytes == 160e9
+    assert size.tokens_per_second == dense.tokens_per_second
 
 
 def test_cost_follows_from_throughput() -> None:
-    found = sizing.sizing(LLAMA_3_8B, LOAD, replace(MACHINE, usd_per_hour=Decimal(2)))
+    size = sizing.sizing(LLAMA_3_8B, LOAD, replace(MACHINE, usd_per_hour=Decimal(2)))
 
-    assert found.usd_per_thousand_documents is not None
-    assert float(found.usd_per_thousand_documents) == pytest.approx(
-        2_000 / found.documents_per_hour
-    )
+    assert size.usd_per_thousand_documents is not None
+    assert float(size.usd_per_thousand_documents) == pytest.approx(2_000 / size.documents_per_hour)
     assert sizing.sizing(LLAMA_3_8B, LOAD, MACHINE).usd_per_thousand_documents is None
 
 
@@ -105,8 +103,8 @@ def test_the_maximum_number_of_requests_fits() -> None:
 
     assert most > 0
     for parallel, fits in ((most, True), (most + 1, False)):
-        found = sizing.sizing(LLAMA_3_8B, replace(LOAD, parallel=parallel), MACHINE)
-        assert (found.total_bytes <= memory) is fits
+        size = sizing.sizing(LLAMA_3_8B, replace(LOAD, parallel=parallel), MACHINE)
+        assert (size.total_bytes <= memory) is fits
     assert sizing.max_parallel(LLAMA_3_8B, 8_192, 8e9) == 0
 
 
@@ -180,9 +178,9 @@ def test_syntheses_are_counted_by_level(
     chunks: int, room: float, questions: int, material: float
 ) -> None:
     """Each question merges as many answers as fit, until one answer is left."""
-    found = estimates.syntheses(chunks, 100, 300, room)
+    syntheses = estimates.syntheses(chunks, 100, 300, room)
 
-    assert (found.questions, found.material_tokens) == (questions, material)
+    assert (syntheses.questions, syntheses.material_tokens) == (questions, material)
 
 
 def test_errors_of_a_sum_are_added() -> None:

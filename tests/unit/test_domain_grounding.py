@@ -60,9 +60,11 @@ def test_a_located_span_equals_the_quote_up_to_typography(text: str, quote: str)
     span = Source(text).locate(quote)
 
     if span is not None:
-        found = text[span.start_char : span.end_char]
-        assert canonical(found) == canonical(quote) or canonical(found) in canonical(quote)
-        assert canonical(found).strip(grounding._FRAME) == canonical(quote).strip(grounding._FRAME)
+        passage = text[span.start_char : span.end_char]
+        assert canonical(passage) == canonical(quote) or canonical(passage) in canonical(quote)
+        assert canonical(passage).strip(grounding._FRAME) == canonical(quote).strip(
+            grounding._FRAME
+        )
 
 
 @given(TEXTS, TEXTS)
@@ -200,7 +202,7 @@ def test_equal_quotes_have_successive_places() -> None:
     later = Source(text, known={"Coffee 3.": [Span(start_char=27, end_char=36)]})
 
     assert [item["start_char"] for item in grounding.quotes(answer)] == [0, 10, 17, 27, 0, None]
-    assert {quote: len(found) for quote, found in spans.items()} == {"Coffee 3.": 3, "Tea 4.": 1}
+    assert {quote: len(places) for quote, places in spans.items()} == {"Coffee 3.": 3, "Tea 4.": 1}
     assert [item["start_char"] for item in grounding.quotes(again)] == [0, 17, 27]
     assert later.locate("Coffee 3.") == Span(start_char=27, end_char=36)
 
@@ -214,7 +216,7 @@ def test_data_of_a_users_schema_is_not_grounded() -> None:
     assert grounded["data"] == data
     assert json_values.objects(grounded["evidence"])[0]["grounded"] is True
     assert grounding.without_spans(grounded) == answer
-    assert [found["path"] for found in grounding.quotes(grounded)] == ["/quote"]
+    assert [quote["path"] for quote in grounding.quotes(grounded)] == ["/quote"]
 
 
 def test_the_share_of_grounded_quotes() -> None:
@@ -224,8 +226,8 @@ def test_the_share_of_grounded_quotes() -> None:
     grounded = grounding.ground(answer, Source("it is 5 here"))
 
     fields = json_values.objects(grounded["fields"])
-    assert [each["grounded"] for each in fields] == [True, False, None, False]
-    assert [each["grounding"] for each in fields] == ["exact", "none", None, "none"]
+    assert [field["grounded"] for field in fields] == [True, False, None, False]
+    assert [field["grounding"] for field in fields] == ["exact", "none", None, "none"]
     assert grounding.grounded_share(grounding.ground({"f": [*fields[:3]]}, Source("here"))) == 0.5
     assert grounding.grounded_share({"label": "x"}) == 1.0
 
@@ -240,7 +242,7 @@ def test_a_quote_is_located_in_linear_time(unit: str, end: str) -> None:
     assert time.process_time() - started < 5
 
 
-def found(quote: str, text: str) -> str | None:
+def text_before(quote: str, text: str) -> str | None:
     """Return the text before the place of the quote, or `None` if it is not found."""
     span = Source(text).locate(quote)
     return None if span is None else text[: span.start_char]
@@ -260,7 +262,7 @@ def found(quote: str, text: str) -> str | None:
     ],
 )
 def test_a_whole_number_is_found_next_to_signs_and_letters(quote: str, text: str) -> None:
-    assert found(quote, text) == text[: text.index(quote)]
+    assert text_before(quote, text) == text[: text.index(quote)]
 
 
 @pytest.mark.parametrize(
@@ -273,7 +275,7 @@ def test_a_whole_number_is_found_next_to_signs_and_letters(quote: str, text: str
     ],
 )
 def test_whole_words_are_preferred(quote: str, text: str, before: str) -> None:
-    assert found(quote, text) in (before, text[: text.rindex(quote)])
+    assert text_before(quote, text) in (before, text[: text.rindex(quote)])
     assert list(grounding.whole_words(text, [(len(before), len(before) + len(quote))]))
 
 
@@ -512,10 +514,10 @@ def test_the_number_of_evaluated_ellipses_is_limited(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(grounding, "_may_be_left_out", may_be_left_out)
     source = Source("the cat sat on the mat. " * 100)
 
-    found = [source.locate(" … ".join(["the cat sat on"] * parts)) for parts in range(2, 12)]
+    spans = [source.locate(" … ".join(["the cat sat on"] * parts)) for parts in range(2, 12)]
 
-    assert found[0] is not None
-    assert found[-1] is None
+    assert spans[0] is not None
+    assert spans[-1] is None
     assert len(looked_at) == 1_000
 
 

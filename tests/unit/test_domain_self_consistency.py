@@ -51,7 +51,7 @@ def a_label(label: str, confidence: float = 0.8, *, grounded: bool = True) -> An
     )
 
 
-def found(item: str, value: str, start: int = 0, confidence: int = 7) -> JsonObject:
+def an_entry(item: str, value: str, start: int = 0, confidence: int = 7) -> JsonObject:
     span: JsonObject = {"start_char": start, "end_char": start + len(value), "grounded": True}
     return a_field(item, value, confidence, **span)
 
@@ -69,7 +69,7 @@ def a_summary(topic: str, *findings: str) -> Answer:
         SUMMARY,
         {
             "main_topic": topic,
-            "key_findings": [{"finding": each, "quote": each} for each in findings],
+            "key_findings": [{"finding": finding, "quote": finding} for finding in findings],
             "conclusions": [],
             "confidence": 7,
         },
@@ -86,8 +86,8 @@ TEXTS = st.lists(WORDS, min_size=1, max_size=6).map(" ".join)
 
 
 def entries(item: str) -> st.SearchStrategy[list[JsonObject]]:
-    one = st.builds(found, st.just(item), WORDS, st.integers(0, 9), st.integers(1, 10))
-    return st.lists(one, max_size=2).map(lambda several: several or [denied(item)])
+    entry = st.builds(an_entry, st.just(item), WORDS, st.integers(0, 9), st.integers(1, 10))
+    return st.lists(entry, max_size=2).map(lambda several: several or [denied(item)])
 
 
 SAMPLES: dict[AnalysisType, st.SearchStrategy[Answer]] = {
@@ -171,9 +171,9 @@ def test_the_label_with_the_most_votes_wins(vote: tuple[AnalysisType, list[Answe
 
     winner = elected(samples, kind, NO_OPTIONS)
 
-    own = labels.count(str(winner.output[name]).strip().casefold())
-    assert own == max(map(labels.count, labels))
-    assert winner.agreement == pytest.approx(own / len(labels), abs=1e-6)
+    count = labels.count(str(winner.output[name]).strip().casefold())
+    assert count == max(map(labels.count, labels))
+    assert winner.agreement == pytest.approx(count / len(labels), abs=1e-6)
 
 
 def test_tied_labels_are_decided_by_confidence_and_grounding() -> None:
@@ -202,8 +202,8 @@ def test_each_item_is_voted_on(
     """The majority or else the plurality wins; an item that half deny is not mentioned."""
     samples = [
         an_extraction(
-            found("price", price, confidence=9 - place) if price else denied("price"),
-            found("seller", "Ada", 5),
+            an_entry("price", price, confidence=9 - place) if price else denied("price"),
+            an_entry("seller", "Ada", 5),
         )
         for place, price in enumerate(prices)
     ]
@@ -215,11 +215,11 @@ def test_each_item_is_voted_on(
 
 
 def test_several_values_of_an_item_are_in_document_order() -> None:
-    both = an_extraction(found("price", "9", 40), found("price", "8", 3), denied("seller"))
+    both = an_extraction(an_entry("price", "9", 40), an_entry("price", "8", 3), denied("seller"))
     more = an_extraction(
-        found("price", "8.", 3, confidence=6),
-        found("price", "9", 40),
-        found("price", "1", 9),
+        an_entry("price", "8.", 3, confidence=6),
+        an_entry("price", "9", 40),
+        an_entry("price", "1", 9),
         denied("seller"),
     )
 
@@ -257,7 +257,9 @@ def test_equal_rows_of_a_users_schema_count_individually() -> None:
     few: JsonObject = {"data": {"lines": ["x"]}, "evidence": []}
     many: JsonObject = {"data": {"lines": ["x", "x", "x"]}, "evidence": []}
 
-    winner = elected([a_sample(EXTRACTION, each) for each in (few, many)], EXTRACTION, OWN_SCHEMA)
+    winner = elected(
+        [a_sample(EXTRACTION, output) for output in (few, many)], EXTRACTION, OWN_SCHEMA
+    )
 
     assert winner.output == many
     assert winner.agreement == pytest.approx(0.75)

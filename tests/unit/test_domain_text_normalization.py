@@ -105,34 +105,36 @@ STRAY = {
 
 @pytest.mark.parametrize("text", NEEDED.values(), ids=NEEDED)
 def test_characters_that_a_script_or_emoji_needs_are_kept(text: str) -> None:
-    found = normalize(f"Before {text} after.")
+    normalized = normalize(f"Before {text} after.")
 
-    assert (found.text, found.invisible_removed) == (f"Before {text} after.", 0)
+    assert (normalized.text, normalized.invisible_removed) == (f"Before {text} after.", 0)
 
 
 @pytest.mark.parametrize(("text", "visible", "removed", "hiding"), STRAY.values(), ids=STRAY)
 def test_unnecessary_invisible_characters_are_removed(
     text: str, visible: str, removed: int, hiding: int
 ) -> None:
-    found = normalize(text)
+    normalized = normalize(text)
 
-    assert found.text == visible
-    assert (found.invisible_removed, found.hiding_removed) == (removed, hiding)
+    assert normalized.text == visible
+    assert (normalized.invisible_removed, normalized.hiding_removed) == (removed, hiding)
 
 
 @given(st.text(alphabet=st.characters(categories=["Cf", "Mn", "Lo", "So", "Ll", "Zs"])))
 def test_other_characters_are_unchanged(text: str) -> None:
     text = f".{text}"  # a byte order mark at the start is not counted
-    found = normalize(text)
+    normalized = normalize(text)
 
     def seen(whole: str) -> str:
-        return "".join(each for each in whole if unicodedata.category(each) not in ("Cf", "Mn"))
+        return "".join(
+            character for character in whole if unicodedata.category(character) not in ("Cf", "Mn")
+        )
 
     # Unicode classifies Hangul fillers as letters.
-    kept = seen(found.text).translate(dict.fromkeys((0x115F, 0x1160, 0x3164, 0xFFA0)))
+    kept = seen(normalized.text).translate(dict.fromkeys((0x115F, 0x1160, 0x3164, 0xFFA0)))
     assert kept == seen(text).translate(dict.fromkeys((0x115F, 0x1160, 0x3164, 0xFFA0)))
-    assert found.invisible_removed == len(text) - len(found.text)
-    assert normalize(found.text).invisible_removed == 0
+    assert normalized.invisible_removed == len(text) - len(normalized.text)
+    assert normalize(normalized.text).invisible_removed == 0
 
 
 def test_a_few_invisible_characters_need_no_review() -> None:
@@ -148,8 +150,8 @@ def test_a_few_invisible_characters_need_no_review() -> None:
 def test_the_library_reports_removed_characters() -> None:
     text = f"The film is dull.{TAGS} It is too long."
 
-    found = DocumentAnalyzer().analyze_document(AnalysisRequest(text=text))
+    analysis = DocumentAnalyzer().analyze_document(AnalysisRequest(text=text))
 
-    assert found.text == "The film is dull. It is too long."
-    assert found.needs_review
-    assert found.review_reason.startswith("25 invisible Unicode characters were removed")
+    assert analysis.text == "The film is dull. It is too long."
+    assert analysis.needs_review
+    assert analysis.review_reason.startswith("25 invisible Unicode characters were removed")

@@ -47,10 +47,10 @@ def test_the_path_of_a_fact_resolves_to_its_value(
     (part,) = data.draw(grounded_answers(analysis_type, max_chunks=1))
     output = analysis_for(analysis_type).complete(part, options_for(analysis_type))
 
-    found = facts_of(output, analysis_type)
+    output_facts = facts_of(output, analysis_type)
 
-    assert len({fact.path for fact in found}) == len(found)
-    for fact in found:
+    assert len({fact.path for fact in output_facts}) == len(output_facts)
+    for fact in output_facts:
         value = resolve(fact.path, output)
         if isinstance(value, dict):
             assert fact.quote == (value["quote"] or None)
@@ -69,17 +69,17 @@ def test_data_of_a_users_schema_has_one_fact_for_each_value(data: JsonValue) -> 
         if not (isinstance(value, dict | list) and value) and (path, value) != ("/data", {})
     }
 
-    found = {fact.path: fact for fact in facts_of(output, AnalysisType.EXTRACTION)}
+    by_path = {fact.path: fact for fact in facts_of(output, AnalysisType.EXTRACTION)}
 
-    assert found.keys() == leaves.keys()
+    assert by_path.keys() == leaves.keys()
     for path, value in leaves.items():
-        assert found[path].grounded is None
+        assert by_path[path].grounded is None
         if isinstance(value, str):
-            assert found[path].value == (value or None)
+            assert by_path[path].value == (value or None)
         elif isinstance(value, int | float):
-            assert found[path].number == Decimal(repr(value + 0))
+            assert by_path[path].number == Decimal(repr(value + 0))
         else:
-            assert found[path].value is None
+            assert by_path[path].value is None
 
 
 @given(NUMBERS)
@@ -108,8 +108,8 @@ def test_numbers_are_written_in_decimal_notation(number: float, text: str) -> No
 
 def test_a_finding_is_one_fact() -> None:
     span: JsonObject = {"quote": "costs 5 USD", "start_char": 10, "end_char": 21}
-    found: JsonObject = {"grounded": True, "grounding": "exact", "value_in_quote": True}
-    field = a_field("price", "5 USD", 7, **span, **found)
+    location: JsonObject = {"grounded": True, "grounding": "exact", "value_in_quote": True}
+    field = a_field("price", "5 USD", 7, **span, **location)
     scored: JsonObject = {
         "quote": "I loved it.",
         "score": 0.75,
@@ -188,22 +188,22 @@ ROWS: JsonObject = {
 
 
 def test_a_fact_has_the_evidence_item_and_row_of_its_value() -> None:
-    found = {fact.path: fact for fact in facts_of(ROWS, AnalysisType.EXTRACTION)}
+    by_path = {fact.path: fact for fact in facts_of(ROWS, AnalysisType.EXTRACTION)}
 
-    vendor = found["/data/vendor"]
+    vendor = by_path["/data/vendor"]
     assert (vendor.item, vendor.value, vendor.quote) == ("vendor", "Acme", "Acme Ltd")
     assert (vendor.confidence, vendor.grounded) == (0.9, True)
-    assert found["/data/issued"].date == date(2026, 3, 1)
-    tag = found["/data/tags/1"]
+    assert by_path["/data/issued"].date == date(2026, 3, 1)
+    tag = by_path["/data/tags/1"]
     assert (tag.item, tag.row_index, tag.parent) == ("tags", 1, None)
-    amount = found["/data/line_items/1/amount"]
+    amount = by_path["/data/line_items/1/amount"]
     assert (amount.item, amount.row_index) == ("line_items.amount", 1)
     assert (amount.parent, amount.number) == ("/data/line_items/1", Decimal(3))
-    rate = found["/data/line_items/1/taxes/0/rate"]
+    rate = by_path["/data/line_items/1/taxes/0/rate"]
     assert (rate.item, rate.parent) == ("line_items.taxes.rate", "/data/line_items/1/taxes/0")
     # The quote of an invoice line supports each value in it, and no other line.
-    assert found["/data/line_items/1/what"].quote == "Nuts 3"
-    assert found["/data/line_items/0/what"].quote is None
+    assert by_path["/data/line_items/1/what"].quote == "Nuts 3"
+    assert by_path["/data/line_items/0/what"].quote is None
 
 
 def test_items_without_a_value_are_facts_without_a_value() -> None:

@@ -72,7 +72,7 @@ def fields(options: RunOptions) -> object:
 
 
 def variants(options: RunOptions) -> object:
-    return {each.variant for each in options.analysis.templates}
+    return {template.variant for template in options.analysis.templates}
 
 
 def meanings(options: RunOptions) -> object:
@@ -80,7 +80,7 @@ def meanings(options: RunOptions) -> object:
 
 
 def shown(options: RunOptions) -> object:
-    return [each.text for each in options.analysis.examples]
+    return [example.text for example in options.analysis.examples]
 
 
 ENTRIES: dict[str, tuple[Asked, str, object, str, object]] = {
@@ -116,7 +116,7 @@ ENTRIES: dict[str, tuple[Asked, str, object, str, object]] = {
 }
 
 
-def asked(folder: Path, side_car: str, profile: str = PROFILE) -> RunOptions:
+def options_of(folder: Path, side_car: str, profile: str = PROFILE) -> RunOptions:
     (folder / "contract.json").write_text(FEE, "utf-8")
     (folder / "rent.json").write_text(RENT, "utf-8")
     (folder / "examples.toml").write_text(EXAMPLES, "utf-8")
@@ -135,8 +135,8 @@ def asked(folder: Path, side_car: str, profile: str = PROFILE) -> RunOptions:
     (folder / "chordwise.toml").write_text(settings_file, "utf-8")
     beside = folder / "a.txt.chordwise.toml"
     beside.write_text(side_car, "utf-8")
-    found = settings.load(folder / "chordwise.toml")
-    return run_options(found, with_side_car(found.profiles["contracts"], beside, folder))
+    loaded = settings.load(folder / "chordwise.toml")
+    return run_options(loaded, with_side_car(loaded.profiles["contracts"], beside, folder))
 
 
 def test_every_entry_of_a_profile_is_tested() -> None:
@@ -147,10 +147,10 @@ def test_every_entry_of_a_profile_is_tested() -> None:
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_a_side_car_can_override_or_remove_an_entry(tmp_path: Path, name: str) -> None:
-    of, given, expected, nothing, without = ENTRIES[name]
+    of, value, expected, nothing, without = ENTRIES[name]
 
-    overridden = asked(tmp_path, f"{name} = {given}")
-    taken_away = asked(tmp_path, f"{name} = {nothing}")
+    overridden = options_of(tmp_path, f"{name} = {value}")
+    taken_away = options_of(tmp_path, f"{name} = {nothing}")
 
     assert (of(overridden), of(taken_away)) == (expected, without)
     if name == "text_column":
@@ -162,7 +162,7 @@ def test_a_side_car_can_override_or_remove_an_entry(tmp_path: Path, name: str) -
 def test_a_side_car_cannot_add_learned_examples(tmp_path: Path) -> None:
     """They have parts of documents that the author of the side-car may not be allowed to see."""
     with pytest.raises(UsageError, match="which its profile switches off"):
-        asked(tmp_path, "learned_examples = true", f"{PROFILE}\nlearned_examples = false\n")
+        options_of(tmp_path, "learned_examples = true", f"{PROFILE}\nlearned_examples = false\n")
 
 
 @pytest.mark.parametrize(
@@ -178,13 +178,13 @@ def test_options_of_other_types_are_dropped(
     tmp_path: Path, types: str, expected: tuple[object, object]
 ) -> None:
     """The profile's schema is for extractions, its labels are for classifications."""
-    options = asked(tmp_path, f"types = {types}")
+    options = options_of(tmp_path, f"types = {types}")
 
     assert (fields(options), options.analysis.labels) == expected
 
 
 def test_an_empty_entry_of_a_profile_means_none(tmp_path: Path) -> None:
-    options = asked(tmp_path, "", '[profiles.contracts]\nschema = ""\nbudget_usd = ""\n')
+    options = options_of(tmp_path, "", '[profiles.contracts]\nschema = ""\nbudget_usd = ""\n')
 
     assert (options.types, options.budget_usd) == ((AnalysisType.SUMMARY,), None)
 
@@ -214,7 +214,7 @@ def test_contradictory_options_are_rejected(
     tmp_path: Path, side_car: str, complaint: str, hint: str
 ) -> None:
     with pytest.raises(UsageError, match=complaint) as caught:
-        asked(tmp_path, side_car, '[profiles.contracts]\ntypes = ["sentiment"]\n')
+        options_of(tmp_path, side_car, '[profiles.contracts]\ntypes = ["sentiment"]\n')
 
     assert hint in caught.value.hint
 
@@ -317,9 +317,9 @@ def test_labels_are_read_with_their_descriptions(
 
 
 @pytest.mark.parametrize(
-    "named", ["../kinds.toml", "{above}/kinds.toml", ".env", ".aws/keys.json", "a.txt", "link.toml"]
+    "path", ["../kinds.toml", "{above}/kinds.toml", ".env", ".aws/keys.json", "a.txt", "link.toml"]
 )
-def test_a_side_car_cannot_name_other_files(tmp_path: Path, named: str) -> None:
+def test_a_side_car_cannot_name_other_files(tmp_path: Path, path: str) -> None:
     """The author of the side-car could read the lines of any file as labels of an answer."""
     (tmp_path / "kinds.toml").write_text('a = ""\nb = ""\n', "utf-8")
     folder = tmp_path / "settings"
@@ -329,7 +329,7 @@ def test_a_side_car_cannot_name_other_files(tmp_path: Path, named: str) -> None:
     (folder / "link.toml").symlink_to(tmp_path / "kinds.toml")
 
     with pytest.raises(UsageError, match="labels_file is not a TOML or JSON file below"):
-        asked(folder, f'labels_file = "{named.format(above=tmp_path)}"')
+        options_of(folder, f'labels_file = "{path.format(above=tmp_path)}"')
 
 
 def test_invalid_examples_are_rejected(tmp_path: Path) -> None:
@@ -337,20 +337,20 @@ def test_invalid_examples_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("[", "utf-8")
 
     with pytest.raises(UsageError, match=r"an example of the type extraction in .*other\.toml"):
-        asked(tmp_path, 'examples = "other.toml"')
+        options_of(tmp_path, 'examples = "other.toml"')
     with pytest.raises(UsageError, match=r"broken\.json cannot be read"):
         run_options(Settings(), Profile.model_validate({"examples": tmp_path / "broken.json"}))
 
 
 def test_reasoning_with_only_the_built_in_model_is_rejected() -> None:
-    asked = RunOptions(types=(AnalysisType.SUMMARY, AnalysisType.REASONING), model="extractive")
+    options = RunOptions(types=(AnalysisType.SUMMARY, AnalysisType.REASONING), model="extractive")
 
     with pytest.raises(UsageError, match="does not support reasoning") as raised:
-        effective_options(settings.load(), asked)
+        effective_options(settings.load(), options)
 
     assert "--model" in raised.value.hint
     loaded = settings.load(fallback=("extractive",))
-    assert effective_options(loaded, replace(asked, model="openai/gpt-x")).types == asked.types
+    assert effective_options(loaded, replace(options, model="openai/gpt-x")).types == options.types
 
 
 TYPES = (AnalysisType.EXTRACTION, AnalysisType.CLASSIFICATION, AnalysisType.SUMMARY)
@@ -371,10 +371,10 @@ def test_an_option_belongs_to_the_questions_that_use_it(
     change: dict[str, object], schema: JsonObject | None, stale: tuple[AnalysisType, ...]
 ) -> None:
     analysis = AnalysisOptions(instructions="fee, term", labels=("lease", "sale"), schema=schema)
-    asked = RunOptions(types=TYPES, analysis=analysis, model="extractive")
-    changed = replace(asked, analysis=replace(analysis, **change))  # type: ignore[arg-type]  # of the test
+    options = RunOptions(types=TYPES, analysis=analysis, model="extractive")
+    changed = replace(options, analysis=replace(analysis, **change))  # type: ignore[arg-type]  # of the test
 
-    before, after = identities(Settings(), asked), identities(Settings(), changed)
+    before, after = identities(Settings(), options), identities(Settings(), changed)
 
     assert tuple(kind for kind in TYPES if before[kind] != after[kind]) == stale
 

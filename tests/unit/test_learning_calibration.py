@@ -46,10 +46,10 @@ CLAIMS = st.lists(
 
 def claims(*judged: tuple[float, int, int]) -> list[ConfidenceClaim]:
     """Return claims with this confidence, of which `right` are right and `wrong` wrong."""
-    found = [(c, place < right) for c, right, wrong in judged for place in range(right + wrong)]
+    pairs = [(c, place < right) for c, right, wrong in judged for place in range(right + wrong)]
     return [
         ConfidenceClaim(confidence=confidence, is_right=is_right, group=f"{place:04}")
-        for place, (confidence, is_right) in enumerate(found)
+        for place, (confidence, is_right) in enumerate(pairs)
     ]
 
 
@@ -68,7 +68,7 @@ def drawn(count: int, seed: int, power: float) -> list[ConfidenceClaim]:
 
 def error(points: Points, judged: list[ConfidenceClaim]) -> float:
     return calibration_error(
-        [(calibrate(points, each.confidence), each.is_right) for each in judged]
+        [(calibrate(points, claim.confidence), claim.is_right) for claim in judged]
     )
 
 
@@ -86,7 +86,7 @@ def test_nearly_equal_claims_have_a_curve(fit: Callable[[list[ConfidenceClaim]],
     for step in (0.0, 1e-16, 1e-12, 1e-6):
         judged = [a_claim(0.7 + step * n, is_right=n % 2 == 0) for n in range(40)]
 
-        worths = [calibrate(fit(judged), each.confidence) for each in judged]
+        worths = [calibrate(fit(judged), claim.confidence) for claim in judged]
 
         assert sum(worths) / len(judged) == pytest.approx(0.5, abs=0.03)
 
@@ -99,19 +99,19 @@ def a_claim(confidence: float, *, is_right: bool) -> ConfidenceClaim:
 def test_an_isotonic_curve_is_monotonic_and_keeps_the_mean(judged: list[ConfidenceClaim]) -> None:
     points = isotonic(judged)
 
-    worths = [calibrate(points, each.confidence) for each in judged]
+    worths = [calibrate(points, claim.confidence) for claim in judged]
     assert [y for _, y in points] == sorted(y for _, y in points)
     assert all(left < right for (left, _), (right, _) in pairwise(points))
-    assert sum(worths) == pytest.approx(sum(each.is_right for each in judged))
+    assert sum(worths) == pytest.approx(sum(claim.is_right for claim in judged))
 
 
 @given(CLAIMS)
 def test_an_isotonic_curve_is_no_worse_than_mean_and_claims(judged: list[ConfidenceClaim]) -> None:
     points = isotonic(judged)
-    mean = sum(each.is_right for each in judged) / len(judged)
+    mean = sum(claim.is_right for claim in judged) / len(judged)
 
     def distance(of: Points) -> float:
-        return sum((calibrate(of, each.confidence) - each.is_right) ** 2 for each in judged)
+        return sum((calibrate(of, claim.confidence) - claim.is_right) ** 2 for claim in judged)
 
     assert distance(points) <= distance(((0.0, mean),)) + 1e-9
     assert distance(points) <= distance(((0.0, 0.0), (1.0, 1.0))) + 1e-9
@@ -227,8 +227,8 @@ def test_no_lower_threshold_satisfies_the_bound(
     accepted = acceptance(judged, max_error_rate)
 
     def bound(claim: float) -> float:
-        above = [each for each in judged if each.confidence >= claim]
-        return wilson(sum(not each.is_right for each in above), len(above))[1]
+        above = [entry for entry in judged if entry.confidence >= claim]
+        return wilson(sum(not entry.is_right for entry in above), len(above))[1]
 
     if accepted is not None:
         assert bound(accepted.accept_from) <= max_error_rate

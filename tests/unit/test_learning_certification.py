@@ -48,11 +48,11 @@ def seen(answers: Sequence[ScoredAnswer], checks: int) -> list[ScoredAnswer]:
 def exceeds_the_bound(answers: Sequence[ScoredAnswer], risk: float, step: int) -> bool:
     """Check until answers are accepted; return whether their error rate exceeds the bound."""
     for checks in range(step, len(answers) + 1, step):
-        found = certify(seen(answers, checks), MAX_ERROR, risk)
-        if found.accept_from is not None:
-            accepted = [each for each in answers if each.score >= found.accept_from]
-            assert len(accepted) == found.accepted
-            wrong = sum(each.is_right is False for each in accepted)
+        certificate = certify(seen(answers, checks), MAX_ERROR, risk)
+        if certificate.accept_from is not None:
+            accepted = [answer for answer in answers if answer.score >= certificate.accept_from]
+            assert len(accepted) == certificate.accepted
+            wrong = sum(answer.is_right is False for answer in accepted)
             return wrong > MAX_ERROR * len(accepted)
     return False
 
@@ -118,24 +118,24 @@ def test_good_answers_are_accepted_in_order_of_their_scores() -> None:
     answers = good + bad
     random.shuffle(answers)
 
-    found = certify(seen(answers, 600), MAX_ERROR, RISK)
+    certificate = certify(seen(answers, 600), MAX_ERROR, RISK)
 
-    assert found.verdict is CertificationVerdict.CERTIFIED
-    assert found.accepted == 800
-    assert found.error_bound <= MAX_ERROR
-    checked = sum(each.score >= (found.accept_from or 0) for each in answers[:600])
-    assert (found.checks, found.population) == (checked, 1000)
+    assert certificate.verdict is CertificationVerdict.CERTIFIED
+    assert certificate.accepted == 800
+    assert certificate.error_bound <= MAX_ERROR
+    checked = sum(answer.score >= (certificate.accept_from or 0) for answer in answers[:600])
+    assert (certificate.checks, certificate.population) == (checked, 1000)
 
 
 def test_a_set_that_cannot_be_certified_reports_the_required_reviews() -> None:
     """11 % are wrong at any score, so at least (11 - 2) / (100 - 2) need review."""
     answers = [ScoredAnswer(0.5, is_right=place % 9 != 0) for place in range(450)]
 
-    found = certify(seen(answers, 450), 0.02, RISK)
+    certificate = certify(seen(answers, 450), 0.02, RISK)
 
-    assert (found.verdict, found.more_checks) == (CertificationVerdict.IMPOSSIBLE, None)
-    assert found.error_bound == pytest.approx(1 / 9)
-    assert found.must_review == pytest.approx((1 / 9 - 0.02) / 0.98)
+    assert (certificate.verdict, certificate.more_checks) == (CertificationVerdict.IMPOSSIBLE, None)
+    assert certificate.error_bound == pytest.approx(1 / 9)
+    assert certificate.must_review == pytest.approx((1 / 9 - 0.02) / 0.98)
 
 
 def test_only_checks_before_the_first_missing_one_count() -> None:
@@ -146,10 +146,12 @@ def test_only_checks_before_the_first_missing_one_count() -> None:
         *[ScoredAnswer(0.5, is_right=True)] * 498,
     ]
 
-    found = certify(answers, MAX_ERROR, RISK)
+    certificate = certify(answers, MAX_ERROR, RISK)
 
-    assert (found.verdict, found.checks) == (CertificationVerdict.OPEN, 1)
-    assert found.more_checks == further_checks(500, 1, 0, MAX_ERROR, RISK / certification.SETS)
+    assert (certificate.verdict, certificate.checks) == (CertificationVerdict.OPEN, 1)
+    assert certificate.more_checks == further_checks(
+        500, 1, 0, MAX_ERROR, RISK / certification.SETS
+    )
 
 
 def test_the_bounds_enclose_the_observed_rate() -> None:
@@ -188,15 +190,15 @@ def test_a_field_is_ranked_by_its_calibrated_claim_and_its_evidence() -> None:
     answer = judgments.AnswerWithConfidence(
         analysis_type=AnalysisType.EXTRACTION, output=fields, confidence=0.6
     )
-    found = list(scored(answer, None, lambda part, claim: claim / (2 if part == "field" else 3)))
+    units = list(scored(answer, None, lambda part, claim: claim / (2 if part == "field" else 3)))
 
-    assert [(each.name, each.path) for each in found] == [
+    assert [(unit.name, unit.path) for unit in units] == [
         ("party", "/fields/0"),
         ("term", "/fields/2"),
         ("law", "/fields/3"),
     ]
-    assert [each.score for each in found] == pytest.approx([0.35, -1.5, 0.2])
-    assert found[0].paths == ["/fields/0", "/fields/1"]
+    assert [unit.score for unit in units] == pytest.approx([0.35, -1.5, 0.2])
+    assert units[0].paths == ["/fields/0", "/fields/1"]
     assert next(scored(replace(answer, needs_review=True), 0.3)).score == pytest.approx(-1.7)
     # An ungrounded quote outweighs the confidence, and disagreement of samples lowers it.
     assert trust(1.0, None, 1) < trust(0.0, None, 0)

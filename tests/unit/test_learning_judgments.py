@@ -60,12 +60,14 @@ def a_summary(topic: str, confidence: float = 0.6) -> AnswerWithConfidence:
     )
 
 
-APPROVAL, REJECTION = (FeedbackInput(verdict=each) for each in (Verdict.APPROVED, Verdict.REJECTED))
+APPROVAL, REJECTION = (
+    FeedbackInput(verdict=verdict) for verdict in (Verdict.APPROVED, Verdict.REJECTED)
+)
 
 
 def verdicts(answer: AnswerWithConfidence, truth: Truth) -> list[tuple[str, float | None, bool]]:
     judged = judge(answer, truth).judgments
-    return [(each.path, each.confidence, each.is_right) for each in judged]
+    return [(judgment.path, judgment.confidence, judgment.is_right) for judgment in judged]
 
 
 def said(answer: AnswerWithConfidence, *entered: FeedbackInput) -> Truth:
@@ -111,7 +113,7 @@ def test_every_value_of_a_field_is_judged_separately() -> None:
     truth = Truth(fields={"party": ["acme corp", "Smith"], "penalty": None})
 
     judged = judge(answer, truth)
-    wanted, empty = (judge(answer, Truth(fields={"place": place})) for place in ("Bonn", None))
+    filled, empty = (judge(answer, Truth(fields={"place": place})) for place in ("Bonn", None))
 
     assert verdicts(answer, truth) == [
         ("", 0.7, False),
@@ -122,7 +124,7 @@ def test_every_value_of_a_field_is_judged_separately() -> None:
     party, penalty = judged.scores
     assert (party.shared, party.only_found, party.only_expected) == (1, 1, 1)
     assert (penalty.is_right, penalty.is_exact) == (True, True)
-    assert (wanted.judgments[0].is_right, wanted.scores[0].only_expected) == (False, 1)
+    assert (filled.judgments[0].is_right, filled.scores[0].only_expected) == (False, 1)
     assert empty.judgments[0].is_right
 
 
@@ -189,9 +191,9 @@ def test_remarks_on_one_answer_judge_another(
     now: str,
     expected: bool | None,  # noqa: FBT001 - the expectation
 ) -> None:
-    found = verdicts(a_sentiment(now), said(a_sentiment("mixed"), *before))
+    outcome = verdicts(a_sentiment(now), said(a_sentiment("mixed"), *before))
 
-    assert found == ([] if expected is None else [("/label", 0.8, expected)])
+    assert outcome == ([] if expected is None else [("/label", 0.8, expected)])
 
 
 def test_an_approved_extraction_approves_every_field() -> None:
@@ -214,13 +216,15 @@ def test_an_approved_extraction_approves_every_field() -> None:
     assert not is_refuted(answer, said(answer, REJECTION, APPROVAL))
 
 
-@pytest.mark.parametrize("own", [Verdict.APPROVED, Verdict.CORRECTED, Verdict.REJECTED])
-def test_a_rejected_extraction_is_wrong_where_no_field_has_its_own_verdict(own: Verdict) -> None:
+@pytest.mark.parametrize("verdict", [Verdict.APPROVED, Verdict.CORRECTED, Verdict.REJECTED])
+def test_a_rejected_extraction_is_wrong_where_no_field_has_its_own_verdict(
+    verdict: Verdict,
+) -> None:
     """A verdict on a field holds before and after it; the approval of the whole is taken back."""
     answer = an_extraction(FIELDS)
-    penalty = FeedbackInput(verdict=own, path="penalty", value="5 %")
+    penalty = FeedbackInput(verdict=verdict, path="penalty", value="5 %")
     names = dict.fromkeys(fields.names(FIELDS), False)
-    expected = {**names, "penalty": own is Verdict.APPROVED}
+    expected = {**names, "penalty": verdict is Verdict.APPROVED}
 
     for order in ([APPROVAL, REJECTION], [REJECTION]):
         assert correct_by_field(answer, said(answer, *order)) == names
@@ -230,7 +234,7 @@ def test_a_rejected_extraction_is_wrong_where_no_field_has_its_own_verdict(own: 
         assert verdicts(answer, truth)[0] == ("", 0.7, False)
         assert is_refuted(answer, truth)
         assert is_refuted(answer, truth, "party")
-        assert is_refuted(answer, truth, "penalty") is (own is Verdict.REJECTED)
+        assert is_refuted(answer, truth, "penalty") is (verdict is Verdict.REJECTED)
     party = FeedbackInput(verdict=Verdict.APPROVED, path="party")
     truth = said(answer, party, penalty, REJECTION)
     assert verdicts(answer, truth)[0] == ("", 0.7, False)
@@ -373,7 +377,7 @@ def test_a_typed_value_is_a_text_unless_it_is_json(typed: str, value: JsonValue)
 
 
 @pytest.mark.parametrize(
-    ("rule", "found", "right", "same"),
+    ("rule", "value", "right", "same"),
     [
         (Rule.EQUAL, "EUR 1,300.50", "1300.5", True),
         (Rule.EQUAL, "June 1, 2020", "2020-06-01", True),
@@ -406,15 +410,15 @@ def test_a_typed_value_is_a_text_unless_it_is_json(typed: str, value: JsonValue)
     ],
 )
 def test_a_rule_determines_when_a_value_is_right(
-    rule: Rule, found: str, right: JsonValue, *, same: bool
+    rule: Rule, value: str, right: JsonValue, *, same: bool
 ) -> None:
-    answer = an_extraction({"fields": [a_field("total", found, 9)]})
+    answer = an_extraction({"fields": [a_field("total", value, 9)]})
     truth = Truth(fields={"total": right}, rules={"total": rule}, alternatives=True)
 
     judged = judge(answer, truth)
 
     assert [score.is_right for score in judged.scores] == [same]
-    assert [each.is_right for each in judged.judgments] == [same, same]
+    assert [judgment.is_right for judgment in judged.judgments] == [same, same]
 
 
 @pytest.mark.parametrize(
@@ -465,10 +469,10 @@ def test_pages_are_compared_with_those_of_the_facts() -> None:
         pages={"/total": frozenset({2}), "/lines": frozenset({4})},
     )
 
-    own = judge(an_extraction({**DATA, "evidence": evidence}), by_path)
-    scores = [*judge(an_extraction(items), by_item).scores, *own.scores]
+    judged = judge(an_extraction({**DATA, "evidence": evidence}), by_path)
+    scores = [*judge(an_extraction(items), by_item).scores, *judged.scores]
 
-    assert {each.name: (each.pages_found, each.pages) for each in scores} == {
+    assert {score.name: (score.pages_found, score.pages) for score in scores} == {
         "party": (1, 2),
         "penalty": (0, 1),
         "/total": (1, 1),
@@ -481,8 +485,8 @@ def test_repeated_rows_are_counted() -> None:
     one: JsonObject = {"sku": "A-1", "n": 1}
     two: JsonObject = {"sku": "B-2", "n": 2}
     rows: JsonValue = [{**one}, {**one}, {**two}]
-    found: JsonValue = [{"n": "2.0", "sku": "b-2"}, {**one}, {**one, "n": 3}]
-    answer = an_extraction({"data": {"lines": found}, "evidence": []})
+    answer_rows: JsonValue = [{"n": "2.0", "sku": "b-2"}, {**one}, {**one, "n": 3}]
+    answer = an_extraction({"data": {"lines": answer_rows}, "evidence": []})
 
     (score,) = judge(answer, Truth(fields={"/lines": rows})).scores
 
@@ -493,9 +497,9 @@ def test_answers_are_compared_by_field() -> None:
     before = an_extraction({"fields": [a_field("party", "ACME Corp.", 9), a_field("term", "1", 5)]})
     after = an_extraction({"fields": [a_field("party", "acme corp", 4), a_field("law", "NY", 5)]})
 
-    found = difference(before, after, Truth(fields={"party": ["ACME"], "term": []}))
+    change = difference(before, after, Truth(fields={"party": ["ACME"], "term": []}))
 
-    assert found == Difference(fields=3, changed=2, checked=2, better=1, worse=0)
+    assert change == Difference(fields=3, changed=2, checked=2, better=1, worse=0)
 
 
 @pytest.mark.parametrize(
@@ -516,9 +520,12 @@ def test_a_changed_label_is_better_or_worse(label: str, expected: Difference) ->
 def test_answers_without_fields_are_compared_as_a_whole() -> None:
     afterwards = (a_summary("A bridge.", 0.9), a_summary("A harbour."))
 
-    found = [difference(a_summary("A bridge."), after, Truth()) for after in afterwards]
+    changes = [difference(a_summary("A bridge."), after, Truth()) for after in afterwards]
 
-    assert [(each.fields, each.changed, each.checked) for each in found] == [(1, 0, 0), (1, 1, 0)]
+    assert [(change.fields, change.changed, change.checked) for change in changes] == [
+        (1, 0, 0),
+        (1, 1, 0),
+    ]
 
 
 def of_items(instructions: str) -> JsonObject:
@@ -538,7 +545,7 @@ NUMBER: JsonObject = {"type": "number"}
 
 
 @pytest.mark.parametrize(
-    ("name", "asked", "question", "holds"),
+    ("name", "original", "question", "holds"),
     [
         ("party", of_items("party, term"), of_items("party; law"), True),
         ("term", of_items("party, term"), of_items("party; law"), False),
@@ -552,12 +559,12 @@ NUMBER: JsonObject = {"type": "number"}
     ],
 )
 def test_a_remark_applies_if_the_question_about_its_field_is_the_same(
-    name: str, asked: JsonObject, question: JsonObject, *, holds: bool
+    name: str, original: JsonObject, question: JsonObject, *, holds: bool
 ) -> None:
     """Other fields are ignored; a remark on a whole answer applies only to the same question."""
     remark = Remark(path=name, name=name, verdict=Verdict.CORRECTED, judged=None)
 
-    assert truths.holds_for(AnalysisType.EXTRACTION, remark, asked, question) is holds
+    assert truths.holds_for(AnalysisType.EXTRACTION, remark, original, question) is holds
 
 
 @pytest.mark.parametrize(
@@ -574,8 +581,8 @@ def test_a_remark_applies_if_its_label_has_the_same_meaning(
     verdict: Verdict, question: JsonObject, *, holds: bool
 ) -> None:
     """The label is the corrected one, otherwise the judged one."""
-    asked, path = of_labels("invoice", "letter"), "/primary_label"
+    original, path = of_labels("invoice", "letter"), "/primary_label"
     right = "invoice" if verdict is Verdict.CORRECTED else None
     remark = Remark(path=path, verdict=verdict, judged="letter", corrected=right)
 
-    assert truths.holds_for(AnalysisType.CLASSIFICATION, remark, asked, question) is holds
+    assert truths.holds_for(AnalysisType.CLASSIFICATION, remark, original, question) is holds

@@ -75,8 +75,8 @@ def judged(kind: AnalysisType, output: JsonObject, *remarks: Remark) -> JudgedAn
 
 
 def answer_of(kind: AnalysisType, output: JsonObject, *remarks: Remark) -> JsonObject | None:
-    found = example_from(judged(kind, output, *remarks), 1_000)
-    return found.example.answer if found else None
+    example = example_from(judged(kind, output, *remarks), 1_000)
+    return example.example.answer if example else None
 
 
 def test_an_approved_label_is_shown_with_the_original_answer() -> None:
@@ -99,10 +99,10 @@ def test_a_corrected_label_has_no_features_of_the_wrong_label() -> None:
 
 
 def test_a_corrected_value_is_quoted_at_its_place() -> None:
-    found = said(Verdict.CORRECTED, "/fields/1", ["May"], ["120 EUR"], "price")
+    remark = said(Verdict.CORRECTED, "/fields/1", ["May"], ["120 EUR"], "price")
     elsewhere = said(Verdict.CORRECTED, "/fields/1", ["May"], ["999 EUR"], "price")
 
-    answer = answer_of(AnalysisType.EXTRACTION, FIELDS, found)
+    answer = answer_of(AnalysisType.EXTRACTION, FIELDS, remark)
 
     assert answer is not None
     assert answer["fields"] == [a_field("seller", "Miller Ltd", 6), a_field("price", "120 EUR", 6)]
@@ -155,9 +155,9 @@ def an_example(text: str, label: str = "letter") -> LearnedExample:
     answer = judged(
         AnalysisType.CLASSIFICATION, output, said(Verdict.APPROVED, "/primary_label", label)
     )
-    found = example_from(replace(answer, sha256=hash_of(text), text=text), 1_000)
-    assert found is not None
-    return found
+    example = example_from(replace(answer, sha256=hash_of(text), text=text), 1_000)
+    assert example is not None
+    return example
 
 
 BOAT = an_example("The boat leaves the harbour at noon with the mail.")
@@ -195,11 +195,11 @@ def test_the_id_of_an_example_depends_on_its_feedback() -> None:
     approval = said(Verdict.APPROVED, "/primary_label", "letter")
     first = judged(AnalysisType.CLASSIFICATION, LABELLED, approval)
     made = [
-        example_from(each, 1_000)
-        for each in (first, first, replace(first, feedback_ids=[uuid.uuid4()]))
+        example_from(answer, 1_000)
+        for answer in (first, first, replace(first, feedback_ids=[uuid.uuid4()]))
     ]
 
-    once, again, later = (each.example.id for each in made if each is not None)
+    once, again, later = (example.example.id for example in made if example is not None)
 
     assert once == again
     assert once != later

@@ -47,8 +47,8 @@ def choices(*pairs: tuple[str | None, str]) -> list[Choice]:
     ]
 
 
-def measured(found: Sequence[Choice]) -> dict[tuple[str, str, str], Measure]:
-    return {(m.metric, m.label, m.found): m for m in measures.measure_choices(found, seeded(1))}
+def measured(answers: Sequence[Choice]) -> dict[tuple[str, str, str], Measure]:
+    return {(m.metric, m.label, m.found): m for m in measures.measure_choices(answers, seeded(1))}
 
 
 def score(
@@ -102,16 +102,16 @@ def test_a_bootstrap_is_reproducible_and_shrinks_with_the_sample() -> None:
 
 def test_measures_of_labels_computed_by_hand() -> None:
     """Precision and recall are 2 of 3 for a, 1 of 2 for b, and 1 for c; white space is ignored."""
-    found = measured(
+    results = measured(
         choices(("a", "a"), ("a", "a"), ("a", "b"), ("b", "b"), ("b", "a"), ("c", "c "))
     )
 
-    assert found["accuracy", "", ""].value == pytest.approx(4 / 6)
-    assert found["precision", "a", ""].value == pytest.approx(2 / 3)
-    assert found["recall", "b", ""].value == pytest.approx(1 / 2)
-    assert found["f1", "c ", ""].value == 1
-    assert found["macro_f1", "", ""].value == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
-    assert found["confusion", "a", "b"].value == 1
+    assert results["accuracy", "", ""].value == pytest.approx(4 / 6)
+    assert results["precision", "a", ""].value == pytest.approx(2 / 3)
+    assert results["recall", "b", ""].value == pytest.approx(1 / 2)
+    assert results["f1", "c ", ""].value == 1
+    assert results["macro_f1", "", ""].value == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    assert results["confusion", "a", "b"].value == 1
 
 
 def test_undefined_measures_are_omitted() -> None:
@@ -119,30 +119,30 @@ def test_undefined_measures_are_omitted() -> None:
 
     Answers that need review are measured separately.
     """
-    found = measured(choices(("a", "b"), (None, "b")))
+    results = measured(choices(("a", "b"), (None, "b")))
     unsure = Choice(expected="a", chosen="b", is_abstaining=True)
     abstaining = measured([*choices(("a", "a"), ("a", "b")), unsure])
 
-    assert ("precision", "a", "") not in found
-    assert ("recall", "b", "") not in found
-    assert found["precision", "b", ""].value == 0
-    assert found["confusion", "", "b"].value == 1
-    assert "accuracy_when_sure" not in {metric for metric, _, _ in found}
+    assert ("precision", "a", "") not in results
+    assert ("recall", "b", "") not in results
+    assert results["precision", "b", ""].value == 0
+    assert results["confusion", "", "b"].value == 1
+    assert "accuracy_when_sure" not in {metric for metric, _, _ in results}
     assert abstaining["abstained", "", ""].value == pytest.approx(1 / 3)
     assert abstaining["accuracy_when_sure", "", ""].value == 0.5
 
 
 @given(CHOICES)
-def test_measures_stay_within_their_bounds(found: list[Choice]) -> None:
-    listed = list(measures.measure_choices(found, seeded(0)))
+def test_measures_stay_within_their_bounds(answers: list[Choice]) -> None:
+    listed = list(measures.measure_choices(answers, seeded(0)))
 
     assert len(listed) == len({(m.metric, m.label, m.found) for m in listed})
-    assert sum(m.value for m in listed if m.metric == "confusion") == len(found)
-    for each in listed:
-        if each.metric != "confusion":
-            assert 0 <= each.value <= 1
-        if each.low is not None and each.high is not None:
-            assert 0 <= each.low <= each.high <= 1
+    assert sum(m.value for m in listed if m.metric == "confusion") == len(answers)
+    for measure in listed:
+        if measure.metric != "confusion":
+            assert 0 <= measure.value <= 1
+        if measure.low is not None and measure.high is not None:
+            assert 0 <= measure.low <= measure.high <= 1
 
 
 def test_measures_of_fields_computed_by_hand() -> None:
@@ -154,15 +154,15 @@ def test_measures_of_fields_computed_by_hand() -> None:
         score("price", 0, 0, 0),
     ]
 
-    found = {(m.metric, m.label): m for m in measures.measure_fields(scores, seeded(1))}
+    results = {(m.metric, m.label): m for m in measures.measure_fields(scores, seeded(1))}
 
-    assert found["match", ""].value == 0.5
-    assert found["exact_match", ""].value == 0.25
-    assert found["precision", ""].value == pytest.approx(3 / 4)
-    assert found["recall", ""].value == pytest.approx(3 / 5)
-    assert found["f1", ""].value == pytest.approx(6 / 9)
-    assert found["recall", "price"].value == pytest.approx(1 / 3)
-    assert found["match", "price"].value == 0.5
+    assert results["match", ""].value == 0.5
+    assert results["exact_match", ""].value == 0.25
+    assert results["precision", ""].value == pytest.approx(3 / 4)
+    assert results["recall", ""].value == pytest.approx(3 / 5)
+    assert results["f1", ""].value == pytest.approx(6 / 9)
+    assert results["recall", "price"].value == pytest.approx(1 / 3)
+    assert results["match", "price"].value == 0.5
     empty = measures.measure_fields([score("a", 0, 0, 0)], seeded(1))
     assert {m.metric for m in empty} == {
         "match",

@@ -13,7 +13,7 @@ from chordwise.cli import access, command
 from chordwise.cli.command import EPILOG
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import Model
-from chordwise.domain import items as asked
+from chordwise.domain import items as item_names
 from chordwise.domain.analysis_tasks import AnalysisOptions
 from chordwise.embedded.home import Level
 from chordwise.errors import UsageError
@@ -54,8 +54,8 @@ def init(  # noqa: PLR0913 - the options of a command
     chordwise profile init contracts --pack legal
     """
     writers.check(output, overwrite=force)
-    listed: Sequence[str] = asked.split(items)
-    asked.check(AnalysisOptions(items=tuple(listed)))
+    listed: Sequence[str] = item_names.split(items)
+    item_names.check(AnalysisOptions(items=tuple(listed)))
     if documents and not listed:
         listed = _proposed(invocation, documents[:_MAX_EXAMPLES], model)
     if listed:
