@@ -19,11 +19,11 @@ def test_correct_answers_are_accepted_after_few_checks() -> None:
         for place in range(500)
     ]
 
-    found = certification.accepted(answers, Random(1))  # noqa: S311 - statistics, not secrets
+    result = certification.accepted(answers, Random(1))  # noqa: S311 - statistics, not secrets
 
-    assert (found.unseen_wrong, found.is_broken) == (0, False)
-    assert found.unseen > 250
-    assert found.checks + found.unseen < 1000
+    assert (result.unseen_wrong, result.is_broken) == (0, False)
+    assert result.unseen > 250
+    assert result.checks + result.unseen < 1000
 
 
 def test_a_folder_is_measured_and_an_absent_one_skipped(
@@ -38,9 +38,9 @@ def test_a_folder_is_measured_and_an_absent_one_skipped(
     lines = "".join(f"{json.dumps(truth)}\n" for truth in truths)
     (tmp_path / "papers" / "labels.jsonl").write_text(lines, "utf-8")
 
-    found = quality.table(quality.measured(tmp_path, ["papers", "speeches"]))
+    table = quality.table(quality.measured(tmp_path, ["papers", "speeches"]))
 
-    assert "| `papers` | right label of 2 | 3 | 1.00 | 0.44 to 1.00 | majority 0.67," in found
+    assert "| `papers` | right label of 2 | 3 | 1.00 | 0.44 to 1.00 | majority 0.67," in table
     assert capsys.readouterr().err == "corpus speeches is absent\n"
 
 
@@ -78,17 +78,17 @@ def test_short_lists_are_detected_as_incomplete() -> None:
 
     *told, whole = evidence.by_short_lists("parts", rows, Path())
 
-    assert [each.count for each in told] == [4, 4, 4]
-    assert [each.value for each in told] == [1.0, 1.0, 1.0]
+    assert [row.count for row in told] == [4, 4, 4]
+    assert [row.value for row in told] == [1.0, 1.0, 1.0]
     assert (whole.count, whole.value) == (4, 1.0)
 
 
 def test_a_list_from_prose_is_complete() -> None:
     text = "On May 3, 1999 it opened. It was closed on 4/7/2001, and sold on June 1, 2002, at last."
 
-    (found,) = evidence.by_prose("prose", [{"text": text}], Path())
+    (row,) = evidence.by_prose("prose", [{"text": text}], Path())
 
-    assert (found.count, found.value) == (1, 1.0)
+    assert (row.count, row.value) == (1, 1.0)
 
 
 def test_examples_in_the_prompt_improve_the_labels(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def fail_with(error: BaseException) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "hoisted"),
+    ("arguments", "hoisted"),
     [
         (["analyze", "a", "--home", "h"], ["--home", "h", "analyze", "a"]),
         (["analyze", "--config=c.toml", "a"], ["--config=c.toml", "analyze", "a"]),
@@ -35,9 +35,9 @@ def fail_with(error: BaseException) -> None:
         (["analyze", "a", "--home"], ["--home", "analyze", "a"]),
     ],
 )
-def test_global_options_are_accepted_anywhere(given: list[str], hoisted: list[str]) -> None:
+def test_global_options_are_accepted_anywhere(arguments: list[str], hoisted: list[str]) -> None:
     """They are moved to the front; arguments after a double dash are unchanged."""
-    assert hoist(given) == hoisted
+    assert hoist(arguments) == hoisted
 
 
 def test_only_the_module_of_the_named_command_is_loaded() -> None:
@@ -179,10 +179,10 @@ def test_an_internal_error_is_logged_without_secrets(
 
 
 def test_version_as_json() -> None:
-    found = json.loads(output_of("version", "--json").out)
+    version = json.loads(output_of("version", "--json").out)
 
-    assert found["schema_version"] == 1
-    assert found["schema_revision"] == max(
+    assert version["schema_version"] == 1
+    assert version["schema_revision"] == max(
         file.stem for file in (ROOT / "migrations" / "versions").glob("0*.py")
     )
 

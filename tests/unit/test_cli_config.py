@@ -46,7 +46,7 @@ def test_every_value_has_its_origin(tmp_path: Path) -> None:
     """The origin is a flag, the environment, the file or the default."""
     shown = json.loads(output_of("config", "--json", "--home", str(tmp_path)).out)
 
-    found = {(each["section"], each["name"]): each for each in shown["settings"]}
+    by_name = {(setting["section"], setting["name"]): setting for setting in shown["settings"]}
     origins = {
         ("", "home"): "flag",
         ("", "database_url"): "environment",
@@ -58,9 +58,9 @@ def test_every_value_has_its_origin(tmp_path: Path) -> None:
         ("pipeline", "lease_seconds"): "default",
         ("", "broker_url"): "default",
     }
-    assert {place: found[place]["origin"] for place in origins} == origins
-    assert found["pipeline", "chunk_tokens"]["value"] == 700
-    assert found["worker", "concurrency"]["value"] == 3
+    assert {place: by_name[place]["origin"] for place in origins} == origins
+    assert by_name["pipeline", "chunk_tokens"]["value"] == 700
+    assert by_name["worker", "concurrency"]["value"] == 3
     assert shown["file"] == str(tmp_path / "chordwise.toml")
 
 
@@ -127,9 +127,9 @@ def test_an_invalid_address_is_rejected_without_its_secrets(tmp_path: Path, tabl
 
 
 def test_a_value_without_a_source_is_a_default() -> None:
-    found = list(entries(load(), {}))
+    rows = list(entries(load(), {}))
 
-    assert {each.origin for each in found} == {SettingSource.DEFAULT}
+    assert {row.origin for row in rows} == {SettingSource.DEFAULT}
 
 
 def test_a_setting_without_a_value_is_a_comment() -> None:
@@ -171,11 +171,12 @@ def test_secrets_are_read_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     shown = output_of("config", "--json").out
 
-    found = {
-        (each["section"], each["name"]): each["origin"] for each in json.loads(shown)["settings"]
+    origins = {
+        (setting["section"], setting["name"]): setting["origin"]
+        for setting in json.loads(shown)["settings"]
     }
     assert settings.require_database_url().get_secret_value() == "postgresql://u:planted@host/db"
     assert settings.models["mine"].api_key.get_secret_value() == "planted"
     assert settings.openai_api_key.get_secret_value() == "sk-inthevariable"
-    assert found["", "database_url"] == found["models.mine", "api_key"] == "secret"
+    assert origins["", "database_url"] == origins["models.mine", "api_key"] == "secret"
     assert "planted" not in shown

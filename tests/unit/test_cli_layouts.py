@@ -164,11 +164,11 @@ def test_schedules_are_not_truncated(name: str, zone: str) -> None:
     narrow = shown(table([line]), width=NARROW)
 
     due = f"{_next(line)}{zone}".replace(" ", "")
-    found = columns(narrow)
-    assert found[:3] == [name, line["run"], line["cron"]]
-    assert found[3].replace(" ", "") == due
-    assert found[4] == line["origin"]
-    assert all(len(each.rstrip()) <= NARROW for each in narrow.splitlines())
+    cells = columns(narrow)
+    assert cells[:3] == [name, line["run"], line["cron"]]
+    assert cells[3].replace(" ", "") == due
+    assert cells[4] == line["origin"]
+    assert all(len(row.rstrip()) <= NARROW for row in narrow.splitlines())
     lines = shown(table([a_schedule("nightly")] * 2), width=WIDE).splitlines()
     assert len(lines) == 3
     assert lines[0].split() == ["Schedule", "Runs", "Cron", "Next", "Time", "zone", "From"]

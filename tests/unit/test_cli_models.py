@@ -21,19 +21,19 @@ def test_the_result_and_every_assumption_are_shown() -> None:
 
 
 def test_json_output_is_in_bytes_and_seconds() -> None:
-    found = json.loads(output_of(*LLAMA, "--json").out)
+    report = json.loads(output_of(*LLAMA, "--json").out)
 
-    assert found["schema_version"] == 1
-    assert found["sizing"]["kv_bytes_per_token"] == 131_072
-    assert found["sizing"]["usd_per_thousand_documents"] is None
-    assert found["max_parallel"] is None
-    assert len(found["assumptions"]) >= 5
+    assert report["schema_version"] == 1
+    assert report["sizing"]["kv_bytes_per_token"] == 131_072
+    assert report["sizing"]["usd_per_thousand_documents"] is None
+    assert report["max_parallel"] is None
+    assert len(report["assumptions"]) >= 5
 
 
 def test_given_values_are_not_assumed() -> None:
     """A complete model shape and machine leave no assumptions about them."""
-    own = "--layers 48 --kv-heads 4 --head-size 128 --bandwidth 1008 --compute 165 --memory 24"
-    shown = output_of(*LLAMA, *own.split(), "--bits", "4").out
+    options = "--layers 48 --kv-heads 4 --head-size 128 --bandwidth 1008 --compute 165 --memory 24"
+    shown = output_of(*LLAMA, *options.split(), "--bits", "4").out
 
     assert "96 KiB" in shown
     assert "not given" not in shown

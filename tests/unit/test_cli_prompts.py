@@ -46,11 +46,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_custom_templates_are_listed_with_the_released_ones() -> None:
     shown = json.loads(output_of("prompts", "list", "--json").out)
 
-    found = shown["templates"]
-    (own,) = (each for each in found if each["origin"] == "prompts")
-    assert own["version"].startswith("summary.analyze@brief-")
-    assert len(found) == len(library.replaceable()) + 1
-    assert [each["name"] for each in shown["packs"]] == list(packs.all_packs())
+    templates = shown["templates"]
+    (replacement,) = (template for template in templates if template["origin"] == "prompts")
+    assert replacement["version"].startswith("summary.analyze@brief-")
+    assert len(templates) == len(library.replaceable()) + 1
+    assert [pack["name"] for pack in shown["packs"]] == list(packs.all_packs())
     assert output_of("prompts", "show", "legal").out == packs.named("legal").source
 
 
@@ -140,7 +140,7 @@ def test_an_invalid_template_does_not_hide_the_others(
     code = run(["prompts", "list"])
 
     assert (as_json, code) == (ExitCode.CONFIGURATION, ExitCode.CONFIGURATION)
-    assert [each["title"] for each in listed["templates"]][-1] == "summary.analyze@brief"
+    assert [template["title"] for template in listed["templates"]][-1] == "summary.analyze@brief"
     assert len(listed["problems"]) == 2
     assert "summary.analyze@wild.toml" in capsys.readouterr().err
     assert run(["prompts", "diff", "summary.analyze@brief"]) == ExitCode.SUCCESS

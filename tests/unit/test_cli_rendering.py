@@ -137,11 +137,14 @@ def an_account(**states: int) -> Account:
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
         finished_at=None,
         intakes_found=3,
-        outcomes={each.value: 1 if each is IntakeOutcome.ACCEPTED else 0 for each in IntakeOutcome},
+        outcomes={
+            outcome.value: 1 if outcome is IntakeOutcome.ACCEPTED else 0
+            for outcome in IntakeOutcome
+        },
         intakes_balance=False,
         intake_status="finished",
         jobs_planned=sum(states.values()),
-        states={each.value: states.get(each.value, 0) for each in JobStatus},
+        states={status.value: states.get(status.value, 0) for status in JobStatus},
         jobs_balance=True,
         reused=0,
     )
@@ -185,7 +188,7 @@ def test_an_extraction_by_schema_is_shown_as_json() -> None:
     short: JsonObject = {"data": {"total": 5}, "evidence": evidence}
     long: JsonObject = {"data": {"lines": ["x" * 100] * 100}, "evidence": []}
 
-    text, cut = (shown(answer(AnalysisType.EXTRACTION, each)) for each in (short, long))
+    text, cut = (shown(answer(AnalysisType.EXTRACTION, output)) for output in (short, long))
 
     assert [part for part in ('"total": 5', "/total", "[4–14]") if part not in text] == []
     assert "… the first 4,000 of 10," in cut
@@ -330,7 +333,10 @@ def test_a_sum_with_unknown_prices_is_marked() -> None:
     assert money(Decimal(0), 0, 0) == "$0.00"
     assert money(Decimal("0.0123"), 0, 4) == "$0.0123"
     assert money(Decimal("0.000045"), 0, 1) == "under $0.0001"
-    assert [dollars(Decimal(each)) for each in ("-0.46", "-1234.5")] == ["-$0.4600", "-$1,234.50"]
+    assert [dollars(Decimal(amount)) for amount in ("-0.46", "-1234.5")] == [
+        "-$0.4600",
+        "-$1,234.50",
+    ]
     assert money(Decimal("12.5"), 2, 4) == "$12.50 and 2 calls of unknown cost"
     assert money(Decimal(0), 4, 4) == money(Decimal(0), 3, 4) == "cost unknown"
 

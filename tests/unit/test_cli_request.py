@@ -83,13 +83,13 @@ def test_principles_imply_a_critique(tmp_path: Path) -> None:
     file.write_text("- Be brief.\n\n  * Say when. \n", "utf-8")
     settings = Settings(profiles={"letters": Profile(principles=["Say who."])})
 
-    asked = of_flags(principles=file).analysis
-    own = of_flags("letters", settings).analysis
-    given = of_flags("letters", settings, principles=file).analysis
+    by_flag = of_flags(principles=file).analysis
+    by_profile = of_flags("letters", settings).analysis
+    by_both = of_flags("letters", settings, principles=file).analysis
 
-    assert asked.critique is own.critique is given.critique is True
-    assert asked.principles == given.principles == ("Be brief.", "Say when.")
-    assert own.principles == ("Say who.",)
+    assert by_flag.critique is by_profile.critique is by_both.critique is True
+    assert by_flag.principles == by_both.principles == ("Be brief.", "Say when.")
+    assert by_profile.principles == ("Say who.",)
     assert not of_flags().analysis.critique
 
 
@@ -112,27 +112,30 @@ def test_labels_with_descriptions_imply_a_classification(tmp_path: Path) -> None
     described = {"invoice": "asks for money", "letter": "anything else"}
 
     alone = of_flags(labels_file=file, answer_language="de")
-    asked = of_flags("letters", settings, labels_file=file).analysis
+    by_flag = of_flags("letters", settings, labels_file=file).analysis
     inline = requested(settings, Profile(labels=described), {"profile": "letters"}).analysis
 
     assert alone.types == (AnalysisType.CLASSIFICATION,)
     assert alone.analysis.answer_language == "de"
-    assert alone.analysis.label_descriptions == asked.label_descriptions == described
-    assert asked.labels == ("invoice", "letter")
-    assert inline == asked
+    assert alone.analysis.label_descriptions == by_flag.label_descriptions == described
+    assert by_flag.labels == ("invoice", "letter")
+    assert inline == by_flag
 
 
 def test_a_pack_supplies_the_options_that_the_user_omits() -> None:
     settings = Settings(profiles={"letters": Profile(pack="legal")})
     support = packs.named("support")
 
-    own = of_flags(pack="support", instructions="Briefly.")
+    instructed = of_flags(pack="support", instructions="Briefly.")
     labelled = of_flags(pack="support", labels="a,b")
     changed = of_flags("letters", settings, pack="support")
 
-    assert own.types == labelled.types == changed.types == support.types
-    assert own.analysis.instructions == f"{support.instructions}\nBriefly."
-    assert (own.analysis.schema, own.analysis.examples) == (support.schema, support.examples)
+    assert instructed.types == labelled.types == changed.types == support.types
+    assert instructed.analysis.instructions == f"{support.instructions}\nBriefly."
+    assert (instructed.analysis.schema, instructed.analysis.examples) == (
+        support.schema,
+        support.examples,
+    )
     assert (labelled.analysis.labels, labelled.analysis.examples) == (("a", "b"), ())
     assert changed.analysis.label_descriptions == support.labels
 

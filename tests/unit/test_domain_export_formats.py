@@ -48,9 +48,9 @@ def test_text_that_begins_like_a_formula_gets_an_apostrophe(beginning: str) -> N
 def test_no_cell_of_a_csv_begins_like_a_formula(rows: list[tuple[object, object]]) -> None:
     written = "".join(csv_lines(["=a", "b"], rows, raw=False))
 
-    header, *found = read_back(written)
+    header, *written_rows = read_back(written)
     assert header == ["'=a", "b"]
-    for row, given_row in zip(found, rows, strict=True):
+    for row, given_row in zip(written_rows, rows, strict=True):
         for cell, value in zip(row, given_row, strict=True):
             text = table.text_of(value)
             assert cell == (text if table.is_number(value) else neutralized(text))
@@ -101,7 +101,8 @@ def test_columns_of_the_same_name_are_numbered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "found"), [("x.CSV", "csv"), ("x.tar.jsonl", "jsonl"), ("csv", None), ("x.txt", None)]
+    ("name", "format_name"),
+    [("x.CSV", "csv"), ("x.tar.jsonl", "jsonl"), ("csv", None), ("x.txt", None)],
 )
-def test_the_extension_of_a_file_determines_its_format(name: str, found: str | None) -> None:
-    assert ExportFormat.of_file(PurePath(name)) == found
+def test_the_extension_of_a_file_determines_its_format(name: str, format_name: str | None) -> None:
+    assert ExportFormat.of_file(PurePath(name)) == format_name

@@ -30,8 +30,8 @@ from tests.fakes.pipeline import a_summary
 
 STORED_TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"))
 EVERY_TASK = [
-    AnalysisTask(analysis_type=each, stage=stage, text="A text.")
-    for each in AnalysisType
+    AnalysisTask(analysis_type=analysis_type, stage=stage, text="A text.")
+    for analysis_type in AnalysisType
     for stage in Stage
     if stage is not Stage.TRANSCRIBE
 ]
@@ -47,9 +47,9 @@ def summarize(text: str, instructions: str = "") -> Prompt:
 
 
 def mark_of(prompt: Prompt) -> str:
-    found = re.search(r"with the mark (TEXT-[0-9a-f]+)[,.]", prompt.user)
-    assert found is not None
-    return found.group(1)
+    match = re.search(r"with the mark (TEXT-[0-9a-f]+)[,.]", prompt.user)
+    assert match is not None
+    return match.group(1)
 
 
 @pytest.mark.parametrize("task", EVERY_TASK)
@@ -81,8 +81,10 @@ def test_every_question_about_a_text_has_a_plain_prompt() -> None:
         task = AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, text="t")
         with_schema = replace(task, options=AnalysisOptions(schema={"type": "object"}))
 
-        for each in (task, with_schema) if analysis_type == AnalysisType.EXTRACTION else (task,):
-            usual, plain = library.templates_for(each, ["plain"])
+        for question in (
+            (task, with_schema) if analysis_type == AnalysisType.EXTRACTION else (task,)
+        ):
+            usual, plain = library.templates_for(question, ["plain"])
 
             assert plain.name == f"{usual.name}-plain"
             assert tokens.weigh(plain.system) < tokens.weigh(usual.system)
@@ -257,7 +259,7 @@ def test_an_edit_changes_the_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint", "found"),
+    ("changes", "complaint", "variable"),
     [
         ({"system": "$schema $instructions $nonsense"}, "no variable $nonsense", "$nonsense"),
         ({"system": "$schema $instructions $labels"}, "no variable $labels", "$labels"),
@@ -270,11 +272,13 @@ def test_an_edit_changes_the_version() -> None:
         ({"system": "$instructions $schema $text", "user": "$mark $mark"}, "$text once", ""),
     ],
 )
-def test_invalid_variables_are_named(changes: dict[str, str], complaint: str, found: str) -> None:
+def test_invalid_variables_are_named(
+    changes: dict[str, str], complaint: str, variable: str
+) -> None:
     (problem, *_) = templates.problems(replace(OWN, **changes))  # type: ignore[arg-type]  # texts
 
     assert complaint in problem.what
-    assert problem.text == found
+    assert problem.text == variable
 
 
 TEXT = "The mill burned down in 1911. Nobody was hurt."

@@ -60,10 +60,10 @@ def test_the_weights_sum_to_one() -> None:
 def test_every_part_is_between_zero_and_one(
     text: str, analysis_type: AnalysisType, instructions: str
 ) -> None:
-    found = of(text, analysis_type, AnalysisOptions(instructions=instructions))
+    score = of(text, analysis_type, AnalysisOptions(instructions=instructions))
 
-    assert all(0 <= float(getattr(found, name)) <= 1 for name in WEIGHTS)
-    assert 0 <= found.score <= 1
+    assert all(0 <= float(getattr(score, name)) <= 1 for name in WEIGHTS)
+    assert 0 <= score.score <= 1
 
 
 def test_long_texts_with_long_words_are_harder() -> None:
@@ -183,7 +183,7 @@ def test_a_score_at_a_threshold_selects_the_larger_tier(score: float, tier: Tier
 
 
 @pytest.mark.parametrize(
-    ("wanted", "available", "asked"),
+    ("lowest", "available", "tiers"),
     [
         (SMALL, {LARGE, SMALL, MEDIUM}, (SMALL, MEDIUM, LARGE)),
         (MEDIUM, {LARGE, SMALL, MEDIUM}, (MEDIUM, LARGE)),
@@ -194,6 +194,6 @@ def test_a_score_at_a_threshold_selects_the_larger_tier(score: float, tier: Tier
     ],
 )
 def test_a_missing_tier_is_replaced_by_the_next_larger_or_the_largest_below(
-    wanted: Tier, available: set[Tier], asked: tuple[Tier, ...]
+    lowest: Tier, available: set[Tier], tiers: tuple[Tier, ...]
 ) -> None:
-    assert steps(wanted, available) == asked
+    assert steps(lowest, available) == tiers

@@ -42,11 +42,13 @@ def test_concurrent_items_are_each_processed_once() -> None:
         return group.gathering.outcome(number)
 
     with ThreadPoolExecutor(THREADS) as threads:
-        asked = [threads.submit(ask, number) for number in range(THREADS)]
+        futures = [threads.submit(ask, number) for number in range(THREADS)]
         submitted.set()
-        assert [each.result(TIMEOUT_SECONDS) for each in asked] == list(range(0, 2 * THREADS, 2))
+        assert [future.result(TIMEOUT_SECONDS) for future in futures] == list(
+            range(0, 2 * THREADS, 2)
+        )
 
-    assert sorted(number for each in group.groups for number in each) == list(range(THREADS))
+    assert sorted(number for numbers in group.groups for number in numbers) == list(range(THREADS))
 
 
 def test_an_error_is_raised_in_the_caller_of_its_item() -> None:
@@ -125,8 +127,8 @@ def test_a_failed_leader_leaves_no_thread_waiting() -> None:
 
     gathering: Gathering[int, int] = Gathering(act, gather, max_items=2)
     with ThreadPoolExecutor(2) as threads:
-        asked = [threads.submit(gathering.outcome, number) for number in range(2)]
-        raised = {type(each.exception(TIMEOUT_SECONDS)) for each in asked}
+        futures = [threads.submit(gathering.outcome, number) for number in range(2)]
+        raised = {type(future.exception(TIMEOUT_SECONDS)) for future in futures}
 
     assert raised == {SystemExit, LeaderFailedError}
     assert gathering.outcome(3) == 3

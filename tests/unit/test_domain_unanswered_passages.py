@@ -120,8 +120,8 @@ def test_one_row_of_passages_with_the_same_kinds_of_values_is_reported(
     )
 
     for number in (0, 3, 7):
-        (found,) = sparse(text, (wrapped[number], every[number][1]))
-        assert found.passages == 8 or (end == " " and found.passages > 5)
+        (sparse_list,) = sparse(text, (wrapped[number], every[number][1]))
+        assert sparse_list.passages == 8 or (end == " " and sparse_list.passages > 5)
     rows = [(quote, row) for quote, (_, row) in zip(wrapped, every, strict=True)]
     assert sparse(text, *rows) == sparse(text, *rows[::3]) == ()
 
@@ -143,9 +143,13 @@ def test_one_value_of_an_item_for_several_is_reported() -> None:
     output = ground({"fields": [field]}, Source(text))
 
     task = a_task(AnalysisType.EXTRACTION, options=options)
-    (found,) = sparse_lists(text, output, task, ())
+    (sparse_list,) = sparse_lists(text, output, task, ())
 
-    assert (found.path, found.rows, found.passages > 5) == ("/fields/incidents", 1, True)
+    assert (sparse_list.path, sparse_list.rows, sparse_list.passages > 5) == (
+        "/fields/incidents",
+        1,
+        True,
+    )
 
 
 def test_a_sparse_list_lowers_the_quality_and_needs_review() -> None:

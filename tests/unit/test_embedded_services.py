@@ -141,7 +141,7 @@ def stack(**changes: object) -> StackState:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found", "is_enough"),
+    ("stack_plan", "state", "is_enough"),
     [
         (plan(Level.ALL), stack(), True),
         (plan(Level.DATABASE), stack(), True),
@@ -154,9 +154,9 @@ def stack(**changes: object) -> StackState:
     ],
 )
 def test_a_running_stack_is_reused_if_it_suffices(
-    *, wanted: StackPlan, found: StackState, is_enough: bool
+    *, stack_plan: StackPlan, state: StackState, is_enough: bool
 ) -> None:
-    assert wanted.is_met_by(found) is is_enough
+    assert stack_plan.is_met_by(state) is is_enough
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from chordwise.errors import ChordwiseError, ModelError
 
 
 def below(kind: type[ChordwiseError]) -> Iterator[type[ChordwiseError]]:
-    for each in kind.__subclasses__():
-        yield each
-        yield from below(each)
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from below(subclass)
 
 
 @pytest.mark.parametrize("kind", [*below(ModelError)])

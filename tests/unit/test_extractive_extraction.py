@@ -46,12 +46,12 @@ def test_the_passages_nearest_to_an_item_have_its_words_or_its_cue() -> None:
 
 def extract(text: str, instructions: str) -> dict[str, list[str]]:
     options = AnalysisOptions(instructions=instructions)
-    found: dict[str, list[str]] = {}
+    by_item: dict[str, list[str]] = {}
     task = a_task(AnalysisType.EXTRACTION, text, options)
     for field in json_values.objects(answer(task)["fields"]):
-        entries = found.setdefault(json_values.text(field["item"]), [])
+        entries = by_item.setdefault(json_values.text(field["item"]), [])
         entries += [json_values.text(field["value"])] if field["value"] else []
-    return found
+    return by_item
 
 
 def fill(text: str, schema: JsonObject) -> JsonObject:
@@ -213,9 +213,9 @@ def test_a_sum_keeps_its_scale() -> None:
 
 
 def test_parties_are_a_list() -> None:
-    found = extract(CONTRACT, "parties")["parties"]
+    parties = extract(CONTRACT, "parties")["parties"]
 
-    assert {"Northwind Traders, Inc.", "Contoso Ltd."} <= set(found)
+    assert {"Northwind Traders, Inc.", "Contoso Ltd."} <= set(parties)
 
 
 NAMES = (
@@ -262,7 +262,7 @@ def test_the_default_items_are_lists_of_names_dates_and_amounts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "text", "found"),
+    ("kind", "text", "texts"),
     [
         (ValueKind.DATE, "2021-03-04, 3/4/21, March 2021", ["2021-03-04", "3/4/21", "March 2021"]),
         (ValueKind.DATE, "the 25th day of May, 1999", ["25th day of May, 1999"]),
@@ -291,10 +291,10 @@ def test_the_default_items_are_lists_of_names_dates_and_amounts() -> None:
         (ValueKind.PLACE, "They live in Graz, near France.", ["Graz", "France"]),
     ],
 )  # fmt: skip
-def test_values_are_recognized_by_their_form(kind: ValueKind, text: str, found: list[str]) -> None:
+def test_values_are_recognized_by_their_form(kind: ValueKind, text: str, texts: list[str]) -> None:
     listed = list(values(kind, text))
 
-    assert [value.text for value in listed] == found
+    assert [value.text for value in listed] == texts
     assert all(text.startswith(value.text, value.start_char) for value in listed)
 
 
@@ -306,15 +306,15 @@ def test_a_users_schema_is_filled_with_typed_values_and_evidence() -> None:
         terms={"type": "object", "properties": {"notice_period": {"type": "string"}}},
     )
 
-    found = fill(CONTRACT, schema)
+    output = fill(CONTRACT, schema)
 
-    assert found["data"] == {
+    assert output["data"] == {
         "fee": 12500,
         "effectiveDate": "2019-05-04",
         "contact": "sales@northwind.example",
         "terms": {"notice_period": "ninety (90) days"},
     }
-    evidence = json_values.objects(found["evidence"])
+    evidence = json_values.objects(output["evidence"])
     assert [entry["path"] for entry in evidence] == [
         "/fee",
         "/effectiveDate",
@@ -322,7 +322,7 @@ def test_a_users_schema_is_filled_with_typed_values_and_evidence() -> None:
         "/terms/notice_period",
     ]
     assert all(json_values.text(entry["quote"]) in CONTRACT for entry in evidence)
-    assert validation.problems(found, Extraction().schema(AnalysisOptions(schema=schema))) == []
+    assert validation.problems(output, Extraction().schema(AnalysisOptions(schema=schema))) == []
 
 
 @pytest.mark.parametrize(
@@ -358,10 +358,10 @@ def test_a_missing_required_value_is_omitted(schema: JsonObject) -> None:
     """Validation then reports the answer; an invented value would go unnoticed."""
     whole = closed(horoscope=schema)
 
-    found = fill("Nothing of the sort.", whole)
+    output = fill("Nothing of the sort.", whole)
 
-    assert found["data"] == {}
-    assert validation.problems(found, Extraction().schema(AnalysisOptions(schema=whole))) != []
+    assert output["data"] == {}
+    assert validation.problems(output, Extraction().schema(AnalysisOptions(schema=whole))) != []
 
 
 @pytest.mark.parametrize(
@@ -404,18 +404,18 @@ def test_a_recursive_schema_is_followed_to_a_limited_depth() -> None:
     schema = closed(node={"$ref": "#/$defs/node"})
     schema["$defs"] = {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}}
 
-    found = fill("A node and the next node.", schema)
+    output = fill("A node and the next node.", schema)
 
-    assert validation.problems(json_values.as_object(found["data"]), schema) == []
+    assert validation.problems(json_values.as_object(output["data"]), schema) == []
 
 
 def test_a_synthesis_keeps_one_value_of_a_single_item() -> None:
     texts = [CONTRACT, "This Agreement is dated May 9, 2001.", "No date."]
     options = AnalysisOptions(instructions="agreement date; dates")
 
-    found = answer_from_chunks(AnalysisType.EXTRACTION, texts, options)
+    output = answer_from_chunks(AnalysisType.EXTRACTION, texts, options)
 
-    values_of = [(each["item"], each["value"]) for each in json_values.objects(found["fields"])]
+    values_of = [(field["item"], field["value"]) for field in json_values.objects(output["fields"])]
     assert values_of == [
         ("agreement date", "May 4, 2019"),
         ("dates", "May 4, 2019"),
@@ -428,7 +428,7 @@ def test_a_synthesis_keeps_one_value_of_a_single_item() -> None:
 def test_a_title_is_searched_in_linear_time(start: str) -> None:
     started = time.process_time()
 
-    found = extract(f"{start} x fails\n\nThe rest of the text.", "document name")
+    by_item = extract(f"{start} x fails\n\nThe rest of the text.", "document name")
 
-    assert list(found) == ["document name"]
+    assert list(by_item) == ["document name"]
     assert time.process_time() - started < 2

@@ -88,10 +88,10 @@ def test_a_waiting_question_does_not_cause_a_fallback() -> None:
 
 
 def test_every_question_is_queued_before_the_first_one_waits() -> None:
-    asked: list[str] = []
+    names: list[str] = []
 
     def ask(name: str, error: Exception | None) -> str:
-        asked.append(name)
+        names.append(name)
         if error:
             raise error
         return name
@@ -99,7 +99,7 @@ def test_every_question_is_queued_before_the_first_one_waits() -> None:
     with pytest.raises(AwaitingBatchError):
         gather([partial(ask, "a", WAITING), partial(ask, "b", None), partial(ask, "c", WAITING)])
 
-    assert asked == ["a", "b", "c"]
+    assert names == ["a", "b", "c"]
     assert gather([partial(ask, "a", None), partial(ask, "b", None)]) == ["a", "b"]
 
 
@@ -146,7 +146,7 @@ def test_cached_batch_prompts_have_both_discounts(provider: str, model: str, cac
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("changes", "expected"),
     [
         ({}, True),
         ({"provider": "anthropic"}, True),
@@ -159,9 +159,9 @@ def test_cached_batch_prompts_have_both_discounts(provider: str, model: str, cac
     ],
 )
 def test_batches_are_available_at_public_addresses_and_if_configured(
-    given: dict[str, object], *, expected: bool
+    changes: dict[str, object], *, expected: bool
 ) -> None:
-    settings = ModelSettings.model_validate({"provider": "openai", "model": "m", **given})
+    settings = ModelSettings.model_validate({"provider": "openai", "model": "m", **changes})
 
     assert batching.has_batches(settings) is expected
     if not expected:
@@ -203,6 +203,6 @@ def test_a_stored_answer_is_restored_unchanged(reason: FinishReason) -> None:
     )
 
     metadata.configure()
-    found = from_json(BatchRequest(answer=to_json(completion), key="key", call_id=None))
+    restored = from_json(BatchRequest(answer=to_json(completion), key="key", call_id=None))
 
-    assert found == replace(completion, cache_key="key")
+    assert restored == replace(completion, cache_key="key")

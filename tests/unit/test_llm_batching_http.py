@@ -78,11 +78,11 @@ def test_an_endless_line_is_skipped_with_limited_memory() -> None:
     piece = b"x" * 100_000
     tracemalloc.start()
 
-    found = lines_of(GOOD, *[piece] * 100, b"\n", GOOD, *[piece] * 100)
+    lines = lines_of(GOOD, *[piece] * 100, b"\n", GOOD, *[piece] * 100)
 
     _, max_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert found == [{"custom_id": "good"}] * 2
+    assert lines == [{"custom_id": "good"}] * 2
     assert max_bytes < 2_000_000  # of the ten million bytes of each endless line
 
 
@@ -91,7 +91,7 @@ def test_an_endless_line_is_skipped_with_limited_memory() -> None:
 def test_a_line_of_the_maximum_length_is_read(end: bytes, more: int) -> None:
     line = json.dumps({"custom_id": "padded"}).encode().ljust(MAX_BYTES - len(end) + more) + end
 
-    found = lines_of(line, *([GOOD] if end else []))
+    lines = lines_of(line, *([GOOD] if end else []))
 
     good = [{"custom_id": "good"}] if end else []
-    assert found == ([{"custom_id": "padded"}] if more <= 0 else []) + good
+    assert lines == ([{"custom_id": "padded"}] if more <= 0 else []) + good

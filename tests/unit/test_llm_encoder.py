@@ -32,8 +32,8 @@ def with_encoder() -> ChatModel:
     return connect(NAMED, NO_KEY)
 
 
-def answered(model: ChatModel, asked: AnalysisTask) -> JsonObject:
-    completion = model.complete(replace(a_request(), task=asked))
+def answered(model: ChatModel, task: AnalysisTask) -> JsonObject:
+    completion = model.complete(replace(a_request(), task=task))
     return json_values.as_object(json.loads(completion.text))
 
 
@@ -49,13 +49,13 @@ def test_texts_with_similar_meaning_have_similar_vectors(with_encoder: ChatModel
 
 def test_a_label_without_common_words_is_found(with_encoder: ChatModel) -> None:
     options = AnalysisOptions(labels=("astronomy", "gardening", "weather"))
-    asked = a_task(AnalysisType.CLASSIFICATION, FORECAST, options)
+    task = a_task(AnalysisType.CLASSIFICATION, FORECAST, options)
 
-    found = answered(with_encoder, asked)
+    output = answered(with_encoder, task)
 
-    assert answer(asked)["primary_label"] != "weather"
-    assert found["primary_label"] == "weather"
-    assert json_values.objects(found["features"])[0]["quote"] == FORECAST
+    assert answer(task)["primary_label"] != "weather"
+    assert output["primary_label"] == "weather"
+    assert json_values.objects(output["features"])[0]["quote"] == FORECAST
 
 
 def test_each_phrase_of_a_description_is_compared(with_encoder: ChatModel) -> None:
@@ -70,16 +70,18 @@ def test_each_phrase_of_a_description_is_compared(with_encoder: ChatModel) -> No
     options = AnalysisOptions(labels=tuple(labels), label_descriptions=labels)
     with_rest = AnalysisOptions(labels=("other", "astronomy", "tax law"))
 
-    found = [
-        answered(with_encoder, a_task(AnalysisType.CLASSIFICATION, text, asked))["primary_label"]
-        for text, asked in (
+    chosen = [
+        answered(with_encoder, a_task(AnalysisType.CLASSIFICATION, text, label_options))[
+            "primary_label"
+        ]
+        for text, label_options in (
             ("My van rattles loudly while I drive.", options),
             ("Whisk the eggs with the sugar.", options),
             ("My sister knits woollen socks.", with_rest),
         )
     ]
 
-    assert found == ["garage", None, "other"]
+    assert chosen == ["garage", None, "other"]
 
 
 @pytest.mark.parametrize(
@@ -89,20 +91,20 @@ def test_each_phrase_of_a_description_is_compared(with_encoder: ChatModel) -> No
 def test_sentiment_is_found_without_words_of_the_lexicon(
     with_encoder: ChatModel, text: str, sign: int
 ) -> None:
-    asked = a_task(AnalysisType.SENTIMENT, text)
+    task = a_task(AnalysisType.SENTIMENT, text)
 
-    assert answer(asked)["score"] == 0
-    assert (json_values.number(answered(with_encoder, asked)["score"]) or 0) * sign > 0
+    assert answer(task)["score"] == 0
+    assert (json_values.number(answered(with_encoder, task)["score"]) or 0) * sign > 0
 
 
 def test_a_question_finds_the_sentence_with_the_answer(
     with_encoder: ChatModel,
 ) -> None:
     options = AnalysisOptions(instructions="How much is a bed on the ferry for one night?")
-    asked = a_task(AnalysisType.EXTRACTION, TRIP, options)
+    task = a_task(AnalysisType.EXTRACTION, TRIP, options)
 
-    (by_words,) = json_values.objects(answer(asked)["fields"])
-    (by_meaning,) = json_values.objects(answered(with_encoder, asked)["fields"])
+    (by_words,) = json_values.objects(answer(task)["fields"])
+    (by_meaning,) = json_values.objects(answered(with_encoder, task)["fields"])
 
     assert by_words["quote"] is None
     assert by_meaning["quote"] == "Cabins for the night cost 90 dollars."
@@ -110,9 +112,9 @@ def test_a_question_finds_the_sentence_with_the_answer(
 
 def test_texts_in_other_scripts_are_ranked_by_words(with_encoder: ChatModel) -> None:
     """The encoder is for English and ranks Russian or Chinese worse than words do."""
-    asked = a_task(AnalysisType.SENTIMENT, "Это было прекрасно. Мне очень понравилось.")
+    task = a_task(AnalysisType.SENTIMENT, "Это было прекрасно. Мне очень понравилось.")
 
-    assert answered(with_encoder, asked) == answer(asked)
+    assert answered(with_encoder, task) == answer(task)
 
 
 def test_the_model_requires_the_optional_dependencies(

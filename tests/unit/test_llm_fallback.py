@@ -14,7 +14,7 @@ from tests.fakes.completion_requests import a_request
 from tests.fakes.scripted_model import Line, ScriptedModel, a_profile
 
 
-def named(name: str, line: Line, context_tokens: int = 8_000) -> ScriptedModel:
+def model_named(name: str, line: Line, context_tokens: int = 8_000) -> ScriptedModel:
     return ScriptedModel([line], profile=a_profile(name, context_tokens, 500))
 
 
@@ -35,7 +35,7 @@ def ignored(_from: ModelProfile, _to: ModelProfile, _why: errors.ModelError) -> 
 def test_the_second_model_answers_for_the_first(error: errors.ModelError) -> None:
     changes: list[tuple[str, str, errors.ModelError]] = []
     subject = Fallback(
-        [named("one", error), named("two", "{}")],
+        [model_named("one", error), model_named("two", "{}")],
         lambda before, after, why: changes.append((before.model, after.model, why)),
     )
 
@@ -46,10 +46,10 @@ def test_the_second_model_answers_for_the_first(error: errors.ModelError) -> Non
 @pytest.mark.parametrize("error", [errors.ModelRequestError("x"), errors.RefusedError("x")])
 def test_an_error_caused_by_the_question_does_not_fall_back(error: errors.ModelError) -> None:
     """Other models would fail as well, or a refusal must not be circumvented."""
-    second = named("two", "{}")
+    second = model_named("two", "{}")
 
     with pytest.raises(type(error)):
-        Fallback([named("one", error), second], ignored).complete(a_request())
+        Fallback([model_named("one", error), second], ignored).complete(a_request())
 
     assert second.requests == []
 
@@ -62,13 +62,15 @@ def test_if_all_models_fail_the_first_transient_error_wins(second: errors.ModelE
     first = errors.QuotaExceededError("empty")
 
     with pytest.raises(errors.ModelError) as caught:
-        Fallback([named("one", first), named("two", second)], ignored).complete(a_request())
+        Fallback([model_named("one", first), model_named("two", second)], ignored).complete(
+            a_request()
+        )
 
     assert caught.value is (second if isinstance(second, errors.RateLimitedError) else first)
 
 
 def test_a_prompt_must_fit_every_model() -> None:
-    subject = Fallback([named("one", "{}", 9_000), named("two", "{}", 4_000)], ignored)
+    subject = Fallback([model_named("one", "{}", 9_000), model_named("two", "{}", 4_000)], ignored)
 
     assert subject.profile.model == "one"
     assert subject.profile.context_tokens == 4_000
@@ -81,7 +83,7 @@ def test_the_models_share_the_timeout_of_a_request() -> None:
         now[0] += 50.0
         return errors.ModelTransportError(f"{request.timeout_seconds}")
 
-    models = [named(name, late) for name in ("one", "two", "three")]
+    models = [model_named(name, late) for name in ("one", "two", "three")]
 
     with pytest.raises(errors.ModelTransportError):
         Fallback(models, ignored, clock=lambda: now[0]).complete(a_request(timeout_seconds=90.0))
@@ -97,13 +99,13 @@ def test_after_a_timeout_only_models_with_as_much_time_are_asked() -> None:
         now[0] += 60.0
         return errors.ModelTimeoutError("late", granted_seconds=60.0)
 
-    first, second = named("one", late), named("two", "{}")
-    profile = replace(named("three", "{}").profile, understands_language=False)
+    first, second = model_named("one", late), model_named("two", "{}")
+    profile = replace(model_named("three", "{}").profile, understands_language=False)
     built_in = ScriptedModel(["{}"], profile=profile)
     changes: list[tuple[str, str]] = []
 
-    def note(asked: ModelProfile, following: ModelProfile, _error: errors.ModelError) -> None:
-        changes.append((asked.model, following.model))
+    def note(previous: ModelProfile, following: ModelProfile, _error: errors.ModelError) -> None:
+        changes.append((previous.model, following.model))
 
     subject = Fallback([first, second, built_in], note, clock=lambda: now[0])
 
@@ -114,15 +116,15 @@ def test_after_a_timeout_only_models_with_as_much_time_are_asked() -> None:
 
 def test_the_built_in_model_is_not_a_fallback_for_reasoning() -> None:
     built_in = ScriptedModel(
-        ["{}"], profile=replace(named("two", "{}").profile, understands_language=False)
+        ["{}"], profile=replace(model_named("two", "{}").profile, understands_language=False)
     )
-    asked = a_request()
-    task = replace(asked.task, analysis_type=AnalysisType.REASONING)
+    request = a_request()
+    task = replace(request.task, analysis_type=AnalysisType.REASONING)
 
     with pytest.raises(errors.ModelOverloadedError):
-        Fallback([named("one", errors.ModelOverloadedError("x")), built_in], ignored).complete(
-            replace(asked, task=task)
-        )
+        Fallback(
+            [model_named("one", errors.ModelOverloadedError("x")), built_in], ignored
+        ).complete(replace(request, task=task))
 
     assert built_in.requests == []
 

@@ -249,6 +249,6 @@ def test_each_form_of_retry_after_is_parsed(headers: dict[str, str], seconds: fl
 def test_any_header_is_a_bounded_delay_or_none(seconds: str, milliseconds: str, date: str) -> None:
     headers = {"retry-after": seconds, "retry-after-ms": milliseconds, "date": date}
 
-    found = retry_after_seconds(headers)
+    delay = retry_after_seconds(headers)
 
-    assert found is None or 0 <= found <= MAX_BELIEVED_SECONDS
+    assert delay is None or 0 <= delay <= MAX_BELIEVED_SECONDS

@@ -36,16 +36,16 @@ class BrokenLimits:
     """Shared limits whose Valkey is unavailable while `error` is set."""
 
     error: redis.RedisError | None = None
-    asked: int = 0
+    calls: int = 0
 
     def acquire(self, request: PermitRequest) -> Permit | Wait:
-        self.asked += 1
+        self.calls += 1
         if self.error is not None:
             raise self.error
         return Permit(request=request, granted_at=0.0)
 
     def settle(self, permit: Permit, report: CallReport) -> None:  # noqa: ARG002 - as in the port
-        self.asked += 1
+        self.calls += 1
         if self.error is not None:
             raise self.error
 
@@ -119,7 +119,7 @@ def test_an_outage_of_valkey_fails_no_call() -> None:
         clock.now += PAUSE_SECONDS
         limits.settle(granted(limits), ANSWERED)
 
-    assert shared.asked == 2
+    assert shared.calls == 2
     assert [entry["event"] for entry in logs] == ["limits.fallback_started"]
 
 
@@ -143,16 +143,16 @@ def test_shared_limits_are_used_again_after_an_outage() -> None:
     limits = ResilientLimits(
         shared, ProcessLimits(LimitPolicy(), clock), lambda: LimitState(window=1), clock
     )
-    own = granted(limits)
+    permit = granted(limits)
     shared.error = None
     clock.now += PAUSE_SECONDS
 
     with capture_logs() as logs:
         assert granted(limits).is_shared
-        limits.settle(own, ANSWERED)
+        limits.settle(permit, ANSWERED)
 
     assert [entry["event"] for entry in logs] == ["limits.fallback_ended"]
-    assert shared.asked == 2
+    assert shared.calls == 2
 
 
 @pytest.mark.parametrize(

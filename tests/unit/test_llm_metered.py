@@ -48,7 +48,9 @@ def test_a_call_is_recorded_with_its_cost() -> None:
 
     Metered(model, ledger, PRICE, ticking()).complete(a_request())
 
-    assert [request.call_id for request in model.requests] == [str(each) for each in ledger.rows]
+    assert [request.call_id for request in model.requests] == [
+        str(call_id) for call_id in ledger.rows
+    ]
     start, outcome = ledger.only_row
     assert (start.provider, start.model, start.attempt) == ("scripted", "script-1", 1)
     assert (start.stage, start.analysis_type) == ("analyze", "sentiment")

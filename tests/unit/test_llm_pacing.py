@@ -135,20 +135,20 @@ def test_no_request_starts_with_less_time_than_one_that_timed_out(
     deadline: float, total: float, granted: list[float]
 ) -> None:
     policy = RetrySettings(attempts=4, base_seconds=1, total_seconds=total)
-    given: list[float] = []
+    timeouts: list[float] = []
 
     def time_out(request: CompletionRequest) -> ModelTimeoutError:
         assert request.timeout_seconds is not None
-        given.append(min(deadline, request.timeout_seconds))
-        clock.now += given[-1]
-        return ModelTimeoutError("late", granted_seconds=given[-1])
+        timeouts.append(min(deadline, request.timeout_seconds))
+        clock.now += timeouts[-1]
+        return ModelTimeoutError("late", granted_seconds=timeouts[-1])
 
     subject, _, clock = retrying([time_out] * 9, policy)
 
     with pytest.raises(ModelTimeoutError) as caught:
         subject.complete(a_request())
 
-    assert given == granted
+    assert timeouts == granted
     assert "timeout_seconds" in caught.value.hint
     assert "pipeline.chunk_tokens" in caught.value.hint
 

@@ -60,7 +60,7 @@ def test_public_prices_are_known_and_cached_tokens_are_cheaper(provider: str, mo
 
     costs = [cost(settings, usage) for usage in (CACHED, FRESH, WRITTEN)]
 
-    cached, fresh, written = (each or Decimal(0) for each in costs)
+    cached, fresh, written = (amount or Decimal(0) for amount in costs)
     assert 0 < cached < fresh < written
 
 
@@ -73,9 +73,9 @@ def test_the_price_is_that_of_the_model_that_answered() -> None:
 
 
 @pytest.mark.parametrize("usage", [Usage(), Usage(input_tokens=5), Usage(output_tokens=5)])
-@pytest.mark.parametrize("own", [None, 1])
-def test_unknown_usage_has_an_unknown_cost(usage: Usage, own: int | None) -> None:
-    assert cost(priced(own, own), usage) is None
+@pytest.mark.parametrize("usd", [None, 1])
+def test_unknown_usage_has_an_unknown_cost(usage: Usage, usd: int | None) -> None:
+    assert cost(priced(usd, usd), usage) is None
 
 
 def test_configured_prices_override_the_list() -> None:
@@ -152,12 +152,12 @@ CLAIMS = [
 
 
 @pytest.mark.parametrize(("usage", "reported"), CLAIMS)
-@pytest.mark.parametrize("own", [None, 3])
+@pytest.mark.parametrize("usd", [None, 3])
 def test_a_report_far_below_the_length_of_the_texts_is_replaced_by_an_estimate(
-    usage: Usage, reported: Decimal | None, own: int | None
+    usage: Usage, reported: Decimal | None, usd: int | None
 ) -> None:
     """Otherwise a server that reports zero would turn off every budget."""
-    price = price_of(priced(own, own))
+    price = price_of(priced(usd, usd))
     claim = replace(
         completion("gpt-6.1-terra", usage), text="word " * 200, reported_cost_usd=reported
     )
@@ -177,10 +177,10 @@ def test_a_report_far_below_the_length_of_the_texts_is_replaced_by_an_estimate(
         Usage(input_tokens=300, output_tokens=20),
     ],
 )
-@pytest.mark.parametrize("own", [None, 3])
-def test_cached_prompts_and_fewer_tokens_are_believed(usage: Usage, own: int | None) -> None:
+@pytest.mark.parametrize("usd", [None, 3])
+def test_cached_prompts_and_fewer_tokens_are_believed(usage: Usage, usd: int | None) -> None:
     """The same applies to a gateway that charges a tenth of the configured price."""
-    price = price_of(priced(own, own))
+    price = price_of(priced(usd, usd))
     answer = replace(completion("gpt-6.1-terra", usage), text="word " * 200)
     usual = price.cost_usd(replace(answer, usage=Usage(input_tokens=4_000, output_tokens=250)))
     reported = replace(answer, reported_cost_usd=(usual or Decimal(0)) / 10)
@@ -285,7 +285,7 @@ def test_only_a_known_price_has_a_maximum_cost(settings: ModelSettings, *, known
 @given(
     text=st.text(max_size=2_000) | st.integers(0, 400_000).map("a".__mul__),
     shares=st.tuples(*[st.floats(0, 1)] * 4),
-    asked=st.one_of(
+    model_and_tier=st.one_of(
         # OpenAI is told the tier, so it never charges the priority price.
         st.tuples(st.just(LISTED), st.sampled_from(USUAL_TIERS)),
         st.tuples(
@@ -303,9 +303,9 @@ def test_only_a_known_price_has_a_maximum_cost(settings: ModelSettings, *, known
     ),
 )
 def test_no_usage_of_a_request_costs_more_than_the_bound(
-    text: str, shares: tuple[float, float, float, float], asked: tuple[ModelSettings, str]
+    text: str, shares: tuple[float, float, float, float], model_and_tier: tuple[ModelSettings, str]
 ) -> None:
-    settings, service_tier = asked
+    settings, service_tier = model_and_tier
     request = a_request(user=text)
     tokens = int(max_input_tokens(request) * shares[0])
     usage = Usage(
@@ -360,10 +360,10 @@ def test_priority_costs_more_and_is_reserved_unless_excluded(tier: str) -> None:
 
 
 def test_the_list_is_asked_once_about_similar_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+    lengths: list[int] = []
 
     def calc_price(usage: genai_prices.Usage, model: str, **_: object) -> NoReturn:
-        asked.append(int(usage.input_tokens or 0))
+        lengths.append(int(usage.input_tokens or 0))
         raise LookupError(model)
 
     monkeypatch.setattr(genai_prices, "calc_price", calc_price)
@@ -372,9 +372,10 @@ def test_the_list_is_asked_once_about_similar_lengths(monkeypatch: pytest.Monkey
 
     assert {price.max_usd(request) for request in requests} == {None}
 
-    assert len(set(asked)) <= 3
-    assert len(asked) == 2 * len(set(asked))  # with the prompt written to the cache, and without
-    assert max(asked) >= max_input_tokens(requests[-1])
+    assert len(set(lengths)) <= 3
+    # With the prompt written to the cache, and without.
+    assert len(lengths) == 2 * len(set(lengths))
+    assert max(lengths) >= max_input_tokens(requests[-1])
 
 
 def test_the_cost_of_an_image_is_reserved() -> None:

@@ -161,7 +161,7 @@ FLEX = ModelSettings(provider="openai", model="gpt-6.1-terra", service_tier="fle
 
 
 @pytest.mark.parametrize(
-    ("tier", "base_url", "asked"),
+    ("tier", "base_url", "sent_tier"),
     [
         ("flex", "", "flex"),
         ("flex", "https://api.openai.com/v1", "flex"),
@@ -173,19 +173,21 @@ FLEX = ModelSettings(provider="openai", model="gpt-6.1-terra", service_tier="fle
         ("", "https://api.openai.com.example.org/v1", None),
     ],
 )
-def test_only_openai_receives_a_service_tier(tier: str, base_url: str, asked: str | None) -> None:
+def test_only_openai_receives_a_service_tier(
+    tier: str, base_url: str, sent_tier: str | None
+) -> None:
     """Otherwise the tier of the project applies, which may be priority at twice the price."""
     settings = FLEX.model_copy(update={"service_tier": tier, "base_url": base_url})
 
     body = OpenAIModel(settings, KEY).body(a_request())
 
     require_openai(body)
-    assert body.get("service_tier") == asked
+    assert body.get("service_tier") == sent_tier
     assert connect(settings, KEY).profile.model == "gpt-6.1-terra"
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"),
+    ("changes", "setting"),
     [
         ({"base_url": "https://house.openai.azure.com/openai/v1"}, "service_tier"),
         ({"base_url": "http://localhost:8000/v1"}, "service_tier"),
@@ -203,9 +205,11 @@ def test_only_openai_receives_a_service_tier(tier: str, base_url: str, asked: st
         ),
     ],
 )
-def test_unsupported_settings_fail_before_any_request(changes: dict[str, str], named: str) -> None:
+def test_unsupported_settings_fail_before_any_request(
+    changes: dict[str, str], setting: str
+) -> None:
     """A server that ignores the service tier would cost twice the expected price."""
-    with pytest.raises(ConfigurationError, match=named):
+    with pytest.raises(ConfigurationError, match=setting):
         connect(FLEX.model_copy(update=changes), KEY)
 
 
@@ -242,14 +246,14 @@ def test_the_price_is_that_of_the_tier_in_the_response(settings: ModelSettings) 
 LONG = "Follow this rule in every answer. " * (MIN_CACHED_TOKENS // 6)
 
 
-def sent_to_openai(request: CompletionRequest, **given: str | int) -> JsonObject:
-    body = openai(**given).body(request)
+def sent_to_openai(request: CompletionRequest, **changes: str | int) -> JsonObject:
+    body = openai(**changes).body(request)
     require_openai(body)
     return body
 
 
-def sent_to_anthropic(request: CompletionRequest, **given: int) -> JsonObject:
-    body = anthropic(**given).body(request)
+def sent_to_anthropic(request: CompletionRequest, **changes: int) -> JsonObject:
+    body = anthropic(**changes).body(request)
     require_anthropic(body)
     return body
 
@@ -286,7 +290,7 @@ def test_openai_gets_a_cache_key_for_questions_with_a_common_prefix() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("limits", "expected"),
     [
         ({"max_output_tokens": 100}, 400),
         ({"max_output_tokens": 100, "max_output_tokens_on_retry": 150}, 150),
@@ -294,11 +298,11 @@ def test_openai_gets_a_cache_key_for_questions_with_a_common_prefix() -> None:
         ({"max_output_tokens": 1_000}, 512),
     ],
 )
-def test_the_token_limit_of_a_request_has_a_ceiling(given: dict[str, int], expected: int) -> None:
+def test_the_token_limit_of_a_request_has_a_ceiling(limits: dict[str, int], expected: int) -> None:
     request = replace(a_request(), max_output_tokens=512)
 
-    assert sent_to_openai(request, **given)["max_completion_tokens"] == expected
-    assert sent_to_anthropic(request, **given)["max_tokens"] == expected
+    assert sent_to_openai(request, **limits)["max_completion_tokens"] == expected
+    assert sent_to_anthropic(request, **limits)["max_tokens"] == expected
 
 
 def test_the_token_limit_for_anthropic_never_requires_streaming() -> None:
@@ -347,29 +351,29 @@ ANTHROPIC: dict[str, dict[str, object]] = {
 }
 
 
-def openai(**given: object) -> OpenAIModel:
+def openai(**changes: object) -> OpenAIModel:
     """Return a model of OpenAI or of a compatible server."""
-    values = {"provider": "openai", "model": "gpt-6.1-terra", **given}
+    values = {"provider": "openai", "model": "gpt-6.1-terra", **changes}
     return OpenAIModel(ModelSettings.model_validate(values), KEY)
 
 
-def anthropic(**given: object) -> AnthropicModel:
-    values = {"provider": "anthropic", "model": "claude-haiku-5-5", **given}
+def anthropic(**changes: object) -> AnthropicModel:
+    values = {"provider": "anthropic", "model": "claude-haiku-5-5", **changes}
     return AnthropicModel(ModelSettings.model_validate(values), KEY)
 
 
 def questions(model: ChatModel) -> list[CompletionRequest]:
     """Return questions of every type, syntheses, repairs, and retries with a higher limit."""
     answers: tuple[JsonObject, ...] = ({"a": 1},)
-    found = []
+    requests = []
     for analysis_type, options in QUESTIONS.items():
         task = a_task(analysis_type, "A text.", options)
         joining = replace(task, stage=Stage.SYNTHESIZE, text="", answers=answers)
-        found += [request_for(model, each) for each in (task, joining)]
-    repaired = with_problems(found[0], InvalidAnswerError("“due” is missing."), model.profile)
-    raised = with_raised_limit(found[0], model.profile)
+        requests += [request_for(model, question) for question in (task, joining)]
+    repaired = with_problems(requests[0], InvalidAnswerError("“due” is missing."), model.profile)
+    raised = with_raised_limit(requests[0], model.profile)
     assert raised is not None
-    return [*found, repaired, raised, replace(found[0], system="Rule. " * MIN_CACHED_TOKENS)]
+    return [*requests, repaired, raised, replace(requests[0], system="Rule. " * MIN_CACHED_TOKENS)]
 
 
 @pytest.mark.parametrize("form", OPENAI)

@@ -93,7 +93,7 @@ def test_the_maximum_usage_of_a_call_is_reserved() -> None:
     limited(limits).complete(a_request(max_output_tokens=512))
     limited(limits).complete(a_request(pictures=(a_page(width=750, height=1_000),)))
 
-    cost, of_picture = (each.cost for each in limits.requests)
+    cost, of_picture = (request.cost for request in limits.requests)
     assert of_picture[QuotaKind.INPUT_TOKENS] == cost[QuotaKind.INPUT_TOKENS] + 1_000
     assert cost[QuotaKind.REQUESTS] == 1
     assert cost[QuotaKind.OUTPUT_TOKENS] == 512
@@ -279,7 +279,7 @@ def test_a_returned_permit_wakes_the_longest_waiting_thread() -> None:
         wait_until(lambda: len(queue) == 3, 10, "the queue")
         assert len(limits.requests) == 2
         may_answer.set()
-        assert [each.result(20) for each in calls] == ["{}"] * 4
+        assert [call.result(20) for call in calls] == ["{}"] * 4
 
     assert limits.granted[1] == limits.requests[1].permit
     # Each granted and each returned permit wakes one thread.
@@ -328,5 +328,5 @@ def test_all_threads_ask_once_the_first_call_of_an_endpoint_has_ended(
     subject.wait = wait
     with ExitStack() as stack:
         subject.complete(a_request())
-        assert [each.is_set() for each in others] == [True, are_woken]
+        assert [event.is_set() for event in others] == [True, are_woken]
         assert subject.queue.is_busy is not are_woken

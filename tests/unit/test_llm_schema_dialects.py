@@ -159,14 +159,16 @@ LEAVES: st.SearchStrategy[JsonObject] = st.one_of(
 
 def _nested(inner: st.SearchStrategy[JsonObject]) -> st.SearchStrategy[JsonObject]:
     return st.one_of(
-        st.dictionaries(NAMES, inner, min_size=1, max_size=3).map(lambda found: closed(**found)),
+        st.dictionaries(NAMES, inner, min_size=1, max_size=3).map(
+            lambda properties: closed(**properties)
+        ),
         inner.map(lambda item: {"type": "array", "items": item, "maxItems": 3}),
         st.lists(inner, min_size=1, max_size=2).map(lambda options: {"oneOf": [*options]}),
     )
 
 
 SCHEMAS = st.dictionaries(NAMES, st.recursive(LEAVES, _nested, max_leaves=8), min_size=1).map(
-    lambda found: closed(**found)
+    lambda properties: closed(**properties)
 )
 
 

@@ -152,7 +152,7 @@ def test_a_request_to_claude_includes_the_system_prompt_in_either_form() -> None
     body = AnthropicModel(CLAUDE, SecretStr("k")).body(a_request(system="abc", user="defgh"))
     blocks: JsonObject = {**body, "system": [{"type": "text", "text": "abc"}]}
 
-    counts = [count_request(BY_CHARACTER, each) for each in (body, blocks)]
+    counts = [count_request(BY_CHARACTER, request_body) for request_body in (body, blocks)]
 
     assert counts[0] == counts[1] > 8
 

@@ -111,8 +111,8 @@ def test_joining_is_proportional_to_the_number_of_chunks(options: AnalysisOption
 def _an_answer(number: int, options: AnalysisOptions) -> JsonObject:
     span: JsonObject = {"quote": "it", "start_char": number, "end_char": number + 2}
     if options.schema is None:
-        found: JsonObject = {"item": "names", "status": "found", "value": str(number), **span}
-        return {"fields": [found]}
+        field: JsonObject = {"item": "names", "status": "found", "value": str(number), **span}
+        return {"fields": [field]}
     rows: list[JsonValue] = [{"name": str(number), "price": number}]
     evidence: list[JsonValue] = [{"path": "/line_items/0", **span}]
     return {"data": {"line_items": rows}, "evidence": evidence}

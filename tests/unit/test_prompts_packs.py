@@ -33,7 +33,7 @@ def test_a_pack_is_complete(pack: Pack) -> None:
     assert options.schema["x-checks"]
     assert options.labels == tuple(options.label_descriptions)
     assert options.examples == pack.examples
-    assert [examples.problem(each, options) for each in pack.examples] == [""]
+    assert [examples.problem(example, options) for example in pack.examples] == [""]
 
 
 @pytest.mark.parametrize("pack", EVERY.values(), ids=EVERY)
@@ -72,9 +72,9 @@ def test_a_party_that_several_parts_of_a_contract_name_is_listed_once() -> None:
 
 def test_the_options_of_the_user_override_the_pack() -> None:
     legal, support = packs.named("legal"), packs.named("support")
-    named = AnalysisOptions(schema=OWN, labels=("a", "b"), instructions="the fee")
+    user_options = AnalysisOptions(schema=OWN, labels=("a", "b"), instructions="the fee")
 
-    types, options = packs.completed(legal, (AnalysisType.EXTRACTION,), named)
+    types, options = packs.completed(legal, (AnalysisType.EXTRACTION,), user_options)
     _, labelled = packs.completed(support, (), AnalysisOptions(labels=("a", "b")))
 
     assert types == (AnalysisType.EXTRACTION,)

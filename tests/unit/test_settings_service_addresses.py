@@ -94,7 +94,7 @@ def test_an_invalid_database_address_is_rejected(url: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "given",
+    "setting",
     [
         *(
             {"broker_url": url}
@@ -121,9 +121,9 @@ def test_an_invalid_database_address_is_rejected(url: str, reason: str) -> None:
         ),
     ],
 )
-def test_a_valid_address_is_accepted(given: dict[str, str]) -> None:
-    (name,) = given
-    assert getattr(load(None, **given), name) is not None
+def test_a_valid_address_is_accepted(setting: dict[str, str]) -> None:
+    (name,) = setting
+    assert getattr(load(None, **setting), name) is not None
 
 
 @pytest.mark.parametrize(

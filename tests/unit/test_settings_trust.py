@@ -103,7 +103,9 @@ def test_a_file_writable_by_a_shared_group_is_rejected(folder: Path, place: str)
 def test_a_file_writable_by_the_users_private_group_is_accepted(folder: Path) -> None:
     """Files have this mode if each user has a group of the same name and a umask of 002."""
     user = pwd.getpwuid(os.geteuid())
-    if [each.pw_name for each in pwd.getpwall() if each.pw_gid == user.pw_gid] != [user.pw_name]:
+    if [account.pw_name for account in pwd.getpwall() if account.pw_gid == user.pw_gid] != [
+        user.pw_name
+    ]:
         pytest.skip("this user shares the group with others")
     for path in (folder, folder / "chordwise.toml"):
         os.chown(path, -1, user.pw_gid)

@@ -103,7 +103,7 @@ def test_chunks_disagree_on_members_of_a_schema_outside_of_lists() -> None:
 
 def test_reasons_belong_to_the_values_that_they_are_about() -> None:
     output: JsonObject = {"data": {"total": 5, "rows": [{"id": 1}]}, "evidence": []}
-    found = (
+    answer_doubts = (
         Doubt(sentence="Checks failed: sum.", reason=Reason.CHECK_FAILED, paths=["/data/total"]),
         Doubt(sentence="1 of 2 chunks failed."),
         Doubt(sentence="Lost.", reason=Reason.QUOTE_NOT_FOUND, paths=["/data/total", "/data/x"]),
@@ -113,7 +113,7 @@ def test_reasons_belong_to_the_values_that_they_are_about() -> None:
         Fact(path="/data/rows/0/id", item="rows.id", value_in_quote=False),
     ]
 
-    doubts = by_path(found, output, KIND)
+    doubts = by_path(answer_doubts, output, KIND)
 
     assert doubts == {
         "/data/total": [Reason.CHECK_FAILED],
@@ -123,7 +123,7 @@ def test_reasons_belong_to_the_values_that_they_are_about() -> None:
         [Reason.CHECK_FAILED, Reason.QUOTE_NOT_FOUND],
         [Reason.VALUE_NOT_IN_QUOTE],
     ]
-    of_label = by_path(found, {"primary_label": "letter"}, AnalysisType.CLASSIFICATION)
+    of_label = by_path(answer_doubts, {"primary_label": "letter"}, AnalysisType.CLASSIFICATION)
     assert of_label == {
         "/primary_label": [Reason.CHECK_FAILED, Reason.QUOTE_NOT_FOUND],
         WHOLE: ["1 of 2 chunks failed."],

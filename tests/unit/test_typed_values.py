@@ -55,9 +55,9 @@ from chordwise.domain.typed_values import DateOrder, TypedValue, typed
     ],
 )
 def test_amounts_are_parsed(text: str, number: str, currency: str | None, unit: str | None) -> None:
-    found = replace(typed(text), scale=None)
+    value = replace(typed(text), scale=None)
 
-    assert found == TypedValue(number=Decimal(number), currency=currency, unit=unit)
+    assert value == TypedValue(number=Decimal(number), currency=currency, unit=unit)
 
 
 @pytest.mark.parametrize(
@@ -138,12 +138,12 @@ def test_ambiguous_values_stay_untyped(text: str) -> None:
 
 @given(st.integers() | st.floats(allow_nan=False, allow_infinity=False))
 def test_numbers_of_json_keep_their_value(number: float) -> None:
-    found = typed(number).number
-    assert found is not None
-    assert (int(found) if isinstance(number, int) else float(found)) == number
+    value = typed(number).number
+    assert value is not None
+    assert (int(value) if isinstance(number, int) else float(value)) == number
 
 
 @given(st.text(max_size=60))
 def test_any_text_is_parsed_without_an_error(text: str) -> None:
-    found = typed(text)
-    assert found.number is None or found.number.is_finite()
+    value = typed(text)
+    assert value.number is None or value.number.is_finite()

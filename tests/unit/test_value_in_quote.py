@@ -313,6 +313,6 @@ def test_values_without_evidence_are_reported() -> None:
         ],
     }
 
-    found = EXTRACTION.without_evidence(answer, AnalysisOptions(schema=schema))
+    paths = EXTRACTION.without_evidence(answer, AnalysisOptions(schema=schema))
 
-    assert found == ["/supplier", "/rows/1/name"]
+    assert paths == ["/supplier", "/rows/1/name"]

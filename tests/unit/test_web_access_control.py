@@ -102,9 +102,9 @@ def test_the_token_is_accepted_only_from_this_machine() -> None:
     settings = WebSettings.model_validate({"password_hash": hash_password(SECRET)})
 
     addresses = ("127.0.0.1", "::1", "localhost", "0.0.0.0")  # noqa: S104 - not bound to
-    found = [rules_for(settings, address, SECRET).token for address in addresses]
+    tokens = [rules_for(settings, address, SECRET).token for address in addresses]
 
-    assert found == [SECRET, SECRET, SECRET, ""]
+    assert tokens == [SECRET, SECRET, SECRET, ""]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from chordwise.errors import UsageError
 from chordwise.web.lists import Listing, listing_of
 
 
-def asked(query: str) -> Listing:
+def listing_at(query: str) -> Listing:
     scope = {
         "type": "http",
         "path": "/results",
@@ -24,10 +24,10 @@ def asked(query: str) -> Listing:
 
 
 def test_the_address_of_the_next_page_round_trips() -> None:
-    first = asked("type=summary&label=&sort=confidence&unknown=1")
+    first = listing_at("type=summary&label=&sort=confidence&unknown=1")
     key = (0.25, None, "Straße & Söhne", 7)
 
-    second = asked(urlsplit(first.next_page(key)).query)
+    second = listing_at(urlsplit(first.next_page(key)).query)
 
     assert first.filters == {"type": "summary"}
     assert first.after == ()
@@ -40,7 +40,7 @@ def test_the_address_of_the_next_page_round_trips() -> None:
 
 
 def test_a_changed_filter_or_order_leads_to_the_first_page() -> None:
-    listing = asked("type=summary&sort=confidence&after=WzFd")
+    listing = listing_at("type=summary&sort=confidence&after=WzFd")
 
     assert listing.after == (1,)
     assert parse_qs(urlsplit(listing.address(label="a&b")).query) == {
@@ -52,7 +52,7 @@ def test_a_changed_filter_or_order_leads_to_the_first_page() -> None:
     assert listing.sorted_by("confidence").endswith("sort=-confidence")
     assert listing.sorted_by("created").endswith("sort=created")
     assert listing.direction_of("confidence") == "ascending"
-    assert asked("").direction_of("created") == "descending"
+    assert listing_at("").direction_of("created") == "descending"
 
 
 @pytest.mark.parametrize(
@@ -60,4 +60,4 @@ def test_a_changed_filter_or_order_leads_to_the_first_page() -> None:
 )
 def test_an_invalid_address_is_rejected(query: str) -> None:
     with pytest.raises(UsageError):
-        asked(query)
+        listing_at(query)

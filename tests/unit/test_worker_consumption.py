@@ -182,15 +182,15 @@ def test_a_task_frees_its_slot_if_its_end_cannot_be_recorded(pool: CountedThread
 def test_messages_are_taken_only_for_free_slots_and_one_slice_ahead(pool: CountedThreads) -> None:
     """Until its chunks begin, a message counts as the chunks that the threads can prepare."""
     answers: SimpleQueue[object] = SimpleQueue()
-    cut, asked = threading.Event(), threading.Event()
+    cut, answered = threading.Event(), threading.Event()
     rooms: list[bool] = []
     woken: list[bool] = []
     pool.chunk_threads.on_room = lambda: woken.append(pool.chunk_threads.has_room)
 
     def task() -> tuple[int, object, float]:
         cut.wait(10)
-        begun = pool.chunk_threads.begin(lambda _: asked.wait(10), range(4))
-        return (0, all(each.result() for each in begun), 0.0)
+        begun = pool.chunk_threads.begin(lambda _: answered.wait(10), range(4))
+        return (0, all(future.result() for future in begun), 0.0)
 
     def other() -> tuple[int, object, float]:
         return (0, "other", 0.0)
@@ -200,7 +200,7 @@ def test_messages_are_taken_only_for_free_slots_and_one_slice_ahead(pool: Counte
         pool.on_apply(function, (), {}, callback=answers.put)
     rooms.append(pool.chunk_threads.has_room)
     cut.set()
-    asked.set()
+    answered.set()
     ended = [answers.get(timeout=10), answers.get(timeout=10)]
     pool.on_stop()
 
@@ -217,7 +217,7 @@ def test_all_threads_of_the_slots_start_at_once() -> None:
 
     started = set(threading.enumerate()) - before
     assert [thread.name.partition("_")[0] for thread in started] == ["slot"] * 6
-    assert [each.result() for each in slots.begin(abs, [-1, 2, -3, 4])] == [1, 2, 3, 4]
+    assert [future.result() for future in slots.begin(abs, [-1, 2, -3, 4])] == [1, 2, 3, 4]
 
 
 def test_too_few_allowed_threads_are_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:

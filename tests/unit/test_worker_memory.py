@@ -11,7 +11,9 @@ from worker.memory import limit_megabytes, resident_megabytes, watch_memory
 def test_a_process_leaves_above_its_limit_and_at_once_far_above_it() -> None:
     said: list[tuple[str, bool]] = []
 
-    watch_memory(100, leave=lambda *each: said.append(each), sizes=[90, 101, 110, 120, 121])
+    watch_memory(
+        100, leave=lambda *arguments: said.append(arguments), sizes=[90, 101, 110, 120, 121]
+    )
 
     assert said == [
         ("it takes 101 MB, and worker.memory_megabytes is 100", False),

@@ -57,14 +57,14 @@ def test_messages_that_call_other_tasks_are_rejected() -> None:
     options = [{"chain": [other]}, {"chain": [SYNTHESIS, SYNTHESIS]}, {"chord": other}]
     options += [{"callbacks": [SYNTHESIS]}, {"errbacks": [SYNTHESIS]}, {"chain": other}]
 
-    assert {rejection_of(a_message([ids, {}, each])) for each in options} == {Rejection.OPTIONS}
+    assert {rejection_of(a_message([ids, {}, option])) for option in options} == {Rejection.OPTIONS}
 
 
 def test_messages_with_valid_ids_and_other_options_are_rejected() -> None:
     """These are options that make Celery fail or call other tasks."""
     messages = list(malformed_messages(str(uuid.uuid4()), str(uuid.uuid4())))
 
-    passed = [each for each in messages if rejection_of(each) is not Rejection.OPTIONS]
+    passed = [message for message in messages if rejection_of(message) is not Rejection.OPTIONS]
 
     assert len(messages) > 20
     assert passed == []
