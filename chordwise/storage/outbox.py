@@ -197,6 +197,16 @@ _DEFER = text("""
     WHERE id = ANY(CAST(:ids AS uuid[]))""")
 
 
+def hasten(store: Store, reason: str, first: uuid.UUID, last: uuid.UUID) -> None:
+    """Make the unsent messages of a range of ids that have this reason due now."""
+    store.execute(_HASTEN, {"reason": reason, "first": first, "last": last})
+
+
+_HASTEN = text("""
+    UPDATE outbox SET due_at = clock_timestamp()
+    WHERE id BETWEEN :first AND :last AND reason = :reason AND sends = 0""")
+
+
 def remove(store: Store, ids: Collection[uuid.UUID]) -> None:
     """Remove the messages of work that is not to be begun any more."""
     store.execute(_REMOVE, {"ids": list(ids)})

@@ -25,7 +25,7 @@ from chordwise.pipeline.jobs.fan_out import fan_out
 from chordwise.pipeline.jobs.synthesize import synthesize
 from chordwise.pipeline.recovery.recover import recover
 from chordwise.settings import Settings
-from chordwise.storage import runs
+from chordwise.storage import outbox, runs
 from chordwise.storage.jobs import Job
 from chordwise.storage.runs import Run
 from tests.fakes.batch_nights import (
@@ -50,7 +50,7 @@ from tests.fakes.pipeline import (
     offered,
     quoting_the_text,
 )
-from tests.fakes.processes import Processes, wait_until
+from tests.fakes.processes import KilledError, Processes, wait_until
 from tests.fakes.scheduling import a_scheduler, nightly
 from tests.peers.batch_provider import BatchProvider
 
@@ -230,6 +230,25 @@ def test_a_retry_resumes_a_cancelled_run(settings: Settings, *, killed: bool) ->
 
     assert pipeline.value(STATUSES) == ["succeeded"]
     assert pipeline.value("SELECT status FROM runs") == "finished"
+
+
+def test_jobs_queued_by_a_killed_retry_begin_later(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = a_pipeline(settings)
+    submission = pipeline.submit(PARAGRAPH)
+    run_control.cancel(pipeline.context.database, submission.run_id)
+    monkeypatch.setattr(outbox, "hasten", killed)
+
+    with pytest.raises(KilledError):
+        run_control.retry(pipeline.context, submission.run_id)
+
+    due = "SELECT due_at BETWEEN now() AND now() + interval '6 minutes' FROM outbox"
+    assert pipeline.value(due) is True
+
+
+def killed(*_: object) -> object:
+    raise KilledError
 
 
 def test_a_run_read_before_its_cancellation_stays_cancelled(settings: Settings) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from sqlalchemy import case, func, null, select, true, update
@@ -33,9 +33,9 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
     probes whether the pause can end. If the run is being cancelled, the cancellation is completed
     first. `budget_usd` is the new cap of the run, including what it has already cost.
 
-    The jobs are queued in short transactions; their messages follow after the last of these, so
-    that no job ends the run before all are queued. After a kill, recovery sends the queued jobs and
-    another `retry` queues the rest.
+    The jobs are queued in short transactions; their messages are due after the last of these, so
+    that no job ends the run before all are queued. After a kill, the queued jobs begin some minutes
+    later, and another `retry` queues the rest.
 
     Raises:
         UsageError: More is spent already, or the amount cannot be a budget.
@@ -50,12 +50,11 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
         budgets.require_known_prices(context.settings, models)
         with context.database.write() as session:
             budgets.change_cap(session, run_id, budgets.checked_cap(budget_usd))
-    begun_at = _now(context.database)
     steps = list(_reopen_jobs(context, run_id))
     for step in steps:
         for attempt in context.database.attempts(DATABASE_TIMEOUT):
             with attempt as session:
-                _send(session, run_id, step, begun_at)
+                outbox.hasten(session, _RETRY, step.first, step.last)
     return sum(step.count for step in steps)
 
 
@@ -97,6 +96,9 @@ def _cancel_jobs(database: Database, run_id: uuid.UUID) -> None:
 _STEP = 1_000
 """The maximum number of jobs that one transaction cancels or queues."""
 _BEFORE_ALL = uuid.UUID(int=0)
+_RETRY = "retry"
+# After a kill before all jobs are queued, those that are begin after this time.
+_UNTIL_ALL_ARE_QUEUED = timedelta(minutes=5)
 _OPEN_RUN = {"status": RunStatus.OPEN, "finished_at": None}
 _FRESH = {"attempts": 0, "postponements": 0, "error_code": None, "error_message": None}
 
@@ -141,6 +143,16 @@ def _reopen_some(
         return None  # cancelled since the first step
     job_ids = jobs.of_one_step((row[0], row[1]) for row in rows)
     _reopen(context, session, job_ids)
+    asking = select(Job.id).where(in_ids(Job.id, job_ids), Job.reused_from.is_(None))
+    is_nightly = session.get_one(Run, run_id).priority == Priority.NIGHTLY
+    outbox.promise(
+        session,
+        FAN_OUT,
+        session.scalars(asking).all(),
+        reason=_RETRY,
+        is_nightly=is_nightly,
+        delay=_UNTIL_ALL_ARE_QUEUED,
+    )
     return _Step(first=job_ids[0], last=job_ids[-1], count=len(job_ids))
 
 
@@ -170,17 +182,3 @@ def _reopen(context: Context, session: Session, job_ids: Sequence[uuid.UUID]) ->
             **cleared,
         )
     )
-
-
-def _send(session: Session, run_id: uuid.UUID, step: _Step, begun_at: datetime) -> None:
-    """Promise messages for the jobs of a step that still need one."""
-    is_nightly = session.get_one(Run, run_id).priority == Priority.NIGHTLY
-    queued = select(Job.id).where(
-        Job.id.between(step.first, step.last),
-        Job.run_id == run_id,
-        Job.status == JobStatus.QUEUED,
-        Job.reused_from.is_(None),
-        Job.last_progress_at >= begun_at,
-    )
-    job_ids = session.scalars(queued).all()
-    outbox.promise(session, FAN_OUT, job_ids, reason="retry", is_nightly=is_nightly)
