@@ -37,18 +37,18 @@ def discover(arguments: Sequence[str]) -> Iterator[FoundFile]:
     Raises:
         UsageError: An argument matches nothing; raised before the first file is returned.
     """
-    found = [_first_of(_files_of(argument), argument) for argument in arguments]
-    return _deduplicated(itertools.chain.from_iterable(found))
+    files = [_first_of(_files_of(argument), argument) for argument in arguments]
+    return _deduplicated(itertools.chain.from_iterable(files))
 
 
-def _first_of(found: Iterator[FoundFile], argument: str) -> Iterator[FoundFile]:
-    first = next(found, None)
+def _first_of(files: Iterator[FoundFile], argument: str) -> Iterator[FoundFile]:
+    first = next(files, None)
     if first is None:
         raise UsageError(
             _no_match_message(argument),
             "Name files, folders, patterns in quotes, or - for standard input.",
         )
-    return itertools.chain([first], found)
+    return itertools.chain([first], files)
 
 
 def _no_match_message(argument: str) -> str:
@@ -59,9 +59,9 @@ def _no_match_message(argument: str) -> str:
     return f"{printable(argument)} matches no file."
 
 
-def _deduplicated(found: Iterator[FoundFile]) -> Iterator[FoundFile]:
+def _deduplicated(files: Iterator[FoundFile]) -> Iterator[FoundFile]:
     seen: set[str] = set()
-    for file in found:
+    for file in files:
         identity = STDIN if file.path is None else os.path.realpath(file.path)
         if identity not in seen:
             seen.add(identity)

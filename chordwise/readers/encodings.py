@@ -49,12 +49,12 @@ def decode(data: bytes, declared: str = "") -> Decoded:
     Raises:
         ReadError: The bytes are not text.
     """
-    found = _marked(data)
-    if found is None and data.count(0) > len(data) * _MUCH_NUL:
-        found = _wide(data)
-    found = found or _utf8(data) or _wide(data)
-    if found is not None:
-        return found
+    decoded = _marked(data)
+    if decoded is None and data.count(0) > len(data) * _MUCH_NUL:
+        decoded = _wide(data)
+    decoded = decoded or _utf8(data) or _wide(data)
+    if decoded is not None:
+        return decoded
     if _share_of_controls(data) > _CONTROLS_IN_LEGACY:
         raise failures.binary()
     return _declared(data, declared) or _guessed(data)

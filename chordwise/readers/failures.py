@@ -17,7 +17,7 @@ INSTALL_VISION = 'pip install "chordwise[vision]"'
 
 
 def _supported() -> str:
-    labels = ", ".join(each.labels for each in FORMATS.values() if each.labels)
+    labels = ", ".join(format_.labels for format_ in FORMATS.values() if format_.labels)
     return f"Chordwise reads {', '.join(sorted(labels.split(', ')))} and other text."
 
 
@@ -95,7 +95,7 @@ def ocr_missing() -> ReadError:
 
 def ocr_language_missing(languages: str) -> ReadError:
     """Return the error for a scan in languages for which Tesseract has no data."""
-    packages = " ".join(f"tesseract-ocr-{each.replace('_', '-')}" for each in languages.split("+"))
+    packages = " ".join(f"tesseract-ocr-{code.replace('_', '-')}" for code in languages.split("+"))
     return unreadable(
         f"is a scan, and no folder has the OCR data of all the languages {languages}.",
         f"On Debian and Ubuntu: apt-get install {packages.lower()}; "

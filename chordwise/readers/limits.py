@@ -137,9 +137,9 @@ def _group_limits(groups: Path, mount: Path) -> Iterator[int]:
 
 def _limits_up(mount: Path, path: str, name: str) -> Iterator[int]:
     group = Path(path.lstrip("/"))
-    for each in (group, *group.parents):
+    for level in (group, *group.parents):
         try:
-            value = (mount / each / name).read_text("ascii").strip()
+            value = (mount / level / name).read_text("ascii").strip()
         except OSError:
             continue
         if value.isdecimal():

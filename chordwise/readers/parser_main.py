@@ -136,14 +136,14 @@ def detect(data: bytes, name: str) -> str:
         return _zip_format(io.BytesIO(data))
     ranked = sorted(FORMATS.items(), key=lambda item: item[1].rank)
     matching = (item for item in ranked if item[1].matches and item[1].matches(data, extension))
-    kind, found = next(matching)
-    if not found.rank:
+    kind, detected = next(matching)
+    if not detected.rank:
         return kind
     if data.startswith(_OLE):
         return _ole_format(data)
-    if foreign := next((each for each in _FOREIGN if data.startswith(each[0])), None):
+    if foreign := next((row for row in _FOREIGN if data.startswith(row[0])), None):
         raise failures.unsupported(*foreign[1:])
-    if any(extension in each.extensions for each in FORMATS.values()):
+    if any(extension in format_.extensions for format_ in FORMATS.values()):
         raise failures.mislabeled(extension)
     return kind
 
@@ -163,13 +163,13 @@ def _zip_format(file: BinaryIO) -> str:
         raise failures.malformed("is a damaged DOCX or ZIP file.") from error
     if "[Content_Types].xml" in names and any(name.startswith("visio/") for name in names):
         raise failures.unsupported("a Visio drawing", failures.convert_to("pdf"))
-    found = (
+    ranked = (
         (len(parts), kind)
-        for kind, each in FORMATS.items()
-        for parts in each.parts
+        for kind, format_ in FORMATS.items()
+        for parts in format_.parts
         if all(any(name.startswith(part) for name in names) for part in parts)
     )
-    return max(found)[1]
+    return max(ranked)[1]
 
 
 def _end(file: BinaryIO) -> bytes:
@@ -193,8 +193,8 @@ def _ole_format(data: bytes) -> str:
     holds = _ole_contents(data)
     if holds("EncryptedPackage"):
         raise failures.encrypted()
-    for kind, each in FORMATS.items():
-        if any(map(holds, each.streams)):
+    for kind, format_ in FORMATS.items():
+        if any(map(holds, format_.streams)):
             return kind
     if holds(_OLD_PRESENTATION):
         kind = "a PowerPoint file of the old format (.ppt)"
@@ -248,15 +248,15 @@ def extract(file: BinaryIO, options: ReadOptions) -> Extracted | Iterator[Extrac
     return _with_text(read, limit) if isinstance(read, Extracted) else _checked(read, limit)
 
 
-def _checked(found: Iterator[Extraction], max_characters: int) -> Iterator[Extraction]:
+def _checked(items: Iterator[Extraction], max_characters: int) -> Iterator[Extraction]:
     """Yield the items of a file, and replace items without text by errors."""
     is_empty = True
-    for each in found:
+    for item in items:
         is_empty = False
         try:
-            yield _with_text(each, max_characters) if isinstance(each, Extracted) else each
+            yield _with_text(item, max_characters) if isinstance(item, Extracted) else item
         except ReadError as error:
-            yield Unread(place=each.place, error=error)
+            yield Unread(place=item.place, error=error)
     if is_empty:
         raise failures.empty()
 

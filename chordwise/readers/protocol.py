@@ -367,8 +367,8 @@ def text_of(reply: Reply, max_characters: int, within: str = "") -> ReadText:
 
 def _places(encoded: bytes, within: str, length: int) -> Sequence[Place]:
     decoded_places = places.decode(encoded, length) if encoded else []
-    named = [replace(place, label=_line(place.label)[:MAX_LABEL]) for place in decoded_places]
-    return places.nest_in_message(within, named, length) if within else named
+    labeled = [replace(place, label=_line(place.label)[:MAX_LABEL]) for place in decoded_places]
+    return places.nest_in_message(within, labeled, length) if within else labeled
 
 
 def failure(header: JsonObject) -> ReadError:

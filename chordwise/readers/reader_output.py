@@ -186,39 +186,39 @@ SEPARATOR = "\n\n"
 def joined(texts: Iterable[str]) -> tuple[str, list[int]]:
     """Return the texts separated by blank lines, and the position of each."""
     listed = list(texts)
-    lengths = (len(each) + len(SEPARATOR) for each in listed)
+    lengths = (len(text) + len(SEPARATOR) for text in listed)
     return SEPARATOR.join(listed), list(itertools.accumulate(lengths, initial=0))[:-1]
 
 
 def of_pages(pages: Iterable[PageText]) -> tuple[str, list[Place]]:
     """Return the text of pages, and the pages as places."""
     listed = list(pages)
-    text, starts = joined(each.text for each in listed)
-    found = [
+    text, starts = joined(page.text for page in listed)
+    page_places = [
         Place(
             kind=PlaceKind.PAGE,
-            label=f"p. {each.number}",
+            label=f"p. {page.number}",
             start_char=start,
-            end_char=start + len(each.text),
-            number=each.number,
-            width=round(each.width, 2),
-            height=round(each.height, 2),
-            layout=each.layout,
+            end_char=start + len(page.text),
+            number=page.number,
+            width=round(page.width, 2),
+            height=round(page.height, 2),
+            layout=page.layout,
         )
-        for each, start in zip(listed, starts, strict=True)
+        for page, start in zip(listed, starts, strict=True)
     ]
-    return text, found
+    return text, page_places
 
 
 def nonblank_characters(passages: Iterable[str]) -> int:
     """Return the number of characters in passages without their white space."""
-    return sum(len("".join(each.split())) for each in passages)
+    return sum(len("".join(passage.split())) for passage in passages)
 
 
-def encoded_places(found: Sequence[Place], offset: Callable[[int], int] | None) -> bytes:
+def encoded_places(listed: Sequence[Place], offset: Callable[[int], int] | None) -> bytes:
     """Return places as JSON and layouts; `offset` moves them to the normalized text, if given."""
-    kept = found[: places.MAX_PLACES]
-    return places.encode([places.moved(each, offset) for each in kept] if offset else kept)
+    kept = listed[: places.MAX_PLACES]
+    return places.encode([places.moved(place, offset) for place in kept] if offset else kept)
 
 
 def markdown(rows: Iterable[Sequence[str]], spend: Callable[[int], None]) -> str:
@@ -241,7 +241,7 @@ def markdown_lines(
     lines: list[tuple[int | None, str]] = []
     width = 0
     for position, row in enumerate(rows):
-        cells = [cell(each) for each in row]
+        cells = [cell(value) for value in row]
         if not any(cells):
             continue
         line = f"| {' | '.join(cells)} |"

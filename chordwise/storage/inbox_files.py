@@ -352,8 +352,10 @@ def first_failure(session: Session, file_id: uuid.UUID) -> dict[str, str | None]
         .order_by(InboxIntake.position, Job.id)
         .limit(1)
     )
-    found = session.execute(statement).mappings().one_or_none()
-    return {} if found is None else {name: found[name] for name in ("reason", "message", "hint")}
+    failure = session.execute(statement).mappings().one_or_none()
+    return (
+        {} if failure is None else {name: failure[name] for name in ("reason", "message", "hint")}
+    )
 
 
 def outcomes(

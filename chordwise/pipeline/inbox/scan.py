@@ -50,9 +50,11 @@ def files(folder: Path, refuse: Callable[[Refused], None]) -> Iterator[Found]:
             yield from _file(Path(entry.path), refuse)
 
 
-def oldest(found: Iterable[Found], limit: int) -> list[Found]:
+def oldest(candidates: Iterable[Found], limit: int) -> list[Found]:
     """Return at most `limit` files, the oldest first."""
-    return heapq.nsmallest(limit, found, key=lambda file: (file[1][0].modified_ns, bytes(file[0])))
+    return heapq.nsmallest(
+        limit, candidates, key=lambda file: (file[1][0].modified_ns, bytes(file[0]))
+    )
 
 
 def version(folder: Path, file: Found) -> Version:

@@ -25,13 +25,13 @@ _ENCRYPTED_FLAG = 1
 _DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError)
 
 
-def documents(source: Source, wanted: ReadOptions) -> Iterator[Extraction]:
+def documents(source: Source, options: ReadOptions) -> Iterator[Extraction]:
     """Yield the files, except hidden and temporary ones, in order; nothing is written to disk."""
     naming = Naming()
     with _opened(source) as archive:
         for member in archive.infolist():
             if not member.is_dir() and not _is_ignored(member.filename):
-                yield _part(archive, member, naming.place(member.filename), wanted)
+                yield _part(archive, member, naming.place(member.filename), options)
 
 
 def _opened(source: Source) -> zipfile.ZipFile:
@@ -47,12 +47,12 @@ def _is_ignored(name: str) -> bool:
 
 
 def _part(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: str, wanted: ReadOptions
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, place: str, options: ReadOptions
 ) -> Extraction:
     if member.flag_bits & _ENCRYPTED_FLAG:
         return Unread(place=place, error=failures.encrypted())
-    if member.file_size > wanted.max_part_bytes:
-        return Unread(place=place, error=failures.larger_than(wanted.max_part_bytes >> 20))
+    if member.file_size > options.max_part_bytes:
+        return Unread(place=place, error=failures.larger_than(options.max_part_bytes >> 20))
     return ContainedFile(place=place, name=member.filename, pieces=_pieces(archive, member))
 
 

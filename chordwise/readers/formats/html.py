@@ -83,7 +83,7 @@ def extracted(page: Page, encoding: str | None = None) -> Extracted:
         invisible_characters=nonblank_characters(page.unseen),
         unseen=tuple(page.unseen),
         left_out=document_flags.lines_addressing_model(
-            "\n".join(each.strip() for each in page.left_out)
+            "\n".join(passage.strip() for passage in page.left_out)
         ),
     )
 
@@ -106,12 +106,12 @@ class _Formatting:
         """Return the formatting of a nested element; style sheets may color classes."""
         style = attributes.get("style", "")
         size, color = _FONT_SIZE.search(style), _COLOR.search(style)
-        named = attributes.get("color", "").lower()
-        has_color = color is not None or bool(named)
+        value = attributes.get("color", "").lower()
+        has_color = color is not None or bool(value)
         return _Formatting(
             has_size=size[1] is None if size else self.has_size,
             is_tiny=bool(_TINY.search(style)) if size else self.is_tiny,
-            is_white=(bool(color and color[1]) or named in _WHITES) if has_color else self.is_white,
+            is_white=(bool(color and color[1]) or value in _WHITES) if has_color else self.is_white,
             is_off_page=self.is_off_page or bool(_OFF_PAGE.search(style)),
             has_ground=self.has_ground
             or bool(_GROUND.search(style))

@@ -31,14 +31,14 @@ _ENCRYPTED = ("application/pkcs7-mime", "application/x-pkcs7-mime", "multipart/e
 _ALTERNATIVES = "multipart/alternative"
 
 
-def documents(data: bytes, wanted: ReadOptions) -> Iterator[Extraction]:
+def documents(data: bytes, options: ReadOptions) -> Iterator[Extraction]:
     """Yield the text of the message, then its attachments."""
     # The lenient policy; the modern one raises on headers that real mail programs write.
     message = email.message_from_bytes(data)
     if any(part.get_content_type() in _ENCRYPTED for part in message.walk()):
         raise failures.encrypted()
     try:
-        yield _text(message, wanted.max_characters)
+        yield _text(message, options.max_characters)
     except ReadError as error:
         yield Unread(place="", error=error)
     naming = Naming()
@@ -68,7 +68,7 @@ def text_of_message(
         ReadError: The message is empty.
     """
     listed = [f"{name}: {value}" for name, value in headers.items() if value]
-    bodies = [each.text for each in parts if each.text.strip()]
+    bodies = [body.text for body in parts if body.text.strip()]
     names = [f"Attachment: {name}" for name in attachments if name]
     if not bodies and not listed:
         raise failures.empty()
@@ -79,9 +79,9 @@ def text_of_message(
         media_type=media_type,
         title=headers["Subject"],
         place=place,
-        invisible_characters=sum(each.invisible_characters for each in parts),
-        unseen=tuple(passage for each in parts for passage in each.unseen),
-        left_out=tuple(passage for each in parts for passage in each.left_out),
+        invisible_characters=sum(part.invisible_characters for part in parts),
+        unseen=tuple(passage for part in parts for passage in part.unseen),
+        left_out=tuple(passage for part in parts for passage in part.left_out),
     )
 
 
@@ -95,8 +95,8 @@ def _displayed_parts(message: Message, max_characters: int) -> list[Extracted]:
     step = -1 if kind == _ALTERNATIVES else 1
     parts = (_displayed_parts(part, max_characters) for part in _children(message)[::step])
     if kind == _ALTERNATIVES:
-        return next((part for part in parts if any(each.text.strip() for each in part)), [])
-    return [each for part in parts for each in part]
+        return next((part for part in parts if any(body.text.strip() for body in part)), [])
+    return [body for part in parts for body in part]
 
 
 def _attachments(message: Message) -> Iterator[Message]:

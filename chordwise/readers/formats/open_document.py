@@ -29,14 +29,14 @@ def read(data: Source, max_characters: int) -> Extracted:
     text, starts = reader_output.joined((*story.texts, *story.notes))
     begins = [(starts[block], heading) for block, heading in story.headings]
     if story.slides:
-        found = places_of_slides(
+        text_places = places_of_slides(
             ((start, number) for number, (start, _) in enumerate(begins, start=1)), len(text)
         )
     else:
-        found = places.sections(begins, len(text))
+        text_places = places.sections(begins, len(text))
     return Extracted(
         text=text,
-        places=found,
+        places=text_places,
         media_type=media_type,
         title=package.title(_META) if _META in package else "",
         pages=story.slides or None,

@@ -41,11 +41,11 @@ _NESTED = 8
 _DAMAGES = (OSError, ValueError, IndexError, struct.error, KeyError, AttributeError, TypeError)
 
 
-def documents(data: bytes, wanted: ReadOptions) -> Iterator[Extraction]:
+def documents(data: bytes, options: ReadOptions) -> Iterator[Extraction]:
     """Yield the text of the message, then its attachments."""
     try:
         with olefile.OleFileIO(io.BytesIO(data)) as container:
-            yield from _Message(container, (), "", wanted).documents()
+            yield from _Message(container, (), "", options).documents()
     except _DAMAGES as error:
         raise failures.malformed("is a damaged Outlook message.") from error
 
@@ -57,7 +57,7 @@ class _Message:
     container: olefile.OleFileIO
     folder: tuple[str, ...]
     place: str
-    wanted: ReadOptions
+    options: ReadOptions
 
     def documents(self) -> Iterator[Extraction]:
         try:
@@ -97,7 +97,7 @@ class _Message:
 
     def _body(self) -> Extracted:
         """Return the body that a mail program displays: HTML, else plain text, else RTF."""
-        limit = self.wanted.max_characters
+        limit = self.options.max_characters
         markup = self._stream(_HTML, _BINARY).rstrip(b"\0") or self._string(_HTML).encode()
         shown = html.read(markup, limit) if markup else None
         if shown is not None and shown.text:
@@ -137,21 +137,21 @@ class _Message:
 
     def _attachment(self, folder: tuple[str, ...], naming: Naming) -> Iterator[Extraction]:
         name = self._name(folder) or "attachment"
-        own = naming.place(name)
-        place = f"{self.place}/{own}" if self.place else own
+        label = naming.place(name)
+        place = f"{self.place}/{label}" if self.place else label
         message = (*folder, f"__substg1.0_{_DATA:04X}{_METHOD_TYPE}")
         if self.container.exists([*message, PROPERTIES]):
             if len(message) > _NESTED * 2:
                 yield Unread(place=place, error=failures.malformed("is nested too deeply."))
                 return
-            yield from _Message(self.container, message, place, self.wanted).documents()
+            yield from _Message(self.container, message, place, self.options).documents()
             return
         data = self._stream(_DATA, _BINARY, folder)
         yield ContainedFile(place=place, name=name, pieces=(data,), label=f"attachment {place}")
 
     def _name(self, folder: tuple[str, ...]) -> str:
-        found = (self._string(each, folder) for each in _NAMES)
-        return next((name for name in found if name), "")
+        names = (self._string(number, folder) for number in _NAMES)
+        return next((name for name in names if name), "")
 
     def _string(self, number: int, folder: tuple[str, ...] | None = None) -> str:
         wide = self._stream(number, _UNICODE, folder)

@@ -62,13 +62,13 @@ def read(data: bytes, max_characters: int) -> Extracted:
         pages=len(document),
         pages_unread=pages.unread,
         pages_scanned=pages.scanned,
-        invisible_characters=sum(len(each.characters) for each in pages.unseen),
-        is_covered=any(each.is_covered for each in pages.unseen),
-        unseen=tuple(passage for each in pages.unseen for passage in each.passages),
+        invisible_characters=sum(len(page.characters) for page in pages.unseen),
+        is_covered=any(page.is_covered for page in pages.unseen),
+        unseen=tuple(passage for page in pages.unseen for passage in page.passages),
         unseen_at=tuple(
             place.start_char + start
-            for place, each in zip(places, pages.unseen, strict=True)
-            for start in each.starts
+            for place, page in zip(places, pages.unseen, strict=True)
+            for start in page.starts
         ),
     )
 
@@ -169,11 +169,11 @@ class _Words:
             return
         first, piece = start, list[Box]()
         for index, char in enumerate(word, start):
-            found = self._next_box(char)
-            if piece and found and not _is_in_line([piece[-1], found]):
+            box = self._next_box(char)
+            if piece and box and not _is_in_line([piece[-1], box]):
                 self._add_piece((first, index), piece)
                 first, piece = index, []
-            piece += [found] if found else []
+            piece += [box] if box else []
         self._add_piece((first, start + len(word)), piece)
 
     def unseen(self, text: str) -> Unseen:
@@ -220,7 +220,7 @@ class _Words:
             whole = _common(whole, self._outer)
             if whole[0] >= whole[2] or whole[1] >= whole[3]:
                 return
-        box, last = (self._turned(self._outer, each) for each in (whole, boxes[-1]))
+        box, last = (self._turned(self._outer, corners) for corners in (whole, boxes[-1]))
         if self._line is None or self._jumps(self._line, box):
             self._line = None
         self.layout.add_word(span, box, begins_line=self._line is None)
@@ -310,7 +310,7 @@ class _Pages:
 
     @property
     def has_text(self) -> bool:
-        return any(each.text.strip() for each in self.texts)
+        return any(text.text.strip() for text in self.texts)
 
     def failure(self) -> ReadError:
         """Return why there is no text: damage, pictures only, or no content at all."""
@@ -325,13 +325,13 @@ class _Pages:
             self.unread += 1
             return
         text_page = page.get_textpage()
-        found, hidden = text_of(page, text_page, index + 1)
+        content, hidden = text_of(page, text_page, index + 1)
         self.has_marks = self.has_marks or raw.FPDFPage_CountObjects(page) > 0
-        self.scanned += not found.text.strip() and _is_picture(page)
+        self.scanned += not content.text.strip() and _is_picture(page)
         self.unseen.append(hidden)
-        self.texts.append(found)
+        self.texts.append(content)
         page.close()
-        self._spend(len(found.text))
+        self._spend(len(content.text))
 
 
 def _overlap(one: Box, two: Box, axis: int) -> bool:
@@ -383,12 +383,12 @@ def _unseen(
     or is clipped, transparent or below something and the page looks the same without it. Unpainted
     text over a picture is the recognized text of a scan and does not count, nor does text below it.
     """
-    texts = {_address(text.found): (text, reason) for text, reason in _suspects(page)}
+    texts = {_address(text.handle): (text, reason) for text, reason in _suspects(page)}
     if not texts:
         return frozenset(), False
     owners = (texts.get(_address(raw.FPDFText_GetTextObject(text, index))) for index in indexes)
     suspects = [(index, *owner) for index, owner in zip(indexes, owners, strict=True) if owner]
-    compared = [found for found, why in texts.values() if suspects and why in _COMPARED]
+    compared = [suspect for suspect, why in texts.values() if suspects and why in _COMPARED]
     comparison = _Comparison(page, compared)
     hidden = {suspect[0]: suspect[-1] for suspect in suspects if comparison.hides(text, *suspect)}
     covered = {index for index, why in hidden.items() if why in _COVERED}
@@ -414,7 +414,7 @@ _COMPARED = (_Reason.WHITE, _Reason.MASKED, *_COVERED)
 class _Object:
     """An object on a page; `matrix` transforms its form, and `window` is what that form shows."""
 
-    found: raw.FPDF_PAGEOBJECT
+    handle: raw.FPDF_PAGEOBJECT
     kind: int
     matrix: PdfMatrix | None
     window: Box
@@ -423,7 +423,7 @@ class _Object:
     def box(self) -> Box:
         """Return the box on the page: left, bottom, right, top."""
         left, bottom, right, top = (ctypes.c_float() for _ in range(4))
-        raw.FPDFPageObj_GetBounds(self.found, left, bottom, right, top)
+        raw.FPDFPageObj_GetBounds(self.handle, left, bottom, right, top)
         inner = left.value, bottom.value, right.value, top.value
         box: Box = self.matrix.on_rect(*inner) if self.matrix else inner
         return box
@@ -432,7 +432,7 @@ class _Object:
     def fill(self) -> tuple[int, int, int, int]:
         """Return red, green, blue and opacity, 0 to 255; black if none is set."""
         red, green, blue, alpha = (ctypes.c_uint() for _ in range(4))
-        if not raw.FPDFPageObj_GetFillColor(self.found, red, green, blue, alpha):
+        if not raw.FPDFPageObj_GetFillColor(self.handle, red, green, blue, alpha):
             return (0, 0, 0, 255)
         return red.value, green.value, blue.value, alpha.value
 
@@ -443,19 +443,19 @@ class _Object:
 
     @property
     def points(self) -> float:
-        size, own = ctypes.c_float(), raw.FS_MATRIX()
-        raw.FPDFTextObj_GetFontSize(self.found, size)
-        raw.FPDFPageObj_GetMatrix(self.found, own)
+        size, matrix = ctypes.c_float(), raw.FS_MATRIX()
+        raw.FPDFTextObj_GetFontSize(self.handle, size)
+        raw.FPDFPageObj_GetMatrix(self.handle, matrix)
         outer = _scale(self.matrix) if self.matrix else 1.0
-        return float(abs(size.value) * _scale(own) * outer)
+        return float(abs(size.value) * _scale(matrix) * outer)
 
     @property
     def inner_window(self) -> Box:
         """Return a box on the page in which neither clipping nor transparency hides anything."""
-        clip = raw.FPDFPageObj_GetClipPath(self.found)
+        clip = raw.FPDFPageObj_GetClipPath(self.handle)
         # The number is negative without clipping, and 0 if only text clips.
         paths = raw.FPDFClipPath_CountPaths(clip)
-        if paths == 0 or paths > _MAX_LEVELS or raw.FPDFPageObj_HasTransparency(self.found):
+        if paths == 0 or paths > _MAX_LEVELS or raw.FPDFPageObj_HasTransparency(self.handle):
             return _NOWHERE
         boxes = [_rectangle(clip, number, self.matrix) for number in range(paths)]
         return reduce(_common, boxes, self.window)
@@ -474,8 +474,8 @@ class _Object:
         if self.kind != raw.FPDF_PAGEOBJ_PATH:
             return self.kind in _PICTURES
         mode, is_stroked, width = ctypes.c_int(), ctypes.c_int(), ctypes.c_float()
-        raw.FPDFPath_GetDrawMode(self.found, mode, is_stroked)
-        raw.FPDFPageObj_GetStrokeWidth(self.found, width)
+        raw.FPDFPath_GetDrawMode(self.handle, mode, is_stroked)
+        raw.FPDFPageObj_GetStrokeWidth(self.handle, width)
         is_line = bool(is_stroked.value) and width.value >= _THICK_POINTS
         return is_line or (mode.value != raw.FPDF_FILLMODE_NONE and self.fill[-1] > 0)
 
@@ -506,18 +506,18 @@ def _objects(page: pypdfium2.PdfPage) -> Iterator[_Object]:
 
 
 def _opened(
-    found: raw.FPDF_PAGEOBJECT, matrix: PdfMatrix | None, window: Box, levels: int
+    handle: raw.FPDF_PAGEOBJECT, matrix: PdfMatrix | None, window: Box, levels: int
 ) -> Iterator[_Object]:
-    whole = _Object(found, raw.FPDFPageObj_GetType(found), matrix, window)
+    whole = _Object(handle, raw.FPDFPageObj_GetType(handle), matrix, window)
     if whole.kind != raw.FPDF_PAGEOBJ_FORM:
         yield whole
         return
-    own, window = raw.FS_MATRIX(), whole.inner_window
-    raw.FPDFPageObj_GetMatrix(found, own)
-    inner = PdfMatrix.from_raw(own)
+    raw_matrix, window = raw.FS_MATRIX(), whole.inner_window
+    raw.FPDFPageObj_GetMatrix(handle, raw_matrix)
+    inner = PdfMatrix.from_raw(raw_matrix)
     inner = inner.multiply(matrix) if matrix else inner
-    for index in range(raw.FPDFFormObj_CountObjects(found) if levels else 0):
-        yield from _opened(raw.FPDFFormObj_GetObject(found, index), inner, window, levels - 1)
+    for index in range(raw.FPDFFormObj_CountObjects(handle) if levels else 0):
+        yield from _opened(raw.FPDFFormObj_GetObject(handle, index), inner, window, levels - 1)
 
 
 def _suspicion(text: _Object, mode: int) -> _Reason | None:
@@ -532,15 +532,15 @@ def _suspicion(text: _Object, mode: int) -> _Reason | None:
 
 def _suspects(page: pypdfium2.PdfPage) -> Iterator[tuple[_Object, _Reason]]:
     objects, is_scan, is_clipped = list(_objects(page)), _is_picture(page), False
-    boxes = [(each.box, place) for place, each in enumerate(objects)]
-    pictures = _Grid(page, (boxes[at] for at, each in enumerate(objects) if each.kind in _PICTURES))
+    boxes = [(item.box, place) for place, item in enumerate(objects)]
+    pictures = _Grid(page, (boxes[at] for at, item in enumerate(objects) if item.kind in _PICTURES))
     notes = ((box, len(objects)) for box in _annotations(page))
-    drawn = (boxes[at] for at, each in enumerate(objects) if each.is_cover)
+    drawn = (boxes[at] for at, item in enumerate(objects) if item.is_cover)
     covers = _Grid(page, chain(drawn, notes))
     for (box, place), text in zip(boxes, objects, strict=True):
         if text.kind != raw.FPDF_PAGEOBJ_TEXT:
             continue
-        mode = raw.FPDFTextObj_GetTextRenderMode(text.found)
+        mode = raw.FPDFTextObj_GetTextRenderMode(text.handle)
         reason, below = _suspicion(text, mode), pictures.touching(box)
         if reason is None:
             grounds = covers.touching(box)
@@ -602,8 +602,8 @@ class _Comparison:
         self._scale = _scale_within(*page.get_size())
         self._edges = tuple(ctypes.c_double() for _ in range(4))
         self._with = self._rendered(page) if texts else b""
-        for each in texts:
-            raw.FPDFPageObj_SetIsActive(each.found, 0)
+        for text in texts:
+            raw.FPDFPageObj_SetIsActive(text.handle, 0)
         self._without = self._rendered(page) if texts else b""
 
     def _rendered(self, page: pypdfium2.PdfPage) -> bytes:
@@ -636,8 +636,8 @@ class _Comparison:
         return first, max(first + 1, math.ceil((end - inset) * self._scale))
 
 
-def _address(found: raw.FPDF_PAGEOBJECT) -> int:
-    return ctypes.cast(found, ctypes.c_void_p).value or 0
+def _address(handle: raw.FPDF_PAGEOBJECT) -> int:
+    return ctypes.cast(handle, ctypes.c_void_p).value or 0
 
 
 def _scale(matrix: PdfMatrix | raw.FS_MATRIX) -> float:

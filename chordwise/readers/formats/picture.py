@@ -128,11 +128,11 @@ def rendered(scan: Scan, options: ReadOptions) -> Iterator[PageText | Extracted]
             unread += 1
             yield PageText(number=number, text="", width=0, height=0)
             continue
-        found = page if isinstance(page, PageText) else _rendered(page, number, options.edge_pixels)
-        pictures += found.picture is not None
+        shown = page if isinstance(page, PageText) else _rendered(page, number, options.edge_pixels)
+        pictures += shown.picture is not None
         if pictures > options.shown_pages:
             raise failures.too_many_pages(options.shown_pages)
-        yield found
+        yield shown
     if unread == number:
         raise failures.malformed("is a scan, no page of which can be shown.")
     yield Extracted(
@@ -147,11 +147,11 @@ def recognized(scan: Scan, options: ReadOptions) -> Extracted:
     with _opened(options) as tesseract:
         for number, page in enumerate(scan.pages, start=1):
             if page is None or isinstance(page, PageText):
-                found = page
+                content = page
             else:
-                found = _recognized(tesseract, page, number)
-            unread += found is None
-            pages.append(found or PageText(number=number, text="", width=0, height=0))
+                content = _recognized(tesseract, page, number)
+            unread += content is None
+            pages.append(content or PageText(number=number, text="", width=0, height=0))
             spend(len(pages[-1].text))
     if unread == len(pages):
         raise failures.ocr_failed()
@@ -195,8 +195,8 @@ def _layout(tesseract: PyTessBaseAPI, text: str, points: float) -> Layout:
     from tesserocr import RIL, iterate_level  # noqa: PLC0415 - of an extra
 
     layout, end = Layout(), 0
-    for each in iterate_level(tesseract.GetIterator(), RIL.WORD) if text else ():
-        word, box = each.GetUTF8Text(RIL.WORD).strip(), each.BoundingBox(RIL.WORD)
+    for cursor in iterate_level(tesseract.GetIterator(), RIL.WORD) if text else ():
+        word, box = cursor.GetUTF8Text(RIL.WORD).strip(), cursor.BoundingBox(RIL.WORD)
         start = text.find(word, end)
         if word and box and start >= 0:
             left, top, right, bottom = (edge * points for edge in box)
@@ -235,9 +235,9 @@ def points_of_pixel(page: Image) -> float:
 def _page(document: pypdfium2.PdfDocument, index: int) -> Image | PageText | None:
     try:
         page = document[index]
-        found, _ = pdf.text_of(page, page.get_textpage(), index + 1)
-        if found.text.strip():
-            return found
+        content, _ = pdf.text_of(page, page.get_textpage(), index + 1)
+        if content.text.strip():
+            return content
         width, height = page.get_size()
         scale = min(_DENSITY / pdf.POINTS_PER_INCH, (_MAX_PIXELS / max(1.0, width * height)) ** 0.5)
         picture: Image = page.render(scale=scale, grayscale=True).to_pil()

@@ -62,9 +62,9 @@ def _slide(
     package.parse(part, shown)
     related = package.relationships(part)
     for kind, target in (("diagramData", shown), ("notesSlide", notes)):
-        for each in package.related(related, kind):
-            package.parse(each, target)
-    spoken = [f"Notes: {each}" for each in notes.texts[:1]] + notes.texts[1:]
+        for part_name in package.related(related, kind):
+            package.parse(part_name, target)
+    spoken = [f"Notes: {note}" for note in notes.texts[:1]] + notes.texts[1:]
     body = "".join(f"\n\n{text}" for text in (*shown.texts, *spoken))
     title = " ".join(shown.title.split())
     return f"## Slide {number}" + (f": {title}" if title else ""), body

@@ -53,7 +53,7 @@ class Sheet(NamedTuple):
     unseen: Sequence[str] = ()
 
 
-def documents(data: bytes, wanted: ReadOptions) -> Iterator[Extraction]:
+def documents(data: bytes, options: ReadOptions) -> Iterator[Extraction]:
     """Yield the workbook as one document, or its rows if columns are named."""
     kind, package = _checked(data)
     hidden = _hidden_cells(package) if package and kind == "xlsx" else {}
@@ -64,9 +64,9 @@ def documents(data: bytes, wanted: ReadOptions) -> Iterator[Extraction]:
         raise failures.encrypted() from error
     except python_calamine.CalamineError as error:
         raise failures.malformed("is a damaged workbook.") from error
-    if wanted.columns.text:
-        return of_tables(sheets, wanted.columns, _MEDIA_TYPES[kind])
-    return iter([_workbook_text(sheets, kind, wanted.max_characters)])
+    if options.columns.text:
+        return of_tables(sheets, options.columns, _MEDIA_TYPES[kind])
+    return iter([_workbook_text(sheets, kind, options.max_characters)])
 
 
 def _checked(data: bytes) -> tuple[str, OfficePackage | None]:
@@ -83,12 +83,12 @@ def _checked(data: bytes) -> tuple[str, OfficePackage | None]:
 def _sheets(workbook: CalamineWorkbook, hidden: Mapping[str, _HiddenCells]) -> Iterator[Sheet]:
     for sheet in workbook.sheets_metadata:
         if sheet.typ == SheetTypeEnum.WorkSheet:
-            found = workbook.get_sheet_by_name(sheet.name)
-            rows = [[_cell_text(cell) for cell in row] for row in found.to_python()]
-            start = found.start or (0, 0)
+            worksheet = workbook.get_sheet_by_name(sheet.name)
+            rows = [[_cell_text(cell) for cell in row] for row in worksheet.to_python()]
+            start = worksheet.start or (0, 0)
             is_visible = sheet.visible == SheetVisibleEnum.Visible
-            own = hidden.get(sheet.name, _NOTHING) if is_visible else None
-            yield Sheet(sheet.name, rows, start, list(_sentences(rows, start, own)))
+            hidden_cells = hidden.get(sheet.name, _NOTHING) if is_visible else None
+            yield Sheet(sheet.name, rows, start, list(_sentences(rows, start, hidden_cells)))
 
 
 _MIN_WORDS = 4
@@ -153,21 +153,21 @@ def _hidden_in(sheet: bytes, unseen: set[int]) -> _HiddenCells:
         ),
         frozenset(
             (row - 1, column - 1)
-            for each in cells
-            if each["s"][1] in unseen
-            for column, row in [each["r"]]
+            for cell in cells
+            if cell["s"][1] in unseen
+            for column, row in [cell["r"]]
         ),
     )
 
 
 def _values(attributes: bytes) -> dict[str, tuple[int, int]]:
-    found = {"r": (0, 0), "s": (0, 0), "min": (0, 0), "max": (0, -1)}
+    values = {"r": (0, 0), "s": (0, 0), "min": (0, 0), "max": (0, -1)}
     for name, letters, row, number in _VALUE.findall(attributes):
         column = 0
         for letter in letters:
             column = column * 26 + letter - ord("A") + 1
-        found[name.decode()] = column, int(row or number)
-    return found
+        values[name.decode()] = column, int(row or number)
+    return values
 
 
 def _unseen_formats(sections: Iterable[Element]) -> set[int]:
@@ -206,7 +206,7 @@ def _is_filled(fill: Element) -> bool:
 
 def _workbook_text(sheets: Sequence[Sheet], kind: str, max_characters: int) -> Extracted:
     spend = CharacterAllowance(max_characters)
-    written = [(each, reader_output.markdown_lines(each.rows, spend)) for each in sheets]
+    written = [(sheet, reader_output.markdown_lines(sheet.rows, spend)) for sheet in sheets]
     tables = [(sheet, f"## {sheet.name}\n\n", lines) for sheet, lines in written if lines]
     text, starts = reader_output.joined(
         heading + "\n".join(line for _, line in lines) for _, heading, lines in tables
@@ -295,40 +295,40 @@ _DELIMITERS = ",;\t|"
 _COLUMNS_NAMED = 12
 
 
-def documents_of_rows(data: bytes, wanted: ReadOptions) -> Iterator[Extraction] | None:
+def documents_of_rows(data: bytes, options: ReadOptions) -> Iterator[Extraction] | None:
     """Return the rows of a CSV or JSON-lines file; `None` if it is not a table with that column."""
-    extension = PurePath(wanted.name).suffix.lower()
+    extension = PurePath(options.name).suffix.lower()
     decoded = encodings.decode(data).text
     first = decoded[: decoded.find("\n") + 1] or decoded
     if extension in _LINES or (extension not in _TABLES and first.lstrip().startswith("{")):
-        return _of_lines(decoded, wanted.columns)
+        return _of_lines(decoded, options.columns)
     delimiter = max(_DELIMITERS, key=first.count)
     header = next(csv.reader([first.strip()], delimiter=delimiter), [])
-    if extension not in _TABLES and wanted.columns.text not in header:
+    if extension not in _TABLES and options.columns.text not in header:
         return None
-    return _of_csv(decoded, delimiter, wanted)
+    return _of_csv(decoded, delimiter, options)
 
 
 def of_tables(tables: Sequence[Sheet], columns: Columns, media_type: str) -> Iterator[Extraction]:
     """Yield the rows of all tables that have the text column in their first row."""
-    found = [each for each in tables if each.rows and columns.text in each.rows[0]]
-    if not found:
-        raise _no_such_column(columns.text, [cell for each in tables for cell in each.rows[0:1]])
+    matching = [table for table in tables if table.rows and columns.text in table.rows[0]]
+    if not matching:
+        raise _no_such_column(columns.text, [cell for table in tables for cell in table.rows[0:1]])
     naming = Naming()
-    for name, (first, *rows), *_ in found:
+    for name, (first, *rows), *_ in matching:
         prefix = f"{name}/" if len(tables) > 1 else ""
         records = (dict(zip(first, row, strict=False)) for row in rows if any(row))
         yield from _documents(records, columns, media_type, naming, prefix)
 
 
-def _of_csv(decoded: str, delimiter: str, wanted: ReadOptions) -> Iterator[Extraction]:
-    csv.field_size_limit(max(wanted.max_characters, 1))
+def _of_csv(decoded: str, delimiter: str, options: ReadOptions) -> Iterator[Extraction]:
+    csv.field_size_limit(max(options.max_characters, 1))
     reader = csv.DictReader(io.StringIO(decoded, newline=""), delimiter=delimiter)
     try:
         header = list(reader.fieldnames or ())
-        if wanted.columns.text not in header:
-            raise _no_such_column(wanted.columns.text, [header])
-        yield from _documents(reader, wanted.columns, _CSV, Naming())
+        if options.columns.text not in header:
+            raise _no_such_column(options.columns.text, [header])
+        yield from _documents(reader, options.columns, _CSV, Naming())
     except csv.Error as error:
         raise failures.malformed(f"is a damaged table near line {reader.line_num}.") from error
 
