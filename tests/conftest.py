@@ -84,9 +84,9 @@ def _no_width(monkeypatch: pytest.MonkeyPatch) -> None:
 def _other_broker(request: pytest.FixtureRequest) -> Iterator[None]:
     """With `--redis`, use that server wherever a test starts the embedded one in its process."""
     with pytest.MonkeyPatch.context() as patch:
-        named = request.config.getoption("--redis")
-        if named:
-            patch.setattr(embedded.valkey, "program", lambda: named)
+        program = request.config.getoption("--redis")
+        if program:
+            patch.setattr(embedded.valkey, "program", lambda: program)
         yield
 
 
@@ -149,8 +149,8 @@ def _skip_short_waits() -> Callable[[float], None]:
 
     def sleep(seconds: float) -> None:
         started = {*threading.enumerate()} - others
-        storing = [each for each in started if not isinstance(each, threading.Timer)]
-        if seconds > _MOMENT_SECONDS or any(each.name != "lease-keeper" for each in storing):
+        storing = [thread for thread in started if not isinstance(thread, threading.Timer)]
+        if seconds > _MOMENT_SECONDS or any(thread.name != "lease-keeper" for thread in storing):
             time.sleep(seconds)  # noqa: TID251 - the wait of the tested code
 
     return sleep
@@ -158,9 +158,9 @@ def _skip_short_waits() -> Callable[[float], None]:
 
 @pytest.fixture(scope="session")
 def databases(servers: Servers, template: str) -> Iterator[Databases]:
-    found = Databases(servers.postgres, template)
-    yield found
-    found.close()
+    pool = Databases(servers.postgres, template)
+    yield pool
+    pool.close()
 
 
 @pytest.fixture
@@ -221,9 +221,9 @@ def corpora(request: pytest.FixtureRequest) -> Path:
     return CORPORA
 
 
-def _absolute(given: str) -> Path:
+def _absolute(path: str) -> Path:
     """Return an absolute path, because processes are started in other folders."""
-    return Path(given).absolute()
+    return Path(path).absolute()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -290,8 +290,8 @@ class _ByGroup(LoadGroupScheduling):  # type: ignore[misc]  # an untyped library
 
 @cache
 def _group_of(module: Path) -> str:
-    found = _GROUP.search(module.read_text("utf-8"))
-    return found[1] if found else ""
+    group = _GROUP.search(module.read_text("utf-8"))
+    return group[1] if group else ""
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:

@@ -52,8 +52,13 @@ def api(request: pytest.FixtureRequest, server: BatchServer) -> Iterator[BatchAp
         yield InMemoryBatches(server)
         return
     transport = JsonTransport()
-    given = {"provider": request.param, "model": "peer", "base_url": server.base_url, "batch": True}
-    yield batching.connect(ModelSettings.model_validate(given), SecretStr("key"), transport)
+    options = {
+        "provider": request.param,
+        "model": "peer",
+        "base_url": server.base_url,
+        "batch": True,
+    }
+    yield batching.connect(ModelSettings.model_validate(options), SecretStr("key"), transport)
     transport.close()
 
 
@@ -71,18 +76,18 @@ def handed_in(api: BatchApi, batch: PreparedBatch) -> BatchState:
 
 
 def outcomes(api: BatchApi, state: BatchState) -> dict[str, Completion | ModelError]:
-    found = list(api.results(state))
-    assert len({each.custom_id for each in found}) == len(found)
-    return {each.custom_id: each.outcome for each in found}
+    results = list(api.results(state))
+    assert len({result.custom_id for result in results}) == len(results)
+    return {result.custom_id: result.outcome for result in results}
 
 
 def test_results_have_the_ids_of_their_lines(api: BatchApi) -> None:
     state = api.retrieve(handed_in(api, a_batch(api, "one", "two", "three")).provider_id)
 
     assert state.phase is BatchPhase.ENDED
-    found = outcomes(api, state)
-    assert set(found) == {"one", "two", "three"}
-    for text, completion in found.items():
+    by_id = outcomes(api, state)
+    assert set(by_id) == {"one", "two", "three"}
+    for text, completion in by_id.items():
         assert isinstance(completion, Completion)
         assert f"About {text}." in completion.text
         assert completion.finish_reason is FinishReason.STOP
@@ -103,19 +108,19 @@ def test_expired_lines_are_reported_as_overload(api: BatchApi, server: BatchServ
     """Lines that were answered in time have their answers."""
     server.fate = lambda question, _: EXPIRED if "two" in question else "answered"
 
-    found = outcomes(api, api.retrieve(handed_in(api, a_batch(api, "one", "two")).provider_id))
+    by_id = outcomes(api, api.retrieve(handed_in(api, a_batch(api, "one", "two")).provider_id))
 
-    assert isinstance(found["one"], Completion)
-    assert isinstance(found["two"], ModelOverloadedError)
+    assert isinstance(by_id["one"], Completion)
+    assert isinstance(by_id["two"], ModelOverloadedError)
 
 
 def test_a_batch_without_answers_reports_its_errors(api: BatchApi, server: BatchServer) -> None:
     server.fate = lambda _question, _: "400"
 
-    found = outcomes(api, api.retrieve(handed_in(api, a_batch(api, "one", "two")).provider_id))
+    by_id = outcomes(api, api.retrieve(handed_in(api, a_batch(api, "one", "two")).provider_id))
 
-    assert set(found) == {"one", "two"}
-    for error in found.values():
+    assert set(by_id) == {"one", "two"}
+    for error in by_id.values():
         assert isinstance(error, ModelRequestError)
         assert not isinstance(error, TransientError)
 
@@ -124,9 +129,9 @@ def test_a_batch_without_answers_reports_its_errors(api: BatchApi, server: Batch
 def test_unreadable_results_are_skipped(api: BatchApi, server: BatchServer, fate: str) -> None:
     server.fate = lambda question, _: fate if "two" in question else "answered"
 
-    found = outcomes(api, api.retrieve(handed_in(api, a_batch(api, "one", "two")).provider_id))
+    by_id = outcomes(api, api.retrieve(handed_in(api, a_batch(api, "one", "two")).provider_id))
 
-    assert set(found) == {"one"}
+    assert set(by_id) == {"one"}
 
 
 def test_a_batch_is_found_after_the_response_to_its_creation_was_lost(
@@ -140,10 +145,10 @@ def test_a_batch_is_found_after_the_response_to_its_creation_was_lost(
     with pytest.raises(ModelTransportError):
         handed_in(api, batch)
 
-    found = api.find(batch, {earlier.provider_id})
-    assert found is not None
-    assert found.provider_id == server.batches[-1].id
-    assert found.provider_id != earlier.provider_id
+    recovered = api.find(batch, {earlier.provider_id})
+    assert recovered is not None
+    assert recovered.provider_id == server.batches[-1].id
+    assert recovered.provider_id != earlier.provider_id
 
 
 def test_a_batch_that_was_never_created_is_not_found(api: BatchApi) -> None:
@@ -177,10 +182,10 @@ def test_a_cancelled_batch_keeps_the_answers_it_has(api: BatchApi, server: Batch
     provider_id = handed_in(api, a_batch(api, "one", "two")).provider_id
     api.cancel(provider_id)
 
-    found = outcomes(api, api.retrieve(provider_id))
+    by_id = outcomes(api, api.retrieve(provider_id))
 
-    assert isinstance(found["one"], Completion)
-    assert isinstance(found["two"], TransientError)
+    assert isinstance(by_id["one"], Completion)
+    assert isinstance(by_id["two"], TransientError)
 
 
 def test_a_batch_has_not_ended_before_its_output_file_exists(server: BatchServer) -> None:

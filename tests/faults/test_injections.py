@@ -132,7 +132,7 @@ def local_model(folder: Path) -> Iterator[Treatment]:
     def relay(handler: AnsweringHandler, _: str) -> None:
         headers = {"Authorization": f"Bearer {key}"}
         said = httpx.post(
-            f"{url}/v1/chat/completions", content=handler.asked, headers=headers, timeout=60
+            f"{url}/v1/chat/completions", content=handler.request_body, headers=headers, timeout=60
         )
         handler.reply(said.status_code, said.content)
 

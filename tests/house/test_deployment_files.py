@@ -88,8 +88,8 @@ class Service(BaseModel):
 
     def mounted(self, *, writable: bool) -> dict[PurePosixPath, str]:
         """Return the sources of the mounts by target, either writable or read-only ones."""
-        found = [each for each in self.volumes if isinstance(each, Mount)]
-        return {each.target: each.source for each in found if each.read_only is not writable}
+        mounts = [volume for volume in self.volumes if isinstance(volume, Mount)]
+        return {mount.target: mount.source for mount in mounts if mount.read_only is not writable}
 
 
 class Compose(BaseModel):
@@ -118,16 +118,20 @@ def test_the_services_are_servers_migration_processes_and_command(compose: Compo
 
 def test_the_commands_are_those_of_the_embedded_stack(compose: Compose) -> None:
     """Tests and production start the same commands, except for the path of Python."""
-    own = Commands()
+    commands = Commands()
 
-    assert compose.services["worker"].command == ["python", "-m", *own.worker[OPTIONS_OF_PYTHON:]]
+    assert compose.services["worker"].command == [
+        "python",
+        "-m",
+        *commands.worker[OPTIONS_OF_PYTHON:],
+    ]
     assert compose.services["scheduler"].command == [
         "python",
         "-m",
-        *own.scheduler[OPTIONS_OF_PYTHON:],
+        *commands.scheduler[OPTIONS_OF_PYTHON:],
     ]
-    assert compose.services["migrate"].command == [*own.migrate[OPTIONS_OF_PYTHON:]]
-    assert compose.services["web"].command == [*own.web[OPTIONS_OF_PYTHON:]]
+    assert compose.services["migrate"].command == [*commands.migrate[OPTIONS_OF_PYTHON:]]
+    assert compose.services["web"].command == [*commands.web[OPTIONS_OF_PYTHON:]]
 
 
 @pytest.mark.parametrize("name", [*SERVERS, *OURS])
@@ -204,11 +208,11 @@ def test_secrets_are_files_and_never_have_a_default(compose: Compose, tmp_path: 
     assert made.stat().st_mode & 0o777 == 0o700
     assert set(used) == set(compose.secrets) == set(written)
     assert all(
-        each["file"] == f"${{CHORDWISE_SECRETS:-./secrets}}/{name}"
-        for name, each in compose.secrets.items()
+        secret["file"] == f"${{CHORDWISE_SECRETS:-./secrets}}/{name}"
+        for name, secret in compose.secrets.items()
     )
-    passwords = {name: each for name, each in written.items() if name.endswith("_password")}
-    assert all(re.fullmatch(r"[0-9a-f]{48}", each) for each in passwords.values())
+    passwords = {name: password for name, password in written.items() if name.endswith("_password")}
+    assert all(re.fullmatch(r"[0-9a-f]{48}", password) for password in passwords.values())
     assert len(set(passwords.values())) == len(passwords)
     assert passwords["database_password"] in written["chordwise_database_url"]
     assert passwords["valkey_password"] in written["chordwise_broker_url"]
@@ -226,7 +230,7 @@ def test_no_container_fills_the_host_with_processes(compose: Compose, name: str)
 def test_compose_accepts_the_file(tmp_path: Path) -> None:
     """Compose validates it as before a start; skipped where Compose is not installed."""
     commands = (["docker-compose"], ["docker", "compose"])
-    command = next((each for each in commands if shutil.which(each[0])), None)
+    command = next((command for command in commands if shutil.which(command[0])), None)
     if command is None:
         pytest.skip("Compose is not installed")
     subprocess.run(["sh", str(ROOT / "deploy" / "make-secrets.sh"), f"{tmp_path}/s"], check=True)  # noqa: S607 - as above
@@ -297,12 +301,12 @@ def test_the_limits_on_files_fit_into_the_memory_of_the_service(
     memory = str(compose.services[name].deploy["resources"]["limits"]["memory"])  # type: ignore[index]  # YAML
     megabytes = int(memory.removesuffix("m"))
 
-    found = limits.file_limits(ReaderSettings(), megabytes)
+    measured = limits.file_limits(ReaderSettings(), megabytes)
 
-    assert limits.RESERVED_MEGABYTES + limits.READERS * found.memory_megabytes <= megabytes
-    assert found.max_file_megabytes <= found.memory_megabytes
-    assert found.max_file_megabytes >= 250
-    assert found.max_text_bytes >= 40_000_000
+    assert limits.RESERVED_MEGABYTES + limits.READERS * measured.memory_megabytes <= megabytes
+    assert measured.max_file_megabytes <= measured.memory_megabytes
+    assert measured.max_file_megabytes >= 250
+    assert measured.max_text_bytes >= 40_000_000
 
 
 def test_the_settings_do_not_set_the_limits_on_files() -> None:
@@ -313,7 +317,7 @@ def test_the_settings_do_not_set_the_limits_on_files() -> None:
 
 
 def test_the_home_is_temporary_and_private(compose: Compose) -> None:
-    home = next(each for each in compose.services["scheduler"].tmpfs if str(HOME) in each)
+    home = next(mount for mount in compose.services["scheduler"].tmpfs if str(HOME) in mount)
 
     assert "uid=10001,gid=10001,mode=0700" in home
     # An empty volume gets the owner of the folder in the image.
@@ -324,13 +328,13 @@ def test_an_inbox_and_its_sibling_folders_are_in_one_mount() -> None:
     """Files are moved between these folders by a rename."""
     file = ROOT / "deploy" / "settings" / "chordwise.toml"
     (inbox,) = inboxes_of(settings_module.load(file)).inboxes
-    named = re.findall(
+    folders = re.findall(
         r'(?m)^# (?:folder = "|run = ".*--output )(/folders/\w+)', file.read_text("utf-8")
     )
 
-    for each in (inbox.folder, inbox.done, inbox.failed, *map(Path, named)):
-        assert each.parent == Path(FOLDERS)
-    assert len(named) == 2
+    for folder in (inbox.folder, inbox.done, inbox.failed, *map(Path, folders)):
+        assert folder.parent == Path(FOLDERS)
+    assert len(folders) == 2
 
 
 def test_the_commented_settings_of_the_containers_are_valid(tmp_path: Path) -> None:
@@ -338,10 +342,10 @@ def test_the_commented_settings_of_the_containers_are_valid(tmp_path: Path) -> N
     lifted = re.sub(r"(?m)^# (?=\[|\w+ = )", "", text)
     (tmp_path / "chordwise.toml").write_text(lifted, "utf-8")
 
-    found = settings_module.load(tmp_path / "chordwise.toml")
+    loaded = settings_module.load(tmp_path / "chordwise.toml")
 
-    assert found.inbox.polling
-    assert (set(found.profiles), set(found.schedules)) == ({"contracts"}, {"answers"})
+    assert loaded.inbox.polling
+    assert (set(loaded.profiles), set(loaded.schedules)) == ({"contracts"}, {"answers"})
 
 
 def test_the_image_runs_as_an_unprivileged_user(compose: Compose) -> None:
@@ -370,10 +374,12 @@ def test_the_image_installs_from_the_lock_files() -> None:
 
 def test_compose_requires_images_from_the_environment(compose: Compose) -> None:
     """This includes the base image of the Dockerfile; the script pins the same images."""
-    found = [re.fullmatch(rf"\$\{{(\w+){ASKING}", compose.services[name].image) for name in SERVERS]
+    images = [
+        re.fullmatch(rf"\$\{{(\w+){ASKING}", compose.services[name].image) for name in SERVERS
+    ]
     pinned = dict(re.findall(r"(?m)^pin (\w+) (\S+)$", PINNING.read_text("utf-8")))
 
-    assert [each[1] for each in found if each] == ["POSTGRES_IMAGE", "VALKEY_IMAGE"]
+    assert [image[1] for image in images if image] == ["POSTGRES_IMAGE", "VALKEY_IMAGE"]
     assert len(re.findall(rf"(?m)PYTHON_IMAGE: \$\{{PYTHON_IMAGE{ASKING}$", COMPOSE)) == 1
     assert re.findall(r"(?m)^FROM (\S+)", DOCKERFILE) == ["${PYTHON_IMAGE}"] * 2
     assert set(pinned) == IMAGES

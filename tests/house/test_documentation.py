@@ -73,10 +73,10 @@ def first_cells(table: str) -> list[str]:
 def section(text: str, heading: str) -> str:
     """Return the text below a heading, up to the next heading of its level or a higher one."""
     level = heading.split(" ", 1)[0]
-    (found,) = re.findall(
+    (content,) = re.findall(
         rf"(?ms)^{re.escape(heading)}\n(.*?)(?=^#{{1,{len(level)}}} |\Z)", f"{text}\n"
     )
-    return str(found)
+    return str(content)
 
 
 def test_links_between_files_resolve() -> None:
@@ -112,26 +112,26 @@ def test_files_named_in_the_code_exist() -> None:
         *ROOT.glob("*.yml"),
         *ROOT.glob("*/__main__.py"),
     ]
-    named = {
+    files = {
         name
         for file in sources
         for name in re.findall(r"\bdocs/[\w/-]+\.md", file.read_text("utf-8"))
     }
 
-    assert named
-    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+    assert files
+    assert [name for name in sorted(files) if not (ROOT / name).is_file()] == []
 
 
 def test_prose_has_one_sentence_per_line() -> None:
     """A changed sentence is one changed line; cells of tables are exempt."""
-    found = [
+    lines = [
         f"{page.relative_to(ROOT)}: {line}"
         for page in PAGES
         for line in prose_of(page).splitlines()
         if not line.startswith("|") and TWO_SENTENCES.search(NUMBER.sub("", line))
     ]
 
-    assert found == []
+    assert lines == []
 
 
 def test_decisions_are_numbered_and_have_three_parts() -> None:
@@ -152,38 +152,38 @@ def test_decisions_are_numbered_and_have_three_parts() -> None:
 def test_make_targets_in_the_documents_exist() -> None:
     targets = set(re.findall(r"(?m)^([a-z-]+):.*?## ", text_of("Makefile")))
 
-    named = {
+    documented = {
         target
         for page in PAGES
         for code in code_of(page)
         for target in re.findall(r"(?m)^make ([a-z-]+)", code)
     }
 
-    assert {"demo", "test", "check"} <= named
-    assert named <= targets
+    assert {"demo", "test", "check"} <= documented
+    assert documented <= targets
 
 
 def test_commands_in_the_documents_exist() -> None:
-    named = {
+    documented = {
         command
         for page in PAGES
         for code in code_of(page)
         for command in re.findall(r"(?:^|[|&;(]\s*|\n)chordwise ([a-z][a-z-]*)", code)
     }
 
-    assert {"analyze", "sql"} <= named
-    assert named <= {*modules(), *SHORT_FORMS}
+    assert {"analyze", "sql"} <= documented
+    assert documented <= {*modules(), *SHORT_FORMS}
 
 
 @pytest.mark.parametrize("name", list(modules()))
 def test_every_command_is_described_with_every_option(name: str) -> None:
     described = section(text_of("docs/command-line.md"), f"### `chordwise {name}`")
     command = typer.main.get_command(application([name]))
-    found = getattr(command, "commands", {}).get(name, command)
+    subcommand = getattr(command, "commands", {}).get(name, command)
 
     options = [
         option
-        for parameter in found.params
+        for parameter in subcommand.params
         for option in parameter.opts
         if option.startswith("--") and option != "--help"
     ]
@@ -221,15 +221,17 @@ def test_the_glossary_explains_each_word_once() -> None:
 
     assert len(words) == len(set(words))
     assert {"document", "chunk", "job", "run", "result", "grounded", "quarantined"} <= set(words)
-    assert all(each in text for each in (*AnalysisType, *Stage))
+    assert all(value in text for value in (*AnalysisType, *Stage))
 
 
 def every_code() -> set[str]:
     """Return the stable codes of all error classes that are not mixins."""
-    classes = [each for _, each in inspect.getmembers(errors, inspect.isclass)]
+    classes = [class_ for _, class_ in inspect.getmembers(errors, inspect.isclass)]
     mixins = (errors.TransientError, errors.PausingError)
     return {
-        each.code for each in classes if issubclass(each, ChordwiseError) and each not in mixins
+        class_.code
+        for class_ in classes
+        if issubclass(class_, ChordwiseError) and class_ not in mixins
     }
 
 
@@ -241,8 +243,12 @@ def test_every_code_of_an_error_is_explained() -> None:
 
 def test_every_model_error_is_listed_with_its_usual_hint() -> None:
     """The table of failures has exactly the codes and hints of the classes."""
-    found = inspect.getmembers(errors, inspect.isclass)
-    kinds = [each for _, each in found if issubclass(each, ModelError) and each is not ModelError]
+    classes = inspect.getmembers(errors, inspect.isclass)
+    kinds = [
+        class_
+        for _, class_ in classes
+        if issubclass(class_, ModelError) and class_ is not ModelError
+    ]
     rows = re.findall(
         r"^\| [^|]+ \| `(\w+)` \| [^|]+ \| ([^|]+) \|$", text_of("docs/failures.md"), re.MULTILINE
     )

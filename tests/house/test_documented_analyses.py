@@ -29,14 +29,14 @@ OWN_SCHEMA = AnalysisOptions(
 
 
 def described(analysis_type: AnalysisType) -> str:
-    (found,) = re.findall(rf"(?ms)^## {analysis_type}\n(.*?)(?=^## |\Z)", TEXT)
-    return str(found)
+    (content,) = re.findall(rf"(?ms)^## {analysis_type}\n(.*?)(?=^## |\Z)", TEXT)
+    return str(content)
 
 
 def examples(analysis_type: AnalysisType) -> list[tuple[AnalysisOptions, JsonObject]]:
     blocks = re.findall(r"(?ms)^```json\n(.*?)^```", described(analysis_type))
     options = [OPTIONS.get(analysis_type, AnalysisOptions()), OWN_SCHEMA]
-    return [(each, json.loads(block)) for each, block in zip(options, blocks, strict=False)]
+    return [(option, json.loads(block)) for option, block in zip(options, blocks, strict=False)]
 
 
 @pytest.mark.parametrize("analysis_type", list(AnalysisType))
@@ -55,14 +55,14 @@ def test_examples_are_valid(analysis_type: AnalysisType) -> None:
     """An example passes schema and checks, and is not changed by completion."""
     analysis = analysis_for(analysis_type)
 
-    found = examples(analysis_type)
+    listed = examples(analysis_type)
 
-    assert len(found) == (2 if analysis_type == AnalysisType.EXTRACTION else 1)
-    for options, output in found:
+    assert len(listed) == (2 if analysis_type == AnalysisType.EXTRACTION else 1)
+    for options, output in listed:
         schema = analysis.schema(options)
-        own = schema["properties"]
-        assert isinstance(own, dict)
-        answer = {name: value for name, value in output.items() if name in own}
+        properties = schema["properties"]
+        assert isinstance(properties, dict)
+        answer = {name: value for name, value in output.items() if name in properties}
         bare = grounding.without_spans(answer)
         assert isinstance(bare, dict)
         task = AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, options=options)
@@ -73,10 +73,10 @@ def test_examples_are_valid(analysis_type: AnalysisType) -> None:
 @pytest.mark.parametrize("analysis_type", list(AnalysisType))
 def test_quotes_of_examples_are_in_a_sample(analysis_type: AnalysisType) -> None:
     """Each grounded quote is found at its offsets in one of the files."""
-    found = [item for _, output in examples(analysis_type) for item in grounding.quotes(output)]
+    quotes = [item for _, output in examples(analysis_type) for item in grounding.quotes(output)]
 
-    assert found
-    for item in found:
+    assert quotes
+    for item in quotes:
         start, end = item["start_char"], item["end_char"]
         assert isinstance(start, int)
         assert isinstance(end, int)

@@ -87,10 +87,10 @@ def test_every_requirement_is_pinned(lock: Path) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
 def test_every_pin_has_hashes(lock: Path) -> None:
-    found = list(pins(lock))
+    locked = list(pins(lock))
 
-    assert found
-    assert [pin.name for pin in found if pin.hashes == 0] == []
+    assert locked
+    assert [pin.name for pin in locked if pin.hashes == 0] == []
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
@@ -113,10 +113,10 @@ def test_the_lock_files_agree() -> None:
         in_this: dict[str, list[Version]] = {}
         for pin in pins(lock):
             in_this.setdefault(pin.name, []).append(pin.version)
-        for name, found in in_this.items():
-            versions.setdefault(name, set()).add(tuple(sorted(found)))
+        for name, versions_here in in_this.items():
+            versions.setdefault(name, set()).add(tuple(sorted(versions_here)))
 
-    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
+    assert {name: pinned for name, pinned in versions.items() if len(pinned) > 1} == {}
 
 
 def test_the_build_requirements_are_locked() -> None:

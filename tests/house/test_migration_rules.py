@@ -40,21 +40,21 @@ BAD = {
 
 def values(tree: ast.Module) -> dict[str, str]:
     """Return the strings that a module assigns to names."""
-    found: dict[str, str] = {}
+    assigned: dict[str, str] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign):
             (target,), value = node.targets, node.value
             names = target.elts if isinstance(target, ast.Tuple) else [target]
-            given = value.elts if isinstance(value, ast.Tuple) else [value]
-            pairs = zip(names, given, strict=False)
-            found |= {
+            elements = value.elts if isinstance(value, ast.Tuple) else [value]
+            pairs = zip(names, elements, strict=False)
+            assigned |= {
                 name.id: text.value
                 for name, text in pairs
                 if isinstance(name, ast.Name)
                 and isinstance(text, ast.Constant)
                 and isinstance(text.value, str)
             }
-    return found
+    return assigned
 
 
 def calls(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
@@ -82,22 +82,22 @@ def added_columns(tree: ast.Module) -> Iterator[set[str]]:
 def problems(source: str, works_from_before: str) -> list[str]:
     """Return the violations of a revision whose predecessor has this `works_from`."""
     tree = ast.parse(source)
-    given = values(tree)
-    oldest, revision = given.get("works_from"), given["revision"]
+    constants = values(tree)
+    oldest, revision = constants.get("works_from"), constants["revision"]
     if oldest is None:
         return ["no works_from"]
-    found = []
+    faults = []
     if oldest > revision:
-        found.append("later than itself")
+        faults.append("later than itself")
     if oldest < works_from_before:
-        found.append("earlier than before")
+        faults.append("earlier than before")
     if any(not how for how in added_columns(tree)):
-        found.append("neither null nor a default")
+        faults.append("neither null nor a default")
     if any(name in REMOVING for name, _ in calls(tree)) and oldest <= works_from_before:
-        found.append("removes")
+        faults.append("removes")
     if depends_on_the_code(tree):
-        found.append("depends on the code")
-    return found
+        faults.append("depends on the code")
+    return faults
 
 
 def depends_on_the_code(tree: ast.Module) -> bool:
@@ -112,14 +112,14 @@ def revisions() -> list[Path]:
 
 def test_every_revision_keeps_the_rules() -> None:
     """Each declares the versions that it works with, and its changes are compatible with them."""
-    before, found = FIRST, {}
+    before, faults = FIRST, {}
     for file in revisions():
         source = file.read_text("utf-8")
-        found[file.name] = problems(source, before)
+        faults[file.name] = problems(source, before)
         before = values(ast.parse(source))["works_from"]
 
-    assert found
-    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+    assert faults
+    assert {name: wrong for name, wrong in faults.items() if wrong} == {}
 
 
 def test_the_tables_of_the_first_revision_do_not_depend_on_the_code() -> None:
@@ -142,15 +142,15 @@ def test_a_violation_is_found(name: str) -> None:
 def test_revisions_sort_by_their_numbers() -> None:
     """Revisions are compared as strings, so each has four digits and equals its file name."""
     for file in revisions():
-        given = values(ast.parse(file.read_text("utf-8")))
-        assert given["revision"] == file.stem
+        constants = values(ast.parse(file.read_text("utf-8")))
+        assert constants["revision"] == file.stem
         assert len(file.stem) == len(FIRST)
         assert file.stem.isdecimal()
 
 
 def test_views_compare_questions_by_the_same_options_as_the_code() -> None:
     """A view that keeps an option of which the question is independent finds no feedback."""
-    names = {each.name for each in fields(AnalysisOptions)}
+    names = {field.name for field in fields(AnalysisOptions)}
     left_out = names - set(question_of(dict.fromkeys(names)))
     arrays = [
         (view.name, set(QUOTED.findall(array)))
@@ -159,4 +159,4 @@ def test_views_compare_questions_by_the_same_options_as_the_code() -> None:
     ]
 
     assert arrays
-    assert [(view, found) for view, found in arrays if found != left_out] == []
+    assert [(view, options) for view, options in arrays if options != left_out] == []

@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 
 def blocks(language: str) -> list[str]:
-    return [str(found) for found in re.findall(rf"(?ms)^```{language}\n(.*?)^```", README)]
+    return [str(block) for block in re.findall(rf"(?ms)^```{language}\n(.*?)^```", README)]
 
 
 def test_the_program_prints_facts_with_their_places(tmp_path: Path) -> None:

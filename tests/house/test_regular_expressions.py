@@ -78,14 +78,14 @@ def cpu_limit(seconds: float) -> Iterator[None]:
 @cache
 def compiled() -> dict[str, Pattern]:
     """Return every pattern in the modules of Chordwise, by its place."""
-    found: dict[Pattern, str] = {}
+    places: dict[Pattern, str] = {}
     for package in PACKAGES:
         for module in pkgutil.walk_packages(import_module(package).__path__, f"{package}."):
             if not module.name.endswith("__main__"):
                 for name, value in vars(import_module(module.name)).items():
                     for place, pattern in patterns_in(f"{module.name}.{name}", value):
-                        found.setdefault(pattern, place)
-    return {place: pattern for pattern, place in found.items()}
+                        places.setdefault(pattern, place)
+    return {place: pattern for pattern, place in places.items()}
 
 
 def patterns_in(place: str, value: object) -> Iterator[tuple[str, Pattern]]:
@@ -103,11 +103,11 @@ def patterns_in(place: str, value: object) -> Iterator[tuple[str, Pattern]]:
 @cache
 def calls() -> dict[str, set[str]]:
     """Return the methods that the code calls on each name."""
-    found: dict[str, set[str]] = {}
+    methods: dict[str, set[str]] = {}
     for file in modules(*PACKAGES):
         for name, method in re.findall(r"\b(\w+)\.(\w+)\(", file.read_text("utf-8")):
-            found.setdefault(name, set()).add(method)
-    return found
+            methods.setdefault(name, set()).add(method)
+    return methods
 
 
 def application(place: str, pattern: Pattern) -> Callable[[str], object]:
@@ -116,11 +116,11 @@ def application(place: str, pattern: Pattern) -> Callable[[str], object]:
     anchored = methods & {"match", "fullmatch"} if methods <= {"match", "fullmatch"} else ()
 
     def apply(text: str) -> None:
-        given = text if isinstance(pattern.pattern, str) else text.encode()
+        subject = text if isinstance(pattern.pattern, str) else text.encode()
         for method in anchored:
-            getattr(pattern, method)(given)
+            getattr(pattern, method)(subject)
         if not anchored:
-            for _ in pattern.finditer(given):  # type: ignore[arg-type]  # str or bytes alike
+            for _ in pattern.finditer(subject):  # type: ignore[arg-type]  # str or bytes alike
                 pass
 
     return apply
@@ -162,7 +162,7 @@ def test_no_pattern_is_slow_on_adversarial_strings(place: str) -> None:
     pattern = compiled()[place]
     apply, growth = application(place, pattern), growth_of(place)
 
-    slow = next((each for each in attacks(pattern) if not is_fast(apply, growth, each)), None)
+    slow = next((attack for attack in attacks(pattern) if not is_fast(apply, growth, attack)), None)
 
     assert slow is None
 
@@ -178,10 +178,10 @@ def test_no_pattern_is_slow_on_adversarial_strings(place: str) -> None:
 )
 def test_slow_patterns_are_found(pattern: str, growth: Growth) -> None:
     """Former patterns, which took seconds or forever, are found."""
-    found = re.compile(pattern)
-    apply = application("[…]", found)
+    compiled_pattern = re.compile(pattern)
+    apply = application("[…]", compiled_pattern)
 
-    assert not all(is_fast(apply, growth, attack, tries=1) for attack in attacks(found))
+    assert not all(is_fast(apply, growth, attack, tries=1) for attack in attacks(compiled_pattern))
 
 
 def test_every_pattern_is_compiled_at_module_level() -> None:

@@ -17,9 +17,9 @@ def listed() -> dict[str, str]:
 
 def test_released_templates_are_unchanged() -> None:
     """An improved prompt is a new file with the next number, and a new line in SHA256SUMS."""
-    found = {
+    hashes = {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(RELEASED.glob("*.toml"))
     }
 
-    assert found == listed()
+    assert hashes == listed()

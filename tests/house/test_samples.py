@@ -15,9 +15,11 @@ from tests.house.checkout import ROOT
 def documents() -> dict[str, ReadDocument]:
     """Return the documents that the readers make of the samples; all must be accepted."""
     with Reader(ReaderSettings()) as reader:
-        found = [reader.read(file) for file in sorted((ROOT / "samples").glob("*.*"))]
-    read = {document.source: document for document in found if isinstance(document, ReadDocument)}
-    assert len(read) == len(found)
+        outcomes = [reader.read(file) for file in sorted((ROOT / "samples").glob("*.*"))]
+    read = {
+        document.source: document for document in outcomes if isinstance(document, ReadDocument)
+    }
+    assert len(read) == len(outcomes)
     return read
 
 
@@ -31,7 +33,9 @@ def test_the_samples_have_every_readable_format(
 
 def test_one_sample_needs_several_chunks(documents: dict[str, ReadDocument]) -> None:
     """The demo shows both a synthesis and documents of one chunk."""
-    counts = [len(chunking.split(each.content.text, CHUNK_TOKENS)) for each in documents.values()]
+    counts = [
+        len(chunking.split(document.content.text, CHUNK_TOKENS)) for document in documents.values()
+    ]
 
     assert max(counts) > 1
     assert min(counts) == 1

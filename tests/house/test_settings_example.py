@@ -96,5 +96,5 @@ def test_the_file_can_be_used_unchanged(monkeypatch: pytest.MonkeyPatch, tmp_pat
     without_file = settings.load()
 
     assert set(with_file.models) == {"house", "tiny"}
-    named = {"models", "profiles", "schedules"}
-    assert with_file.model_dump(exclude=named) == without_file.model_dump(exclude=named)
+    tables = {"models", "profiles", "schedules"}
+    assert with_file.model_dump(exclude=tables) == without_file.model_dump(exclude=tables)

@@ -24,14 +24,14 @@ def text_of(file: Path) -> str:
 
 
 def test_no_file_names_a_machine_or_a_registry() -> None:
-    found = [
+    lines = [
         f"{file.relative_to(ROOT)}:{number}: {line.strip()[:120]}"
         for file in tracked_files()
         for number, line in enumerate(text_of(file).splitlines(), start=1)
         if FOREIGN.search(line)
     ]
 
-    assert found == []
+    assert lines == []
 
 
 def test_the_pattern_matches_each_kind_of_line() -> None:

@@ -54,11 +54,11 @@ class AnsweringServer(ThreadingHTTPServer):
 
 
 class AnsweringHandler(BaseHTTPRequestHandler):
-    """Serves one connection; subclasses override `converse`. `asked` is its request body."""
+    """Serves one connection; subclasses override `converse`. `request_body` is its request body."""
 
     protocol_version = "HTTP/1.1"
     server: AnsweringServer
-    asked = b""
+    request_body = b""
 
     def do_POST(self) -> None:
         """Record the request and answer it."""
@@ -67,7 +67,7 @@ class AnsweringHandler(BaseHTTPRequestHandler):
         if len(payload) < length:
             self.close_connection = True  # the client was killed while it sent its request
             return
-        self.asked = payload
+        self.request_body = payload
         body = json_values.as_object(json.loads(payload))
         user = user_message_of(body)
         self.server.note(user)

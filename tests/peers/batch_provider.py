@@ -80,8 +80,8 @@ class BatchProvider:
             batch.fates = [
                 EXPIRED
                 if batch.is_cancelled and place >= self.answered_before_cancellation
-                else self.fate(each, self.lines.count(each))
-                for place, each in enumerate(questions)
+                else self.fate(question, self.lines.count(question))
+                for place, question in enumerate(questions)
             ]
             self.lines += questions
 

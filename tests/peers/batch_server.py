@@ -76,8 +76,10 @@ class BatchHandler(AnsweringHandler):
         elif steps[-1] == "results":
             self._send(200, self._results(self._batch(steps[-2])))
         elif steps[-1] == "batches":
-            found: list[JsonValue] = [self._state(batch) for batch in reversed(self.server.batches)]
-            self._json(200, {"object": "list", "data": found, "has_more": False})
+            states: list[JsonValue] = [
+                self._state(batch) for batch in reversed(self.server.batches)
+            ]
+            self._json(200, {"object": "list", "data": states, "has_more": False})
         else:
             self._json(200, self._state(self._batch(steps[-1])))
 
@@ -96,9 +98,9 @@ class BatchHandler(AnsweringHandler):
         return "/messages/" in self.path
 
     def _batch(self, name: str) -> FakeBatch:
-        found = next(each for each in self.server.batches if each.id == name)
-        self.server.settle(found)
-        return found
+        batch = next(known for known in self.server.batches if known.id == name)
+        self.server.settle(batch)
+        return batch
 
     def _upload(self, payload: bytes) -> None:
         boundary = self.headers["Content-Type"].partition("boundary=")[2].encode()
@@ -159,8 +161,8 @@ class BatchHandler(AnsweringHandler):
                 _openai_line(line, fate, self.server.cost_usage)
             )
         names: list[JsonValue] = []
-        for kind, found in (("output", output), ("errors", errors)):
-            content = b"".join(each + b"\n" for each in found if each)
+        for kind, lines in (("output", output), ("errors", errors)):
+            content = b"".join(line + b"\n" for line in lines if line)
             name = f"{batch.id}-{kind}" if content else None
             if name:
                 self.server.files[name] = content

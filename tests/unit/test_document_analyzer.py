@@ -266,7 +266,7 @@ def test_blank_texts_and_invalid_schemas_are_rejected_before_any_request() -> No
 
 
 @pytest.mark.parametrize(
-    "analysis_type", [each for each in AnalysisType if each != AnalysisType.REASONING]
+    "analysis_type", [kind for kind in AnalysisType if kind != AnalysisType.REASONING]
 )
 def test_the_built_in_model_needs_no_settings(analysis_type: AnalysisType) -> None:
     analysis = DocumentAnalyzer().analyze_document(

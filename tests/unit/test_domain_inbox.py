@@ -58,13 +58,13 @@ def test_a_side_car_belongs_to_the_file_in_its_name(name: str) -> None:
 def test_alternative_names_are_unique_and_fit(name: str) -> None:
     cut = os.fsdecode(name.encode("utf-8", "surrogatepass")[:200])
 
-    found = list(itertools.islice(names_like(cut), 12))
+    names = list(itertools.islice(names_like(cut), 12))
 
-    assert found[0] == cut
-    assert len(set(found)) == 12
-    assert all(len(os.fsencode(each)) <= 255 for each in [*found, name_of_note(cut)])
+    assert names[0] == cut
+    assert len(set(names)) == 12
+    assert all(len(os.fsencode(name)) <= 255 for name in [*names, name_of_note(cut)])
     extension = os.path.splitext(cut)[1]  # noqa: PTH122 - of a name
-    assert all(each.endswith(extension) for each in found)
+    assert all(name.endswith(extension) for name in names)
 
 
 def test_the_note_of_a_very_long_name_fits() -> None:
@@ -93,27 +93,27 @@ def test_a_file_is_ripe_after_a_time_without_events_and_changes() -> None:
     waiting.replace([(a, (print_of(),)), (b, (print_of(),))], now=0)
     waiting.restart_quiet_period(a, now=2)
 
-    assert [each.path for each in waiting.complete_files(now=4.9)] == []
-    assert [each.path for each in waiting.complete_files(now=5)] == [b]
+    assert [file.path for file in waiting.complete_files(now=4.9)] == []
+    assert [file.path for file in waiting.complete_files(now=5)] == [b]
 
     waiting.replace([(a, (print_of(),)), (b, (print_of(size=2),))], now=6)
-    assert [each.path for each in waiting.complete_files(now=7)] == [a]
-    assert [each.path for each in waiting.complete_files(now=11)] == [a, b]
+    assert [file.path for file in waiting.complete_files(now=7)] == [a]
+    assert [file.path for file in waiting.complete_files(now=11)] == [a, b]
 
     # A change of a side-car also restarts the wait.
     waiting.replace([(a, (print_of(), print_of(size=9)))], now=12)
     assert waiting.complete_files(now=16) == []
-    assert [each.path for each in waiting.complete_files(now=17)] == [a]
+    assert [file.path for file in waiting.complete_files(now=17)] == [a]
 
 
 @given(ages=st.lists(st.integers(0, 50), max_size=40), limit=st.integers(1, 20))
 def test_a_limited_number_of_files_is_returned_in_order_of_age(ages: list[int], limit: int) -> None:
     waiting = Sightings(1, limit=limit)
-    found = sorted((age, PurePath(f"/{number}")) for number, age in enumerate(ages))
+    listed = sorted((age, PurePath(f"/{number}")) for number, age in enumerate(ages))
 
-    left_out = waiting.replace([(path, (print_of(modified_ns=age),)) for age, path in found], 0)
+    left_out = waiting.replace([(path, (print_of(modified_ns=age),)) for age, path in listed], 0)
 
-    assert [each.prints[0].modified_ns for each in waiting.complete_files(now=1)] == sorted(ages)[
+    assert [file.prints[0].modified_ns for file in waiting.complete_files(now=1)] == sorted(ages)[
         :limit
     ]
     assert left_out == max(0, len(ages) - limit)

@@ -62,7 +62,7 @@ OUTSIDE = ["1.1.1.1", "93.184.215.14", "2606:4700:4700::1111", "::ffff:1.1.1.1",
 
 @pytest.mark.parametrize(
     ("address", "outside"),
-    [*((each, False) for each in INSIDE), *((each, True) for each in OUTSIDE)],
+    [*((address, False) for address in INSIDE), *((address, True) for address in OUTSIDE)],
 )
 def test_only_public_addresses_are_public(address: str, *, outside: bool) -> None:
     """This machine, private networks, metadata services and IPv4 within IPv6 are internal."""

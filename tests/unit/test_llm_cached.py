@@ -127,7 +127,7 @@ def test_the_key_ignores_how_a_request_is_sent() -> None:
 @pytest.mark.parametrize(
     "completion",
     [
-        *(cut_off("{}", each) for each in FinishReason if each is not FinishReason.STOP),
+        *(cut_off("{}", reason) for reason in FinishReason if reason is not FinishReason.STOP),
         cut_off(" \n", FinishReason.STOP),
         replace(cut_off("{}", FinishReason.STOP), refusal="I won't."),
     ],

@@ -225,8 +225,8 @@ NONSENSE = ("", "0", "-5", "many", "5.5", "9" * 40, "٣")
             {QuotaKind.REQUESTS: Quota(limit=60), QuotaKind.TOKENS: Quota(limit=1_000)},
         ),
         *(
-            ({"x-ratelimit-limit-requests": each, "anthropic-ratelimit-tokens-limit": each}, {})
-            for each in NONSENSE
+            ({"x-ratelimit-limit-requests": value, "anthropic-ratelimit-tokens-limit": value}, {})
+            for value in NONSENSE
         ),
     ],
 )

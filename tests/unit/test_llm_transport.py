@@ -46,7 +46,10 @@ def test_response_bodies_are_read(encoding: str, body: bytes) -> None:
         ("", CONTENT, transport.TooLargeError),
         ("gzip", gzip.compress(CONTENT), transport.TooLargeError),
         # A body that is compressed twice may have any size.
-        *((each, CONTENT, transport.UnknownPackingError) for each in ("gzip, gzip", "br", "zstd")),
+        *(
+            (encoding, CONTENT, transport.UnknownPackingError)
+            for encoding in ("gzip, gzip", "br", "zstd")
+        ),
     ],
 )
 def test_too_long_bodies_and_other_encodings_are_rejected(

@@ -85,8 +85,10 @@ def test_the_title_of_markdown_is_its_first_heading() -> None:
 def test_headings_of_markdown_name_their_sections() -> None:
     read = markdown.read(b"Lead\n# One #\r\ntext\n```\n# no\n```\n### 1.1 Two\nend\n", 1_000)
 
-    named = [(each.label, read.text[each.start_char : each.end_char]) for each in read.places]
-    assert named == [
+    sections = [
+        (place.label, read.text[place.start_char : place.end_char]) for place in read.places
+    ]
+    assert sections == [
         ("section One", "# One #\r\ntext\n```\n# no\n```\n"),
         ("section 1.1 Two", "### 1.1 Two\nend\n"),
     ]

@@ -103,7 +103,7 @@ def test_hidden_text_that_addresses_a_model_is_reported() -> None:
     extracted = docx.read(build(document(f"{body}{hidden.format(order)}")), LIMIT)
 
     assert (extracted.text, extracted.unseen) == ("seen", ())
-    assert [each.endswith(order) for each in extracted.left_out] == [True]
+    assert [passage.endswith(order) for passage in extracted.left_out] == [True]
 
 
 @pytest.mark.parametrize(
@@ -201,8 +201,8 @@ def damaged() -> bytes:
     ids=["cut off", "empty", "no XML", "entity", "damaged", "bomb", "members", "long"],
 )
 def test_unreadable_documents_give_a_reason(data: bytes | Callable[[], bytes], reason: str) -> None:
-    given = data() if callable(data) else data
-    refusal = failure(given, limit=1_000 if reason == "too_many_characters" else LIMIT)
+    content = data() if callable(data) else data
+    refusal = failure(content, limit=1_000 if reason == "too_many_characters" else LIMIT)
 
     assert refusal.reason == reason
     assert (refusal.outcome == "unreadable") == (reason == "malformed")
@@ -214,8 +214,8 @@ def test_headings_name_their_sections() -> None:
     written.add_paragraph("Preamble")
     written.add_heading("Term", level=1)
     written.add_paragraph("Five years")
-    own = written.styles.add_style("Clause", 1)
-    own.base_style = written.styles["Heading 2"]
+    style = written.styles.add_style("Clause", 1)
+    style.base_style = written.styles["Heading 2"]
     written.add_paragraph("Notice", style="Clause")
     written.add_table(rows=1, cols=1).cell(0, 0).text = "Sixty days"
     outlined = written.add_paragraph("Fees")
@@ -228,9 +228,9 @@ def test_headings_name_their_sections() -> None:
 
     read = docx.read(buffer.getvalue(), LIMIT)
 
-    found = Places(read.places)
+    places = Places(read.places)
     sections = {
-        quote: found.locate(read.text.index(quote), read.text.index(quote) + 4).place
+        quote: places.locate(read.text.index(quote), read.text.index(quote) + 4).place
         for quote in ("Draft", "Preamble", "Term", "Five years", "Sixty days", "None")
     }
     assert sections == {

@@ -92,7 +92,7 @@ def test_half_characters_do_not_hide_the_encoding() -> None:
     text = "Müller öffnet das Café."
     data = f"{text} \ud83d\ude00 \ud800".encode("utf-8", "surrogatepass")
 
-    found = decode(data)
+    decoded = decode(data)
 
-    assert found.text == f"{text} \U0001f600 \ud800"
-    assert found.encoding == "utf-8"
+    assert decoded.text == f"{text} \U0001f600 \ud800"
+    assert decoded.encoding == "utf-8"

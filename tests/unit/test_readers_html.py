@@ -173,8 +173,10 @@ def test_headings_name_their_sections() -> None:
         b"<p>Lead<h1>The <b>first</b>\n part</h1><p>one<h2 hidden>No</h2><h3>Next</h3>two", LIMIT
     )
 
-    named = [(each.label, read.text[each.start_char : each.end_char]) for each in read.places]
-    assert named == [
+    sections = [
+        (place.label, read.text[place.start_char : place.end_char]) for place in read.places
+    ]
+    assert sections == [
         ("section The first part", "\n\nThe first part\n\none"),
         ("section Next", "\n\nNext\n\ntwo"),
     ]

@@ -52,15 +52,15 @@ def test_a_version_1_container_sees_its_own_group_as_the_root(kernel: Path) -> N
     ("megabytes", "memory", "file"), [(256, 48, 48), (1_536, 372, 256), (16_384, 1_024, 256)]
 )
 def test_limits_grow_with_memory_up_to_a_maximum(megabytes: int, memory: int, file: int) -> None:
-    found = limits.file_limits(ReaderSettings(), megabytes)
+    measured = limits.file_limits(ReaderSettings(), megabytes)
 
-    assert (found.memory_megabytes, found.max_file_megabytes) == (memory, file)
+    assert (measured.memory_megabytes, measured.max_file_megabytes) == (memory, file)
 
 
 def test_a_configured_limit_overrides_the_measured_memory() -> None:
     settings = ReaderSettings(memory_megabytes=2_000, max_file_megabytes=700, max_characters=10)
 
-    found = limits.file_limits(settings, 512)
+    measured = limits.file_limits(settings, 512)
 
-    assert (found.memory_megabytes, found.max_file_megabytes) == (2_000, 700)
-    assert found.max_text_bytes == 40
+    assert (measured.memory_megabytes, measured.max_file_megabytes) == (2_000, 700)
+    assert measured.max_text_bytes == 40

@@ -155,7 +155,7 @@ FORM_LINE = shown("I am ____ of age.")
 
 
 def annotated(content: str, *annotations: str) -> bytes:
-    listed = "".join(f"<</Type/Annot {each}>>" for each in annotations)
+    listed = "".join(f"<</Type/Annot {annotation}>>" for annotation in annotations)
     return build([content]).replace(b"/MediaBox", f"/Annots[{listed}]/MediaBox".encode())
 
 
@@ -228,13 +228,13 @@ def test_hidden_text_may_be_left_out() -> None:
     token = leaves_out_unseen.set(True)
     try:
         extracted = pdf.read(data, LIMIT)
-        found = where(data, "Graz")
+        location = where(data, "Graz")
     finally:
         leaves_out_unseen.reset(token)
 
     assert extracted.text == "Name: \nborn in Graz"
     assert (extracted.unseen, extracted.invisible_characters) == (("John Smith",), 9)
-    assert below(data, found) == ["Graz"]
+    assert below(data, location) == ["Graz"]
 
 
 def test_shapes_are_compared_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,10 +395,10 @@ def where(data: bytes, quote: str) -> Location:
     return Places(extracted.places).locate(start, start + len(quote))
 
 
-def below(data: bytes, found: Location) -> list[str]:
+def below(data: bytes, location: Location) -> list[str]:
     document = pypdfium2.PdfDocument(data)
     texts = []
-    for page, left, top, right, bottom in found.boxes or ():  # type: ignore[misc, str-unpack]
+    for page, left, top, right, bottom in location.boxes or ():  # type: ignore[misc, str-unpack]
         edges = left, 300 - bottom, right, 300 - top  # type: ignore[operator]
         text_page = document[page - 1].get_textpage()  # type: ignore[operator]
         texts.append(text_page.get_text_bounded(*edges).strip())
@@ -433,11 +433,11 @@ def test_a_quote_across_two_columns_has_a_box_for_each_line() -> None:
 def test_a_quote_over_a_page_break_has_boxes_on_both_pages() -> None:
     data = build([shown("The rent is"), shown("500 dollars"), shown("a month")])
 
-    found = where(data, "rent is\n\n500")
+    location = where(data, "rent is\n\n500")
 
-    assert (found.page, found.place) == (1, "p. 1")
-    assert [box[0] for box in found.boxes or ()] == [1, 2]  # type: ignore[index]
-    assert below(data, found) == ["rent is", "500"]
+    assert (location.page, location.place) == (1, "p. 1")
+    assert [box[0] for box in location.boxes or ()] == [1, 2]  # type: ignore[index]
+    assert below(data, location) == ["rent is", "500"]
     assert where(data, "month").place == "p. 3"
 
 

@@ -138,10 +138,10 @@ OPTIONS = ReadOptions(max_characters=2_000_000, max_part_bytes=0, name="a.txt")
 
 def test_invalid_output_of_a_reader_process_can_be_stored() -> None:
     """A compromised process may send any bytes."""
-    found = text_of(Reply(header={}, text=bytearray(b"A\xff\xfe\x00B")), LIMIT)
+    decoded = text_of(Reply(header={}, text=bytearray(b"A\xff\xfe\x00B")), LIMIT)
 
-    assert found.text.encode().isascii() is False
-    assert "\0" not in found.text
+    assert decoded.text.encode().isascii() is False
+    assert "\0" not in decoded.text
 
 
 @pytest.mark.parametrize("flag", [{}, {"kind": "praise"}, {"kind": "order", "start_char": 1}])

@@ -35,18 +35,22 @@ REVIEWS = workbook(
 )
 
 
-def places(found: object) -> list[tuple[str, str]]:
+def places(extractions: object) -> list[tuple[str, str]]:
     """Return the place and text of each row, or the reason why it was not read."""
-    assert found is not None
-    listed: list[Extraction] = list(found)  # type: ignore[call-overload]  # an iterator of them
+    assert extractions is not None
+    listed: list[Extraction] = list(extractions)  # type: ignore[call-overload]  # an iterator of them
     return [
-        (each.place, each.text if isinstance(each, Extracted) else reason(each)) for each in listed
+        (
+            extraction.place,
+            extraction.text if isinstance(extraction, Extracted) else reason(extraction),
+        )
+        for extraction in listed
     ]
 
 
-def reason(each: Extraction) -> str:
-    assert isinstance(each, Unread)
-    return each.error.reason
+def reason(extraction: Extraction) -> str:
+    assert isinstance(extraction, Unread)
+    return extraction.error.reason
 
 
 def test_a_workbook_is_one_document() -> None:
@@ -93,13 +97,15 @@ def test_sentences_in_hidden_cells_are_kept_and_counted() -> None:
         "too small for any reader",
         "hidden in a sheet here",
     )
-    assert read.invisible_characters == sum(len(each.replace(" ", "")) for each in read.unseen)
-    assert all(each in read.text for each in read.unseen)
+    assert read.invisible_characters == sum(
+        len(sentence.replace(" ", "")) for sentence in read.unseen
+    )
+    assert all(sentence in read.text for sentence in read.unseen)
     token = leaves_out_unseen.set(True)
     (left,) = sheets.documents(data.getvalue(), WHOLE)
     leaves_out_unseen.reset(token)
     assert isinstance(left, Extracted)
-    assert not any(each in left.text for each in read.unseen)
+    assert not any(sentence in left.text for sentence in read.unseen)
     assert (left.unseen, "seen by every reader here" in left.text) == (read.unseen, True)
 
 
@@ -118,18 +124,20 @@ def test_rows_of_a_csv_are_documents(delimiter: str) -> None:
     lines = ("id,review", 'a,"Fine.\nVery."', "a,Poor.", ",Nameless.")
     data = "\n".join(lines).replace(",", delimiter).encode()
 
-    found = documents_of_rows(data, replace(BY_ROW, name="reviews.csv"))
+    extractions = documents_of_rows(data, replace(BY_ROW, name="reviews.csv"))
 
     expected = [("a", "Fine.\nVery."), ("a (2)", "Poor."), ("3", "Nameless.")]
-    assert places(found) == expected
+    assert places(extractions) == expected
 
 
 def test_lines_of_json_are_documents() -> None:
     lines = ('{"id": 7, "review": "Fine."}', "nonsense", "", '{"review": [1, "é"]}')
 
-    found = documents_of_rows("\n".join(lines).encode(), replace(BY_ROW, name="reviews.jsonl"))
+    extractions = documents_of_rows(
+        "\n".join(lines).encode(), replace(BY_ROW, name="reviews.jsonl")
+    )
 
-    assert places(found) == [("7", "Fine."), ("2", "malformed"), ("4", '[1, "é"]')]
+    assert places(extractions) == [("7", "Fine."), ("2", "malformed"), ("4", '[1, "é"]')]
 
 
 def test_standard_input_is_recognized_as_a_table() -> None:
