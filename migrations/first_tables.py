@@ -496,7 +496,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
         *_nullable(_UUID, "run_id"),
         *_required(_TEXT, "run", "profile", "analysis_type", "name", "question", "seed", "verdict"),
         *_required(_DOUBLE, "max_error", "risk", "error_bound", "must_review"),
-        *_required(_INTEGER, "population", "accepted", "checks", "wrong"),
+        *_required(_INTEGER, "population", "accepted", "acceptable", "checks", "wrong"),
         *_nullable(_DOUBLE, "accept_from", "check_from"),
         *_nullable(_INTEGER, "more_checks"),
         *_required(_JSON, "to_check"),

@@ -45,6 +45,7 @@ class Certification(Record):
     must_review: Mapped[float]
     population: Mapped[int]
     accepted: Mapped[int]
+    acceptable: Mapped[int]
     checks: Mapped[int]
     wrong: Mapped[int]
     accept_from: Mapped[float | None]

@@ -22,6 +22,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.routing import Route
 
 from chordwise.domain.json_values import JsonValue, encoded
+from chordwise.domain.learning.certification import outlook
 from chordwise.domain.marked_text import words_at
 from chordwise.domain.money import dollars
 from chordwise.domain.number_formats import approximate, counted, money, score, share, span
@@ -307,6 +308,7 @@ def _environment() -> Environment:
     environment.filters.update(as_text=_as_text, as_json=_as_json, as_cell=_as_cell)
     environment.filters.update(in_middle=_in_middle)
     environment.globals.update(counted=counted, money=money, navigation=_navigation)
+    environment.globals.update(outlook=outlook)
     return environment
 
 

@@ -6,6 +6,7 @@ SELECT DISTINCT ON (run, profile, analysis_type, name)
     name,
     verdict,
     accepted,
+    acceptable,
     population,
     error_bound,
     max_error,

@@ -16,6 +16,7 @@ from chordwise.domain.learning.certification import (
     CertificationVerdict,
     ScoredAnswer,
     certify,
+    outlook,
     scored,
     trust,
 )
@@ -152,6 +153,29 @@ def test_only_checks_before_the_first_missing_one_count() -> None:
     assert certificate.more_checks == further_checks(
         500, 1, 0, MAX_ERROR, RISK / certification.SETS
     )
+
+
+@pytest.mark.parametrize(
+    ("size", "max_error", "checks", "expected"),
+    [
+        (58, 0.05, 0, "22 more checks, then 2 others are accepted"),
+        (58, 0.05, 53, "certified, 4 without a check"),
+        (58, 0.01, 0, "too few to save checks: all 58 have to be checked, 58 more"),
+        (58, 0.01, 58, "all are checked"),
+        (480, 0.05, 0, "61 more checks, then 35 others are accepted"),
+    ],
+)
+def test_a_certificate_says_which_answers_need_no_check(
+    size: int, max_error: float, checks: int, expected: str
+) -> None:
+    """Checking all answers of a set is not presented as a certificate that saves checks."""
+    random = Random(3)
+    answers = [ScoredAnswer(random.random(), is_right=True) for _ in range(size)]
+
+    made = certify(seen(answers, checks), max_error, RISK)
+
+    words = outlook(made.verdict, made.acceptable, made.checks, made.more_checks, made.must_review)
+    assert words == expected
 
 
 def test_the_bounds_enclose_the_observed_rate() -> None:

@@ -143,7 +143,9 @@ def test_the_page_of_a_run_links_to_the_missing_checks(pipeline: Pipeline, visit
     page = visit.open(f"/runs/{submission.run_id}")
     visit.look("run-certified")
 
-    visit.follow(page.locator("tr", has_text="term").get_by_role("link", name="3 more checks"))
+    visit.follow(
+        page.locator("tr", has_text="term").get_by_role("link", name="all 3 have to be checked")
+    )
     order = [page.locator("#source").inner_text()]
     page.keyboard.press("Space")
     for left in (2, 1):

@@ -13,8 +13,8 @@ from rich.text import Text
 from chordwise.cli import access
 from chordwise.cli.invocation import Invocation
 from chordwise.cli.options import AsJson, ScopeOptions
-from chordwise.domain.learning.certification import CertificationVerdict
-from chordwise.domain.number_formats import counted, parse_share
+from chordwise.domain.learning.certification import CertificationVerdict, outlook
+from chordwise.domain.number_formats import parse_share
 from chordwise.errors import ExitCode
 from chordwise.pipeline.learning import certification
 from chordwise.pipeline.learning.certification import Bounds, Certified
@@ -100,18 +100,22 @@ def review_command(result: Certified, scope: Scope) -> str:
 
 def _row(result: Certified) -> Sequence[str]:
     certificate = result.certificate
+    todo = outlook(
+        certificate.verdict,
+        certificate.acceptable,
+        certificate.checks,
+        certificate.more_checks,
+        certificate.must_review,
+    )
+    accepted, error = "–", "–"
     match certificate.verdict:
         case CertificationVerdict.CERTIFIED:
             accepted = f"{certificate.accepted:,} of {certificate.population:,}"
-            error, todo = f"≤ {certificate.error_bound:.1%}", "certified"
-        case CertificationVerdict.OPEN:
-            accepted, error = "–", "–"
-            todo = f"{counted(certificate.more_checks or 0, 'more check')} needed"
+            error = f"≤ {certificate.error_bound:.1%}"
         case CertificationVerdict.IMPOSSIBLE:
             accepted, error = "not possible", f"base {certificate.error_bound:.1%}"
-            todo = f"at least {certificate.must_review:.1%} must be reviewed"
         case CertificationVerdict.WITHDRAWN:
-            accepted, error = "withdrawn", "–"
+            accepted = "withdrawn"
             todo = f"{result.further_wrong:,} of {result.further:,} later checks are wrong"
     name = one_line(result.unit.name or str(result.unit.analysis_type), _WIDTH)
     return name, accepted, error, f"{certificate.checks:,}", todo

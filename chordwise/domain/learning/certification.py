@@ -24,6 +24,7 @@ from chordwise.domain.learning import fields, judgments
 from chordwise.domain.learning.judgments import JudgedPart
 from chordwise.domain.learning.statistics import further_checks, max_wrong, min_wrong
 from chordwise.domain.learning.truths import label_in
+from chordwise.domain.number_formats import counted
 
 SETS = 5
 """The number of sets of answers that are tested: the best fifth, the best two fifths, and so on."""
@@ -69,13 +70,14 @@ class Certificate:
     `accept_from` is the lowest accepted score. At most the share `error_bound` of the `accepted` is
     wrong; without any it is the share of wrong checks. `checks` and `wrong` count the checks up to
     the first missing one: of the accepted answers, else of those from `check_from` on, else of all.
-    `more_checks` suffice if all are right; None if no number does. `must_review` is the share to
-    review if none can be accepted.
+    `more_checks` suffice if all are right; None if no number does. `acceptable` answers, checked
+    and unchecked, are accepted then. `must_review` is the share to review if none can be accepted.
     """
 
     verdict: CertificationVerdict
     population: int
     accepted: int
+    acceptable: int
     accept_from: float | None
     max_error: float
     error_bound: float
@@ -115,7 +117,7 @@ def certify(answers: Sequence[ScoredAnswer], max_error: float, risk: float) -> C
         if more is not None and not _is_hopeless(tested, max_error, risk):
             open_sets.append((more, tested))
         allowance = 0.0
-    nearest = min(open_sets, default=None, key=itemgetter(0))
+    nearest = _nearest(open_sets)
     every = sets[-1]
     base = every.wrong / every.checks if every.checks else 0.0
     shown = certified[0] if certified else nearest[1] if nearest else every
@@ -124,6 +126,7 @@ def certify(answers: Sequence[ScoredAnswer], max_error: float, risk: float) -> C
         verdict=CertificationVerdict.CERTIFIED if certified else unproven,
         population=every.population,
         accepted=certified[0].population if certified else 0,
+        acceptable=shown.population,
         accept_from=certified[0].begins_at if certified else None,
         max_error=max_error,
         error_bound=min(max_error, _bound(*certified)) if certified else base,
@@ -133,6 +136,38 @@ def certify(answers: Sequence[ScoredAnswer], max_error: float, risk: float) -> C
         check_from=nearest[1].begins_at if nearest else None,
         must_review=max(0.0, (base - max_error) / (1 - max_error)),
     )
+
+
+def _nearest(open_sets: Sequence[tuple[int, _Set]]) -> tuple[int, _Set] | None:
+    """Return the set with the fewest missing checks, among those that leave answers unchecked.
+
+    If no set does, all answers of the largest one have to be checked.
+    """
+    saving = [
+        (more, tested) for more, tested in open_sets if more < tested.population - tested.checks
+    ]
+    return min(saving, default=open_sets[-1] if open_sets else None, key=itemgetter(0))
+
+
+def outlook(
+    verdict: str, acceptable: int, checks: int, more_checks: int | None, must_review: float
+) -> str:
+    """Return in words what a certificate spares, or what is missing for it; see `Certificate`."""
+    more = more_checks or 0
+    unchecked = acceptable - checks - more
+    match verdict:
+        case CertificationVerdict.CERTIFIED:
+            return (
+                f"certified, {unchecked:,} without a check" if unchecked > 0 else "all are checked"
+            )
+        case CertificationVerdict.OPEN if unchecked > 0:
+            return f"{counted(more, 'more check')}, then {unchecked:,} others are accepted"
+        case CertificationVerdict.OPEN:
+            return f"too few to save checks: all {acceptable:,} have to be checked, {more:,} more"
+        case CertificationVerdict.IMPOSSIBLE:
+            return f"at least {must_review:.1%} must be reviewed"
+        case _:
+            return "withdrawn: later checks are wrong"
 
 
 def scored(

@@ -446,6 +446,7 @@ def _certified(unit: CertificationUnit, basis: _Basis, bounds: Bounds, risk: flo
             certificate,
             verdict=CertificationVerdict.CERTIFIED,
             accepted=accepted,
+            acceptable=accepted,
             accept_from=before["accept_from"],
             error_bound=before["error_bound"],
         )
