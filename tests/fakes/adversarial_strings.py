@@ -65,7 +65,7 @@ def attacks(pattern: re.Pattern[str] | re.Pattern[bytes]) -> list[Attack]:
     tree = list(_parse(pattern.pattern, pattern.flags))
     pumped = [(lead, pump) for lead, pump in _repetitions(tree, "") if pump]
     pumped += [("", pump) for pump in _FREQUENT]
-    return [Attack(*each, end) for each in dict.fromkeys(pumped) for end in _ENDS]
+    return [Attack(*pieces, end) for pieces in dict.fromkeys(pumped) for end in _ENDS]
 
 
 def _repetitions(nodes: Sequence[Node], before: str) -> Iterator[tuple[str, str]]:
@@ -86,7 +86,7 @@ def _is_repetition(node: Node) -> bool:
 
 
 def _children(node: Node) -> list[list[Node]]:
-    found: list[list[Node]] = []
+    children: list[list[Node]] = []
     waiting = [node[1]]
     while waiting:
         value = waiting.pop(0)
@@ -94,8 +94,8 @@ def _children(node: Node) -> list[list[Node]]:
         if isinstance(value, tuple | list):
             waiting.extend(value)
         elif isinstance(inside, list):
-            found.append(inside)
-    return found
+            children.append(inside)
+    return children
 
 
 def _examples(nodes: Sequence[Node]) -> list[str]:
@@ -112,7 +112,7 @@ def _of_node(node: Node) -> list[str]:
     if kind == "LITERAL" and isinstance(value, int):
         return [chr(value)]
     if kind in ("IN", "NOT_LITERAL", "ANY"):
-        taken = (each for each in _candidates(value) if _takes(kind, value, each))
+        taken = (candidate for candidate in _candidates(value) if _takes(kind, value, candidate))
         return list(itertools.islice(dict.fromkeys(taken), _MAX_EXAMPLES)) or [""]
     if kind in ("AT", "ASSERT_NOT", "ASSERT", "GROUPREF"):
         return [""]

@@ -52,22 +52,24 @@ def opened(
     at_once = {"gather_seconds": 0.0, "poll_seconds": 0.001, **lane}
     settings = with_settings(settings, "batch", max_requests=max_requests, **at_once)
     api = InMemoryBatches(provider)
-    named = priced("openai", "http://127.0.0.1:9/v1")
-    return a_pipeline(settings, quoting_the_text, repeat_last=True, named=named, batch_api=api)
+    model_settings = priced("openai", "http://127.0.0.1:9/v1")
+    return a_pipeline(
+        settings, quoting_the_text, repeat_last=True, model_settings=model_settings, batch_api=api
+    )
 
 
 def over_the_wire(settings: Settings, provider: str, base_url: str) -> Pipeline:
     """Open such a pipeline over a Batch API on loopback."""
     settings = with_settings(settings, "batch", gather_seconds=0.0, poll_seconds=0.001)
-    named = priced(provider, base_url)
-    return a_pipeline(settings, quoting_the_text, repeat_last=True, named=named)
+    model_settings = priced(provider, base_url)
+    return a_pipeline(settings, quoting_the_text, repeat_last=True, model_settings=model_settings)
 
 
 def priced(provider: str, base_url: str) -> ModelSettings:
     """Return a model with batches; a question costs one cent in a batch, and two cents online."""
-    given = {"provider": provider, "model": SCRIPTED, "base_url": base_url, "batch": True}
+    options = {"provider": provider, "model": SCRIPTED, "base_url": base_url, "batch": True}
     prices = {"input_usd_per_million_tokens": 100, "output_usd_per_million_tokens": 200}
-    return ModelSettings.model_validate(given | prices | {"api_key": "key"})
+    return ModelSettings.model_validate(options | prices | {"api_key": "key"})
 
 
 def in_batches(
@@ -119,8 +121,8 @@ def work_until_finished(pipeline: Pipeline, *submissions: Submission, ticks: int
         if pipeline.value(_ENDED) is True:
             return
         pass_time(pipeline)
-    found = [job.status for each in submissions for job in pipeline.jobs(each)]
-    pytest.fail(f"not ended: {found}")
+    statuses = [job.status for submission in submissions for job in pipeline.jobs(submission)]
+    pytest.fail(f"not ended: {statuses}")
 
 
 def finish(
@@ -143,7 +145,7 @@ def check_invariants(pipeline: Pipeline, provider: BatchProvider, rejected: int 
     """
     seen = len(handed_in(provider)) + len(pipeline.model.requests) + rejected
     assert len(set(handed_in(provider))) == len(handed_in(provider))
-    assert all(_LINE_ID.fullmatch(each) for each in handed_in(provider))
+    assert all(_LINE_ID.fullmatch(line_id) for line_id in handed_in(provider))
     assert pipeline.value(_CALLS) == seen
     assert pipeline.value("SELECT count(*) FROM model_calls WHERE finished_at IS NULL") == 0
     assert pipeline.value("SELECT max(postponements) FROM chunks") == 0

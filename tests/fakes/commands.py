@@ -75,8 +75,8 @@ class Output(NamedTuple):
 
 def output_of(*arguments: str, code: int = ExitCode.SUCCESS) -> Output:
     """Run a command line, which must end with this exit code; return its output."""
-    found, output = _captured(arguments)
-    assert found == code, output
+    exit_code, output = _captured(arguments)
+    assert exit_code == code, output
     return output
 
 

@@ -61,7 +61,7 @@ class _Writer:
             fat += _chain(len(fat), size)
         fat += [_FREE] * (fat_sectors * 128 - len(fat))
         body = b"".join(_padded(data) for _, data in self._chains)
-        directory = _padded(b"".join(_entry(each) for each in self._entries))
+        directory = _padded(b"".join(_entry(entry) for entry in self._entries))
         table = struct.pack(f"<{len(fat)}I", *fat)
         return _header(fat_sectors) + table + directory + body
 

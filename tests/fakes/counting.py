@@ -57,8 +57,8 @@ def recorded(engine: Engine | type[Engine] = Engine) -> Iterator[list[tuple[str,
     """Record the statements that are sent within the block, with their parameters."""
     sent: list[tuple[str, object]] = []
 
-    def record(*given: object) -> None:
-        sent.append((str(given[2]), given[3]))
+    def record(*arguments: object) -> None:
+        sent.append((str(arguments[2]), arguments[3]))
 
     event.listen(engine, "before_cursor_execute", record)
     try:

@@ -128,11 +128,11 @@ class Databases:
 
     def _state(self, connection: psycopg.Connection[tuple[object, ...]]) -> list[object]:
         """Return a state that differs if anything but the rows of emptied tables has changed."""
-        found: list[object] = [*connection.execute(f"{_SCHEMA} UNION ALL {_RELATIONS}")]
+        state: list[object] = [*connection.execute(f"{_SCHEMA} UNION ALL {_RELATIONS}")]
         for name in sorted(self._filled):
             rows = sql.SQL("SELECT md5(string_agg(t::text, ' ' ORDER BY t::text)) FROM {} AS t")
-            found += connection.execute(rows.format(sql.Identifier(name)))
-        return found
+            state += connection.execute(rows.format(sql.Identifier(name)))
+        return state
 
     def _empty_tables(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
         """Delete the rows of small tables, and truncate large ones."""

@@ -30,10 +30,10 @@ class Folders:
         return self.root / "failed"
 
     def note(self, delivered: Path) -> JsonObject:
-        found: JsonObject = json.loads(
+        content: JsonObject = json.loads(
             delivered.with_name(f"{delivered.name}.json").read_text("utf-8")
         )
-        return found
+        return content
 
     def hashes(self) -> Counter[str]:
         """Return how often each content occurs in inbox, done and failed together (I6).
@@ -42,8 +42,8 @@ class Folders:
         """
         places = (self.inbox, self.done, self.failed)
         files = (file for place in places for file in place.rglob("*"))
-        found = {identity(file): sha256(file) for file in files if _is_content(file)}
-        return Counter(found.values())
+        by_identity = {identity(file): sha256(file) for file in files if _is_content(file)}
+        return Counter(by_identity.values())
 
 
 def identity(file: Path) -> tuple[int, int]:

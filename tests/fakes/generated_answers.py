@@ -55,11 +55,11 @@ def grounded_answers(
     """Draw the grounded answers of consecutive chunks; the text of each chunk is `TEXT`."""
     count = draw(st.integers(1, max_chunks))
     without_reasoning = analysis_for(analysis_type).without_reasoning
-    found = [without_reasoning(draw(answers(analysis_type))) for _ in range(count)]
+    drawn = [without_reasoning(draw(answers(analysis_type))) for _ in range(count)]
     offsets = [place * (len(TEXT) + 1) for place in range(count)]
     return [
         grounding.ground(answer, Source(TEXT, offset=offset))
-        for answer, offset in zip(found, offsets, strict=True)
+        for answer, offset in zip(drawn, offsets, strict=True)
     ]
 
 
@@ -142,6 +142,6 @@ def answer_from_chunks(
     analysis_type: AnalysisType, texts: Sequence[str], options: AnalysisOptions
 ) -> JsonObject:
     """Return the built-in model's answer about a document with these chunks."""
-    asked = AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, options=options)
-    stored = tuple(answer(replace(asked, text=text)) for text in texts)
-    return answer(replace(asked, stage=Stage.SYNTHESIZE, answers=stored))
+    task = AnalysisTask(analysis_type=analysis_type, stage=Stage.ANALYZE, options=options)
+    stored = tuple(answer(replace(task, text=text)) for text in texts)
+    return answer(replace(task, stage=Stage.SYNTHESIZE, answers=stored))

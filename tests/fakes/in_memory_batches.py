@@ -85,9 +85,9 @@ class InMemoryBatches:
         self._begin("find")
         return next(
             (
-                self._state(each)
-                for each in self._provider.batches
-                if each.metadata.get("marker") == batch.marker and each.id not in known
+                self._state(stored)
+                for stored in self._provider.batches
+                if stored.metadata.get("marker") == batch.marker and stored.id not in known
             ),
             None,
         )
@@ -127,7 +127,7 @@ class InMemoryBatches:
     def _batch(self, provider_id: str) -> FakeBatch:
         if self._provider.is_forgetful:
             raise ModelAccessError("There is no such batch.")
-        return next(each for each in self._provider.batches if each.id == provider_id)
+        return next(batch for batch in self._provider.batches if batch.id == provider_id)
 
     def _state(self, batch: FakeBatch) -> BatchState:
         refused = _REFUSALS.get(batch.refusal, ModelRequestError)(f"It is {batch.refusal}.")

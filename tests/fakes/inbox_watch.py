@@ -72,7 +72,7 @@ class WatchedInbox:
     def left(self) -> list[Path]:
         """The entries of the inbox, without the folders of profiles."""
         profiles = {self.folders.inbox / name for name in self.pipeline.context.settings.profiles}
-        return [each for each in self.folders.inbox.iterdir() if each not in profiles]
+        return [path for path in self.folders.inbox.iterdir() if path not in profiles]
 
     def wait(self, seconds: float) -> None:
         self.now += seconds
@@ -86,8 +86,8 @@ class WatchedInbox:
     def work(self) -> None:
         """Do the work of the workers for all waiting jobs, and serve the jobs that share them."""
         waiting = "SELECT array_agg(id ORDER BY id) FROM jobs WHERE status IN ('queued', 'running')"
-        found = self.pipeline.value(waiting)
-        for job_id in found if isinstance(found, list) else ():
+        job_ids = self.pipeline.value(waiting)
+        for job_id in job_ids if isinstance(job_ids, list) else ():
             self.pipeline.work_on(job_id)
         with self.pipeline.context.database.write() as session:
             shared_jobs.end_followers(self.pipeline.context, session)
@@ -125,13 +125,13 @@ def watching(
     **more: object,
 ) -> WatchedInbox:
     folders = Folders(root=tmp_path)
-    given = {
+    values = {
         "folders": (folders.inbox,),
         "stability_seconds": STABILITY_SECONDS,
         "quiet_seconds": QUIET_SECONDS,
         **more,
     }
-    inbox = InboxSettings.model_validate(given)
+    inbox = InboxSettings.model_validate(values)
     changes = {"inbox": inbox, "profiles": profiles or {}, "model": SCRIPTED}
     pipeline = open_pipeline(settings.model_copy(update=changes))
     return WatchedInbox(folders=folders, pipeline=pipeline)
@@ -139,11 +139,11 @@ def watching(
 
 def intake(note: object) -> dict[str, object]:
     assert isinstance(note, dict)
-    (found,) = note["intakes"]
-    return dict(found)
+    (entry,) = note["intakes"]
+    return dict(entry)
 
 
 def jobs(of_intake: dict[str, object]) -> list[dict[str, object]]:
-    found = of_intake["jobs"]
-    assert isinstance(found, list)
-    return found
+    listed = of_intake["jobs"]
+    assert isinstance(listed, list)
+    return listed

@@ -61,8 +61,8 @@ def extracted(
     threshold: float | None = None,
 ) -> Submission:
     """Extract from documents with these names; each item has a value and a confidence in points."""
-    items = dict.fromkeys(item for each in values.values() for item in each)
-    texts = {name: f"{name}: VALUES {json.dumps(each)}" for name, each in values.items()}
+    items = dict.fromkeys(item for row in values.values() for item in row)
+    texts = {name: f"{name}: VALUES {json.dumps(row)}" for name, row in values.items()}
     options = AnalysisOptions(instructions=", ".join(items), confidence_threshold=threshold)
     return worked(pipeline, [AnalysisType.EXTRACTION], options, texts, fresh=fresh)
 
@@ -88,8 +88,8 @@ def worked(
     fresh: bool = False,
 ) -> Submission:
     """Analyze the texts of documents with these names."""
-    found = (a_document(text, name) for name, text in texts.items())
-    return pipeline.analyze(*found, options=a_run(*kinds, fresh=fresh, analysis=options))
+    documents = (a_document(text, name) for name, text in texts.items())
+    return pipeline.analyze(*documents, options=a_run(*kinds, fresh=fresh, analysis=options))
 
 
 _DOUBT = """

@@ -61,14 +61,14 @@ def rows_in(text: str) -> list[JsonValue]:
 
 def an_extraction(rows: Sequence[JsonValue], **single: JsonValue) -> str:
     """Return an answer with these rows, each with its quote."""
-    named = [json_values.as_object(row) for row in rows]
+    objects = [json_values.as_object(row) for row in rows]
     evidence: list[JsonValue] = [
         {
             "path": f"/line_items/{position}",
             "quote": f"{row['name']} costs {row['price']} EUR.",
             "confidence": 9,
         }
-        for position, row in enumerate(named)
+        for position, row in enumerate(objects)
         if "price" in row
     ]
     return json.dumps({"data": {"line_items": list(rows), **single}, "evidence": evidence})
@@ -94,8 +94,8 @@ def extracting(max_rows: int = ROW_COUNT) -> Callable[[CompletionRequest], str]:
             single: JsonObject = {"title": "The order", "kind": "whole"}
         else:
             rows, single = rows_in(task.text), {"title": task.text[-20:], "kind": "part"}
-        wanted = json_values.as_object((task.options.schema or {})["properties"])
-        return an_extraction(rows, **{name: single[name] for name in single if name in wanted})
+        properties = json_values.as_object((task.options.schema or {})["properties"])
+        return an_extraction(rows, **{name: single[name] for name in single if name in properties})
 
     return answer
 

@@ -59,9 +59,9 @@ _messengers: dict[str, Messenger] = {}
 _opened: list[Callable[[], None]] = []
 
 
-def offered(*found: Found) -> list[Offered]:
+def offered(*documents: Found) -> list[Offered]:
     """Return what an intake stores as one batch, without entries of a list."""
-    return [Offered(document=each) for each in found]
+    return [Offered(document=document) for document in documents]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,17 +71,19 @@ class Pipeline:
     context: Context
     model: ScriptedModel
 
-    def submit(self, *found: str | Found, options: RunOptions | None = None) -> Submission:
+    def submit(self, *documents: str | Found, options: RunOptions | None = None) -> Submission:
         """Submit texts, documents and errors as one run, and close it."""
         submission = open_run(self.context, options or a_run(), NOW)
-        for each in found:
-            submission.take_in(offered(a_document(each) if isinstance(each, str) else each))
+        for document in documents:
+            submission.take_in(
+                offered(a_document(document) if isinstance(document, str) else document)
+            )
         submission.close()
         return submission
 
-    def analyze(self, *found: str | Found, options: RunOptions | None = None) -> Submission:
+    def analyze(self, *documents: str | Found, options: RunOptions | None = None) -> Submission:
         """Submit texts, documents and errors as one run, and do its work."""
-        submission = self.submit(*found, options=options)
+        submission = self.submit(*documents, options=options)
         self.work(submission)
         return submission
 
@@ -147,8 +149,8 @@ class Pipeline:
 
     def value(self, query: str, **parameters: object) -> object:
         with self.context.database.read() as session:
-            found: object = session.execute(text(query), parameters).scalar_one()
-            return found
+            value: object = session.execute(text(query), parameters).scalar_one()
+            return value
 
     def rows(self, query: str) -> list[tuple[object, ...]]:
         with self.context.database.read() as session:
@@ -163,16 +165,16 @@ def a_pipeline(
     settings: Settings,
     *script: Line,
     repeat_last: bool = False,
-    named: ModelSettings = AWAY,
+    model_settings: ModelSettings = AWAY,
     batch_api: BatchApi | None = None,
 ) -> Pipeline:
-    """Open a pipeline whose model has the settings `named` and follows the script online.
+    """Open a pipeline whose model has `model_settings` and follows the script online.
 
     `batch_api` answers its questions in the batch lane.
     """
     assert settings.database_url is not None
     model = ScriptedModel(script, repeat_last=repeat_last)
-    adapted = _asking_once(settings, named)
+    adapted = _asking_once(settings, model_settings)
     # As in a worker: no thread waits for results or subscribes to them.
     _set_task_join_will_block(True)
     engine = open_engine(settings.database_url)
@@ -208,9 +210,9 @@ def with_models(
     return replace(pipeline, context=replace(pipeline.context, settings=settings, models=models))
 
 
-def _asking_once(settings: Settings, named: ModelSettings) -> Settings:
+def _asking_once(settings: Settings, model_settings: ModelSettings) -> Settings:
     """Return settings with the scripted model and without retries."""
-    models = {**settings.models, SCRIPTED: named}
+    models = {**settings.models, SCRIPTED: model_settings}
     once = settings.retries.model_copy(update={"attempts": 1})
     return settings.model_copy(update={"models": models, "retries": once})
 
@@ -291,8 +293,8 @@ def quoting_the_text(request: CompletionRequest) -> str:
     """Answer an analysis with the first words of the text, a synthesis with its parts' quotes."""
     task = request.task
     if task.answers:
-        found = [item for answer in task.answers for item in grounding.quotes(answer)]
-        return a_summary(*[json_values.text(item["quote"]) for item in found[:5]])
+        quotes = [item for answer in task.answers for item in grounding.quotes(answer)]
+        return a_summary(*[json_values.text(item["quote"]) for item in quotes[:5]])
     beginning = task.text.strip()[:40]
     return a_summary(beginning.rpartition(" ")[0] or beginning)
 

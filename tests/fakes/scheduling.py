@@ -98,8 +98,8 @@ def a_scheduler_over(pipeline: Pipeline, **schedules: ScheduleSettings) -> FakeS
 
 def at_night(run: str, **values: object) -> ScheduleSettings:
     """Return a schedule at half past two in Berlin."""
-    given = {"cron": "30 2 * * *", "time_zone": "Europe/Berlin", "run": run, **values}
-    return ScheduleSettings.model_validate(given)
+    options = {"cron": "30 2 * * *", "time_zone": "Europe/Berlin", "run": run, **values}
+    return ScheduleSettings.model_validate(options)
 
 
 def nightly(path: Path, options: str = "", **values: object) -> ScheduleSettings:

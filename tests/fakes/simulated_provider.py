@@ -173,18 +173,18 @@ class Simulation:
             self._later(self._rest[1] - self._time(), lambda: self._next(limits, priority))
             return
         number = next(self._numbers)
-        wanted = PermitRequest(permit=str(number), priority=priority, cost=self._cost)
-        self._take(limits, wanted, self.now)
+        request = PermitRequest(permit=str(number), priority=priority, cost=self._cost)
+        self._take(limits, request, self.now)
 
-    def _take(self, limits: Limits, wanted: PermitRequest, since: float) -> None:
-        answer = limits.acquire(wanted)
+    def _take(self, limits: Limits, request: PermitRequest, since: float) -> None:
+        answer = limits.acquire(request)
         self.tally.questions += 1
         if not isinstance(answer, Permit):
             assert isinstance(answer, Wait), "no limiter of a simulation denies calls"
-            self._later(answer.seconds, lambda: self._take(limits, wanted, since))
+            self._later(answer.seconds, lambda: self._take(limits, request, since))
             return
-        self.tally.waits.append((self._time(), self.now - since, wanted.priority))
-        at, report = self.provider.ask(wanted.cost, self._time())
+        self.tally.waits.append((self._time(), self.now - since, request.priority))
+        at, report = self.provider.ask(request.cost, self._time())
         self.tally.max_in_flight = max(self.tally.max_in_flight, self.provider.in_flight)
         self._later(at - self._time(), lambda: self._settle(limits, answer, report))
 

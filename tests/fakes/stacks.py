@@ -137,12 +137,12 @@ def open_to_programs(home: Path) -> Iterator[JsonObject]:
         ]
         process = subprocess.Popen([*command, "--home", str(home)], stdout=out)
     wait_until(lambda: said.read_text().endswith("}\n"), 30, "the port is open")
-    found: JsonObject = json.loads(said.read_text())
-    yield found
+    address: JsonObject = json.loads(said.read_text())
+    yield address
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
     with pytest.raises(psycopg.OperationalError):
-        psycopg.connect(str(found["url"]))
+        psycopg.connect(str(address["url"]))
 
 
 def postgres_extension_of_duckdb() -> Path:

@@ -29,9 +29,9 @@ def added(folder: Path, package: str, files: Mapping[str, str]) -> Iterator[None
     inside.mkdir()
     for name, content in files.items():
         (inside / name).write_text(content, "utf-8")
-    found = importlib.import_module(package)
+    module = importlib.import_module(package)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(found, "__path__", [*found.__path__, str(inside)])
+        patch.setattr(module, "__path__", [*module.__path__, str(inside)])
         _forget()
         yield
     for name in files:
@@ -41,7 +41,7 @@ def added(folder: Path, package: str, files: Mapping[str, str]) -> Iterator[None
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command line in a process that finds the kinds in the same folders."""
-    folders = [str(each) for each in folder.iterdir() if each.name.startswith("chordwise.")]
+    folders = [str(path) for path in folder.iterdir() if path.name.startswith("chordwise.")]
     script = _MAIN.format(folders=folders)
     return subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False

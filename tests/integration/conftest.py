@@ -103,6 +103,6 @@ def inbox(tmp_path: Path, settings: Settings) -> Iterator[WatchedInbox]:
         "letters": Profile(instructions="who writes to whom"),
         "bills": Profile(folder=Path("letters/bills"), budget_usd=None),
     }
-    found = watched(tmp_path, settings, profiles)
-    yield found
-    found.close()
+    watched_inbox = watched(tmp_path, settings, profiles)
+    yield watched_inbox
+    watched_inbox.close()

@@ -96,8 +96,8 @@ def pause(seconds: float) -> None:
 
 def value(database: Database, query: str) -> object:
     with database.read() as session:
-        found: object = session.execute(text(query)).scalar_one()
-        return found
+        stored: object = session.execute(text(query)).scalar_one()
+        return stored
 
 
 def test_fifty_equal_questions_make_one_request(database: Database, peer: AnsweringServer) -> None:
@@ -145,10 +145,10 @@ def test_a_claim_of_a_killed_worker_is_taken_over(database: Database) -> None:
     )
 
     others = [cache_of(database) for _ in range(5)]
-    at_first = [each.find_or_claim(ENTRY) for each in others]
+    at_first = [cache.find_or_claim(ENTRY) for cache in others]
     expired = "SELECT claimed_until < clock_timestamp() FROM cached_completions"
     wait_until(lambda: value(database, expired) is True, 10, expired)
-    afterwards = [each.find_or_claim(ENTRY) for each in others]
+    afterwards = [cache.find_or_claim(ENTRY) for cache in others]
 
     assert at_first == [ClaimStatus.OTHERS] * 5
     assert afterwards == [ClaimStatus.OURS, *[ClaimStatus.OTHERS] * 4]
@@ -187,12 +187,12 @@ def test_threads_find_claim_and_store_in_shared_statements(
     entries = [replace(ENTRY, key=key) for key in keys]
 
     with recorded() as statements, ThreadPoolExecutor(len(keys)) as pool:
-        found = list(pool.map(StoredCompletions.find_or_claim, callers, entries))
+        answers = list(pool.map(StoredCompletions.find_or_claim, callers, entries))
 
     assert 1 <= len(statements) <= 3
-    assert found[1::3] == [a_completion("known")] * 5
-    assert found[2::3] == [ClaimStatus.OTHERS] * 5
-    assert sorted(map(str, found[::3])) == ["ClaimStatus.OTHERS"] * 4 + ["ClaimStatus.OURS"]
+    assert answers[1::3] == [a_completion("known")] * 5
+    assert answers[2::3] == [ClaimStatus.OTHERS] * 5
+    assert sorted(map(str, answers[::3])) == ["ClaimStatus.OTHERS"] * 4 + ["ClaimStatus.OURS"]
     assert value(database, "SELECT uses FROM cached_completions WHERE key = 'known'") == 5
 
     with recorded() as statements, ThreadPoolExecutor(len(keys)) as pool:
@@ -304,14 +304,18 @@ def test_a_run_stores_whether_it_uses_the_cache(
 
 
 @pytest.mark.parametrize(
-    "named", [AWAY, ModelSettings(provider="local", model="tiny.gguf")], ids=["remote", "served"]
+    "model_settings",
+    [AWAY, ModelSettings(provider="local", model="tiny.gguf")],
+    ids=["remote", "served"],
 )
-def test_another_run_reuses_the_completion(settings: Settings, named: ModelSettings) -> None:
+def test_another_run_reuses_the_completion(
+    settings: Settings, model_settings: ModelSettings
+) -> None:
     """A different threshold makes a new result from the same completion, recorded as a hit.
 
     The answers of a local GGUF model are cached, too.
     """
-    pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"), named=named)
+    pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"), model_settings=model_settings)
     pipeline.analyze(PARAGRAPH)
     stricter = AnalysisOptions(confidence_threshold=0.9)
 

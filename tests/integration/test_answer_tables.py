@@ -93,13 +93,13 @@ def reading(request: CompletionRequest) -> str:
         data = json.loads(text[text.index("{") : text.rindex("}") + 1])
         evidence = [{"path": "/vendor", "quote": data.get("vendor", ""), "confidence": 9}]
         return json.dumps({"data": data, "evidence": evidence})
-    asked = extraction.items(request.task.options)
+    items = extraction.items(request.task.options)
     said = [line.partition(": ") for line in text.splitlines() if ": " in line]
-    lines = [line for line in said if line[0] in asked]
-    found = [a_field(item, value, 9, quote=f"{item}: {value}") for item, _, value in lines]
-    named = {item for item, _, _ in lines}
-    missing = [a_field(item, None, 9) for item in asked if item not in named]
-    return json.dumps({"fields": [*found, *missing]})
+    lines = [line for line in said if line[0] in items]
+    fields = [a_field(item, value, 9, quote=f"{item}: {value}") for item, _, value in lines]
+    present = {item for item, _, _ in lines}
+    missing = [a_field(item, None, 9) for item in items if item not in present]
+    return json.dumps({"fields": [*fields, *missing]})
 
 
 @pytest.fixture
@@ -116,8 +116,8 @@ def saved(
     fresh: bool = False,
 ) -> Submission:
     options = replace(a_run(AnalysisType.EXTRACTION, analysis=analysis, fresh=fresh), save_as=name)
-    found = (a_document(text, source) for source, text in documents.items())
-    return pipeline.analyze(*found, options=options)
+    contents = (a_document(text, source) for source, text in documents.items())
+    return pipeline.analyze(*contents, options=options)
 
 
 def contracts(
@@ -153,48 +153,48 @@ def test_an_export_is_ordered_by_document_and_row(pipeline: Pipeline, settings: 
     numbers = (5, 2, 8)
     documents = {f"/files/invoice-{n:02}.txt": an_invoice(n) for n in numbers}
     saved(pipeline, "invoices", AnalysisOptions(schema=INVOICE), documents)
-    wanted = Selection(name="answers.invoices_line_items", columns=("document", "row_index"))
+    columns = Selection(name="answers.invoices_line_items", columns=("document", "row_index"))
     assert settings.database_url is not None
 
-    with selection.opened(settings.database_url, wanted) as table:
+    with selection.opened(settings.database_url, columns) as table:
         rows = [tuple(row) for batch in table.batches for row in batch]
 
     assert rows == [(f"invoice-{n:02}.txt", row) for n in sorted(numbers) for row in range(3)]
 
 
 def test_questions_about_contracts(filled: Pipeline) -> None:
-    asked = filled.rows
+    rows = filled.rows
 
-    assert asked("SELECT governing_law, count(*) FROM answers.contracts GROUP BY 1 ORDER BY 1") == [
+    assert rows("SELECT governing_law, count(*) FROM answers.contracts GROUP BY 1 ORDER BY 1") == [
         ("Delaware", 6),
         ("England", 3),
         ("New York", 3),
     ]
-    assert asked(
+    assert rows(
         "SELECT document FROM answers.contracts WHERE effective_date >= DATE '2022-06-01' "
         "OR effective_date < DATE '2020-03-02' ORDER BY 1"
     ) == [("contract-00.txt",)]
-    assert asked("SELECT sum(annual_fee), min(annual_fee_currency) FROM answers.contracts") == [
+    assert rows("SELECT sum(annual_fee), min(annual_fee_currency) FROM answers.contracts") == [
         (Decimal("54004.50"), "USD")
     ]
-    assert asked("SELECT document FROM answers.contracts WHERE annual_fee IS NULL ORDER BY 1") == [
+    assert rows("SELECT document FROM answers.contracts WHERE annual_fee IS NULL ORDER BY 1") == [
         ("contract-03.txt",),
         ("contract-07.txt",),
         ("contract-11.txt",),
     ]
-    assert asked("SELECT document FROM answers.contracts WHERE 'Bob 7 Inc.' = ANY (parties)") == [
+    assert rows("SELECT document FROM answers.contracts WHERE 'Bob 7 Inc.' = ANY (parties)") == [
         ("contract-07.txt",)
     ]
-    assert asked("SELECT count(*) FROM answers.contracts WHERE needs_review") == [(0,)]
+    assert rows("SELECT count(*) FROM answers.contracts WHERE needs_review") == [(0,)]
 
 
 def test_questions_about_invoices(filled: Pipeline) -> None:
-    asked = filled.rows
+    rows = filled.rows
 
-    assert asked(
+    assert rows(
         "SELECT vendor, sum(total), bool_or(paid) FROM answers.invoices GROUP BY 1 ORDER BY 1"
     ) == [("Vendor 0", Decimal("50.0"), True), ("Vendor 1", Decimal("35.0"), False)]
-    assert asked(
+    assert rows(
         "SELECT what, sum(amount), sum(quantity) FROM answers.invoices_line_items "
         "GROUP BY 1 ORDER BY 1"
     ) == [
@@ -202,11 +202,11 @@ def test_questions_about_invoices(filled: Pipeline) -> None:
         ("bolt 1", Decimal("40.0"), 16),
         ("bolt 2", Decimal("30.0"), 12),
     ]
-    assert asked(
+    assert rows(
         "SELECT row_index, amount FROM answers.invoices_line_items "
         "WHERE document = 'invoice-02.txt' ORDER BY row_index"
     ) == [(0, Decimal("2.5")), (1, Decimal("5.0")), (2, Decimal("7.5"))]
-    assert asked(
+    assert rows(
         "SELECT issued, tags FROM answers.invoices WHERE tags IS NOT NULL ORDER BY 1 LIMIT 1"
     ) == [(date(2026, 1, 15), ["urgent"])]
 
@@ -389,8 +389,8 @@ def a_bill(name: str, kind: str, total: JsonValue) -> tuple[AnalysisOptions, Map
 
 @pytest.mark.parametrize("save_as", ["", "invoices"])
 def test_data_frames_have_the_columns_of_the_table(pipeline: Pipeline, save_as: str) -> None:
-    own = replace(AnalysisOptions(schema=INVOICE), instructions="Again.")
-    saved(pipeline, save_as, own, {"a.txt": an_invoice(11), "b.txt": an_invoice(0)})
+    repeated = replace(AnalysisOptions(schema=INVOICE), instructions="Again.")
+    saved(pipeline, save_as, repeated, {"a.txt": an_invoice(11), "b.txt": an_invoice(0)})
     with Client() as client:
         table = client.run("latest").to_arrow()
         frame = client.run("latest").to_pandas()
@@ -447,8 +447,8 @@ def test_the_tables_of_two_lists_never_have_one_name(pipeline: Pipeline) -> None
         views = stored.view_names(stored.get(session, table))
 
     assert len(views) == 4
-    found = [pipeline.value(f"SELECT a FROM answers.{view}") for view in views[2:]]  # noqa: S608 - names of the test
-    assert found == ["now", "before"]
+    values = [pipeline.value(f"SELECT a FROM answers.{view}") for view in views[2:]]  # noqa: S608 - names of the test
+    assert values == ["now", "before"]
 
     saved(pipeline, "bills", lists_of("items of May"), {})
     with pytest.raises(UsageError, match="another table"):
@@ -566,8 +566,8 @@ def test_other_analysis_types_have_additional_columns(settings: Settings) -> Non
     )
     pipeline.analyze("parties: Ada", options=replace(options, save_as="mixed"))
 
-    found = "SELECT parties, label, sentiment, sentiment_score FROM answers.mixed"
-    assert pipeline.rows(found) == [(["Ada"], "license", "mixed", Decimal("-0.25"))]
+    query = "SELECT parties, label, sentiment, sentiment_score FROM answers.mixed"
+    assert pipeline.rows(query) == [(["Ada"], "license", "mixed", Decimal("-0.25"))]
 
 
 def test_results_of_many_documents_are_a_table(filled: Pipeline) -> None:
@@ -598,13 +598,13 @@ def test_the_command_lists_tables_that_read_only_users_can_query() -> None:
     listed = output_of("tables", "invoices").out
     lines = output_of("sql", "--csv", "SELECT what, amount FROM answers.invoices_line_items").out
     rows = list(csv.reader(lines.splitlines()))
-    found = json.loads(output_of("tables", "--json").out)["tables"]["invoices"]
+    columns = json.loads(output_of("tables", "--json").out)["tables"]["invoices"]
 
     assert "Who sends the invoice." in listed
     assert "issued" in listed
     assert len(rows) == 1 + 24
     total = {"name": "total", "type": "numeric", "description": "Asked for: total"}
-    assert {"view": "invoices", **total} in found
+    assert {"view": "invoices", **total} in columns
     questions = [line.split("→ ")[1] for line in listed.splitlines() if "→ SELECT" in line]
     assert len(questions) > 3
     for question in questions:

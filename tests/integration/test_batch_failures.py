@@ -39,9 +39,9 @@ def pipeline(small_chunks: Settings, provider: BatchProvider) -> Pipeline:
 
 
 def seconds_to_the_next_poll(pipeline: Pipeline) -> float:
-    found = pipeline.value(NEXT_POLL)
-    assert isinstance(found, float)
-    return found
+    seconds = pipeline.value(NEXT_POLL)
+    assert isinstance(seconds, float)
+    return seconds
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ def test_a_busy_provider_is_retried_after_the_requested_pause(
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
     pass_time(pipeline)
     pass_time(pipeline)
-    asked = provider.asked[operation]
+    requests = provider.asked[operation]
 
     for _ in range(3):
         schedule(pipeline)
 
-    assert provider.asked[operation] == asked
+    assert provider.asked[operation] == requests
     assert 300 < seconds_to_the_next_poll(pipeline) <= 400
     assert pipeline.value("SELECT error_code IS NOT NULL FROM batches")
     assert pipeline.job(submission).status == "waiting"
@@ -142,7 +142,9 @@ def test_a_batch_that_may_exist_is_kept_while_the_list_is_unreadable(
 def test_an_unreadable_batch_does_not_block_other_batches(
     pipeline: Pipeline, provider: BatchProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submissions = [pipeline.submit(each, options=in_batches("100")) for each in (PARAGRAPH, OTHER)]
+    submissions = [
+        pipeline.submit(content, options=in_batches("100")) for content in (PARAGRAPH, OTHER)
+    ]
     read = InMemoryBatches.results
 
     def unreadable(api: InMemoryBatches, state: BatchState) -> Iterator[LineOutcome]:
@@ -156,11 +158,11 @@ def test_an_unreadable_batch_does_not_block_other_batches(
         pass_time(pipeline)
     for _ in range(2):
         pass_time(pipeline)
-    asked = provider.asked["retrieve"]
+    requests = provider.asked["retrieve"]
     schedule(pipeline)
-    assert provider.asked["retrieve"] == asked
-    found = pipeline.rows("SELECT status, error_code FROM batches ORDER BY id")
-    assert found == [("running", "model_transport"), ("ended", None)]
+    assert provider.asked["retrieve"] == requests
+    batches = pipeline.rows("SELECT status, error_code FROM batches ORDER BY id")
+    assert batches == [("running", "model_transport"), ("ended", None)]
 
     monkeypatch.undo()
     finish(pipeline, provider, *submissions)
@@ -183,13 +185,13 @@ def test_two_leaders_create_a_batch_once(
     pipeline: Pipeline, provider: BatchProvider, small_chunks: Settings
 ) -> None:
     """One leader has lost its leadership without knowing it; the second creates nothing."""
-    named = pipeline.context.settings.model_named(SCRIPTED)
+    model_settings = pipeline.context.settings.model_named(SCRIPTED)
     api = Overtaken(provider, pipeline)
     slow = a_pipeline(
         opened(small_chunks, provider).context.settings,
         quoting_the_text,
         repeat_last=True,
-        named=named,
+        model_settings=model_settings,
         batch_api=api,
     )
     submission = pipeline.analyze(PARAGRAPH, options=in_batches("100"))
@@ -214,8 +216,8 @@ def test_a_server_without_a_batch_api_pauses_the_run_with_a_hint(
     assert {job.status for job in pipeline.jobs(submission)} == {"paused"}
     assert "has no Batch API" in str(pipeline.jobs(submission)[0].error_message)
 
-    named = pipeline.context.settings.model_named(SCRIPTED)
-    online = without_batches(small_chunks, named)
+    model_settings = pipeline.context.settings.model_named(SCRIPTED)
+    online = without_batches(small_chunks, model_settings)
     run_control.retry(online.context, submission.run_id)
     online.work(submission)
 
@@ -224,9 +226,9 @@ def test_a_server_without_a_batch_api_pauses_the_run_with_a_hint(
     assert pipeline.value(RESERVED) == 0
 
 
-def without_batches(settings: Settings, named: ModelSettings) -> Pipeline:
-    changed = named.model_copy(update={"batch": False})
-    return a_pipeline(settings, quoting_the_text, repeat_last=True, named=changed)
+def without_batches(settings: Settings, model_settings: ModelSettings) -> Pipeline:
+    changed = model_settings.model_copy(update={"batch": False})
+    return a_pipeline(settings, quoting_the_text, repeat_last=True, model_settings=changed)
 
 
 def test_a_full_queue_leads_to_smaller_batches_submitted_one_at_a_time(

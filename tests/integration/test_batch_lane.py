@@ -165,10 +165,10 @@ def test_a_run_with_a_budget_submits_no_batch_of_unknown_price(small_chunks: Set
     with serving_batches() as server:
         priced = over_the_wire(small_chunks, "openai", server.base_url)
         submission = priced.submit(PARAGRAPH, options=in_batches("5"))
-        named = ModelSettings(
+        model_settings = ModelSettings(
             provider="openai", model=SCRIPTED, base_url=server.base_url, batch=True
         )
-        unpriced = a_pipeline(small_chunks, quoting_the_text, named=named)
+        unpriced = a_pipeline(small_chunks, quoting_the_text, model_settings=model_settings)
 
         unpriced.work(submission)
 

@@ -118,7 +118,7 @@ def test_without_the_cache_each_job_asks(pipeline: Pipeline, provider: BatchProv
 
 
 @pytest.mark.parametrize(
-    ("fates", "asked", "online", "error"),
+    ("fates", "batches", "online", "error"),
     [
         ([EXPIRED], 2, 0, None),
         ([EXPIRED] * MAX_ATTEMPTS, MAX_ATTEMPTS, 1, None),
@@ -127,7 +127,7 @@ def test_without_the_cache_each_job_asks(pipeline: Pipeline, provider: BatchProv
     ids=["resubmitted once", "asked online once", "failed for all"],
 )
 def test_a_question_without_an_answer_has_one_outcome_for_all_followers(
-    small_chunks: Settings, fates: list[str], asked: int, online: int, error: str | None
+    small_chunks: Settings, fates: list[str], batches: int, online: int, error: str | None
 ) -> None:
     provider, left = BatchProvider(), iter(fates)
     provider.fate = lambda _question, _before: next(left, "answered")
@@ -136,7 +136,7 @@ def test_a_question_without_an_answer_has_one_outcome_for_all_followers(
 
     finish(pipeline, provider, submission)
 
-    assert [len(batch.lines) for batch in provider.batches] == [1] * asked
+    assert [len(batch.lines) for batch in provider.batches] == [1] * batches
     assert len(pipeline.model.requests) == online
     assert {job.error_code for job in pipeline.jobs(submission)} == {error}
     assert pipeline.value("SELECT count(*) FROM results") == (0 if error else len(TWINS))
@@ -306,8 +306,8 @@ def test_critique_and_revision_are_two_batches(pipeline: Pipeline, provider: Bat
     assert [len(batch.lines) for batch in provider.batches] == [2 * chunks, 2, 1, 1]
     assert pipeline.job(submission).status == "succeeded"
     assert pipeline.value("SELECT agreement FROM results") == 1
-    asked = "WHERE stage IN ('analyze', 'synthesize') GROUP BY 1 ORDER BY 1"
-    samples = pipeline.rows(f"SELECT sample, count(*) FROM model_calls {asked}")  # noqa: S608
+    condition = "WHERE stage IN ('analyze', 'synthesize') GROUP BY 1 ORDER BY 1"
+    samples = pipeline.rows(f"SELECT sample, count(*) FROM model_calls {condition}")  # noqa: S608
     assert samples == [(1, chunks + 1), (2, chunks + 1)]
     assert pipeline.value("SELECT critique_outcome FROM document_results") == "revised"
     assert pipeline.value("SELECT count(*) FROM model_calls WHERE stage = 'critique'") == 1

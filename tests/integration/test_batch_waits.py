@@ -53,13 +53,13 @@ def show(
     return shown
 
 
-def found(pipeline: Pipeline, submission: Submission) -> Sequence[BatchWait]:
+def waits_of(pipeline: Pipeline, submission: Submission) -> Sequence[BatchWait]:
     with pipeline.context.database.read() as session:
         return progress.of_run(driver(session), submission.run_id)
 
 
 def in_words(pipeline: Pipeline, submission: Submission) -> list[str]:
-    return [line.plain for line in rendered.batch_lines(found(pipeline, submission))]
+    return [line.plain for line in rendered.batch_lines(waits_of(pipeline, submission))]
 
 
 def test_a_run_shows_the_batches_it_waits_for(
@@ -80,7 +80,7 @@ def test_a_run_shows_the_batches_it_waits_for(
 def test_questions_not_yet_in_a_batch_are_shown_as_gathered(pipeline: Pipeline) -> None:
     submission = pipeline.analyze(PARAGRAPH, options=in_batches())
 
-    (wait,) = found(pipeline, submission)
+    (wait,) = waits_of(pipeline, submission)
     (line,) = in_words(pipeline, submission)
 
     assert (wait.batch_id, wait.status, wait.questions) == (None, "gathering", 1)
@@ -111,7 +111,7 @@ def test_a_follower_waits_for_the_batch_of_its_leader(pipeline: Pipeline) -> Non
     pipeline.work(following)
     schedule(pipeline)
 
-    (wait,) = found(pipeline, following)
+    (wait,) = waits_of(pipeline, following)
 
     assert wait.provider_id == "batch-1"
     assert wait.questions == 1
@@ -137,7 +137,7 @@ def test_a_finished_run_waits_for_nothing(pipeline: Pipeline, provider: BatchPro
 
     run_control.cancel(pipeline.context.database, cancelled.run_id)
 
-    assert found(pipeline, done) == found(pipeline, cancelled) == ()
+    assert waits_of(pipeline, done) == waits_of(pipeline, cancelled) == ()
 
 
 def test_a_wait_shows_its_reason_and_prints_the_explanation_once(pipeline: Pipeline) -> None:

@@ -59,21 +59,23 @@ def tls_address(servers: Servers, own_certificate: Certificate) -> Iterator[str]
 
 @pytest.mark.parametrize("scheme", ["redis+socket", "unix", "UNIX"])
 @pytest.mark.parametrize(
-    ("options", "number"), [("", 0), ("?virtual_host=2", 2), ("?db=2", 2)], ids=lambda each: each
+    ("options", "number"), [("", 0), ("?virtual_host=2", 2), ("?db=2", 2)], ids=lambda value: value
 )
 def test_a_unix_socket(broker_url: SecretStr, scheme: str, options: str, number: int) -> None:
     """With the spelling of Celery or of redis-py, all users share one database."""
     _, _, place = broker_url.get_secret_value().partition("://")
 
-    found = reached(load(broker_url=f"{scheme}://{place}{options}"))
+    databases = reached(load(broker_url=f"{scheme}://{place}{options}"))
 
-    assert found == dict.fromkeys(("messages", "results", "limits"), number)
+    assert databases == dict.fromkeys(("messages", "results", "limits"), number)
 
 
 def test_tls_with_an_authority(tls_address: str, own_certificate: Certificate) -> None:
-    found = reached(load(broker_url=f"{tls_address}?ssl_ca_certs={own_certificate.certificate}"))
+    databases = reached(
+        load(broker_url=f"{tls_address}?ssl_ca_certs={own_certificate.certificate}")
+    )
 
-    assert found == dict.fromkeys(("messages", "results", "limits"), 3)
+    assert databases == dict.fromkeys(("messages", "results", "limits"), 3)
 
 
 @pytest.mark.parametrize("none", ["none", "CERT_NONE"])

@@ -97,7 +97,9 @@ class Company:
                 return
             for job in jobs:
                 fan_out(self.pipeline.context, job.id)
-            self._analyze([(job.id, each) for job in jobs for each in self._open(job.id)], workers)
+            self._analyze(
+                [(job.id, chunk_id) for job in jobs for chunk_id in self._open(job.id)], workers
+            )
             for job in jobs:
                 synthesize(self.pipeline.context, job.id)
 
@@ -117,10 +119,11 @@ class Company:
     def _analyze(self, chunks: Sequence[tuple[uuid.UUID, uuid.UUID]], workers: int) -> None:
         with ThreadPoolExecutor(workers) as threads:
             done = [
-                threads.submit(analyze_chunk, self.pipeline.context, each) for _, each in chunks
+                threads.submit(analyze_chunk, self.pipeline.context, chunk_id)
+                for _, chunk_id in chunks
             ]
-            for each in done:
-                each.result(timeout=120)
+            for future in done:
+                future.result(timeout=120)
 
 
 ENDED = {JobStatus.SUCCEEDED, JobStatus.PAUSED, JobStatus.FAILED, JobStatus.PARTIAL}
@@ -146,13 +149,13 @@ def a_company(settings: Settings, provider: ChargingServer, **budget: object) ->
     limited = with_settings(adapted, "budget", **budget)
     quick = with_settings(limited, "retries", base_seconds=0.01)
     pipeline = a_pipeline(quick)
-    named = quick.model_copy(update={"models": {PEER: priced}})
-    return Company(pipeline=with_models(pipeline, named), provider=provider)
+    changed = quick.model_copy(update={"models": {PEER: priced}})
+    return Company(pipeline=with_models(pipeline, changed), provider=provider)
 
 
 def with_budget(usd: str | None = None, votes: int = 1, *, critique: bool = False) -> RunOptions:
-    asked = a_run(analysis=AnalysisOptions(votes=votes, critique=critique))
-    return replace(asked, model=PEER, budget_usd=None if usd is None else Decimal(usd))
+    options = a_run(analysis=AnalysisOptions(votes=votes, critique=critique))
+    return replace(options, model=PEER, budget_usd=None if usd is None else Decimal(usd))
 
 
 @pytest.fixture
@@ -209,9 +212,9 @@ def test_votes_and_critiques_stay_within_the_cap_and_are_not_repeated(
     assert paused == {"budget_exceeded"}
     assert 0 < charged <= stopped["spent_usd"] + stopped["reserved_usd"] <= Decimal("0.04")
     assert company.states(submission) == {JobStatus.SUCCEEDED}
-    asked = "SELECT count(*), count(DISTINCT (chunk_id, job_id, sample, stage)) FROM model_calls"
+    query = "SELECT count(*), count(DISTINCT (chunk_id, job_id, sample, stage)) FROM model_calls"
     ((calls, questions),) = company.pipeline.rows(
-        f"{asked} WHERE finish_reason = 'stop' AND NOT cache_hit"
+        f"{query} WHERE finish_reason = 'stop' AND NOT cache_hit"
     )
     assert calls == questions
     assert company.pipeline.value("SELECT count(DISTINCT sample) FROM model_calls") == 3
@@ -221,7 +224,7 @@ def test_votes_and_critiques_stay_within_the_cap_and_are_not_repeated(
 
 
 @pytest.mark.parametrize(
-    "cap", ["0.08", *(pytest.param(each, marks=pytest.mark.nightly) for each in ("0.05", "0.1"))]
+    "cap", ["0.08", *(pytest.param(cap, marks=pytest.mark.nightly) for cap in ("0.05", "0.1"))]
 )
 def test_the_provider_gets_no_more_than_the_cap_wherever_the_run_stops(
     small_chunks: Settings, provider: ChargingServer, cap: str
@@ -271,8 +274,10 @@ def test_a_run_stopped_by_the_daily_cap_continues_the_next_day(
 
 
 def test_a_budget_with_an_unknown_price_is_refused(settings: Settings) -> None:
-    named = ModelSettings(provider="openai", model="ours", base_url="https://llm.example/v1")
-    unpriced = settings.model_copy(update={"models": {PEER: named}})
+    model_settings = ModelSettings(
+        provider="openai", model="ours", base_url="https://llm.example/v1"
+    )
+    unpriced = settings.model_copy(update={"models": {PEER: model_settings}})
 
     with pytest.raises(ConfigurationError, match="price is unknown for peer") as error:
         budgets.cap_for(unpriced, PEER, Decimal(1))

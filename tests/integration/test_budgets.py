@@ -69,8 +69,8 @@ class Bank:
 
     def account(self, scope: str) -> tuple[Decimal, Decimal]:
         with self.database.read() as session:
-            found = session.get_one(Budget, scope)
-            return found.spent_usd, found.reserved_usd
+            budget = session.get_one(Budget, scope)
+            return budget.spent_usd, budget.reserved_usd
 
     def day(self) -> tuple[Decimal, Decimal]:
         with self.database.read() as session:
@@ -317,7 +317,7 @@ def test_hundreds_of_workers_stay_within_the_caps(bank: Bank) -> None:
         made = [threads.submit(worker.work, 8) for worker in workers]
         for turn in range(5):
             threads.submit(bank.give_up).result(timeout=60 * (turn + 1))
-        calls = sum(each.result(timeout=120) for each in made)
+        calls = sum(future.result(timeout=120) for future in made)
     bank.give_up()
 
     accounts = [bank.account(budgets.scope_of_run(run_id)) for run_id, _ in runs]
@@ -437,7 +437,7 @@ def test_requests_of_many_threads_share_their_statements(bank: Bank) -> None:
 
     with bank.database.write() as session, recorded() as sent:
         outcomes = reservations.reserve_all(session, group)
-    granted = [each for each, outcome in zip(group, outcomes, strict=True) if outcome is True]
+    granted = [request for request, outcome in zip(group, outcomes, strict=True) if outcome is True]
     assert len(sent) <= 7
     assert len(granted) == 26, "ten of the first run and all sixteen of the second"
     assert bank.account(f"run:{first_run}") == (Decimal(0), Decimal(1))
@@ -445,7 +445,7 @@ def test_requests_of_many_threads_share_their_statements(bank: Bank) -> None:
     assert bank.day() == (Decimal(0), Decimal("2.6"))
 
     with bank.database.write() as session, recorded() as sent:
-        costs = [(each.reservation_id, Decimal("0.01")) for each in granted]
+        costs = [(request.reservation_id, Decimal("0.01")) for request in granted]
         assert spending._settle_all(session, costs) == [Decimal("0.1")] * 26
     assert len(sent) <= 5
     assert bank.account(f"run:{first_run}") == (Decimal("0.1"), Decimal(0))

@@ -117,7 +117,7 @@ def test_no_call_begins_after_the_cancellation(settings: Settings) -> None:
         return quoting_the_text(request)
 
     alone = priced("openai", "http://127.0.0.1:9/v1").model_copy(update={"max_in_flight": 1})
-    pipeline = a_pipeline(settings, slowly, repeat_last=True, named=alone)
+    pipeline = a_pipeline(settings, slowly, repeat_last=True, model_settings=alone)
     options = a_run(budget_usd=Decimal(100))
     submission = pipeline.submit(PARAGRAPH, OTHER, options=options)
     for job in pipeline.jobs(submission):
@@ -161,17 +161,17 @@ def test_no_call_of_many_workers_begins_after_the_cancellation(settings: Setting
         return len(pipeline.model.requests) > 20
 
     with ThreadPoolExecutor(5) as threads:
-        found = [threads.submit(take_in), *(threads.submit(work, number) for number in range(4))]
+        futures = [threads.submit(take_in), *(threads.submit(work, number) for number in range(4))]
         wait_until(fan_out_all, 60, "twenty calls")
         run_control.cancel(pipeline.context.database, submission.run_id)
         seen = counted(pipeline)
-        refusal = found[0].exception(timeout=30)
+        refusal = futures[0].exception(timeout=30)
         fan_out_all()
         is_over.wait(1)
         is_over.set()
 
     assert submission.name in str(refusal)
-    assert [each.exception() for each in found[1:]] == [None] * 4
+    assert [future.exception() for future in futures[1:]] == [None] * 4
     assert counted(pipeline) == seen
     assert pipeline.value(UNFINISHED) == pipeline.value(OPEN_CHUNKS) == 0
 
@@ -185,7 +185,7 @@ def test_workers_refuse_the_jobs_of_a_cancelled_run(settings: Settings) -> None:
         fan_out(pipeline.context, job.id)
     for chunk_id in pipeline.open_chunks(answered.id):
         analyze_chunk(pipeline.context, chunk_id)
-    asked = len(pipeline.model.requests)
+    calls = len(pipeline.model.requests)
     pipeline.execute("UPDATE runs SET status = 'cancelled'")
 
     fan_out(pipeline.context, queued.id)
@@ -193,7 +193,7 @@ def test_workers_refuse_the_jobs_of_a_cancelled_run(settings: Settings) -> None:
     analyze_chunk(pipeline.context, chunk_id)
     synthesize(pipeline.context, answered.id)
 
-    assert len(pipeline.model.requests) == asked
+    assert len(pipeline.model.requests) == calls
     assert pipeline.value("SELECT count(*) FROM results") == 0
     assert pipeline.value("SELECT count(*) FROM chunks WHERE job_id = :id", id=queued.id) == 0
 
@@ -378,9 +378,9 @@ def test_a_batch_is_submitted_without_the_questions_of_a_cancelled_run(
     provider.statuses = {}
     work_until_finished(pipeline, kept)
 
-    asked = [str(line) for batch in provider.batches for line in batch.lines]
-    assert len(asked) == 1
-    assert "Bregenz" not in asked[0]
+    lines = [str(line) for batch in provider.batches for line in batch.lines]
+    assert len(lines) == 1
+    assert "Bregenz" not in lines[0]
     assert pipeline.job(kept).status == JobStatus.SUCCEEDED
     spent = "SELECT spent_usd FROM budgets WHERE run_id = :id"
     assert pipeline.value(spent, id=cancelled.run_id) == 0

@@ -61,8 +61,8 @@ def _profile(tmp_path: Path) -> None:
     (tmp_path / "chordwise.toml").write_text(PROFILE, "utf-8")
 
 
-def scope_of(pipeline: Pipeline, types: Sequence[str], **asked: object) -> Scope:
-    profile = Profile.model_validate({"types": types, **asked})
+def scope_of(pipeline: Pipeline, types: Sequence[str], **options: object) -> Scope:
+    profile = Profile.model_validate({"types": types, **options})
     settings = pipeline.context.settings.model_copy(update={"profiles": {"deals": profile}})
     return Scope(settings=settings, profile="deals")
 
@@ -87,8 +87,8 @@ def extract(pipeline: Pipeline, name: str, documents: int) -> None:
 
 def certified(code: ExitCode = ExitCode.SUCCESS) -> Mapping[str, JsonObject]:
     output = output_of("certify", "deals", *BOUNDS, "--json", code=code)
-    found = objects(json.loads(output.out)["certified"])
-    return {str(each["name"]): each for each in found}
+    fields = objects(json.loads(output.out)["certified"])
+    return {str(field["name"]): field for field in fields}
 
 
 def check(folder: Path, field: JsonObject, verdicts: Sequence[str]) -> None:
@@ -110,16 +110,16 @@ def accepted(pipeline: Pipeline) -> Sequence[tuple[object, ...]]:
 
 
 def test_checks_in_random_order_certify_a_field(pipeline: Pipeline, tmp_path: Path) -> None:
-    found = certified()
-    check(tmp_path, found["party"], ["approved"] * 20)
-    found = certified()
+    fields = certified()
+    check(tmp_path, fields["party"], ["approved"] * 20)
+    fields = certified()
     assert pipeline.rows(STATES) == [
         ("party", "certified", DOCUMENTS, DOCUMENTS),
         ("term", "open", 0, DOCUMENTS),
     ]
     assert accepted(pipeline) == [("party", DOCUMENTS), ("results", 0), ("term", 0)]
 
-    check(tmp_path, found["term"], ["approved"] * 20)
+    check(tmp_path, fields["term"], ["approved"] * 20)
     assert f"{DOCUMENTS} of {DOCUMENTS}" in output_of("certify", "deals", *BOUNDS).out
     assert accepted(pipeline) == [("party", DOCUMENTS), ("results", DOCUMENTS), ("term", DOCUMENTS)]
     remark = ["feedback", "latest", "--document", "first-7.txt"]
@@ -146,10 +146,14 @@ def test_later_answers_are_accepted_until_a_drift_shows(pipeline: Pipeline, tmp_
     certified()
     extract(pipeline, "later", DOCUMENTS)
 
-    found = certified()
+    fields = certified()
     assert accepted(pipeline)[0] == ("party", 2 * DOCUMENTS)
 
-    later = [each for each in objects(found["party"]["to_check"]) if "later" in str(each["source"])]
+    later = [
+        answer
+        for answer in objects(fields["party"]["to_check"])
+        if "later" in str(answer["source"])
+    ]
     check(tmp_path, {"name": "party", "to_check": list(later)}, ["rejected"] * 5)
     assert certified(ExitCode.INCOMPLETE)["party"]["later_wrong"] == 5
     assert accepted(pipeline)[0] == ("party", 0)
@@ -163,7 +167,7 @@ def test_a_killed_withdrawal_leaves_no_accepted_value_uncertified(
     certified()
     extract(pipeline, "later", DOCUMENTS)
     to_check = objects(certified()["party"]["to_check"])
-    later: JsonValue = [each for each in to_check if "later" in str(each["source"])]
+    later: JsonValue = [answer for answer in to_check if "later" in str(answer["source"])]
     check(tmp_path, {"name": "party", "to_check": later}, ["rejected"] * 5)
     database = pipeline.context.database
     changes = iter([database.commit] * stored)
@@ -281,14 +285,14 @@ def test_a_certificate_that_no_longer_holds_is_not_kept(
     pipeline: Pipeline,
     tmp_path: Path,
 ) -> None:
-    found = certified()
-    check(tmp_path, found["party"], ["approved"] * 20)
+    fields = certified()
+    check(tmp_path, fields["party"], ["approved"] * 20)
     certified()
     extract(pipeline, "later", DOCUMENTS)
     certified()
     assert accepted(pipeline)[0] == ("party", 2 * DOCUMENTS)
 
-    check(tmp_path, found["party"], ["rejected"] * wrong)
+    check(tmp_path, fields["party"], ["rejected"] * wrong)
     assert run(["certify", "deals", *bounds]) == ExitCode.SUCCESS
 
     assert accepted(pipeline)[0] == ("party", 0)
@@ -377,7 +381,7 @@ def test_a_rejected_answer_is_not_accepted_although_its_label_is_certified(
     choices = {f"{place}.txt": ("letter", 0.5) for place in range(30)}
     name = classified(pipeline, choices).name
     database, scope = pipeline.context.database, a_scope(pipeline, name)
-    said = [{"document": each, "verdict": "approved"} for each in choices]
+    said = [{"document": document, "verdict": "approved"} for document in choices]
     file = written(tmp_path / "checked.jsonl", *said)
     assert run(["feedback", name, "--file", str(file)]) == ExitCode.SUCCESS
     certify(database, scope, LOOSE)
@@ -387,8 +391,8 @@ def test_a_rejected_answer_is_not_accepted_although_its_label_is_certified(
     assert run(["feedback", name, "--document", "29.txt", "--correct", "label=report"]) == 0
 
     assert count_accepted(pipeline) == (29, 29)
-    (found,) = certify(database, scope, LOOSE)
-    assert (found.certificate.accepted, count_accepted(pipeline)) == (30, (29, 29))
+    (label,) = certify(database, scope, LOOSE)
+    assert (label.certificate.accepted, count_accepted(pipeline)) == (30, (29, 29))
 
 
 def count_accepted(pipeline: Pipeline) -> tuple[object, object]:
@@ -404,7 +408,7 @@ def test_labels_not_chosen_yet_reserve_their_share_of_the_risk(pipeline: Pipelin
     choices = {f"{place}.txt": ("letter", 0.5) for place in range(DOCUMENTS)}
     scope = a_scope(pipeline, classified(pipeline, choices).name)
 
-    (found,) = certify(pipeline.context.database, scope, LOOSE)
+    (label,) = certify(pipeline.context.database, scope, LOOSE)
 
     whole, fourth = (
         domain.certify(
@@ -412,7 +416,7 @@ def test_labels_not_chosen_yet_reserve_their_share_of_the_risk(pipeline: Pipelin
         ).more_checks
         for parts in (1, 4)
     )
-    assert found.certificate.more_checks == fourth != whole
+    assert label.certificate.more_checks == fourth != whole
 
 
 def test_answers_are_ranked_by_the_calibration_at_the_time_of_the_draw(pipeline: Pipeline) -> None:
@@ -452,7 +456,7 @@ def test_the_client_certifies_by_checks(pipeline: Pipeline) -> None:
     with Client() as client:
         client.certify("deals", max_error="10%", risk=0.2)
         questions = list(client.answers_to_check("party", "deals"))
-        new = [client.decide(each, "approved", author="Ada") for each in questions[:20]]
+        new = [client.decide(question, "approved", author="Ada") for question in questions[:20]]
         again = client.decide(questions[0], "approved", author="Ada")
         with pytest.raises(UsageError, match="no verdict “fine”"):
             client.decide(questions[0], "fine")
@@ -460,7 +464,7 @@ def test_the_client_certifies_by_checks(pipeline: Pipeline) -> None:
         left = list(client.answers_to_check("party", "deals"))
 
     assert len(questions) == DOCUMENTS
-    assert {each["value"]["item"] for each in questions} == {"party"}
+    assert {question["value"]["item"] for question in questions} == {"party"}
     assert (all(new), again) == (True, False)
     assert (party.certificate.accepted, term.certificate.accepted) == (DOCUMENTS, 0)
     assert len(left) == DOCUMENTS - 20
@@ -487,8 +491,8 @@ def test_a_certificate_needs_a_run_or_a_profile(command: Sequence[str], pipeline
 def test_a_rejected_answer_is_a_wrong_check_of_each_field_without_its_own(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
-    found = certified()
-    first, *others = objects(found["party"]["to_check"])[:20]
+    fields = certified()
+    first, *others = objects(fields["party"]["to_check"])[:20]
     check(tmp_path, {"name": "party", "to_check": list(others)}, ["approved"] * 19)
     remark = ["feedback", "latest", "--document", str(first["source"])]
     assert run([*remark, "--reject"]) == ExitCode.SUCCESS
@@ -498,7 +502,7 @@ def test_a_rejected_answer_is_a_wrong_check_of_each_field_without_its_own(
     assert (certificate["checks"], certificate["wrong"]) == (20, 1)
     printed = output_of("review", "deals", "--queue", "party", "--json").out
     queued = objects(json.loads(printed)["to_check"])
-    assert first["source"] not in [each["source"] for each in queued]
+    assert first["source"] not in [answer["source"] for answer in queued]
 
     assert run([*remark, "--approve", "--path", "party"]) == ExitCode.SUCCESS
     certified()
@@ -544,14 +548,14 @@ def test_another_versions_answers_need_their_checks(pipeline: Pipeline, tmp_path
     chunks = settings.pipeline.model_copy(update={"chunk_tokens": 2_000})
     later = a_learner(settings.model_copy(update={"pipeline": chunks}))
     extract(later, "later", DOCUMENTS)
-    found = certified()["party"]
+    party = certified()["party"]
 
-    certificate = found["certificate"]
+    certificate = party["certificate"]
     assert isinstance(certificate, dict)
     assert (certificate["verdict"], certificate["population"]) == ("open", DOCUMENTS)
     assert accepted(pipeline)[0] == ("party", DOCUMENTS)
 
-    check(tmp_path, found, ["approved"] * 20)
+    check(tmp_path, party, ["approved"] * 20)
     certified()["party"]
     assert accepted(pipeline)[0] == ("party", 2 * DOCUMENTS)
     assert first != pipeline.value("SELECT options_hash FROM jobs ORDER BY id DESC LIMIT 1")
@@ -559,10 +563,10 @@ def test_another_versions_answers_need_their_checks(pipeline: Pipeline, tmp_path
 
 def test_the_risk_is_divided_among_all_types_though_one_is_asked_for(pipeline: Pipeline) -> None:
     kinds = (AnalysisType.CLASSIFICATION, AnalysisType.EXTRACTION)
-    asked = AnalysisOptions(labels=LABELS, instructions="party, term")
+    options = AnalysisOptions(labels=LABELS, instructions="party, term")
     values = json.dumps({"party": ("ACME", 9), "term": ("30 days", 9)})
     texts = {f"{n}.txt": f"{n}: CHOOSE letter 0.5 VALUES {values}" for n in range(DOCUMENTS)}
-    name = worked(pipeline, kinds, asked, texts).name
+    name = worked(pipeline, kinds, options, texts).name
     database = pipeline.context.database
     together = certify(database, a_scope(pipeline, name), LOOSE)
 
@@ -572,7 +576,7 @@ def test_the_risk_is_divided_among_all_types_though_one_is_asked_for(pipeline: P
 
     assert len(together) == len(apart) == 3
     needed = [
-        sorted(each.certificate.more_checks or 0 for each in one) for one in (together, apart)
+        sorted(unit.certificate.more_checks or 0 for unit in one) for one in (together, apart)
     ]
     assert needed[0] == needed[1]
 
@@ -594,10 +598,10 @@ def test_answers_that_were_wrong_and_asked_again_alone_do_not_certify_the_others
     def of_firms() -> Certified:
         bounds = Bounds(max_error=0.1, risk=0.3)
         scope = scope_of(pipeline, ["extraction"], instructions="firm")
-        found = certify(pipeline.context.database, scope, bounds)
-        return next(each for each in found if each.unit.name == "firm")
+        units = certify(pipeline.context.database, scope, bounds)
+        return next(unit for unit in units if unit.unit.name == "firm")
 
-    checked = [each.source for each in of_firms().to_check][:20]
+    checked = [answer.source for answer in of_firms().to_check][:20]
     said = [{"document": name, "path": "firm", "value": firms[name]} for name in checked]
     assert run(["feedback", "--file", str(written(tmp_path / "said.jsonl", *said))]) == 0
     assert of_firms().certificate.wrong
@@ -620,7 +624,7 @@ def test_what_later_checks_refute_stays_uncertified(pipeline: Pipeline, tmp_path
     certified()
     extract(pipeline, "later", 6)
     later = certified()["party"]
-    assert [str(each["source"])[:5] for each in objects(later["to_check"])] == ["later"] * 6
+    assert [str(answer["source"])[:5] for answer in objects(later["to_check"])] == ["later"] * 6
 
     check(tmp_path, later, ["rejected"] * 6)
     certified(ExitCode.INCOMPLETE)

@@ -140,9 +140,9 @@ def test_files_of_a_cheap_run_are_not_read_for_its_cost(settings: Settings, tmp_
     """Neither are those of a model that costs nothing, whatever their size."""
     (tmp_path / "letter.txt").write_text(LONG)
     context = a_pipeline(settings).context
-    found = [FoundFile(source="letter.txt", path=tmp_path / "letter.txt")]
+    files = [FoundFile(source="letter.txt", path=tmp_path / "letter.txt")]
 
-    assert cost_to_confirm(context, a_run(), found, a_trap()) is None
+    assert cost_to_confirm(context, a_run(), files, a_trap()) is None
 
 
 def a_trap() -> Iterator[ReadDocument]:

@@ -76,16 +76,16 @@ def test_runs_lists_runs_and_shows_both_lines_of_an_account(desk: Desk) -> None:
 def test_a_run_as_json(desk: Desk) -> None:
     """It contains every state, also those without a job."""
     for name in (desk.submission.name, str(desk.submission.run_id), "latest"):
-        found = json.loads(output_of("runs", name, "--json").out)
+        shown = json.loads(output_of("runs", name, "--json").out)
 
-        assert found["schema_version"] == 1
-        assert found["run"]["run_id"] == str(desk.submission.run_id)
-        assert found["run"]["outcomes"]["encrypted"] == 1
-        assert found["run"]["intakes_balance"] is True
-        assert set(found["run"]["states"]) == {each.value for each in JobStatus}
-        assert [job["status"] for job in found["jobs"]] == ["succeeded", "failed"]
-        assert {failure["what"] for failure in found["failures"]} == {"intake", "job"}
-        assert found["usage"]["total"] == 2
+        assert shown["schema_version"] == 1
+        assert shown["run"]["run_id"] == str(desk.submission.run_id)
+        assert shown["run"]["outcomes"]["encrypted"] == 1
+        assert shown["run"]["intakes_balance"] is True
+        assert set(shown["run"]["states"]) == {status.value for status in JobStatus}
+        assert [job["status"] for job in shown["jobs"]] == ["succeeded", "failed"]
+        assert {failure["what"] for failure in shown["failures"]} == {"intake", "job"}
+        assert shown["usage"]["total"] == 2
 
 
 @pytest.mark.parametrize("command", [("runs", "nope"), ("results", "--run", "nope")])
@@ -225,11 +225,11 @@ def test_a_long_table_is_truncated_with_a_notice() -> None:
 def test_a_refused_statement_and_a_repeated_migration_change_nothing() -> None:
     """PostgreSQL's own error is shown, and the migration keeps the newest revision."""
     shown = output_of("sql", "SELECT * FROM outbox", code=ExitCode.USAGE)
-    found = json.loads(output_of("migrate", "--json").out)
+    versions = json.loads(output_of("migrate", "--json").out)
 
     assert shown.out == ""
     assert "permission denied" in shown.err
-    assert found["before"] == found["after"]
+    assert versions["before"] == versions["after"]
 
 
 def test_an_unmigrated_database_names_the_migration_command(
@@ -246,13 +246,13 @@ def test_an_unmigrated_database_names_the_migration_command(
 
 def test_doctor_checks_every_component() -> None:
     """All pass except the processes: that no worker runs is a warning."""
-    found = json.loads(output_of("doctor", "--ask", "--json").out)
+    report = json.loads(output_of("doctor", "--ask", "--json").out)
 
-    verdicts = {check["name"]: check["status"] for check in found["checks"]}
+    verdicts = {check["name"]: check["status"] for check in report["checks"]}
     well = ("settings", "limits", "database", "schema", "clock", "reader", "broker", "question")
     assert {name: verdicts[name] for name in well} == dict.fromkeys(well, "ok")
     assert verdicts["processes"] == "warn"
-    assert found["exit_code"] == 0
+    assert report["exit_code"] == 0
 
 
 def test_doctor_reports_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,15 +270,15 @@ def test_doctor_reports_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_progress_of_a_run_adds_up(desk: Desk) -> None:
     """It has documents, chunks, calls and tokens, as the display shows them."""
     with desk.pipeline.context.database.read() as session:
-        found = progress.read(driver(session), desk.submission.run_id)
+        state = progress.read(driver(session), desk.submission.run_id)
 
-    assert found.status is RunStatus.FINISHED
-    assert found.is_over
-    assert (found.jobs.documents, found.jobs.documents_done) == (2, 2)
-    assert (found.jobs.succeeded, found.jobs.failed) == (1, 1)
-    assert (found.chunks, found.chunks_done) == (2, 2)
-    assert found.calls.total == 2
-    assert found.calls.extractive == 0
+    assert state.status is RunStatus.FINISHED
+    assert state.is_over
+    assert (state.jobs.documents, state.jobs.documents_done) == (2, 2)
+    assert (state.jobs.succeeded, state.jobs.failed) == (1, 1)
+    assert (state.chunks, state.chunks_done) == (2, 2)
+    assert state.calls.total == 2
+    assert state.calls.extractive == 0
 
 
 def test_the_cause_of_a_delay_is_shown_during_the_run(desk: Desk) -> None:
@@ -388,7 +388,7 @@ def test_a_document_with_invisible_characters_needs_review(desk: Desk) -> None:
         clean, source="hiding.txt", content=replace(clean.content, invisible_removed=25)
     )
     pipeline = a_pipeline(desk.pipeline.context.settings, a_summary("The old bridge is closed."))
-    first, second = (pipeline.analyze(found).name for found in (clean, hiding))
+    first, second = (pipeline.analyze(document).name for document in (clean, hiding))
 
     shown = output_of("results", "--run", second).out
     stored = {
@@ -407,5 +407,5 @@ def test_a_document_with_invisible_characters_needs_review(desk: Desk) -> None:
     assert stored[second]["reused"]
     assert "! hiding.txt" in account
     assert reason in account
-    assert [(each["source"], each["message"]) for each in notices] == [("hiding.txt", reason)]
+    assert [(notice["source"], notice["message"]) for notice in notices] == [("hiding.txt", reason)]
     assert listed == [{"needs_review": True, "review_reason": reason}]

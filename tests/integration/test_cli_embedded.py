@@ -119,10 +119,10 @@ def test_standard_input_is_a_document(desk: Desk) -> None:
         check=False,
     )
 
-    found = json.loads(done.stdout)
+    answer = json.loads(done.stdout)
     assert done.returncode == ExitCode.SUCCESS, done.stderr
-    assert {result["analysis_type"] for result in found["results"]} == {"sentiment", "summary"}
-    assert {result["source"] for result in found["results"]} == {"stdin"}
+    assert {result["analysis_type"] for result in answer["results"]} == {"sentiment", "summary"}
+    assert {result["source"] for result in answer["results"]} == {"stdin"}
 
 
 def test_ctrl_c_detaches_and_the_run_continues(desk: Desk) -> None:

@@ -30,17 +30,17 @@ def inbox(
     config.write_text('[inbox]\nfolders = ["inbox"]\n[profiles.bills]\n', "utf-8")
     point_to(settings, monkeypatch)
     monkeypatch.setenv("CHORDWISE_CONFIG", str(config))
-    found = watched(tmp_path, settings, {"bills": Profile()})
-    yield found
-    found.close()
+    watched_inbox = watched(tmp_path, settings, {"bills": Profile()})
+    yield watched_inbox
+    watched_inbox.close()
 
 
 def test_a_missing_folder_is_not_reported_as_a_permission_problem(inbox: WatchedInbox) -> None:
     shutil.rmtree(inbox.folders.inbox)
 
-    (found,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
+    (state,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
 
-    assert [each["reason"] for each in found["refused"]] == [
+    assert [entry["reason"] for entry in state["refused"]] == [
         "does not exist; the scheduler creates it when it starts"
     ]
 
@@ -57,13 +57,13 @@ def test_the_files_of_each_folder_are_counted(inbox: WatchedInbox) -> None:
     inbox.drop("waiting.txt", LETTER)
     (inbox.folders.inbox / "link.txt").symlink_to("/etc/passwd")
 
-    (found,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
+    (state,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
 
-    counts = {name: found[name] for name in ("waiting", "in_analysis", "done", "failed")}
+    counts = {name: state[name] for name in ("waiting", "in_analysis", "done", "failed")}
     assert set(counts.values()) == {1}
-    assert found["profiles"] == ["bills"]
-    assert [Path(each["path"]).name for each in found["refused"]] == ["link.txt"]
-    statuses = {each["name"]: each["status"] for each in found["recent"]}
+    assert state["profiles"] == ["bills"]
+    assert [Path(entry["path"]).name for entry in state["refused"]] == ["link.txt"]
+    statuses = {file["name"]: file["status"] for file in state["recent"]}
     assert statuses == {
         "done.txt": "done",
         "failed.txt": "failed",
@@ -81,10 +81,10 @@ def test_a_failure_is_shown_with_its_reason_and_the_place_of_its_note(inbox: Wat
     inbox.drop("empty.txt", "")
     inbox.deliver()
 
-    (found,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
+    (state,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
     shown = output_of("inbox").in_one_line
 
-    (file,) = found["recent"]
+    (file,) = state["recent"]
     assert file["reason"] == "empty"
     assert file["message"].startswith(f"{inbox.folders.inbox}/empty.txt ")
     assert f"✗ empty.txt: {file['message']} → {file['hint']}" in shown
@@ -99,12 +99,12 @@ def test_a_profile_that_holds_files_back_reports_the_reason(inbox: WatchedInbox)
     inbox.drop("bills/a.txt", LETTER)
     inbox.drop("bills/2026/b.txt", LETTER)
 
-    (found,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
+    (state,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
     said = output_of("inbox").in_one_line
 
-    (held_back,) = found["held_back"]
+    (held_back,) = state["held_back"]
     assert (before["waiting"], before["held_back"]) == (1, [])
-    assert (found["waiting"], held_back["profile"], held_back["files"]) == (3, "bills", 2)
+    assert (state["waiting"], held_back["profile"], held_back["files"]) == (3, "bills", 2)
     assert "gone.json cannot be read: the file does not exist" in held_back["message"]
     assert held_back["hint"] == "Put the file there, or name another."
     assert f"2 files of profile bills held back: {held_back['message']}" in said
@@ -121,13 +121,13 @@ def test_a_side_car_without_a_file_is_reported(inbox: WatchedInbox) -> None:
     inbox.drop("bills/b.txt", LETTER)
     (inbox.folders.inbox / "folder").mkdir()
 
-    (found,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
+    (state,) = json.loads(output_of("inbox", "--json").out)["inboxes"]
     said = output_of("inbox").in_one_line
 
-    assert (found["waiting"], found["orphaned_side_car_count"]) == (3, 3)
+    assert (state["waiting"], state["orphaned_side_car_count"]) == (3, 3)
     names = ["C.TXT.CHORDWISE.TOML", "bills/b.chordwise.toml", "folder.chordwise.toml"]
-    told = [str(inbox.folders.inbox / each) for each in names]
-    assert found["orphaned_side_cars"] == told
+    told = [str(inbox.folders.inbox / name) for name in names]
+    assert state["orphaned_side_cars"] == told
     assert all(f"{path} is a side-car without a file." in said for path in told)
     assert said.count("→ The side-car of NAME.EXT is named NAME.EXT.chordwise.toml") == 1
 

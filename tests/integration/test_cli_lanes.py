@@ -31,9 +31,9 @@ def lane_of_the_run(settings: Settings) -> object:
     engine = open_engine(settings.database_url)
     query = "SELECT lane, batch_until IS NOT NULL FROM runs JOIN jobs ON run_id = runs.id"
     with engine.connect() as connection:
-        found = tuple(connection.execute(text(query)).one())
+        lane = tuple(connection.execute(text(query)).one())
     engine.dispose()
-    return found
+    return lane
 
 
 def test_a_model_without_batches_is_asked_online_with_a_notice(settings: Settings) -> None:
@@ -57,10 +57,10 @@ def test_without_the_option_a_run_is_online(settings: Settings) -> None:
 @pytest.mark.parametrize("command", [["analyze", "--no-wait"], ["submit"]])
 def test_a_run_with_a_budget_is_preceded_by_its_quote(command: list[str], lane: str) -> None:
     """It is printed by type and model, for the run's lane, on standard error; JSON stays valid."""
-    asked = ["letter.txt", "-t", "summary", "-t", "sentiment", "--model", MODEL, "--lane", lane]
-    quoted = output_of("quote", *asked).out
+    arguments = ["letter.txt", "-t", "summary", "-t", "sentiment", "--model", MODEL, "--lane", lane]
+    quoted = output_of("quote", *arguments).out
 
-    written = output_of(*command, *asked, "--budget", "5", "--json")
+    written = output_of(*command, *arguments, "--budget", "5", "--json")
 
     numbers, _, rest = written.err.partition("Expected cost: ")
     header, *rows = rows_of(quoted)

@@ -38,8 +38,8 @@ def test_a_question_becomes_a_profile(tmp_path: Path) -> None:
 
     (profile,) = tomllib.loads(text)["profiles"].values()
     assert profile["items"] == ["annual fee: money", "parties (all, with roles): list"]
-    found = output_of("sql", "--json", "SELECT annual_fee FROM answers.my_contracts")
-    assert json.loads(found.out)["rows"] == [{"annual_fee": None}]
+    answer = output_of("sql", "--json", "SELECT annual_fee FROM answers.my_contracts")
+    assert json.loads(answer.out)["rows"] == [{"annual_fee": None}]
 
 
 @pytest.mark.parametrize("pack", ["legal", "financial", "scientific", "support"])
@@ -51,8 +51,8 @@ def test_a_pack_becomes_a_profile_with_its_fields_as_comments(tmp_path: Path, pa
     (profile,) = tomllib.loads(uncommented)["profiles"].values()
     assert profile["items"] == list(profile_drafts.of_pack(pack))
     (tmp_path / "chordwise.toml").write_text(uncommented, "utf-8")
-    asked = ["analyze", "contract.txt", "--profile", "my contracts", "--no-wait"]
-    assert run(asked) == ExitCode.SUCCESS
+    command = ["analyze", "contract.txt", "--profile", "my contracts", "--no-wait"]
+    assert run(command) == ExitCode.SUCCESS
 
 
 def test_a_file_is_replaced_only_on_request(tmp_path: Path) -> None:
@@ -85,6 +85,6 @@ def test_a_model_proposes_the_items_of_most_documents_first() -> None:
 
 
 def proposals(listed: str) -> str:
-    pairs = (each.split(":") for each in split_commas(listed))
+    pairs = (pair.split(":") for pair in split_commas(listed))
     fields = [{"name": name, "type": kind} for name, kind in pairs]
     return json.dumps({"data": {"fields": fields}, "evidence": []})

@@ -127,8 +127,8 @@ def test_pages_of_scans_are_quoted_with_their_pictures(
     assert 2 * 1_500 < typical(pages["input_tokens"]) < 2 * 4_000
     cost = typical(json_values.as_object(pages["cost"]))
     of_lines = sum(
-        typical(json_values.as_object(each["costs"])["online"])
-        for each in json_values.objects(after["lines"])
+        typical(json_values.as_object(line["costs"])["online"])
+        for line in json_values.objects(after["lines"])
     )
     assert typical(after["total"]) == pytest.approx(cost + of_lines)
     assert "reads 2 pages of scans" in desk.call("--model", GPT).in_one_line
@@ -156,11 +156,11 @@ def test_a_profile_is_quoted_with_its_questions(desk: Desk, tmp_path: Path) -> N
     profile = '[profiles.contracts]\ntypes = ["extraction", "summary"]\ninstructions = "term"\n'
     (tmp_path / "chordwise.toml").write_text(profile, "utf-8")
 
-    asked = desk.quote("--profile", "contracts", "--model", GPT, "--lane", "online")
+    shown_quote = desk.quote("--profile", "contracts", "--model", GPT, "--lane", "online")
     changed = desk.quote("--profile", "contracts", "-t", "sentiment", "--lane", "online")
     said = desk.call("--profile", "letters", code=ExitCode.USAGE).err
 
-    lines = json_values.objects(asked["lines"])
+    lines = json_values.objects(shown_quote["lines"])
     assert [line["analysis_type"] for line in lines] == ["extraction", "summary"]
     assert line_of(changed)["analysis_type"] == "sentiment"
     assert "Known: contracts." in said
@@ -180,9 +180,9 @@ def test_the_number_of_questions_is_that_of_a_run(desk: Desk) -> None:
     (line,) = desk.estimate(LONG, SHORT).lines
     desk.pipeline.analyze(LONG, SHORT)
 
-    asked = [request.task for request in desk.pipeline.model.requests]
-    joined = [task for task in asked if task.answers]
-    assert line.questions == len(asked) - len(joined)
+    tasks = [request.task for request in desk.pipeline.model.requests]
+    joined = [task for task in tasks if task.answers]
+    assert line.questions == len(tasks) - len(joined)
     assert round(line.syntheses.typical) == len(joined) == 1
 
 
@@ -236,8 +236,8 @@ def test_history_replaces_assumptions(desk: Desk) -> None:
     """After a few answers of the same kind, their length is the expected one."""
     texts = [f"{SHORT} It was number {number}." for number in range(6)]
     desk.pipeline.analyze(*texts)
-    asked = "UPDATE model_calls SET provider = 'openai', model = :model"
-    desk.pipeline.execute(asked, model=SCRIPTED)
+    statement = "UPDATE model_calls SET provider = 'openai', model = :model"
+    desk.pipeline.execute(statement, model=SCRIPTED)
     lengths = desk.pipeline.value("SELECT avg(output_tokens)::float FROM model_calls")
 
     (known,) = desk.estimate("Another text.").lines
@@ -520,15 +520,15 @@ def test_a_sample_stays_within_budget_and_limits(
 
 def test_answers_of_a_sample_are_reused(desk: Desk) -> None:
     """A run asks only the remaining questions; a second sample is free, a fresh one is not."""
-    quoter, asked = desk.quoter, desk.pipeline.model.requests
+    quoter, requests = desk.quoter, desk.pipeline.model.requests
     whole = desk.estimate(LONG, SHORT).lines[0]
     gathered = quote.gather(quoter, map(a_document, (LONG, SHORT)), a_run(), 3)
 
     counts = []
     for fresh in (False, False, True):
         quote.ask_sample(quoter, gathered, fresh=fresh)
-        counts.append(len(asked))
+        counts.append(len(requests))
     desk.pipeline.analyze(LONG, SHORT)
 
     assert counts == [3, 3, 6]
-    assert len(asked) == 6 + whole.questions - 3 + round(whole.syntheses.typical)
+    assert len(requests) == 6 + whole.questions - 3 + round(whole.syntheses.typical)

@@ -35,8 +35,8 @@ def _configuration(tmp_path: Path) -> None:
 
 def answer(*arguments: str) -> dict[str, list[dict[str, object]]]:
     """Run a command that succeeds; return its JSON."""
-    found: dict[str, list[dict[str, object]]] = json.loads(output_of(*arguments, "--json").out)
-    return found
+    content: dict[str, list[dict[str, object]]] = json.loads(output_of(*arguments, "--json").out)
+    return content
 
 
 def test_a_schedule_is_added_changed_and_removed() -> None:

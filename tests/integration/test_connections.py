@@ -160,9 +160,9 @@ def test_an_interrupt_between_two_polls_cancels_the_statement(
 def test_sessions_have_timeouts_for_idleness_and_locks(engine: Engine) -> None:
     options = ("idle_session_timeout", "idle_in_transaction_session_timeout", "lock_timeout")
 
-    found = [ask(engine, f"SELECT current_setting('{option}')") for option in options]
+    values = [ask(engine, f"SELECT current_setting('{option}')") for option in options]
 
-    assert found == ["2s", "1s", "500ms"]
+    assert values == ["2s", "1s", "500ms"]
 
 
 def test_tcp_keepalive_and_user_timeout_are_set(engine: Engine) -> None:

@@ -69,11 +69,11 @@ def an_office(
     model: Mapping[str, str] = NOTHING,
     budget: Mapping[str, object] = NOTHING,
 ) -> Office:
-    given = {"provider": "openai", "model": "behind", "base_url": server.base_url}
-    named = ModelSettings.model_validate({**given, **model})
+    options = {"provider": "openai", "model": "behind", "base_url": server.base_url}
+    model_settings = ModelSettings.model_validate({**options, **model})
     limited = with_settings(settings, "budget", **budget)
     pipeline = a_pipeline(limited)
-    known = pipeline.context.settings.model_copy(update={"models": {GATEWAY: named}})
+    known = pipeline.context.settings.model_copy(update={"models": {GATEWAY: model_settings}})
     return Office(pipeline=with_models(pipeline, known))
 
 
@@ -330,13 +330,13 @@ def test_doctor_warns_of_an_unknown_price_if_there_is_a_budget(
     file = tmp_path / "chordwise.toml"
 
     file.write_text(budget + house, "utf-8")
-    found = diagnosis.model(settings_module.load(), GATEWAY)
+    check = diagnosis.model(settings_module.load(), GATEWAY)
     file.write_text(f'{budget}{house}price = "free"\n', "utf-8")
     free = diagnosis.model(settings_module.load(), GATEWAY)
 
-    assert found.status is verdict
-    assert said in found.finding
-    assert ('price = "free"' in found.hint) is (verdict is CheckStatus.WARN)
+    assert check.status is verdict
+    assert said in check.finding
+    assert ('price = "free"' in check.hint) is (verdict is CheckStatus.WARN)
     assert free.status is CheckStatus.OK
     assert "price" not in free.hint
 

@@ -233,9 +233,9 @@ def delivering_to(pipeline: Pipeline, receiver: WebhookReceiver, **values: objec
 
 
 def delivering_into(
-    pipeline: Pipeline, folder: Path, wanted: ExportFormat = ExportFormat.JSONL
+    pipeline: Pipeline, folder: Path, format_: ExportFormat = ExportFormat.JSONL
 ) -> Pipeline:
-    return with_receiver(pipeline, "file", AnswerFolder(folder=folder, format=wanted))
+    return with_receiver(pipeline, "file", AnswerFolder(folder=folder, format=format_))
 
 
 def deliver(pipeline: Pipeline) -> int:

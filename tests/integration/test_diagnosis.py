@@ -55,15 +55,15 @@ def as_nobody() -> Iterator[None]:
 def loaded(folder: Path, toml: str, servers: Settings | None = None) -> Settings:
     file = folder / "chordwise.toml"
     file.write_text(toml, "utf-8")
-    found = settings_module.load(file)
+    loaded_settings = settings_module.load(file)
     if servers is None:
-        return found
-    return found.model_copy(update={"database_url": servers.database_url})
+        return loaded_settings
+    return loaded_settings.model_copy(update={"database_url": servers.database_url})
 
 
 def looked_at(folder: Path, toml: str) -> dict[str, Check]:
     return {
-        each.name: each for each in configured_paths.check_configured_paths(loaded(folder, toml))
+        check.name: check for check in configured_paths.check_configured_paths(loaded(folder, toml))
     }
 
 
@@ -78,20 +78,20 @@ def test_without_places_there_are_no_findings(tmp_path: Path) -> None:
 def test_valid_places_are_listed(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
 
-    found = looked_at(
+    checks = looked_at(
         tmp_path,
         '[inbox]\nfolders = ["in"]\n[profiles.bills]\ntypes = ["extraction"]\n'
         + webhook("https://127.0.0.1/", "allow_private_addresses = true")
         + '\n[deliveries.file]\nfolder = "out"',
     )
 
-    assert {name: each.finding for name, each in found.items()} == {
+    assert {name: check.finding for name, check in checks.items()} == {
         "profile bills": "asks extractive for extraction",
         "inbox": f"watched: {tmp_path}/in",
         "webhook": "127.0.0.1 resolves to 127.0.0.1, which is allowed; requests are signed",
         "file": f"jsonl files in {tmp_path}/out",
     }
-    assert {each.status for each in found.values()} == {CheckStatus.OK}
+    assert {check.status for check in checks.values()} == {CheckStatus.OK}
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_an_inbox_that_cannot_be_created_is_a_warning(
 def test_checking_an_inbox_creates_no_files(tmp_path: Path) -> None:
     looked_at(tmp_path, '[inbox]\nfolders = ["deep/in"]')
 
-    assert [each.name for each in tmp_path.iterdir()] == ["chordwise.toml"]
+    assert [path.name for path in tmp_path.iterdir()] == ["chordwise.toml"]
 
 
 def nightly(run: str, rest: str = "") -> str:
@@ -233,15 +233,15 @@ def test_an_empty_database_is_one_problem(
         empty = f"{name}_empty"
         connection.execute(f"CREATE DATABASE {empty}".encode())
         address = SecretStr(servers.postgres.url(empty))
-        found = list(diagnose(settings.model_copy(update={"database_url": address})))
+        checks = list(diagnose(settings.model_copy(update={"database_url": address})))
         connection.execute(f"DROP DATABASE {empty}".encode())
 
-    (problem,) = [check for check in found if check.status is CheckStatus.FAIL]
+    (problem,) = [check for check in checks if check.status is CheckStatus.FAIL]
     assert (problem.name, problem.hint) == (
         "schema",
         "Run `chordwise migrate` with this version.",
     )
-    assert {"reader", "schedules"}.isdisjoint(check.name for check in found)
+    assert {"reader", "schedules"}.isdisjoint(check.name for check in checks)
 
 
 # Waits for a file before it shows its first sign of life.

@@ -202,7 +202,7 @@ def test_a_long_document_is_a_few_small_messages(settings: Settings) -> None:
 
         messenger.start_chord(uuid.uuid4(), slices)
 
-        found = client.lrange(f"chordwise:{CHUNK_QUEUE}", 0, -1)
+        messages = client.lrange(f"chordwise:{CHUNK_QUEUE}", 0, -1)
         client.delete(CHUNK_QUEUE)
-    assert len(found) == len(slices)
-    assert max(map(len, found)) <= 64 * MAX_SLICE + 2_500, list(map(len, found))
+    assert len(messages) == len(slices)
+    assert max(map(len, messages)) <= 64 * MAX_SLICE + 2_500, list(map(len, messages))

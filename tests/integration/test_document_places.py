@@ -51,9 +51,9 @@ def take_in(
 @pytest.fixture
 def lease(settings: Settings) -> Pipeline:
     pipeline = a_pipeline(settings, json.dumps({"fields": [FEE]}), repeat_last=True)
-    asked = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(instructions="annual fee"))
-    asked = replace(asked, save_as="leases", name="first")
-    pipeline.work(take_in(pipeline, LEASE, "lease.pdf", asked))
+    options = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(instructions="annual fee"))
+    options = replace(options, save_as="leases", name="first")
+    pipeline.work(take_in(pipeline, LEASE, "lease.pdf", options))
     return pipeline
 
 

@@ -61,7 +61,7 @@ def taken(listener: socket.socket) -> socket.socket:
 def test_the_socket_is_closed_to_other_users(listener: socket.socket) -> None:
     path = Path(listener.getsockname())
 
-    assert [stat.S_IMODE(each.stat().st_mode) for each in (path, path.parent)] == [0o600, 0o700]
+    assert [stat.S_IMODE(place.stat().st_mode) for place in (path, path.parent)] == [0o600, 0o700]
 
 
 def test_a_socket_that_cannot_be_created_is_named(home: Home, listener: socket.socket) -> None:

@@ -92,17 +92,17 @@ def test_clients_with_the_key_are_answered(home: Home, model: Path, server: Embe
     """
     server.start()
 
-    found = llama.server_address(home, str(model))
+    address = llama.server_address(home, str(model))
 
-    assert found is not None
-    url, key = found
+    assert address is not None
+    url, key = address
     assert url.startswith("http://127.0.0.1:")
     assert ask(url, key).json()["choices"][0]["message"]["role"] == "assistant"
     assert ask(url, "another key").status_code == 401
     processes.stop(server.identity())
     assert server.identity() is None
     server.start()
-    assert llama.server_address(home, str(model)) == found
+    assert llama.server_address(home, str(model)) == address
     identity = server.identity()
     assert server.stop()
     assert not processes.is_alive(identity)
@@ -129,13 +129,13 @@ def test_the_stack_serves_the_models_of_the_settings(home: Home, model: Path) ->
 
     try:
         stack.ensure(settings, Level.ALL, commands=commands)
-        found = llama.server_address(home, str(model))
+        address = llama.server_address(home, str(model))
         state = stack.find(home.path)
         concurrency = (home.path / "concurrency").read_text("utf-8")
     finally:
         stack.stop(home.path)
 
-    assert found is not None
+    assert address is not None
     assert state is not None
     assert "llama" in state.children
     assert not processes.is_alive(state.children["llama"])
@@ -144,16 +144,16 @@ def test_the_stack_serves_the_models_of_the_settings(home: Home, model: Path) ->
 
 def test_slow_machines_extend_the_deadline(home: Home, model: Path, server: EmbeddedLlama) -> None:
     server.start()
-    named = ModelSettings(provider="local", model=str(model), timeout_seconds=0.001)
-    settings = Settings(home=home.path, models={"tiny": named})
-    found = llama.server_address(home, str(model))
-    assert found is not None
-    models = Models(settings, local_server=lambda _model: (found[0], SecretStr(found[1])))
+    model_settings = ModelSettings(provider="local", model=str(model), timeout_seconds=0.001)
+    settings = Settings(home=home.path, models={"tiny": model_settings})
+    address = llama.server_address(home, str(model))
+    assert address is not None
+    models = Models(settings, local_server=lambda _model: (address[0], SecretStr(address[1])))
     ledger = Attempts()
-    asked = models.model_for(CallContext(ledger=ledger), "tiny")
+    local_model = models.model_for(CallContext(ledger=ledger), "tiny")
 
-    first = asked.complete(a_request(max_output_tokens=16))
-    second = asked.complete(a_request(max_output_tokens=16))
+    first = local_model.complete(a_request(max_output_tokens=16))
+    second = local_model.complete(a_request(max_output_tokens=16))
 
     for completion in (first, second):
         assert completion.timings is not None

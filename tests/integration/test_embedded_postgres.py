@@ -82,8 +82,10 @@ def test_data_survives_a_restart(used: EmbeddedPostgres) -> None:
         connection.execute("CREATE TABLE notes AS SELECT 'kept' AS note")
     identity = used.identity()
     assert identity is not None
-    found = [processes.identify(child.pid) for child in psutil.Process(identity.pid).children()]
-    children = [child for child in found if child is not None]
+    identities = [
+        processes.identify(child.pid) for child in psutil.Process(identity.pid).children()
+    ]
+    children = [child for child in identities if child is not None]
 
     stopped = used.stop()
 

@@ -127,15 +127,17 @@ def test_inboxes_of_a_stack_are_not_ended_from_another_folder(home: Path, tmp_pa
 
 
 def test_services_that_the_user_provides_are_not_started(home: Path, tmp_path: Path) -> None:
-    own = stack.ensure(settings_for(tmp_path / "other"), Level.ALL, commands=COMMANDS)
-    settings = settings_for(home, database_url=own.database_url, broker_url=own.broker_url)
+    provided = stack.ensure(settings_for(tmp_path / "other"), Level.ALL, commands=COMMANDS)
+    settings = settings_for(
+        home, database_url=provided.database_url, broker_url=provided.broker_url
+    )
 
     services = stack.ensure(settings, Level.ALL, commands=COMMANDS)
 
     assert set(running(home).children) == {"worker", "scheduler"}
-    assert services.database_url == own.database_url
+    assert services.database_url == provided.database_url
     assert becomes(lambda: note_of(home, "worker") != "")
-    assert note_of(home, "worker").startswith(own.require_database_url().get_secret_value())
+    assert note_of(home, "worker").startswith(provided.require_database_url().get_secret_value())
     assert stack.stop(home)
     assert stack.stop(tmp_path / "other")
 
@@ -193,9 +195,9 @@ def test_concurrent_commands_share_one_stack(home: Path) -> None:
     settings, others = settings_for(home), settings_for(home, model="openai/gpt-5")
 
     with ThreadPoolExecutor() as pool:
-        asked = [
-            pool.submit(stack.ensure, each, level, commands=COMMANDS)
-            for each in (settings, others)
+        futures = [
+            pool.submit(stack.ensure, configured, level, commands=COMMANDS)
+            for configured in (settings, others)
             for level in (Level.DATABASE, Level.ALL)
         ]
     pid = running(home).supervisor.pid
@@ -206,7 +208,7 @@ def test_concurrent_commands_share_one_stack(home: Path) -> None:
             settings_for(home), on_progress=print, on_ready=print, commands=COMMANDS
         )
 
-    assert len({each.result().database_url for each in asked}) == 1
+    assert len({future.result().database_url for future in futures}) == 1
     assert running(home).level is Level.ALL
     assert refusal.value.exit_code is ExitCode.UNAVAILABLE
     assert running(home).supervisor.pid == pid
@@ -219,13 +221,13 @@ def test_a_request_unread_by_a_stopping_supervisor_goes_to_the_next(home: Path) 
 
     with ThreadPoolExecutor() as pool, locked(place), control.listen(place) as listener:
         path = Path(listener.getsockname())
-        own = ProcessIdentity(pid=os.getpid(), created_at=0)
-        write_state(place, StackState(supervisor=own, control_socket=path))
-        asked = pool.submit(stack.ensure, settings_for(home), Level.DATABASE, commands=COMMANDS)
+        identity = ProcessIdentity(pid=os.getpid(), created_at=0)
+        write_state(place, StackState(supervisor=identity, control_socket=path))
+        future = pool.submit(stack.ensure, settings_for(home), Level.DATABASE, commands=COMMANDS)
         is_asked, _, _ = select.select([listener], [], [], PATIENCE_SECONDS)
 
     assert is_asked
-    assert asked.result().require_database_url().get_secret_value() == running(home).database_url
+    assert future.result().require_database_url().get_secret_value() == running(home).database_url
 
 
 MIGRATION = """

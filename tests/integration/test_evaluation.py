@@ -42,8 +42,8 @@ def evaluated(
     *arguments: str, code: ExitCode = ExitCode.SUCCESS
 ) -> dict[tuple[str, str, str], dict[str, float]]:
     """Evaluate one analysis type; return the overall measures by metric, label and found."""
-    (found,) = json.loads(output_of("evaluate", *arguments, "--json", code=code).out)["evaluations"]
-    whole = found["measured"][0]
+    (entry,) = json.loads(output_of("evaluate", *arguments, "--json", code=code).out)["evaluations"]
+    whole = entry["measured"][0]
     assert whole["is_whole"]
     return {(m["metric"], m["label"], m["found"]): m for m in whole["measures"]}
 
@@ -52,17 +52,17 @@ def test_labels_are_compared_with_a_gold_file(pipeline: Pipeline, tmp_path: Path
     classified(pipeline, CHOICES, threshold=0.75)
     gold = written(tmp_path / "gold.jsonl", *TRUTH)
 
-    found = evaluated("latest", "--gold", str(gold), code=ExitCode.INCOMPLETE)
+    measures = evaluated("latest", "--gold", str(gold), code=ExitCode.INCOMPLETE)
 
-    accuracy = found["accuracy", "", ""]
+    accuracy = measures["accuracy", "", ""]
     assert accuracy["value"] == pytest.approx(2 / 3)
     assert accuracy["count"] == 3
     assert (accuracy["low"], accuracy["high"]) == pytest.approx((0.2077, 0.9385), abs=1e-4)
-    assert found["confusion", "letter", "invoice"]["value"] == 1
-    assert found["precision", "invoice", ""]["value"] == 0.5
-    assert found["macro_f1", "", ""]["value"] == pytest.approx(2 / 3)
-    assert found["abstained", "", ""]["value"] == pytest.approx(1 / 3)
-    assert found["calibration_error", "", ""]["value"] == pytest.approx((0.1 + 0.8 + 0.3) / 3)
+    assert measures["confusion", "letter", "invoice"]["value"] == 1
+    assert measures["precision", "invoice", ""]["value"] == 0.5
+    assert measures["macro_f1", "", ""]["value"] == pytest.approx(2 / 3)
+    assert measures["abstained", "", ""]["value"] == pytest.approx(1 / 3)
+    assert measures["calibration_error", "", ""]["value"] == pytest.approx((0.1 + 0.8 + 0.3) / 3)
     row = "SELECT judged, unjudged, missing, is_whole, gold_file, model FROM evaluations"
     assert pipeline.rows(row) == [(3, 1, 1, True, "gold.jsonl", "script-1")]
     said = output_of("evaluate", "latest", "--gold", str(gold), code=ExitCode.INCOMPLETE).out
@@ -109,14 +109,14 @@ def test_fields_are_compared_one_by_one(pipeline: Pipeline, tmp_path: Path) -> N
     gold = tmp_path / "gold.csv"
     gold.write_text("document,buyer,price\na.txt,Acme Corp,12 EUR\nb.txt,Miller,\nc.txt,,-7\n")
 
-    found = evaluated("--gold", str(gold))
+    measures = evaluated("--gold", str(gold))
 
-    assert found["match", "buyer", ""]["value"] == pytest.approx(2 / 3)
-    assert found["exact_match", "buyer", ""]["value"] == pytest.approx(1 / 3)
-    assert found["match", "price", ""]["value"] == pytest.approx(2 / 3)
-    assert found["precision", "", ""]["value"] == pytest.approx(3 / 5)
-    assert found["recall", "", ""]["value"] == pytest.approx(3 / 4)
-    assert found["accuracy", "", ""]["value"] == pytest.approx(2 / 3)
+    assert measures["match", "buyer", ""]["value"] == pytest.approx(2 / 3)
+    assert measures["exact_match", "buyer", ""]["value"] == pytest.approx(1 / 3)
+    assert measures["match", "price", ""]["value"] == pytest.approx(2 / 3)
+    assert measures["precision", "", ""]["value"] == pytest.approx(3 / 5)
+    assert measures["recall", "", ""]["value"] == pytest.approx(3 / 4)
+    assert measures["accuracy", "", ""]["value"] == pytest.approx(2 / 3)
     assert pipeline.rows(
         "SELECT path, confidence, is_right FROM judgments WHERE part = 'field'"
         " ORDER BY path, confidence"
@@ -144,8 +144,8 @@ def test_values_are_compared_by_their_type(pipeline: Pipeline, tmp_path: Path) -
     plain = evaluated("--gold", str(gold))
     ordered = evaluated("--gold", str(gold), "--dates", "mdy")
 
-    assert [each["match", "signed", ""]["value"] for each in (plain, ordered)] == [0.5, 1]
-    assert [each["match", "cap", ""]["value"] for each in (plain, ordered)] == [0.5, 0.5]
+    assert [measures["match", "signed", ""]["value"] for measures in (plain, ordered)] == [0.5, 1]
+    assert [measures["match", "cap", ""]["value"] for measures in (plain, ordered)] == [0.5, 0.5]
     refused = output_of("evaluate", "--dates", "mdy", code=ExitCode.USAGE)
     assert "--dates needs --gold" in refused.err
 
@@ -168,10 +168,10 @@ def test_a_gold_file_is_compared_as_people_write_it(pipeline: Pipeline, tmp_path
         "gone.txt,5/31/04,,\n"
     )
 
-    found = evaluated("--gold", str(gold), code=ExitCode.INCOMPLETE)
+    measures = evaluated("--gold", str(gold), code=ExitCode.INCOMPLETE)
     said = output_of("evaluate", "--gold", str(gold), code=ExitCode.INCOMPLETE).out
 
-    assert found["match", "", ""]["value"] == 1
+    assert measures["match", "", ""]["value"] == 1
     assert "extraction: 2 results, 1 without right answers" in said
     assert "Compared as a date: signed" in said
     assert "Compared by containment: governing law" in said
@@ -195,9 +195,9 @@ def test_an_exported_table_is_a_gold_file(kind: str, pipeline: Pipeline, tmp_pat
         output_of("export", "answers.deals", "--output", str(gold))
     gold.write_text(gold.read_text().replace("Ohio", "Texas"))
 
-    found = evaluated("--gold", str(gold))
+    measures = evaluated("--gold", str(gold))
 
-    assert {item: found["match", item, ""]["value"] for item in values} == {
+    assert {item: measures["match", item, ""]["value"] for item in values} == {
         "governing law": 0,
         "annual fee": 1,
         "parties": 1,
@@ -212,10 +212,10 @@ def test_a_field_of_no_question_is_named_and_not_judged(pipeline: Pipeline, tmp_
 
     printed = output_of("evaluate", "--gold", str(gold), "--json", code=ExitCode.INCOMPLETE).out
 
-    (found,) = json.loads(printed)["evaluations"]
-    whole = found["measured"][0]
+    (evaluation,) = json.loads(printed)["evaluations"]
+    whole = evaluation["measured"][0]
     measures = {(m["metric"], m["label"]): m["value"] for m in whole["measures"]}
-    assert found["missing"] == [
+    assert evaluation["missing"] == [
         {"document": "Notes", "reason": "a field that no question asks for"}
     ]
     assert (whole["judged"], whole["unjudged"]) == (1, 1)
@@ -268,10 +268,10 @@ def test_a_document_is_found_by_hash_or_path(pipeline: Pipeline, tmp_path: Path)
 
     printed = output_of("evaluate", "--gold", str(gold), "--json", code=ExitCode.INCOMPLETE).out
 
-    (found,) = json.loads(printed)["evaluations"]
-    assert found["missing"][0]["document"] == "a.txt"
-    assert "3 documents have this name" in found["missing"][0]["reason"]
-    assert (found["measured"][0]["judged"], found["measured"][0]["unjudged"]) == (2, 1)
+    (evaluation,) = json.loads(printed)["evaluations"]
+    assert evaluation["missing"][0]["document"] == "a.txt"
+    assert "3 documents have this name" in evaluation["missing"][0]["reason"]
+    assert (evaluation["measured"][0]["judged"], evaluation["measured"][0]["unjudged"]) == (2, 1)
 
 
 def test_contradictory_lines_are_refused(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -368,10 +368,10 @@ def test_no_transaction_is_open_during_the_computation(
     engine = open_engine(database_url)
     event.listen(engine, "connect", ending_idle_transactions)
 
-    (found,) = evaluate(Database(engine), replace(a_scope(pipeline), gold=gold))
+    (evaluation,) = evaluate(Database(engine), replace(a_scope(pipeline), gold=gold))
 
     engine.dispose()
-    values = {each.metric: each.value for each in found["measured"][0]["measures"]}
+    values = {measure.metric: measure.value for measure in evaluation["measured"][0]["measures"]}
     assert values["rouge_1"] > 0.9
     assert values["rouge_l"] < 0.1
 

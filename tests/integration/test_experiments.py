@@ -70,13 +70,13 @@ def settings_file(tmp_path: Path) -> Path:
 
 
 def opened(settings: Settings, file: Path, answer: Callable[[CompletionRequest], str]) -> Pipeline:
-    found = load(file)
-    changes = {"profiles": found.profiles, "model": "scripted"}
+    loaded = load(file)
+    changes = {"profiles": loaded.profiles, "model": "scripted"}
     return a_pipeline(
         settings.model_copy(update=changes),
         answer,
         repeat_last=True,
-        named=found.models["scripted"],
+        model_settings=loaded.models["scripted"],
     )
 
 
@@ -95,13 +95,13 @@ def submitted(pipeline: Pipeline, first: int, count: int) -> Submission:
 
 def status() -> JsonObject:
     printed = output_of("experiment", "status", "shorter", "--json").out
-    (found,) = objects(json.loads(printed)["experiments"])
-    return found
+    (experiment,) = objects(json.loads(printed)["experiments"])
+    return experiment
 
 
-def outcome(found: JsonObject, variant: str, name: str) -> JsonObject:
-    (of,) = (each for each in objects(found["variants"]) if each["name"] == variant)
-    (compared,) = (each for each in objects(of["outcomes"]) if each["outcome"] == name)
+def outcome(experiment: JsonObject, variant: str, name: str) -> JsonObject:
+    (of,) = (row for row in objects(experiment["variants"]) if row["name"] == variant)
+    (compared,) = (row for row in objects(of["outcomes"]) if row["outcome"] == name)
     return compared
 
 
@@ -119,14 +119,14 @@ def test_feedback_shows_which_variant_is_right(
 
     assert run(["feedback", "--file", str(truth)]) == ExitCode.SUCCESS
 
-    found = status()
-    counts = {str(each["name"]): each["documents"] for each in objects(found["variants"])}
+    experiment = status()
+    counts = {str(row["name"]): row["documents"] for row in objects(experiment["variants"])}
     assert sum(map(int, map(str, counts.values()))) == 40
-    assert min(int(str(each)) for each in counts.values()) > 12
-    right = outcome(found, "terse", "right")
+    assert min(int(str(count)) for count in counts.values()) > 12
+    right = outcome(experiment, "terse", "right")
     assert (right["mean"], right["verdict"]) == (1.0, "better")
-    assert outcome(found, "control", "right")["mean"] == 0.0
-    assert outcome(found, "terse", "valid")["verdict"] == "undecided"
+    assert outcome(experiment, "control", "right")["mean"] == 0.0
+    assert outcome(experiment, "terse", "valid")["verdict"] == "undecided"
     assert pipeline.value("SELECT count(*) FROM document_results") == 45
     assert pipeline.rows("SELECT saved_as, count(*) FROM answer_jobs GROUP BY 1") == [("mail", 40)]
     assert "better" in output_of("experiment", "status", "shorter").out
@@ -147,10 +147,10 @@ def test_a_pair_has_two_answers_within_the_budget(settings: Settings, settings_f
     ]
     correction = ["feedback", submission.name, "--document", "3.txt", "--correct", "label=letter"]
     assert run(correction) == ExitCode.SUCCESS
-    found = status()
-    assert float(str(found["spent_usd"])) > 0
-    assert outcome(found, "terse", "right")["mean"] == 1.0
-    assert outcome(found, "control", "right")["mean"] == 0.0
+    experiment = status()
+    assert float(str(experiment["spent_usd"])) > 0
+    assert outcome(experiment, "terse", "right")["mean"] == 1.0
+    assert outcome(experiment, "control", "right")["mean"] == 0.0
     assert pipeline.rows("SELECT event FROM deliveries WHERE kind = 'webhook'") == [
         ("run.finished",)
     ]
@@ -170,11 +170,11 @@ def test_the_run_of_second_answers_is_kept_during_the_experiment(
 ) -> None:
     pipeline = opened(settings, settings_file, answering)
     assert run([*START, "--paired", "100%"]) == ExitCode.SUCCESS
-    own = submitted(pipeline, 0, 2).run_id
+    run_of_answers = submitted(pipeline, 0, 2).run_id
     now = timedelta(seconds=-1)
     database = pipeline.context.database
     with database.read() as session:
-        assert pruning.old_runs(session, now) == [own]
+        assert pruning.old_runs(session, now) == [run_of_answers]
 
     assert run(["experiment", "conclude", "shorter"]) == ExitCode.SUCCESS
 
@@ -186,7 +186,7 @@ def test_the_run_of_second_answers_is_kept_during_the_experiment(
     assert len(old) == 2
     assert pipeline.value("SELECT count(*) FROM runs") == 0
     kept = pipeline.value("SELECT conclusion FROM experiments")
-    assert [each["documents"] for each in objects(as_object(kept)["variants"])] == [2, 2]
+    assert [row["documents"] for row in objects(as_object(kept)["variants"])] == [2, 2]
 
 
 def test_a_variant_that_fails_is_stopped(settings: Settings, settings_file: Path) -> None:
@@ -200,8 +200,8 @@ def test_a_variant_that_fails_is_stopped(settings: Settings, settings_file: Path
     later = submitted(pipeline, 41, 9)
 
     assert {job.options.get("instructions") for job in pipeline.jobs(later)} == {None}
-    found = status()
-    (terse,) = (each for each in objects(found["variants"]) if each["name"] == "terse")
+    experiment = status()
+    (terse,) = (row for row in objects(experiment["variants"]) if row["name"] == "terse")
     assert str(terse["stopped_because"]).startswith("0.0% of its answers are valid")
     stopped = "SELECT content FROM deliveries WHERE kind = 'webhook' AND event LIKE 'experiment.%'"
     ((told,),) = pipeline.rows(stopped)
@@ -225,10 +225,12 @@ def test_a_longer_experiment_is_checked_less_often(
     ago = "now() - interval '90 seconds'"
     pipeline.execute(f"UPDATE experiments SET created_at = {since}, checked_at = {ago}")  # noqa: S608 - of this test
     with pipeline.context.database.write() as session:
-        found = stored.named(session, "shorter")
-        assert found is not None
-        assert stored.claim_check(session, found.id, experiments.CHECK_INTERVAL) is bool(checks)
-        assert stored.claim_check(session, found.id, timedelta())
+        experiment = stored.named(session, "shorter")
+        assert experiment is not None
+        assert stored.claim_check(session, experiment.id, experiments.CHECK_INTERVAL) is bool(
+            checks
+        )
+        assert stored.claim_check(session, experiment.id, timedelta())
 
 
 @pytest.mark.nightly
@@ -277,8 +279,8 @@ def test_a_refresh_belongs_to_no_experiment(settings: Settings, settings_file: P
     settings_file.write_text(FILE.replace("votes = 1", "confidence_threshold = 0.3"), "utf-8")
     assert run([*START, "--paired", "50%"]) == ExitCode.SUCCESS
     context = opened(settings, settings_file, answering).context
-    asked = run_options(context.settings, context.settings.profiles["mail"], "renewed")
-    target = refresh.target(context, "mail", asked)
+    options = run_options(context.settings, context.settings.profiles["mail"], "renewed")
+    target = refresh.target(context, "mail", options)
 
     submission = refresh.begin(context, target, NOW)
     for document in refresh.documents(context, target):
@@ -376,13 +378,13 @@ def test_the_client_starts_compares_and_concludes(settings: Settings, settings_f
             client.start_experiment("shorter", "mail", terse, risk=2)
         begun = client.start_experiment("shorter", "mail", terse, outcome="valid", share="30%")
         submitted(pipeline, 0, 5)
-        found = client.experiment("shorter")
+        experiment = client.experiment("shorter")
         ended = client.conclude_experiment("shorter")
         with pytest.raises(UsageError, match="concluded already"):
             client.conclude_experiment("shorter")
 
     assert begun["concluded_at"] is None
-    assert sum(variant["documents"] for variant in found["variants"]) == 5
+    assert sum(variant["documents"] for variant in experiment["variants"]) == 5
     assert ended["concluded_at"] is not None
 
 

@@ -127,8 +127,8 @@ def test_changes_by_validation_are_listed(
 
     printed = output_of("explain", str(pipeline.job(submission).id), "--json").out
 
-    found = json.loads(printed)["explanation"]
-    (request,), (chunk,), (call,) = pipeline.model.requests, found["chunks"], found["calls"]
+    explained = json.loads(printed)["explanation"]
+    (request,), (chunk,), (call,) = pipeline.model.requests, explained["chunks"], explained["calls"]
     assert chunk["prompt"] == {"system": request.system, "user": request.user}
     assert (chunk["completion"], chunk["changes"]) == (completion, changes)
     assert (call["chunk"], call["stage"], call["valid"]) == (0, "analyze", True)
@@ -195,8 +195,8 @@ def test_a_job_without_a_result_is_explained(settings: Settings) -> None:
     pipeline.submit(TEXT)
     job_id = pipeline.job(submission).id
 
-    found = json.loads(output_of("explain", str(job_id), "--json").out)["explanation"]
+    explained = json.loads(output_of("explain", str(job_id), "--json").out)["explanation"]
 
-    assert (found["analysis_type"], found["result"]) == ("sentiment", None)
-    assert [job["status"] for job in found["jobs"]] == ["running", "failed"]
+    assert (explained["analysis_type"], explained["result"]) == ("sentiment", None)
+    assert [job["status"] for job in explained["jobs"]] == ["running", "failed"]
     assert "The provider rejects this text." in output_of("explain", str(job_id)).out

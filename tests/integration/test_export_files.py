@@ -55,10 +55,10 @@ def a_table(*batches: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> Tab
     return Table(columns=columns, batches=iter(batches))
 
 
-def written(table: Table, wanted: ExportFormat, *, raw: bool = False) -> io.BytesIO:
+def written(table: Table, format_: ExportFormat, *, raw: bool = False) -> io.BytesIO:
     """Return a table as a file, written to a sink that cannot seek, like a pipe."""
     sink = io.BytesIO()
-    writers.write(sink, table, wanted, raw=raw)
+    writers.write(sink, table, format_, raw=raw)
     sink.seek(0)
     return sink
 
@@ -82,9 +82,9 @@ def test_json_lines_preserve_all_values() -> None:
 
 
 def test_parquet_keeps_types_and_values() -> None:
-    found = parquet.read_table(written(a_table([ROW], [EMPTY]), ExportFormat.PARQUET))
+    arrow_table = parquet.read_table(written(a_table([ROW], [EMPTY]), ExportFormat.PARQUET))
 
-    assert [str(field.type) for field in found.schema] == [
+    assert [str(field.type) for field in arrow_table.schema] == [
         "string",
         "int64",
         "double",
@@ -95,8 +95,8 @@ def test_parquet_keeps_types_and_values() -> None:
         "timestamp[us, tz=UTC]",
         "string",
     ]
-    first, second = found.to_pylist()
-    expected = dict(zip(found.column_names, ROW, strict=True))
+    first, second = arrow_table.to_pylist()
+    expected = dict(zip(arrow_table.column_names, ROW, strict=True))
     expected |= {"sum": float(str(ROW[4])), "output": '{"a": ["=1", 0.1]}'}
     assert first == expected
     assert set(second.values()) == {None}
@@ -114,8 +114,8 @@ def test_types_of_parquet_do_not_depend_on_the_values() -> None:
     empty: Row = (None,) * 4
 
     full, bare = (
-        parquet.read_table(written(a_table([each], columns=columns), ExportFormat.PARQUET))
-        for each in (row, empty)
+        parquet.read_table(written(a_table([row_or_empty], columns=columns), ExportFormat.PARQUET))
+        for row_or_empty in (row, empty)
     )
 
     assert full.schema == bare.schema
@@ -139,11 +139,11 @@ def test_titles_of_sheets_are_short_and_distinct() -> None:
     assert reserved == "History_2"  # Excel keeps this title for itself
 
 
-@pytest.mark.parametrize("wanted", ExportFormat)
-def test_a_table_without_rows_is_written(wanted: ExportFormat) -> None:
-    content = written(a_table(), wanted)
+@pytest.mark.parametrize("format_", ExportFormat)
+def test_a_table_without_rows_is_written(format_: ExportFormat) -> None:
+    content = written(a_table(), format_)
 
-    match wanted:
+    match format_:
         case ExportFormat.CSV:
             names = content.read().decode().strip().split(",")
         case ExportFormat.PARQUET:
@@ -186,14 +186,14 @@ def test_no_text_of_an_xlsx_is_a_formula(raw: bool) -> None:  # noqa: FBT001 - p
 
     header, *rows = cells_of(written(table, ExportFormat.XLSX, raw=raw))
 
-    found = [row[0] for row in rows]
+    cells = [row[0] for row in rows]
     marked = {"=1+1", "@a", "+1", "-1", "\t=1", "＝1"}  # noqa: RUF001 - meant
-    assert {cell.data_type for cell in (*header, *found)} == {"s"}
-    assert [unescape(str(cell.value)) for cell in found] == [
+    assert {cell.data_type for cell in (*header, *cells)} == {"s"}
+    assert [unescape(str(cell.value)) for cell in cells] == [
         f"'{text}" if text in marked and not raw else text for text in texts
     ]
-    assert [cell.quotePrefix for cell in found] == [text in marked for text in texts]
-    assert all(cell.hyperlink is None for cell in found)
+    assert [cell.quotePrefix for cell in cells] == [text in marked for text in texts]
+    assert all(cell.hyperlink is None for cell in cells)
 
 
 def test_rows_beyond_the_limit_of_a_sheet_are_on_another_sheet() -> None:
@@ -205,9 +205,9 @@ def test_rows_beyond_the_limit_of_a_sheet_are_on_another_sheet() -> None:
     count = workbook.write(sink, table, raw=False, max_rows=4)
 
     sheets = openpyxl.load_workbook(sink).worksheets
-    found = [[row[0].value for row in sheet.iter_rows()] for sheet in sheets]
+    values = [[row[0].value for row in sheet.iter_rows()] for sheet in sheets]
     assert count == 7
-    assert found == [["n", 0, 1, 2], ["n", 3, 4, 5], ["n", 6]]
+    assert values == [["n", 0, 1, 2], ["n", 3, 4, 5], ["n", 6]]
 
 
 def test_a_text_too_long_for_a_cell_is_refused() -> None:
@@ -226,8 +226,8 @@ def test_a_value_that_parquet_cannot_hold_is_refused() -> None:
         written(a_table([(Decimal("1.005"),)], columns=columns), ExportFormat.PARQUET)
 
 
-@pytest.mark.parametrize("wanted", [ExportFormat.PARQUET, ExportFormat.XLSX])
-def test_a_partial_table_is_an_invalid_file(wanted: ExportFormat) -> None:
+@pytest.mark.parametrize("format_", [ExportFormat.PARQUET, ExportFormat.XLSX])
+def test_a_partial_table_is_an_invalid_file(format_: ExportFormat) -> None:
     """If the rows end early, a pipe has received a file that no program opens."""
 
     def breaking_off() -> Iterator[Sequence[Row]]:
@@ -238,7 +238,7 @@ def test_a_partial_table_is_an_invalid_file(wanted: ExportFormat) -> None:
     table = Table(columns=[Column(name="n", kind=ColumnType.INTEGER)], batches=breaking_off())
 
     with pytest.raises(UsageError, match="That was all"):
-        writers.write(sink, table, wanted)
+        writers.write(sink, table, format_)
 
     assert not sink.getvalue().endswith(b"PAR1") or sink.getvalue() == b"PAR1"
     assert b"PK\x05\x06" not in sink.getvalue()

@@ -94,28 +94,28 @@ def test_sql_as_csv_has_escaped_formulas_too() -> None:
     assert raw == "=s\n=cmd|1.txt\n"
 
 
-@pytest.mark.parametrize("wanted", ExportFormat)
-def test_the_extension_of_the_file_decides_the_format(desk: Desk, wanted: ExportFormat) -> None:
-    path = desk.folder / f"answers.{wanted}"
+@pytest.mark.parametrize("format_", ExportFormat)
+def test_the_extension_of_the_file_decides_the_format(desk: Desk, format_: ExportFormat) -> None:
+    path = desk.folder / f"answers.{format_}"
 
     desk.export("document_results", "--run", desk.runs[1], "-o", str(path))
     refused = desk.refusal("document_results", "-o", str(path))
 
-    assert [row["run"] for row in rows_of(path, wanted)] == [desk.runs[1]]
+    assert [row["run"] for row in rows_of(path, format_)] == [desk.runs[1]]
     assert "already" in refused
     desk.export("document_results", "-o", str(path), "--force")
-    assert len(rows_of(path, wanted)) == 2
+    assert len(rows_of(path, format_)) == 2
 
 
-def rows_of(path: Path, wanted: ExportFormat) -> list[dict[str, object]]:
-    match wanted:
+def rows_of(path: Path, format_: ExportFormat) -> list[dict[str, object]]:
+    match format_:
         case ExportFormat.CSV:
             return [dict(row) for row in csv.DictReader(io.StringIO(path.read_text("utf-8")))]
         case ExportFormat.JSONL:
             return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         case ExportFormat.PARQUET:
-            found: list[dict[str, object]] = parquet.read_table(path).to_pylist()
-            return found
+            parquet_rows: list[dict[str, object]] = parquet.read_table(path).to_pylist()
+            return parquet_rows
         case ExportFormat.XLSX:
             names, *rows = openpyxl.load_workbook(path).worksheets[0].iter_rows(values_only=True)
             return [dict(zip(map(str, names), row, strict=True)) for row in rows]
@@ -134,8 +134,8 @@ def test_every_readable_table_and_view_can_be_exported(desk: Desk, database_url:
     of_no_run = set()
 
     for name in names:
-        for wanted in ExportFormat:
-            desk.export(name, "-o", str(desk.folder / f"{name}.{wanted}"))
+        for format_ in ExportFormat:
+            desk.export(name, "-o", str(desk.folder / f"{name}.{format_}"))
         if run(["export", name, "--run", "latest"]) != ExitCode.SUCCESS:
             of_no_run.add(name)
 
@@ -241,12 +241,12 @@ def test_all_rows_are_of_one_snapshot(database_url: SecretStr) -> None:
             owner.execute(insert.format(f"before@{number}"))
 
         with selection.opened(database_url, Selection(name="prompt_versions")) as table:
-            found = list(next(table.batches))
+            rows = list(next(table.batches))
             owner.execute(insert.format("meanwhile@1"))
-            found += [row for batch in table.batches for row in batch]
+            rows += [row for batch in table.batches for row in batch]
 
-    assert len(found) == 60
-    assert not any("meanwhile@1" in row for row in found)
+    assert len(rows) == 60
+    assert not any("meanwhile@1" in row for row in rows)
 
 
 def test_large_values_are_read_in_small_batches(database_url: SecretStr) -> None:
@@ -271,18 +271,18 @@ def test_a_statement_that_writes_is_refused_by_the_use_case(database_url: Secret
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("wanted", ExportFormat)
-def test_memory_is_bounded(desk: Desk, wanted: ExportFormat) -> None:
-    few, many = (memory(desk, wanted, rows) for rows in (ROWS // 100, ROWS))
+@pytest.mark.parametrize("format_", ExportFormat)
+def test_memory_is_bounded(desk: Desk, format_: ExportFormat) -> None:
+    few, many = (memory(desk, format_, rows) for rows in (ROWS // 100, ROWS))
 
-    assert (desk.folder / f"{ROWS}.{wanted}").stat().st_size > 1_000_000
+    assert (desk.folder / f"{ROWS}.{format_}").stat().st_size > 1_000_000
     assert many < 1.5 * few
 
 
-def memory(desk: Desk, wanted: ExportFormat, rows: int) -> int:
+def memory(desk: Desk, format_: ExportFormat, rows: int) -> int:
     texts = "md5(n::text) || repeat(md5((n + 1)::text), 31)"
     statement = f"SELECT n, {texts} AS text FROM generate_series(1, {rows}) AS n"  # noqa: S608
-    path = desk.folder / f"{rows}.{wanted}"
+    path = desk.folder / f"{rows}.{format_}"
     command = [MEASURED, "export", "--sql", statement, "-o", str(path)]
     done = completed(sys.executable, "-c", *command)
     assert done.returncode == ExitCode.SUCCESS, done.stderr

@@ -23,7 +23,7 @@ from chordwise.llm.providers.extractive import answer
 from tests.fakes.corpora import CORPORA
 
 CHUNK_CHARACTERS = 12_000
-ANSWERED = tuple(each for each in AnalysisType if each != AnalysisType.REASONING)
+ANSWERED = tuple(kind for kind in AnalysisType if kind != AnalysisType.REASONING)
 
 pytestmark = [pytest.mark.nightly, pytest.mark.corpus, pytest.mark.usefixtures("corpora")]
 
@@ -66,16 +66,16 @@ def analyze(
     )
 
 
-def quoted(found: JsonObject) -> str:
-    return " ".join(json_values.text(item["quote"]) for item in grounding.quotes(found))
+def quoted(output: JsonObject) -> str:
+    return " ".join(json_values.text(item["quote"]) for item in grounding.quotes(output))
 
 
 def recall(selected: str, references: Sequence[str]) -> float:
-    found = Counter(words.terms(selected))
+    selected_terms = Counter(words.terms(selected))
     shares = []
     for reference in references:
-        wanted = Counter(words.terms(reference))
-        shares.append((found & wanted).total() / max(1, wanted.total()))
+        reference_terms = Counter(words.terms(reference))
+        shares.append((selected_terms & reference_terms).total() / max(1, reference_terms.total()))
     return max(shares)
 
 
@@ -98,10 +98,10 @@ def summaries(corpus: str) -> Iterator[tuple[str, list[str]]]:
 def test_summaries_beat_the_first_sentences(corpus: str, min_recall: float, gain: float) -> None:
     ours, lead = [], []
     for text, references in summaries(corpus):
-        found = analyze(AnalysisType.SUMMARY, text)
-        count = len(json_values.objects(found["key_findings"]))
+        output = analyze(AnalysisType.SUMMARY, text)
+        count = len(json_values.objects(output["key_findings"]))
         first = " ".join(one.text for one in sentences(text)[:count])
-        ours.append(recall(quoted(found), references))
+        ours.append(recall(quoted(output), references))
         lead.append(recall(first, references))
 
     mean, baseline = sum(ours) / len(ours), sum(lead) / len(lead)
@@ -123,7 +123,7 @@ def test_sentiment_of_reviews() -> None:
     answers = [(analyze(AnalysisType.SENTIMENT, text), label) for text, label in texts]
 
     ranked = sorted(answers, key=lambda pair: json_values.number(pair[0]["confidence"]) or 0)
-    pairs = [(json_values.text(found["label"]), label) for found, label in ranked]
+    pairs = [(json_values.text(output["label"]), label) for output, label in ranked]
     half = len(pairs) // 2
     assert polarities(texts) >= 0.75
     assert accuracy(pairs[half:]) >= accuracy(pairs[:half]) + 0.1
@@ -151,7 +151,7 @@ def test_classification_by_the_title_and_the_words_of_the_labels() -> None:
 
     answers = [analyze(AnalysisType.CLASSIFICATION, text, options) for text, _ in labelled]
 
-    chosen = [json_values.text(found["primary_label"]) for found in answers]
+    chosen = [json_values.text(output["primary_label"]) for output in answers]
     assert accuracy(list(zip(chosen, (label for _, label in labelled), strict=True))) >= 0.78
 
 
@@ -162,8 +162,8 @@ def test_requests_that_fit_no_label_get_less_confidence() -> None:
 
     claims: dict[bool, list[float]] = {True: [], False: []}
     for text, label in labelled:
-        found = analyze(AnalysisType.CLASSIFICATION, text, options)
-        claims[label in labels].append(json_values.number(found["confidence"]) or 0.0)
+        output = analyze(AnalysisType.CLASSIFICATION, text, options)
+        claims[label in labels].append(json_values.number(output["confidence"]) or 0.0)
 
     inside, outside = (sum(listed) / len(listed) for listed in (claims[True], claims[False]))
     assert inside >= outside * 1.5
@@ -189,10 +189,10 @@ def test_extraction_from_contracts(item: str, min_recall: float, min_precision: 
     for row in rows("cuad_contracts"):
         spans = [normalized(span["text"]) for span in row["clauses"].get(item, {}).get("spans", [])]
         text = text_of("cuad_contracts", row)
-        found = analyze(AnalysisType.EXTRACTION, text, AnalysisOptions(instructions=item))
+        output = analyze(AnalysisType.EXTRACTION, text, AnalysisOptions(instructions=item))
         values = [
             normalized(json_values.text(field["value"]))
-            for field in json_values.objects(found["fields"])
+            for field in json_values.objects(output["fields"])
             if field["value"]
         ]
         hits = [any(span in value or value in span for span in spans) for value in values]
@@ -212,9 +212,9 @@ def test_extraction_finds_the_sentence_with_the_answer() -> None:
             continue
         text = text_of("xquad", row)
         for question in row["qas"]:
-            asked = question["question"].replace(",", " ").replace(";", " ")
-            found = analyze(AnalysisType.EXTRACTION, text, AnalysisOptions(instructions=asked))
-            hits.append(question["answer"] in quoted(found))
+            items = question["question"].replace(",", " ").replace(";", " ")
+            output = analyze(AnalysisType.EXTRACTION, text, AnalysisOptions(instructions=items))
+            hits.append(question["answer"] in quoted(output))
 
     assert sum(hits) / len(hits) >= 0.45
 
@@ -224,11 +224,11 @@ def test_every_language_gets_valid_grounded_answers(corpus: str) -> None:
     for row in rows(corpus):
         text = text_of(corpus, row)[:CHUNK_CHARACTERS]
         for analysis_type in ANSWERED:
-            found = analyze(analysis_type, text)
+            output = analyze(analysis_type, text)
 
             analysis = analysis_for(analysis_type)
-            assert validation.problems(found, analysis.schema(AnalysisOptions())) == []
-            grounded = grounding.ground(found, grounding.Source(text))
+            assert validation.problems(output, analysis.schema(AnalysisOptions())) == []
+            grounded = grounding.ground(output, grounding.Source(text))
             assert grounding.grounded_share(grounded) == 1.0
 
 
@@ -255,7 +255,7 @@ def test_the_name_of_every_contract_is_extracted_quickly() -> None:
     slow = []
     for row in rows("cuad_contracts"):
         started = time.process_time()
-        found = answer(
+        output = answer(
             AnalysisTask(
                 analysis_type=AnalysisType.EXTRACTION,
                 stage=Stage.ANALYZE,
@@ -263,7 +263,7 @@ def test_the_name_of_every_contract_is_extracted_quickly() -> None:
                 text=text_of("cuad_contracts", row)[:CHUNK_CHARACTERS],
             )
         )
-        assert found["fields"]
+        assert output["fields"]
         if time.process_time() - started > 5:
             slow.append(row["path"])
 

@@ -94,9 +94,9 @@ def test_feedback_survives_a_new_answer_and_judges_it(pipeline: Pipeline) -> Non
         """ output = output || '{"primary_label": "invoice"}'"""
     )
 
-    (found,) = json.loads(output_of("evaluate", submission.name, "--json").out)["evaluations"]
+    (evaluation,) = json.loads(output_of("evaluate", submission.name, "--json").out)["evaluations"]
 
-    (measured,) = found["measured"]
+    (measured,) = evaluation["measured"]
     accuracy = next(m for m in measured["measures"] if m["metric"] == "accuracy")
     # The right label of b.txt is unknown: the feedback only rejects one.
     assert (accuracy["value"], accuracy["count"], measured["unjudged"]) == (1.0, 1, 1)
@@ -115,10 +115,10 @@ def test_feedback_is_read_once(pipeline: Pipeline) -> None:
         assert run(["feedback", str(job_id), "--approve"]) == ExitCode.SUCCESS
 
     with recorded() as statements:
-        found = evaluate(pipeline.context.database, a_scope(pipeline))
+        evaluations = evaluate(pipeline.context.database, a_scope(pipeline))
 
-    assert len(found) == 2  # for two analysis types
-    assert len([each for each, _ in statements if "FROM feedback" in each]) == 1
+    assert len(evaluations) == 2  # for two analysis types
+    assert len([statement for statement, _ in statements if "FROM feedback" in statement]) == 1
 
 
 def test_a_file_of_verdicts_takes_few_statements_each(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -128,11 +128,11 @@ def test_a_file_of_verdicts_takes_few_statements_each(pipeline: Pipeline, tmp_pa
     file = read(written(tmp_path / "checked.jsonl", *lines))
 
     with recorded() as statements:
-        given = pipeline.context.database.commit(
+        outcome = pipeline.context.database.commit(
             lambda session: give_all(session, ResultSelection(), file)
         )
 
-    assert (given.stored, given.unmatched) == (20, [])
+    assert (outcome.stored, outcome.unmatched) == (20, [])
     assert len(statements) <= 2 * len(names) + 16
     assert pipeline.rows("SELECT DISTINCT final_value FROM facts") == [("13",)]
 
@@ -147,9 +147,9 @@ def test_feedback_judges_answers_with_votes_and_critique(pipeline: Pipeline) -> 
     )
     pipeline.execute("UPDATE results SET id = gen_random_uuid()")
 
-    (found,) = json.loads(output_of("evaluate", submission.name, "--json").out)["evaluations"]
+    (evaluation,) = json.loads(output_of("evaluate", submission.name, "--json").out)["evaluations"]
 
-    assert found["measured"][0]["judged"] == 1
+    assert evaluation["measured"][0]["judged"] == 1
 
 
 def test_feedback_is_read_from_a_file(pipeline: Pipeline, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_feedback_is_read_from_a_file(pipeline: Pipeline, tmp_path: Path) -> Non
 
     said = json.loads(printed)
     assert (said["stored"], said["known"]) == (2, 0)
-    assert [(each["line"], each["document"]) for each in said["unmatched"]] == [
+    assert [(line["line"], line["document"]) for line in said["unmatched"]] == [
         (4, "gone.txt"),
         (5, "b.txt"),
     ]
@@ -179,7 +179,8 @@ def test_the_last_line_about_a_document_applies(pipeline: Pipeline, tmp_path: Pa
     classified(pipeline, {"a.txt": ("letter", 0.75)})
     verdicts = ["rejected", "approved"] * 20
     file = written(
-        tmp_path / "said.jsonl", *({"document": "a.txt", "verdict": each} for each in verdicts)
+        tmp_path / "said.jsonl",
+        *({"document": "a.txt", "verdict": verdict} for verdict in verdicts),
     )
 
     assert run(["feedback", "--file", str(file)]) == ExitCode.SUCCESS

@@ -257,7 +257,7 @@ def test_a_page_of_a_list_reads_only_its_jobs(settings: Settings, size: int) -> 
     first = rows_read(pipeline, page(None))
     later = rows_read(pipeline, page(uuid.UUID(str(middle))))
 
-    assert [len(each) for each in shown] == [50, 50]
+    assert [len(page) for page in shown] == [50, 50]
     # Two rows are read for each: a job and its chunk.
     assert max(first, later) <= 120
 
@@ -371,8 +371,8 @@ def test_the_end_of_a_chunk_reads_no_other_chunk(settings: Settings, state: str)
     read = rows_read(pipeline, lambda session: store(planned_once(session), [end]))
 
     assert read <= 20
-    (found,) = pipeline.rows(f"SELECT open_chunks, status FROM jobs WHERE id = '{job}'")  # noqa: S608
-    assert tuple(found) == (size - 1, "running" if state == "pending" else "waiting")
+    (row,) = pipeline.rows(f"SELECT open_chunks, status FROM jobs WHERE id = '{job}'")  # noqa: S608
+    assert tuple(row) == (size - 1, "running" if state == "pending" else "waiting")
 
 
 def updated(session: Session) -> dict[str, tuple[int, int]]:
@@ -467,6 +467,6 @@ def test_the_note_of_thousands_of_rows_is_in_pieces(settings: Settings, tmp_path
     note = inbox.folders.note(inbox.folders.done / "a.txt")
     inbox.close()
     intakes = objects(note["intakes"])
-    assert [each["source"] for each in intakes][1:] == [f"a.csv#{n}" for n in range(1, _ROWS)]
-    assert {objects(each["jobs"])[0]["status"] for each in intakes} == {"succeeded"}
+    assert [intake["source"] for intake in intakes][1:] == [f"a.csv#{n}" for n in range(1, _ROWS)]
+    assert {objects(intake["jobs"])[0]["status"] for intake in intakes} == {"succeeded"}
     assert max_bytes < 12_000_000

@@ -79,7 +79,7 @@ def test_an_idle_scheduler_executes_few_statements(pipeline: Pipeline) -> None:
         with recorded(pipeline.context.database.engine) as statements:
             time.sleep(SECONDS)  # noqa: TID251 - the time that is measured
 
-    polls = sum("FROM outbox" in each for each, _ in statements)
+    polls = sum("FROM outbox" in statement for statement, _ in statements)
     assert 1 <= polls <= SECONDS
     assert len(statements) - polls <= SECONDS + 2 + RECOVERY_STATEMENTS
 
@@ -145,9 +145,9 @@ def test_a_message_is_sent_without_a_notification(pipeline: Pipeline) -> None:
 def test_several_schedulers_are_notified_of_one_message(pipeline: Pipeline) -> None:
     settings, wakes = pipeline.context.settings, [Event(), Event()]
     listeners = [a_listener(settings, wake) for wake in wakes]
-    for each in listeners:
-        each.start()
-    wait_until(lambda: all(each.hears for each in listeners), SOON, "listeners")
+    for listener in listeners:
+        listener.start()
+    wait_until(lambda: all(listener.hears for listener in listeners), SOON, "listeners")
     for wake in wakes:
         wake.clear()
 
@@ -161,9 +161,9 @@ def test_several_schedulers_are_notified_of_one_message(pipeline: Pipeline) -> N
                 "WHERE application_name = 'a listener' AND datname = current_database()"
             )
         )
-    wait_until(lambda: not any(each.hears for each in listeners), SOON, "the loss")
+    wait_until(lambda: not any(listener.hears for listener in listeners), SOON, "the loss")
     for wake in wakes:
         wake.clear()
     assert all(wake.wait(SOON) for wake in wakes), "both poll after they have reconnected"
-    for each in listeners:
-        each.stop()
+    for listener in listeners:
+        listener.stop()

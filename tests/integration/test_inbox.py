@@ -98,13 +98,13 @@ def test_the_same_content_is_analyzed_once(inbox: WatchedInbox) -> None:
     inbox.drop("b.txt", LETTER)
     inbox.deliver()
     inbox.wait(QUIET_SECONDS)
-    asked = len(inbox.pipeline.model.requests)
+    calls = len(inbox.pipeline.model.requests)
     inbox.drop("a.txt", LETTER)
     inbox.deliver()
 
     first, second = (inbox.folders.note(inbox.folders.done / name) for name in ("a.txt", "b.txt"))
     third = inbox.folders.note(inbox.folders.done / "a (2).txt")
-    assert len(inbox.pipeline.model.requests) == asked
+    assert len(inbox.pipeline.model.requests) == calls
     assert intake(second)["outcome"] == "duplicate"
     assert intake(second)["same_as_intake"] == intake(first)["id"]
     (job,) = jobs(intake(third))
@@ -132,8 +132,8 @@ def test_a_side_car_overrides_the_profile_for_its_file(inbox: WatchedInbox) -> N
     inbox.deliver()
 
     beside = inbox.folders.done / "letters" / "a.txt.chordwise.toml"
-    asked = "SELECT model || ' ' || (options ->> 'instructions') FROM jobs"
-    assert inbox.pipeline.value(asked) == "extractive who writes to whom"
+    query = "SELECT model || ' ' || (options ->> 'instructions') FROM jobs"
+    assert inbox.pipeline.value(query) == "extractive who writes to whom"
     assert "extractive" in beside.read_text("utf-8")
     assert not (inbox.folders.inbox / "letters" / "a.txt.chordwise.toml").exists()
 
@@ -275,7 +275,7 @@ def test_a_special_file_is_refused_once_and_left_in_place(
     refused = [Path(str(line["file"])).name for line in logs if line["event"] == "inbox.refused"]
     left = ["link.txt", "loop", "pipe.txt", "socket.txt", "twin.txt"]
     assert sorted(refused) == left
-    assert sorted(each.name for each in inbox.left) == left
+    assert sorted(path.name for path in inbox.left) == left
     assert (inbox.folders.done / "good.txt").exists()
 
 
@@ -307,7 +307,7 @@ def test_unusual_names_are_unchanged(inbox: WatchedInbox) -> None:
 
     inbox.deliver()
 
-    arrived = {os.fsencode(each.name) for each in inbox.folders.done.iterdir()}
+    arrived = {os.fsencode(path.name) for path in inbox.folders.done.iterdir()}
     assert len(arrived) == 2 * len(ODD_NAMES)
     assert arrived > {*ODD_NAMES}
     for (shown,) in inbox.pipeline.rows("SELECT name FROM inbox_files"):
@@ -321,7 +321,7 @@ def test_names_in_different_normal_forms_are_two_files(inbox: WatchedInbox) -> N
 
     inbox.deliver()
 
-    assert {each.name for each in inbox.folders.done.glob("*.txt")} == set(names)
+    assert {path.name for path in inbox.folders.done.glob("*.txt")} == set(names)
 
 
 def test_a_file_without_an_event_is_found(inbox: WatchedInbox) -> None:
@@ -395,8 +395,8 @@ def test_a_side_car_within_the_delay_applies(inbox: WatchedInbox) -> None:
 
     inbox.wait(5)
 
-    asked = "SELECT options ->> 'instructions' FROM jobs"
-    assert inbox.pipeline.value(asked) == "late"
+    query = "SELECT options ->> 'instructions' FROM jobs"
+    assert inbox.pipeline.value(query) == "late"
 
 
 def test_a_file_open_for_writing_is_not_taken(inbox: WatchedInbox) -> None:
@@ -443,9 +443,9 @@ def test_ten_thousand_files_are_scanned_in_bounded_memory(tmp_path: Path) -> Non
         os.utime(path, ns=(0, (number * 7919) % 10_000))
     refused: list[Refused] = []
 
-    found = scan.oldest(scan.files(tmp_path, refused.append), 500)
+    files = scan.oldest(scan.files(tmp_path, refused.append), 500)
 
-    assert [each[1][0].modified_ns for each in found] == list(range(500))
+    assert [file[1][0].modified_ns for file in files] == list(range(500))
     assert refused == []
 
 
@@ -454,7 +454,7 @@ def test_ten_thousand_files_are_scanned_in_bounded_memory(tmp_path: Path) -> Non
 )
 def test_overlapping_inboxes_are_refused(tmp_path: Path, folders: tuple[str, ...]) -> None:
     """No file may be found twice, and a finished file must not be taken again."""
-    inbox = InboxSettings(folders=tuple(tmp_path / each for each in folders))
+    inbox = InboxSettings(folders=tuple(tmp_path / folder for folder in folders))
 
     with pytest.raises(ConfigurationError, match="overlap"):
         inboxes_of(Settings(inbox=inbox))

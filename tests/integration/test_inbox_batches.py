@@ -204,7 +204,7 @@ def test_a_file_that_cannot_be_delivered_does_not_affect_others(
     with monkeypatch.context() as context:
         context.setattr(folders, "move", failing)
         inbox.wait(1)
-    assert sorted(each.name for each in inbox.folders.done.glob("*.txt")) == ["a.txt", "c.txt"]
+    assert sorted(path.name for path in inbox.folders.done.glob("*.txt")) == ["a.txt", "c.txt"]
 
     inbox.wait(100)
 

@@ -157,9 +157,9 @@ def test_only_lost_processes_count_as_attempts(
 @pytest.fixture
 def other(inbox: WatchedInbox) -> Iterator[WatchedInbox]:
     """Return a second watch of the same inbox, as of a scheduler on another host."""
-    found = WatchedInbox(folders=inbox.folders, pipeline=inbox.pipeline)
-    yield found
-    found.close()
+    second_watch = WatchedInbox(folders=inbox.folders, pipeline=inbox.pipeline)
+    yield second_watch
+    second_watch.close()
 
 
 def test_two_watches_claim_each_file_once(inbox: WatchedInbox, other: WatchedInbox) -> None:

@@ -34,16 +34,18 @@ BALANCE = "SELECT bool_and(intakes_balance AND jobs_balance) FROM run_accounts"
 
 @pytest.fixture
 def inbox(tmp_path: Path, settings: Settings) -> Iterator[WatchedInbox]:
-    found = watched(tmp_path, settings, PROFILES)
-    yield found
-    found.close()
+    watched_inbox = watched(tmp_path, settings, PROFILES)
+    yield watched_inbox
+    watched_inbox.close()
 
 
 @pytest.fixture
 def cheap(tmp_path: Path, settings: Settings, provider: BatchProvider) -> Iterator[WatchedInbox]:
-    found = watching(tmp_path, settings, lambda changed: opened(changed, provider), PROFILES)
-    yield found
-    found.close()
+    watched_inbox = watching(
+        tmp_path, settings, lambda changed: opened(changed, provider), PROFILES
+    )
+    yield watched_inbox
+    watched_inbox.close()
 
 
 def drop_in_runs(inbox: WatchedInbox, *names: str) -> None:
@@ -62,8 +64,8 @@ def go_on(inbox: WatchedInbox) -> None:
 
 
 def intake(inbox: WatchedInbox, name: str) -> JsonObject:
-    (found,) = json_values.objects(inbox.folders.note(inbox.folders.done / name)["intakes"])
-    return found
+    (entry,) = json_values.objects(inbox.folders.note(inbox.folders.done / name)["intakes"])
+    return entry
 
 
 def jobs(of_intake: JsonObject) -> list[JsonObject]:
@@ -81,7 +83,7 @@ def test_two_drops_of_a_file_need_one_analysis(inbox: WatchedInbox) -> None:
     assert len(inbox.pipeline.model.requests) == 1
     assert second["outcome"] == "accepted"
     assert second["same_as_intake"] == first["id"]
-    assert [each["reused_from"] for each in jobs(second)] == [each["id"] for each in jobs(first)]
+    assert [job["reused_from"] for job in jobs(second)] == [job["id"] for job in jobs(first)]
     assert (first["same_as_intake"], jobs(first)[0]["reused_from"]) == (None, None)
     assert inbox.pipeline.value("SELECT count(DISTINCT output::text) FROM results") == 1
     assert inbox.pipeline.value("SELECT array_agg(status) FROM runs") == ["finished", "finished"]
@@ -108,8 +110,8 @@ def test_each_analysis_type_waits_separately(inbox: WatchedInbox) -> None:
 
     names = ("one/a.txt", f"{BOTH}/b.txt", f"{BOTH}/c.txt")
     first, second, third = (intake(inbox, name) for name in names)
-    assert [bool(each["reused_from"]) for each in jobs(second)] == [True, False]
-    assert [bool(each["reused_from"]) for each in jobs(third)] == [True, True]
+    assert [bool(job["reused_from"]) for job in jobs(second)] == [True, False]
+    assert [bool(job["reused_from"]) for job in jobs(third)] == [True, True]
     assert second["same_as_intake"] is None
     assert third["same_as_intake"] in {first["id"], second["id"]}
 

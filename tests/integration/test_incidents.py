@@ -37,11 +37,11 @@ def test_counts_add_up_by_kind_and_reason(database: Database) -> None:
             incidents.count(session, IncidentKind.RELEASED, "due")
             incidents.count(session, IncidentKind.LEASE_LOST, "late", 0)
 
-    found = counts(database)
+    counted = counts(database)
 
     with database.read() as session:
         row = session.get_one(Incident, ("rescue", "due"))
-    assert found == {("rescue", "due"): 5, ("released", "due"): 2}
+    assert counted == {("rescue", "due"): 5, ("released", "due"): 2}
     assert row.first_at < row.last_at
 
 
@@ -80,9 +80,9 @@ def test_a_rejection_is_counted_once_the_database_is_back(
     rejections.start()
 
     wait_until(lambda: bool(counts(database)), 10, "the thread counts")
-    found = counts(database)
+    counted = counts(database)
     away.close()
-    assert found == {("rejected_message", "body"): 2}
+    assert counted == {("rejected_message", "body"): 2}
 
 
 LOSSES = "SELECT coalesce(string_agg(reason || count, ' '), '') FROM incidents"
@@ -153,7 +153,7 @@ def test_a_chunk_that_was_taken_over_is_not_asked(small_chunks: Settings) -> Non
         return quoting_the_text(request)
 
     alone = AWAY.model_copy(update={"max_in_flight": 1})
-    pipeline = a_pipeline(small_chunks, slowly, repeat_last=True, named=alone)
+    pipeline = a_pipeline(small_chunks, slowly, repeat_last=True, model_settings=alone)
     (_, first), (_, second), *_ = pipeline.fan_out(LONG)
 
     with ThreadPoolExecutor(2) as workers:

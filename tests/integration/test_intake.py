@@ -92,9 +92,9 @@ def take_in(
     columns: Columns | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Submission, list[str], bool]:
-    found = [found_files.entry_of(file) for file in discover(paths)]
+    entries = [found_files.entry_of(file) for file in discover(paths)]
     options = with_columns(columns or Columns())
-    submission = open_run(pipeline.context, options, NOW, found)
+    submission = open_run(pipeline.context, options, NOW, entries)
     shown: list[str] = []
     with Reader(ReaderSettings()) as reader:
         is_whole = found_files.take_in(
@@ -156,10 +156,10 @@ def test_a_stop_leaves_the_other_rows_on_the_list(settings: Settings, tmp_path: 
     pipeline = a_pipeline(settings)
     table = tmp_path / "rows.csv"
     table.write_text("text\n" + "".join(f"Row {n}. It is good.\n" for n in range(500)), "utf-8")
-    asked = iter([False] * 300)
+    stops = iter([False] * 300)
 
     submission, _, is_whole = take_in(
-        pipeline, str(table), columns=Columns(text="text"), is_stopped=lambda: next(asked, True)
+        pipeline, str(table), columns=Columns(text="text"), is_stopped=lambda: next(stops, True)
     )
 
     assert not is_whole
@@ -181,8 +181,8 @@ def test_the_same_content_twice_in_a_batch_is_one_document(settings: Settings) -
     submission.close()
 
     accepted, duplicate = IntakeOutcome.ACCEPTED, IntakeOutcome.DUPLICATE
-    assert [each.outcome for each in taken] == [accepted, accepted, duplicate]
-    assert [each.jobs for each in taken] == [1, 1, 0]
+    assert [stored.outcome for stored in taken] == [accepted, accepted, duplicate]
+    assert [stored.jobs for stored in taken] == [1, 1, 0]
     assert pipeline.value("SELECT count(*) FROM documents") == 2
     assert pipeline.value("SELECT count(*) FROM jobs") == 2
     assert pipeline.value("SELECT intakes_balance AND jobs_balance FROM run_accounts")
@@ -227,7 +227,7 @@ def test_an_unstorable_document_does_not_affect_others(settings: Settings, bad: 
     taken = submission.take_in(batch)
     submission.close()
 
-    outcomes = [each.outcome.value for each in taken]
+    outcomes = [stored.outcome.value for stored in taken]
     assert outcomes == ["accepted", "accepted", "unreadable", "accepted"]
     stored = pipeline.rows("SELECT source, coalesce(reason, '') FROM intakes ORDER BY id")
     assert stored == [("1.txt", ""), ("2.txt", ""), ("bad.txt", "unstorable"), ("3.txt", "")]
@@ -249,12 +249,12 @@ def test_stored_answers_are_reused_by_the_batch(settings: Settings) -> None:
         taken = submission.take_in(offered(*map(a_letter, range(5))))
     submission.close()
 
-    assert [each.reused for each in taken] == [1, 1, 1, 0, 0]
+    assert [stored.reused for stored in taken] == [1, 1, 1, 0, 0]
     assert counts.statements <= 20
     assert pipeline.value("SELECT count(*) FROM outbox") == 2
     copies = [job for job in pipeline.jobs(submission) if job.status == JobStatus.SUCCEEDED]
-    assert [each.reused_from for each in copies] == [each.id for each in pipeline.jobs(first)]
-    assert all(each.finished_at is not None for each in copies)
+    assert [copy.reused_from for copy in copies] == [job.id for job in pipeline.jobs(first)]
+    assert all(copy.finished_at is not None for copy in copies)
     for copy in copies:
         original = pipeline.result(copy.reused_from or copy.id)
         result = pipeline.result(copy.id)
@@ -262,8 +262,8 @@ def test_stored_answers_are_reused_by_the_batch(settings: Settings) -> None:
         assert original is not None
         assert (result.output, result.id != original.id) == (original.output, True)
     facts = "SELECT count(*) FROM facts WHERE job_id = ANY(:ids)"
-    of_copies = pipeline.value(facts, ids=[each.id for each in copies])
-    assert of_copies == pipeline.value(facts, ids=[each.reused_from for each in copies])
+    of_copies = pipeline.value(facts, ids=[copy.id for copy in copies])
+    assert of_copies == pipeline.value(facts, ids=[copy.reused_from for copy in copies])
 
 
 def test_a_batch_follows_a_question_that_is_being_asked(settings: Settings) -> None:
@@ -274,15 +274,15 @@ def test_a_batch_follows_a_question_that_is_being_asked(settings: Settings) -> N
     submission.take_in(offered(*map(a_letter, range(3))))
     submission.close()
 
-    leaders = [each.id for each in pipeline.jobs(asking)]
-    assert [each.reused_from for each in pipeline.jobs(submission)] == [*leaders, None]
+    leaders = [job.id for job in pipeline.jobs(asking)]
+    assert [job.reused_from for job in pipeline.jobs(submission)] == [*leaders, None]
     assert pipeline.value("SELECT count(*) FROM outbox") == 3
 
 
 def test_two_runs_may_store_the_same_documents_concurrently(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
     letters = offered(*map(a_letter, range(150)))
-    backwards = [replace(each, intake_id=new_id()) for each in reversed(letters)]
+    backwards = [replace(letter, intake_id=new_id()) for letter in reversed(letters)]
     runs = [open_run(pipeline.context, replace(a_run(), name=name), NOW) for name in ("one", "two")]
     deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
 
@@ -302,9 +302,9 @@ def test_a_batch_of_a_cancelled_or_lost_run_is_not_stored(settings: Settings) ->
     pipeline.execute("UPDATE runs SET intake_token = :other", other=uuid.uuid4())
 
     unreadable = UnreadDocument(source="a.pdf", error=ReadError("a.pdf is a scan."))
-    for found in ([*map(a_letter, range(3))], [unreadable]):
+    for batch in ([*map(a_letter, range(3))], [unreadable]):
         with pytest.raises(RunCancelledError, match="cancelled"):
-            cancelled.take_in(offered(*found))
+            cancelled.take_in(offered(*batch))
     with pytest.raises(LeaseLostError):
         lost.take_in(offered(*map(a_letter, range(3))))
 
@@ -334,11 +334,11 @@ def test_batches_are_bounded_by_count_and_by_bytes() -> None:
     things = offered(*map(a_letter, range(MAX_DOCUMENTS + 50)), *[large] * 8)
 
     with BatchWriter(writing.store) as writer:
-        for each in things:
-            writer.put(each)
+        for thing in things:
+            writer.put(thing)
 
-    stored = [each for batch in writing.batches for each in batch]
-    assert [each.intake_id for each in stored] == [each.intake_id for each in things]
+    stored = [row for batch in writing.batches for row in batch]
+    assert [row.intake_id for row in stored] == [thing.intake_id for thing in things]
     assert max(map(len, writing.batches)) == MAX_DOCUMENTS
     assert all(sum(e.byte_count for e in batch) < 2 * MAX_BYTES for batch in writing.batches)
     assert 4 <= len(writing.batches) <= 6
@@ -350,9 +350,9 @@ def test_reading_waits_while_two_batches_are_held() -> None:
 
     def put_all() -> None:
         with BatchWriter(writing.store) as writer:
-            for each in offered(*map(a_letter, range(5 * MAX_DOCUMENTS))):
-                writer.put(each)
-                are_put.append(each)
+            for letter in offered(*map(a_letter, range(5 * MAX_DOCUMENTS))):
+                writer.put(letter)
+                are_put.append(letter)
 
     putting = threading.Thread(target=put_all)
     putting.start()
@@ -384,8 +384,8 @@ def test_an_error_in_a_batch_ends_the_reading() -> None:
 
     def put(count: int) -> None:
         with BatchWriter(fail) as writer:
-            for each in offered(*map(a_letter, range(count))):
-                writer.put(each)
+            for letter in offered(*map(a_letter, range(count))):
+                writer.put(letter)
 
     for count in (1, 3 * MAX_DOCUMENTS):
         stored.clear()
@@ -416,7 +416,7 @@ def test_new_ids_are_ascending() -> None:
 
     assert ids == sorted(ids)
     assert len(set(ids)) == len(ids)
-    assert {each.version for each in ids} == {7}
+    assert {key.version for key in ids} == {7}
 
 
 SETTINGS = ReaderSettings(max_documents=50)
@@ -442,8 +442,8 @@ def pipeline(settings: Settings) -> Pipeline:
 def outcomes_of(
     pipeline: Pipeline, *arguments: str, columns: Columns, stdin: bytes = b""
 ) -> list[str]:
-    found = [found_files.entry_of(file) for file in discover(arguments)]
-    submission = open_run(pipeline.context, with_columns(columns), NOW, found)
+    entries = [found_files.entry_of(file) for file in discover(arguments)]
+    submission = open_run(pipeline.context, with_columns(columns), NOW, entries)
     with Reader(SETTINGS) as reader:
         source = FileSource(reader, io.BytesIO(stdin))
         found_files.take_in(pipeline.context, submission, source)
@@ -490,7 +490,7 @@ def test_unusual_characters_are_stored(pipeline: Pipeline, tmp_path: Path) -> No
 
     taken = outcomes_of(pipeline, str(path), columns=Columns())
 
-    outcomes = dict(each.removeprefix(f"{path}#").split(" ") for each in taken)
+    outcomes = dict(line.removeprefix(f"{path}#").split(" ") for line in taken)
     refused = {"noise.txt": "unsupported", "blank.txt": "empty"}
     assert outcomes == dict.fromkeys(STRANGE, "accepted") | refused
     query = "SELECT text FROM documents WHERE source = :source"

@@ -251,10 +251,10 @@ def test_ambiguous_names_of_runs_are_refused(settings: Settings) -> None:
         pipeline = a_pipeline(settings)
         options = a_run(AnalysisType.SUMMARY)
 
-        named = options.__class__(model=options.model, name=name)
+        duplicate = options.__class__(model=options.model, name=name)
 
         if name:
             with pytest.raises(UsageError):
-                open_run(pipeline.context, named, NOW)
+                open_run(pipeline.context, duplicate, NOW)
         else:
-            assert open_run(pipeline.context, named, NOW).name.startswith("20261124-")
+            assert open_run(pipeline.context, duplicate, NOW).name.startswith("20261124-")

@@ -38,17 +38,19 @@ SHOWN = """
 
 def texts(names: str, *, held_out: bool = False) -> Mapping[str, str]:
     """Return a text for each name, which tells the model what to answer."""
-    found = {}
+    chosen = {}
     for name in names.split():
         numbered = (
             f"The {name} is no. {number}: CHOOSE letter 0.5 and nothing else."
             for number in range(100)
         )
-        found[name] = next(each for each in numbered if is_held_out(hash_of(each)) is held_out)
-    return found
+        chosen[name] = next(
+            candidate for candidate in numbered if is_held_out(hash_of(candidate)) is held_out
+        )
+    return chosen
 
 
-def asked(profile: str = "post", **changes: object) -> RunOptions:
+def run_with(profile: str = "post", **changes: object) -> RunOptions:
     options = a_run(
         AnalysisType.CLASSIFICATION,
         analysis=AnalysisOptions(labels=LABELS, confidence_threshold=0.0),
@@ -56,12 +58,14 @@ def asked(profile: str = "post", **changes: object) -> RunOptions:
     return replace(options, profile=profile, **changes)  # type: ignore[arg-type]  # by their names
 
 
-def taken(pipeline: Pipeline, options: RunOptions, found: Mapping[str, str]) -> Submission:
-    return pipeline.submit(*(a_document(each, n) for n, each in found.items()), options=options)
+def taken(pipeline: Pipeline, options: RunOptions, contents: Mapping[str, str]) -> Submission:
+    return pipeline.submit(
+        *(a_document(content, n) for n, content in contents.items()), options=options
+    )
 
 
-def worked(pipeline: Pipeline, options: RunOptions, found: Mapping[str, str]) -> Submission:
-    submission = taken(pipeline, options, found)
+def worked(pipeline: Pipeline, options: RunOptions, contents: Mapping[str, str]) -> Submission:
+    submission = taken(pipeline, options, contents)
     pipeline.work(submission)
     return submission
 
@@ -72,14 +76,14 @@ def correct(name: str, label: str = "invoice") -> None:
 
 
 def prompts(pipeline: Pipeline, submission: Submission) -> list[str]:
-    return [each.user for each in pipeline.model.requests[-len(pipeline.jobs(submission)) :]]
+    return [request.user for request in pipeline.model.requests[-len(pipeline.jobs(submission)) :]]
 
 
 def test_a_correction_is_shown_to_later_documents(pipeline: Pipeline) -> None:
-    first = worked(pipeline, asked(), texts("boat"))
+    first = worked(pipeline, run_with(), texts("boat"))
     correct("boat")
 
-    later = worked(pipeline, asked(), texts("ship"))
+    later = worked(pipeline, run_with(), texts("ship"))
 
     (prompt,) = prompts(pipeline, later)
     assert prompt.index(texts("boat")["boat"]) < prompt.index(texts("ship")["ship"])
@@ -92,11 +96,11 @@ def test_a_correction_is_shown_to_later_documents(pipeline: Pipeline) -> None:
 
 def test_the_same_question_again_has_the_same_result(pipeline: Pipeline) -> None:
     """A new example does not cause a repetition; with `--fresh` it is used."""
-    worked(pipeline, asked(), texts("boat ship"))
+    worked(pipeline, run_with(), texts("boat ship"))
     correct("boat")
 
-    again = taken(pipeline, asked(), texts("ship"))
-    fresh = worked(pipeline, asked(fresh=True), texts("ship"))
+    again = taken(pipeline, run_with(), texts("ship"))
+    fresh = worked(pipeline, run_with(fresh=True), texts("ship"))
 
     assert pipeline.job(again).reused_from is not None
     assert pipeline.job(again).examples is None
@@ -104,58 +108,58 @@ def test_the_same_question_again_has_the_same_result(pipeline: Pipeline) -> None
 
 
 def test_examples_are_not_shown_where_they_must_not_be(pipeline: Pipeline) -> None:
-    worked(pipeline, asked(), {**texts("boat"), **texts("raft", held_out=True)})
+    worked(pipeline, run_with(), {**texts("boat"), **texts("raft", held_out=True)})
     correct("boat")
     correct("raft")
 
     runs = {
-        "itself": worked(pipeline, asked(fresh=True), texts("boat")),
-        "another profile": worked(pipeline, asked("else"), texts("ship")),
-        "no profile": worked(pipeline, asked(""), texts("canoe")),
-        "off": worked(pipeline, asked(learned_examples=False), texts("ferry")),
-        "a suite": worked(pipeline, asked(is_suite=True), texts("barge")),
+        "itself": worked(pipeline, run_with(fresh=True), texts("boat")),
+        "another profile": worked(pipeline, run_with("else"), texts("ship")),
+        "no profile": worked(pipeline, run_with(""), texts("canoe")),
+        "off": worked(pipeline, run_with(learned_examples=False), texts("ferry")),
+        "a suite": worked(pipeline, run_with(is_suite=True), texts("barge")),
     }
 
-    assert {name for name, each in runs.items() if pipeline.job(each).examples} == set()
-    assert worked(pipeline, asked(), texts("yacht")).example_count == 1
+    assert {name for name, submission in runs.items() if pipeline.job(submission).examples} == set()
+    assert worked(pipeline, run_with(), texts("yacht")).example_count == 1
 
 
 def test_documents_of_a_suite_never_become_examples(pipeline: Pipeline) -> None:
-    worked(pipeline, asked(), texts("boat"))
+    worked(pipeline, run_with(), texts("boat"))
     correct("boat")
-    worked(pipeline, asked(is_suite=True, fresh=True), texts("boat"))
+    worked(pipeline, run_with(is_suite=True, fresh=True), texts("boat"))
 
-    assert worked(pipeline, asked(), texts("ship")).example_count == 0
+    assert worked(pipeline, run_with(), texts("ship")).example_count == 0
 
 
 def test_withdrawn_feedback_is_not_shown(pipeline: Pipeline) -> None:
-    worked(pipeline, asked(), texts("boat"))
+    worked(pipeline, run_with(), texts("boat"))
     correct("boat")
-    worked(pipeline, asked(), texts("ship"))
+    worked(pipeline, run_with(), texts("ship"))
     correct("boat", "report")
-    worked(pipeline, asked(), texts("canoe"))
+    worked(pipeline, run_with(), texts("canoe"))
     assert pipeline.rows(SHOWN) == [("analyze", "boat", 2, 2, "report")]
 
     for _ in range(2):
         assert run(["feedback", "--document", "boat", "--withdraw"]) == ExitCode.SUCCESS
 
-    assert worked(pipeline, asked(), texts("yacht")).example_count == 0
+    assert worked(pipeline, run_with(), texts("yacht")).example_count == 0
 
 
 def test_a_text_is_sent_only_to_a_provider_that_has_received_it(settings: Settings) -> None:
     here = a_learner(settings)
-    worked(here, asked(), texts("boat"))
+    worked(here, run_with(), texts("boat"))
     correct("boat")
     here.execute("UPDATE jobs SET model = 'extractive'")
 
-    assert worked(here, asked(), texts("ship")).example_count == 0
+    assert worked(here, run_with(), texts("ship")).example_count == 0
 
 
 def test_a_retry_shows_the_examples_chosen_before(settings: Settings) -> None:
     pipeline = a_learner(settings)
-    worked(pipeline, asked(), texts("boat"))
+    worked(pipeline, run_with(), texts("boat"))
     correct("boat")
-    submission = taken(pipeline, asked(), texts("ship"))
+    submission = taken(pipeline, run_with(), texts("ship"))
     correct("boat", "report")
     chosen = pipeline.job(submission).examples
     pipeline.execute("UPDATE jobs SET status = 'failed' WHERE run_id = :id", id=submission.run_id)
@@ -177,10 +181,10 @@ def test_a_quote_from_an_example_is_refused_and_counted(settings: Settings) -> N
         return json.dumps({**answer, "features": leaking} if request.task.examples else answer)
 
     pipeline = a_pipeline(settings, answers, repeat_last=True)
-    worked(pipeline, asked(), texts("boat"))
+    worked(pipeline, run_with(), texts("boat"))
     correct("boat")
 
-    submission = worked(pipeline, asked(), texts("ship"))
+    submission = worked(pipeline, run_with(), texts("ship"))
 
     failed = "SELECT failed_checks -> 0 ->> 'check', needs_review FROM results WHERE job_id = "
     job_id = pipeline.job(submission).id
@@ -189,10 +193,10 @@ def test_a_quote_from_an_example_is_refused_and_counted(settings: Settings) -> N
 
 def test_every_chunk_of_a_document_shows_the_same_examples(small_chunks: Settings) -> None:
     pipeline = a_pipeline(small_chunks, a_label("letter", 0.5, None), repeat_last=True)
-    worked(pipeline, asked(), {"harbour": texts("harbour")["harbour"]})
+    worked(pipeline, run_with(), {"harbour": texts("harbour")["harbour"]})
     correct("harbour")
 
-    submission = worked(pipeline, asked(), {"long": LONG})
+    submission = worked(pipeline, run_with(), {"long": LONG})
 
     assert (pipeline.job(submission).chunk_count or 0) > 1
     stages = {(stage, source) for stage, source, *_ in pipeline.rows(SHOWN)}
@@ -200,11 +204,11 @@ def test_every_chunk_of_a_document_shows_the_same_examples(small_chunks: Setting
 
 
 def test_examples_need_no_further_statement(pipeline: Pipeline) -> None:
-    worked(pipeline, asked(), texts("boat"))
+    worked(pipeline, run_with(), texts("boat"))
     correct("boat")
     counts = []
     for profile, name in (("post", "ship"), ("else", "canoe")):
-        submission = taken(pipeline, asked(profile), texts(name))
+        submission = taken(pipeline, run_with(profile), texts(name))
         with recorded() as statements:
             pipeline.work(submission)
         counts.append((len(statements), pipeline.job(submission).examples is not None))
@@ -217,12 +221,12 @@ def test_examples_need_no_further_statement(pipeline: Pipeline) -> None:
 
 def test_held_out_documents_are_measured_separately(pipeline: Pipeline) -> None:
     both = {**texts("boat ship"), **texts("raft canoe", held_out=True)}
-    worked(pipeline, asked(), both)
+    worked(pipeline, run_with(), both)
     for name in both:
         correct(name)
     database = pipeline.context.database
     (before,) = evaluate(database, a_scope(pipeline))
-    worked(pipeline, asked(fresh=True), both)
+    worked(pipeline, run_with(fresh=True), both)
 
     (after,) = evaluate(database, a_scope(pipeline))
 
@@ -234,10 +238,10 @@ def test_held_out_documents_are_measured_separately(pipeline: Pipeline) -> None:
 
 
 def test_a_correction_stays_visible_after_a_new_answer(pipeline: Pipeline) -> None:
-    worked(pipeline, asked(), texts("boat"))
+    worked(pipeline, run_with(), texts("boat"))
     correct("boat")
 
-    worked(pipeline, asked(fresh=True), texts("boat"))
+    worked(pipeline, run_with(fresh=True), texts("boat"))
 
     results = "SELECT label, answered_output ->> 'primary_label', judged_by FROM document_results"
     assert pipeline.rows(results) == [("invoice", "letter", "Ada")] * 2
@@ -251,25 +255,25 @@ def test_a_correction_stays_visible_after_a_new_answer(pipeline: Pipeline) -> No
 
 
 def test_an_explanation_names_the_examples(pipeline: Pipeline) -> None:
-    worked(pipeline, asked(), texts("boat"))
+    worked(pipeline, run_with(), texts("boat"))
     correct("boat")
-    job = pipeline.job(worked(pipeline, asked(), texts("ship")))
+    job = pipeline.job(worked(pipeline, run_with(), texts("ship")))
 
     printed = output_of("explain", str(job.id), "--full").out
 
     assert "Example in the prompt: boat, version 1, 1 remark" in printed
     with pipeline.context.database.read() as session:
-        found = explain(session, find(driver(session), str(job.id)))
-        questions = Reconstruction.of(driver(session), pipeline.context.settings, found)
+        explained = explain(session, find(driver(session), str(job.id)))
+        questions = Reconstruction.of(driver(session), pipeline.context.settings, explained)
         prompt = questions.about_chunk(0)["prompt"]
-    assert [example["source"] for example in found["examples"]] == ["boat"]
+    assert [example["source"] for example in explained["examples"]] == ["boat"]
     assert prompt.user == pipeline.model.requests[-1].user
 
 
 def test_examples_are_pruned_with_their_documents(pipeline: Pipeline) -> None:
-    worked(pipeline, asked(), texts("boat"))
+    worked(pipeline, run_with(), texts("boat"))
     correct("boat")
-    submission = taken(pipeline, asked(), texts("ship"))
+    submission = taken(pipeline, run_with(), texts("ship"))
     pipeline.execute("UPDATE runs SET finished_at = now() - interval '9 days', status = 'finished'")
     pipeline.execute("UPDATE documents SET created_at = now() - interval '9 days'")
     first = pipeline.value("SELECT id FROM runs ORDER BY id LIMIT 1")

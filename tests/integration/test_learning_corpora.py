@@ -39,7 +39,9 @@ def extractive(request: CompletionRequest) -> str:
 
 
 def analyzed(pipeline: Pipeline, texts: Sequence[str], part: str) -> str:
-    documents = [a_document(each, f"{part}/{number}.txt") for number, each in enumerate(texts)]
+    documents = [
+        a_document(content, f"{part}/{number}.txt") for number, content in enumerate(texts)
+    ]
     return pipeline.analyze(*documents, options=a_run(AnalysisType.SENTIMENT)).name
 
 
@@ -47,23 +49,23 @@ def claims_in_view(
     pipeline: Pipeline, name: str, column: str, truth: Mapping[str, str]
 ) -> Sequence[tuple[float, bool]]:
     """Return the confidence in the view for each result of a run, and whether it is right."""
-    found = pipeline.rows(
+    rows = pipeline.rows(
         f"SELECT c.{column}, text, r.output ->> 'label'"  # noqa: S608 - constant names
         " FROM calibrated_results AS c JOIN results AS r ON r.id = c.result_id"
         f" JOIN documents AS d ON d.id = c.document_id WHERE c.run = '{name}'"
     )
-    return [(float(str(claim)), truth[str(text)] == label) for claim, text, label in found]
+    return [(float(str(claim)), truth[str(text)] == label) for claim, text, label in rows]
 
 
 def error_of(claims: Sequence[tuple[float, bool]]) -> float:
     """Return the expected calibration error, computed without the tested code."""
     total = 0.0
     for tenth in range(10):
-        own = [c for c in claims if tenth <= c[0] * 10 < tenth + 1 or (tenth == 9 and c[0] == 1)]
-        if own:
-            claimed = sum(confidence for confidence, _ in own) / len(own)
-            held = sum(is_right for _, is_right in own) / len(own)
-            total += abs(claimed - held) * len(own) / len(claims)
+        in_bin = [c for c in claims if tenth <= c[0] * 10 < tenth + 1 or (tenth == 9 and c[0] == 1)]
+        if in_bin:
+            claimed = sum(confidence for confidence, _ in in_bin) / len(in_bin)
+            held = sum(is_right for _, is_right in in_bin) / len(in_bin)
+            total += abs(claimed - held) * len(in_bin) / len(claims)
     return total
 
 

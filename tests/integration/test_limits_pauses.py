@@ -51,14 +51,14 @@ class Worker:
     key: str = KEY
     has_head_start: bool = False
     now: list[float] = field(default_factory=lambda: [1_000.0])
-    asked: list[str] = field(default_factory=list)
+    permits: list[str] = field(default_factory=list)
 
     def beside(self, *, model: str = "small", key: str = KEY) -> Worker:
-        return Worker(client=self.client, model=model, key=key, now=self.now, asked=self.asked)
+        return Worker(client=self.client, model=model, key=key, now=self.now, permits=self.permits)
 
     def ask(self) -> Permit | Wait | Denial:
-        self.asked.append("")
-        name = f"permit-{len(self.asked)}"
+        self.permits.append("")
+        name = f"permit-{len(self.permits)}"
         return self._limits().acquire(
             PermitRequest(permit=name, priority=Priority.INTERACTIVE, cost={QuotaKind.REQUESTS: 1})
         )
@@ -267,10 +267,10 @@ def test_a_pause_is_listed_and_can_be_ended(valkey: redis.Redis) -> None:
         LimitPolicy(pause_seconds=PAUSE_SECONDS),
         model_endpoint=ModelEndpoint.of("openai", "http://peer", "small", SecretStr(KEY)),
     )
-    wanted = [
+    requests = [
         PermitRequest(permit=str(n), priority=Priority.INTERACTIVE, cost={}) for n in range(4)
     ]
-    permits = [real.acquire(each) for each in wanted[:2]]
+    permits = [real.acquire(request) for request in requests[:2]]
     assert isinstance(permits[0], Permit)
     assert isinstance(permits[1], Permit)
     real.settle(permits[0], CallReport(result=CallResult.DENIED, denial=KEY_DENIED))
@@ -284,8 +284,8 @@ def test_a_pause_is_listed_and_can_be_ended(valkey: redis.Redis) -> None:
 
     # This call was sent before the resume, so its result does not concern the corrected key.
     real.settle(permits[1], CallReport(result=CallResult.DENIED, denial=KEY_DENIED))
-    assert isinstance(real.acquire(wanted[2]), Permit)
-    assert isinstance(real.acquire(wanted[3]), Wait)
+    assert isinstance(real.acquire(requests[2]), Permit)
+    assert isinstance(real.acquire(requests[3]), Wait)
 
 
 def test_pauses_of_unused_keys_are_deleted(worker: Worker) -> None:
@@ -363,7 +363,7 @@ def test_a_retry_asks_again_and_ends_the_pause(settings: Settings) -> None:
     pipeline.work(first)
     third = pipeline.analyze(f"A third text. {PARAGRAPH}")
 
-    statuses = [pipeline.job(each).status for each in (first, second, third)]
+    statuses = [pipeline.job(submission).status for submission in (first, second, third)]
     assert statuses == [JobStatus.SUCCEEDED, JobStatus.PAUSED, JobStatus.SUCCEEDED]
     run_control.retry(pipeline.context, second.run_id)
     pipeline.work(second)
@@ -385,8 +385,10 @@ def test_an_unsuccessful_retry_costs_one_request(settings: Settings) -> None:
 def test_a_changed_key_is_used_at_once(settings: Settings) -> None:
     old = a_pipeline(settings, QuotaExceededError("The money is spent."))
     old.analyze(PARAGRAPH)
-    named = ModelSettings.model_validate({**AWAY.model_dump(), "api_key": SecretStr("sk-new")})
-    new = a_pipeline(settings, quoting_the_text, named=named)
+    model_settings = ModelSettings.model_validate(
+        {**AWAY.model_dump(), "api_key": SecretStr("sk-new")}
+    )
+    new = a_pipeline(settings, quoting_the_text, model_settings=model_settings)
 
     submission = new.analyze(f"Another text. {PARAGRAPH}")
 
@@ -399,10 +401,10 @@ def test_doctor_reports_the_pause(settings: Settings) -> None:
 
     pipeline.analyze(PARAGRAPH)
 
-    found = models.pauses(settings_asking(settings))
-    assert found.status is CheckStatus.WARN
-    assert found.finding == "The key is refused. Calls of all runs are paused for 5 min."
-    assert found.hint == "Check api_key. To try again now: chordwise continue RUN."
+    check = models.pauses(settings_asking(settings))
+    assert check.status is CheckStatus.WARN
+    assert check.finding == "The key is refused. Calls of all runs are paused for 5 min."
+    assert check.hint == "Check api_key. To try again now: chordwise continue RUN."
 
 
 def test_the_test_question_of_doctor_ignores_the_pause(settings: Settings) -> None:

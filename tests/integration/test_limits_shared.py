@@ -88,7 +88,7 @@ class Fleet:
             self.clock.now += 1
             self.settle(permits, ANSWERED)
 
-    def found(self) -> tuple[float, float]:
+    def discovered(self) -> tuple[float, float]:
         """Return the window, and the discovered number of calls per second."""
         window, rate = self.client.hmget(keys(ENDPOINT)[0], "window", "rate")
         return float(window or 0), float(rate or 0)
@@ -114,11 +114,11 @@ def test_a_caller_is_served_although_others_take_each_returned_permit(valkey: re
     fleet = Fleet(client=valkey, policy=LimitPolicy(max_in_flight=2))
     held, limits = [fleet.granted(), fleet.granted()], fleet.limits()
     late = PermitRequest(permit="late", priority=Priority.INTERACTIVE, cost={})
-    asked = 0
+    attempts = 0
 
     while not isinstance(limits.acquire(late), Permit):
-        asked += 1
-        assert asked < 50
+        attempts += 1
+        assert attempts < 50
         fleet.settle(held[:1], ANSWERED)
         del held[:1]
         if isinstance(answer := fleet.ask(), Permit):
@@ -133,11 +133,11 @@ def test_the_callers_of_a_process_have_one_place_in_the_queue(valkey: redis.Redi
         PermitRequest(permit=f"{number}", priority=Priority.INTERACTIVE, cost={}, waiter="process")
         for number in range(40)
     ]
-    answers = [limits.acquire(each) for each in requests]
+    answers = [limits.acquire(request) for request in requests]
 
     fleet.settle(held[:1], ANSWERED)
 
-    assert all(isinstance(each, Wait) for each in answers)
+    assert all(isinstance(answer, Wait) for answer in answers)
     assert isinstance(limits.acquire(requests[-1]), Permit)
 
 
@@ -254,12 +254,12 @@ def test_a_failure_stops_the_doubling_for_a_second(valkey: redis.Redis) -> None:
     fleet.settle(held[:1], FAILED)
     held.append(fleet.granted())
     fleet.settle(held[1:2], ANSWERED)
-    assert fleet.found()[0] == 4
+    assert fleet.discovered()[0] == 4
 
     fleet.clock.now += 1
     held.append(fleet.granted())
     fleet.settle(held[2:3], ANSWERED)
-    assert fleet.found()[0] == 5
+    assert fleet.discovered()[0] == 5
 
 
 def test_a_failure_pauses_growth(valkey: redis.Redis) -> None:
@@ -267,13 +267,13 @@ def test_a_failure_pauses_growth(valkey: redis.Redis) -> None:
     fleet.settle([fleet.granted() for _ in range(40)], CallReport(result=CallResult.LIMITED))
     fleet.work(10)
     fleet.settle([fleet.granted()], FAILED)
-    before = fleet.found()
+    before = fleet.discovered()
 
     fleet.work(COOL_DOWN_SECONDS)
-    assert fleet.found() == before
+    assert fleet.discovered() == before
 
     fleet.work(20)
-    assert fleet.found() > before
+    assert fleet.discovered() > before
 
 
 def test_the_breaker_opens_probes_and_closes(valkey: redis.Redis) -> None:

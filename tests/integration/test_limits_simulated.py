@@ -62,9 +62,9 @@ def a_random(seed: int = 1) -> Random:
 
 
 def seeded(provider: SimulatedProvider, seed: int) -> SimulatedProvider:
-    own = deepcopy(provider)
-    own.random = a_random(seed)
-    return own
+    copied = deepcopy(provider)
+    copied.random = a_random(seed)
+    return copied
 
 
 Case: TypeAlias = tuple[str | float, int, int]

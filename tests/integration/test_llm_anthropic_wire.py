@@ -45,8 +45,8 @@ def message_body(
 
 
 def model_at(server: FaultyServer, **settings: object) -> AnthropicModel:
-    given = {"provider": "anthropic", "model": "claude-haiku-5-5", "base_url": server.base_url}
-    return AnthropicModel(ModelSettings.model_validate(given | settings), SecretStr("sk-ant"))
+    options = {"provider": "anthropic", "model": "claude-haiku-5-5", "base_url": server.base_url}
+    return AnthropicModel(ModelSettings.model_validate(options | settings), SecretStr("sk-ant"))
 
 
 def test_the_request_conforms_to_the_api(server: FaultyServer) -> None:

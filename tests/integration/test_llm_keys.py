@@ -58,7 +58,9 @@ def configured(folder: Path, base_url: str, *lines: str, provider: str = "openai
 
 def sent(server: FaultyServer) -> str:
     assert server.received
-    return repr([(each.line, dict(each.headers), each.content) for each in server.received])
+    return repr(
+        [(request.line, dict(request.headers), request.content) for request in server.received]
+    )
 
 
 def ask() -> ChordwiseError:

@@ -49,9 +49,9 @@ def completion_body(
 
 
 def model_at(server: FaultyServer, **settings: object) -> ChatModel:
-    given = {"provider": "openai", "model": "gpt-6.1-terra", "base_url": server.base_url}
-    found = ModelSettings.model_validate(given | settings)
-    return connect(found, SecretStr("sk-test"))
+    options = {"provider": "openai", "model": "gpt-6.1-terra", "base_url": server.base_url}
+    model_settings = ModelSettings.model_validate(options | settings)
+    return connect(model_settings, SecretStr("sk-test"))
 
 
 def sent_by(

@@ -325,17 +325,17 @@ BEFORE_THE_REQUEST: Mapping[str, tuple[str, peer.Behavior]] = {
 
 @pytest.fixture
 def addresses() -> Iterator[dict[str, str]]:
-    found = {}
+    urls = {}
     with ExitStack() as servers:
         for name, behavior in AFTER_THE_REQUEST.items():
             server = servers.enter_context(peer.faulty_server())
             server.play(behavior)
-            found[name] = server.base_url
+            urls[name] = server.base_url
         for name, (scheme, greeting) in BEFORE_THE_REQUEST.items():
             server = servers.enter_context(peer.faulty_server())
             server.greeting = greeting
-            found[name] = server.base_url.replace("http:", f"{scheme}:")
-        yield found
+            urls[name] = server.base_url.replace("http:", f"{scheme}:")
+        yield urls
 
 
 def test_every_kind_of_slow_server_is_timed_out_at_the_deadline(addresses: dict[str, str]) -> None:
@@ -360,7 +360,7 @@ def test_every_kind_of_slow_server_is_timed_out_at_the_deadline(addresses: dict[
         shares = dict(zip(addresses, threads.map(share_of_the_deadline, addresses), strict=True))
     transport.close()
 
-    assert {name: each for name, each in shares.items() if abs(each - 1) > TOLERANCE} == {}
+    assert {name: share for name, share in shares.items() if abs(share - 1) > TOLERANCE} == {}
 
 
 # UUIDv7, as created by the ledger.

@@ -56,7 +56,7 @@ def test_facts_are_stored_in_batches_before_the_job_is_locked(
     save_all = results.save_all
 
     def checking(session: Session, new: Sequence[NewResult]) -> None:
-        computed.extend(isinstance(each.more_facts, tuple) for each in new)
+        computed.extend(isinstance(end.more_facts, tuple) for end in new)
         save_all(session, new)
 
     monkeypatch.setattr(results, "save_all", checking)
@@ -65,8 +65,10 @@ def test_facts_are_stored_in_batches_before_the_job_is_locked(
         pipeline.analyze(ORDER, options=ROWS)
 
     statements = [statement for statement, _ in sent]
-    stored = [number for number, each in enumerate(statements) if "INTO facts" in each]
-    locks = [number for number, each in enumerate(statements) if "SELECT id FROM jobs" in each]
+    stored = [number for number, statement in enumerate(statements) if "INTO facts" in statement]
+    locks = [
+        number for number, statement in enumerate(statements) if "SELECT id FROM jobs" in statement
+    ]
     assert computed == [True]
     assert len(stored) == NUMBER // FACTS_AT_ONCE
     assert stored[-1] - stored[0] == len(stored) - 1
@@ -132,8 +134,8 @@ def test_an_idle_transaction_is_not_an_outage(database: Database, servers: Serve
 
 
 def _is_connected(connection: psycopg.Connection[tuple[object, ...]], backend: object) -> bool:
-    found = connection.execute("SELECT FROM pg_stat_activity WHERE pid = %s", (backend,))
-    return found.fetchone() is not None
+    cursor = connection.execute("SELECT FROM pg_stat_activity WHERE pid = %s", (backend,))
+    return cursor.fetchone() is not None
 
 
 @pytest.mark.usefixtures("addressed")

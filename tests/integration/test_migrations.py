@@ -211,8 +211,8 @@ def test_a_migration_gives_up_after_several_attempts(
             migration.migrate(engine)
 
     with engine.connect() as connection:
-        found = revisions.current(driver(connection))
+        revision = revisions.current(driver(connection))
         bounds = connection.scalar(text("SELECT current_setting('lock_timeout')"))
         locks = connection.scalar(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"))
     assert isinstance(caught.value.__cause__, OperationalError)
-    assert (found, bounds, locks) == (NEWEST, "30s", 0)
+    assert (revision, bounds, locks) == (NEWEST, "30s", 0)

@@ -87,16 +87,16 @@ def test_every_row_of_the_text_is_a_row_of_the_result(
     is_decided = schema == TITLED  # the parts have other titles than the whole
     assert pipeline.rows(MEASURES) == [("succeeded", 1.0, 1.0, is_decided)]
     assert rows_of(stored_output(pipeline)) == rows_in(ORDER)
-    found = pipeline.rows(
+    rows = pipeline.rows(
         "SELECT row_index, value, substr(d.text, f.start_char + 1, f.end_char - f.start_char)"
         " FROM facts AS f JOIN results AS r USING (job_id) JOIN documents AS d"
         " ON d.id = r.document_id WHERE item = 'line_items.name' ORDER BY row_index"
     )
-    assert [(row, line) for row, _, line in found] == list(enumerate(ORDER.splitlines()))
-    assert [name for _, name, _ in found].count("Coffee") == EQUAL_COUNT
+    assert [(row, line) for row, _, line in rows] == list(enumerate(ORDER.splitlines()))
+    assert [name for _, name, _ in rows].count("Coffee") == EQUAL_COUNT
     places = "SELECT count(DISTINCT start_char) FROM facts WHERE item = 'line_items.name'"
     assert pipeline.value(places) == ROW_COUNT
-    syntheses = [each for each in pipeline.model.requests if each.task.answers]
+    syntheses = [request for request in pipeline.model.requests if request.task.answers]
     assert bool(syntheses) == (schema is TITLED)
 
 
@@ -181,8 +181,10 @@ def test_the_header_of_a_table_is_sent_with_each_chunk(small_chunks: Settings) -
     pipeline, submission = worked(small_chunks, reading, text=text)
 
     requests = pipeline.model.requests
-    assert [header in each.user for each in requests] == [True] * len(requests)
-    assert [header in each.task.text for each in requests] == [True] + [False] * (len(requests) - 1)
+    assert [header in request.user for request in requests] == [True] * len(requests)
+    assert [header in request.task.text for request in requests] == [True] + [False] * (
+        len(requests) - 1
+    )
     assert pipeline.job(submission).chunk_count == len(requests) > 2
     assert len(rows_of(stored_output(pipeline))) == 201
     assert pipeline.value("SELECT row_counts -> 0 ->> 'repeated' FROM results") == str(

@@ -66,7 +66,7 @@ def test_a_chunk_that_does_not_exist_is_unknown(settings: Settings) -> None:
     pipeline = a_pipeline(settings, quoting_the_text)
     ((_, chunk_id),) = pipeline.fan_out(PARAGRAPH)
 
-    outcomes = [analyze_chunk(pipeline.context, each) for each in (uuid.uuid4(), chunk_id)]
+    outcomes = [analyze_chunk(pipeline.context, id_) for id_ in (uuid.uuid4(), chunk_id)]
 
     assert outcomes == [ChunkOutcome.UNKNOWN, ChunkOutcome.ENDED]
 
@@ -255,10 +255,10 @@ def end_with_claim(pipeline: Pipeline) -> Sequence[tuple[Lease, ClaimedSynthesis
 def test_the_last_chunk_claims_the_synthesis(settings: Settings) -> None:
     pipeline = a_pipeline(settings, quoting_the_text, repeat_last=True)
     ((lease, claimed),) = end_with_claim(pipeline)
-    asked = len(pipeline.model.requests)
+    calls = len(pipeline.model.requests)
 
     assert synthesize(pipeline.context, lease.job_id)
-    assert len(pipeline.model.requests) == asked
+    assert len(pipeline.model.requests) == calls
     synthesize_claimed(pipeline.context, lease, claimed)
 
     assert pipeline.value("SELECT status FROM jobs") == JobStatus.SUCCEEDED
@@ -386,7 +386,7 @@ def provider() -> Iterator[AnsweringServer]:
 
 
 def pipeline_asking(provider: AnsweringServer, settings: Settings) -> Pipeline:
-    named = ModelSettings(
+    model_settings = ModelSettings(
         provider="openai",
         model="slow",
         base_url=provider.base_url,
@@ -397,7 +397,7 @@ def pipeline_asking(provider: AnsweringServer, settings: Settings) -> Pipeline:
     settings = with_settings(
         settings, "pipeline", max_postponements=1, postponement_base_seconds=0.01
     )
-    opened = a_pipeline(settings, named=named)
+    opened = a_pipeline(settings, model_settings=model_settings)
     asking = with_settings(
         opened.context.settings,
         "retries",

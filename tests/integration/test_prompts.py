@@ -31,70 +31,71 @@ def with_folder(settings: Settings, folder: Path) -> Settings:
 
 
 def test_workers_ask_with_the_stored_text(settings: Settings, folder: Path) -> None:
-    own = with_folder(settings, folder)
-    wanted = Profile(prompt="brief", model="scripted")
+    changed = with_folder(settings, folder)
+    profile = Profile(prompt="brief", model="scripted")
     pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"))
-    submission = pipeline.submit(PARAGRAPH, options=run_options(own, wanted, "short"))
+    submission = pipeline.submit(PARAGRAPH, options=run_options(changed, profile, "short"))
     (folder / "summary.analyze@brief.toml").unlink()
 
     pipeline.work(submission)
 
-    (asked,) = pipeline.model.requests
+    (request,) = pipeline.model.requests
     result = pipeline.result(pipeline.job(submission).id)
-    assert asked.system.startswith("In short.")
-    assert result.prompt_version == asked.prompt_version
+    assert request.system.startswith("In short.")
+    assert result.prompt_version == request.prompt_version
     stored = pipeline.rows("SELECT version, system FROM prompt_versions WHERE version ~ 'brief'")
     assert stored == [(result.prompt_version, "In short. $instructions $schema")]
     assert pipeline.rows("SELECT * FROM stale_results") == []
 
 
 def test_an_edited_template_is_asked_again(settings: Settings, folder: Path) -> None:
-    own = with_folder(settings, folder)
-    wanted = run_options(own, Profile(prompt="brief", model="scripted"))
+    changed = with_folder(settings, folder)
+    options = run_options(changed, Profile(prompt="brief", model="scripted"))
     pipeline = a_pipeline(settings, a_summary("rebuilt in 1856"), repeat_last=True)
-    pipeline.analyze(PARAGRAPH, options=wanted)
-    pipeline.analyze(PARAGRAPH, options=replace(wanted))
+    pipeline.analyze(PARAGRAPH, options=options)
+    pipeline.analyze(PARAGRAPH, options=replace(options))
     (folder / "summary.analyze@brief.toml").write_text(OWN.replace("short", "brief"), "utf-8")
-    letters = own.model_copy(update={"profiles": {"letters": Profile(prompt="brief")}})
+    letters = changed.model_copy(update={"profiles": {"letters": Profile(prompt="brief")}})
     edited = requested(letters, Profile(model="scripted"), {"profile": "letters"})
 
     pipeline.analyze(PARAGRAPH, options=edited)
 
-    assert [each.system[:9] for each in pipeline.model.requests] == ["In short.", "In brief."]
+    assert [request.system[:9] for request in pipeline.model.requests] == ["In short.", "In brief."]
 
 
 def test_a_variant_without_a_template_is_refused(settings: Settings, folder: Path) -> None:
-    own = with_folder(settings, folder)
+    changed = with_folder(settings, folder)
 
     with pytest.raises(UsageError, match="no folder of prompts"):
         run_options(settings, Profile(prompt="brief"))
     with pytest.raises(ConfigurationError, match="no prompt “long”"):
-        run_options(own, Profile(prompt="long"))
+        run_options(changed, Profile(prompt="long"))
     with pytest.raises(UsageError, match="has no template for classification"):
-        run_options(own, Profile(prompt="brief", labels=["a", "b"]))
+        run_options(changed, Profile(prompt="brief", labels=["a", "b"]))
 
 
 def test_meanings_and_language_are_part_of_the_question(settings: Settings) -> None:
     pipeline = a_pipeline(settings)
     plain = AnalysisOptions(labels=("a", "b"))
     described = replace(plain, label_descriptions={"b": "second", "a": "first"})
-    asked = [plain, described, replace(described, answer_language="de")]
+    questions = [plain, described, replace(described, answer_language="de")]
 
     kind = AnalysisType.CLASSIFICATION
     hashes = {
-        identity(pipeline.context.settings, kind, a_run(kind, analysis=each)) for each in asked
+        identity(pipeline.context.settings, kind, a_run(kind, analysis=question))
+        for question in questions
     }
-    submission = pipeline.submit(PARAGRAPH, options=a_run(kind, analysis=asked[-1]))
+    submission = pipeline.submit(PARAGRAPH, options=a_run(kind, analysis=questions[-1]))
 
-    assert len(hashes) == len(asked)
-    assert options_from(pipeline.job(submission).options) == asked[-1]
+    assert len(hashes) == len(questions)
+    assert options_from(pipeline.job(submission).options) == questions[-1]
 
 
 def test_a_pack_asks_for_all_of_its_types(settings: Settings) -> None:
-    asked = run_options(settings, Profile(pack="support", model="extractive"), "support")
+    options = run_options(settings, Profile(pack="support", model="extractive"), "support")
     pipeline = a_pipeline(settings)
 
-    submission = pipeline.analyze(PARAGRAPH, options=asked)
+    submission = pipeline.analyze(PARAGRAPH, options=options)
 
     results = "SELECT split_part(prompt_version, '@', 1) FROM results ORDER BY 1"
     assert {job.status for job in pipeline.jobs(submission)} == {"succeeded"}
@@ -106,15 +107,15 @@ def test_a_pack_asks_for_all_of_its_types(settings: Settings) -> None:
 
 
 def test_a_quote_from_a_template_example_is_refused_and_counted(settings: Settings) -> None:
-    asked = Profile(pack="support", types=["classification"], model="scripted")
-    options = run_options(settings, asked, "leaking")
+    profile = Profile(pack="support", types=["classification"], model="scripted")
+    options = run_options(settings, profile, "leaking")
     (example,) = options.analysis.examples
     pipeline = a_pipeline(settings, json.dumps(example.answer), repeat_last=True)
 
     submission = pipeline.analyze(PARAGRAPH, options=options)
 
     result = pipeline.result(pipeline.job(submission).id)
-    assert [each["check"] for each in objects(result.failed_checks)] == ["example"] * 2
+    assert [failure["check"] for failure in objects(result.failed_checks)] == ["example"] * 2
     assert (result.quality, result.needs_review) == (0, True)
     grounded = "SELECT DISTINCT grounded FROM facts WHERE quote IS NOT NULL"
     assert pipeline.rows(grounded) == [(False,)]

@@ -28,12 +28,12 @@ SPARSE = workbook({"A": [["x"]]}, last="XFD1048576")
 WORD = docx(word_document(word_paragraph("three")))
 
 
-def listed(found: Iterator[ReadDocument | UnreadDocument]) -> list[tuple[str, str]]:
-    return [(each.source, outcome(each)) for each in found]
+def listed(documents: Iterator[ReadDocument | UnreadDocument]) -> list[tuple[str, str]]:
+    return [(document.source, outcome(document)) for document in documents]
 
 
-def outcome(each: ReadDocument | UnreadDocument) -> str:
-    return each.content.text if isinstance(each, ReadDocument) else each.error.reason
+def outcome(document: ReadDocument | UnreadDocument) -> str:
+    return document.content.text if isinstance(document, ReadDocument) else document.error.reason
 
 
 def a_mail(subject: str, *attachments: tuple[str, bytes]) -> bytes:
@@ -55,9 +55,9 @@ def test_files_in_files_are_separate_documents(reader: Reader) -> None:
     packed = archive({"b/three.docx": WORD, "four.txt": "four"})
     mailbox = FROM + a_mail("one", ("two.pdf", pdf([shown("two")])), ("c.zip", packed))
 
-    found = listed(reader.documents_in(mailbox, "in.mbox"))
+    documents = listed(reader.documents_in(mailbox, "in.mbox"))
 
-    assert found == [
+    assert documents == [
         ("in.mbox#1", "Subject: one\n\nHello\n\nAttachment: two.pdf\nAttachment: c.zip"),
         ("in.mbox#1#two.pdf", "two"),
         ("in.mbox#1#c.zip#b/three.docx", "three"),
@@ -79,9 +79,9 @@ def test_names_in_an_archive_are_escaped(reader: Reader, tmp_path: Path) -> None
     path = tmp_path / "a.zip"
     path.write_bytes(data)
 
-    found = listed(reader.read_documents(path))
+    documents = listed(reader.read_documents(path))
 
-    assert found == [
+    assert documents == [
         (f"{path}#../../climbs.txt", "one"),
         (f"{path}#a\\nb\\u202e.txt", "two"),
         (f"{path}#{tmp_path}/x", "three"),
@@ -95,14 +95,14 @@ def test_rows_of_tables_are_documents(reader: Reader, tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     path.write_bytes(archive({"r.csv": table, "letter.txt": "Dear Sir"}))
 
-    found = list(reader.read_documents(path, columns))
+    documents = list(reader.read_documents(path, columns))
 
-    assert listed(iter(found)) == [
+    assert listed(iter(documents)) == [
         (f"{path}#r.csv#a", "Fine."),
         (f"{path}#r.csv#b", "empty"),
         (f"{path}#letter.txt", "Dear Sir"),
     ]
-    assert found[0].sha256 == sha256(b"Fine.").hexdigest()
+    assert documents[0].sha256 == sha256(b"Fine.").hexdigest()
     assert listed(reader.documents_in(table, "r.csv")) == [("r.csv", table.decode())]
 
 
@@ -110,9 +110,9 @@ def test_a_part_that_exceeds_its_limits_does_not_affect_others() -> None:
     bomb = b"<html>" + "ж".encode() * 40_000_000
     data = archive({"a.txt": "one", "bomb.html": bomb, "c.txt": "three"})
     with Reader(ReaderSettings(memory_megabytes=200)) as reader:
-        found = listed(reader.documents_in(data, "a.zip"))
+        documents = listed(reader.documents_in(data, "a.zip"))
 
-    assert [text for _, text in found] == ["one", "memory", "three"]
+    assert [text for _, text in documents] == ["one", "memory", "three"]
 
 
 @pytest.mark.parametrize(
@@ -139,10 +139,10 @@ def test_the_number_of_documents_in_a_file_is_limited(
     data: bytes, settings: ReaderSettings, read: int, reason: str
 ) -> None:
     with Reader(settings) as reader:
-        found = list(reader.documents_in(data, "a.zip"))
+        documents = list(reader.documents_in(data, "a.zip"))
 
-        assert [type(each) for each in found[:-1]] == [ReadDocument] * read
-        assert (found[-1].source, outcome(found[-1])) == ("a.zip", reason)
+        assert [type(document) for document in documents[:-1]] == [ReadDocument] * read
+        assert (documents[-1].source, outcome(documents[-1])) == ("a.zip", reason)
         assert listed(reader.documents_in(data[:4], "stump.zip")) != []
 
 
@@ -151,13 +151,13 @@ def test_the_time_for_a_file_is_limited() -> None:
     page = b"<html>" + b"<p hidden>x &amp; y</p>" * 40_000 + b"<p>seen"
     data = archive({f"{number}.html": page for number in range(120)})
     with Reader(ReaderSettings(file_timeout_seconds=4)) as reader:
-        found = listed(reader.documents_in(data, "a.zip"))
+        documents = listed(reader.documents_in(data, "a.zip"))
         after = listed(reader.documents_in(b"next", "b.txt"))
 
-    texts = [text for _, text in found]
+    texts = [text for _, text in documents]
     assert 1 < len(texts) < 120
     assert texts == ["seen"] * (len(texts) - 1) + ["file_timeout"]
-    assert found[-1][0] == "a.zip"
+    assert documents[-1][0] == "a.zip"
     assert after == [("b.txt", "next")]
 
 
@@ -172,12 +172,12 @@ def test_the_reading_process_holds_no_file_in_memory(
         packed.writestr("a.bin", os.urandom(60 * MEGABYTE))
     tracemalloc.start()
     try:
-        (found,) = reader.read_documents(path)
+        (document,) = reader.read_documents(path)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
-    assert (found.source, found.byte_count) == (f"{path}#a.bin", 60 * MEGABYTE)
+    assert (document.source, document.byte_count) == (f"{path}#a.bin", 60 * MEGABYTE)
     assert peak < 8 * MEGABYTE
 
 
@@ -188,18 +188,18 @@ def test_an_archive_that_begins_with_a_pdf_is_an_archive(reader: Reader) -> None
         packed.writestr("a.pdf", pdf([shown("one")]))
         packed.writestr("b.txt", "two")
 
-    found = listed(reader.documents_in(data.getvalue(), "a.zip"))
+    documents = listed(reader.documents_in(data.getvalue(), "a.zip"))
 
-    assert found == [("a.zip#a.pdf", "one"), ("a.zip#b.txt", "two")]
+    assert documents == [("a.zip#a.pdf", "one"), ("a.zip#b.txt", "two")]
 
 
 def test_many_failing_parts_end_the_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader_module, "_COSTLY_PARTS", 4)
     data = archive({f"{number}.xlsx": SPARSE for number in range(6)})
     with Reader(ReaderSettings(memory_megabytes=200)) as reader:
-        found = listed(reader.documents_in(data, "a.zip"))
+        documents = listed(reader.documents_in(data, "a.zip"))
 
-    assert [reason for _, reason in found] == ["parser_crashed"] * 3 + ["too_many_failures"]
+    assert [reason for _, reason in documents] == ["parser_crashed"] * 3 + ["too_many_failures"]
 
 
 @pytest.mark.nightly
@@ -207,16 +207,16 @@ def test_a_mailbox_of_many_messages_needs_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "in.mbox"
     message_bytes = FROM + a_mail("one") + b"x" * 12_000 + b"\n\n"
     path.write_bytes(message_bytes * 2_000)
-    own = psutil.Process()
-    before, others = own.memory_info().rss, set(own.children(recursive=True))
+    this_process = psutil.Process()
+    before, others = this_process.memory_info().rss, set(this_process.children(recursive=True))
 
     peak, count = 0, 0
     with Reader(ReaderSettings()) as reader:
-        for count, each in enumerate(reader.read_documents(path), start=1):
-            assert isinstance(each, ReadDocument)
-            assert each.source == f"{path}#{count}"
+        for count, document in enumerate(reader.read_documents(path), start=1):
+            assert isinstance(document, ReadDocument)
+            assert document.source == f"{path}#{count}"
             if count % 100 == 0:
-                of_reader = [own, *(set(own.children(recursive=True)) - others)]
+                of_reader = [this_process, *(set(this_process.children(recursive=True)) - others)]
                 peak = max(peak, sum(process.memory_info().rss for process in of_reader))
 
     assert count == 2_000
@@ -227,9 +227,9 @@ def test_a_mailbox_of_many_messages_needs_little_memory(tmp_path: Path) -> None:
 def test_a_reader_works_after_its_caller_stops_early(reader: Reader) -> None:
     data = archive({f"{number}.txt": "x" for number in range(100)})
 
-    found = reader.documents_in(data, "a.zip")
-    assert outcome(next(found)) == "x"
-    found.close()  # type: ignore[attr-defined]  # it is a generator
+    documents = reader.documents_in(data, "a.zip")
+    assert outcome(next(documents)) == "x"
+    documents.close()  # type: ignore[attr-defined]  # it is a generator
 
     assert listed(reader.documents_in(b"next", "b.txt")) == [("b.txt", "next")]
     assert outcome(reader.read_bytes(data, "a.zip")) == "x"
@@ -246,9 +246,9 @@ def test_an_archive_that_contains_itself_is_read_to_the_limit(reader: Reader) ->
         written.writestr("a.txt", "one")
         written.writestr("in.zip", nested(8, b"x"))
 
-    found = listed(reader.documents_in(buffer.getvalue(), "a.zip"))
+    documents = listed(reader.documents_in(buffer.getvalue(), "a.zip"))
 
-    assert found == [("a.zip#a.txt", "one"), ("a.zip", "nested_too_deep")]
+    assert documents == [("a.zip#a.txt", "one"), ("a.zip", "nested_too_deep")]
 
 
 def test_messages_and_attachments_are_named_in_places(reader: Reader) -> None:
@@ -257,13 +257,15 @@ def test_messages_and_attachments_are_named_in_places(reader: Reader) -> None:
     mailbox = FROM + a_mail("one") + b"\n" + FROM + a_mail("1", ("b.eml", attached))
     archived = archive({"in.mbox": mailbox, "c.md": "# Fees\r\n\r\nNone\r\n", "d.txt": "Rent"})
 
-    found = {
-        each.source: Places(each.content.places).locate(len(each.content.text) - 3, MEGABYTE)
-        for each in reader.documents_in(archived, "a.zip")
-        if isinstance(each, ReadDocument)
+    locations = {
+        document.source: Places(document.content.places).locate(
+            len(document.content.text) - 3, MEGABYTE
+        )
+        for document in reader.documents_in(archived, "a.zip")
+        if isinstance(document, ReadDocument)
     }
 
-    assert {source: where.place for source, where in found.items()} == {
+    assert {source: where.place for source, where in locations.items()} == {
         "a.zip#in.mbox#1": "message 1",
         "a.zip#in.mbox#2": "message 2",
         "a.zip#in.mbox#2#b.eml": "message 2, attachment b.eml",
@@ -271,20 +273,20 @@ def test_messages_and_attachments_are_named_in_places(reader: Reader) -> None:
         "a.zip#c.md": "section Fees",
         "a.zip#d.txt": None,
     }
-    assert found["a.zip#in.mbox#2#b.eml#x.pdf"].page == 2
+    assert locations["a.zip#in.mbox#2#b.eml#x.pdf"].page == 2
     (single, *_) = reader.documents_in(a_mail("one"), "a.eml")
     assert isinstance(single, ReadDocument)
-    assert [each.label for each in single.content.places] == ["message"]
+    assert [place.label for place in single.content.places] == ["message"]
 
 
 def test_offsets_of_places_refer_to_the_stored_text(reader: Reader) -> None:
     """Line ends are normalized and invisible characters removed in it."""
     data = "\ufeffx;y\r\n\u200b1;2\r\n3;4\u200b\u200b\r\n5;6\r\n".encode()
 
-    (found,) = reader.documents_in(data, "a.csv")
+    (document,) = reader.documents_in(data, "a.csv")
 
-    assert isinstance(found, ReadDocument)
-    text, located = found.content.text, Places(found.content.places)
+    assert isinstance(document, ReadDocument)
+    text, located = document.content.text, Places(document.content.places)
     assert text == "x;y\n1;2\n3;4\n5;6\n"
     rows = [located.locate(text.index(row), text.index(row) + 3).place for row in text.split()]
     assert rows == ["A1:B1", "A2:B2", "A3:B3", "A4:B4"]

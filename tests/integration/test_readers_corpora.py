@@ -199,10 +199,10 @@ def test_real_texts_of_many_scripts_keep_their_spelling(reader: Reader) -> None:
     folders = ("udhr", "xquad", "prompt_injection_bipia", "cuad_contracts", "speeches")
     files = [file for folder in folders for file in sorted((CORPORA / folder / "docs").iterdir())]
     outcomes = [reader.read(file) for file in files]
-    contents = [each.content for each in outcomes if isinstance(each, ReadDocument)]
+    contents = [outcome.content for outcome in outcomes if isinstance(outcome, ReadDocument)]
 
     assert len(contents) > 100
-    assert [each.review_reason for each in contents if each.review_reason] == []
-    assert sum(each.invisible_removed for each in contents) < 20
+    assert [content.review_reason for content in contents if content.review_reason] == []
+    assert sum(content.invisible_removed for content in contents) < 20
     nasty = normalize((CORPORA / "naughty_strings" / "blns.txt").read_text("utf-8"))
     assert nasty.hiding_removed > 90

@@ -30,11 +30,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def sources(*arguments: str) -> list[str]:
-    return [found.source for found in discover(arguments)]
+    return [file.source for file in discover(arguments)]
 
 
-def failures(found: Sequence[FoundFile]) -> dict[str, str]:
-    return {file.path.name: file.failure.reason for file in found if file.failure and file.path}
+def failures(files: Sequence[FoundFile]) -> dict[str, str]:
+    return {file.path.name: file.failure.reason for file in files if file.failure and file.path}
 
 
 @pytest.mark.usefixtures("folder")
@@ -79,10 +79,10 @@ class TestNames:
         assert sources("report[1].txt") == ["report[1].txt"]
 
     def test_a_dash_is_standard_input(self) -> None:
-        found = list(discover(["-", "docs/a.txt", "-"]))
+        files = list(discover(["-", "docs/a.txt", "-"]))
 
-        assert [file.source for file in found] == ["stdin", "docs/a.txt"]
-        assert found[0].path is None
+        assert [file.source for file in files] == ["stdin", "docs/a.txt"]
+        assert files[0].path is None
 
     @pytest.mark.parametrize(
         "argument", ["nothing.txt", "docs/*.pdf", "no/**/such", "a\0b", "", "new"]
@@ -105,33 +105,33 @@ def test_links_out_of_the_folder_are_not_followed(folder: Path, tmp_path: Path) 
     (folder / "broken").symlink_to("nowhere")
     (folder / "same").symlink_to("b.txt")
 
-    found = list(discover(["docs"]))
+    files = list(discover(["docs"]))
 
-    assert failures(found) == {
+    assert failures(files) == {
         "out": "symlink",
         "up": "symlink",
         "self": "symlink",
         "broken": "not_found",
     }
-    names = [file.source for file in found if file.failure is None]
+    names = [file.source for file in files if file.failure is None]
     assert names == sorted(names)
     assert len(names) == 6
-    assert not any(file.follow_symlinks for file in found)
+    assert not any(file.follow_symlinks for file in files)
 
 
 def test_a_link_that_is_named_is_followed(folder: Path) -> None:
     Path("link.txt").symlink_to(folder / "a.txt")
     Path("linked").symlink_to(folder / "sub")
 
-    found = list(discover(["link.txt", "linked"]))
+    files = list(discover(["link.txt", "linked"]))
 
-    assert [file.source for file in found] == [
+    assert [file.source for file in files] == [
         "link.txt",
         "linked/c.txt",
         "linked/deep/d.md",
         "linked/e.md",
     ]
-    assert found[0].follow_symlinks
+    assert files[0].follow_symlinks
 
 
 def test_a_special_file_is_found_and_refused(folder: Path) -> None:
@@ -139,9 +139,9 @@ def test_a_special_file_is_found_and_refused(folder: Path) -> None:
 
     with Reader(ReaderSettings()) as reader:
         outcomes = [
-            reader.read(found.path, follow_symlinks=found.follow_symlinks)
-            for found in discover(["docs/pipe", "docs/a.txt"])
-            if found.path is not None
+            reader.read(file.path, follow_symlinks=file.follow_symlinks)
+            for file in discover(["docs/pipe", "docs/a.txt"])
+            if file.path is not None
         ]
 
     assert isinstance(outcomes[0], UnreadDocument)
@@ -157,10 +157,10 @@ def test_a_file_with_any_name_is_read_and_its_name_escaped() -> None:
         Path("odd", os.fsdecode(name)).write_text("text")
 
     with Reader(ReaderSettings()) as reader:
-        found = list(discover(["odd"]))
-        read = [reader.read(file.path) for file in found if file.path]
+        files = list(discover(["odd"]))
+        read = [reader.read(file.path) for file in files if file.path]
 
-    assert [file.source for file in found] == [
+    assert [file.source for file in files] == [
         "odd/-rf",
         "odd/=cmd()",
         "odd/new\\nline.txt",
@@ -168,7 +168,7 @@ def test_a_file_with_any_name_is_read_and_its_name_escaped() -> None:
         "odd/rtl\\u202eexe.txt",
     ]
     assert all(isinstance(outcome, ReadDocument) for outcome in read)
-    assert [outcome.source for outcome in read] == [file.source for file in found]
+    assert [outcome.source for outcome in read] == [file.source for file in files]
 
 
 @pytest.mark.usefixtures("folder")
@@ -184,8 +184,8 @@ def test_a_deep_folder_is_searched_completely() -> None:
     Path("end.txt").write_text("x")
     os.chdir(start)
 
-    found = sources("deep")
+    names = sources("deep")
     # The cleanup of pytest is recursive.
     subprocess.run(["rm", "-r", "deep"], check=True)  # noqa: S607 - any rm will do
 
-    assert [len(Path(source).parts) for source in found] == [depth + 2]
+    assert [len(Path(source).parts) for source in names] == [depth + 2]

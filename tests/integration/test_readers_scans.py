@@ -43,15 +43,19 @@ def _closing() -> Iterator[None]:
 def outcome(settings: ReaderSettings, data: bytes, name: str = "a.pdf") -> str:
     """Return the text or the reason; files with the same settings share a reader."""
     reader = _opened.setdefault(settings, Reader(settings))
-    each = reader.read_bytes(data, name)
-    return each.content.text.strip() if isinstance(each, ReadDocument) else each.error.reason
+    document = reader.read_bytes(data, name)
+    return (
+        document.content.text.strip()
+        if isinstance(document, ReadDocument)
+        else document.error.reason
+    )
 
 
 def failure(settings: ReaderSettings, data: bytes, name: str = "a.pdf") -> ReadError:
     with Reader(settings) as reader:
-        each = reader.read_bytes(data, name)
-    assert isinstance(each, UnreadDocument)
-    return each.error
+        document = reader.read_bytes(data, name)
+    assert isinstance(document, UnreadDocument)
+    return document.error
 
 
 def picture(*texts: str) -> Image.Image:
@@ -81,7 +85,7 @@ def test_scanned_pages_among_others_are_recognized() -> None:
     assert (plain.content.pages, plain.content.pages_scanned) == (3, 1)
     assert read.content.text.split() == ["Typed,", "1O1", "and", "l0l.", *WORDS.split()]
     assert (read.content.pages, read.content.pages_scanned) == (3, 0)
-    assert [each.content.invisible_characters for each in (plain, read)] == [4, 4]
+    assert [document.content.invisible_characters for document in (plain, read)] == [4, 4]
 
 
 def test_a_scan_is_neither_empty_nor_damaged() -> None:
@@ -163,9 +167,9 @@ def test_invalid_language_data_is_reported(tmp_path: Path) -> None:
 def test_a_missing_language_is_named(tmp_path: Path) -> None:
     """The hint says what to install; all languages have to be in one folder."""
     shutil.copy(DATA / "eng.traineddata", tmp_path)
-    asked = ReaderSettings(ocr=True, ocr_data=tmp_path, ocr_languages="eng+chi_sim")
+    options = ReaderSettings(ocr=True, ocr_data=tmp_path, ocr_languages="eng+chi_sim")
 
-    error = failure(asked, scan(WORDS))
+    error = failure(options, scan(WORDS))
 
     assert error.reason == "needs_ocr"
     assert "eng+chi_sim" in error.what
@@ -195,9 +199,9 @@ def test_recognized_words_have_boxes() -> None:
         ink = ImageOps.invert(image).getbbox()
         assert ink is not None
         with Reader(RECOGNIZING) as reader:
-            found = reader.read_bytes(data, "a.pdf")
-        assert isinstance(found, ReadDocument)
-        (page,) = found.content.places
+            document = reader.read_bytes(data, "a.pdf")
+        assert isinstance(document, ReadDocument)
+        (page,) = document.content.places
         where = Places([page]).locate(0, len(WORDS))
 
         assert (where.page, where.place) == (1, "p. 1")
@@ -214,9 +218,9 @@ class Counting:
         self.seen: list[Picture] = []
 
     def transcribe(self, pictures: Iterator[Picture], source: str) -> Mapping[int, str]:  # noqa: ARG002 - the signature is the port's
-        for each in pictures:
-            self.seen.append(each)
-        return {each.number: "word" for each in self.seen}
+        for image in pictures:
+            self.seen.append(image)
+        return {image.number: "word" for image in self.seen}
 
 
 @pytest.mark.parametrize(
@@ -242,8 +246,8 @@ def test_a_compromised_parser_cannot_exceed_its_pictures(header: JsonObject, rea
     assert len(reader.seen) == (3 if header else 0)
     assert all(
         1 <= size <= settings.max_vision_edge_pixels
-        for each in reader.seen
-        for size in (each.width, each.height)
+        for image in reader.seen
+        for size in (image.width, image.height)
     )
 
 
@@ -252,7 +256,7 @@ def test_without_pillow_no_page_can_be_rendered(monkeypatch: pytest.MonkeyPatch)
     stream = io.BytesIO(scan(WORDS))
 
     with Reader(ReaderSettings()) as opened:
-        (found,) = opened.documents_from(stream, "a.pdf", transcriber=Counting())
+        (document,) = opened.documents_from(stream, "a.pdf", transcriber=Counting())
 
-    assert isinstance(found, UnreadDocument)
-    assert 'pip install "chordwise[vision]"' in found.error.hint
+    assert isinstance(document, UnreadDocument)
+    assert 'pip install "chordwise[vision]"' in document.error.hint

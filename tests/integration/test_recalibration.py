@@ -70,13 +70,11 @@ def test_the_calibrated_confidence_is_beside_the_reported_one(pipeline: Pipeline
     assert curve["error_before"] == pytest.approx(0.2)
     assert curve["error_after"] < 0.03
     assert lesson["acceptance"] == {"accept_from": 0.8, "share": pytest.approx(1 / 3)}
-    found = calibrated(pipeline)
-    assert [row[0] for row in found] == list(CLAIMS)
-    assert [row[1] for row in found] == pytest.approx(
-        [calibrate(points, claim) for claim in CLAIMS]
-    )
-    assert [row[1] for row in found] == pytest.approx([0.1, 0.3, 0.75, 1.0])
-    assert [row[2:] for row in found] == [*[(False, 300)] * 3, (True, 300)]
+    rows = calibrated(pipeline)
+    assert [row[0] for row in rows] == list(CLAIMS)
+    assert [row[1] for row in rows] == pytest.approx([calibrate(points, claim) for claim in CLAIMS])
+    assert [row[1] for row in rows] == pytest.approx([0.1, 0.3, 0.75, 1.0])
+    assert [row[2:] for row in rows] == [*[(False, 300)] * 3, (True, 300)]
 
 
 def test_an_unchanged_calibration_is_not_stored_again(pipeline: Pipeline) -> None:

@@ -94,7 +94,7 @@ class Desk:
 
     def reasons(self, *arguments: str) -> list[tuple[object, object]]:
         stale = json_values.objects(self.call(*arguments, "--dry-run")["stale"])
-        return [(each["reasons"], each["due"]) for each in stale]
+        return [(answer["reasons"], answer["due"]) for answer in stale]
 
     def target(self, **changes: object) -> Target:
         analysis = AnalysisOptions(labels=LABELS, instructions="Look twice.")
@@ -128,11 +128,11 @@ def desk(
     answers: dict[str, str] = {}
 
     def answering(request: CompletionRequest) -> Answer:
-        found = [label for name, label in answers.items() if name in request.task.text]
-        if found == ["failure"]:
+        labels = [label for name, label in answers.items() if name in request.task.text]
+        if labels == ["failure"]:
             return ModelRequestError("The model does not like it.", "Ask otherwise.")
         said = json.loads(obeying(request))
-        return json.dumps(said | ({"primary_label": found[0]} if found else {}))
+        return json.dumps(said | ({"primary_label": labels[0]} if labels else {}))
 
     pipeline = a_pipeline(settings, answering, repeat_last=True)
     made = Desk(pipeline=pipeline, folder=tmp_path, answers=answers)
@@ -190,9 +190,9 @@ def test_pages_by_another_model_are_counted(desk: Desk, monkeypatch: pytest.Monk
     )
     monkeypatch.setenv("CHORDWISE_READERS__VISION", GPT)
 
-    found = desk.call("--profile", "letters", "--dry-run")
+    report = desk.call("--profile", "letters", "--dry-run")
 
-    assert (found["stale"], found["transcribed_by_others"]) == ([], 1)
+    assert (report["stale"], report["transcribed_by_others"]) == ([], 1)
     assert "Another model read pages of 1 document" in desk.said("--profile", "letters")
 
 
@@ -374,7 +374,7 @@ def test_a_sample_is_reproducible_and_stratified_by_label(desk: Desk) -> None:
             "SELECT document_id, output ->> 'primary_label' FROM document_results"
         )
     }
-    drawn = [labels[str(each)] for each in first.documents]
+    drawn = [labels[str(document)] for document in first.documents]
     assert (drawn.count("invoice"), drawn.count("letter")) == (2, 6)
 
 
@@ -471,15 +471,15 @@ def test_invalid_options_are_refused(desk: Desk, arguments: Sequence[str]) -> No
 def test_another_item_makes_only_the_extraction_stale(settings: Settings) -> None:
     kinds = AnalysisType.EXTRACTION, AnalysisType.CLASSIFICATION, AnalysisType.SUMMARY
     pipeline, analysis = a_pipeline(settings), AnalysisOptions(labels=LABELS)
-    asked = [
+    questions = [
         replace(a_run(*kinds, analysis=replace(analysis, instructions=items)), model="extractive")
         for items in ("harbour", "harbour, fee")
     ]
-    first = pipeline.analyze(SHORT, options=asked[0])
-    of = refresh.target(pipeline.context, "again", asked[1], first.run_id)
+    first = pipeline.analyze(SHORT, options=questions[0])
+    of = refresh.target(pipeline.context, "again", questions[1], first.run_id)
 
     stale = refresh.survey(pipeline.context, of)
-    pipeline.analyze(SHORT, options=asked[1])
+    pipeline.analyze(SHORT, options=questions[1])
 
     assert [(row["analysis_type"], list(row["reasons"]), row["due"]) for row in stale] == [
         (AnalysisType.EXTRACTION, ["instructions"], 1)

@@ -53,11 +53,11 @@ def answered(settings: Settings) -> Pipeline:
     classified = replace(
         a_run(AnalysisType.CLASSIFICATION, analysis=labels), name="it's 5 %: run", save_as="post"
     )
-    for options, named in (
+    for options, contents in (
         (replace(a_run(), name="first"), {"harbour.txt": HARBOUR}),
         (classified, {"lease.txt": LEASE, "let_ter.txt": LETTER}),
     ):
-        documents = [a_document(content, source) for source, content in named.items()]
+        documents = [a_document(content, source) for source, content in contents.items()]
         pipeline.analyze(*documents, options=options)
     return pipeline
 

@@ -33,11 +33,11 @@ def queue(pipeline: Pipeline, scope: Values) -> Iterator[Row]:
     after = None
     while True:
         with pipeline.context.database.read() as session:
-            found = review.next_item(driver(session), scope, after)
-        if found is None:
+            item = review.next_item(driver(session), scope, after)
+        if item is None:
             return
-        yield found
-        after = found["place"]
+        yield item
+        after = item["place"]
 
 
 def test_the_queue_begins_with_the_most_doubtful_cells(pipeline: Pipeline) -> None:
@@ -55,15 +55,15 @@ def test_the_queue_begins_with_the_most_doubtful_cells(pipeline: Pipeline) -> No
     doubted(pipeline, "Smith", "quote not found")
     doubted(pipeline, "letter", "votes disagree", source="d.txt")
 
-    found = list(queue(pipeline, {}))
+    questions = list(queue(pipeline, {}))
 
-    assert [(q["source"], q["value"]["value"], *q["reasons"]) for q in found] == [
+    assert [(q["source"], q["value"]["value"], *q["reasons"]) for q in questions] == [
         ("a.txt", "12", "chunks disagree", "value not in quote"),
         ("d.txt", "letter", "votes disagree"),
         ("b.txt", "Smith", "quote not found"),
     ]
-    assert [q["left"] for q in found] == [3, 2, 1]
-    assert found[0]["excerpt"]["quote"] == "12"
+    assert [q["left"] for q in questions] == [3, 2, 1]
+    assert questions[0]["excerpt"]["quote"] == "12"
     assert [q["source"] for q in queue(pipeline, {"analysis_type": "classification"})] == ["d.txt"]
 
 
@@ -80,13 +80,13 @@ def test_a_warning_about_a_whole_answer_is_seen_and_its_values_stay(pipeline: Pi
     extracted(pipeline, {"a.txt": {"buyer": ("Miller", 9)}})
     pipeline.execute("UPDATE intakes SET message = 'Page 2 has no text.'")
     pipeline.execute("UPDATE results SET needs_review = true")
-    (asked,) = queue(pipeline, {})
+    (question,) = queue(pipeline, {})
     seen = Signed(entered=FeedbackInput(verdict=Verdict.SEEN), author="Ada")
 
     with pipeline.context.database.write() as session:
-        feedback.decide(session, asked["job_id"], asked["result_id"], seen)
+        feedback.decide(session, question["job_id"], question["result_id"], seen)
 
-    assert (asked["path"], asked["reasons"]) == ("", ["Page 2 has no text."])
+    assert (question["path"], question["reasons"]) == ("", ["Page 2 has no text."])
     assert list(queue(pipeline, {})) == []
     assert pipeline.value("SELECT needs_review FROM results") is False
     assert pipeline.value("SELECT trust FROM fact_quotes") == "supported"
@@ -103,10 +103,10 @@ def test_the_queue_uses_calibrated_confidence(pipeline: Pipeline) -> None:
     with pipeline.context.database.write() as session:
         results.update_reviews(session, [pipeline.job(submission).id])
 
-    (found,) = queue(pipeline, {})
+    (question,) = queue(pipeline, {})
 
-    assert found["value"]["item"] == "price"
-    assert found["calibrated_confidence"] == pytest.approx(0.34)
+    assert question["value"]["item"] == "price"
+    assert question["calibrated_confidence"] == pytest.approx(0.34)
 
 
 def test_an_answer_as_a_whole_is_decided_once(settings: Settings) -> None:
@@ -115,12 +115,12 @@ def test_an_answer_as_a_whole_is_decided_once(settings: Settings) -> None:
     pipeline.execute(
         """UPDATE results SET doubts = '{"": ["The critique failed."]}', needs_review = true"""
     )
-    (asked,) = queue(pipeline, {})
-    assert (asked["path"], asked["value"]) == ("", None)
+    (question,) = queue(pipeline, {})
+    assert (question["path"], question["value"]) == ("", None)
     accepted = Signed(entered=FeedbackInput(verdict=Verdict.APPROVED), author="Ada")
 
     with pipeline.context.database.write() as session:
-        said = feedback.decide(session, asked["job_id"], asked["result_id"], accepted)
+        said = feedback.decide(session, question["job_id"], question["result_id"], accepted)
 
     assert list(queue(pipeline, {})) == []
     assert said is not None
@@ -128,21 +128,21 @@ def test_an_answer_as_a_whole_is_decided_once(settings: Settings) -> None:
         feedback.withdraw(session, said.id, "Ben")
         (past,) = review.decisions(driver(session))
     assert (past["author"], past["withdrawn_by"]) == ("Ada", "Ben")
-    assert [each["path"] for each in queue(pipeline, {})] == [""]
+    assert [question["path"] for question in queue(pipeline, {})] == [""]
 
 
 def test_a_decision_about_a_replaced_answer_is_refused(pipeline: Pipeline) -> None:
     classified(pipeline, {"a.txt": ("letter", 0.2)})
     doubted(pipeline, "letter", "votes disagree")
-    (asked,) = queue(pipeline, {})
+    (question,) = queue(pipeline, {})
     pipeline.execute("UPDATE results SET id = gen_random_uuid()")
-    accepted = Signed(entered=FeedbackInput(verdict=Verdict.APPROVED, path=asked["path"]))
+    accepted = Signed(entered=FeedbackInput(verdict=Verdict.APPROVED, path=question["path"]))
 
     with (
         pytest.raises(UsageError, match="analyzed again"),
         pipeline.context.database.write() as session,
     ):
-        feedback.decide(session, asked["job_id"], asked["result_id"], accepted)
+        feedback.decide(session, question["job_id"], question["result_id"], accepted)
 
 
 def test_a_selection_outside_the_document_is_refused(pipeline: Pipeline) -> None:
@@ -191,9 +191,9 @@ def test_the_client_and_the_command_have_the_same_queue(pipeline: Pipeline) -> N
 @pytest.mark.usefixtures("addressed")
 def test_each_table_has_its_cells_in_the_queue(pipeline: Pipeline) -> None:
     """A table keeps its answer when the same question is saved in another one."""
-    asked = AnalysisOptions(instructions="buyer", confidence_threshold=0.5)
+    analysis = AnalysisOptions(instructions="buyer", confidence_threshold=0.5)
     for table in ("first", "second"):
-        options = a_run(AnalysisType.EXTRACTION, analysis=asked)
+        options = a_run(AnalysisType.EXTRACTION, analysis=analysis)
         text = 'VALUES {"buyer": ["Miller", 2]}'
         pipeline.analyze(text, options=replace(options, save_as=table, fresh=True))
 

@@ -37,7 +37,7 @@ PRICES = {"small": "1", "large": "10"}
 DOUBTFUL = "80. The harbour"
 
 
-def named(tier: str) -> ModelSettings:
+def priced_model(tier: str) -> ModelSettings:
     """Return a model priced per million tokens: a dollar if small, ten if large."""
     return ModelSettings(
         provider="openai",
@@ -58,13 +58,13 @@ def a_tier(name: str, line: Line) -> ScriptedModel:
 def routed(settings: Settings, small: Line, large: Line) -> Pipeline:
     plain = a_pipeline(settings)
     tiers = {"small": a_tier("small", small), "large": a_tier("large", large)}
-    own = plain.context.settings.model_copy(
+    changed = plain.context.settings.model_copy(
         update={
-            "models": {name: named(name) for name in tiers},
+            "models": {name: priced_model(name) for name in tiers},
             "tiers": TierSettings(small="small", large="large"),
         }
     )
-    return with_models(plain, own, tiers)
+    return with_models(plain, changed, tiers)
 
 
 def a_routed_run(model: str = AUTO) -> RunOptions:
@@ -80,9 +80,9 @@ def unsure_of_one_part(request: CompletionRequest) -> Answer:
 def documented() -> str:
     """Return the statement of docs/models.md about tiers."""
     page = (ROOT / "docs" / "models.md").read_text("utf-8")
-    found = re.search(r"```sql\n(.*?)```", page, re.DOTALL)
-    assert found is not None
-    return found[1]
+    block = re.search(r"```sql\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    return block[1]
 
 
 def statistics(address: SecretStr) -> dict[str, dict[str, object]]:
@@ -102,11 +102,11 @@ def test_weak_chunks_go_to_the_larger_tier(small_chunks: Settings, database_url:
     assert result.model == "small-1"
     assert pipeline.value("SELECT count(*) FROM chunks WHERE model = 'large-1'") == 1
     assert pipeline.value("SELECT count(*) FROM model_calls WHERE tier IS NULL") == 0
-    found = statistics(database_url)
+    tiers = statistics(database_url)
     chunks = pipeline.value("SELECT count(*) FROM chunks")
     assert isinstance(chunks, int)
-    assert (found["small"]["calls"], found["small"]["escalated_calls"]) == (chunks + 1, 0)
-    assert (found["large"]["calls"], found["large"]["escalated_calls"]) == (1, 1)
+    assert (tiers["small"]["calls"], tiers["small"]["escalated_calls"]) == (chunks + 1, 0)
+    assert (tiers["large"]["calls"], tiers["large"]["escalated_calls"]) == (1, 1)
 
 
 def test_savings_are_relative_to_the_price_of_the_large_tier(
@@ -119,13 +119,13 @@ def test_savings_are_relative_to_the_price_of_the_large_tier(
     pipeline = routed(small_chunks, unsure_of_one_part, quoting_the_text)
     pipeline.analyze(LONG, options=a_routed_run())
 
-    found = statistics(database_url)
+    tiers = statistics(database_url)
     with user_sql.run_query(database_url, documented()) as answer:
         rows = list(answer.rows)
     pipeline.execute("UPDATE model_calls SET cost_usd = NULL WHERE tier = 'large'")
     unknown = statistics(database_url)
 
-    small, large = found["small"], found["large"]
+    small, large = tiers["small"], tiers["large"]
     assert small["reference_cost_usd"] == 10 * _decimal(small["cost_usd"])
     assert small["saved_usd"] == 9 * _decimal(small["cost_usd"])
     assert large["reference_cost_usd"] is None
@@ -211,12 +211,12 @@ def a_pair(settings: Settings, first: Line, *second: Line) -> Pair:
     pipeline = a_pipeline(settings, first, repeat_last=True)
     of_both = pipeline.context.settings
     models = {**of_both.models, SECOND: PRICED}
-    named = of_both.model_copy(update={"models": models, "fallback": (SECOND,)})
+    changed = of_both.model_copy(update={"models": models, "fallback": (SECOND,)})
     profile = ModelProfile(
         provider="second-provider", model="second-1", context_tokens=32_768, max_output_tokens=2_048
     )
     connected = {SCRIPTED: pipeline.model, SECOND: ScriptedModel(second, profile=profile)}
-    return Pair(pipeline=with_models(pipeline, named, connected))
+    return Pair(pipeline=with_models(pipeline, changed, connected))
 
 
 @pytest.mark.parametrize(
@@ -268,8 +268,8 @@ def test_the_built_in_model_needs_review_only_in_place_of_a_language_model(
 ) -> None:
     """Its low confidence is no reason, but that it answered in place of the requested model is."""
     plain = a_pipeline(settings, errors.ModelOverloadedError("Busy."), repeat_last=True)
-    own = plain.context.settings.model_copy(update={"fallback": ("extractive",)})
-    pipeline = with_models(plain, own, {SCRIPTED: plain.model})
+    changed = plain.context.settings.model_copy(update={"fallback": ("extractive",)})
+    pipeline = with_models(plain, changed, {SCRIPTED: plain.model})
 
     pipeline.analyze(SHORT, options=replace(a_run(), model=model))
 

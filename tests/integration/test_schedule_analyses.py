@@ -100,10 +100,10 @@ def test_the_lane_of_a_schedule_overrides_the_profile(
     expected: str,
 ) -> None:
     profile = Profile.model_validate({"lane": of_profile})
-    named = settings.model_copy(update={"profiles": {"letters": profile}})
+    changed = settings.model_copy(update={"profiles": {"letters": profile}})
     lane = f"--lane {of_schedule}" if of_schedule else ""
     schedule = nightly(folder, f"--profile letters {lane}")
-    scheduler = a_scheduler_over(opened(named, provider), nightly=schedule)
+    scheduler = a_scheduler_over(opened(changed, provider), nightly=schedule)
 
     complete_occurrence(scheduler)
 

@@ -130,7 +130,7 @@ def do_twice(scheduler: FakeScheduler) -> None:
 def say(scheduler: FakeScheduler, verdict: Verdict, names: Iterable[str]) -> None:
     signed = Signed(entered=FeedbackInput(verdict=verdict))
     lines = [
-        FeedbackLine(number=1, document=each, analysis_type=None, signed=signed) for each in names
+        FeedbackLine(number=1, document=name, analysis_type=None, signed=signed) for name in names
     ]
     with scheduler.pipeline.context.database.write() as session:
         assert feedback.give_all(session, ResultSelection(), lines).stored == len(lines)
@@ -159,7 +159,7 @@ def test_a_withdrawn_certificate_fails_the_occurrence(settings: Settings) -> Non
 
 
 @pytest.mark.parametrize(
-    ("profile", "asked"),
+    ("profile", "options"),
     [
         (
             Profile(critique=True, model="openai/any"),
@@ -169,7 +169,7 @@ def test_a_withdrawn_certificate_fails_the_occurrence(settings: Settings) -> Non
     ],
 )
 def test_the_question_of_a_profile_is_that_of_its_runs(
-    settings: Settings, profile: Profile, asked: dict[str, object]
+    settings: Settings, profile: Profile, options: dict[str, object]
 ) -> None:
     """It has the configured principles, and no votes if no language model supports them."""
     critique = settings.critique.model_copy(update={"principles": ("Be right.",)})
@@ -180,7 +180,7 @@ def test_the_question_of_a_profile_is_that_of_its_runs(
     assert scope.questions is not None
     (question,) = scope.questions
     quality_options = ("votes", "critique", "principles")
-    assert {name: question[name] for name in quality_options if name in question} == asked
+    assert {name: question[name] for name in quality_options if name in question} == options
 
 
 def test_without_feedback_nothing_is_evaluated(settings: Settings) -> None:

@@ -163,11 +163,11 @@ def test_a_changed_schedule_applies_from_then_on(settings: Settings, folder: Pat
     scheduler.synchronize()
 
     assert scheduler.tick() == 0
-    found = scheduler.rows(
+    rows = scheduler.rows(
         "SELECT name, enabled, to_char(next_due_at AT TIME ZONE 'Europe/Berlin', 'DD HH24:MI')"
         " FROM schedules ORDER BY name"
     )
-    assert found == [
+    assert rows == [
         ("nightly", True, "28 05:00"),
         ("other", False, None),
         ("third", True, "29 03:00"),
@@ -190,10 +190,10 @@ def test_other_changes_keep_missed_due_times(settings: Settings, folder: Path) -
 def test_stored_schedules_outlive_the_configuration(settings: Settings, folder: Path) -> None:
     scheduler = a_scheduler(settings, ours=nightly(folder))
     database = scheduler.pipeline.context.database
-    wanted, added = nightly(folder), ScheduleOrigin.DATABASE
+    schedule, added = nightly(folder), ScheduleOrigin.DATABASE
 
     with database.write() as session:
-        occurrences.define(session, "theirs", wanted, folder, added, scheduler.now)
+        occurrences.define(session, "theirs", schedule, folder, added, scheduler.now)
     scheduler.synchronize()
     with database.write() as session, pytest.raises(UsageError, match="in the configuration"):
         occurrences.remove(session, "ours")
@@ -201,7 +201,7 @@ def test_stored_schedules_outlive_the_configuration(settings: Settings, folder: 
         pytest.raises(UsageError, match="configuration has a schedule"),
         database.write() as session,
     ):
-        occurrences.define(session, "ours", wanted, folder, added, scheduler.now)
+        occurrences.define(session, "ours", schedule, folder, added, scheduler.now)
     start_now(scheduler, "theirs")
     with database.write() as session:
         occurrences.remove(session, "theirs")

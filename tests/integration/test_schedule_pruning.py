@@ -53,9 +53,9 @@ def move_to_the_past(pipeline: Pipeline, run: str) -> None:
     )
 
 
-def a_scheduler_after_two_runs(settings: Settings, wanted: ScheduleSettings) -> FakeScheduler:
+def a_scheduler_after_two_runs(settings: Settings, schedule: ScheduleSettings) -> FakeScheduler:
     """Return a scheduler after an old run of two documents and a new one that shares one."""
-    scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, tidy=wanted)
+    scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, tidy=schedule)
     pipeline = scheduler.pipeline
     old = pipeline.analyze(OLD, SHARED)
     new = pipeline.submit(SHARED, NEW)
@@ -319,8 +319,8 @@ def test_replaced_results_are_deleted_with_the_answers(settings: Settings) -> No
 
     scheduler.carry_out()
 
-    found = counts(scheduler)
-    assert (found["result_history"], found["results"]) == (0, 4)
+    counted = counts(scheduler)
+    assert (counted["result_history"], counted["results"]) == (0, 4)
 
 
 @pytest.mark.parametrize("step", [1, 2])
@@ -332,8 +332,8 @@ def test_pruning_in_small_steps_is_complete(
 
     scheduler.carry_out()
 
-    found = counts(scheduler)
-    assert (found["runs"], found["jobs"], found["documents"]) == (1, 2, 2)
+    counted = counts(scheduler)
+    assert (counted["runs"], counted["jobs"], counted["documents"]) == (1, 2, 2)
 
 
 def test_a_document_taken_in_during_its_deletion_is_not_lost(settings: Settings) -> None:

@@ -279,8 +279,8 @@ def exporting(folder: Path, what: str) -> ScheduleSettings:
     return ScheduleSettings(cron="0 * * * *", run=run)
 
 
-def a_due_scheduler(settings: Settings, wanted: ScheduleSettings) -> FakeScheduler:
-    scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, morning=wanted)
+def a_due_scheduler(settings: Settings, schedule: ScheduleSettings) -> FakeScheduler:
+    scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, morning=schedule)
     scheduler.start_at("2026-03-28T06:01")
     return scheduler
 

@@ -35,8 +35,8 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def a_due_scheduler(settings: Settings, wanted: ScheduleSettings) -> FakeScheduler:
-    scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, nightly=wanted)
+def a_due_scheduler(settings: Settings, schedule: ScheduleSettings) -> FakeScheduler:
+    scheduler = a_scheduler(settings, quoting_the_text, repeat_last=True, nightly=schedule)
     scheduler.start_at("2026-03-28T02:31")
     return scheduler
 
@@ -52,11 +52,11 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, count: int) -> Callable[[], No
     taken: list[object] = []
     one_by_one(monkeypatch)
 
-    def take_in(self: Submission, *found: object, **named: object) -> object:
+    def take_in(self: Submission, *batch: object, **options: object) -> object:
         if len(taken) == count:
             raise KilledError
-        taken.append(found)
-        return wrapped(self, *found, **named)  # type: ignore[arg-type]  # passed on as they came
+        taken.append(batch)
+        return wrapped(self, *batch, **options)  # type: ignore[arg-type]  # passed on as they came
 
     def killed(_: Submission) -> None:
         raise KilledError
@@ -142,13 +142,13 @@ def test_a_suspended_scheduler_writes_nothing_once_replaced(
     letters: list[object] = []
     one_by_one(monkeypatch)
 
-    def take_in(self: Submission, *found: object, **named: object) -> object:
-        letters.append(found)
+    def take_in(self: Submission, *batch: object, **options: object) -> object:
+        letters.append(batch)
         if len(letters) == 3:
             scheduler.pipeline.execute(EXPIRE)
             with scheduler.pipeline.context.database.write() as session:
                 assert schedules.claim(session, uuid.uuid4(), timedelta(seconds=60))
-        return wrapped(self, *found, **named)  # type: ignore[arg-type]  # passed on as they came
+        return wrapped(self, *batch, **options)  # type: ignore[arg-type]  # passed on as they came
 
     monkeypatch.setattr(Submission, "take_in", take_in)
     scheduler.carry_out()
@@ -183,11 +183,11 @@ def test_a_heartbeat_keeps_the_lease_of_an_occurrence(
     one_by_one(monkeypatch)
     wrapped = Submission.take_in
 
-    def take_in(self: Submission, *found: object, **named: object) -> object:
+    def take_in(self: Submission, *batch: object, **options: object) -> object:
         scheduler.pipeline.execute(EXPIRE)
         runner.beat()
         seen.append(scheduler.carry_out())
-        return wrapped(self, *found, **named)  # type: ignore[arg-type]  # passed on as they came
+        return wrapped(self, *batch, **options)  # type: ignore[arg-type]  # passed on as they came
 
     monkeypatch.setattr(Submission, "take_in", take_in)
     runner.work()

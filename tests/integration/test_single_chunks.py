@@ -177,8 +177,8 @@ def test_only_a_text_that_does_not_fit_is_fanned_out(settings: Settings) -> None
 def test_with_a_model_that_cannot_be_opened_fan_out_writes_the_chunk(settings: Settings) -> None:
     """Only the workers may have its key."""
     keyless = ModelSettings(provider="openai", model="gpt-4o-mini", api_key_env="MISSING_API_KEY")
-    named = settings.model_copy(update={"models": {**settings.models, "keyless": keyless}})
-    pipeline = a_pipeline(named)
+    changed = settings.model_copy(update={"models": {**settings.models, "keyless": keyless}})
+    pipeline = a_pipeline(changed)
 
     pipeline.submit(PARAGRAPH, options=replace(a_run(), model="keyless"))
 
@@ -239,7 +239,7 @@ def test_a_result_that_cannot_be_stored_does_not_affect_others(
 
     def refusing(session: Session, new: Sequence[NewResult]) -> None:
         save_all(session, new)
-        if bad in {each.job_id for each in new}:
+        if bad in {chunk.job_id for chunk in new}:
             raise ValueError("PostgreSQL does not take this result.")
 
     monkeypatch.setattr(results, "save_all", refusing)

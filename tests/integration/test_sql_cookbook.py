@@ -78,8 +78,8 @@ class Table:
     rows: list[dict[str, object]]
 
     def row_of(self, column: str, value: object) -> dict[str, object]:
-        (found,) = [row for row in self.rows if row[column] == value]
-        return found
+        (match,) = [row for row in self.rows if row[column] == value]
+        return match
 
 
 class Reader:
@@ -99,7 +99,7 @@ class Reader:
 
 
 def statements(name: str) -> list[str]:
-    return [str(found) for found in STATEMENT.findall((ROOT / name).read_text("utf-8"))]
+    return [str(statement) for statement in STATEMENT.findall((ROOT / name).read_text("utf-8"))]
 
 
 def cookbook() -> list[str]:
@@ -244,20 +244,20 @@ def test_the_statement_of_the_readme(pipeline: Pipeline, database_url: SecretStr
 def test_the_statement_about_classifications(pipeline: Pipeline, database_url: SecretStr) -> None:
     pipeline.analyze(SURE, options=a_run(AnalysisType.CLASSIFICATION))
 
-    asked = Reader(database_url)
-    found = [asked.ask(statement).rows for statement in statements("docs/analyses.md")]
+    asking = Reader(database_url)
+    answers = [asking.ask(statement).rows for statement in statements("docs/analyses.md")]
 
-    assert [row["label"] for rows in found for row in rows if "label" in row] == ["report"]
+    assert [row["label"] for rows in answers for row in rows if "label" in row] == ["report"]
 
 
 def test_results_and_facts(reader: Reader) -> None:
     """Questions 1 and 2: counts by type and day, and quotes that occur in their documents."""
-    by_day, found = reader.question(1), reader.question(2)
+    by_day, answer = reader.question(1), reader.question(2)
 
     (day,) = by_day.rows
     assert (day["results"], day["partial"], day["needing_review"]) == (3, 1, 2)
-    assert {row["source"] for row in found.rows} == {"sure.txt", "long.txt"}
-    assert found.row_of("source", "sure.txt")["quote"] == SURE[:40].rpartition(" ")[0]
+    assert {row["source"] for row in answer.rows} == {"sure.txt", "long.txt"}
+    assert answer.row_of("source", "sure.txt")["quote"] == SURE[:40].rpartition(" ")[0]
 
 
 def test_calls_and_their_failures(reader: Reader) -> None:
@@ -307,7 +307,7 @@ def test_the_review_queue_and_classes_of_failures(reader: Reader) -> None:
         "1 of 1 quotes are not in the text: “A sentence that stands nowhere.”.",
         "The confidence 0.30 is below 0.5.",
     ]
-    classes = {(each["what"], each["error_code"]): each["failures"] for each in failed.rows}
+    classes = {(row["what"], row["error_code"]): row["failures"] for row in failed.rows}
     assert classes["intake", "needs_ocr"] == 1
     assert classes["call", "refused"] == classes["chunk", "refused"] == 1
 
@@ -332,8 +332,8 @@ def test_the_objections_of_a_critique(reader: Reader, pipeline: Pipeline) -> Non
         WHERE confidence < 0.5"""
     )
 
-    found = reader.ask(statements("docs/models.md")[-1])
+    answer = reader.ask(statements("docs/models.md")[-1])
 
-    assert found.columns == ["document_id", "path", "problem"]
-    assert found.row_of("path", "/main_topic")["problem"] == "Too short."
-    assert len(found.rows) == 2
+    assert answer.columns == ["document_id", "path", "problem"]
+    assert answer.row_of("path", "/main_topic")["problem"] == "Too short."
+    assert len(answer.rows) == 2

@@ -31,13 +31,13 @@ def answered(pipeline: Pipeline, source: str, text: str = PARAGRAPH) -> uuid.UUI
     return submission.run_id
 
 
-def found(pipeline: Pipeline, wanted: ResultSelection) -> Sequence[tuple[str, str]]:
+def sources_of(pipeline: Pipeline, selection: ResultSelection) -> Sequence[tuple[str, str]]:
     """Return sources and types of the results, and check that they are counted and listed."""
     with pipeline.context.database.read() as session:
-        results = stored_results.read(driver(session), wanted)
-        assert stored_results.count(driver(session), wanted) == len(results)
-        assert stored_results.read(driver(session), wanted, limit=1) == results[:1]
-        listed = {row["job_id"] for row in judgeable.listed(session, wanted)}
+        results = stored_results.read(driver(session), selection)
+        assert stored_results.count(driver(session), selection) == len(results)
+        assert stored_results.read(driver(session), selection, limit=1) == results[:1]
+        listed = {row["job_id"] for row in judgeable.listed(session, selection)}
         assert listed == {row["job_id"] for row in results}
         return [(row["source"], row["analysis_type"]) for row in results]
 
@@ -48,15 +48,15 @@ def test_only_the_newest_answers_are_found(settings: Settings) -> None:
     answered(pipeline, "other.txt", "Another text. It is short.")
     answered(pipeline, "new.txt")
 
-    assert found(pipeline, ResultSelection()) == [
+    assert sources_of(pipeline, ResultSelection()) == [
         ("new.txt", "sentiment"),
         ("new.txt", "summary"),
         ("other.txt", "sentiment"),
         ("other.txt", "summary"),
     ]
-    assert found(pipeline, ResultSelection(types=(AnalysisType.SUMMARY,), document="OTHER")) == [
-        ("other.txt", "summary")
-    ]
+    assert sources_of(
+        pipeline, ResultSelection(types=(AnalysisType.SUMMARY,), document="OTHER")
+    ) == [("other.txt", "summary")]
 
 
 def test_a_document_is_found_by_each_of_its_names(settings: Settings) -> None:
@@ -65,7 +65,7 @@ def test_a_document_is_found_by_each_of_its_names(settings: Settings) -> None:
     answered(pipeline, "old-copy.txt")
     answered(pipeline, "new.txt")
 
-    assert [source for source, _ in found(pipeline, ResultSelection(document="old"))] == [
+    assert [source for source, _ in sources_of(pipeline, ResultSelection(document="old"))] == [
         "old-copy.txt"
     ] * 2
 
@@ -75,7 +75,7 @@ def test_all_results_of_a_run_are_found(settings: Settings) -> None:
     run_id = answered(pipeline, "old.txt")
     answered(pipeline, "new.txt")
 
-    assert found(pipeline, ResultSelection(run_id=run_id)) == [
+    assert sources_of(pipeline, ResultSelection(run_id=run_id)) == [
         ("old.txt", "summary"),
         ("old.txt", "sentiment"),
     ]
@@ -94,9 +94,9 @@ ADDING_UP: JsonObject = {
 def test_a_failed_check_is_stored_with_the_result(settings: Settings) -> None:
     written = json.dumps({"data": {"parts": [5, 6], "total": 12}, "evidence": []})
     pipeline = a_pipeline(settings, written, repeat_last=True)
-    asked = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(schema=ADDING_UP))
+    options = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(schema=ADDING_UP))
 
-    submission = pipeline.analyze(PARAGRAPH, options=asked)
+    submission = pipeline.analyze(PARAGRAPH, options=options)
 
     with pipeline.context.database.read() as session:
         (stored,) = stored_results.read(driver(session), ResultSelection(run_id=submission.run_id))

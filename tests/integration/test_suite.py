@@ -64,15 +64,18 @@ def answered(pipeline: Pipeline, folder: Path, limit: int | None = None) -> list
     settings = pipeline.context.settings
     parts = suite.read(settings, folder, limit)
     return [
-        each
+        row
         for together in suite.evaluate_all(pipeline.context, parts, SCRIPTED, NOW, work)
-        for each in together
+        for row in together
     ]
 
 
-def values(found: Sequence[Row]) -> Mapping[tuple[str, str], float]:
-    (evaluated,) = found
-    return {(each.metric, each.label): each.value for each in evaluated["measured"][0]["measures"]}
+def values(rows: Sequence[Row]) -> Mapping[tuple[str, str], float]:
+    (evaluated,) = rows
+    return {
+        (measure.metric, measure.label): measure.value
+        for measure in evaluated["measured"][0]["measures"]
+    }
 
 
 @pytest.mark.parametrize("layout", ["files", "records of texts", "records of paths"])
@@ -92,10 +95,10 @@ def test_both_models_answer_the_documents(settings: Settings, tmp_path: Path, la
 
     scripted, built_in = answered(pipeline, folder)
 
-    found = values(scripted)
-    assert found["accuracy", ""] == pytest.approx(2 / 3)
-    assert found["calibration_error", ""] == pytest.approx(abs(0.9 - 2 / 3))
-    assert {("grounded", ""), ("cost_usd", ""), ("seconds", "")} <= found.keys()
+    measures = values(scripted)
+    assert measures["accuracy", ""] == pytest.approx(2 / 3)
+    assert measures["calibration_error", ""] == pytest.approx(abs(0.9 - 2 / 3))
+    assert {("grounded", ""), ("cost_usd", ""), ("seconds", "")} <= measures.keys()
     assert (scripted[0]["asked"], built_in[0]["asked"]) == (SCRIPTED, "extractive")
     stored = "SELECT run, provider, judged FROM evaluations ORDER BY id"
     assert pipeline.rows(stored) == [
@@ -153,8 +156,8 @@ def test_the_pages_of_facts_are_compared(settings: Settings, tmp_path: Path) -> 
         folder / "gold.jsonl",
         {"document": "a.pdf", "fields": truth, "pages": {"signed": 1, "annual fee": [1]}},
     )
-    found = {"signed": "March 1, 2003", "annual fee": "500 EUR", "landlord": None}
-    fields = [a_field(item, value, 9) for item, value in found.items()]
+    truths = {"signed": "March 1, 2003", "annual fee": "500 EUR", "landlord": None}
+    fields = [a_field(item, value, 9) for item, value in truths.items()]
     pipeline = a_pipeline(settings, json.dumps({"fields": fields}), repeat_last=True)
 
     scripted, _ = answered(pipeline, folder)
@@ -201,10 +204,10 @@ def test_schemas_with_gold_beside_documents_are_parts(settings: Settings, tmp_pa
 
     scripted, _ = answered(a_pipeline(settings, answer, repeat_last=True), folder)
 
-    found = values(scripted)
+    measures = values(scripted)
     assert scripted[0]["part"] == "bench/bills"
-    assert found["match", "/total"] == 1
-    assert found["row_recall", "/rows"] == pytest.approx(2 / 3)
+    assert measures["match", "/total"] == 1
+    assert measures["row_recall", "/rows"] == pytest.approx(2 / 3)
     assert "evaluation_config" not in json.dumps(schemas[0])
 
 

@@ -74,16 +74,16 @@ def reading(*texts: str) -> Callable[[CompletionRequest], Answer]:
 
 
 def a_seeing_pipeline(
-    settings: Settings, *script: Line, named: ModelSettings = AWAY, **readers: object
+    settings: Settings, *script: Line, model_settings: ModelSettings = AWAY, **readers: object
 ) -> Pipeline:
     """Open a pipeline whose model also reads scans; the last line of the script repeats."""
     seeing = with_settings(settings, "readers", vision=SCRIPTED, **readers)
-    return a_pipeline(seeing, *script, repeat_last=True, named=named)
+    return a_pipeline(seeing, *script, repeat_last=True, model_settings=model_settings)
 
 
 def opened(pipeline: Pipeline, path: Path, **options: object) -> Submission:
-    found = [found_files.entry_of(file) for file in discover([str(path)])]
-    return open_run(pipeline.context, a_run(**options), NOW, found)  # type: ignore[arg-type]  # options of a run
+    entries = [found_files.entry_of(file) for file in discover([str(path)])]
+    return open_run(pipeline.context, a_run(**options), NOW, entries)  # type: ignore[arg-type]  # options of a run
 
 
 def read_in(pipeline: Pipeline, submission: Submission) -> None:
@@ -128,7 +128,7 @@ def test_pages_without_text_are_read_by_the_model(settings: Settings, tmp_path: 
     stored = "SELECT text, transcribed_by, normalization ->> 'pages_transcribed' FROM documents"
     assert pipeline.rows(stored) == [(whole, READ_BY, "2")]
     places = "SELECT number, start_char, end_char, width > 0 FROM document_places ORDER BY number"
-    starts = [whole.index(each) for each in (TYPED, FIRST, SECOND)]
+    starts = [whole.index(passage) for passage in (TYPED, FIRST, SECOND)]
     assert pipeline.rows(places) == [
         (number, start, start + len(page), True)
         for number, (start, page) in enumerate(
@@ -139,7 +139,7 @@ def test_pages_without_text_are_read_by_the_model(settings: Settings, tmp_path: 
 
 
 def test_transcriptions_belong_to_the_run_and_document(settings: Settings, tmp_path: Path) -> None:
-    pipeline = a_seeing_pipeline(settings, reading(FIRST), named=PRICED)
+    pipeline = a_seeing_pipeline(settings, reading(FIRST), model_settings=PRICED)
 
     submission = take_in(pipeline, tmp_path / "a.zip", archive({"b.pdf": scan(FIRST)}))
     pipeline.work(submission)
@@ -154,8 +154,8 @@ def test_transcriptions_belong_to_the_run_and_document(settings: Settings, tmp_p
     assert pipeline.rows("SELECT calls, unpriced_calls FROM run_costs") == [(2, 0)]
     job = pipeline.job(submission)
     with pipeline.context.database.read() as session:
-        found = explanation.find(driver(session), str(job.id))
-        calls = explanation.explain(session, found)["calls"]
+        subject = explanation.find(driver(session), str(job.id))
+        calls = explanation.explain(session, subject)["calls"]
         counted = progress.read(driver(session), submission.run_id)
     assert [call["stage"] for call in calls] == ["transcribe", "analyze"]
     assert counted.calls.total == 2
@@ -195,7 +195,7 @@ def test_an_unavailable_model_interrupts_the_intake(
     with pytest.raises(type(error)):
         read_in(pipeline, submission)
     assert pipeline.value("SELECT intake_status FROM run_accounts") == "interrupted"
-    asked = len(pipeline.model.requests)
+    calls = len(pipeline.model.requests)
 
     answers.append(transcription(SECOND))
     resume = Resume(pipeline.context, report=lambda _: None, pause=lambda _: None)
@@ -203,7 +203,7 @@ def test_an_unavailable_model_interrupts_the_intake(
     assert rest is not None
     read_in(pipeline, rest)
 
-    assert len(pipeline.model.requests) == asked + 1
+    assert len(pipeline.model.requests) == calls + 1
     assert pipeline.value("SELECT text FROM documents") == f"{FIRST}\n\n{SECOND}"
     assert pipeline.value("SELECT intakes_balance FROM run_accounts") is True
 
@@ -290,18 +290,18 @@ def test_pictures_are_limited_in_size_and_number(settings: Settings, tmp_path: P
     take_in(pipeline, tmp_path / "fax.tif", fax.getvalue())
     take_in(pipeline, tmp_path / "three.pdf", joined(*[scan(FIRST)] * 3))
 
-    pictures: list[Picture] = [each.pictures[0] for each in pipeline.model.requests[:2]]
-    assert sorted(each.number for each in pictures) == [1, 3]
-    for each in pictures:
-        assert Image.open(io.BytesIO(each.data)).size == (each.width, each.height)
-        assert max(each.width, each.height) == edge
+    pictures: list[Picture] = [request.pictures[0] for request in pipeline.model.requests[:2]]
+    assert sorted(picture.number for picture in pictures) == [1, 3]
+    for picture in pictures:
+        assert Image.open(io.BytesIO(picture.data)).size == (picture.width, picture.height)
+        assert max(picture.width, picture.height) == edge
     assert pipeline.value("SELECT text FROM documents") == f"{FIRST}\n\n\n\n{SECOND}"
     refused = "SELECT outcome, reason FROM intakes WHERE document_id IS NULL"
     assert pipeline.rows(refused) == [("too_large", "too_many_pages")]
 
 
 def test_no_page_is_transcribed_beyond_the_budget(settings: Settings, tmp_path: Path) -> None:
-    pipeline = a_seeing_pipeline(settings, reading(FIRST), named=PRICED)
+    pipeline = a_seeing_pipeline(settings, reading(FIRST), model_settings=PRICED)
 
     with pytest.raises(errors.BudgetExceededError):
         take_in(pipeline, tmp_path / "a.pdf", scan(FIRST), budget_usd=Decimal("0.001"))
@@ -311,7 +311,7 @@ def test_no_page_is_transcribed_beyond_the_budget(settings: Settings, tmp_path: 
 
 
 def test_the_cost_of_a_page_is_spent(settings: Settings, tmp_path: Path) -> None:
-    pipeline = a_seeing_pipeline(settings, reading(FIRST), named=PRICED)
+    pipeline = a_seeing_pipeline(settings, reading(FIRST), model_settings=PRICED)
 
     take_in(pipeline, tmp_path / "a.pdf", scan(FIRST), budget_usd=Decimal(1))
 
@@ -340,17 +340,19 @@ def anthropic_answer(text: str) -> JsonObject:
 
 
 def shown_to(body: JsonObject) -> list[bytes]:
-    urls = (text(each.get("url")) for each in named(body, "image_url"))
-    sources = (text(each.get("data")) for each in named(body, "source"))
+    urls = (text(block.get("url")) for block in blocks_of(body, "image_url"))
+    sources = (text(block.get("data")) for block in blocks_of(body, "source"))
     return [
-        base64.b64decode(each, validate=True)
-        for each in (*(url.removeprefix("data:image/jpeg;base64,") for url in urls), *sources)
+        base64.b64decode(encoded, validate=True)
+        for encoded in (*(url.removeprefix("data:image/jpeg;base64,") for url in urls), *sources)
     ]
 
 
-def named(body: JsonObject, name: str) -> list[JsonObject]:
-    blocks = [each for message in objects(body["messages"]) for each in objects(message["content"])]
-    return [as_object(each[name]) for each in blocks if name in each]
+def blocks_of(body: JsonObject, name: str) -> list[JsonObject]:
+    blocks = [
+        block for message in objects(body["messages"]) for block in objects(message["content"])
+    ]
+    return [as_object(block[name]) for block in blocks if name in block]
 
 
 WIRES: dict[str, tuple[Callable[[str], JsonObject], Callable[[JsonObject], None]]] = {
@@ -391,7 +393,7 @@ def test_a_scan_is_transcribed_and_analyzed(
     assert max(Image.open(io.BytesIO(picture)).size) <= ReaderSettings().max_vision_edge_pixels
     assert result["transcribed_by"] == f"{provider}/eyes-1"
     findings = objects(as_object(result["output"])["key_findings"])
-    assert {each["page"] for each in findings} == {1}
+    assert {finding["page"] for finding in findings} == {1}
 
 
 def test_a_scan_is_read_without_a_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

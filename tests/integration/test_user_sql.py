@@ -159,17 +159,17 @@ def test_only_a_wrong_name_lists_names(database_url: SecretStr, statement: str, 
 
 def test_the_session_belongs_to_the_reader(database_url: SecretStr) -> None:
     """The session user is the reader, so that it cannot switch back to the owner."""
-    found = ask(
+    rows = ask(
         database_url,
         "SELECT session_user::text, current_user::text, current_setting('transaction_read_only'),"
         " current_setting('statement_timeout'), current_setting('search_path')",
     )
 
-    assert found == [(READER, READER, "on", "30s", "public")]
+    assert rows == [(READER, READER, "on", "30s", "public")]
 
 
 def test_readers_see_the_comments(database_url: SecretStr) -> None:
-    found = ask(
+    rows = ask(
         database_url,
         "SELECT obj_description('run_costs'::regclass, 'pg_class'),"
         " col_description('run_costs'::regclass, ordinal_position)"
@@ -177,7 +177,7 @@ def test_readers_see_the_comments(database_url: SecretStr) -> None:
         " WHERE table_name = 'run_costs' AND column_name = 'cost_usd'",
     )
 
-    assert found == [
+    assert rows == [
         (
             "The calls and the cost of each run, including the transcription of pages.",
             "Sum of the known costs in US dollars; null if none is known.",
@@ -189,9 +189,9 @@ def test_a_large_answer_need_not_be_read_to_the_end(database_url: SecretStr) -> 
     endless = "SELECT generate_series(1, 1000000000)"
 
     with user_sql.run_query(database_url, endless) as answer:
-        found = list(itertools.islice(answer.rows, 3))
+        rows = list(itertools.islice(answer.rows, 3))
 
-    assert found == [(1,), (2,), (3,)]
+    assert rows == [(1,), (2,), (3,)]
 
 
 def test_an_error_after_some_rows_is_reported(database_url: SecretStr) -> None:
@@ -290,9 +290,9 @@ def test_temporary_files_are_limited(
 def test_concurrent_readers_do_not_lock_each_other_out(database_url: SecretStr) -> None:
     """Each sets its own password; a lock separates them until they have logged in."""
     with ThreadPoolExecutor(6) as threads:
-        found = list(threads.map(ask, [database_url] * 6, ["SELECT 1"] * 6))
+        rows = list(threads.map(ask, [database_url] * 6, ["SELECT 1"] * 6))
 
-    assert found == [[(1,)]] * 6
+    assert rows == [[(1,)]] * 6
 
 
 def test_passwords_last_minutes(database_url: SecretStr, owner: psycopg.Connection[Row]) -> None:
@@ -373,14 +373,14 @@ def test_settings_of_a_role_or_a_database_change_no_value(
     for what in (role(READER), sql.SQL("{} IN {}").format(role(READER), of_database), of_database):
         set_odd_values(owner, what)
 
-    found = ask(database_url, VALUES)
+    rows = ask(database_url, VALUES)
     engine = open_engine(database_url)
     with engine.connect() as connection:
         others = connection.exec_driver_sql(VALUES).one()
     engine.dispose()
 
     left = "SELECT count(*) FROM pg_db_role_setting WHERE setrole = 'chordwise_reader'::regrole"
-    assert found == [AS_STORED]
+    assert rows == [AS_STORED]
     assert tuple(others) == AS_STORED
     assert owner.execute(left).fetchone() == (0,)
 
@@ -395,8 +395,8 @@ def tools(
     statements = statements.replace("OWNER", owner.info.user).replace("choose one", "known")
     owner.execute(statements.encode())
     url = make_url(database_url.get_secret_value())
-    own = url.set(username=LOGIN, password="known")  # noqa: S106 - of this test
-    yield SecretStr(own.render_as_string(hide_password=False))
+    address = url.set(username=LOGIN, password="known")  # noqa: S106 - of this test
+    yield SecretStr(address.render_as_string(hide_password=False))
     owner.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(LOGIN)))
 
 
@@ -420,14 +420,14 @@ def test_the_login_of_other_programs_cannot_change_what_others_read(
     database = sql.Identifier(str(address.database))
     setting = sql.SQL("ALTER ROLE {} IN DATABASE {} SET intervalstyle = 'iso_8601'")
     owner.execute(setting.format(sql.Identifier(LOGIN), database))
-    found = ask(tools, VALUES)
+    rows = ask(tools, VALUES)
     changed = user_sql.changed_settings(database_url, [LOGIN])
 
-    assert found == [AS_STORED]
+    assert rows == [AS_STORED]
     assert ask(tools, "SELECT count(*) FROM runs") == [(0,)]
     assert ask(tools, "SELECT number FROM answers.later") == [(1,)]
     assert f"{LOGIN}: extra_float_digits=-15" in changed
-    assert [name for name in ODD_SETTINGS if any(name in each.lower() for each in changed)] == [
+    assert [name for name in ODD_SETTINGS if any(name in line.lower() for line in changed)] == [
         name for name in ODD_SETTINGS if name not in ("timezone", "search_path")
     ]
     assert changed[f"{LOGIN}: extra_float_digits=-15"] == (
@@ -445,10 +445,10 @@ def test_doctor_names_settings_that_change_how_values_are_written(
     for setting in ("extra_float_digits = -15", "timezone = 'Asia/Kolkata'"):
         owner.execute(f"ALTER ROLE chordwise_reader SET {setting}".encode())
 
-    def found() -> Check:
-        return next(each for each in diagnose(settings) if each.name == "reader")
+    def reader_check() -> Check:
+        return next(check for check in diagnose(settings) if check.name == "reader")
 
-    first, second = found(), found()
+    first, second = reader_check(), reader_check()
 
     assert first.status is CheckStatus.WARN
     assert first.finding.endswith("written: chordwise_reader: extra_float_digits=-15")

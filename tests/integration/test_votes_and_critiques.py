@@ -104,11 +104,11 @@ def test_an_outage_postpones_the_critique_without_repeated_questions(
 
     pipeline.work(submission)
 
-    asked = [request.task.stage for request in pipeline.model.requests]
+    stages = [request.task.stage for request in pipeline.model.requests]
     assert (waiting, pipeline.job(submission).status) == ("waiting", "succeeded")
-    assert asked.count(Stage.ANALYZE) == 1
-    assert asked.count(stage) == 2
-    assert len(asked) == 4
+    assert stages.count(Stage.ANALYZE) == 1
+    assert stages.count(stage) == 2
+    assert len(stages) == 4
 
 
 def test_a_permanent_outage_does_not_lose_the_answer(settings: Settings) -> None:
@@ -136,13 +136,13 @@ def test_a_run_without_quota_pauses_before_the_critique_and_continues(settings: 
 
     assert (paused.status, paused.error_code) == ("paused", "quota_exceeded")
     assert pipeline.job(submission).status == "succeeded"
-    asked = [request.task.stage for request in pipeline.model.requests]
-    assert asked == [Stage.ANALYZE, Stage.CRITIQUE, Stage.CRITIQUE, Stage.REVISE]
+    stages = [request.task.stage for request in pipeline.model.requests]
+    assert stages == [Stage.ANALYZE, Stage.CRITIQUE, Stage.CRITIQUE, Stage.REVISE]
 
 
 def test_principles_are_part_of_a_results_identity_unless_disabled(settings: Settings) -> None:
-    own = with_settings(settings, "critique", principles=("Say less.",))
-    pipeline = a_pipeline(own, objecting, repeat_last=True)
+    changed = with_settings(settings, "critique", principles=("Say less.",))
+    pipeline = a_pipeline(changed, objecting, repeat_last=True)
     first = pipeline.analyze(PARAGRAPH, options=with_critique())
 
     again = pipeline.submit(PARAGRAPH, options=with_critique("Say less."))
@@ -229,7 +229,7 @@ def test_the_agreement_of_a_synthesis_is_at_most_that_of_its_chunks(small_chunks
 def test_votes_are_part_of_a_results_identity_unless_disabled(settings: Settings) -> None:
     pipeline = a_pipeline(settings, voting, repeat_last=True)
     voted(pipeline, PARAGRAPH, with_votes(3))
-    asked = len(pipeline.model.requests)
+    calls = len(pipeline.model.requests)
 
     again = pipeline.submit(PARAGRAPH, options=with_votes(3))
     hashes = {
@@ -239,7 +239,7 @@ def test_votes_are_part_of_a_results_identity_unless_disabled(settings: Settings
 
     assert pipeline.job(again).reused_from is not None
     assert pipeline.result(pipeline.job(again).id).agreement == pytest.approx(2 / 3, abs=1e-5)
-    assert len(pipeline.model.requests) == asked == 3
+    assert len(pipeline.model.requests) == calls == 3
     assert len(hashes) == 3
     assert "votes" not in pipeline.job(pipeline.submit(LONG, options=with_votes(1))).options
 

@@ -55,13 +55,13 @@ class Scene:
 
     def value(self, query: str) -> object:
         with self.engine.connect() as connection:
-            found: object = connection.execute(text(query)).scalar_one()
-            return found
+            value: object = connection.execute(text(query)).scalar_one()
+            return value
 
     def count(self, query: str) -> int:
-        found = self.value(query)
-        assert isinstance(found, int)
-        return found
+        number = self.value(query)
+        assert isinstance(number, int)
+        return number
 
     def wait_for(self, query: str) -> None:
         def is_true() -> bool:

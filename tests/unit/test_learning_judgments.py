@@ -71,7 +71,7 @@ def verdicts(answer: AnswerWithConfidence, truth: Truth) -> list[tuple[str, floa
 
 
 def said(answer: AnswerWithConfidence, *entered: FeedbackInput) -> Truth:
-    remarks = [understand(answer, entered, AnalysisOptions()).remark for entered in entered]
+    remarks = [understand(answer, remark, AnalysisOptions()).remark for remark in entered]
     return truths.from_remarks(answer.analysis_type, remarks)
 
 
