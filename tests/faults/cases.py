@@ -56,11 +56,12 @@ def saying(name: str) -> str:
 def calls(cluster: Cluster) -> dict[str, tuple[str, ...]]:
     """Return the outcomes of each case's calls in order: an error code, or the validity."""
     rows = cluster.rows(_CALLS)
-    return {str(name): tuple(map(str, found)) for name, found in rows if isinstance(found, list)}
+    return {str(name): tuple(map(str, codes)) for name, codes in rows if isinstance(codes, list)}
 
 
 def ends(cluster: Cluster) -> dict[str, tuple[str, ...]]:
     """Return status, error code, message and hint of the job of each case."""
     return {
-        str(name): tuple(str(each or "") for each in found) for name, *found in cluster.rows(_ENDS)
+        str(name): tuple(str(value or "") for value in values)
+        for name, *values in cluster.rows(_ENDS)
     }

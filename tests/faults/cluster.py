@@ -158,9 +158,9 @@ class Cluster:
         return self.rows(query)[0][0]
 
     def count(self, query: str) -> int:
-        found = self.value(query)
-        assert isinstance(found, int)
-        return found
+        number = self.value(query)
+        assert isinstance(number, int)
+        return number
 
     def wait_for(self, query: str, seconds: float = 60) -> None:
         """Wait until a query returns true; an unavailable database counts as false."""

@@ -53,9 +53,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Collect the rows of experiments, which may have run in other processes."""
-    found = [value for name, value in report.user_properties if name == _ROW]
+    values = [value for name, value in report.user_properties if name == _ROW]
     if report.when == "call":
-        _measured.extend(Row(**json.loads(str(value))) for value in found)
+        _measured.extend(Row(**json.loads(str(value))) for value in values)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

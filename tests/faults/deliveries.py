@@ -25,10 +25,10 @@ def each_in_one_place(cluster: Cluster, _: Allowance) -> Iterator[str]:
     """I6: every dropped content is in one place, as often as it was dropped, and no other is."""
     if cluster.drops is None:
         return
-    found, dropped = cluster.drops.found(), cluster.drops.contents
-    if lost := (dropped - found).total():
+    delivered, dropped = cluster.drops.counts(), cluster.drops.contents
+    if lost := (dropped - delivered).total():
         yield f"{lost} files that were dropped are nowhere"
-    if others := (found - dropped).total():
+    if others := (delivered - dropped).total():
         yield f"{others} files were duplicated or changed"
     folders = cluster.drops.folders
     for place in (folders.inbox, folders.done, folders.failed):

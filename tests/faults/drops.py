@@ -63,7 +63,7 @@ class Drops:
         """Record that the user removes this content, or is about to overwrite it."""
         self.contents -= Counter([sha256(path)])
 
-    def found(self) -> Counter[str]:
+    def counts(self) -> Counter[str]:
         """Return the counts of the contents in inbox, done/ and failed/, by hash."""
         folders = self.folders
         places = (folders.inbox, folders.done, folders.failed)
@@ -72,8 +72,8 @@ class Drops:
 
     def notes(self, name: str = "") -> list[JsonObject]:
         """Return the notes of all delivered files, or of those that were dropped as `name`."""
-        found: list[JsonObject] = [json.loads(note.read_text("utf-8")) for note in self._notes()]
-        return [note for note in found if not name or note["file"] == name]
+        notes: list[JsonObject] = [json.loads(note.read_text("utf-8")) for note in self._notes()]
+        return [note for note in notes if not name or note["file"] == name]
 
     def outcomes(self) -> dict[str, str]:
         """Return `done`, or the reason of the first failure, by delivered name."""
@@ -90,8 +90,8 @@ class Drops:
         try:
             wait_until(lambda: self.delivered_count() >= count, seconds, "deliveries")
         except AssertionError as error:
-            found = f"{self.delivered_count()} of {count} files are delivered"
-            raise AssertionError(f"{found}\n{story()}") from error
+            progress = f"{self.delivered_count()} of {count} files are delivered"
+            raise AssertionError(f"{progress}\n{story()}") from error
 
     def delivered_count(self) -> int:
         return sum(1 for _ in self._notes())
@@ -113,7 +113,7 @@ def contents_of(place: Path) -> Iterator[Path]:
 
 def _outcome(note: JsonObject) -> str:
     intakes = json_values.objects(note["intakes"])
-    reasons = [str(each["reason"] or each["outcome"]) for each in intakes]
+    reasons = [str(intake["reason"] or intake["outcome"]) for intake in intakes]
     return "done" if note["outcome"] == "done" else str(note["reason"] or reasons[0])
 
 

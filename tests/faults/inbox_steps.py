@@ -51,7 +51,7 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _is_ours(self, arguments: tuple[object, ...]) -> bool:
-        paths = (str(each) for each in arguments[:2] if isinstance(each, str | Path))
+        paths = (str(argument) for argument in arguments[:2] if isinstance(argument, str | Path))
         return any(path.startswith(self.below) for path in paths)
 
     def _only_reads(self, name: str, arguments: tuple[object, ...]) -> bool:
@@ -92,8 +92,8 @@ def succeed(context: Context) -> None:
 
 
 def notes(folders: Folders) -> list[str]:
-    found = (*folders.done.rglob("*.json"), *folders.failed.rglob("*.json"))
-    return [str(note) for note in found]
+    files = (*folders.done.rglob("*.json"), *folders.failed.rglob("*.json"))
+    return [str(note) for note in files]
 
 
 def in_child(do: Callable[[], None]) -> int:

@@ -75,18 +75,18 @@ def _broker_texts(client: redis.Redis) -> Iterator[str]:
 def _values(client: redis.Redis, key: bytes) -> list[bytes]:
     match client.type(key):
         case b"string":
-            found: object = [client.get(key)]
+            values: object = [client.get(key)]
         case b"list":
-            found = client.lrange(key, 0, -1)
+            values = client.lrange(key, 0, -1)
         case b"set":
-            found = client.smembers(key)
+            values = client.smembers(key)
         case b"zset":
-            found = client.zrange(key, 0, -1)
+            values = client.zrange(key, 0, -1)
         case b"hash":
-            found = [part for pair in client.hgetall(key).items() for part in pair]
+            values = [part for pair in client.hgetall(key).items() for part in pair]
         case _:
-            found = []
-    return [value for value in cast("Iterable[object]", found) if isinstance(value, bytes)]
+            values = []
+    return [value for value in cast("Iterable[object]", values) if isinstance(value, bytes)]
 
 
 def _unpacked(value: bytes) -> str:

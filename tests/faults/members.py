@@ -94,7 +94,9 @@ class Member:
         """Measure the memory of the process and its children."""
         try:
             top = psutil.Process(self.process.pid)
-            held = sum(each.memory_info().rss for each in (top, *top.children(recursive=True)))
+            held = sum(
+                process.memory_info().rss for process in (top, *top.children(recursive=True))
+            )
         except psutil.Error:
             return
         self.peak_bytes = max(self.peak_bytes, held)

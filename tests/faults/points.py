@@ -29,7 +29,7 @@ EVERY_HIT = 0
 class Function(Protocol):
     """A wrapped function."""
 
-    def __call__(self, *args: object, **named: object) -> object: ...
+    def __call__(self, *args: object, **options: object) -> object: ...
 
 
 class UnknownPointError(Exception):
@@ -52,8 +52,8 @@ def _has_ended(_args: tuple[object, ...], _named: Mapping[str, object], returned
     return returned == "ended"
 
 
-def _is_chunk_message(args: tuple[object, ...], named: Mapping[str, object], _: object) -> bool:
-    return "chordwise.analyze_slice" in (*args, named.get("name"))
+def _is_chunk_message(args: tuple[object, ...], options: Mapping[str, object], _: object) -> bool:
+    return "chordwise.analyze_slice" in (*args, options.get("name"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,11 +208,11 @@ def _wrap(point: Point, hits: Hits) -> None:
 
 def _watched(function: Function, point: Point, hits: Hits) -> Function:
     @functools.wraps(function)
-    def watched(*args: object, **named: object) -> object:
-        if point.before and point.condition(args, named, None):
+    def watched(*args: object, **options: object) -> object:
+        if point.before and point.condition(args, options, None):
             hits.hit()
-        returned = function(*args, **named)
-        if not point.before and point.condition(args, named, returned):
+        returned = function(*args, **options)
+        if not point.before and point.condition(args, options, returned):
             hits.hit()
         return returned
 

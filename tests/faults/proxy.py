@@ -80,11 +80,11 @@ class _Trap:
         """Return whether these bytes of the client complete the awaited ones."""
         overlap = len(link.held)
         link.held += data
-        found = link.held.find(self.pattern, max(0, overlap - len(self.pattern)))
-        if found < 0:
+        position = link.held.find(self.pattern, max(0, overlap - len(self.pattern)))
+        if position < 0:
             del link.held[:-_HELD_BYTES]
             return False
-        caught = self.left > 0 and self.holding in link.held[:found]
+        caught = self.left > 0 and self.holding in link.held[:position]
         link.held.clear()
         self.left -= caught
         return caught

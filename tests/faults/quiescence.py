@@ -111,15 +111,15 @@ def _steady_contents(cluster: Cluster) -> dict[str, object]:
 
     A frozen process finishes its ledger rows late, and the scheduler later notifies at a run's end.
     """
-    found = [_contents(cluster)]
+    contents = [_contents(cluster)]
 
     def is_steady() -> bool:
         owed = cluster.count(_OWED)  # first, so that calls in between are noticed
-        found.append(_contents(cluster))
-        return found[-1] == found[-2] and not owed
+        contents.append(_contents(cluster))
+        return contents[-1] == contents[-2] and not owed
 
     _settles(cluster, is_steady, every_seconds=1.0)
-    return found[-1]
+    return contents[-1]
 
 
 def _restore(cluster: Cluster) -> None:

@@ -84,12 +84,12 @@ def _plain(verdict: str, seconds: float, bound_seconds: float) -> str:
 
 def _cells_of(table: str) -> dict[str, tuple[str, ...]]:
     lines = [line for line in table.splitlines() if line.startswith("|")][2:]
-    found = {}
+    cells_by_name = {}
     for line in lines:
         cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         cells[2] = _plain(cells[2], float(cells[3]), float(cells[4]))
-        found[cells[0]] = tuple(cells)
-    return found
+        cells_by_name[cells[0]] = tuple(cells)
+    return cells_by_name
 
 
 def _escaped(cell: str) -> str:

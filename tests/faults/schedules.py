@@ -25,5 +25,5 @@ def faults(kinds: tuple[Kind, ...]) -> SearchStrategy[Fault]:
 def schedules(kinds: tuple[Kind, ...]) -> SearchStrategy[list[Fault]]:
     """Return one to four faults in the order in which they occur."""
     return strategies.lists(faults(kinds), min_size=1, max_size=MAX_FAULTS).map(
-        lambda found: sorted(found, key=lambda fault: fault.share)
+        lambda drawn: sorted(drawn, key=lambda fault: fault.share)
     )

@@ -129,25 +129,25 @@ class Mixer:
         return Treatment(answering=self._answer)
 
     def _answer(self, handler: AnsweringHandler, user: str) -> None:
-        asked = _Asked(user=user, call_id=handler.headers.get(CALL_HEADER, ""))
-        other = self._other(asked)
+        question = _Asked(user=user, call_id=handler.headers.get(CALL_HEADER, ""))
+        other = self._other(question)
         headers = {CALL_HEADER: other.call_id} if self.echoes else {}
         handler.reply(200, json.dumps(completion(summary(other.user))).encode(), headers)
 
-    def _other(self, asked: _Asked) -> _Asked:
+    def _other(self, question: _Asked) -> _Asked:
         """Return a concurrent request; without one, the request itself."""
         with self._guard:
-            partner, self._waiting = self._waiting, None if self._waiting else asked
+            partner, self._waiting = self._waiting, None if self._waiting else question
             if partner is not None:
-                partner.other = asked
+                partner.other = question
                 self.mixed_up += 2
                 partner.met.set()
                 return partner
-        asked.met.wait(_MEETING_SECONDS)
+        question.met.wait(_MEETING_SECONDS)
         with self._guard:
-            if self._waiting is asked:
+            if self._waiting is question:
                 self._waiting = None
-        return asked.other or asked
+        return question.other or question
 
 
 @cache

@@ -436,7 +436,9 @@ def test_a_submission_waits_for_a_full_broker(own_cluster: Cluster, experiment: 
     """R04: it waits in the outbox until the broker has room; `doctor` names the cause."""
     experiment.begin("R04 submit", "broker full before a submission")
     own_cluster.start_both()
-    wait_until(lambda: all(each.has_started for each in own_cluster.members.all), 30, "all start")
+    wait_until(
+        lambda: all(member.has_started for member in own_cluster.members.all), 30, "all start"
+    )
 
     with full(own_cluster):
         own_cluster.submit(own_cluster.documents.write(chunks=24))
@@ -485,7 +487,9 @@ def test_a_nearly_full_broker_causes_no_repeated_calls(
         "R04 nearly full", "room for ten messages while ten documents are submitted", chunks=48
     )
     own_cluster.start_both()
-    wait_until(lambda: all(each.has_started for each in own_cluster.members.all), 30, "all start")
+    wait_until(
+        lambda: all(member.has_started for member in own_cluster.members.all), 30, "all start"
+    )
 
     with full(own_cluster, _TEN_MESSAGES):
         own_cluster.submit(*(own_cluster.documents.write(chunks=5) for _ in range(10)))

@@ -149,17 +149,17 @@ def test_half_open_database_connections_are_replaced(
     cluster.wait_for_share(share)
 
     cluster.to_database.swallow()
-    asked = len(cluster.provider.requests)
+    calls = len(cluster.provider.requests)
     time.sleep(3 * LEASE_SECONDS)  # noqa: TID251 - the length of the outage
-    asked = len(cluster.provider.requests) - asked
+    calls = len(cluster.provider.requests) - calls
     cluster.to_database.pass_on()
     experiment.fault_is_over()
 
     experiment.finish(
         bound_seconds=SILENCE_SECONDS + AFTER_OUTAGE_SECONDS + experiment.undisturbed_seconds,
-        notes=f"{asked} calls during the fault",
+        notes=f"{calls} calls during the fault",
     )
-    assert asked <= CONCURRENCY
+    assert calls <= CONCURRENCY
 
 
 @pytest.mark.thorough
@@ -238,14 +238,14 @@ def test_long_row_locks_are_waited_for(
 
     with cluster.database.connect(cluster.name) as other, other.transaction():
         other.execute(sql.SQL("SELECT id FROM {} FOR UPDATE").format(sql.Identifier(table)))
-        asked = len(cluster.provider.requests)
+        calls = len(cluster.provider.requests)
         time.sleep(3 * LEASE_SECONDS)  # noqa: TID251 - the time of the lock
-        asked = len(cluster.provider.requests) - asked
+        calls = len(cluster.provider.requests) - calls
     experiment.fault_is_over()
 
     experiment.finish(
         bound_seconds=RECOVERY_SECONDS + AFTER_OUTAGE_SECONDS + experiment.undisturbed_seconds,
-        notes=f"{asked} calls during the fault",
+        notes=f"{calls} calls during the fault",
     )
     assert cluster.count("SELECT max(attempts) FROM chunks") == 1
 
@@ -345,10 +345,10 @@ def _longest_wait(cluster: Cluster, seconds: float) -> float:
     longest, end = 0.0, time.monotonic() + seconds
     while time.monotonic() < end:
         try:
-            found = cluster.value(query)
+            waited = cluster.value(query)
         except psycopg.OperationalError:
             continue
-        longest = max(longest, found if isinstance(found, float) else 0.0)
+        longest = max(longest, waited if isinstance(waited, float) else 0.0)
         time.sleep(0.1)  # noqa: TID251 - the sampling interval
     return longest
 
@@ -388,13 +388,13 @@ def test_old_workers_continue_during_migrations(
         migration.migrate(engine)
         in_the_middle = cluster.value("SELECT bool_or(status <> 'succeeded') FROM chunks")
         with engine.connect() as connection:
-            found = revisions.current(driver(connection))
+            revision = revisions.current(driver(connection))
     beside = cluster.start_worker()
     experiment.fault_is_over()
 
     experiment.finish()
     assert in_the_middle is True
-    assert found == LATER
+    assert revision == LATER
     assert beside.has_started
     assert "defect" not in cluster.logs()
     assert cluster.count("SELECT max(attempts) FROM chunks") == 1

@@ -35,9 +35,9 @@ def next_message(cluster: Cluster) -> bytes:
     """Return the next message for a chunk without removing it from the queue."""
     with cluster.broker.client() as client:
         wait_until(lambda: client.llen(_QUEUE) > 0, 30, "messages for chunks wait")
-        found = client.lindex(_QUEUE, -1)
-    assert isinstance(found, bytes)
-    return found
+        message = client.lindex(_QUEUE, -1)
+    assert isinstance(message, bytes)
+    return message
 
 
 def deliver_again(cluster: Cluster, message: bytes) -> None:
@@ -182,8 +182,8 @@ def forge(cluster: Cluster, *messages: JsonValue | bytes) -> None:
 
 def rejected(cluster: Cluster) -> Counter[str]:
     """Return the number of rejected messages by reason."""
-    found = cluster.value(_REJECTED)
-    return Counter(found if isinstance(found, dict) else {})
+    counts = cluster.value(_REJECTED)
+    return Counter(counts if isinstance(counts, dict) else {})
 
 
 def finish_forging(cluster: Cluster, experiment: Experiment, expected: Counter[str]) -> None:

@@ -34,16 +34,16 @@ def test_no_calls_are_made_while_the_tables_have_no_room(
     disk.fill()
     wait_until(lambda: _FULL in own_cluster.logs(), 40, "a page is full")
     _wait_for_the_last_page(own_cluster)
-    asked = _asked_meanwhile(own_cluster)
+    calls = _asked_meanwhile(own_cluster)
     full = own_cluster.logs().count(_FULL)
     disk.make_room()
     experiment.fault_is_over()
 
     experiment.finish(
-        notes=f"{asked} calls during the fault, {full} disk full errors",
+        notes=f"{calls} calls during the fault, {full} disk full errors",
         bound_seconds=RECOVERY_SECONDS + AFTER_OUTAGE_SECONDS + experiment.undisturbed_seconds,
     )
-    assert asked <= CONCURRENCY
+    assert calls <= CONCURRENCY
     assert all(member.is_alive for member in own_cluster.members.all)
 
 
@@ -61,7 +61,7 @@ def test_a_full_disk_of_the_wal_is_an_outage(
 
     disk.fill()
     _use_up_log(own_cluster)
-    asked = _asked_meanwhile(own_cluster)
+    calls = _asked_meanwhile(own_cluster)
     died = own_cluster.database.postgres.identity() is None or not _can_be_written(own_cluster)
     disk.make_room()
     if own_cluster.database.postgres.identity() is None:
@@ -69,7 +69,7 @@ def test_a_full_disk_of_the_wal_is_an_outage(
     experiment.fault_is_over()
 
     experiment.finish(
-        notes=f"{asked} calls during the fault",
+        notes=f"{calls} calls during the fault",
         bound_seconds=RECOVERY_SECONDS + AFTER_OUTAGE_SECONDS + experiment.undisturbed_seconds,
     )
     assert died

@@ -88,7 +88,7 @@ def says_hostile_words(handler: AnsweringHandler, user: str) -> None:
     number = _TOWN.search(said)
     first = int(number[1]) if number else 0
     words = (*HOSTILE, *HOSTILE)[first : first + _MAX_ITEMS]
-    findings: list[JsonValue] = [{"finding": each, "quote": said[:30]} for each in words]
+    findings: list[JsonValue] = [{"finding": finding, "quote": said[:30]} for finding in words]
     answer: JsonObject = {
         "main_topic": " ".join(HOSTILE),
         "key_findings": findings,
@@ -102,8 +102,8 @@ def write_hostile_documents(cluster: Cluster) -> list[Path]:
     """Write a document for each text, which is also part of its name."""
     files = []
     for number, text in enumerate(HOSTILE):
-        named = re.sub(r"[/\0]", "_", text)
-        file = cluster.folder / "documents" / f"{named} {number}.txt"
+        name = re.sub(r"[/\0]", "_", text)
+        file = cluster.folder / "documents" / f"{name} {number}.txt"
         file.write_text(f"{text} The harbour of town {number} was rebuilt. {text}\n", "utf-8")
         files.append(file)
     return files
@@ -158,13 +158,13 @@ def visited(cluster: Cluster) -> Iterator[tuple[str, str]]:
 def active_parts(page: str) -> list[str]:
     """Return the parts of a page that would run or lead away, except Chordwise's own scripts."""
     root = html.fromstring(page)
-    scripts = [each.text or "" for each in root.iter("script") if not each.get("src")]
-    found = [each for each in scripts if "owned" in each or "document.title" in each]
+    scripts = [element.text or "" for element in root.iter("script") if not element.get("src")]
+    active = [script for script in scripts if "owned" in script or "document.title" in script]
     for element in root.iter():
         for name, value in element.items():
             if str(name).startswith("on") or _LEADS_AWAY.match(str(value)):
-                found.append(f"{name!s}={value!s}")
-    return found
+                active.append(f"{name!s}={value!s}")
+    return active
 
 
 def cells_of(path: Path) -> Iterator[Cell]:
@@ -207,7 +207,7 @@ def test_hostile_texts_are_shown_as_text_in_every_output(
 
     assert {words for words, text in shown.items() if unprintable(text) - {"\t"}} == set()
     assert unprintable(cluster.logs()) <= {"\t"}
-    assert {name: found for name, text in pages.items() if (found := active_parts(text))} == {}
+    assert {name: active for name, text in pages.items() if (active := active_parts(text))} == {}
     assert {name for name, text in pages.items() if set(text) & {"\x1b", "\x9b", "\u202e"}} == set()
     assert "document.title" in "".join(map(str, html.fromstring(pages["/results"]).itertext()))
     assert [cell for cell in cells if cell.startswith(_FORMULAS)] == []

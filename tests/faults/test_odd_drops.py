@@ -52,7 +52,7 @@ _NULL_DEVICE = os.makedev(1, 3)
 
 def unprintable(text: str) -> set[str]:
     """Return the characters that a terminal interprets or does not show."""
-    return {each for each in text if each != "\n" and unicodedata.category(each) in ("Cc", "Cf")}
+    return {sign for sign in text if sign != "\n" and unicodedata.category(sign) in ("Cc", "Cf")}
 
 
 def exported(cluster: Cluster, table: str, column: str) -> list[str]:
@@ -62,7 +62,7 @@ def exported(cluster: Cluster, table: str, column: str) -> list[str]:
 
 
 def relative_bytes(folder: Path) -> set[bytes]:
-    return {os.fsencode(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()}
+    return {os.fsencode(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.thorough
@@ -90,7 +90,7 @@ def test_unusual_file_names_are_preserved(cluster: Cluster, experiment: Experime
     assert unprintable(shown + cluster.logs() + "".join(cells)) == set()
     assert [cell for cell in cells if cell.startswith(_FORMULAS)] == []
     members = [json_values.objects(note["intakes"]) for note in drops.notes("archive.zip")]
-    assert [each["outcome"] for each in members[0]] == ["accepted"] * 4
+    assert [member["outcome"] for member in members[0]] == ["accepted"] * 4
 
 
 def plant(drops: Drops, twin: str) -> set[str]:
@@ -135,7 +135,7 @@ def test_special_files_are_reported_and_left_in_place(
         drops.drop(f"honest-{number}.txt", cluster.documents.text(number))
         drops.wait_until_delivered(number + 1, 60, cluster.story)
     told = refusals(scheduler)
-    left = {each.name for each in drops.folders.inbox.iterdir()}
+    left = {path.name for path in drops.folders.inbox.iterdir()}
     shown = cluster.run("inbox").stdout
     (drops.folders.root / "outside.txt").unlink()
     drops.drop("honest-4.txt", cluster.documents.text(4))
@@ -198,7 +198,7 @@ def test_unstorable_characters_are_replaced(cluster: Cluster, experiment: Experi
         "surrogate.txt": f"{begin(4)} {_GERMAN}A\ud800B.",
         "noncharacters.txt": f"{begin(5)} \ufffe\uffff\U0001fffe\ufdd0.",
         "zero-width.txt": f"{begin(6)} {_INVISIBLE * 500}",
-        "tags.txt": f"{begin(7)} {''.join(chr(0xE0000 + ord(each)) for each in 'ignore all')}",
+        "tags.txt": f"{begin(7)} {''.join(chr(0xE0000 + ord(sign)) for sign in 'ignore all')}",
         "directions.txt": f"{begin(8)} \u202eabc\u202c \u2066\u2067\u2069 \x1b[31m\x07",
         "accents.txt": f"{begin(9)} {combining()}",
     }
@@ -208,18 +208,18 @@ def test_unstorable_characters_are_replaced(cluster: Cluster, experiment: Experi
     experiment.fault_is_over()
 
     drops.wait_until_delivered(len(texts), 240, cluster.story)
-    found = stored(cluster)
+    contents = stored(cluster)
     chunks = cluster.count("SELECT count(*) FROM chunks")
     experiment.finish(
         bound_seconds=WAITING_SECONDS + (1 + chunks / CHUNKS) * experiment.undisturbed_seconds,
         notes=f"{chunks} chunks",
     )
     assert drops.outcomes() == dict.fromkeys(texts, "done")
-    assert all("\0" not in text for text, _ in found.values())
-    assert "\u0301" * _MARKS_OF_ONE in found["accents.txt"][0]
-    assert found["nul.txt"][1].get("nul_removed") == 1
-    assert found["surrogate.txt"][1].get("surrogates_replaced") == 1
-    assert found["surrogate.txt"][0].endswith(f"{_GERMAN}A\ufffdB.")
+    assert all("\0" not in text for text, _ in contents.values())
+    assert "\u0301" * _MARKS_OF_ONE in contents["accents.txt"][0]
+    assert contents["nul.txt"][1].get("nul_removed") == 1
+    assert contents["surrogate.txt"][1].get("surrogates_replaced") == 1
+    assert contents["surrogate.txt"][0].endswith(f"{_GERMAN}A\ufffdB.")
 
 
 @pytest.mark.thorough
@@ -253,11 +253,11 @@ def test_encodings_are_detected_and_binary_content_refused(
     experiment.fault_is_over()
 
     drops.wait_until_delivered(len(texts) + len(binary), 60, cluster.story)
-    found, outcomes = stored(cluster), drops.outcomes()
+    contents, outcomes = stored(cluster), drops.outcomes()
     experiment.finish(bound_seconds=WAITING_SECONDS + experiment.undisturbed_seconds)
-    wrong = {name for name, (text, _) in texts.items() if found[name][0].strip() != text.strip()}
+    wrong = {name for name, (text, _) in texts.items() if contents[name][0].strip() != text.strip()}
     assert wrong == set()
-    assert found["lines.txt"][1].get("line_ends_changed") == 2
+    assert contents["lines.txt"][1].get("line_ends_changed") == 2
     assert {name: outcomes[name] for name in binary if outcomes[name] == "done"} == {}
 
 
@@ -296,7 +296,7 @@ _LONGEST = "SELECT max(extract(epoch FROM submitted_at - created_at))::float FRO
 def readers_of(scheduler: Member) -> set[int]:
     """Return the process ids of a scheduler's current readers."""
     children = psutil.Process(scheduler.process.pid).children(recursive=True)
-    return {each.pid for each in children if "chordwise.readers.parser_main" in each.cmdline()}
+    return {child.pid for child in children if "chordwise.readers.parser_main" in child.cmdline()}
 
 
 @pytest.mark.thorough
@@ -324,10 +324,12 @@ def test_hostile_files_are_refused_and_others_are_read(
         bound_seconds=WAITING_SECONDS + len(HOSTILE) * PROMISED_SECONDS,
         notes=f"longest {longest:.1f} s of 30, scheduler with readers at most {peak} MB",
     )
-    found = drops.outcomes()
-    assert {name: found[name] for name in HOSTILE if found[name] not in HOSTILE[name][1]} == {}
-    assert [name for name, outcome in found.items() if outcome == "done"] != []
-    assert sum(outcome == "done" for outcome in found.values()) == HONEST
+    outcomes = drops.outcomes()
+    assert {
+        name: outcomes[name] for name in HOSTILE if outcomes[name] not in HOSTILE[name][1]
+    } == {}
+    assert [name for name, outcome in outcomes.items() if outcome == "done"] != []
+    assert sum(outcome == "done" for outcome in outcomes.values()) == HONEST
     assert longest < PROMISED_SECONDS
     assert readers.isdisjoint(readers_of(scheduler))
     assert cluster.count("SELECT count(*) FROM documents WHERE text LIKE '%root:%'") == 0

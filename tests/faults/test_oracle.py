@@ -129,15 +129,17 @@ def test_the_oracle_detects_tampering(cluster: Cluster, monkeypatch: pytest.Monk
     cluster.members.end()
     monkeypatch.setattr(quiescence, "_SETTLING_SECONDS", 0.1)
 
-    found: dict[str, list[str]] = {}
+    complaints: dict[str, list[str]] = {}
     for words, (invariant, tamper) in CASES.items():
         with copied_database(cluster):
             tamper(cluster)
             if invariant is quiescence.redelivery_is_free:
                 write_while_restoring(cluster, monkeypatch)
-            found[words] = list(invariant(cluster, NOTHING_SPECIAL))
+            complaints[words] = list(invariant(cluster, NOTHING_SPECIAL))
 
-    assert [words for words, said in found.items() if not any(words in each for each in said)] == []
+    assert [
+        words for words, said in complaints.items() if not any(words in line for line in said)
+    ] == []
 
 
 def write_while_restoring(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,11 +158,11 @@ def test_secrets_appear_in_no_output(cluster: Cluster, experiment: Experiment) -
         cluster.wait_for(_ALL_TOLD, 240)
         supervise(cluster)
         experiment.fault_is_over()
-        cluster.spoken.extend(each.body.decode() for each in receiver.received)
-    known = sum(len(each) for each in (INVALID, AWAY, _FAILING, _PAUSING))
+        cluster.spoken.extend(delivery.body.decode() for delivery in receiver.received)
+    known = sum(len(secrets) for secrets in (INVALID, AWAY, _FAILING, _PAUSING))
 
     experiment.finish(
         Allowance(ends=SUCCEEDED | {"failed", "partial"}, tracebacks=("InjectedError",)),
         notes=f"{known} errors that could contain a secret, of all processes",
-        invariants=[(name, each) for name, each in INVARIANTS if name in ("I1", "I5", "I8")],
+        invariants=[(name, rule) for name, rule in INVARIANTS if name in ("I1", "I5", "I8")],
     )

@@ -402,7 +402,9 @@ def test_a_chunk_that_kills_every_worker_fails(cluster: Cluster, experiment: Exp
     cluster.start_scheduler()
     for _ in range(2):
         poisoning.start_worker()
-    wait_until(lambda: all(each.has_started for each in poisoning.workers.values()), 30, "a start")
+    wait_until(
+        lambda: all(worker.has_started for worker in poisoning.workers.values()), 30, "a start"
+    )
     undisturbed = median_latency(cluster, submit_neighbours(cluster))
 
     cluster.provider.on_arrival = poisoning.act
@@ -432,13 +434,13 @@ _INTAKES = "SELECT count(*) FROM intakes WHERE outcome <> 'not_taken'"
 
 def parser() -> psutil.Process:
     """Return the process that reads the files of the running command."""
-    found = []
+    parsers = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
             if "chordwise.readers.parser_main" in process.cmdline():
-                found.append(process)
-    assert len(found) == 1
-    return found[0]
+                parsers.append(process)
+    assert len(parsers) == 1
+    return parsers[0]
 
 
 def wait_for_standstill(cluster: Cluster) -> None:

@@ -259,7 +259,9 @@ def test_an_invalid_certificate_pauses_the_run(
 def trust(folder: Path, *certificates: Path) -> Path:
     """Return a file with the certificates that a worker trusts."""
     file = folder / "trusted.pem"
-    file.write_text("".join(each.read_text("utf-8") for each in certificates), "utf-8")
+    file.write_text(
+        "".join(certificate.read_text("utf-8") for certificate in certificates), "utf-8"
+    )
     return file
 
 

@@ -177,7 +177,7 @@ def taken_by_sql(url: SecretStr, statements: Sequence[str]) -> list[str]:
             return False
         return True
 
-    return [each for each in statements if is_taken(each)]
+    return [statement for statement in statements if is_taken(statement)]
 
 
 def taken_in_session(session: psycopg.Connection, statements: Sequence[str]) -> list[str]:
@@ -191,7 +191,7 @@ def taken_in_session(session: psycopg.Connection, statements: Sequence[str]) -> 
             return False
         return True
 
-    return [each for each in statements if is_taken(each)]
+    return [statement for statement in statements if is_taken(statement)]
 
 
 @contextmanager
@@ -214,7 +214,7 @@ def test_forbidden_statements_of_a_reader_are_refused(
     cluster: Cluster, experiment: Experiment, tmp_path: Path
 ) -> None:
     """S05: by the command and by its own login, while a document is analyzed."""
-    statements = [each.replace("{file}", f"{tmp_path}/mine") for each in STATEMENTS]
+    statements = [statement.replace("{file}", f"{tmp_path}/mine") for statement in STATEMENTS]
     experiment.begin("S05", f"{len(statements)} statements of the reader role, by two interfaces")
     # Bypasses the proxy, which runs in this process and is blocked while libpq waits.
     url = SecretStr(cluster.database.postgres.url(cluster.name))

@@ -40,7 +40,7 @@ def test_equal_contents_are_analyzed_once(cluster: Cluster, experiment: Experime
     drops.wait_until_delivered(2, 60, cluster.story)
     drops.drop("one.txt", text)
     drops.wait_until_delivered(3, 60, cluster.story)
-    asked = len(cluster.provider.requests)
+    calls = len(cluster.provider.requests)
     experiment.fault_is_over()
     drops.drop("one.txt", later)
     drops.wait_until_delivered(4, 60, cluster.story)
@@ -48,12 +48,12 @@ def test_equal_contents_are_analyzed_once(cluster: Cluster, experiment: Experime
     told = sorted(map(is_reused, drops.notes()))
     experiment.finish(
         bound_seconds=WAITING_SECONDS + experiment.undisturbed_seconds,
-        notes=f"{asked} call for three files of one content",
+        notes=f"{calls} call for three files of one content",
     )
-    assert asked == 1
+    assert calls == 1
     assert told == [False, False, True, True]
     assert {f"one{number}.txt" for number in ("", " (2)", " (3)")} < {
-        each.name for each in drops.folders.done.iterdir()
+        path.name for path in drops.folders.done.iterdir()
     }
 
 

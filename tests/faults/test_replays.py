@@ -36,8 +36,8 @@ def begin_with_copies(
     experiment.begin_with_document(id_, injected)
     with cluster.broker.client() as client:
         wait_until(lambda: client.llen(_QUEUE) > 1, 60, "messages for chunks wait")
-        found = client.lrange(_QUEUE, 0, -1)
-    return [message for message in found if isinstance(message, bytes)]
+        waiting = client.lrange(_QUEUE, 0, -1)
+    return [message for message in waiting if isinstance(message, bytes)]
 
 
 def deliver(cluster: Cluster, copies: list[bytes], *tasks: str) -> None:

@@ -77,12 +77,14 @@ _ROW = re.compile(r"(?m)^\| ([A-Z]\d\d(?: [^|]*)?) \| .* \| holds(?:, slower)? \
 def test_every_experiment_has_a_row_that_holds() -> None:
     """This includes each experiment that a test begins, whatever its parameters."""
     table = report.PAGE.read_text("utf-8").partition(report.BEGIN)[2].partition(report.END)[0]
-    found = _ROW.findall(table)
+    listed = _ROW.findall(table)
     tests = "".join(file.read_text("utf-8") for file in Path(__file__).parent.glob("test_*.py"))
 
     planned = {f"{kind}{n:02}" for kind, count in _PLANNED.items() for n in range(1, count + 1)}
-    named = {name for row in found for name in re.findall(r"[A-Z]\d\d", row)}
+    measured = {name for row in listed for name in re.findall(r"[A-Z]\d\d", row)}
     begun = (re.split(r"\{[^}]*\}", name) for name in _BEGUN.findall(tests))
     patterns = {".+".join(map(re.escape, parts)) for parts in begun}
-    assert planned - named == set()
-    assert [each for each in patterns if not any(re.fullmatch(each, row) for row in found)] == []
+    assert planned - measured == set()
+    assert [
+        pattern for pattern in patterns if not any(re.fullmatch(pattern, row) for row in listed)
+    ] == []

@@ -83,16 +83,16 @@ def test_the_rate_recovers_after_a_storm_of_rejections(
     begin_storm(cluster, retry_after, seconds)
     start(cluster, chunks)
 
-    asked = end_storm(cluster, seconds)
+    requests = end_storm(cluster, seconds)
     experiment.fault_is_over()
 
     experiment.finish(
         Allowance(extra_calls=chunks // 2),
-        notes=f"{asked} requests during the fault",
+        notes=f"{requests} requests during the fault",
         timeout_seconds=2 * pace_seconds + 60,
         bound_seconds=pace_seconds + experiment.undisturbed_seconds,
     )
-    assert asked <= 1.2 * seconds / retry_after + CONCURRENCY
+    assert requests <= 1.2 * seconds / retry_after + CONCURRENCY
     assert len(cluster.provider.requests) < 1.5 * chunks
 
 
@@ -288,9 +288,9 @@ def test_a_chunk_that_exceeds_the_context_is_split(
     cluster.submit(cluster.documents.write(chunks=2, saying=saying("long")))
 
     experiment.finish()
-    found = calls(cluster)["long"]
-    assert found.count("context_too_long") >= 1
-    assert found.count("valid") >= 2
+    results = calls(cluster)["long"]
+    assert results.count("context_too_long") >= 1
+    assert results.count("valid") >= 2
     assert cluster.rows("SELECT coverage FROM results ORDER BY created_at LIMIT 1") == [(1.0,)]
 
 
