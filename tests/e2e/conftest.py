@@ -31,17 +31,17 @@ class Stage:
 
     def value(self, query: str) -> object:
         with self.engine.connect() as connection:
-            found: object = connection.execute(text(query)).scalar_one()
-            return found
+            value: object = connection.execute(text(query)).scalar_one()
+            return value
 
     def rows(self, query: str) -> Sequence[Row[tuple[object, ...]]]:
         with self.engine.connect() as connection:
             return connection.execute(text(query)).all()
 
     def count(self, query: str) -> int:
-        found = self.value(query)
-        assert isinstance(found, int)
-        return found
+        number = self.value(query)
+        assert isinstance(number, int)
+        return number
 
     def wait_for(self, query: str, seconds: float = 60) -> None:
         wait_until(lambda: self.value(query) is True, seconds, query)
@@ -90,10 +90,10 @@ def stage_at_work(
     broker = SecretStr(servers.valkey.url())
     with databases.lend() as database:
         url = SecretStr(servers.postgres.url(database))
-        with set_stage(folder, settings, provider, url, broker) as found:
-            found.processes.start("scheduler")
-            found.processes.start("worker")
-            yield found
+        with set_stage(folder, settings, provider, url, broker) as new_stage:
+            new_stage.processes.start("scheduler")
+            new_stage.processes.start("worker")
+            yield new_stage
 
 
 @pytest.fixture

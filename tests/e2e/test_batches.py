@@ -71,7 +71,7 @@ def check_results(stage: Stage, server: BatchServer) -> None:
     """Check that each document has one result, and that only expired questions were asked again."""
     lines = [line for batch in server.batches for line in batch.lines]
     fates = [fate for batch in server.batches for fate in batch.fates or []]
-    asked = Counter(question_of(line) for line in lines)
+    counts = Counter(question_of(line) for line in lines)
     assert stage.count("SELECT count(*) FROM results") == DOCUMENTS + 1 + TWINS
     assert stage.count("SELECT count(*) FROM model_calls WHERE cache_hit") == TWINS - 1
     assert stage.value("SELECT bool_and(status = 'succeeded') FROM jobs")
@@ -79,7 +79,7 @@ def check_results(stage: Stage, server: BatchServer) -> None:
     assert stage.count("SELECT count(*) FROM model_calls WHERE NOT cache_hit") == len(lines)
     assert server.journal == []
     assert fates.count(EXPIRED) > 0
-    assert sum(asked.values()) - len(asked) == fates.count(EXPIRED)
+    assert sum(counts.values()) - len(counts) == fates.count(EXPIRED)
     assert stage.value("SELECT max(attempts) <= 1 FROM chunks")
     assert stage.value("SELECT bool_and(service_tier = 'batch') FROM model_calls")
     assert stage.value("SELECT bool_and(reserved_usd = 0) FROM budgets")
@@ -95,7 +95,7 @@ def test_a_batch_with_expired_lines_survives_killed_processes(
     batch_stage: Stage, server: BatchServer
 ) -> None:
     server.holds = True
-    scheduler, worker = (batch_stage.processes.start(each) for each in ("scheduler", "worker"))
+    scheduler, worker = (batch_stage.processes.start(name) for name in ("scheduler", "worker"))
     submit(batch_stage)
     batch_stage.wait_for("SELECT count(*) > 0 FROM batches WHERE status = 'running'")
     batch_stage.wait_for("SELECT count(*) = 0 FROM chunks WHERE status IN ('pending', 'running')")
@@ -103,8 +103,8 @@ def test_a_batch_with_expired_lines_survives_killed_processes(
     kill(worker)
     kill(scheduler)
     server.holds = False
-    for each in ("scheduler", "worker"):
-        batch_stage.processes.start(each)
+    for program in ("scheduler", "worker"):
+        batch_stage.processes.start(program)
 
     batch_stage.wait_for(FINISHED, seconds=120)
     check_results(batch_stage, server)

@@ -55,8 +55,8 @@ def stage(
         (folder / name).write_text(text, "utf-8")
     with serving(delay_seconds=0.5) as provider:
         settings = configuration(provider.base_url, more=PROFILE)
-        with stage_at_work(folder, settings, provider, servers, databases) as found:
-            yield found
+        with stage_at_work(folder, settings, provider, servers, databases) as stage_with_workers:
+            yield stage_with_workers
 
 
 @pytest.fixture
@@ -95,14 +95,14 @@ def test_the_idle_worker_of_another_home_is_running(stage: Stage) -> None:
 def test_a_run_from_submission_to_data_frames(client: Client, stage: Stage) -> None:
     """Quote, submit, read results as completed, correct one, and load the rows as data frames."""
     pattern = str(stage.folder / "*.txt")
-    asked = Profile(
+    profile = Profile(
         types=["extraction"], instructions=ITEMS, model="extractive", save_as="contracts"
     )
     with client:
-        quoted = client.quote(pattern, asked)
-        run = client.submit(pattern, asked, run_name="first")
-        found = {result.document: result for result in run.results(as_completed=True)}
-        again = client.submit(pattern, asked, run_name="first")
+        quoted = client.quote(pattern, profile)
+        run = client.submit(pattern, profile, run_name="first")
+        results = {result.document: result for result in run.results(as_completed=True)}
+        again = client.submit(pattern, profile, run_name="first")
         stored = run.feedback("lease", correct={"annual fee": "50,000 EUR"}, author="Ada")
         corrected = {result.document: result for result in client.run("first").results()}
         rows = client.sql("SELECT document, annual_fee FROM answers.contracts ORDER BY 1")
@@ -110,8 +110,8 @@ def test_a_run_from_submission_to_data_frames(client: Client, stage: Stage) -> N
         account = run.wait(timeout=5)
 
     assert quoted.lines[0].questions == 2
-    assert found.keys() == TEXTS.keys()
-    fee = found["lease.txt"].facts["annual fee"]
+    assert results.keys() == TEXTS.keys()
+    fee = results["lease.txt"].facts["annual fee"]
     assert (fee.number, fee.currency, fee.grounded) == (Decimal("48600.00"), "EUR", True)
     assert fee.quote is not None
     assert "48,600.00 EUR" in fee.quote
@@ -141,18 +141,18 @@ def test_mistakes_are_refused_by_name(
         changed = Profile(instructions="the term")
         run = client.submit(stage.folder / "lease.txt", changed, profile="contracts")
         run.wait(timeout=60)
-        found = {one.analysis_type for one in run.results(types="extraction")}
+        types = {one.analysis_type for one in run.results(types="extraction")}
         newest = {one.analysis_type for one in client.results(types="extraction", document="lease")}
-    assert found == newest == {"extraction"}
+    assert types == newest == {"extraction"}
 
 
 @pytest.mark.parametrize(("other", "of"), [(AsyncClient, Client), (AsyncRun, Run)])
 def test_the_asynchronous_objects_have_the_same_calls(other: type, of: type) -> None:
     def calls(of: type) -> dict[str, list[str]]:
-        found = inspect.getmembers(of, inspect.isfunction)
+        functions = inspect.getmembers(of, inspect.isfunction)
         return {
             name: list(inspect.signature(call).parameters)
-            for name, call in found
+            for name, call in functions
             if not name.startswith("_")
         }
 
@@ -183,7 +183,7 @@ def asset(**_):
 
 
 def snippets(page: Path) -> list[str]:
-    return [str(found) for found in SNIPPET.findall(page.read_text("utf-8"))]
+    return [str(snippet) for snippet in SNIPPET.findall(page.read_text("utf-8"))]
 
 
 def test_every_snippet_of_the_documentation_runs(
@@ -208,7 +208,7 @@ def test_every_snippet_of_the_documentation_runs(
     }
 
     printed = []
-    for snippet in [each for page in PAGES for each in snippets(ROOT / page)]:
+    for snippet in [snippet for page in PAGES for snippet in snippets(ROOT / page)]:
         source = f"from chordwise import Client\nclient = Client()\n{snippet}"
         for place, replacement in replaced.items():
             source = source.replace(place, replacement)
@@ -245,10 +245,10 @@ def test_the_client_for_asyncio(addresses: Mapping[str, str | Path], stage: Stag
     async def work(file: Path) -> tuple[list[str], int]:
         async with AsyncClient(**addresses) as asynchronous:  # type: ignore[arg-type]  # as above
             run = await asynchronous.submit(file, Profile(types=["sentiment"], model="extractive"))
-            found = [each.document async for each in run.results(as_completed=True)]
+            documents = [result.document async for result in run.results(as_completed=True)]
             account = await run.wait(timeout=30)
             assert account.is_complete
-            return found, await run.cancel()
+            return documents, await run.cancel()
 
     # Playwright's event loop may run in this thread.
     with ThreadPoolExecutor(1) as thread:

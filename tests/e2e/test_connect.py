@@ -28,9 +28,9 @@ FEW = {"CHORDWISE_WORKER__PROCESSES": "1"}
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("connect")
     (folder / "lease.txt").write_text(TEXT, "utf-8")
-    asked = ("-t", "extraction", "--instructions", "annual fee, effective date")
+    options = ("-t", "extraction", "--instructions", "annual fee, effective date")
     subprocess.run(
-        [*COMMAND, "analyze", "lease.txt", *asked, "--save-as", "contracts"],
+        [*COMMAND, "analyze", "lease.txt", *options, "--save-as", "contracts"],
         cwd=folder,
         env={**os.environ, "CHORDWISE_HOME": str(folder / "home"), **FEW},  # noqa: TID251 - of a command
         check=True,
@@ -73,8 +73,8 @@ def test_duckdb_reads_an_export(home: Path, tmp_path: Path) -> None:
     exported = ("export", "answers.contracts", "-o", str(file), "--home", str(home))
     assert called(exported, {}, tmp_path).returncode == 0
 
-    found = duckdb.read_parquet(str(file)).project("document, effective_date")
-    rows = found.fetchall()
+    relation = duckdb.read_parquet(str(file)).project("document, effective_date")
+    rows = relation.fetchall()
 
     assert [(document, str(day)) for document, day in rows] == [("lease.txt", "2026-05-01")]
 
@@ -84,9 +84,9 @@ def test_the_duckdb_recipe_reads_the_answers(opened: Mapping[str, object]) -> No
     _, *statements = recipe(opened, "DuckDB").strip().split(";\n")
     with duckdb.connect() as connection:
         connection.execute(f"LOAD '{postgres_extension_of_duckdb()}'")
-        *_, found = [connection.execute(each).to_arrow_table() for each in statements]
+        *_, table = [connection.execute(statement).to_arrow_table() for statement in statements]
 
-    assert found["document"].to_pylist() == ["lease.txt"]
+    assert table["document"].to_pylist() == ["lease.txt"]
 
 
 @pytest.mark.parametrize(
@@ -119,9 +119,9 @@ def test_metabase_finds_tables_and_comments(opened: Mapping[str, object]) -> Non
         FROM information_schema.columns
         WHERE table_schema = 'answers' AND table_name = 'contracts'"""
     with psycopg.connect(str(opened["url"])) as connection:
-        found = connection.execute(tables).fetchall()
+        rows = connection.execute(tables).fetchall()
         described = {name: (kind, said) for name, kind, said in connection.execute(columns)}
 
-    assert [row[1] for row in found] == ["contracts", "contracts_evidence"]
-    assert found[0][2] == "The answers saved as contracts, by document."
+    assert [row[1] for row in rows] == ["contracts", "contracts_evidence"]
+    assert rows[0][2] == "The answers saved as contracts, by document."
     assert described["annual_fee"] == ("numeric", "Asked for: annual fee")

@@ -116,7 +116,7 @@ def twelve_contracts(corpus: Path) -> list[Contract]:
     """Return the shortest contracts with a valid date and at least two parties."""
     lines = (corpus / "labels.jsonl").read_text("utf-8").splitlines()
     rows = sorted(map(json.loads, lines), key=lambda row: row["chars"])
-    found = [
+    contracts = [
         Contract(
             Path(row["path"]).name,
             squeezed((corpus / row["path"]).read_text("utf-8")),
@@ -125,7 +125,9 @@ def twelve_contracts(corpus: Path) -> list[Contract]:
         for row in rows
     ]
     good = [
-        each for each in found if each.date("agreement date") and len(each.marks["parties"]) > 1
+        contract
+        for contract in contracts
+        if contract.date("agreement date") and len(contract.marks["parties"]) > 1
     ]
     return good[:12]
 
@@ -146,7 +148,7 @@ def read_contract(contract: Contract, chunk: str) -> JsonObject:
     fields: list[JsonValue] = []
     for item, values in contract.marks.items():
         here = [(value, quote) for value, quote in values if quote in chunk]
-        fields += [field(item, "found", *each) for each in here]
+        fields += [field(item, "found", *span) for span in here]
         fields += [] if here else [field(item, "not mentioned", None, None)]
     return {"fields": fields}
 
@@ -215,7 +217,7 @@ class Handler(AnsweringHandler):
         start = text[:100]
         parts = [squeezed(json.loads(f'"{quote}"')) for quote in QUOTE.findall(text)]
         mark = max(parts, key=len, default=start)
-        known = next((each for each in self.contracts if mark in each.text), None)
+        known = next((contract for contract in self.contracts if mark in contract.text), None)
         chunk = known.text if known and parts else text
         said = read_contract(known, chunk) if known else read_invoice(material_of(user))
         return self.reply(200, json.dumps(completion(json.dumps(said))).encode())
@@ -244,9 +246,9 @@ def home(corpora: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ho
     folder = tmp_path_factory.mktemp("newcomer")
     contracts = twelve_contracts(corpora / "cuad_contracts")
     (folder / "contracts").mkdir()
-    for each in contracts:
-        (folder / "contracts" / each.name).write_text(
-            (corpora / "cuad_contracts" / "docs" / each.name).read_text("utf-8"), "utf-8"
+    for contract in contracts:
+        (folder / "contracts" / contract.name).write_text(
+            (corpora / "cuad_contracts" / "docs" / contract.name).read_text("utf-8"), "utf-8"
         )
     (folder / "invoice.json").write_text(json.dumps(INVOICE), "utf-8")
     handler = type("Informed", (Handler,), {"contracts": contracts})
@@ -308,22 +310,25 @@ def shown(rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
 
 
 def laws(contracts: Sequence[Contract]) -> list[tuple[object, ...]]:
-    counted = Counter(each.value("governing law") for each in contracts)
+    counted = Counter(contract.value("governing law") for contract in contracts)
     return sorted((law, number) for law, number in counted.items() if law)
 
 
 def unnamed(contracts: Sequence[Contract]) -> list[tuple[object, ...]]:
-    names = [each.name for each in contracts if not each.value("governing law")]
+    names = [contract.name for contract in contracts if not contract.value("governing law")]
     return [(name,) for name in sorted(names, key=str.lower)]
 
 
 def oldest(contracts: Sequence[Contract]) -> list[tuple[object, ...]]:
-    first = min(contracts, key=lambda each: str(each.date("agreement date")))
+    first = min(contracts, key=lambda contract: str(contract.date("agreement date")))
     return [(first.name, first.date("agreement date"))]
 
 
 def ending(contracts: Sequence[Contract]) -> list[tuple[object, ...]]:
-    spans = [(each.date("agreement date"), each.date("expiration date")) for each in contracts]
+    spans = [
+        (contract.date("agreement date"), contract.date("expiration date"))
+        for contract in contracts
+    ]
     days = [(last - first).days for first, last in spans if first and last]
     return [(max(days), len(days))]
 
@@ -356,7 +361,7 @@ QUESTIONS = {
         """SELECT count(DISTINCT document), count(*) FROM (
             SELECT DISTINCT document, unnest(parties) AS party FROM answers.contracts
         ) AS named""",
-        lambda contracts: [(12, sum(len(each.marks["parties"]) for each in contracts))],
+        lambda contracts: [(12, sum(len(contract.marks["parties"]) for contract in contracts))],
     ),
     "which contracts end, and after how many days": Question(
         """SELECT max(expiration_date - agreement_date), count(expiration_date)
@@ -366,7 +371,9 @@ QUESTIONS = {
     "where does a law stand": Question(
         """SELECT count(*) FROM answers.contracts_evidence
         WHERE governing_law_grounded AND governing_law_quote IS NOT NULL""",
-        lambda contracts: [(sum(each.value("governing law") is not None for each in contracts),)],
+        lambda contracts: [
+            (sum(contract.value("governing law") is not None for contract in contracts),)
+        ],
     ),
     "what was invoiced by whom": Question(
         """SELECT vendor, currency, sum(total), count(*) FROM answers.invoices
@@ -407,34 +414,34 @@ QUESTIONS = {
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_query_returns_the_annotated_rows_in_every_program(home: Home, question: str) -> None:
     """A query returns the same rows in each program, and they match the annotations."""
-    asked = QUESTIONS[question]
+    case = QUESTIONS[question]
 
     for ask in (by_psql, by_pandas, by_duckdb):
-        found = ask(home, asked.query)
+        rows = ask(home, case.query)
 
-        assert found
-        assert shown(found) == shown(asked.rows(home.contracts)), ask
+        assert rows
+        assert shown(rows) == shown(case.rows(home.contracts)), ask
 
 
 @pytest.mark.corpus
 @pytest.mark.nightly
 def test_a_correction_survives_a_second_analysis(home: Home) -> None:
     """A correction is visible in each program, before and after everything is analyzed again."""
-    named = next(each for each in home.contracts if each.value("governing law"))
+    contract = next(known for known in home.contracts if known.value("governing law"))
     law = "SELECT document, agreement_date FROM answers.contracts WHERE governing_law = 'Texas'"
     total = "SELECT count(*), sum(total) FROM answers.invoices WHERE currency = 'USD'"
     asking = (by_psql, by_pandas, by_duckdb)
     before = [shown(ask(home, law)) for ask in asking]
 
     (run,) = by_duckdb(home, "SELECT DISTINCT run FROM answers.contracts")[0]
-    told = ("--document", named.name, "--correct", "governing law=Texas")
+    told = ("--document", contract.name, "--correct", "governing law=Texas")
     home.command("feedback", str(run), *told)
     corrected = [shown(ask(home, law)) for ask in asking]
     home.command("analyze", "contracts", "--profile", "contracts", "--fresh")
     home.command("analyze", str(INVOICES), "--profile", "invoices", "--fresh")
     renewed = [shown(ask(home, law)) for ask in asking]
 
-    right = shown([(named.name, named.date("agreement date"))])[0]
+    right = shown([(contract.name, contract.date("agreement date"))])[0]
     assert all(right not in rows for rows in before)
     assert all(right in rows for rows in (*corrected, *renewed))
     assert corrected == renewed

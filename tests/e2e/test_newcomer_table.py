@@ -165,21 +165,21 @@ def counts(stage: Stage) -> list[int]:
         database_url=environment["CHORDWISE_DATABASE_URL"],
         broker_url=environment["CHORDWISE_BROKER_URL"],
     ) as client:
-        asked = len(list(client.cells_to_check()))
+        cells = len(list(client.cells_to_check()))
     listed = json.loads(stage.processes.call("review", "latest", "--json").stdout)["to_check"]
     return [
         stage.count("SELECT sum(needs_check)::int FROM answers.contracts"),
         stage.count("SELECT count(*) FROM review_queue WHERE saved_as = 'contracts'"),
         len(colored),
-        asked,
+        cells,
         len(listed),
     ]
 
 
 def test_a_newcomer_checks_a_table_and_opens_the_workbook(stage: Stage, browser: Browser) -> None:
     items = ", ".join(ITEMS)
-    asked = ("--type", "extraction", "--items", items, "--save-as", "contracts")
-    stage.submit(str(stage.folder / "contracts"), *asked)
+    options = ("--type", "extraction", "--items", items, "--save-as", "contracts")
+    stage.submit(str(stage.folder / "contracts"), *options)
     stage.wait_for("SELECT count(*) = 58 FROM results")
     states = {
         (row.document, name): str(getattr(row, f"{name.replace(' ', '_')}_trust"))
@@ -187,9 +187,9 @@ def test_a_newcomer_checks_a_table_and_opens_the_workbook(stage: Stage, browser:
         for name in ITEMS
     }
     wrong = {(name_of(n), item): answer(n, item) for n in range(CONTRACTS) for item in ITEMS}
-    found = [states[cell] == "check" for cell, said in wrong.items() if said.is_wrong]
+    flagged = [states[cell] == "check" for cell, said in wrong.items() if said.is_wrong]
     alarms = [states[cell] == "check" for cell, said in wrong.items() if not said.is_wrong]
-    assert sum(found) >= 0.7 * len(found)
+    assert sum(flagged) >= 0.7 * len(flagged)
     assert sum(alarms) <= 0.1 * len(alarms)
 
     left = sum(state == "check" for state in states.values())

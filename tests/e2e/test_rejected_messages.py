@@ -40,8 +40,8 @@ def working(stage: Stage) -> Iterator[None]:
 
 
 def counted(stage: Stage) -> dict[str, int]:
-    found = stage.value(COUNTS)
-    return found if isinstance(found, dict) else {}
+    counts = stage.value(COUNTS)
+    return counts if isinstance(counts, dict) else {}
 
 
 def finish_a_good_document(stage: Stage, text: str) -> None:

@@ -57,8 +57,8 @@ ENDED = "SELECT count(*) = 1 FROM schedule_runs WHERE status = 'succeeded'"
 
 @pytest.fixture(scope="module")
 def receiver() -> Iterator[WebhookReceiver]:
-    with receiving() as found:
-        yield found
+    with receiving() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,8 @@ def stage(
     more = SETTINGS.format(url=receiver.url, folder=folder / "delivered")
     with serving(delay_seconds=0.01) as provider:
         settings = configuration(provider.base_url, pipeline="stalled_seconds = 4", more=more)
-        with stage_at_work(folder, settings, provider, servers, databases) as found:
-            yield found
+        with stage_at_work(folder, settings, provider, servers, databases) as unattended_stage:
+            yield unattended_stage
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_the_end_of_a_run_is_delivered_to_webhook_and_folder(
     stage.wait_for(f"{are_delivered} WHERE {BRIDGES}")
     shown = stage.processes.call("runs", "bridges")
 
-    assert sum(b'"bridges"' in each.body for each in receiver.received) == 1
+    assert sum(b'"bridges"' in request.body for request in receiver.received) == 1
     files = sorted((folders.root / "delivered").glob("bridges.*"))
     assert [path.name for path in files] == ["bridges.account.json", "bridges.csv"]
     assert len(files[1].read_text("utf-8").splitlines()) == 2

@@ -47,7 +47,7 @@ def pins(lock: Path) -> Iterator[Pin]:
             )
 
 
-def wanted(lock: str) -> list[str]:
+def required(lock: str) -> list[str]:
     """Return the requirements of pyproject.toml for a lock file."""
     runtime, groups = PROJECT["project"]["dependencies"], PROJECT["dependency-groups"]
     extras = PROJECT["project"]["optional-dependencies"]
@@ -78,7 +78,7 @@ def test_every_requirement_is_pinned(lock: Path) -> None:
     for pin in pins(lock):
         pinned.setdefault(pin.name, set()).add(pin.version)
 
-    for text in wanted(lock.name):
+    for text in required(lock.name):
         requirement = Requirement(text)
         versions = pinned.get(canonicalize_name(requirement.name), set())
         assert versions, f"{lock.name} lacks {text}: run make lock"

@@ -58,8 +58,8 @@ def _closing() -> Iterator[None]:
 @pytest.fixture
 def served(settings: Settings) -> Iterator[Served]:
     """Serve the pages over the test's database and broker, in a thread."""
-    with serving(settings) as found:
-        yield found
+    with serving(settings) as server:
+        yield server
 
 
 @contextmanager
@@ -68,11 +68,11 @@ def serving(settings: Settings) -> Iterator[Served]:
     ready: Queue[Served] = Queue()
     thread = threading.Thread(target=serve, args=(settings, ready.put), name="pages")
     thread.start()
-    found = ready.get(timeout=30)
+    server = ready.get(timeout=30)
     try:
-        yield found
+        yield server
     finally:
-        found.stop()
+        server.stop()
         thread.join(30)
     assert not thread.is_alive()
 
@@ -105,12 +105,12 @@ class Visit:
         self.page.evaluate(_AXE)
         for theme, rules in _RULES.items():
             self.page.emulate_media(color_scheme=theme)
-            found = self.page.evaluate(_VIOLATIONS, rules)
+            violations = self.page.evaluate(_VIOLATIONS, rules)
             serious = [
-                (each["id"], node["html"], node["failureSummary"])
-                for each in found
-                if each["impact"] in _SERIOUS
-                for node in each["nodes"]
+                (violation["id"], node["html"], node["failureSummary"])
+                for violation in violations
+                if violation["impact"] in _SERIOUS
+                for node in violation["nodes"]
             ]
             assert serious == [], theme
             self._picture(f"{name}-{theme}")
@@ -130,8 +130,8 @@ class Visit:
 @pytest.fixture
 def visit(request: pytest.FixtureRequest, browser: Browser, served: Served) -> Iterator[Visit]:
     """Sign in by the link; errors of the pages' scripts fail the test."""
-    with visiting(browser, served, request.config.getoption("--screenshots")) as found:
-        yield found
+    with visiting(browser, served, request.config.getoption("--screenshots")) as visitor:
+        yield visitor
 
 
 @contextmanager
@@ -144,7 +144,7 @@ def visiting(browser: Browser, served: Served, pictures: Path | None = None) -> 
     page.on("pageerror", lambda error: complaints.append(str(error)))
 
     def note(said: ConsoleMessage) -> None:
-        if said.type == "error" and not any(each in said.text for each in _REFUSALS):
+        if said.type == "error" and not any(refusal in said.text for refusal in _REFUSALS):
             complaints.append(said.text)
 
     page.on("console", note)

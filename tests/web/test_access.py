@@ -41,7 +41,7 @@ def sign_in(client: httpx.Client, served: Served) -> str:
     return page.partition('name="csrf" value="')[2].partition('"')[0]
 
 
-def own(client: httpx.Client) -> dict[str, str]:
+def same_origin(client: httpx.Client) -> dict[str, str]:
     """Return the header that a browser sends from one of Chordwise's own pages."""
     return {"Origin": str(client.base_url).rstrip("/")}
 
@@ -96,7 +96,7 @@ def test_malformed_parameters_cause_no_server_error(served: Served, client: http
         assert client.get(path).status_code == 400, path
     sent = {"csrf": csrf, "sql": "SELECT 'a\0b'"}
 
-    assert client.post("/sql", data=sent, headers=own(client)).status_code == 200
+    assert client.post("/sql", data=sent, headers=same_origin(client)).status_code == 200
 
 
 def test_an_unknown_host_name_is_refused(served: Served, client: httpx.Client) -> None:
@@ -113,21 +113,21 @@ def test_a_post_needs_the_same_origin_and_the_csrf_token(
 ) -> None:
     """A POST needs the server's origin and the session's token; a refused one changes nothing."""
     csrf = sign_in(client, served)
-    other_scheme = {"Origin": own(client)["Origin"].replace("http:", "https:")}
+    other_scheme = {"Origin": same_origin(client)["Origin"].replace("http:", "https:")}
     refused = [
         client.post("/logout", data={"csrf": csrf}),
         client.post("/logout", data={"csrf": csrf}, headers={"Origin": "http://attacker.example"}),
         client.post("/logout", data={"csrf": csrf}, headers={"Origin": "null"}),
         client.post("/logout", data={"csrf": csrf}, headers={"Origin": "http://["}),
         client.post("/logout", data={"csrf": csrf}, headers=other_scheme),
-        client.post("/logout", headers=own(client)),
-        client.post("/logout", data={"csrf": "wrong"}, headers=own(client)),
-        client.post("/logout", headers={**own(client), "X-CSRF-Token": ""}),
+        client.post("/logout", headers=same_origin(client)),
+        client.post("/logout", data={"csrf": "wrong"}, headers=same_origin(client)),
+        client.post("/logout", headers={**same_origin(client), "X-CSRF-Token": ""}),
     ]
     still = client.get("/runs").status_code
-    done = client.post("/logout", data={"csrf": csrf}, headers=own(client))
+    done = client.post("/logout", data={"csrf": csrf}, headers=same_origin(client))
 
-    assert [each.status_code for each in refused] == [403] * 8
+    assert [answer.status_code for answer in refused] == [403] * 8
     assert still == 200
     assert done.status_code == 303
     assert client.get("/runs").status_code == 403
@@ -163,7 +163,7 @@ def test_uploads_are_bounded(settings: Settings) -> None:
         base = served.link.partition("/?")[0]
         with httpx.Client(base_url=base) as client:
             csrf = sign_in(client, served)
-            headers = {**own(client), "X-CSRF-Token": csrf}
+            headers = {**same_origin(client), "X-CSRF-Token": csrf}
             part = b'--b\r\nContent-Disposition: form-data; name="x"; filename="a"\r\n\r\n'
             large = b"x" * (2 * 1024 * 1024)
             announced = client.post("/runs", files={"files": ("a.txt", large)}, headers=headers)
@@ -174,14 +174,14 @@ def test_uploads_are_bounded(settings: Settings) -> None:
             )
             field = client.post("/runs", data={"profile": "x" * 1_100_000}, headers=headers)
 
-    assert [each.status_code for each in (announced, chunked, field)] == [413, 413, 413]
+    assert [answer.status_code for answer in (announced, chunked, field)] == [413, 413, 413]
 
 
 def test_no_upload_is_accepted_before_signing_in(client: httpx.Client) -> None:
     """The login form has its own limit, regardless of the limit of uploads."""
     large = {"files": ("a.txt", b"x" * 1_100_000)}
 
-    answer = client.post("/login", files=large, headers=own(client))
+    answer = client.post("/login", files=large, headers=same_origin(client))
 
     assert answer.status_code == 413
 
@@ -204,11 +204,11 @@ def test_a_slow_body_is_refused(
     kind = {"Content-Type": "application/x-www-form-urlencoded"}
     # The server closes the connection while the client still sends.
     with suppress(httpx.TransportError):
-        answer = client.post("/logout", content=trickle(), headers={**own(client), **kind})
+        answer = client.post("/logout", content=trickle(), headers={**same_origin(client), **kind})
         assert answer.status_code == 408
 
     assert len(sent) < _PIECES
-    still = client.post("/logout", data={"csrf": csrf}, headers=own(client))
+    still = client.post("/logout", data={"csrf": csrf}, headers=same_origin(client))
     assert still.status_code == 303
 
 
@@ -220,27 +220,29 @@ def test_the_password_signs_in_and_attempts_are_limited(
     with serving(known) as served:
         base = served.link.partition("/?")[0]
         with httpx.Client(base_url=base) as client:
-            asked = client.get("/runs?status=open")
-            form = client.get(asked.headers["location"])
+            redirect = client.get("/runs?status=open")
+            form = client.get(redirect.headers["location"])
             csrf = form.text.partition('name="csrf" value="')[2].partition('"')[0]
-            given = {
+            form_fields = {
                 "csrf": csrf,
                 "name": "Ada",
                 "password": PASSPHRASE,
                 "next": "/runs?status=open",
             }
-            opened = client.post("/login", data=given, headers=own(client))
+            opened = client.post("/login", data=form_fields, headers=same_origin(client))
             page = client.get("/runs")
         with httpx.Client(base_url=base) as client:
             csrf = client.get("/login").text.partition('name="csrf" value="')[2].partition('"')[0]
             wrong = {"csrf": csrf, "password": "wrong", "next": "//attacker.example"}
             monkeypatch.setattr("chordwise.web.login._OF_NAME", (2, 300.0))
-            tried = [client.post("/login", data=wrong, headers=own(client)) for _ in range(3)]
+            tried = [
+                client.post("/login", data=wrong, headers=same_origin(client)) for _ in range(3)
+            ]
 
-    assert asked.headers["location"] == "/login?next=%2Fruns%3Fstatus%3Dopen"
+    assert redirect.headers["location"] == "/login?next=%2Fruns%3Fstatus%3Dopen"
     assert (opened.status_code, opened.headers["location"]) == (303, "/runs?status=open")
     assert "Signed in as Ada" in page.text
-    assert [each.status_code for each in tried] == [403, 403, 429]
+    assert [attempt.status_code for attempt in tried] == [403, 403, 429]
     assert int(tried[-1].headers["retry-after"]) == 1
 
 
@@ -283,7 +285,7 @@ def test_the_user_header_is_trusted_from_the_proxy_only(settings: Settings) -> N
             twice = [("X-Remote-User", "Root"), ("X-Remote-User", "Grace")]
             assert httpx.get(f"{base}/runs", headers=twice).status_code == 403
 
-    assert [each.status_code for each in answers] == [200, 403]
+    assert [answer.status_code for answer in answers] == [200, 403]
     assert "Signed in as Grace" in answers[0].text
 
 
@@ -309,7 +311,7 @@ def test_a_copied_cookie_is_of_no_use_after_signing_out(
     with httpx.Client(base_url=client.base_url) as other:
         sign_in(other, served)
         before = httpx.get(f"{client.base_url}/runs", cookies=copied).status_code
-        client.post("/logout", data={"csrf": csrf}, headers=own(client))
+        client.post("/logout", data={"csrf": csrf}, headers=same_origin(client))
         after = httpx.get(f"{client.base_url}/runs", cookies=copied).status_code
         elsewhere = other.get("/runs").status_code
 
@@ -347,7 +349,7 @@ def test_parallel_guesses_are_counted_before_they_are_checked(settings: Settings
                 page = client.get("/login").text
                 csrf = page.partition('name="csrf" value="')[2].partition('"')[0]
                 sent = {"csrf": csrf, "name": name, "password": password, "next": "/"}
-                return client.post("/login", data=sent, headers=own(client)).status_code
+                return client.post("/login", data=sent, headers=same_origin(client)).status_code
 
         with ThreadPoolExecutor(20) as pool:
             guessed = list(pool.map(attempt, ["Mallory"] * 20, ["a wrong password"] * 20))

@@ -55,9 +55,9 @@ def lease(settings: Settings, tmp_path: Path) -> tuple[Pipeline, Path]:
     lines = [shown("The parties agree on an", y=90), shown("annual fee: 500 EUR, paid by", y=50)]
     path.write_bytes(pdf([shown("Lease of a house"), " ".join(lines)]))
     pipeline = a_pipeline(settings, json.dumps({"fields": [FEE]}), repeat_last=True)
-    asked = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(instructions="annual fee"))
+    options = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(instructions="annual fee"))
     with Reader(ReaderSettings()) as reader:
-        pipeline.analyze(*reader.read_documents(path), options=asked)
+        pipeline.analyze(*reader.read_documents(path), options=options)
     return pipeline, path
 
 

@@ -29,7 +29,7 @@ def test_files_are_listed_with_their_states(
     ):
         page = visit.open("/inbox")
         figures = page.locator(".figures dd").all_inner_texts()
-        assert [each.split()[0] for each in figures] == ["1", "0", "1", "1"]
+        assert [figure.split()[0] for figure in figures] == ["1", "0", "1", "1"]
         expect(page.locator("tbody tr", has_text="anna.txt")).to_contain_text("done")
         failed = page.locator("tbody tr", has_text="<b>note</b>.bin")
         expect(failed).to_contain_text("failed")

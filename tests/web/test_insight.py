@@ -46,15 +46,15 @@ def drawn(page: Page) -> list[str]:
     # Locators instead of `wait_for_function`, whose evaluated string the page's CSP forbids.
     expect(page.locator(".plot[aria-busy]")).to_have_count(0)
     expect(page.locator("[data-plot]:not(:has(canvas))")).to_have_count(0)
-    found: list[str] = page.evaluate(DRAWN)
-    return [key for key in found if key in FIGURES]
+    keys: list[str] = page.evaluate(DRAWN)
+    return [key for key in keys if key in FIGURES]
 
 
 def box(page: Page, key: str) -> FloatRect:
     """Return the position of a figure on the page."""
-    found = page.locator(f"#figure-{key}").bounding_box()
-    assert found is not None
-    return found
+    bounds = page.locator(f"#figure-{key}").bounding_box()
+    assert bounds is not None
+    return bounds
 
 
 def test_the_page_draws_the_numbers_of_the_views(pipeline: Pipeline, visit: Visit) -> None:
@@ -90,15 +90,15 @@ def test_the_report_is_one_file(
     assert run(["insight", "--out", str(path)]) == ExitCode.USAGE
 
     assert json.loads(printed)["totals"]["cost_usd"] == 0.5
-    asked: list[str] = []
+    addresses: list[str] = []
     complaints: list[str] = []
     context = browser.new_context()
     page = context.new_page()
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: addresses.append(request.url))
     page.on("console", lambda said: complaints.append(said.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(path.as_uri())
     assert drawn(page) == FIGURES
-    assert (asked, complaints) == ([path.as_uri()], [])
+    assert (addresses, complaints) == ([path.as_uri()], [])
     assert page.title() == "Report · Chordwise"
     context.close()

@@ -23,7 +23,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """Install the libraries into a folder; skip the test if they cannot be downloaded."""
     path = tmp_path_factory.mktemp("lowest")
     lock = (ROOT / "requirements-lowest.lock").read_text("utf-8")
-    entries = [each[0] for each in _ENTRY.finditer(lock) if each[1] in LIBRARIES]
+    entries = [entry[0] for entry in _ENTRY.finditer(lock) if entry[1] in LIBRARIES]
     assert len(entries) == len(LIBRARIES)
     (path / "some.lock").write_text("".join(entries), "utf-8")
     command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps"]

@@ -40,19 +40,19 @@ def test_the_first_page_of_each_list_uses_indexes(settings: Settings) -> None:
         client.get(served.link)
         for page in LISTS:
             scans, blocks = looked_at(pipeline, client, base + page.format(**known))
-            whole = [each["Relation Name"] for each in scans if is_whole(each)]
+            whole = [scan["Relation Name"] for scan in scans if is_whole(scan)]
             assert not LARGE.intersection(map(str, whole)), page
             if not page.startswith("/documents"):
-                assert "model_calls" not in {each["Relation Name"] for each in scans}, page
+                assert "model_calls" not in {scan["Relation Name"] for scan in scans}, page
             assert blocks < MAX_BLOCKS, page
 
         # An index finds the days that are shown: eight of a hundred are read.
         for key in OF_CALLS:
             scans, _ = looked_at(pipeline, client, f"{base}/insight/figures/{key}?days=7")
-            read = [each for each in scans if each["Relation Name"] == "model_calls"]
+            read = [scan for scan in scans if scan["Relation Name"] == "model_calls"]
             assert read, key
-            for each in read:
-                assert rows_read(each) < 60_000, (key, each)
+            for scan in read:
+                assert rows_read(scan) < 60_000, (key, scan)
 
 
 def looked_at(pipeline: Pipeline, client: httpx.Client, url: str) -> tuple[list[JsonObject], float]:
@@ -63,15 +63,15 @@ def looked_at(pipeline: Pipeline, client: httpx.Client, url: str) -> tuple[list[
     with pipeline.context.database.read() as session:
         connection = session.connection()
         for statement, sent in statements:
-            given = sent if isinstance(sent, Mapping) else {}
+            parameters = sent if isinstance(sent, Mapping) else {}
             if not statement.lstrip().startswith(("SELECT", "WITH")):
-                connection.exec_driver_sql(statement, dict(given))
+                connection.exec_driver_sql(statement, dict(parameters))
                 continue
             explain = f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement}"
-            plan: JsonValue = connection.exec_driver_sql(explain, dict(given)).scalar_one()
-            nodes = [each for _, each in json_values.walk(plan) if isinstance(each, dict)]
-            scans += [each for each in nodes if "Relation Name" in each]
-            top = next(each for each in nodes if "Node Type" in each)
+            plan: JsonValue = connection.exec_driver_sql(explain, dict(parameters)).scalar_one()
+            nodes = [node for _, node in json_values.walk(plan) if isinstance(node, dict)]
+            scans += [node for node in nodes if "Relation Name" in node]
+            top = next(node for node in nodes if "Node Type" in node)
             blocks += sum(
                 json_values.number(top[f"Shared {kind} Blocks"]) or 0 for kind in ("Hit", "Read")
             )

@@ -29,11 +29,11 @@ def answered(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     """Return a pipeline that has summarized more documents than a page has, a few with granite."""
     monkeypatch.setattr(results, "PAGE_ROWS", PAGE)
     pipeline = a_pipeline(settings, answering, repeat_last=True)
-    found = []
+    documents = []
     for number in range(COUNT):
         stone = "granite" if number % 4 == 0 else "timber"
-        found.append(a_document(f"Harbour {number}. Its mole is of {stone}.", f"{number}.txt"))
-    pipeline.analyze(*found, options=replace(a_run(), name="harbours"))
+        documents.append(a_document(f"Harbour {number}. Its mole is of {stone}.", f"{number}.txt"))
+    pipeline.analyze(*documents, options=replace(a_run(), name="harbours"))
     return pipeline
 
 
@@ -58,8 +58,8 @@ def test_results_are_found_sorted_and_exported(answered: Pipeline, visit: Visit)
     page.get_by_role("button", name="Show").click()
     page.get_by_role("link", name="Confidence").click()
 
-    found = ["0.txt", "4.txt", "8.txt"]
-    expect_listed(page, found)
+    listed = ["0.txt", "4.txt", "8.txt"]
+    expect_listed(page, listed)
     expect(page.get_by_role("status").filter(has_text="3 results")).to_be_visible()
     visit.look("results")
     page.get_by_text("The same in SQL").click()
@@ -67,12 +67,12 @@ def test_results_are_found_sorted_and_exported(answered: Pipeline, visit: Visit)
     assert answered.context.settings.database_url is not None
     with user_sql.run_query(answered.context.settings.database_url, statement) as answer:
         at = list(answer.columns).index("source")
-        assert [row[at] for row in answer.rows] == found
+        assert [row[at] for row in answer.rows] == listed
     with page.expect_download() as download:
         page.get_by_role("link", name="CSV").click()
     assert download.value.suggested_filename == "results.csv"
     with download.value.path().open(newline="", encoding="utf-8") as file:
-        assert [row["source"] for row in csv.DictReader(file)] == found
+        assert [row["source"] for row in csv.DictReader(file)] == listed
     page.get_by_role("link", name="8.txt").click()
     expect(page.locator(".text")).to_contain_text("Harbour 8. Its mole is of granite.")
     expect(page.locator(".text .sought")).to_have_text(["mole", "granite"])

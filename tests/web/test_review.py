@@ -159,5 +159,5 @@ def test_the_page_of_a_run_links_to_the_missing_checks(pipeline: Pipeline, visit
     expect(page.locator(".empty")).to_contain_text("All of the queue is checked")
 
     assert sorted(order) == ["0.txt", "1.txt", "2.txt"]
-    found = certify(pipeline.context.database, scope, Bounds())
-    assert {each.unit.name: each.certificate.checks for each in found} == {"term": 3, "law": 0}
+    certified = certify(pipeline.context.database, scope, Bounds())
+    assert {unit.unit.name: unit.certificate.checks for unit in certified} == {"term": 3, "law": 0}

@@ -32,8 +32,8 @@ def pipeline(settings: Settings) -> Pipeline:
 
 def submitted(pipeline: Pipeline, *sources: str) -> Submission:
     """Take in documents with these names."""
-    found = (a_document(f"{number}. {TEXT}", source) for number, source in enumerate(sources))
-    return pipeline.submit(*found)
+    documents = (a_document(f"{number}. {TEXT}", source) for number, source in enumerate(sources))
+    return pipeline.submit(*documents)
 
 
 def show_tab(page: Page, *, is_shown: bool) -> None:
@@ -63,7 +63,7 @@ def test_the_page_follows_a_run_to_its_end(pipeline: Pipeline, visit: Visit) -> 
     expect(page.locator("td .state")).to_have_text(["succeeded", "running", "running"])
     requests: list[str] = []
     show_tab(page, is_shown=False)
-    page.on("request", lambda each: requests.append(each.resource_type))
+    page.on("request", lambda request: requests.append(request.resource_type))
     pipeline.work_on(rest.pop().id)
     page.wait_for_timeout(LOADING_MS)
     assert requests == []
@@ -153,8 +153,8 @@ def test_a_run_leads_to_its_table(pipeline: Pipeline, visit: Visit) -> None:
 
 def test_a_run_is_cancelled_and_retried(pipeline: Pipeline, visit: Visit) -> None:
     """Both ask for confirmation and act as the commands do; the address has the name of the run."""
-    found = (a_document(f"{number}. {TEXT}", f"{number}.txt") for number in range(2))
-    submission = pipeline.submit(*found, options=replace(a_run(), name="acme/2026"))
+    documents = (a_document(f"{number}. {TEXT}", f"{number}.txt") for number in range(2))
+    submission = pipeline.submit(*documents, options=replace(a_run(), name="acme/2026"))
     page = visit.open(f"/runs/{submission.name}")
     page.get_by_role("button", name="Cancel run").click()
     page.locator("#confirm").get_by_role("button", name="No").click()
@@ -195,9 +195,9 @@ def test_dropped_files_start_a_run(settings: Settings, pipeline: Pipeline, visit
     page.reload()
     expect(page.get_by_role("button", name="Light")).to_be_visible()
 
-    found = pipeline.rows("SELECT source, outcome FROM intakes ORDER BY id")
-    assert found == [("harbour.txt", "accepted"), ("picture.bin", "unsupported")]
-    stored = sorted(each.name for each in (settings.home / "web" / "uploads").rglob("file*"))
+    intakes = pipeline.rows("SELECT source, outcome FROM intakes ORDER BY id")
+    assert intakes == [("harbour.txt", "accepted"), ("picture.bin", "unsupported")]
+    stored = sorted(path.name for path in (settings.home / "web" / "uploads").rglob("file*"))
     assert stored == ["file.bin", "file.txt"]
 
 

@@ -36,15 +36,15 @@ def test_the_link_is_private_to_the_user(settings: Settings) -> None:
     """It exists while pages are served, and no other user can read it."""
     home = home_at(settings.home)
     with serving(settings) as served:
-        found = read_address(home.web_link_file)
+        address = read_address(home.web_link_file)
         mode = home.web_link_file.stat().st_mode & 0o777
         again = output_of("web", "--home", str(settings.home)).out
-        asked = output_of("web", "--link", "--home", str(settings.home)).out
+        link = output_of("web", "--link", "--home", str(settings.home)).out
 
-    assert found is not None
+    assert address is not None
     assert again == f"{served.link.partition('?')[0]}\n"
-    assert asked == f"{served.link}\n"
-    assert found.url == served.link
+    assert link == f"{served.link}\n"
+    assert address.url == served.link
     assert mode == 0o600
     assert home.web.stat().st_mode & 0o777 == 0o700
     assert read_address(home.web_link_file) is None
@@ -97,11 +97,11 @@ def test_idle_connections_do_not_stop_the_pages(
             idle.append(closing.enter_context(connected(served)))
             if len(idle) % 10 == 0:
                 assert httpx.get(served.link).status_code == 303
-        left = [is_open(each) for each in idle]
+        left = [is_open(connection) for connection in idle]
 
     assert sum(left) < 20
     assert not any(left[:70])
-    assert [each for each in caplog.records if each.levelname != "INFO"] == []
+    assert [record for record in caplog.records if record.levelname != "INFO"] == []
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,9 @@ def reading(request: CompletionRequest) -> str:
         evidence = [{"path": at, "quote": quote, "confidence": 9} for at, quote in quotes.items()]
         return json.dumps({"data": data, "evidence": evidence})
     lines = [line.partition(": ") for line in text.splitlines() if ": " in line]
-    found = [a_field(name, value, 9, quote=f"{name}: {value}") for name, _, value in lines]
+    fields = [a_field(name, value, 9, quote=f"{name}: {value}") for name, _, value in lines]
     missing = {item.strip() for item in ITEMS.split(",")} - {name for name, _, _ in lines}
-    return json.dumps({"fields": [*found, *(a_field(name, None, 9) for name in missing)]})
+    return json.dumps({"fields": [*fields, *(a_field(name, None, 9) for name in missing)]})
 
 
 def labelling(request: CompletionRequest) -> str:
@@ -89,11 +89,11 @@ def pipeline(settings: Settings) -> Pipeline:
 def contracts(pipeline: Pipeline, count: int = 12) -> None:
     """Save the answers about contracts as a table, with cells to check in the second and last."""
     options = a_run(AnalysisType.EXTRACTION, analysis=AnalysisOptions(instructions=ITEMS))
-    found = (
+    documents = (
         a_document(a_contract(n), f"/files/agreements of the year/contract-{n:03}-{HOSTILE}.txt")
         for n in range(count)
     )
-    pipeline.analyze(*found, options=replace(options, save_as="contracts"))
+    pipeline.analyze(*documents, options=replace(options, save_as="contracts"))
     doubted(pipeline, "US$ 2,000.50", "value not in quote")
     doubted(pipeline, LAWS[(count - 1) % 3], "chunks disagree", source=f"{count - 1:03}")
 

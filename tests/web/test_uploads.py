@@ -47,4 +47,4 @@ def test_an_uploaded_pdf_is_shown_until_its_run_is_deleted(
     assert len(list(folder.iterdir())) == 2  # files are stored before their run
     uploads.forget(home_at(settings.home), pipeline.context.database, timedelta(0))
 
-    assert [each.name for each in folder.iterdir()] == [uuid.UUID(str(other_run_id)).hex]
+    assert [path.name for path in folder.iterdir()] == [uuid.UUID(str(other_run_id)).hex]
