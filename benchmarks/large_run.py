@@ -64,12 +64,12 @@ WHERE i.outcome = 'accepted'
 ORDER BY i.id, kind.name
 """
 _MESSAGES = """
-INSERT INTO outbox (id, task, reason, is_nightly, sends)
-SELECT id, 'chordwise.fan_out', 'submitted', false, 0 FROM jobs ORDER BY id
+INSERT INTO outbox (id, task, reason, urgency, sends)
+SELECT id, 'chordwise.fan_out', 'submitted', 1, 0 FROM jobs ORDER BY id
 """
 _CHUNK_MESSAGES = """
-INSERT INTO outbox (id, task, reason, is_nightly, sends)
-SELECT id, 'chordwise.analyze_slice', 'submitted', false, 0
+INSERT INTO outbox (id, task, reason, urgency, sends)
+SELECT id, 'chordwise.analyze_slice', 'submitted', 1, 0
 FROM chunks WHERE status = 'pending' ORDER BY id
 """
 # One job of each document has one chunk, the other one has two chunks and a synthesis.

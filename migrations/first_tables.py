@@ -74,7 +74,7 @@ TABLES: dict[str, list[sa.schema.SchemaItem]] = {
     "outbox": [
         *_required(_UUID, "id"),
         *_required(_TEXT, "task", "reason"),
-        *_required(_BOOLEAN, "is_nightly"),
+        *_required(sa.SmallInteger(), "urgency"),
         *_required(_INTEGER, "sends"),
         _transaction_time("created_at"),
         _transaction_time("due_at"),

@@ -16,6 +16,7 @@ from chordwise.settings import PipelineSettings
 from chordwise.storage import learned_examples, outbox
 from chordwise.storage.database import Database, Store
 from chordwise.storage.group_commit import GroupCommit
+from chordwise.storage.outbox import Urgency
 from chordwise.storage.record import new_id
 
 # How long a step waits for steps of other jobs; no slot is occupied meanwhile.
@@ -101,7 +102,7 @@ class FanOuts:
         rows = store.execute(_PENDING, {"ids": ids}).all() if ids else []
         for job_id, chunk_id, _ in rows:
             pending[job_id].append(chunk_id)
-        urgencies = {row[1]: row[2] for row in rows}
+        urgencies = {row[1]: Urgency.of_run(row[2]) for row in rows}
         outbox.record_sent(store, self._analysis, urgencies, self._settings.resend_wait)
         return [pending[job_id] for job_id in job_ids]
 
@@ -174,7 +175,7 @@ _START = text("""
     WHERE jobs.id = found.started_id AND jobs.id = ANY(CAST(:ids AS uuid[]))
     RETURNING jobs.id, jobs.open_chunks""")
 _PENDING = text("""
-    SELECT c.job_id, c.id, r.priority = 'nightly'
+    SELECT c.job_id, c.id, r.priority
     FROM chunks c JOIN jobs j ON j.id = c.job_id JOIN runs r ON r.id = j.run_id
     WHERE c.job_id = ANY(CAST(:ids AS uuid[])) AND c.status = 'pending'
     ORDER BY c.job_id, c.position""")

@@ -11,9 +11,10 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import IntEnum
 from typing import TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, Index, select, text, update
+from sqlalchemy import ColumnElement, Index, SmallInteger, select, text, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.storage import clock
@@ -27,19 +28,35 @@ LAST_ATTEMPT = "last attempt"
 _MAX_DOUBLINGS = 6
 
 
+class Urgency(IntEnum):
+    """The order in which messages are sent: those of begun work first, those of nightly runs last.
+
+    Fan-outs and chunks of new work, and postponed work, have the urgency of their run.
+    """
+
+    BEGUN = 0
+    NEW = 1
+    NIGHTLY = 2
+
+    @classmethod
+    def of_run(cls, priority: str) -> Urgency:
+        """Return the urgency of the new work of a run with this priority."""
+        return cls.NIGHTLY if priority == "nightly" else cls.NEW
+
+
 class OutboxMessage(Record):
     """A message for a chunk or a job (`id`), sent from `due_at` on; `sends` counts the sendings."""
 
     __tablename__ = "outbox"
     __table_args__ = (
-        Index("ix_outbox_unsent", "is_nightly", "due_at", "id", postgresql_where="sends = 0"),
+        Index("ix_outbox_unsent", "urgency", "due_at", "id", postgresql_where="sends = 0"),
         Index("ix_outbox_sent", "due_at", postgresql_where="sends > 0"),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     task: Mapped[str]
     reason: Mapped[str]
-    is_nightly: Mapped[bool]
+    urgency: Mapped[int] = mapped_column(SmallInteger)
     sends: Mapped[int]
     created_at: Mapped[CreatedAt]
     due_at: Mapped[CreatedAt]
@@ -51,7 +68,7 @@ class DueMessage:
 
     id: uuid.UUID
     task: str
-    is_nightly: bool
+    urgency: Urgency
     reason: str
 
     @property
@@ -62,26 +79,19 @@ class DueMessage:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """The numbers of messages that were sent and whose work has not begun, and what is due."""
+    """The messages of one urgency: how many were sent and have not led to work, and what is due."""
 
-    urgent: int
-    nightly: int
-    is_overdue: bool
+    in_flight: int = 0
+    is_overdue: bool = False
     """Whether the wait of a message that was sent is over."""
-    has_urgent: bool
-    has_nightly: bool
-    """Whether there are such messages that are due and were not sent yet."""
-
-    @property
-    def in_flight(self) -> int:
-        """The number of messages that were sent and whose work has not begun."""
-        return self.urgent + self.nightly
+    has_unsent: bool = False
+    """Whether there are messages that are due and were not sent yet."""
 
 
 class When(TypedDict, total=False):
-    """The urgency of a message, and the delay after which it is sent."""
+    """The urgency of a message, by default that of begun work, and its delay."""
 
-    is_nightly: bool
+    urgency: Urgency
     delay: timedelta
 
 
@@ -93,61 +103,67 @@ def promise(
     It replaces an earlier message for the same work, but keeps its urgency.
     """
     if ids:
-        default: When = {"is_nightly": False, "delay": timedelta()}
+        default: When = {"urgency": Urgency.BEGUN, "delay": timedelta()}
         values = {"ids": sorted(ids), "task": task, "reason": reason}
         store.execute(_PROMISE, {**values, **default, **when})
 
 
 # In the order of the ids, so that two transactions cannot wait for each other.
 _PROMISE = text("""
-    INSERT INTO outbox (id, task, reason, is_nightly, sends, due_at)
-    SELECT id, :task, :reason, :is_nightly, 0, clock_timestamp() + :delay
+    INSERT INTO outbox (id, task, reason, urgency, sends, due_at)
+    SELECT id, :task, :reason, :urgency, 0, clock_timestamp() + :delay
     FROM unnest(CAST(:ids AS uuid[])) AS id
     ON CONFLICT (id) DO UPDATE
     SET task = excluded.task, reason = excluded.reason, sends = 0, due_at = excluded.due_at""")
 
 
 def record_sent(
-    store: Store, task: str, is_nightly: Mapping[uuid.UUID, bool], wait: timedelta
+    store: Store, task: str, urgencies: Mapping[uuid.UUID, Urgency], wait: timedelta
 ) -> None:
-    """Record messages for chunks that the caller sends after the commit, with their urgency."""
-    if is_nightly:
-        urgencies = [is_nightly[id_] for id_ in sorted(is_nightly)]
-        values = {"ids": sorted(is_nightly), "are_nightly": urgencies, "task": task, "wait": wait}
-        store.execute(_RECORD_SENT, values)
+    """Record messages for chunks that the caller sends after the commit.
+
+    They are overdue after `wait`, and as many times that as there are thousands sent before.
+    """
+    if urgencies:
+        values = {"task": task, "wait": wait, "ids": sorted(urgencies)}
+        ordered = [urgencies[id_] for id_ in sorted(urgencies)]
+        store.execute(_RECORD_SENT, {**values, "urgencies": ordered})
 
 
 _RECORD_SENT = text("""
-    INSERT INTO outbox (id, task, reason, is_nightly, sends, due_at)
-    SELECT id, :task, 'fan-out', is_nightly, 1, clock_timestamp() + :wait
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:are_nightly AS boolean[])) AS sent (id, is_nightly)
+    INSERT INTO outbox (id, task, reason, urgency, sends, due_at)
+    SELECT id, :task, 'fan-out', urgency, 1, clock_timestamp() + :wait * (1 + position / 1000)
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:urgencies AS smallint[]))
+        WITH ORDINALITY AS sent (id, urgency, position)
     ON CONFLICT (id) DO UPDATE
     SET task = excluded.task, reason = excluded.reason, sends = 1, due_at = excluded.due_at""")
 
 
-def backlog(session: Session) -> Backlog:
-    """Return how many messages are on their way, and which have to be sent."""
-    return Backlog(*session.execute(_BACKLOG).one())
+def backlog(session: Session) -> Mapping[Urgency, Backlog]:
+    """Return how many messages of each urgency are on their way, and which have to be sent."""
+    return {Urgency(row[0]): Backlog(*row[1:]) for row in session.execute(_BACKLOG)}
 
 
-_DUE = "EXISTS (SELECT FROM outbox WHERE sends = 0 AND {} AND due_at <= statement_timestamp())"
-_BACKLOG = text(f"""
-    SELECT count(*) FILTER (WHERE NOT is_nightly), count(*) FILTER (WHERE is_nightly),
-        coalesce(bool_or(due_at <= statement_timestamp()), false),
-        {_DUE.format("NOT is_nightly")}, {_DUE.format("is_nightly")}
-    FROM outbox WHERE sends > 0""")  # noqa: S608 - fixed names
+_BACKLOG = text("""
+    SELECT urgency.value, count(sent.id),
+        coalesce(bool_or(sent.due_at <= statement_timestamp()), false),
+        EXISTS (
+            SELECT FROM outbox AS unsent WHERE unsent.sends = 0
+                AND unsent.urgency = urgency.value AND unsent.due_at <= statement_timestamp()
+        )
+    FROM generate_series(0, 2) AS urgency (value)
+    LEFT JOIN outbox AS sent ON sent.sends > 0 AND sent.urgency = urgency.value
+    GROUP BY urgency.value""")
 
 
-def take(
-    session: Session, *, is_nightly: bool, limit: int, wait: timedelta
-) -> Sequence[DueMessage]:
-    """Return the longest due messages that were not sent yet, and record that they are sent.
+def take(session: Session, urgency: Urgency, limit: int, wait: timedelta) -> Sequence[DueMessage]:
+    """Return the longest due unsent messages of an urgency, and record that they are sent.
 
     They are overdue after `wait`, which doubles each time that a message is sent again.
     """
-    urgency = OutboxMessage.is_nightly if is_nightly else ~OutboxMessage.is_nightly
     is_due = OutboxMessage.due_at <= clock.statement_start()
-    return _take(session, urgency & (OutboxMessage.sends == 0) & is_due, limit, wait)
+    is_chosen = (OutboxMessage.urgency == urgency) & (OutboxMessage.sends == 0) & is_due
+    return _take(session, is_chosen, limit, wait)
 
 
 def take_overdue(
@@ -167,7 +183,7 @@ def _take(
     if not ids:
         return ()
     rows = session.execute(_SEND, {"ids": list(ids), "wait": wait})
-    sent = {row[0]: DueMessage(*row) for row in rows}
+    sent = {row[0]: DueMessage(row[0], row[1], Urgency(row[2]), row[3]) for row in rows}
     return [sent[id_] for id_ in ids]
 
 
@@ -175,7 +191,7 @@ _SEND = text(f"""
     UPDATE outbox SET sends = sends + 1,
         due_at = clock_timestamp() + :wait * 2 ^ least(sends, {_MAX_DOUBLINGS})
     WHERE id = ANY(CAST(:ids AS uuid[]))
-    RETURNING id, task, is_nightly, reason""")  # noqa: S608 - fixed names
+    RETURNING id, task, urgency, reason""")  # noqa: S608 - fixed names
 
 
 def take_back(session: Session, ids: Collection[uuid.UUID]) -> None:

@@ -195,7 +195,7 @@ _PARTIAL_INDEXES = (
     ("ix_jobs_waiting", "jobs", ["due_at"], "status = 'waiting'"),
     ("ix_model_calls_run_id", "model_calls", ["run_id"], "run_id IS NOT NULL"),
     ("ix_outbox_sent", "outbox", ["due_at"], "sends > 0"),
-    ("ix_outbox_unsent", "outbox", ["is_nightly", "due_at", "id"], "sends = 0"),
+    ("ix_outbox_unsent", "outbox", ["urgency", "due_at", "id"], "sends = 0"),
     ("ix_results_needing_review", "results", ["id"], "needs_review"),
 )
 _UNIQUE_INDEXES = (

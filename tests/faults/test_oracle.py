@@ -45,8 +45,8 @@ def by_repetition(cluster: Cluster) -> None:
     cluster.provider.write_down(str(row[0]), known.prompt, known.authorization)
 
 
-OUTBOX = """INSERT INTO outbox (id, task, reason, is_nightly, sends)
-    VALUES (gen_random_uuid(), 'chordwise.synthesize', 'tampering', false, 0)"""
+OUTBOX = """INSERT INTO outbox (id, task, reason, urgency, sends)
+    VALUES (gen_random_uuid(), 'chordwise.synthesize', 'tampering', 1, 0)"""
 
 CASES: dict[str, tuple[Invariant, Tampering]] = {
     "jobs are running": (accounts.end_states, by("UPDATE jobs SET status = 'running'")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from threading import Event
 from typing import cast
@@ -26,6 +27,7 @@ from chordwise.pipeline.runtime.messages import (
 )
 from chordwise.settings import Settings
 from chordwise.storage import outbox
+from chordwise.storage.outbox import Urgency
 from tests.fakes.pipeline import (
     LONG,
     PARAGRAPH,
@@ -115,16 +117,32 @@ def test_the_broker_holds_a_window_and_urgent_messages_come_first(settings: Sett
     context = with_messenger(pipeline, messenger)
     many = [uuid.uuid4() for _ in range(3 * MIN_WINDOW)]
     with pipeline.context.database.write() as session:
-        outbox.promise(session, ANALYZE_SLICE, many, reason="test", is_nightly=True)
+        outbox.promise(session, ANALYZE_SLICE, many, reason="test", urgency=Urgency.NIGHTLY)
     for _ in range(5):
         dispatch(context)
     urgent = uuid.uuid4()
     with pipeline.context.database.write() as session:
-        outbox.promise(session, ANALYZE_SLICE, [urgent], reason="test")
+        outbox.promise(session, ANALYZE_SLICE, [urgent], reason="test", urgency=Urgency.NEW)
 
     assert sum(len(ids) for _, ids in messenger.sent) == MIN_WINDOW
     assert dispatch(context).sent == 1
     assert messenger.sent[-1] == (ANALYZE_SLICE, [urgent])
+
+
+def test_the_chord_of_a_long_document_does_not_delay_begun_work(settings: Settings) -> None:
+    pipeline = a_pipeline(settings)
+    messenger = SlowMessenger()
+    context = with_messenger(pipeline, messenger)
+    chord = {uuid.uuid4(): Urgency.NEW for _ in range(2 * MIN_WINDOW)}
+    new, expired = uuid.uuid4(), uuid.uuid4()
+    with pipeline.context.database.write() as session:
+        outbox.record_sent(session, ANALYZE_SLICE, chord, timedelta(seconds=10))
+        outbox.promise(session, ANALYZE_SLICE, [new], reason="test", urgency=Urgency.NEW)
+        outbox.promise(session, ANALYZE_SLICE, [expired], reason="test")
+
+    dispatch(context)
+
+    assert messenger.sent == [(ANALYZE_SLICE, [expired])]
 
 
 def test_workers_take_urgent_messages_before_nightly_ones(settings: Settings) -> None:

@@ -122,8 +122,8 @@ def test_a_later_message_notifies_no_scheduler(pipeline: Pipeline, settings: Set
     wake.clear()
 
     pipeline.execute(
-        "INSERT INTO outbox (id, task, reason, is_nightly, sends, due_at) VALUES"
-        " (gen_random_uuid(), 'a task', 'a test', false, 0, now() + interval '5 seconds')"
+        "INSERT INTO outbox (id, task, reason, urgency, sends, due_at) VALUES"
+        " (gen_random_uuid(), 'a task', 'a test', 1, 0, now() + interval '5 seconds')"
     )
     wakes_early = wake.wait(1.0)
     promise(pipeline)

@@ -22,7 +22,6 @@ from chordwise.domain.learning.learned_examples import LearnedExample
 from chordwise.domain.schema_nodes import SchemaNode
 from chordwise.domain.states import IntakeOutcome, JobStatus, Lane
 from chordwise.errors import ConfigurationError, ReadError
-from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline.asking.question import text_budget
 from chordwise.pipeline.intake.learned_examples import Examples
 from chordwise.pipeline.intake.run_options import RunOptions, identities
@@ -45,6 +44,7 @@ from chordwise.storage import (
 from chordwise.storage.documents import Document
 from chordwise.storage.intakes import Intake
 from chordwise.storage.jobs import Job
+from chordwise.storage.outbox import Urgency
 from chordwise.storage.record import insert_all, new_id
 from chordwise.storage.results import ResultKey
 from chordwise.storage.runs import Run
@@ -334,9 +334,9 @@ def _add_jobs(
     results.copy_all(session, {job.id: answers[job.question] for job in ended})
     chunk_ids = chunks.insert_single(session, whole)
     cut = [job.id for job in asking if job.id not in whole]
-    is_nightly = run.priority == Priority.NIGHTLY
+    urgency = Urgency.of_run(run.priority)
     for task, ids in ((ANALYZE_SLICE, chunk_ids), (FAN_OUT, cut)):
-        outbox.promise(session, task, ids, reason="submitted", is_nightly=is_nightly)
+        outbox.promise(session, task, ids, reason="submitted", urgency=urgency)
     return Counter(job.intake_id for job in ended)
 
 

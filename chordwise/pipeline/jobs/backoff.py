@@ -20,13 +20,13 @@ from chordwise.errors import (
     LeaseLostError,
     TransientError,
 )
-from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.leases import Lease
 from chordwise.settings import PipelineSettings
 from chordwise.storage import jobs, leases, runs
 from chordwise.storage.chunk_claims import ClaimedChunk
 from chordwise.storage.jobs import Job
+from chordwise.storage.outbox import Urgency
 from chordwise.storage.synthesis_claims import ClaimedSynthesis
 
 log = structlog.get_logger(__name__)
@@ -68,8 +68,8 @@ def postpone(
                 if lease.chunk_id is not None:
                     jobs.record_progress(session, [lease.job_id])
                     jobs.mark_waiting(session, lease.job_id)
-                is_nightly = work.priority == Priority.NIGHTLY
-                lease.promise(session, error.code, is_nightly=is_nightly, delay=delay)
+                urgency = Urgency.of_run(work.priority)
+                lease.promise(session, error.code, urgency=urgency, delay=delay)
             elif not leases.has_ended(session, *lease.work):
                 raise LeaseLostError("Another worker has claimed the work.")
     log.info(
@@ -91,8 +91,8 @@ def pause(
     for attempt in context.database.attempts(context.lease):
         with attempt as session:
             if leases.release(session, *lease.work):
-                is_nightly = work.priority == Priority.NIGHTLY
-                lease.promise(session, error.code, is_nightly=is_nightly, delay=context.lease)
+                urgency = Urgency.of_run(work.priority)
+                lease.promise(session, error.code, urgency=urgency, delay=context.lease)
     pause_jobs(context, lease.job_id, error)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -14,7 +14,7 @@ from chordwise.errors import ServiceUnavailableError
 from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, slice_size, sliced
 from chordwise.storage import batch_requests, budgets, cached_completions, chunks, outbox
-from chordwise.storage.outbox import Backlog, DueMessage
+from chordwise.storage.outbox import Backlog, DueMessage, Urgency
 
 BATCH = 500
 """The maximum number of messages that are sent together."""
@@ -35,22 +35,23 @@ class Dispatched:
 def dispatch(context: Context) -> Dispatched:
     """Send the next messages, as far as the window has room, and those whose work has not begun.
 
-    The window is twice the number of chunks that are being analyzed, at least `MIN_WINDOW`. Urgent
-    messages are not counted against nightly ones. Messages are recorded as sent before they are:
-    after a crash between the two, they are sent again when their wait is over.
+    The window is twice the number of chunks that are being analyzed, at least `MIN_WINDOW`. Only
+    messages of the same or a higher urgency count against it. Messages are recorded as sent before
+    they are: after a crash between the two, they are sent again when their wait is over.
 
     Raises:
         ServiceUnavailableError: The database or broker cannot be reached; nothing is lost.
     """
     with context.database.write() as session:
-        backlog = outbox.backlog(session)
-        due = [*_overdue(context, session, backlog), *_next(context, session, backlog)]
+        backlogs = outbox.backlog(session)
+        due = [*_overdue(context, session, backlogs), *_next(context, session, backlogs)]
     unsent = {message.id for message in due}
     ends_at = time.monotonic() + _MAX_SECONDS
     try:
         for group in _packed(due, slice_size(context.settings)):
             ids = [message.id for message in group]
-            context.messenger.send(group[0].task, ids, is_nightly=group[0].is_nightly)
+            is_nightly = group[0].urgency is Urgency.NIGHTLY
+            context.messenger.send(group[0].task, ids, is_nightly=is_nightly)
             unsent.difference_update(ids)
             if time.monotonic() > ends_at:
                 break
@@ -58,7 +59,8 @@ def dispatch(context: Context) -> Dispatched:
         _take_back(context, unsent)
         raise
     _take_back(context, unsent)
-    return Dispatched(len(due) - len(unsent), is_busy=bool(due or backlog.in_flight))
+    in_flight = sum(backlog.in_flight for backlog in backlogs.values())
+    return Dispatched(len(due) - len(unsent), is_busy=bool(due or in_flight))
 
 
 def _take_back(context: Context, unsent: set[uuid.UUID]) -> None:
@@ -67,9 +69,11 @@ def _take_back(context: Context, unsent: set[uuid.UUID]) -> None:
             outbox.take_back(session, unsent)
 
 
-def _overdue(context: Context, session: Session, backlog: Backlog) -> Sequence[DueMessage]:
+def _overdue(
+    context: Context, session: Session, backlogs: Mapping[Urgency, Backlog]
+) -> Sequence[DueMessage]:
     """Return messages that were sent in vain; while others wait in the broker, much later ones."""
-    if not backlog.is_overdue:
+    if not any(backlog.is_overdue for backlog in backlogs.values()):
         return ()
     pipeline = context.settings.pipeline
     longer_than = timedelta(seconds=pipeline.stalled_seconds)
@@ -78,22 +82,21 @@ def _overdue(context: Context, session: Session, backlog: Backlog) -> Sequence[D
     return outbox.take_overdue(session, longer_than, BATCH, pipeline.resend_wait)
 
 
-def _next(context: Context, session: Session, backlog: Backlog) -> Sequence[DueMessage]:
-    """Return messages that were not sent yet, as far as the window has room; urgent ones first."""
-    if not (backlog.has_urgent or backlog.has_nightly):
+def _next(
+    context: Context, session: Session, backlogs: Mapping[Urgency, Backlog]
+) -> Sequence[DueMessage]:
+    """Return messages that were not sent yet, as far as the window has room, in their order."""
+    if not any(backlog.has_unsent for backlog in backlogs.values()):
         return ()
-    window = MIN_WINDOW
-    if backlog.in_flight >= MIN_WINDOW:
-        window = max(MIN_WINDOW, 2 * chunks.running(session))
+    window, in_flight = max(MIN_WINDOW, 2 * chunks.running(session)), 0
     wait = context.settings.pipeline.resend_wait
-    room = min(BATCH, window - backlog.urgent)
-    urgent: Sequence[DueMessage] = ()
-    if backlog.has_urgent and room > 0:
-        urgent = outbox.take(session, is_nightly=False, limit=room, wait=wait)
-    room = min(BATCH, window - backlog.in_flight) - len(urgent)
-    if not backlog.has_nightly or room <= 0:
-        return urgent
-    return [*urgent, *outbox.take(session, is_nightly=True, limit=room, wait=wait)]
+    taken: list[DueMessage] = []
+    for urgency, backlog in sorted(backlogs.items()):
+        in_flight += backlog.in_flight
+        room = min(BATCH, window - in_flight) - len(taken)
+        if backlog.has_unsent and room > 0:
+            taken += outbox.take(session, urgency, room, wait)
+    return taken
 
 
 def _packed(messages: Sequence[DueMessage], size: int) -> Iterator[Sequence[DueMessage]]:
@@ -102,9 +105,9 @@ def _packed(messages: Sequence[DueMessage], size: int) -> Iterator[Sequence[DueM
     A chunk on its last attempt is sent alone, and an urgent one not with nightly ones.
     """
     for is_nightly in (False, True):
-        urgency = [message for message in messages if message.is_nightly is is_nightly]
-        yield from ([message] for message in urgency if not _may_share(message))
-        yield from sliced([message for message in urgency if _may_share(message)], size)
+        alike = [m for m in messages if (m.urgency is Urgency.NIGHTLY) is is_nightly]
+        yield from ([message] for message in alike if not _may_share(message))
+        yield from sliced([message for message in alike if _may_share(message)], size)
 
 
 def _may_share(message: DueMessage) -> bool:

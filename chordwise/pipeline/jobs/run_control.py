@@ -12,7 +12,6 @@ from sqlalchemy import case, func, null, select, true, update
 from sqlalchemy.orm import Session
 
 from chordwise.domain.states import RETRYABLE_JOBS, ChunkStatus, JobStatus, RunStatus
-from chordwise.llm.limits.permits import Priority
 from chordwise.pipeline.jobs import endpoint_pauses
 from chordwise.pipeline.models import budgets
 from chordwise.pipeline.models.batch_queue import spill_over_time
@@ -22,6 +21,7 @@ from chordwise.storage import batch_requests, clock, jobs, outbox, runs
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.database import Database
 from chordwise.storage.jobs import Job
+from chordwise.storage.outbox import Urgency
 from chordwise.storage.record import in_ids
 from chordwise.storage.runs import Run
 
@@ -144,13 +144,13 @@ def _reopen_some(
     job_ids = jobs.of_one_step((row[0], row[1]) for row in rows)
     _reopen(context, session, job_ids)
     asking = select(Job.id).where(in_ids(Job.id, job_ids), Job.reused_from.is_(None))
-    is_nightly = session.get_one(Run, run_id).priority == Priority.NIGHTLY
+    urgency = Urgency.of_run(session.get_one(Run, run_id).priority)
     outbox.promise(
         session,
         FAN_OUT,
         session.scalars(asking).all(),
         reason=_RETRY,
-        is_nightly=is_nightly,
+        urgency=urgency,
         delay=_UNTIL_ALL_ARE_QUEUED,
     )
     return _Step(first=job_ids[0], last=job_ids[-1], count=len(job_ids))

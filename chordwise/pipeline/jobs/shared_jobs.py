@@ -21,6 +21,7 @@ from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import FAN_OUT
 from chordwise.storage import clock, jobs, outbox, results, runs
 from chordwise.storage.jobs import Job
+from chordwise.storage.outbox import Urgency
 from chordwise.storage.record import in_ids
 from chordwise.storage.results import ResultKey
 from chordwise.storage.runs import Run
@@ -104,6 +105,6 @@ def _end_or_dispatch(context: Context, session: Session, job: Job) -> None:
         until = batch_until(context.settings, Lane(run.lane))
         job.batch_until = None if until is None else session.scalar(select(until))
         job.last_progress_at = clock.read(session)
-        is_nightly = run.priority == Priority.NIGHTLY
+        urgency = Urgency.of_run(run.priority)
         reason = "no job to follow"
-        outbox.promise(session, FAN_OUT, [job.id], reason=reason, is_nightly=is_nightly)
+        outbox.promise(session, FAN_OUT, [job.id], reason=reason, urgency=urgency)
