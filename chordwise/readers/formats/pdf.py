@@ -443,11 +443,11 @@ class _Object:
 
     @property
     def points(self) -> float:
-        size, matrix = ctypes.c_float(), raw.FS_MATRIX()
+        size, raw_matrix = ctypes.c_float(), raw.FS_MATRIX()
         raw.FPDFTextObj_GetFontSize(self.handle, size)
-        raw.FPDFPageObj_GetMatrix(self.handle, matrix)
+        raw.FPDFPageObj_GetMatrix(self.handle, raw_matrix)
         outer = _scale(self.matrix) if self.matrix else 1.0
-        return float(abs(size.value) * _scale(matrix) * outer)
+        return float(abs(size.value) * _scale(raw_matrix) * outer)
 
     @property
     def inner_window(self) -> Box:
