@@ -73,6 +73,8 @@ _OF_NOUN = re.compile(
     r" (?:of|dated|\d{3,} (?:of|from|dated)|is|was|were|are|has|had|have)\b", re.IGNORECASE
 )
 """Follows the noun in “Order 4711 of May” and “Report of the board”, and not a verb."""
+_INVERTED = re.compile(r" (?:at|in|on|by|during) [^.!?\n]{1,80} (?:was|were)\b", re.IGNORECASE)
+"""Follows the first word of “Present at the meeting were Anna and Berta”, which is no verb."""
 _TITLE = re.compile(
     r"(?:report (?:on|from|into|by)|research (?:on|into)|request (?:for|from)|answers? to"
     r"|guide (?:to|for)) [^.!?:\n]{1,80}",
@@ -266,8 +268,9 @@ def _request(content: str, sentence: re.Match[str], opening: int) -> RequestSent
 def _kind(body: str, head: re.Match[str]) -> str:
     word = head[0].lower()
     if word in _VERBS:
-        is_noun = _OF_NOUN.match(body, head.end()) or _TITLE.fullmatch(body, head.start())
-        return "" if is_noun else _VERBS[word]
+        after = head.end()
+        is_noun = _OF_NOUN.match(body, after) or _TITLE.fullmatch(body, head.start())
+        return "" if is_noun or _INVERTED.match(body, after) else _VERBS[word]
     if word in _ASK or word in _ASK_IF:
         is_question = body.rstrip("\"'”’)").endswith("?") or _QUOTED.search(body)
         return ("ask" if word in _ASK else "ask_if") if is_question else ""

@@ -190,7 +190,15 @@ _SUREST = sql.SQL("ORDER BY f.confidence DESC NULLS LAST, f.id LIMIT 1")
 _TRUST = sql.SQL(
     "trust_of(f.value, f.verdict, f.accepted, f.doubts, f.confidence, n.accept_from, n.is_read)"
 )
-_HAS_FAILED = sql.SQL("n.status IN ('failed', 'quarantined', 'cancelled')")
+# A document without an answer was not read; what an answer leaves out, it does not mention.
+_HAS_FAILED_STATE = sql.SQL(
+    "CASE WHEN n.status IN ('failed', 'quarantined', 'cancelled') THEN 'unread'::trust END"
+)
+_ABSENT_STATE = sql.SQL(
+    """CASE WHEN n.status IN ('failed', 'quarantined', 'cancelled') THEN 'unread'::trust
+        WHEN n.output IS NOT NULL THEN CASE WHEN n.is_read THEN 'silent' ELSE 'unread' END::trust
+    END"""
+)
 _CELLS_TO_CHECK = sql.SQL(
     """(
         SELECT count(DISTINCT (f.parent, f.item)) FROM fact_trust AS f
@@ -390,9 +398,10 @@ def _select_columns(column: AnswerColumn, source: _Source) -> Iterator[sql.Compo
         if column.kind is ColumnKind.MONEY:
             code = sql.SQL("(SELECT f.currency {of_item} AND f.number IS NOT NULL {surest})")
             yield _named(_formatted(code, column), f"{column.name}_currency")
-    # A document without an answer was not read.
-    state = sql.SQL("coalesce({}, CASE WHEN {} THEN 'unread'::trust END)")
-    yield _named(state.format(_trust(column, source), _HAS_FAILED), f"{column.name}_trust")
+    is_of_other = column.kind in (ColumnKind.LABEL, ColumnKind.SCORE)
+    state = sql.SQL("coalesce({}, {})")
+    absent = _HAS_FAILED_STATE if is_of_other else _ABSENT_STATE
+    yield _named(state.format(_trust(column, source), absent), f"{column.name}_trust")
 
 
 def _trust(column: AnswerColumn, source: _Source) -> sql.Composed:
@@ -563,7 +572,8 @@ def _list_view(columns: Sequence[AnswerColumn], source: _Source) -> sql.Composed
         trust, name = f"{column.name}_trust", sql.Identifier("r", column.name)
         is_json = column.kind is ColumnKind.JSON
         shown.append(_named(_json_at(column, steps) if is_json else name, column.name))
-        shown.append(_named(sql.Identifier("r", trust), trust))
+        absent = sql.SQL("coalesce({}, {})").format(sql.Identifier("r", trust), _ABSENT_STATE)
+        shown.append(_named(absent, trust))
         if is_json:
             is_in = "starts_with(f.path || '/', f.row_path || {} || '/')"
         else:

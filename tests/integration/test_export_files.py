@@ -161,6 +161,18 @@ def cells_of(content: BinaryIO) -> Iterator[list[Cell]]:
         yield [cell for cell in row if isinstance(cell, Cell)]
 
 
+def test_amounts_are_numbers_with_the_same_digits() -> None:
+    """Also those whose sixteenth digit is noise."""
+    amounts = [Decimal(cents) / 100 for cents in range(0, 100_000, 7)]
+    rows = [(amount,) for amount in amounts]
+    column = Column(name="amount", kind=ColumnType.DECIMAL)
+
+    content = written(a_table(rows, columns=[column]), ExportFormat.XLSX)
+
+    _, *read = (cells[0].value for cells in cells_of(content))
+    assert [Decimal(str(value)) for value in read] == amounts
+
+
 def test_xlsx_has_texts_numbers_and_dates() -> None:
     _, empty, row = cells_of(written(a_table([EMPTY], [ROW]), ExportFormat.XLSX))
 

@@ -214,6 +214,14 @@ def test_a_missing_member_is_added() -> None:
     assert final(result)[-1] == ("issued", None, "corrected", "2026-03-01")
 
 
+def test_a_missing_list_is_added_with_all_of_its_values() -> None:
+    result = corrected(DATA, {"/tags": ["a", "b"]})
+
+    assert result.output is not None
+    assert json_values.as_object(result.output["data"])["tags"] == ["a", "b"]
+    assert [fact.corrected_value for fact in result.facts[-2:]] == ["a", "b"]
+
+
 def test_a_missing_member_of_a_row_is_added_to_it() -> None:
     row: JsonObject = {"n": 1, "tags": ["a"]}
     output: JsonObject = {"data": {"rows": [row, {}]}, "evidence": []}

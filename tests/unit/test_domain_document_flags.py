@@ -128,6 +128,13 @@ TOPICS = ("mortgages", "tulips", "violins", "volcanoes", "biscuits", "tractors",
                 "List of parts.",
             )
         ),
+        *(
+            f"The committee met in March and approved the accounts of the society.\n\n{present}"
+            for present in (
+                "Present at the meeting were Anna Keller, Bernd Holz and Rosa Parks.",
+                "Present in the room were the directors and their guests.",
+            )
+        ),
         # Manuals, job titles, receipts and papers about models also use such words.
         "Follow the instructions on the label. Disregard the earlier invoice.",
         "The assistant read the minutes. As an assistant, he was paid by the hour.",

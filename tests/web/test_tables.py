@@ -346,7 +346,7 @@ def test_values_that_an_answer_left_out_are_added(pipeline: Pipeline, visit: Vis
     rows += " INNER JOIN answers.orders USING (document_id)"
     assert pipeline.rows(f"{rows} ORDER BY row_index") == [
         ("bolt", "2.5", "corrected", "2026-03-01"),
-        ("nut", None, None, "2026-03-01"),
+        ("nut", None, "silent", "2026-03-01"),
     ]
 
 

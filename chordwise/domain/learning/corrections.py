@@ -110,6 +110,8 @@ class _Work:
         elif is_structure:
             if not right and isinstance(current, list):
                 self._replace(path, [])
+        elif current is None and len(right) > 1:
+            self._replace(path, list(right))
         elif isinstance(current, list):
             self._pair(self._below(path), right, lambda place: f"{path}/{len(current) + place}")
             _set_at(self.output, path, list(right))

@@ -184,7 +184,7 @@ class FilteredSheet:
             case bool() as truth:
                 sheet.write_boolean(*place, truth, shown)
             case int() | float() | Decimal() as number if _is_exact(number):
-                sheet.write_number(*place, number, shown)
+                sheet.write_number(*place, _ShortestNumber(number), shown)
             case date() as day if _is_day(day):
                 sheet.write_datetime(*place, day, shown)
             case _:
@@ -212,15 +212,22 @@ def _line_count(text: str) -> int:
     return sum(1 + len(line) // _MAX_WIDTH for line in text.split("\n"))
 
 
+class _ShortestNumber(float):
+    """A number that is written in its shortest form; the 16 digits of the library change 8.12."""
+
+    def __format__(self, _: str) -> str:
+        return repr(float(self))
+
+
 def _is_exact(value: float | Decimal) -> bool:
-    """Return whether a cell can hold a number exactly, with its 16 digits.
+    """Return whether a cell holds a number exactly: whether its shortest form is the same number.
 
     Floating-point numbers are always written as numbers, because their last digit is noise.
     """
     if not table.is_number(value) or isinstance(value, float):
         return table.is_number(value)
     number = Decimal(str(value))
-    return Decimal(f"{float(number):.16G}") == number
+    return Decimal(repr(float(number))) == number
 
 
 def _is_day(value: object) -> bool:
