@@ -215,6 +215,18 @@ def test_only_the_text_of_a_summary_is_compared() -> None:
     assert text == "A bridge. It opened. So it is."
 
 
+def test_a_field_may_have_the_heading_of_a_workbook(tmp_path: Path) -> None:
+    """A schema may have a member `Document`, beside the column that names the document."""
+    file = tmp_path / "gold.csv"
+    file.write_text("document,Document\na.txt,Invoice\n")
+
+    truths = gold.read(file).truths
+
+    assert {name: truth.fields for name, truth in truths.items()} == {
+        "a.txt": {"Document": "Invoice"}
+    }
+
+
 @pytest.mark.parametrize("read", [gold.read, feedback.read])
 def test_only_a_regular_file_of_limited_size_is_read(
     read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

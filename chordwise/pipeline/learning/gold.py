@@ -27,7 +27,7 @@ _WHOLE = ("label", "summary")
 _OWN = ("document", "fields", *_WHOLE)
 _MEMBERS = (*_OWN, "pages")
 _HEADINGS = {"Document": "document", "Label": "label"}
-"""The headings of workbooks, and the names of their columns."""
+"""The headings of workbooks, and the names of their columns, unless a file has both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,8 @@ def read(path: Path, dates: DateOrder | None = None) -> Gold:
     texts = [cell for _, record in file.records for _, cell in json_values.scalars(record)]
     dates = dates or typed_values.order_in(cell for cell in texts if isinstance(cell, str))
     for line, written in file.records:
-        record = {_HEADINGS.get(name, name): value for name, value in written.items()}
+        headings = {name: column for name, column in _HEADINGS.items() if column not in written}
+        record = {headings.get(name, name): value for name, value in written.items()}
         name = json_values.text(record.get("document")).strip()
         if not name:
             raise file.wrong(line, "there is no “document”.")
