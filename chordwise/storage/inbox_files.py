@@ -138,7 +138,7 @@ _CLAIMED = ("id", "folder", "name", "raw_name", "byte_count", "modified_ns", "pr
 
 
 def claim(session: Session, holder: Holder, files: Sequence[InboxFile]) -> list[InboxFile]:
-    """Insert the rows of versions that nobody has claimed, and return them, ordered by id."""
+    """Insert the rows of unclaimed versions, and return them, ordered by id."""
     columns = {name: [getattr(file, name) for file in files] for name in _CLAIMED}
     rows = unnested(InboxFile, columns)
     same = {"status": literal(InboxStatus.CLAIMED), "attempts": literal(1), **holder.lease()}

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import JSON, ForeignKey, bindparam, func, select, text, true, update
+from sqlalchemy import JSON, ForeignKey, bindparam, delete, func, select, text, true, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from chordwise.domain.identifiers import id_in
@@ -21,9 +21,10 @@ from chordwise.domain.states import (
     RunStatus,
 )
 from chordwise.errors import UsageError
-from chordwise.storage import clock, deliveries, jobs, outbox
+from chordwise.storage import clock, deliveries, jobs
 from chordwise.storage.chunks import Chunk
 from chordwise.storage.jobs import Job
+from chordwise.storage.outbox import OutboxMessage
 from chordwise.storage.record import CreatedAt, Identity, Record, in_ids
 from chordwise.storage.schedules import ScheduleRun
 from chordwise.storage.sql_text import status_in
@@ -133,13 +134,15 @@ def cancel_jobs(session: Session, run_id: uuid.UUID, limit: int) -> int:
             lease_until=None,
         )
     )
-    chunk_ids = session.scalars(
+    cancelled = (
         update(Chunk)
         .where(in_ids(Chunk.job_id, job_ids), Chunk.status.in_(OPEN_CHUNKS))
         .values(status=ChunkStatus.CANCELLED, lease_token=None, lease_until=None)
         .returning(Chunk.id)
-    ).all()
-    outbox.remove(session, [*job_ids, *chunk_ids])
+        .cte()
+    )
+    is_unwanted = in_ids(OutboxMessage.id, job_ids) | OutboxMessage.id.in_(select(cancelled.c.id))
+    session.execute(delete(OutboxMessage).where(is_unwanted).add_cte(cancelled))
     unfinished = {"run_id": run_id, "states": list(UNFINISHED_JOBS)}
     if run.finished_at is None and not session.scalar(_HAS_JOBS, unfinished):
         run.finished_at = clock.read(session)

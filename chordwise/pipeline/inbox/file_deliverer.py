@@ -65,7 +65,7 @@ class FileDeliverer:
     """Moves files out of their inboxes, once each; after a kill, another call completes a move.
 
     A file gets a hidden name in its folder, is checked to be the version that was read, and then
-    moved to the recorded destination: nobody can replace it in between. Its note comes last.
+    moved to the recorded destination: a user cannot replace it in between. Its note comes last.
     """
 
     def __init__(self, context: Context, holder: Holder) -> None:

@@ -51,10 +51,12 @@ def retry(context: Context, run_id: uuid.UUID, budget_usd: Decimal | None = None
         with context.database.write() as session:
             budgets.change_cap(session, run_id, budgets.checked_cap(budget_usd))
     steps = list(_reopen_jobs(context, run_id))
-    for step in steps:
+    for number in range(0, len(steps), 3):
         for attempt in context.database.attempts(DATABASE_TIMEOUT):
             with attempt as session:
-                outbox.hasten(session, _RETRY, step.first, step.last)
+                outbox.hasten(
+                    session, _RETRY, steps[number].first, steps[number : number + 3][-1].last
+                )
     return sum(step.count for step in steps)
 
 
@@ -94,7 +96,9 @@ def _cancel_jobs(database: Database, run_id: uuid.UUID) -> None:
 
 
 _STEP = 1_000
-"""The maximum number of jobs that one transaction cancels or queues."""
+"""The maximum number of jobs that one transaction cancels, each with its chunk."""
+_QUEUED_STEP = 2 * _STEP // 3
+"""The maximum number of jobs that one transaction queues, each with its chunk and its message."""
 _BEFORE_ALL = uuid.UUID(int=0)
 _RETRY = "retry"
 # After a kill before all jobs are queued, those that are begin after this time.
@@ -132,7 +136,7 @@ def _reopen_some(
         select(Job.id, Job.chunk_count)
         .where(Job.run_id == run_id, Job.status.in_(RETRYABLE_JOBS), Job.id > after)
         .order_by(Job.id)
-        .limit(_STEP)
+        .limit(_QUEUED_STEP)
         .with_for_update(key_share=True)
     ).all()
     if not rows:
