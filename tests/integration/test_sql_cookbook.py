@@ -38,6 +38,34 @@ from tests.fakes.pipeline import (
 from tests.fakes.scripted_model import Answer
 
 ROOT = Path(__file__).resolve().parents[2]
+COLUMNS = """
+day analysis_type results partial needing_review mean_confidence mean_quality
+source item final_value number currency date quote page place start_char end_char
+day provider model calls input_tokens output_tokens cost_usd unpriced_calls
+day model calls refusals refusal_share errors invalid_answers mean_quality
+started_at model stage latency_ms p95_latency_ms source
+what state error_code times example hint
+source analysis_type status coverage character_count uncovered
+source analysis_type model prompt_version newest_prompt_version created_at
+run status intakes_found accepted duplicate intakes_balance jobs_planned succeeded partial
+    failed jobs_balance
+run source analysis_type status confidence quality coverage missing_rows review_reason
+schedule due_at status error_message run accepted succeeded failed
+run source analysis_type agreement confidence calls cost_usd
+evaluated_at run analysis_type model metric value low high count
+source analysis_type path expected found confidence judged_by
+analysis_type part model claimed_from claims mean_claimed share_right
+source analysis_type confidence calibrated_confidence acceptable
+run profile name verdict accepted population error_bound more_checks
+source item value reasons doubt blocks_certificate
+day cache_hits cache_saved_usd routed_questions routing_saved_usd
+day what error_code failures
+run source analysis_type label grounded confidence
+experiment variant documents valid grounded quality cost_usd latency_ms
+run call_id position source version feedback_ids
+source analysis_type item right_value judged quote start_char verdict author said_at
+"""
+"""The columns of each statement of the cookbook; an indented line continues the one above."""
 STATEMENT = re.compile(r"```sql\n(.*?)```", re.DOTALL)
 QUESTION = re.compile(r"(?m)^## (\d+)\. (.+\?)$")
 
@@ -223,9 +251,11 @@ def test_each_question_has_one_statement() -> None:
     assert len(numbers) > 10
 
 
-def test_every_statement_returns_rows(reader: Reader) -> None:
+def test_every_statement_returns_rows_with_its_columns(reader: Reader) -> None:
+    expected = [line.split() for line in COLUMNS.replace("\n    ", " ").strip().split("\n")]
     tables = [reader.question(number) for number in range(1, len(cookbook()) + 1)]
 
+    assert [table.columns for table in tables] == expected
     assert [number for number, table in enumerate(tables, start=1) if not table.rows] == []
 
 

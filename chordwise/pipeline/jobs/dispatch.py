@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+import structlog
 from sqlalchemy.orm import Session
 
 from chordwise.errors import ServiceUnavailableError
@@ -15,6 +16,8 @@ from chordwise.pipeline.runtime.context import Context
 from chordwise.pipeline.runtime.messages import ANALYZE_SLICE, slice_size, sliced
 from chordwise.storage import batch_requests, budgets, cached_completions, chunks, outbox
 from chordwise.storage.outbox import Backlog, DueMessage, Urgency
+
+log = structlog.get_logger(__name__)
 
 BATCH = 500
 """The maximum number of messages that are sent together."""
@@ -79,7 +82,10 @@ def _overdue(
     longer_than = timedelta(seconds=pipeline.stalled_seconds)
     if context.messenger.is_idle():
         longer_than = timedelta()
-    return outbox.take_overdue(session, longer_than, BATCH, pipeline.resend_wait)
+    repeated = outbox.take_overdue(session, longer_than, BATCH, pipeline.resend_wait)
+    if repeated:
+        log.info("dispatch.repeated", count=len(repeated))
+    return repeated
 
 
 def _next(
