@@ -43,6 +43,7 @@ from tests.fakes.pipeline import (
 )
 
 _ROUNDS = 12
+_CHUNKS_AND_SYNTHESIS = "SELECT count(*) + 1 FROM chunks"
 _IS_LEFT = """
 SELECT EXISTS (SELECT FROM jobs WHERE finished_at IS NULL AND status <> 'paused')
     OR EXISTS (SELECT FROM outbox)
@@ -258,6 +259,24 @@ def test_no_order_of_faults_loses_work_or_does_it_twice(settings: Settings, exam
         return machines[-1]
 
     run_state_machine_as_test(cast("type[Messages]", machine), settings=_settings(examples))
+
+
+@pytest.mark.parametrize("statement", COMMITS.values(), ids=COMMITS.keys())
+def test_each_lost_response_to_a_commit_changes_nothing(settings: Settings, statement: str) -> None:
+    narrow = with_settings(settings, "pipeline", chunk_tokens=600)
+    pipeline = a_pipeline(narrow, quoting_the_text, repeat_last=True)
+    job = pipeline.job(pipeline.submit(LONG))
+    is_lost = unconfirmed(pipeline, statement)
+
+    pipeline.work_on(job.id)
+
+    assert is_lost()
+    assert pipeline.value("SELECT status FROM jobs") == "succeeded"
+    assert pipeline.value("SELECT bool_and(attempts = 1) FROM chunks") is True
+    assert pipeline.value("SELECT count(*) FROM results") == 1
+    assert pipeline.value("SELECT count(*) FROM result_history") == 0
+    calls = pipeline.value("SELECT count(*) FROM model_calls")
+    assert calls == len(pipeline.model.requests) == pipeline.value(_CHUNKS_AND_SYNTHESIS)
 
 
 def _settings(examples: int) -> hypothesis_settings:
