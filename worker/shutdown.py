@@ -21,7 +21,8 @@ from chordwise.settings.sections import WorkerSettings
 
 log = structlog.get_logger(__name__)
 
-_RELEASE_SECONDS = 5.0
+# For the release of the leases and the end of the siblings.
+_LEAVING_SECONDS = 10.0
 
 
 class Shutdown:
@@ -43,7 +44,7 @@ class Shutdown:
     @property
     def seconds(self) -> float:
         """The maximum duration of the shutdown."""
-        return self._grace_seconds + 2 * _RELEASE_SECONDS
+        return self._grace_seconds + _LEAVING_SECONDS
 
     @property
     def has_begun(self) -> bool:

@@ -314,7 +314,7 @@ def release(session: Session, run_id: uuid.UUID, token: uuid.UUID, unlisted: int
 _LOST_FOR = timedelta(minutes=10)
 
 
-def finish_all(session: Session, of: ColumnElement[bool]) -> int:
+def finish_all(session: Session) -> int:
     """Finish intakes whose process is lost and whose list is empty; return their number.
 
     Without a list, that holds only if the process ended before it found anything.
@@ -327,7 +327,7 @@ def finish_all(session: Session, of: ColumnElement[bool]) -> int:
     is_whole = Run.intake_finished_at.is_(None) & ~left & or_(has_list, is_empty)
     statement = (
         update(Run)
-        .where(of, is_whole, Run.status == RunStatus.OPEN)
+        .where(is_interrupted(), is_whole, Run.status == RunStatus.OPEN)
         .values(intake_token=None, intake_finished_at=func.now())
         .returning(Run.id)
     )

@@ -206,7 +206,7 @@ def finish_abandoned_intakes(context: Context, session: Session) -> int:  # noqa
 
     A run with entries left on its list stays interrupted: `chordwise continue` continues it.
     """
-    return intakes.finish_all(session, intakes.is_interrupted())
+    return intakes.finish_all(session)
 
 
 def finish_cancellations(context: Context, session: Session) -> int:  # noqa: ARG001 - one shape for all
