@@ -216,7 +216,7 @@ class _ShortestNumber(float):
     """A number that is written in its shortest form; the 16 digits of the library change 8.12."""
 
     def __format__(self, _: str) -> str:
-        return repr(float(self))
+        return repr(float(self)).removesuffix(".0")
 
 
 def _is_exact(value: float | Decimal) -> bool:
